@@ -1,0 +1,82 @@
+"""Atomic writes and content hashes."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from segcore.errors import DataError
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed onto `path`.
+
+    A reader sees the old file or the new one, never a part. On an error the old file stays as it was.
+
+    Raises:
+        DataError: the disk is full or not writable.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(path)
+        _fsync(path.parent)
+    except OSError as error:
+        raise DataError(
+            f"{path}: could not be written ({error.strerror or error}); what was there before is untouched",
+            "free disk space or choose another folder, then run again",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Like `atomic_write` for a folder: fill the yielded one, and it replaces `path` as a whole.
+
+    Raises:
+        DataError: the disk is full or not writable.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            _fsync(file)
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+        _fsync(path.parent)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise DataError(
+            f"{path}: could not be written ({error.strerror or error}); what was there before is untouched",
+            "free disk space or choose another folder, then run again",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path | str) -> str:
+    """Hex sha256 of a file's content, read in pieces."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
