@@ -1,0 +1,249 @@
+"""params.yaml as typed values: an unknown or mistyped key is an error that lists the known ones."""
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from segcore.errors import ParamsError
+
+T = TypeVar("T", bound=BaseModel)
+SPLITS = ("train", "validation", "test")
+ARCHITECTURES_FOLDER = Path(__file__).parent / "models"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Section):
+    """Where images and masks are, how they pair, and what the labels mean.
+
+    Patterns are relative to the source folder; `{stem}`, `{name}`, `{parent}` and `{parent2}` stand for the
+    image's file name without and with its ending and for the folders above it.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    source: str
+    images: str = "images/*"
+    masks: str = "masks/{stem}.png"
+    valid: str | None = None
+    group: str = "{stem}"
+    baselines: dict[str, str] = {}
+    classes: list[str] = Field(min_length=2, max_length=254)
+    background: str | None = "background"
+    colors: list[tuple[int, int, int]]
+    label_values: dict[int, int | Literal["ignore"]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Data":
+        if len(self.colors) != len(self.classes):
+            raise ValueError(f"colors has {len(self.colors)} entries for {len(self.classes)} classes")
+        if self.background is not None and self.background not in self.classes:
+            raise ValueError(f"background {self.background!r} is none of the classes {self.classes}; null for none")
+        unknown = {v for v in self.label_values.values() if v != "ignore" and not 0 <= v < len(self.classes)}
+        if unknown:
+            raise ValueError(f"label_values names class indices {sorted(unknown)} beyond the classes")
+        return self
+
+    @property
+    def foreground(self) -> list[int]:
+        """Indices of the classes that count as foreground."""
+        return [i for i, name in enumerate(self.classes) if name != self.background]
+
+
+class Split(_Section):
+    """Which pixels train, select and test; a pure function of group ids and the seed."""
+
+    seed: int = 0
+    fractions: dict[Literal["train", "validation", "test"], float]
+    block: int | None = Field(default=None, ge=16)
+    buffer: int = Field(default=0, ge=0)
+    given: dict[Literal["train", "validation", "test"], list[str]] = {}
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> "Split":
+        if set(self.fractions) != set(SPLITS) or abs(sum(self.fractions.values()) - 1) > 1e-6:
+            raise ValueError(f"fractions needs {', '.join(SPLITS)} that sum to 1, not {self.fractions}")
+        return self
+
+
+class Prepare(_Section):
+    """Windows that training crops are drawn from, in pixels."""
+
+    window: int = Field(ge=16)
+    stride: int = Field(ge=1)
+
+
+class Augment(_Section):
+    """Joint augmentation of image and mask; every value 0 or false switches it off."""
+
+    flip: bool = True
+    rotate90: bool = True
+    scale: float = Field(default=1.25, ge=1.0, le=4.0)
+    brightness: float = Field(default=0.2, ge=0, lt=1)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+
+
+class TrainSettings(_Section):
+    """Training of one architecture; the same for all but for what its own section overrides."""
+
+    encoder: str = "mobilenet_v2"
+    weights: str = "sample"
+    model: dict[str, Any] = {}
+    loss: str = "dice_cross_entropy"
+    class_weights: Literal["none", "balanced"] = "none"
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    crop: int = Field(ge=16)
+    foreground_share: float = Field(default=0.5, ge=0, le=1)
+    augment: Augment = Augment()
+    learning_rate: float = Field(default=1e-3, gt=0)
+    encoder_learning_rate: float = Field(default=0.3, gt=0, description="relative to learning_rate")
+    weight_decay: float = Field(default=1e-2, ge=0)
+    warmup_steps: int = Field(default=10, ge=0)
+    schedule: Literal["cosine", "poly"] = "cosine"
+    validate_every: int = Field(ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    deterministic: bool = True
+
+
+class Evaluate(_Section):
+    """Full-resolution tiled inference on the test split, in pixels."""
+
+    tile: int = Field(default=512, ge=32)
+    overlap: int = Field(default=64, ge=0)
+    boundary_tolerance: int = Field(default=2, ge=0)
+    kept_predictions: int = Field(default=64, ge=0)
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> "Evaluate":
+        if self.overlap * 2 > self.tile:
+            raise ValueError(f"overlap {self.overlap} is more than half of tile {self.tile}")
+        return self
+
+
+class Compare(_Section):
+    """How architectures are ranked and told apart."""
+
+    metric: Literal["iou", "dice", "precision", "recall", "boundary_f1"] = "iou"
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    bootstrap: int = Field(default=2000, ge=10)
+    permutations: int = Field(default=5000, ge=10)
+    seed: int = 0
+
+
+class Report(_Section):
+    """What the report shows."""
+
+    title: str | None = None
+    cases: int = Field(default=2, ge=1, le=8, description="best, typical and worst cases, this many each")
+
+
+class Tracking(_Section):
+    """MLflow; no address means the embedded store of this folder."""
+
+    uri: str | None = None
+    system_metrics: bool = True
+
+
+class Machine(_Section):
+    """What of this machine may be used; changes no result."""
+
+    slots: int | None = Field(default=None, ge=1, description="trainings side by side; null: one a GPU, or one")
+
+
+class Params(_Section):
+    """All of params.yaml."""
+
+    architectures: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    data: Data
+    split: Split
+    prepare: Prepare
+    train: dict[str, dict[str, Any]]
+    evaluate: Evaluate = Evaluate()
+    compare: Compare = Compare()
+    report: Report = Report()
+    tracking: Tracking = Tracking()
+    machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _architectures_are_known(self) -> "Params":
+        known = architecture_names()
+        for name in self.architectures:
+            if name not in known:
+                raise ValueError(f"architectures: {name!r} is unknown; known: {', '.join(known)}")
+        for name in self.train:
+            if name != "common" and name not in known:
+                raise ValueError(f"train.{name} is unknown; known: common, {', '.join(known)}")
+        for name in self.architectures:
+            settings = self.for_architecture(name)
+            if settings.crop > self.prepare.window:
+                raise ValueError(f"train crop {settings.crop} is larger than prepare.window {self.prepare.window}")
+        return self
+
+    def for_architecture(self, name: str) -> TrainSettings:
+        """train.common overridden by train.<name>; nested sections merge key by key.
+
+        Raises:
+            ParamsError: an unknown or mistyped key.
+        """
+        merged = merge(self.train.get("common", {}), self.train.get(name, {}))
+        return _validated(TrainSettings, merged, f"train.{name}")
+
+
+def architecture_names() -> list[str]:
+    """Architectures there are: the files of segcore/models without a leading underscore."""
+    return sorted(p.stem for p in ARCHITECTURES_FOLDER.glob("*.py") if not p.stem.startswith("_"))
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `over` laid on top, sections merged key by key."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        result[key] = merge(base[key], value) if both else value
+    return result
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        model = field.annotation
+    return sorted(model.model_fields)
+
+
+def _validated(model: type[T], values: Any, where: str) -> T:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            location = ".".join(map(str, problem["loc"]))
+            if problem["type"] == "extra_forbidden":
+                known = ", ".join(_known_keys(model, problem["loc"]))
+                lines.append(f"unknown key {location!r}; known keys there: {known}")
+            else:
+                lines.append(f"{location or 'file'}: {problem['msg']}")
+        raise ParamsError(f"{where}: " + "; ".join(lines), "correct params.yaml and run again") from error
+
+
+def load(path: Path | str = "params.yaml") -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ParamsError: the file is missing, is no YAML, or has an unknown or mistyped key or value.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path}: no such file", "run from the project's folder, or restore it with git") from error
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: is no valid YAML: {error}", "correct the indentation or quoting") from error
+    return _validated(Params, values, str(path))
