@@ -1,0 +1,37 @@
+"""Does a probability of 0.9 mean right nine times in ten? (Guo et al. 2017, arXiv 1706.04599)"""
+
+import numpy as np
+
+from segcore.constants import IGNORE
+
+
+class Calibration:
+    """Confidence and accuracy of the predicted class, gathered a tile at a time in equal bins `(a, b]`."""
+
+    def __init__(self, bins: int = 15) -> None:
+        self.count = np.zeros(bins, dtype=np.int64)
+        self.correct = np.zeros(bins, dtype=np.int64)
+        self.confidence = np.zeros(bins)
+
+    def update(self, probabilities: np.ndarray, label: np.ndarray) -> None:
+        """Add the valid pixels of a tile: probabilities `(K, H, W)` in [0, 1], label `(H, W)` with IGNORE."""
+        valid = label != IGNORE
+        confidence = probabilities.max(0)[valid].astype(np.float64)
+        correct = probabilities.argmax(0)[valid] == label[valid]
+        bins = len(self.count)
+        index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+        self.count += np.bincount(index, minlength=bins)
+        self.correct += np.bincount(index[correct], minlength=bins)
+        self.confidence += np.bincount(index, weights=confidence, minlength=bins)
+
+    def result(self) -> dict[str, list[float] | list[int] | float]:
+        """Lists "confidence", "accuracy", "count" (pixels), 0 in empty bins, and "ece" in [0, 1]."""
+        pixels = np.maximum(self.count, 1)
+        confidence, accuracy = self.confidence / pixels, self.correct / pixels
+        gaps = self.count * np.abs(accuracy - confidence)
+        return {
+            "confidence": confidence.tolist(),
+            "accuracy": accuracy.tolist(),
+            "count": self.count.tolist(),
+            "ece": float(gaps.sum() / max(self.count.sum(), 1)),
+        }

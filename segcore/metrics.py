@@ -1,0 +1,288 @@
+"""Scores of predicted label maps, all derived from counts of one row for each image and class.
+
+A class that is absent from truth and prediction scores 1.0 (agreement on absence), in every metric, pooled
+or per image: a perfect prediction scores exactly 1, nothing is NaN, and a hallucination lowers the score.
+Any other division by 0 (the precision of a class that is present and never predicted) scores 0.
+
+Score keys: "<metric>/<aggregate>/<class name | foreground_mean | all_mean>". The aggregate `dataset` pools
+the pixels of all images, and so favours large objects (arXiv 2310.19252); `image` is the mean of images.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from segcore.constants import IGNORE
+from segcore.errors import DataError
+
+COUNTS = (
+    "tp",
+    "fp",
+    "fn",
+    "ignored",
+    "pixels",
+    "boundary_predicted",
+    "boundary_predicted_matched",
+    "boundary_true",
+    "boundary_true_matched",
+)
+EMPTY_POLICY = (
+    "A class absent from truth and prediction scores 1.0 (agreement on absence), pooled and per image."
+)
+EMPTY_RATE = "empty_image_false_positive_rate"
+
+Counts = Mapping[str, np.ndarray]  # each (..., K)
+
+
+def confusion(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
+    """Pixels of each true class (row) and predicted class (column), ignored pixels left out.
+
+    Args:
+        prediction: `(H, W)` class indices; anything where the label is IGNORE.
+        label: `(H, W)` class indices with IGNORE.
+        num_classes: K.
+
+    Returns:
+        `(K, K)` int64.
+
+    Raises:
+        DataError: the shapes differ, or a valid pixel holds no class index below K.
+    """
+    if prediction.shape != label.shape:
+        raise DataError(
+            f"prediction {prediction.shape} and label {label.shape} differ in shape",
+            "score predictions at the label's own resolution",
+        )
+    valid = label != IGNORE
+    true, predicted = label[valid].astype(np.int64), prediction[valid].astype(np.int64)
+    for name, values in (("label", true), ("prediction", predicted)):
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            raise DataError(
+                f"{name} holds values {values.min()} to {values.max()}, classes are 0 to {num_classes - 1}",
+                f"map every value to a class, or to {IGNORE} to ignore it",
+            )
+    return np.bincount(true * num_classes + predicted, minlength=num_classes**2).reshape(
+        num_classes, num_classes
+    )
+
+
+def count(
+    prediction: np.ndarray, label: np.ndarray, num_classes: int, boundary_tolerance: int = 2
+) -> pd.DataFrame:
+    """Count one image's agreement, class by class.
+
+    Args:
+        prediction: `(H, W)` uint8 class indices; anything where the label is IGNORE.
+        label: `(H, W)` uint8 class indices with IGNORE, untouched and at the original resolution.
+        num_classes: K.
+        boundary_tolerance: pixels (Euclidean) within which a boundary pixel counts as found.
+
+    Returns:
+        K rows in the order of classes, columns COUNTS, int64. `ignored` and `pixels` (valid) are the image's.
+
+    Raises:
+        DataError: the shapes differ, or a valid pixel holds no class index below K.
+    """
+    matrix = confusion(prediction, label, num_classes)
+    tp = np.diag(matrix)
+    valid = label != IGNORE
+    pixels = int(valid.sum())
+    frame = pd.DataFrame({"tp": tp, "fp": matrix.sum(0) - tp, "fn": matrix.sum(1) - tp})
+    frame["ignored"], frame["pixels"] = label.size - pixels, pixels
+    rows = []
+    for index in range(num_classes):
+        predicted, true = _boundary(prediction == index, valid), _boundary(label == index, valid)
+        found = _matched(predicted, true, boundary_tolerance), _matched(true, predicted, boundary_tolerance)
+        rows.append((predicted.sum(), found[0], true.sum(), found[1]))
+    frame[list(COUNTS[5:])] = rows
+    return frame.astype(np.int64)
+
+
+def _boundary(mask: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Valid pixels of the mask with a valid 4-neighbour outside it: borders of nodata or image are none."""
+    outside = np.pad(~mask & valid, 1)
+    beside = outside[:-2, 1:-1] | outside[2:, 1:-1] | outside[1:-1, :-2] | outside[1:-1, 2:]
+    return mask & valid & beside
+
+
+def _matched(boundary: np.ndarray, other: np.ndarray, tolerance: int) -> int:
+    """Pixels of `boundary` with a pixel of `other` within the tolerance."""
+    rows, columns = np.nonzero(boundary)
+    padded = np.pad(other, tolerance)
+    found = np.zeros(len(rows), dtype=bool)
+    for dy in range(-tolerance, tolerance + 1):
+        for dx in range(-tolerance, tolerance + 1):
+            if dy**2 + dx**2 <= tolerance**2:
+                found |= padded[rows + tolerance + dy, columns + tolerance + dx]
+    return int(found.sum())
+
+
+def counts_table(images: Iterable[tuple[str, str, pd.DataFrame]], classes: Sequence[str]) -> pd.DataFrame:
+    """The evaluation table: one row for each image and class.
+
+    Args:
+        images: item, its cluster (what is resampled as a whole: patient, scene, block), and its `count`.
+        classes: K names.
+
+    Returns:
+        Columns item, cluster, class_index, class_name and COUNTS.
+    """
+    frames = []
+    for item, cluster, counts in images:
+        names = {
+            "item": item,
+            "cluster": cluster,
+            "class_index": np.arange(len(classes)),
+            "class_name": classes,
+        }
+        frames.append(pd.concat([pd.DataFrame(names), counts[list(COUNTS)].reset_index(drop=True)], axis=1))
+    columns = ["item", "cluster", "class_index", "class_name", *COUNTS]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def require_all(table: pd.DataFrame, expected_items: Iterable[str]) -> None:
+    """Check that the table holds each expected item exactly once, and no other.
+
+    Raises:
+        DataError: items are missing, counted twice, or not expected.
+    """
+    expected, counted = set(expected_items), set(table["item"])
+    twice = set(table.loc[table.duplicated(["item", "class_index"]), "item"])
+    for what, items in (
+        ("have no prediction", expected - counted),
+        ("are counted twice", twice),
+        ("do not belong to the set that is scored", counted - expected),
+    ):
+        if items:
+            raise DataError(
+                f"{len(items)} of {len(expected)} images {what}: {', '.join(sorted(items)[:5])}",
+                "evaluate the model on the whole test set again",
+            )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation table as arrays, images sorted by name; those without a valid pixel are left out."""
+
+    items: np.ndarray  # (I,) str
+    clusters: np.ndarray  # (I,) str
+    classes: list[str]  # K names
+    counts: dict[str, np.ndarray]  # COUNTS, each (I, K) int64
+
+
+def as_arrays(table: pd.DataFrame) -> Evaluation:
+    """Arrays of an evaluation table.
+
+    Raises:
+        DataError: an image lacks a class or has one twice, or no image has a valid pixel.
+    """
+    table = table[table["pixels"] > 0].sort_values(["item", "class_index"], kind="stable")
+    names = table.drop_duplicates("class_index").set_index("class_index")["class_name"].sort_index()
+    classes, gapless = names.tolist(), names.index.tolist() == list(range(len(names)))
+    per_image = (
+        table.groupby("item")["class_index"].agg(["size", "nunique"]) if len(table) else pd.DataFrame()
+    )
+    if per_image.empty or not gapless or (per_image != len(classes)).any(axis=None):
+        raise DataError(
+            "the evaluation table holds no valid pixel, or not one row for each image and class",
+            "evaluate the model again",
+        )
+    shape = (len(per_image), len(classes))
+    first = table.iloc[:: len(classes)]
+    counts = {name: table[name].to_numpy(np.int64).reshape(shape) for name in COUNTS}
+    return Evaluation(first["item"].to_numpy(), first["cluster"].to_numpy(), classes, counts)
+
+
+def _share(part: np.ndarray, whole: np.ndarray, otherwise: np.ndarray | float) -> np.ndarray:
+    """`part / whole` of counts in float64, `otherwise` where the whole is 0."""
+    whole = np.asarray(whole, dtype=np.float64)
+    return np.where(whole > 0, np.asarray(part) / np.maximum(whole, 1), otherwise)
+
+
+def iou(counts: Counts) -> np.ndarray:
+    """Intersection over union (Jaccard) `TP / (TP + FP + FN)`, of counts of any shape, in [0, 1]."""
+    return _share(counts["tp"], counts["tp"] + counts["fp"] + counts["fn"], 1.0)
+
+
+def dice(counts: Counts) -> np.ndarray:
+    """Dice (F1) `2TP / (2TP + FP + FN)`, of counts of any shape, in [0, 1]."""
+    return _share(2 * counts["tp"], 2 * counts["tp"] + counts["fp"] + counts["fn"], 1.0)
+
+
+def precision(counts: Counts) -> np.ndarray:
+    """`TP / (TP + FP)`, of counts of any shape, in [0, 1]; 0 for a class present but never predicted."""
+    return _share(counts["tp"], counts["tp"] + counts["fp"], counts["fn"] == 0)
+
+
+def recall(counts: Counts) -> np.ndarray:
+    """`TP / (TP + FN)`, of counts of any shape, in [0, 1]; 0 for a class that is absent and predicted."""
+    return _share(counts["tp"], counts["tp"] + counts["fn"], counts["fp"] == 0)
+
+
+def boundary_f1(counts: Counts) -> np.ndarray:
+    """F1 of boundary pixels found within the tolerance, of counts of any shape, in [0, 1].
+
+    Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013. Where neither
+    side has a boundary (a class that covers all or nothing) it is 1 if the areas agree and 0 if not.
+    """
+    p = _share(counts["boundary_predicted_matched"], counts["boundary_predicted"], 0.0)
+    r = _share(counts["boundary_true_matched"], counts["boundary_true"], 0.0)
+    f1 = 2 * p * r / np.where(p + r > 0, p + r, 1.0)
+    none = (counts["boundary_predicted"] + counts["boundary_true"]) == 0
+    return np.where(none, (counts["fp"] + counts["fn"]) == 0, f1)
+
+
+def pixel_accuracy(counts: Counts) -> np.ndarray:
+    """Share of valid pixels whose class is right, of counts `(..., K)`: `(...)`, in [0, 1]."""
+    return _share(counts["tp"].sum(-1), counts["pixels"][..., 0], 1.0)
+
+
+METRICS = {"iou": iou, "dice": dice, "precision": precision, "recall": recall, "boundary_f1": boundary_f1}
+
+
+def keyed(
+    counts: Counts, aggregate: str, classes: Sequence[str], foreground: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Every score of counts `(..., K)`, each `(...)`, under its score key.
+
+    Counts summed over images give the `dataset` scores; counts of single images give the values whose mean
+    are the `image` scores. `foreground` holds the class indices of foreground_mean.
+    """
+    result = {}
+    for name, metric in METRICS.items():
+        values = metric(counts)
+        for index, class_name in enumerate(classes):
+            result[f"{name}/{aggregate}/{class_name}"] = values[..., index]
+        result[f"{name}/{aggregate}/foreground_mean"] = values[..., list(foreground)].mean(-1)
+        result[f"{name}/{aggregate}/all_mean"] = values.mean(-1)
+    result[f"pixel_accuracy/{aggregate}"] = pixel_accuracy(counts)
+    return result
+
+
+def empty_images(counts: Counts, foreground: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Images `(I,)` bool without true foreground, and those of them on which some is predicted."""
+    true, predicted = counts["tp"] + counts["fn"], counts["tp"] + counts["fp"]
+    empty = true[..., list(foreground)].sum(-1) == 0
+    return empty, empty & (predicted[..., list(foreground)].sum(-1) > 0)
+
+
+def scores(table: pd.DataFrame, foreground: Sequence[int]) -> dict[str, float]:
+    """Every score of an evaluation table by its score key, each in [0, 1].
+
+    "empty_image_false_positive_rate", the share of images without foreground on which any is predicted, is
+    there only if such images are.
+
+    Raises:
+        DataError: the table is not whole, see `as_arrays`.
+    """
+    evaluation = as_arrays(table)
+    counts, classes = evaluation.counts, evaluation.classes
+    pooled = {name: values.sum(0) for name, values in counts.items()}
+    result = keyed(pooled, "dataset", classes, foreground)
+    result |= {key: values.mean() for key, values in keyed(counts, "image", classes, foreground).items()}
+    empty, hallucinated = empty_images(counts, foreground)
+    if empty.any():
+        result[EMPTY_RATE] = hallucinated.sum() / empty.sum()
+    return {key: float(value) for key, value in result.items()}
