@@ -1,0 +1,170 @@
+"""Children that do not outlive their parent: on Linux however it ends, elsewhere save by kill -9.
+
+Run as a script, this file is the supervisor of one process group: it starts a command, ends the whole
+group when its own parent dies or it receives SIGTERM, and returns the command's exit status. Standard library
+only, because every stage starts one.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+GRACE_SECONDS = 8.0  # between SIGTERM and SIGKILL: enough to close a tracking run, short for who waits
+TAIL_BYTES = 4000
+TERMINATED = 128 + signal.SIGTERM
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_groups: set[int] = set()  # live supervisors of this process
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning up short
+    raise SystemExit(TERMINATED)
+
+
+def die_with_parent() -> None:
+    """Call first in a stage's `main`: SIGTERM raises SystemExit(143), and comes when the parent dies too.
+
+    DVC, killed, leaves the command it runs behind; with this the command ends as well.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def run_in_group(
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    live: Callable[[str], object] | None = None,
+) -> tuple[int, str, str]:
+    """Run `command` in a process group of its own and wait for it.
+
+    Whatever ends the wait (an error, Ctrl-C, a cancelled flow, this process killed) ends the whole group.
+
+    Args:
+        command: program and arguments.
+        env: the whole environment; None for this process's.
+        live: receives standard error as it comes, in pieces.
+
+    Returns:
+        (exit status, standard output, last part of both outputs as they came).
+    """
+    supervised = [sys.executable, "-I", str(Path(__file__).resolve()), str(os.getpid()), *command]
+    child = subprocess.Popen(
+        supervised, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert child.stdout is not None and child.stderr is not None
+    _groups.add(child.pid)
+    output: list[bytes] = []
+    tail: deque[bytes] = deque(maxlen=400)
+    readers = [
+        threading.Thread(target=_drain, args=(child.stdout, [output.append, tail.append]), daemon=True),
+        threading.Thread(target=_drain, args=(child.stderr, [tail.append, _text(live)]), daemon=True),
+    ]
+    try:
+        for reader in readers:
+            reader.start()
+        status = child.wait()
+        for reader in readers:
+            reader.join()
+    finally:
+        _end(child)
+        _groups.discard(child.pid)
+    last = b"".join(tail)[-TAIL_BYTES:]
+    return status, b"".join(output).decode(errors="replace"), last.decode(errors="replace")
+
+
+def end_groups() -> None:
+    """SIGTERM to every group of `run_in_group`: for the main thread, while other threads wait for them."""
+    for group in list(_groups):
+        _signal_group(group, signal.SIGTERM)
+
+
+def _text(live: Callable[[str], object] | None) -> Callable[[bytes], object]:
+    return (lambda piece: live(piece.decode(errors="replace"))) if live else (lambda piece: None)
+
+
+def _drain(stream: IO[bytes], sinks: list[Callable[[bytes], object]]) -> None:
+    with stream:
+        while piece := os.read(stream.fileno(), 65536):
+            for sink in sinks:
+                sink(piece)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether the group still had a member."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        _signal_group(child.pid, signal.SIGTERM)
+        try:
+            child.wait(GRACE_SECONDS + 2)
+        except subprocess.TimeoutExpired:
+            _signal_group(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+# The supervisor, from here on.
+
+
+def _reap() -> bool:
+    """Whether a child or an adopted orphan still lives."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
+
+
+def _end_own_group(*_: object) -> None:
+    """SIGTERM to all others of the group, after a grace SIGKILL; returns when none is left."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while _reap():
+        if time.monotonic() > deadline:
+            os.killpg(0, signal.SIGKILL)  # this process as well
+        time.sleep(0.02)
+
+
+def _terminated(*_: object) -> None:
+    _end_own_group()
+    os._exit(TERMINATED)
+
+
+def _supervise(parent: int, command: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _terminated)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of the command come here, so none is lost sight of
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the line above
+        return TERMINATED
+    status = subprocess.Popen(command).wait()
+    if _reap():
+        _end_own_group()
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(_supervise(int(sys.argv[1]), sys.argv[2:]))

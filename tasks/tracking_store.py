@@ -1,0 +1,155 @@
+"""The MLflow store behind tasks/tracking.py: where it is, its upgrade, and runs left by dead processes."""
+
+import fcntl
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segcore.errors import StageError
+from segcore.params import Params
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+DEFAULT_URI = "sqlite:///mlflow.db"  # artifacts beside it in mlruns/
+_SQLITE = "sqlite:///"
+
+
+def uri(params: Params) -> str:
+    """Address of the store: the variable MLFLOW_TRACKING_URI, else tracking.uri, else the embedded one."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri or DEFAULT_URI
+
+
+def client(params: Params) -> "MlflowClient":
+    """A client of the store, which is brought up to date first.
+
+    Raises:
+        StageError: the store cannot be reached or used.
+    """
+    ensure_store(uri(params))
+    return _client(uri(params))
+
+
+def ensure_store(address: str) -> None:
+    """Create or upgrade the store, once for each version of MLflow; safe when several processes call it.
+
+    Processes that open a fresh SQLite store at the same moment crash each other, so one creates it while the
+    others wait for its lock.
+
+    Raises:
+        StageError: the store cannot be reached or used.
+    """
+    if not address.startswith(_SQLITE):
+        _probe(address)
+        return
+    file = Path(address.removeprefix(_SQLITE))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(file.with_name(file.name + ".lock")) as stamp:
+        if file.exists() and stamp.read_text() == version("mlflow"):
+            return
+        if file.exists():
+            _upgrade(address, file)
+        _probe(address)  # creates a fresh store, and the rows that MLflow adds on first use
+        stamp.write_text(version("mlflow"))
+
+
+def _upgrade(address: str, file: Path) -> None:
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", address]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **_quiet()})
+    if done.returncode != 0:
+        remedy = f"move {file} away to start a new one, or set tracking.uri in params.yaml to another store"
+        raise StageError(f"{file}: MLflow cannot use this store:\n{done.stderr.strip()[-2000:]}", remedy)
+
+
+def experiment(client: "MlflowClient", name: str) -> str:
+    """Id of the experiment `name`, created, or brought back from the bin, where needed."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def process_mark(pid: int | None = None) -> str:
+    """This machine's and process's name, never used twice: host, process id and the process's start time."""
+    import psutil
+
+    process = psutil.Process(pid)
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+
+
+def is_alive(run: "MlflowRun") -> bool:
+    """Whether the process that logs to `run` lives; a process of another host counts as alive."""
+    import psutil
+
+    mark = run.data.tags.get("process")
+    if run.info.status != "RUNNING" or not mark:
+        return False
+    host, pid, _ = mark.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        return process_mark(int(pid)) == mark
+    except psutil.NoSuchProcess:
+        return False
+
+
+def close_abandoned(params: Params) -> list[str]:
+    """Mark as FAILED the RUNNING runs of this dataset whose process is dead; returns their ids."""
+    mlflow = client(params)
+    found = mlflow.get_experiment_by_name(params.data.name)
+    if found is None:
+        return []
+    running = mlflow.search_runs([found.experiment_id], "attributes.status = 'RUNNING'")
+    dead = [run.info.run_id for run in running if run.data.tags.get("process") and not is_alive(run)]
+    for run_id in dead:
+        mlflow.set_terminated(run_id, "FAILED")
+    return dead
+
+
+def _quiet() -> dict[str, str]:
+    return {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+def _client(address: str) -> "MlflowClient":
+    for name, value in _quiet().items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # else dozens of lines for a fresh store
+    return MlflowClient(tracking_uri=address, registry_uri=address)
+
+
+def _probe(address: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        _client(address).search_experiments(max_results=1)
+    except MlflowException as error:
+        remedy = "start the server, or correct tracking.uri in params.yaml (null for the embedded store)"
+        raise StageError(f"{address}: the MLflow store does not answer: {error.message}", remedy) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[Path]:
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield path

@@ -1,0 +1,223 @@
+"""What DVC does for the pipeline: the graph of stages, running one, and what identifies a stage's result.
+
+DVC is driven as a subprocess, one a stage; only the graph, and a running stage's own dependencies, are read
+through its library. Every function works on the project in the current folder.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Literal, NamedTuple
+
+from segcore.errors import StageError
+from tasks.processes import run_in_group
+
+Outcome = Literal["ran", "cached"]
+Entry = dict[str, Any]  # one stage's part of dvc.lock: cmd, deps, params, outs
+
+_LOCK = Path("dvc.lock")
+_EVALUATIONS = Path("evaluations")
+
+
+class Stage(NamedTuple):
+    """One stage of dvc.yaml; architecture and seed only where its matrix has them."""
+
+    name: str  # train@unet-0
+    kind: str  # train
+    upstream: tuple[str, ...]
+    architecture: str | None
+    seed: int | None
+
+
+def stages() -> list[Stage]:
+    """The stages of dvc.yaml with params.yaml filled in, every one after those it depends on.
+
+    Raises:
+        StageError: there is no DVC project here, or dvc.yaml or params.yaml does not fit together.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from networkx import lexicographical_topological_sort
+
+    try:
+        with Repo() as repo:
+            graph = repo.index.graph
+            order = {stage: number for number, stage in enumerate(repo.index.stages)}
+            ordered = list(lexicographical_topological_sort(graph.reverse(), key=order.__getitem__))
+            return [_stage(s.addressing, [u.addressing for u in graph.successors(s)]) for s in ordered]
+    except DvcException as error:
+        raise StageError(f"dvc.yaml: {error}", "correct dvc.yaml or params.yaml, then run again") from error
+
+
+def _stage(name: str, upstream: list[str]) -> Stage:
+    kind, _, item = name.partition("@")
+    architecture, _, seed = item.rpartition("-")
+    return Stage(
+        name, kind, tuple(sorted(upstream)), architecture or None, int(seed) if seed.isdigit() else None
+    )
+
+
+def reproduce(
+    stage: str,
+    force: bool = False,
+    env: Mapping[str, str] | None = None,
+    live: Callable[[str], object] | None = sys.stderr.write,
+) -> Outcome:
+    """Bring one stage up to date; its upstream stages must be so already.
+
+    Args:
+        stage: its name, such as `train@unet-0`.
+        force: run it though nothing changed.
+        env: variables that the stage's command sees besides this process's.
+        live: receives the command's standard error (its progress bars) as it comes.
+
+    Returns:
+        "ran", or "cached" where nothing had changed or the result was restored.
+
+    Raises:
+        StageError: the stage failed; the message ends with the last lines of its output.
+    """
+    command = ["repro", "--single-item", *(["--force"] if force else []), stage]
+    status, output, tail = _dvc(command, env, live)
+    if status != 0:
+        raise StageError(
+            f"stage {stage} failed with status {status}:\n{tail.strip()}",
+            "mend the cause named above and run again; stages that finished are kept",
+        )
+    return "ran" if f"Running stage '{stage}':" in output.splitlines() else "cached"
+
+
+def unchanged(graph: list[Stage]) -> set[str]:
+    """Names of the stages that are up to date together with everything upstream of them.
+
+    Raises:
+        StageError: DVC cannot tell.
+    """
+    status, output, tail = _dvc(["status", "--json"])
+    if status != 0:
+        raise StageError(f"dvc status failed:\n{tail.strip()}", "mend the cause named above and run again")
+    changed = json.loads(output)
+    same: set[str] = set()
+    for stage in graph:
+        if stage.name not in changed and same.issuperset(stage.upstream):
+            same.add(stage.name)
+    return same
+
+
+def prune(graph: list[Stage]) -> list[Path]:
+    """Remove evaluations of stages that params.yaml names no more; DVC's cache still has them.
+
+    The compare stage depends on the whole folder, so a left-over would change its hash from clone to clone.
+    """
+    kept = {s.name.partition("@")[2] for s in graph if s.kind == "evaluate"}
+    stale = [p for p in sorted(_EVALUATIONS.glob("*")) if p.name not in kept]
+    for path in stale:
+        if path.is_dir():
+            rmtree(path)
+        else:
+            path.unlink()
+    return stale
+
+
+def run_key(stage: str | None = None) -> str | None:
+    """sha256 of a stage's command, dependency hashes and parameters: the name of its result.
+
+    The same inside the running stage, where dvc.lock is not yet written, and afterwards from dvc.lock.
+
+    Args:
+        stage: its name; None for the stage this process runs in.
+
+    Returns:
+        None where DVC did not start this process (no `stage` given), or has no record of the stage.
+    """
+    running = os.environ.get("DVC_STAGE")
+    if stage is None or stage == running:
+        return _key(_running_entry(running)) if running else None
+    entry = _lock_entries().get(stage)
+    return _key(entry) if entry else None
+
+
+def data_version() -> str | None:
+    """DVC's md5 of data/prepared as recorded in dvc.lock; None before the first `prepare`."""
+    outs = _lock_entries().get("prepare", {}).get("outs", [])
+    return next((out["md5"] for out in outs if out["path"] == "data/prepared"), None)
+
+
+def git_state() -> tuple[str | None, bool]:
+    """(commit of HEAD, whether tracked files differ from it); (None, False) outside a git clone."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = ["git", "status", "--porcelain", "--untracked-files=no"]
+        dirty = subprocess.run(changes, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None, False
+    return head.stdout.strip(), bool(dirty.stdout.strip())
+
+
+def init_if_needed() -> None:
+    """Make this folder a DVC project where it is none yet (a fresh clone is one).
+
+    Raises:
+        StageError: DVC refuses.
+    """
+    if Path(".dvc").is_dir():
+        return
+    status, _, tail = _dvc(["init", "--quiet", *([] if Path(".git").exists() else ["--no-scm"])])
+    if status != 0:
+        raise StageError(f"dvc init failed:\n{tail.strip()}", "run from the project's folder")
+
+
+def _dvc(
+    arguments: list[str],
+    env: Mapping[str, str] | None = None,
+    live: Callable[[str], object] | None = None,
+) -> tuple[int, str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # the stage's `python` is this one; DVC_NO_ANALYTICS keeps it from starting a reporting process
+    whole = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true", **(env or {})}
+    whole.pop("DVC_STAGE", None)
+    return run_in_group([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], whole, live)
+
+
+def _lock_entries() -> dict[str, Entry]:
+    from dvc.repo import Repo
+    from ruamel.yaml import YAML
+
+    if not _LOCK.exists():
+        return {}
+    with (
+        Repo(_wait_for_lock=True) as repo,
+        repo.lock,
+    ):  # DVC writes dvc.lock in place, a reader could see half of it
+        return YAML(typ="safe").load(_LOCK).get("stages") or {}
+
+
+def _running_entry(stage: str) -> Entry:
+    """What dvc.lock will say of the command and inputs of the stage that runs now."""
+    from dvc.dependency import ParamsDependency
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        (found,) = repo.stage.collect(stage)
+        found.save_deps()
+        deps = [d for d in found.deps if not isinstance(d, ParamsDependency)]
+        params = [d for d in found.deps if isinstance(d, ParamsDependency)]
+        return {
+            "cmd": found.cmd,
+            "deps": [{"path": d.def_path, "md5": d.hash_info.value} for d in deps],
+            "params": {p.def_path: dict(p.hash_info.value) for p in params},
+        }
+
+
+def _key(entry: Entry) -> str:
+    facts = {
+        "cmd": entry["cmd"],
+        "deps": {dep["path"]: dep["md5"] for dep in entry.get("deps", [])},
+        "params": entry.get("params", {}),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
