@@ -1,0 +1,78 @@
+"""The model bundle: a folder with weights and all that is needed to use them, without pickle or other code.
+
+`model.safetensors` holds the weights and the normalisation; `model.json` the architecture and its keywords, classes
+and colours, bands, tile size, checksums and versions.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from segcore.errors import ModelError
+from segcore.files import sha256
+from segcore.models import rebuild_model
+from segcore.models._base import SegmentationModel
+
+_FORMAT = 1
+
+
+def save_bundle(folder: Path, model: SegmentationModel, architecture: str, facts: dict[str, Any]) -> None:
+    """Write model.safetensors and model.json into an existing folder.
+
+    Args:
+        folder: better one of `files.atomic_folder`, so that the bundle appears whole.
+        facts: JSON-able; classes, colors, foreground, tile and what else travels with the model.
+    """
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    description = {
+        "format": _FORMAT,
+        "architecture": architecture,
+        "title": model.title,
+        "settings": model.settings,
+        "in_channels": model.in_channels,
+        "num_classes": model.num_classes,
+        "normalization": {"mean": model.mean.tolist(), "std": model.std.tolist()},
+        "weights_sha256": sha256(folder / "model.safetensors"),
+        **facts,
+    }
+    (folder / "model.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+
+
+def load_description(folder: Path | str) -> dict[str, Any]:
+    """What model.json says.
+
+    Raises:
+        ModelError: missing or malformed.
+    """
+    path = Path(folder) / "model.json"
+    try:
+        description = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder}: holds no model bundle", "train it first, or name another folder") from error
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{path}: is damaged ({error})", "train again, or restore it with `dvc checkout`") from error
+    if description.get("format") != _FORMAT:
+        raise ModelError(f"{path}: has format {description.get('format')}, this is {_FORMAT}", "use a matching segflow")
+    return description
+
+
+def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> SegmentationModel:
+    """The model of a bundle, on `device`, in evaluation mode; its checksum is verified first.
+
+    Raises:
+        ModelError: missing or damaged files, or weights that are not the ones described.
+    """
+    folder = Path(folder)
+    d = load_description(folder)
+    path = folder / "model.safetensors"
+    if not path.is_file() or sha256(path) != d["weights_sha256"]:
+        raise ModelError(
+            f"{path}: is missing or not the file that model.json describes", "restore it with `dvc checkout`"
+        )
+    model = rebuild_model(d["architecture"], d["in_channels"], d["num_classes"], d["settings"])
+    model.load_state_dict(load_file(path))
+    return model.to(device).eval()

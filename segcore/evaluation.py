@@ -1,0 +1,145 @@
+"""Scores of a model on held-out regions, from which every figure of the report derives."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from segcore.calibration import Calibration
+from segcore.dataset import PreparedData
+from segcore.inference import autocast, predict_patch
+from segcore.metrics import confusion, count, counts_table, require_all
+from segcore.models._base import SegmentationModel
+from segcore.params import Evaluate
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation gives: the evaluation table, (K, K) confusion (rows truth), and calibration curve."""
+
+    counts: pd.DataFrame
+    confusion: np.ndarray
+    calibration: dict[str, Any]
+
+
+def test_regions(data: PreparedData) -> pd.DataFrame:
+    """Rows of the region table that are held out for testing, in the order of their ids."""
+    return data.regions[data.regions["split"] == "test"].sort_values("id")
+
+
+def evaluate(
+    model: SegmentationModel,
+    data: PreparedData,
+    settings: Evaluate,
+    precision: str,
+    keep: Callable[[str, np.ndarray], None] = lambda region, prediction: None,
+    progress: Callable[[list[Any]], Iterable[Any]] = iter,
+) -> Evaluated:
+    """Predict every test region at full resolution and count against its untouched labels.
+
+    Args:
+        model: of a bundle, on its device.
+        precision: "fp32" or "bf16".
+        keep: receives each region's id and (H, W) uint8 prediction.
+
+    Raises:
+        DataError: a region has no counts.
+    """
+    regions = test_regions(data)
+    classes = len(data.classes)
+    images, matrix, calibration = [], np.zeros((classes, classes), dtype=np.int64), Calibration()
+    for region in progress(list(regions.itertuples())):
+        patch = data.read(region.id)
+        probabilities = predict_patch(model, patch, settings.tile, settings.overlap, precision)
+        prediction = probabilities.argmax(axis=0).astype(np.uint8)
+        images.append(
+            (region.id, region.cluster, count(prediction, patch.label, classes, settings.boundary_tolerance))
+        )
+        matrix += confusion(prediction, patch.label, classes)
+        calibration.update(probabilities, patch.label)
+        keep(region.id, prediction)
+    table = counts_table(images, data.classes)
+    require_all(table, regions["id"])
+    return Evaluated(table, matrix, calibration.result())
+
+
+def baseline_counts(data: PreparedData, name: str, settings: Evaluate) -> pd.DataFrame:
+    """The evaluation table of another annotator's labels, scored as a model is.
+
+    A pixel that the annotator left unlabelled counts as the first class.
+    """
+    images = []
+    for region in test_regions(data).itertuples():
+        label = data.read(region.id).label
+        other = data.read_baseline(name, region.id)
+        prediction = np.where(other < len(data.classes), other, 0).astype(np.uint8)
+        counts = count(prediction, label, len(data.classes), settings.boundary_tolerance)
+        images.append((region.id, region.cluster, counts))
+    return counts_table(images, data.classes)
+
+
+def save_prediction(path: Path, prediction: np.ndarray, colors: list[list[int]]) -> None:
+    """Write (H, W) class indices as a palette PNG in the classes' colours."""
+    picture = Image.fromarray(prediction, mode="P")
+    picture.putpalette([value for color in colors for value in color])
+    picture.save(path)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")  # makes VmHWM start anew
+
+
+def _peak_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def measure_speed(model: SegmentationModel, tile: int, precision: str, repeats: int = 7) -> dict[str, Any]:
+    """Latency of one tile after warm-up, synchronised, and peak memory while predicting.
+
+    Peak memory is the device's allocation on CUDA, and that of the whole process on a CPU.
+
+    Returns:
+        latency_ms (median), latency_tile, latency_batch, ms_per_megapixel, peak_memory_mb, precision, device, threads.
+    """
+    device = next(model.parameters()).device
+    image = torch.rand(1, model.in_channels, tile, tile, device=device) * 255
+    times = []
+
+    def once() -> float:
+        start = time.perf_counter()
+        with autocast(device, precision):
+            model.predict(image)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - start) * 1000
+
+    once(), once()
+    _reset_peak(device)
+    times = [once() for _ in range(repeats)]
+    latency = float(np.median(times))
+    return {
+        "latency_ms": latency,
+        "latency_tile": tile,
+        "latency_batch": 1,
+        "ms_per_megapixel": latency / (tile**2 / 1e6),
+        "peak_memory_mb": _peak_mb(device),
+        "precision": precision,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+    }

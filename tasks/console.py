@@ -1,0 +1,32 @@
+"""What every step's command line shares: help, progress bars, and errors that end with a remedy and exit code 1."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from segcore.errors import SegflowError
+
+T = TypeVar("T")
+
+
+def progress(items: Iterable[T], label: str, total: int | None = None, unit: str = "it") -> "tqdm[T]":
+    """A progress bar on standard error, the same look for every step."""
+    return tqdm(items, desc=f"{label:<22}", total=total, unit=unit, dynamic_ncols=True, mininterval=0.5, leave=True)
+
+
+def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> None:
+    """Parse arguments, run `main`, and exit: 0 done, 1 a mendable error told with its remedy, 130 interrupted."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    arguments = parser.parse_args()
+    try:
+        main(arguments)
+    except SegflowError as error:
+        print(f"\nError: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr, flush=True)
+        sys.exit(130)

@@ -1,0 +1,119 @@
+"""Step 4: score one trained model on the held-out test regions, at full resolution.
+
+`python -m tasks.evaluate unet 0` reads models/unet-0/ and data/prepared/ and writes evaluations/unet-0/. Latency and
+memory are facts of this machine and go to work/costs/, so that dvc.lock is the same everywhere.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from segcore import params
+from segcore.bundle import load_bundle, load_description
+from segcore.complexity import complexity
+from segcore.dataset import PreparedData
+from segcore.evaluation import Evaluated, evaluate, measure_speed, save_prediction, test_regions
+from segcore.files import atomic_folder
+from segcore.metrics import scores
+from segcore.params import Params
+from segcore.training import choose_precision
+from tasks import console, tracking
+from tasks.prepare import PREPARED
+from tasks.processes import die_with_parent
+from tasks.train import MODELS, WORK, merge_cost, parse_run
+
+EVALUATIONS = Path("evaluations")
+
+
+def device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def measure_cost(architecture: str, seed: int, root: Path = Path()) -> dict[str, Any]:
+    """Measure a bundle's latency and memory on this machine and keep them in work/costs/.
+
+    Raises:
+        ModelError: no such bundle.
+    """
+    folder = root / MODELS / f"{architecture}-{seed}"
+    d = load_description(folder)
+    model = load_bundle(folder, device())
+    cost = measure_speed(model, d["tile"], choose_precision(d["parameters"]["precision"], device()))
+    merge_cost(root / WORK, architecture, seed, cost)
+    return cost
+
+
+def _summary(d: dict[str, Any], folder: Path) -> dict[str, Any]:
+    cost = complexity(load_bundle(folder))
+    return {
+        "architecture": d["architecture"],
+        "title": d["title"],
+        "seed": d["seed"],
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "receptive_field": cost.receptive_field,
+        "global_context": cost.global_context,
+        "encoder": d["settings"].get("encoder", "none"),
+        "weights": d["settings"].get("weights", "none"),
+        "steps": d["training"]["steps"],
+        "best_step": d["training"]["best_step"],
+        "nondeterministic": d["training"]["nondeterministic"],
+        "batch": d["parameters"]["batch"],
+        "output_stride": load_bundle(folder).output_stride,
+    }
+
+
+def _write(part: Path, result: Evaluated, summary: dict[str, Any], classes: list[str]) -> None:
+    result.counts.to_parquet(part / "counts.parquet", index=False)
+    matrix = pd.DataFrame(result.confusion, columns=classes)
+    matrix.insert(0, "truth", classes)
+    matrix.to_csv(part / "confusion.csv", index=False)
+    for name, values in (("calibration", result.calibration), ("summary", summary)):
+        (part / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
+
+
+def run_evaluation(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()) -> Path:
+    """Write evaluations/<architecture>-<seed> and add the scores to the training's MLflow run.
+
+    Raises:
+        ModelError: no such bundle; DataError: no prepared data, or a region without counts.
+    """
+    name = f"{architecture}-{seed}"
+    data, folder = PreparedData(prepared), root / MODELS / name
+    description = load_description(folder)
+    model = load_bundle(folder, device())
+    precision = choose_precision(description["parameters"]["precision"], device())
+    ids = sorted(test_regions(data)["id"], key=lambda i: hashlib.sha256(i.encode()).hexdigest())
+    kept = set(ids[: p.evaluate.kept_predictions])
+    target = root / EVALUATIONS / name
+    with atomic_folder(target) as part:
+        (part / "predictions").mkdir()
+
+        def keep(region: str, prediction: Any) -> None:
+            if region in kept:
+                save_prediction(part / "predictions" / f"{region}.png", prediction, data.colors)
+
+        result = evaluate(
+            model, data, p.evaluate, precision, keep, lambda rows: console.progress(rows, f"evaluate {name}")
+        )
+        _write(part, result, _summary(description, folder), data.classes)
+    cost = measure_cost(architecture, seed, root)
+    numbers = {f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")}
+    found = scores(result.counts, data.foreground)
+    tracking.log_evaluation(p, architecture, seed, {**found, **numbers, "ece": result.calibration["ece"]}, [target])
+    return target
+
+
+def main() -> None:
+    """Command line."""
+    die_with_parent()
+    console.run(lambda a: run_evaluation(params.load(a.params), a.architecture, a.seed), parse_run(__doc__, "evaluate"))
+
+
+if __name__ == "__main__":
+    main()

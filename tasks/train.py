@@ -1,0 +1,140 @@
+"""Step 3: train one architecture with one seed.
+
+`python -m tasks.train unet 0` reads data/prepared/ and `train` of params.yaml, and writes models/unet-0/. Killed at
+any moment, it goes on from its last checkpoint, which lies in work/checkpoints/ out of DVC's reach.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torchvision
+
+from segcore import params
+from segcore.bundle import save_bundle
+from segcore.dataset import PreparedData
+from segcore.files import atomic_folder, atomic_write, sha256
+from segcore.params import Params
+from segcore.training import Trained, new_model
+from segcore.training import train as train_model
+from tasks import console, tracking
+from tasks.prepare import PREPARED
+from tasks.processes import die_with_parent
+
+MODELS = Path("models")
+WORK = Path("work")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def data_fingerprint(prepared: Path) -> str:
+    """Hash of what the prepared data are: their index, split, windows and statistics."""
+    names = ("items.parquet", "regions.parquet", "windows.parquet", "statistics.json", "prepared.json")
+    return _digest(*(sha256(prepared / name) for name in names))
+
+
+def code_fingerprint() -> str:
+    """Hash of segcore's sources."""
+    sources = sorted((Path(__file__).parents[1] / "segcore").rglob("*.py"))
+    return _digest(*(f"{path.name} {sha256(path)}" for path in sources))
+
+
+def merge_cost(work: Path, architecture: str, seed: int, facts: dict[str, Any]) -> None:
+    """Add measurements of this machine to work/costs/<architecture>-<seed>.json."""
+    path = work / "costs" / f"{architecture}-{seed}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    with atomic_write(path) as part:
+        part.write_text(json.dumps({**known, **facts}, indent=2) + "\n")
+
+
+def _facts(p: Params, trained: Trained, seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
+    settings = p.for_architecture(architecture)
+    return {
+        "seed": seed,
+        "classes": p.data.classes,
+        "colors": [list(c) for c in p.data.colors],
+        "foreground": p.data.foreground,
+        "tile": p.evaluate.tile,
+        "training": trained.facts,
+        "parameters": settings.model_dump(mode="json"),
+        "versions": {
+            "data": data_fingerprint(prepared),
+            "code": code_fingerprint(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+    }
+
+
+def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()) -> Path:
+    """Train, and write the bundle models/<architecture>-<seed> with its history.csv.
+
+    Args:
+        p: parameters.
+        architecture: file name in segcore/models without ending.
+        seed: of initialisation, crops, augmentation and dropout.
+        prepared: the prepared data.
+        root: the project's folder.
+
+    Raises:
+        ModelError: unknown architecture, weights or a loss that is not finite; DataError: no prepared data.
+    """
+    settings, data = p.for_architecture(architecture), PreparedData(prepared)
+    identity = json.dumps([architecture, seed, p.prepare.window, settings.model_dump(mode="json")], sort_keys=True)
+    key = _digest(identity, data_fingerprint(prepared), code_fingerprint())[:16]
+    folder = root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = new_model(architecture, settings, data, seed)
+    bar = console.progress([], f"train {architecture}-{seed}", total=settings.steps, unit="step")
+    with tracking.training_run(p, architecture, seed, title=model.title) as run:
+
+        def on_validation(row: dict[str, Any]) -> None:
+            named = {"train/loss": "train_loss", "train/learning_rate": "learning_rate"}
+            named |= {"val/loss": "val_loss", "val/iou": "val_iou"}
+            run.log_step({metric: row[column] for metric, column in named.items()}, row["step"])
+            shown["val_iou"] = f"{row['val_iou']:.3f}"
+
+        def on_step(step: int, loss: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.3f}", **shown, refresh=False)
+
+        shown: dict[str, str] = {}
+        trained = train_model(model, data, settings, p.prepare.window, seed, folder, on_step, on_validation)
+        bar.close()
+        target = root / MODELS / f"{architecture}-{seed}"
+        with atomic_folder(target) as part:
+            save_bundle(part, trained.model, architecture, _facts(p, trained, seed, prepared, architecture))
+            pd.DataFrame(trained.history).to_csv(part / "history.csv", index=False)
+        speed = trained.images / max(trained.seconds, 1e-9)
+        cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
+        merge_cost(root / WORK, architecture, seed, cost)
+        run.log_step({f"cost/{name}": value for name, value in cost.items()}, trained.facts["steps"])
+        run.log_files(target, "model")
+    shutil.rmtree(folder)
+    return target
+
+
+def parse_run(description: str | None, name: str) -> argparse.ArgumentParser:
+    """Arguments that training and evaluation share."""
+    parser = argparse.ArgumentParser(prog=f"python -m tasks.{name}", description=description)
+    parser.add_argument("architecture", help="one of " + ", ".join(params.architecture_names()))
+    parser.add_argument("seed", type=int, help="one of seeds in params.yaml, or any other")
+    parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
+    return parser
+
+
+def main() -> None:
+    """Command line."""
+    die_with_parent()
+    console.run(lambda a: train(params.load(a.params), a.architecture, a.seed), parse_run(__doc__, "train"))
+
+
+if __name__ == "__main__":
+    main()
