@@ -1,0 +1,138 @@
+"""DeepLabV3 and DeepLabV3+.
+
+V3: Chen, Papandreou, Schroff and Adam 2017, "Rethinking Atrous Convolution for Semantic Image Segmentation",
+arXiv 1706.05587. V3+: Chen, Zhu, Papandreou, Schroff and Adam 2018, "Encoder-Decoder with Atrous Separable
+Convolution for Semantic Image Segmentation", arXiv 1802.02611.
+
+The encoder keeps output stride 16 or 8 by dilation. Atrous spatial pyramid pooling (ASPP) looks at its last
+map through a 1x1 convolution, three 3x3 ones of growing dilation, and the mean of the whole image. V3 scores
+the result; V3+ first upsamples it to stride 4, concatenates low-level features reduced to 48 channels and
+convolves twice by 3x3. Convolutions may be separable, as in V3+.
+Not as in the papers: 128 channels by default where they have 256, and no multi-grid.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segcore.models._backbones import Encoder, build_encoder
+from segcore.models._base import SegmentationModel, choose, conv_bn_relu, upsample
+
+_LOW_LEVEL_CHANNELS = 48  # the best of table 1 of V3+
+
+
+def build(
+    in_channels: int,
+    num_classes: int,
+    *,
+    encoder: str = "mobilenet_v2",
+    weights: str = "none",
+    output_stride: int = 16,
+    version: str = "v3+",
+    aspp_channels: int = 128,
+    atrous_rates: Sequence[int] | None = None,
+    separable: bool = True,
+    dropout: float = 0.1,
+) -> SegmentationModel:
+    """A DeepLab.
+
+    Args:
+        output_stride: of the encoder, 16 or 8.
+        version: "v3" or "v3+".
+        aspp_channels: width of each ASPP branch and of the decoder; 256 in the papers.
+        atrous_rates: dilations of ASPP; None: 6, 12, 18 at output stride 16 and twice these at 8, as in V3.
+        separable: depthwise separable 3x3 convolutions in ASPP and decoder.
+        dropout: after ASPP.
+
+    Raises:
+        ModelError: a value that is unknown, or weights that do not fit.
+    """
+    choose("version", version, ("v3", "v3+"))
+    choose("output_stride", output_stride, (16, 8))
+    if atrous_rates is None:
+        atrous_rates = [rate * 16 // output_stride for rate in (6, 12, 18)]
+    return DeepLab(
+        in_channels,
+        num_classes,
+        build_encoder(encoder, in_channels, weights, output_stride),
+        version,
+        aspp_channels,
+        atrous_rates,
+        separable,
+        dropout,
+    )
+
+
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """Batch norm of the (N, C, 1, 1) image mean.
+
+    A batch of one has no variance: it is normalised by the running statistics.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling with image pooling, (N, C, h, w) -> (N, channels, h, w)."""
+
+    def __init__(
+        self, in_channels: int, channels: int, rates: Sequence[int], separable: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList([conv_bn_relu(in_channels, channels, kernel=1)])
+        for rate in rates:
+            self.branches.append(conv_bn_relu(in_channels, channels, dilation=rate, separable=separable))
+        self.image_pooling = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(in_channels, channels, 1, bias=False),
+            GlobalBatchNorm(channels),
+            nn.ReLU(inplace=True),
+        )
+        self.project = nn.Sequential(
+            conv_bn_relu(channels * (len(rates) + 2), channels, kernel=1), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        local = [branch(x) for branch in self.branches]
+        everywhere = self.image_pooling(x).expand_as(local[0])
+        # an expanded map has no memory format, and cat would fall back to the slow one for all that follows
+        everywhere = everywhere.contiguous(memory_format=torch.channels_last)
+        return self.project(torch.cat([*local, everywhere], dim=1))
+
+
+class DeepLab(SegmentationModel):
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        encoder: Encoder,
+        version: str,
+        channels: int,
+        rates: Sequence[int],
+        separable: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__(in_channels, num_classes, "DeepLab" + version.upper(), encoder.strides[-1])
+        self.encoder = encoder
+        self.has_decoder = version == "v3+"
+        self.aspp = ASPP(encoder.channels[-1], channels, rates, separable, dropout)
+        if self.has_decoder:
+            self.reduce = conv_bn_relu(encoder.channels[-4], _LOW_LEVEL_CHANNELS, kernel=1)
+            self.decode = nn.Sequential(
+                conv_bn_relu(channels + _LOW_LEVEL_CHANNELS, channels, separable=separable),
+                conv_bn_relu(channels, channels, separable=separable),
+            )
+        self.score = nn.Conv2d(channels, num_classes, 1)
+
+    def segment(self, x: Tensor) -> Tensor:
+        features = self.encoder(x)
+        deep = self.aspp(features[-1])
+        if self.has_decoder:
+            low = self.reduce(features[-4])  # stride 4
+            deep = self.decode(torch.cat([upsample(deep, low.shape[-2:]), low], dim=1))
+        return upsample(self.score(deep), x.shape[-2:])
