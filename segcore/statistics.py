@@ -121,11 +121,11 @@ def permutation_test(
 
     Under the null hypothesis it does not matter which of the two predicted a cluster: both architectures'
     counts are swapped a cluster at a time, for all seeds together. All swaps are tried for up to 12 clusters;
-    otherwise `permutations` random ones, and p = (1 + as extreme) / (1 + permutations) (Phipson, Smyth 2010).
+    otherwise `permutations` random ones, p = (1 + as extreme) / (1 + permutations) (Phipson and Smyth 2010).
 
-    Accounts for the choice of test clusters, given the trained models: a significant difference is one between
-    these trainings, which several seeds make more typical of the architectures. With C clusters p is never
-    below `smallest_p(C)`.
+    Accounts for the choice of test clusters, given the trained models: a significant difference is one
+    between these trainings, which several seeds make more typical of the architectures. With C clusters p is
+    never below `smallest_p(C)`.
 
     Args:
         a, b: one run a seed, the same number for both, on the same items.
@@ -179,7 +179,7 @@ def require_same(runs: Sequence[ClusterSums]) -> None:
     for run in runs[1:]:
         if (run.items, run.clusters, run.classes) != (first.items, first.clusters, first.classes):
             raise DataError(
-                f"evaluations differ in their test images: {len(first.items)} in {len(first.clusters)} clusters "
-                f"against {len(run.items)} in {len(run.clusters)}",
+                f"evaluations differ in their test images: {len(first.items)} in {len(first.clusters)} "
+                f"clusters against {len(run.items)} in {len(run.clusters)}",
                 "evaluate all architectures and seeds on the same prepared data",
             )

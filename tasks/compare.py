@@ -1,0 +1,109 @@
+"""Stage compare: evaluation tables in, intervals, tests, ranks and verdict out.
+
+`python -m tasks.compare` reads params.yaml, data/prepared and evaluations/<architecture>-<seed>, and writes
+comparison/{comparison.json, leaderboard.csv, metrics.json}.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from segcore import params
+from segcore.comparison import Contestant, compare, leaderboard_text
+from segcore.dataset import PreparedData
+from segcore.errors import StageError
+from segcore.files import atomic_folder
+from segcore.metrics import count, counts_table, require_all
+from segcore.params import Params
+from tasks.console import run
+
+
+def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: list[str]) -> Contestant:
+    """An architecture's evaluations, one a seed, from `folder`/<architecture>-<seed>.
+
+    Raises:
+        StageError: an evaluation is missing.
+        DataError: an evaluation lacks a test region or has another.
+    """
+    tables, summaries = [], []
+    for seed in seeds:
+        name = f"{architecture}-{seed}"
+        try:
+            table = pd.read_parquet(folder / name / "counts.parquet")
+            summaries.append(json.loads((folder / name / "summary.json").read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            missing = Path(error.filename or folder / name)
+            raise StageError(
+                f"{folder / name}: no {missing.name}, the evaluation of {architecture} with seed {seed}",
+                f"run `dvc repro evaluate@{name}` first, or take it out of params.yaml",
+            ) from error
+        require_all(table, test_regions)
+        tables.append(table)
+    return Contestant(architecture, summaries[0]["title"], "model", tables, summaries)
+
+
+def score_baseline(
+    prepared: PreparedData, name: str, test: pd.DataFrame, boundary_tolerance: int
+) -> Contestant:
+    """Another annotator of the test regions, scored against the same labels as the models."""
+    images = []
+    for region, cluster in test[["id", "cluster"]].astype(str).to_numpy():
+        other, label = prepared.read_baseline(name, region), prepared.read(region).label
+        images.append((region, cluster, count(other, label, len(prepared.classes), boundary_tolerance)))
+    title = name.replace("-", " ").replace("_", " ").capitalize()
+    return Contestant(name, title, "human", [counts_table(images, prepared.classes)])
+
+
+def build(root: Path, p: Params) -> dict[str, Any]:
+    """The content of comparison.json of the project in `root`.
+
+    Raises:
+        StageError: an evaluation is missing.
+        DataError: evaluations are not whole, or there are no prepared data.
+    """
+    prepared = PreparedData(root / "data/prepared")
+    test = prepared.regions[prepared.regions["split"] == "test"]
+    models = [
+        read_model(root / "evaluations", name, p.seeds, test["id"].tolist()) for name in p.architectures
+    ]
+    humans = [
+        score_baseline(prepared, name, test, p.evaluate.boundary_tolerance) for name in prepared.baselines
+    ]
+    cluster_kind = "block" if (prepared.regions["id"] != prepared.regions["item"]).any() else "group"
+    return compare([*models, *humans], p, cluster_kind)
+
+
+def write(comparison: dict[str, Any], folder: Path) -> None:
+    """Write comparison.json, leaderboard.csv (a row a contestant) and metrics.json (for DVC) at once."""
+    rows = []
+    for row in comparison["leaderboard"]:
+        cells = {key: row[key] for key in ("rank", "architecture", "title", "kind", "seeds")}
+        for key, score in row["scores"].items():
+            cells |= {key if part == "estimate" else f"{key} {part}": value for part, value in score.items()}
+        rows.append(cells)
+    metrics = {
+        row["architecture"]: {key: score["estimate"] for key, score in row["scores"].items()}
+        for row in comparison["leaderboard"]
+        if row["kind"] == "model"
+    }
+    with atomic_folder(folder) as target:
+        for name, content in (("comparison.json", comparison), ("metrics.json", metrics)):
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+            (target / name).write_text(text + "\n", encoding="utf-8")
+        table = pd.DataFrame(rows).astype({"rank": "Int64"})
+        table.to_csv(target / "leaderboard.csv", index=False, lineterminator="\n")
+
+
+def main(_: argparse.Namespace) -> None:
+    """Compare what params.yaml names, in the current folder."""
+    root = Path()
+    comparison = build(root, params.load(root / "params.yaml"))
+    write(comparison, root / "comparison")
+    print(leaderboard_text(comparison))
+
+
+if __name__ == "__main__":
+    run(main, argparse.ArgumentParser(prog="python -m tasks.compare", description=main.__doc__))
