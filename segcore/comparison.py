@@ -157,7 +157,8 @@ def _verdict(models: Sequence[_Scored], tests: Sequence[Mapping[str, Any]], key:
     """One sentence; a winner is named only if its test against every other model is significant."""
     best, others = models[0], models[1:]
     metric = METRIC_TITLES[p.compare.metric]
-    top = f"{best.who.title} ({metric} {_percent(_estimate(best, key))})"
+    one_seed = ", one seed" if len(best.runs) == 1 else ""
+    top = f"{best.who.title} (dataset {metric} {_percent(_estimate(best, key))}{one_seed})"
     if not others:
         return f"{top} was the only architecture trained, so there is nothing to compare it with."
     against = {test["b"]: test for test in tests if test["a"] == best.who.name}
@@ -184,7 +185,7 @@ def _human_notes(models: Sequence[_Scored], humans: Sequence[_Scored], key: str,
         side = "below" if difference["difference"] < 0 else "above"
         signed = difference if side == "above" else _negated(difference)
         notes.append(
-            f"{human.who.title}, a human, reaches {METRIC_TITLES[p.compare.metric]} "
+            f"{human.who.title}, a human, reaches dataset {METRIC_TITLES[p.compare.metric]} "
             f"{_percent(_estimate(human, key))} against the same ground truth; "
             f"{models[0].who.title} lies {_points(signed, p)} {side} that."
         )

@@ -74,8 +74,8 @@ def _scores(comparison: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _sizes(comparison: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] | None) -> list[list[str]]:
-    header = ["architecture", "parameters (M)", "GMACs, 256 x 256", "receptive field (px)"]
-    rows = [header + (["ms a megapixel", "training (min)"] if costs else [])]
+    header = ["architecture", "parameters (M)", "GMACs (256x256)", "receptive field (px)"]
+    rows = [header + (["ms/megapixel", "training (min)"] if costs else [])]
     for row in comparison["leaderboard"]:
         summary = row["summary"]
         if summary is None:

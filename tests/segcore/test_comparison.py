@@ -72,7 +72,7 @@ def compared(skills: dict[str, list[float]], *humans: Contestant, **keywords: in
 
 def test_30_clear_winner_is_named_with_difference_interval_and_corrected_test() -> None:
     result = compared({"fcn": [0.7], "unet": [0.95], "deeplab": [0.8]})
-    assert result["verdict"].startswith("U-Net (IoU ")
+    assert result["verdict"].startswith("U-Net (dataset IoU ")
     assert " is best: it leads DeepLabV3+ by " in result["verdict"] and "95 % interval" in result["verdict"]
     assert [(row["architecture"], row["rank"]) for row in result["leaderboard"]] == [
         ("unet", 1),
