@@ -9,6 +9,7 @@ alone and runs no code of the file. It happens once; later loads read the safete
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
 from urllib.parse import urlparse
 
 import torch
@@ -168,15 +169,18 @@ def _is_conversion_of(cached: Path, digest: str) -> bool:
         return False  # damaged: it is fetched again
 
 
-def _converted(pickle: Path, digest: str, target: Path) -> None:
+def _converted(pth: Path, digest: str, target: Path) -> None:
     """Check a .pth against (the beginning of) its sha256 and write it as safetensors; see the top."""
-    actual = sha256(pickle)
+    actual = sha256(pth)
     if not actual.startswith(digest):
         raise ModelError(
-            f"{pickle} has sha256 {actual}, {digest} was expected; it is not opened",
+            f"{pth} has sha256 {actual}, {digest} was expected; it is not opened",
             "delete the file and run again; if that does not help, the source has been changed",
         )
-    state = torch.load(pickle, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(pth, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ModelError(f"{pth} holds more than tensors and is not opened", _LOCAL_FILE) from error
     tensors = {key: value.contiguous() for key, value in state.items()}
     with atomic_write(target) as temporary:
         save_file(tensors, temporary, metadata={"source_sha256": actual})

@@ -3,9 +3,10 @@
 Long, Shelhamer and Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation", arXiv 1411.4038.
 
 The coarsest map is scored by a 1x1 convolution; the scores are upsampled by two and added to the 1x1 scores
-of the next finer map, down to stride 32, 16 or 8 (FCN-32s, -16s, -8s). As in the paper the upsampling between
-the skips is learnt and starts as bilinear, and the last one is fixed to bilinear. With VGG the fully connected
-layers fc6 and fc7 become convolutions; other encoders are scored directly, as the paper does with GoogLeNet.
+of the next finer map, down to stride 32, 16 or 8 (FCN-32s, -16s, -8s). As in the paper the upsampling
+between the skips is learnt and starts as bilinear, and the last one is fixed to bilinear. With VGG the fully
+connected layers fc6 and fc7 become convolutions; other encoders are scored directly, as the paper does with
+GoogLeNet.
 Not as in the paper: skips are trained from the start and not one after another, and borders are padded by the
 kernel's half and not by 100 pixels.
 """
