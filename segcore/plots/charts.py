@@ -1,0 +1,239 @@
+"""The report's charts, each a function of plain tables that returns a matplotlib figure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from segcore.plots.style import HUMAN, INK, MUTED, PAPER, RC, colours, markers, new_figure
+
+METRICS = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "precision": "Precision",
+    "recall": "Recall",
+    "boundary_f1": "Boundary F1",
+}
+PERCENT = FuncFormatter(lambda value, _: f"{value * 100:g}")
+
+
+def models_of(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The leaderboard's rows that are networks, in their order."""
+    return [row for row in comparison["leaderboard"] if row["kind"] == "model"]
+
+
+def cost_of(row: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any] | None]) -> tuple[float, bool]:
+    """(ms a megapixel, True) where it was measured, else (GMACs a 256 x 256 crop, False)."""
+    measured = (costs.get(row["architecture"]) or {}).get("ms_per_megapixel")
+    if measured is not None:
+        return float(measured), True
+    return row["summary"]["macs"] / 1e9, False
+
+
+def _whisker(axes: Axes, score: Mapping[str, float], at: float, colour: str, vertical: bool) -> None:
+    if score.get("low") is None or score.get("high") is None:
+        return
+    ends = ([at, at], [score["low"], score["high"]])
+    axes.plot(
+        *(ends if vertical else ends[::-1]), color=colour, linewidth=2, alpha=0.55, solid_capstyle="round"
+    )
+
+
+def accuracy_cost(comparison: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any] | None]) -> Figure:
+    """Headline score against cost; whiskers are the interval, the area of a bubble its parameters."""
+    rows = [row for row in models_of(comparison) if comparison["headline"] in row["scores"]]
+    by_time = all(cost_of(row, costs)[1] for row in rows)
+    palette = colours(row["architecture"] for row in rows)
+    most = max((row["summary"]["parameters"] for row in rows), default=1)
+    with mpl.rc_context(RC):
+        figure, (axes,) = new_figure(9.2, 3.8)
+        places = [cost_of(row, costs)[0] if by_time else row["summary"]["macs"] / 1e9 for row in rows]
+        for row, cost in zip(rows, places, strict=True):
+            score, colour = row["scores"][comparison["headline"]], palette[row["architecture"]]
+            size = 80 + 900 * row["summary"]["parameters"] / most
+            axes.scatter(cost, score["estimate"], s=size, color=colour, alpha=0.25, linewidth=0)
+            axes.scatter(cost, score["estimate"], s=22, color=colour, zorder=3)
+            _whisker(axes, score, cost, colour, vertical=True)
+            label = f"{row['title']}\n{row['summary']['parameters'] / 1e6:.1f} M parameters"
+            away = (np.sqrt(size) / 2 + 6, 0)
+            axes.annotate(label, (cost, score["estimate"]), away, textcoords="offset points", va="center")
+        _human_line(axes, comparison)
+        axes.set_xlabel(
+            "milliseconds a megapixel (less is better)"
+            if by_time
+            else "GMACs a 256 × 256 crop (less is better)"
+        )
+        axes.set_ylabel(f"{METRICS.get(comparison['metric'], comparison['metric'])}, foreground mean (%)")
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.set_xlim(0, max(places, default=1) * 1.28)
+        axes.margins(y=0.12)
+    return figure
+
+
+def _human_line(axes: Axes, comparison: Mapping[str, Any]) -> None:
+    for row in comparison["leaderboard"]:
+        score = row["scores"].get(comparison["headline"])
+        if row["kind"] == "human" and score:
+            axes.axhline(score["estimate"], color=HUMAN, linestyle=(0, (4, 3)), linewidth=1.4)
+            place = (0.99, score["estimate"])
+            axes.annotate(
+                row["title"], place, (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+                ha="right", color=HUMAN,
+            )  # fmt: skip
+
+
+def _grouped_bars(comparison: Mapping[str, Any], keys: Mapping[str, str]) -> Figure:
+    """Horizontal bars with intervals: one group a key of `keys` (key -> label), one bar an architecture."""
+    rows = models_of(comparison)
+    palette = colours(row["architecture"] for row in rows)
+    groups = [(key, label) for key, label in keys.items() if any(key in row["scores"] for row in rows)]
+    step = 0.8 / max(1, len(rows))
+    with mpl.rc_context(RC):
+        figure, (axes,) = new_figure(5.4, 0.75 + 0.27 * max(2, len(groups) * (len(rows) + 0.6)))
+        for j, row in enumerate(rows):
+            colour = palette[row["architecture"]]
+            for i, (key, _) in enumerate(groups):
+                score = row["scores"].get(key)
+                if score is None:
+                    continue
+                at = i + (j - (len(rows) - 1) / 2) * step
+                axes.barh(at, score["estimate"], height=step * 0.78, color=colour, alpha=0.32)
+                _whisker(axes, score, at, colour, vertical=False)
+                axes.plot(score["estimate"], at, "o", color=colour, markersize=4.5)
+                edge = max(score["estimate"], score.get("high") or 0)
+                text = f"{score['estimate'] * 100:.1f}"
+                axes.annotate(
+                    text, (edge, at), (6, 0), textcoords="offset points", va="center", color=MUTED, fontsize=8
+                )
+        axes.set_yticks(range(len(groups)), [label for _, label in groups], color=INK)
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(0, 1.08)
+        axes.set_xticks(np.arange(0, 1.01, 0.25))
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
+def class_bars(comparison: Mapping[str, Any]) -> Figure:
+    """The compared metric of each class, pooled over the test pixels."""
+    return _grouped_bars(
+        comparison, {f"{comparison['metric']}/dataset/{name}": name for name in comparison["classes"]}
+    )
+
+
+def metric_bars(comparison: Mapping[str, Any]) -> Figure:
+    """Every metric's foreground mean, pooled over the test pixels."""
+    return _grouped_bars(
+        comparison, {f"{metric}/dataset/foreground_mean": title for metric, title in METRICS.items()}
+    )
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
+    """Validation IoU and losses by step; the step kept (best on validation) is marked.
+
+    Args:
+        histories: run (`<architecture>-<seed>`) -> history.csv.
+        titles: architecture -> printed name.
+    """
+    palette = colours(run.rpartition("-")[0] for run in histories)
+    shapes = markers(palette)
+    with mpl.rc_context(RC):
+        figure, (left, right) = new_figure(10.4, 3.5, 2)
+        named: set[str] = set()
+        for run, history in histories.items():
+            architecture = run.rpartition("-")[0]
+            colour = palette[architecture]
+            seen = history.dropna(subset=["val_iou"])
+            label = None if architecture in named else titles.get(architecture, architecture)
+            named.add(architecture)
+            left.plot(seen["step"], seen["val_iou"], color=colour, linewidth=1.8, label=label)
+            best = seen[seen["best"].astype(bool)].tail(1)
+            left.plot(
+                best["step"],
+                best["val_iou"],
+                shapes[architecture],
+                color=colour,
+                markersize=8,
+                markeredgecolor=PAPER,
+            )
+            trained = history.dropna(subset=["train_loss"])
+            right.plot(trained["step"], trained["train_loss"], color=colour, linewidth=1, alpha=0.45)
+            right.plot(seen["step"], seen["val_loss"], color=colour, linewidth=1.8)
+        left.set_title("Validation IoU of the foreground (%)")
+        left.yaxis.set_major_formatter(PERCENT)
+        left.legend(loc="lower right")
+        right.set_title("Loss: validation (strong), training (pale)")
+        right.set_ylim(bottom=0)
+        for axes in (left, right):
+            axes.set_xlabel("training step")
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return figure
+
+
+def calibration_curves(calibrations: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
+    """Reliability diagrams: accuracy against confidence, one panel an architecture; bars count the pixels."""
+    palette = colours(calibrations)
+    with mpl.rc_context(RC):
+        figure, panels = new_figure(10.4, 3.1, max(3, len(calibrations)), sharex=True, sharey=True)
+        for axes in panels[len(calibrations) :]:
+            axes.set_axis_off()
+        for axes, (name, table) in zip(panels, calibrations.items(), strict=False):
+            count = np.asarray(table["count"], dtype=float)
+            keep = count > 0
+            confidence = np.asarray(table["confidence"], dtype=float)[keep]
+            accuracy = np.asarray(table["accuracy"], dtype=float)[keep]
+            share = count[keep] / count.sum()
+            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.bar(confidence, share, width=0.6 / len(count), color=palette[name], alpha=0.22)
+            axes.plot(confidence, accuracy, "o-", color=palette[name], linewidth=1.8, markersize=4.5)
+            axes.set_title(f"{titles.get(name, name)} · ECE {table['ece'] * 100:.1f} %")
+            axes.set_xlabel("confidence (%)")
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, 1.02)
+            axes.xaxis.set_major_formatter(PERCENT)
+            axes.yaxis.set_major_formatter(PERCENT)
+        panels[0].set_ylabel("accuracy (%)")
+    return figure
+
+
+def confusion_matrices(confusions: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
+    """Where the pixels of each true class went, in per cent of the class; one panel an architecture.
+
+    Args:
+        confusions: architecture -> counts, index = truth, columns = prediction.
+    """
+    palette = colours(confusions)
+    classes = len(next(iter(confusions.values()))) if confusions else 0
+    with mpl.rc_context(RC | {"axes.grid": False}):
+        side = 2.6 if classes <= 3 else 3.6
+        figure, panels = new_figure(10.4, side, max(3, len(confusions)))
+        for axes in panels[len(confusions) :]:
+            axes.set_axis_off()
+        for axes, (name, table) in zip(panels, confusions.items(), strict=False):
+            counts = table.to_numpy(dtype=float)
+            share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            for (i, j), value in np.ndenumerate(share):
+                cell = mpl.patches.Rectangle(
+                    (j - 0.48, i - 0.48), 0.96, 0.96, color=palette[name], alpha=0.06 + 0.6 * value, lw=0
+                )
+                axes.add_patch(cell)
+                axes.text(
+                    j, i, f"{value * 100:.1f}", ha="center", va="center", fontsize=10 if classes <= 3 else 8
+                )
+            axes.set_xlim(-0.5, classes - 0.5)
+            axes.set_ylim(classes - 0.5, -0.5)
+            axes.set_xticks(range(classes), table.columns, rotation=0 if classes <= 4 else 40)
+            axes.set_yticks(range(classes), table.index, rotation=90 if classes <= 3 else 0, va="center")
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.set_title(titles.get(name, name))
+            axes.set_xlabel("predicted")
+        panels[0].set_ylabel("truth")
+    return figure

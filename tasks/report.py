@@ -1,0 +1,125 @@
+"""The report stage: everything that a comparison found, as one page to look at.
+
+Writes reports/<data.name>/index.html (one self-contained file), report.md (the same in brief) and scores.md
+(verdict and leaderboard without timings or dates: the same on every machine, and so DVC's output).
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from segcore import plots
+from segcore.files import atomic_write
+from segcore.params import Params, load
+from tasks import report_pictures as pictures
+from tasks import report_views as views
+from tasks.report_inputs import Inputs, gallery_cases, read_inputs
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def charts(inputs: Inputs) -> dict[str, Figure]:
+    """The page's charts by name."""
+    titles = inputs.titles
+    confusions: dict[str, pd.DataFrame] = {}
+    for run in inputs.runs:
+        known = confusions.get(run.architecture)
+        confusions[run.architecture] = run.confusion if known is None else known + run.confusion
+    calibrations = {name: run.calibration for name, run in inputs.first_runs.items()}
+    return {
+        "accuracy_cost": plots.accuracy_cost(inputs.comparison, inputs.costs),
+        "metrics": plots.metric_bars(inputs.comparison),
+        "classes": plots.class_bars(inputs.comparison),
+        "learning": plots.learning_curves({run.name: run.history for run in inputs.runs}, titles),
+        "calibration": plots.calibration_curves(calibrations, titles),
+        "confusion": plots.confusion_matrices(confusions, titles),
+    }
+
+
+def figures(inputs: Inputs) -> dict[str, Figure]:
+    """Every picture of the report by name, charts and gallery, for the tracker."""
+    data = inputs.params.data
+    gallery = {
+        f"gallery_{i:02d}_{case.kind}": plots.gallery_image(case, data.colors, data.foreground, inputs.titles)
+        for i, case in enumerate(gallery_cases(inputs), start=1)
+    }
+    return charts(inputs) | gallery
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: bool(name) and ".html" in str(name),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= views.FILTERS
+    return environment
+
+
+def scores_markdown(comparison: Mapping[str, Any]) -> str:
+    """Verdict and leaderboard; depends on the comparison alone, so that it is the same on every machine."""
+    return _environment().get_template("scores.md.j2").render(views.scores_view(comparison))
+
+
+def report_markdown(inputs: Inputs) -> str:
+    """The report in brief, without pictures, for places that show Markdown."""
+    view = views.scores_view(inputs.comparison) | views.page_view(inputs)
+    return _environment().get_template("report.md.j2").render(view)
+
+
+def report_html(inputs: Inputs) -> str:
+    """The whole report as one HTML file that asks the network for nothing."""
+    drawn = {name: plots.svg(figure, name.replace("_", "-")) for name, figure in charts(inputs).items()}
+    view = views.scores_view(inputs.comparison) | views.page_view(inputs)
+    view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
+    view |= {"data": pictures.data_view(inputs), "theme": views.theme()}
+    return _environment().get_template("page.html.j2").render(view)
+
+
+def report(root: Path, params: Params, prepared: Any) -> Path:
+    """Write the three files of reports/<data.name> under `root`; returns the folder.
+
+    Args:
+        root: the project's folder, where the earlier stages left their outputs.
+        params: params.yaml.
+        prepared: segcore.dataset.PreparedData, or anything with its `regions` and `read`.
+
+    Raises:
+        StageError: the output of an earlier stage is missing.
+    """
+    inputs = read_inputs(root, params, prepared)
+    folder = root / "reports" / params.data.name
+    texts = {
+        "index.html": report_html(inputs),
+        "report.md": report_markdown(inputs),
+        "scores.md": scores_markdown(inputs.comparison),
+    }
+    for name, text in texts.items():
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`python -m tasks.report`: write the report of the comparison in the current folder."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.report", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="the project's folder (default: this one)")
+    options = parser.parse_args(arguments)
+
+    from segcore.dataset import PreparedData
+
+    folder = report(
+        options.root, load(options.root / "params.yaml"), PreparedData(options.root / "data" / "prepared")
+    )
+    print(f"report: {folder / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The gallery's choice and colours, and charts that follow the page's theme."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from segcore import plots
+from segcore.constants import IGNORE
+from segcore.plots.gallery import FALSE_ALARM, HIT, LEFT_OUT, MISS, detail_window, error_map, to_rgb
+from segcore.plots.style import DARK, PAPER, colours, data_uri
+
+
+def _counts(table: dict[str, tuple[int, int, int]]) -> pd.DataFrame:
+    rows = [(item, index, *values) for item, values in table.items() for index in (0, 1)]
+    return pd.DataFrame(rows, columns=["item", "class_index", "tp", "fp", "fn"])
+
+
+def test_image_iou_leaves_out_images_without_foreground() -> None:
+    iou = plots.image_iou(_counts({"a": (2, 1, 1), "empty": (0, 5, 0), "b": (0, 0, 4)}), foreground=[1])
+    assert dict(iou) == {"a": 0.5, "b": 0.0}
+
+
+def test_pick_cases_orders_best_typical_worst_and_repeats_none() -> None:
+    scores = pd.Series({f"i{k}": k / 10 for k in range(9)})
+    cases = plots.pick_cases(scores, each=2)
+    assert cases[:2] == [("best", "i8"), ("best", "i7")]
+    assert cases[-2:] == [("worst", "i1"), ("worst", "i0")]
+    assert [kind for kind, _ in cases[2:4]] == ["typical", "typical"]
+    assert {item for _, item in cases[2:4]} <= {"i3", "i4", "i5"}
+    assert len({item for _, item in cases}) == 6
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 3])
+def test_pick_cases_of_few_images(images: int) -> None:
+    cases = plots.pick_cases(pd.Series(np.arange(images, dtype=float), [f"i{k}" for k in range(images)]))
+    assert len(cases) == images == len({item for _, item in cases})
+
+
+def test_error_map_colours_each_kind_of_pixel() -> None:
+    truth = np.array([[1, 0, 1, 0, IGNORE, 1]], np.uint8)
+    prediction = np.array([[1, 1, 0, 0, 1, 1]], np.uint8)
+    valid = np.array([[True, True, True, True, True, False]])
+    shown = error_map(np.zeros((1, 6, 3), np.uint8), truth, prediction, valid, foreground=[1])
+    assert [tuple(p) for p in shown[0, [0, 1, 2, 4, 5]]] == [HIT, FALSE_ALARM, MISS, LEFT_OUT, LEFT_OUT]
+    assert len(set(shown[0, 3])) == 1  # background is left grey
+
+
+def test_error_map_of_several_classes_marks_confusion() -> None:
+    truth, prediction = np.array([[1, 2, 2]], np.uint8), np.array([[2, 2, 0]], np.uint8)
+    shown = error_map(np.zeros((1, 3, 3), np.uint8), truth, prediction, np.ones((1, 3), bool), [1, 2])
+    assert tuple(shown[0, 0]) == FALSE_ALARM
+    assert tuple(shown[0, 1]) not in (HIT, FALSE_ALARM, MISS)
+    assert tuple(shown[0, 2]) == MISS
+
+
+def test_to_rgb_stretches_high_dynamic_range_over_valid_pixels_alone() -> None:
+    image = np.linspace(1000, 3000, 400, dtype=np.float32).reshape(20, 20, 1)
+    image[0, 0] = np.nan
+    valid = np.ones((20, 20), bool)
+    valid[0, 0] = False
+    shown = to_rgb(image, valid)
+    assert shown.dtype == np.uint8 and shown.shape == (20, 20, 3)
+    assert shown[-1, -1, 0] == 255 and shown[0, 1, 0] == 0
+    assert tuple(shown[0, 0]) == LEFT_OUT
+
+
+def test_detail_window_holds_the_errors() -> None:
+    truth = np.zeros((40, 60), np.uint8)
+    prediction = truth.copy()
+    prediction[30:36, 50:56] = 1
+    case = plots.Case(
+        "a", "worst", np.zeros((40, 60, 3), np.uint8), truth, truth == 0, {"fcn": prediction}, {"fcn": 0.0}
+    )
+    rows, columns = detail_window(case)
+    assert rows.start <= 30 and rows.stop >= 36 and columns.start <= 50 and columns.stop >= 56
+
+
+def test_gallery_image_has_a_panel_for_image_truth_and_each_architecture() -> None:
+    truth = np.eye(8, dtype=np.uint8)
+    case = plots.Case(
+        "a",
+        "best",
+        np.zeros((8, 8, 3), np.uint8),
+        truth,
+        truth < 2,
+        {"fcn": truth, "unet": truth},
+        {"fcn": 1.0, "unet": 1.0},
+    )
+    figure = plots.gallery_image(case, [[0, 0, 0], [255, 0, 0]], [1], {"fcn": "FCN-8s"})
+    assert len(figure.axes) == 4
+    assert figure.axes[2].get_title(loc="left").startswith("FCN-8s · IoU 100")
+
+
+def test_colours_are_stable_and_apart() -> None:
+    palette = colours(["unet", "segformer", "swin"])
+    assert palette["unet"] == colours(["unet"])["unet"]
+    assert len(set(palette.values())) == len(palette)
+    assert set(palette.values()) <= set(DARK)
+
+
+def _confusion() -> dict[str, pd.DataFrame]:
+    names = ["background", "building"]
+    return {"unet": pd.DataFrame([[90, 10], [0, 0]], index=names, columns=names)}
+
+
+def test_svg_follows_the_theme_and_is_deterministic() -> None:
+    drawn = [
+        plots.svg(plots.confusion_matrices(_confusion(), {"unet": "U-Net"}), "confusion") for _ in range(2)
+    ]
+    assert drawn[0] == drawn[1]
+    assert "90.0" in drawn[0] and "U-Net" in drawn[0]  # text is text
+    assert not [colour for colour in DARK if re.search(colour, drawn[0], re.IGNORECASE)]
+    assert "metadata" not in drawn[0]
+    ids = re.findall(r'\bid="([^"]+)"', drawn[0])
+    assert ids and all(i.startswith("confusion-") for i in ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", drawn[0])) <= set(ids)
+
+
+def test_save_png_draws_on_paper(tmp_path) -> None:
+    table = {"confidence": [0.6, 0.9], "accuracy": [0.5, 0.9], "count": [0, 10], "ece": 0.02}
+    plots.save_png(plots.calibration_curves({"unet": table}, {}), tmp_path / "c.png")
+    corner = Image.open(tmp_path / "c.png").convert("RGB").getpixel((0, 0))
+    assert "#{:02x}{:02x}{:02x}".format(*corner) == PAPER
+
+
+def test_data_uri_shrinks_and_keeps_thin_colours() -> None:
+    picture = np.zeros((300, 200, 3), np.uint8)
+    picture[:, 100] = FALSE_ALARM
+    assert data_uri(picture, 64).startswith("data:image/jpeg;base64,")
+    assert data_uri(np.zeros((4, 4, 4), np.uint8)).startswith("data:image/png;base64,")
+    assert len(data_uri(picture, 32)) < len(data_uri(picture, 256))
+    assert json.dumps(data_uri(picture))

@@ -1,0 +1,218 @@
+"""The report stage over a small synthetic project: three files, self-contained, honest, deterministic."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from fake_project import FakePrepared, build_project, scene_patches
+
+from segcore.errors import StageError
+from segcore.params import Params
+from tasks import report as stage
+from tasks.report_inputs import data_hash, gallery_cases, mean_cost, read_inputs
+from tasks.report_views import amount, chance, duration, in_words, points, score_name
+
+COLORS = [[38, 50, 56], [255, 179, 0], [76, 175, 80], [33, 150, 243]]
+
+
+def _params(prepared: FakePrepared) -> Params:
+    count = len(prepared.classes)
+    return Params.model_validate(
+        {
+            "architectures": ["fcn", "unet", "deeplab"],
+            "seeds": [0],
+            "data": {
+                "name": "buildings",
+                "source": "samples/buildings.yaml",
+                "classes": prepared.classes,
+                "colors": COLORS[:count],
+                "label_values": {i: i for i in range(count)},
+            },
+            "split": {"fractions": {"train": 0.5, "validation": 0.25, "test": 0.25}},
+            "prepare": {"window": 32, "stride": 16},
+            "train": {"common": {"steps": 200, "batch": 8, "crop": 32, "validate_every": 25}},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params, FakePrepared]:
+    root, prepared = tmp_path_factory.mktemp("project"), scene_patches()
+    build_project(root, prepared, COLORS[:2])
+    stage.report(root, _params(prepared), prepared)
+    return root, _params(prepared), prepared
+
+
+@pytest.fixture(scope="module")
+def page(project: tuple[Path, Params, FakePrepared]) -> str:
+    return (project[0] / "reports" / "buildings" / "index.html").read_text(encoding="utf-8")
+
+
+class _Tags(HTMLParser):
+    """Attributes of every tag, and whether tags close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in {"meta", "link", "img", "input", "br", "path", "use", "line", "circle"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in {"path", "use", "line", "circle"}:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+def test_page_asks_the_network_for_nothing(page: str) -> None:
+    tags = _Tags()
+    tags.feed(page)
+    links = [
+        a[k] or "" for _, a in tags.found for k in ("src", "href", "xlink:href", "action", "data") if k in a
+    ]
+    assert links and all(link.startswith(("data:", "#")) for link in links)
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert len(page) < 6_000_000
+
+
+def test_page_is_well_formed_and_every_picture_has_words(page: str) -> None:
+    tags = _Tags()
+    tags.feed(page)
+    assert not tags.wrong and not tags.open
+    pictures = [a for tag, a in tags.found if tag == "img" and a.get("src")]
+    assert pictures and all(a.get("alt") for a in pictures)
+    ids = [a["id"] for _, a in tags.found if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for _, a in tags.found if (link := a.get("href") or "").startswith("#")} <= set(ids)
+
+
+def test_page_opens_with_the_verdict_and_shows_every_architecture(page: str, project) -> None:
+    comparison = json.loads((project[0] / "comparison" / "comparison.json").read_text())
+    assert f"<h1>{comparison['verdict']}</h1>" in page
+    assert page.index("<h1>") < page.index("<table>")
+    for row in comparison["leaderboard"]:
+        assert row["title"] in page
+    assert "Second annotator" in page and "a person, for scale" in page
+
+
+def test_03_both_empty_policy_is_printed(page: str) -> None:
+    assert "a class absent from truth and prediction scores 1.0" in page
+
+
+def test_04_means_with_and_without_background_are_printed_and_labelled(page: str) -> None:
+    assert "IoU, mean of the foreground classes (pooled pixels)" in page
+    assert "IoU, mean with background (pooled pixels)" in page
+
+
+def test_05_every_figure_caption_names_its_aggregation(page: str) -> None:
+    for caption in re.findall(r'<figure class="charts">.*?<figcaption>(.*?)</figcaption>', page, re.DOTALL):
+        assert re.search(r"pooled|[Tt]est pixels", caption), caption
+    assert "mean of the images&#39; own scores" in page or "mean of the images' own scores" in page
+
+
+def test_27_settings_that_differ_are_printed(page: str) -> None:
+    assert "Settings that differ" in page and "learning_rate" in page and "0.002" in page
+
+
+def test_30_no_difference_shown_is_a_verdict() -> None:
+    test = {"a": "unet", "b": "fcn", "difference": -0.012, "significant": False}
+    assert (
+        in_words(test, {}) == "No difference shown between fcn and unet: a gap of 1.2 points can be chance."
+    )
+    assert in_words(test | {"significant": True}, {}) == "fcn is better than unet by 1.2 points."
+
+
+def test_31_speed_is_printed_with_warm_up_batch_precision_and_device(page: str) -> None:
+    assert re.search(r"after warm-up passes, device synchronised.*batch 1, fp32 on cpu, 2 threads", page)
+
+
+def test_unmeasured_costs_are_said_to_be_so(tmp_path: Path) -> None:
+    prepared = scene_patches()
+    build_project(tmp_path, prepared, COLORS[:2], measured=False)
+    folder = stage.report(tmp_path, _params(prepared), prepared)
+    assert "not measured on this machine" in (folder / "index.html").read_text()
+    assert "not measured on this machine" in (folder / "report.md").read_text()
+
+
+def test_scores_are_the_same_on_a_machine_without_measurements(project, tmp_path: Path) -> None:
+    root, params, prepared = project
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    shutil.rmtree(copy / "work")
+    folder = stage.report(copy, params, prepared)
+    assert (folder / "scores.md").read_bytes() == (root / "reports" / "buildings" / "scores.md").read_bytes()
+
+
+def test_report_markdown_is_brief_and_complete(project) -> None:
+    text = (project[0] / "reports" / "buildings" / "report.md").read_text()
+    assert len(text.encode()) < 30_000 and "data:image" not in text
+    assert "0123abc.dir" in text and "One seed only" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table[:6]}) == 1
+
+
+def test_no_name_or_path_of_the_machine_is_in_the_report(project) -> None:
+    import platform
+
+    for file in (project[0] / "reports" / "buildings").iterdir():
+        text = re.sub(r"data:image/[^\"]+", "", file.read_text())
+        assert str(project[0]) not in text and str(Path.cwd()) not in text
+        assert not platform.node() or not re.search(rf"\b{re.escape(platform.node())}\b", text)
+
+
+def test_several_classes_show_classes_and_errors(tmp_path: Path) -> None:
+    prepared = scene_patches(classes=3)
+    build_project(tmp_path, prepared, COLORS[:3])
+    page = (stage.report(tmp_path, _params(prepared), prepared) / "index.html").read_text()
+    assert "wrong class" in page and "road" in page
+
+
+def test_missing_stage_is_named_with_its_remedy(project, tmp_path: Path) -> None:
+    root, params, prepared = project
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / "evaluations" / "unet-0" / "calibration.json").unlink()
+    with pytest.raises(StageError, match=r"calibration.json(.|\n)*dvc repro evaluate@unet-0"):
+        read_inputs(copy, params, prepared)
+
+
+def test_figures_hold_every_chart_and_the_gallery(project) -> None:
+    inputs = read_inputs(*project)
+    figures = stage.figures(inputs)
+    assert {"accuracy_cost", "learning", "calibration", "confusion"} <= set(figures)
+    assert sum(name.startswith("gallery_") for name in figures) == len(gallery_cases(inputs)) > 0
+
+
+def test_costs_are_averaged_over_measured_seeds() -> None:
+    costs = [{"train_seconds": 10.0, "device": "cpu"}, None, {"train_seconds": 30.0, "device": "cpu"}]
+    assert mean_cost(costs) == {"train_seconds": 20.0, "device": "cpu"}
+    assert mean_cost([None]) is None
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert [amount(v) for v in (6_600_000, 950, None)] == ["6.6 M", "950", "–"]
+    assert [duration(v) for v in (12, 250, 9000)] == ["12 s", "4.2 min", "2.5 h"]
+    assert [chance(v) for v in (0.0004, 0.21)] == ["< 0.001", "0.210"]
+    assert [points(v) for v in (0.031, -0.004)] == ["+3.1", "−0.4"]
+    assert score_name("dice/image/building") == "Dice, building (mean of images)"
+
+
+def test_data_hash_before_the_first_repro_is_unknown(tmp_path: Path) -> None:
+    assert data_hash(tmp_path) is None
+
+
+def test_help_names_what_the_stage_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        stage.main(["--help"])
+    assert "scores.md" in capsys.readouterr().out
