@@ -95,12 +95,15 @@ def process_mark(pid: int | None = None) -> str:
 
 
 def is_alive(run: "MlflowRun") -> bool:
-    """Whether the process that logs to `run` lives; a process of another host counts as alive."""
+    """Whether `run` is RUNNING and the process that logs to it lives."""
+    mark = run.data.tags.get("process")
+    return run.info.status == "RUNNING" and mark is not None and lives(mark)
+
+
+def lives(mark: str) -> bool:
+    """Whether the process of a `process_mark` lives; one of another host counts as alive."""
     import psutil
 
-    mark = run.data.tags.get("process")
-    if run.info.status != "RUNNING" or not mark:
-        return False
     host, pid, _ = mark.rsplit(":", 2)
     if host != socket.gethostname():
         return True

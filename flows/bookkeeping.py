@@ -1,0 +1,127 @@
+"""What flows share around their stages: slots, dead flow runs, variables for children, the closing words."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from prefect import runtime
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Crashed
+
+from segcore.errors import SegflowError
+from segcore.params import Params
+from tasks import tracking_store
+
+COMPARISON = Path("comparison")
+LIMIT = "segflow-gpu"
+_MAPPINGS = {
+    "label_values",
+    "baselines",
+    "given",
+    "model",
+}  # replaced as a whole: their keys are the user's own
+_PROCESS = "process:"
+
+
+def gpus() -> int:
+    """Number of CUDA devices, 0 without."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def process_tag() -> str:
+    """Tag of a flow run that tells, later, whether its process lives."""
+    return _PROCESS + tracking_store.process_mark()
+
+
+def free_slots(slots: int) -> None:
+    """Set the limit on heavy stages to `slots`, and free those that flows held when they were killed.
+
+    A flow run whose process is dead becomes Crashed. Where no other flow run of this server remains, slots
+    still held are left-overs, which an embedded server, gone with its flow, can no longer take back itself.
+    """
+    with get_client(sync_client=True) as client:
+        others = _close_dead(client)
+        client.upsert_global_concurrency_limit_by_name(LIMIT, slots)
+        if not others:
+            client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(active_slots=0))
+
+
+def _close_dead(client: SyncPrefectClient) -> list[FlowRun]:
+    """Mark dead flow runs as Crashed; returns those that live, or whose fate is unknown, but this one."""
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    living = []
+    for run in client.read_flow_runs(flow_run_filter=running):
+        mark = next((t.removeprefix(_PROCESS) for t in run.tags if t.startswith(_PROCESS)), None)
+        if str(run.id) == runtime.flow_run.id:
+            continue
+        if mark is None or tracking_store.lives(mark):
+            living.append(run)
+        else:
+            client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
+    return living
+
+
+def flow_variables() -> dict[str, str]:
+    """Environment by which a stage tells MLflow which flow run it belongs to."""
+    known = {"SEGFLOW_FLOW_RUN_ID": runtime.flow_run.id, "SEGFLOW_FLOW_RUN_URL": runtime.flow_run.ui_url}
+    return {name: str(value) for name, value in known.items() if value}
+
+
+def publish(comparison: Mapping[str, Any], folder: Path) -> None:
+    """Show the report and the leaderboard on the flow run's page."""
+    name = comparison["dataset"]
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    create_markdown_artifact(key=f"report-{name}", markdown=markdown, description=comparison["verdict"])
+    rows = [
+        {"rank": row["rank"], "architecture": row["title"]}
+        | {key: round(score["estimate"], 4) for key, score in row["scores"].items()}
+        for row in comparison["leaderboard"]
+    ]
+    create_table_artifact(key=f"leaderboard-{name}", table=rows, description=comparison["headline"])
+
+
+def read_comparison() -> dict[str, Any]:
+    """The content of comparison.json."""
+    content: dict[str, Any] = json.loads((COMPARISON / "comparison.json").read_text(encoding="utf-8"))
+    return content
+
+
+def summary(params: Params, outcomes: Mapping[str, str]) -> str:
+    """What a user reads at the end."""
+    from segcore.comparison import leaderboard_text
+
+    ran = [name for name, outcome in outcomes.items() if outcome == "ran"]
+    page = Path("reports") / params.data.name / "index.html"
+    return "\n".join(
+        [
+            "",
+            leaderboard_text(read_comparison()),
+            "",
+            f"Stages: {len(ran)} ran, {len(outcomes) - len(ran)} cached",
+            f"Report: {page.resolve().as_uri()}",
+            f"MLflow: {tracking_store.uri(params)}, experiment {params.data.name}",
+            "Look at the runs: make ui",
+        ]
+    )
+
+
+def _plain(record: logging.LogRecord) -> bool:
+    """Take the traceback from an error that a user can mend: its message names cause and remedy."""
+    if record.exc_info and isinstance(record.exc_info[1], SegflowError):
+        record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
+    return True
+
+
+def no_traceback_for_mendable_errors() -> None:
+    """Filter the log of Prefect's engine."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_plain)

@@ -1,0 +1,145 @@
+"""The whole comparison: every DVC stage as a Prefect task, independent ones side by side.
+
+    python -m flows.compare                                     # params.yaml as it is
+    python -m flows.compare --params-overlay examples/x.yaml    # after laying that file over params.yaml
+
+`dvc repro` gives the same result, one stage after the other and without the tracked comparison.
+"""
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from prefect import flow, get_run_logger, tags, task
+from prefect.cache_policies import NO_CACHE
+from prefect.concurrency.sync import concurrency
+from prefect.futures import PrefectFuture, wait
+from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import bookkeeping
+from segcore import params as parameters
+from segcore.errors import SegflowError, StageError
+from segcore.params import Params
+from tasks import tracking, tracking_store, versioning
+from tasks.configure import configure
+from tasks.processes import end_groups
+from tasks.versioning import Stage
+
+HEAVY = {"train", "evaluate"}  # stages that occupy a slot
+_MOST_THREADS = 32
+
+
+@task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
+def run_stage(stage: Stage, same: bool, force: bool, slots: threading.BoundedSemaphore) -> State[Any]:
+    """Bring one stage up to date; its state is named and worded after what happened: ran or cached.
+
+    Args:
+        stage: of `versioning.stages`.
+        same: DVC has found it unchanged, with all that is upstream of it.
+        force: run it even so.
+        slots: bounds the heavy stages that run at a time in this process.
+
+    Raises:
+        StageError: the stage failed.
+    """
+    if same and not force:
+        return Completed(name="Cached", message="cached: nothing it depends on has changed")
+    env = bookkeeping.flow_variables()
+    if stage.kind in HEAVY:
+        with slots, concurrency(bookkeeping.LIMIT, lease_duration=60, strict=True):
+            outcome = versioning.reproduce(stage.name, force, env)
+    else:
+        outcome = versioning.reproduce(stage.name, force, env)
+    get_run_logger().info("%s %s", stage.name, outcome)
+    if outcome == "ran":
+        return Completed(name="Ran", message="ran")
+    return Completed(name="Cached", message="cached: DVC had its result")
+
+
+@flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=_MOST_THREADS))  # type: ignore[arg-type]
+def compare(retries: int = 0) -> dict[str, str]:
+    """Run all stages of the project in the current folder, and log the comparison.
+
+    Args:
+        retries: how often a failed stage is started again; a training continues from its checkpoint.
+
+    Returns:
+        "ran" or "cached" by stage name.
+
+    Raises:
+        ParamsError: params.yaml is wrong.
+        StageError: a stage failed; those that do not depend on it were finished first.
+    """
+    params = parameters.load()
+    slots = params.machine.slots or bookkeeping.gpus() or 1
+    bookkeeping.free_slots(slots)
+    versioning.init_if_needed()
+    tracking_store.close_abandoned(params)
+    graph = versioning.stages()
+    for path in versioning.prune(graph):
+        get_run_logger().info("removed %s: params.yaml names it no more (DVC's cache keeps it)", path)
+    try:
+        outcomes = _run_all(graph, params, slots, retries)
+    except BaseException:
+        end_groups()  # threads of other tasks still wait for theirs
+        raise
+    comparison, folder = bookkeeping.read_comparison(), Path("reports") / params.data.name
+    tracking.log_comparison(params, comparison, [folder, bookkeeping.COMPARISON])
+    bookkeeping.publish(comparison, folder)
+    return outcomes
+
+
+def _run_all(graph: list[Stage], params: Params, slots: int, retries: int) -> dict[str, str]:
+    same = versioning.unchanged(graph)
+    page = Path("reports") / params.data.name / "index.html"  # no output of DVC: it holds timings
+    semaphore = threading.BoundedSemaphore(slots)
+    futures: dict[str, PrefectFuture[Any]] = {}
+    step = run_stage.with_options(retries=retries)
+    for stage in graph:
+        force = stage.kind == "report" and not page.exists()
+        upstream = [futures[name] for name in stage.upstream]
+        same_still = stage.name in same
+        future: Any = step.submit(stage, same_still, force, slots=semaphore, wait_for=upstream)  # type: ignore[call-overload]
+        futures[stage.name] = future
+    wait(list(futures.values()))
+    failures = [f.state for f in futures.values() if f.state.is_failed() or f.state.is_crashed()]
+    if failures:
+        failures[0].result()  # raises what the stage raised
+    skipped = [name for name, future in futures.items() if not future.state.is_completed()]
+    if skipped:
+        raise StageError(f"stages were not run: {', '.join(skipped)}", "see the log above, then run again")
+    return {name: str(future.state.name).lower() for name, future in futures.items()}
+
+
+def main() -> None:
+    """Command line: exits with 1 and a remedy on an error that can be mended."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params-overlay", type=Path, help="make params.yaml be about this example first")
+    parser.add_argument("--retries", type=int, default=0, help="starts again a failed stage has (default: 0)")
+    arguments = parser.parse_args()
+    try:
+        if arguments.params_overlay:
+            configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
+        params = parameters.load()
+        bookkeeping.no_traceback_for_mendable_errors()
+        with tags(bookkeeping.process_tag()):
+            outcomes = compare(arguments.retries)
+        print(bookkeeping.summary(params, outcomes))
+    except SegflowError as error:
+        print(f"\nError: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nInterrupted; stages that finished are kept.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

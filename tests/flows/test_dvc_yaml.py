@@ -1,0 +1,138 @@
+"""dvc.yaml names every code file that a stage's result depends on, and every parameter a user may change."""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from segcore.params import Params, TrainSettings, load
+
+ROOT = Path(__file__).parents[2]
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+ARCHITECTURES = sorted(p.stem for p in (ROOT / "segcore/models").glob("[a-z]*.py"))
+
+# Files that a stage imports and that dvc.yaml need not name; their own imports are not followed either.
+ALLOWED = {
+    "segcore/errors.py": "messages",
+    "segcore/files.py": "how files are written, not what",
+    "segcore/params.py": "DVC has the values; a test below sees that params.yaml spells out all of them",
+    "tasks/console.py": "progress bars and exit codes",
+    "tasks/processes.py": "how a process ends",
+    "tasks/tracking.py": "observes",
+    "tasks/tracking_store.py": "observes",
+    "tasks/versioning.py": "observes",
+}
+PATHS = dict.fromkeys(("tasks/ingest.py", "tasks/prepare.py", "tasks/train.py"), "paths, the command line")
+SAMPLES = {"segcore/samples.py": "fetches weights, which are checked by their sha256"}
+ALLOWED_IN = {
+    "prepare": {"tasks/ingest.py": "a path", "segcore/samples.py": "the sample is ingested by then"},
+    "train": PATHS | SAMPLES,
+    "evaluate": PATHS
+    | dict.fromkeys(("segcore/samples.py", "segcore/weights.py"), "a bundle needs no pretrained weights")
+    | dict.fromkeys(
+        ("segcore/augment.py", "segcore/checkpoint.py", "segcore/losses.py"),
+        "of training.py, evaluation uses the choice of precision alone",
+    ),
+}
+
+
+@cache
+def imports(file: str) -> frozenset[str]:
+    """Files of segcore and tasks that `file` imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file}: relative imports are not followed by this test"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] in ("segcore", "tasks"):
+            packages = ["/".join([*parts[:i], "__init__.py"]) for i in range(1, len(parts) + 1)]
+            found |= {p for p in [*packages, "/".join(parts) + ".py"] if (ROOT / p).is_file()}
+    return frozenset(f for f in found if (ROOT / f).read_text(encoding="utf-8").strip())
+
+
+def closure(stage: str, architecture: str) -> set[str]:
+    """Every file that the stage's module imports, directly or through others, up to the allowed ones."""
+    stop = {**ALLOWED, **ALLOWED_IN.get(stage, {})}
+    start = f"tasks/{stage}.py"
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        file = todo.pop()
+        if file in seen or (file in stop and file != start):
+            continue
+        seen.add(file)
+        todo += imports(file)
+        if file == "segcore/models/__init__.py":  # imports the architecture by its name
+            todo.append(f"segcore/models/{architecture}.py")
+    return seen
+
+
+def deps(stage: str, architecture: str) -> list[str]:
+    names = [d for d in STAGES[stage]["deps"] if isinstance(d, str)]
+    return [n.replace("${item.architecture}", architecture).replace("${item.seed}", "0") for n in names]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_yaml_names_the_code_of_each_stage(stage: str, architecture: str) -> None:
+    named = deps(stage, architecture)
+    missing = {
+        f for f in closure(stage, architecture) if not any(f == n or f.startswith(n + "/") for n in named)
+    }
+    assert not missing, f"name these under deps of {stage} in dvc.yaml: {sorted(missing)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_yaml_names_no_code_that_a_stage_does_not_use(stage: str) -> None:
+    used = set().union(*(closure(stage, architecture) for architecture in ARCHITECTURES))
+    code = [n for n in deps(stage, ARCHITECTURES[0]) if n.startswith(("segcore/", "tasks/"))]
+    assert all((ROOT / name).exists() for name in code)
+    files = [n for n in code if n.endswith(".py")]
+    assert not set(files) - used, f"{stage} would rerun for nothing after a change of these"
+
+
+def test_a_new_metric_retrains_nothing() -> None:
+    for architecture in ARCHITECTURES:
+        assert "segcore/metrics.py" not in deps("train", architecture)
+        assert "segcore/metrics.py" in deps("evaluate", architecture)
+
+
+def test_training_depends_on_its_own_settings_alone() -> None:
+    assert STAGES["train"]["params"] == ["train.common", "train.${item.architecture}"]
+
+
+def spelled(model: Any, values: dict[str, Any]) -> set[str]:
+    """Fields of a section that `values` leaves to the default in the code."""
+    return {name for name in model.model_fields if name not in values}
+
+
+def test_params_yaml_spells_out_every_default() -> None:
+    """A default in the code would change results without DVC seeing it."""
+    values = YAML(typ="safe").load(ROOT / "params.yaml")
+    for name in ("data", "split", "prepare", "evaluate", "compare", "report"):
+        assert not spelled(Params.model_fields[name].annotation, values[name]), name
+    common = values["train"]["common"]
+    optional = {"model", "class_weights"}  # model: keywords of one architecture; class_weights: see below
+    assert spelled(TrainSettings, common) <= optional
+    assert not spelled(TrainSettings.model_fields["augment"].annotation, common["augment"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_outputs_that_workers_share_are_cached(stage: str) -> None:
+    cached = [o for o in STAGES[stage]["outs"] if isinstance(o, str)]
+    assert cached == STAGES[stage]["outs"] or stage == "report"
+
+
+def test_params_yaml_has_what_dvc_reads() -> None:
+    params = load(ROOT / "params.yaml")
+    assert set(params.architectures) <= set(params.train), (
+        "DVC needs train.<name> of each architecture, {} at least"
+    )
