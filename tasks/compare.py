@@ -9,10 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from segcore import params
 from segcore.comparison import Contestant, compare, leaderboard_text
+from segcore.constants import IGNORE
 from segcore.dataset import PreparedData
 from segcore.errors import StageError
 from segcore.files import atomic_folder
@@ -48,10 +50,14 @@ def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: 
 def score_baseline(
     prepared: PreparedData, name: str, test: pd.DataFrame, boundary_tolerance: int
 ) -> Contestant:
-    """Another annotator of the test regions, scored against the same labels as the models."""
+    """Another annotator of the test regions, scored against the same labels as the models.
+
+    A pixel that this annotator left unlabelled counts as the first class.
+    """
     images = []
     for region, cluster in test[["id", "cluster"]].astype(str).to_numpy():
         other, label = prepared.read_baseline(name, region), prepared.read(region).label
+        other = np.where(other == IGNORE, 0, other)
         images.append((region, cluster, count(other, label, len(prepared.classes), boundary_tolerance)))
     title = name.replace("-", " ").replace("_", " ").capitalize()
     return Contestant(name, title, "human", [counts_table(images, prepared.classes)])

@@ -71,7 +71,9 @@ def project(tmp_path: Path) -> Path:
     (prepared / "batch-a.pixels").write_bytes(labels.tobytes())
     (prepared / "batch-a.labels").write_bytes(labels.tobytes())
     (prepared / "batch-a.valid").write_bytes((labels < 255).astype(np.uint8).tobytes())
-    (prepared / "batch-a.baseline-0").write_bytes(blurred(labels, 0.85, rng).tobytes())
+    other = blurred(labels, 0.85, rng)
+    other[0, 5, :4] = 255  # left unlabelled by this annotator
+    (prepared / "batch-a.baseline-0").write_bytes(other.tobytes())
 
     for name, title, skill in (("fcn", "FCN-8s", 0.7), ("unet", "U-Net", 0.95)):
         for seed in (0, 1):
