@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from segcore import plots
 from segcore.files import atomic_write
 from segcore.params import Params, load
+from tasks import console
 from tasks import report_pictures as pictures
 from tasks import report_views as views
 from tasks.report_inputs import Inputs, gallery_cases, read_inputs
@@ -107,18 +108,20 @@ def report(root: Path, params: Params, prepared: Any) -> Path:
     return folder
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """`python -m tasks.report`: write the report of the comparison in the current folder."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.report", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="the project's folder (default: this one)")
-    options = parser.parse_args(arguments)
-
+def _report_here(arguments: argparse.Namespace) -> None:
     from segcore.dataset import PreparedData
 
-    folder = report(
-        options.root, load(options.root / "params.yaml"), PreparedData(options.root / "data" / "prepared")
-    )
+    root = arguments.params.parent
+    folder = report(root, load(arguments.params), PreparedData(root / "data" / "prepared"))
     print(f"report: {folder / 'index.html'}")
+
+
+def main() -> None:
+    """`python -m tasks.report`: write the report of the comparison in the folder of params.yaml."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.report", description=__doc__)
+    default = Path("params.yaml")
+    parser.add_argument("--params", type=Path, default=default, help="parameters file (default: %(default)s)")
+    console.run(_report_here, parser)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def mean_cost(costs: list[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     if not measured:
         return None
     merged: dict[str, Any] = {}
-    for key in measured[0]:
+    for key in {key: None for cost in measured for key in cost}:
         values = [cost[key] for cost in measured if cost.get(key) is not None]
         numbers = bool(values) and all(isinstance(v, int | float) for v in values)
         merged[key] = sum(values) / len(values) if numbers else (values[0] if values else None)
@@ -172,7 +172,7 @@ def machine_facts() -> dict[str, str]:
     return {
         "Processor": f"{_processor()}, {cores or threads} cores, {threads} threads",
         "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "Graphics": ", ".join(gpus) or "none used",
+        "Graphics": ", ".join(gpus) or "none",
         "PyTorch": torch.__version__,
         "Python": platform.python_version(),
         "System": f"{platform.system()} {platform.machine()}",

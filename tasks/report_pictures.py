@@ -27,12 +27,17 @@ def _row(inputs: Inputs, case: plots.Case, side: int) -> dict[str, Any]:
     """One case: for each column the whole picture and the detail around the densest errors."""
     data = inputs.params.data
     detail = detail_window(case)
+    shown = plots.case_pictures(case, data.colors, data.foreground)
+    titles = {"image": "Image", "truth": "Truth"} | inputs.titles
+    if len(data.foreground) > 1:  # two pictures an architecture: image and truth share a column, too
+        shown["image"] += shown.pop("truth")
+        titles["image"] = "Image, truth"
     columns = []
-    for name, pictures in plots.case_pictures(case, data.colors, data.foreground).items():
-        whole = [framed(p, detail) if name == "image" else p for p in pictures]
+    for name, pictures in shown.items():
+        whole = [framed(p, detail) if i == 0 and name == "image" else p for i, p in enumerate(pictures)]
         columns.append(
             {
-                "title": inputs.titles.get(name, {"image": "Image", "truth": "Truth"}.get(name, name)),
+                "title": titles[name],
                 "whole": [data_uri(picture, side) for picture in whole],
                 "detail": [data_uri(picture[detail], side) for picture in pictures],
                 "iou": case.iou.get(name),

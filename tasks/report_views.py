@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from segcore.leaderboard import leaderboard_markdown
 from segcore.plots.charts import METRICS, models_of
 from segcore.plots.style import DARK, HUMAN, colours
 from tasks.report_inputs import Inputs
@@ -43,7 +44,7 @@ def duration(seconds: float | None) -> str:
 
 def chance(value: float) -> str:
     """A p value."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def hexcolour(rgb: Any) -> str:
@@ -156,6 +157,7 @@ def scores_view(comparison: Mapping[str, Any]) -> dict[str, Any]:
     keys = sorted({key for row in comparison["leaderboard"] for key in row["scores"]})
     return {
         "comparison": comparison,
+        "board": leaderboard_markdown(comparison),
         "rows": _leader_rows(comparison),
         "axis": _axis([score for score in scores if score]),
         "columns": _columns(comparison),
@@ -167,6 +169,7 @@ def scores_view(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tile(value: str, unit: str, label: str, note: str) -> dict[str, str]:
+    label = label.replace("-", "\N{NON-BREAKING HYPHEN}")  # U-Net stays on one line
     return {"value": value, "unit": unit, "label": label, "note": note}
 
 
@@ -179,7 +182,7 @@ def _lead_tile(comparison: Mapping[str, Any]) -> dict[str, str]:
     note = "not tested"
     if test:
         shown = "a difference is shown" if test["significant"] else "no difference shown"
-        note = f"{shown}, p = {chance(test['p_holm'])}".replace("= <", "<")
+        note = f"{shown} (p {chance(test['p_holm'])})"
     return _tile(points(gap), "points", f"ahead of {second['title']}", note)
 
 
@@ -207,7 +210,7 @@ def _tiles(inputs: Inputs) -> list[dict[str, str]]:
 
 
 def _speed_note(inputs: Inputs) -> str:
-    measured = [cost for cost in inputs.costs.values() if cost]
+    measured = [cost for cost in inputs.costs.values() if cost and cost.get("latency_tile")]
     if not measured:
         return f"Speed: {UNMEASURED}. GMACs are counted, not timed."
     c = measured[0]
@@ -223,8 +226,8 @@ def _captions(inputs: Inputs) -> dict[str, str]:
     comparison = inputs.comparison
     policy = comparison["empty_policy"].rstrip(".")
     interval = (
-        f"Intervals: {comparison['confidence'] * 100:.0f} %, {comparison['bootstrap']} bootstrap draws of whole "
-        f"{comparison['cluster_kind']}s ({comparison['clusters']} of them)."
+        f"Intervals: {comparison['confidence'] * 100:.0f} %, {comparison['bootstrap']} bootstrap draws "
+        f"of whole {comparison['cluster_kind']}s ({comparison['clusters']} of them)."
     )
     seeds = len(comparison["seeds"])
     return {
@@ -251,6 +254,7 @@ def page_view(inputs: Inputs) -> dict[str, Any]:
         "titles": inputs.titles,
         "unmeasured": UNMEASURED,
         "captions": _captions(inputs),
+        "brief_board": leaderboard_markdown(inputs.comparison, {n: c for n, c in inputs.costs.items() if c}),
         "facts": inputs.facts,
         "params_yaml": yaml.safe_dump(
             params, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100

@@ -19,6 +19,7 @@ METRICS = {
     "recall": "Recall",
     "boundary_f1": "Boundary F1",
 }
+LABEL = {"facecolor": PAPER, "alpha": 0.8, "linewidth": 0, "pad": 1.5}
 PERCENT = FuncFormatter(lambda value, _: f"{value * 100:g}")
 
 
@@ -61,7 +62,9 @@ def accuracy_cost(comparison: Mapping[str, Any], costs: Mapping[str, Mapping[str
             _whisker(axes, score, cost, colour, vertical=True)
             label = f"{row['title']}\n{row['summary']['parameters'] / 1e6:.1f} M parameters"
             away = (np.sqrt(size) / 2 + 6, 0)
-            axes.annotate(label, (cost, score["estimate"]), away, textcoords="offset points", va="center")
+            axes.annotate(
+                label, (cost, score["estimate"]), away, textcoords="offset points", va="center", bbox=LABEL
+            )
         _human_line(axes, comparison)
         axes.set_xlabel(
             "milliseconds a megapixel (less is better)"
@@ -80,10 +83,10 @@ def _human_line(axes: Axes, comparison: Mapping[str, Any]) -> None:
         score = row["scores"].get(comparison["headline"])
         if row["kind"] == "human" and score:
             axes.axhline(score["estimate"], color=HUMAN, linestyle=(0, (4, 3)), linewidth=1.4)
-            place = (0.99, score["estimate"])
+            place = (0.01, score["estimate"])
             axes.annotate(
                 row["title"], place, (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                ha="right", color=HUMAN,
+                color=HUMAN,
             )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def svg(figure: Figure, name: str) -> str:
     for colour in DARK:
         text = re.sub(colour, f"var(--{colour[1:]})", text, flags=re.IGNORECASE)
     width = round(figure.get_figwidth() * 100)
-    head = f'<svg class="chart" role="img" aria-hidden="true" style="max-width:{width}px"'
+    head = f'<svg class="chart" role="img" aria-hidden="true" style="--w:{width}px"'
     return re.sub(
         r'<svg(.*?) width="[^"]*"', rf"{head}\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text), count=1
     )

@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_project import FakePrepared, build_project, scene_patches
 
 from segcore.errors import StageError
 from segcore.params import Params
 from tasks import report as stage
 from tasks.report_inputs import data_hash, gallery_cases, mean_cost, read_inputs
 from tasks.report_views import amount, chance, duration, in_words, points, score_name
+from tests.tasks.fake_project import FakePrepared, build_project, scene_patches
 
 COLORS = [[38, 50, 56], [255, 179, 0], [76, 175, 80], [33, 150, 243]]
 
@@ -145,6 +145,16 @@ def test_unmeasured_costs_are_said_to_be_so(tmp_path: Path) -> None:
     assert "not measured on this machine" in (folder / "report.md").read_text()
 
 
+def test_a_model_trained_elsewhere_has_no_training_time(project, tmp_path: Path) -> None:
+    root, params, prepared = project
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / "work" / "costs" / "fcn-0.json").write_text(json.dumps({"train_seconds": 90.0}))
+    (copy / "work" / "costs" / "unet-0.json").unlink()
+    page = (stage.report(copy, params, prepared) / "index.html").read_text()
+    assert "U-Net: not measured on this machine" in page and "1.5 min" in page
+
+
 def test_scores_are_the_same_on_a_machine_without_measurements(project, tmp_path: Path) -> None:
     root, params, prepared = project
     copy = tmp_path / "copy"
@@ -197,13 +207,17 @@ def test_figures_hold_every_chart_and_the_gallery(project) -> None:
 def test_costs_are_averaged_over_measured_seeds() -> None:
     costs = [{"train_seconds": 10.0, "device": "cpu"}, None, {"train_seconds": 30.0, "device": "cpu"}]
     assert mean_cost(costs) == {"train_seconds": 20.0, "device": "cpu"}
+    assert mean_cost([{"train_seconds": 1.0}, {"latency_ms": 4.0}]) == {
+        "train_seconds": 1.0,
+        "latency_ms": 4.0,
+    }
     assert mean_cost([None]) is None
 
 
 def test_numbers_are_written_for_people() -> None:
     assert [amount(v) for v in (6_600_000, 950, None)] == ["6.6 M", "950", "–"]
     assert [duration(v) for v in (12, 250, 9000)] == ["12 s", "4.2 min", "2.5 h"]
-    assert [chance(v) for v in (0.0004, 0.21)] == ["< 0.001", "0.210"]
+    assert [chance(v) for v in (0.0004, 0.21)] == ["<\N{NO-BREAK SPACE}0.001", "0.210"]
     assert [points(v) for v in (0.031, -0.004)] == ["+3.1", "−0.4"]
     assert score_name("dice/image/building") == "Dice, building (mean of images)"
 
@@ -212,7 +226,10 @@ def test_data_hash_before_the_first_repro_is_unknown(tmp_path: Path) -> None:
     assert data_hash(tmp_path) is None
 
 
-def test_help_names_what_the_stage_writes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_what_the_stage_writes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["report", "--help"])
     with pytest.raises(SystemExit, match="0"):
-        stage.main(["--help"])
+        stage.main()
     assert "scores.md" in capsys.readouterr().out
