@@ -119,6 +119,17 @@ def test_saved_weights_and_settings_rebuild_the_same_model(
     assert torch.equal(again.predict(image), again.predict(image))
 
 
+@pytest.mark.parametrize("name", names())
+def test_rebuilding_does_not_need_the_pretrained_weights(name: str, tmp_path: Any) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(torchvision.models.resnet18(weights=None).state_dict(), file)
+    model = build_model(name, 3, 2, encoder="resnet18", weights=f"file:{file}")
+    file.unlink()
+    again = rebuild_model(name, 3, 2, model.settings)
+    again.load_state_dict(model.state_dict())
+    assert again.settings["weights"] == f"file:{file}"
+
+
 @every_variant
 def test_29_normalisation_is_inside_and_saved(name: str, keywords: dict[str, Any]) -> None:
     model = build(name, keywords)
