@@ -38,11 +38,13 @@ class Sampler:
     def batch(self, step: int) -> dict[str, Tensor]:
         """The batch of a step: image (N, C, crop, crop) float32 raw values, label int64, valid bool."""
         rng = np.random.default_rng([self.seed, step])
-        wanted = int(round(self.settings.batch * self.settings.foreground_share))
+        wanted = round(self.settings.batch * self.settings.foreground_share)
         patches = []
         for index in range(self.settings.batch):
             draw = rng.random()
-            place = int(np.searchsorted(self.weights, draw)) if index < wanted else int(draw * len(self.places))
+            place = (
+                int(np.searchsorted(self.weights, draw)) if index < wanted else int(draw * len(self.places))
+            )
             patches.append(self._crop(min(place, len(self.places) - 1), rng))
         image, label, valid = (torch.stack(parts) for parts in zip(*patches, strict=True))
         return {"image": image, "label": label, "valid": valid}
@@ -51,7 +53,7 @@ class Sampler:
         item, row, col = self.places[place]
         crop, scale = self.settings.crop, self.settings.augment.scale
         zoom = float(np.exp(rng.uniform(-np.log(scale), np.log(scale))))
-        side = min(int(round(crop / zoom)), self.window)
+        side = min(round(crop / zoom), self.window)
         down, right = (int(rng.integers(0, self.window - side + 1)) for _ in range(2))
         patch = self.data.crop(item, int(row) + down, int(col) + right, side, side)
         return augment(patch, self.settings, np.asarray(self.data.statistics["std"]), rng)

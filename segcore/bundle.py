@@ -52,11 +52,17 @@ def load_description(folder: Path | str) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ModelError(f"{folder}: holds no model bundle", "train it first, or name another folder") from error
+        raise ModelError(
+            f"{folder}: holds no model bundle", "train it first, or name another folder"
+        ) from error
     except json.JSONDecodeError as error:
-        raise ModelError(f"{path}: is damaged ({error})", "train again, or restore it with `dvc checkout`") from error
+        raise ModelError(
+            f"{path}: is damaged ({error})", "train again, or restore it with `dvc checkout`"
+        ) from error
     if description.get("format") != _FORMAT:
-        raise ModelError(f"{path}: has format {description.get('format')}, this is {_FORMAT}", "use a matching segflow")
+        raise ModelError(
+            f"{path}: has format {description.get('format')}, this is {_FORMAT}", "use a matching segflow"
+        )
     return description
 
 

@@ -37,17 +37,20 @@ def find_images(data: Data, folder: Path) -> list[Path]:
         DataError: no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder", "set data.source in params.yaml to the folder of your images")
+        raise DataError(
+            f"{folder}: no such folder", "set data.source in params.yaml to the folder of your images"
+        )
     images = sorted(p for p in folder.glob(data.images) if p.is_file())
     if not images:
         raise DataError(
-            f"{folder}: no image matches {data.images!r}", "correct data.images in params.yaml or fill the folder"
+            f"{folder}: no image matches {data.images!r}",
+            "correct data.images in params.yaml or fill the folder",
         )
     return images
 
 
 def _fill(pattern: str, image: Path, folder: Path) -> str:
-    parents = [*image.relative_to(folder).parent.parts][::-1] + ["", ""]
+    parents = [*image.relative_to(folder).parent.parts[::-1], "", ""]
     return pattern.format(stem=image.stem, name=image.name, parent=parents[0], parent2=parents[1])
 
 
@@ -73,7 +76,9 @@ def decode_label(pixels: np.ndarray, values: dict[int, int | str], name: str) ->
     """
     first = pixels[0]
     if any(not np.array_equal(first, band) for band in pixels[1:]):
-        raise DataError(f"{name}: has {len(pixels)} bands that differ", "give a mask of one band with class values")
+        raise DataError(
+            f"{name}: has {len(pixels)} bands that differ", "give a mask of one band with class values"
+        )
     if not np.issubdtype(first.dtype, np.integer) and not np.array_equal(first, np.round(first)):
         raise DataError(f"{name}: holds fractions ({first.dtype})", "give a mask of whole class values")
     found, counts = np.unique(first, return_counts=True)
@@ -84,7 +89,9 @@ def decode_label(pixels: np.ndarray, values: dict[int, int | str], name: str) ->
             f"{name}: label values outside the declared classes: {listed}",
             f"declare them in data.label_values (now {sorted(values)}) or mend the mask",
         )
-    table = np.array([IGNORE if values[int(v)] == "ignore" else values[int(v)] for v in found], dtype=np.uint8)
+    table = np.array(
+        [IGNORE if values[int(v)] == "ignore" else values[int(v)] for v in found], dtype=np.uint8
+    )
     return table[np.searchsorted(found, first)]
 
 
@@ -135,7 +142,9 @@ def _row(image: Path, folder: Path, data: Data, batch: str) -> dict[str, Any]:
         "image": image.relative_to(folder).as_posix(),
         "label": mask.relative_to(folder).as_posix(),
         "valid": extra["valid"].relative_to(folder).as_posix() if data.valid else None,
-        "baselines": json.dumps({name: extra[name].relative_to(folder).as_posix() for name in data.baselines}),
+        "baselines": json.dumps(
+            {name: extra[name].relative_to(folder).as_posix() for name in data.baselines}
+        ),
         "sha256": sha256(image),
         "label_sha256": sha256(mask),
         "height": info.height,
@@ -192,7 +201,9 @@ def build(
     if len(rows) == len(images):
         problems += _orphans(data, folder, set(table["label"]))
     if problems:
-        shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
+        shown = "\n  ".join(problems[:20]) + (
+            f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        )
         remedy = "; ".join(dict.fromkeys(remedies)) or "rename, add or remove the files named"
         raise DataError(f"{len(problems)} of {len(images)} items cannot be used:\n  {shown}", remedy)
     return table

@@ -19,7 +19,11 @@ _NAME = "checkpoint.safetensors"
 
 
 def save(
-    folder: Path, model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    folder: Path,
+    model: nn.Module,
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
 ) -> None:
     """Replace the checkpoint in `folder`; killed while saving, the one before still loads.
 
@@ -36,7 +40,9 @@ def save(
         save_file(copies, part, metadata={"state": json.dumps(state)})
 
 
-def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Restore model and optimiser; best weights and state are returned, both empty without a checkpoint.
 
     Raises:
@@ -51,7 +57,9 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tu
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         model.load_state_dict(_under(tensors, "model."))
     except (SafetensorError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{path}: cannot be resumed ({error})", "delete the file to train from the start") from error
+        raise ModelError(
+            f"{path}: cannot be resumed ({error})", "delete the file to train from the start"
+        ) from error
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in _under(tensors, "optimizer.").items():
         index, _, name = key.partition(".")

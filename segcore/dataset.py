@@ -79,7 +79,10 @@ class PreparedData:
     def crop(self, item: str, row: int, col: int, height: int, width: int) -> Patch:
         """A rectangle of an item; what lies outside the item is invalid and ignored."""
         shape = (int(self.items.at[item, "height"]), int(self.items.at[item, "width"]))
-        inside = (slice(max(row, 0), min(row + height, shape[0])), slice(max(col, 0), min(col + width, shape[1])))
+        inside = (
+            slice(max(row, 0), min(row + height, shape[0])),
+            slice(max(col, 0), min(col + width, shape[1])),
+        )
         image, label = self._map(item, "pixels")[inside], self._map(item, "labels")[inside]
         valid = self._map(item, "valid")[inside] > 0
         if label.shape == (height, width):

@@ -30,7 +30,9 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
         ParamsError: the overlap is more than half a tile.
     """
     if overlap * 2 > tile:
-        raise ParamsError(f"overlap {overlap} is more than half of tile {tile}", "choose a smaller evaluate.overlap")
+        raise ParamsError(
+            f"overlap {overlap} is more than half of tile {tile}", "choose a smaller evaluate.overlap"
+        )
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]

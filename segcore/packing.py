@@ -1,7 +1,7 @@
 """Writes the prepared data: pixels, labels and validity packed into few flat files, a band of rows at a time."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +44,9 @@ class BandStatistics:
             DataError: no training pixel is valid.
         """
         if self.count == 0:
-            raise DataError("the training split has no valid pixel", "check nodata of the images, or the split")
+            raise DataError(
+                "the training split has no valid pixel", "check nodata of the images, or the split"
+            )
         mean = self.total / self.count
         std = np.sqrt(np.maximum(self.squares / self.count - mean**2, 1e-12))
         return {
@@ -67,7 +69,7 @@ def _label_with_field(row: Any, folder: Path, data: Data) -> np.ndarray:
     return label
 
 
-def pack_item(row: Any, folder: Path, data: Data, out: dict[str, BinaryIO]) -> np.ndarray:
+def pack_item(row: Any, folder: Path, data: Data, out: Mapping[str, BinaryIO]) -> np.ndarray:
     """Append one item to the packed files; nodata becomes 0, invalid and IGNORE.
 
     Returns:
@@ -91,7 +93,19 @@ def _index(table: pd.DataFrame) -> pd.DataFrame:
     items = table.rename(columns={"id": "item"})
     areas = items["height"].astype("int64") * items["width"]
     items["offset"] = areas.groupby(items["batch"]).cumsum() - areas
-    columns = ["item", "group", "batch", "height", "width", "bands", "dtype", "offset", "sha256", "crs", "transform"]
+    columns = [
+        "item",
+        "group",
+        "batch",
+        "height",
+        "width",
+        "bands",
+        "dtype",
+        "offset",
+        "sha256",
+        "crs",
+        "transform",
+    ]
     return items[columns]
 
 

@@ -41,7 +41,9 @@ class Data(_Section):
         if len(self.colors) != len(self.classes):
             raise ValueError(f"colors has {len(self.colors)} entries for {len(self.classes)} classes")
         if self.background is not None and self.background not in self.classes:
-            raise ValueError(f"background {self.background!r} is none of the classes {self.classes}; null for none")
+            raise ValueError(
+                f"background {self.background!r} is none of the classes {self.classes}; null for none"
+            )
         unknown = {v for v in self.label_values.values() if v != "ignore" and not 0 <= v < len(self.classes)}
         if unknown:
             raise ValueError(f"label_values names class indices {sorted(unknown)} beyond the classes")
@@ -152,7 +154,9 @@ class Tracking(_Section):
 class Machine(_Section):
     """What of this machine may be used; changes no result."""
 
-    slots: int | None = Field(default=None, ge=1, description="trainings side by side; null: one a GPU, or one")
+    slots: int | None = Field(
+        default=None, ge=1, description="trainings side by side; null: one a GPU, or one"
+    )
 
 
 class Params(_Section):
@@ -182,7 +186,9 @@ class Params(_Section):
         for name in self.architectures:
             settings = self.for_architecture(name)
             if settings.crop > self.prepare.window:
-                raise ValueError(f"train crop {settings.crop} is larger than prepare.window {self.prepare.window}")
+                raise ValueError(
+                    f"train crop {settings.crop} is larger than prepare.window {self.prepare.window}"
+                )
         return self
 
     def for_architecture(self, name: str) -> TrainSettings:
@@ -212,7 +218,11 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, BaseModel)
+        ):
             break
         model = field.annotation
     return sorted(model.model_fields)
@@ -243,7 +253,11 @@ def load(path: Path | str = "params.yaml") -> Params:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ParamsError(f"{path}: no such file", "run from the project's folder, or restore it with git") from error
+        raise ParamsError(
+            f"{path}: no such file", "run from the project's folder, or restore it with git"
+        ) from error
     except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: is no valid YAML: {error}", "correct the indentation or quoting") from error
+        raise ParamsError(
+            f"{path}: is no valid YAML: {error}", "correct the indentation or quoting"
+        ) from error
     return _validated(Params, values, str(path))

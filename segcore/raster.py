@@ -55,7 +55,11 @@ def same_place(image: Info, mask: Info, names: tuple[Path, Path]) -> None:
             f"{pair}: coordinate systems differ, image {image.crs}, mask {mask.crs}",
             "reproject the mask to the image's coordinate system",
         )
-    if image.transform and mask.transform and not np.allclose(image.transform, mask.transform, rtol=1e-9, atol=1e-6):
+    if (
+        image.transform
+        and mask.transform
+        and not np.allclose(image.transform, mask.transform, rtol=1e-9, atol=1e-6)
+    ):
         raise DataError(
             f"{pair}: affine transforms differ, image {image.transform}, mask {mask.transform}",
             "resample the mask (nearest neighbour) to the image's grid",

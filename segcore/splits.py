@@ -6,7 +6,8 @@ hash within the scene; a buffer is kept free between blocks of different splits 
 """
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ def _fraction(*parts: object) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _bucket(position: float, fractions: dict[str, float]) -> str:
+def _bucket(position: float, fractions: Mapping[Any, float]) -> str:
     edge = 0.0
     for name in ("test", "validation", "train"):  # test first: its members depend on its own share alone
         edge += fractions[name]
@@ -43,17 +44,18 @@ def split_of_group(group: str, split: Split) -> str:
     for name, members in split.given.items():
         if group in members:
             return name
-    return _bucket(_fraction(split.seed, group), dict(split.fractions))
+    return _bucket(_fraction(split.seed, group), split.fractions)
 
 
 def block_splits(item: str, rows: int, cols: int, split: Split) -> np.ndarray:
     """(rows, cols) array of split names: blocks ranked by hash, the first ones test, the next validation."""
     order = sorted(
-        ((r, c) for r in range(rows) for c in range(cols)), key=lambda b: _fraction(split.seed, item, b[0], b[1])
+        ((r, c) for r in range(rows) for c in range(cols)),
+        key=lambda b: _fraction(split.seed, item, b[0], b[1]),
     )
     grid = np.empty((rows, cols), dtype=object)
     for rank, (row, col) in enumerate(order):
-        grid[row, col] = _bucket((rank + 0.5) / len(order), dict(split.fractions))
+        grid[row, col] = _bucket((rank + 0.5) / len(order), split.fractions)
     return grid
 
 
@@ -90,7 +92,9 @@ def regions_of_item(item: str, group: str, height: int, width: int, split: Split
     base = {"item": item, "group": group}
     if not is_divided(height, width, split):
         whole = Rectangle(0, 0, height, width)
-        return [{**base, "id": item, "split": split_of_group(group, split), "cluster": group, **whole._asdict()}]
+        return [
+            {**base, "id": item, "split": split_of_group(group, split), "cluster": group, **whole._asdict()}
+        ]
     assert split.block is not None
     if any(group in members for members in split.given.values()):
         # A scene assigned by hand stays whole in its split; blocks then only divide it for the statistics.
@@ -199,7 +203,9 @@ def check(regions: pd.DataFrame, windows: pd.DataFrame, items: pd.DataFrame, spl
     for digest, same in members.groupby("sha256"):
         pair = sorted(set(same["item"]))
         if len(pair) > 1 and same["split"].nunique() > 1:
-            raise LeakError(f"{pair[0]} and {pair[1]} are the same picture ({digest[:12]}) in different splits", again)
+            raise LeakError(
+                f"{pair[0]} and {pair[1]} are the same picture ({digest[:12]}) in different splits", again
+            )
     scenes = regions[regions["item"].isin(divided)]
     parts = {name: scenes[scenes["split"] == name] for name in SPLITS}
     _check_gaps(parts["train"], parts["validation"], split.buffer)

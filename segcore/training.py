@@ -53,7 +53,9 @@ def choose_precision(setting: str, device: torch.device) -> str:
         return setting
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    fast = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    fast = device.type == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
     return "bf16" if fast else "fp32"
 
 
@@ -138,7 +140,9 @@ def _step(model: SegmentationModel, batch: dict[str, Tensor], optimizer: torch.o
     with autocast(accelerator.device, precision):
         loss = model.loss(batch)["loss"]
     if not torch.isfinite(loss):
-        raise ModelError(f"{model.title}: the loss is {loss.item()}", "lower train.learning_rate, or check the images")
+        raise ModelError(
+            f"{model.title}: the loss is {loss.item()}", "lower train.learning_rate, or check the images"
+        )
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
     nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -172,7 +176,7 @@ def train(
     """
     accelerator = Accelerator()
     precision = choose_precision(settings.precision, accelerator.device)
-    model = model.to(accelerator.device, memory_format=torch.channels_last)
+    model = model.to(accelerator.device).to(memory_format=torch.channels_last)
     optimizer, sampler = make_optimizer(model, settings), Sampler(data, settings, window, seed)
     best, state = checkpoint.load(folder, model, optimizer)
     state = state or {"step": 0, "best_iou": -1.0, "best_step": 0, "stale": 0, "history": [], "seconds": 0.0}

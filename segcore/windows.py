@@ -12,7 +12,9 @@ def _starts(length: int, window: int, stride: int) -> np.ndarray:
     return np.arange(0, max(length - window + stride, 1), stride)
 
 
-def class_counts(label: np.ndarray, rows: np.ndarray, cols: np.ndarray, window: int, classes: int) -> np.ndarray:
+def class_counts(
+    label: np.ndarray, rows: np.ndarray, cols: np.ndarray, window: int, classes: int
+) -> np.ndarray:
     """Pixels of each class in windows on a grid.
 
     Args:

@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 def progress(items: Iterable[T], label: str, total: int | None = None, unit: str = "it") -> "tqdm[T]":
     """A progress bar on standard error, the same look for every step."""
-    return tqdm(items, desc=f"{label:<22}", total=total, unit=unit, dynamic_ncols=True, mininterval=0.5, leave=True)
+    return tqdm(
+        items, desc=f"{label:<22}", total=total, unit=unit, dynamic_ncols=True, mininterval=0.5, leave=True
+    )
 
 
 def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> None:

@@ -77,7 +77,9 @@ def _write(part: Path, result: Evaluated, summary: dict[str, Any], classes: list
         (part / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
 
 
-def run_evaluation(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()) -> Path:
+def run_evaluation(
+    p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()
+) -> Path:
     """Write evaluations/<architecture>-<seed> and add the scores to the training's MLflow run.
 
     Raises:
@@ -103,16 +105,23 @@ def run_evaluation(p: Params, architecture: str, seed: int, prepared: Path = PRE
         )
         _write(part, result, _summary(description, folder), data.classes)
     cost = measure_cost(architecture, seed, root)
-    numbers = {f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")}
+    numbers = {
+        f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")
+    }
     found = scores(result.counts, data.foreground)
-    tracking.log_evaluation(p, architecture, seed, {**found, **numbers, "ece": result.calibration["ece"]}, [target])
+    tracking.log_evaluation(
+        p, architecture, seed, {**found, **numbers, "ece": result.calibration["ece"]}, [target]
+    )
     return target
 
 
 def main() -> None:
     """Command line."""
     die_with_parent()
-    console.run(lambda a: run_evaluation(params.load(a.params), a.architecture, a.seed), parse_run(__doc__, "evaluate"))
+    console.run(
+        lambda a: run_evaluation(params.load(a.params), a.architecture, a.seed),
+        parse_run(__doc__, "evaluate"),
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def ingest(data: params.Data, target: Path = INGESTED, batch: str = "0") -> Path
     with atomic_folder(target) as part:
         if is_sample(data):
             samples.fetch(samples.load_manifest(data.source), part / "files")
-        table = build(data, files_folder(data, part), batch, lambda images: console.progress(images, "ingest"))
+        table = build(
+            data, files_folder(data, part), batch, lambda images: console.progress(images, "ingest")
+        )
         table.to_parquet(part / "catalog.parquet", index=False)
     print(f"ingest: {len(table)} items of {table['group'].nunique()} groups in {target}", flush=True)
     return target / "catalog.parquet"

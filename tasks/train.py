@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torchvision
+from tqdm import tqdm
 
 from segcore import params
 from segcore.bundle import save_bundle
@@ -87,12 +88,14 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         ModelError: unknown architecture, weights or a loss that is not finite; DataError: no prepared data.
     """
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
-    identity = json.dumps([architecture, seed, p.prepare.window, settings.model_dump(mode="json")], sort_keys=True)
+    identity = json.dumps(
+        [architecture, seed, p.prepare.window, settings.model_dump(mode="json")], sort_keys=True
+    )
     key = _digest(identity, data_fingerprint(prepared), code_fingerprint())[:16]
     folder = root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     model = new_model(architecture, settings, data, seed)
-    bar = console.progress([], f"train {architecture}-{seed}", total=settings.steps, unit="step")
+    bar: tqdm[int] = console.progress([], f"train {architecture}-{seed}", total=settings.steps, unit="step")
     with tracking.training_run(p, architecture, seed, title=model.title) as run:
 
         def on_validation(row: dict[str, Any]) -> None:
@@ -103,7 +106,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
 
         def on_step(step: int, loss: float) -> None:
             bar.update(step - bar.n)
-            bar.set_postfix(loss=f"{loss:.3f}", **shown, refresh=False)
+            bar.set_postfix({"loss": f"{loss:.3f}", **shown}, refresh=False)
 
         shown: dict[str, str] = {}
         trained = train_model(model, data, settings, p.prepare.window, seed, folder, on_step, on_validation)

@@ -22,7 +22,9 @@ def _format_of(path: Path) -> ModuleType:
     for module in _modules():
         if path.suffix.lower() in module.ENDINGS:
             return module
-    raise DataError(f"{path.name}: ending {path.suffix!r} is unknown", f"use one of {', '.join(sorted(endings()))}")
+    raise DataError(
+        f"{path.name}: ending {path.suffix!r} is unknown", f"use one of {', '.join(sorted(endings()))}"
+    )
 
 
 def info(path: Path) -> Info:

@@ -27,7 +27,8 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
         except RasterioError as error:
             reason = str(error).replace(f"{path.parent}/", "")
             raise DataError(
-                f"{path.name}: cannot be read ({reason})", "restore the file from its source, or remove the pair"
+                f"{path.name}: cannot be read ({reason})",
+                "restore the file from its source, or remove the pair",
             ) from error
 
 

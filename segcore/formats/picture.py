@@ -13,9 +13,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp")
 
 def _array(path: Path, window: Window | None) -> np.ndarray:
     try:
-        with Image.open(path) as picture:
-            if picture.mode == "1":
-                picture = picture.convert("L")
+        with Image.open(path) as source:
+            picture: Image.Image = source.convert("L") if source.mode == "1" else source
             if window:
                 row, column, height, width = window
                 picture = picture.crop((column, row, column + width, row + height))

@@ -15,12 +15,13 @@ from segcore.plots.style import RC, SPLITS, new_figure
 
 # White, orange and blue over dimmed grey: apart for every common kind of colour vision, and in grey print.
 HIT, FALSE_ALARM, MISS, LEFT_OUT = (255, 255, 255), (255, 145, 20), (45, 140, 255), (58, 64, 74)
+WRONG_CLASS, OVERLOOKED = (255, 70, 170), (70, 215, 255)  # beside class colours, which are any but these
 SCENE_SIDE = 720
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test image with every architecture's prediction; arrays (H, W), the image (H, W, C)."""
+    """One test image and the labels that architectures and annotators gave it, (H, W); image (H, W, C)."""
 
     item: str
     kind: str  # best, typical or worst
@@ -43,6 +44,16 @@ def image_iou(counts: pd.DataFrame, foreground: Sequence[int]) -> pd.Series:
     iou = (rows["tp"] / union.where(union > 0)).fillna(1.0)
     with_foreground = (rows["tp"] + rows["fn"]).groupby(rows["item"]).sum() > 0
     return iou.groupby(rows["item"]).mean()[with_foreground]
+
+
+def pixel_iou(truth: np.ndarray, other: np.ndarray, valid: np.ndarray, foreground: Sequence[int]) -> float:
+    """`image_iou` of one image from its labels (H, W): ignored and invalid pixels do not count."""
+    scored = valid & (truth != IGNORE)
+    ious = []
+    for index in foreground:
+        a, b = (truth == index) & scored, (other == index) & scored
+        ious.append((a & b).sum() / (a | b).sum() if (a | b).any() else 1.0)
+    return float(np.mean(ious))
 
 
 def pick_cases(scores: pd.Series, each: int = 2) -> list[tuple[str, str]]:
@@ -101,14 +112,15 @@ def error_map(
 ) -> np.ndarray:
     """False alarms orange and misses blue over the dimmed picture (H, W, 3) uint8; right foreground white.
 
-    With several foreground classes what is right stays dim, and one class taken for another is orange.
+    With several foreground classes what is right stays dim, a wrong class is pink, an overlooked object cyan.
     """
     shown = _dimmed(picture)
-    wrong = prediction != truth
-    if len(foreground) == 1:
-        shown[~wrong & np.isin(truth, foreground)] = HIT
-    shown[wrong & np.isin(prediction, foreground)] = FALSE_ALARM
-    shown[wrong & ~np.isin(prediction, foreground)] = MISS
+    wrong, claimed = prediction != truth, np.isin(prediction, foreground)
+    many = len(foreground) > 1
+    if not many:
+        shown[~wrong & claimed] = HIT
+    shown[wrong & claimed] = WRONG_CLASS if many else FALSE_ALARM
+    shown[wrong & ~claimed] = OVERLOOKED if many else MISS
     shown[~valid | (truth == IGNORE)] = LEFT_OUT
     return shown.astype(np.uint8)
 

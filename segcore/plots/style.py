@@ -126,6 +126,6 @@ def data_uri(picture: np.ndarray, side: int = 512) -> str:
     kind = "png" if picture.shape[-1] == 4 else "jpeg"
     if kind == "png":
         image.save(buffer, "PNG", optimize=True)
-    else:  # no chroma subsampling: it would smear thin coloured errors
-        image.save(buffer, "JPEG", quality=86, subsampling=0, optimize=True)
+    else:  # no chroma subsampling: it would smear thin coloured errors; `optimize` fails on noisy small pictures
+        image.save(buffer, "JPEG", quality=86, subsampling=0)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

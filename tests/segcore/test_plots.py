@@ -10,7 +10,18 @@ from PIL import Image
 
 from segcore import plots
 from segcore.constants import IGNORE
-from segcore.plots.gallery import FALSE_ALARM, HIT, LEFT_OUT, MISS, detail_window, error_map, to_rgb
+from segcore.plots.gallery import (
+    FALSE_ALARM,
+    HIT,
+    LEFT_OUT,
+    MISS,
+    OVERLOOKED,
+    WRONG_CLASS,
+    detail_window,
+    error_map,
+    pixel_iou,
+    to_rgb,
+)
 from segcore.plots.style import DARK, PAPER, colours, data_uri
 
 
@@ -52,9 +63,16 @@ def test_error_map_colours_each_kind_of_pixel() -> None:
 def test_error_map_of_several_classes_marks_confusion() -> None:
     truth, prediction = np.array([[1, 2, 2]], np.uint8), np.array([[2, 2, 0]], np.uint8)
     shown = error_map(np.zeros((1, 3, 3), np.uint8), truth, prediction, np.ones((1, 3), bool), [1, 2])
-    assert tuple(shown[0, 0]) == FALSE_ALARM
-    assert tuple(shown[0, 1]) not in (HIT, FALSE_ALARM, MISS)
-    assert tuple(shown[0, 2]) == MISS
+    assert tuple(shown[0, 0]) == WRONG_CLASS
+    assert len(set(shown[0, 1])) == 1
+    assert tuple(shown[0, 2]) == OVERLOOKED
+
+
+def test_pixel_iou_equals_the_evaluation_tables() -> None:
+    truth, other = np.array([[1, 1, 0, IGNORE]], np.uint8), np.array([[1, 0, 1, 1]], np.uint8)
+    valid = np.ones((1, 4), bool)
+    assert pixel_iou(truth, other, valid, [1]) == plots.image_iou(_counts({"a": (1, 1, 1)}), [1])["a"]
+    assert pixel_iou(truth * 0, other * 0, valid, [1]) == 1.0
 
 
 def test_to_rgb_stretches_high_dynamic_range_over_valid_pixels_alone() -> None:
@@ -134,3 +152,8 @@ def test_data_uri_shrinks_and_keeps_thin_colours() -> None:
     assert data_uri(np.zeros((4, 4, 4), np.uint8)).startswith("data:image/png;base64,")
     assert len(data_uri(picture, 32)) < len(data_uri(picture, 256))
     assert json.dumps(data_uri(picture))
+
+
+def test_data_uri_of_noise_that_jpeg_cannot_compress() -> None:
+    noise = np.random.default_rng(0).choice([0, 255], (254, 254, 3)).astype(np.uint8)
+    assert len(data_uri(noise, 480)) > 254 * 254

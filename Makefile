@@ -1,0 +1,43 @@
+# The front door. `make` lists what there is.
+PYTHON ?= python3
+SAMPLE ?= buildings
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PREFECT_HOME ?= $(CURDIR)/.prefect
+
+.PHONY: help install demo repro ui test lint bench lock pictures
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+install: $(VENV)/.installed ## .venv with the pinned packages
+$(VENV)/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: $(PYTHON) is older than 3.11. Remedy: make PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.8'
+	@echo "Installing the pinned packages (about 6 GB, most of it torch with CUDA) ..."
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	@touch $@
+
+demo: install ## train, compare and report on a sample: SAMPLE=buildings (default) or vessels
+	@$(BIN)/python -m tasks.configure $(SAMPLE)
+	@$(BIN)/python -m flows.compare
+
+repro: install ## the same by DVC alone
+	@$(BIN)/dvc repro
+
+ui: install ## the MLflow and Prefect UIs on this machine
+	@$(BIN)/python -m flows.ui
+
+lint: install ## ruff, mypy and the layers
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+
+test: lint ## lint, types, layers and tests
+	@$(BIN)/python -m pytest
+
+bench: install ## ratios measured side by side
+	@$(BIN)/python -m benchmarks.segmentation
+
+lock: ## pin all packages anew from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -q -o requirements.lock

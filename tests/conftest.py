@@ -1,0 +1,33 @@
+"""Small real data, built in code."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # two workers on two cores; tiny networks gain nothing from threads
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+from tests.tiny import make_pairs, make_scene, params_for
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A folder of twelve PNG pairs of 48 x 56 pixels."""
+    return make_pairs(tmp_path / "source")
+
+
+@pytest.fixture(scope="session")
+def prepared_scene(tmp_path_factory: pytest.TempPathFactory):
+    """Prepared data of one GeoTIFF of 256 x 256 pixels in blocks of 64: (params, PreparedData)."""
+    from segcore.dataset import PreparedData
+    from tasks.ingest import ingest
+    from tasks.prepare import prepare
+
+    root = tmp_path_factory.mktemp("scene")
+    p = params_for(make_scene(root / "source"), scene=True)
+    ingest(p.data, root / "ingested")
+    return p, PreparedData(prepare(p, root / "ingested", root / "prepared"))

@@ -1,0 +1,85 @@
+"""Tiled inference: covers every pixel, has no seams, and needs no more memory for a higher scene."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segcore.dataset import Patch
+from segcore.errors import ParamsError
+from segcore.inference import blend_weights, predict_bands, predict_patch, tile_starts
+from segcore.models._base import SegmentationModel
+
+
+class Small(SegmentationModel):
+    """Two 3x3 convolutions: a receptive field of 5 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2, "small", 1)
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
+
+    def segment(self, x):
+        return self.layers(x)
+
+
+def patch(height, width, seed=0):
+    image = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
+    return Patch(image, np.zeros((height, width), np.uint8), np.ones((height, width), bool))
+
+
+@pytest.mark.parametrize("size", [(100, 130), (64, 64), (65, 127)])
+@pytest.mark.parametrize("overlap", [16, 24])
+def test_37_tiled_equals_whole_seams_included(size, overlap):
+    model, whole = Small(), patch(*size)
+    tiled = predict_patch(model, whole, 48, overlap)
+    at_once = predict_patch(model, whole, 256, 0)
+    assert np.allclose(tiled, at_once, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(7, 5), (48, 48), (49, 95), (96, 10), (97, 144)])
+@pytest.mark.parametrize("overlap", [0, 1, 5, 24])
+def test_38_every_pixel_is_covered_and_probabilities_sum_to_one(size, overlap):
+    probabilities = predict_patch(Small(), patch(*size), 48, overlap)
+    assert probabilities.shape == (2, *size)
+    assert np.allclose(probabilities.sum(0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(10, 20, 5), (20, 20, 0), (21, 20, 0), (100, 20, 9), (41, 20, 10)]
+)
+def test_38_tiles_cover_and_weights_never_vanish(length, tile, overlap):
+    starts = tile_starts(length, tile, overlap)
+    total = np.zeros(length)
+    for i, start in enumerate(starts):
+        size = min(tile, length)
+        total[start : start + size] += blend_weights(size, overlap, i == 0, i == len(starts) - 1)
+    assert starts[0] == 0 and (total > 0).all()
+
+
+def test_an_overlap_of_more_than_half_a_tile_is_refused():
+    with pytest.raises(ParamsError, match="more than half"):
+        tile_starts(100, 20, 11)
+
+
+def test_40_no_more_than_a_row_of_tiles_is_held_as_the_scene_grows():
+    sizes = {}
+    for height in (96, 384):
+        scene = patch(height, 64)
+
+        def read(row, col, tall, wide, scene=scene):
+            part = (slice(row, row + tall), slice(col, col + wide))
+            return Patch(scene.image[part], scene.label[part], scene.valid[part])
+
+        bands = list(predict_bands(Small(), read, height, 64, 48, 8))
+        sizes[height] = max(b.shape[1] for _, b in bands)
+        assert [row for row, _ in bands] == list(np.cumsum([0, *(b.shape[1] for _, b in bands)])[:-1])
+        assert sum(b.shape[1] for _, b in bands) == height
+    assert sizes[384] <= sizes[96] <= 48
+
+
+def test_6_the_prediction_does_not_depend_on_batch_size():
+    model, images = Small(), torch.rand(5, 3, 40, 33)
+    together = model.predict(images)
+    alone = torch.cat([model.predict(image[None]) for image in images])
+    assert torch.allclose(together, alone, atol=1e-6)
