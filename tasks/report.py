@@ -46,7 +46,9 @@ def figures(inputs: Inputs) -> dict[str, Figure]:
     """Every picture of the report by name, charts and gallery, for the tracker."""
     data = inputs.params.data
     gallery = {
-        f"gallery_{i:02d}_{case.kind}": plots.gallery_image(case, data.colors, data.foreground, inputs.titles)
+        f"gallery_{i:02d}_{case.kind}": plots.gallery_image(
+            case, data.colors, data.foreground, inputs.column_titles
+        )
         for i, case in enumerate(gallery_cases(inputs), start=1)
     }
     return charts(inputs) | gallery

@@ -15,9 +15,11 @@ import psutil
 import yaml
 from PIL import Image
 
+from segcore.constants import IGNORE
 from segcore.errors import StageError
 from segcore.params import Params
 from segcore.plots import Case, image_iou, pick_cases
+from segcore.plots.gallery import pixel_iou
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Inputs:
             for row in self.comparison["leaderboard"]
             if row["kind"] == "model"
         }
+
+    @property
+    def column_titles(self) -> dict[str, str]:
+        """Printed names of everyone on the leaderboard, people too."""
+        return {row["architecture"]: row["title"] for row in self.comparison["leaderboard"]}
 
     @property
     def first_runs(self) -> dict[str, Run]:
@@ -185,7 +192,10 @@ def _prediction(run: Run, item: str) -> np.ndarray:
 
 
 def gallery_cases(inputs: Inputs) -> list[Case]:
-    """Best, typical and worst test images with foreground, by the IoU averaged over the architectures."""
+    """Best, typical and worst test images with foreground, by the IoU averaged over the architectures.
+
+    Other annotators of the same images stand beside the architectures but have no say in the choice.
+    """
     runs = inputs.first_runs
     scores = {name: image_iou(run.counts, inputs.params.data.foreground) for name, run in runs.items()}
     kept = [{path.stem for path in run.predictions.glob("*.png")} for run in runs.values()]
@@ -196,5 +206,9 @@ def gallery_cases(inputs: Inputs) -> list[Case]:
         patch = inputs.prepared.read(item)
         predictions = {name: _prediction(run, item) for name, run in runs.items()}
         iou = {name: float(scores[name][item]) for name in runs}
+        for name in [name for name in inputs.prepared.baselines if name in inputs.column_titles]:
+            labels = inputs.prepared.read_baseline(name, item)
+            predictions[name] = np.where(labels == IGNORE, 0, labels)  # as the comparison counts them
+            iou[name] = pixel_iou(patch.label, predictions[name], patch.valid, inputs.params.data.foreground)
         cases.append(Case(item, kind, patch.image, patch.label, patch.valid, predictions, iou))
     return cases

@@ -11,6 +11,8 @@ from segcore.plots.gallery import (
     HIT,
     LEFT_OUT,
     MISS,
+    OVERLOOKED,
+    WRONG_CLASS,
     contact_sheet,
     detail_window,
     framed,
@@ -28,7 +30,7 @@ def _row(inputs: Inputs, case: plots.Case, side: int) -> dict[str, Any]:
     data = inputs.params.data
     detail = detail_window(case)
     shown = plots.case_pictures(case, data.colors, data.foreground)
-    titles = {"image": "Image", "truth": "Truth"} | inputs.titles
+    titles = {"image": "Image", "truth": "Truth"} | inputs.column_titles
     if len(data.foreground) > 1:  # two pictures an architecture: image and truth share a column, too
         shown["image"] += shown.pop("truth")
         titles["image"] = "Image, truth"
@@ -43,7 +45,7 @@ def _row(inputs: Inputs, case: plots.Case, side: int) -> dict[str, Any]:
                 "iou": case.iou.get(name),
             }
         )
-    mean = float(np.mean(list(case.iou.values())))
+    mean = float(np.mean([case.iou[name] for name in inputs.titles]))
     return {"kind": case.kind, "item": case.item, "columns": columns, "mean": mean}
 
 
@@ -51,11 +53,11 @@ def gallery_view(inputs: Inputs, cases: list[plots.Case]) -> dict[str, Any]:
     """The gallery's rows, pictures inlined; smaller pictures when there are many, to keep the page light."""
     data = inputs.params.data
     many = len(data.foreground) > 1
-    cells = len(cases) * (2 + len(inputs.titles) * (1 + many))
+    cells = len(cases) * (2 + len(inputs.column_titles) * (1 + many))
     side = 480 if cells <= 32 else 360 if cells <= 60 else 240
     legend = {"right": HIT, "false alarm": FALSE_ALARM, "missed": MISS, "not scored": LEFT_OUT}
     if many:
-        legend = {"wrong class": FALSE_ALARM, "missed": MISS, "not scored": LEFT_OUT}
+        legend = {"wrong class": WRONG_CLASS, "missed": OVERLOOKED, "not scored": LEFT_OUT}
     return {
         "cases": [_row(inputs, case, side) for case in cases],
         "legend": legend,

@@ -1,5 +1,6 @@
 """What the report's templates show, worked out from its inputs: rows, sentences, captions."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,12 +48,18 @@ def chance(value: float) -> str:
     return "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def unbroken(text: str) -> str:
+    """Names such as U-Net, `61.2 %` and `p = 0.2` held together at line ends."""
+    text = re.sub(r"(?<=\w)-(?=\w)", "\N{NON-BREAKING HYPHEN}", text)
+    return re.sub(r" (?=[%=<])|(?<=[=<]) ", "\N{NO-BREAK SPACE}", text)
+
+
 def hexcolour(rgb: Any) -> str:
     """(r, g, b) as #rrggbb."""
     return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
-FILTERS = {f.__name__: f for f in (percent, points, amount, duration, chance, hexcolour)}
+FILTERS = {f.__name__: f for f in (percent, points, amount, duration, chance, hexcolour, unbroken)}
 
 
 def theme() -> list[tuple[str, str, str]]:
@@ -169,7 +176,6 @@ def scores_view(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tile(value: str, unit: str, label: str, note: str) -> dict[str, str]:
-    label = label.replace("-", "\N{NON-BREAKING HYPHEN}")  # U-Net stays on one line
     return {"value": value, "unit": unit, "label": label, "note": note}
 
 
@@ -182,7 +188,7 @@ def _lead_tile(comparison: Mapping[str, Any]) -> dict[str, str]:
     note = "not tested"
     if test:
         shown = "a difference is shown" if test["significant"] else "no difference shown"
-        note = f"{shown} (p {chance(test['p_holm'])})"
+        note = f"{shown} (p = {chance(test['p_holm'])})".replace("= <", "<")
     return _tile(points(gap), "points", f"ahead of {second['title']}", note)
 
 

@@ -1,4 +1,4 @@
-"""What the stages before the report leave behind, made small from any patches: truth perturbed, scores counted."""
+"""What the stages before the report leave behind, made small: truth perturbed, scores counted."""
 
 import json
 from dataclasses import dataclass
@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from PIL import Image
 
+from segcore.comparison import Contestant, compare
 from segcore.constants import IGNORE
+from segcore.params import Params
 
 TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
 SIZES = {"fcn": (1.9e6, 0.61e9, 390, 32), "unet": (6.6e6, 3.4e9, 540, 2), "deeplab": (5.1e6, 1.42e9, 700, 16)}
@@ -24,6 +27,10 @@ class FakePrepared:
     regions: pd.DataFrame
     patches: dict[str, Any]
     classes: list[str]
+    baselines: tuple[str, ...] = ("human",)
+
+    def read_baseline(self, name: str, region_id: str) -> np.ndarray:
+        return perturbed(self.patches[region_id].label, 0.05, 1)
 
     def read(self, region_id: str) -> Any:
         return self.patches[region_id]
@@ -105,113 +112,88 @@ def _counts(prepared: FakePrepared, predictions: dict[str, np.ndarray]) -> pd.Da
                     8,
                 )
             )
-    names = "item cluster class_index class_name tp fp fn ignored pixels boundary_predicted boundary_predicted_matched boundary_true boundary_true_matched"
+    names = (
+        "item cluster class_index class_name tp fp fn ignored pixels "
+        "boundary_predicted boundary_predicted_matched boundary_true boundary_true_matched"
+    )
     return pd.DataFrame(rows, columns=names.split())
 
 
-def _scores(counts: pd.DataFrame) -> dict[str, Any]:
-    scores: dict[str, Any] = {}
-    sums = counts.groupby("class_name", sort=False)[["tp", "fp", "fn"]].sum()
-    ratios = {
-        "iou": sums.tp / (sums.tp + sums.fp + sums.fn),
-        "dice": 2 * sums.tp / (2 * sums.tp + sums.fp + sums.fn),
-        "precision": sums.tp / (sums.tp + sums.fp),
-        "recall": sums.tp / (sums.tp + sums.fn),
-    }
-    for metric, values in ratios.items():
-        values = values.fillna(1.0)
-        for aggregate, down in (("dataset", 0.0), ("image", 0.03)):
-            named = dict(values) | {"foreground_mean": values.iloc[1:].mean(), "all_mean": values.mean()}
-            for name, value in named.items():
-                estimate = max(0.0, float(value) - down)
-                scores[f"{metric}/{aggregate}/{name}"] = {
-                    "estimate": estimate, "low": max(0.0, estimate - 0.035), "high": min(1.0, estimate + 0.03), "seed_std": None,
-                }  # fmt: skip
-    return scores
-
-
-def _write_run(
-    root: Path, name: str, prepared: FakePrepared, badness: float, first: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    architecture = name.split("-")[0]
-    folder = root / "evaluations" / name
-    (folder / "predictions").mkdir(parents=True)
+def _write_predictions(folder: Path, prepared: FakePrepared, badness: float) -> pd.DataFrame:
     test = prepared.regions[prepared.regions["split"] == "test"]["id"]
     predictions = {
-        r: perturbed(prepared.read(r).label, badness * (0.3 + i % 5 / 2.5), i) for i, r in enumerate(test)
+        region: perturbed(prepared.read(region).label, badness * (0.3 + i % 5 / 2.5), i)
+        for i, region in enumerate(test)
     }
     confusion = np.zeros((len(prepared.classes),) * 2, int)
+    (folder / "predictions").mkdir(parents=True)
     for region, prediction in predictions.items():
         Image.fromarray(prediction).save(folder / "predictions" / f"{region}.png")
         patch = prepared.read(region)
         scored = patch.valid & (patch.label != IGNORE)
         np.add.at(confusion, (patch.label[scored], prediction[scored]), 1)
+    table = pd.DataFrame(confusion, pd.Index(prepared.classes, name="truth"), prepared.classes)
+    table.to_csv(folder / "confusion.csv")
     counts = _counts(prepared, predictions)
     counts.to_parquet(folder / "counts.parquet")
-    pd.DataFrame(confusion, pd.Index(prepared.classes, name="truth"), prepared.classes).to_csv(
-        folder / "confusion.csv"
-    )
-    confidence = np.linspace(0.525, 0.985, 10)
-    calibration = {"confidence": list(confidence), "accuracy": list(confidence - badness * 0.4 * (1 - confidence) * 2),
-                   "count": [int(v) for v in np.geomspace(100, 9000, 10)], "ece": badness / 9}  # fmt: skip
-    (folder / "calibration.json").write_text(json.dumps(calibration))
+    return counts
+
+
+def _summary(architecture: str) -> dict[str, Any]:
     parameters, macs, field, stride = SIZES[architecture]
-    summary = {"architecture": architecture, "title": TITLES[architecture], "seed": int(name.split("-")[1]), "parameters": int(parameters),
-               "macs": int(macs), "receptive_field": field, "global_context": architecture == "deeplab", "encoder": "mobilenet_v2",
-               "weights": "sample", "steps": 200, "best_step": 150, "batch": 8, "output_stride": stride}  # fmt: skip
-    (folder / "summary.json").write_text(json.dumps(summary))
+    sizes = {
+        "parameters": int(parameters),
+        "macs": int(macs),
+        "receptive_field": field,
+        "output_stride": stride,
+    }
+    names = {"architecture": architecture, "title": TITLES[architecture], "encoder": "mobilenet_v2"}
+    budget = {"seed": 0, "weights": "sample", "steps": 200, "best_step": 150, "batch": 8}
+    return names | sizes | budget | {"global_context": architecture == "deeplab"}
+
+
+def _calibration(badness: float) -> dict[str, Any]:
+    confidence = np.linspace(0.525, 0.985, 10)
+    accuracy = confidence - badness * 0.8 * (1 - confidence)
+    counts = [int(v) for v in np.geomspace(100, 9000, 10)]
+    return {"confidence": list(confidence), "accuracy": list(accuracy), "count": counts, "ece": badness / 9}
+
+
+def _history(badness: float) -> pd.DataFrame:
     steps = np.arange(25, 201, 25)
-    rise = (0.8 - badness / 2) * (1 - np.exp(-steps / 50)) + 0.01 * np.sin(steps)
-    table = {"step": steps, "train_loss": 0.2 + badness + np.exp(-steps / 60), "learning_rate": 1e-3,
-             "val_loss": 0.28 + badness + np.exp(-steps / 60), "val_iou": rise, "best": rise >= np.maximum.accumulate(rise)}  # fmt: skip
-    (root / "models" / name).mkdir(parents=True)
-    pd.DataFrame(table).to_csv(root / "models" / name / "history.csv", index=False)
-    if first:
-        cost = {"train_seconds": 400 * badness + 200, "train_images_per_second": 6.1, "latency_ms": macs / 4e7, "latency_tile": 512, "latency_batch": 1,
-                "ms_per_megapixel": macs / 1e7 + 90, "peak_memory_mb": 800.0, "precision": "fp32", "device": "cpu", "threads": 2}  # fmt: skip
-        (root / "work" / "costs").mkdir(parents=True, exist_ok=True)
-        (root / "work" / "costs" / f"{name}.json").write_text(json.dumps(cost))
-    return _scores(counts), summary
+    iou = (0.8 - badness / 2) * (1 - np.exp(-steps / 50)) + 0.01 * np.sin(steps)
+    loss = badness + np.exp(-steps / 60)
+    columns = {"step": steps, "train_loss": loss + 0.2, "learning_rate": 1e-3, "val_loss": loss + 0.28}
+    return pd.DataFrame(columns | {"val_iou": iou, "best": iou >= np.maximum.accumulate(iou)})
 
 
-def build_project(root: Path, prepared: FakePrepared, colors: list[list[int]], measured: bool = True) -> None:
-    """Write evaluations, models, costs, comparison and dvc.lock under `root` for the three architectures."""
-    board = []
+def _cost(architecture: str, badness: float) -> dict[str, Any]:
+    macs = SIZES[architecture][1]
+    speed = {"latency_ms": macs / 4e7, "ms_per_megapixel": macs / 1e7 + 90, "peak_memory_mb": 800.0}
+    setting = {"latency_tile": 512, "latency_batch": 1, "precision": "fp32", "device": "cpu", "threads": 2}
+    return speed | setting | {"train_seconds": 400 * badness + 200, "train_images_per_second": 6.1}
+
+
+def build_project(root: Path, prepared: FakePrepared, params: Params, measured: bool = True) -> None:
+    """Write evaluations, models, costs, comparison and dvc.lock under `root` for three architectures."""
+    contestants = []
     for architecture, badness in SKILL.items():
-        scores, summary = _write_run(root, f"{architecture}-0", prepared, badness, measured)
-        board.append(
-            {
-                "architecture": architecture,
-                "title": TITLES[architecture],
-                "kind": "model",
-                "seeds": 1,
-                "scores": scores,
-                "summary": summary,
-            }
-        )
-    board.sort(key=lambda row: -row["scores"]["iou/dataset/foreground_mean"]["estimate"])
-    board = [row | {"rank": i} for i, row in enumerate(board, start=1)]
-    human = {k: v | {"estimate": min(1.0, v["estimate"] + 0.02)} for k, v in board[0]["scores"].items()}
-    names = [row["architecture"] for row in board]
-    best = [row["scores"]["iou/dataset/foreground_mean"]["estimate"] for row in board]
-    tests = [
-        {"a": names[i], "b": names[j], "difference": best[i] - best[j], "low": best[i] - best[j] - 0.03, "high": best[i] - best[j] + 0.03,
-         "p": 0.0004 if j == 2 else 0.21, "p_holm": 0.0012 if j == 2 else 0.21, "significant": j == 2}
-        for i, j in ((0, 1), (0, 2), (1, 2))
-    ]  # fmt: skip
-    comparison = {
-        "dataset": "buildings", "metric": "iou", "headline": "iou/dataset/foreground_mean", "classes": prepared.classes, "colors": colors,
-        "test_images": int((prepared.regions["split"] == "test").sum()), "clusters": int((prepared.regions["split"] == "test").sum()),
-        "cluster_kind": "block", "seeds": [0], "confidence": 0.95, "bootstrap": 2000,
-        "empty_policy": "a class absent from truth and prediction scores 1.0",
-        "verdict": f"{board[0]['title']} leads with an IoU of {best[0] * 100:.1f} %, but no difference to {board[1]['title']} is shown.",
-        "notes": ["One seed only: the spread between trainings is unknown."],
-        "leaderboard": [*board, {"architecture": "human", "title": "Second annotator", "kind": "human", "rank": None, "seeds": 0, "scores": human, "summary": None}],
-        "tests": tests,
-        "differences": {"learning_rate": {"fcn": 0.001, "unet": 0.002, "deeplab": 0.001}},
-    }  # fmt: skip
+        folder = root / "evaluations" / f"{architecture}-0"
+        counts, summary = _write_predictions(folder, prepared, badness), _summary(architecture)
+        (folder / "calibration.json").write_text(json.dumps(_calibration(badness)))
+        (folder / "summary.json").write_text(json.dumps(summary))
+        models = root / "models" / folder.name
+        models.mkdir(parents=True)
+        _history(badness).to_csv(models / "history.csv", index=False)
+        if measured:
+            (root / "work" / "costs").mkdir(parents=True, exist_ok=True)
+            cost = json.dumps(_cost(architecture, badness))
+            (root / "work" / "costs" / f"{folder.name}.json").write_text(cost)
+        contestants.append(Contestant(architecture, TITLES[architecture], "model", [counts], [summary]))
+    for name in prepared.baselines:
+        labels = {item: prepared.read_baseline(name, item) for item in dict.fromkeys(counts["item"])}
+        contestants.append(Contestant(name, "Second annotator", "human", [_counts(prepared, labels)]))
     (root / "comparison").mkdir()
-    (root / "comparison" / "comparison.json").write_text(json.dumps(comparison))
-    (root / "dvc.lock").write_text(
-        "schema: '2.0'\nstages:\n  prepare:\n    outs:\n    - path: data/prepared\n      md5: 0123abc.dir\n"
-    )
+    (root / "comparison" / "comparison.json").write_text(json.dumps(compare(contestants, params, "block")))
+    outs = [{"path": "data/prepared", "md5": "0123abc.dir"}]
+    (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"prepare": {"outs": outs}}}))
