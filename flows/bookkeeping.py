@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+import psutil
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -18,6 +19,7 @@ from prefect.states import Crashed
 from segcore.errors import SegflowError
 from segcore.params import Params
 from tasks import tracking_store
+from tasks.processes import end_with_this_process
 
 COMPARISON = Path("comparison")
 LIMIT = "segflow-gpu"
@@ -40,6 +42,13 @@ def gpus() -> int:
 def process_tag() -> str:
     """Tag of a flow run that tells, later, whether its process lives."""
     return _PROCESS + tracking_store.process_mark()
+
+
+def bind_embedded_server() -> None:
+    """Let the server that Prefect starts where none is configured end with this process, even by kill -9."""
+    for child in psutil.Process().children():
+        if any("prefect.server.api.server" in argument for argument in child.cmdline()):
+            end_with_this_process(child.pid)
 
 
 def free_slots(slots: int) -> None:

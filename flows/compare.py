@@ -76,6 +76,7 @@ def compare(retries: int = 0) -> dict[str, str]:
     """
     params = parameters.load()
     slots = params.machine.slots or bookkeeping.gpus() or 1
+    bookkeeping.bind_embedded_server()
     bookkeeping.free_slots(slots)
     versioning.init_if_needed()
     tracking_store.close_abandoned(params)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -25,6 +26,7 @@ TERMINATED = 128 + signal.SIGTERM
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _groups: set[int] = set()  # live supervisors of this process
+_watchers: list[subprocess.Popen[bytes]] = []
 
 
 def _prctl(option: int, value: int) -> None:
@@ -88,10 +90,27 @@ def run_in_group(
     return status, b"".join(output).decode(errors="replace"), last.decode(errors="replace")
 
 
-def end_groups() -> None:
+def end_groups(wait: bool = False) -> None:
     """SIGTERM to every group of `run_in_group`: for the main thread, while other threads wait for them."""
     for group in list(_groups):
         _signal_group(group, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS + 2
+    while wait and _groups and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def end_with_this_process(pid: int) -> None:
+    """See to it that another process is sent SIGTERM when this one ends, even by kill -9."""
+    watcher = [sys.executable, "-I", str(Path(__file__).resolve()), "watch", str(pid)]
+    # the pipe closes with this process, and nobody else holds its end
+    _watchers.append(subprocess.Popen(watcher, stdin=subprocess.PIPE, start_new_session=True))
+
+
+def _watch(pid: int) -> int:
+    sys.stdin.read()
+    with suppress(ProcessLookupError):  # it has ended by itself
+        os.kill(pid, signal.SIGTERM)
+    return 0
 
 
 def _text(live: Callable[[str], object] | None) -> Callable[[bytes], object]:
@@ -167,4 +186,6 @@ def _supervise(parent: int, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_supervise(int(sys.argv[1]), sys.argv[2:]))
+    sys.exit(
+        _watch(int(sys.argv[2])) if sys.argv[1] == "watch" else _supervise(int(sys.argv[1]), sys.argv[2:])
+    )

@@ -93,7 +93,7 @@ TOY_PARAMS = """\
 architectures: [fcn, unet]
 seeds: [0]
 data:
-  {name: toy, source: none, classes: [background, thing], colors: [[0, 0, 0], [9, 9, 9]], label_values: {0: 0}}
+  {name: toy, source: x, classes: [background, thing], colors: [[0, 0, 0], [9, 9, 9]], label_values: {0: 0}}
 split: {fractions: {train: 0.6, validation: 0.2, test: 0.2}}
 prepare: {window: 64, stride: 32}
 train:
