@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from segcore.errors import ModelError
-from segcore.files import sha256
+from segcore.files import save_tensors, sha256
 from segcore.models import rebuild_model
 from segcore.models._base import SegmentationModel
 
@@ -27,7 +27,7 @@ def save_bundle(folder: Path, model: SegmentationModel, architecture: str, facts
         facts: JSON-able; classes, colors, foreground, tile and what else travels with the model.
     """
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
+    save_tensors(weights, folder / "model.safetensors")
     description = {
         "format": _FORMAT,
         "architecture": architecture,

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segcore.errors import ModelError
-from segcore.files import atomic_write
+from segcore.files import atomic_write, save_tensors
 
 _NAME = "checkpoint.safetensors"
 
@@ -37,7 +36,7 @@ def save(
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(v) for name, v in values.items()}
     copies = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     with atomic_write(folder / _NAME) as part:
-        save_file(copies, part, metadata={"state": json.dumps(state)})
+        save_tensors(copies, part, metadata={"state": json.dumps(state)})
 
 
 def load(

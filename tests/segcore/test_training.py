@@ -89,14 +89,14 @@ def test_34_killed_while_saving_the_previous_checkpoint_still_loads(prepared_sce
         path.write_bytes(b"half a fi")
         raise Killed
 
-    real = checkpoint.save_file
+    real = checkpoint.save_tensors
     calls = []
 
-    def save_file(tensors, path, metadata):
+    def save_tensors(tensors, path, metadata):
         calls.append(path)
         return (real if len(calls) == 1 else half_a_file)(tensors, path, metadata=metadata)
 
-    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    monkeypatch.setattr(checkpoint, "save_tensors", save_tensors)
     with pytest.raises(Killed):
         run(prepared_scene, tmp_path / "cut")
     monkeypatch.undo()

@@ -1,0 +1,128 @@
+"""The steps as a user runs them: by their commands, with exit codes, messages and remedies."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from segcore import params
+from segcore.errors import ParamsError
+from tasks.configure import configure
+from tests.tiny import make_pairs, values_for
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with params.yaml, ingested and prepared."""
+    folder = tmp_path_factory.mktemp("project")
+    make_pairs(folder / "source")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values_for("source")))
+    for step in ("ingest", "prepare"):
+        done = command(folder, f"tasks.{step}")
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("step", ["ingest", "prepare", "train", "evaluate", "compare", "report", "configure"])
+def test_every_command_has_help(step, tmp_path):
+    done = command(tmp_path, f"tasks.{step}", "--help")
+    assert done.returncode == 0 and f"python -m tasks.{step}" in done.stdout
+
+
+def test_train_and_evaluate_write_what_the_report_needs(project):
+    assert command(project, "tasks.train", "unet", "0").returncode == 0
+    bundle = json.loads((project / "models/unet-0/model.json").read_text())
+    assert bundle["classes"] == ["background", "square"] and bundle["training"]["steps"] == 4
+    assert list(pd.read_csv(project / "models/unet-0/history.csv")["step"]) == [2, 4]
+    assert not any((project / "work/checkpoints").iterdir())
+    done = command(project, "tasks.evaluate", "unet", "0")
+    assert done.returncode == 0, done.stderr
+    folder = project / "evaluations/unet-0"
+    counts = pd.read_parquet(folder / "counts.parquet")
+    tests = pd.read_parquet(project / "data/prepared/regions.parquet").query("split == 'test'")
+    assert set(counts["item"]) == set(tests["id"]) and len(list((folder / "predictions").iterdir())) == len(
+        tests
+    )
+    matrix = pd.read_csv(folder / "confusion.csv").set_index("truth").to_numpy()
+    assert matrix.sum() == counts.drop_duplicates("item")["pixels"].sum()
+    cost = json.loads((project / "work/costs/unet-0.json").read_text())
+    wanted = {
+        "latency_ms",
+        "latency_tile",
+        "latency_batch",
+        "precision",
+        "device",
+        "threads",
+        "peak_memory_mb",
+    }
+    assert wanted | {"train_seconds"} <= set(cost) and cost["latency_ms"] > 0
+
+
+def test_31_no_timing_is_part_of_what_dvc_hashes(project):
+    for path in [*(project / "evaluations").rglob("*.json"), *(project / "models").rglob("*.json")]:
+        assert not {"latency", "seconds", "peak_memory"} & {
+            w for w in path.read_text().replace('"', " ").split("_")
+        }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["tasks.train", "segnet", "0"], "'segnet' is unknown"),
+        (["tasks.evaluate", "fcn", "7"], "holds no model bundle"),
+        (["tasks.train", "unet", "0", "--params", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["tasks.configure", "nowhere"], "no such example"),
+    ],
+)
+def test_errors_end_with_a_remedy_and_exit_code_1(project, arguments, expected):
+    done = command(project, *arguments)
+    assert done.returncode == 1 and expected in done.stderr and "Remedy:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failed_ingest_leaves_what_was_there(project):
+    before = (project / "data/ingested/catalog.parquet").read_bytes()
+    moved = project / "source/masks/a0.png"
+    kept = moved.read_bytes()
+    moved.unlink()
+    done = command(project, "tasks.ingest")
+    moved.write_bytes(kept)
+    assert done.returncode == 1 and "a0.png: has no mask" in done.stderr
+    assert (project / "data/ingested/catalog.parquet").read_bytes() == before
+
+
+def test_an_example_is_laid_over_params_and_back_and_the_former_is_kept(tmp_path):
+    for name in ("params.yaml", "examples"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    path, examples = tmp_path / "params.yaml", tmp_path / "examples"
+    configure("buildings", path, examples)
+    before = params.load(path)
+    assert configure("vessels", path, examples) and not configure("vessels", path, examples)
+    vessels = params.load(path)
+    assert vessels.data.name == "vessels" and len(vessels.split.given["test"]) == 10
+    assert params.load(tmp_path / "work/params-buildings.yaml") == before
+    assert configure("buildings", path, examples) and params.load(path) == before
+    assert "# files of segcore/models" in path.read_text()
+    with pytest.raises(ParamsError, match="choose one of buildings, vessels"):
+        configure("none", path, examples)
