@@ -85,8 +85,11 @@ def compare(retries: int = 0) -> dict[str, str]:
         get_run_logger().info("removed %s: params.yaml names it no more (DVC's cache keeps it)", path)
     try:
         outcomes = _run_all(graph, params, slots, retries)
-    except BaseException:
-        end_groups()  # threads of other tasks still wait for theirs
+    except BaseException as error:
+        if not isinstance(
+            error, Exception
+        ):  # Ctrl-C or a cancelled run: other threads still wait for their stages
+            end_groups()
         raise
     comparison, folder = bookkeeping.read_comparison(), Path("reports") / params.data.name
     tracking.log_comparison(params, comparison, [folder, bookkeeping.COMPARISON])

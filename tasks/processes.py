@@ -26,6 +26,7 @@ TERMINATED = 128 + signal.SIGTERM
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _groups: set[int] = set()  # live supervisors of this process
+_stopped = threading.Event()
 _watchers: list[subprocess.Popen[bytes]] = []
 
 
@@ -65,6 +66,12 @@ def run_in_group(
     Returns:
         (exit status, standard output, last part of both outputs as they came).
     """
+    if _stopped.is_set():  # a retry, say, of what was just ended
+        from segcore.errors import (
+            StageError,  # not at the top: as a script this file sees the standard library alone
+        )
+
+        raise StageError("nothing is started any more: this process was told to stop", "run again")
     supervised = [sys.executable, "-I", str(Path(__file__).resolve()), str(os.getpid()), *command]
     child = subprocess.Popen(
         supervised, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -91,7 +98,8 @@ def run_in_group(
 
 
 def end_groups(wait: bool = False) -> None:
-    """SIGTERM to every group of `run_in_group`: for the main thread, while other threads wait for them."""
+    """For the main thread, while others wait for theirs: end every group of `run_in_group`, and start no more."""
+    _stopped.set()
     for group in list(_groups):
         _signal_group(group, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS + 2

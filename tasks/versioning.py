@@ -7,6 +7,7 @@ through its library. Every function works on the project in the current folder.
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -21,7 +22,6 @@ Outcome = Literal["ran", "cached"]
 Entry = dict[str, Any]  # one stage's part of dvc.lock: cmd, deps, params, outs
 
 _LOCK = Path("dvc.lock")
-_EVALUATIONS = Path("evaluations")
 
 
 class Stage(NamedTuple):
@@ -110,18 +110,19 @@ def unchanged(graph: list[Stage]) -> set[str]:
 
 
 def prune(graph: list[Stage]) -> list[Path]:
-    """Remove evaluations of stages that params.yaml names no more; DVC's cache still has them.
+    """Remove trainings' and evaluations' folders that params.yaml names no more; DVC's cache still has them.
 
-    The compare stage depends on the whole folder, so a left-over would change its hash from clone to clone.
+    Later stages depend on `models` and `evaluations` as a whole, so a left-over would change their hashes from
+    clone to clone. Folders not named like DVC's, `<architecture>-<seed>`, stay.
     """
-    kept = {s.name.partition("@")[2] for s in graph if s.kind == "evaluate"}
-    stale = [p for p in sorted(_EVALUATIONS.glob("*")) if p.name not in kept]
-    for path in stale:
-        if path.is_dir():
-            rmtree(path)
-        else:
-            path.unlink()
-    return stale
+    kept = {(s.kind, s.name.partition("@")[2]) for s in graph}
+    removed = []
+    for kind, folder in (("evaluate", Path("evaluations")), ("train", Path("models"))):
+        for path in sorted(folder.glob("*-*")):
+            if re.fullmatch(r"[a-z0-9_]+-\d+", path.name) and path.is_dir() and (kind, path.name) not in kept:
+                rmtree(path)
+                removed.append(path)
+    return removed
 
 
 def run_key(stage: str | None = None) -> str | None:

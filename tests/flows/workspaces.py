@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[2]
 CODE = ("flows", "tasks", "segcore", "samples", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
@@ -173,3 +175,10 @@ def processes_in(folder: Path) -> list[str]:
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
     return found
+
+
+def runs(folder: Path, kind: str) -> list[Run]:
+    """MLflow runs of a workspace's embedded store, latest first."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    return list(client.search_runs(experiments, f"tags.kind = '{kind}'", order_by=["start_time DESC"]))
