@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo repro ui test lint bench lock pictures
+.PHONY: help install demo repro ui test lint lock
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -33,10 +33,7 @@ lint: install ## ruff, mypy and the layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
 test: lint ## lint, types, layers and tests
-	@$(BIN)/python -m pytest
-
-bench: install ## ratios measured side by side
-	@$(BIN)/python -m benchmarks.segmentation
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lock: ## pin all packages anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 \

@@ -71,21 +71,6 @@ def evaluate(
     return Evaluated(table, matrix, calibration.result())
 
 
-def baseline_counts(data: PreparedData, name: str, settings: Evaluate) -> pd.DataFrame:
-    """The evaluation table of another annotator's labels, scored as a model is.
-
-    A pixel that the annotator left unlabelled counts as the first class.
-    """
-    images = []
-    for region in test_regions(data).itertuples():
-        label = data.read(region.id).label
-        other = data.read_baseline(name, region.id)
-        prediction = np.where(other < len(data.classes), other, 0).astype(np.uint8)
-        counts = count(prediction, label, len(data.classes), settings.boundary_tolerance)
-        images.append((region.id, region.cluster, counts))
-    return counts_table(images, data.classes)
-
-
 def save_prediction(path: Path, prediction: np.ndarray, colors: list[list[int]]) -> None:
     """Write (H, W) class indices as a palette PNG in the classes' colours."""
     picture = Image.fromarray(prediction, mode="P")

@@ -19,7 +19,7 @@ from segcore.augment import Sampler
 from segcore.constants import IGNORE
 from segcore.dataset import PreparedData
 from segcore.errors import ModelError
-from segcore.inference import autocast, predict_patch
+from segcore.inference import autocast, choose_precision, predict_patch
 from segcore.losses import build_loss
 from segcore.models import build_model
 from segcore.models._base import SegmentationModel
@@ -45,18 +45,6 @@ class Trained:
     facts: dict[str, Any]
     seconds: float
     images: int
-
-
-def choose_precision(setting: str, device: torch.device) -> str:
-    """bf16 where the device computes in it (CUDA from Ampere on, CPUs with AMX or AVX512-BF16), else fp32."""
-    if setting != "auto":
-        return setting
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    fast = device.type == "cpu" and (
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    )
-    return "bf16" if fast else "fp32"
 
 
 def class_weights(settings: TrainSettings, data: PreparedData) -> list[float] | None:

@@ -7,6 +7,7 @@ memory are facts of this machine and go to work/costs/, so that dvc.lock is the 
 import hashlib
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -18,12 +19,13 @@ from segcore.complexity import complexity
 from segcore.dataset import PreparedData
 from segcore.evaluation import Evaluated, evaluate, measure_speed, save_prediction, test_regions
 from segcore.files import atomic_folder
+from segcore.inference import choose_precision
 from segcore.metrics import scores
 from segcore.params import Params
-from segcore.training import choose_precision
 from tasks import console, tracking
 from tasks.prepare import PREPARED
 from tasks.processes import die_with_parent
+from tasks.run_pictures import write_pictures
 from tasks.train import MODELS, WORK, merge_cost, parse_run
 
 EVALUATIONS = Path("evaluations")
@@ -104,15 +106,26 @@ def run_evaluation(
             model, data, p.evaluate, precision, keep, lambda rows: console.progress(rows, f"evaluate {name}")
         )
         _write(part, result, _summary(description, folder), data.classes)
+    _log(p, architecture, seed, data, result, description["title"], root)
+    return target
+
+
+def _log(
+    p: Params, architecture: str, seed: int, data: PreparedData, result: Evaluated, title: str, root: Path
+) -> None:
+    """Measure this machine and add scores, costs and pictures to the training's MLflow run."""
     cost = measure_cost(architecture, seed, root)
     numbers = {
         f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")
     }
-    found = scores(result.counts, data.foreground)
-    tracking.log_evaluation(
-        p, architecture, seed, {**found, **numbers, "ece": result.calibration["ece"]}, [target]
-    )
-    return target
+    found = {**scores(result.counts, data.foreground), **numbers, "ece": result.calibration["ece"]}
+    evaluations = root / EVALUATIONS
+    with TemporaryDirectory() as folder:
+        charts, gallery = write_pictures(
+            data, root / MODELS, evaluations, architecture, seed, title, Path(folder)
+        )
+        files = [evaluations / f"{architecture}-{seed}", *charts]
+        tracking.log_evaluation(p, architecture, seed, found, files, gallery)
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ import torch
 from segcore import checkpoint
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
+from segcore.inference import choose_precision
 from segcore.params import TrainSettings
 from segcore.training import (
-    choose_precision,
     class_weights,
     learning_rate,
     make_optimizer,

@@ -1,0 +1,60 @@
+"""Pictures of one evaluated run for the tracker: the same file names and cases for every run, so that they line up."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from segcore import plots
+from segcore.dataset import PreparedData
+
+_CASES = 6
+
+
+def write_pictures(
+    data: PreparedData,
+    models: Path,
+    evaluations: Path,
+    architecture: str,
+    seed: int,
+    title: str,
+    folder: Path,
+) -> tuple[list[Path], list[Path]]:
+    """Charts and gallery of a run as PNG files in `folder`.
+
+    Args:
+        data: prepared data.
+        models, evaluations: folders of bundles and of evaluations.
+        title: the architecture's printed name.
+
+    Returns:
+        Charts (learning, calibration, confusion), and the gallery: image, truth and errors of the same test regions
+        whatever the run.
+    """
+    run, titles = f"{architecture}-{seed}", {architecture: title}
+    source = evaluations / run
+    calibration = json.loads((source / "calibration.json").read_text())
+    charts = {
+        "learning": plots.learning_curves({run: pd.read_csv(models / run / "history.csv")}, titles),
+        "calibration": plots.calibration_curves({architecture: calibration}, titles),
+        "confusion": plots.confusion_matrices({architecture: pd.read_csv(source / "confusion.csv")}, titles),
+    }
+    scores = plots.image_iou(pd.read_parquet(source / "counts.parquet"), data.foreground)
+    kept = sorted(path.stem for path in (source / "predictions").glob("*.png"))
+    gallery = []
+    for index, region in enumerate([name for name in kept if name in scores.index][:_CASES]):
+        patch = data.read(region)
+        with Image.open(source / "predictions" / f"{region}.png") as picture:
+            prediction = np.array(picture)
+        found, iou = {architecture: prediction}, {architecture: float(scores[region])}
+        case = plots.Case(region, "test", patch.image, patch.label, patch.valid, found, iou)
+        path = folder / f"case_{index}.png"
+        plots.save_png(plots.gallery_image(case, data.colors, data.foreground, titles), path)
+        gallery.append(path)
+    files = []
+    for name, figure in charts.items():
+        files.append(folder / f"{name}.png")
+        plots.save_png(figure, files[-1])
+    return files, gallery
