@@ -39,7 +39,9 @@ def write_pictures(
     charts = {
         "learning": plots.learning_curves({run: pd.read_csv(models / run / "history.csv")}, titles),
         "calibration": plots.calibration_curves({architecture: calibration}, titles),
-        "confusion": plots.confusion_matrices({architecture: pd.read_csv(source / "confusion.csv")}, titles),
+        "confusion": plots.confusion_matrices(
+            {architecture: pd.read_csv(source / "confusion.csv", index_col="truth")}, titles
+        ),
     }
     scores = plots.image_iou(pd.read_parquet(source / "counts.parquet"), data.foreground)
     kept = sorted(path.stem for path in (source / "predictions").glob("*.png"))
