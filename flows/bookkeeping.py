@@ -107,13 +107,15 @@ def read_comparison() -> dict[str, Any]:
 def summary(params: Params, outcomes: Mapping[str, str]) -> str:
     """What a user reads at the end."""
     from segcore.comparison import leaderboard_text
+    from tasks.costs import measured_costs
 
+    comparison = read_comparison()
     ran = [name for name, outcome in outcomes.items() if outcome == "ran"]
     page = Path("reports") / params.data.name / "index.html"
     return "\n".join(
         [
             "",
-            leaderboard_text(read_comparison()),
+            leaderboard_text(comparison, measured_costs(Path(), comparison)),
             "",
             f"Stages: {len(ran)} ran, {len(outcomes) - len(ran)} cached",
             f"Report: {page.resolve().as_uri()}",

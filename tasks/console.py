@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from segcore.errors import SegflowError
+from tasks.processes import die_with_parent
 
 T = TypeVar("T")
 
@@ -21,7 +22,11 @@ def progress(items: Iterable[T], label: str, total: int | None = None, unit: str
 
 
 def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> None:
-    """Parse arguments, run `main`, and exit: 0 done, 1 a mendable error told with its remedy, 130 interrupted."""
+    """Parse arguments, run `main`, and exit: 0 done, 1 a mendable error told with its remedy, 130 interrupted.
+
+    SIGTERM, and the death of the process that started this one, end it in order too.
+    """
+    die_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     arguments = parser.parse_args()
     try:

@@ -23,10 +23,10 @@ from segcore.inference import choose_precision
 from segcore.metrics import scores
 from segcore.params import Params
 from tasks import console, tracking
+from tasks.costs import merge_cost
 from tasks.prepare import PREPARED
-from tasks.processes import die_with_parent
 from tasks.run_pictures import write_pictures
-from tasks.train import MODELS, WORK, merge_cost, parse_run
+from tasks.train import MODELS, parse_run
 
 EVALUATIONS = Path("evaluations")
 
@@ -36,7 +36,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def measure_cost(architecture: str, seed: int, root: Path = Path()) -> dict[str, Any]:
+def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -> dict[str, Any]:
     """Measure a bundle's latency and memory on this machine and keep them in work/costs/.
 
     Raises:
@@ -45,8 +45,8 @@ def measure_cost(architecture: str, seed: int, root: Path = Path()) -> dict[str,
     folder = root / MODELS / f"{architecture}-{seed}"
     d = load_description(folder)
     model = load_bundle(folder, device())
-    cost = measure_speed(model, d["tile"], choose_precision(d["parameters"]["precision"], device()))
-    merge_cost(root / WORK, architecture, seed, cost)
+    cost = measure_speed(model, tile, choose_precision(d["parameters"]["precision"], device()))
+    merge_cost(root, folder.name, cost)
     return cost
 
 
@@ -114,7 +114,7 @@ def _log(
     p: Params, architecture: str, seed: int, data: PreparedData, result: Evaluated, title: str, root: Path
 ) -> None:
     """Measure this machine and add scores, costs and pictures to the training's MLflow run."""
-    cost = measure_cost(architecture, seed, root)
+    cost = measure_cost(architecture, seed, p.evaluate.tile, root)
     numbers = {
         f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")
     }
@@ -130,7 +130,6 @@ def _log(
 
 def main() -> None:
     """Command line."""
-    die_with_parent()
     console.run(
         lambda a: run_evaluation(params.load(a.params), a.architecture, a.seed),
         parse_run(__doc__, "evaluate"),

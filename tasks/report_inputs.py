@@ -20,6 +20,7 @@ from segcore.errors import StageError
 from segcore.params import Params
 from segcore.plots import Case, image_iou, pick_cases
 from segcore.plots.gallery import pixel_iou
+from tasks.costs import mean_cost, read_cost
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Run:
     confusion: pd.DataFrame
     counts: pd.DataFrame
     history: pd.DataFrame
-    cost: Mapping[str, Any] | None
+    cost: dict[str, Any] | None
     predictions: Path
 
     @property
@@ -79,19 +80,6 @@ class Inputs:
         }
 
 
-def mean_cost(costs: list[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """Numbers averaged over the runs that were measured; words taken from the first of them."""
-    measured = [cost for cost in costs if cost]
-    if not measured:
-        return None
-    merged: dict[str, Any] = {}
-    for key in {key: None for cost in measured for key in cost}:
-        values = [cost[key] for cost in measured if cost.get(key) is not None]
-        numbers = bool(values) and all(isinstance(v, int | float) for v in values)
-        merged[key] = sum(values) / len(values) if numbers else (values[0] if values else None)
-    return merged
-
-
 def _needed(path: Path, stage: str) -> Path:
     if not path.exists():
         raise StageError(f"{path}: is missing, and the report needs it", f"run `dvc repro {stage}` first")
@@ -105,7 +93,6 @@ def _json(path: Path, stage: str) -> Any:
 def _read_run(root: Path, architecture: str, seed: int) -> Run:
     name = f"{architecture}-{seed}"
     folder, stage = root / "evaluations" / name, f"evaluate@{name}"
-    cost = root / "work" / "costs" / f"{name}.json"
     return Run(
         architecture=architecture,
         seed=seed,
@@ -114,7 +101,7 @@ def _read_run(root: Path, architecture: str, seed: int) -> Run:
         confusion=pd.read_csv(_needed(folder / "confusion.csv", stage), index_col="truth"),
         counts=pd.read_parquet(_needed(folder / "counts.parquet", stage)),
         history=pd.read_csv(_needed(root / "models" / name / "history.csv", f"train@{name}")),
-        cost=json.loads(cost.read_text(encoding="utf-8")) if cost.exists() else None,
+        cost=read_cost(root, name),
         predictions=folder / "predictions",
     )
 

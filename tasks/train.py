@@ -19,13 +19,13 @@ from tqdm import tqdm
 from segcore import params
 from segcore.bundle import save_bundle
 from segcore.dataset import PreparedData
-from segcore.files import atomic_folder, atomic_write, sha256
+from segcore.files import atomic_folder, sha256
 from segcore.params import Params
 from segcore.training import Trained, new_model
 from segcore.training import train as train_model
-from tasks import console, tracking
+from tasks import console, tracking, versioning
+from tasks.costs import merge_cost
 from tasks.prepare import PREPARED
-from tasks.processes import die_with_parent
 
 MODELS = Path("models")
 WORK = Path("work")
@@ -47,14 +47,6 @@ def code_fingerprint() -> str:
     return _digest(*(f"{path.name} {sha256(path)}" for path in sources))
 
 
-def merge_cost(work: Path, architecture: str, seed: int, facts: dict[str, Any]) -> None:
-    """Add measurements of this machine to work/costs/<architecture>-<seed>.json."""
-    path = work / "costs" / f"{architecture}-{seed}.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    with atomic_write(path) as part:
-        part.write_text(json.dumps({**known, **facts}, indent=2) + "\n")
-
-
 def _facts(p: Params, trained: Trained, seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
     settings = p.for_architecture(architecture)
     return {
@@ -62,12 +54,12 @@ def _facts(p: Params, trained: Trained, seed: int, prepared: Path, architecture:
         "classes": p.data.classes,
         "colors": [list(c) for c in p.data.colors],
         "foreground": p.data.foreground,
-        "tile": p.evaluate.tile,
+        "tile": 2 * settings.crop,
         "training": trained.facts,
         "parameters": settings.model_dump(mode="json"),
         "versions": {
             "data": data_fingerprint(prepared),
-            "code": code_fingerprint(),
+            "stage": versioning.run_key() or "untracked by dvc",
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
         },
@@ -91,7 +83,8 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     identity = json.dumps(
         [architecture, seed, p.prepare.window, settings.model_dump(mode="json")], sort_keys=True
     )
-    key = _digest(identity, data_fingerprint(prepared), code_fingerprint())[:16]
+    # DVC's key names exactly what this training depends on; without DVC, all of segcore's code stands for it.
+    key = _digest(versioning.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
     folder = root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     model = new_model(architecture, settings, data, seed)
@@ -117,7 +110,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             pd.DataFrame(trained.history).to_csv(part / "history.csv", index=False)
         speed = trained.images / max(trained.seconds, 1e-9)
         cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
-        merge_cost(root / WORK, architecture, seed, cost)
+        merge_cost(root, target.name, cost)
         run.log_step({f"cost/{name}": value for name, value in cost.items()}, trained.facts["steps"])
         run.log_files(target, "model")
     shutil.rmtree(folder)
@@ -135,7 +128,6 @@ def parse_run(description: str | None, name: str) -> argparse.ArgumentParser:
 
 def main() -> None:
     """Command line."""
-    die_with_parent()
     console.run(lambda a: train(params.load(a.params), a.architecture, a.seed), parse_run(__doc__, "train"))
 
 

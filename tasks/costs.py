@@ -1,0 +1,64 @@
+"""What training and prediction cost on this machine: kept in work/costs/, beside DVC, one file for these very weights.
+
+Timings differ from machine to machine and run to run. As outputs of DVC they would make dvc.lock differ as well.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segcore.errors import ModelError
+from segcore.files import atomic_write
+
+
+def cost_file(root: Path, name: str) -> Path:
+    """Where the measurements of the bundle models/<name> are.
+
+    Raises:
+        ModelError: there is no such bundle.
+    """
+    description = root / "models" / name / "model.json"
+    try:
+        weights = json.loads(description.read_text(encoding="utf-8"))["weights_sha256"]
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{description.parent}: holds no model bundle", f"run `dvc repro train@{name}`"
+        ) from error
+    return root / "work" / "costs" / f"{name}-{weights[:12]}.json"
+
+
+def read_cost(root: Path, name: str) -> dict[str, Any] | None:
+    """Measurements of a bundle, or None where it was not measured on this machine."""
+    path = cost_file(root, name)
+    content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return content
+
+
+def merge_cost(root: Path, name: str, facts: dict[str, Any]) -> None:
+    """Add measurements to those of the bundle models/<name>."""
+    path = cost_file(root, name)
+    with atomic_write(path) as part:
+        part.write_text(json.dumps({**(read_cost(root, name) or {}), **facts}, indent=2) + "\n")
+
+
+def mean_cost(costs: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Numbers averaged over the runs that were measured; words taken from the first of them."""
+    measured = [cost for cost in costs if cost]
+    if not measured:
+        return None
+    merged: dict[str, Any] = {}
+    for key in {key: None for cost in measured for key in cost}:
+        values = [cost[key] for cost in measured if cost.get(key) is not None]
+        numbers = bool(values) and all(isinstance(v, int | float) for v in values)
+        merged[key] = sum(values) / len(values) if numbers else (values[0] if values else None)
+    return merged
+
+
+def measured_costs(root: Path, comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Mean cost over seeds of each architecture of a comparison that was measured on this machine."""
+    names = [row["architecture"] for row in comparison["leaderboard"] if row["kind"] == "model"]
+    means = {
+        name: mean_cost([read_cost(root, f"{name}-{seed}") for seed in comparison["seeds"]]) for name in names
+    }
+    return {name: cost for name, cost in means.items() if cost}
