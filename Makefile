@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo repro ui test lint lock
+.PHONY: help install demo run repro ui test lint lock
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -16,11 +16,14 @@ $(VENV)/.installed: requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.8'
 	@echo "Installing the pinned packages (about 6 GB, most of it torch with CUDA) ..."
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	@touch $@
 
 demo: install ## train, compare and report on a sample: SAMPLE=buildings (default) or vessels
 	@$(BIN)/python -m tasks.configure $(SAMPLE)
+	@$(BIN)/python -m flows.compare
+
+run: install ## the whole comparison of what params.yaml says, through Prefect
 	@$(BIN)/python -m flows.compare
 
 repro: install ## the same by DVC alone

@@ -94,7 +94,7 @@ def _peak_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def measure_speed(model: SegmentationModel, tile: int, precision: str, repeats: int = 7) -> dict[str, Any]:
+def measure_speed(model: SegmentationModel, tile: int, precision: str, repeats: int = 5) -> dict[str, Any]:
     """Latency of one tile after warm-up, synchronised, and peak memory while predicting.
 
     Peak memory is the device's allocation on CUDA, and that of the whole process on a CPU.

@@ -10,7 +10,7 @@ from PIL import Image
 from segcore import plots
 from segcore.dataset import PreparedData
 
-_CASES = 6
+_CASES = 4
 
 
 def write_pictures(

@@ -14,6 +14,7 @@ from PIL import Image
 from segcore.comparison import Contestant, compare
 from segcore.constants import IGNORE
 from segcore.params import Params
+from tasks.costs import merge_cost
 
 TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
 SIZES = {"fcn": (1.9e6, 0.61e9, 390, 32), "unet": (6.6e6, 3.4e9, 540, 2), "deeplab": (5.1e6, 1.42e9, 700, 16)}
@@ -185,10 +186,9 @@ def build_project(root: Path, prepared: FakePrepared, params: Params, measured: 
         models = root / "models" / folder.name
         models.mkdir(parents=True)
         _history(badness).to_csv(models / "history.csv", index=False)
+        (models / "model.json").write_text(json.dumps({"weights_sha256": architecture.ljust(64, "0")}))
         if measured:
-            (root / "work" / "costs").mkdir(parents=True, exist_ok=True)
-            cost = json.dumps(_cost(architecture, badness))
-            (root / "work" / "costs" / f"{folder.name}.json").write_text(cost)
+            merge_cost(root, folder.name, _cost(architecture, badness))
         contestants.append(Contestant(architecture, TITLES[architecture], "model", [counts], [summary]))
     for name in prepared.baselines:
         labels = {item: prepared.read_baseline(name, item) for item in dict.fromkeys(counts["item"])}

@@ -13,7 +13,8 @@ from segcore.errors import StageError
 from segcore.metrics import EMPTY_POLICY
 from segcore.params import Params
 from tasks import report as stage
-from tasks.report_inputs import data_hash, gallery_cases, mean_cost, read_inputs
+from tasks.costs import cost_file, mean_cost
+from tasks.report_inputs import data_hash, gallery_cases, read_inputs
 from tasks.report_views import amount, chance, duration, in_words, points, score_name, unbroken
 from tests.tasks.fake_project import FakePrepared, build_project, scene_patches
 
@@ -155,8 +156,8 @@ def test_a_model_trained_elsewhere_has_no_training_time(project, tmp_path: Path)
     root, params, prepared = project
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
-    (copy / "work" / "costs" / "fcn-0.json").write_text(json.dumps({"train_seconds": 90.0}))
-    (copy / "work" / "costs" / "unet-0.json").unlink()
+    cost_file(copy, "fcn-0").write_text(json.dumps({"train_seconds": 90.0}))
+    cost_file(copy, "unet-0").unlink()
     page = (stage.report(copy, params, prepared) / "index.html").read_text()
     assert "U-Net: not measured on this machine" in page and "1.5 min" in page
 
