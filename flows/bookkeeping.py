@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,18 @@ def summary(params: Params, outcomes: Mapping[str, str]) -> str:
             "",
             f"Stages: {len(ran)} ran, {len(outcomes) - len(ran)} cached",
             f"Report: {page.resolve().as_uri()}",
-            f"MLflow: {tracking_store.uri(params)}, experiment {params.data.name}",
-            "Look at the runs: make ui",
+            f"MLflow UI: {_address(tracking_store.uri(params), 5000)}, experiment {params.data.name}",
+            f"Prefect UI: {_address(os.environ.get('PREFECT_API_URL', ''), 4200)}, flow compare",
         ]
+    )
+
+
+def _address(server: str, port: int) -> str:
+    """A server's own address, or that of `make ui` for what is kept in this folder."""
+    return (
+        server.removesuffix("/api")
+        if server.startswith("http")
+        else f"http://127.0.0.1:{port} after `make ui`"
     )
 
 

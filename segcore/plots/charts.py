@@ -19,7 +19,6 @@ METRICS = {
     "recall": "Recall",
     "boundary_f1": "Boundary F1",
 }
-LABEL = {"facecolor": PAPER, "alpha": 0.8, "linewidth": 0, "pad": 1.5}
 PERCENT = FuncFormatter(lambda value, _: f"{value * 100:g}")
 
 
@@ -60,11 +59,10 @@ def accuracy_cost(comparison: Mapping[str, Any], costs: Mapping[str, Mapping[str
             axes.scatter(cost, score["estimate"], s=size, color=colour, alpha=0.25, linewidth=0)
             axes.scatter(cost, score["estimate"], s=22, color=colour, zorder=3)
             _whisker(axes, score, cost, colour, vertical=True)
-            label = f"{row['title']}\n{row['summary']['parameters'] / 1e6:.1f} M parameters"
-            away = (np.sqrt(size) / 2 + 6, 0)
-            axes.annotate(
-                label, (cost, score["estimate"]), away, textcoords="offset points", va="center", bbox=LABEL
-            )
+            label = f"{row['title']}, {row['summary']['parameters'] / 1e6:.1f} M parameters"
+            axes.plot([], [], "o", color=colour, label=label)
+        # A legend and not labels at the bubbles: networks of like cost would write over each other.
+        axes.legend(loc="upper left", frameon=False)
         _human_line(axes, comparison)
         axes.set_xlabel(
             "milliseconds a megapixel (less is better)"

@@ -83,3 +83,29 @@ def test_6_the_prediction_does_not_depend_on_batch_size():
     together = model.predict(images)
     alone = torch.cat([model.predict(image[None]) for image in images])
     assert torch.allclose(together, alone, atol=1e-6)
+
+
+class ByTile(SegmentationModel):
+    """Sure of class 1 in bright tiles, and leaning to class 0 in dark ones."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2, "by tile", 1)
+        self.unused = nn.Conv2d(3, 2, 1)
+
+    def segment(self, x):
+        p = torch.where(x.mean(dim=(1, 2, 3)) > 0.5, 0.9, 0.4)
+        return torch.stack([1 - p, p], dim=1).log()[..., None, None].expand(-1, -1, *x.shape[-2:])
+
+
+def test_39_probabilities_are_blended_before_the_argmax():
+    image = np.zeros((32, 48, 3), np.float32)
+    image[:, :16] = (
+        2  # the left tile (columns 0 to 31) is bright on average, the right one (16 to 47) is dark
+    )
+    scene = Patch(image, np.zeros((32, 48), np.uint8), np.ones((32, 48), bool))
+    found = predict_patch(ByTile(), scene, 32, 16)[1, 0]
+    left = blend_weights(32, 16, True, False)[16:]
+    right = blend_weights(32, 16, False, True)[:16]
+    assert np.allclose(found[:16], 0.9) and np.allclose(found[32:], 0.4)
+    assert np.allclose(found[16:32], (0.9 * left + 0.4 * right) / (left + right), atol=1e-6)
+    assert 0.5 < found[23] < 0.9  # a vote of the tiles' argmaxes would be a draw here

@@ -14,6 +14,7 @@ import yaml
 from segcore import params
 from segcore.errors import ParamsError
 from tasks.configure import configure
+from tasks.train import WORK
 from tests.tiny import make_pairs, values_for
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,12 @@ def test_train_and_evaluate_write_what_the_report_needs(project):
 def test_31_no_timing_is_part_of_what_dvc_hashes(project):
     for path in [*(project / "evaluations").rglob("*.json"), *(project / "models").rglob("*.json")]:
         assert not [word for word in ("latency", "_seconds", "peak_memory") if word in path.read_text()]
+
+
+def test_47_checkpoints_live_where_dvc_cannot_reach_them():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    outs = [out if isinstance(out, str) else next(iter(out)) for s in stages.values() for out in s["outs"]]
+    assert outs and not [out for out in outs if out.split("/")[0] == WORK.name]
 
 
 @pytest.mark.parametrize(
