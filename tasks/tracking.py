@@ -13,18 +13,17 @@ run stays the one that trained it, and `log_comparison` only tags it.
 
 import logging
 import os
-import re
 import socket
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from segcore.params import Params, architecture_names
 from tasks import tracking_store, versioning
 from tasks.processes import die_with_parent
+from tasks.tracking_store import Run, metric_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,45 +35,9 @@ _UNTRACKED = "untracked by dvc"
 _SAMPLING_SECONDS = 10.0
 
 
-class Run(NamedTuple):
-    """An MLflow run to log to."""
-
-    client: "MlflowClient"
-    id: str
-
-    def log_step(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log values by name, such as `train/loss` and `val/iou`, as of an optimiser step."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self.client.log_batch(
-            self.id, [Metric(metric_key(k), float(v), now, step) for k, v in metrics.items()]
-        )
-
-    def log_files(self, path: Path, folder: str | None = None) -> None:
-        """Store a file, or all of a folder, among the run's artifacts."""
-        if path.is_dir():
-            self.client.log_artifacts(self.id, str(path), folder)
-        else:
-            self.client.log_artifact(self.id, str(path), folder)
-
-    def log_image(self, path: Path, key: str, step: int = 0) -> None:
-        """Add a picture to the slider `key`."""
-        from PIL import Image
-
-        with Image.open(path) as image:
-            self.client.log_image(self.id, image.convert("RGB"), key=key, step=step)
-
-    def tag(self, tags: Mapping[str, object]) -> None:
-        """Set tags; a value of None is left out."""
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items() if v is not None])
-
-
-def metric_key(name: str) -> str:
-    """`name` with every character that MLflow refuses (such as an accent or a bracket) replaced by `_`."""
-    return re.sub(r"[^0-9A-Za-z_\-. :/]", "_", name)
+def _flat_key(score: str) -> str:
+    """`cost/latency_ms` as it is, else `test/iou.dataset.building`: the UI makes one section of charts a folder."""
+    return score if score.startswith("cost/") else "test/" + score.replace("/", ".")
 
 
 @contextmanager
@@ -126,7 +89,7 @@ def log_evaluation(
     files: Iterable[Path] = (),
     gallery: Sequence[Path] = (),
 ) -> str | None:
-    """Add an evaluation to the run of its training, as metrics `test/<score key>`.
+    """Add an evaluation to the run of its training: `test/<score key, with dots>`, and `cost/...`.
 
     Args:
         params: the whole of params.yaml.
@@ -147,7 +110,7 @@ def log_evaluation(
         _say(f"no run of {stage} in {tracking_store.uri(params)}; its evaluation is not logged there")
         return None
     run = Run(client, found.info.run_id)
-    run.log_step({f"test/{key}": value for key, value in scores.items()})
+    run.log_step({_flat_key(key): value for key, value in scores.items()})
     run.tag({"evaluation_run_key": versioning.run_key()})
     for path in files:
         run.log_files(path, "evaluation")
@@ -281,7 +244,10 @@ def _log_leaderboard(run: Run, comparison: Mapping[str, Any]) -> None:
         run.client.log_table(run.id, table, "leaderboard.json")
     headline = comparison["headline"]
     scored = [r for r in comparison["leaderboard"] if headline in r["scores"]]
-    run.log_step({f"{headline}/{r['architecture']}": r["scores"][headline]["estimate"] for r in scored})
+    name = headline.replace("/", ".")
+    run.log_step(
+        {f"leaderboard/{name} {r['architecture']}": r["scores"][headline]["estimate"] for r in scored}
+    )
 
 
 def _system_metrics(run: Run, params: Params, resumed: bool) -> Any:

@@ -1,16 +1,18 @@
-"""The MLflow store behind tasks/tracking.py: where it is, its upgrade, and runs left by dead processes."""
+"""The MLflow store behind tasks/tracking.py: where it is, its upgrade, a run to log to, runs of dead processes."""
 
 import fcntl
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from segcore.errors import StageError
 from segcore.params import Params
@@ -156,3 +158,44 @@ def _locked(path: Path) -> Iterator[Path]:
     with path.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield path
+
+
+class Run(NamedTuple):
+    """An MLflow run to log to."""
+
+    client: "MlflowClient"
+    id: str
+
+    def log_step(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log values by name, such as `train/loss` and `val/iou`, as of an optimiser step."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self.client.log_batch(
+            self.id, [Metric(metric_key(k), float(v), now, step) for k, v in metrics.items()]
+        )
+
+    def log_files(self, path: Path, folder: str | None = None) -> None:
+        """Store a file, or all of a folder, among the run's artifacts."""
+        if path.is_dir():
+            self.client.log_artifacts(self.id, str(path), folder)
+        else:
+            self.client.log_artifact(self.id, str(path), folder)
+
+    def log_image(self, path: Path, key: str, step: int = 0) -> None:
+        """Add a picture to the slider `key`."""
+        from PIL import Image
+
+        with Image.open(path) as image:
+            self.client.log_image(self.id, image.convert("RGB"), key=key, step=step)
+
+    def tag(self, tags: Mapping[str, object]) -> None:
+        """Set tags; a value of None is left out."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items() if v is not None])
+
+
+def metric_key(name: str) -> str:
+    """`name` with every character that MLflow refuses (such as an accent or a bracket) replaced by `_`."""
+    return re.sub(r"[^0-9A-Za-z_\-. :/]", "_", name)

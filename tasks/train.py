@@ -111,7 +111,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         speed = trained.images / max(trained.seconds, 1e-9)
         cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
         merge_cost(root, target.name, cost)
-        run.log_step({f"cost/{name}": value for name, value in cost.items()}, trained.facts["steps"])
+        run.log_step({f"cost/{name}": value for name, value in cost.items()})
         run.log_files(target, "model")
     shutil.rmtree(folder)
     return target

@@ -108,7 +108,7 @@ def test_flow_leaves_report_and_one_flat_run_a_training(compared: Path) -> None:
         assert "mlflow.parentRunId" not in run.data.tags
         assert run.data.tags["comparison"] == comparison.data.tags["comparison"]
         assert run.data.tags["prefect_flow_run_id"] and run.inputs.dataset_inputs
-        assert "test/iou/dataset/foreground_mean" in run.data.metrics
+        assert "test/iou.dataset.foreground_mean" in run.data.metrics
     assert trainings[0].data.metrics.keys() == trainings[1].data.metrics.keys()
 
 

@@ -135,7 +135,7 @@ def test_45_evaluation_and_comparison_find_the_original_run(
     run_id = tracking.log_evaluation(params, "unet", 40, scores, [tmp_path], [tmp_path / "case.png"])
     client = tracking_store.client(params)
     (run,) = runs(params, 40)
-    assert run.info.run_id == run_id and run.data.metrics["test/iou/dataset/b_timent _dur_"] == 0.5
+    assert run.info.run_id == run_id and run.data.metrics["test/iou.dataset.b_timent _dur_"] == 0.5
     assert {f.path for f in client.list_artifacts(run_id)} == {"evaluation", "images"}
     assert tracking.log_evaluation(params, "fcn", 40, scores) is None, "trained elsewhere"
     row = {
