@@ -29,7 +29,9 @@ def cost_file(root: Path, name: str) -> Path:
 
 
 def read_cost(root: Path, name: str) -> dict[str, Any] | None:
-    """Measurements of a bundle, or None where it was not measured on this machine."""
+    """Measurements of a bundle, or None where it was not measured on this machine, or is not on it."""
+    if not (root / "models" / name / "model.json").exists():
+        return None
     path = cost_file(root, name)
     content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     return content
