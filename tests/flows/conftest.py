@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -27,15 +28,17 @@ def _healthy(process: subprocess.Popen[bytes], api: str, seconds: float) -> bool
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """Address of the API of a running Prefect server.
 
-    A free port may be taken by another program before the server binds it, so there is a second and a third try.
+    Its database is created by many small synchronised writes. They lie in memory where that is possible, because
+    beside the other tests' writes they take a slow disk minutes.
     """
-    log = ""
-    for _ in range(3):
-        folder: Path = tmp_path_factory.mktemp("prefect")
-        port = free_port(0)
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(
+        dir=memory if memory.is_dir() else None, ignore_cleanup_errors=True
+    ) as name:
+        folder, port = Path(name), free_port(0)
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
         quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
         env = workspaces.environment(folder, **quiet)
@@ -43,12 +46,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=out)
         end_with_this_process(process.pid)
         api = f"http://{HOST}:{port}/api"
-        if _healthy(process, api, 80):
+        try:
+            assert _healthy(process, api, 240), (folder / "log").read_text()
             yield api
+        finally:
             process.terminate()
             process.wait(30)
-            return
-        process.kill()
-        process.wait(30)
-        log = (folder / "log").read_text()
-    pytest.fail(f"no Prefect server after three tries; the last one said:\n{log}")
