@@ -6,6 +6,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
@@ -27,13 +28,9 @@ def _healthy(process: subprocess.Popen[bytes], api: str, seconds: float) -> bool
     return False
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """Address of the API of a running Prefect server.
-
-    Its database is created by many small synchronised writes. They lie in memory where that is possible, because
-    beside the other tests' writes they take a slow disk minutes.
-    """
+@contextmanager
+def _started() -> Iterator[tuple[str, bool, str]]:
+    """Address, whether it answers, and the log of a server whose database lies in memory where that is possible."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(
         dir=memory if memory.is_dir() else None, ignore_cleanup_errors=True
@@ -43,12 +40,30 @@ def server() -> Iterator[str]:
         quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
         env = workspaces.environment(folder, **quiet)
         with (folder / "log").open("w") as out:
-            process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=out)
+            process = subprocess.Popen(
+                command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )
         end_with_this_process(process.pid)
         api = f"http://{HOST}:{port}/api"
         try:
-            assert _healthy(process, api, 240), (folder / "log").read_text()
-            yield api
+            yield api, _healthy(process, api, 75), (folder / "log").read_text()
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """Address of the API of a running Prefect server; one that hangs at its start is started anew, twice."""
+    logs = []
+    for _ in range(3):
+        with _started() as (api, answers, log):
+            if answers:
+                yield api
+                return
+        logs.append(log)
+    pytest.fail(f"no Prefect server after three tries; the last one said:\n{logs[-1]}")
