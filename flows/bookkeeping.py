@@ -24,12 +24,6 @@ from tasks.processes import end_with_this_process
 
 COMPARISON = Path("comparison")
 LIMIT = "segflow-gpu"
-_MAPPINGS = {
-    "label_values",
-    "baselines",
-    "given",
-    "model",
-}  # replaced as a whole: their keys are the user's own
 _PROCESS = "process:"
 
 

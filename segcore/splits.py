@@ -144,13 +144,13 @@ def assign(items: pd.DataFrame, split: Split) -> pd.DataFrame:
     return regions
 
 
-def _gap(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
-    """(len(a), len(b)) Chebyshev distance in pixels between rectangles; 0 where they touch or overlap."""
+def _separation(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
+    """(len(a), len(b)) Chebyshev distance in pixels between rectangles; 0: they touch, below: they overlap."""
 
     def along(start: str, size: str) -> np.ndarray:
         a0, b0 = a[start].to_numpy()[:, None], b[start].to_numpy()[None]
         a1, b1 = a0 + a[size].to_numpy()[:, None], b0 + b[size].to_numpy()[None]
-        return np.maximum(np.maximum(a0 - b1, b0 - a1), 0)
+        return np.maximum(a0 - b1, b0 - a1)
 
     return np.maximum(along("row", "height"), along("col", "width"))
 
@@ -158,27 +158,14 @@ def _gap(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
 def _check_gaps(a: pd.DataFrame, b: pd.DataFrame, buffer: int) -> None:
     for item, left in a.groupby("item"):
         right = b[b["item"] == item]
-        if right.empty:
-            continue
-        gap = _gap(left, right)
-        if (gap < max(buffer, 1)).any() and not (buffer == 0 and (_overlap(left, right) == 0).all()):
-            i, j = np.argwhere(gap < max(buffer, 1))[0]
+        separation = _separation(left, right)
+        if (separation < buffer).any():
+            i, j = np.argwhere(separation < buffer)[0]
             raise LeakError(
                 f"{left.iloc[i]['id']} ({left.iloc[i]['split']}) and {right.iloc[j]['id']} ({right.iloc[j]['split']}) "
-                f"of {item} are {gap[i, j]} pixels apart, less than the buffer of {buffer}",
+                f"of {item} are {max(separation[i, j], 0)} pixels apart, less than the buffer of {buffer}",
                 "prepare the data anew; report it if it persists: the split is wrong",
             )
-
-
-def _overlap(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
-    """(len(a), len(b)) pixels that two rectangles share."""
-
-    def along(start: str, size: str) -> np.ndarray:
-        a0, b0 = a[start].to_numpy()[:, None], b[start].to_numpy()[None]
-        a1, b1 = a0 + a[size].to_numpy()[:, None], b0 + b[size].to_numpy()[None]
-        return np.clip(np.minimum(a1, b1) - np.maximum(a0, b0), 0, None)
-
-    return along("row", "height") * along("col", "width")
 
 
 def check(regions: pd.DataFrame, windows: pd.DataFrame, items: pd.DataFrame, split: Split) -> None:

@@ -51,7 +51,8 @@ def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -
 
 
 def _summary(d: dict[str, Any], folder: Path) -> dict[str, Any]:
-    cost = complexity(load_bundle(folder))
+    model = load_bundle(folder)
+    cost = complexity(model)
     return {
         "architecture": d["architecture"],
         "title": d["title"],
@@ -66,7 +67,7 @@ def _summary(d: dict[str, Any], folder: Path) -> dict[str, Any]:
         "best_step": d["training"]["best_step"],
         "nondeterministic": d["training"]["nondeterministic"],
         "batch": d["parameters"]["batch"],
-        "output_stride": load_bundle(folder).output_stride,
+        "output_stride": model.output_stride,
     }
 
 

@@ -89,6 +89,17 @@ def test_22_a_window_that_reaches_a_test_block_is_a_leak():
         splits.check(regions, windows, table, SPLIT)
 
 
+def test_22_without_a_buffer_regions_may_touch_but_not_overlap():
+    regions = splits.assign(items(["scene"], size=512), SPLIT.model_copy(update={"buffer": 0}))
+    split, none = SPLIT.model_copy(update={"buffer": 0}), regions.iloc[:0]
+    splits.check(regions, none, items(["scene"], size=512), split)
+    row = regions.index[(regions["split"] == "train") & (regions["col"] > 0)][0]
+    grown = regions.copy()
+    grown.loc[row, ["row", "col", "height", "width"]] = [0, 0, 512, 512]
+    with pytest.raises(LeakError, match="0 pixels apart"):
+        splits.check(grown, none, items(["scene"], size=512), split)
+
+
 def test_test_blocks_stay_whole_and_shares_are_exact():
     regions = splits.assign(items(["scene"], size=640), Split(fractions=FRACTIONS, block=64, buffer=8))
     counts = regions["split"].value_counts()
