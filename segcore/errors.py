@@ -23,7 +23,18 @@ class ParamsError(SegflowError):
 
 
 class DataError(SegflowError):
-    """An image, mask or folder cannot be used as it is."""
+    """An image, mask or folder cannot be used as it is.
+
+    Args:
+        kind: which of `segcore.problems.KINDS` it is.
+    """
+
+    def __init__(self, what: str, remedy: str, kind: str = "unusable") -> None:
+        super().__init__(what, remedy)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.what, self.remedy, self.kind)
 
 
 class LeakError(SegflowError):

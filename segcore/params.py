@@ -6,9 +6,11 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from segcore.constants import IGNORE
 from segcore.errors import ParamsError
 
 T = TypeVar("T", bound=BaseModel)
+
 SPLITS = ("train", "validation", "test")
 ARCHITECTURES_FOLDER = Path(__file__).parent / "models"
 
@@ -20,21 +22,42 @@ class _Section(BaseModel):
 class Data(_Section):
     """Where images and masks are, how they pair, and what the labels mean.
 
-    Patterns are relative to the source folder; `{stem}`, `{name}`, `{parent}` and `{parent2}` stand for the
-    image's file name without and with its ending and for the folders above it.
+    Patterns are relative to the source folder. In `images`, `*`, `**` and `?` stand for any text and `{word}` for a
+    text with a name of its own. The other patterns know those words, `{stem}`, `{name}`, `{parent}`, `{parent2}`,
+    `{parent3}` of the image's path, `{cell:500}` (the square of 500 CRS units that its centre lies in), and take the
+    text of each `*` from the `*` of `images` in the same place.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     source: str
+    layout: str = "pairs"  # file name in segcore/layouts
+    listing: str | None = None  # CSV or Parquet with columns image, mask and perhaps group, split, valid
     images: str = "images/*"
     masks: str = "masks/{stem}.png"
     valid: str | None = None
     group: str = "{stem}"
+    splits: dict[str, Literal["train", "validation", "test"]] = {}  # text of {split} -> split
     baselines: dict[str, str] = {}
     classes: list[str] = Field(min_length=2, max_length=254)
     background: str | None = "background"
     colors: list[tuple[int, int, int]]
-    label_values: dict[int, int | Literal["ignore"]]
+    # value, "#RRGGBB", category or property value, or "others" -> class index, class name or "ignore"
+    label_values: dict[int | str, int | str]
+    label_property: str | None = (
+        None  # of polygons: the property that label_values speaks of; None: all are class 1
+    )
+    instances: bool = False  # label values (but those of background) are numbers of objects
+    bands: list[int] | None = None  # which ones, counted from 1; None: all
+    grey_to_rgb: bool = False  # a picture of one band is repeated to three
+    nodata: float | None = None  # for files that do not say so themselves
+    scale: Literal["none", "percentiles"] | tuple[float, float] = "none"  # what values are clipped to
+    slices: Literal["auto"] | int = (
+        "auto"  # axis (0, 1, 2 in RAS) that volumes are cut along; auto: the coarsest
+    )
+    max_pixels: int = Field(
+        default=2**34, ge=1
+    )  # of one image, all planes; more is taken for a damaged header
+    max_quarantined: float = Field(default=0.5, ge=0, le=1)  # share of items above which the ingest fails
 
     @model_validator(mode="after")
     def _consistent(self) -> "Data":
@@ -44,15 +67,33 @@ class Data(_Section):
             raise ValueError(
                 f"background {self.background!r} is none of the classes {self.classes}; null for none"
             )
-        unknown = {v for v in self.label_values.values() if v != "ignore" and not 0 <= v < len(self.classes)}
-        if unknown:
-            raise ValueError(f"label_values names class indices {sorted(unknown)} beyond the classes")
+        for value in self.label_values.values():
+            known = value == "ignore" or value in self.classes
+            if not known and not (isinstance(value, int) and 0 <= value < len(self.classes)):
+                raise ValueError(
+                    f"label_values names {value!r}; known: ignore, {', '.join(self.classes)}, "
+                    f"or indices 0 to {len(self.classes) - 1}"
+                )
         return self
 
     @property
     def foreground(self) -> list[int]:
         """Indices of the classes that count as foreground."""
         return [i for i, name in enumerate(self.classes) if name != self.background]
+
+    @property
+    def label_table(self) -> dict[int | str, int]:
+        """label_values with class names and "ignore" as indices; keys "#RRGGBB" in upper case."""
+
+        def index(value: int | str) -> int:
+            if isinstance(value, int):
+                return value
+            return IGNORE if value == "ignore" else self.classes.index(value)
+
+        def key(word: int | str) -> int | str:
+            return word.upper() if isinstance(word, str) and word.startswith("#") else word
+
+        return {key(k): index(v) for k, v in self.label_values.items()}
 
 
 class Split(_Section):

@@ -12,7 +12,23 @@ Window = tuple[int, int, int, int]  # row, column, height, width in pixels
 
 @dataclass(frozen=True)
 class Info:
-    """What an image's header says: sizes in pixels, CRS as WKT or None, affine transform as six numbers or None."""
+    """What an image's header says.
+
+    Attributes:
+        height, width: of one plane, in pixels.
+        bands: channels of a pixel.
+        dtype: numpy's name of the values.
+        crs: coordinate reference system as "EPSG:..." or WKT; None without one.
+        transform: affine of pixel corners to CRS coordinates, six numbers (a, b, c, d, e, f); None without one.
+        nodata: value that stands for no data.
+        depth: planes of a volume; 1 for a picture.
+        spacing: of a volume, in mm: between planes, rows, columns.
+        affine: of a volume as stored, 16 numbers row by row: voxel index to mm (RAS+); None without one.
+        orientation: of a volume as stored, such as "RAS" or "LPS"; planes are handed out as in RAS.
+        axis: of a volume in RAS order, the one that planes are numbered along: 0, 1 or 2.
+        palette: colours (R, G, B) of index values, for pictures that have a palette.
+        block: rows and columns of what the file stores in one piece; None where it is read whole.
+    """
 
     height: int
     width: int
@@ -21,11 +37,18 @@ class Info:
     crs: str | None = None
     transform: tuple[float, ...] | None = None
     nodata: float | None = None
+    depth: int = 1
+    spacing: tuple[float, float, float] | None = None
+    affine: tuple[float, ...] | None = None
+    orientation: str | None = None
+    axis: int = 2
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    block: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Raster:
-    """A window of an image.
+    """A window of one plane of an image.
 
     Attributes:
         pixels: (bands, height, width), the file's own dtype and values.
@@ -42,25 +65,50 @@ def same_place(image: Info, mask: Info, names: tuple[Path, Path]) -> None:
     """Check that a mask lies on its image's grid.
 
     Raises:
-        DataError: size, CRS or transform differ; both values are in the message.
+        DataError: size, planes, CRS, transform, spacing or orientation differ; both values are in the message.
     """
     pair = f"{names[0].name} and its mask {names[1].name}"
-    if (image.height, image.width) != (mask.height, mask.width):
+    resample = "resample the mask (nearest neighbour) to the image's grid, or remove the pair"
+    sizes = [_size(i) for i in (image, mask)]
+    if sizes[0] != sizes[1]:
         raise DataError(
-            f"{pair}: sizes differ, image {image.height} x {image.width}, mask {mask.height} x {mask.width}",
-            "crop or resample the mask (nearest neighbour) to the image's grid, or remove the pair",
+            f"{pair}: sizes differ, image {sizes[0]}, mask {sizes[1]}",
+            "crop or " + resample,
+            kind="size-mismatch",
         )
     if image.crs and mask.crs and image.crs != mask.crs:
         raise DataError(
             f"{pair}: coordinate systems differ, image {image.crs}, mask {mask.crs}",
             "reproject the mask to the image's coordinate system",
+            kind="crs-mismatch",
         )
-    if (
-        image.transform
-        and mask.transform
-        and not np.allclose(image.transform, mask.transform, rtol=1e-9, atol=1e-6)
-    ):
+    if image.transform and mask.transform and not _close(image.transform, mask.transform):
         raise DataError(
             f"{pair}: affine transforms differ, image {image.transform}, mask {mask.transform}",
-            "resample the mask (nearest neighbour) to the image's grid",
+            resample,
+            kind="transform-mismatch",
         )
+    if image.spacing and mask.spacing and not np.allclose(image.spacing, mask.spacing, rtol=1e-3):
+        raise DataError(
+            f"{pair}: voxel spacings differ, image {image.spacing} mm, mask {mask.spacing} mm",
+            resample,
+            kind="spacing-mismatch",
+        )
+    if image.affine and mask.affine and not np.allclose(image.affine, mask.affine, rtol=1e-3, atol=1e-2):
+        raise DataError(
+            f"{pair}: voxel affines differ, image {image.orientation} {image.affine}, "
+            f"mask {mask.orientation} {mask.affine}",
+            resample,
+            kind="affine-mismatch",
+        )
+
+
+def _size(info: Info) -> str:
+    planes = f"{info.depth} x " if info.depth > 1 else ""
+    return f"{planes}{info.height} x {info.width}"
+
+
+def _close(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Whether two transforms agree to a thousandth of a pixel."""
+    pixel = max(abs(a[0]), abs(a[1]), 1e-12)
+    return bool(np.allclose(a, b, rtol=1e-9, atol=1e-3 * pixel))

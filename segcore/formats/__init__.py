@@ -1,16 +1,39 @@
-"""One file a format: `ENDINGS`, `info(path)`, `read(path, window)`, `write(path, pixels, info)`."""
+"""One file a format: `ENDINGS`, `open_source(path, slices)`, and `write(path, pixels, info)` where it can be written."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 from segcore.errors import DataError
 from segcore.raster import Info, Raster, Window
 
 
-def _modules() -> list[ModuleType]:
-    files = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__")
-    return [import_module(f"{__name__}.{stem}") for stem in files]
+class Source(Protocol):
+    """An open image.
+
+    Attributes:
+        info: what its header says; known without reading pixels.
+    """
+
+    info: Info
+
+    def read(self, window: Window | None = None, plane: int = 0) -> Raster:
+        """Pixels of a window of a plane, or of the whole plane.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        ...
+
+
+@cache
+def _modules() -> tuple[ModuleType, ...]:
+    files = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+    return tuple(import_module(f"{__name__}.{stem}") for stem in files)
 
 
 def endings() -> set[str]:
@@ -19,12 +42,37 @@ def endings() -> set[str]:
 
 
 def _format_of(path: Path) -> ModuleType:
+    name = path.name.lower()
+    if path.is_dir():
+        return import_module(f"{__name__}.dicom")
     for module in _modules():
-        if path.suffix.lower() in module.ENDINGS:
+        if name.endswith(tuple(module.ENDINGS)):
             return module
     raise DataError(
-        f"{path.name}: ending {path.suffix!r} is unknown", f"use one of {', '.join(sorted(endings()))}"
+        f"{path.name}: ending {path.suffix!r} is unknown",
+        f"use one of {', '.join(sorted(endings()))}",
+        kind="unknown-format",
     )
+
+
+def open_source(path: Path, slices: str | int = "auto") -> AbstractContextManager[Source]:
+    """Open an image.
+
+    Args:
+        path: a file, or a folder that holds one DICOM series.
+        slices: axis (0, 1, 2 in RAS order) that a volume is cut along, or "auto": the one of coarsest spacing.
+
+    Raises:
+        DataError: unknown ending, or the file cannot be read.
+    """
+    opened: AbstractContextManager[Source] = _format_of(path).open_source(path, slices)
+    return opened
+
+
+@contextmanager
+def _once(path: Path) -> Iterator[Source]:
+    with open_source(path) as source:
+        yield source
 
 
 def info(path: Path) -> Info:
@@ -33,13 +81,15 @@ def info(path: Path) -> Info:
     Raises:
         DataError: unknown ending, or the file cannot be read.
     """
-    return _format_of(path).info(path)
+    with _once(path) as source:
+        return source.info
 
 
-def read(path: Path, window: Window | None = None) -> Raster:
-    """Pixels of a window, or of the whole image.
+def read(path: Path, window: Window | None = None, plane: int = 0) -> Raster:
+    """Pixels of a window of a plane, or of the whole plane.
 
     Raises:
         DataError: unknown ending, or the file cannot be read.
     """
-    return _format_of(path).read(path, window)
+    with _once(path) as source:
+        return source.read(window, plane)

@@ -1,0 +1,34 @@
+"""One file a way that data sets are laid out: `find(data, folder) -> list[Item]`; nothing is read but names and lists."""
+
+from importlib import import_module
+from pathlib import Path
+
+from segcore.errors import DataError
+from segcore.items import Item
+from segcore.params import Data
+
+
+def names() -> list[str]:
+    """Layouts there are: the files of this folder."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+
+
+def find(data: Data, folder: Path) -> list[Item]:
+    """Items of the source in the order of their ids, with problems of pairing noted in them.
+
+    Raises:
+        DataError: no such folder, no image in it, or an unknown layout.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder",
+            "set data.source in params.yaml to the folder of your images",
+            kind="no-folder",
+        )
+    layout = "listing" if data.listing else data.layout
+    if layout not in names():
+        raise DataError(
+            f"data.layout {layout!r} is unknown", f"choose one of {', '.join(names())}", kind="no-layout"
+        )
+    items: list[Item] = import_module(f"{__name__}.{layout}").find(data, folder)
+    return sorted(items, key=lambda item: item.id)
