@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo run repro ui test lint lock
+.PHONY: help install demo check-data run repro ui test lint lock
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -19,9 +19,12 @@ $(VENV)/.installed: requirements.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	@touch $@
 
-demo: install ## train, compare and report on a sample: SAMPLE=buildings (default) or vessels
-	@$(BIN)/python -m tasks.configure $(SAMPLE)
+demo: install ## train, compare and report on a sample: SAMPLE=buildings (default), vessels, ... SOURCE=folder
+	@$(BIN)/python -m tasks.configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)")
 	@$(BIN)/python -m flows.compare
+
+check-data: install ## check the images and masks of params.yaml, and write their data card
+	@$(BIN)/python -m tasks.ingest --check
 
 run: install ## the whole comparison of what params.yaml says, through Prefect
 	@$(BIN)/python -m flows.compare

@@ -16,7 +16,7 @@ from segcore.files import save_tensors, sha256
 from segcore.models import rebuild_model
 from segcore.models._base import SegmentationModel
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_bundle(folder: Path, model: SegmentationModel, architecture: str, facts: dict[str, Any]) -> None:
@@ -36,6 +36,7 @@ def save_bundle(folder: Path, model: SegmentationModel, architecture: str, facts
         "in_channels": model.in_channels,
         "num_classes": model.num_classes,
         "normalization": {"mean": model.mean.tolist(), "std": model.std.tolist()},
+        "range": {"low": model.low.tolist(), "high": model.high.tolist()},
         "weights_sha256": sha256(folder / "model.safetensors"),
         **facts,
     }

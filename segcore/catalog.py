@@ -1,23 +1,43 @@
-"""The catalogue: one row an item, checked before a second of training."""
+"""The catalogue: one row an item, each checked before a second of training; what is bad is quarantined.
 
+An item whose files have not changed since the last ingest is not read again: its row is kept in `memory`, and its
+packed file is there already.
+"""
+
+import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from segcore import formats
-from segcore.constants import IGNORE
+from segcore import inspection, layouts
 from segcore.errors import DataError
-from segcore.files import sha256
+from segcore.files import atomic_write, sha256
+from segcore.items import Item
 from segcore.params import Data
-from segcore.raster import Info, same_place
+from segcore.pool import run_each
 
-_LOSSY = (".jpg", ".jpeg")
-_ROWS_AT_ONCE = 1024
+COLUMNS = [
+    *("id", "group", "split", "batch", "image", "label", "valid", "baselines", "sha256", "label_sha256"),
+    *("packed", "bytes", "height", "width", "depth", "bands", "dtype", "crs", "transform", "spacing"),
+    *("affine", "orientation", "axis", "nodata", "valid_share", "pixels_per_class", "ignored_pixels"),
+    *("objects", "band_min", "band_max", "scaled_from", "phash", "thumb"),
+    *("status", "kind", "reason", "remedy", "notes"),
+]
+_WHOLE = ["bytes", "height", "width", "depth", "bands", "axis", "ignored_pixels", "objects"]
+_FRACTIONS = ["nodata", "valid_share"]
+_SECONDS, _BYTES_A_SECOND = 120.0, 2e6  # what a sound file takes at most
+_READING = (  # settings that decide what a file's pixels and labels are
+    *("classes", "background", "label_values", "label_property", "instances", "bands", "grey_to_rgb"),
+    *("nodata", "slices", "baselines", "valid"),
+)
+
+
+def is_sample(data: Data) -> bool:
+    """Whether the source is a sample's manifest and not a folder."""
+    return Path(data.source).suffix in (".yaml", ".yml") and not Path(data.source).is_dir()
 
 
 def files_folder(data: Data, ingested: Path) -> Path:
@@ -25,185 +45,186 @@ def files_folder(data: Data, ingested: Path) -> Path:
     return ingested / "files" if is_sample(data) else Path(data.source)
 
 
-def is_sample(data: Data) -> bool:
-    """Whether the source is a sample's manifest and not a folder."""
-    return Path(data.source).suffix in (".yaml", ".yml")
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def find_images(data: Data, folder: Path) -> list[Path]:
-    """Images of the source in a stable order.
-
-    Raises:
-        DataError: no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder", "set data.source in params.yaml to the folder of your images"
-        )
-    images = sorted(p for p in folder.glob(data.images) if p.is_file())
-    if not images:
-        raise DataError(
-            f"{folder}: no image matches {data.images!r}",
-            "correct data.images in params.yaml or fill the folder",
-        )
-    return images
+def settings_fingerprint(data: Data) -> str:
+    """Hash of the settings that decide how files are read."""
+    names = {*_READING, "scale", "percentiles"} if data.scale == "item" else set(_READING)
+    return _digest(json.dumps(data.model_dump(mode="json", include=names), sort_keys=True))
 
 
-def _fill(pattern: str, image: Path, folder: Path) -> str:
-    parents = [*image.relative_to(folder).parent.parts[::-1], "", ""]
-    return pattern.format(stem=image.stem, name=image.name, parent=parents[0], parent2=parents[1])
+def _code_fingerprint() -> str:
+    here = Path(__file__).parent
+    names = ("inspection.py", "measures.py", "packed.py", "pixels.py", "raster.py", "similarity.py")
+    files = [here / n for n in names] + sorted((here / "formats").glob("*.py"))
+    return _digest(*(sha256(f) for f in [*files, *sorted((here / "labels").glob("*.py"))]))
 
 
-def _item_id(image: Path, folder: Path, pattern: str) -> str:
-    fixed = re.split(r"[*?\[]", pattern)[0].rpartition("/")[0]
-    relative = image.relative_to(folder / fixed).with_suffix("").as_posix()
-    return re.sub(r"[^\w.-]+", "_", relative.replace("/", "__"))
+class Memory:
+    """Rows of the last ingest by id, valid as long as files, settings and reading code are the same."""
+
+    def __init__(self, folder: Path, data: Data) -> None:
+        self.path = folder / "rows.json"
+        self.fingerprint = _digest(settings_fingerprint(data), _code_fingerprint())
+        self.rows: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            kept = json.loads(self.path.read_text())
+            if kept.get("fingerprint") == self.fingerprint:
+                self.rows = kept["rows"]
+
+    def recall(self, item: Item, stamp: str, store: Path) -> dict[str, Any] | None:
+        """The row of an item that has not changed, whose packed file is there."""
+        kept = self.rows.get(item.id)
+        if kept is None or kept["stamp"] != stamp or not (store / kept["row"]["packed"]).is_file():
+            return None
+        row: dict[str, Any] = kept["row"]
+        return row
+
+    def save(self, rows: dict[str, dict[str, Any]]) -> None:
+        """Keep these rows, and no others."""
+        with atomic_write(self.path) as part:
+            part.write_text(json.dumps({"fingerprint": self.fingerprint, "rows": rows}))
 
 
-def decode_label(pixels: np.ndarray, values: dict[int, int | str], name: str) -> np.ndarray:
-    """Class indices of a mask.
+def _inspect(job: tuple[Item, Path, Data, Path, str]) -> dict[str, Any]:
+    return inspection.inspect(*job)
 
-    Args:
-        pixels: (1, H, W), or (3, H, W) with three equal bands, integers.
-        values: value in the mask -> class index or "ignore".
-        name: of the mask, for the error.
 
-    Returns:
-        (H, W) uint8, IGNORE where the mask says so.
+def _seconds(item: Item, folder: Path) -> float:
+    size = sum(f.stat().st_size for f in inspection.files_of(folder / item.image))
+    return _SECONDS + size / _BYTES_A_SECOND
 
-    Raises:
-        DataError: bands differ, or a value is not declared.
-    """
-    first = pixels[0]
-    if any(not np.array_equal(first, band) for band in pixels[1:]):
-        raise DataError(
-            f"{name}: has {len(pixels)} bands that differ", "give a mask of one band with class values"
-        )
-    if not np.issubdtype(first.dtype, np.integer) and not np.array_equal(first, np.round(first)):
-        raise DataError(f"{name}: holds fractions ({first.dtype})", "give a mask of whole class values")
-    found, counts = np.unique(first, return_counts=True)
-    unknown = [(int(v), int(c)) for v, c in zip(found, counts, strict=True) if int(v) not in values]
-    if unknown:
-        listed = ", ".join(f"{v} ({c} pixels)" for v, c in unknown[:8])
-        raise DataError(
-            f"{name}: label values outside the declared classes: {listed}",
-            f"declare them in data.label_values (now {sorted(values)}) or mend the mask",
-        )
-    table = np.array(
-        [IGNORE if values[int(v)] == "ignore" else values[int(v)] for v in found], dtype=np.uint8
+
+def _read_all(
+    items: list[Item], data: Data, folder: Path, work: Path, progress: Callable[..., Iterable[Any]]
+) -> dict[str, dict[str, Any] | DataError]:
+    """Row or error of each item; unchanged ones come out of memory."""
+    store, memory = work / "items", Memory(work, data)
+    store.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, Any] | DataError] = {}
+    stamps, todo = {}, []
+    for item in items:
+        try:
+            if item.problem:
+                raise item.problem
+            stamps[item.id] = inspection.stamp(item, folder)
+        except DataError as error:
+            found[item.id] = error
+            continue
+        row = memory.recall(item, stamps[item.id], store)
+        if row is None:
+            todo.append(item)
+        else:
+            found[item.id] = row
+    settings = settings_fingerprint(data)
+    jobs = [(item, folder, data, store, settings) for item in todo]
+    results = run_each(
+        _inspect, jobs, [i.image.name for i in todo], [_seconds(i, folder) for i in todo], workers=None
     )
-    return table[np.searchsorted(found, first)]
+    for index, result in progress(results, total=len(todo)):
+        found[todo[index].id] = result
+    kept = {k: {"stamp": stamps[k], "row": v} for k, v in found.items() if isinstance(v, dict)}
+    memory.save(kept)
+    named = {v["packed"] for v in found.values() if isinstance(v, dict)}
+    for path in store.iterdir():  # of items that are gone or have changed, and of runs that were killed
+        if path.name not in named:
+            path.unlink()
+    return found
 
 
-def read_label(path: Path, data: Data) -> np.ndarray:
-    """A mask as (H, W) uint8 class indices; nodata becomes IGNORE."""
-    raster = formats.read(path)
-    pixels = np.where(raster.valid, raster.pixels, next(iter(data.label_values)))
-    label = decode_label(pixels, dict(data.label_values), path.name)
-    label[~raster.valid] = IGNORE
-    return label
-
-
-def _read_through(path: Path, info: Info) -> None:
-    """Read every pixel once, a band of rows at a time, so that a truncated file fails here and not at night."""
-    for row in range(0, info.height, _ROWS_AT_ONCE):
-        formats.read(path, (row, 0, min(_ROWS_AT_ONCE, info.height - row), info.width))
-
-
-def _partner(pattern: str, image: Path, folder: Path, what: str) -> Path:
-    path = folder / _fill(pattern, image, folder)
-    if not path.is_file():
-        raise DataError(
-            f"{image.name}: has no {what}, {path.relative_to(folder)} is missing",
-            "add the file, correct the pattern in params.yaml, or move the image out of the folder",
-        )
-    if path.suffix.lower() in _LOSSY:
-        raise DataError(f"{path.name}: a JPEG {what} has lost its exact values", "give it as PNG or GeoTIFF")
-    return path
-
-
-def _row(image: Path, folder: Path, data: Data, batch: str) -> dict[str, Any]:
-    info = formats.info(image)
-    mask = _partner(data.masks, image, folder, "mask")
-    same_place(info, formats.info(mask), (image, mask))
-    others = {"valid": data.valid} if data.valid else {}
-    extra = {}
-    for what, pattern in {**others, **data.baselines}.items():
-        extra[what] = _partner(pattern, image, folder, what)
-        same_place(info, formats.info(extra[what]), (image, extra[what]))
-    for name in data.baselines:
-        read_label(extra[name], data)
-    label = read_label(mask, data)
-    _read_through(image, info)
-    pixels = {name: int((label == i).sum()) for i, name in enumerate(data.classes)}
-    return {
-        "id": _item_id(image, folder, data.images),
-        "group": _fill(data.group, image, folder),
-        "image": image.relative_to(folder).as_posix(),
-        "label": mask.relative_to(folder).as_posix(),
-        "valid": extra["valid"].relative_to(folder).as_posix() if data.valid else None,
-        "baselines": json.dumps(
-            {name: extra[name].relative_to(folder).as_posix() for name in data.baselines}
-        ),
-        "sha256": sha256(image),
-        "label_sha256": sha256(mask),
-        "height": info.height,
-        "width": info.width,
-        "bands": info.bands,
-        "dtype": info.dtype,
-        "crs": info.crs,
-        "transform": json.dumps(info.transform),
-        "nodata": info.nodata,
-        "pixels_per_class": json.dumps(pixels),
+def _row(item: Item, found: dict[str, Any] | DataError, batch: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": item.id,
+        "group": item.group,
+        "split": item.split,
         "batch": batch,
+        "image": item.image.as_posix(),
+        "label": item.mask.as_posix() if item.mask else None,
+        "valid": item.valid.as_posix() if item.valid else None,
+        "baselines": json.dumps({name: path.as_posix() for name, path in item.baselines.items()}),
         "status": "accepted",
+        "kind": "",
         "reason": "",
+        "remedy": "",
+        "notes": "[]",
     }
+    if isinstance(found, DataError):
+        problem = {"kind": found.kind, "reason": found.what, "remedy": found.remedy}
+        return {**row, **problem, "status": "quarantined", "packed": None}
+    return {**row, **found, "thumb": bytes.fromhex(found["thumb"]), "notes": json.dumps(found["notes"])}
 
 
-def _orphans(data: Data, folder: Path, used: set[str]) -> list[str]:
-    pattern = re.sub(r"\{\w+\}", "*", data.masks)
-    found = {p.relative_to(folder).as_posix() for p in folder.glob(pattern) if p.is_file()}
-    return [f"{mask}: a mask without an image" for mask in sorted(found - used)]
+def _quarantine(table: pd.DataFrame, row: Any, kind: str, reason: str, remedy: str) -> None:
+    table.loc[row, ["status", "kind", "reason", "remedy"]] = ["quarantined", kind, reason, remedy]
 
 
-def _uniform(table: pd.DataFrame) -> list[str]:
-    problems = []
-    for column in ("bands", "dtype"):
-        counts = table[column].value_counts()
-        for row in table[table[column] != counts.index[0]].itertuples():
-            value = getattr(row, column)
-            problems.append(f"{Path(row.image).name}: {column} is {value}, others have {counts.index[0]}")
-    repeated = table[table["id"].duplicated(keep=False)]
-    problems += [f"{row.image}: another file gives the same id {row.id!r}" for row in repeated.itertuples()]
-    return problems
+def _compare(table: pd.DataFrame) -> None:
+    """Quarantine items whose bands or dtype differ from most others', and note mixed coordinate systems."""
+    for column, kind, what in (("bands", "band-count", "bands"), ("dtype", "other-dtype", "dtype")):
+        accepted = table[table["status"] == "accepted"]
+        counts = (
+            accepted[column].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
+        )
+        if len(counts) < 2:
+            continue
+        usual = counts.index[0]
+        for index, value in accepted[column][accepted[column] != usual].items():
+            name = Path(str(table.at[index, "image"])).name
+            value, most = (int(v) if kind == "band-count" else v for v in (value, usual))
+            _quarantine(
+                table,
+                index,
+                kind,
+                f"{name}: {what} is {value}, most others have {most}",
+                "convert it, select bands with data.bands, set data.grey_to_rgb, or use another data.name for these",
+            )
+    crs = table.loc[table["status"] == "accepted", "crs"].dropna().value_counts()
+    for index, value in table["crs"].items() if len(crs) > 1 else ():
+        if table.at[index, "status"] == "accepted" and value not in (None, crs.index[0]):
+            note = ["mixed-crs", f"has {value}, most others have {crs.index[0]}"]
+            table.at[index, "notes"] = json.dumps([*json.loads(table.at[index, "notes"]), note])
+
+
+def require_enough(table: pd.DataFrame, data: Data) -> None:
+    bad = table[table["status"] == "quarantined"]
+    if len(bad) < len(table) and len(bad) / len(table) <= data.max_quarantined:
+        return
+    shown = "\n  ".join(bad["reason"].head(20)) + (f"\n  and {len(bad) - 20} more" if len(bad) > 20 else "")
+    raise DataError(
+        f"{len(bad)} of {len(table)} items cannot be used:\n  {shown}",
+        "; ".join(dict.fromkeys(bad["remedy"].head(20)))
+        + f"; more than data.max_quarantined ({data.max_quarantined:g}) of the items are bad",
+        kind="all-bad",
+    )
 
 
 def build(
-    data: Data, folder: Path, batch: str, progress: Callable[[list[Path]], Iterable[Path]] = iter
+    data: Data,
+    folder: Path,
+    work: Path,
+    batch: str = "0",
+    progress: Callable[..., Iterable[Any]] = lambda found, total: found,
 ) -> pd.DataFrame:
-    """The catalogue of a folder; every problem found is named before it fails.
+    """The catalogue of a folder, every item accepted or quarantined with kind, reason and remedy.
+
+    Args:
+        data: what the folder holds.
+        folder: of the images.
+        work: where packed items (`items/`) and the memory of the last ingest lie.
+        batch: name of this ingest.
+        progress: wraps the results as they come; called with their number as `total`.
 
     Raises:
-        DataError: missing or empty folder, or a list of all unusable items with reason and remedy.
+        DataError: missing or empty folder, or more bad items than data.max_quarantined allows; it lists them.
     """
-    images = find_images(data, folder)
-    rows, problems, remedies = [], [], []
-    for image in progress(images):
-        try:
-            rows.append(_row(image, folder, data, batch))
-        except DataError as error:
-            problems.append(error.what)
-            remedies.append(error.remedy)
-    table = pd.DataFrame(rows)
-    if rows:
-        problems += _uniform(table)
-    if len(rows) == len(images):
-        problems += _orphans(data, folder, set(table["label"]))
-    if problems:
-        shown = "\n  ".join(problems[:20]) + (
-            f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        )
-        remedy = "; ".join(dict.fromkeys(remedies)) or "rename, add or remove the files named"
-        raise DataError(f"{len(problems)} of {len(images)} items cannot be used:\n  {shown}", remedy)
+    items = layouts.find(data, folder)
+    found = _read_all(items, data, folder, work, progress)
+    rows = [_row(item, found[item.id], batch) for item in items]
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    table = table.astype(dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_FRACTIONS, "Float64"))
+    text = [c for c in COLUMNS if c not in (*_WHOLE, *_FRACTIONS)]
+    table[text] = table[text].astype(object).where(table[text].notna(), None)
+    _compare(table)
     return table

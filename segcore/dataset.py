@@ -1,8 +1,8 @@
-"""The prepared data: few large memory-mapped files, and an index that says what lies where.
+"""The prepared data: an index of what trains, selects and tests, over packed items that are mapped into memory.
 
-Layout of the folder: `items.parquet` (where each item lies in the packed files), `regions.parquet` (what trains,
-selects and tests), `windows.parquet` (training windows), `statistics.json`, `prepared.json` (classes and colours),
-and for each ingest batch `batch-<name>.{pixels,labels,valid}` plus one file of labels a baseline.
+`prepared/` holds `items.parquet` (where each picture or plane of a volume lies), `regions.parquet` (what trains,
+selects and tests), `windows.parquet` (training windows), `statistics.json` and `prepared.json` (classes, colours);
+`packed/` beside it one file an item, which never changes once written.
 """
 
 import json
@@ -16,6 +16,10 @@ import pandas as pd
 
 from segcore.constants import IGNORE
 from segcore.errors import DataError
+from segcore.packed import Packed
+from segcore.raster import Info
+
+_OPEN_FILES = 4096  # mapped at once; the system allows some 65,000 maps a process
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,17 @@ class Patch:
 class PreparedData:
     """Read access to a folder of prepared data.
 
+    Args:
+        folder: of the index.
+        packed: of the packed items; None: the folder of that name beside `folder`.
+
     Raises:
         DataError: the folder is missing or incomplete.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, packed: Path | None = None) -> None:
         self.folder = Path(folder)
+        self.packed = packed or self.folder.parent / "packed"
         try:
             meta = json.loads((self.folder / "prepared.json").read_text())
             self.statistics: dict[str, Any] = json.loads((self.folder / "statistics.json").read_text())
@@ -57,34 +66,31 @@ class PreparedData:
         self.colors: list[list[int]] = meta["colors"]
         self.foreground: list[int] = meta["foreground"]
         self.baselines: list[str] = meta["baselines"]
-        self._map = lru_cache(maxsize=None)(self._open)
+        self.instances: bool = meta["instances"]
+        self._where = {
+            row.item: (row.packed, int(row.plane), int(row.height), int(row.width))
+            for row in self.items.itertuples()
+        }
+        self._regions: dict[str, dict[str, Any]] = {}
+        self._file = lru_cache(maxsize=_OPEN_FILES)(lambda name: Packed(self.packed / name))
 
     @property
     def bands(self) -> int:
         """Number of image bands."""
         return int(self.items["bands"].iloc[0])
 
-    def _open(self, item: str, kind: str) -> np.ndarray:
-        """Memory map of one item: pixels (H, W, C), or labels / valid (H, W)."""
-        row = self.items.loc[item]
-        height, width = int(row["height"]), int(row["width"])
-        shape: tuple[int, ...] = (height, width)
-        dtype, offset = np.dtype(np.uint8), int(row["offset"])
-        if kind == "pixels":
-            dtype = np.dtype(row["dtype"])
-            shape = (height, width, int(row["bands"]))
-            offset *= dtype.itemsize * int(row["bands"])
-        return np.memmap(self.folder / f"batch-{row['batch']}.{kind}", dtype, "r", offset, shape)
+    def _plane(self, item: str, kind: str, index: int | None = None) -> np.ndarray:
+        """View of one item: pixels (H, W, C), or labels, valid, instances or a baseline (H, W)."""
+        name, plane, _, _ = self._where[item]
+        array = self._file(name).array(kind)
+        return array[plane] if index is None else array[index, plane]
 
     def crop(self, item: str, row: int, col: int, height: int, width: int) -> Patch:
         """A rectangle of an item; what lies outside the item is invalid and ignored."""
-        shape = (int(self.items.at[item, "height"]), int(self.items.at[item, "width"]))
-        inside = (
-            slice(max(row, 0), min(row + height, shape[0])),
-            slice(max(col, 0), min(col + width, shape[1])),
-        )
-        image, label = self._map(item, "pixels")[inside], self._map(item, "labels")[inside]
-        valid = self._map(item, "valid")[inside] > 0
+        _, _, rows, cols = self._where[item]
+        inside = (slice(max(row, 0), min(row + height, rows)), slice(max(col, 0), min(col + width, cols)))
+        image, label = self._plane(item, "pixels")[inside], self._plane(item, "labels")[inside]
+        valid = self._plane(item, "valid")[inside] > 0
         if label.shape == (height, width):
             return Patch(np.array(image), np.array(label), valid)
         top, left = inside[0].start - row, inside[1].start - col
@@ -93,24 +99,57 @@ class PreparedData:
             np.pad(image, (*pad, (0, 0))), np.pad(label, pad, constant_values=IGNORE), np.pad(valid, pad)
         )
 
+    def volume_of(self, region_id: str) -> tuple[str, int, Info] | None:
+        """(id, plane, header) of the volume that a region is a plane of; None for pictures and scenes."""
+        row = self.items.loc[self.region(region_id)["item"]]
+        affine, spacing = json.loads(row["affine"]), json.loads(row["spacing"])
+        if affine is None or spacing is None:
+            return None
+        size = {name: int(row[name]) for name in ("height", "width", "depth", "bands", "axis")}
+        info = Info(
+            **size,
+            dtype=row["dtype"],
+            spacing=tuple(spacing),
+            affine=tuple(affine),
+            orientation=row["orientation"],
+        )
+        return row["volume"], int(row["plane"]), info
+
     def region(self, region_id: str) -> dict[str, Any]:
         """One row of the region table.
 
         Raises:
             DataError: there is no such region.
         """
-        rows = self.regions[self.regions["id"] == region_id]
-        if rows.empty:
+        if not self._regions:
+            self._regions = {str(r["id"]): r for r in self.regions.to_dict("records")}
+        if region_id not in self._regions:
             raise DataError(f"{region_id}: no such region in {self.folder}", "take an id of regions.parquet")
-        return rows.iloc[0].to_dict()
+        return self._regions[region_id]
 
     def read(self, region_id: str) -> Patch:
         """All of a region."""
         r = self.region(region_id)
         return self.crop(r["item"], r["row"], r["col"], r["height"], r["width"])
 
+    def _part(self, region_id: str, kind: str, index: int | None = None) -> np.ndarray:
+        r = self.region(region_id)
+        rows = slice(r["row"], r["row"] + r["height"])
+        return np.array(self._plane(r["item"], kind, index)[rows, r["col"] : r["col"] + r["width"]])
+
     def read_baseline(self, name: str, region_id: str) -> np.ndarray:
         """Another annotator's labels of a region, (H, W) uint8."""
-        r = self.region(region_id)
-        labels = self._map(r["item"], f"baseline-{self.baselines.index(name)}")
-        return np.array(labels[r["row"] : r["row"] + r["height"], r["col"] : r["col"] + r["width"]])
+        return self._part(region_id, "baselines", self.baselines.index(name))
+
+    def read_instances(self, region_id: str) -> np.ndarray:
+        """Numbers of objects of a region, (H, W) uint32, 0 where there is none.
+
+        Raises:
+            DataError: the ground truth has no objects.
+        """
+        if not self.instances:
+            raise DataError(
+                f"{self.folder}: the ground truth has no objects",
+                "give polygons, COCO annotations, or instance images with data.instances: true",
+            )
+        return self._part(region_id, "instances")

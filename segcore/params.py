@@ -50,7 +50,10 @@ class Data(_Section):
     bands: list[int] | None = None  # which ones, counted from 1; None: all
     grey_to_rgb: bool = False  # a picture of one band is repeated to three
     nodata: float | None = None  # for files that do not say so themselves
-    scale: Literal["none", "percentiles"] | tuple[float, float] = "none"  # what values are clipped to
+    # what values are clipped to: auto is percentiles for all but 8-bit images; or the lowest and the highest value;
+    # item: each image from its own percentiles to 0..1, for MRI and the like, whose values have no unit
+    scale: Literal["auto", "none", "percentiles", "item"] | tuple[float, float] = "auto"
+    percentiles: tuple[float, float] = (0.5, 99.5)  # of the training split, or of each item; a band
     slices: Literal["auto"] | int = (
         "auto"  # axis (0, 1, 2 in RAS) that volumes are cut along; auto: the coarsest
     )
@@ -67,6 +70,9 @@ class Data(_Section):
             raise ValueError(
                 f"background {self.background!r} is none of the classes {self.classes}; null for none"
             )
+        for low, high in (self.percentiles, *([self.scale] if isinstance(self.scale, tuple) else [])):
+            if low >= high:
+                raise ValueError(f"scale and percentiles: {low} is not below {high}")
         for value in self.label_values.values():
             known = value == "ignore" or value in self.classes
             if not known and not (isinstance(value, int) and 0 <= value < len(self.classes)):
@@ -97,10 +103,14 @@ class Data(_Section):
 
 
 class Split(_Section):
-    """Which pixels train, select and test; a pure function of group ids and the seed."""
+    """Which pixels train, select and test.
+
+    With `stratify` groups are balanced by class pixels and number; without it, each goes where its hash falls.
+    """
 
     seed: int = 0
     fractions: dict[Literal["train", "validation", "test"], float]
+    stratify: bool = True
     block: int | None = Field(default=None, ge=16)
     buffer: int = Field(default=0, ge=0)
     given: dict[Literal["train", "validation", "test"], list[str]] = {}
@@ -224,6 +234,10 @@ class Params(_Section):
         for name in self.train:
             if name != "common" and name not in known:
                 raise ValueError(f"train.{name} is unknown; known: common, {', '.join(known)}")
+        unknown = sorted(set(self.train.get("common", {})) - set(TrainSettings.model_fields))
+        if unknown:
+            listed = ", ".join(sorted(TrainSettings.model_fields))
+            raise ValueError(f"unknown key 'train.common.{unknown[0]}'; known keys there: {listed}")
         for name in self.architectures:
             settings = self.for_architecture(name)
             if settings.crop > self.prepare.window:

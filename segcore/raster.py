@@ -1,6 +1,8 @@
 """Pixels, their validity and where they lie travel together."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,9 @@ class Info:
         affine: of a volume as stored, 16 numbers row by row: voxel index to mm (RAS+); None without one.
         orientation: of a volume as stored, such as "RAS" or "LPS"; planes are handed out as in RAS.
         axis: of a volume in RAS order, the one that planes are numbered along: 0, 1 or 2.
+        canonical: of a volume, 16 numbers: (plane, row, column) as handed out to mm (RAS+); None without one.
         palette: colours (R, G, B) of index values, for pictures that have a palette.
+        lossy: whether the file was compressed with loss, as a JPEG is.
         block: rows and columns of what the file stores in one piece; None where it is read whole.
     """
 
@@ -42,7 +46,9 @@ class Info:
     affine: tuple[float, ...] | None = None
     orientation: str | None = None
     axis: int = 2
+    canonical: tuple[float, ...] | None = None
     palette: tuple[tuple[int, int, int], ...] | None = None
+    lossy: bool = False
     block: tuple[int, int] | None = None
 
 
@@ -59,6 +65,18 @@ class Raster:
     pixels: np.ndarray
     valid: np.ndarray
     info: Info
+
+
+def pieces(info: Info, pixels: int = 2**20) -> Iterator[Window]:
+    """Windows that cover a plane, of about `pixels` pixels each and of whole blocks, so that none is decoded twice."""
+    block_rows, block_cols = info.block or (info.height, info.width)
+    cols = info.width
+    if block_cols < info.width:  # tiled: about square
+        cols = min(block_cols * max(1, int(pixels**0.5) // block_cols), info.width)
+    rows = block_rows * max(1, pixels // max(cols * block_rows, 1))
+    for row in range(0, info.height, rows):
+        for col in range(0, info.width, cols):
+            yield row, col, min(rows, info.height - row), min(cols, info.width - col)
 
 
 def same_place(image: Info, mask: Info, names: tuple[Path, Path]) -> None:
@@ -94,13 +112,25 @@ def same_place(image: Info, mask: Info, names: tuple[Path, Path]) -> None:
             resample,
             kind="spacing-mismatch",
         )
-    if image.affine and mask.affine and not np.allclose(image.affine, mask.affine, rtol=1e-3, atol=1e-2):
+    if image.affine and mask.affine and not _same_grid(image, mask):
         raise DataError(
             f"{pair}: voxel affines differ, image {image.orientation} {image.affine}, "
             f"mask {mask.orientation} {mask.affine}",
             resample,
             kind="affine-mismatch",
         )
+
+
+def _same_grid(image: Info, mask: Info) -> bool:
+    """Whether the voxels of two volumes of one size lie on each other, however their files order them.
+
+    Header rounding moves corners by far less than a tenth of a voxel, and less than half a voxel moves no label.
+    """
+    ends = [(0, n - 1) for n in (image.depth, image.height, image.width)]
+    corners = np.array([(*corner, 1) for corner in product(*ends)]).T
+    grids = [np.array(i.canonical or i.affine, dtype=float).reshape(4, 4) for i in (image, mask)]
+    apart = np.linalg.norm(((grids[0] - grids[1]) @ corners)[:3], axis=0).max()
+    return bool(apart <= 0.1 * np.linalg.norm(grids[0][:3, :3], axis=0).min())
 
 
 def _size(info: Info) -> str:

@@ -1,19 +1,31 @@
-"""Splits that are a pure function of group and seed, so that no item ever moves when data grow.
+"""Regions that train, select and test: whole items, or blocks of large scenes, and the check that nothing leaks.
 
-Groups (patient, scene, area) fall into hash buckets. A scene larger than a block is divided into blocks, ranked by
-hash within the scene; a buffer is kept free between blocks of different splits (Roberts et al. 2017, Ecography
-40:913: spatial block cross-validation). Splitting comes before windows are cut.
+`segcore.linking` decides which group goes where. A scene larger than a block that is linked to nothing but other
+dates of its own grid is divided into blocks, ranked by hash within the scene; a buffer is kept free between blocks of
+different splits (Roberts et al. 2017, Ecography 40:913: spatial block cross-validation). Splitting comes before
+windows are cut.
+
+    assign(items, split, decision) -> regions         items: id, group, height, width; `volume` where id is a plane's
+    check(regions, windows, items, split, links)      items: as above and sha256, crs, transform
 """
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from segcore.errors import DataError, LeakError
+from segcore.errors import DataError
+from segcore.leaks import check
 from segcore.params import SPLITS, Split
+
+if TYPE_CHECKING:
+    from segcore.linking import Decision
+
+__all__ = ["BLOCKS", "assign", "block_edges", "block_splits", "bucket", "check", "fraction", "is_divided"]
+
+BLOCKS = "blocks"  # in place of a split: the scene is divided
 
 
 class Rectangle(NamedTuple):
@@ -25,12 +37,14 @@ class Rectangle(NamedTuple):
     width: int
 
 
-def _fraction(*parts: object) -> float:
+def fraction(*parts: object) -> float:
+    """A number in [0, 1) that depends on the parts alone, by sha256."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _bucket(position: float, fractions: Mapping[Any, float]) -> str:
+def bucket(position: float, fractions: Mapping[Any, float]) -> str:
+    """The split whose share of [0, 1) holds the position."""
     edge = 0.0
     for name in ("test", "validation", "train"):  # test first: its members depend on its own share alone
         edge += fractions[name]
@@ -40,22 +54,23 @@ def _bucket(position: float, fractions: Mapping[Any, float]) -> str:
 
 
 def split_of_group(group: str, split: Split) -> str:
-    """The split of a whole group: as given, or by its hash bucket."""
-    for name, members in split.given.items():
-        if group in members:
-            return name
-    return _bucket(_fraction(split.seed, group), split.fractions)
+    """The split of a whole group by its hash bucket, whatever else there is."""
+    return bucket(fraction(split.seed, group), split.fractions)
 
 
-def block_splits(item: str, rows: int, cols: int, split: Split) -> np.ndarray:
-    """(rows, cols) array of split names: blocks ranked by hash, the first ones test, the next validation."""
+def block_splits(anchor: str, rows: int, cols: int, split: Split) -> np.ndarray:
+    """(rows, cols) array of split names: blocks ranked by hash, the first ones test, the next validation.
+
+    Args:
+        anchor: the item that names the blocks; other dates of its grid have the same.
+    """
     order = sorted(
         ((r, c) for r in range(rows) for c in range(cols)),
-        key=lambda b: _fraction(split.seed, item, b[0], b[1]),
+        key=lambda b: fraction(split.seed, anchor, b[0], b[1]),
     )
     grid = np.empty((rows, cols), dtype=object)
     for rank, (row, col) in enumerate(order):
-        grid[row, col] = _bucket((rank + 0.5) / len(order), split.fractions)
+        grid[row, col] = bucket((rank + 0.5) / len(order), split.fractions)
     return grid
 
 
@@ -66,7 +81,7 @@ def block_edges(length: int, block: int) -> np.ndarray:
 
 
 def is_divided(height: int, width: int, split: Split) -> bool:
-    """Whether a scene of this size is divided into blocks."""
+    """Whether a scene of this size is cut into blocks."""
     return split.block is not None and max(height, width) >= 2 * split.block
 
 
@@ -87,116 +102,57 @@ def _trimmed(grid: np.ndarray, r: int, c: int, rows: np.ndarray, cols: np.ndarra
     return Rectangle(int(top), int(left), int(bottom - top), int(right - left))
 
 
-def regions_of_item(item: str, group: str, height: int, width: int, split: Split) -> list[dict[str, object]]:
+def _regions_of_item(row: Any, split: Split, decision: "Decision") -> list[dict[str, object]]:
     """Rows of the region table of one item: the whole of it, or its blocks."""
-    base = {"item": item, "group": group}
-    if not is_divided(height, width, split):
+    catalogued = getattr(row, "volume", row.id)
+    name, anchor = decision.groups[row.group], decision.anchors.get(catalogued)
+    base = {"item": row.id, "group": row.group}
+    height, width = int(row.height), int(row.width)
+    if anchor is None:
+        cluster = decision.clusters[catalogued]
         whole = Rectangle(0, 0, height, width)
-        return [
-            {**base, "id": item, "split": split_of_group(group, split), "cluster": group, **whole._asdict()}
-        ]
+        return [{**base, "id": row.id, "split": name, "cluster": cluster, **whole._asdict()}]
     assert split.block is not None
-    if any(group in members for members in split.given.values()):
-        # A scene assigned by hand stays whole in its split; blocks then only divide it for the statistics.
-        name = split_of_group(group, split)
-        given = split.model_copy(update={"fractions": {s: float(s == name) for s in SPLITS}})
-    else:
-        given = split
     rows, cols = block_edges(height, split.block), block_edges(width, split.block)
-    grid = block_splits(item, len(rows) - 1, len(cols) - 1, given)
+    shape = (len(rows) - 1, len(cols) - 1)
+    grid = block_splits(anchor, *shape, split) if name == BLOCKS else np.full(shape, name, dtype=object)
     table = []
-    for r, c in np.ndindex(*grid.shape):
+    for r, c in np.ndindex(*shape):
         area = _trimmed(grid, r, c, rows, cols, split.buffer)
         if min(area.height, area.width) > 0:
-            name = f"{item}_r{r}c{c}"
-            table.append({**base, "id": name, "split": grid[r, c], "cluster": name, **area._asdict()})
+            cluster = decision.clusters.get(catalogued, f"{anchor}_r{r}c{c}")
+            place = {"id": f"{row.id}_r{r}c{c}", "split": grid[r, c], "cluster": cluster}
+            table.append({**base, **place, **area._asdict()})
     return table
 
 
-def assign(items: pd.DataFrame, split: Split) -> pd.DataFrame:
+def assign(items: pd.DataFrame, split: Split, decision: "Decision") -> pd.DataFrame:
     """The region table: id, item, group, split, cluster, row, col, height, width.
 
     Args:
-        items: catalogue rows with id, group, height, width.
+        items: prepared items with id, group, height, width, and `volume`, the id in the catalogue, where it differs.
+        decision: what goes where; items that it sets aside get no region.
 
     Raises:
-        DataError: a hand-given group does not exist or stands in two splits, or a split stays empty.
+        DataError: a split stays empty.
     """
-    given = [g for members in split.given.values() for g in members]
-    absent = sorted(set(given) - set(items["group"]))
-    twice = sorted({g for g in given if given.count(g) > 1})
-    if absent or twice:
-        what = f"split.given names unknown groups {absent}" if absent else f"split.given names {twice} twice"
-        raise DataError(what, f"groups there are: {', '.join(sorted(set(items['group']))[:20])}")
+    aside = decision.aside
     regions = pd.DataFrame(
         [
-            row
-            for i in items.itertuples()
-            for row in regions_of_item(i.id, i.group, int(i.height), int(i.width), split)
-        ]
+            region
+            for row in items.itertuples()
+            if getattr(row, "volume", row.id) not in aside
+            for region in _regions_of_item(row, split, decision)
+        ],
+        columns=["item", "group", "id", "split", "cluster", "row", "col", "height", "width"],
     )
     for name in SPLITS:
         if not (regions["split"] == name).any():
+            groups = items["group"].nunique()
+            linked = len(set(decision.clusters.values()))
             raise DataError(
-                f"the {name} split is empty ({items['group'].nunique()} groups)",
+                f"the {name} split is empty ({groups} groups, {linked} after linked ones are joined, "
+                f"{len(aside)} items set aside)",
                 "add data, change split.fractions or split.seed, assign groups in split.given, or set split.block",
             )
     return regions
-
-
-def _separation(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
-    """(len(a), len(b)) Chebyshev distance in pixels between rectangles; 0: they touch, below: they overlap."""
-
-    def along(start: str, size: str) -> np.ndarray:
-        a0, b0 = a[start].to_numpy()[:, None], b[start].to_numpy()[None]
-        a1, b1 = a0 + a[size].to_numpy()[:, None], b0 + b[size].to_numpy()[None]
-        return np.maximum(a0 - b1, b0 - a1)
-
-    return np.maximum(along("row", "height"), along("col", "width"))
-
-
-def _check_gaps(a: pd.DataFrame, b: pd.DataFrame, buffer: int) -> None:
-    for item, left in a.groupby("item"):
-        right = b[b["item"] == item]
-        separation = _separation(left, right)
-        if (separation < buffer).any():
-            i, j = np.argwhere(separation < buffer)[0]
-            raise LeakError(
-                f"{left.iloc[i]['id']} ({left.iloc[i]['split']}) and {right.iloc[j]['id']} ({right.iloc[j]['split']}) "
-                f"of {item} are {max(separation[i, j], 0)} pixels apart, less than the buffer of {buffer}",
-                "prepare the data anew; report it if it persists: the split is wrong",
-            )
-
-
-def check(regions: pd.DataFrame, windows: pd.DataFrame, items: pd.DataFrame, split: Split) -> None:
-    """Fail closed if anything of one split reaches another.
-
-    Args:
-        regions: the region table.
-        windows: training windows: item, row, col, height, width.
-        items: id, group, sha256, label_sha256, height, width.
-
-    Raises:
-        LeakError: names the pair that leaks.
-    """
-    again = "remove one of the two, or give both the same data.group"
-    divided = {i.id for i in items.itertuples() if is_divided(int(i.height), int(i.width), split)}
-    whole = regions[~regions["item"].isin(divided)]
-    for key, what in (("group", "group"), ("item", "item")):
-        per = whole.groupby(key)["split"].nunique()
-        if (per > 1).any():
-            raise LeakError(f"{what} {per.index[per > 1][0]!r} is in more than one split", again)
-    members = regions.merge(items[["id", "sha256"]], left_on="item", right_on="id", suffixes=("", "_item"))
-    for digest, same in members.groupby("sha256"):
-        pair = sorted(set(same["item"]))
-        if len(pair) > 1 and same["split"].nunique() > 1:
-            raise LeakError(
-                f"{pair[0]} and {pair[1]} are the same picture ({digest[:12]}) in different splits", again
-            )
-    scenes = regions[regions["item"].isin(divided)]
-    parts = {name: scenes[scenes["split"] == name] for name in SPLITS}
-    _check_gaps(parts["train"], parts["validation"], split.buffer)
-    _check_gaps(parts["train"], parts["test"], split.buffer)
-    _check_gaps(parts["validation"], parts["test"], split.buffer)
-    held_out = regions[regions["split"] != "train"]
-    _check_gaps(windows.assign(split="train", id="training window"), held_out, split.buffer)

@@ -58,7 +58,8 @@ def class_weights(settings: TrainSettings, data: PreparedData) -> list[float] | 
 
 def normalization(weights: str, data: PreparedData) -> tuple[list[float], list[float]]:
     """Mean and std a band: those that pretrained encoders expect of 8-bit RGB, else of the training split."""
-    if weights != "none" and data.bands == 3 and (data.items["dtype"] == "uint8").all():
+    whole_range = data.statistics["range"] is None and (data.items["dtype"] == "uint8").all()
+    if weights != "none" and data.bands == 3 and whole_range:
         return imagenet_normalization()
     return data.statistics["mean"], data.statistics["std"]
 
@@ -73,6 +74,8 @@ def new_model(architecture: str, settings: TrainSettings, data: PreparedData, se
     keywords = {"encoder": settings.encoder, "weights": settings.weights, **settings.model}
     model = build_model(architecture, data.bands, len(data.classes), **keywords)
     model.set_normalization(*normalization(settings.weights, data))
+    if data.statistics["range"] is not None:
+        model.set_range(*data.statistics["range"])
     model.criterion = build_loss(settings.loss, class_weights(settings, data))
     return model
 

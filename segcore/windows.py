@@ -1,10 +1,16 @@
 """Training windows: a grid of footprints that lie in the training area with the buffer to spare."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from segcore.linking import Decision
 from segcore.params import Prepare, Split
-from segcore.splits import block_edges, block_splits, is_divided, split_of_group
+from segcore.splits import BLOCKS, block_edges, block_splits
+
+_STRIP_BYTES = 2**21  # of label pixels read at a time
 
 
 def _starts(length: int, window: int, stride: int) -> np.ndarray:
@@ -12,34 +18,60 @@ def _starts(length: int, window: int, stride: int) -> np.ndarray:
     return np.arange(0, max(length - window + stride, 1), stride)
 
 
-def class_counts(
-    label: np.ndarray, rows: np.ndarray, cols: np.ndarray, window: int, classes: int
-) -> np.ndarray:
+def _column_counts(label: Any, first: int, stop: int, classes: int) -> np.ndarray:
+    """(classes, W) int64 pixels of each class in rows first to stop, read in strips of bounded size."""
+    width = label.shape[1]
+    strip = max(1, _STRIP_BYTES // max(width, 1))
+    counts = np.zeros((classes, width), np.int64)
+    for row in range(first, stop, strip):
+        part = np.asarray(label[row : min(row + strip, stop)])
+        for index in range(classes):
+            counts[index] += (part == index).sum(axis=0, dtype=np.int32)
+    return counts
+
+
+def _counts_by_row(
+    label: Any, rows: np.ndarray, cols: np.ndarray, window: int, classes: int
+) -> Iterator[np.ndarray]:
+    """(len(cols), classes) int64 for each row of windows; label rows enter and leave a running count."""
+    height, width = label.shape
+    right = np.minimum(cols + window, width)
+    counts, first, stop = np.zeros((classes, width), np.int64), 0, 0
+    for row in rows:
+        until = min(int(row) + window, height)
+        if row < stop:
+            counts += _column_counts(label, stop, until, classes)
+            counts -= _column_counts(label, first, int(row), classes)
+        else:
+            counts = _column_counts(label, int(row), until, classes)
+        first, stop = int(row), until
+        running = np.pad(np.cumsum(counts, axis=1), ((0, 0), (1, 0)))
+        yield (running[:, right] - running[:, cols]).T
+
+
+def class_counts(label: Any, rows: np.ndarray, cols: np.ndarray, window: int, classes: int) -> np.ndarray:
     """Pixels of each class in windows on a grid.
 
     Args:
-        label: (H, W) uint8 class indices.
-        rows, cols: first pixels of the windows.
+        label: (H, W) uint8 class indices; anything with a shape whose slices of rows give arrays.
+        rows, cols: first pixels of the windows, ascending.
 
     Returns:
         (len(rows), len(cols), classes) int64.
     """
     out = np.zeros((len(rows), len(cols), classes), dtype=np.int64)
-    for index in range(classes):
-        for i, row in enumerate(rows):
-            columns = (label[row : row + window] == index).sum(axis=0, dtype=np.int64)
-            running = np.concatenate([[0], np.cumsum(columns)])
-            out[i, :, index] = running[np.minimum(cols + window, label.shape[1])] - running[cols]
+    for i, counts in enumerate(_counts_by_row(label, rows, cols, window, classes)):
+        out[i] = counts
     return out
 
 
 def _inside_training(
-    rows: np.ndarray, cols: np.ndarray, item: str, shape: tuple[int, int], window: int, split: Split
+    rows: np.ndarray, cols: np.ndarray, anchor: str, shape: tuple[int, int], window: int, split: Split
 ) -> np.ndarray:
     """(len(rows), len(cols)) bool: the window and its buffer touch training blocks only."""
     assert split.block is not None
     row_edges, col_edges = block_edges(shape[0], split.block), block_edges(shape[1], split.block)
-    grid = block_splits(item, len(row_edges) - 1, len(col_edges) - 1, split)
+    grid = block_splits(anchor, len(row_edges) - 1, len(col_edges) - 1, split)
     other = np.pad(np.cumsum(np.cumsum(grid != "train", axis=0), axis=1), ((1, 0), (1, 0)))
 
     def span(starts: np.ndarray, edges: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,9 +86,14 @@ def _inside_training(
 
 
 def index_item(
-    item: str, group: str, label: np.ndarray, classes: int, prepare: Prepare, split: Split
+    row: Any, label: Any, classes: int, prepare: Prepare, split: Split, decision: Decision
 ) -> pd.DataFrame:
     """Training windows of one item with their pixels per class; empty if the item does not train.
+
+    Args:
+        row: of the prepared items: id, group, and `volume`, the id in the catalogue, where it differs.
+        label: (H, W) uint8 class indices; anything with a shape whose slices of rows give arrays. It is read once or
+            twice from top to bottom, a few MB at a time.
 
     Returns:
         item, row, col, height, width, and one column `class_<k>` a class.
@@ -64,17 +101,22 @@ def index_item(
     height, width = label.shape
     rows = _starts(height, prepare.window, prepare.stride)
     cols = _starts(width, prepare.window, prepare.stride)
-    given = any(group in members for members in split.given.values())
-    if is_divided(height, width, split) and not given:
-        keep = _inside_training(rows, cols, item, (height, width), prepare.window, split)
+    catalogued = getattr(row, "volume", row.id)
+    place = None if catalogued in decision.aside else decision.groups[row.group]
+    if place == BLOCKS:
+        anchor = decision.anchors[catalogued]
+        keep = _inside_training(rows, cols, anchor, (height, width), prepare.window, split)
     else:
-        keep = np.full((len(rows), len(cols)), split_of_group(group, split) == "train")
-    counts = class_counts(label, rows, cols, prepare.window, classes)
-    labelled = counts.sum(axis=-1) > 0
-    r, c = np.nonzero(keep & labelled)
-    table = pd.DataFrame({"item": item, "row": rows[r], "col": cols[c]})
+        keep = np.full((len(rows), len(cols)), place == "train")
+    found: list[np.ndarray] = []
+    if keep.any():
+        for i, counts in enumerate(_counts_by_row(label, rows, cols, prepare.window, classes)):
+            c = np.flatnonzero(keep[i] & (counts.sum(axis=-1) > 0))
+            found.append(np.column_stack([np.full(len(c), rows[i]), cols[c], counts[c]]))
+    cells = np.concatenate(found) if found else np.zeros((0, 2 + classes), np.int64)
+    table = pd.DataFrame({"item": row.id, "row": cells[:, 0], "col": cells[:, 1]})
     table["height"] = np.minimum(prepare.window, height - table["row"])
     table["width"] = np.minimum(prepare.window, width - table["col"])
     for index in range(classes):
-        table[f"class_{index}"] = counts[r, c, index]
+        table[f"class_{index}"] = cells[:, 2 + index]
     return table

@@ -1,10 +1,11 @@
-"""Lay a sample's settings over params.yaml, as `dvc exp run --set-param` would, with its comments kept.
+"""Lay an example's settings over params.yaml, as `dvc exp run --set-param` would, with its comments kept.
 
 `python -m tasks.configure vessels` applies examples/vessels.yaml. Nothing happens where params.yaml is already about
 that dataset, so that your own changes stay.
 """
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,11 @@ from segcore.files import atomic_write
 from tasks import console
 
 EXAMPLES = Path("examples")
+_WHOLE = ("data", "split")  # sections of which nothing of the former dataset may stay
 
 
-def _lay_over(
-    base: Any, over: dict[str, Any], merged: tuple[str, ...] = ("train", "common", "augment")
-) -> None:
-    """Replace keys section by section; a mapping such as `given` is replaced whole, so that no old key lingers."""
+def _lay_over(base: Any, over: dict[str, Any], merged: tuple[str, ...] = ("common", "augment")) -> None:
+    """Replace keys one by one; a mapping such as `given` is replaced whole, so that no old key lingers."""
     for key, value in over.items():
         if key in merged and isinstance(base.get(key), dict):
             _lay_over(base[key], value)
@@ -30,38 +30,70 @@ def _lay_over(
             base[key] = value
 
 
-def configure(name: str, path: Path = Path("params.yaml"), examples: Path = EXAMPLES) -> bool:
+def _lay_section_over(document: Any, section: str, values: Any) -> None:
+    if not isinstance(values, dict):
+        document[section] = values
+        return
+    if section in _WHOLE:  # what the example does not name gets its default, not the value of another dataset
+        for key in [k for k in document[section] if k not in values]:
+            del document[section][key]
+    _lay_over(document[section], values)
+
+
+def _located(values: Any, source: str | None, example: Path) -> str:
+    """Where the example's images are: as told, or with the environment variable in it filled in."""
+    if source is not None:
+        return source
+    located = os.path.expandvars(values["data"]["source"])
+    if "$" in located:
+        variable = located.partition("/")[0]
+        raise ParamsError(
+            f"{example}: the folder of the images is {values['data']['source']}, and {variable} is not set",
+            f"export {variable.lstrip('$')}=FOLDER, or name the folder itself: --source FOLDER",
+        )
+    return located
+
+
+def configure(
+    name: str, path: Path = Path("params.yaml"), examples: Path = EXAMPLES, source: str | None = None
+) -> bool:
     """Whether params.yaml was changed to be about the example `name`; a copy of the former is kept in work/.
 
+    Args:
+        name: file of `examples` without its ending.
+        path: params.yaml.
+        examples: folder of the examples.
+        source: folder of the images, in place of the one that the example names.
+
     Raises:
-        ParamsError: no such example, or the result would not be valid; params.yaml is then as it was.
+        ParamsError: no such example, its images' folder is not given, or the result would not be valid;
+            params.yaml is then as it was.
     """
-    source = examples / f"{name}.yaml"
-    if not source.is_file():
+    example = examples / f"{name}.yaml"
+    if not example.is_file():
         known = ", ".join(sorted(p.stem for p in examples.glob("*.yaml")))
         raise ParamsError(f"{name}: no such example", f"choose one of {known}")
-    before = params.load(path).data.name
-    if before == name:
-        return False
+    before = params.load(path).data
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 120
     yaml.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
+    over = yaml.load(example.read_text(encoding="utf-8"))
+    if before.name == over["data"]["name"] and source in (None, before.source):
+        return False
+    over["data"]["source"] = _located(over, source, example)
     document = yaml.load(path.read_text(encoding="utf-8"))
-    for section, values in yaml.load(source.read_text(encoding="utf-8")).items():
-        if isinstance(values, dict):
-            _lay_over(document[section], values)
-        else:
-            document[section] = values
-    kept = path.parent / "work" / f"params-{before}.yaml"
+    for section, values in over.items():
+        _lay_section_over(document, section, values)
+    kept = path.parent / "work" / f"params-{before.name}.yaml"
     kept.parent.mkdir(exist_ok=True)
     shutil.copy(path, kept)
     with atomic_write(path) as part:
         yaml.dump(document, part)
         params.load(part)
     print(
-        f"params.yaml is now about {name} ({source}); what it was before is in {kept.name} under work/",
+        f"params.yaml is now about {name} ({example}); what it was before is in {kept.name} under work/",
         flush=True,
     )
     return True
@@ -72,7 +104,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks.configure", description=__doc__)
     known = ", ".join(sorted(p.stem for p in EXAMPLES.glob("*.yaml")))
     parser.add_argument("name", help=f"a file of examples/: {known}")
-    console.run(lambda a: configure(a.name), parser)
+    parser.add_argument("--source", help="folder of the images, in place of the one that the example names")
+    console.run(lambda a: configure(a.name, source=a.source), parser)
 
 
 if __name__ == "__main__":

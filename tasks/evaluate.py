@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -22,6 +23,7 @@ from segcore.files import atomic_folder
 from segcore.inference import choose_precision
 from segcore.metrics import scores
 from segcore.params import Params
+from segcore.volumes import write_prediction
 from tasks import console, tracking
 from tasks.costs import merge_cost
 from tasks.prepare import PREPARED
@@ -80,6 +82,28 @@ def _write(part: Path, result: Evaluated, summary: dict[str, Any], classes: list
         (part / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
 
 
+class _Volumes:
+    """Stacks the predicted planes of each volume, and writes it on its own grid when the last one is there."""
+
+    def __init__(self, data: PreparedData, folder: Path) -> None:
+        self.data, self.folder = data, folder
+        self.planes: dict[str, dict[int, Any]] = {}
+
+    def add(self, region: str, prediction: Any) -> None:
+        """Take a plane (H, W) uint8; regions that are no plane of a volume are passed over."""
+        found = self.data.volume_of(region)
+        if found is None:
+            return
+        volume, plane, info = found
+        planes = self.planes.setdefault(volume, {})
+        planes[plane] = prediction
+        if len(planes) == info.depth:
+            stacked = np.stack([planes[i] for i in range(info.depth)])
+            self.folder.mkdir(exist_ok=True)
+            write_prediction(self.folder / f"{volume}.nii.gz", stacked, info)
+            del self.planes[volume]
+
+
 def run_evaluation(
     p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()
 ) -> Path:
@@ -98,10 +122,12 @@ def run_evaluation(
     target = root / EVALUATIONS / name
     with atomic_folder(target) as part:
         (part / "predictions").mkdir()
+        volumes = _Volumes(data, part / "volumes")
 
         def keep(region: str, prediction: Any) -> None:
             if region in kept:
                 save_prediction(part / "predictions" / f"{region}.png", prediction, data.colors)
+            volumes.add(region, prediction)
 
         result = evaluate(
             model, data, p.evaluate, precision, keep, lambda rows: console.progress(rows, f"evaluate {name}")

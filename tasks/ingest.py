@@ -1,49 +1,133 @@
-"""Step 1: fetch or find images and masks, check each, write the catalogue.
+"""Step 1: fetch or find images and masks, read and check each once, quarantine what is bad, pack the rest.
 
-`python -m tasks.ingest` reads `data` of params.yaml and writes data/ingested/.
+`python -m tasks.ingest` reads `data` of params.yaml and writes data/ingested/ (catalogue, links, quarantine) and
+data/packed/ (one file an accepted item). `--check` only checks, and writes the data card; so does `make check-data`.
 """
 
 import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from segcore import params, samples
-from segcore.catalog import build, files_folder, is_sample
+import pandas as pd
+
+from segcore import catalog, footprints, layouts, params, samples
 from segcore.files import atomic_folder
-from tasks import console
+from tasks import console, data_card
 
 INGESTED = Path("data/ingested")
+PACKED = Path("data/packed")
+WORK = Path("work")
 
 
-def ingest(data: params.Data, target: Path = INGESTED, batch: str = "0") -> Path:
-    """Write `target`/catalog.parquet, and the sample's files beside it.
+class Checked(NamedTuple):
+    """What a check finds: the catalogue, linked pairs, masks without an image, and the folder of packed items."""
+
+    table: pd.DataFrame
+    links: pd.DataFrame
+    strays: list[Path]
+    store: Path
+
+
+def _progress(found: Iterable[Any], total: int) -> Iterable[Any]:
+    return console.progress(found, "ingest", total=total)
+
+
+def check(data: params.Data, folder: Path, work: Path = WORK, batch: str = "0") -> Checked:
+    """Read and check every item of a folder that was not read before, and print what was found.
+
+    Raises:
+        DataError: missing or empty folder, or a pattern that is wrong.
+    """
+    own = work / "ingest" / data.name
+    table = catalog.build(data, folder, own, batch, _progress)
+    links = footprints.links(table[table["status"] == "accepted"])
+    found = Checked(table, links, layouts.stray_masks(data, folder, set(table["label"])), own / "items")
+    print(data_card.summary(found.table, found.links, found.strays), flush=True)
+    return found
+
+
+def write_card(found: Checked, data: params.Data, root: Path = Path()) -> Path:
+    """Write reports/<name>/data.html and say where it is."""
+    target = root / "reports" / data.name / "data.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data_card.write_card(found.table, found.links, found.strays, data, found.store, target)
+    print(f"Data card: {target}", flush=True)
+    return target
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name: packed items never change, so one copy on disk is enough."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def ingest(data: params.Data, target: Path = INGESTED, batch: str = "0", work: Path | None = None) -> Path:
+    """Write `target`/{catalog,links}.parquet and quarantine.csv, and packed items to the folder `packed` beside it.
 
     Args:
         data: what to ingest.
         target: folder that is replaced as a whole, or not at all.
         batch: name of this ingest.
+        work: where packed items and the memory of what was read are kept; None: beside `target`.
 
     Returns:
         Path of the catalogue.
 
     Raises:
-        DataError: unusable items; DownloadError: the sample cannot be had.
+        DataError: more unusable items than data.max_quarantined; DownloadError: the sample cannot be had.
     """
-    with atomic_folder(target) as part:
-        if is_sample(data):
+    work = work or target.parent / "work"
+    with atomic_folder(target) as part, atomic_folder(target.parent / "packed") as packed:
+        if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), part / "files")
-        table = build(
-            data, files_folder(data, part), batch, lambda images: console.progress(images, "ingest")
-        )
-        table.to_parquet(part / "catalog.parquet", index=False)
-    print(f"ingest: {len(table)} items of {table['group'].nunique()} groups in {target}", flush=True)
+        found = check(data, catalog.files_folder(data, part), work, batch)
+        write_card(found, data, work.parent)
+        catalog.require_enough(found.table, data)
+        bad = found.table[found.table["status"] == "quarantined"]
+        found.table.to_parquet(part / "catalog.parquet", index=False)
+        found.links.to_parquet(part / "links.parquet", index=False)
+        bad[["id", "image", "label", "kind", "reason", "remedy"]].to_csv(part / "quarantine.csv", index=False)
+        for name in found.table.loc[found.table["status"] == "accepted", "packed"]:
+            _link(found.store / name, packed / name)
     return target / "catalog.parquet"
+
+
+def check_only(data: params.Data, work: Path = WORK) -> None:
+    """Check and write the data card; data/ stays as it is.
+
+    Raises:
+        DataError: as `ingest`.
+    """
+    if catalog.is_sample(data):
+        with tempfile.TemporaryDirectory() as folder:
+            samples.fetch(samples.load_manifest(data.source), Path(folder) / "files")
+            found = check(data, Path(folder) / "files", work)
+    else:
+        found = check(data, Path(data.source), work)
+    write_card(found, data, work.parent)
+    catalog.require_enough(found.table, data)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks.ingest", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
-    console.run(lambda a: ingest(params.load(a.params).data), parser)
+    parser.add_argument("--check", action="store_true", help="only check, and write the data card")
+
+    def run(arguments: argparse.Namespace) -> None:
+        data = params.load(arguments.params).data
+        if arguments.check:
+            check_only(data)
+        else:
+            ingest(data, work=WORK)
+
+    console.run(run, parser)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Step 2: split without leaks, pack into memory-mapped files, index training windows, fit statistics.
+"""Step 2: split without leaks, index training windows, fit statistics on the training split.
 
-`python -m tasks.prepare` reads data/ingested/ and writes data/prepared/. It fails if any leak is found.
+`python -m tasks.prepare` reads data/ingested/ and data/packed/, and writes data/prepared/ and splits/<name>.csv, which
+says for good which group is in which split. It fails if any leak is found.
 """
 
 import argparse
@@ -8,31 +9,58 @@ from pathlib import Path
 
 import pandas as pd
 
-from segcore import params
-from segcore.catalog import files_folder
+from segcore import params, preparation
 from segcore.dataset import PreparedData
 from segcore.errors import DataError
 from segcore.files import atomic_folder
-from segcore.packing import pack
 from tasks import console
-from tasks.ingest import INGESTED
+from tasks.ingest import INGESTED, WORK
 
 PREPARED = Path("data/prepared")
+SPLITS = Path("splits")
 
 
-def prepare(p: params.Params, ingested: Path = INGESTED, target: Path = PREPARED) -> Path:
+def prepare(
+    p: params.Params,
+    ingested: Path = INGESTED,
+    target: Path = PREPARED,
+    registry: Path | None = None,
+    work: Path | None = None,
+) -> Path:
     """Write the prepared data to `target`, as a whole or not at all.
+
+    Args:
+        p: parameters.
+        ingested: folder of the catalogue; packed items are in `packed` beside it.
+        target: folder that is replaced.
+        registry: of the splits decided so far; None: splits-<name>.csv beside `target`.
+        work: where results are kept for the next time; None: beside `target`.
 
     Raises:
         DataError: no catalogue, unreadable files or an empty split; LeakError: splits that touch.
     """
+    registry = registry or target.parent / f"splits-{p.data.name}.csv"
+    work = work or target.parent / "work"
     try:
         table = pd.read_parquet(ingested / "catalog.parquet")
+        links = pd.read_parquet(ingested / "links.parquet")
     except FileNotFoundError as error:
         raise DataError(f"{ingested}: has no catalogue", "run `dvc repro ingest` first") from error
+    packed = ingested.parent / "packed"
     with atomic_folder(target) as part:
-        pack(table, files_folder(p.data, ingested), p, part, lambda rows: console.progress(rows, "prepare"))
-    data = PreparedData(target)
+        decision = preparation.prepare(
+            table,
+            links,
+            p,
+            packed,
+            part,
+            registry,
+            work / "prepare" / p.data.name,
+            lambda rows: console.progress(rows, "prepare"),
+        )
+    for item, reason in decision.aside.items():
+        print(f"prepare: {item} is set aside: {reason}", flush=True)
+    data = PreparedData(target, packed)
     counts = data.regions["split"].value_counts()
     described = ", ".join(f"{counts.get(name, 0)} {name}" for name in params.SPLITS)
     print(f"prepare: regions {described}; {len(data.windows)} training windows; no leak found", flush=True)
@@ -43,7 +71,12 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks.prepare", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
-    console.run(lambda a: prepare(params.load(a.params)), parser)
+
+    def run(arguments: argparse.Namespace) -> None:
+        p = params.load(arguments.params)
+        prepare(p, registry=SPLITS / f"{p.data.name}.csv", work=WORK)
+
+    console.run(run, parser)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One file a format: `ENDINGS`, `open_source(path, slices)`, and `write(path, pixels, info)` where it can be written."""
+"""One file a format: `ENDINGS`, `open_source(path, slices)`, and `write(path, pixels, info)` where it can write."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -43,7 +43,11 @@ def endings() -> set[str]:
 
 def _format_of(path: Path) -> ModuleType:
     name = path.name.lower()
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except PermissionError:  # its format says so when it opens the file
+        is_folder = False
+    if is_folder:
         return import_module(f"{__name__}.dicom")
     for module in _modules():
         if name.endswith(tuple(module.ENDINGS)):

@@ -1,4 +1,4 @@
-"""One file a way that data sets are laid out: `find(data, folder) -> list[Item]`; nothing is read but names and lists."""
+"""One file a layout of data sets: `find(data, folder) -> list[Item]`; nothing is read but names and lists."""
 
 from importlib import import_module
 from pathlib import Path
@@ -32,3 +32,12 @@ def find(data: Data, folder: Path) -> list[Item]:
         )
     items: list[Item] = import_module(f"{__name__}.{layout}").find(data, folder)
     return sorted(items, key=lambda item: item.id)
+
+
+def stray_masks(data: Data, folder: Path, used: set[str]) -> list[Path]:
+    """Masks without an image, relative to the folder; none where one file holds the ground truth of many images."""
+    if data.listing or data.layout != "pairs":
+        return []
+    from segcore.layouts.pairs import mask_files
+
+    return [path for path in mask_files(data, folder) if path.as_posix() not in used]

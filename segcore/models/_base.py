@@ -42,10 +42,13 @@ class SegmentationModel(nn.Module, ABC):
         criterion: (logits (N, K, H, W), labels (N, H, W)) -> dict of scalars, with the one to minimise as
             "loss". Replace it as you like; cross-entropy without IGNORE pixels until then.
         mean, std: (C,) buffers in raw pixel units, part of the state_dict.
+        low, high: (C,) buffers that raw pixels are clipped to first; the limits of float32 if not set.
     """
 
     mean: Tensor
     std: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, in_channels: int, num_classes: int, title: str, output_stride: int) -> None:
         super().__init__()
@@ -57,6 +60,8 @@ class SegmentationModel(nn.Module, ABC):
         self.criterion: Criterion = cross_entropy
         self.register_buffer("mean", torch.zeros(in_channels))
         self.register_buffer("std", torch.ones(in_channels))
+        self.register_buffer("low", torch.full((in_channels,), torch.finfo(torch.float32).min))
+        self.register_buffer("high", torch.full((in_channels,), torch.finfo(torch.float32).max))
 
     @abstractmethod
     def segment(self, x: Tensor) -> Tensor:
@@ -82,9 +87,25 @@ class SegmentationModel(nn.Module, ABC):
                 )
             getattr(self, name).copy_(new)
 
+    def set_range(self, low: Sequence[float] | Tensor, high: Sequence[float] | Tensor) -> None:
+        """Clip raw pixels to low..high, one value a channel, before they are normalised.
+
+        Raises:
+            ModelError: not one value a channel, or a low that is not below its high.
+        """
+        new = [torch.as_tensor(values, dtype=torch.float32) for values in (low, high)]
+        if any(n.shape != (self.in_channels,) for n in new) or not (new[0] < new[1]).all():
+            raise ModelError(
+                f"range {new[0].tolist()} to {new[1].tolist()} is not {self.in_channels} values below as many",
+                "give one low and one high value for each input channel",
+            )
+        self.low.copy_(new[0])
+        self.high.copy_(new[1])
+
     def normalize(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Raw (N, C, H, W) to zero mean and unit std; pixels that are not valid become 0, the mean."""
-        x = (images - self.mean[:, None, None]) / self.std[:, None, None]
+        """Raw (N, C, H, W), clipped, to zero mean and unit std; pixels that are not valid become 0, the mean."""
+        x = images.clamp(self.low[:, None, None], self.high[:, None, None])
+        x = (x - self.mean[:, None, None]) / self.std[:, None, None]
         # masked_fill and not a product, because nodata may be NaN and NaN * 0 is NaN
         return x if valid is None else x.masked_fill(~valid[:, None], 0.0)
 

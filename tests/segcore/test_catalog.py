@@ -1,18 +1,29 @@
-"""Ingest checks every item before a second of training, and names file, reason and remedy."""
+"""Ingest checks every item before a second of training, quarantines what is bad, and goes on with the rest."""
 
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from segcore import catalog
 from segcore.errors import DataError
+from segcore.problems import KINDS
 from tests.tiny import blobs, make_pairs, make_scene, params_for, write_tif
 
 
-def build(folder, **data):
-    return catalog.build(params_for(folder, data=data).data, folder, "0")
+def build(folder, scene=False, **data):
+    p = params_for(folder, scene=scene, data=data)
+    table = catalog.build(p.data, folder, folder.parent / "work")
+    assert set(table["kind"]) <= {"", *KINDS}
+    return table
+
+
+def bad(table) -> pd.DataFrame:
+    """Quarantined rows by the name of their image."""
+    rows = table[table["status"] == "quarantined"]
+    return rows.set_index(rows["image"].map(lambda image: image.rpartition("/")[2]))
 
 
 def test_one_row_an_item_with_checksums_and_class_pixels(pairs):
@@ -35,20 +46,17 @@ def test_empty_folder_names_the_pattern(tmp_path):
 
 def test_image_without_mask_is_named(pairs):
     (pairs / "masks" / "a3.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 12 items[\s\S]*a3.png: has no mask, masks/a3.png is missing"):
-        build(pairs)
-
-
-def test_mask_without_image_is_named(pairs):
-    (pairs / "images" / "a3.png").unlink()
-    with pytest.raises(DataError, match=r"masks/a3.png: a mask without an image"):
-        build(pairs)
+    table = bad(build(pairs))
+    assert list(table.index) == ["a3.png"] and table.at["a3.png", "kind"] == "missing-mask"
+    assert table.at["a3.png", "reason"] == "a3.png: has no mask, masks/a3.png is missing"
 
 
 def test_15_masks_of_0_and_255_are_mapped_or_rejected(pairs):
-    undeclared = params_for(pairs).data.model_copy(update={"label_values": {0: 0, 1: 1}})
-    with pytest.raises(DataError, match=r"label values outside the declared classes: 255"):
-        catalog.build(undeclared, pairs, "0")
+    with pytest.raises(DataError, match=r"12 of 12 items[\s\S]*outside the declared classes: 255"):
+        p = params_for(pairs).data.model_copy(update={"label_values": {0: 0, 1: 1}})
+        table = catalog.build(p, pairs, pairs.parent / "work")
+        assert set(table["kind"]) == {"label-values"}
+        catalog.require_enough(table, p)
     assert sum(json.loads(p)["square"] for p in build(pairs)["pixels_per_class"]) > 0
 
 
@@ -56,78 +64,103 @@ def test_16_label_values_are_a_subset_of_the_declared_classes(pairs):
     mask = np.zeros((48, 56), np.uint8)
     mask[:2, :3] = 7
     Image.fromarray(mask).save(pairs / "masks" / "a5.png")
-    with pytest.raises(DataError, match=r"a5.png: label values outside the declared classes: 7 \(6 pixels\)"):
-        build(pairs)
+    reason = bad(build(pairs)).at["a5.png", "reason"]
+    assert "label values outside the declared classes: 7 (6)" in reason
 
 
 def test_17_jpeg_masks_are_refused(pairs):
     for mask in (pairs / "masks").iterdir():
         Image.open(mask).save(mask.with_suffix(".jpg"))
         mask.unlink()
-    with pytest.raises(DataError, match="a JPEG mask has lost its exact values"):
-        build(pairs, masks="masks/{stem}.jpg")
+    assert set(bad(build(pairs, masks="masks/{stem}.jpg"))["kind"]) == {"jpeg-mask"}
 
 
 @pytest.mark.parametrize("damage", ["truncate", "garbage"])
-def test_18_unreadable_files_fail_and_are_all_listed(pairs, damage):
+def test_18_unreadable_files_are_all_listed_and_the_rest_goes_on(pairs, damage):
     for name in ("a1", "a2"):
         path = pairs / "images" / f"{name}.png"
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2] if damage == "truncate" else b"no picture at all")
-    with pytest.raises(
-        DataError, match=r"2 of 12 items[\s\S]*a1.png: cannot be read[\s\S]*a2.png: cannot be read"
-    ):
-        build(pairs)
+    table = build(pairs)
+    assert list(bad(table)["kind"]) == ["unreadable"] * 2 and (table["status"] == "accepted").sum() == 10
+    assert all(r.startswith(f"{n}: ") for n, r in bad(table)["reason"].items())
 
 
-def test_18_a_truncated_geotiff_fails(tmp_path):
+def test_18_a_truncated_geotiff_is_quarantined(tmp_path):
     folder = make_scene(tmp_path / "s")
     path = folder / "images" / "scene.tif"
     path.write_bytes(path.read_bytes()[:60_000])
-    p = params_for(folder, scene=True)
-    with pytest.raises(DataError, match=r"scene.tif: cannot be read"):
-        catalog.build(p.data, folder, "0")
+    assert bad(build(folder, scene=True)).at["scene.tif", "kind"] == "unreadable"
 
 
 def test_20_size_mismatch_prints_both_sizes(pairs):
     Image.fromarray(np.zeros((48, 55), np.uint8)).save(pairs / "masks" / "a4.png")
-    with pytest.raises(
-        DataError, match=r"a4.png and its mask a4.png: sizes differ, image 48 x 56, mask 48 x 55"
-    ):
-        build(pairs)
+    reason = bad(build(pairs)).at["a4.png", "reason"]
+    assert reason == "a4.png and its mask a4.png: sizes differ, image 48 x 56, mask 48 x 55"
 
 
 @pytest.mark.parametrize(
-    ("profile", "expected"),
+    ("profile", "kind", "values"),
     [
-        ({"crs": "EPSG:32634"}, r"coordinate systems differ, image EPSG:32633, mask EPSG:32634"),
-        (
-            {"transform": (0.5, 0, 500001, 0, -0.5, 5000000)},
-            r"affine transforms differ, image .*500000.*500001",
-        ),
+        ({"crs": "EPSG:32634"}, "crs-mismatch", ("EPSG:32633", "EPSG:32634")),
+        ({"transform": (0.5, 0, 500001, 0, -0.5, 5000000)}, "transform-mismatch", ("500000", "500001")),
     ],
 )
-def test_20_crs_or_transform_mismatch_prints_both_values(tmp_path, profile, expected):
+def test_20_crs_or_transform_mismatch_prints_both_values(tmp_path, profile, kind, values):
     import rasterio
 
     if "transform" in profile:
         profile = {"transform": rasterio.Affine(*profile["transform"])}
     image, mask = blobs(64, 64, 0)
-    write_tif(tmp_path / "images" / "x.tif", np.moveaxis(image, -1, 0))
-    write_tif(tmp_path / "masks" / "x.tif", mask[None] * 255, **profile)
-    with pytest.raises(DataError, match=expected):
-        catalog.build(params_for(tmp_path, scene=True).data, tmp_path, "0")
+    write_tif(tmp_path / "s" / "images" / "x.tif", np.moveaxis(image, -1, 0))
+    write_tif(tmp_path / "s" / "masks" / "x.tif", mask[None] * 255, **profile)
+    row = bad(build(tmp_path / "s", scene=True)).loc["x.tif"]
+    assert row["kind"] == kind and all(v in row["reason"] for v in values)
 
 
 def test_another_band_count_or_dtype_is_named(pairs):
-    Image.fromarray(np.zeros((48, 56), np.uint8)).save(pairs / "images" / "a9.png")
-    with pytest.raises(DataError, match=r"a9.png: bands is 1, others have 3"):
-        build(pairs)
+    Image.fromarray(blobs(48, 56, 9)[0][..., 0]).save(pairs / "images" / "a9.png")
+    row = bad(build(pairs)).loc["a9.png"]
+    assert row["kind"] == "band-count" and row["reason"] == "a9.png: bands is 1, most others have 3"
 
 
 def test_groups_and_ids_come_from_folders_and_never_collide(tmp_path):
     for patient in ("p 1", "p2"):
-        make_pairs(tmp_path / patient, 2)
-    table = build(tmp_path, images="*/images/*.png", masks="{parent2}/masks/{stem}.png", group="{parent2}")
+        make_pairs(tmp_path / "s" / patient, 2)
+    table = build(
+        tmp_path / "s", images="*/images/*.png", masks="{parent2}/masks/{stem}.png", group="{parent2}"
+    )
     assert sorted(set(table["group"])) == ["p 1", "p2"]
     assert table["id"].is_unique and "p_1__images__a0" in set(table["id"])
+
+
+def test_mended_items_come_back_by_themselves_and_only_they_are_read(pairs, monkeypatch):
+    path = pairs / "images" / "a3.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    before = build(pairs)
+    path.write_bytes(whole)
+    read = []
+    real = catalog.run_each
+    monkeypatch.setattr(
+        catalog,
+        "run_each",
+        lambda f, jobs, *rest, **k: read.extend(j[0].id for j in jobs) or real(f, jobs, *rest, **k),
+    )
+    after = build(pairs).reset_index(drop=True)
+    assert list(bad(before).index) == ["a3.png"] and bad(after).empty and read == ["a3"]
+    same = before["id"] != "a3"
+    pd.testing.assert_frame_equal(before[same], after[same], check_dtype=False)
+
+
+def test_a_reader_that_crashes_hangs_or_eats_memory_takes_one_item_and_no_other(tmp_path):
+    from segcore.pool import run_each
+    from tests import hostile
+
+    found = dict(
+        run_each(
+            hostile.read, ["fine", "crash", "hang", "memory", "also fine"], list("abcde"), [20, 20, 2, 20, 20]
+        )
+    )
+    assert found[0] == "fine" and found[4] == "also fine"
+    assert [found[i].kind for i in (1, 2, 3)] == ["crashed", "slow", "crashed"]

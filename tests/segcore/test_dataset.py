@@ -12,7 +12,7 @@ from segcore.constants import IGNORE
 from segcore.dataset import PreparedData
 from segcore.errors import DataError
 from segcore.files import sha256
-from segcore.packing import BandStatistics
+from segcore.fitting import BandStatistics, scaled
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tests.tiny import blobs, params_for
@@ -117,8 +117,9 @@ def test_preparing_twice_gives_the_same_files(pairs, tmp_path):
     for name in ("one", "two"):
         ingest(p.data, tmp_path / name / "ingested")
         folder = prepare(p, tmp_path / name / "ingested", tmp_path / name / "prepared")
-        hashes.append({f.name: sha256(f) for f in folder.iterdir()})
-    assert hashes[0] == hashes[1] and len(hashes[0]) == 8
+        files = [*folder.iterdir(), *(tmp_path / name / "packed").iterdir()]
+        hashes.append({f.name: sha256(f) for f in files})
+    assert hashes[0] == hashes[1] and len(hashes[0]) == 5 + 12
 
 
 def test_an_unknown_region_and_a_missing_folder_are_named(prepared_scene, tmp_path):
@@ -133,8 +134,9 @@ def test_failed_prepare_leaves_what_was_there(pairs, tmp_path):
     ingest(p.data, tmp_path / "ingested")
     prepare(p, tmp_path / "ingested", tmp_path / "prepared")
     before = pd.read_parquet(tmp_path / "prepared" / "regions.parquet")
-    (pairs / "images" / "a0.png").write_bytes(b"damaged since")
-    with pytest.raises(DataError, match=r"a0.png: cannot be read"):
+    for path in (tmp_path / "packed").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"safetensors: is missing or damaged"):
         prepare(p, tmp_path / "ingested", tmp_path / "prepared")
     assert pd.read_parquet(tmp_path / "prepared" / "regions.parquet").equals(before)
     assert sorted(f.name for f in tmp_path.iterdir() if f.name.startswith(".")) == []

@@ -1,0 +1,37 @@
+"""What every reader says of a file that cannot be opened."""
+
+import os
+from pathlib import Path
+
+from segcore.errors import DataError
+
+RESTORE = "restore the file from its source, or remove the pair"
+
+
+def check_file(path: Path) -> int:
+    """Bytes of a file that can be opened.
+
+    Raises:
+        DataError: it is missing, no file, empty, or may not be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+    except PermissionError as error:
+        raise DataError(
+            f"{path.name}: may not be read (permission denied)",
+            f"give read permission: chmod u+r on {path.name} and u+rx on its folder",
+            kind="no-permission",
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path.name}: cannot be read ({reason})", RESTORE, kind="unreadable") from error
+    if size == 0:
+        raise DataError(f"{path.name}: is empty (0 bytes)", RESTORE, kind="empty-file")
+    return size
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The error for whatever a reading library says, without the folder's name and on one line."""
+    reason = " ".join(str(error).replace(f"{path.parent}/", "").split()) or type(error).__name__
+    return DataError(f"{path.name}: cannot be read ({reason[:300]})", RESTORE, kind="unreadable")

@@ -1,0 +1,278 @@
+"""One pass over an item: every pixel of image and mask is read once, checked, measured and packed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcore import formats, labels
+from segcore.constants import IGNORE
+from segcore.errors import DataError
+from segcore.files import sha256
+from segcore.items import Item
+from segcore.measures import Measures, sample_step
+from segcore.packed import PackedWriter, Shapes, can_hold
+from segcore.params import Data
+from segcore.pixels import Declared
+from segcore.raster import Info, Window, pieces
+from segcore.similarity import signature
+
+Row = dict[str, Any]  # what the catalogue says of an item
+_SAME_STEM = (".shp",)  # formats of several files that share a stem
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files that the content of an image or mask comes from."""
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.is_file())
+    if path.suffix.lower() in _SAME_STEM:
+        return sorted(path.parent.glob(f"{path.stem}.*"))
+    if path.suffix.lower() == ".vrt":
+        from segcore.formats.geotiff import sources
+
+        return [path, *sources(path)]
+    return [path]
+
+
+def _paths(item: Item, folder: Path) -> list[Path]:
+    own = [item.image, item.mask, item.valid, *item.baselines.values()]
+    return [file for path in own if path for file in files_of(folder / path)]
+
+
+def stamp(item: Item, folder: Path) -> str:
+    """Names, sizes and times of an item's files: as long as they are the same, so is the content.
+
+    Raises:
+        DataError: a file is missing or empty.
+    """
+    facts = []
+    for path in _paths(item, folder):
+        try:
+            status = path.stat()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise DataError(f"{path.name}: {reason}", "restore the file", kind="unreadable") from error
+        if status.st_size == 0:
+            raise DataError(
+                f"{path.name}: is empty (0 bytes)", "restore it from its source", kind="empty-file"
+            )
+        facts.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
+    return json.dumps(facts)
+
+
+def content_hash(path: Path) -> str:
+    """Hex sha256 of a file, or of all files of a folder."""
+    files = files_of(path)
+    try:
+        if files == [path]:
+            return sha256(path)
+        return hashlib.sha256("".join(f"{f.name} {sha256(f)}\n" for f in files).encode()).hexdigest()
+    except PermissionError as error:
+        raise DataError(
+            f"{path.name}: may not be read", "give this user the right to read it", kind="no-permission"
+        ) from error
+
+
+class _Truth:
+    """Everything drawn over an image: labels, the field of what is scored, other annotators."""
+
+    def __init__(self, item: Item, folder: Path, info: Info, data: Data, stack: ExitStack) -> None:
+        assert item.mask is not None
+
+        def opened(path: Path) -> labels.LabelSource:
+            return stack.enter_context(labels.open_labels(folder / path, folder / item.image, info, data))
+
+        self.labels = opened(item.mask)
+        self.others = [opened(path) for path in item.baselines.values()]
+        self.field = None
+        if item.valid is not None:
+            slices = info.axis if info.canonical else data.slices
+            self.field = stack.enter_context(formats.open_source(folder / item.valid, slices))
+            mine, its = (info.depth, info.height, info.width), self.field.info
+            if mine != (its.depth, its.height, its.width):
+                raise DataError(
+                    f"{item.image.name} and {item.valid.name}: sizes differ, image {mine}, "
+                    f"mask of what is scored {(its.depth, its.height, its.width)}",
+                    "crop or resample it (nearest neighbour) to the image's grid",
+                    kind="size-mismatch",
+                )
+
+    def read(self, window: Window, plane: int, valid: np.ndarray) -> tuple[labels.Labels, list[np.ndarray]]:
+        """Labels with IGNORE where the image is not valid or not scored, and those of other annotators."""
+        own = self.labels.read(window, plane)
+        ignored = ~valid
+        if self.field is not None:
+            ignored |= (self.field.read(window, plane).pixels == 0).all(axis=0)
+        classes = np.where(ignored, IGNORE, own.classes).astype(np.uint8)
+        hidden = classes == IGNORE
+        others = [
+            np.where(hidden, IGNORE, o.read(window, plane).classes).astype(np.uint8) for o in self.others
+        ]
+        instances = None if own.instances is None else np.where(hidden, 0, own.instances).astype(np.uint32)
+        return labels.Labels(classes, instances), others
+
+
+def _check_header(info: Info, data: Data, name: str) -> None:
+    total = info.depth * info.height * info.width
+    if total > data.max_pixels or min(info.depth, info.height, info.width) < 1:
+        raise DataError(
+            f"{name}: declares {info.depth} x {info.height} x {info.width} pixels, "
+            f"data.max_pixels is {data.max_pixels}",
+            "restore the file if its header is damaged, cut it into smaller scenes, or raise data.max_pixels",
+            kind="too-large",
+        )
+    if not can_hold(info.dtype):
+        raise DataError(
+            f"{name}: holds {info.dtype} values", "convert it to integers or floats", kind="unusable"
+        )
+
+
+@contextmanager
+def _part(target: Path) -> Iterator[Path]:
+    """A temporary path that becomes `target` on success."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        descriptor = os.open(part, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _shapes(info: Info, truth: _Truth, instances: bool) -> Shapes:
+    plane, byte = (info.depth, info.height, info.width), np.dtype(np.uint8)
+    step = sample_step(info.height, info.width)
+    sampled = (info.depth, -(-info.height // step), -(-info.width // step))
+    shapes: Shapes = {
+        "pixels": (np.dtype(info.dtype), (*plane, info.bands)),
+        "labels": (byte, plane),
+        "valid": (byte, plane),
+        "sample": (np.dtype(info.dtype), (*sampled, info.bands)),
+        "sample_valid": (byte, sampled),
+    }
+    if instances:
+        shapes["instances"] = (np.dtype(np.uint32), plane)
+    if truth.others:
+        shapes["baselines"] = (byte, (len(truth.others), *plane))
+    return shapes
+
+
+def _pack(source: Declared, truth: _Truth, data: Data, out: Path) -> tuple[Measures, str, bytes]:
+    """Read, measure and write every window; returns measures, and the signature of the middle plane."""
+    info = source.info
+    has_instances = truth.labels.read((0, 0, 1, 1), 0).instances is not None
+    measures = Measures(info, len(data.classes))
+    with PackedWriter(out, _shapes(info, truth, has_instances)) as writer:
+        for plane in range(info.depth):
+            for window in pieces(info):
+                pixels, valid = source.read(window, plane)
+                own, others = truth.read(window, plane, valid)
+                measures.update(pixels, valid, own, plane, window)
+                writer.write("pixels", (plane,), window, np.moveaxis(pixels, 0, -1))
+                writer.write("labels", (plane,), window, own.classes)
+                writer.write("valid", (plane,), window, valid)
+                if own.instances is not None:
+                    writer.write("instances", (plane,), window, own.instances)
+                for index, other in enumerate(others):
+                    writer.write("baselines", (index, plane), window, other)
+            sample, sample_valid = measures.take_sample()
+            whole = (0, 0, *sample_valid.shape)
+            writer.write("sample", (plane,), whole, sample)
+            writer.write("sample_valid", (plane,), whole, sample_valid)
+            if plane == info.depth // 2:
+                phash, thumb = signature(sample, sample_valid > 0)
+    return measures, phash, thumb
+
+
+def _swapped(item: Item, folder: Path, info: Info, data: Data) -> bool:
+    """Whether the image would pass as the mask."""
+    try:
+        labels.read_labels(folder / item.image, folder / item.image, info, data)
+    except DataError:
+        return False
+    return True
+
+
+def _geometry(info: Info) -> Row:
+    return {
+        "height": info.height,
+        "width": info.width,
+        "bands": info.bands,
+        "depth": info.depth,
+        "dtype": info.dtype,
+        "crs": info.crs,
+        "transform": json.dumps(info.transform),
+        "spacing": json.dumps(info.spacing),
+        "affine": json.dumps(info.affine),
+        "orientation": info.orientation,
+        "axis": info.axis,
+        "nodata": info.nodata,
+    }
+
+
+def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -> Row:
+    """Check one item and pack it into `target`/<id>-<key>.safetensors.
+
+    Args:
+        item: what to read.
+        folder: that the item's paths are relative to.
+        data: what the files should hold.
+        target: existing folder.
+        settings: fingerprint of what decides how files are read; part of the key.
+
+    Returns:
+        What the catalogue says of it, less what comes from its name.
+
+    Raises:
+        DataError: it cannot be used.
+    """
+    before, name = stamp(item, folder), item.image.name
+    assert item.mask is not None
+    own = [item.image, item.mask, item.valid, *item.baselines.values()]
+    hashes = [content_hash(folder / path) for path in own if path]
+    key = hashlib.sha256("\n".join([settings, *hashes]).encode()).hexdigest()[:12]
+    packed = target / f"{item.id}-{key}.safetensors"
+    with ExitStack() as stack, _part(packed) as part:
+        source = stack.enter_context(formats.open_source(folder / item.image, data.slices))
+        info = source.info
+        _check_header(info, data, name)
+        try:
+            truth = _Truth(item, folder, info, data, stack)
+            declared = Declared(source, data, name)
+            measures, phash, thumb = _pack(declared, truth, data, part)
+        except DataError as error:
+            if error.kind in ("label-values", "label-bands", "jpeg-mask") and _swapped(
+                item, folder, info, data
+            ):
+                raise DataError(
+                    f"{name}: image and mask are swapped: {item.image.name} holds class values "
+                    f"and {item.mask.name} does not",
+                    "exchange the two files",
+                    kind="swapped",
+                ) from error
+            raise
+        measures.require_usable(name)
+        if stamp(item, folder) != before:
+            raise DataError(
+                f"{name}: was changed while it was read", "run again when it is complete", kind="changed"
+            )
+    notes = [*truth.labels.notes, *measures.notes(data)]
+    return {
+        "sha256": hashes[0],
+        "label_sha256": hashes[1],
+        "packed": packed.name,
+        "bytes": sum(f.stat().st_size for f in files_of(folder / item.image)),
+        **_geometry(declared.info),
+        "scaled_from": json.dumps(declared.range),
+        **measures.facts(data),
+        "phash": phash,
+        "thumb": thumb.hex(),
+        "notes": notes,
+    }

@@ -1,0 +1,177 @@
+"""Files of a source folder: found without leaving it, and judged by their names."""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from segcore import formats
+from segcore.errors import DataError
+from segcore.items import Item
+from segcore.layouts._patterns import Match, Pattern, short_hash
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def is_junk(name: str, component: str = "") -> bool:
+    """Whether a file or folder is a system's leftover, a GDAL side file, or hidden (unless the pattern asks for it)."""
+    hidden = name.startswith(".") and not (component.startswith(".") and not name.startswith("._"))
+    return hidden or name.lower() in _JUNK or name.lower().endswith(".aux.xml")
+
+
+def is_archive(name: str) -> bool:
+    """Whether a name is that of an archive; .nii.gz is none."""
+    return name.lower().endswith(_ARCHIVES) and not name.lower().endswith(".nii.gz")
+
+
+def shown(path: PurePosixPath | Path | str) -> str:
+    """A path as it may be printed: control characters and undecodable bytes are escaped."""
+    return "".join(c if _sound(c) else ascii(c)[1:-1] for c in str(path))
+
+
+def _sound(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+
+
+class Folder:
+    """A source folder; remembers which of its folders really lie within it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._real = path.resolve()
+        self._inside: dict[Path, bool] = {}
+
+    def is_inside(self, relative: PurePosixPath | Path) -> bool:
+        """Whether a path, its links followed, stays within the folder; it need not exist."""
+        path = self.path / relative
+        if ".." in path.parts or path.is_symlink():
+            return self._resolves_inside(path)
+        if path.parent not in self._inside:
+            self._inside[path.parent] = self._resolves_inside(path.parent)
+        return self._inside[path.parent]
+
+    def _resolves_inside(self, path: Path) -> bool:
+        try:
+            return path.resolve().is_relative_to(self._real)
+        except (OSError, RuntimeError, ValueError):  # a loop of links
+            return False
+
+    def find(self, pattern: Pattern) -> Iterator[Match]:
+        """Files and folders that match, sorted by folder and name; links out of the folder are named, not entered."""
+        seen = set()
+        for relative, is_folder in self._walk("", 0, pattern, (self._real,)):
+            match = pattern.match(relative, is_folder)
+            if match and relative not in seen:
+                seen.add(relative)
+                yield match
+
+    def _walk(
+        self, relative: str, depth: int, pattern: Pattern, above: tuple[Path, ...]
+    ) -> Iterator[tuple[str, bool]]:
+        wanted = pattern.components[depth]
+        last = depth == len(pattern.components) - 1
+        if wanted is None and not last:
+            yield from self._walk(relative, depth + 1, pattern, above)
+        for entry in self._entries(relative):
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            if is_junk(entry.name, wanted.pattern.lstrip("\\") if wanted else ""):
+                continue
+            if wanted is not None and not wanted.fullmatch(entry.name):
+                continue
+            is_folder = entry.is_dir()
+            if last:
+                yield path, is_folder
+            if not is_folder or (last and wanted is not None):
+                continue
+            if entry.is_symlink():
+                if not self.is_inside(PurePosixPath(path)):
+                    # Its content is not looked at; a name that matches tells the user.
+                    yield path, True
+                    continue
+                real = (self.path / path).resolve()
+                if real in above:
+                    continue
+            deeper = (*above, (self.path / path).resolve()) if entry.is_symlink() else above
+            yield from self._walk(path, depth if wanted is None else depth + 1, pattern, deeper)
+
+    def _entries(self, relative: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path / relative) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except NotADirectoryError:
+            return []
+        except PermissionError as error:
+            raise DataError(
+                f"{shown(relative) or self.path.name}: the folder may not be read",
+                "give read permission: chmod u+rx on it",
+                kind="no-permission",
+            ) from error
+
+    def holds_files(self, relative: PurePosixPath) -> bool:
+        """Whether a folder holds files that are not junk, as a DICOM series does."""
+        return any(entry.is_file() and not is_junk(entry.name) for entry in self._entries(str(relative)))
+
+    def problem(self, relative: PurePosixPath, what: str = "image", known: bool = True) -> DataError | None:
+        """What a name alone says against a file; None if nothing.
+
+        Args:
+            what: "image", "mask" and so on, for the message.
+            known: check that some reader knows the ending.
+        """
+        name = shown(relative.name)
+        if not all(_sound(c) for c in str(relative)):
+            return DataError(
+                f"{relative.name!a}: its path {str(relative)!a} holds control or undecodable characters",
+                "rename it",
+                kind="bad-name",
+            )
+        if not self.is_inside(relative):
+            return DataError(
+                f"{name}: {relative} leads out of the source folder",
+                f"copy the {what} into the folder; links and paths that leave it are not followed",
+                kind="outside",
+            )
+        if is_archive(name):
+            return DataError(f"{name}: is an archive, not an {what}", "unpack it first", kind="archive")
+        if known and not name.lower().endswith(tuple(formats.endings())):
+            if (self.path / relative).is_dir():
+                return None
+            return DataError(
+                f"{name}: ending {relative.suffix!r} is unknown",
+                f"convert it to one of {', '.join(sorted(formats.endings()))}, or narrow data.images",
+                kind="unknown-format",
+            )
+        return None
+
+    def missing(self, image: PurePosixPath, what: str, path: str) -> DataError:
+        """The error for an image that lacks its mask or another of its files."""
+        return DataError(
+            f"{shown(image.name)}: has no {what}, {shown(path)} is missing",
+            "add the file, correct the pattern in params.yaml, or move the image out of the folder",
+            kind="missing-mask",
+        )
+
+
+def with_unique_ids(items: list[Item]) -> list[Item]:
+    """Items of which those that share an id have a problem, and an id that tells them apart."""
+    by_id: dict[str, list[Item]] = {}
+    for item in items:
+        by_id.setdefault(item.id, []).append(item)
+    out = []
+    for same in by_id.values():
+        if len(same) == 1:
+            out += same
+            continue
+        for item in same:
+            other = next(o for o in same if o is not item)
+            problem = DataError(
+                f"{shown(item.image.name)}: {shown(item.image)} and {shown(other.image)} give the same id "
+                f"{item.id!r}",
+                "rename one of them",
+                kind="same-id",
+            )
+            new = f"{item.id}-{short_hash(str(item.image))}"
+            out.append(replace(item, id=new, problem=item.problem or problem))
+    return out

@@ -1,0 +1,198 @@
+"""From the catalogue to the prepared data: splits that cannot leak, training windows, statistics of the training split.
+
+What was computed for an item is kept in memory files under `work`, so that new data cost what the new data cost.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segcore import fitting, linking, splits, windows
+from segcore.errors import DataError
+from segcore.files import atomic_write, sha256
+from segcore.packed import Packed
+from segcore.params import Params
+
+_CODE = ("fitting.py", "linking.py", "preparation.py", "splits.py", "windows.py")
+
+
+class LabelRows:
+    """Labels (H, W) of a plane whose row slices are read from disk."""
+
+    def __init__(self, packed: Packed, plane: int) -> None:
+        self._packed, self._plane = packed, plane
+        self.shape: tuple[int, int] = packed.shapes["labels"][1][1:]  # type: ignore[assignment]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        return self._packed.rows("labels", (self._plane,), first, last - first)
+
+
+class Memory:
+    """Windows and sums of the last preparation, valid as long as settings and code are the same."""
+
+    def __init__(self, folder: Path, p: Params) -> None:
+        here = Path(__file__).parent
+        settings = p.model_dump(mode="json", include={"split", "prepare"})
+        facts = [json.dumps([settings, p.data.classes]), *(sha256(here / name) for name in _CODE)]
+        self.fingerprint = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+        self.folder = folder
+        self.sums: dict[str, dict[str, Any]] = {}
+        self.windows: dict[str, pd.DataFrame] = {}
+        path = folder / "sums.json"
+        if path.exists() and (kept := json.loads(path.read_text()))["fingerprint"] == self.fingerprint:
+            self.sums = kept["sums"]
+            table = pd.read_parquet(folder / "windows.parquet")
+            self.windows = {str(k): t.drop(columns="key") for k, t in table.groupby("key", sort=False)}
+
+    def save(self, sums: dict[str, dict[str, Any]], tables: dict[str, pd.DataFrame]) -> None:
+        """Keep these, and no others; sums last, because they say that all is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "sums.json").unlink(missing_ok=True)
+        with atomic_write(self.folder / "windows.parquet") as part:
+            pd.concat([t.assign(key=k) for k, t in tables.items()], ignore_index=True).to_parquet(part)
+        with atomic_write(self.folder / "sums.json") as part:
+            part.write_text(json.dumps({"fingerprint": self.fingerprint, "sums": sums}))
+
+
+def planes(accepted: pd.DataFrame) -> pd.DataFrame:
+    """One row a picture or plane of a volume: id, volume, plane, group, and what the catalogue says of the item."""
+    columns = ["group", "batch", "packed", "height", "width", "depth", "bands", "dtype", "sha256", "crs"]
+    place = ["transform", "spacing", "affine", "orientation", "axis"]
+    table = accepted[["id", *columns, *place]].rename(columns={"id": "volume"})
+    table = table.loc[table.index.repeat(table["depth"].astype(int))].reset_index(drop=True)
+    table["plane"] = table.groupby("volume", sort=False).cumcount()
+    numbered = table["volume"] + "_z" + table["plane"].astype(str).str.zfill(3)
+    table.insert(0, "id", table["volume"].where(table["depth"] == 1, numbered))
+    for column in ("height", "width", "depth", "bands", "axis"):
+        table[column] = table[column].astype("int64")
+    return table
+
+
+def _windows(
+    items: pd.DataFrame,
+    opened: Callable[[str], Packed],
+    p: Params,
+    decision: linking.Decision,
+    memory: Memory,
+    progress: Callable[[list[Any]], Iterable[Any]],
+) -> dict[str, pd.DataFrame]:
+    """Training windows of each item, by a key that says all they depend on."""
+    found = {}
+    for row in progress(list(items.itertuples(index=False))):
+        key = f"{row.packed}|{row.plane}|{decision.groups[row.group]}|{decision.anchors.get(row.volume)}"
+        if key in memory.windows:
+            found[key] = memory.windows[key]
+        else:
+            label = LabelRows(opened(row.packed), row.plane)
+            found[key] = windows.index_item(row, label, len(p.data.classes), p.prepare, p.split, decision)
+    return found
+
+
+def _sums(
+    items: pd.DataFrame, regions: pd.DataFrame, opened: Callable[[str], Packed], p: Params, memory: Memory
+) -> dict[str, dict[str, Any]]:
+    """Sums over each training region, by a key that says all they depend on."""
+    where = items.set_index("id")[["packed", "plane"]].to_dict("index")
+    found = {}
+    for region in regions[regions["split"] == "train"].itertuples():
+        item = where[region.item]
+        place = f"{region.row},{region.col},{region.height},{region.width}"
+        key = f"{item['packed']}|{item['plane']}|{place}"
+        found[key] = memory.sums.get(key) or fitting.region_sums(
+            opened(item["packed"]), item["plane"], region, len(p.data.classes)
+        )
+    return found
+
+
+def _statistics(
+    items: pd.DataFrame,
+    regions: pd.DataFrame,
+    sums: dict[str, dict[str, Any]],
+    opened: Callable[[str], Packed],
+    p: Params,
+) -> dict[str, Any]:
+    total = fitting.BandStatistics(int(items["bands"].iloc[0]), len(p.data.classes))
+    for part in sums.values():
+        total.add(part)
+    statistics = {**total.result(), "range": None}
+    if fitting.is_scaled(p.data, str(items["dtype"].iloc[0])):
+        where = items.set_index("id")[["packed", "plane"]].to_dict("index")
+        train = regions[regions["split"] == "train"].groupby("item", sort=True)
+        samples = [fitting.sample_of(opened(where[i]["packed"]), where[i]["plane"], r) for i, r in train]
+        statistics |= fitting.scaled(np.concatenate(samples), p.data)
+    return statistics
+
+
+def prepare(
+    catalogue: pd.DataFrame,
+    links: pd.DataFrame,
+    p: Params,
+    packed: Path,
+    target: Path,
+    registry: Path,
+    work: Path,
+    progress: Callable[[list[Any]], Iterable[Any]] = iter,
+) -> linking.Decision:
+    """Split, index and measure the catalogue's accepted items into `target`.
+
+    Args:
+        catalogue: rows of the ingest.
+        links: pairs that must share a split.
+        p: parameters; `data`, `split` and `prepare` are used.
+        packed: folder of the packed items.
+        target: an existing empty folder.
+        registry: file of the splits decided so far; written last.
+        work: folder where results are kept for the next time.
+
+    Returns:
+        What was decided for each group, and what was set aside.
+
+    Raises:
+        DataError: a split is empty, or no window fits.
+        LeakError: something of one split reaches another.
+    """
+    accepted = catalogue[catalogue["status"] == "accepted"].reset_index(drop=True)
+    decision = linking.decide(accepted, links, p.split, linking.read_registry(registry, p.split))
+    items = planes(accepted[~accepted["id"].isin(list(decision.aside))])
+    opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
+    memory = Memory(work, p)
+    regions = splits.assign(items, p.split, decision)
+    tables = _windows(items, opened, p, decision, memory, progress)
+    index = pd.concat(tables.values(), ignore_index=True)
+    if index.empty:
+        raise DataError(
+            "no training window fits between the blocks of other splits",
+            "make prepare.window smaller, split.block larger, or split.buffer smaller",
+        )
+    splits.check(regions, index, items, p.split, links)
+    sums = _sums(items, regions, opened, p, memory)
+    statistics = _statistics(items, regions, sums, opened, p)
+    memory.save(sums, tables)
+    items.rename(columns={"id": "item"}).to_parquet(target / "items.parquet", index=False)
+    regions.to_parquet(target / "regions.parquet", index=False)
+    index.to_parquet(target / "windows.parquet", index=False)
+    (target / "statistics.json").write_text(json.dumps(statistics, indent=2))
+    (target / "prepared.json").write_text(json.dumps(_meta(p, items, regions, opened), indent=2))
+    linking.write_registry(registry, p.split, decision.registry)
+    return decision
+
+
+def _meta(
+    p: Params, items: pd.DataFrame, regions: pd.DataFrame, opened: Callable[[str], Packed]
+) -> dict[str, Any]:
+    divided = (regions["id"] != regions["item"]).any()
+    return {
+        "classes": p.data.classes,
+        "colors": [list(c) for c in p.data.colors],
+        "foreground": p.data.foreground,
+        "baselines": list(p.data.baselines),
+        "instances": all("instances" in opened(name).shapes for name in items["packed"].unique()),
+        "cluster_kind": "block" if divided else "group",
+    }

@@ -1,0 +1,217 @@
+"""What the data card shows: which items, their pictures with masks, linked pairs side by side, small charts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segcore.packed import Packed
+from segcore.params import Data
+from segcore.plots.overlays import Look, look
+from segcore.plots.style import data_uri
+from tasks.data_facts import class_counts, counted, number, parsed, pixel_counts, shares, sizes
+
+MOST_PICTURES, MOST_PAIRS = 18, 6
+BUDGET = 3_200_000  # bytes of all pictures, inlined: noisy ones are drawn smaller
+SIDES = (384, 320, 256, 192, 128)
+MOST_COLUMNS = 160  # items in a chart of columns; of more, evenly chosen ones
+MOST_BANDS = 24
+MOST_SHAPES = 40
+
+
+def foreground_shares(good: pd.DataFrame, data: Data) -> np.ndarray:
+    """Share of each item's labelled pixels that is foreground, (items,) in [0, 1]."""
+    return shares(class_counts(good, data.classes))[:, data.foreground].sum(axis=1)
+
+
+def prominence(good: pd.DataFrame, data: Data) -> np.ndarray:
+    """What items are ordered by, (items,) in [0, 1]: foreground; where all is foreground, the commonest class."""
+    if data.background is not None:
+        return foreground_shares(good, data)
+    part = shares(class_counts(good, data.classes))
+    return part[:, int(part.sum(axis=0).argmax())]
+
+
+def choose(good: pd.DataFrame, data: Data, most: int = MOST_PICTURES) -> list[tuple[int, str]]:
+    """Items worth a look, from most foreground to least: (row, why); evenly spread ones have no reason given.
+
+    Among them are the items with most and least foreground, two without any, one of each kind of note, the least
+    valid and the largest.
+    """
+    part = prominence(good, data)
+    order = np.argsort(-part, kind="stable")
+    why: dict[int, str] = {}
+
+    def take(rows: Sequence[int] | np.ndarray, reason: str) -> None:
+        for row in rows:
+            if len(why) < most:
+                why.setdefault(int(row), reason)
+
+    some, none = order[part[order] > 0], order[part[order] == 0]
+    if data.background is not None and len(some) > 1 and part[some[0]] > part[some[-1]]:
+        take(some[:1], "most foreground")
+        take(some[-1:], "least foreground")
+    if data.background is not None:
+        take(none[:2], "no foreground")
+    kinds = [{kind for kind, _ in parsed(text) or []} for text in good["notes"]]
+    for kind in sorted(set().union(*kinds))[:6]:
+        take([row for row in range(len(good)) if kind in kinds[row] and row not in why][:1], kind)
+    valid = good["valid_share"].fillna(1).to_numpy(np.float64)
+    if len(good) and valid.min() < 1:
+        take([int(valid.argmin())], "least valid")
+    pixels = pixel_counts(good)
+    if len(good) and pixels.max() > pixels.min():
+        take([int(pixels.argmax())], "largest")
+    rest = [int(row) for row in order if int(row) not in why]
+    spread = np.linspace(0, len(rest) - 1, min(len(rest), most - len(why))).round().astype(int)
+    take([rest[i] for i in spread], "")
+    return [(int(row), why[int(row)]) for row in order if int(row) in why]
+
+
+def _look(row: Any, data: Data, store: Path) -> Look:
+    colors = {i: data.colors[i] for i in data.foreground}
+    return look(Packed(store / row.packed), colors, SIDES[0], parsed(row.spacing))
+
+
+def _inlined(pictures: Sequence[np.ndarray], limit: float) -> list[str]:
+    """Data URIs, all at the largest of SIDES at which they take no more than `limit` bytes together."""
+    for side in SIDES:
+        found = [data_uri(picture, side) for picture in pictures]
+        if sum(map(len, found)) <= limit:
+            break
+    return found
+
+
+def _headline(part: Sequence[float], data: Data) -> tuple[str, float]:
+    """Class and share to tell of an item: the foreground together, or its commonest class where all is foreground."""
+    if data.background is not None:
+        return "", sum(part[i] for i in data.foreground)
+    most = int(np.argmax(part))
+    return data.classes[most], part[most]
+
+
+def _cell(row: Any, why: str, part: Sequence[float], size: str, data: Data, drawn: Look, limit: float) -> Any:
+    image, masked = _inlined([drawn.image, drawn.masked], limit)
+    return {
+        "id": row.id,
+        "group": row.group if row.group != row.id else None,
+        "why": why,
+        "size": size,
+        "plane": f"plane {drawn.plane + 1} of {drawn.planes}" if drawn.planes > 1 else "",
+        "image": image,
+        "masked": masked,
+        "shares": part,
+        "objects": None if pd.isna(row.objects) else int(row.objects),
+        "most": _headline(part, data),
+    }
+
+
+def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET) -> list[dict[str, Any]]:
+    """Chosen items with their pictures, plain and with masks, read from the packed files in `store`."""
+    chosen = choose(good, data)
+    part = shares(class_counts(good, data.classes))
+    extent = sizes(good)
+    rows = list(good.iloc[[row for row, _ in chosen]].itertuples())
+    return [
+        _cell(
+            item, why, part[row].tolist(), extent[row], data, _look(item, data, store), budget / len(chosen)
+        )
+        for item, (row, why) in zip(rows, chosen, strict=True)
+    ]
+
+
+def pictured_pairs(links: pd.DataFrame, most: int = MOST_PAIRS) -> pd.DataFrame:
+    """The first pairs of every kind in turn, `most` in all."""
+    turn = links.groupby("kind", sort=False).cumcount()
+    return links.assign(turn=turn).sort_values("turn", kind="stable").head(most)
+
+
+def pair_pictures(
+    good: pd.DataFrame, links: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET / 4
+) -> list[dict[str, Any]]:
+    """Linked pairs with a picture of each of the two, masks drawn over them."""
+    by_id = {row.id: row for row in good.itertuples()}
+    known = links[links["a"].isin(set(by_id)) & links["b"].isin(set(by_id))]
+    found = []
+    for pair in pictured_pairs(known).itertuples():
+        drawn = [_look(by_id[item], data, store).masked for item in (pair.a, pair.b)]
+        pictures = _inlined(drawn, budget / MOST_PAIRS)
+        names = ((pair.a, pictures[0]), (pair.b, pictures[1]))
+        found.append({"kind": pair.kind, "detail": pair.detail, "items": names})
+    return found
+
+
+def _columns(values: np.ndarray, colours: Sequence[str]) -> dict[str, Any]:
+    """Stacked columns (items, series) of shares as one SVG path a series, in a box of 1 x 100 an item."""
+    wide = 0.86 if len(values) <= 60 else 1.02
+    ends = 100 - np.cumsum(values, axis=1) * 100
+    starts = np.hstack([np.full((len(values), 1), 100.0), ends[:, :-1]])
+    paths = []
+    for series, colour in enumerate(colours):
+        drawn = [(i, starts[i, series], ends[i, series]) for i in range(len(values)) if values[i, series] > 0]
+        path = "".join(f"M{i} {low:.2f}h{wide}V{high:.2f}h-{wide}z" for i, low, high in drawn)
+        paths.append((colour, path))
+    return {"wide": len(values), "paths": paths}
+
+
+def _evenly(order: np.ndarray) -> np.ndarray:
+    if len(order) <= MOST_COLUMNS:
+        return order
+    return order[np.linspace(0, len(order) - 1, MOST_COLUMNS).round().astype(int)]
+
+
+def class_columns(good: pd.DataFrame, data: Data, colours: Sequence[str]) -> dict[str, Any] | None:
+    """Every item (or MOST_COLUMNS of them) as a column of its class shares, most prominent first.
+
+    Background is the empty part of a column; the scale ends at `top`, the largest share of foreground.
+    """
+    if len(good) < 2:
+        return None
+    order = _evenly(np.argsort(-prominence(good, data), kind="stable"))
+    part = shares(class_counts(good, data.classes))[order][:, data.foreground]
+    top = max(float(part.sum(axis=1).max()), 1e-9)
+    return _columns(part / top, [colours[i] for i in data.foreground]) | {"top": top}
+
+
+def valid_columns(good: pd.DataFrame) -> dict[str, Any] | None:
+    """Valid share of every item (or MOST_COLUMNS of them), most first; None where all are nearly full."""
+    valid = good["valid_share"].fillna(1).to_numpy(np.float64)
+    if len(good) < 2 or valid.min() > 0.98:  # more cannot be told from a full column
+        return None
+    return _columns(valid[_evenly(np.argsort(-valid, kind="stable"))][:, None], ["var(--2f76b5)"])
+
+
+def shape_frames(good: pd.DataFrame) -> list[dict[str, Any]]:
+    """The different sizes as frames in a box of 100, the largest first, and how many items have each."""
+    pairs = counted(zip(good["width"].astype(int), good["height"].astype(int), strict=True))
+    if len(pairs) < 2:
+        return []
+    longest = max(max(shape) for shape, _ in pairs)
+    frames = [
+        {"wide": w / longest * 100, "tall": h / longest * 100, "size": f"{w} × {h}", "count": count}
+        for (w, h), count in pairs[:MOST_SHAPES]
+    ]
+    return sorted(frames, key=lambda frame: -frame["wide"] * frame["tall"])
+
+
+def band_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
+    """Range of each band: over all items, and of the typical item (medians of lowest and highest)."""
+    if not len(good):
+        return []
+    low = np.array([parsed(text) for text in good["band_min"]], np.float64)
+    high = np.array([parsed(text) for text in good["band_max"]], np.float64)
+    first, last = (0.0, 255.0) if set(good["dtype"]) == {"uint8"} else (low.min(), high.max())
+    span = max(last - first, 1e-12)
+    rows = []
+    for band in range(min(low.shape[1], MOST_BANDS)):
+        ends = [low[:, band].min(), np.median(low[:, band]), np.median(high[:, band]), high[:, band].max()]
+        rows.append(
+            {
+                "band": data.bands[band] if data.bands else band + 1,
+                "at": [float((end - first) / span * 100) for end in ends],
+                "text": [number(float(end)) for end in ends],
+            }
+        )
+    return rows
