@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro ui test lint lock
+.PHONY: help install demo check-data run repro ui test lint lock bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -45,3 +45,13 @@ test: lint ## lint, types, layers and tests
 lock: ## pin all packages anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -q -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra bench --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header -c requirements.lock -q -o requirements-bench.lock
+
+bench: $(VENV)-bench/.installed ## speed, growth and memory of the data steps beside rasterio, PNG folders and TorchGeo; OPTIONS=--quick
+	@$(VENV)-bench/bin/python -m benchmarks.data $(OPTIONS)
+$(VENV)-bench/.installed: requirements-bench.lock | install
+	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	@echo "Installing what the benchmarks need into $(VENV)-bench ..."
+	@$(BIN)/uv pip install --python $(VENV)-bench/bin/python --require-hashes -r $<
+	@touch $@

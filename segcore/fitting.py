@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.errors import DataError
-from segcore.measures import sample_step
-from segcore.packed import Packed
+from segcore.packed import Packed, sample_step
 from segcore.params import Data
 
 _PIXELS_AT_ONCE = 2**20

@@ -16,18 +16,17 @@ _COLUMNS = ["a", "b", "kind", "detail"]
 
 def affine(value: Any) -> tuple[float, ...] | None:
     """Six numbers from JSON text or a sequence; None where there are none."""
-    if value is None or isinstance(value, float):
-        return None
     numbers = json.loads(value) if isinstance(value, str) else value
-    return None if numbers is None else tuple(float(n) for n in numbers)
+    return tuple(float(n) for n in numbers) if isinstance(numbers, (list, tuple, np.ndarray)) else None
 
 
 def _column(table: pd.DataFrame, name: str) -> list[Any]:
     return list(table[name]) if name in table else [None] * len(table)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+def is_placed(crs: Any, transform: Any) -> bool:
+    """Whether an item says where on the map it lies."""
+    return isinstance(crs, str) and crs != "" and affine(transform) is not None
 
 
 def frames(items: pd.DataFrame) -> list[str]:
@@ -55,11 +54,11 @@ def frames(items: pd.DataFrame) -> list[str]:
     ):
         keys: list[tuple[Any, ...]] = []
         numbers = affine(transform)
-        if _is_text(crs) and numbers is not None:
+        if numbers is not None and is_placed(crs, transform):
             pixel = max(abs(numbers[0]), abs(numbers[1]), 1e-12)
             rounded = tuple(round(n / pixel * 1000) for n in numbers)  # to a thousandth of a pixel
             keys.append(("grid", crs, height, width, f"{pixel:.9g}", rounded))
-        if _is_text(digest):
+        if isinstance(digest, str) and digest:
             keys.append(("content", digest, height, width))
         for key in keys:
             a, b = sorted((root(name), root(first.setdefault(key, name))))
@@ -165,7 +164,7 @@ def same_places(table: pd.DataFrame) -> pd.DataFrame:
     transforms = [affine(t) for t in _column(table, "transform")]
     by_crs: dict[str, list[int]] = defaultdict(list)
     for index, crs in enumerate(_column(table, "crs")):
-        if _is_text(crs) and transforms[index] is not None:
+        if is_placed(crs, transforms[index]):
             by_crs[crs].append(index)
     height, width = table["height"].to_numpy(float), table["width"].to_numpy(float)
     found: dict[tuple[int, int], float] = {}

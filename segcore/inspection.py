@@ -15,8 +15,8 @@ from segcore.constants import IGNORE
 from segcore.errors import DataError
 from segcore.files import sha256
 from segcore.items import Item
-from segcore.measures import Measures, sample_step
-from segcore.packed import PackedWriter, Shapes, can_hold
+from segcore.measures import Measures
+from segcore.packed import PackedWriter, Shapes, can_hold, sample_step
 from segcore.params import Data
 from segcore.pixels import Declared
 from segcore.raster import Info, Window, pieces

@@ -187,7 +187,7 @@ def _check_links(
     apart = frames.loc[pairs["a"]].to_numpy() != frames.loc[pairs["b"]].to_numpy()
     for a, b, kind, detail in pairs[_several(both) & apart].itertuples(index=False):
         first, second = volumes.loc[a], volumes.loc[b]
-        placed = all(footprints.affine(item.get("transform")) and item.get("crs") for item in (first, second))
+        placed = all(footprints.is_placed(i.get("crs"), i.get("transform")) for i in (first, second))
         if kind == "same-place" and placed:
             _check_map(regions, windows, first, second, buffer)
         else:

@@ -8,14 +8,9 @@ import numpy as np
 from segcore.constants import IGNORE
 from segcore.errors import DataError
 from segcore.labels import Labels
+from segcore.packed import sample_step
 from segcore.params import Data
 from segcore.raster import Info, Window
-
-
-def sample_step(height: int, width: int) -> int:
-    """Every how many pixels a plane is sampled: 64 samples a side, and up to 512 of large scenes."""
-    side = max(height, width)
-    return max(1, -(-side // min(max(side // 8, 64), 512)))
 
 
 class Measures:

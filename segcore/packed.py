@@ -38,6 +38,12 @@ def can_hold(dtype: str) -> bool:
     return dtype in _NAMES
 
 
+def sample_step(height: int, width: int) -> int:
+    """Every how many pixels a plane is sampled: 64 samples a side, and up to 512 of large scenes."""
+    side = max(height, width)
+    return max(1, -(-side // min(max(side // 8, 64), 512)))
+
+
 class PackedWriter:
     """Fills the tensors of a new file in any order; memory holds one window.
 

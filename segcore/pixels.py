@@ -26,7 +26,7 @@ class Declared:
     def __init__(self, source: Source, data: Data, name: str) -> None:
         self._source, self._data, self._name = source, data, name
         first = self._selected(source.read((0, 0, 1, 1)))[0]
-        self.info = replace(source.info, bands=first.shape[0])
+        self.info = replace(source.info, bands=first.shape[0], dtype=str(first.dtype))
         self.range: list[list[float]] | None = None
         if data.scale == "item":
             self.range = self._measured()
@@ -42,6 +42,10 @@ class Declared:
 
     def _selected(self, raster: Raster) -> tuple[np.ndarray, np.ndarray]:
         pixels, valid, data = raster.pixels, raster.valid, self._data
+        if raster.info.palette:  # an index is no brightness
+            colors = np.zeros((256, 3), np.uint8)
+            colors[: len(raster.info.palette)] = raster.info.palette[:256]
+            pixels = np.moveaxis(colors[pixels[0]], -1, 0)
         if data.grey_to_rgb and pixels.shape[0] == 1:
             pixels = np.repeat(pixels, 3, axis=0)
         if data.bands is not None:

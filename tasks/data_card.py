@@ -14,7 +14,6 @@ import pandas as pd
 
 from segcore.files import atomic_write
 from segcore.params import Data
-from segcore.problems import KINDS
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDTH = 100  # columns of the printed table
@@ -118,6 +117,7 @@ def _notes(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _links(links: pd.DataFrame) -> list[dict[str, Any]]:
     from tasks.data_facts import counted
+    from tasks.data_views import meaning
 
     blocks = []
     for kind, count in counted(links["kind"]):
@@ -125,7 +125,7 @@ def _links(links: pd.DataFrame) -> list[dict[str, Any]]:
         examples = [
             f"{a} and {b}: {text}" for a, b, text in zip(rows["a"], rows["b"], rows["detail"], strict=True)
         ]
-        block = {"kind": kind, "meaning": KINDS[kind].meaning, "count": count, "examples": examples}
+        block = {"kind": kind, "meaning": meaning(kind), "count": count, "examples": examples}
         blocks.append(block | {"shown": len(rows)})
     return blocks
 

@@ -1,5 +1,6 @@
 """What the data card shows: which items, their pictures with masks, linked pairs side by side, small charts."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,33 +93,39 @@ def _headline(part: Sequence[float], data: Data) -> tuple[str, float]:
     return data.classes[most], part[most]
 
 
-def _cell(row: Any, why: str, part: Sequence[float], size: str, data: Data, drawn: Look, limit: float) -> Any:
-    image, masked = _inlined([drawn.image, drawn.masked], limit)
-    return {
-        "id": row.id,
-        "group": row.group if row.group != row.id else None,
-        "why": why,
-        "size": size,
-        "plane": f"plane {drawn.plane + 1} of {drawn.planes}" if drawn.planes > 1 else "",
-        "image": image,
-        "masked": masked,
-        "shares": part,
-        "objects": None if pd.isna(row.objects) else int(row.objects),
-        "most": _headline(part, data),
-    }
+def distinct_parts(names: Sequence[str]) -> list[str]:
+    """Names without the words that all of them begin and end with."""
+    words = [re.split(r"(?<=[._-])", name) for name in names]
+    for end in (0, -1):
+        while len(names) > 1 and all(len(w) > 1 for w in words) and len({w[end] for w in words}) == 1:
+            for own in words:
+                own.pop(end)
+    return ["".join(own).rstrip("._-") or name for own, name in zip(words, names, strict=True)]
 
 
 def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET) -> list[dict[str, Any]]:
     """Chosen items with their pictures, plain and with masks, read from the packed files in `store`."""
     chosen = choose(good, data)
-    part = shares(class_counts(good, data.classes))
-    extent = sizes(good)
-    rows = list(good.iloc[[row for row, _ in chosen]].itertuples())
+    picked = good.iloc[[row for row, _ in chosen]]
+    part = shares(class_counts(picked, data.classes)).tolist()
+    cells = []
+    for item, (_, why), own in zip(picked.itertuples(), chosen, part, strict=True):
+        drawn = _look(item, data, store)
+        image, masked = _inlined([drawn.image, drawn.masked], budget / len(chosen))
+        cell = {
+            "id": item.id,
+            "group": item.group if item.group != item.id else None,
+            "why": why,
+            "plane": f"plane {drawn.plane + 1} of {drawn.planes}" if drawn.planes > 1 else "",
+            "shares": own,
+            "most": _headline(own, data),
+            "objects": None if pd.isna(item.objects) else int(item.objects),
+        }
+        cells.append(cell | {"image": image, "masked": masked})
+    names = distinct_parts(list(picked["id"]))
     return [
-        _cell(
-            item, why, part[row].tolist(), extent[row], data, _look(item, data, store), budget / len(chosen)
-        )
-        for item, (row, why) in zip(rows, chosen, strict=True)
+        cell | {"short": name, "size": size}
+        for cell, name, size in zip(cells, names, sizes(picked), strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segcore.constants import IGNORE
 from segcore.params import Data
 from segcore.problems import KINDS
 from tasks.data_facts import (
@@ -25,9 +26,8 @@ from tasks.data_facts import (
 )
 from tasks.report_views import amount, hexcolour
 
-MOST_ROWS = (
-    10_000  # problems listed in all, and places of a kind of note: more make a page that no browser likes
-)
+MOST_ROWS = 10_000  # problems listed in all: more make a page that no browser likes
+MOST_NOTES = 1_000  # of each kind
 MOST_PAIRS = 2_000
 MOST_GROUPS = 50
 
@@ -128,9 +128,19 @@ def class_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
         for i, name in enumerate(data.classes)
     ]
     if ignored.sum():
-        rest = {"name": "ignored", "colour": None, "values": "", "pixels": int(ignored.sum())}
+        rest: dict[str, Any] = {
+            "name": "ignored",
+            "colour": None,
+            "values": ", ".join(values.get(IGNORE, [])),
+        }
+        rest["pixels"] = int(ignored.sum())
         rows.append(rest | {"share": ignored.sum() / every, "items": int((ignored > 0).sum())})
     return rows
+
+
+def meaning(kind: str) -> str:
+    """What a kind of problem is."""
+    return KINDS[kind].meaning if kind in KINDS else ""
 
 
 def problem_blocks(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -147,10 +157,10 @@ def problem_blocks(table: pd.DataFrame) -> list[dict[str, Any]]:
             (str(path), str(reason), "" if common else str(remedy))
             for path, reason, remedy in zip(rows["image"], rows["reason"], rows["remedy"], strict=True)
         ]
-        meaning = KINDS[kind].meaning if kind in KINDS else ""
-        blocks.append({"kind": kind, "meaning": meaning, "count": count, "remedy": common, "rows": listed})
+        block = {"kind": kind, "meaning": meaning(kind), "remedy": common, "count": count}
+        blocks.append(block | {"rows": listed})
     left = MOST_ROWS
-    for block in blocks:
+    for block in reversed(blocks):  # rare kinds are listed in full
         block["rows"] = block["rows"][:left]
         left -= len(block["rows"])
     return blocks
@@ -163,15 +173,17 @@ def without_name(reason: str, path: str) -> str:
 
 def note_blocks(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:
     """Notes by kind, the most frequent first; rows of items that share a text, and the text."""
-    found = noted(table) + [("mask-without-image", path.as_posix(), "") for path in strays]
+    by_kind: dict[str, list[tuple[str, str]]] = {}
+    for kind, item, text in [*noted(table), *(("mask-without-image", p.as_posix(), "") for p in strays)]:
+        by_kind.setdefault(kind, []).append((item, text))
     blocks = []
-    for kind, count in counted(kind for kind, _, _ in found):
+    for kind, found in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
         texts: dict[str, list[str]] = {}
-        for _, item, text in [note for note in found if note[0] == kind][:MOST_ROWS]:
+        for item, text in found[:MOST_NOTES]:
             texts.setdefault(text, []).append(item)
         listed = [(items, text) for text, items in texts.items()]
-        meaning = KINDS[kind].meaning if kind in KINDS else ""
-        blocks.append({"kind": kind, "meaning": meaning, "count": count, "rows": listed})
+        block = {"kind": kind, "meaning": meaning(kind), "rows": listed}
+        blocks.append(block | {"count": len(found), "listed": min(len(found), MOST_NOTES)})
     return blocks
 
 

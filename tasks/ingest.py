@@ -5,6 +5,7 @@ data/packed/ (one file an accepted item). `--check` only checks, and writes the 
 """
 
 import argparse
+import json
 import os
 import shutil
 import tempfile
@@ -45,7 +46,8 @@ def check(data: params.Data, folder: Path, work: Path = WORK, batch: str = "0") 
     own = work / "ingest" / data.name
     table = catalog.build(data, folder, own, batch, _progress)
     links = footprints.links(table[table["status"] == "accepted"])
-    found = Checked(table, links, layouts.stray_masks(data, folder, set(table["label"])), own / "items")
+    used = {*table["label"], *table["valid"]}.union(*(json.loads(b).values() for b in table["baselines"]))
+    found = Checked(table, links, layouts.stray_masks(data, folder, used), own / "items")
     print(data_card.summary(found.table, found.links, found.strays), flush=True)
     return found
 

@@ -156,11 +156,9 @@ class _Picture:
                 self._decoded = self._wide_pixels() if self._wide else self._pixels()
                 self._image.close()
         pixels, valid = self._decoded
-        if window:
-            row, column, height, width = window
-            area = (slice(row, row + height), slice(column, column + width))
-            pixels, valid = pixels[:, *area].copy(), valid[area].copy()
-        return Raster(pixels, valid, self.info)
+        row, column, height, width = window or (0, 0, self.info.height, self.info.width)
+        area = (slice(row, row + height), slice(column, column + width))
+        return Raster(pixels[:, *area].copy(), valid[area].copy(), self.info)
 
     def _pixels(self) -> tuple[np.ndarray, np.ndarray]:
         image = self._image

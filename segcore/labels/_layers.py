@@ -18,7 +18,7 @@ from segcore.labels._shared import ids
 
 DRIVERS = {
     ".geojson": "GeoJSON",
-    ".geojsonl": "GeoJSONSeq",
+    ".geojsonl": "GeoJSON",
     ".gpkg": "GPKG",
     ".shp": "ESRI Shapefile",
     ".fgb": "FlatGeobuf",
@@ -26,7 +26,7 @@ DRIVERS = {
 # How a file of these kinds begins; GDAL itself would open whatever the content is, and follow where that points.
 _STARTS = {".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb"}
 _PARTS = (".shx", ".dbf", ".prj", ".cpg")  # of a Shapefile
-_NO_POLYGONS = {"Point", "LineString", "MultiPoint", "MultiLineString"}
+_SAMPLED = 10_000  # features that tell what a file holds
 _ERRORS = (
     RasterioError,
     CPLE_BaseError,
@@ -46,6 +46,7 @@ class Layer:
     name: str
     crs: str | None
     fields: tuple[str, ...]
+    empty: bool
 
 
 def unreadable(path: Path, reason: object, remedy: str = "export it again from its source") -> DataError:
@@ -91,15 +92,27 @@ def _opened(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
                 "export the one layer of your polygons to a file of its own",
             )
         info = pyogrio.read_info(path, layer=layers[0])
-    driver, expected = info["driver"], DRIVERS[path.suffix.lower()]
-    if driver != expected:
-        raise unreadable(path, f"its content is {driver}, not {expected}", f"export it as {expected}")
-    kind = str(info["geometry_type"] or "Unknown").split()[-1]
-    if kind in _NO_POLYGONS:
+        driver, expected = info["driver"].removesuffix("Seq"), DRIVERS[path.suffix.lower()]
+        if driver != expected:
+            raise unreadable(path, f"its content is {driver}, not {expected}", f"export it as {expected}")
+        kinds = _kinds(path, layers[0])
+    if kinds and not kinds & {"Polygon", "MultiPolygon", "GeometryCollection"}:
         raise unreadable(
-            path, f"holds {kind} geometries, no polygons", "give polygons; buffer points or lines to areas"
+            path,
+            f"holds no polygons but {', '.join(sorted(kinds))}",
+            "give polygons (buffer points or lines to areas), or restore the file",
         )
-    return Layer(layers[0], info["crs"], tuple(map(str, info["fields"])))
+    return Layer(layers[0], info["crs"], tuple(map(str, info["fields"])), not kinds)
+
+
+def _kinds(path: Path, layer: str) -> set[str]:
+    """Types of the first geometries; "nothing" for those that are missing or damaged."""
+    import pyogrio.raw
+    import shapely
+
+    blobs = pyogrio.raw.read(path, layer=layer, columns=[], max_features=_SAMPLED)[2]
+    geometries = shapely.from_wkb(blobs, on_invalid="fix")
+    return {g.geom_type if g is not None else "nothing" for g in geometries}
 
 
 def open_layer(path: Path) -> Layer:

@@ -37,7 +37,7 @@ def class_of(value: object, table: dict[int | str, int]) -> int | None:
 
 
 def _keys(value: object) -> list[int | str]:
-    if value is None or value != value:
+    if shown(value) == "null":
         return ["null"]
     if isinstance(value, bool | np.bool_):
         return [str(bool(value)).lower()]
@@ -47,6 +47,11 @@ def _keys(value: object) -> list[int | str]:
         return [int(value), str(int(value))]
     text = str(value)
     return [text, int(text)] if text.removeprefix("-").isdecimal() else [text]
+
+
+def shown(value: object) -> str:
+    """A category or property value in a message."""
+    return "null" if value is None or value != value else str(value)
 
 
 def listed(counts: Iterable[tuple[object, int]], most: int = _SHOWN) -> str:

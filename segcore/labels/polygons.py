@@ -23,6 +23,7 @@ from segcore.labels._shared import (
     from_numbers,
     ids,
     object_index,
+    shown,
     unknown_category,
 )
 from segcore.params import Data
@@ -40,7 +41,9 @@ _GRID = 2.0**16
 class _Polygons:
     """Polygons of one image, in pixel coordinates."""
 
-    def __init__(self, shapes: np.ndarray, codes: np.ndarray, background: int, notes: list[tuple[str, str]]) -> None:
+    def __init__(
+        self, shapes: np.ndarray, codes: np.ndarray, background: int, notes: list[tuple[str, str]]
+    ) -> None:
         import shapely
 
         self.notes, self._shapes = notes, shapes
@@ -108,12 +111,15 @@ def _affine(image: Info) -> rasterio.Affine:
     return rasterio.Affine(*image.transform)
 
 
+def _apply(affine: rasterio.Affine, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+
+
 def _footprint(image: Info, own: CRS | None, its: CRS | None) -> tuple[float, float, float, float]:
     """Bounds of the image in the layer's coordinates, a little widened."""
-    to_map = _affine(image)
-    corners = np.array([to_map * (c, r) for r in (0, image.height) for c in (0, image.width)])
-    left, bottom = (float(v) for v in corners.min(axis=0))
-    right, top = (float(v) for v in corners.max(axis=0))
+    columns, rows = np.array([0, image.width, 0, image.width]), np.array([0, 0, image.height, image.height])
+    x, y = _apply(_affine(image), columns, rows)
+    left, bottom, right, top = float(x.min()), float(y.min()), float(x.max()), float(y.max())
     if own is not None and own != its:
         left, bottom, right, top = warp.transform_bounds(its, own, left, bottom, right, top)
     if not np.isfinite([left, bottom, right, top]).all():
@@ -179,8 +185,7 @@ def _in_pixels(
         x, y = points.T
         if own is not None and own != its:
             x, y = (np.asarray(v) for v in warp.transform(own, its, x, y))
-        columns, rows = into.a * x + into.b * y + into.c, into.d * x + into.e * y + into.f
-        return np.round(np.stack([columns, rows], axis=1) * _GRID) / _GRID
+        return np.round(np.stack(_apply(into, x, y), axis=1) * _GRID) / _GRID
 
     return shapely.transform(polygons, to_pixels)
 
@@ -196,7 +201,7 @@ def _codes(path: Path, image_path: Path, values: np.ndarray | None, count: int, 
         only = class_of(1, table)
         return np.full(count, object_index(data) if only is None else only, np.uint8)
     found = [class_of(value, table) for value in values]
-    unknown = Counter(str(v) for v, code in zip(values, found, strict=True) if code is None)
+    unknown = Counter(shown(v) for v, code in zip(values, found, strict=True) if code is None)
     if unknown:
         what = f"polygons within {image_path.name} have values of {data.label_property!r}"
         raise unknown_category(path.name, what, unknown, data)
@@ -217,6 +222,8 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     """
     layer = open_layer(path)
     field = data.label_property
+    if layer.empty:
+        field = None
     if field is not None and field not in layer.fields:
         raise unreadable(
             path,

@@ -35,13 +35,25 @@ def _sound(character: str) -> bool:
     return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 class Folder:
-    """A source folder; remembers which of its folders really lie within it."""
+    """A source folder; remembers which of its folders really lie within it.
+
+    Attributes:
+        links_out: linked folders that lead out, met by `find` and not entered.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._real = path.resolve()
         self._inside: dict[Path, bool] = {}
+        self.links_out: set[str] = set()
 
     def is_inside(self, relative: PurePosixPath | Path) -> bool:
         """Whether a path, its links followed, stays within the folder; it need not exist."""
@@ -58,8 +70,15 @@ class Folder:
         except (OSError, RuntimeError, ValueError):  # a loop of links
             return False
 
+    def exists(self, relative: PurePosixPath | Path) -> bool:
+        """Whether there is a file or folder; no error where it cannot be known."""
+        try:
+            return (self.path / relative).exists()
+        except (OSError, ValueError):
+            return False
+
     def find(self, pattern: Pattern) -> Iterator[Match]:
-        """Files and folders that match, sorted by folder and name; links out of the folder are named, not entered."""
+        """Files and folders that match, sorted by folder and name; links out of the folder are not entered."""
         seen = set()
         for relative, is_folder in self._walk("", 0, pattern, (self._real,)):
             match = pattern.match(relative, is_folder)
@@ -80,15 +99,14 @@ class Folder:
                 continue
             if wanted is not None and not wanted.fullmatch(entry.name):
                 continue
-            is_folder = entry.is_dir()
+            is_folder = _is_folder(entry)
             if last:
                 yield path, is_folder
             if not is_folder or (last and wanted is not None):
                 continue
             if entry.is_symlink():
                 if not self.is_inside(PurePosixPath(path)):
-                    # Its content is not looked at; a name that matches tells the user.
-                    yield path, True
+                    self.links_out.add(path)
                     continue
                 real = (self.path / path).resolve()
                 if real in above:
@@ -164,14 +182,15 @@ def with_unique_ids(items: list[Item]) -> list[Item]:
         if len(same) == 1:
             out += same
             continue
-        for item in same:
+        for number, item in enumerate(same):
             other = next(o for o in same if o is not item)
+            twice = other.image == item.image
+            what = "is named twice" if twice else f"and {shown(other.image)} give the same id {item.id!r}"
             problem = DataError(
-                f"{shown(item.image.name)}: {shown(item.image)} and {shown(other.image)} give the same id "
-                f"{item.id!r}",
-                "rename one of them",
+                f"{shown(item.image.name)}: {shown(item.image)} {what}",
+                "name it once" if twice else "rename one of them",
                 kind="same-id",
             )
-            new = f"{item.id}-{short_hash(str(item.image))}"
+            new = f"{item.id}-{short_hash(f'{item.image} {number}')}"
             out.append(replace(item, id=new, problem=item.problem or problem))
     return out

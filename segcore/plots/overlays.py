@@ -107,7 +107,7 @@ def _hatched(picture: np.ndarray, where: np.ndarray, line: int, strength: float 
     """Diagonal stripes over the pixels (H, W) bool."""
     if not where.any():
         return picture
-    rows, cols = np.indices(where.shape, sparse=True)
+    rows, cols = np.ogrid[: where.shape[0], : where.shape[1]]
     stripes = _HATCH[(rows + cols) // (4 * line) % 2]
     mixed = picture * (1 - strength) + stripes * strength
     return np.where(where[..., None], mixed, picture).astype(np.uint8)

@@ -105,15 +105,50 @@ def test_errors_end_with_a_remedy_and_exit_code_1(project, arguments, expected):
     assert "Traceback" not in done.stderr
 
 
-def test_a_failed_ingest_leaves_what_was_there(project):
+def test_one_bad_item_is_quarantined_and_a_failed_ingest_leaves_what_was_there(project):
     before = (project / "data/ingested/catalog.parquet").read_bytes()
+    (project / "source/masks").rename(project / "source/elsewhere")
+    done = command(project, "tasks.ingest")
+    (project / "source/elsewhere").rename(project / "source/masks")
+    assert done.returncode == 1 and "a0.png: has no mask" in done.stderr
+    assert (project / "data/ingested/catalog.parquet").read_bytes() == before
     moved = project / "source/masks/a0.png"
     kept = moved.read_bytes()
     moved.unlink()
     done = command(project, "tasks.ingest")
     moved.write_bytes(kept)
-    assert done.returncode == 1 and "a0.png: has no mask" in done.stderr
-    assert (project / "data/ingested/catalog.parquet").read_bytes() == before
+    assert done.returncode == 0, done.stderr
+    assert "a0.png: has no mask" in (project / "data/ingested/quarantine.csv").read_text()
+
+
+def test_checking_the_data_touches_nothing_but_the_card(project):
+    before = {p: p.stat().st_mtime_ns for p in (project / "data").rglob("*")}
+    done = command(project, "tasks.ingest", "--check")
+    assert done.returncode == 0 and "12 items" in done.stdout
+    assert {p: p.stat().st_mtime_ns for p in (project / "data").rglob("*")} == before
+    assert (project / "reports/tiny/data.html").stat().st_size > 10_000
+
+
+def test_examples_of_at_most_15_lines_find_their_folder_by_variable_or_argument(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    path, examples = tmp_path / "params.yaml", ROOT / "examples"
+    monkeypatch.delenv("SEGFLOW_DATA", raising=False)
+    names = sorted(p.stem for p in examples.glob("*.yaml"))
+    assert len(names) >= 8
+    for name in names:
+        text = (examples / f"{name}.yaml").read_text()
+        section = text[text.index("\ndata:") : text.index("\nsplit:")].strip().splitlines()
+        assert len(section) <= 15, name
+        if "$SEGFLOW_DATA" in text:
+            with pytest.raises(ParamsError, match="SEGFLOW_DATA is not set"):
+                configure(name, path, examples)
+            assert configure(name, path, examples, source="/somewhere")
+            assert params.load(path).data.source == "/somewhere"
+    monkeypatch.setenv("SEGFLOW_DATA", "/elsewhere")
+    assert configure("dubai", path, examples) is True
+    assert params.load(path).data.source == "/elsewhere/dubai_aerial"
+    assert configure("buildings", path, examples)  # nothing of the others stays
+    assert params.load(path).data == params.load(ROOT / "params.yaml").data
 
 
 def test_an_example_is_laid_over_params_and_back_and_the_former_is_kept(tmp_path):
@@ -129,5 +164,5 @@ def test_an_example_is_laid_over_params_and_back_and_the_former_is_kept(tmp_path
     assert params.load(tmp_path / "work/params-buildings.yaml") == before
     assert configure("buildings", path, examples) and params.load(path) == before
     assert "# files of segcore/models" in path.read_text()
-    with pytest.raises(ParamsError, match="choose one of buildings, vessels"):
+    with pytest.raises(ParamsError, match="choose one of .*buildings.* vessels"):
         configure("none", path, examples)
