@@ -89,7 +89,8 @@ def _receptive_field(model: SegmentationModel) -> tuple[int, bool]:
 
 def _extent(network: SegmentationModel, height: int, width: int, dim: int) -> int:
     """Pixels from the first to the last non-zero gradient along `dim`; all of them if it touches an end."""
-    image = torch.zeros(1, network.in_channels, height, width, requires_grad=True)
+    # the mean, because what is clipped to the model's range has no gradient
+    image = network.mean[None, :, None, None].expand(1, -1, height, width).clone().requires_grad_()
     with torch.enable_grad():
         logits = network(image)
         (gradient,) = torch.autograd.grad(logits[:, :, height // 2, width // 2].sum(), image)

@@ -105,13 +105,16 @@ class PreparedData:
         affine, spacing = json.loads(row["affine"]), json.loads(row["spacing"])
         if affine is None or spacing is None:
             return None
-        size = {name: int(row[name]) for name in ("height", "width", "depth", "bands", "axis")}
         info = Info(
-            **size,
+            height=int(row["height"]),
+            width=int(row["width"]),
+            bands=int(row["bands"]),
             dtype=row["dtype"],
+            depth=int(row["depth"]),
             spacing=tuple(spacing),
             affine=tuple(affine),
             orientation=row["orientation"],
+            axis=int(row["axis"]),
         )
         return row["volume"], int(row["plane"]), info
 

@@ -14,7 +14,7 @@ class SegflowError(Exception):
         self.what = what
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:  # crosses process borders whole
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:  # crosses process borders whole
         return type(self), (self.what, self.remedy)
 
 

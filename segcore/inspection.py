@@ -14,6 +14,7 @@ from segcore import formats, labels
 from segcore.constants import IGNORE
 from segcore.errors import DataError
 from segcore.files import sha256
+from segcore.formats._checks import check_is_file
 from segcore.items import Item
 from segcore.measures import Measures
 from segcore.packed import PackedWriter, Shapes, can_hold, sample_step
@@ -57,6 +58,7 @@ def stamp(item: Item, folder: Path) -> str:
         except OSError as error:
             reason = error.strerror or str(error)
             raise DataError(f"{path.name}: {reason}", "restore the file", kind="unreadable") from error
+        check_is_file(path, status)
         if status.st_size == 0:
             raise DataError(
                 f"{path.name}: is empty (0 bytes)", "restore it from its source", kind="empty-file"
@@ -105,11 +107,10 @@ class _Truth:
     def read(self, window: Window, plane: int, valid: np.ndarray) -> tuple[labels.Labels, list[np.ndarray]]:
         """Labels with IGNORE where the image is not valid or not scored, and those of other annotators."""
         own = self.labels.read(window, plane)
-        ignored = ~valid
         if self.field is not None:
-            ignored |= (self.field.read(window, plane).pixels == 0).all(axis=0)
-        classes = np.where(ignored, IGNORE, own.classes).astype(np.uint8)
-        hidden = classes == IGNORE
+            valid = valid & (self.field.read(window, plane).pixels != 0).any(axis=0)
+        classes = own.classes if valid.all() else np.where(valid, own.classes, np.uint8(IGNORE))
+        hidden = classes == IGNORE if self.others or own.instances is not None else None
         others = [
             np.where(hidden, IGNORE, o.read(window, plane).classes).astype(np.uint8) for o in self.others
         ]
@@ -237,6 +238,12 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
     assert item.mask is not None
     own = [item.image, item.mask, item.valid, *item.baselines.values()]
     hashes = [content_hash(folder / path) for path in own if path]
+    if hashes[0] == hashes[1]:
+        raise DataError(
+            f"{name}: and its mask {item.mask.name} have the same content",
+            "give the mask that belongs to the image, or correct the pattern",
+            kind="same-file",
+        )
     key = hashlib.sha256("\n".join([settings, *hashes]).encode()).hexdigest()[:12]
     packed = target / f"{item.id}-{key}.safetensors"
     with ExitStack() as stack, _part(packed) as part:

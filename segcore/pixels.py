@@ -38,7 +38,9 @@ class Declared:
         if self.range is not None:
             low, high = (np.asarray(v, np.float32)[:, None, None] for v in self.range)
             pixels = (np.clip(pixels, low, high) - low) / (high - low)
-        return np.where(valid, pixels, np.zeros((), pixels.dtype)), valid
+        if not valid.all():
+            pixels = np.where(valid, pixels, np.zeros((), pixels.dtype))
+        return pixels, valid
 
     def _selected(self, raster: Raster) -> tuple[np.ndarray, np.ndarray]:
         pixels, valid, data = raster.pixels, raster.valid, self._data

@@ -51,7 +51,7 @@ def run_each(
     context.set_forkserver_preload(["segcore.inspection"])
     cores = workers or len(os.sched_getaffinity(0))
     with ProcessPool(max_workers=min(cores, len(jobs)), initializer=_begin, context=context) as pool:
-        futures = {
+        futures: dict[Any, int] = {
             pool.schedule(function, args=[job], timeout=limit): index
             for index, (job, limit) in enumerate(zip(jobs, seconds, strict=True))
         }

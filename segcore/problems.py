@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "label-bands": Kind("a mask has bands that differ where index values are expected"),
     "label-fractions": Kind("a mask has fractions"),
     "swapped": Kind("image and mask are swapped"),
+    "same-file": Kind("image and mask are the same file, or have the same content"),
     "all-nodata": Kind("no pixel of the image is valid: all nodata, transparent or NaN"),
     "constant": Kind("every pixel of the image has the same value"),
     "constant-band": Kind("one band of the image has a single value", "noted"),

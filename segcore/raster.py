@@ -68,11 +68,14 @@ class Raster:
 
 
 def pieces(info: Info, pixels: int = 2**20) -> Iterator[Window]:
-    """Windows that cover a plane, of about `pixels` pixels each and of whole blocks, so that none is decoded twice."""
+    """Windows that cover a plane, of about `pixels` pixels each and of whole blocks, so that none is decoded twice.
+
+    They are as wide as that allows, because long runs of pixels are written many times faster than short ones.
+    """
     block_rows, block_cols = info.block or (info.height, info.width)
     cols = info.width
-    if block_cols < info.width:  # tiled: about square
-        cols = min(block_cols * max(1, int(pixels**0.5) // block_cols), info.width)
+    if block_cols < info.width:  # tiled
+        cols = min(block_cols * max(1, pixels // (block_rows * block_cols)), info.width)
     rows = block_rows * max(1, pixels // max(cols * block_rows, 1))
     for row in range(0, info.height, rows):
         for col in range(0, info.width, cols):

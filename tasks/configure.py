@@ -18,7 +18,6 @@ from segcore.files import atomic_write
 from tasks import console
 
 EXAMPLES = Path("examples")
-_WHOLE = ("data", "split")  # sections of which nothing of the former dataset may stay
 
 
 def _lay_over(base: Any, over: dict[str, Any], merged: tuple[str, ...] = ("common", "augment")) -> None:
@@ -34,9 +33,12 @@ def _lay_section_over(document: Any, section: str, values: Any) -> None:
     if not isinstance(values, dict):
         document[section] = values
         return
-    if section in _WHOLE:  # what the example does not name gets its default, not the value of another dataset
-        for key in [k for k in document[section] if k not in values]:
+    # what the example does not name gets its default, not the value of another dataset
+    for key in [k for k in document[section] if k not in values]:
+        if section == "data":
             del document[section][key]
+        elif section == "split":
+            document[section][key] = params.Split.model_fields[key].get_default(call_default_factory=True)
     _lay_over(document[section], values)
 
 

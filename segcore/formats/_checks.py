@@ -1,11 +1,34 @@
 """What every reader says of a file that cannot be opened."""
 
 import os
+import stat
 from pathlib import Path
 
 from segcore.errors import DataError
 
 RESTORE = "restore the file from its source, or remove the pair"
+
+
+_NO_FILES = {  # opening some of these would wait for ever
+    stat.S_IFIFO: "a FIFO (named pipe)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def check_is_file(path: Path, status: os.stat_result) -> None:
+    """Check that a path is a regular file, before it is opened.
+
+    Raises:
+        DataError: it is a folder, FIFO, socket or device.
+    """
+    what = _NO_FILES.get(stat.S_IFMT(status.st_mode))
+    if what is not None:
+        raise DataError(
+            f"{path.name}: is {what}, no file", "remove it, or narrow the pattern", kind="unreadable"
+        )
 
 
 def check_file(path: Path) -> int:
@@ -15,6 +38,7 @@ def check_file(path: Path) -> int:
         DataError: it is missing, no file, empty, or may not be read.
     """
     try:
+        check_is_file(path, path.stat())
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
     except PermissionError as error:

@@ -101,7 +101,7 @@ def _info(source: rasterio.DatasetReader, bands: list[int]) -> Info:
         table = source.colormap(bands[0])
         palette = tuple(tuple(table.get(i, (0, 0, 0))[:3]) for i in range(max(table) + 1))
     return Info(
-        lossy=source.compression is not None and source.compression.name == "jpeg",
+        lossy="JPEG" in (source.driver, getattr(source.compression, "value", None)),
         height=source.height,
         width=source.width,
         bands=len(bands),

@@ -44,7 +44,7 @@ class _Lookup:
         if table is None:
             table = self._search(np.arange(2 ** (8 * size), dtype=index).view(values.dtype))
             self._tables[values.dtype.str] = table
-        return table[values.view(index)]
+        return np.take(table, values.view(index))  # twice as fast as an index
 
     def _search(self, values: np.ndarray) -> np.ndarray:
         if values.dtype == np.uint64:

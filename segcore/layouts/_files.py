@@ -1,5 +1,6 @@
 """Files of a source folder: found without leaving it, and judged by their names."""
 
+import errno
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -35,6 +36,13 @@ def _sound(character: str) -> bool:
     return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
 
 
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a zero byte
+        return False
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -58,7 +66,7 @@ class Folder:
     def is_inside(self, relative: PurePosixPath | Path) -> bool:
         """Whether a path, its links followed, stays within the folder; it need not exist."""
         path = self.path / relative
-        if ".." in path.parts or path.is_symlink():
+        if ".." in path.parts or _is_link(path):
             return self._resolves_inside(path)
         if path.parent not in self._inside:
             self._inside[path.parent] = self._resolves_inside(path.parent)
@@ -69,6 +77,13 @@ class Folder:
             return path.resolve().is_relative_to(self._real)
         except (OSError, RuntimeError, ValueError):  # a loop of links
             return False
+
+    def _is_loop(self, relative: PurePosixPath | Path) -> bool:
+        try:
+            (self.path / relative).stat()
+        except OSError as error:
+            return error.errno == errno.ELOOP
+        return False
 
     def exists(self, relative: PurePosixPath | Path) -> bool:
         """Whether there is a file or folder; no error where it cannot be known."""
@@ -146,6 +161,12 @@ class Folder:
                 kind="bad-name",
             )
         if not self.is_inside(relative):
+            if self._is_loop(relative):
+                return DataError(
+                    f"{name}: {os.strerror(errno.ELOOP)}: the link leads to itself",
+                    "replace the link by the file that is meant, or remove it",
+                    kind="unreadable",
+                )
             return DataError(
                 f"{name}: {relative} leads out of the source folder",
                 f"copy the {what} into the folder; links and paths that leave it are not followed",

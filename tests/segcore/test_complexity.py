@@ -111,3 +111,10 @@ def test_measuring_is_quick_and_leaves_the_model_as_it_was(name: str) -> None:
     assert time.perf_counter() - start < 10  # about half a second on an idle core
     assert model.training and [type(module) for module in model.modules()] == modules
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_range_that_clips_zero_does_not_hide_the_field() -> None:
+    model = Small(nn.Conv2d(3, 2, 3, padding=1))
+    model.set_normalization([-10.0] * 3, [1.0] * 3)
+    model.set_range([-20.0] * 3, [-5.0] * 3)
+    assert complexity(model, size=16).receptive_field == 3

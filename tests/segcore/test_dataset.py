@@ -12,7 +12,7 @@ from segcore.constants import IGNORE
 from segcore.dataset import PreparedData
 from segcore.errors import DataError
 from segcore.files import sha256
-from segcore.fitting import BandStatistics, scaled
+from segcore.fitting import BandStatistics
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tests.tiny import blobs, params_for

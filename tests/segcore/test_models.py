@@ -70,6 +70,17 @@ def test_35_odd_sizes_are_padded_and_cropped_back(name: str, keywords: dict[str,
         torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(1, height, width))
 
 
+def test_values_are_clipped_to_the_range_before_they_are_normalised() -> None:
+    model = build_model("unet", 2, 2, encoder="plain")
+    model.set_normalization([10.0, 100.0], [2.0, 10.0])
+    model.set_range([0.0, 90.0], [20.0, 120.0])
+    image = torch.tensor([[-5.0, 12.0, 1e9], [0.0, 100.0, 1e9]])[None, :, None]
+    expected = torch.tensor([[-5.0, 1.0, 5.0], [-1.0, 0.0, 2.0]])[None, :, None]
+    torch.testing.assert_close(model.normalize(image), expected)
+    with pytest.raises(ModelError, match="is not 2 values below as many"):
+        model.set_range([0.0, 5.0], [1.0, 5.0])
+
+
 @every_variant
 def test_35_a_batch_of_one_does_not_break_batch_norm(name: str, keywords: dict[str, Any]) -> None:
     model = build(name, keywords).train()
