@@ -4,12 +4,14 @@ A batch is a pure function of the seed and the step. Every architecture therefor
 order, and a resumed training needs no sampler state.
 """
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
+from torch.nn import functional
 
 from segcore.dataset import Patch, PreparedData
 from segcore.params import TrainSettings
@@ -39,24 +41,52 @@ class Sampler:
         """The batch of a step: image (N, C, crop, crop) float32 raw values, label int64, valid bool."""
         rng = np.random.default_rng([self.seed, step])
         wanted = round(self.settings.batch * self.settings.foreground_share)
-        patches = []
+        std, batch = np.asarray(self.data.statistics["std"]), _Crops.empty(0, 0, self.settings.crop)
         for index in range(self.settings.batch):
             draw = rng.random()
             place = (
                 int(np.searchsorted(self.weights, draw)) if index < wanted else int(draw * len(self.places))
             )
-            patches.append(self._crop(min(place, len(self.places) - 1), rng))
-        image, label, valid = (torch.stack(parts) for parts in zip(*patches, strict=True))
-        return {"image": image, "label": label, "valid": valid}
+            patch = self._patch(min(place, len(self.places) - 1), rng)
+            if index == 0:
+                batch = _Crops.empty(self.settings.batch, patch.image.shape[-1], self.settings.crop)
+            _augment_into(batch.at(index), patch, self.settings, std, rng)
+        return batch._asdict()
 
-    def _crop(self, place: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _patch(self, place: int, rng: np.random.Generator) -> Patch:
         item, row, col = self.places[place]
         crop, scale = self.settings.crop, self.settings.augment.scale
         zoom = float(np.exp(rng.uniform(-np.log(scale), np.log(scale))))
         side = min(round(crop / zoom), self.window)
         down, right = (int(rng.integers(0, self.window - side + 1)) for _ in range(2))
-        patch = self.data.crop(item, int(row) + down, int(col) + right, side, side)
-        return augment(patch, self.settings, np.asarray(self.data.statistics["std"]), rng)
+        return self.data.crop(item, int(row) + down, int(col) + right, side, side)
+
+
+class _Crops(NamedTuple):
+    """Tensors of one crop or of a batch: image (..., C, crop, crop), label and valid (..., crop, crop)."""
+
+    image: Tensor
+    label: Tensor
+    valid: Tensor
+
+    @classmethod
+    def empty(cls, count: int, bands: int, side: int) -> "_Crops":
+        image = torch.empty(count, bands, side, side)
+        return cls(
+            image,
+            torch.empty(count, side, side, dtype=torch.int64),
+            torch.empty(count, side, side, dtype=torch.bool),
+        )
+
+    def at(self, index: int) -> "_Crops":
+        return _Crops(*(t[index] for t in self))
+
+
+@lru_cache(maxsize=4096)
+def _nearest(side: int, crop: int) -> np.ndarray:
+    """(crop,) which of `side` pixels torch's nearest-neighbour resize takes for each of `crop`."""
+    pixels = torch.arange(side, dtype=torch.float32)[None, None]
+    return functional.interpolate(pixels, size=crop, mode="nearest")[0, 0].numpy().astype(np.intp)
 
 
 def augment(
@@ -64,7 +94,7 @@ def augment(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Resize to the crop, flip, turn, and shift brightness and contrast.
 
-    Labels and validity are resampled by nearest neighbour, because they are `tv_tensors.Mask`.
+    Labels and validity are resampled by nearest neighbour.
 
     Args:
         patch: square of any side.
@@ -75,21 +105,37 @@ def augment(
     Returns:
         image (C, crop, crop) float32, label (crop, crop) int64, valid (crop, crop) bool.
     """
-    options, size = settings.augment, [settings.crop, settings.crop]
-    pixels = np.ascontiguousarray(np.moveaxis(patch.image, -1, 0)).astype(np.float32)
-    image = tv_tensors.Image(torch.from_numpy(pixels))
-    masks = tv_tensors.Mask(torch.from_numpy(np.stack([patch.label, patch.valid.astype(np.uint8)])))
-    if image.shape[-1] != settings.crop:
-        image, masks = F.resize(image, size, antialias=True), F.resize(masks, size)
+    crops = _Crops.empty(1, patch.image.shape[-1], settings.crop).at(0)
+    _augment_into(crops, patch, settings, std, rng)
+    return crops
+
+
+def _augment_into(
+    out: _Crops, patch: Patch, settings: TrainSettings, std: np.ndarray, rng: np.random.Generator
+) -> None:
+    """`augment` without copies: this and the resampling are what a loader's time goes into."""
+    options, crop, side = settings.augment, settings.crop, patch.image.shape[1]
     choices = rng.random(3)
-    if options.flip and choices[0] < 0.5:
-        image, masks = F.horizontal_flip(image), F.horizontal_flip(masks)
-    if options.flip and choices[1] < 0.5:
-        image, masks = F.vertical_flip(image), F.vertical_flip(masks)
+    across, down = (bool(options.flip and choice < 0.5) for choice in choices[:2])
     turns = int(choices[2] * 4) if options.rotate90 else 0
-    x, y = (torch.rot90(t.as_subclass(torch.Tensor), turns, (-2, -1)) for t in (image, masks))
     gain = 1 + options.contrast * rng.uniform(-1, 1)
     shift = torch.from_numpy(std * options.brightness * rng.uniform(-1, 1)).float()[:, None, None]
+
+    chosen = _nearest(side, crop)
+    rows, cols = (chosen[::-1] if flipped else chosen for flipped in (down, across))
+    for target, mask in ((out.label, patch.label), (out.valid, patch.valid)):
+        target.numpy()[:] = np.rot90(mask.take(rows, axis=0).take(cols, axis=1), turns)
+
+    pixels = np.empty((patch.image.shape[-1], *patch.image.shape[:2]), np.float32)
+    for band in range(len(pixels)):
+        pixels[band] = patch.image[..., band]
+    x = torch.from_numpy(pixels)
+    if side != crop:
+        x = functional.interpolate(
+            x[None], size=(crop, crop), mode="bilinear", align_corners=False, antialias=True
+        )[0]
+    x = x.flip(-1) if across else x
+    x = x.flip(-2) if down else x
+    x = torch.rot90(x, turns, (-2, -1))
     centre = x.mean(dim=(1, 2), keepdim=True)
-    x = (x - centre) * gain + centre + shift
-    return x.contiguous(), y[0].long(), y[1] > 0
+    torch.add(x.sub_(centre).mul_(gain).add_(centre), shift, out=out.image)

@@ -92,9 +92,9 @@ def _inspect(job: tuple[Item, Path, Data, Path, str]) -> dict[str, Any]:
     return inspection.inspect(*job)
 
 
-def _seconds(item: Item, folder: Path) -> float:
-    size = sum(f.stat().st_size for f in inspection.files_of(folder / item.image))
-    return _SECONDS + size / _BYTES_A_SECOND
+def _seconds(stamp: str) -> float:
+    """What reading may take, by the sizes of an item's files."""
+    return float(_SECONDS + sum(fact[1] for fact in json.loads(stamp)) / _BYTES_A_SECOND)
 
 
 def _read_all(
@@ -121,7 +121,7 @@ def _read_all(
     settings = settings_fingerprint(data)
     jobs = [(item, folder, data, store, settings) for item in todo]
     results = run_each(
-        _inspect, jobs, [i.image.name for i in todo], [_seconds(i, folder) for i in todo], workers=None
+        _inspect, jobs, [i.image.name for i in todo], [_seconds(stamps[i.id]) for i in todo], workers=None
     )
     for index, result in progress(results, total=len(todo)):
         found[todo[index].id] = result
@@ -157,7 +157,8 @@ def _row(item: Item, found: dict[str, Any] | DataError, batch: str) -> dict[str,
 
 
 def _quarantine(table: pd.DataFrame, row: Any, kind: str, reason: str, remedy: str) -> None:
-    table.loc[row, ["status", "kind", "reason", "remedy"]] = ["quarantined", kind, reason, remedy]
+    columns = ["status", "kind", "reason", "remedy", "packed"]
+    table.loc[row, columns] = ["quarantined", kind, reason, remedy, None]
 
 
 def _compare(table: pd.DataFrame) -> None:

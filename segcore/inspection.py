@@ -14,7 +14,7 @@ from segcore import formats, labels
 from segcore.constants import IGNORE
 from segcore.errors import DataError
 from segcore.files import sha256
-from segcore.formats._checks import check_is_file
+from segcore.formats._checks import check_is_file, unreadable
 from segcore.items import Item
 from segcore.measures import Measures
 from segcore.packed import PackedWriter, Shapes, can_hold, sample_step
@@ -25,6 +25,8 @@ from segcore.similarity import signature
 
 Row = dict[str, Any]  # what the catalogue says of an item
 _SAME_STEM = (".shp",)  # formats of several files that share a stem
+_SIDECARS = (".aux.xml", ".msk", ".ovr")  # that GDAL looks for beside a GeoTIFF
+_WORLD_FILES = (".tfw", ".tifw", ".wld")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -45,6 +47,14 @@ def _paths(item: Item, folder: Path) -> list[Path]:
     return [file for path in own if path for file in files_of(folder / path)]
 
 
+def _sidecars(path: Path) -> list[Path]:
+    """Files beside a GeoTIFF that change its place, validity or nodata."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return []
+    named = [path.with_name(path.name + ending) for ending in _SIDECARS]
+    return [p for p in (*named, *map(path.with_suffix, _WORLD_FILES)) if p.exists()]
+
+
 def stamp(item: Item, folder: Path) -> str:
     """Names, sizes and times of an item's files: as long as they are the same, so is the content.
 
@@ -56,14 +66,21 @@ def stamp(item: Item, folder: Path) -> str:
         try:
             status = path.stat()
         except OSError as error:
+            kind = "no-permission" if isinstance(error, PermissionError) else "unreadable"
             reason = error.strerror or str(error)
-            raise DataError(f"{path.name}: {reason}", "restore the file", kind="unreadable") from error
+            raise DataError(
+                f"{path.name}: {reason}", "restore the file, or its permissions", kind=kind
+            ) from error
         check_is_file(path, status)
         if status.st_size == 0:
             raise DataError(
                 f"{path.name}: is empty (0 bytes)", "restore it from its source", kind="empty-file"
             )
         facts.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
+        for beside in _sidecars(path):
+            status = beside.stat()
+            check_is_file(beside, status)
+            facts.append((beside.name, status.st_size, status.st_mtime_ns, status.st_ino))
     return json.dumps(facts)
 
 
@@ -78,6 +95,8 @@ def content_hash(path: Path) -> str:
         raise DataError(
             f"{path.name}: may not be read", "give this user the right to read it", kind="no-permission"
         ) from error
+    except OSError as error:  # a damaged disk, a file that was removed meanwhile
+        raise unreadable(path, error) from error
 
 
 class _Truth:
@@ -244,7 +263,8 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
             "give the mask that belongs to the image, or correct the pattern",
             kind="same-file",
         )
-    key = hashlib.sha256("\n".join([settings, *hashes]).encode()).hexdigest()[:12]
+    beside = [content_hash(p) for path in _paths(item, folder) for p in _sidecars(path)]
+    key = hashlib.sha256("\n".join([settings, *hashes, *beside]).encode()).hexdigest()[:12]
     packed = target / f"{item.id}-{key}.safetensors"
     with ExitStack() as stack, _part(packed) as part:
         source = stack.enter_context(formats.open_source(folder / item.image, data.slices))

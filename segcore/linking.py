@@ -75,15 +75,13 @@ def _check_given(items: pd.DataFrame, split: Split, registry: Mapping[str, Entry
 def _strays(items: pd.DataFrame, frame: Mapping[str, str], registry: Mapping[str, Entry]) -> dict[str, str]:
     """Items of groups that are divided into blocks already, but that lie on another grid than those."""
     strays = {}
-    for group, rows in items.groupby("group"):
-        reason = registry[str(group)].reason if str(group) in registry else ""
-        if reason.startswith(BLOCKS_OF):
-            first = frame.get(reason.removeprefix(BLOCKS_OF), frame[rows["id"].iloc[0]])
-            for name in rows["id"]:
-                if frame[name] != first and first in {frame[i] for i in rows["id"]}:
-                    strays[name] = (
-                        f"its group {group} is divided into {reason}, on another grid than this item's"
-                    )
+    divided = {name for name, entry in registry.items() if entry.reason.startswith(BLOCKS_OF)}
+    for group, rows in items.loc[items["group"].isin(list(divided)), ["id", "group"]].groupby("group"):
+        reason = registry[str(group)].reason
+        first = frame.get(reason.removeprefix(BLOCKS_OF), frame[rows["id"].iloc[0]])
+        for name in rows["id"]:
+            if frame[name] != first and first in {frame[i] for i in rows["id"]}:
+                strays[name] = f"its group {group} is divided into {reason}, on another grid than this item's"
     return strays
 
 

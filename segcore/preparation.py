@@ -44,21 +44,21 @@ class Memory:
         self.fingerprint = hashlib.sha256("\n".join(facts).encode()).hexdigest()
         self.folder = folder
         self.sums: dict[str, dict[str, Any]] = {}
-        self.windows: dict[str, pd.DataFrame] = {}
+        self.keys: list[str] = []  # of the items whose windows are known; most of them may have none
+        self.windows = pd.DataFrame({"key": []})  # `key` is a position in `keys`
         path = folder / "sums.json"
         if path.exists() and (kept := json.loads(path.read_text()))["fingerprint"] == self.fingerprint:
-            self.sums = kept["sums"]
-            table = pd.read_parquet(folder / "windows.parquet")
-            self.windows = {str(k): t.drop(columns="key") for k, t in table.groupby("key", sort=False)}
+            self.sums, self.keys = kept["sums"], kept["keys"]
+            self.windows = pd.read_parquet(folder / "windows.parquet")
 
-    def save(self, sums: dict[str, dict[str, Any]], tables: dict[str, pd.DataFrame]) -> None:
+    def save(self, sums: dict[str, dict[str, Any]], keys: list[str], windows: pd.DataFrame) -> None:
         """Keep these, and no others; sums last, because they say that all is there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "sums.json").unlink(missing_ok=True)
         with atomic_write(self.folder / "windows.parquet") as part:
-            pd.concat([t.assign(key=k) for k, t in tables.items()], ignore_index=True).to_parquet(part)
+            windows.to_parquet(part, index=False)
         with atomic_write(self.folder / "sums.json") as part:
-            part.write_text(json.dumps({"fingerprint": self.fingerprint, "sums": sums}))
+            part.write_text(json.dumps({"fingerprint": self.fingerprint, "sums": sums, "keys": keys}))
 
 
 def planes(accepted: pd.DataFrame) -> pd.DataFrame:
@@ -82,17 +82,22 @@ def _windows(
     decision: linking.Decision,
     memory: Memory,
     progress: Callable[[list[Any]], Iterable[Any]],
-) -> dict[str, pd.DataFrame]:
-    """Training windows of each item, by a key that says all they depend on."""
-    found = {}
-    for row in progress(list(items.itertuples(index=False))):
-        key = f"{row.packed}|{row.plane}|{decision.groups[row.group]}|{decision.anchors.get(row.volume)}"
-        if key in memory.windows:
-            found[key] = memory.windows[key]
-        else:
-            label = LabelRows(opened(row.packed), row.plane)
-            found[key] = windows.index_item(row, label, len(p.data.classes), p.prepare, p.split, decision)
-    return found
+) -> tuple[list[str], pd.DataFrame]:
+    """A key for each item that says all its windows depend on, and the windows with the position of their key."""
+    rows = list(items.itertuples(index=False))
+    keys = [
+        f"{r.packed}|{r.plane}|{decision.groups[r.group]}|{decision.anchors.get(r.volume)}" for r in rows
+    ]
+    place = {key: index for index, key in enumerate(keys)}
+    here = pd.Series([place.get(key, -1) for key in memory.keys], dtype="int64")
+    kept = memory.windows.assign(key=here.reindex(memory.windows["key"]).to_numpy())
+    known, found = set(memory.keys), [kept[kept["key"] >= 0]]
+    for index in progress([index for index, key in enumerate(keys) if key not in known]):
+        label = LabelRows(opened(rows[index].packed), rows[index].plane)
+        fresh = windows.index_item(rows[index], label, len(p.data.classes), p.prepare, p.split, decision)
+        found.append(fresh.assign(key=index))
+    table = pd.concat([t for t in found if len(t)] or found[-1:], ignore_index=True)
+    return keys, table.sort_values("key", kind="stable", ignore_index=True)
 
 
 def _sums(
@@ -160,12 +165,13 @@ def prepare(
     """
     accepted = catalogue[catalogue["status"] == "accepted"].reset_index(drop=True)
     decision = linking.decide(accepted, links, p.split, linking.read_registry(registry, p.split))
-    items = planes(accepted[~accepted["id"].isin(list(decision.aside))])
+    used = accepted[~accepted["id"].isin(list(decision.aside))]
+    items, has_objects = planes(used), bool(used["objects"].notna().all())
     opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
     memory = Memory(work, p)
     regions = splits.assign(items, p.split, decision)
-    tables = _windows(items, opened, p, decision, memory, progress)
-    index = pd.concat(tables.values(), ignore_index=True)
+    keys, windowed = _windows(items, opened, p, decision, memory, progress)
+    index = windowed.drop(columns="key")
     if index.empty:
         raise DataError(
             "no training window fits between the blocks of other splits",
@@ -174,25 +180,23 @@ def prepare(
     splits.check(regions, index, items, p.split, links)
     sums = _sums(items, regions, opened, p, memory)
     statistics = _statistics(items, regions, sums, opened, p)
-    memory.save(sums, tables)
+    memory.save(sums, keys, windowed)
     items.rename(columns={"id": "item"}).to_parquet(target / "items.parquet", index=False)
     regions.to_parquet(target / "regions.parquet", index=False)
     index.to_parquet(target / "windows.parquet", index=False)
     (target / "statistics.json").write_text(json.dumps(statistics, indent=2))
-    (target / "prepared.json").write_text(json.dumps(_meta(p, items, regions, opened), indent=2))
+    (target / "prepared.json").write_text(json.dumps(_meta(p, has_objects, regions), indent=2))
     linking.write_registry(registry, p.split, decision.registry)
     return decision
 
 
-def _meta(
-    p: Params, items: pd.DataFrame, regions: pd.DataFrame, opened: Callable[[str], Packed]
-) -> dict[str, Any]:
+def _meta(p: Params, has_objects: bool, regions: pd.DataFrame) -> dict[str, Any]:
     divided = (regions["id"] != regions["item"]).any()
     return {
         "classes": p.data.classes,
         "colors": [list(c) for c in p.data.colors],
         "foreground": p.data.foreground,
         "baselines": list(p.data.baselines),
-        "instances": all("instances" in opened(name).shapes for name in items["packed"].unique()),
+        "instances": has_objects,
         "cluster_kind": "block" if divided else "group",
     }

@@ -1,16 +1,24 @@
 """Every kind of bad input there is: what it means and whether the item is quarantined or only noted.
 
-docs/bad-input.md is made of this table (`python -m segcore.problems`), and the tests make each kind in code.
+`python -m segcore.problems` prints the table; tests/bad_inputs makes each kind in code, and with the texts seen there
+`python -m tests.bad_inputs.cases` writes docs/bad-input.md.
 """
 
 from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """One kind of problem: what it is, and what becomes of the item: quarantined, noted, or all of the ingest fails."""
+    """One kind of problem.
+
+    Attributes:
+        meaning: what it is.
+        outcome: what becomes of the item: quarantined, noted, or all of the ingest fails.
+        advice: what may be done about what is only noted; errors bring their own remedy.
+    """
 
     meaning: str
     outcome: str = "quarantined"
+    advice: str = ""
 
 
 KINDS: dict[str, Kind] = {
@@ -22,7 +30,7 @@ KINDS: dict[str, Kind] = {
     "bad-pattern": Kind("a pattern has a placeholder that does not exist", "fails"),
     "all-bad": Kind("more items are unusable than data.max_quarantined allows", "fails"),
     "missing-mask": Kind("an image has no mask"),
-    "mask-without-image": Kind("a mask has no image", "noted"),
+    "mask-without-image": Kind("a mask has no image", "noted", "add the image, or remove the mask"),
     "same-id": Kind("two images give the same id"),
     "unknown-format": Kind("the ending is none that can be read"),
     "archive": Kind("an archive lies where an image or mask is expected"),
@@ -51,18 +59,42 @@ KINDS: dict[str, Kind] = {
     "same-file": Kind("image and mask are the same file, or have the same content"),
     "all-nodata": Kind("no pixel of the image is valid: all nodata, transparent or NaN"),
     "constant": Kind("every pixel of the image has the same value"),
-    "constant-band": Kind("one band of the image has a single value", "noted"),
-    "nan-pixels": Kind("some pixels are NaN or infinite; they count as nodata", "noted"),
+    "constant-band": Kind(
+        "one band of the image has a single value",
+        "noted",
+        "leave the band out with data.bands, or export it again",
+    ),
+    "nan-pixels": Kind(
+        "some pixels are NaN or infinite; they count as nodata", "noted", "nothing, if there is no data there"
+    ),
     "all-ignored": Kind("the mask leaves nothing to train on or to score"),
-    "empty-mask": Kind("the mask holds background alone", "noted"),
-    "one-class": Kind("the mask holds a single foreground class and nothing else", "noted"),
+    "empty-mask": Kind(
+        "the mask holds background alone", "noted", "nothing, if there is nothing to see there"
+    ),
+    "one-class": Kind(
+        "the mask holds a single foreground class and nothing else",
+        "noted",
+        "nothing, if it is so; else check data.label_values",
+    ),
     "polygons-unreadable": Kind("the file of polygons or annotations cannot be read or lacks what it needs"),
-    "polygons-outside": Kind("no polygon of the file, or part of some, lies within the image", "noted"),
-    "polygons-invalid": Kind("polygons that cross themselves or are empty were mended or left out", "noted"),
+    "polygons-outside": Kind(
+        "no polygon of the file, or part of some, lies within the image",
+        "noted",
+        "check that polygons and image belong together, and their coordinate systems",
+    ),
+    "polygons-invalid": Kind(
+        "polygons that cross themselves or are empty were mended or left out",
+        "noted",
+        "mend them in the program that drew them",
+    ),
     "polygons-no-crs": Kind("polygons without a coordinate system for an image that has one, or the reverse"),
     "unknown-category": Kind("a category or property value is not in data.label_values"),
     "bad-run-length": Kind("a run-length mask does not fit its image"),
-    "overlapping-segments": Kind("segments of a DICOM segmentation overlap; the last one counts", "noted"),
+    "overlapping-segments": Kind(
+        "segments of a DICOM segmentation overlap; the last one counts",
+        "noted",
+        "export segments that do not overlap",
+    ),
     "not-annotated": Kind("the annotations do not name this image"),
     "bad-affine": Kind("a volume's voxel spacing or affine is zero, singular, not a number or not known"),
     "mixed-series": Kind("a folder holds slices of several DICOM series"),
@@ -73,11 +105,50 @@ KINDS: dict[str, Kind] = {
     "band-count": Kind("the number of bands differs from the other images'"),
     "band-missing": Kind("data.bands asks for a band that the image does not have"),
     "other-dtype": Kind("the data type differs from the other images'"),
-    "mixed-crs": Kind("coordinate systems differ between images", "noted"),
-    "duplicate": Kind("the same picture as another item's; both go into one split", "noted"),
-    "near-duplicate": Kind("nearly the same picture as another item's; both go into one split", "noted"),
-    "same-place": Kind(
-        "the same place as another item's, perhaps on another date; both go into one split", "noted"
+    "mixed-crs": Kind(
+        "coordinate systems differ between images", "noted", "nothing, or reproject to one coordinate system"
     ),
-    "set-aside": Kind("it links items that already are in different splits, so it is left out", "noted"),
+    "duplicate": Kind(
+        "the same picture as another item's; both go into one split", "noted", "remove one of them"
+    ),
+    "near-duplicate": Kind(
+        "nearly the same picture as another item's; both go into one split",
+        "noted",
+        "nothing, or remove one of them",
+    ),
+    "same-place": Kind(
+        "the same place as another item's, perhaps on another date; both go into one split",
+        "noted",
+        "nothing",
+    ),
+    "set-aside": Kind(
+        "it links items that already are in different splits, so it is left out",
+        "noted",
+        "give the split by hand in split.given, or start a new registry under another data.name",
+    ),
 }
+
+
+def table(examples: dict[str, tuple[str, str]] | None = None) -> str:
+    """KINDS as Markdown: kind, meaning, outcome, example and remedy.
+
+    Args:
+        examples: kind -> error text or note, and remedy, as they were seen.
+    """
+
+    def cell(text: str) -> str:
+        return " ".join(text.replace("|", "\\|").replace("<", "\\<").replace("*", "\\*").split())
+
+    lines = [
+        "| kind | what it means | outcome | error text or note, for example | remedy |",
+        "|---|---|---|---|---|",
+    ]
+    for name, kind in KINDS.items():
+        text, remedy = (examples or {}).get(name, ("", ""))
+        cells = (f"`{name}`", kind.meaning, kind.outcome, text, remedy or kind.advice)
+        lines.append(f"| {' | '.join(map(cell, cells))} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -114,9 +114,12 @@ def index_item(
             c = np.flatnonzero(keep[i] & (counts.sum(axis=-1) > 0))
             found.append(np.column_stack([np.full(len(c), rows[i]), cols[c], counts[c]]))
     cells = np.concatenate(found) if found else np.zeros((0, 2 + classes), np.int64)
-    table = pd.DataFrame({"item": row.id, "row": cells[:, 0], "col": cells[:, 1]})
-    table["height"] = np.minimum(prepare.window, height - table["row"])
-    table["width"] = np.minimum(prepare.window, width - table["col"])
-    for index in range(classes):
-        table[f"class_{index}"] = cells[:, 2 + index]
-    return table
+    first, left = cells[:, 0], cells[:, 1]
+    columns = {
+        "item": np.full(len(cells), row.id, dtype=object),
+        "row": first,
+        "col": left,
+        "height": np.minimum(prepare.window, height - first),
+        "width": np.minimum(prepare.window, width - left),
+    }
+    return pd.DataFrame(columns | {f"class_{index}": cells[:, 2 + index] for index in range(classes)})

@@ -102,7 +102,7 @@ class _Masks:
         """(H, W) integers: values, or colours as 0xRRGGBB."""
         whole = _whole(raster, self._name)
         if not self._colored:
-            return self._one_band(whole, raster.valid)
+            return self._one_band(whole)
         if len(whole) not in (1, 3):
             raise DataError(
                 f"{self._name}: has {len(whole)} bands where colours are expected",
@@ -122,23 +122,28 @@ class _Masks:
             return self._palette[whole[0]]
         return _packed(whole)
 
-    def _one_band(self, whole: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def _one_band(self, whole: np.ndarray) -> np.ndarray:
         if any(not np.array_equal(whole[0], band) for band in whole[1:]):
-            remedy = "give a mask of one band with class values"
-            if len(whole) == 3 and whole.dtype == np.uint8:
-                counts = _count(_packed(whole)[valid])
-                if len(counts) <= _MOST_COLORS:
-                    found = listed((f"#{value:06X}", count) for value, count in counts.items())
-                    remedy = (
-                        'it looks colour-coded: declare its colours in data.label_values as "#RRGGBB"; '
-                        f"found {found}"
-                    )
             raise DataError(
                 f"{self._name}: has {len(whole)} bands that differ where index values are expected",
-                remedy,
+                self._color_remedy() or "give a mask of one band with class values",
                 kind="label-bands",
             )
         return whole[0]
+
+    def _color_remedy(self) -> str:
+        """What to do about a colour-coded mask, naming its colours in the whole file; empty if it is none."""
+        info = self._source.info
+        if (info.bands, info.dtype) != (3, "uint8"):
+            return ""
+        counts: Counter[int] = Counter()
+        for window in pieces(info):
+            raster = self._source.read(window)
+            counts.update(_count(_packed(raster.pixels)[raster.valid]))
+            if len(counts) > _MOST_COLORS:
+                return ""
+        found = listed((f"#{value:06X}", count) for value, count in counts.items())
+        return f'it looks colour-coded: declare its colours in data.label_values as "#RRGGBB"; found {found}'
 
     def _numbers(self, values: np.ndarray, is_object: np.ndarray) -> np.ndarray:
         if self._colored:

@@ -64,6 +64,10 @@ def _names(source: Folder, path: PurePosixPath) -> set[str]:
     problem = source.problem(path, "annotation file", known=False)
     if problem:
         raise DataError(problem.what, problem.remedy, kind="no-list")
+    if not (source.path / path).is_file():
+        raise DataError(
+            f"{path.name}: is a FIFO or device, no file", "give the annotations as a file", kind="no-list"
+        )
     try:
         content = json.loads((source.path / path).read_bytes())
         return {str(image["file_name"]) for image in content["images"]}

@@ -101,6 +101,8 @@ def _table(source: Folder, path: PurePosixPath) -> pd.DataFrame:
             str(path), f"{path} is missing", "correct data.listing in params.yaml or add the file"
         )
     full = source.path / path
+    if not full.is_file():
+        raise _bad_list(str(path), "is a folder, FIFO or device, no file", "name a CSV or Parquet file")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(full)

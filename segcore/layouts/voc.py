@@ -74,6 +74,10 @@ def _lists(source: Folder, root: PurePosixPath) -> dict[str, set[str]]:
             raise DataError(
                 f"{path.name}: {path} leads out of the source folder", "copy it there", kind="no-list"
             )
+        if not (source.path / path).is_file():
+            raise DataError(
+                f"{path.name}: is a folder, FIFO or device, no file", "give it as UTF-8 text", kind="no-list"
+            )
         try:
             lines = (source.path / path).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeError) as error:

@@ -1,6 +1,7 @@
 """What a case of bad input is, and how many of them share one data set and one ingest."""
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 from segcore import catalog, footprints
 from segcore.layouts._files import shown
 from segcore.params import Data
-from tests.tiny import params_for
+from tests.tiny import values_for
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Pair:
         """Names that an error may begin with."""
         if of == "slice":
             return tuple(path.name for path in self.image.iterdir())
+        if of == "outsider":
+            return "hostname"
         return self.mask.name if of == "mask" else self.image.name
 
     @property
@@ -74,7 +77,7 @@ class Found(NamedTuple):
     def row(self, name: str) -> pd.Series:
         """The catalogue's row of a case."""
         pair = self.pairs[name]
-        image = shown(pair.image.relative_to(self.folder).as_posix())
+        image = shown(os.path.relpath(pair.image, self.folder))
         rows = self.table[self.table["image"] == image]
         assert len(rows) >= 1, f"{image} is not in the catalogue: {list(self.table['image'])}"
         return rows.iloc[0]
@@ -86,7 +89,7 @@ class DataSet:
 
     Attributes:
         make: writes a sound item: (folder, name, seed).
-        data: laid over `tests.tiny.values_for`'s `data`.
+        data: see `data_section`.
         finish: writes what all items share, when all are there.
     """
 
@@ -108,7 +111,7 @@ class DataSet:
 
     def params(self, folder: Path) -> Data:
         """The data section of params.yaml."""
-        return params_for(folder, data=self.data).data
+        return data_section(folder, self.data)
 
     def build(self, root: Path) -> Found:
         """Make and ingest it."""
@@ -124,6 +127,11 @@ class DataSet:
         table = catalog.build(self.params(folder), folder, work)
         links = footprints.links(table[table["status"] == "accepted"])
         return Found(table, links, pairs, folder, work / "items")
+
+
+def data_section(folder: Path, over: dict[str, Any]) -> Data:
+    """The data section of params.yaml, whose keys `over` replaces."""
+    return Data.model_validate({**values_for(folder)["data"], **over})
 
 
 @functools.cache

@@ -149,7 +149,7 @@ def mask_is_a_folder(pair):
     pair.mask.mkdir()
 
 
-@case("unreadable", "no DICOM image")
+@case("unreadable", "is a folder without a DICOM image")
 def folder_named_like_a_picture(pair):
     pair.mask = pair.mask.rename(pair.mask.with_name(f"{pair.image.name}_m.png"))
     pair.image.unlink()

@@ -39,11 +39,19 @@ case = SCENES.case
 
 
 def image_as(pair: Pair, pixels: np.ndarray | None = None, **profile: object) -> None:
-    write_tif(pair.image, content(pair)[0] if pixels is None else pixels, **{"transform": place(pair.seed), **profile})
+    write_tif(
+        pair.image,
+        content(pair)[0] if pixels is None else pixels,
+        **{"transform": place(pair.seed), **profile},
+    )
 
 
 def mask_as(pair: Pair, pixels: np.ndarray | None = None, **profile: object) -> None:
-    write_tif(pair.mask, content(pair)[1] if pixels is None else pixels, **{"transform": place(pair.seed), **profile})
+    write_tif(
+        pair.mask,
+        content(pair)[1] if pixels is None else pixels,
+        **{"transform": place(pair.seed), **profile},
+    )
 
 
 def tiff(width: int, height: int, samples: int = 1, **more: int) -> bytes:
@@ -96,8 +104,9 @@ def tiff_of_a_million_squared(pair):
 
 
 @case("too-large", "stored in pieces of 60000 x 60000 pixels")
-def tiff_in_one_huge_strip(pair):
-    pair.image.write_bytes(tiff(60_000, 60_000, **{"273": 0, "279": 0}))
+def tiff_in_one_huge_tile(pair):
+    tiles = {"322": 60_000, "323": 60_000, "324": 8, "325": 8}
+    pair.image.write_bytes(tiff(60_000, 60_000, **tiles))
 
 
 @case("unreadable", "cannot be read")

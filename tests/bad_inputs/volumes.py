@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pydicom
-from pydicom.uid import JPEGLSLossless, generate_uid
+from pydicom.uid import MPEG2MPML, generate_uid
 
 from tests.bad_inputs.case import DataSet, Pair, cut, scramble
 from tests.volumes_tiny import (
@@ -51,7 +51,7 @@ def truncated_nifti(pair):
     cut(pair.image)
 
 
-@case("unreadable", "truncated: ")
+@case("unreadable", "header declares 1552 bytes of data, the file has 1241")
 def truncated_voxels(pair):
     path = write_nifti(pair.replace_image("truncated_voxels.nii"), content(pair.seed)[0])
     cut(path, 0.8)
@@ -117,7 +117,7 @@ def spacing_that_is_no_number(pair):
 
 @case("bad-affine", "is singular")
 def singular_affine(pair):
-    overwrite_header(pair.image, srow_y=[1, 0, 0, 0])
+    overwrite_header(pair.image, srow_x=[1, 1, 0, 0], srow_y=[1, 1, 0, 0])
 
 
 @case("bad-affine", "no numbers")
@@ -220,7 +220,10 @@ def two_series_in_a_folder(pair):
 def localizer_among_slices(pair):
     first = pydicom.dcmread(slices(pair)[0])
     elements = slice_elements(
-        SeriesInstanceUID=first.SeriesInstanceUID, Rows=3, PixelData=bytes(30), ImagePositionPatient=[10, 20, 50]
+        SeriesInstanceUID=first.SeriesInstanceUID,
+        Rows=3,
+        PixelData=bytes(30),
+        ImagePositionPatient=[10, 20, 50],
     )
     save(elements, pair.image / "z.dcm")
 
@@ -267,7 +270,7 @@ def slice_of_absurd_size(pair):
 def slice_of_a_codec_without_decoder(pair):
     for path in slices(pair):
         found = pydicom.dcmread(path)
-        found.file_meta.TransferSyntaxUID = JPEGLSLossless
+        found.file_meta.TransferSyntaxUID = MPEG2MPML
         found.PixelData = pydicom.encaps.encapsulate([bytes(60)])
         found["PixelData"].VR = "OB"
         found["PixelData"].is_undefined_length = True
@@ -306,6 +309,7 @@ def segmentation_where_an_image_is_expected(pair):
     path = pair.mask.with_name("segmentation_where_an_image_is_expected.dcm")
     target = pair.image.with_name(path.name)
     target.write_bytes(path.read_bytes())
+    changed(target, SeriesDescription="not its own mask")
     for file in slices(pair):
         file.unlink()
     pair.image.rmdir()
