@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,13 @@ def stamp(item: Item, folder: Path) -> str:
 def content_hash(path: Path) -> str:
     """Hex sha256 of a file, or of all files of a folder."""
     files = files_of(path)
+    return _content_hash(path, tuple(files), tuple(f.stat().st_mtime_ns for f in files))
+
+
+@lru_cache(maxsize=16)  # a file of polygons or annotations belongs to many images
+def _content_hash(path: Path, files: tuple[Path, ...], times: tuple[int, ...]) -> str:
     try:
-        if files == [path]:
+        if files == (path,):
             return sha256(path)
         return hashlib.sha256("".join(f"{f.name} {sha256(f)}\n" for f in files).encode()).hexdigest()
     except PermissionError as error:

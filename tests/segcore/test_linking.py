@@ -311,3 +311,18 @@ def test_21_an_item_that_joins_a_divided_group_on_another_grid_is_set_aside_alon
     after = decide(more, same_places(more), SCENES, before.registry)
     assert after.groups == {"city": BLOCKS} and set(after.aside) == {"n"}
     assert set(assign(more, SCENES, after)["item"]) == {"m"}
+
+
+def test_26_no_member_of_the_test_set_ever_enters_a_later_training_set_however_often_data_come(tmp_path):
+    registry, frozen = tmp_path / "splits.csv", set()
+    rng = np.random.default_rng(0)
+    groups = [f"g{i:03d}" for i in rng.permutation(120)]
+    for night in range(1, 7):  # twenty new groups a night, in an order that has nothing to do with their names
+        table = catalogue(sorted(groups[: 20 * night]))
+        decision = decide(table, linked(), SPLIT, read_registry(registry, SPLIT))
+        regions = assign(table.assign(volume=table["id"]), SPLIT, decision)
+        held = {name: set(regions.loc[regions["split"] == name, "group"]) for name in FRACTIONS}
+        assert frozen <= held["test"] and not frozen & (held["train"] | held["validation"])
+        frozen = held["test"]
+        write_registry(registry, SPLIT, decision.registry)
+    assert 0.15 < len(frozen) / 120 < 0.5

@@ -1,0 +1,350 @@
+"""Sound files of each format, and damage to them at random: what a reader must survive.
+
+`SEGFLOW_FUZZ_SECONDS=180 SEGFLOW_FUZZ_SEED=7 python -m tests.bad_inputs.fuzz` searches for longer, elsewhere.
+"""
+
+import gzip
+import os
+import random
+import re
+import resource
+import shutil
+import struct
+import tempfile
+import time
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from segcore import inspection, layouts
+from segcore.errors import DataError
+from segcore.pool import run_each
+from segcore.problems import KINDS
+from tests.bad_inputs import annotations, pictures, scenes, volumes
+from tests.bad_inputs.case import Pair, data_section
+
+LIMIT = 20.0  # seconds an item may take
+BATCH = 12  # items of each format at a time
+
+
+class Sample(NamedTuple):
+    """A sound data set of one item: make writes it, damage is done to one of the files that match."""
+
+    make: Callable[[Path], Any]
+    files: str
+    data: dict[str, Any]
+
+
+class Outcome(NamedTuple):
+    """What became of an item: "accepted", a kind, or "escaped" with the traceback; and the memory of its process."""
+
+    what: str
+    detail: str
+    bytes: int
+
+
+def _picture(ending: str, **options: Any) -> Sample:
+    def make(folder: Path) -> None:
+        pair = pictures.pair(folder, "x", 1)
+        pictures.saved(pair, f"x{ending}", **options)
+
+    return Sample(make, f"images/x{ending}", {**pictures.PICTURES.data})
+
+
+def _palette_mask(folder: Path) -> None:
+    pair = pictures.pair(folder, "x", 1)
+    Image.open(pair.mask).convert("P").save(pair.mask)
+
+
+def _tiff(**profile: Any) -> Sample:
+    def make(folder: Path) -> None:
+        pair = scenes.pair(folder, "x", 1)
+        pixels = scenes.content(pair)[0].astype(profile.get("dtype", "uint8"))
+        scenes.image_as(pair, pixels, **profile)
+
+    return Sample(make, "images/x.tif", {**scenes.SCENES.data})
+
+
+def _vrt(folder: Path) -> None:
+    pair = scenes.pair(folder, "x", 1)
+    (folder / "images" / "parts").mkdir()
+    pair.image.rename(folder / "images" / "parts" / "x.tif")
+    pair.image.with_suffix(".vrt").write_text(scenes.vrt("parts/x.tif"))
+
+
+def _nifti(folder: Path) -> None:
+    pair = volumes.nifti_pair(folder, "x", 1)
+    volumes.write_nifti(pair.replace_image("x.nii"), volumes.content(1)[0])
+
+
+def _polygons(ending: str) -> Sample:
+    def make(folder: Path) -> None:
+        import pyogrio.raw
+        import shapely
+
+        pair = annotations.polygon_pair(folder, "x", 1)
+        pair.mask.unlink()
+        shapes = [shapely.Polygon(annotations.ring(1, at, at + 9)) for at in (3, 20, 44)]
+        pyogrio.raw.write(
+            pair.mask.with_suffix(ending),
+            shapely.to_wkb(np.array(shapes)),
+            [np.array(["building"] * 3, object)],
+            ["kind"],
+            crs="EPSG:32633",
+            geometry_type="Polygon",
+        )
+
+    return Sample(make, "labels/*", {**annotations.POLYGONS.data, "masks": f"labels/{{stem}}{ending}"})
+
+
+def _coco(folder: Path) -> None:
+    pair = annotations.coco_pair(folder, "x", 1)
+    other = annotations.coco_pair(folder, "run_length_mask_of_another_size", 2)
+    annotations.coco_json(folder, {"x": pair, "y": other})
+
+
+def _coco_layout(folder: Path) -> None:
+    _coco(folder)
+    (folder / "annotations").mkdir()
+    (folder / "annotations.json").rename(folder / "annotations" / "instances_train.json")
+
+
+def _listing(folder: Path) -> None:
+    annotations.listing_csv(folder, {"x": pictures.pair(folder, "x", 1), "y": pictures.pair(folder, "y", 2)})
+
+
+def _parquet(folder: Path) -> None:
+    _listing(folder)
+    pd.read_csv(folder / "items.csv").to_parquet(folder / "items.parquet")
+
+
+def _seg_pair(folder: Path) -> Pair:
+    return volumes.series_pair(folder, "x", 1)
+
+
+SAMPLES = {
+    "png": _picture(".png"),
+    "png palette mask": Sample(_palette_mask, "masks/x_m.png", {**pictures.PICTURES.data}),
+    "jpeg": _picture(".jpg"),
+    "jpeg progressive": _picture(".jpg", progressive=True),
+    "bmp": _picture(".bmp"),
+    "webp": _picture(".webp"),
+    "webp lossless": _picture(".webp", lossless=True),
+    "ppm": _picture(".ppm"),
+    "tiff striped": _tiff(blockysize=8),
+    "tiff tiled": _tiff(tiled=True, blockxsize=32, blockysize=32),
+    "tiff deflate": _tiff(compress="deflate", predictor=2),
+    "tiff lzw": _tiff(compress="lzw", tiled=True, blockxsize=16, blockysize=16),
+    "tiff jpeg": _tiff(compress="jpeg", photometric="YCBCR"),
+    "tiff zstd": _tiff(compress="zstd", dtype="float32", predictor=3),
+    "bigtiff": _tiff(bigtiff="YES", compress="packbits", nodata=7),
+    "vrt": Sample(_vrt, "images/**/x.*", {**scenes.SCENES.data}),
+    "nifti": Sample(_nifti, "images/x.nii", {**volumes.VOLUMES.data}),
+    "nifti gz": Sample(lambda f: volumes.nifti_pair(f, "x", 1), "*/x*.nii.gz", {**volumes.VOLUMES.data}),
+    "dicom": Sample(_seg_pair, "images/x/*.dcm", {**volumes.SERIES.data}),
+    "dicom seg": Sample(_seg_pair, "masks/x.dcm", {**volumes.SERIES.data}),
+    "geojson": _polygons(".geojson"),
+    "gpkg": _polygons(".gpkg"),
+    "shp": _polygons(".shp"),
+    "flatgeobuf": _polygons(".fgb"),
+    "coco": Sample(_coco, "annotations.json", {**annotations.COCO.data}),
+    "coco layout": Sample(
+        _coco_layout, "annotations/*", {"layout": "coco", "label_values": {"building": "square"}}
+    ),
+    "csv": Sample(_listing, "items.csv", {**annotations.LISTED.data}),
+    "parquet": Sample(_parquet, "items.parquet", {**annotations.LISTED.data, "listing": "items.parquet"}),
+}
+_WORDS = [
+    b"-1",
+    b"0",
+    b"1e308",
+    b"NaN",
+    b"99999999999999999999",
+    b"null",
+    b'""',
+    b"[[]]",
+    b"{}",
+    b"\x00",
+    b"../x",
+]
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """Content with one to three pieces of damage; half of them in the first 512 bytes."""
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        if not data:
+            break
+        at = rng.randrange(min(len(data), 512) if rng.random() < 0.5 else len(data))
+        size = rng.choice((1, 2, 4, 8, 30, 200, len(data) // 4))
+        match rng.randrange(7):
+            case 0:
+                for _ in range(rng.choice((1, 1, 4, 16))):
+                    data[rng.randrange(at, len(data))] ^= 1 << rng.randrange(8)
+            case 1:
+                del data[at:]
+            case 2:
+                del data[at : at + size]
+            case 3:
+                data[at:at] = data[at : at + size] * rng.choice((1, 1, 50))
+            case 4:
+                width = rng.choice((1, 2, 4, 8))
+                value = rng.choice(
+                    (0, 1, 2 ** (8 * width) - 1, 2 ** (8 * width - 1), 2 ** (8 * width - 1) - 1)
+                )
+                data[at : at + width] = value.to_bytes(width, rng.choice(("little", "big")))
+            case 5:
+                data[at : at + size] = rng.randbytes(size)
+            case 6:
+                numbers = [
+                    m.span() for m in re.finditer(rb"-?\d[\d.]*|\"[^\"]{0,40}\"", bytes(data[:20_000]))
+                ]
+                start, end = rng.choice(numbers) if numbers else (at, at + 2)
+                data[start:end] = rng.choice(_WORDS)
+    return bytes(data)
+
+
+def checksums(png: bytes) -> bytes:
+    """A PNG's chunks with right checksums, so that damage reaches the decoder."""
+    out, at = png[:8], 8
+    while at + 12 <= len(png):
+        length = int.from_bytes(png[at : at + 4], "big")
+        end = min(at + 8 + length, len(png) - 4)
+        out += png[at:end] + struct.pack(">I", zlib.crc32(png[at + 4 : end]))
+        at = end + 4
+    return out
+
+
+def damage(path: Path, rng: random.Random) -> None:
+    """Change a file at random."""
+    content = path.read_bytes()
+    if path.suffix == ".gz" and rng.random() < 0.6:
+        content = gzip.compress(mutated(gzip.decompress(content), rng), 1)
+    else:
+        content = mutated(content, rng)
+    if path.suffix == ".png" and rng.random() < 0.6:
+        content = checksums(content)
+    path.write_bytes(content)
+
+
+def _check(error: DataError, folder: Path, items: list[Any]) -> Outcome | None:
+    """What is wrong with an error, if anything."""
+    named = (
+        [path.name for path in folder.rglob("*")] + [item.image.name for item in items] + [str(folder), "'"]
+    )
+    ok = error.kind in KINDS and error.remedy.strip() and "\n" not in error.what
+    if ok and (error.what.startswith(tuple(named)) or any(item.problem for item in items)):
+        return None
+    return Outcome(
+        "escaped", f"unhelpful error of kind {error.kind!r}: {error.what!r} -> {error.remedy!r}", 0
+    )
+
+
+def attempt(job: tuple[str, int, Path]) -> Outcome:
+    """Damage a copy of a sample and read it as the ingest does."""
+    name, number, root = job
+    sample, rng = SAMPLES[name], random.Random(f"{name} {number}")
+    folder = root / f"{name.replace(' ', '-')}-{number}"
+    shutil.copytree(root / "sound" / name.replace(" ", "-"), folder)
+    damage(rng.choice(sorted(folder.glob(sample.files))), rng)
+    target, items = folder / ".packed", []
+    target.mkdir()
+    data = data_section(folder, sample.data)
+    found = Outcome("accepted", "", 0)
+    try:
+        items = layouts.find(data, folder)
+        for item in items:
+            if item.problem:
+                raise item.problem
+            inspection.inspect(item, folder, data, target, "")
+    except DataError as error:
+        found = _check(error, folder, items) or Outcome(error.kind, error.what, 0)
+    except MemoryError:
+        raise  # the pool tells it as it does for users
+    except Exception:  # noqa: BLE001 (whatever else escapes is what is searched for)
+        found = Outcome("escaped", traceback.format_exc(limit=-6), 0)
+    shutil.rmtree(folder)
+    return found._replace(bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+class Search:
+    """Outcomes of many attempts.
+
+    Attributes:
+        tried: format -> attempts.
+        outcomes: format -> what became of them.
+        escaped: what no reader may raise, with the job that shows it again.
+    """
+
+    def __init__(self) -> None:
+        self.tried: Counter[str] = Counter()
+        self.outcomes: dict[str, Counter[str]] = {name: Counter() for name in SAMPLES}
+        self.escaped: list[str] = []
+        self.ended: list[str] = []
+        self.bytes = 0
+
+    def run(self, root: Path, seconds: float, seed: int = 0) -> "Search":
+        """Batches of attempts until the time is over."""
+        for name, sample in SAMPLES.items():
+            sample.make(root / "sound" / name.replace(" ", "-"))
+        begun, number = time.monotonic(), seed * 1_000_000
+        while time.monotonic() - begun < seconds:
+            jobs = [(name, number + i, root) for i in range(BATCH) for name in SAMPLES]
+            names = [f"{name} {n}" for name, n, _ in jobs]
+            for index, found in run_each(attempt, jobs, names, [LIMIT] * len(jobs)):
+                self._add(jobs[index][0], names[index], found)
+            number += BATCH
+        return self
+
+    def _add(self, name: str, job: str, found: Outcome | DataError) -> None:
+        self.tried[name] += 1
+        kind = found.kind if isinstance(found, DataError) else found.what
+        self.outcomes[name][kind] += 1
+        if isinstance(found, DataError):
+            self.ended.append(f"{job}: {found.what}")
+        else:
+            self.bytes = max(self.bytes, found.bytes)
+            if found.what == "escaped":
+                self.escaped.append(f"{job}: {found.detail}")
+
+    def table(self) -> str:
+        """Attempts a format, and what became of them."""
+        lines = [
+            f"{sum(self.tried.values())} damaged files; at most {self.bytes / 2**20:.0f} MiB in a process"
+        ]
+        for name, outcomes in self.outcomes.items():
+            listed = ", ".join(f"{kind} {count}" for kind, count in outcomes.most_common())
+            lines.append(f"  {name:<18} {self.tried[name]:>6}  {listed}")
+        return "\n".join([*lines, *(f"  ended: {job}" for job in self.ended)])
+
+
+def seconds() -> float:
+    """How long to search, by SEGFLOW_FUZZ_SECONDS."""
+    return float(os.environ.get("SEGFLOW_FUZZ_SECONDS", "20"))
+
+
+def seed() -> int:
+    """Where to begin, by SEGFLOW_FUZZ_SEED."""
+    return int(os.environ.get("SEGFLOW_FUZZ_SEED", "0"))
+
+
+if __name__ == "__main__":
+    from tests.bad_inputs.fuzz import Search  # by its name, so that processes can import it
+
+    with tempfile.TemporaryDirectory() as scratch:
+        found = Search().run(Path(scratch), seconds(), seed())
+    print(found.table())
+    seen: Counter[str] = Counter()
+    for text in found.escaped:
+        last = text.strip().splitlines()[-1]
+        seen[last[:80]] += 1
+        if seen[last[:80]] <= 2:
+            print("=" * 100, text, sep="\n")
+    print("escaped:", len(found.escaped), dict(seen))
