@@ -57,6 +57,7 @@ class Data(_Section):
     slices: Literal["auto"] | int = (
         "auto"  # axis (0, 1, 2 in RAS) that volumes are cut along; auto: the coarsest
     )
+    links_to: list[str] = []  # folders outside the source that symbolic links may lead into, such as DVC's cache
     max_pixels: int = Field(
         default=2**34, ge=1
     )  # of one image, all planes; more is taken for a damaged header

@@ -36,6 +36,7 @@ _ERRORS = (
     TypeError,
     OverflowError,
     OSError,
+    UnboundLocalError,  # pyogrio's own, on a damaged coordinate system
 )
 
 

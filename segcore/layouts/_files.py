@@ -3,7 +3,7 @@
 import errno
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -53,13 +53,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 class Folder:
     """A source folder; remembers which of its folders really lie within it.
 
+    Args:
+        path: of the folder.
+        links_to: folders outside it that links may lead into.
+
     Attributes:
         links_out: linked folders that lead out, met by `find` and not entered.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, links_to: Sequence[str] = ()) -> None:
         self.path = path
         self._real = path.resolve()
+        self._roots = [self._real, *(Path(folder).resolve() for folder in links_to)]
         self._inside: dict[Path, bool] = {}
         self.links_out: set[str] = set()
 
@@ -74,7 +79,8 @@ class Folder:
 
     def _resolves_inside(self, path: Path) -> bool:
         try:
-            return path.resolve().is_relative_to(self._real)
+            real = path.resolve()
+            return any(real.is_relative_to(root) for root in self._roots)
         except (OSError, RuntimeError, ValueError):  # a loop of links
             return False
 
@@ -169,7 +175,7 @@ class Folder:
                 )
             return DataError(
                 f"{name}: {relative} leads out of the source folder",
-                f"copy the {what} into the folder; links and paths that leave it are not followed",
+                f"copy the {what} into the folder, or name the folder that it leads to under data.links_to",
                 kind="outside",
             )
         if is_archive(name):

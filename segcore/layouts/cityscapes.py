@@ -29,7 +29,7 @@ def find(data: Data, folder: Path) -> list[Item]:
     group = data.group if is_set(data, "group") else "{city}"
     patterns.check_placeholders("data.masks", masks, images)
     patterns.check_placeholders("data.group", group, images)
-    source = Folder(folder)
+    source = Folder(folder, data.links_to)
     items = []
     for match in source.find(images):
         build = Builder(data, source, match)

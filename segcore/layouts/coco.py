@@ -25,7 +25,7 @@ def find(data: Data, folder: Path) -> list[Item]:
     Raises:
         DataError: no annotation file or no image in it (kind "no-images"); one cannot be read (kind "no-list").
     """
-    source = Folder(folder)
+    source = Folder(folder, data.links_to)
     items = []
     for pattern in _FILES:
         for match in source.find(patterns.images_pattern(pattern)):

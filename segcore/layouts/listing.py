@@ -28,7 +28,7 @@ def find(data: Data, folder: Path) -> list[Item]:
     """
     if not data.listing:
         raise _bad_list("data.listing", "is not set", "name the CSV or Parquet file in params.yaml")
-    source = Folder(folder)
+    source = Folder(folder, data.links_to)
     name = data.listing
     table = _table(source, PurePosixPath(name))
     for column in ("image", "mask", *data.baselines.values()):
@@ -104,21 +104,40 @@ def _table(source: Folder, path: PurePosixPath) -> pd.DataFrame:
     if not full.is_file():
         raise _bad_list(str(path), "is a folder, FIFO or device, no file", "name a CSV or Parquet file")
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            table = pd.read_parquet(full)
-        else:
-            table = pd.read_csv(
-                full, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=_separator(full)
-            )
+        table = _parquet(full) if path.suffix.lower() in (".parquet", ".pq") else _csv(full)
     # pandas and pyarrow raise their own errors as ValueError and OSError
-    except (OSError, ValueError, UnicodeError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, TypeError, OverflowError) as error:
+        reason = " ".join(shown(str(error).replace(f"{full.parent}/", "").replace("\n", " ")).split())
         raise _bad_list(
-            str(path), f"cannot be read as CSV or Parquet ({str(error)[:200]})", "write it anew as UTF-8 CSV"
+            str(path), f"cannot be read as CSV or Parquet ({reason[:200]})", "write it anew as UTF-8 CSV"
         ) from error
     table.columns = [str(column).strip() for column in table.columns]
     if not table.columns.is_unique:
         raise _bad_list(str(path), "has a column twice", "give each column once")
     return table.map(lambda cell: "" if pd.isna(cell) else str(cell).strip()).reset_index(drop=True)
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=_separator(path))
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """The table as objects; what pandas writes beside the columns is not needed, and may be damaged.
+
+    Raises:
+        ValueError: damaged.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            read = file.read()
+        read.validate(full=True)
+        columns = [column.to_pylist() for column in read.columns]
+    except (pyarrow.ArrowException, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+    return pd.DataFrame(dict(enumerate(columns)), dtype=object).set_axis(read.column_names, axis=1)
 
 
 def _separator(path: Path) -> str:

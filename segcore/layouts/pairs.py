@@ -30,7 +30,7 @@ def find(data: Data, folder: Path) -> list[Item]:
     others |= {f"data.baselines.{name}": pattern for name, pattern in data.baselines.items()}
     for setting, pattern in others.items():
         patterns.check_placeholders(setting, pattern, images)
-    source = Folder(folder)
+    source = Folder(folder, data.links_to)
     matches = [m for m in source.find(images) if not m.is_folder or _is_series(source, m)]
     matches += [patterns.Match(PurePosixPath(link), is_folder=True) for link in sorted(source.links_out)]
     if not matches:
@@ -123,7 +123,7 @@ def mask_files(data: Data, folder: Path) -> list[Path]:
     if all(kind == "text" for tokens in components for kind, _ in tokens):
         return []
     images = patterns.images_pattern(data.images)
-    found = Folder(folder).find(patterns.Pattern(components))
+    found = Folder(folder, data.links_to).find(patterns.Pattern(components))
     return [Path(m.path) for m in found if not m.is_folder and not _is_image(data, images, m.path)]
 
 

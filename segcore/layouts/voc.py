@@ -26,7 +26,7 @@ def find(data: Data, folder: Path) -> list[Item]:
     Raises:
         DataError: no JPEGImages, or no image in it (kind "no-images"); a list cannot be read (kind "no-list").
     """
-    source = Folder(folder)
+    source = Folder(folder, data.links_to)
     roots = [m.path.parent for p in _DEPTHS for m in source.find(patterns.images_pattern(p)) if m.is_folder]
     items = [item for root in roots for item in _items(data, source, root, several=len(roots) > 1)]
     if not items:

@@ -145,7 +145,7 @@ SAMPLES = {
     "tiff jpeg": _tiff(compress="jpeg", photometric="YCBCR"),
     "tiff zstd": _tiff(compress="zstd", dtype="float32", predictor=3),
     "bigtiff": _tiff(bigtiff="YES", compress="packbits", nodata=7),
-    "vrt": Sample(_vrt, "images/**/x.*", {**scenes.SCENES.data}),
+    "vrt": Sample(_vrt, "images/**/x.*", {**scenes.SCENES.data, "images": "images/*.vrt"}),
     "nifti": Sample(_nifti, "images/x.nii", {**volumes.VOLUMES.data}),
     "nifti gz": Sample(lambda f: volumes.nifti_pair(f, "x", 1), "*/x*.nii.gz", {**volumes.VOLUMES.data}),
     "dicom": Sample(_seg_pair, "images/x/*.dcm", {**volumes.SERIES.data}),
@@ -344,6 +344,7 @@ if __name__ == "__main__":
     seen: Counter[str] = Counter()
     for text in found.escaped:
         last = text.strip().splitlines()[-1]
+        last = re.sub(r"[0-9]+", "#", last)
         seen[last[:80]] += 1
         if seen[last[:80]] <= 2:
             print("=" * 100, text, sep="\n")

@@ -197,3 +197,15 @@ def test_layouts_read_no_pixels(tmp_path):
     assert all(i.problem is None for i in find(folder))
     Image.new("L", (4, 4)).save(folder / "images" / "a9.png")
     assert by_name(folder)["a9.png"].problem.kind == "missing-mask"
+
+
+def test_links_may_lead_into_folders_that_are_declared_such_as_the_cache_of_dvc(tmp_path):
+    source, cache = make_pairs(tmp_path / "source", 3), tmp_path / "cache"
+    cache.mkdir()
+    for path in [*source.glob("*/*.png")]:
+        path.rename(cache / f"{path.parent.name}-{path.name}")
+        path.symlink_to(cache / f"{path.parent.name}-{path.name}")
+    refused = layouts.find(params_for(source).data, source)
+    allowed = layouts.find(params_for(source, data={"links_to": [str(cache)]}).data, source)
+    assert {item.problem.kind for item in refused if item.problem} == {"outside"} and len(refused) == 3
+    assert len(allowed) == 3 and not any(item.problem for item in allowed)
