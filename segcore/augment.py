@@ -138,4 +138,6 @@ def _augment_into(
     x = x.flip(-2) if down else x
     x = torch.rot90(x, turns, (-2, -1))
     centre = x.mean(dim=(1, 2), keepdim=True)
-    torch.add(x.sub_(centre).mul_(gain).add_(centre), shift, out=out.image)
+    x.sub_(centre).mul_(gain).add_(centre).add_(shift)
+    for target, band in zip(out.image, x, strict=True):  # one at a time: turned ones are copied twice as fast
+        target.copy_(band)

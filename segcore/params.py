@@ -106,12 +106,14 @@ class Data(_Section):
 class Split(_Section):
     """Which pixels train, select and test.
 
-    With `stratify` groups are balanced by class pixels and number; without it, each goes where its hash falls.
+    With `stratify` groups are balanced by class pixels and number; without it, each goes where its hash falls. `links`
+    says what keeps groups together besides equal content, which always does.
     """
 
     seed: int = 0
     fractions: dict[Literal["train", "validation", "test"], float]
     stratify: bool = True
+    links: list[Literal["duplicate", "near-duplicate", "same-place"]] = ["duplicate", "near-duplicate", "same-place"]
     block: int | None = Field(default=None, ge=16)
     buffer: int = Field(default=0, ge=0)
     given: dict[Literal["train", "validation", "test"], list[str]] = {}

@@ -164,6 +164,7 @@ def prepare(
         LeakError: something of one split reaches another.
     """
     accepted = catalogue[catalogue["status"] == "accepted"].reset_index(drop=True)
+    links = links[links["kind"].isin(p.split.links)]
     decision = linking.decide(accepted, links, p.split, linking.read_registry(registry, p.split))
     used = accepted[~accepted["id"].isin(list(decision.aside))]
     items, has_objects = planes(used), bool(used["objects"].notna().all())

@@ -46,7 +46,8 @@ class Builder:
         """Note it if the image that a list names is not there."""
         if self.problem is None and not self.source.exists(self.match.path):
             self.keep(
-                DataError(
+                self.source.denied(self.match.path)
+                or DataError(
                     f"{self.match.path.name}: is named by {list_name}, but {self.match.path} is missing",
                     "add the file, or take it off the list",
                     kind="unreadable",

@@ -190,9 +190,23 @@ class Folder:
             )
         return None
 
+    def denied(self, path: str | PurePosixPath) -> DataError | None:
+        """The error for a path in a folder that may not be searched; None if that is not why it is not seen."""
+        try:
+            (self.path / path).lstat()
+        except PermissionError:
+            return DataError(
+                f"{shown(PurePosixPath(path).name)}: may not be seen, a folder of {shown(path)} may not be read",
+                "give read permission: chmod u+rx on it",
+                kind="no-permission",
+            )
+        except (OSError, ValueError):
+            pass
+        return None
+
     def missing(self, image: PurePosixPath, what: str, path: str) -> DataError:
         """The error for an image that lacks its mask or another of its files."""
-        return DataError(
+        return self.denied(path) or DataError(
             f"{shown(image.name)}: has no {what}, {shown(path)} is missing",
             "add the file, correct the pattern in params.yaml, or move the image out of the folder",
             kind="missing-mask",

@@ -18,7 +18,7 @@ def ring(seed: int, first: float = 5, last: float = 20) -> list[list[float]]:
     """A square of the image's pixels, in metres."""
     place = scenes.place(seed)
     corners = [(first, first), (last, first), (last, last), (first, last), (first, first)]
-    return [list(place * corner) for corner in corners]
+    return [list(place @ corner) for corner in corners]
 
 
 def geojson(path: Path, *geometries: Any, crs: str | None = UTM, kind: Any = "building") -> None:

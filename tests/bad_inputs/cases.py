@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from segcore.problems import KINDS, table
+from tests.bad_inputs import places as _places  # noqa: F401 (adds its cases to PICTURES)
 from tests.bad_inputs import unprivileged
 from tests.bad_inputs.annotations import COCO, COLOURS, LISTED, POLYGONS
 from tests.bad_inputs.case import Case, Found
@@ -23,7 +24,8 @@ from tests.bad_inputs.failures import (
 )
 from tests.bad_inputs.pictures import PICTURES
 from tests.bad_inputs.scenes import FLOATS, SCENES
-from tests.bad_inputs.volumes import SERIES, VOLUMES
+from tests.bad_inputs.series import SERIES
+from tests.bad_inputs.volumes import VOLUMES
 from tests.tiny import make_pairs
 
 SETS = {s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, FLOATS, POLYGONS, VOLUMES, SERIES)}
@@ -40,10 +42,10 @@ Each kind is made in code by `tests/bad_inputs`; the texts here were seen there
 """
 
 
-def no_permission(folder: Path) -> tuple[str, str, str]:
-    """Kind, reason and remedy of an image that may not be read."""
+def no_permission(folder: Path, what: str = "images/a2.png") -> list[list[str]]:
+    """Image, kind, reason and remedy of each item that cannot be used where a file or folder may not be read."""
     make_pairs(folder, 4)
-    (folder / "images" / "a2.png").chmod(0)
+    (folder / what).chmod(0)
     done = subprocess.run(
         [sys.executable, "-m", "tests.bad_inputs.unprivileged", str(folder)],
         preexec_fn=unprivileged.drop,
@@ -52,10 +54,8 @@ def no_permission(folder: Path) -> tuple[str, str, str]:
         check=True,
         timeout=120,
     )
-    (line,) = done.stdout.splitlines()
-    image, kind, reason, remedy = line.split("\t")
-    assert image == "images/a2.png"
-    return kind, reason, remedy
+    (folder / what).chmod(0o700)
+    return [line.split("\t") for line in done.stdout.splitlines()]
 
 
 def texts(found: Found, case: Case) -> list[tuple[str, str, str]]:
@@ -83,7 +83,7 @@ def examples(root: Path) -> dict[str, tuple[str, str]]:
                     seen.setdefault(kind, (text, remedy))
     changed, *others = changed_while_read(root / "changed"), *slow_and_crashed().values()
     seen |= {error.kind: (error.what, error.remedy) for error in (changed, *others)}
-    kind, reason, remedy = no_permission(root / "permission")
+    ((_, kind, reason, remedy),) = no_permission(root / "permission")
     seen[kind] = reason, remedy
     seen["set-aside"] = set_aside(), ""
     seen["mask-without-image"] = stray_mask(root / "stray"), ""

@@ -146,7 +146,7 @@ def mask_one_metre_off(pair):
 
 @case("transform-mismatch", "affine transforms differ")
 def mask_of_other_pixel_size(pair):
-    mask_as(pair, transform=place(pair.seed) * rasterio.Affine.scale(2))
+    mask_as(pair, transform=place(pair.seed) @ rasterio.Affine.scale(2))
 
 
 @case("mixed-crs", "has EPSG:32634, most others have EPSG:32633")

@@ -17,6 +17,7 @@ from tests.bad_inputs.cases import SETS, no_permission, texts
 from tests.bad_inputs.failures import FAILURES
 from tests.tiny import make_pairs, params_for
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 ALL = [(data_set.name, case) for data_set in SETS.values() for case in data_set.cases]
 ELSEWHERE = {  # kinds that are no item's own, and the tests here that make them
     "changed": "test_a_file_that_grows_while_it_is_read_is_not_kept",
@@ -98,9 +99,17 @@ def test_a_reader_that_hangs_or_crashes_is_ended_and_named():
 
 
 def test_a_file_that_may_not_be_read_is_named_with_its_remedy(tmp_path):
-    kind, reason, remedy = no_permission(tmp_path / "photos")
-    assert kind == "no-permission" and reason.startswith("a2.png: may not be read")
+    ((image, kind, reason, remedy),) = no_permission(tmp_path / "photos")
+    assert (image, kind) == ("images/a2.png", "no-permission") and reason.startswith(
+        "a2.png: may not be read"
+    )
     check_said(reason, remedy, tmp_path)
+
+
+def test_masks_in_a_folder_that_may_not_be_read_are_not_called_missing(tmp_path):
+    found = no_permission(tmp_path / "photos", "masks")
+    assert [kind for _, kind, *_ in found] == ["no-permission"] * 4
+    assert found[1][2] == "a1.png: may not be seen, a folder of masks/a1.png may not be read"
 
 
 def test_a_mask_without_an_image_is_told(tmp_path):

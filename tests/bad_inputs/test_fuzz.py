@@ -4,6 +4,8 @@ import pytest
 
 from tests.bad_inputs import fuzz
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
 
 @pytest.mark.timeout(3600)
 def test_damaged_files_of_every_format_give_a_row_or_an_error_that_names_them(tmp_path, capsys):

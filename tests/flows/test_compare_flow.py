@@ -50,12 +50,12 @@ STAGES = {
 
 
 def draw(folder: Path) -> None:
-    """Six 64 x 64 pictures of a bright square on noise, with masks of 0 and 255."""
+    """Six 64 x 64 pictures of a bright rectangle, each its own, on noise, with masks of 0 and 255."""
     generator = np.random.default_rng(0)
     for number, name in enumerate("abcdef"):
         pixels = generator.integers(0, 90, (64, 64, 3), dtype=np.uint8)
         mask = np.zeros((64, 64), np.uint8)
-        mask[8 : 30 + number, 10:40] = 255
+        mask[2 + 5 * number : 20 + 7 * number, 40 - 7 * number : 60 - 4 * number] = 255
         pixels[mask > 0] += 120
         for kind, array in (("images", pixels), ("masks", mask)):
             (folder / kind).mkdir(parents=True, exist_ok=True)
