@@ -95,7 +95,8 @@ class State:
         return LeakError(
             f"{edge.members[name]} (group {name}, {value}) and {edge.members[other]} (group {other}, "
             f"{self.values[other]}) are linked, but in different splits ({edge.why})",
-            "remove one of the two, or give both the same split in split.given or the same data.group",
+            "remove one of the two, or give both the same split in split.given or the same data.group; "
+            "if they only look alike, leave near-duplicate out of split.links",
         )
 
 
