@@ -53,5 +53,5 @@ bench: $(VENV)-bench/.installed ## speed, growth and memory of the data steps be
 $(VENV)-bench/.installed: requirements-bench.lock | install
 	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	@echo "Installing what the benchmarks need into $(VENV)-bench ..."
-	@$(BIN)/uv pip install --python $(VENV)-bench/bin/python --require-hashes -r $<
+	@$(BIN)/uv pip install --python $(VENV)-bench/bin/python --compile-bytecode --require-hashes -r $<
 	@touch $@

@@ -78,12 +78,12 @@ class BandStatistics:
 def region_sums(packed: Packed, plane: int, region: Any, classes: int) -> dict[str, Any]:
     """Exact sums over the valid pixels of a region (row, col, height, width) of a plane."""
     statistics = BandStatistics(packed.shapes["pixels"][1][-1], classes)
-    cols = slice(region.col, region.col + region.width)
     step = max(1, _PIXELS_AT_ONCE // packed.shapes["labels"][1][-1])
     for first in range(region.row, region.row + region.height, step):
         count = min(step, region.row + region.height - first)
         image, label, valid = (
-            packed.rows(n, (plane,), first, count)[:, cols] for n in ("pixels", "labels", "valid")
+            packed.window(n, (plane,), (first, region.col, count, region.width))
+            for n in ("pixels", "labels", "valid")
         )
         statistics.update(image, label, valid > 0)
     return statistics.sums()

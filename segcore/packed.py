@@ -142,13 +142,30 @@ class Packed:
         dtype, shape = self.shapes[name]
         return np.ndarray(shape, dtype, self._map, self._offsets[name])
 
+    def thinned(self, name: str, lead: tuple[int, ...], step: int) -> np.ndarray:
+        """Every step-th row and column of a plane, read and not mapped: a large scene takes no memory."""
+        height = self.shapes[name][1][len(lead)]
+        if step == 1:
+            return self.rows(name, lead, 0, height)
+        return np.concatenate([self.rows(name, lead, row, 1)[:, ::step] for row in range(0, height, step)])
+
     def rows(self, name: str, lead: tuple[int, ...], first: int, count: int) -> np.ndarray:
         """Rows of a plane, read and not mapped, so that they do not count as this process's memory for long."""
+        height, width = self.shapes[name][1][len(lead) : len(lead) + 2]
+        return self.window(name, lead, (first, 0, min(count, height - first), width))
+
+    def window(self, name: str, lead: tuple[int, ...], window: Window) -> np.ndarray:
+        """(h, w, ...) of a plane, read and not mapped; of a narrow window no more than its own columns."""
         dtype, shape = self.shapes[name]
-        rest = shape[len(lead) + 1 :]
-        row = int(np.prod(rest, dtype=np.int64)) * dtype.itemsize
+        height, width, *rest = shape[len(lead) :]
+        row, col, rows, cols = window
+        pixel = int(np.prod(rest, dtype=np.int64)) * dtype.itemsize
         plane = int(np.ravel_multi_index(lead, shape[: len(lead)])) if lead else 0
-        count = min(count, shape[len(lead)] - first)
-        with self.path.open("rb") as stream:
-            stream.seek(self._offsets[name] + (plane * shape[len(lead)] + first) * row)
-            return np.frombuffer(stream.read(count * row), dtype).reshape(count, *rest)
+        start = self._offsets[name] + ((plane * height + row) * width + col) * pixel
+        runs, length = (1, rows * cols * pixel) if cols == width else (rows, cols * pixel)
+        content = memoryview(bytearray(runs * length))
+        with self.path.open("rb", buffering=0) as stream:
+            for run in range(runs):
+                stream.seek(start + run * width * pixel)
+                stream.readinto(content[run * length : (run + 1) * length])
+        return np.frombuffer(content, dtype).reshape(rows, cols, *rest)

@@ -1,5 +1,6 @@
 """Work on hostile files: processes that may crash, hang or ask for all memory, and take nothing else with them."""
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -11,6 +12,7 @@ from segcore.errors import DataError
 
 T = TypeVar("T")
 Result = Any
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _MEMORY = 4 * 2**30  # of address space that a process may take beyond what it has at its start, in bytes
 
 
@@ -43,7 +45,7 @@ def run_each(
     Yields:
         index of the job and what became of it, as they finish.
     """
-    from pebble import ProcessExpired, ProcessPool
+    from pebble import ProcessPool
 
     if not jobs:
         return
@@ -72,13 +74,28 @@ def run_each(
                         kind="slow",
                     ),
                 )
-            except (ProcessExpired, MemoryError) as error:
-                reason = "ran out of memory" if isinstance(error, MemoryError) else f"crashed ({error})"
-                yield (
-                    index,
-                    DataError(
-                        f"{names[index]}: its reader {reason}",
-                        "the file is damaged or far too large: restore or remove it",
-                        kind="crashed",
-                    ),
-                )
+            except OSError as error:
+                if error.errno not in _NO_SPACE:
+                    raise
+                raise DataError(
+                    f"{names[index]}: cannot be packed ({error.strerror})",
+                    "free disk space, then run again; what was packed so far is kept",
+                ) from error
+            except Exception as error:  # noqa: BLE001 - whatever a reader raises concerns its own file alone
+                yield index, _failed(names[index], error)
+
+
+def _failed(name: str, error: Exception) -> DataError:
+    from pebble import ProcessExpired
+
+    if isinstance(error, MemoryError):
+        reason = "ran out of memory"
+    elif isinstance(error, ProcessExpired):
+        reason = f"crashed ({error})"
+    else:
+        reason = f"failed ({type(error).__name__}: {error})"
+    return DataError(
+        f"{name}: its reader {reason}",
+        "the file is damaged or far too large: restore or remove it; report it if it is sound",
+        kind="crashed",
+    )

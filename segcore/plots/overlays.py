@@ -68,10 +68,10 @@ def look(
     plane = fullest_plane(labels, list(colors))
     height, width = labels.shape[1:]
     step = max(1, max(height, width) // (2 * side))
-    pixels = packed.array("pixels")[plane, ::step, ::step, :3]
-    valid = packed.array("valid")[plane, ::step, ::step] > 0
-    classes = labels[plane, ::step, ::step]
-    objects = packed.array("instances")[plane, ::step, ::step] if "instances" in packed.shapes else classes
+    pixels = packed.thinned("pixels", (plane,), step)[..., :3]
+    valid = packed.thinned("valid", (plane,), step) > 0
+    classes = packed.thinned("labels", (plane,), step)
+    objects = packed.thinned("instances", (plane,), step) if "instances" in packed.shapes else classes
     picture = _brightened(to_rgb(pixels, valid), valid)
 
     size = _shown_size(classes.shape, side, spacing)

@@ -35,13 +35,13 @@ def two_masks(pair):
     Image.open(pair.mask).save(pair.mask.with_suffix(".bmp"))
 
 
-@case("unreadable", "is a folder without a DICOM image", of="mask")
+@case("unreadable", "is a folder that holds no DICOM image", of="mask")
 def mask_is_a_folder(pair):
     pair.mask.unlink()
     pair.mask.mkdir()
 
 
-@case("unreadable", "is a folder without a DICOM image")
+@case("unreadable", "is a folder that holds no DICOM image")
 def folder_named_like_a_picture(pair):
     pair.mask = pair.mask.rename(pair.mask.with_name(f"{pair.image.name}_m.png"))
     pair.image.unlink()

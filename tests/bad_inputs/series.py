@@ -119,7 +119,7 @@ def slice_of_a_codec_without_decoder(pair):
         found.save_as(path)
 
 
-@SERIES.case("unreadable", "is a folder without a DICOM image")
+@SERIES.case("unreadable", "is a folder that holds no DICOM image")
 def folder_of_notes(pair):
     for path in slices(pair):
         path.unlink()

@@ -157,10 +157,16 @@ def test_a_reader_that_crashes_hangs_or_eats_memory_takes_one_item_and_no_other(
     from segcore.pool import run_each
     from tests import hostile
 
-    found = dict(
-        run_each(
-            hostile.read, ["fine", "crash", "hang", "memory", "also fine"], list("abcde"), [20, 20, 2, 20, 20]
-        )
-    )
-    assert found[0] == "fine" and found[4] == "also fine"
-    assert [found[i].kind for i in (1, 2, 3)] == ["crashed", "slow", "crashed"]
+    jobs = ["fine", "crash", "hang", "memory", "error", "also fine"]
+    found = dict(run_each(hostile.read, jobs, list("abcdef"), [20, 20, 2, 20, 20, 20]))
+    assert found[0] == "fine" and found[5] == "also fine"
+    assert [found[i].kind for i in (1, 2, 3, 4)] == ["crashed", "slow", "crashed", "crashed"]
+    assert "KeyError" in found[4].what and found[4].what.startswith("e: ")
+
+
+def test_a_full_disk_ends_the_ingest_and_blames_no_item():
+    from segcore.pool import run_each
+    from tests import hostile
+
+    with pytest.raises(DataError, match=r"cannot be packed[\s\S]*free disk space"):
+        list(run_each(hostile.read, ["full"], ["a"], [20]))

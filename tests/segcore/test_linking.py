@@ -317,7 +317,9 @@ def test_26_no_member_of_the_test_set_ever_enters_a_later_training_set_however_o
     registry, frozen = tmp_path / "splits.csv", set()
     rng = np.random.default_rng(0)
     groups = [f"g{i:03d}" for i in rng.permutation(120)]
-    for night in range(1, 7):  # twenty new groups a night, in an order that has nothing to do with their names
+    for night in range(
+        1, 7
+    ):  # twenty new groups a night, in an order that has nothing to do with their names
         table = catalogue(sorted(groups[: 20 * night]))
         decision = decide(table, linked(), SPLIT, read_registry(registry, SPLIT))
         regions = assign(table.assign(volume=table["id"]), SPLIT, decision)
