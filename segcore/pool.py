@@ -74,9 +74,10 @@ def run_each(
                         kind="slow",
                     ),
                 )
-            except OSError as error:
+            except OSError as error:  # pebble's own ProcessExpired among them
                 if error.errno not in _NO_SPACE:
-                    raise
+                    yield index, _failed(names[index], error)
+                    continue
                 raise DataError(
                     f"{names[index]}: cannot be packed ({error.strerror})",
                     "free disk space, then run again; what was packed so far is kept",
