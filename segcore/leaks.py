@@ -16,7 +16,7 @@ from segcore.errors import LeakError
 from segcore.params import SPLITS, Split
 
 _BIT = {name: 1 << i for i, name in enumerate(SPLITS)}
-_AT_ONCE = 50_000  # windows compared at a time
+_AT_ONCE = 8_000  # windows compared at a time; a box of each takes some 400 bytes
 _BOX = ["row", "col", "height", "width"]
 _AGAIN = "remove one of the two, give both the same data.group, or delete their rows of splits/<name>.csv"
 

@@ -160,13 +160,19 @@ def prepare(
         What was decided for each group, and what was set aside.
 
     Raises:
-        DataError: a split is empty, or no window fits.
+        DataError: a packed item is missing, a split is empty, or no window fits.
         LeakError: something of one split reaches another.
     """
     accepted = catalogue[catalogue["status"] == "accepted"].reset_index(drop=True)
     links = links[links["kind"].isin(p.split.links)]
     decision = linking.decide(accepted, links, p.split, linking.read_registry(registry, p.split))
     used = accepted[~accepted["id"].isin(list(decision.aside))]
+    absent = [name for name in used["packed"] if not (packed / name).is_file()]
+    if absent:
+        raise DataError(
+            f"{absent[0]}: is missing from {packed} (and {len(absent) - 1} more)",
+            "restore it with `dvc checkout data/packed`, or run the ingest again",
+        )
     items, has_objects = planes(used), bool(used["objects"].notna().all())
     opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
     memory = Memory(work, p)

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
+import pyarrow
 
 from segcore import params, preparation
 from segcore.dataset import PreparedData
@@ -71,6 +72,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks.prepare", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
+
+    # Arrow's own allocator keeps what it once had, so that memory would grow with the tables.
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
 
     def run(arguments: argparse.Namespace) -> None:
         p = params.load(arguments.params)

@@ -136,7 +136,7 @@ def test_failed_prepare_leaves_what_was_there(pairs, tmp_path):
     before = pd.read_parquet(tmp_path / "prepared" / "regions.parquet")
     for path in (tmp_path / "packed").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"safetensors: is missing or damaged"):
+    with pytest.raises(DataError, match=r"safetensors: is missing from"):
         prepare(p, tmp_path / "ingested", tmp_path / "prepared")
     assert pd.read_parquet(tmp_path / "prepared" / "regions.parquet").equals(before)
     assert sorted(f.name for f in tmp_path.iterdir() if f.name.startswith(".")) == []

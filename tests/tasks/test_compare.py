@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
 from segcore import metrics, params
 from segcore.errors import DataError, StageError
@@ -55,9 +56,15 @@ def project(tmp_path: Path) -> Path:
     regions["split"] = ["test"] * ITEMS + ["train"]
     regions.to_parquet(prepared / "regions.parquet")
     items = pd.DataFrame(
-        {"item": names, "height": SIZE, "width": SIZE, "batch": "a", "dtype": "uint8", "bands": 1}
-    )
-    items["offset"] = np.arange(ITEMS + 1) * SIZE * SIZE
+        {
+            "item": names,
+            "height": SIZE,
+            "width": SIZE,
+            "plane": range(ITEMS + 1),
+            "dtype": "uint8",
+            "bands": 1,
+        }
+    ).assign(packed="all.safetensors")
     items.to_parquet(prepared / "items.parquet")
     regions[:0].to_parquet(prepared / "windows.parquet")
     meta = {
@@ -65,15 +72,15 @@ def project(tmp_path: Path) -> Path:
         "colors": [[0, 0, 0], [255, 0, 0]],
         "foreground": [1],
         "cluster_kind": "group",
+        "instances": False,
     }
     (prepared / "prepared.json").write_text(json.dumps(meta | {"baselines": ["second-annotator"]}))
     (prepared / "statistics.json").write_text("{}")
-    (prepared / "batch-a.pixels").write_bytes(labels.tobytes())
-    (prepared / "batch-a.labels").write_bytes(labels.tobytes())
-    (prepared / "batch-a.valid").write_bytes((labels < 255).astype(np.uint8).tobytes())
     other = blurred(labels, 0.85, rng)
     other[0, 5, :4] = 255  # left unlabelled by this annotator
-    (prepared / "batch-a.baseline-0").write_bytes(other.tobytes())
+    (tmp_path / "data/packed").mkdir()
+    tensors = {"pixels": labels[..., None], "labels": labels, "valid": (labels < 255).astype(np.uint8)}
+    save_file({**tensors, "baselines": other[None]}, tmp_path / "data/packed/all.safetensors")
 
     for name, title, skill in (("fcn", "FCN-8s", 0.7), ("unet", "U-Net", 0.95)):
         for seed in (0, 1):
@@ -124,8 +131,8 @@ def test_human_baseline_is_scored_from_the_prepared_data(project: Path) -> None:
     comparison = compare.build(project, params.load(project / "params.yaml"))
     human = comparison["leaderboard"][-1]
     assert (human["kind"], human["title"]) == ("human", "Second annotator")
-    label = np.fromfile(project / "data/prepared/batch-a.labels", np.uint8)[: ITEMS * SIZE * SIZE]
-    other = np.fromfile(project / "data/prepared/batch-a.baseline-0", np.uint8)[: ITEMS * SIZE * SIZE]
+    packed = load_file(project / "data/packed/all.safetensors")
+    label, other = packed["labels"][:ITEMS], packed["baselines"][0, :ITEMS]
     a, b = (label == 1), (other == 1) & (label != 255)
     assert human["scores"]["iou/dataset/building"]["estimate"] == pytest.approx(
         (a & b).sum() / (a | b).sum(), abs=1e-6
