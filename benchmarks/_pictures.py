@@ -72,7 +72,9 @@ def _cut(path: Path, target: Path, tile: int) -> None:
     for row in range(0, picture.shape[0], tile):
         for col in range(0, picture.shape[1], tile):
             name = f"{path.stem}_{row}_{col}.png"
-            Image.fromarray(picture[row : row + tile, col : col + tile]).save(target / path.parent.name / name)
+            Image.fromarray(picture[row : row + tile, col : col + tile]).save(
+                target / path.parent.name / name
+            )
 
 
 def write_pngs(source: Path, target: Path, tile: int) -> Path:

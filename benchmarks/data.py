@@ -88,7 +88,9 @@ def growth(root: Path, name: str, count: int, side: int, first: float) -> Line:
     _pictures.write_pairs(root / name, range(count, count + more), side, tiled=True)
     seconds = _both(root / f"{name}-work")
     what = f"growth: {more} new of {count + more} {name}, ingest + prepare / their first time"
-    return Line(what, f"{seconds:.1f} s", f"{first:.1f} s", seconds / first, "≤ 0.05", seconds <= 0.05 * first)
+    return Line(
+        what, f"{seconds:.1f} s", f"{first:.1f} s", seconds / first, "≤ 0.05", seconds <= 0.05 * first
+    )
 
 
 def loading(root: Path, name: str, batches: int) -> list[Line]:
@@ -104,9 +106,7 @@ def loading(root: Path, name: str, batches: int) -> list[Line]:
             return max(_loaders.rate(lambda: loader(*arguments, n), count) for _ in range(2))  # type: ignore[arg-type,return-value]
 
         own = best(_loaders.own_loader, root / f"{name}-work" / "data" / "prepared", count=4 * batches)
-        others = {
-            f"PNG tiles of {t}": best(_loaders.png_loader, p, count=batches) for t, p in tiles.items()
-        }
+        others = {f"PNG tiles of {t}": best(_loaders.png_loader, p, count=batches) for t, p in tiles.items()}
         others["TorchGeo"] = best(_loaders.torchgeo_loader, root / name, count=batches)
         fastest = max(others.values())
         for label, rate in others.items():
@@ -148,7 +148,9 @@ def main() -> None:
         prog="python -m benchmarks.data", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; says little")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made (12 GB are free there)")
+    parser.add_argument(
+        "--folder", type=Path, help="where the temporary folder is made (12 GB are free there)"
+    )
     parser.add_argument(
         "--only", choices=("reading", "loader", "memory"), help="one part; growth comes with reading"
     )

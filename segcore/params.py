@@ -90,7 +90,7 @@ class Data(_Section):
 
     @property
     def label_table(self) -> dict[int | str, int]:
-        """label_values with class names and "ignore" as indices; keys "#RRGGBB" in upper case."""
+        """label_values with class names and "ignore" as indices; keys "#RRGGBB" in upper case, "7" as 7."""
 
         def index(value: int | str) -> int:
             if isinstance(value, int):
@@ -98,6 +98,8 @@ class Data(_Section):
             return IGNORE if value == "ignore" else self.classes.index(value)
 
         def key(word: int | str) -> int | str:
+            if isinstance(word, str) and word.removeprefix("-").isdecimal():
+                return int(word)
             return word.upper() if isinstance(word, str) and word.startswith("#") else word
 
         return {key(k): index(v) for k, v in self.label_values.items()}
@@ -318,4 +320,10 @@ def load(path: Path | str = "params.yaml") -> Params:
         raise ParamsError(
             f"{path}: is no valid YAML: {error}", "correct the indentation or quoting"
         ) from error
+    keys = (values.get("data") or {}).get("label_values") if isinstance(values, dict) else None
+    if isinstance(keys, dict) and len({isinstance(key, str) for key in keys}) > 1:
+        raise ParamsError(
+            f"{path}: data.label_values mixes numbers and words, which DVC cannot put in order",
+            'write the numbers in quotes: {"0": background, others: thing}',
+        )
     return _validated(Params, values, str(path))

@@ -85,9 +85,7 @@ def _windows(
 ) -> tuple[list[str], pd.DataFrame]:
     """A key for each item that says all its windows depend on, and the windows with the position of their key."""
     rows = list(items.itertuples(index=False))
-    keys = [
-        f"{r.packed}|{r.plane}|{decision.groups[r.group]}|{decision.anchors.get(r.volume)}" for r in rows
-    ]
+    keys = [f"{r.packed}|{r.plane}|{decision.groups[r.group]}|{decision.anchors.get(r.volume)}" for r in rows]
     place = {key: index for index, key in enumerate(keys)}
     here = pd.Series([place.get(key, -1) for key in memory.keys], dtype="int64")
     kept = memory.windows.assign(key=here.reindex(memory.windows["key"]).to_numpy())

@@ -123,7 +123,9 @@ def groups_of(items: pd.DataFrame, frame: Mapping[str, str], split: Split) -> di
         LeakError: the data set gives items of one group different splits.
     """
     by_hand = {name: s for s, members in split.given.items() for name in members}
-    rows: dict[str, list[tuple[str, int, int, str | None]]] = defaultdict(list)  # a table a group takes minutes
+    rows: dict[str, list[tuple[str, int, int, str | None]]] = defaultdict(
+        list
+    )  # a table a group takes minutes
     own = items["split"] if "split" in items else [None] * len(items)
     for name, *row in zip(items["group"], items["id"], items["height"], items["width"], own, strict=True):
         rows[name].append(tuple(row))

@@ -1,6 +1,7 @@
 """dvc.yaml names every code file that a stage's result depends on, and every parameter a user may change."""
 
 import ast
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from segcore.params import Params, TrainSettings, load
+from tasks.configure import configure
 
 ROOT = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
@@ -139,3 +141,29 @@ def test_params_yaml_has_what_dvc_reads() -> None:
     assert set(params.architectures) <= set(params.train), (
         "DVC needs train.<name> of each architecture, {} at least"
     )
+
+
+@pytest.mark.parametrize("example", sorted(p.stem for p in (ROOT / "examples").glob("*.yaml")))
+def test_dvc_finds_and_hashes_every_parameter_with_each_example(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.dependency import ParamsDependency
+    from dvc.repo import Repo
+
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "source").mkdir()
+    needs_folder = "$" in (ROOT / "examples" / f"{example}.yaml").read_text()
+    configure(
+        example,
+        tmp_path / "params.yaml",
+        ROOT / "examples",
+        str(tmp_path / "source") if needs_folder else None,
+    )
+    Repo.init(str(tmp_path), no_scm=True).close()
+    monkeypatch.chdir(tmp_path)
+    with Repo() as repo:
+        found = [d for s in repo.index.stages for d in s.deps if isinstance(d, ParamsDependency)]
+        for dependency in found:
+            dependency.save()  # what DVC does before it records a stage
+        assert len(found) >= len(STAGES)

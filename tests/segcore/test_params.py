@@ -62,3 +62,13 @@ def test_an_architecture_overrides_the_common_section_key_by_key():
     unet, fcn = p.for_architecture("unet"), p.for_architecture("fcn")
     assert (unet.learning_rate, fcn.learning_rate) == (0.5, 1e-3)
     assert (unet.augment.flip, unet.augment.scale, fcn.augment.scale) == (False, 2.0, 1.25)
+
+
+def test_numbers_and_words_as_label_values_are_quoted_because_dvc_sorts_them(tmp_path):
+    values = values_for("s", data={"label_values": {0: 0, "others": 1}})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    with pytest.raises(ParamsError, match=r"mixes numbers and words[\s\S]*quotes"):
+        params.load(tmp_path / "params.yaml")
+    values["data"]["label_values"] = {"0": 0, "others": 1}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    assert params.load(tmp_path / "params.yaml").data.label_table == {0: 0, "others": 1}

@@ -183,7 +183,9 @@ def _peak(folder: Path, side: int) -> int:
     _scene(folder / "source", side)
     (folder / "work").mkdir()
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = psutil.Popen([sys.executable, "-c", READ, str(folder / "source"), str(folder / "work")], env=env)
+    process = psutil.Popen(
+        [sys.executable, "-c", READ, str(folder / "source"), str(folder / "work")], env=env
+    )
     peak = 0
     while process.poll() is None:
         try:
