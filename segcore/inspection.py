@@ -135,7 +135,7 @@ class _Truth:
         if self.field is not None:
             valid = valid & (self.field.read(window, plane).pixels != 0).any(axis=0)
         classes = own.classes if valid.all() else np.where(valid, own.classes, np.uint8(IGNORE))
-        hidden = classes == IGNORE if self.others or own.instances is not None else None
+        hidden = classes == IGNORE
         others = [
             np.where(hidden, IGNORE, o.read(window, plane).classes).astype(np.uint8) for o in self.others
         ]

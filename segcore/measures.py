@@ -63,7 +63,7 @@ class Measures:
         self._sample_valid[at] = valid[first_row :: self.step, first_col :: self.step]
 
     def _histogram(self, classes: np.ndarray) -> np.ndarray:
-        """(256,) pixels of each class index; comparing with each of a few classes is many times faster than counting."""
+        """(256,) pixels of each class index; to compare with each of a few classes is faster by far than counting."""
         counts = np.zeros(256, dtype=np.int64)
         if self._classes <= _FEW:
             for index in (*range(self._classes), IGNORE):
