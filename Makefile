@@ -23,7 +23,11 @@ demo: install ## train, compare and report on a sample: SAMPLE=buildings (defaul
 	@$(BIN)/python -m tasks.configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)")
 	@$(BIN)/python -m flows.compare
 
-check-data: install ## check the images and masks of params.yaml, and write their data card
+# SAMPLE given by the caller lays that example over params.yaml first; for `demo` it has a default
+CONFIGURE = $(if $(filter command environment,$(firstword $(origin SAMPLE))),$(BIN)/python -m tasks.configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)"))
+
+check-data: install ## check images and masks, and write their data card; SAMPLE= SOURCE= as for demo
+	@$(CONFIGURE)
 	@$(BIN)/python -m tasks.ingest --check
 
 run: install ## the whole comparison of what params.yaml says, through Prefect

@@ -195,8 +195,8 @@ def require_enough(table: pd.DataFrame, data: Data) -> None:
     shown = "\n  ".join(bad["reason"].head(20)) + (f"\n  and {len(bad) - 20} more" if len(bad) > 20 else "")
     raise DataError(
         f"{len(bad)} of {len(table)} items cannot be used:\n  {shown}",
-        "; ".join(dict.fromkeys(bad["remedy"].head(20)))
-        + f"; more than data.max_quarantined ({data.max_quarantined:g}) of the items are bad",
+        "; ".join(dict.fromkeys(bad["remedy"].head(3)))
+        + f"; up to {data.max_quarantined:.0%} bad items (data.max_quarantined) would be let pass",
         kind="all-bad",
     )
 

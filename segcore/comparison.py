@@ -82,7 +82,8 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         "confidence": p.compare.confidence,
         "bootstrap": p.compare.bootstrap,
         "empty_policy": EMPTY_POLICY,
-        "verdict": _verdict(models, tests, headline, p),
+        "verdict": _verdict(models, tests, headline, p)
+        + _hopeless(len(first.clusters), cluster_kind, len(tests), p),
         "notes": [
             *_human_notes(models, humans, headline, p),
             *_notes(len(first.clusters), cluster_kind, len(tests), p),
@@ -212,7 +213,7 @@ def _notes(clusters: int, cluster_kind: str, tests: int, p: Params) -> list[str]
     elif clusters < FEW_CLUSTERS:
         notes.append(f"There are only {clusters} test {cluster_kind}s: the intervals are likely too narrow.")
     least = smallest_p(clusters, p.compare.permutations) * tests
-    if tests and least > _level(p):
+    if _hopeless(clusters, cluster_kind, tests, p):
         notes.append(
             f"With {clusters} test {cluster_kind}{'s' if clusters > 1 else ''} and {tests} "
             f"comparison{'s' if tests > 1 else ''} no p after Holm's correction can fall below "
@@ -223,6 +224,14 @@ def _notes(clusters: int, cluster_kind: str, tests: int, p: Params) -> list[str]
             "Blocks are parts of the same scenes: scores and intervals do not speak for other places."
         )
     return notes
+
+
+def _hopeless(clusters: int, cluster_kind: str, tests: int, p: Params) -> str:
+    """What to add to a verdict where no test could have come out otherwise; empty where one could."""
+    if not tests or smallest_p(clusters, p.compare.permutations) * tests <= _level(p):
+        return ""
+    groups = f"{clusters} test {cluster_kind}{'s' if clusters > 1 else ''}"
+    return f" With {groups} no difference can be shown, however large."
 
 
 def _settings_note(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -28,7 +28,7 @@ def leaderboard_text(
         _aligned(_scores(comparison)),
         *([_aligned(sizes)] if len(sizes) > 1 else []),
     ]
-    return "\n\n".join([*parts, comparison["verdict"]]) + "\n"
+    return "\n\n".join([*parts, "\n".join([comparison["verdict"], *comparison["notes"]])]) + "\n"
 
 
 def leaderboard_markdown(

@@ -144,10 +144,10 @@ class Packed:
 
     def thinned(self, name: str, lead: tuple[int, ...], step: int) -> np.ndarray:
         """Every step-th row and column of a plane, read and not mapped: a large scene takes no memory."""
-        height = self.shapes[name][1][len(lead)]
-        if step == 1:
-            return self.rows(name, lead, 0, height)
-        return np.concatenate([self.rows(name, lead, row, 1)[:, ::step] for row in range(0, height, step)])
+        height, width = self.shapes[name][1][len(lead) : len(lead) + 2]
+        strip = max(step, 2**20 // max(width, 1) // step * step)
+        parts = [self.rows(name, lead, row, strip)[::step, ::step] for row in range(0, height, strip)]
+        return np.concatenate(parts)
 
     def rows(self, name: str, lead: tuple[int, ...], first: int, count: int) -> np.ndarray:
         """Rows of a plane, read and not mapped, so that they do not count as this process's memory for long."""

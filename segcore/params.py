@@ -1,10 +1,11 @@
 """params.yaml as typed values: an unknown or mistyped key is an error that lists the known ones."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segcore.constants import IGNORE
 from segcore.errors import ParamsError
@@ -57,11 +58,20 @@ class Data(_Section):
     slices: Literal["auto"] | int = (
         "auto"  # axis (0, 1, 2 in RAS) that volumes are cut along; auto: the coarsest
     )
-    links_to: list[str] = []  # folders outside the source that symbolic links may lead into, such as DVC's cache
+    links_to: list[
+        str
+    ] = []  # folders outside the source that symbolic links may lead into, such as DVC's cache
     max_pixels: int = Field(
         default=2**34, ge=1
     )  # of one image, all planes; more is taken for a damaged header
     max_quarantined: float = Field(default=0.5, ge=0, le=1)  # share of items above which the ingest fails
+
+    @field_validator("label_values", mode="before")
+    @classmethod
+    def _not_a_comment(cls, values: Any) -> Any:
+        if values is None:
+            raise ValueError('is empty; colours need quotes, because # begins a comment: {"#8429F6": land}')
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> "Data":
@@ -71,6 +81,9 @@ class Data(_Section):
             raise ValueError(
                 f"background {self.background!r} is none of the classes {self.classes}; null for none"
             )
+        for key in self.label_values:
+            if isinstance(key, str) and re.fullmatch(r"(?=.*[A-Fa-f])[0-9A-Fa-f]{6}", key):
+                raise ValueError(f'label_values: the colour {key} is written "#{key}", with its quotes')
         for low, high in (self.percentiles, *([self.scale] if isinstance(self.scale, tuple) else [])):
             if low >= high:
                 raise ValueError(f"scale and percentiles: {low} is not below {high}")
@@ -115,7 +128,11 @@ class Split(_Section):
     seed: int = 0
     fractions: dict[Literal["train", "validation", "test"], float]
     stratify: bool = True
-    links: list[Literal["duplicate", "near-duplicate", "same-place"]] = ["duplicate", "near-duplicate", "same-place"]
+    links: list[Literal["duplicate", "near-duplicate", "same-place"]] = [
+        "duplicate",
+        "near-duplicate",
+        "same-place",
+    ]
     block: int | None = Field(default=None, ge=16)
     buffer: int = Field(default=0, ge=0)
     given: dict[Literal["train", "validation", "test"], list[str]] = {}

@@ -1,7 +1,8 @@
 """The registry of decisions, splits/<name>.csv: what was decided once stays, whatever data come later.
 
-Its first line records the settings it was made with; with other settings it does not count. It holds a row a group:
-group, split (a name of SPLITS, "blocks", or nothing where the group was set aside), reason.
+Its first line records the settings it was made with; with other settings nothing is decided until somebody says, by
+deleting the file, that groups may move. It holds a row a group: group, split (a name of SPLITS, "blocks", or nothing
+where the group was set aside), reason.
 """
 
 import csv
@@ -33,10 +34,10 @@ def _settings(split: Split) -> dict[str, object]:
 
 
 def read_registry(path: Path | str, split: Split) -> dict[str, Entry]:
-    """Decisions of earlier runs: group -> Entry; empty without a file, or if it was made with other settings.
+    """Decisions of earlier runs: group -> Entry; empty without a file.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged, or was made with other settings.
     """
     path = Path(path)
     damaged = f"restore it with `git checkout {path}`, or delete it to split anew; groups may then change their split"
@@ -60,7 +61,15 @@ def read_registry(path: Path | str, split: Split) -> dict[str, Entry]:
         if row[0] in registry:
             raise DataError(f"{path.name}: group {row[0]!r} is twice in the registry of splits", damaged)
         registry[row[0]] = Entry(row[1] or None, row[2])
-    return registry if settings == _settings(split) else {}
+    now = json.loads(json.dumps(_settings(split)))
+    if settings != now:
+        changed = [f"{k} {settings.get(k)} -> {now[k]}" for k in now if settings.get(k) != now[k]]
+        raise DataError(
+            f"{path}: {len(registry)} groups were given their split with other settings: {', '.join(changed)}",
+            "set split in params.yaml back, so that no test image ever trains, or delete the file to deal out all groups "
+            "anew",
+        )
+    return registry
 
 
 def write_registry(path: Path | str, split: Split, registry: Mapping[str, Entry]) -> None:

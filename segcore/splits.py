@@ -153,6 +153,7 @@ def assign(items: pd.DataFrame, split: Split, decision: "Decision") -> pd.DataFr
             raise DataError(
                 f"the {name} split is empty ({groups} groups, {linked} after linked ones are joined, "
                 f"{len(aside)} items set aside)",
-                "add data, change split.fractions or split.seed, assign groups in split.given, or set split.block",
+                "add data, make data.group finer, change split.fractions or split.seed, assign groups in split.given, "
+                "or set split.block",
             )
     return regions

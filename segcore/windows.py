@@ -11,6 +11,7 @@ from segcore.params import Prepare, Split
 from segcore.splits import BLOCKS, block_edges, block_splits
 
 _STRIP_BYTES = 2**21  # of label pixels read at a time
+_STRIP_ROWS = 255  # counts of so many rows fit 8 bits, in which they are added ten times as fast
 
 
 def _starts(length: int, window: int, stride: int) -> np.ndarray:
@@ -21,12 +22,12 @@ def _starts(length: int, window: int, stride: int) -> np.ndarray:
 def _column_counts(label: Any, first: int, stop: int, classes: int) -> np.ndarray:
     """(classes, W) int64 pixels of each class in rows first to stop, read in strips of bounded size."""
     width = label.shape[1]
-    strip = max(1, _STRIP_BYTES // max(width, 1))
+    strip = min(max(1, _STRIP_BYTES // max(width, 1)), _STRIP_ROWS)
     counts = np.zeros((classes, width), np.int64)
     for row in range(first, stop, strip):
         part = np.asarray(label[row : min(row + strip, stop)])
         for index in range(classes):
-            counts[index] += (part == index).sum(axis=0, dtype=np.int32)
+            counts[index] += (part == index).view(np.uint8).sum(axis=0, dtype=np.uint8)
     return counts
 
 

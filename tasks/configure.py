@@ -5,6 +5,7 @@ that dataset, so that your own changes stay.
 """
 
 import argparse
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -51,9 +52,19 @@ def _located(values: Any, source: str | None, example: Path) -> str:
         variable = located.partition("/")[0]
         raise ParamsError(
             f"{example}: the folder of the images is {values['data']['source']}, and {variable} is not set",
-            f"export {variable.lstrip('$')}=FOLDER, or name the folder itself: --source FOLDER",
+            f"export {variable.lstrip('$')}=FOLDER, or name the folder itself: SOURCE=FOLDER with make, else --source",
         )
     return located
+
+
+def _keep(path: Path, name: str) -> Path:
+    """A copy of params.yaml in work/ that overwrites no earlier one of other content."""
+    folder = path.parent / "work"
+    folder.mkdir(exist_ok=True)
+    numbered = (folder / f"params-{name}{f'-{i}' if i else ''}.yaml" for i in itertools.count())
+    kept = next(k for k in numbered if not k.exists() or k.read_bytes() == path.read_bytes())
+    shutil.copy(path, kept)
+    return kept
 
 
 def configure(
@@ -84,13 +95,13 @@ def configure(
     over = yaml.load(example.read_text(encoding="utf-8"))
     if before.name == over["data"]["name"] and source in (None, before.source):
         return False
-    over["data"]["source"] = _located(over, source, example)
+    located = _located(over, source, example)
     document = yaml.load(path.read_text(encoding="utf-8"))
-    for section, values in over.items():
-        _lay_section_over(document, section, values)
-    kept = path.parent / "work" / f"params-{before.name}.yaml"
-    kept.parent.mkdir(exist_ok=True)
-    shutil.copy(path, kept)
+    if before.name != over["data"]["name"]:  # else only the folder is another one
+        for section, values in over.items():
+            _lay_section_over(document, section, values)
+    document["data"]["source"] = located
+    kept = _keep(path, before.name)
     with atomic_write(path) as part:
         yaml.dump(document, part)
         params.load(part)

@@ -34,7 +34,7 @@ class Checked(NamedTuple):
 
 
 def _progress(found: Iterable[Any], total: int) -> Iterable[Any]:
-    return console.progress(found, "ingest", total=total)
+    return console.progress(found, "ingest", total=total) if total else found
 
 
 def check(data: params.Data, folder: Path, work: Path = WORK, batch: str = "0") -> Checked:

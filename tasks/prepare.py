@@ -19,6 +19,7 @@ from tasks.ingest import INGESTED, WORK
 
 PREPARED = Path("data/prepared")
 SPLITS = Path("splits")
+_FEW = 8  # with fewer, three paired tests with Holm's correction cannot reach 0.05
 
 
 def prepare(
@@ -62,6 +63,13 @@ def prepare(
     for item, reason in decision.aside.items():
         print(f"prepare: {item} is set aside: {reason}", flush=True)
     data = PreparedData(target, packed)
+    clusters = data.regions.loc[data.regions["split"] == "test", "cluster"].nunique()
+    if clusters < _FEW:
+        print(
+            f"prepare: only {clusters} groups or blocks to test on: differences between architectures can hardly be "
+            "shown; more groups, a finer data.group or a larger test share would help",
+            flush=True,
+        )
     counts = data.regions["split"].value_counts()
     described = ", ".join(f"{counts.get(name, 0)} {name}" for name in params.SPLITS)
     print(f"prepare: regions {described}; {len(data.windows)} training windows; no leak found", flush=True)

@@ -215,7 +215,7 @@ def test_where_the_data_set_gives_no_validation_or_no_test_its_train_groups_yiel
     assert after.groups["i0046"] == lacking
 
 
-def test_registry_is_read_as_written_and_void_with_other_settings(tmp_path):
+def test_registry_is_read_as_written_and_other_settings_move_nothing_in_silence(tmp_path):
     path = tmp_path / "splits" / "mine.csv"
     assert read_registry(path, SPLIT) == {}
     entries = {
@@ -234,7 +234,10 @@ def test_registry_is_read_as_written_and_void_with_other_settings(tmp_path):
         {"block": 64},
         {"fractions": {**FRACTIONS, "train": 0.5}},
     ):
-        assert read_registry(path, SPLIT.model_copy(update=change)) == {}
+        with pytest.raises(
+            DataError, match=r"3 groups were given their split with other settings: \w+ .* -> [\s\S]*delete"
+        ):
+            read_registry(path, SPLIT.model_copy(update=change))
     assert read_registry(path, SPLIT.model_copy(update={"given": {"test": ["ü"]}})) == entries
 
 
