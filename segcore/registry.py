@@ -66,8 +66,8 @@ def read_registry(path: Path | str, split: Split) -> dict[str, Entry]:
         changed = [f"{k} {settings.get(k)} -> {now[k]}" for k in now if settings.get(k) != now[k]]
         raise DataError(
             f"{path}: {len(registry)} groups were given their split with other settings: {', '.join(changed)}",
-            "set split in params.yaml back, so that no test image ever trains, or delete the file to deal out all groups "
-            "anew",
+            "set split in params.yaml back, so that no test image ever trains, or delete the file to deal out all "
+            "groups anew",
         )
     return registry
 
