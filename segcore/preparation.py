@@ -90,10 +90,15 @@ def _windows(
     here = pd.Series([place.get(key, -1) for key in memory.keys], dtype="int64")
     kept = memory.windows.assign(key=here.reindex(memory.windows["key"]).to_numpy())
     known, found = set(memory.keys), [kept[kept["key"] >= 0]]
-    for index in progress([index for index, key in enumerate(keys) if key not in known]):
+
+    def fresh(index: int) -> pd.DataFrame:
         label = LabelRows(opened(rows[index].packed), rows[index].plane)
-        fresh = windows.index_item(rows[index], label, len(p.data.classes), p.prepare, p.split, decision)
-        found.append(fresh.assign(key=index))
+        table = windows.index_item(rows[index], label, len(p.data.classes), p.prepare, p.split, decision)
+        return table.assign(key=index)
+
+    with ThreadPoolExecutor(cores()) as pool:  # numpy leaves the interpreter to others while it counts
+        new = [index for index, key in enumerate(keys) if key not in known]
+        found += progress(list(pool.map(fresh, new)))
     table = pd.concat([t for t in found if len(t)] or found[-1:], ignore_index=True)
     return keys, table.sort_values("key", kind="stable", ignore_index=True)
 
