@@ -5,7 +5,9 @@ What was computed for an item is kept in memory files under `work`, so that new 
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from segcore.packed import Packed
 from segcore.params import Params
 
 _CODE = ("fitting.py", "linking.py", "preparation.py", "splits.py", "windows.py")
+
+_THREADS = 8  # each holds some 20 MB
 
 
 class LabelRows:
@@ -75,6 +79,14 @@ def planes(accepted: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def _each(
+    function: Callable[[Any], Any], jobs: list[Any], progress: Callable[[list[Any]], Iterable[Any]] = iter
+) -> list[Any]:
+    """What the function gives for each job, in threads: numpy lets others work while it counts."""
+    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), _THREADS)) as pool:
+        return [found.result() for found in progress([pool.submit(function, job) for job in jobs])]
+
+
 def _windows(
     items: pd.DataFrame,
     opened: Callable[[str], Packed],
@@ -96,9 +108,7 @@ def _windows(
         table = windows.index_item(rows[index], label, len(p.data.classes), p.prepare, p.split, decision)
         return table.assign(key=index)
 
-    with ThreadPoolExecutor(cores()) as pool:  # numpy leaves the interpreter to others while it counts
-        new = [index for index, key in enumerate(keys) if key not in known]
-        found += progress(list(pool.map(fresh, new)))
+    found += _each(fresh, [index for index, key in enumerate(keys) if key not in known], progress)
     table = pd.concat([t for t in found if len(t)] or found[-1:], ignore_index=True)
     return keys, table.sort_values("key", kind="stable", ignore_index=True)
 
@@ -108,15 +118,19 @@ def _sums(
 ) -> dict[str, dict[str, Any]]:
     """Sums over each training region, by a key that says all they depend on."""
     where = items.set_index("id")[["packed", "plane"]].to_dict("index")
-    found = {}
+    places = {}
     for region in regions[regions["split"] == "train"].itertuples():
         item = where[region.item]
         place = f"{region.row},{region.col},{region.height},{region.width}"
-        key = f"{item['packed']}|{item['plane']}|{place}"
-        found[key] = memory.sums.get(key) or fitting.region_sums(
-            opened(item["packed"]), item["plane"], region, len(p.data.classes)
-        )
-    return found
+        places[f"{item['packed']}|{item['plane']}|{place}"] = (item["packed"], item["plane"], region)
+
+    def fresh(key: str) -> dict[str, Any]:
+        name, plane, region = places[key]
+        return fitting.region_sums(opened(name), plane, region, len(p.data.classes))
+
+    new = [key for key in places if key not in memory.sums]
+    found = memory.sums | dict(zip(new, _each(fresh, new), strict=True))
+    return {key: found[key] for key in places}
 
 
 def _statistics(
