@@ -7,6 +7,7 @@ packed file is there already.
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from segcore import inspection, layouts
 from segcore.errors import DataError
-from segcore.files import atomic_write, sha256
+from segcore.files import atomic_write, fsync, sha256
 from segcore.items import Item
 from segcore.params import Data
 from segcore.pool import run_each
@@ -123,8 +124,14 @@ def _read_all(
     results = run_each(
         _inspect, jobs, [i.image.name for i in todo], [_seconds(stamps[i.id]) for i in todo], workers=None
     )
-    for index, result in progress(results, total=len(todo)):
-        found[todo[index].id] = result
+    with ThreadPoolExecutor(2) as disk:  # writes one item while the next is read
+        synced = []
+        for index, result in progress(results, total=len(todo)):
+            found[todo[index].id] = result
+            if isinstance(result, dict):
+                synced.append(disk.submit(fsync, store / result["packed"]))
+        for done in synced:
+            done.result()
     kept = {k: {"stamp": stamps[k], "row": v} for k, v in found.items() if isinstance(v, dict)}
     memory.save(kept)
     named = {v["packed"] for v in found.values() if isinstance(v, dict)}

@@ -160,13 +160,10 @@ def _check_header(info: Info, data: Data, name: str) -> None:
 
 @contextmanager
 def _part(target: Path) -> Iterator[Path]:
-    """A temporary path that becomes `target` on success."""
+    """A temporary path that becomes `target` on success; whoever relies on it after a power cut has to sync it."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
-        descriptor = os.open(part, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

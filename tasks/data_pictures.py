@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +109,11 @@ def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET)
     chosen = choose(good, data)
     picked = good.iloc[[row for row, _ in chosen]]
     part = shares(class_counts(picked, data.classes)).tolist()
-    cells = []
-    for item, (_, why), own in zip(picked.itertuples(), chosen, part, strict=True):
+
+    def drawn_cell(item: Any, why: str, own: list[float]) -> dict[str, Any]:
         drawn = _look(item, data, store)
         image, masked = _inlined([drawn.image, drawn.masked], budget / len(chosen))
-        cell = {
+        return {
             "id": item.id,
             "group": item.group if item.group != item.id else None,
             "why": why,
@@ -120,8 +121,12 @@ def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET)
             "shares": own,
             "most": _headline(own, data),
             "objects": None if pd.isna(item.objects) else int(item.objects),
+            "image": image,
+            "masked": masked,
         }
-        cells.append(cell | {"image": image, "masked": masked})
+
+    with ThreadPoolExecutor(2) as pool:  # drawing is what an ingest of few new items takes longest for
+        cells = list(pool.map(drawn_cell, picked.itertuples(), [why for _, why in chosen], part))
     names = distinct_parts(list(picked["id"]))
     return [
         cell | {"short": name, "size": size}

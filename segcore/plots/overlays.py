@@ -53,7 +53,7 @@ def look(
     side: int = 384,
     spacing: Sequence[float] | None = None,
 ) -> Look:
-    """A picture of an item and one with its classes tinted and outlined, of `side` to about 4 x `side` pixels.
+    """A picture of an item and one with its classes tinted and outlined, of `side` to about 2 x `side` pixels.
 
     Small items are enlarged by a whole factor. Pixels that are not valid are hatched in both pictures, those whose
     label is ignored are hatched over the image in the second.
@@ -67,7 +67,7 @@ def look(
     labels = packed.array("labels")
     plane = fullest_plane(labels, list(colors))
     height, width = labels.shape[1:]
-    step = max(1, max(height, width) // (2 * side))
+    step = max(1, -(-max(height, width) // (2 * side)))
     pixels = packed.thinned("pixels", (plane,), step)[..., :3]
     valid = packed.thinned("valid", (plane,), step) > 0
     classes = packed.thinned("labels", (plane,), step)
