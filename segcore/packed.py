@@ -146,7 +146,8 @@ class Packed:
         """Every step-th row and column of a plane, read and not mapped: a large scene takes no memory."""
         height, width = self.shapes[name][1][len(lead) : len(lead) + 2]
         strip = max(step, 2**20 // max(width, 1) // step * step)
-        parts = [self.rows(name, lead, row, strip)[::step, ::step] for row in range(0, height, strip)]
+        # copies, because a view would keep its whole strip in memory
+        parts = [self.rows(name, lead, row, strip)[::step, ::step].copy() for row in range(0, height, strip)]
         return np.concatenate(parts)
 
     def rows(self, name: str, lead: tuple[int, ...], first: int, count: int) -> np.ndarray:
@@ -163,9 +164,9 @@ class Packed:
         plane = int(np.ravel_multi_index(lead, shape[: len(lead)])) if lead else 0
         start = self._offsets[name] + ((plane * height + row) * width + col) * pixel
         runs, length = (1, rows * cols * pixel) if cols == width else (rows, cols * pixel)
-        content = memoryview(bytearray(runs * length))
+        content = np.empty(runs * length, np.uint8)
         with self.path.open("rb", buffering=0) as stream:
             for run in range(runs):
                 stream.seek(start + run * width * pixel)
-                stream.readinto(content[run * length : (run + 1) * length])
-        return np.frombuffer(content, dtype).reshape(rows, cols, *rest)
+                stream.readinto(content[run * length : (run + 1) * length].data)
+        return content.view(dtype).reshape(rows, cols, *rest)
