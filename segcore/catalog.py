@@ -4,7 +4,6 @@ An item whose files have not changed since the last ingest is not read again: it
 packed file is there already.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,12 @@ import pandas as pd
 
 from segcore import inspection, layouts
 from segcore.errors import DataError
-from segcore.files import atomic_write, fsync, sha256
+from segcore.files import fsync
 from segcore.items import Item
+from segcore.memory import Memory, settings_fingerprint
 from segcore.params import Data
 from segcore.pool import run_each
+from segcore.stamps import listed, stamp
 
 COLUMNS = [
     *("id", "group", "split", "batch", "image", "label", "valid", "baselines", "sha256", "label_sha256"),
@@ -30,10 +31,6 @@ COLUMNS = [
 _WHOLE = ["bytes", "height", "width", "depth", "bands", "axis", "ignored_pixels", "objects"]
 _FRACTIONS = ["nodata", "valid_share"]
 _SECONDS, _BYTES_A_SECOND = 120.0, 2e6  # what a sound file takes at most
-_READING = (  # settings that decide what a file's pixels and labels are
-    *("classes", "background", "label_values", "label_property", "instances", "bands", "grey_to_rgb"),
-    *("nodata", "slices", "baselines", "valid"),
-)
 
 
 def is_sample(data: Data) -> bool:
@@ -44,49 +41,6 @@ def is_sample(data: Data) -> bool:
 def files_folder(data: Data, ingested: Path) -> Path:
     """Folder that the catalogue's paths are relative to: the user's, or where a sample was unpacked."""
     return ingested / "files" if is_sample(data) else Path(data.source)
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def settings_fingerprint(data: Data) -> str:
-    """Hash of the settings that decide how files are read."""
-    names = {*_READING, "scale", "percentiles"} if data.scale == "item" else set(_READING)
-    return _digest(json.dumps(data.model_dump(mode="json", include=names), sort_keys=True))
-
-
-def _code_fingerprint() -> str:
-    here = Path(__file__).parent
-    names = ("inspection.py", "measures.py", "packed.py", "pixels.py", "raster.py", "similarity.py")
-    files = [here / n for n in names] + sorted((here / "formats").glob("*.py"))
-    return _digest(*(sha256(f) for f in [*files, *sorted((here / "labels").glob("*.py"))]))
-
-
-class Memory:
-    """Rows of the last ingest by id, valid as long as files, settings and reading code are the same."""
-
-    def __init__(self, folder: Path, data: Data) -> None:
-        self.path = folder / "rows.json"
-        self.fingerprint = _digest(settings_fingerprint(data), _code_fingerprint())
-        self.rows: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
-            kept = json.loads(self.path.read_text())
-            if kept.get("fingerprint") == self.fingerprint:
-                self.rows = kept["rows"]
-
-    def recall(self, item: Item, stamp: str, store: Path) -> dict[str, Any] | None:
-        """The row of an item that has not changed, whose packed file is there."""
-        kept = self.rows.get(item.id)
-        if kept is None or kept["stamp"] != stamp or not (store / kept["row"]["packed"]).is_file():
-            return None
-        row: dict[str, Any] = kept["row"]
-        return row
-
-    def save(self, rows: dict[str, dict[str, Any]]) -> None:
-        """Keep these rows, and no others."""
-        with atomic_write(self.path) as part:
-            part.write_text(json.dumps({"fingerprint": self.fingerprint, "rows": rows}))
 
 
 def _inspect(job: tuple[Item, Path, Data, Path, str]) -> dict[str, Any]:
@@ -102,39 +56,43 @@ def _read_all(
     items: list[Item], data: Data, folder: Path, work: Path, progress: Callable[..., Iterable[Any]]
 ) -> dict[str, dict[str, Any] | DataError]:
     """Row or error of each item; unchanged ones come out of memory."""
-    store, memory = work / "items", Memory(work, data)
+    store = work / "items"
     store.mkdir(parents=True, exist_ok=True)
+    memory, names, todo = Memory(work, data), listed(), []
     found: dict[str, dict[str, Any] | DataError] = {}
-    stamps, todo = {}, []
+    stamps: dict[str, str] = {}
     for item in items:
         try:
             if item.problem:
                 raise item.problem
-            stamps[item.id] = inspection.stamp(item, folder)
+            stamps[item.id] = stamp(item, folder, names)
         except DataError as error:
             found[item.id] = error
             continue
-        row = memory.recall(item, stamps[item.id], store)
+        row = memory.recall(item.id, stamps[item.id], names(store))
         if row is None:
             todo.append(item)
         else:
             found[item.id] = row
     settings = settings_fingerprint(data)
     jobs = [(item, folder, data, store, settings) for item in todo]
-    results = run_each(
-        _inspect, jobs, [i.image.name for i in todo], [_seconds(stamps[i.id]) for i in todo], workers=None
-    )
+    results = run_each(_inspect, jobs, [i.image.name for i in todo], [_seconds(stamps[i.id]) for i in todo])
+
+    def keep(item: str, row: dict[str, Any]) -> None:
+        fsync(store / row["packed"])
+        memory.add(item, stamps[item], row)
+
     with ThreadPoolExecutor(2) as disk:  # writes one item while the next is read
-        synced = []
+        kept = []
         for index, result in progress(results, total=len(todo)):
             found[todo[index].id] = result
             if isinstance(result, dict):
-                synced.append(disk.submit(fsync, store / result["packed"]))
-        for done in synced:
+                kept.append(disk.submit(keep, todo[index].id, result))
+        for done in kept:
             done.result()
-    kept = {k: {"stamp": stamps[k], "row": v} for k, v in found.items() if isinstance(v, dict)}
-    memory.save(kept)
-    named = {v["packed"] for v in found.values() if isinstance(v, dict)}
+    rows = {k: v for k, v in found.items() if isinstance(v, dict)}
+    memory.save({k: {"stamp": stamps[k], "row": v} for k, v in rows.items()})
+    named = {row["packed"] for row in rows.values()}
     for path in store.iterdir():  # of items that are gone or have changed, and of runs that were killed
         if path.name not in named:
             path.unlink()
@@ -196,6 +154,11 @@ def _compare(table: pd.DataFrame) -> None:
 
 
 def require_enough(table: pd.DataFrame, data: Data) -> None:
+    """Check that enough items can be used to go on.
+
+    Raises:
+        DataError: no item can be used, or a larger share than data.max_quarantined cannot.
+    """
     bad = table[table["status"] == "quarantined"]
     if len(bad) < len(table) and len(bad) / len(table) <= data.max_quarantined:
         return

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from segcore.errors import DataError
+from segcore.histogram import class_histogram
 from segcore.packed import Packed, sample_step
 from segcore.params import Data
 
 _PIXELS_AT_ONCE = 2**20
 _EXACT_ROWS = 256  # 256 x 255^2 < 2^24
-_FEW = 24  # classes
 
 
 class BandStatistics:
@@ -34,13 +34,8 @@ class BandStatistics:
             wide = (image.reshape(-1, image.shape[-1]) if whole else image[valid]).astype(np.float64)
             self.total += wide.sum(axis=0)
             self.squares += (wide**2).sum(axis=0)
-        if len(self.class_pixels) <= _FEW:  # to compare with each is faster by far than counting all 256
-            for index in range(len(self.class_pixels)):
-                here = label == index
-                self.class_pixels[index] += np.count_nonzero(here if whole else here & valid)
-        else:
-            counts = np.bincount((label if whole else label[valid]).ravel(), minlength=256)
-            self.class_pixels += counts[: len(self.class_pixels)]
+        classes = len(self.class_pixels)
+        self.class_pixels += class_histogram(label if whole else label[valid], classes)[:classes]
 
     def _add_bytes(self, image: np.ndarray, valid: np.ndarray, whole: bool) -> None:
         """Add few rows of uint8: the float32 sums of a column are whole numbers below 2^24, and so exact."""

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,95 +13,16 @@ import numpy as np
 from segcore import formats, labels
 from segcore.constants import IGNORE
 from segcore.errors import DataError
-from segcore.files import sha256
-from segcore.formats._checks import check_is_file, unreadable
 from segcore.items import Item
 from segcore.measures import Measures
-from segcore.packed import PackedWriter, Shapes, can_hold, sample_step
+from segcore.packed import PackedWriter, Shapes, can_hold, sample_shape
 from segcore.params import Data
 from segcore.pixels import Declared
 from segcore.raster import Info, Window, pieces
 from segcore.similarity import signature
+from segcore.stamps import content_hash, files_of, sidecars_of, stamp
 
 Row = dict[str, Any]  # what the catalogue says of an item
-_SAME_STEM = (".shp",)  # formats of several files that share a stem
-_SIDECARS = (".aux.xml", ".msk", ".ovr")  # that GDAL looks for beside a GeoTIFF
-_WORLD_FILES = (".tfw", ".tifw", ".wld")
-
-
-def files_of(path: Path) -> list[Path]:
-    """All files that the content of an image or mask comes from."""
-    if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.is_file())
-    if path.suffix.lower() in _SAME_STEM:
-        return sorted(path.parent.glob(f"{path.stem}.*"))
-    if path.suffix.lower() == ".vrt":
-        from segcore.formats.geotiff import sources
-
-        return [path, *sources(path)]
-    return [path]
-
-
-def _paths(item: Item, folder: Path) -> list[Path]:
-    own = [item.image, item.mask, item.valid, *item.baselines.values()]
-    return [file for path in own if path for file in files_of(folder / path)]
-
-
-def _sidecars(path: Path) -> list[Path]:
-    """Files beside a GeoTIFF that change its place, validity or nodata."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return []
-    named = [path.with_name(path.name + ending) for ending in _SIDECARS]
-    return [p for p in (*named, *map(path.with_suffix, _WORLD_FILES)) if p.exists()]
-
-
-def stamp(item: Item, folder: Path) -> str:
-    """Names, sizes and times of an item's files: as long as they are the same, so is the content.
-
-    Raises:
-        DataError: a file is missing or empty.
-    """
-    facts = []
-    for path in _paths(item, folder):
-        try:
-            status = path.stat()
-        except OSError as error:
-            kind = "no-permission" if isinstance(error, PermissionError) else "unreadable"
-            reason = error.strerror or str(error)
-            raise DataError(
-                f"{path.name}: {reason}", "restore the file, or its permissions", kind=kind
-            ) from error
-        check_is_file(path, status)
-        if status.st_size == 0:
-            raise DataError(
-                f"{path.name}: is empty (0 bytes)", "restore it from its source", kind="empty-file"
-            )
-        facts.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
-        for beside in _sidecars(path):
-            status = beside.stat()
-            check_is_file(beside, status)
-            facts.append((beside.name, status.st_size, status.st_mtime_ns, status.st_ino))
-    return json.dumps(facts)
-
-
-def content_hash(path: Path) -> str:
-    """Hex sha256 of a file, or of all files of a folder."""
-    files = files_of(path)
-    return _content_hash(path, tuple(files), tuple(f.stat().st_mtime_ns for f in files))
-
-
-@lru_cache(maxsize=16)  # a file of polygons or annotations belongs to many images
-def _content_hash(path: Path, files: tuple[Path, ...], times: tuple[int, ...]) -> str:
-    try:
-        if files == (path,):
-            return sha256(path)
-        return hashlib.sha256("".join(f"{f.name} {sha256(f)}\n" for f in files).encode()).hexdigest()
-    except PermissionError as error:
-        raise DataError(
-            f"{path.name}: may not be read", "give this user the right to read it", kind="no-permission"
-        ) from error
-    except OSError as error:  # a damaged disk, a file that was removed meanwhile
-        raise unreadable(path, error) from error
 
 
 class _Truth:
@@ -171,8 +91,7 @@ def _part(target: Path) -> Iterator[Path]:
 
 def _shapes(info: Info, truth: _Truth, instances: bool) -> Shapes:
     plane, byte = (info.depth, info.height, info.width), np.dtype(np.uint8)
-    step = sample_step(info.height, info.width)
-    sampled = (info.depth, -(-info.height // step), -(-info.width // step))
+    sampled = (info.depth, *sample_shape(info.height, info.width))
     shapes: Shapes = {
         "pixels": (np.dtype(info.dtype), (*plane, info.bands)),
         "labels": (byte, plane),
@@ -266,7 +185,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
             "give the mask that belongs to the image, or correct the pattern",
             kind="same-file",
         )
-    beside = [content_hash(p) for path in _paths(item, folder) for p in _sidecars(path)]
+    beside = [content_hash(path) for path in sidecars_of(item, folder)]
     key = hashlib.sha256("\n".join([settings, *hashes, *beside]).encode()).hexdigest()[:12]
     packed = target / f"{item.id}-{key}.safetensors"
     with ExitStack() as stack, _part(packed) as part:

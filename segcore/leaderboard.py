@@ -10,7 +10,13 @@ METRIC_TITLES = {
     "recall": "recall",
     "boundary_f1": "boundary F1",
 }
+METRICS = {key: title[0].upper() + title[1:] for key, title in METRIC_TITLES.items()}  # as a head
 _NONE = "-"
+
+
+def models_of(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The leaderboard's rows that are networks, in their order."""
+    return [row for row in comparison["leaderboard"] if row["kind"] == "model"]
 
 
 def leaderboard_text(

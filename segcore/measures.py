@@ -7,12 +7,11 @@ import numpy as np
 
 from segcore.constants import IGNORE
 from segcore.errors import DataError
+from segcore.histogram import class_histogram
 from segcore.labels import Labels
-from segcore.packed import sample_step
+from segcore.packed import sample_shape, sample_step
 from segcore.params import Data
 from segcore.raster import Info, Window
-
-_FEW = 24  # classes
 
 
 class Measures:
@@ -31,7 +30,7 @@ class Measures:
         self.class_pixels = np.zeros(256, dtype=np.int64)
         self.objects: set[int] | None = None
         self.step = sample_step(info.height, info.width)
-        size = (-(-info.height // self.step), -(-info.width // self.step))
+        size = sample_shape(info.height, info.width)
         self._sample = np.zeros((*size, bands), np.dtype(info.dtype))
         self._sample_valid = np.zeros(size, np.uint8)
         self._float = np.issubdtype(np.dtype(info.dtype), np.floating)
@@ -48,7 +47,7 @@ class Measures:
                 part = values[valid] if some else values
                 self.low[band] = min(self.low[band], part.min())
                 self.high[band] = max(self.high[band], part.max())
-        self.class_pixels += self._histogram(labels.classes)
+        self.class_pixels += class_histogram(labels.classes, self._classes)
         if labels.instances is not None:
             self.objects = self.objects or set()
             self.objects.update(np.unique(labels.instances).tolist())
@@ -61,16 +60,6 @@ class Measures:
         )
         self._sample[at] = np.moveaxis(taken, 0, -1)
         self._sample_valid[at] = valid[first_row :: self.step, first_col :: self.step]
-
-    def _histogram(self, classes: np.ndarray) -> np.ndarray:
-        """(256,) pixels of each class index; to compare with each of a few classes is faster by far than counting."""
-        counts = np.zeros(256, dtype=np.int64)
-        if self._classes <= _FEW:
-            for index in (*range(self._classes), IGNORE):
-                counts[index] = np.count_nonzero(classes == index)
-            if counts.sum() == classes.size:
-                return counts
-        return np.bincount(classes.ravel(), minlength=256)
 
     def take_sample(self) -> tuple[np.ndarray, np.ndarray]:
         """(h, w, C) sample of the plane that was just read and its validity (h, w) uint8."""

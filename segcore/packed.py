@@ -5,6 +5,7 @@ Training reads a crop of it without decoding anything, and any other tool that k
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,6 +43,12 @@ def sample_step(height: int, width: int) -> int:
     """Every how many pixels a plane is sampled: 64 samples a side, and up to 512 of large scenes."""
     side = max(height, width)
     return max(1, -(-side // min(max(side // 8, 64), 512)))
+
+
+def sample_shape(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the even sample of a plane."""
+    step = sample_step(height, width)
+    return -(-height // step), -(-width // step)
 
 
 def _contiguous(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -128,7 +135,6 @@ class Packed:
             with path.open("rb") as stream:
                 length = int.from_bytes(stream.read(8), "little")
                 header = json.loads(stream.read(length) if length < 2**20 else b"")
-            self._map = np.memmap(path, np.uint8, "r")
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{path.name}: is missing or damaged ({error})", "restore it with `dvc checkout data/packed`"
@@ -136,6 +142,10 @@ class Packed:
         header.pop("__metadata__", None)
         self.shapes: Shapes = {n: (_DTYPES[e["dtype"]], tuple(e["shape"])) for n, e in header.items()}
         self._offsets = {n: 8 + length + e["data_offsets"][0] for n, e in header.items()}
+
+    @cached_property
+    def _map(self) -> np.memmap:
+        return np.memmap(self.path, np.uint8, "r")
 
     def array(self, name: str) -> np.ndarray:
         """A tensor as a view of the mapped file."""

@@ -4,8 +4,12 @@ import errno
 import multiprocessing
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import as_completed
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from typing import Any, TypeVar
 
 from segcore.errors import DataError
@@ -14,6 +18,26 @@ T = TypeVar("T")
 Result = Any
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _MEMORY = 4 * 2**30  # of address space that a process may take beyond what it has at its start, in bytes
+_READING = ("segcore.inspection", "segcore.formats.geotiff", "segcore.labels.masks")
+
+
+def _context() -> ForkServerContext:
+    """Processes forked from a server that has loaded what reading needs.
+
+    Each process would load the main module again, if it is one that was started by its name: the server does, once.
+    """
+    context = multiprocessing.get_context("forkserver")
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    context.set_forkserver_preload(
+        [*_READING, *([spec.name] if spec and not spec.name.endswith("__main__") else [])]
+    )
+    return context
+
+
+def warm_up() -> None:
+    """Start loading what reading needs in the background, long before `run_each` has anything to run."""
+    _context()
+    forkserver.ensure_running()
 
 
 def _begin() -> None:
@@ -44,51 +68,44 @@ def run_each(
 
     Yields:
         index of the job and what became of it, as they finish.
+
+    Raises:
+        DataError: the disk is full.
     """
-    from pebble import ProcessPool
+    from pebble import CONSTS, ProcessPool
 
     if not jobs:
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["segcore.inspection"])
+    CONSTS.sleep_unit = 0.02  # what the pool waits at its end, and between looks at what may have hung
     cores = workers or len(os.sched_getaffinity(0))
-    with ProcessPool(max_workers=min(cores, len(jobs)), initializer=_begin, context=context) as pool:
+    with ProcessPool(max_workers=min(cores, len(jobs)), initializer=_begin, context=_context()) as pool:
         futures: dict[Any, int] = {
             pool.schedule(function, args=[job], timeout=limit): index
             for index, (job, limit) in enumerate(zip(jobs, seconds, strict=True))
         }
-        from concurrent.futures import as_completed
-
         for future in as_completed(futures):
             index = futures[future]
-            try:
-                yield index, future.result()
-            except DataError as error:
-                yield index, error
-            except FutureTimeout:
-                yield (
-                    index,
-                    DataError(
-                        f"{names[index]}: reading took longer than {seconds[index]:.0f} s",
-                        "the file is damaged or far too complex: restore or remove it",
-                        kind="slow",
-                    ),
-                )
-            except OSError as error:  # pebble's own ProcessExpired among them
-                if error.errno not in _NO_SPACE:
-                    yield index, _failed(names[index], error)
-                    continue
-                raise DataError(
-                    f"{names[index]}: cannot be packed ({error.strerror})",
-                    "free disk space, then run again; what was packed so far is kept",
-                ) from error
-            except Exception as error:  # noqa: BLE001 - whatever a reader raises concerns its own file alone
-                yield index, _failed(names[index], error)
+            error = future.exception()
+            yield index, future.result() if error is None else _failed(names[index], error, seconds[index])
 
 
-def _failed(name: str, error: Exception) -> DataError:
+def _failed(name: str, error: BaseException, seconds: float) -> DataError:
+    """What became of a file, whatever its reader raised: it concerns that file alone, unless the disk is full."""
     from pebble import ProcessExpired
 
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, FutureTimeout):
+        return DataError(
+            f"{name}: reading took longer than {seconds:.0f} s",
+            "the file is damaged or far too complex: restore or remove it",
+            kind="slow",
+        )
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        raise DataError(
+            f"{name}: cannot be packed ({error.strerror})",
+            "free disk space, then run again; what was packed so far is kept",
+        ) from error
     if isinstance(error, MemoryError):
         reason = "ran out of memory"
     elif isinstance(error, ProcessExpired):

@@ -21,21 +21,22 @@ from segcore.files import atomic_write, sha256
 from segcore.packed import Packed
 from segcore.params import Params
 
-_CODE = ("fitting.py", "linking.py", "preparation.py", "splits.py", "windows.py")
+_CODE = ("fitting.py", "packed.py", "preparation.py", "splits.py", "windows.py")
 
 _THREADS = 8  # each holds some 20 MB
 
 
 class LabelRows:
-    """Labels (H, W) of a plane whose row slices are read from disk."""
+    """Labels (H, W) of a plane whose row slices are read from disk; its file is opened for the first of them."""
 
-    def __init__(self, packed: Packed, plane: int) -> None:
-        self._packed, self._plane = packed, plane
-        self.shape: tuple[int, int] = packed.shapes["labels"][1][1:]  # type: ignore[assignment]
+    def __init__(self, row: Any, opened: Callable[[str], Packed]) -> None:
+        self._row, self._opened = row, opened
+        self.shape: tuple[int, int] = (row.height, row.width)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         first, last, _ = rows.indices(self.shape[0])
-        return self._packed.rows("labels", (self._plane,), first, last - first)
+        packed = self._opened(self._row.packed)
+        return packed.rows("labels", (self._row.plane,), first, last - first)
 
 
 class Memory:
@@ -101,15 +102,17 @@ def _windows(
     place = {key: index for index, key in enumerate(keys)}
     here = pd.Series([place.get(key, -1) for key in memory.keys], dtype="int64")
     kept = memory.windows.assign(key=here.reindex(memory.windows["key"]).to_numpy())
-    known, found = set(memory.keys), [kept[kept["key"] >= 0]]
+    known, classes = set(memory.keys), len(p.data.classes)
+    new = [index for index, key in enumerate(keys) if key not in known]
 
-    def fresh(index: int) -> pd.DataFrame:
-        label = LabelRows(opened(rows[index].packed), rows[index].plane)
-        table = windows.index_item(rows[index], label, len(p.data.classes), p.prepare, p.split, decision)
-        return table.assign(key=index)
+    def fresh(index: int) -> np.ndarray:
+        label = LabelRows(rows[index], opened)
+        return windows.index_item(rows[index], label, classes, p.prepare, p.split, decision)
 
-    found += _each(fresh, [index for index, key in enumerate(keys) if key not in known], progress)
-    table = pd.concat([t for t in found if len(t)] or found[-1:], ignore_index=True)
+    cells = _each(fresh, new, progress)
+    fresh_rows = windows.tabulated([rows[i].id for i in new], cells, classes)
+    fresh_rows["key"] = np.repeat(np.array(new, np.int64), [len(c) for c in cells])
+    table = pd.concat([t for t in (kept[kept["key"] >= 0], fresh_rows) if len(t)] or [fresh_rows])
     return keys, table.sort_values("key", kind="stable", ignore_index=True)
 
 

@@ -1,6 +1,6 @@
 """Training windows: a grid of footprints that lie in the training area with the buffer to spare."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,8 @@ def _inside_training(
 
 def index_item(
     row: Any, label: Any, classes: int, prepare: Prepare, split: Split, decision: Decision
-) -> pd.DataFrame:
-    """Training windows of one item with their pixels per class; empty if the item does not train.
+) -> np.ndarray:
+    """Training windows of one item with their pixels per class; none if the item does not train.
 
     Args:
         row: of the prepared items: id, group, and `volume`, the id in the catalogue, where it differs.
@@ -97,7 +97,7 @@ def index_item(
             twice from top to bottom, a few MB at a time.
 
     Returns:
-        item, row, col, height, width, and one column `class_<k>` a class.
+        (n, 4 + classes) int64: row, col, height, width, and pixels of each class.
     """
     height, width = label.shape
     rows = _starts(height, prepare.window, prepare.stride)
@@ -113,14 +113,16 @@ def index_item(
     if keep.any():
         for i, counts in enumerate(_counts_by_row(label, rows, cols, prepare.window, classes)):
             c = np.flatnonzero(keep[i] & (counts.sum(axis=-1) > 0))
-            found.append(np.column_stack([np.full(len(c), rows[i]), cols[c], counts[c]]))
-    cells = np.concatenate(found) if found else np.zeros((0, 2 + classes), np.int64)
-    first, left = cells[:, 0], cells[:, 1]
-    columns = {
-        "item": np.full(len(cells), row.id, dtype=object),
-        "row": first,
-        "col": left,
-        "height": np.minimum(prepare.window, height - first),
-        "width": np.minimum(prepare.window, width - left),
-    }
-    return pd.DataFrame(columns | {f"class_{index}": cells[:, 2 + index] for index in range(classes)})
+            tall = np.full(len(c), min(prepare.window, height - rows[i]))
+            wide = np.minimum(prepare.window, width - cols[c])
+            found.append(np.column_stack([np.full(len(c), rows[i]), cols[c], tall, wide, counts[c]]))
+    return np.concatenate(found) if found else np.zeros((0, 4 + classes), np.int64)
+
+
+def tabulated(items: Sequence[str], windows: Sequence[np.ndarray], classes: int) -> pd.DataFrame:
+    """Windows of several items as one table: item, row, col, height, width, and a column `class_<k>` a class."""
+    names = ["row", "col", "height", "width", *(f"class_{index}" for index in range(classes))]
+    cells = np.concatenate([*windows, np.zeros((0, len(names)), np.int64)])
+    table = pd.DataFrame(dict(zip(names, cells.T.copy(), strict=True)))
+    table.insert(0, "item", np.repeat(np.array(items, dtype=object), [len(w) for w in windows]))
+    return table

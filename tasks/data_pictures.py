@@ -12,7 +12,7 @@ import pandas as pd
 from segcore.packed import Packed
 from segcore.params import Data
 from segcore.plots.overlays import Look, look
-from segcore.plots.style import data_uri
+from segcore.plots.pictures import data_uri
 from tasks.data_facts import class_counts, counted, number, parsed, pixel_counts, shares, sizes
 
 MOST_PICTURES, MOST_PAIRS = 18, 6

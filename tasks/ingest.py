@@ -10,17 +10,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from segcore import pool
+
+if __name__ == "__main__":
+    pool.warm_up()  # the readers' processes load their modules while this one loads its own
 
 import pandas as pd
 
 from segcore import catalog, footprints, layouts, params, samples
-from segcore.files import atomic_folder
+from segcore.files import atomic_folder, locked
 from tasks import console, data_card
 
 INGESTED = Path("data/ingested")
-PACKED = Path("data/packed")
 WORK = Path("work")
 
 
@@ -61,6 +66,11 @@ def write_card(found: Checked, data: params.Data, root: Path = Path()) -> Path:
     return target
 
 
+def _alone(data: params.Data, work: Path) -> AbstractContextManager[Path]:
+    """Wait for another ingest or check of the same data to end: each removes packed items that it does not know."""
+    return locked(work / "ingest" / data.name / "lock")
+
+
 def _link(source: Path, target: Path) -> None:
     """The same file under another name: packed items never change, so one copy on disk is enough."""
     try:
@@ -85,7 +95,11 @@ def ingest(data: params.Data, target: Path = INGESTED, batch: str = "0", work: P
         DataError: more unusable items than data.max_quarantined; DownloadError: the sample cannot be had.
     """
     work = work or target.parent / "work"
-    with atomic_folder(target) as part, atomic_folder(target.parent / "packed") as packed:
+    with (
+        _alone(data, work),
+        atomic_folder(target) as part,
+        atomic_folder(target.parent / "packed") as packed,
+    ):
         if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), part / "files")
         found = check(data, catalog.files_folder(data, part), work, batch)
@@ -106,13 +120,11 @@ def check_only(data: params.Data, work: Path = WORK) -> None:
     Raises:
         DataError: as `ingest`.
     """
-    if catalog.is_sample(data):
-        with tempfile.TemporaryDirectory() as folder:
+    with _alone(data, work), tempfile.TemporaryDirectory() as folder:
+        if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), Path(folder) / "files")
-            found = check(data, Path(folder) / "files", work)
-    else:
-        found = check(data, Path(data.source), work)
-    write_card(found, data, work.parent)
+        found = check(data, catalog.files_folder(data, Path(folder)), work)
+        write_card(found, data, work.parent)
     catalog.require_enough(found.table, data)
 
 

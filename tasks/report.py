@@ -13,9 +13,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from segcore import plots
 from segcore.files import atomic_write
 from segcore.params import Params, load
+from segcore.plots import charts, gallery, style
 from tasks import console
 from tasks import report_pictures as pictures
 from tasks import report_views as views
@@ -24,7 +24,7 @@ from tasks.report_inputs import Inputs, gallery_cases, read_inputs
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def charts(inputs: Inputs) -> dict[str, Figure]:
+def all_charts(inputs: Inputs) -> dict[str, Figure]:
     """The page's charts by name."""
     titles = inputs.titles
     confusions: dict[str, pd.DataFrame] = {}
@@ -33,25 +33,25 @@ def charts(inputs: Inputs) -> dict[str, Figure]:
         confusions[run.architecture] = run.confusion if known is None else known + run.confusion
     calibrations = {name: run.calibration for name, run in inputs.first_runs.items()}
     return {
-        "accuracy_cost": plots.accuracy_cost(inputs.comparison, inputs.costs),
-        "metrics": plots.metric_bars(inputs.comparison),
-        "classes": plots.class_bars(inputs.comparison),
-        "learning": plots.learning_curves({run.name: run.history for run in inputs.runs}, titles),
-        "calibration": plots.calibration_curves(calibrations, titles),
-        "confusion": plots.confusion_matrices(confusions, titles),
+        "accuracy_cost": charts.accuracy_cost(inputs.comparison, inputs.costs),
+        "metrics": charts.metric_bars(inputs.comparison),
+        "classes": charts.class_bars(inputs.comparison),
+        "learning": charts.learning_curves({run.name: run.history for run in inputs.runs}, titles),
+        "calibration": charts.calibration_curves(calibrations, titles),
+        "confusion": charts.confusion_matrices(confusions, titles),
     }
 
 
 def figures(inputs: Inputs) -> dict[str, Figure]:
     """Every picture of the report by name, charts and gallery, for the tracker."""
     data = inputs.params.data
-    gallery = {
-        f"gallery_{i:02d}_{case.kind}": plots.gallery_image(
+    pictured = {
+        f"gallery_{i:02d}_{case.kind}": gallery.gallery_image(
             case, data.colors, data.foreground, inputs.column_titles
         )
         for i, case in enumerate(gallery_cases(inputs), start=1)
     }
-    return charts(inputs) | gallery
+    return all_charts(inputs) | pictured
 
 
 def _environment() -> Environment:
@@ -79,7 +79,7 @@ def report_markdown(inputs: Inputs) -> str:
 
 def report_html(inputs: Inputs) -> str:
     """The whole report as one HTML file that asks the network for nothing."""
-    drawn = {name: plots.svg(figure, name.replace("_", "-")) for name, figure in charts(inputs).items()}
+    drawn = {name: style.svg(figure, name.replace("_", "-")) for name, figure in all_charts(inputs).items()}
     view = views.scores_view(inputs.comparison) | views.page_view(inputs)
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
     view |= {"data": pictures.data_view(inputs), "theme": views.theme()}

@@ -18,8 +18,7 @@ from PIL import Image
 from segcore.constants import IGNORE
 from segcore.errors import StageError
 from segcore.params import Params
-from segcore.plots import Case, image_iou, pick_cases
-from segcore.plots.gallery import pixel_iou
+from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
 from tasks.costs import mean_cost, read_cost
 
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from segcore import plots
+from segcore.plots import gallery
 from segcore.plots.gallery import (
     FALSE_ALARM,
     HIT,
-    LEFT_OUT,
     MISS,
     OVERLOOKED,
     WRONG_CLASS,
@@ -18,18 +17,19 @@ from segcore.plots.gallery import (
     framed,
     split_map,
 )
-from segcore.plots.style import SPLITS, data_uri
+from segcore.plots.palette import SPLITS
+from segcore.plots.pictures import LEFT_OUT, data_uri
 from tasks.report_inputs import Inputs
 from tasks.report_views import amount, hexcolour
 
 LABELS_READ = 300  # label blocks read for a split's class balance; more add nothing to two digits
 
 
-def _row(inputs: Inputs, case: plots.Case, side: int) -> dict[str, Any]:
+def _row(inputs: Inputs, case: gallery.Case, side: int) -> dict[str, Any]:
     """One case: for each column the whole picture and the detail around the densest errors."""
     data = inputs.params.data
     detail = detail_window(case)
-    shown = plots.case_pictures(case, data.colors, data.foreground)
+    shown = gallery.case_pictures(case, data.colors, data.foreground)
     titles = {"image": "Image", "truth": "Truth"} | inputs.column_titles
     if len(data.foreground) > 1:  # two pictures an architecture: image and truth share a column, too
         shown["image"] += shown.pop("truth")
@@ -49,7 +49,7 @@ def _row(inputs: Inputs, case: plots.Case, side: int) -> dict[str, Any]:
     return {"kind": case.kind, "item": case.item, "columns": columns, "mean": mean}
 
 
-def gallery_view(inputs: Inputs, cases: list[plots.Case]) -> dict[str, Any]:
+def gallery_view(inputs: Inputs, cases: list[gallery.Case]) -> dict[str, Any]:
     """The gallery's rows, pictures inlined; smaller pictures when there are many, to keep the page light."""
     data = inputs.params.data
     many = len(data.foreground) > 1

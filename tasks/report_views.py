@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from segcore.leaderboard import leaderboard_markdown
-from segcore.plots.charts import METRICS, models_of
-from segcore.plots.style import DARK, HUMAN, colours
-from tasks.report_inputs import Inputs
+from segcore.leaderboard import METRICS, leaderboard_markdown, models_of
+from segcore.plots.palette import DARK, HUMAN, colours
+
+if TYPE_CHECKING:  # its imports of charts and pictures are slow, and the data card needs none of them
+    from tasks.report_inputs import Inputs
 
 UNMEASURED = "not measured on this machine"
 
@@ -192,7 +193,7 @@ def _lead_tile(comparison: Mapping[str, Any]) -> dict[str, str]:
     return _tile(points(gap), "points", f"ahead of {second['title']}", note)
 
 
-def _tiles(inputs: Inputs) -> list[dict[str, str]]:
+def _tiles(inputs: "Inputs") -> list[dict[str, str]]:
     comparison, headline = inputs.comparison, inputs.comparison["headline"]
     models = models_of(comparison)
     best, metric = models[0]["scores"][headline], METRICS[comparison["metric"]]
@@ -215,7 +216,7 @@ def _tiles(inputs: Inputs) -> list[dict[str, str]]:
     return [*tiles, _tile(str(comparison["test_images"]), "images", "held out for the test", where)]
 
 
-def _speed_note(inputs: Inputs) -> str:
+def _speed_note(inputs: "Inputs") -> str:
     measured = [cost for cost in inputs.costs.values() if cost and cost.get("latency_tile")]
     if not measured:
         return f"Speed: {UNMEASURED}. GMACs are counted, not timed."
@@ -228,7 +229,7 @@ def _speed_note(inputs: Inputs) -> str:
     )
 
 
-def _captions(inputs: Inputs) -> dict[str, str]:
+def _captions(inputs: "Inputs") -> dict[str, str]:
     comparison = inputs.comparison
     policy = comparison["empty_policy"].rstrip(".")
     interval = (
@@ -246,7 +247,7 @@ def _captions(inputs: Inputs) -> dict[str, str]:
     }
 
 
-def page_view(inputs: Inputs) -> dict[str, Any]:
+def page_view(inputs: "Inputs") -> dict[str, Any]:
     """What the page and its brief form add to the scores: costs, facts, settings."""
     params = inputs.params.model_dump(mode="json")
     return {

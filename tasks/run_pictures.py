@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from segcore import plots
 from segcore.dataset import PreparedData
+from segcore.plots import charts, gallery, style
 
 _CASES = 4
 
@@ -36,27 +36,27 @@ def write_pictures(
     run, titles = f"{architecture}-{seed}", {architecture: title}
     source = evaluations / run
     calibration = json.loads((source / "calibration.json").read_text())
-    charts = {
-        "learning": plots.learning_curves({run: pd.read_csv(models / run / "history.csv")}, titles),
-        "calibration": plots.calibration_curves({architecture: calibration}, titles),
-        "confusion": plots.confusion_matrices(
+    drawn = {
+        "learning": charts.learning_curves({run: pd.read_csv(models / run / "history.csv")}, titles),
+        "calibration": charts.calibration_curves({architecture: calibration}, titles),
+        "confusion": charts.confusion_matrices(
             {architecture: pd.read_csv(source / "confusion.csv", index_col="truth")}, titles
         ),
     }
-    scores = plots.image_iou(pd.read_parquet(source / "counts.parquet"), data.foreground)
+    scores = gallery.image_iou(pd.read_parquet(source / "counts.parquet"), data.foreground)
     kept = sorted(path.stem for path in (source / "predictions").glob("*.png"))
-    gallery = []
+    cases = []
     for index, region in enumerate([name for name in kept if name in scores.index][:_CASES]):
         patch = data.read(region)
         with Image.open(source / "predictions" / f"{region}.png") as picture:
             prediction = np.array(picture)
         found, iou = {architecture: prediction}, {architecture: float(scores[region])}
-        case = plots.Case(region, "test", patch.image, patch.label, patch.valid, found, iou)
+        case = gallery.Case(region, "test", patch.image, patch.label, patch.valid, found, iou)
         path = folder / f"case_{index}.png"
-        plots.save_png(plots.gallery_image(case, data.colors, data.foreground, titles), path)
-        gallery.append(path)
+        style.save_png(gallery.gallery_image(case, data.colors, data.foreground, titles), path)
+        cases.append(path)
     files = []
-    for name, figure in charts.items():
+    for name, figure in drawn.items():
         files.append(folder / f"{name}.png")
-        plots.save_png(figure, files[-1])
-    return files, gallery
+        style.save_png(figure, files[-1])
+    return files, cases

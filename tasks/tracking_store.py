@@ -1,6 +1,5 @@
 """The MLflow store behind tasks/tracking.py: where it is, its upgrade, a run to log to, runs of dead processes."""
 
-import fcntl
 import logging
 import os
 import re
@@ -8,13 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from segcore.errors import StageError
+from segcore.files import locked
 from segcore.params import Params
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def ensure_store(address: str) -> None:
         return
     file = Path(address.removeprefix(_SQLITE))
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(file.with_name(file.name + ".lock")) as stamp:
+    with locked(file.with_name(file.name + ".lock")) as stamp:
         if file.exists() and stamp.read_text() == version("mlflow"):
             return
         if file.exists():
@@ -151,13 +150,6 @@ def _probe(address: str) -> None:
     except MlflowException as error:
         remedy = "start the server, or correct tracking.uri in params.yaml (null for the embedded store)"
         raise StageError(f"{address}: the MLflow store does not answer: {error.message}", remedy) from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[Path]:
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield path
 
 
 class Run(NamedTuple):

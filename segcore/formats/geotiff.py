@@ -28,17 +28,14 @@ _ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, TypeError, Overfl
 
 
 @contextmanager
-def _gdal(path: Path) -> Iterator[None]:
-    """GDAL with our settings; its failures become DataError."""
-    with warnings.catch_warnings(), rasterio.Env(**_SETTINGS):
-        # An image without georeference is fine here: `Info.transform` is None then.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            yield
-        except _ERRORS as error:
-            raise unreadable(
-                path, error.__cause__ if isinstance(error.__cause__, CPLE_BaseError) else error
-            ) from error
+def _failures(path: Path) -> Iterator[None]:
+    """What GDAL says of a file as DataError."""
+    try:
+        yield
+    except _ERRORS as error:
+        raise unreadable(
+            path, error.__cause__ if isinstance(error.__cause__, CPLE_BaseError) else error
+        ) from error
 
 
 class _GeoTiff:
@@ -63,7 +60,7 @@ class _GeoTiff:
             DataError: the file is damaged where the window lies.
         """
         area = RasterioWindow(window[1], window[0], window[3], window[2]) if window else None
-        with _gdal(self._path):
+        with _failures(self._path):
             pixels = self._source.read(self._bands, window=area)
             valid = ~_without_data(pixels, [self._source.nodatavals[i - 1] for i in self._bands])
             for band in self._alpha:
@@ -199,13 +196,17 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[_GeoTiff]:
     size = check_file(path)
     is_vrt = path.name.lower().endswith(".vrt")
     name = local_vrt(path)[0] if is_vrt else str(path.absolute())
-    with _gdal(path):
-        source = rasterio.open(name, driver="VRT" if is_vrt else _driver(path))
-    with source:
-        with _gdal(path):
-            _check_header(path, source, size)
-            opened = _GeoTiff(path, source)
-        yield opened
+    with rasterio.Env(**_SETTINGS):
+        with _failures(path), warnings.catch_warnings():
+            # An image without georeference is fine here: `Info.transform` is None then.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            source = rasterio.open(name, driver="VRT" if is_vrt else _driver(path))
+        with source:
+            with _failures(path), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                _check_header(path, source, size)
+                opened = _GeoTiff(path, source)
+            yield opened
 
 
 def write(path: Path, pixels: np.ndarray, like: Info) -> None:

@@ -56,11 +56,11 @@ class Builder:
 
     def file(self, path: PurePosixPath, what: str) -> Path | None:
         """A mask or another file of the image, if it is there and within the source folder."""
-        outside = None if self.source.is_inside(path) else self.source.problem(path, what, known=False)
-        if outside is None and not self.source.exists(path):
+        problem = self.source.problem(path, what, known=False)
+        leads_away = problem is not None and problem.kind in ("outside", "unreadable")
+        if not leads_away and not self.source.exists(path):
             self.keep(self.source.missing(self.match.path, what, str(path)))
             return None
-        problem = outside or self.source.problem(path, what, known=False)
         self.keep(problem)
         return None if problem else Path(path)
 

@@ -29,7 +29,8 @@ def is_archive(name: str) -> bool:
 
 def shown(path: PurePosixPath | Path | str) -> str:
     """A path as it may be printed: control characters and undecodable bytes are escaped."""
-    return "".join(c if _sound(c) else ascii(c)[1:-1] for c in str(path))
+    text = str(path)
+    return text if text.isprintable() else "".join(c if _sound(c) else ascii(c)[1:-1] for c in text)
 
 
 def _sound(character: str) -> bool:
@@ -160,7 +161,8 @@ class Folder:
             known: check that some reader knows the ending.
         """
         name = shown(relative.name)
-        if not all(_sound(c) for c in str(relative)):
+        text = str(relative)
+        if not text.isprintable() and not all(map(_sound, text)):
             return DataError(
                 f"{relative.name!a}: its path {str(relative)!a} holds control or undecodable characters",
                 "rename it",

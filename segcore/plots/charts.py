@@ -10,21 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from segcore.plots.style import HUMAN, INK, MUTED, PAPER, RC, colours, markers, new_figure
+from segcore.leaderboard import METRICS, models_of
+from segcore.plots.palette import HUMAN, INK, MUTED, PAPER, colours, markers
+from segcore.plots.style import RC, new_figure
 
-METRICS = {
-    "iou": "IoU",
-    "dice": "Dice",
-    "precision": "Precision",
-    "recall": "Recall",
-    "boundary_f1": "Boundary F1",
-}
 PERCENT = FuncFormatter(lambda value, _: f"{value * 100:g}")
-
-
-def models_of(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The leaderboard's rows that are networks, in their order."""
-    return [row for row in comparison["leaderboard"] if row["kind"] == "model"]
 
 
 def cost_of(row: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any] | None]) -> tuple[float, bool]:

@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageOps
 
 from segcore.constants import IGNORE
-from segcore.plots.style import RC, SPLITS, new_figure
+from segcore.plots.palette import SPLITS
+from segcore.plots.pictures import LEFT_OUT, to_rgb
+from segcore.plots.style import RC, new_figure
 
 # White, orange and blue over dimmed grey: apart for every common kind of colour vision, and in grey print.
-HIT, FALSE_ALARM, MISS, LEFT_OUT = (255, 255, 255), (255, 145, 20), (45, 140, 255), (58, 64, 74)
+HIT, FALSE_ALARM, MISS = (255, 255, 255), (255, 145, 20), (45, 140, 255)
 WRONG_CLASS, OVERLOOKED = (255, 70, 170), (70, 215, 255)  # beside class colours, which are any but these
 SCENE_SIDE = 720
 
@@ -70,21 +72,6 @@ def pick_cases(scores: pd.Series, each: int = 2) -> list[tuple[str, str]]:
                 seen.add(item)
                 cases.append((kind, item))
     return cases
-
-
-def to_rgb(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(H, W, C) raw values of any dtype as (H, W, 3) uint8: the first three bands (or one as grey).
-
-    8-bit values are shown as they are; others are stretched from their 2nd to their 98th percentile.
-    """
-    bands = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
-    if bands.dtype == np.uint8:
-        return np.where(valid[..., None], bands, np.array(LEFT_OUT, np.uint8))
-    if not valid.any():
-        return np.full((*valid.shape, 3), LEFT_OUT, np.uint8)
-    low, high = np.percentile(bands[valid].astype(np.float64), (2, 98), axis=0)
-    scaled = (bands - low) / np.maximum(high - low, 1e-9) * 255
-    return np.where(valid[..., None], np.clip(np.nan_to_num(scaled), 0, 255), LEFT_OUT).astype(np.uint8)
 
 
 def _dimmed(picture: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from segcore.constants import IGNORE
 from segcore.packed import Packed
-from segcore.plots.gallery import to_rgb
+from segcore.plots.pictures import to_rgb
 
 TINT = 0.34
 DARK, BRIGHT = (
@@ -89,10 +89,17 @@ def look(
 
 def _brightened(picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """A dark picture (H, W, 3) uint8 with all bands raised by one factor, so that hues stay."""
-    top = float(np.percentile(picture[valid], 99)) if valid.any() else 255.0
+    step = max(1, min(valid.shape) // 128)  # a percentile needs no more
+    seen = picture[::step, ::step][valid[::step, ::step]]
+    top = float(np.percentile(seen, 99)) if len(seen) else 255.0
     if not 0 < top < DARK:
         return picture
-    return np.minimum(picture * np.float32(BRIGHT / top), 255).astype(np.uint8)
+    return _mapped(picture, np.arange(256) * (BRIGHT / top))
+
+
+def _mapped(picture: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """8-bit values replaced by those of a table of 256."""
+    return np.clip(table, 0, 255).astype(np.uint8)[picture]
 
 
 def _shown_size(shape: tuple[int, ...], side: int, spacing: Sequence[float] | None) -> tuple[int, int]:
@@ -153,17 +160,19 @@ def outlined(
         colors: class index -> RGB of the classes to show.
         line: width of the outlines in pixels.
     """
-    shown = picture.astype(np.float32)
+    shown = picture.copy()
     drawn = np.isin(classes, list(colors)) & valid
     inside = _edges(objects) & drawn
     contour = _grown(inside, line - 1) & drawn
     halo = (
         _grown(inside, max(1, line // 2)) & ~drawn & valid
-    )  # keeps outlines apart from an image of their colour
-    shown[halo] *= 0.45
+    )  # outlines stay apart from an image of their colour
+    shown[halo] = _mapped(shown[halo], np.arange(256) * 0.45)
     for index, colour in colors.items():
-        here, rgb = (classes == index) & drawn, np.asarray(colour, np.float32)
-        shown[here] = shown[here] * (1 - TINT) + rgb * TINT
-        shown[here & contour] = rgb
+        here = (classes == index) & drawn
+        for band, value in enumerate(colour):
+            tinted = np.arange(256) * (1 - TINT) + value * TINT
+            np.copyto(shown[..., band], _mapped(picture[..., band], tinted), where=here)
+        shown[here & contour] = colour
     ignored = (classes == IGNORE) & valid
-    return _hatched(shown.astype(np.uint8), ignored, line, strength=0.6)
+    return _hatched(shown, ignored, line, strength=0.6)

@@ -1,42 +1,15 @@
-"""Colours, type and output of every chart: one look, in print, on a light page and on a dark one."""
+"""Type and output of every chart: one look, in print, on a light page and on a dark one."""
 
-import base64
 import io
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
-INK, MUTED, LINE, PAPER = "#1b2430", "#5d6878", "#d8dde5", "#fefefe"
-HUMAN = "#6a6151"
-# Chosen to stay apart under deuteranopia and protanopia; markers repeat the distinction without colour.
-KNOWN = {"fcn": "#7058c8", "unet": "#00866f", "deeplab": "#c2386b"}
-FALLBACK = ("#a06a00", "#2f76b5", "#6b7f1e", "#8a4b2f", "#4d5b8c")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-SPLITS = {"train": "#4477aa", "validation": "#c9a227", "test": "#d1495b"}
-
-# Each chart colour with its counterpart on a dark page; `svg` turns the first into a CSS variable.
-DARK = {
-    INK: "#e8ecf2",
-    MUTED: "#9aa6b5",
-    LINE: "#343d4a",
-    PAPER: "#171c23",
-    HUMAN: "#c9bda6",
-    "#7058c8": "#a896f2",
-    "#00866f": "#3cc7ae",
-    "#c2386b": "#f2789f",
-    "#a06a00": "#e0ad4a",
-    "#2f76b5": "#77b4ea",
-    "#6b7f1e": "#b5c962",
-    "#8a4b2f": "#d99a7c",
-    "#4d5b8c": "#9fabdc",
-}
+from segcore.plots.palette import DARK, INK, LINE, MUTED, PAPER
 
 RC: Any = {
     "font.size": 9,
@@ -62,18 +35,6 @@ RC: Any = {
     "axes.facecolor": "none",
     "svg.fonttype": "none",
 }
-
-
-def colours(architectures: Iterable[str]) -> dict[str, str]:
-    """One colour an architecture, the same for a known name in every report."""
-    unknown = sorted(set(architectures) - set(KNOWN))
-    return KNOWN | {name: FALLBACK[i % len(FALLBACK)] for i, name in enumerate(unknown)}
-
-
-def markers(architectures: Iterable[str]) -> dict[str, str]:
-    """One marker an architecture, so that colour is never the only distinction."""
-    names = [*KNOWN, *sorted(set(architectures) - set(KNOWN))]
-    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
 
 
 def new_figure(width: float, height: float, panels: int = 1, **axes: Any) -> tuple[Figure, list[Axes]]:
@@ -116,16 +77,3 @@ def svg(figure: Figure, name: str) -> str:
 def save_png(figure: Figure, path: Path | str) -> None:
     """Write a figure as PNG at twice the page's resolution."""
     figure.savefig(path, format="png", dpi=200)
-
-
-def data_uri(picture: np.ndarray, side: int = 512) -> str:
-    """A picture (H, W, C) uint8 as a data URI of at most `side` pixels: RGB as JPEG 4:4:4, RGBA as PNG."""
-    image = Image.fromarray(picture)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    kind = "png" if picture.shape[-1] == 4 else "jpeg"
-    if kind == "png":
-        image.save(buffer, "PNG", optimize=True)
-    else:  # no chroma subsampling: it would smear thin coloured errors; `optimize` fails on noisy small pictures
-        image.save(buffer, "JPEG", quality=86, subsampling=0)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

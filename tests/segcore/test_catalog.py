@@ -9,6 +9,7 @@ from PIL import Image
 
 from segcore import catalog
 from segcore.errors import DataError
+from segcore.pool import run_each
 from segcore.problems import KINDS
 from tests.tiny import blobs, make_pairs, make_scene, params_for, write_tif
 
@@ -170,3 +171,26 @@ def test_a_full_disk_ends_the_ingest_and_blames_no_item():
 
     with pytest.raises(DataError, match=r"cannot be packed[\s\S]*free disk space"):
         list(run_each(hostile.read, ["full"], ["a"], [20]))
+
+
+def test_an_ingest_cut_short_has_not_read_in_vain(pairs, tmp_path, monkeypatch):
+    p, work, read = params_for(pairs).data, tmp_path / "work", []
+
+    def counted(function, jobs, *rest):
+        read.append(len(jobs))
+        return run_each(function, jobs, *rest)
+
+    def stops(found, total):
+        for number, result in enumerate(found):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield result
+
+    monkeypatch.setattr(catalog, "run_each", counted)
+    with pytest.raises(KeyboardInterrupt):
+        catalog.build(p, pairs, work, progress=stops)
+    with (work / "rows.jsonl").open("a") as stream:
+        stream.write('{"fingerprint": "cut in the mid')
+    assert (catalog.build(p, pairs, work)["status"] == "accepted").all()
+    assert (catalog.build(p, pairs, work)["status"] == "accepted").all()
+    assert read == [12, 7, 0] and not (work / "rows.jsonl").exists()

@@ -8,21 +8,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from segcore import plots
 from segcore.constants import IGNORE
+from segcore.plots import charts, gallery, style
 from segcore.plots.gallery import (
     FALSE_ALARM,
     HIT,
-    LEFT_OUT,
     MISS,
     OVERLOOKED,
     WRONG_CLASS,
     detail_window,
     error_map,
     pixel_iou,
-    to_rgb,
 )
-from segcore.plots.style import DARK, PAPER, colours, data_uri
+from segcore.plots.palette import DARK, PAPER, colours
+from segcore.plots.pictures import LEFT_OUT, data_uri, to_rgb
 
 
 def _counts(table: dict[str, tuple[int, int, int]]) -> pd.DataFrame:
@@ -31,13 +30,13 @@ def _counts(table: dict[str, tuple[int, int, int]]) -> pd.DataFrame:
 
 
 def test_image_iou_leaves_out_images_without_foreground() -> None:
-    iou = plots.image_iou(_counts({"a": (2, 1, 1), "empty": (0, 5, 0), "b": (0, 0, 4)}), foreground=[1])
+    iou = gallery.image_iou(_counts({"a": (2, 1, 1), "empty": (0, 5, 0), "b": (0, 0, 4)}), foreground=[1])
     assert dict(iou) == {"a": 0.5, "b": 0.0}
 
 
 def test_pick_cases_orders_best_typical_worst_and_repeats_none() -> None:
     scores = pd.Series({f"i{k}": k / 10 for k in range(9)})
-    cases = plots.pick_cases(scores, each=2)
+    cases = gallery.pick_cases(scores, each=2)
     assert cases[:2] == [("best", "i8"), ("best", "i7")]
     assert cases[-2:] == [("worst", "i1"), ("worst", "i0")]
     assert [kind for kind, _ in cases[2:4]] == ["typical", "typical"]
@@ -47,7 +46,7 @@ def test_pick_cases_orders_best_typical_worst_and_repeats_none() -> None:
 
 @pytest.mark.parametrize("images", [0, 1, 2, 3])
 def test_pick_cases_of_few_images(images: int) -> None:
-    cases = plots.pick_cases(pd.Series(np.arange(images, dtype=float), [f"i{k}" for k in range(images)]))
+    cases = gallery.pick_cases(pd.Series(np.arange(images, dtype=float), [f"i{k}" for k in range(images)]))
     assert len(cases) == images == len({item for _, item in cases})
 
 
@@ -71,7 +70,7 @@ def test_error_map_of_several_classes_marks_confusion() -> None:
 def test_pixel_iou_equals_the_evaluation_tables() -> None:
     truth, other = np.array([[1, 1, 0, IGNORE]], np.uint8), np.array([[1, 0, 1, 1]], np.uint8)
     valid = np.ones((1, 4), bool)
-    assert pixel_iou(truth, other, valid, [1]) == plots.image_iou(_counts({"a": (1, 1, 1)}), [1])["a"]
+    assert pixel_iou(truth, other, valid, [1]) == gallery.image_iou(_counts({"a": (1, 1, 1)}), [1])["a"]
     assert pixel_iou(truth * 0, other * 0, valid, [1]) == 1.0
 
 
@@ -90,7 +89,7 @@ def test_detail_window_holds_the_errors() -> None:
     truth = np.zeros((40, 60), np.uint8)
     prediction = truth.copy()
     prediction[30:36, 50:56] = 1
-    case = plots.Case(
+    case = gallery.Case(
         "a", "worst", np.zeros((40, 60, 3), np.uint8), truth, truth == 0, {"fcn": prediction}, {"fcn": 0.0}
     )
     rows, columns = detail_window(case)
@@ -99,7 +98,7 @@ def test_detail_window_holds_the_errors() -> None:
 
 def test_gallery_image_has_a_panel_for_image_truth_and_each_architecture() -> None:
     truth = np.eye(8, dtype=np.uint8)
-    case = plots.Case(
+    case = gallery.Case(
         "a",
         "best",
         np.zeros((8, 8, 3), np.uint8),
@@ -108,7 +107,7 @@ def test_gallery_image_has_a_panel_for_image_truth_and_each_architecture() -> No
         {"fcn": truth, "unet": truth},
         {"fcn": 1.0, "unet": 1.0},
     )
-    figure = plots.gallery_image(case, [[0, 0, 0], [255, 0, 0]], [1], {"fcn": "FCN-8s"})
+    figure = gallery.gallery_image(case, [[0, 0, 0], [255, 0, 0]], [1], {"fcn": "FCN-8s"})
     assert len(figure.axes) == 4
     assert figure.axes[2].get_title(loc="left").startswith("FCN-8s · IoU 100")
 
@@ -127,7 +126,7 @@ def _confusion() -> dict[str, pd.DataFrame]:
 
 def test_svg_follows_the_theme_and_is_deterministic() -> None:
     drawn = [
-        plots.svg(plots.confusion_matrices(_confusion(), {"unet": "U-Net"}), "confusion") for _ in range(2)
+        style.svg(charts.confusion_matrices(_confusion(), {"unet": "U-Net"}), "confusion") for _ in range(2)
     ]
     assert drawn[0] == drawn[1]
     assert "90.0" in drawn[0] and "U-Net" in drawn[0]  # text is text
@@ -140,7 +139,7 @@ def test_svg_follows_the_theme_and_is_deterministic() -> None:
 
 def test_save_png_draws_on_paper(tmp_path) -> None:
     table = {"confidence": [0.6, 0.9], "accuracy": [0.5, 0.9], "count": [0, 10], "ece": 0.02}
-    plots.save_png(plots.calibration_curves({"unet": table}, {}), tmp_path / "c.png")
+    style.save_png(charts.calibration_curves({"unet": table}, {}), tmp_path / "c.png")
     corner = Image.open(tmp_path / "c.png").convert("RGB").getpixel((0, 0))
     assert "#{:02x}{:02x}{:02x}".format(*corner) == PAPER
 

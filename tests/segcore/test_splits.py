@@ -10,7 +10,7 @@ from segcore import linking, splits
 from segcore.errors import DataError, LeakError
 from segcore.footprints import same_places
 from segcore.params import Prepare, Split
-from segcore.windows import class_counts, index_item
+from segcore.windows import class_counts, index_item, tabulated
 
 FRACTIONS = {"train": 0.5, "validation": 0.2, "test": 0.3}
 SPLIT = Split(fractions=FRACTIONS, block=64, buffer=8)
@@ -56,7 +56,7 @@ def indexed(table, split, decision, label=None, prepare=WINDOWS):
     for row in table.itertuples():
         zeros = np.zeros((row.height, row.width), np.uint8)
         parts.append(index_item(row, zeros if label is None else label, 2, prepare, split, decision))
-    return pd.concat(parts, ignore_index=True)
+    return tabulated(list(table["id"]), parts, 2)
 
 
 def test_21_train_validation_and_test_are_disjoint_by_id_and_group():

@@ -51,7 +51,7 @@ class Project:
             self.opened.add(path.name)
             init(packed, path)
 
-        def indexing(row: object, *rest: object) -> pd.DataFrame:
+        def indexing(row: object, *rest: object) -> np.ndarray:
             self.indexed.append(row.id)  # type: ignore[attr-defined]
             return index_item(row, *rest)
 

@@ -1,0 +1,40 @@
+"""Colours and markers of every chart and page, the same in print, on a light page and on a dark one."""
+
+from collections.abc import Iterable
+
+INK, MUTED, LINE, PAPER = "#1b2430", "#5d6878", "#d8dde5", "#fefefe"
+HUMAN = "#6a6151"
+# Chosen to stay apart under deuteranopia and protanopia; markers repeat the distinction without colour.
+KNOWN = {"fcn": "#7058c8", "unet": "#00866f", "deeplab": "#c2386b"}
+FALLBACK = ("#a06a00", "#2f76b5", "#6b7f1e", "#8a4b2f", "#4d5b8c")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+SPLITS = {"train": "#4477aa", "validation": "#c9a227", "test": "#d1495b"}
+
+# Each chart colour with its counterpart on a dark page; `svg` turns the first into a CSS variable.
+DARK = {
+    INK: "#e8ecf2",
+    MUTED: "#9aa6b5",
+    LINE: "#343d4a",
+    PAPER: "#171c23",
+    HUMAN: "#c9bda6",
+    "#7058c8": "#a896f2",
+    "#00866f": "#3cc7ae",
+    "#c2386b": "#f2789f",
+    "#a06a00": "#e0ad4a",
+    "#2f76b5": "#77b4ea",
+    "#6b7f1e": "#b5c962",
+    "#8a4b2f": "#d99a7c",
+    "#4d5b8c": "#9fabdc",
+}
+
+
+def colours(architectures: Iterable[str]) -> dict[str, str]:
+    """One colour an architecture, the same for a known name in every report."""
+    unknown = sorted(set(architectures) - set(KNOWN))
+    return KNOWN | {name: FALLBACK[i % len(FALLBACK)] for i, name in enumerate(unknown)}
+
+
+def markers(architectures: Iterable[str]) -> dict[str, str]:
+    """One marker an architecture, so that colour is never the only distinction."""
+    names = [*KNOWN, *sorted(set(architectures) - set(KNOWN))]
+    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
