@@ -154,8 +154,13 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=("reading", "loader", "memory"), help="one part; growth comes with reading"
     )
+    parser.add_argument(
+        "--scenes", type=int, help="how many scenes `reading` and `growth` take (30 MB each; default: 300)"
+    )
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
+    if arguments.scenes:
+        sizes = sizes._replace(scenes=(arguments.scenes, sizes.scenes[1]))
     print("\n".join(machine()), "", sep="\n")
     print("| what | segflow | other | ratio | goal | |\n|---|---|---|---|---|---|", flush=True)
     root = Path(tempfile.mkdtemp(prefix="segflow-bench-", dir=arguments.folder))
