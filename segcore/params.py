@@ -1,14 +1,16 @@
 """params.yaml as typed values: an unknown or mistyped key is an error that lists the known ones."""
 
-import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from segcore.constants import IGNORE
+from segcore.data_params import Data, Section
 from segcore.errors import ParamsError
+from segcore.operation_params import Gate, Predict, Retrain, Schedule
+
+__all__ = ["Data", "Params", "load", "merge"]
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -16,109 +18,7 @@ SPLITS = ("train", "validation", "test")
 ARCHITECTURES_FOLDER = Path(__file__).parent / "models"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Data(_Section):
-    """Where images and masks are, how they pair, and what the labels mean.
-
-    Patterns are relative to the source folder. In `images`, `*`, `**` and `?` stand for any text and `{word}` for a
-    text with a name of its own. The other patterns know those words, `{stem}`, `{name}`, `{parent}`, `{parent2}`,
-    `{parent3}` of the image's path, `{cell:500}` (the square of 500 CRS units that its centre lies in), and take the
-    text of each `*` from the `*` of `images` in the same place.
-    """
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    source: str
-    layout: str = "pairs"  # file name in segcore/layouts
-    listing: str | None = None  # CSV or Parquet with columns image, mask and perhaps group, split, valid
-    images: str = "images/*"
-    masks: str = "masks/{stem}.png"
-    valid: str | None = None
-    group: str = "{stem}"
-    splits: dict[str, Literal["train", "validation", "test"]] = {}  # text of {split} -> split
-    baselines: dict[str, str] = {}
-    classes: list[str] = Field(min_length=2, max_length=254)
-    background: str | None = "background"
-    colors: list[tuple[int, int, int]]
-    # value, "#RRGGBB", category or property value, or "others" -> class index, class name or "ignore"
-    label_values: dict[int | str, int | str]
-    label_property: str | None = (
-        None  # of polygons: the property that label_values speaks of; None: all are class 1
-    )
-    instances: bool = False  # label values (but those of background) are numbers of objects
-    bands: list[int] | None = None  # which ones, counted from 1; None: all
-    grey_to_rgb: bool = False  # a picture of one band is repeated to three
-    nodata: float | None = None  # for files that do not say so themselves
-    # what values are clipped to: auto is percentiles for all but 8-bit images; or the lowest and the highest value;
-    # item: each image from its own percentiles to 0..1, for MRI and the like, whose values have no unit
-    scale: Literal["auto", "none", "percentiles", "item"] | tuple[float, float] = "auto"
-    percentiles: tuple[float, float] = (0.5, 99.5)  # of the training split, or of each item; a band
-    slices: Literal["auto"] | int = (
-        "auto"  # axis (0, 1, 2 in RAS) that volumes are cut along; auto: the coarsest
-    )
-    links_to: list[
-        str
-    ] = []  # folders outside the source that symbolic links may lead into, such as DVC's cache
-    max_pixels: int = Field(
-        default=2**34, ge=1
-    )  # of one image, all planes; more is taken for a damaged header
-    max_quarantined: float = Field(default=0.5, ge=0, le=1)  # share of items above which the ingest fails
-
-    @field_validator("label_values", mode="before")
-    @classmethod
-    def _not_a_comment(cls, values: Any) -> Any:
-        if values is None:
-            raise ValueError('is empty; colours need quotes, because # begins a comment: {"#8429F6": land}')
-        return values
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Data":
-        if len(self.colors) != len(self.classes):
-            raise ValueError(f"colors has {len(self.colors)} entries for {len(self.classes)} classes")
-        if self.background is not None and self.background not in self.classes:
-            raise ValueError(
-                f"background {self.background!r} is none of the classes {self.classes}; null for none"
-            )
-        for key in self.label_values:
-            if isinstance(key, str) and re.fullmatch(r"(?=.*[A-Fa-f])[0-9A-Fa-f]{6}", key):
-                raise ValueError(f'label_values: the colour {key} is written "#{key}", with its quotes')
-        for low, high in (self.percentiles, *([self.scale] if isinstance(self.scale, tuple) else [])):
-            if low >= high:
-                raise ValueError(f"scale and percentiles: {low} is not below {high}")
-        for value in self.label_values.values():
-            known = value == "ignore" or value in self.classes
-            if not known and not (isinstance(value, int) and 0 <= value < len(self.classes)):
-                raise ValueError(
-                    f"label_values names {value!r}; known: ignore, {', '.join(self.classes)}, "
-                    f"or indices 0 to {len(self.classes) - 1}"
-                )
-        return self
-
-    @property
-    def foreground(self) -> list[int]:
-        """Indices of the classes that count as foreground."""
-        return [i for i, name in enumerate(self.classes) if name != self.background]
-
-    @property
-    def label_table(self) -> dict[int | str, int]:
-        """label_values with class names and "ignore" as indices; keys "#RRGGBB" in upper case, "7" as 7."""
-
-        def index(value: int | str) -> int:
-            if isinstance(value, int):
-                return value
-            return IGNORE if value == "ignore" else self.classes.index(value)
-
-        def key(word: int | str) -> int | str:
-            if isinstance(word, str) and word.removeprefix("-").isdecimal():
-                return int(word)
-            return word.upper() if isinstance(word, str) and word.startswith("#") else word
-
-        return {key(k): index(v) for k, v in self.label_values.items()}
-
-
-class Split(_Section):
+class Split(Section):
     """Which pixels train, select and test.
 
     With `stratify` groups are balanced by class pixels and number; without it, each goes where its hash falls. `links`
@@ -128,14 +28,12 @@ class Split(_Section):
     seed: int = 0
     fractions: dict[Literal["train", "validation", "test"], float]
     stratify: bool = True
-    links: list[Literal["duplicate", "near-duplicate", "same-place"]] = [
-        "duplicate",
-        "near-duplicate",
-        "same-place",
-    ]
+    links: list[Literal["duplicate", "near-duplicate", "same-place"]] = Field(
+        default=["duplicate", "near-duplicate", "same-place"]
+    )
     block: int | None = Field(default=None, ge=16)
     buffer: int = Field(default=0, ge=0)
-    given: dict[Literal["train", "validation", "test"], list[str]] = {}
+    given: dict[Literal["train", "validation", "test"], list[str]] = Field(default={})
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> "Split":
@@ -144,14 +42,14 @@ class Split(_Section):
         return self
 
 
-class Prepare(_Section):
+class Prepare(Section):
     """Windows that training crops are drawn from, in pixels."""
 
     window: int = Field(ge=16)
     stride: int = Field(ge=1)
 
 
-class Augment(_Section):
+class Augment(Section):
     """Joint augmentation of image and mask; every value 0 or false switches it off."""
 
     flip: bool = True
@@ -161,12 +59,12 @@ class Augment(_Section):
     contrast: float = Field(default=0.2, ge=0, lt=1)
 
 
-class TrainSettings(_Section):
+class TrainSettings(Section):
     """Training of one architecture; the same for all but for what its own section overrides."""
 
     encoder: str = "mobilenet_v2"
     weights: str = "sample"
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = Field(default={})
     loss: str = "dice_cross_entropy"
     class_weights: Literal["none", "balanced"] = "none"
     steps: int = Field(ge=1)
@@ -185,7 +83,7 @@ class TrainSettings(_Section):
     deterministic: bool = True
 
 
-class Evaluate(_Section):
+class Evaluate(Section):
     """Full-resolution tiled inference on the test split, in pixels."""
 
     tile: int = Field(default=512, ge=32)
@@ -200,7 +98,7 @@ class Evaluate(_Section):
         return self
 
 
-class Compare(_Section):
+class Compare(Section):
     """How architectures are ranked and told apart."""
 
     metric: Literal["iou", "dice", "precision", "recall", "boundary_f1"] = "iou"
@@ -210,21 +108,21 @@ class Compare(_Section):
     seed: int = 0
 
 
-class Report(_Section):
+class Report(Section):
     """What the report shows."""
 
     title: str | None = None
     cases: int = Field(default=2, ge=1, le=8, description="best, typical and worst cases, this many each")
 
 
-class Tracking(_Section):
+class Tracking(Section):
     """MLflow; no address means the embedded store of this folder."""
 
     uri: str | None = None
     system_metrics: bool = True
 
 
-class Machine(_Section):
+class Machine(Section):
     """What of this machine may be used; changes no result."""
 
     slots: int | None = Field(
@@ -232,7 +130,7 @@ class Machine(_Section):
     )
 
 
-class Params(_Section):
+class Params(Section):
     """All of params.yaml."""
 
     architectures: list[str] = Field(min_length=1)
@@ -246,6 +144,10 @@ class Params(_Section):
     report: Report = Report()
     tracking: Tracking = Tracking()
     machine: Machine = Machine()
+    retrain: Retrain = Retrain()
+    gate: Gate = Gate()
+    schedule: Schedule = Schedule()
+    predict: Predict = Predict()
 
     @model_validator(mode="after")
     def _architectures_are_known(self) -> "Params":
