@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 
 from segcore import inspection, layouts
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.files import fsync
 from segcore.items import Item
 from segcore.memory import Memory, settings_fingerprint
-from segcore.params import Data
 from segcore.pool import run_each
 from segcore.stamps import listed, stamp
 

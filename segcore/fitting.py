@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.histogram import class_histogram
 from segcore.packed import Packed, sample_step
-from segcore.params import Data
 
 _PIXELS_AT_ONCE = 2**20
 _EXACT_ROWS = 256  # 256 x 255^2 < 2^24

@@ -12,11 +12,11 @@ import numpy as np
 
 from segcore import formats, labels
 from segcore.constants import IGNORE
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.items import Item
 from segcore.measures import Measures
 from segcore.packed import PackedWriter, Shapes, can_hold, sample_shape
-from segcore.params import Data
 from segcore.pixels import Declared
 from segcore.raster import Info, Window, pieces
 from segcore.similarity import signature

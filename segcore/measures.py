@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from segcore.constants import IGNORE
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.histogram import class_histogram
 from segcore.labels import Labels
 from segcore.packed import sample_shape, sample_step
-from segcore.params import Data
 from segcore.raster import Info, Window
 
 

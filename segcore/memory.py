@@ -6,8 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from segcore.data_params import Data
 from segcore.files import atomic_write, sha256
-from segcore.params import Data
 
 _READING = (  # settings that decide what a file's pixels and labels are
     *("classes", "background", "label_values", "label_property", "instances", "bands", "grey_to_rgb"),

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.formats import Source
-from segcore.params import Data
 from segcore.raster import Raster, Window, pieces
 
 _SAMPLES = 2**18  # pixels that an item's percentiles are measured on

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from segcore.data_params import Data
 from segcore.files import atomic_write
-from segcore.params import Data
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDTH = 100  # columns of the printed table

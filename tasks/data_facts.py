@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segcore.params import Data
+from segcore.data_params import Data
 from tasks.report_views import amount
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segcore.data_params import Data
 from segcore.packed import Packed
-from segcore.params import Data
 from segcore.plots.overlays import Look, look
 from segcore.plots.pictures import data_uri
 from tasks.data_facts import class_counts, counted, number, parsed, pixel_counts, shares, sizes

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.constants import IGNORE
-from segcore.params import Data
+from segcore.data_params import Data
 from segcore.problems import KINDS
 from tasks.data_facts import (
     accepted,

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from segcore.params import Data
+from segcore.data_params import Data
 from segcore.raster import Info, Window
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from segcore.constants import IGNORE
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.labels import Labels
-from segcore.params import Data
 
 OTHERS = "others"  # key of label_values for every value that has no key of its own
 _SHOWN = 8

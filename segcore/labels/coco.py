@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from segcore.constants import IGNORE
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.formats._checks import check_file
 from segcore.labels import Labels
 from segcore.labels._runs import runs_of
 from segcore.labels._shared import background_index, class_of, from_numbers, ids, unknown_category
-from segcore.params import Data
 from segcore.raster import Info, Window
 
 ENDINGS = (".json",)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from segcore.constants import IGNORE
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.formats._checks import RESTORE
 from segcore.formats._declared import check_size
@@ -24,7 +25,6 @@ from segcore.formats._elements import frames, geometry, header, item, parsing, u
 from segcore.formats._series import SEGMENTATIONS, Series, read_series
 from segcore.formats._stacking import Frame
 from segcore.labels import Labels
-from segcore.params import Data
 from segcore.raster import Info, Window
 
 ENDINGS = (".dcm",)

@@ -9,10 +9,10 @@ import numpy as np
 
 from segcore import formats
 from segcore.constants import IGNORE
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.labels import Labels
 from segcore.labels._shared import OTHERS, background_index, declared, listed
-from segcore.params import Data
 from segcore.raster import Info, Raster, Window, pieces, same_place
 
 ENDINGS: tuple[str, ...] = ()  # anything that no other kind of ground truth claims

@@ -14,6 +14,7 @@ import rasterio
 from rasterio import features, warp
 from rasterio.crs import CRS
 
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.labels import Labels
 from segcore.labels._layers import DRIVERS, Layer, open_layer, read, reading, unreadable
@@ -26,7 +27,6 @@ from segcore.labels._shared import (
     shown,
     unknown_category,
 )
-from segcore.params import Data
 from segcore.raster import Info, Window
 
 ENDINGS = tuple(DRIVERS)

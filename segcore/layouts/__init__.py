@@ -3,9 +3,9 @@
 from importlib import import_module
 from pathlib import Path
 
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.items import Item
-from segcore.params import Data
 
 
 def names() -> list[str]:

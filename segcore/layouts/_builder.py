@@ -4,11 +4,11 @@ from decimal import Decimal
 from pathlib import Path, PurePosixPath
 
 from segcore import formats
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.items import Item
 from segcore.layouts import _patterns as patterns
 from segcore.layouts._files import Folder, shown
-from segcore.params import Data
 
 SPLIT_NAMES = {
     "train": "train",

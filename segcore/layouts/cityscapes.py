@@ -6,12 +6,12 @@ gtCoarse), may use {split}, {city} and {frame}. Images without ground truth, as 
 
 from pathlib import Path, PurePosixPath
 
+from segcore.data_params import Data
 from segcore.items import Item
 from segcore.layouts import _patterns as patterns
 from segcore.layouts._builder import Builder, is_set
 from segcore.layouts._files import Folder, with_unique_ids
 from segcore.layouts.pairs import no_images
-from segcore.params import Data
 
 IMAGES = "leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png"
 MASKS = "gtFine/{split}/{city}/{frame}_gtFine_labelIds.png"

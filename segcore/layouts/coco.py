@@ -8,13 +8,13 @@ import json
 import re
 from pathlib import Path, PurePosixPath
 
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.items import Item
 from segcore.layouts import _patterns as patterns
 from segcore.layouts._builder import Builder
 from segcore.layouts._files import Folder, shown, with_unique_ids
 from segcore.layouts.pairs import no_images
-from segcore.params import Data
 
 _FILES = ("annotations/instances_{split}.json", "{split}/_annotations.coco.json")
 

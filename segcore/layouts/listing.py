@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.items import Item
 from segcore.layouts import _patterns as patterns
 from segcore.layouts._builder import Builder
 from segcore.layouts._files import Folder, shown, with_unique_ids
 from segcore.layouts.pairs import no_images
-from segcore.params import Data
 
 
 def find(data: Data, folder: Path) -> list[Item]:

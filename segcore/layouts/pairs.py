@@ -6,12 +6,12 @@ One folder a patient or area is pairs with a group of that folder: images "*/ima
 
 from pathlib import Path, PurePosixPath
 
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.items import Item
 from segcore.layouts import _patterns as patterns
 from segcore.layouts._builder import Builder
 from segcore.layouts._files import Folder, is_archive, shown, with_unique_ids
-from segcore.params import Data
 
 
 def find(data: Data, folder: Path) -> list[Item]:

@@ -8,13 +8,13 @@ Images of the test list without a mask are left out, because VOC does not publis
 
 from pathlib import Path, PurePosixPath
 
+from segcore.data_params import Data
 from segcore.errors import DataError
 from segcore.items import Item
 from segcore.layouts import _patterns as patterns
 from segcore.layouts._builder import Builder
 from segcore.layouts._files import Folder, with_unique_ids
 from segcore.layouts.pairs import no_images
-from segcore.params import Data
 
 LISTS = ("train", "val", "test")
 _DEPTHS = ("JPEGImages", "*/JPEGImages", "*/*/JPEGImages")

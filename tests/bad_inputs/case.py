@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from segcore import catalog, footprints
+from segcore.data_params import Data
 from segcore.layouts._files import shown
-from segcore.params import Data
 from tests.tiny import values_for
 
 

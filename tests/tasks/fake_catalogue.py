@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from segcore.catalog import COLUMNS
+from segcore.data_params import Data
 from segcore.packed import PackedWriter
-from segcore.params import Data
 
 
 def card_data(**over: Any) -> Data:
