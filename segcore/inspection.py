@@ -159,6 +159,21 @@ def _geometry(info: Info) -> Row:
     }
 
 
+def _content(item: Item, folder: Path, settings: str) -> tuple[list[str], str]:
+    """Hashes of image, mask and what else is drawn over it, and a key that names the packed result."""
+    assert item.mask is not None
+    own = [item.image, item.mask, item.valid, *item.baselines.values()]
+    hashes = [content_hash(folder / path) for path in own if path]
+    if hashes[0] == hashes[1]:
+        raise DataError(
+            f"{item.image.name}: and its mask {item.mask.name} have the same content",
+            "give the mask that belongs to the image, or correct the pattern",
+            kind="same-file",
+        )
+    beside = [content_hash(path) for path in sidecars_of(item, folder)]
+    return hashes, hashlib.sha256("\n".join([settings, *hashes, *beside]).encode()).hexdigest()[:12]
+
+
 def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -> Row:
     """Check one item and pack it into `target`/<id>-<key>.safetensors.
 
@@ -176,17 +191,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
         DataError: it cannot be used.
     """
     before, name = stamp(item, folder), item.image.name
-    assert item.mask is not None
-    own = [item.image, item.mask, item.valid, *item.baselines.values()]
-    hashes = [content_hash(folder / path) for path in own if path]
-    if hashes[0] == hashes[1]:
-        raise DataError(
-            f"{name}: and its mask {item.mask.name} have the same content",
-            "give the mask that belongs to the image, or correct the pattern",
-            kind="same-file",
-        )
-    beside = [content_hash(path) for path in sidecars_of(item, folder)]
-    key = hashlib.sha256("\n".join([settings, *hashes, *beside]).encode()).hexdigest()[:12]
+    hashes, key = _content(item, folder, settings)
     packed = target / f"{item.id}-{key}.safetensors"
     with ExitStack() as stack, _part(packed) as part:
         source = stack.enter_context(formats.open_source(folder / item.image, data.slices))
@@ -202,7 +207,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
             ):
                 raise DataError(
                     f"{name}: image and mask are swapped: {item.image.name} holds class values "
-                    f"and {item.mask.name} does not",
+                    f"and {item.mask and item.mask.name} does not",
                     "exchange the two files",
                     kind="swapped",
                 ) from error

@@ -53,11 +53,6 @@ def bucket(position: float, fractions: Mapping[Any, float]) -> str:
     return "train"
 
 
-def split_of_group(group: str, split: Split) -> str:
-    """The split of a whole group by its hash bucket, whatever else there is."""
-    return bucket(fraction(split.seed, group), split.fractions)
-
-
 def block_splits(anchor: str, rows: int, cols: int, split: Split) -> np.ndarray:
     """(rows, cols) array of split names: blocks ranked by hash, the first ones test, the next validation.
 

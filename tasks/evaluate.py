@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -23,7 +22,7 @@ from segcore.files import atomic_folder
 from segcore.inference import choose_precision
 from segcore.metrics import scores
 from segcore.params import Params
-from segcore.volumes import write_prediction
+from segcore.volumes import stack_predictions, write_prediction
 from tasks import console, tracking
 from tasks.costs import merge_cost
 from tasks.prepare import PREPARED
@@ -98,9 +97,8 @@ class _Volumes:
         planes = self.planes.setdefault(volume, {})
         planes[plane] = prediction
         if len(planes) == info.depth:
-            stacked = np.stack([planes[i] for i in range(info.depth)])
             self.folder.mkdir(exist_ok=True)
-            write_prediction(self.folder / f"{volume}.nii.gz", stacked, info)
+            write_prediction(self.folder / f"{volume}.nii.gz", stack_predictions(planes, info), info)
             del self.planes[volume]
 
 

@@ -25,10 +25,10 @@ from segcore.training import Trained, new_model
 from segcore.training import train as train_model
 from tasks import console, tracking, versioning
 from tasks.costs import merge_cost
+from tasks.ingest import WORK
 from tasks.prepare import PREPARED
 
 MODELS = Path("models")
-WORK = Path("work")
 
 
 def _digest(*parts: str) -> str:
