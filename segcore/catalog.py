@@ -5,10 +5,11 @@ packed file is there already.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -28,6 +29,7 @@ COLUMNS = [
     *("objects", "band_min", "band_max", "scaled_from", "phash", "thumb"),
     *("status", "kind", "reason", "remedy", "notes"),
 ]
+FIRST = "0"  # the batch that data.source itself is
 _WHOLE = ["bytes", "height", "width", "depth", "bands", "axis", "ignored_pixels", "objects"]
 _FRACTIONS = ["nodata", "valid_share"]
 _SECONDS, _BYTES_A_SECOND = 120.0, 2e6  # what a sound file takes at most
@@ -36,6 +38,14 @@ _SECONDS, _BYTES_A_SECOND = 120.0, 2e6  # what a sound file takes at most
 def is_sample(data: Data) -> bool:
     """Whether the source is a sample's manifest and not a folder."""
     return Path(data.source).suffix in (".yaml", ".yml") and not Path(data.source).is_dir()
+
+
+def batch_folders(data: Data, root: Path = Path()) -> dict[str, Path]:
+    """Name -> folder of the batches that came after the source, the oldest first (their names begin with a date)."""
+    parent = root / data.batches if data.batches else None
+    if parent is None or not parent.is_dir():
+        return {}
+    return {p.name: p for p in sorted(parent.iterdir()) if p.is_dir() and not p.name.startswith(".")}
 
 
 def files_folder(data: Data, ingested: Path) -> Path:
@@ -52,31 +62,50 @@ def _seconds(stamp: str) -> float:
     return float(_SECONDS + sum(fact[1] for fact in json.loads(stamp)) / _BYTES_A_SECOND)
 
 
+class Found(NamedTuple):
+    """An item, the folder that its paths are relative to, and the batch that brought it."""
+
+    item: Item
+    folder: Path
+    batch: str
+
+
+def _find(data: Data, folder: Path, batches: Mapping[str, Path]) -> list[Found]:
+    """Items of the source, and those of later batches, whose ids begin with the batch's name."""
+    found = [Found(item, folder, FIRST) for item in layouts.find(data, folder)]
+    for batch, its_folder in batches.items():
+        for item in layouts.find(data, its_folder):
+            found.append(Found(replace(item, id=f"{batch}-{item.id}"), its_folder, batch))
+    return found
+
+
 def _read_all(
-    items: list[Item], data: Data, folder: Path, work: Path, progress: Callable[..., Iterable[Any]]
+    items: list[Found], data: Data, work: Path, progress: Callable[..., Iterable[Any]]
 ) -> dict[str, dict[str, Any] | DataError]:
-    """Row or error of each item; unchanged ones come out of memory."""
+    """Row or error of each item by its id; unchanged ones come out of memory."""
     store = work / "items"
     store.mkdir(parents=True, exist_ok=True)
     memory, names, todo = Memory(work, data), listed(), []
     found: dict[str, dict[str, Any] | DataError] = {}
     stamps: dict[str, str] = {}
-    for item in items:
+    for one in items:
+        item = one.item
         try:
             if item.problem:
                 raise item.problem
-            stamps[item.id] = stamp(item, folder, names)
+            stamps[item.id] = stamp(item, one.folder, names)
         except DataError as error:
             found[item.id] = error
             continue
         row = memory.recall(item.id, stamps[item.id], names(store))
         if row is None:
-            todo.append(item)
+            todo.append(one)
         else:
             found[item.id] = row
     settings = settings_fingerprint(data)
-    jobs = [(item, folder, data, store, settings) for item in todo]
-    results = run_each(_inspect, jobs, [i.image.name for i in todo], [_seconds(stamps[i.id]) for i in todo])
+    jobs = [(one.item, one.folder, data, store, settings) for one in todo]
+    limits = [_seconds(stamps[one.item.id]) for one in todo]
+    results = run_each(_inspect, jobs, [one.item.image.name for one in todo], limits)
 
     def keep(item: str, row: dict[str, Any]) -> None:
         fsync(store / row["packed"])
@@ -85,9 +114,10 @@ def _read_all(
     with ThreadPoolExecutor(2) as disk:  # writes one item while the next is read
         kept = []
         for index, result in progress(results, total=len(todo)):
-            found[todo[index].id] = result
+            name = todo[index].item.id
+            found[name] = result
             if isinstance(result, dict):
-                kept.append(disk.submit(keep, todo[index].id, result))
+                kept.append(disk.submit(keep, name, result))
         for done in kept:
             done.result()
     rows = {k: v for k, v in found.items() if isinstance(v, dict)}
@@ -99,13 +129,14 @@ def _read_all(
     return found
 
 
-def _row(item: Item, found: dict[str, Any] | DataError, batch: str) -> dict[str, Any]:
+def _row(one: Found, found: dict[str, Any] | DataError) -> dict[str, Any]:
+    item, batch = one.item, one.batch
     row: dict[str, Any] = {
         "id": item.id,
         "group": item.group,
         "split": item.split,
         "batch": batch,
-        "image": item.image.as_posix(),
+        "image": (item.image if batch == FIRST else batch / item.image).as_posix(),
         "label": item.mask.as_posix() if item.mask else None,
         "valid": item.valid.as_posix() if item.valid else None,
         "baselines": json.dumps({name: path.as_posix() for name, path in item.baselines.items()}),
@@ -121,7 +152,8 @@ def _row(item: Item, found: dict[str, Any] | DataError, batch: str) -> dict[str,
     return {**row, **found, "thumb": bytes.fromhex(found["thumb"]), "notes": json.dumps(found["notes"])}
 
 
-def _quarantine(table: pd.DataFrame, row: Any, kind: str, reason: str, remedy: str) -> None:
+def quarantine(table: pd.DataFrame, row: Any, kind: str, reason: str, remedy: str) -> None:
+    """Set a row of the catalogue aside, with the kind of problem (problems.KINDS), the reason and the remedy."""
     columns = ["status", "kind", "reason", "remedy", "packed"]
     table.loc[row, columns] = ["quarantined", kind, reason, remedy, None]
 
@@ -139,7 +171,7 @@ def _compare(table: pd.DataFrame) -> None:
         for index, value in accepted[column][accepted[column] != usual].items():
             name = Path(str(table.at[index, "image"])).name
             value, most = (int(v) if kind == "band-count" else v for v in (value, usual))
-            _quarantine(
+            quarantine(
                 table,
                 index,
                 kind,
@@ -175,8 +207,8 @@ def build(
     data: Data,
     folder: Path,
     work: Path,
-    batch: str = "0",
     progress: Callable[..., Iterable[Any]] = lambda found, total: found,
+    batches: Mapping[str, Path] | None = None,
 ) -> pd.DataFrame:
     """The catalogue of a folder, every item accepted or quarantined with kind, reason and remedy.
 
@@ -184,15 +216,15 @@ def build(
         data: what the folder holds.
         folder: of the images.
         work: where packed items (`items/`) and the memory of the last ingest lie.
-        batch: name of this ingest.
         progress: wraps the results as they come; called with their number as `total`.
+        batches: name -> folder of what came later, each laid out as `folder` is.
 
     Raises:
         DataError: missing or empty folder, or more bad items than data.max_quarantined allows; it lists them.
     """
-    items = layouts.find(data, folder)
-    found = _read_all(items, data, folder, work, progress)
-    rows = [_row(item, found[item.id], batch) for item in items]
+    items = _find(data, folder, batches or {})
+    found = _read_all(items, data, work, progress)
+    rows = [_row(one, found[one.item.id]) for one in items]
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     table = table.astype(dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_FRACTIONS, "Float64"))
     text = [c for c in COLUMNS if c not in (*_WHOLE, *_FRACTIONS)]

@@ -25,6 +25,7 @@ class Data(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     source: str
+    batches: str | None = None  # folder of batches that came later, a folder each, laid out as the source is
     layout: str = "pairs"  # file name in segcore/layouts
     listing: str | None = None  # CSV or Parquet with columns image, mask and perhaps group, split, valid
     images: str = "images/*"

@@ -28,13 +28,19 @@ def _grey(pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
         sound = valid & np.isfinite(values)
         if not sound.any():
             continue
-        low, high = np.percentile(values[sound], (2, 98))
+        low, high = _percentiles(values[sound])
         if high <= low:
             low, high = values[sound].min(), values[sound].max()
         if high > low:
             total += np.clip((np.where(sound, values, low) - low) / (high - low), 0, 1)
             used += 1
     return np.rint(total * (255 / max(used, 1))).astype(np.uint8)
+
+
+def _percentiles(values: np.ndarray) -> tuple[np.float32, np.float32]:
+    """2nd and 98th, by the nearest rank; numpy's own take longer than the rest of a signature."""
+    ordered = np.sort(values)
+    return ordered[round(0.02 * (len(ordered) - 1))], ordered[round(0.98 * (len(ordered) - 1))]
 
 
 def signature(pixels: np.ndarray, valid: np.ndarray) -> tuple[str, bytes]:

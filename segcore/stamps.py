@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from segcore.errors import DataError
 from segcore.files import sha256
@@ -63,6 +64,13 @@ def _sidecars(path: Path, names: Names) -> list[Path]:
     if there is None:
         return [p for p in map(path.with_name, possible) if p.exists()]
     return [path.with_name(name) for name in possible if name in there]
+
+
+def files_of_row(row: Mapping[str, Any], folder: Path) -> list[Path]:
+    """All files of an item that a row of the catalogue of `folder` speaks of, and those beside them that matter."""
+    named = [row["image"], row["label"], row["valid"], *json.loads(row["baselines"] or "{}").values()]
+    found = [file for name in named if name and (folder / name).exists() for file in files_of(folder / name)]
+    return [*found, *(beside for path in found for beside in _sidecars(path, _unlisted))]
 
 
 def sidecars_of(item: Item, folder: Path) -> list[Path]:

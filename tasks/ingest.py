@@ -42,14 +42,14 @@ def _progress(found: Iterable[Any], total: int) -> Iterable[Any]:
     return console.progress(found, "ingest", total=total) if total else found
 
 
-def check(data: params.Data, folder: Path, work: Path = WORK, batch: str = "0") -> Checked:
-    """Read and check every item of a folder that was not read before, and print what was found.
+def check(data: params.Data, folder: Path, work: Path = WORK) -> Checked:
+    """Read and check every item of a folder, and of later batches, that was not read before; print what was found.
 
     Raises:
         DataError: missing or empty folder, or a pattern that is wrong.
     """
     own = work / "ingest" / data.name
-    table = catalog.build(data, folder, own, batch, _progress)
+    table = catalog.build(data, folder, own, _progress, catalog.batch_folders(data))
     links = footprints.links(table[table["status"] == "accepted"])
     used = {*table["label"], *table["valid"]}.union(*(json.loads(b).values() for b in table["baselines"]))
     found = Checked(table, links, layouts.stray_masks(data, folder, used), own / "items")
@@ -79,13 +79,12 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def ingest(data: params.Data, target: Path = INGESTED, batch: str = "0", work: Path | None = None) -> Path:
+def ingest(data: params.Data, target: Path = INGESTED, work: Path | None = None) -> Path:
     """Write `target`/{catalog,links}.parquet and quarantine.csv, and packed items to the folder `packed` beside it.
 
     Args:
         data: what to ingest.
         target: folder that is replaced as a whole, or not at all.
-        batch: name of this ingest.
         work: where packed items and the memory of what was read are kept; None: beside `target`.
 
     Returns:
@@ -102,7 +101,7 @@ def ingest(data: params.Data, target: Path = INGESTED, batch: str = "0", work: P
     ):
         if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), part / "files")
-        found = check(data, catalog.files_folder(data, part), work, batch)
+        found = check(data, catalog.files_folder(data, part), work)
         write_card(found, data, work.parent)
         catalog.require_enough(found.table, data)
         bad = found.table[found.table["status"] == "quarantined"]

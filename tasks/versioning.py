@@ -173,6 +173,37 @@ def init_if_needed() -> None:
         raise StageError(f"dvc init failed:\n{tail.strip()}", "run from the project's folder")
 
 
+def add(path: Path) -> Path:
+    """Put a folder under DVC's care; returns the .dvc file, which is git's to keep.
+
+    Raises:
+        StageError: DVC refuses.
+    """
+    status, _, tail = _dvc(["add", "--quiet", str(path)])
+    if status != 0:
+        raise StageError(
+            f"dvc add {path} failed:\n{tail.strip()}", "mend the cause named above and run again"
+        )
+    return path.with_name(path.name + ".dvc")
+
+
+def push() -> bool:
+    """Send data and results to DVC's default remote; False where none is configured.
+
+    Raises:
+        StageError: the remote cannot be written.
+    """
+    status, output, _ = _dvc(["config", "core.remote"])
+    if status != 0 or not output.strip():
+        return False
+    status, _, tail = _dvc(["push", "--run-cache"])
+    if status != 0:
+        raise StageError(
+            f"dvc push failed:\n{tail.strip()}", "check the remote and the credentials, then run again"
+        )
+    return True
+
+
 def _dvc(
     arguments: list[str],
     env: Mapping[str, str] | None = None,

@@ -153,7 +153,9 @@ def _demanded(source: rasterio.DatasetReader) -> int:
     half = _BLOCKS_CHECKED // 2
     checked = [*blocks] if len(blocks) <= 2 * half else [*blocks[:half], *blocks[-half:]]
     most = 0
-    for band in {1, source.count}:
+    # bands stored side by side share their blocks
+    shared = source.interleaving is not None and source.interleaving.value == "PIXEL"
+    for band in {1} if shared else {1, source.count}:
         for index in checked:
             at = f"{index % across}_{index // across}"
             offset = source.get_tag_item(f"BLOCK_OFFSET_{at}", "TIFF", bidx=band)
