@@ -53,13 +53,13 @@ def free_slots(slots: int) -> None:
     still held are left-overs, which an embedded server, gone with its flow, can no longer take back itself.
     """
     with get_client(sync_client=True) as client:
-        others = _close_dead(client)
+        others = close_dead(client)
         client.upsert_global_concurrency_limit_by_name(LIMIT, slots)
         if not others:
             client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(active_slots=0))
 
 
-def _close_dead(client: SyncPrefectClient) -> list[FlowRun]:
+def close_dead(client: SyncPrefectClient) -> list[FlowRun]:
     """Mark dead flow runs as Crashed; returns those that live, or whose fate is unknown, but this one."""
     running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
     living = []

@@ -36,12 +36,16 @@ def free_port(wanted: int) -> int:
     raise StageError(f"no free port on {HOST}", "end a program that serves there")
 
 
-def commands(mlflow_port: int, prefect_port: int) -> dict[str, tuple[str, list[str] | None]]:
-    """Address and command by name; no command where params.yaml or PREFECT_API_URL names a server already."""
+Servers = dict[
+    str, tuple[str, list[str] | None]
+]  # address and command by name; no command where it serves already
+
+
+def commands(mlflow_port: int, prefect_port: int) -> Servers:
+    """Servers of both interfaces; params.yaml or PREFECT_API_URL may name ones that serve already."""
     store = tracking_store.uri(parameters.load())
-    api = os.environ.get("PREFECT_API_URL")
     python = [sys.executable, "-m"]
-    found: dict[str, tuple[str, list[str] | None]] = {}
+    found: Servers = {}
     if store.startswith("http"):
         found["MLflow"] = (store, None)
     else:
@@ -49,13 +53,17 @@ def commands(mlflow_port: int, prefect_port: int) -> dict[str, tuple[str, list[s
         port = _port("MLflow", mlflow_port)
         serve = ["mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
         found["MLflow"] = (f"http://{HOST}:{port}", [*python, *serve, "--host", HOST, "--port", str(port)])
+    return found | prefect_server(prefect_port)
+
+
+def prefect_server(wanted: int) -> Servers:
+    """Prefect's server, on the wanted port where that is free."""
+    api = os.environ.get("PREFECT_API_URL")
     if api:
-        found["Prefect"] = (api.removesuffix("/api"), None)
-    else:
-        port = _port("Prefect", prefect_port)
-        serve = ["prefect", "server", "start", "--host", HOST, "--port", str(port)]
-        found["Prefect"] = (f"http://{HOST}:{port}", [*python, *serve])
-    return found
+        return {"Prefect": (api.removesuffix("/api"), None)}
+    port = _port("Prefect", wanted)
+    command = ["prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    return {"Prefect": (f"http://{HOST}:{port}", [sys.executable, "-m", *command])}
 
 
 def _port(name: str, wanted: int) -> int:
@@ -65,8 +73,11 @@ def _port(name: str, wanted: int) -> int:
     return port
 
 
-def serve(servers: dict[str, tuple[str, list[str] | None]]) -> None:
-    """Start the servers, say when each answers, and stay until one ends or this process is told to.
+def start(servers: Servers) -> dict[str, str]:
+    """Start the servers and say when each answers.
+
+    Returns:
+        The last lines of each server that ends, by name: empty as long as they serve.
 
     Raises:
         StageError: a server ended by itself, or does not answer.
@@ -76,14 +87,24 @@ def serve(servers: dict[str, tuple[str, list[str] | None]]) -> None:
     def run(name: str, command: list[str]) -> None:
         ended[name] = run_in_group(command, {**os.environ, **_LIGHT})[2]
 
+    for name, (_, command) in servers.items():
+        if command:
+            threading.Thread(target=run, args=(name, command), daemon=True).start()
+    for name, (address, command) in servers.items():
+        if command:
+            _wait(address, name, ended)
+        print(f"{name + ':':<9} {address}", flush=True)
+    return ended
+
+
+def serve(servers: Servers) -> None:
+    """Start the servers, and stay until one ends or this process is told to.
+
+    Raises:
+        StageError: a server ended by itself, or does not answer.
+    """
     try:
-        for name, (_, command) in servers.items():
-            if command:
-                threading.Thread(target=run, args=(name, command), daemon=True).start()
-        for name, (address, command) in servers.items():
-            if command:
-                _wait(address, name, ended)
-            print(f"{name + ':':<9} {address}", flush=True)
+        ended = start(servers)
         print("Ctrl-C ends them.", flush=True)
         while not ended:
             time.sleep(0.5)

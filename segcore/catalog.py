@@ -42,8 +42,8 @@ def is_sample(data: Data) -> bool:
 
 def batch_folders(data: Data, root: Path = Path()) -> dict[str, Path]:
     """Name -> folder of the batches that came after the source, the oldest first (their names begin with a date)."""
-    parent = root / data.batches if data.batches else None
-    if parent is None or not parent.is_dir():
+    parent = root / data.batches / data.name
+    if not parent.is_dir():
         return {}
     return {p.name: p for p in sorted(parent.iterdir()) if p.is_dir() and not p.name.startswith(".")}
 

@@ -25,7 +25,9 @@ class Data(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     source: str
-    batches: str | None = None  # folder of batches that came later, a folder each, laid out as the source is
+    batches: str = (
+        "data/batches"  # later batches are in its folder `name`, a folder each, laid out as the source
+    )
     layout: str = "pairs"  # file name in segcore/layouts
     listing: str | None = None  # CSV or Parquet with columns image, mask and perhaps group, split, valid
     images: str = "images/*"

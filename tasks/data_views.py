@@ -94,7 +94,7 @@ def tiles(table: pd.DataFrame, data: Data) -> list[dict[str, str]]:
         extent = next(iter(different)) if len(different) == 1 else f"{len(different):,} sizes"
         bands = some([int(b) for b in good["bands"]], 1)
         found += [
-            (f"{good['group'].nunique():,}", "groups", "each kept whole in one split"),
+            (f"{good['group'].nunique():,}", "groups", "each in one split, or in blocks"),
             (
                 amount(pixel_counts(good).sum()),
                 "voxels" if volumes else "pixels",

@@ -1,4 +1,4 @@
-"""New data: a snapshot of the inbox, checked, becomes a batch of the dataset: data/batches/<date>-<content>/.
+"""New data: a snapshot of the inbox, checked, becomes a batch of the dataset, data/batches/<name>/<date>-<content>/.
 
 `python -m tasks.receive` takes what has settled in `retrain.inbox` of params.yaml, keeps sound items as a new version
 of the data (DVC, git commit and tag), and leaves the others in the inbox with their reason, to come back by themselves
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from segcore import catalog, inbox, params
-from segcore.errors import DataError, ParamsError
+from segcore.errors import DataError
 from segcore.files import atomic_folder, atomic_write, fsync, locked, sha256
 from segcore.params import Params
 from segcore.stamps import files_of_row
@@ -56,14 +56,8 @@ class Received(NamedTuple):
 
 
 def folder_of(p: Params) -> Path:
-    """Folder of the batches.
-
-    Raises:
-        ParamsError: params.yaml names none.
-    """
-    if p.data.batches is None:
-        raise ParamsError("data.batches is null", "set data.batches: data/batches in params.yaml")
-    return Path(p.data.batches)
+    """Folder of the dataset's batches."""
+    return Path(p.data.batches) / p.data.name
 
 
 def tag_of(p: Params, batch: str) -> str:

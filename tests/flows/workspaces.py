@@ -12,7 +12,17 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[2]
-CODE = ("flows", "tasks", "segcore", "samples", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
+CODE = (
+    "flows",
+    "tasks",
+    "segcore",
+    "samples",
+    "data/batches/.gitkeep",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    ".gitignore",
+)
 
 # Stages with the names, the files and the graph of the real ones, but no work: seconds instead of minutes.
 TOY = """\

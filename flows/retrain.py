@@ -1,0 +1,151 @@
+"""Unattended retraining: what has arrived in the inbox becomes a new version of the data, and perhaps a new champion.
+
+    python -m flows.retrain              # now; `make serve` runs it by schedule
+    python -m flows.retrain --dry-run    # decide, but promote and push nothing
+
+Inbox -> batch -> comparison -> gate -> promotion -> report -> push. Killed at any moment and started again, it goes on
+with what is missing. Where nothing new was accepted and the last batch has its decision, it stops early and says so.
+"""
+
+import argparse
+import fcntl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from prefect import flow, get_run_logger, tags, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+
+from flows import bookkeeping
+from flows.compare import compare
+from segcore import catalog
+from segcore import params as parameters
+from segcore.errors import SegflowError
+from segcore.params import Params
+from tasks import promote, receive, report, revisions, versioning
+from tasks.processes import die_with_parent
+
+LOCK = Path("work/retrain.lock")
+
+
+@contextmanager
+def _alone() -> Iterator[bool]:
+    """Whether no other process retrains in this folder; the lock ends with the process."""
+    LOCK.parent.mkdir(exist_ok=True)
+    with LOCK.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@task(name="receive", cache_policy=NO_CACHE)
+def take_in(params: Params) -> receive.Received:
+    """The inbox as a new batch."""
+    versioning.init_if_needed()
+    received = receive.receive(params)
+    receive.show(received)
+    return received
+
+
+@task(name="promote", cache_policy=NO_CACHE)
+def gate(params: Params, batch: str, dry_run: bool) -> dict[str, Any]:
+    """Decide on the champion, and act on the decision."""
+    return promote.promote(params, batch, dry_run)
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def show(params: Params) -> None:
+    """The page again, now with the decision."""
+    report.write_page(params)
+
+
+@task(name="record", cache_policy=NO_CACHE)
+def record(params: Params, batch: str, sentence: str) -> None:
+    """Commit what belongs to the result: hashes, splits, scores and the decision."""
+    if not revisions.is_repository():
+        return
+    name = params.data.name
+    paths = [Path("dvc.lock"), Path("splits") / f"{name}.csv", Path("reports") / name / "scores.md"]
+    revisions.commit(
+        [*paths, promote.DECISIONS / name], f"Retraining of {name} on batch {batch}\n\n{sentence}"
+    )
+
+
+@task(name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)
+def push() -> State[Any]:
+    """Send data, results and commits to the remotes that are configured."""
+    sent = [what for what, done in (("data", versioning.push()), ("git", revisions.push())) if done]
+    return Completed(message=f"pushed: {', '.join(sent)}" if sent else "no remote is configured")
+
+
+@flow(name="retrain")
+def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
+    """One night's work in the current folder; its state says in a sentence what came of it.
+
+    Args:
+        dry_run: decide without promoting, committing the decision or pushing.
+        retries: how often a failed stage is started again.
+
+    Raises:
+        SegflowError: what cannot be mended by trying again; what was done stays, and the next run goes on from there.
+    """
+    die_with_parent()
+    with _alone() as alone:
+        if not alone:
+            return Completed(name="Skipped", message="another retraining is running in this folder")
+        return _night(parameters.load(), dry_run, retries)
+
+
+def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
+    bookkeeping.bind_embedded_server()
+    received = take_in(params)
+    batch = max(catalog.batch_folders(params.data), default=catalog.FIRST)
+    if received.batch is None and promote.is_decided(params, batch):
+        sentence = f"Nothing new: {received.text()}"
+        get_run_logger().info(sentence)
+        return Completed(name="Unchanged", message=sentence)
+    compare(retries)
+    decision = gate(params, batch, dry_run)
+    show(params)
+    sentence = str(decision["reason"])
+    if not dry_run:
+        record(params, batch, sentence)
+        push()
+    get_run_logger().info(sentence)
+    return Completed(name=str(decision["outcome"]).capitalize(), message=f"{received.text()}. {sentence}")
+
+
+def main() -> None:
+    """Command line: exits with 1 and a remedy on an error that can be mended."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.retrain",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dry-run", action="store_true", help="decide, but promote and push nothing")
+    parser.add_argument("--retries", type=int, default=1, help="starts again a failed stage has (default: 1)")
+    arguments = parser.parse_args()
+    try:
+        parameters.load()
+        bookkeeping.no_traceback_for_mendable_errors()
+        with tags(bookkeeping.process_tag()):
+            state = retrain(arguments.dry_run, arguments.retries, return_state=True)
+        state.result(raise_on_failure=True)
+        print(f"\n{state.name}: {state.message}")
+    except SegflowError as error:
+        print(f"\nError: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nInterrupted; what was done is kept, the next run goes on from there.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

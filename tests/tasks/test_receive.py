@@ -1,0 +1,162 @@
+"""New data become a batch: whole, once, recorded by DVC and git; what is bad stays in the inbox with its reason."""
+
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+from PIL import Image
+
+from segcore import catalog, params
+from tasks import receive as receiving
+from tasks.ingest import ingest
+from tasks.receive import receive
+from tests.tiny import blobs, make_pairs, params_for
+
+HOUR = 3600
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Parameters of a project in git and DVC, whose dataset has 12 items."""
+    monkeypatch.chdir(tmp_path)
+    make_pairs(tmp_path / "source")
+    (tmp_path / ".gitignore").write_text("/source/\n/work/\n/data/ingested/\n/data/packed/\n/data/inbox/\n")
+    (tmp_path / "data/batches").mkdir(parents=True)
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["git", "add", "-A"]):
+        subprocess.run(command, check=True)
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"], check=True)
+    p = params_for(tmp_path / "source")
+    ingest(p.data)
+    return p
+
+
+def arrive(name, seed, age=HOUR, truth=True):
+    image, mask = blobs(48, 56, seed=seed)
+    for folder, array in (("images", image), *([("masks", mask * 255)] if truth else [])):
+        path = receiving.Path("data/inbox") / folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+        os.utime(path, (time.time() - age, time.time() - age))
+
+
+def git(*arguments):
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def test_sound_items_become_a_batch_with_a_commit_and_a_tag(project):
+    arrive("n1", 100)
+    arrive("n2", 101)
+    (receiving.Path("notes.txt")).write_text("somebody is editing this")
+    git("add", "notes.txt")
+    found = receive(project)
+    assert found.accepted == 2 and found.quarantined.empty
+    folder = receiving.folder_of(project) / found.batch
+    assert sorted(p.name for p in folder.rglob("*.png")) == ["n1.png", "n1.png", "n2.png", "n2.png"]
+    assert f"data/tiny/{found.batch}" in git("tag")
+    assert git("show", "--name-only", "--format=%s", "HEAD").split() == [
+        *f"Data of tiny: batch {found.batch}, 2 items".split(),
+        "data/batches/tiny/.gitignore",
+        f"data/batches/tiny/{found.batch}.dvc",
+    ]
+    assert git("diff", "--cached", "--name-only").split() == ["notes.txt"], "others' work is left alone"
+    assert not list(receiving.Path("data/inbox/images").iterdir())
+    table = catalog.build(
+        project.data,
+        receiving.Path("source"),
+        receiving.Path("work/x"),
+        batches=catalog.batch_folders(project.data),
+    )
+    new = table[table["batch"] == found.batch]
+    assert len(table) == 14 and list(new["id"]) == [f"{found.batch}-n1", f"{found.batch}-n2"]
+    assert set(table[table["batch"] == "0"]["id"]) == {f"a{i}" for i in range(12)}
+
+
+def test_bad_items_stay_with_their_reason_and_come_by_themselves_once_mended(project):
+    arrive("good", 100)
+    arrive("lonely", 101, truth=False)
+    arrive("broken", 102)
+    path = receiving.Path("data/inbox/images/broken.png")
+    path.write_bytes(path.read_bytes()[:200])
+    os.utime(path, (time.time() - HOUR, time.time() - HOUR))
+    found = receive(project)
+    assert found.accepted == 1 and set(found.quarantined["kind"]) == {"missing-mask", "unreadable"}
+    assert sorted(p.name for p in receiving.Path("data/inbox/images").iterdir()) == [
+        "broken.png",
+        "lonely.png",
+    ]
+    assert "broken.png" in receiving.Path("work/receive/tiny/quarantine.csv").read_text()
+    again = receive(project)
+    assert again.batch is None and len(again.quarantined) == 2
+    arrive("broken", 102)
+    arrive("lonely", 101)
+    mended = receive(project)
+    assert mended.accepted == 2 and mended.quarantined.empty and mended.batch != found.batch
+
+
+def test_what_the_dataset_has_is_not_taken_twice_and_another_mask_is_refused(project):
+    for name in ("images", "masks"):
+        target = receiving.Path("data/inbox") / name
+        target.mkdir(parents=True)
+        shutil.copy(f"source/{name}/a0.png", target / "same.png")
+    arrive("other", 1)
+    Image.fromarray(255 - blobs(48, 56, seed=1)[1] * 255).save("data/inbox/masks/other.png")
+    os.utime("data/inbox/masks/other.png", (time.time() - HOUR,) * 2)
+    found = receive(project)
+    assert found.batch is None and found.known == ["same"]
+    assert list(found.quarantined["kind"]) == ["relabelled"]
+    assert [p.name for p in receiving.Path("data/inbox/images").iterdir()] == ["other.png"]
+
+
+def test_items_unlike_the_dataset_are_refused(project):
+    arrive("grey", 100)
+    path = receiving.Path("data/inbox/images/grey.png")
+    Image.open(path).convert("L").save(path)
+    os.utime(path, (time.time() - HOUR,) * 2)
+    found = receive(project)
+    assert found.batch is None and list(found.quarantined["kind"]) == ["band-count"]
+
+
+def test_a_partner_still_arriving_leaves_the_item_for_the_next_time(project):
+    arrive("late", 100)
+    os.utime("data/inbox/masks/late.png", (time.time(),) * 2)
+    first = receive(project)
+    assert first.batch is None and first.waiting == ["masks/late.png"]
+    assert receive(project, now=time.time() + HOUR).accepted == 1
+
+
+def test_an_empty_inbox_is_no_error(project):
+    found = receive(project)
+    assert found.batch is None and found.text() == "0 accepted"
+
+
+@pytest.mark.parametrize("moment", ["add", "commit", "remove"])
+def test_killed_at_any_step_nothing_is_lost_or_taken_twice(project, monkeypatch, moment):
+    arrive("n1", 100)
+    where = {"add": (receiving.versioning, "add"), "commit": (receiving.revisions, "commit")}
+    place, name = where.get(moment, (receiving.inbox.Inbox, "remove"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            receive(project)
+    ingest(project.data)
+    found = receive(project)
+    assert found.batch is None
+    (batch,) = catalog.batch_folders(project.data)
+    assert f"data/tiny/{batch}" in git("tag") and not list(receiving.Path("data/inbox/images").iterdir())
+    assert receive(project).text() == "0 accepted"
+
+
+def test_with_keep_the_inbox_is_left_as_it_is(project):
+    settings = project.retrain.model_copy(update={"taken": "keep"})
+    p = project.model_copy(update={"retrain": settings})
+    arrive("n1", 100)
+    assert receive(p).accepted == 1
+    assert receive(p).text() == "0 accepted"
+    assert receiving.Path("data/inbox/images/n1.png").exists()
+    assert isinstance(p, params.Params)
