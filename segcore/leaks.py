@@ -110,10 +110,16 @@ def _nearer(a: pd.DataFrame, b: pd.DataFrame, buffer: int) -> tuple[int, int, in
 def _parts(regions: pd.DataFrame, windows: pd.DataFrame, names: Any) -> list[pd.DataFrame]:
     """Rectangles of some items by split: train, validation, test, and training windows, without repetition."""
     here = regions[regions["item"].isin(names)]
-    cut = windows[windows["item"].isin(names)]
-    label = "training window " + cut["row"].astype(str) + ", " + cut["col"].astype(str)
-    parts = [here[here["split"] == name] for name in SPLITS] + [cut.assign(split="train", id=label)]
+    cut = windows.loc[windows["item"].isin(names), ["item", *_BOX]]
+    parts = [*(here[here["split"] == name] for name in SPLITS), cut]
     return [part.drop_duplicates(_BOX) for part in parts]
+
+
+def _called(rectangle: pd.Series) -> str:
+    """Name and split of a region or window."""
+    if "id" in rectangle:
+        return f"{rectangle['id']} ({rectangle['split']})"
+    return f"training window {rectangle['row']}, {rectangle['col']} (train)"
 
 
 _PAIRS = ((0, 1), (0, 2), (1, 2), (3, 1), (3, 2))  # of _parts: what must not meet
@@ -130,7 +136,7 @@ def _check_grids(regions: pd.DataFrame, windows: pd.DataFrame, held: pd.DataFram
                     left["item"] if left["item"] == right["item"] else f"{left['item']} and {right['item']}"
                 )
                 raise LeakError(
-                    f"{left['id']} ({left['split']}) and {right['id']} ({right['split']}) of {where} are "
+                    f"{_called(left)} and {_called(right)} of {where} are "
                     f"{max(found[2], 0)} pixels apart, less than the buffer of {buffer}",
                     "prepare the data anew; report it if it persists: the split is wrong",
                 )
@@ -165,7 +171,7 @@ def _check_map(regions: pd.DataFrame, windows: pd.DataFrame, a: Any, b: Any, buf
             if len(i):
                 p, q = left.iloc[i[0]], right.iloc[j[0]]
                 raise LeakError(
-                    f"{p['id']} of {a['id']} ({p['split']}) and {q['id']} of {b['id']} ({q['split']}) are the same "
+                    f"{_called(p)} of {a['id']} and {_called(q)} of {b['id']} are the same "
                     f"place on the map, or nearer than the buffer of {buffer} pixels",
                     _AGAIN,
                 )

@@ -151,7 +151,7 @@ def test_22_the_buffer_holds_on_the_map_between_regions_of_different_grids():
     with pytest.raises(LeakError, match="buffer of 5 pixels"):
         splits.check(regions, regions.iloc[:0], table, Split(fractions=FRACTIONS, buffer=5), NO_LINKS)
     windows = pd.DataFrame({"item": ["a"], "row": 0, "col": 0, "height": 40, "width": 40})
-    with pytest.raises(LeakError, match="training window 0, 0 of a"):
+    with pytest.raises(LeakError, match=r"training window 0, 0 \(train\) of a"):
         splits.check(regions, windows, table, apart, NO_LINKS)
 
 

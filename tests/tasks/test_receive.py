@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -24,7 +25,7 @@ def project(tmp_path, monkeypatch):
     make_pairs(tmp_path / "source")
     (tmp_path / ".gitignore").write_text("/source/\n/work/\n/data/ingested/\n/data/packed/\n/data/inbox/\n")
     (tmp_path / "data/batches").mkdir(parents=True)
-    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["git", "add", "-A"]):
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "-A"]):
         subprocess.run(command, check=True)
     subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"], check=True)
     p = params_for(tmp_path / "source")
@@ -100,6 +101,7 @@ def test_what_the_dataset_has_is_not_taken_twice_and_another_mask_is_refused(pro
         target = receiving.Path("data/inbox") / name
         target.mkdir(parents=True)
         shutil.copy(f"source/{name}/a0.png", target / "same.png")
+        os.utime(target / "same.png", (time.time() - HOUR,) * 2)
     arrive("other", 1)
     Image.fromarray(255 - blobs(48, 56, seed=1)[1] * 255).save("data/inbox/masks/other.png")
     os.utime("data/inbox/masks/other.png", (time.time() - HOUR,) * 2)
