@@ -9,6 +9,7 @@ with what is missing. Where nothing new was accepted and the last batch has its 
 
 import argparse
 import fcntl
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +25,15 @@ from flows import bookkeeping
 from flows.compare import compare
 from segcore import catalog
 from segcore import params as parameters
+from segcore.dataset import PreparedData
 from segcore.errors import SegflowError
 from segcore.params import Params
 from tasks import promote, receive, report, revisions, versioning
+from tasks.prepare import PREPARED
 from tasks.processes import die_with_parent
 
 LOCK = Path("work/retrain.lock")
+DECISIONS = Path("decisions")
 
 
 @contextmanager
@@ -45,6 +49,17 @@ def _alone() -> Iterator[bool]:
             yield True
 
 
+def _is_decided(params: Params, batch: str) -> bool:
+    """Whether the gate has decided on this batch and acted; the source itself is decided on with any record."""
+    folder = DECISIONS / params.data.name
+    records = folder.glob("*.json") if batch == catalog.FIRST else [folder / f"{batch}.json"]
+    return any(
+        json.loads(path.read_text()).get("acted")
+        for path in records
+        if path.exists() and path.stem != "history"
+    )
+
+
 @task(name="receive", cache_policy=NO_CACHE)
 def take_in(params: Params) -> receive.Received:
     """The inbox as a new batch."""
@@ -56,14 +71,17 @@ def take_in(params: Params) -> receive.Received:
 
 @task(name="promote", cache_policy=NO_CACHE)
 def gate(params: Params, batch: str, dry_run: bool) -> dict[str, Any]:
-    """Decide on the champion, and act on the decision."""
-    return promote.promote(params, batch, dry_run)
+    """Decide on the champion, and act on the decision; a batch that was set aside as a whole is none to judge by."""
+    batches = set(PreparedData(PREPARED).items["batch"])
+    return promote.promote(
+        params, batch=batch if batch != catalog.FIRST and batch in batches else None, dry_run=dry_run
+    )
 
 
 @task(name="report", cache_policy=NO_CACHE)
 def show(params: Params) -> None:
     """The page again, now with the decision."""
-    report.write_page(params)
+    report.report(Path(), params, PreparedData(PREPARED))
 
 
 @task(name="record", cache_policy=NO_CACHE)
@@ -73,9 +91,7 @@ def record(params: Params, batch: str, sentence: str) -> None:
         return
     name = params.data.name
     paths = [Path("dvc.lock"), Path("splits") / f"{name}.csv", Path("reports") / name / "scores.md"]
-    revisions.commit(
-        [*paths, promote.DECISIONS / name], f"Retraining of {name} on batch {batch}\n\n{sentence}"
-    )
+    revisions.commit([*paths, DECISIONS / name], f"Retraining of {name} on batch {batch}\n\n{sentence}")
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)
@@ -107,7 +123,7 @@ def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
     bookkeeping.bind_embedded_server()
     received = take_in(params)
     batch = max(catalog.batch_folders(params.data), default=catalog.FIRST)
-    if received.batch is None and promote.is_decided(params, batch):
+    if received.batch is None and _is_decided(params, batch):
         sentence = f"Nothing new: {received.text()}"
         get_run_logger().info(sentence)
         return Completed(name="Unchanged", message=sentence)

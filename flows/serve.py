@@ -45,7 +45,8 @@ def deployment(params: Params) -> RunnerDeployment:
 
 def watch(params: Params, stop: threading.Event) -> None:
     """Trigger a retraining when the inbox holds settled files that it did not hold at the last trigger."""
-    settings, seen = params.retrain, set()
+    settings = params.retrain
+    seen: set[inbox.Entry] = set()
     while not stop.wait(params.schedule.watch_seconds):
         try:
             entries, _ = inbox.Inbox(settings.inbox).entries()

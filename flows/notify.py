@@ -1,0 +1,110 @@
+"""Tell somebody what came of a retraining, through a notification block of Prefect's: off until this is called.
+
+    python -m flows.notify slack-webhook/ops            # every outcome of: promoted, kept, failed
+    python -m flows.notify slack-webhook/ops --on failed promoted
+    python -m flows.notify --off
+
+The block is made once in Prefect's UI or in Python; its secrets stay on the server. Needs a server that keeps running:
+`make serve`, or the one that PREFECT_API_URL names.
+"""
+
+import argparse
+import sys
+
+from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.events.actions import SendNotification
+from prefect.events.schemas.automations import EventTrigger
+from prefect.exceptions import ObjectNotFound
+
+from segcore.errors import StageError
+
+NAME = "segflow: what came of a retraining"
+OUTCOMES = {  # word on the command line -> names of the flow run's state
+    "promoted": ("Promoted", "First"),
+    "kept": ("Kept", "Refused"),
+    "unchanged": ("Unchanged",),
+    "failed": ("Failed", "Crashed", "TimedOut"),
+}
+DEFAULT = ("promoted", "kept", "failed")
+_BODY = "{{ flow_run.name }}: {{ flow_run.state.name }}\n{{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
+
+
+def trigger(outcomes: tuple[str, ...]) -> EventTrigger:
+    """Fires once for each run of the flow `retrain` that ends in one of the outcomes."""
+    states = [state for outcome in outcomes for state in OUTCOMES[outcome]]
+    return EventTrigger(
+        expect={f"prefect.flow-run.{state}" for state in states},
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related={"prefect.resource.role": "flow", "prefect.resource.name": "retrain"},
+        for_each={"prefect.resource.id"},
+        threshold=1,
+    )
+
+
+def remove() -> int:
+    """Take the automation away; returns how many there were."""
+    with get_client(sync_client=True) as client:
+        found = client.read_automations_by_name(NAME)
+        for automation in found:
+            client.delete_automation(automation.id)
+        return len(found)
+
+
+def notify(block: str, outcomes: tuple[str, ...] = DEFAULT) -> Automation:
+    """Send a message through a block whenever a retraining ends in one of the outcomes; replaces what was set before.
+
+    Args:
+        block: type and name of a notification block, such as slack-webhook/ops.
+        outcomes: keys of OUTCOMES.
+
+    Raises:
+        StageError: there is no such block.
+    """
+    kind, _, name = block.partition("/")
+    with get_client(sync_client=True) as client:
+        try:
+            document = client.read_block_document_by_name(name, kind, include_secrets=False)
+        except ObjectNotFound as error:
+            raise StageError(
+                f"{block}: Prefect has no such block", "make it in Prefect's UI under Blocks, then run again"
+            ) from error
+    remove()
+    action = SendNotification(
+        block_document_id=document.id, subject="segflow: {{ flow_run.state.name }}", body=_BODY
+    )
+    automation = Automation(name=NAME, trigger=trigger(outcomes), actions=[action])
+    return automation.create()  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.notify",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "block", nargs="?", help="type and name of a notification block, such as slack-webhook/ops"
+    )
+    parser.add_argument(
+        "--on", nargs="+", choices=OUTCOMES, default=DEFAULT, help=f"default: {' '.join(DEFAULT)}"
+    )
+    parser.add_argument("--off", action="store_true", help="send nothing any more")
+    arguments = parser.parse_args()
+    if bool(arguments.block) == arguments.off:
+        parser.error("name a block, or give --off")
+    try:
+        if arguments.off:
+            print("notify: off" if remove() else "notify: was off already")
+        else:
+            notify(arguments.block, tuple(arguments.on))
+            print(f"notify: {', '.join(arguments.on)} go to {arguments.block}")
+    except StageError as error:
+        print(f"\nError: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
