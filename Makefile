@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro ui test lint lock bench
+.PHONY: help install demo check-data run repro retrain serve ui test lint lock bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -35,6 +35,12 @@ run: install ## the whole comparison of what params.yaml says, through Prefect
 
 repro: install ## the same by DVC alone
 	@$(BIN)/dvc repro
+
+retrain: install ## take in what the inbox holds, compare, decide on the champion; OPTIONS=--dry-run
+	@$(BIN)/python -m flows.retrain $(OPTIONS)
+
+serve: install ## retrain by the schedule of params.yaml, until Ctrl-C
+	@$(BIN)/python -m flows.serve $(OPTIONS)
 
 ui: install ## the MLflow and Prefect UIs on this machine
 	@$(BIN)/python -m flows.ui

@@ -10,6 +10,7 @@ The block is made once in Prefect's UI or in Python; its secrets stay on the ser
 
 import argparse
 import sys
+from typing import Any
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect.automations import Automation
@@ -52,7 +53,7 @@ def remove() -> int:
         return len(found)
 
 
-def notify(block: str, outcomes: tuple[str, ...] = DEFAULT) -> Automation:
+def notify(block: str, outcomes: tuple[str, ...] = DEFAULT) -> Any:
     """Send a message through a block whenever a retraining ends in one of the outcomes; replaces what was set before.
 
     Args:
@@ -74,8 +75,8 @@ def notify(block: str, outcomes: tuple[str, ...] = DEFAULT) -> Automation:
     action = SendNotification(
         block_document_id=document.id, subject="segflow: {{ flow_run.state.name }}", body=_BODY
     )
-    automation = Automation(name=NAME, trigger=trigger(outcomes), actions=[action])
-    return automation.create()  # type: ignore[no-any-return]
+    automation: Any = Automation(name=NAME, trigger=trigger(outcomes), actions=[action])
+    return automation.create()
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron, Interval
 
 from flows import bookkeeping, ui
 from flows.retrain import retrain
@@ -33,14 +34,13 @@ NAME = "retrain"
 
 def deployment(params: Params) -> RunnerDeployment:
     """The flow `retrain` with its schedule; of several triggers at a time one runs."""
-    schedule = params.schedule
-    every = timedelta(minutes=schedule.interval_minutes) if schedule.interval_minutes else None
+    wanted, schedule = params.schedule, None
+    if wanted.cron:
+        schedule = Cron(wanted.cron, timezone=wanted.timezone)
+    elif wanted.interval_minutes:
+        schedule = Interval(timedelta(minutes=wanted.interval_minutes), timezone=wanted.timezone)
     one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-    found = retrain.to_deployment(NAME, interval=every, cron=schedule.cron, concurrency_limit=one)
-    for scheduled in found.schedules or []:
-        if schedule.cron:
-            scheduled.schedule.timezone = schedule.timezone  # type: ignore[union-attr]
-    return found  # type: ignore[no-any-return]
+    return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=one)
 
 
 def watch(params: Params, stop: threading.Event) -> None:
