@@ -20,6 +20,7 @@ from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect import flow, get_run_logger, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
+from tasks.promotion_inputs import CHAMPIONS
 
 from flows import bookkeeping
 from flows.compare import compare
@@ -28,7 +29,7 @@ from segcore import params as parameters
 from segcore.dataset import PreparedData
 from segcore.errors import SegflowError
 from segcore.params import Params
-from tasks import promote, receive, report, revisions, versioning
+from tasks import promote, receive, report, revisions, tracking_registry, versioning, warm_start
 from tasks.prepare import PREPARED
 from tasks.processes import die_with_parent
 
@@ -58,6 +59,15 @@ def _is_decided(params: Params, batch: str) -> bool:
         for path in records
         if path.exists() and path.stem != "history"
     )
+
+
+def champion_bundle(params: Params) -> Path | None:
+    """The champion's bundle, fetched from the registry where it is not here yet; None where there is no champion."""
+    facts = tracking_registry.champion(params)
+    if facts is None:
+        return None
+    version = int(facts["version"])
+    return tracking_registry.download(params, version, CHAMPIONS / str(version))
 
 
 @task(name="receive", cache_policy=NO_CACHE)
@@ -127,6 +137,7 @@ def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
         sentence = f"Nothing new: {received.text()}"
         get_run_logger().info(sentence)
         return Completed(name="Unchanged", message=sentence)
+    warm_start.place(champion_bundle(params) if params.retrain.warm_start.enabled else None)
     compare(retries)
     decision = gate(params, batch, dry_run)
     show(params)

@@ -27,6 +27,7 @@ from tasks import console, tracking, versioning
 from tasks.costs import merge_cost
 from tasks.ingest import WORK
 from tasks.prepare import PREPARED
+from tasks.warm_start import START, begin_with
 
 MODELS = Path("models")
 
@@ -80,14 +81,15 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         ModelError: unknown architecture, weights or a loss that is not finite; DataError: no prepared data.
     """
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
-    identity = json.dumps(
-        [architecture, seed, p.prepare.window, settings.model_dump(mode="json")], sort_keys=True
-    )
+    model = new_model(architecture, settings, data, seed)
+    settings = begin_with(p, architecture, model, root)
+    begun = root / START / architecture / "model.json"
+    facts = [architecture, seed, p.prepare.window, settings.model_dump(mode="json")]
+    identity = json.dumps([*facts, sha256(begun) if begun.is_file() else None], sort_keys=True)
     # DVC's key names exactly what this training depends on; without DVC, all of segcore's code stands for it.
     key = _digest(versioning.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
     folder = root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    model = new_model(architecture, settings, data, seed)
     bar: tqdm[int] = console.progress([], f"train {architecture}-{seed}", total=settings.steps, unit="step")
     with tracking.training_run(p, architecture, seed, title=model.title) as run:
 

@@ -17,6 +17,7 @@ CODE = (
     "tasks",
     "segcore",
     "samples",
+    "start",
     "data/batches/.gitkeep",
     ".dvc/config",
     ".dvc/.gitignore",

@@ -1,0 +1,65 @@
+"""A training may begin with a former champion of its architecture, and says so; one that does not fit is left alone."""
+
+import shutil
+
+import pytest
+import torch
+
+from segcore.bundle import load_bundle, save_bundle
+from segcore.models import build_model
+from tasks.warm_start import START, begin_with, place
+from tests.tiny import params_for
+
+
+def bundle(folder, architecture="unet", classes=("background", "square"), seed=1):
+    torch.manual_seed(seed)
+    model = build_model(architecture, 3, len(classes), encoder="mobilenet_v2", weights="none")
+    folder.mkdir(parents=True)
+    save_bundle(folder, model, architecture, {"classes": list(classes)})
+    return folder
+
+
+def fresh(seed=2):
+    torch.manual_seed(seed)
+    return build_model("unet", 3, 2, encoder="mobilenet_v2", weights="none")
+
+
+@pytest.fixture
+def p(tmp_path):
+    found = params_for(tmp_path)
+    warm = found.retrain.warm_start.model_copy(update={"steps": 7})
+    return found.model_copy(update={"retrain": found.retrain.model_copy(update={"warm_start": warm})})
+
+
+def test_a_fitting_bundle_is_begun_with_and_has_its_own_budget(p, tmp_path):
+    place(bundle(tmp_path / "champion"), tmp_path)
+    model = fresh()
+    assert begin_with(p, "unet", model, tmp_path).steps == 7
+    begun = load_bundle(tmp_path / "champion").state_dict()
+    assert all(torch.equal(value, begun[name]) for name, value in model.state_dict().items())
+
+
+def test_other_architectures_and_other_classes_begin_afresh(p, tmp_path, capsys):
+    usual = p.for_architecture("unet").steps
+    model = fresh()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert begin_with(p, "unet", model, tmp_path).steps == usual
+    place(bundle(tmp_path / "three", classes=("background", "square", "round")), tmp_path)
+    assert begin_with(p, "unet", model, tmp_path).steps == usual
+    assert "other classes" in capsys.readouterr().out
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_start_holds_the_champion_alone_and_is_emptied_without_one(tmp_path):
+    (tmp_path / START).mkdir()
+    (tmp_path / START / "README.md").write_text("kept")
+    place(bundle(tmp_path / "a", "unet"), tmp_path)
+    first = (tmp_path / START / "unet" / "model.safetensors").stat().st_mtime_ns
+    place(tmp_path / "a", tmp_path)
+    assert (tmp_path / START / "unet" / "model.safetensors").stat().st_mtime_ns == first
+    place(bundle(tmp_path / "b", "fcn"), tmp_path)
+    assert sorted(f.name for f in (tmp_path / START).iterdir()) == ["README.md", "fcn"]
+    place(None, tmp_path)
+    assert [f.name for f in (tmp_path / START).iterdir()] == ["README.md"]
+    shutil.rmtree(tmp_path / START)
+    place(None, tmp_path)
