@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro ui test lint lock bench
+.PHONY: help install demo check-data run repro promote rollback ui test lint lock bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -35,6 +35,12 @@ run: install ## the whole comparison of what params.yaml says, through Prefect
 
 repro: install ## the same by DVC alone
 	@$(BIN)/dvc repro
+
+promote: install ## judge the models against the champion by params.yaml's gate, and act; BATCH= OPTIONS=--dry-run
+	@$(BIN)/python -m tasks.promote $(if $(BATCH),--batch "$(BATCH)") $(OPTIONS)
+
+rollback: install ## make the previous champion champion again
+	@$(BIN)/python -m tasks.promote --rollback
 
 ui: install ## the MLflow and Prefect UIs on this machine
 	@$(BIN)/python -m flows.ui

@@ -67,7 +67,7 @@ def promote(params: Params, version: int, decision: Mapping[str, Any]) -> None:
     Args:
         params: the whole of params.yaml.
         version: of `register`.
-        decision: its outcome, reason and time `decided` become tags of the version.
+        decision: its outcome, reason, time `decided` and, where there, scores (JSON) become tags of the version.
 
     Raises:
         StageError: there is no such version.
@@ -75,12 +75,7 @@ def promote(params: Params, version: int, decision: Mapping[str, Any]) -> None:
     client, name = tracking_store.client(params), params.data.name
     _finish_exchange(client, name)
     _require(client, name, version)
-    tags = {
-        "gate.outcome": decision["outcome"],
-        "gate.reason": decision["reason"],
-        "promoted": decision["decided"],
-    }
-    _tag(client, name, version, tags)
+    _tag(client, name, version, _said(decision) | {"promoted": decision["decided"]})
     aliases = _aliases(client, name)
     old = aliases.get(CHAMPION)
     if old is not None and old != version:
@@ -100,7 +95,7 @@ def set_challenger(params: Params, version: int, decision: Mapping[str, Any] | N
     client, name = tracking_store.client(params), params.data.name
     _require(client, name, version)
     if decision is not None:
-        _tag(client, name, version, {"gate.outcome": decision["outcome"], "gate.reason": decision["reason"]})
+        _tag(client, name, version, _said(decision))
     client.set_registered_model_alias(name, CHALLENGER, str(version))
 
 
@@ -302,6 +297,12 @@ def _require(client: "MlflowClient", name: str, version: int) -> "ModelVersion":
         raise StageError(
             f"{name}: the registry has no version {version}", "take a version of the history in the report"
         ) from error
+
+
+def _said(decision: Mapping[str, Any]) -> dict[str, object]:
+    """Tags of a version that tell of a decision."""
+    tags = {"gate.outcome": decision["outcome"], "gate.reason": decision["reason"]}
+    return tags | ({"scores": decision["scores"]} if "scores" in decision else {})
 
 
 def _tag(client: "MlflowClient", name: str, version: int, tags: Mapping[str, object]) -> None:
