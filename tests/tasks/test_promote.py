@@ -54,7 +54,8 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = tmp_path / "project"
     shutil.copytree(template, folder, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns"))
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # MLflow keeps a store open by its address for as long as the process lives, so each test has an address of its own
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     monkeypatch.setattr(promotion_inputs, "measure", lambda folder, tile: dict(COST))
     yield folder
 
