@@ -1,6 +1,7 @@
 """Promotion over a tiny real project: real trainings, a real MLflow registry, counts made better or worse by hand."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,14 +31,15 @@ COST = {"latency_ms": 10.0, "peak_memory_mb": 700.0}
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared data of 20 pictures, FCN and U-Net trained and evaluated with seeds 0 and 1; no registry yet."""
+    """Prepared data of 20 pictures, FCN and U-Net trained and evaluated with seeds 0 and 1, and a first champion."""
     folder = tmp_path_factory.mktemp("template")
     make_pairs(folder / "source", count=20)
     values = values_for("source", seeds=[0, 1], gate={"bootstrap": 200})
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setattr(promotion_inputs, "measure", lambda folder, tile: dict(COST))
         p = params.load()
         ingest(p.data)
         prepare(p, registry=Path("splits/tiny.csv"), work=Path("work"))
@@ -45,6 +47,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for seed in p.seeds:
                 train(p, architecture, seed)
                 run_evaluation(p, architecture, seed)
+        stage.promote(p)
     return folder
 
 
@@ -52,7 +55,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the template as the current folder, with a measurement that costs no time."""
     folder = tmp_path / "project"
-    shutil.copytree(template, folder, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns"))
+    shutil.copytree(
+        template, folder, ignore=shutil.ignore_patterns("mlruns")
+    )  # artifacts stay where the store says
     monkeypatch.chdir(folder)
     # MLflow keeps a store open by its address for as long as the process lives, so each test has an address of its own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
@@ -116,14 +121,9 @@ def aliases() -> dict[str, int]:
     return {alias: row["version"] for row in tracking_registry.history(load()) for alias in row["aliases"]}
 
 
-def first_champion() -> dict[str, Any]:
-    record = stage.promote(load())
-    assert record["outcome"] == "first" and aliases() == {"champion": 1}
-    return record
-
-
 def test_first_champion_is_the_best_by_validation_and_a_repeated_call_changes_nothing(project: Path) -> None:
-    record = first_champion()
+    record = latest(project, "tiny")
+    assert record and record["outcome"] == "first" and aliases() == {"champion": 1}
     assert {c["name"] for c in record["challengers"]} == set(best_runs().values())
     assert record["winner"] in best_runs().values() and record["champion"] is None and record["acted"]
     (path,) = [f for f in Path("decisions/tiny").glob("*.json") if f.name != "history.json"]
@@ -147,7 +147,6 @@ def better_challenger(batch: str | None = None) -> str:
 def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_champion()
     items = mark_batch("b2")
     run = better_challenger()
     planned = stage.promote(load(), batch="b2", dry_run=True)
@@ -173,7 +172,7 @@ def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
 def test_the_champions_evaluation_is_that_of_its_own_training_and_is_kept(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = first_champion()["winner"]
+    first = latest(project, "tiny")["winner"]
     mark_batch("b2")
     p, data = load(), promotion_inputs.PreparedData("data/prepared")
     champion = promotion_inputs.champion(project, p, data, 1)
@@ -188,7 +187,6 @@ def test_the_champions_evaluation_is_that_of_its_own_training_and_is_kept(
 
 
 def test_no_better_challenger_is_kept_as_challenger_and_runs_are_tagged(project: Path) -> None:
-    first_champion()
     mark_batch("b2")
     champion = tracking_registry.champion(load())
     other = best_runs()["unet" if champion["architecture"] == "fcn" else "fcn"]
@@ -216,7 +214,6 @@ class Killed(BaseException):
 def test_killed_anywhere_after_deciding_a_repeated_call_acts_once(
     where: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_champion()
     mark_batch("b2")
     run = better_challenger()
 
@@ -242,7 +239,6 @@ def test_killed_anywhere_after_deciding_a_repeated_call_acts_once(
 
 
 def test_other_settings_decide_anew_and_the_decision_acted_upon_is_kept(project: Path) -> None:
-    first_champion()
     mark_batch("b2")
     old = stage.promote(load(), batch="b2")
     values = yaml.safe_load(Path("params.yaml").read_text())
@@ -269,7 +265,6 @@ def test_what_cannot_be_judged_is_told_with_a_remedy(project: Path) -> None:
 
 
 def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
-    first_champion()
     meta = json.loads(Path("data/prepared/prepared.json").read_text())
     Path("data/prepared/prepared.json").write_text(json.dumps(meta | {"classes": ["background", "circle"]}))
     with pytest.raises(StageError, match=r"classes.*differ from those of the data"):
@@ -278,8 +273,6 @@ def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
 
 def test_command_line_measures_in_fresh_processes_and_exits_0_for_both_outcomes(project: Path) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        import os
-
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             [sys.executable, "-m", "tasks.promote", *arguments],
@@ -290,13 +283,15 @@ def test_command_line_measures_in_fresh_processes_and_exits_0_for_both_outcomes(
 
     first = command()
     assert first.returncode == 0 and "becomes the first champion" in first.stdout, first.stderr
-    (measured,) = Path("work/costs").glob("gate-*.json")
-    costs = json.loads(measured.read_text())
-    assert len(costs) == 2 and all(c["latency_ms"] > 0 and c["peak_memory_mb"] > 50 for c in costs)
     mark_batch("b2")
+    for known in Path("work/costs").glob("gate-*.json"):
+        known.unlink()
     again = command("--batch", "b2", "--dry-run")
     assert again.returncode == 0 and "stays champion" in again.stdout and "--dry-run" in again.stdout, (
         again.stderr
     )
+    (measured,) = Path("work/costs").glob("gate-*.json")
+    costs = json.loads(measured.read_text())
+    assert len(costs) == 2 and all(c["latency_ms"] > 0 and c["peak_memory_mb"] > 50 for c in costs)
     refused = command("--rollback")
     assert refused.returncode == 1 and "Remedy:" in refused.stderr and "Traceback" not in refused.stderr
