@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro retrain serve ui test lint lock bench
+.PHONY: help install demo check-data run repro retrain serve promote rollback ui test lint lock bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -41,6 +41,12 @@ retrain: install ## take in what the inbox holds, compare, decide on the champio
 
 serve: install ## retrain by the schedule of params.yaml, until Ctrl-C
 	@$(BIN)/python -m flows.serve $(OPTIONS)
+
+promote: install ## judge the models against the champion by params.yaml's gate, and act; BATCH= OPTIONS=--dry-run
+	@$(BIN)/python -m tasks.promote $(if $(BATCH),--batch "$(BATCH)") $(OPTIONS)
+
+rollback: install ## make the previous champion champion again
+	@$(BIN)/python -m tasks.promote --rollback
 
 ui: install ## the MLflow and Prefect UIs on this machine
 	@$(BIN)/python -m flows.ui

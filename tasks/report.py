@@ -20,6 +20,7 @@ from tasks import console
 from tasks import report_pictures as pictures
 from tasks import report_views as views
 from tasks.report_inputs import Inputs, gallery_cases, read_inputs
+from tasks.report_retrain import retrain_view
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -77,12 +78,13 @@ def report_markdown(inputs: Inputs) -> str:
     return _environment().get_template("report.md.j2").render(view)
 
 
-def report_html(inputs: Inputs) -> str:
-    """The whole report as one HTML file that asks the network for nothing."""
+def report_html(inputs: Inputs, root: Path) -> str:
+    """The whole report as one HTML file that asks the network for nothing; decisions are read under `root`."""
     drawn = {name: style.svg(figure, name.replace("_", "-")) for name, figure in all_charts(inputs).items()}
     view = views.scores_view(inputs.comparison) | views.page_view(inputs)
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
     view |= {"data": pictures.data_view(inputs), "theme": views.theme()}
+    view |= {"retrain": retrain_view(root, inputs.params.data.name)}
     return _environment().get_template("page.html.j2").render(view)
 
 
@@ -100,7 +102,7 @@ def report(root: Path, params: Params, prepared: Any) -> Path:
     inputs = read_inputs(root, params, prepared)
     folder = root / "reports" / params.data.name
     texts = {
-        "index.html": report_html(inputs),
+        "index.html": report_html(inputs, root),
         "report.md": report_markdown(inputs),
         "scores.md": scores_markdown(inputs.comparison),
     }

@@ -135,6 +135,7 @@ def _client(address: str) -> "MlflowClient":
     for name, value in _quiet().items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # three lines for each small file
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils"):

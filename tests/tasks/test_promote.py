@@ -1,0 +1,297 @@
+"""Promotion over a tiny real project: real trainings, a real MLflow registry, counts made better or worse by hand."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from segcore import params
+from segcore.errors import DataError, StageError
+from segcore.params import Params
+from tasks import promote as stage
+from tasks import promotion_inputs, tracking, tracking_registry, tracking_store
+from tasks.evaluate import run_evaluation
+from tasks.ingest import ingest
+from tasks.prepare import prepare
+from tasks.promotion_record import latest, read_history, record_text
+from tasks.train import train
+from tests.tiny import make_pairs, values_for
+
+ROOT = Path(__file__).parents[2]
+COST = {"latency_ms": 10.0, "peak_memory_mb": 700.0}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data of 20 pictures, FCN and U-Net trained and evaluated with seeds 0 and 1, and a first champion."""
+    folder = tmp_path_factory.mktemp("template")
+    make_pairs(folder / "source", count=20)
+    values = values_for("source", seeds=[0, 1], gate={"bootstrap": 200})
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setattr(promotion_inputs, "measure", lambda folder, tile: dict(COST))
+        p = params.load()
+        ingest(p.data)
+        prepare(p, registry=Path("splits/tiny.csv"), work=Path("work"))
+        for architecture in p.architectures:
+            for seed in p.seeds:
+                train(p, architecture, seed)
+                run_evaluation(p, architecture, seed)
+        stage.promote(p)
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the template as the current folder, with a measurement that costs no time."""
+    folder = tmp_path / "project"
+    shutil.copytree(
+        template, folder, ignore=shutil.ignore_patterns("mlruns")
+    )  # artifacts stay where the store says
+    monkeypatch.chdir(folder)
+    # MLflow keeps a store open by its address for as long as the process lives, so each test has an address of its own
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    monkeypatch.setattr(promotion_inputs, "measure", lambda folder, tile: dict(COST))
+    yield folder
+
+
+def load() -> Params:
+    return params.load("params.yaml")
+
+
+def mark_batch(batch: str, share: float = 0.5) -> list[str]:
+    """Call the last test items (and some training items) of the prepared data a batch; returns its test items."""
+    items = pd.read_parquet("data/prepared/items.parquet")
+    regions = pd.read_parquet("data/prepared/regions.parquet")
+    named = []
+    for name in ("test", "train"):
+        there = sorted(regions.loc[regions["split"] == name, "item"].unique())
+        named.append(there[-max(1, round(len(there) * share)) :])
+    items.loc[items["item"].isin([*named[0], *named[1]]), "batch"] = batch
+    items.to_parquet("data/prepared/items.parquet", index=False)
+    return named[0]
+
+
+def rewrite(run: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Alter a run's evaluation table, as another training would have."""
+    path = Path("evaluations") / run / "counts.parquet"
+    change(pd.read_parquet(path)).to_parquet(path, index=False)
+
+
+def perfect(counts: pd.DataFrame) -> pd.DataFrame:
+    return counts.assign(tp=counts["tp"] + counts["fn"], fp=0, fn=0)
+
+
+def new_weights(run: str) -> None:
+    """Another model under the same name: its weights moved by a hair."""
+    from safetensors.torch import load_file
+
+    from segcore.files import save_tensors, sha256
+
+    folder = Path("models") / run
+    weights = load_file(folder / "model.safetensors")
+    name = next(key for key in sorted(weights) if key.endswith("weight"))
+    weights[name] = weights[name] + 1e-3
+    save_tensors(weights, folder / "model.safetensors")
+    description = json.loads((folder / "model.json").read_text())
+    description["weights_sha256"] = sha256(folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(description))
+
+
+def best_runs() -> dict[str, str]:
+    """By architecture the run whose validation score is best."""
+    scores = {f.parent.name: pd.read_csv(f)["val_iou"].max() for f in Path("models").glob("*/history.csv")}
+    return {
+        a: max((r for r in sorted(scores) if r.startswith(a)), key=lambda r: scores[r])
+        for a in ("fcn", "unet")
+    }
+
+
+def aliases() -> dict[str, int]:
+    return {alias: row["version"] for row in tracking_registry.history(load()) for alias in row["aliases"]}
+
+
+def test_first_champion_is_the_best_by_validation_and_a_repeated_call_changes_nothing(project: Path) -> None:
+    record = latest(project, "tiny")
+    assert record and record["outcome"] == "first" and aliases() == {"champion": 1}
+    assert {c["name"] for c in record["challengers"]} == set(best_runs().values())
+    assert record["winner"] in best_runs().values() and record["champion"] is None and record["acted"]
+    (path,) = [f for f in Path("decisions/tiny").glob("*.json") if f.name != "history.json"]
+    assert json.loads(path.read_text()) == record and path.stem == record["key"]
+    assert stage.promote(load()) == record
+    (row,) = read_history(project, "tiny")
+    assert row["aliases"] == ["champion"] and row["promoted"] == record["decided"]
+    assert row["decision"] == record["reason"] and row["scores"]["validation"] > 0
+
+
+def better_challenger(batch: str | None = None) -> str:
+    """A perfect challenger of the architecture that is not champion, and the champion's own run left as it is."""
+    champion = tracking_registry.champion(load())
+    assert champion
+    run = best_runs()["unet" if champion["architecture"] == "fcn" else "fcn"]
+    new_weights(run)
+    rewrite(run, perfect)
+    return run
+
+
+def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = mark_batch("b2")
+    run = better_challenger()
+    planned = stage.promote(load(), batch="b2", dry_run=True)
+    assert (planned["outcome"], planned["winner"], planned["acted"]) == ("promoted", run, None)
+    assert aliases() == {"champion": 1} and planned["basis"]["new"]["regions"] == len(items)
+    assert (
+        planned["basis"]["frozen"]["regions"] + len(items)
+        == len(pd.read_parquet(f"evaluations/{run}/counts.parquet")) / 2
+    )
+    monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
+    monkeypatch.setattr(promotion_inputs, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
+    done = stage.promote(load(), batch="b2")
+    assert done["acted"] and {k: v for k, v in done.items() if k not in ("acted", "versions")} == {
+        k: v for k, v in planned.items() if k not in ("acted", "versions")
+    }
+    assert aliases() == {"champion": 2, "previous": 1} and done["versions"] == {"champion": 2}
+    assert latest(project, "tiny") == done and done["reason"] in record_text(done)
+    assert done["drift"]["champion"]["ece"].keys() == {"frozen", "new"}
+    assert stage.rollback(load()) == (1, 2) and aliases() == {"champion": 1, "previous": 2}
+    assert stage.promote(load(), batch="b2") == done and aliases()["champion"] == 1, "a rollback stays"
+
+
+def test_the_champions_evaluation_is_that_of_its_own_training_and_is_kept(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = latest(project, "tiny")["winner"]
+    mark_batch("b2")
+    p, data = load(), promotion_inputs.PreparedData("data/prepared")
+    champion = promotion_inputs.champion(project, p, data, 1)
+    own = pd.read_parquet(f"evaluations/{first}/counts.parquet").sort_values(["item", "class_index"])
+    again = champion.counts.sort_values(["item", "class_index"])
+    pd.testing.assert_frame_equal(again.reset_index(drop=True), own.reset_index(drop=True), check_dtype=False)
+    curve = json.loads(Path(f"evaluations/{first}/calibration.json").read_text())
+    assert promotion_inputs.calibration_errors(champion, None)["frozen"] == pytest.approx(curve["ece"])
+    assert set(champion.calibrations) == {"0", "b2"}
+    monkeypatch.setattr(promotion_inputs, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
+    assert promotion_inputs.champion(project, p, data, 1).weights == champion.weights
+
+
+def test_no_better_challenger_is_kept_as_challenger_and_runs_are_tagged(project: Path) -> None:
+    mark_batch("b2")
+    champion = tracking_registry.champion(load())
+    other = best_runs()["unet" if champion["architecture"] == "fcn" else "fcn"]
+    rewrite(
+        other,
+        lambda counts: counts.assign(tp=0, fp=counts["fp"] + counts["tp"], fn=counts["fn"] + counts["tp"]),
+    )
+    with tracking.training_run(load(), *other.rsplit("-", 1), "another") as run:
+        pass
+    record = stage.promote(load(), batch="b2")
+    assert (
+        record["outcome"] == "kept"
+        and record["best"] == other
+        and aliases() == {"champion": 1, "challenger": 2}
+    )
+    tags = tracking_store.client(load()).get_run(run.id).data.tags
+    assert tags["gate.outcome"] == "kept" and tags["gate.reason"] == record["reason"]
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+@pytest.mark.parametrize("where", ["register", "promote", "champion_set", "write_json", "write_history"])
+def test_killed_anywhere_after_deciding_a_repeated_call_acts_once(
+    where: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark_batch("b2")
+    run = better_challenger()
+
+    def die(*arguments: Any, **keywords: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion_inputs, "measure", lambda folder, tile: dict(COST))
+        if where in ("register", "promote"):
+            patch.setattr(tracking_registry, where, die)
+        elif where == "champion_set":
+            real = tracking_registry.promote
+            patch.setattr(tracking_registry, "promote", lambda *a: (real(*a), die()))
+        else:
+            patch.setattr(stage, where, die)
+        with pytest.raises(Killed):
+            stage.promote(load(), batch="b2")
+    assert tracking_registry.champion(load()) is not None
+    monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
+    record = stage.promote(load(), batch="b2")
+    assert record["winner"] == run and record["acted"]
+    assert aliases() == {"champion": 2, "previous": 1} and len(tracking_registry.history(load())) == 2
+
+
+def test_other_settings_decide_anew_and_the_decision_acted_upon_is_kept(project: Path) -> None:
+    mark_batch("b2")
+    old = stage.promote(load(), batch="b2")
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["gate"]["floors"] = {"square": 1.0}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    new = stage.promote(load(), batch="b2")
+    assert new["inputs"] != old["inputs"] and new["basis"]["gate"]["floors"] == {"square": 1.0}
+    kept = json.loads(Path(f"decisions/tiny/b2.{old['inputs'][:8]}.json").read_text())
+    assert kept == old
+
+
+def test_what_cannot_be_judged_is_told_with_a_remedy(project: Path) -> None:
+    with pytest.raises(StageError, match="no prepared item is of it"):
+        stage.promote(load(), batch="nowhere")
+    with pytest.raises(StageError, match="no previous champion"):
+        stage.rollback(load())
+    run = best_runs()["unet"]
+    rewrite(run, lambda counts: counts[counts["item"] != counts["item"].iloc[0]])
+    with pytest.raises(DataError, match="have no prediction"):
+        stage.promote(load())
+    shutil.rmtree(Path("evaluations") / run)
+    with pytest.raises(StageError, match=rf"dvc repro evaluate@{run}"):
+        stage.promote(load())
+
+
+def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
+    meta = json.loads(Path("data/prepared/prepared.json").read_text())
+    Path("data/prepared/prepared.json").write_text(json.dumps(meta | {"classes": ["background", "circle"]}))
+    with pytest.raises(StageError, match=r"classes.*differ from those of the data"):
+        promotion_inputs.champion(project, load(), promotion_inputs.PreparedData("data/prepared"), 1)
+
+
+def test_command_line_measures_in_fresh_processes_and_exits_0_for_both_outcomes(project: Path) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, "-m", "tasks.promote", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    first = command()
+    assert first.returncode == 0 and "becomes the first champion" in first.stdout, first.stderr
+    mark_batch("b2")
+    for known in Path("work/costs").glob("gate-*.json"):
+        known.unlink()
+    again = command("--batch", "b2", "--dry-run")
+    assert again.returncode == 0 and "stays champion" in again.stdout and "--dry-run" in again.stdout, (
+        again.stderr
+    )
+    (measured,) = Path("work/costs").glob("gate-*.json")
+    costs = json.loads(measured.read_text())
+    assert len(costs) == 2 and all(c["latency_ms"] > 0 and c["peak_memory_mb"] > 50 for c in costs)
+    refused = command("--rollback")
+    assert refused.returncode == 1 and "Remedy:" in refused.stderr and "Traceback" not in refused.stderr
