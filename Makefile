@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro retrain serve promote rollback ui test lint lock bench
+.PHONY: help install demo check-data run repro retrain serve promote rollback ui test test-crash lint lock bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -55,8 +55,11 @@ lint: install ## ruff, mypy and the layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
 test: lint ## lint, types, layers and tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/flows
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/flows
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/flows --ignore tests/crash
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/flows tests/crash
+
+test-crash: install ## kill a retraining at fifty random moments; KILLS=
+	@SEGFLOW_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s tests/crash
 
 lock: ## pin all packages anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 \

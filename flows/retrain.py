@@ -20,7 +20,6 @@ from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect import flow, get_run_logger, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
-from tasks.promotion_inputs import CHAMPIONS
 
 from flows import bookkeeping
 from flows.compare import compare
@@ -32,6 +31,7 @@ from segcore.params import Params
 from tasks import promote, receive, report, revisions, tracking_registry, versioning, warm_start
 from tasks.prepare import PREPARED
 from tasks.processes import die_with_parent
+from tasks.promotion_inputs import CHAMPIONS
 
 LOCK = Path("work/retrain.lock")
 DECISIONS = Path("decisions")
@@ -137,7 +137,8 @@ def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
         sentence = f"Nothing new: {received.text()}"
         get_run_logger().info(sentence)
         return Completed(name="Unchanged", message=sentence)
-    warm_start.place(champion_bundle(params) if params.retrain.warm_start.enabled else None)
+    warm = params.retrain.warm_start
+    warm_start.place(champion_bundle(params) if warm.enabled else None, warm.steps)
     compare(retries)
     decision = gate(params, batch, dry_run)
     show(params)

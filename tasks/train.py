@@ -85,7 +85,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     settings = begin_with(p, architecture, model, root)
     begun = root / START / architecture / "model.json"
     facts = [architecture, seed, p.prepare.window, settings.model_dump(mode="json")]
-    identity = json.dumps([*facts, sha256(begun) if begun.is_file() else None], sort_keys=True)
+    identity = json.dumps([*facts, *([sha256(begun)] if begun.is_file() else [])], sort_keys=True)
     # DVC's key names exactly what this training depends on; without DVC, all of segcore's code stands for it.
     key = _digest(versioning.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
     folder = root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"

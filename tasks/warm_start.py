@@ -1,5 +1,6 @@
 """Weights that a training begins with: those of a former champion of the same architecture, where there is one."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,13 +10,14 @@ from segcore.models._base import SegmentationModel
 from segcore.params import Params, TrainSettings
 
 START = Path("start")
+BUDGET = "budget.json"
 _SAME = ("architecture", "in_channels", "num_classes", "settings", "classes")
 
 
 def begin_with(p: Params, architecture: str, model: SegmentationModel, root: Path = Path()) -> TrainSettings:
     """Load start/<architecture>/ into a fresh model, where it is there and fits; returns the settings to train with.
 
-    The weights' own normalisation comes with them. Their training has the budget of retrain.warm_start.steps.
+    The weights' own normalisation comes with them, and so does the budget of steps, if `place` was given one.
 
     Raises:
         ModelError: the bundle is damaged.
@@ -30,11 +32,16 @@ def begin_with(p: Params, architecture: str, model: SegmentationModel, root: Pat
         return settings
     model.load_state_dict(load_bundle(folder).state_dict())
     print(f"train: begins with the weights in {folder}", flush=True)
-    return settings.model_copy(update={"steps": p.retrain.warm_start.steps or settings.steps})
+    steps = json.loads((folder / BUDGET).read_text())["steps"] if (folder / BUDGET).is_file() else None
+    return settings.model_copy(update={"steps": steps or settings.steps})
 
 
-def place(bundle: Path | None, root: Path = Path()) -> None:
-    """Make start/ hold this bundle alone, or none; what is the same stays untouched."""
+def place(bundle: Path | None, steps: int | None = None, root: Path = Path()) -> None:
+    """Make start/ hold this bundle alone, or none; what is the same stays untouched.
+
+    Args:
+        steps: of a training that begins with it; None: as many as any other.
+    """
     start = root / START
     architecture = load_description(bundle)["architecture"] if bundle else None
     for folder in start.iterdir() if start.is_dir() else ():
@@ -43,9 +50,10 @@ def place(bundle: Path | None, root: Path = Path()) -> None:
     if bundle is None or architecture is None:
         return
     target = start / architecture
-    names = ("model.safetensors", "model.json")
-    if all((target / n).is_file() and (target / n).read_bytes() == (bundle / n).read_bytes() for n in names):
+    wanted = {name: (bundle / name).read_bytes() for name in ("model.safetensors", "model.json")}
+    wanted[BUDGET] = json.dumps({"steps": steps}).encode()
+    if all((target / n).is_file() and (target / n).read_bytes() == content for n, content in wanted.items()):
         return
     with atomic_folder(target) as part:
-        for name in names:
-            shutil.copyfile(bundle / name, part / name)
+        for name, content in wanted.items():
+            (part / name).write_bytes(content)

@@ -26,13 +26,11 @@ def fresh(seed=2):
 
 @pytest.fixture
 def p(tmp_path):
-    found = params_for(tmp_path)
-    warm = found.retrain.warm_start.model_copy(update={"steps": 7})
-    return found.model_copy(update={"retrain": found.retrain.model_copy(update={"warm_start": warm})})
+    return params_for(tmp_path)
 
 
 def test_a_fitting_bundle_is_begun_with_and_has_its_own_budget(p, tmp_path):
-    place(bundle(tmp_path / "champion"), tmp_path)
+    place(bundle(tmp_path / "champion"), 7, tmp_path)
     model = fresh()
     assert begin_with(p, "unet", model, tmp_path).steps == 7
     begun = load_bundle(tmp_path / "champion").state_dict()
@@ -44,7 +42,7 @@ def test_other_architectures_and_other_classes_begin_afresh(p, tmp_path, capsys)
     model = fresh()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert begin_with(p, "unet", model, tmp_path).steps == usual
-    place(bundle(tmp_path / "three", classes=("background", "square", "round")), tmp_path)
+    place(bundle(tmp_path / "three", classes=("background", "square", "round")), root=tmp_path)
     assert begin_with(p, "unet", model, tmp_path).steps == usual
     assert "other classes" in capsys.readouterr().out
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -53,13 +51,13 @@ def test_other_architectures_and_other_classes_begin_afresh(p, tmp_path, capsys)
 def test_start_holds_the_champion_alone_and_is_emptied_without_one(tmp_path):
     (tmp_path / START).mkdir()
     (tmp_path / START / "README.md").write_text("kept")
-    place(bundle(tmp_path / "a", "unet"), tmp_path)
+    place(bundle(tmp_path / "a", "unet"), root=tmp_path)
     first = (tmp_path / START / "unet" / "model.safetensors").stat().st_mtime_ns
-    place(tmp_path / "a", tmp_path)
+    place(tmp_path / "a", root=tmp_path)
     assert (tmp_path / START / "unet" / "model.safetensors").stat().st_mtime_ns == first
-    place(bundle(tmp_path / "b", "fcn"), tmp_path)
+    place(bundle(tmp_path / "b", "fcn"), root=tmp_path)
     assert sorted(f.name for f in (tmp_path / START).iterdir()) == ["README.md", "fcn"]
-    place(None, tmp_path)
+    place(None, root=tmp_path)
     assert [f.name for f in (tmp_path / START).iterdir()] == ["README.md"]
     shutil.rmtree(tmp_path / START)
-    place(None, tmp_path)
+    place(None, root=tmp_path)

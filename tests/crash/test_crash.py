@@ -1,0 +1,175 @@
+"""Nights that are killed at random moments end like undisturbed ones: SEGFLOW_KILLS of them, ten by default.
+
+`make test-crash` runs fifty. A night is killed again and again, a victim of several kinds each time, until it comes to
+its end; then everything is compared with the night that nobody disturbed, and the next night begins.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from segcore.bundle import load_bundle
+from tests.flows import nights, workspaces
+from tests.flows.conftest import server
+
+__all__ = ["server"]
+
+KILLS = int(os.environ.get("SEGFLOW_KILLS", "10"))
+SEED = int(os.environ.get("SEGFLOW_KILL_SEED", "0"))
+VICTIMS = ("flow", "stage", "dvc", "all")
+ORPHANS_GONE = 20  # seconds
+KINDS = ("training", "comparison")  # of MLflow runs
+
+
+class Night:
+    """A project whose first night is over, with a batch in the inbox; it can be put back into that state."""
+
+    def __init__(self, folder: Path, api: str) -> None:
+        self.folder, self.api, self.kept = folder, api, folder.with_name("kept")
+        nights.project(folder)
+        status, output = nights.retrain(folder, PREFECT_API_URL=api)
+        assert status == 0, output
+        nights.arrive(folder, ["n1", "n2", "n3"], seed=300)
+        subprocess.run(["cp", "-a", folder, self.kept], check=True)
+
+    def restore(self) -> None:
+        subprocess.run(["rm", "-rf", self.folder], check=True)
+        subprocess.run(["cp", "-a", self.kept, self.folder], check=True)
+
+    def outcome(self) -> dict[str, Any]:
+        """What must be the same whatever happened on the way; everything is read whole."""
+        folder = self.folder
+        load_bundle(folder / "models/unet-0")
+        table = pd.read_parquet(folder / "data/ingested/catalog.parquet")
+        for name in ("items", "regions", "windows"):
+            pd.read_parquet(folder / f"data/prepared/{name}.parquet")
+        (batch,) = nights.batches(folder)
+        commits = subprocess.run(
+            ["git", "log", "--format=%s"], cwd=folder, capture_output=True, text=True, check=True
+        )
+        client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        return {
+            "weights": hashlib.sha256((folder / "models/unet-0/model.safetensors").read_bytes()).hexdigest(),
+            "metrics": json.loads((folder / "comparison/metrics.json").read_text()),
+            "items": sorted(table["id"]),
+            "batch": batch.partition("-")[2],
+            "inbox": sorted(
+                p.name for p in (folder / "data/inbox").rglob("*.png") if ".taken" not in p.parts
+            ),
+            "taken": sorted(p.name for p in (folder / "data/inbox/.taken").rglob("*.png")),
+            "commits": sorted(
+                s.partition(":")[0].partition(" on batch")[0] for s in commits.stdout.splitlines()
+            ),
+            "decided": nights.record(folder, batch)["acted"] is not None,
+            "champion": "champion" in client.get_registered_model("tiny").aliases,
+            "statuses": {
+                run.info.status
+                for kind in ("training", "comparison")
+                for run in workspaces.runs(folder, kind)
+            },
+        }
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory, server: str) -> Iterator[Night]:
+    yield Night(tmp_path_factory.mktemp("crash") / "project", server)
+
+
+def living(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            if Path(process.cwd()) == folder and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def kill(victim: str, flow: subprocess.Popen[str], folder: Path, dice: random.Random) -> str:
+    """Kill -9 a victim; where there is none of its kind at the moment, the flow."""
+    here = living(folder)
+    words = {p: " ".join(p.cmdline()) for p in here}
+    kinds = {
+        "stage": [p for p, text in words.items() if "-m tasks." in text and "dvc" not in text],
+        "dvc": [p for p, text in words.items() if "-m dvc" in text and "processes.py" not in text],
+        "all": here,
+    }
+    found = kinds.get(victim) or []
+    if not found:
+        victim, found = "flow", [p for p in here if p.pid == flow.pid]
+    for process in found if victim == "all" else [dice.choice(found)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return victim
+
+
+def gone(folder: Path) -> bool:
+    deadline = time.monotonic() + ORPHANS_GONE
+    while living(folder):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def held_slots(api: str) -> int:
+    import urllib.request
+
+    body = json.dumps({}).encode()
+    request = urllib.request.Request(
+        f"{api}/v2/concurrency_limits/filter", body, {"Content-Type": "application/json"}, method="POST"
+    )
+    limits = json.loads(urllib.request.urlopen(request, timeout=30).read())
+    return sum(limit["active_slots"] for limit in limits if limit["name"] == "segflow-gpu")
+
+
+def test_46_killed_at_random_moments_every_night_ends_like_the_undisturbed_one(night: Night) -> None:
+    start = time.monotonic()
+    status, output = nights.retrain(night.folder, PREFECT_API_URL=night.api)
+    usual = time.monotonic() - start
+    assert status == 0, output
+    expected = night.outcome()
+    assert expected["statuses"] == {"FINISHED"} and expected["inbox"] == [] and expected["decided"]
+    dice, kills, whole = random.Random(SEED), Counter[str](), 0
+    while sum(kills.values()) < KILLS:
+        night.restore()
+        while True:
+            flow = nights.start(night.folder, PREFECT_API_URL=night.api)
+            moment = dice.uniform(1, usual) if sum(kills.values()) < KILLS else 10 * usual
+            try:
+                output, _ = flow.communicate(timeout=moment)
+            except subprocess.TimeoutExpired:
+                victim = kill(dice.choice(VICTIMS), flow, night.folder, dice)
+                kills[victim] += 1
+                print(f"kill {sum(kills.values()):3}: {victim} after {moment:.0f} s", flush=True)
+                with suppress(
+                    subprocess.TimeoutExpired
+                ):  # without its stage or DVC the flow fails, or tries again
+                    flow.communicate(timeout=10 * usual)
+                if flow.poll() is None:
+                    os.killpg(flow.pid, signal.SIGKILL)
+                assert gone(night.folder), f"left behind after killing {victim}: {living(night.folder)}"
+                if flow.returncode == 0:
+                    break
+                continue
+            assert flow.returncode == 0, output
+            break
+        whole += 1
+        assert night.outcome() == expected, f"after {sum(kills.values())} kills"
+        assert held_slots(night.api) == 0
+    print(
+        f"{sum(kills.values())} kills ({dict(kills)}) in {whole} nights; each ended like the undisturbed one"
+    )

@@ -1,0 +1,81 @@
+"""A tiny project that is retrained: one architecture, twelve pictures at first, and an inbox."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from tests.flows import workspaces
+from tests.tiny import blobs, make_pairs, values_for
+
+LONG_AGO = 3600.0
+
+
+def project(folder: Path, **over: Any) -> Path:
+    """A clone in git and DVC with a tiny dataset of its own, and nothing computed yet."""
+    workspaces.copy_code(folder)
+    shutil.copy(workspaces.ROOT / "dvc.yaml", folder)
+    make_pairs(folder / "pictures", count=12)
+    values = values_for("pictures", architectures=["unet"], **over)
+    values["train"]["fcn"] = {}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    for command in (["add", "-A"], ["commit", "-qm", "project"]):
+        subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *command], cwd=folder, check=True
+        )
+    return folder
+
+
+def arrive(folder: Path, names: list[str], seed: int) -> None:
+    """Put pictures with masks into the inbox, as if they had lain there for an hour."""
+    for number, name in enumerate(names):
+        image, mask = blobs(48, 56, seed=seed + number)
+        for kind, array in (("images", image), ("masks", mask * 255)):
+            path = folder / "data/inbox" / kind / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+            os.utime(path, (time.time() - LONG_AGO,) * 2)
+
+
+def start(folder: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    """`python -m flows.retrain` in a process group of its own, not waited for."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.retrain", *arguments],
+        cwd=folder,
+        env=workspaces.environment(folder, **env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def retrain(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:
+    """(exit status, output) of `python -m flows.retrain`."""
+    process = start(folder, *arguments, **env)
+    try:
+        output, _ = process.communicate(timeout=300)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, output
+
+
+def record(folder: Path, batch: str) -> dict[str, Any]:
+    """The decision on a batch."""
+    found: dict[str, Any] = json.loads((folder / "decisions/tiny" / f"{batch}.json").read_text())
+    return found
+
+
+def batches(folder: Path) -> list[str]:
+    """Names of the batches, the oldest first."""
+    parent = folder / "data/batches/tiny"
+    return sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
