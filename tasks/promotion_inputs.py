@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from segcore.bundle import load_bundle, load_description
 from segcore.dataset import PreparedData
@@ -198,7 +199,8 @@ def calibration_errors(model: Model, batch: str | None) -> dict[str, float | Non
 
 def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
     """Latency, memory and size of each bundle, one after the other on this machine; measured once for the same ones."""
-    key = digest(str(p.evaluate.tile), *(m.weights for m in models))[:16]
+    machine = f"{device()} {torch.get_num_threads()}"
+    key = digest(str(p.evaluate.tile), machine, *(m.weights for m in models))[:16]
     path = root / "work" / "costs" / f"gate-{key}.json"
     if not path.exists():
         found = [measure(m.folder, p.evaluate.tile) for m in console.progress(list(models), "measure")]

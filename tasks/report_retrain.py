@@ -45,7 +45,10 @@ def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
         "basis": _basis(record),
         "drift": drift,
         "charts": _charts(drift) if drift else {},
-        "history": [row | {"promoted": when(row["promoted"])} for row in read_history(root, name)],
+        "history": [
+            row | {"promoted": when(row["promoted"]), "restored": row["restored"] and when(row["restored"])}
+            for row in read_history(root, name)
+        ],
     }
 
 
@@ -64,9 +67,10 @@ def _charts(drift: Mapping[str, Any]) -> dict[str, str]:
 def _candidates(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Champion and challengers, each challenger with the place of its difference's interval on a common axis."""
     champion = record["champion"]
-    rows = [champion | {"role": "champion", "difference": None}] if champion else []
+    before = "champion until now" if record["outcome"] == "promoted" else "champion"
+    rows = [champion | {"role": before, "difference": None}] if champion else []
     rows += [
-        c | {"role": "winner" if c["name"] == record["winner"] else "challenger"}
+        c | {"role": "new champion" if c["name"] == record["winner"] else "challenger"}
         for c in record["challengers"]
     ]
     differences = [(row["difference"] or {}).get("frozen") for row in rows]
@@ -96,10 +100,10 @@ def _rules(challengers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for rules in zip(*(c["rules"] for c in challengers), strict=True):
         first = rules[0]
-        cheaper = first["kind"] == "cheaper"
+        name = "cost as a share of the champion's" if first["kind"] == "cheaper" else rule_name(first)
         rows.append(
             {
-                "name": "cost as a share of the champion's" if cheaper else rule_name(first),
+                "name": name[0].upper() + name[1:],
                 "threshold": f"{_SIDES.get(first['kind'], 'above')} {rule_value(first, first['threshold'])}",
                 "cells": [
                     {"value": rule_value(r, r["measured"]), "passed": r["passed"], "note": r["note"]}

@@ -44,7 +44,10 @@ def project(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("step", ["ingest", "prepare", "train", "evaluate", "compare", "report", "configure"])
+STEPS = ["ingest", "prepare", "train", "evaluate", "compare", "report", "configure", "promote", "measure"]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_every_command_has_help(step, tmp_path):
     done = command(tmp_path, f"tasks.{step}", "--help")
     assert done.returncode == 0 and f"python -m tasks.{step}" in done.stdout
