@@ -1,6 +1,5 @@
 """A scene in, files out: on the scene's grid, with its nodata, and as if predicted in one piece."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import rasterio
 import torch
 
-from segcore.bundle import load_bundle, save_bundle
+from segcore.bundle import save_bundle
 from segcore.models import build_model
 from segcore.prediction import Predictor, Settings
 from tests.tiny import write_tif
