@@ -24,6 +24,7 @@ from segcore.constants import IGNORE
 from segcore.data_params import Data
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
+from segcore.fusion import fused
 from segcore.geotiff_out import PROBABILITY_STEPS, writing
 from segcore.inference import choose_precision
 from segcore.pixels import Declared
@@ -90,7 +91,7 @@ class Predictor:
             )
         self.settings, self.description = settings, load_description(bundle)
         self.data, device = declared_data(self.description), device or default_device()
-        self.model = load_bundle(bundle, device).to(memory_format=torch.channels_last)
+        self.model = fused(load_bundle(bundle, device)).to(memory_format=torch.channels_last)
         wanted = self.description.get("parameters", {}).get("precision", "auto")
         self.precision = choose_precision(wanted, device)
 

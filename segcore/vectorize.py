@@ -5,6 +5,7 @@ holds one row of blocks and the polygons that reach its lower border; a single o
 as a whole.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -103,15 +104,17 @@ def write_polygons(
         if len(found) == 0 and written:
             continue
         placed = shapely.transform(found, lambda xy: xy @ matrix + [place.c, place.f])
-        pyogrio.raw.write(
-            target,
-            shapely.to_wkb(placed),
-            [values, np.array([names[v] for v in values], object)],
-            ["class", "name"],
-            layer="classes",
-            driver="GPKG",
-            geometry_type="Polygon",
-            crs=info.crs,
-            append=written,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")
+            pyogrio.raw.write(
+                target,
+                shapely.to_wkb(placed),
+                [values, np.array([names[v] for v in values], object)],
+                ["class", "name"],
+                layer="classes",
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=info.crs,
+                append=written,
+            )
         written = True
