@@ -38,7 +38,8 @@ def find_scenes(given: Sequence[str | Path], output: Path) -> list[Path]:
         if not scenes:
             raise DataError(
                 f"{text}: no scene is there",
-                f"name a file, a folder or a pattern in quotes; endings: {', '.join(sorted(formats.endings()))}",
+                "name a file, a folder other than the output's, or a pattern in quotes; "
+                f"endings: {', '.join(sorted(formats.endings()))}",
                 kind="no-images",
             )
         found |= dict.fromkeys(scenes)
