@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro retrain serve promote rollback ui test test-crash lint lock bench
+.PHONY: help install demo check-data run repro retrain serve promote rollback predict ui test test-crash lint lock \
+  bench bench-predict
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -48,6 +49,12 @@ promote: install ## judge the models against the champion by params.yaml's gate,
 rollback: install ## make the previous champion champion again
 	@$(BIN)/python -m tasks.promote --rollback
 
+MODEL ?= champion
+OUTPUT ?= predictions
+predict: install ## predict new scenes: SCENES=folder MODEL=champion|models/unet-0|models:/NAME/3 OUTPUT=predictions
+	@test -n "$(SCENES)" || { echo "Error: no scenes. Remedy: make predict SCENES=/path/to/folder"; exit 1; }
+	@$(BIN)/python -m flows.predict $(SCENES) --model "$(MODEL)" --output "$(OUTPUT)"
+
 ui: install ## the MLflow and Prefect UIs on this machine
 	@$(BIN)/python -m flows.ui
 
@@ -74,3 +81,6 @@ $(VENV)-bench/.installed: requirements-bench.lock | install
 	@echo "Installing what the benchmarks need into $(VENV)-bench ..."
 	@$(BIN)/uv pip install --python $(VENV)-bench/bin/python --compile-bytecode --require-hashes -r $<
 	@touch $@
+
+bench-predict: install ## speed and memory of predictions beside the network alone and a plain script; OPTIONS=--quick
+	@$(BIN)/python -m benchmarks.predict $(OPTIONS)

@@ -14,7 +14,7 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +53,7 @@ class Line(NamedTuple):
         return f"| {self.what} | {self.ours} | {self.other} | {self.ratio:.2f} | {self.goal} | {said} |"
 
 
-def machine() -> list[str]:
+def machine(packages: Sequence[str] = PACKAGES) -> list[str]:
     """Cores, what the processor can do, and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
@@ -62,7 +62,7 @@ def machine() -> list[str]:
     return [
         f"{len(os.sched_getaffinity(0))} cores, {facts.get('model name', platform.processor())} ({', '.join(flags)}), "
         f"load {load} before the start",
-        f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages),
     ]
 
 

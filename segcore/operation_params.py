@@ -68,6 +68,7 @@ class Schedule(Section):
 class Predict(Section):
     """Prediction over new scenes."""
 
+    tile: int | None = Field(default=None, ge=32)  # pixels a side of a window; None: that of evaluate
     overlap: int = Field(default=64, ge=0)  # pixels shared by neighbouring windows
     blend: Literal["probabilities", "logits"] = "probabilities"  # what is averaged where windows overlap
     outputs: list[Literal["classes", "probabilities", "polygons"]] = Field(default=["classes"])

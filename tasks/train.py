@@ -48,13 +48,19 @@ def code_fingerprint() -> str:
     return _digest(*(f"{path.name} {sha256(path)}" for path in sources))
 
 
+# how pixels become the model's input; segcore/prediction.py reads scenes by it
+_INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "max_pixels"}
+
+
 def _facts(p: Params, trained: Trained, seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
     settings = p.for_architecture(architecture)
+    dtype = str(PreparedData(prepared).items["dtype"].iloc[0])
     return {
         "seed": seed,
         "classes": p.data.classes,
         "colors": [list(c) for c in p.data.colors],
         "foreground": p.data.foreground,
+        "input": {**p.data.model_dump(mode="json", include=_INPUT), "dtype": dtype},
         "tile": 2 * settings.crop,
         "training": trained.facts,
         "parameters": settings.model_dump(mode="json"),

@@ -1,0 +1,66 @@
+"""The plain way to predict a scene: read all of it, loop over the windows, stitch, write. Run as a script with a limit.
+
+    python -m benchmarks._plain MODE BUNDLE SCENE OUTPUT TILE OVERLAP LIMIT_BYTES
+
+MODE is `plain` or `segflow`. Prints the seconds of the prediction, without start-up, and the peak of memory in MB.
+"""
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+
+from segcore.bundle import load_bundle
+from segcore.inference import blend_weights, tile_starts
+from segcore.prediction import Predictor, Settings
+
+
+def plain(bundle: Path, scene: Path, target: Path, tile: int, overlap: int) -> None:
+    """Read all, loop, stitch; the same network, windows and blending as segflow."""
+    model = load_bundle(bundle, "cuda" if torch.cuda.is_available() else "cpu")
+    device = next(model.parameters()).device
+    with rasterio.open(scene) as source:
+        image, profile = source.read().astype(np.float32), source.profile
+    height, width = image.shape[1:]
+    total = np.zeros((model.num_classes, height, width), np.float32)
+    weight = np.zeros((height, width), np.float32)
+    rows, cols = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
+    for row in rows:
+        for col in cols:
+            area = (slice(row, row + tile), slice(col, col + tile))
+            window = torch.from_numpy(image[:, *area]).to(device)[None]
+            found = model.predict(window)[0].cpu().numpy()
+            down = blend_weights(found.shape[1], overlap, row == 0, row == rows[-1])
+            across = blend_weights(found.shape[2], overlap, col == 0, col == cols[-1])
+            share = down[:, None] * across
+            total[:, *area] += found * share
+            weight[area] += share
+    classes = (total / weight).argmax(axis=0).astype(np.uint8)
+    with rasterio.open(target, "w", **{**profile, "count": 1, "compress": "deflate"}) as out:
+        out.write(classes, 1)
+
+
+def main() -> None:
+    """Command line."""
+    mode, bundle, scene, output, tile, overlap, limit = sys.argv[1:]
+    if int(limit):
+        resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    if mode == "plain":
+        start = time.perf_counter()
+        plain(Path(bundle), Path(scene), folder / "plain.tif", int(tile), int(overlap))
+    else:
+        predictor = Predictor(Path(bundle), Settings(int(tile), int(overlap)))
+        start = time.perf_counter()
+        predictor.predict(Path(scene), "segflow", folder)
+    seconds = time.perf_counter() - start
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+if __name__ == "__main__":
+    main()

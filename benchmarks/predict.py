@@ -1,0 +1,195 @@
+"""What prediction costs beside the network alone and beside a plain script: `make bench-predict`.
+
+- forward: scene megapixels a second of the whole prediction (read, windows, blending, COG) against the forward passes
+  of the same windows alone, on tensors that are in memory;
+- plain: the same against a script that reads all, loops, and stitches, with the same network, windows and blending;
+- limit: both under a limit of memory that the plain script does not fit into;
+- memory: peak for a scene of 40,000 pixels a side against one of 2,000, with a small network, because peaks are what
+  counts here.
+
+Everything is made in a temporary folder. A goal that is missed is said so; the exit code is 0 all the same.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks import _pictures
+from benchmarks.data import Line, machine
+from segcore.bundle import save_bundle
+from segcore.inference import autocast
+from segcore.models import build_model
+from segcore.mosaic import Grid
+from segcore.prediction import Predictor, Settings
+
+TILE, OVERLAP = 704, 64  # of params.yaml
+FACTS = {
+    "classes": ["ground", "object"],
+    "colors": [[0, 0, 0], [255, 179, 0]],
+    "foreground": [1],
+    "parameters": {"precision": "auto"},
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "fcn": {"variant": "8s"},
+    "unet": {"decoder_channels": [96, 32, 24, 16]},
+    "deeplab": {},
+}
+PACKAGES = ("numpy", "rasterio", "torch", "torchvision")
+SMALL = {"encoder": "plain", "width": 2}
+
+
+class Sizes(NamedTuple):
+    """Side of the scene that is timed, and sides of those whose memory is measured."""
+
+    timed: int
+    memory: tuple[int, int]
+    limit: int
+
+
+FULL = Sizes(4_000, (2_000, 40_000), 6 * 10**9)
+QUICK = Sizes(1_500, (1_000, 4_000), 10**9)
+
+
+def make_bundle(folder: Path, architecture: str, **keywords: Any) -> Path:
+    """A bundle of random weights."""
+    torch.manual_seed(0)
+    folder.mkdir()
+    model = build_model(architecture, 3, 2, **keywords).eval()
+    model.set_normalization([128.0] * 3, [60.0] * 3)
+    save_bundle(folder, model, architecture, FACTS)
+    return folder
+
+
+def scene_of(root: Path, side: int) -> Path:
+    """A tiled, deflated GeoTIFF of 3 bands of 8 bits."""
+    _pictures.write_pair(root / f"scene{side}", 0, side, tiled=True)
+    return root / f"scene{side}" / "images" / "p00000.tif"
+
+
+def forward(bundle: Path, side: int) -> float:
+    """Seconds of the forward passes of a scene's windows, on tensors in memory, after warm-up and synchronised."""
+    predictor = Predictor(bundle, Settings(TILE, OVERLAP))
+    model, grid = predictor.model, Grid(side, side, TILE, OVERLAP, side)
+    device = next(model.parameters()).device
+    batch = 1 if device.type == "cpu" else 8
+    images = torch.rand(batch, 3, grid.tall, grid.wide, device=device) * 255
+    with torch.inference_mode(), autocast(device, predictor.precision):
+        model(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        for _ in range(-(-len(grid) // batch)):
+            model(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def script(mode: str, bundle: Path, scene: Path, output: Path, limit: int = 0) -> tuple[float, float] | None:
+    """Seconds, and peak memory in MB, of a prediction in a process of its own; None where memory ran out."""
+    command = [sys.executable, "-m", "benchmarks._plain", mode, bundle, scene, output, TILE, OVERLAP, limit]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    shutil.rmtree(output, ignore_errors=True)
+    if done.returncode == 0:
+        seconds, peak = map(float, done.stdout.split())
+        return seconds, peak
+    if "MemoryError" in done.stderr or "allocate" in done.stderr:
+        return None
+    raise RuntimeError(f"{mode} failed:\n{done.stderr[-3000:]}")
+
+
+def _best(*results: tuple[float, float] | None) -> float:
+    return min(r[0] for r in results if r is not None)
+
+
+def speed(root: Path, side: int, architecture: str) -> list[Line]:
+    """Lines `forward` and `plain` of one network; each figure the best of two, taken in turn."""
+    bundle = make_bundle(root / architecture, architecture, **NETWORKS[architecture])
+    scene, millions = scene_of(root, side), side**2 / 1e6
+    rounds = [
+        (
+            forward(bundle, side),
+            script("segflow", bundle, scene, root / "out"),
+            script("plain", bundle, scene, root / "out"),
+        )
+        for _ in range(2)
+    ]
+    alone = millions / min(r[0] for r in rounds)
+    own, plain = (millions / _best(*(r[i] for r in rounds)) for i in (1, 2))
+    what = f"{architecture}, {side:,} pixels a side, megapixels a second"
+    return [
+        Line(f"{what} / forward passes alone", f"{own:.2f}", f"{alone:.2f}", own / alone, "≥ 0.9", own >= 0.9 * alone),
+        Line(f"{what} / plain script", f"{own:.2f}", f"{plain:.2f}", own / plain, "≥ 1.5", own >= 1.5 * plain),
+    ]  # fmt: skip
+
+
+def memory(root: Path, sides: tuple[int, int], limit: int) -> list[Line]:
+    """Peaks of a small and a large scene, and the large one under a limit of memory beside the plain script."""
+    bundle = make_bundle(root / "small", "unet", **SMALL)
+    small = script("segflow", bundle, scene_of(root, sides[0]), root / "out", limit)
+    scene = scene_of(root, sides[1])
+    plain = script("plain", bundle, scene, root / "out", limit)
+    large = script("segflow", bundle, scene, root / "out", limit)
+    assert small is not None and large is not None
+    ratio = large[1] / small[1]
+    peak = f"memory: peak of a scene of {sides[1]:,} pixels a side / of {sides[0]:,}"
+    ends = "out of memory" if plain is None else f"{plain[0]:.0f} s, {plain[1]:,.0f} MB"
+    return [
+        Line(peak, f"{large[1]:.0f} MB", f"{small[1]:.0f} MB", ratio, "≤ 1.1", ratio <= 1.1),
+        Line(
+            f"limit of {limit / 1e9:.0f} GB: {sides[1]:,} pixels a side / plain script",
+            f"{large[0]:.0f} s, {large[1]:,.0f} MB",
+            ends,
+            (plain[0] if plain else float("inf")) / large[0],
+            "works where it fails",
+            plain is None,
+        ),
+    ]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.predict",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; says little")
+    parser.add_argument(
+        "--folder", type=Path, help="where the temporary folder is made (12 GB are free there)"
+    )
+    parser.add_argument("--only", choices=("speed", "memory"), help="one part")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    arguments = parser.parse_args()
+    sizes = QUICK if arguments.quick else FULL
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(
+        "\n".join(machine(PACKAGES)),
+        f"Networks run on: {device}; windows of {TILE} pixels, overlap {OVERLAP}",
+        "",
+        sep="\n",
+    )
+    print("| what | segflow | other | ratio | goal | |\n|---|---|---|---|---|---|", flush=True)
+    root = Path(tempfile.mkdtemp(prefix="segflow-bench-", dir=arguments.folder))
+    try:
+        for architecture in arguments.networks if arguments.only != "memory" else ():
+            print(*(line.text() for line in speed(root, sizes.timed, architecture)), sep="\n", flush=True)
+        if arguments.only != "speed":
+            print(*(line.text() for line in memory(root, sizes.memory, sizes.limit)), sep="\n", flush=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Prediction of new scenes as a Prefect flow, one task a scene.
+
+    python -m flows.predict SCENES... --model ADDRESS --output FOLDER
+
+The same as `python -m tasks.predict`, with a view of what was done: a scene that cannot be used is a failed task.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from prefect import flow, get_run_logger, tags, task
+from prefect.cache_policies import NO_CACHE
+
+from flows import bookkeeping
+from segcore import params as parameters
+from segcore.errors import SegflowError
+from tasks.predict import CHAMPION, OUTPUT, Batch, parser
+
+
+@task(task_run_name="{name}", cache_policy=NO_CACHE)
+def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
+    """Predict one scene.
+
+    Args:
+        batch: entered.
+        scene: of `batch.todo`.
+        name: that its files begin with.
+
+    Returns:
+        Names of its files.
+
+    Raises:
+        DataError: the scene cannot be used.
+    """
+    files = batch.predict(scene)
+    get_run_logger().info("%s: %s", scene, ", ".join(files))
+    return files
+
+
+@flow(name="predict")
+def predict(
+    scenes: Sequence[str], model: str = CHAMPION, output: str = str(OUTPUT), params: str = "params.yaml"
+) -> dict[str, int]:
+    """Predict all scenes that are not done yet.
+
+    Args:
+        scenes: files, folders and glob patterns.
+        model: a bundle's folder, an address `models:/...`, or "champion".
+        output: folder of the files and of predictions.json.
+        params: parameters file.
+
+    Returns:
+        Numbers of scenes "predicted" and "done before".
+
+    Raises:
+        StageError: some scenes failed; the others are done. SegflowError: nothing could be started.
+    """
+    bookkeeping.bind_embedded_server()
+    with Batch(parameters.load(params), scenes, model, Path(output)) as batch:
+        for scene in batch.todo:
+            predict_scene(batch, scene, batch.names[scene], return_state=True)
+        return batch.finish()
+
+
+def main() -> None:
+    """Command line: exits with 1 and a remedy on an error that can be mended."""
+    arguments: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
+    try:
+        bookkeeping.no_traceback_for_mendable_errors()
+        with tags(bookkeeping.process_tag()):
+            output = str(arguments.output)
+            counts = predict(list(arguments.scenes), arguments.model, output, str(arguments.params))
+        print(", ".join(f"{number} {what}" for what, number in counts.items()) + f": {output}")
+    except SegflowError as error:
+        print(f"\nError: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nInterrupted; scenes that are done are kept.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Batch norm folded into the convolution before it, for prediction alone.
+
+A batch norm in evaluation mode is an affine map a channel, and so is part of the convolution (Jacob et al. 2018,
+arXiv 1712.05877, section 3.2). One pass over each feature map less; results differ by rounding.
+"""
+
+import copy
+from typing import TypeVar
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def fused(model: M) -> M:
+    """A copy in evaluation mode whose convolutions hold the batch norms that directly follow them in a Sequential."""
+    found = copy.deepcopy(model).eval()
+    for part in found.modules():
+        if isinstance(part, nn.Sequential):
+            _fuse(part)
+    return found
+
+
+def _fuse(part: nn.Sequential) -> None:
+    for index in range(1, len(part)):
+        before, norm = part[index - 1], part[index]
+        if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            part[index - 1] = fuse_conv_bn_eval(before, norm)
+            part[index] = nn.Identity()

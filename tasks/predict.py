@@ -1,0 +1,210 @@
+"""Predict new scenes with the champion or any other model.
+
+`python -m tasks.predict SCENES... --model ADDRESS --output FOLDER` writes a class raster on each scene's own grid (of
+volumes NIfTI), and probabilities or polygons where `predict.outputs` of params.yaml asks for them. A scene that cannot
+be used is told and passed over. Killed and started again, it goes on with the scenes that are not done yet.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from segcore import params
+from segcore.bundle import load_description
+from segcore.errors import DataError, ParamsError, StageError
+from segcore.files import locked
+from segcore.params import Params
+from segcore.prediction import Predictor, Progress, Settings
+from tasks import console
+from tasks.predictions import Record, find_scenes, stamp_of
+
+OUTPUT = Path("predictions")
+WORK = Path("work")
+CHAMPION = "champion"
+
+
+def settings_of(p: Params) -> Settings:
+    """How scenes are predicted, of params.yaml."""
+    tile = p.evaluate.tile if p.predict.tile is None else p.predict.tile
+    return Settings(tile, p.predict.overlap, p.predict.blend, tuple(sorted(set(p.predict.outputs))))
+
+
+def find_bundle(p: Params, address: str, root: Path = Path()) -> Path:
+    """Folder of the bundle that an address means.
+
+    Args:
+        address: a folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or `champion`, which stands for
+            `models:/<data.name>@champion`.
+
+    Raises:
+        ModelError: there is none; StageError: the registry does not answer.
+    """
+    if address == CHAMPION:
+        address = f"models:/{p.data.name}@{CHAMPION}"
+    if not address.startswith("models:/"):
+        return Path(address)
+    from tasks.tracking_models import fetch_model
+
+    folder = address.removeprefix("models:/").replace("/", "-").replace("@", "-")
+    return fetch_model(p, address, root / WORK / "predict" / folder)
+
+
+class Batch:
+    """Scenes, one model, one output folder; `with` it, because the folder is locked and the record kept.
+
+    Attributes:
+        todo: scenes that are not done yet.
+        failed: errors by scene, so far.
+
+    Raises:
+        SegflowError: a scene, the model or a setting is wrong.
+    """
+
+    def __init__(self, p: Params, scenes: Sequence[str | Path], address: str, output: Path) -> None:
+        self.settings, self.output = settings_of(p), output
+        self.scenes = find_scenes(scenes, output)
+        bundle = find_bundle(p, address)
+        d = load_description(bundle)
+        self.predictor = Predictor(bundle, self.settings)
+        self.model = {
+            "address": address,
+            "architecture": d["architecture"],
+            "weights_sha256": d["weights_sha256"],
+        }
+        self.failed: dict[Path, DataError] = {}
+
+    def __enter__(self) -> "Batch":
+        self.output.mkdir(parents=True, exist_ok=True)
+        self._lock = locked(self.output / ".lock")
+        self._lock.__enter__()
+        for left in self.output.glob(".*.part"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        settings = {**vars(self.settings), "precision": self.predictor.precision}
+        self.record = Record.open(self.output, self.model, settings)
+        self.names = self.record.names(self.scenes)
+        self._spare_sources()
+        self.todo = [scene for scene in self.scenes if not self._is_done(scene)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.record.save()
+        finally:
+            self._lock.__exit__(kind, error, trace)
+
+    def _spare_sources(self) -> None:
+        own = {scene.resolve() for scene in self.scenes}
+        for scene, name in self.names.items():
+            for ending in (".tif", "_probabilities.tif", ".gpkg", ".nii.gz"):
+                target = (self.output / f"{name}{ending}").resolve()
+                if target in own:
+                    raise ParamsError(
+                        f"{target}: the prediction of {scene.name} would overwrite a scene",
+                        "choose another --output",
+                    )
+
+    def _is_done(self, scene: Path) -> bool:
+        try:
+            return self.record.is_done(scene)
+        except DataError:  # told when its turn comes
+            return False
+
+    def predict(self, scene: Path, progress: Progress = lambda done, total: None) -> list[str]:
+        """Predict a scene and note it in the record; returns the names of its files.
+
+        Raises:
+            DataError: the scene cannot be used; that is noted as well.
+        """
+        name = self.names[scene]
+        try:
+            before = stamp_of(scene)
+            files = self.predictor.predict(scene, name, self.output, progress)
+        except DataError as error:
+            self.failed[scene] = error
+            self.record.add(scene, name, error=str(error))
+            raise
+        self.record.add(scene, name, stamp=before, files=files)
+        return files
+
+    def finish(self) -> dict[str, int]:
+        """How many scenes were predicted now and before.
+
+        Raises:
+            StageError: scenes failed; all are listed.
+        """
+        if self.failed:
+            lines = "\n".join(f"  {scene}: {error.what}" for scene, error in self.failed.items())
+            raise StageError(
+                f"{len(self.failed)} of {len(self.scenes)} scenes failed, the others are in {self.output}:\n{lines}",
+                "mend or remove these scenes, then run again: what is done is not repeated",
+            )
+        return {"predicted": len(self.todo), "done before": len(self.scenes) - len(self.todo)}
+
+
+def run_prediction(
+    p: Params, scenes: Sequence[str | Path], address: str = CHAMPION, output: Path = OUTPUT
+) -> dict[str, int]:
+    """Predict all scenes that are not done yet, one after the other.
+
+    Args:
+        p: parameters; `predict` is used, and `evaluate.tile`.
+        scenes: files, folders and glob patterns.
+        address: of `find_bundle`.
+        output: folder of the files and of predictions.json.
+
+    Returns:
+        Numbers of scenes "predicted" and "done before".
+
+    Raises:
+        StageError: some scenes failed; the others are done. SegflowError: nothing could be started.
+    """
+    with Batch(p, scenes, address, output) as batch:
+        bar: Any = console.progress(batch.todo, "predict", unit="scene")
+        for scene in bar:
+
+            def show(done: int, total: int, name: str = scene.name) -> None:
+                bar.set_postfix_str(f"{name} {done / total:.0%}", refresh=False)
+                bar.update(0)
+
+            try:
+                batch.predict(scene, show)
+            except DataError as error:
+                bar.write(f"{scene}: {error}")
+        return batch.finish()
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Arguments that the command and the flow share."""
+    found = argparse.ArgumentParser(
+        prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("scenes", nargs="+", metavar="SCENES", help="files, folders, or patterns in quotes")
+    found.add_argument(
+        "--model",
+        default=CHAMPION,
+        metavar="ADDRESS",
+        help="a bundle's folder such as models/unet-0, models:/NAME@ALIAS, models:/NAME/3, "
+        "or champion for the one of data.name (default: %(default)s)",
+    )
+    found.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: %(default)s)")
+    found.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
+    return found
+
+
+def main() -> None:
+    """Command line."""
+
+    def work(a: argparse.Namespace) -> None:
+        counts = run_prediction(params.load(a.params), a.scenes, a.model, a.output)
+        print(", ".join(f"{n} {what}" for what, n in counts.items()) + f": {a.output}")
+
+    console.run(work, parser("python -m tasks.predict", __doc__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The prediction flow: one task a scene, failures told, nothing repeated."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from tests.bundles import make_bundle, noise
+from tests.flows import workspaces
+from tests.tiny import values_for, write_tif
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = workspaces.copy_code(tmp_path / "project")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
+    make_bundle(folder / "bundle")
+    for number in range(2):
+        write_tif(folder / "scenes" / f"s{number}.tif", noise(70, 90, seed=number))
+    return folder
+
+
+def flow(folder: Path, server: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "flows.predict", "scenes", "--model", "bundle", "--output", "out"]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=workspaces.environment(folder, PREFECT_API_URL=server),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_one_task_a_scene_and_failures_are_told(project: Path, server: str) -> None:
+    write_tif(project / "scenes/five.tif", noise(40, 40, bands=5))
+    status, output = flow(project, server)
+    assert status == 1 and "1 of 3 scenes failed" in output and "has 5 bands" in output, output
+    assert "Traceback" not in output
+    assert sorted(p.name for p in (project / "out").glob("*.tif")) == ["s0.tif", "s1.tif"]
+    with temporary_settings({PREFECT_API_URL: server}), get_client(sync_client=True) as client:
+        chosen = FlowFilter(name=FlowFilterName(any_=["predict"]))
+        states = {r.name: r.state.type.value for r in client.read_task_runs(flow_filter=chosen)}
+        (run,) = client.read_flow_runs(flow_filter=chosen)
+    assert states == {"five": "FAILED", "s0": "COMPLETED", "s1": "COMPLETED"}
+    assert run.state.type.value == "FAILED" and any(tag.startswith("process:") for tag in run.tags)
+    (project / "scenes/five.tif").unlink()
+    before = (project / "out/s0.tif").stat().st_ino
+    status, output = flow(project, server)
+    assert status == 0 and "0 predicted, 2 done before" in output, output
+    assert (project / "out/s0.tif").stat().st_ino == before

@@ -1,0 +1,268 @@
+"""The command that predicts scenes: what it finds, names, skips and repeats, and models by their address."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import rasterio
+import yaml
+
+from segcore.errors import DataError, ModelError, ParamsError, StageError
+from segcore.params import Params, load
+from tasks import tracking_store
+from tasks.predict import run_prediction
+from tasks.predictions import Record, find_scenes
+from tasks.tracking_models import fetch_model
+from tests.bundles import make_bundle, noise
+from tests.tiny import values_for, write_tif
+
+ROOT = Path(__file__).parents[2]
+KILL_AFTER = """\
+import os, signal, sys
+from pathlib import Path
+from segcore.params import load
+from tasks import predictions
+from tasks.predict import Batch
+predictions._SECONDS = 0
+with Batch(load(), ["scenes"], "bundle", Path("out")) as batch:
+    for number, scene in enumerate(batch.todo):
+        if number == int(sys.argv[1]):
+            batch.predict(scene, lambda done, total: os.kill(os.getpid(), signal.SIGKILL))
+        batch.predict(scene)
+"""
+
+
+def environment() -> dict[str, str]:
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    return {**mine, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml, a bundle and four scenes."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
+    make_bundle(tmp_path / "bundle")
+    for number in range(4):
+        write_tif(tmp_path / "scenes" / f"s{number}.tif", noise(70, 90, seed=number))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of each GeoTIFF."""
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.glob("*.tif")}
+
+
+def test_the_command_predicts_and_repeats_nothing(project: Path) -> None:
+    arguments = ["-m", "tasks.predict", "scenes", "--model", "bundle", "--output", "out"]
+    done = command(project, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "4 predicted, 0 done before: out" in done.stdout
+    before = state(project / "out")
+    assert len(before) == 4 and not [p for p in (project / "out").iterdir() if p.name.endswith(".part")]
+    done = command(project, *arguments)
+    assert done.returncode == 0 and "0 predicted, 4 done before" in done.stdout
+    assert state(project / "out") == before
+
+
+def test_help_names_the_arguments(tmp_path: Path) -> None:
+    done = command(tmp_path, "-m", "tasks.predict", "--help")
+    assert done.returncode == 0 and "python -m tasks.predict" in done.stdout and "models:/" in done.stdout
+
+
+def test_killed_between_scenes_it_goes_on_with_those_not_done(project: Path) -> None:
+    done = command(project, "-c", KILL_AFTER, "2")
+    assert done.returncode == -signal.SIGKILL
+    before = state(project / "out")
+    assert set(before) == {"s0.tif", "s1.tif"}, "the scene it was at has left no file"
+    assert (project / "out" / ".s2.part").is_dir(), "it was killed at work"
+    assert run_prediction(load(), ["scenes"], "bundle", Path("out")) == {"predicted": 2, "done before": 2}
+    after = state(project / "out")
+    assert len(after) == 4 and {k: after[k] for k in before} == before, "what was done keeps inode and time"
+    assert not list((project / "out").glob(".*.part"))
+
+
+def test_sigterm_ends_it_in_order(project: Path) -> None:
+    for number in range(4, 60):
+        shutil.copy(project / "scenes/s0.tif", project / f"scenes/s{number}.tif")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tasks.predict", "scenes", "--model", "bundle", "--output", "out"],
+        cwd=project,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    while not (project / "out/s0.tif").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    found = json.loads((project / "out/predictions.json").read_text())["scenes"]
+    assert 1 <= len(found) < 60 and not list((project / "out").glob(".*.part"))
+    assert len(list((project / "out").glob("*.tif"))) - len(found) in (0, 1), "all that is done is noted"
+
+
+def test_changed_scenes_models_and_settings_are_predicted_anew(project: Path) -> None:
+    run_prediction(load(), ["scenes"], "bundle", Path("out"))
+    write_tif(project / "scenes/s1.tif", noise(70, 90, seed=9))
+    before = state(project / "out")
+    assert run_prediction(load(), ["scenes"], "bundle", Path("out"))["predicted"] == 1
+    changed = {name for name, facts in state(project / "out").items() if facts != before[name]}
+    assert changed == {"s1.tif"}
+    (project / "out/s2.tif").unlink()
+    assert run_prediction(load(), ["scenes"], "bundle", Path("out"))["predicted"] == 1
+    p = Params.model_validate(values_for("source", predict={"overlap": 16, "blend": "logits"}))
+    assert run_prediction(p, ["scenes"], "bundle", Path("out"))["predicted"] == 4
+    make_bundle(project / "other", seed=1)
+    assert run_prediction(p, ["scenes"], "other", Path("out"))["predicted"] == 4
+
+
+def test_outputs_no_longer_asked_for_are_removed(project: Path) -> None:
+    both = {"overlap": 16, "outputs": ["classes", "probabilities"]}
+    run_prediction(Params.model_validate(values_for("x", predict=both)), ["scenes"], "bundle", Path("out"))
+    assert (project / "out/s0_probabilities.tif").exists()
+    run_prediction(load(), ["scenes"], "bundle", Path("out"))
+    assert not (project / "out/s0_probabilities.tif").exists(), "it would be of another model or setting"
+
+
+def test_bad_scenes_are_told_and_the_others_go_on(project: Path) -> None:
+    write_tif(project / "scenes/five.tif", noise(40, 40, bands=5))
+    data = (project / "scenes/s1.tif").read_bytes()
+    (project / "scenes/s1.tif").write_bytes(data[: len(data) // 2])
+    done = command(project, "-m", "tasks.predict", "scenes", "--model", "bundle", "--output", "out")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "2 of 5 scenes failed" in done.stderr
+    assert "five.tif: has 5 bands, the model takes 3" in done.stderr and "s1.tif: truncated" in done.stderr
+    assert set(state(project / "out")) == {"s0.tif", "s2.tif", "s3.tif"}
+    (project / "scenes/s1.tif").write_bytes(data)
+    with pytest.raises(StageError, match="1 of 5 scenes failed"):
+        run_prediction(load(), ["scenes"], "bundle", Path("out"))
+    assert "s1.tif" in state(project / "out"), "mended"
+
+
+def test_scenes_of_one_stem_do_not_share_a_file(project: Path) -> None:
+    write_tif(project / "scenes/a/s0.tif", noise(40, 50, seed=7))
+    write_tif(project / "scenes/b/a/s0.tif", noise(50, 40, seed=8))
+    write_tif(project / "scenes/s0_probabilities.tif", noise(40, 60))
+    both = {"overlap": 16, "outputs": ["classes", "probabilities"]}
+    p = Params.model_validate(values_for("x", predict=both))
+    run_prediction(p, ["scenes/a"], "bundle", Path("out"))
+    run_prediction(p, ["scenes"], "bundle", Path("out"))
+    record = json.loads((project / "out/predictions.json").read_text())["scenes"]
+    files = [file for entry in record.values() for file in entry["files"]]
+    assert len(set(files)) == len(files) == 14
+    for path, entry in record.items():
+        with rasterio.open(path) as source, rasterio.open(project / "out" / entry["files"][0]) as made:
+            assert made.shape == source.shape
+    assert record[str(project / "scenes/a/s0.tif")]["name"] == "s0", "a name given once stays"
+
+
+def test_scenes_are_never_overwritten(project: Path) -> None:
+    with pytest.raises(ParamsError, match="would overwrite"):
+        run_prediction(load(), ["scenes/*.tif"], "bundle", Path("scenes"))
+    with rasterio.open(project / "scenes/s0.tif") as source:
+        assert source.count == 3
+
+
+def test_files_folders_and_patterns_are_found(project: Path) -> None:
+    for name in ("scenes/series/b.dcm", "scenes/.hidden/x.tif", "scenes/notes.txt", "scenes/out/s9.tif"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).touch()
+    out = Path("scenes/out")
+    names = {p.relative_to(project / "scenes").as_posix() for p in find_scenes(["scenes"], out)}
+    assert names == {"s0.tif", "s1.tif", "s2.tif", "s3.tif", "series"}
+    assert [p.name for p in find_scenes(["scenes/s[01].tif", "scenes/s0.tif"], out)] == ["s0.tif", "s1.tif"]
+    assert [p.name for p in find_scenes([project / "scenes" / "*.t*"], out)] == [
+        f"s{i}.tif" for i in range(4)
+    ]
+    with pytest.raises(DataError, match="no scene is there"):
+        find_scenes(["nowhere/*.tif"], out)
+
+
+def test_a_damaged_record_is_told(project: Path) -> None:
+    (project / "out").mkdir()
+    (project / "out/predictions.json").write_text("{")
+    with pytest.raises(DataError, match=r"predictions\.json"):
+        run_prediction(load(), ["scenes"], "bundle", Path("out"))
+
+
+def test_a_record_of_thousands_is_not_written_for_each(tmp_path: Path) -> None:
+    record = Record(tmp_path / "predictions.json", {"weights_sha256": ""}, {})
+    start = time.monotonic()
+    for number in range(3000):
+        record.add(tmp_path / str(number), str(number), files=[], stamp="")
+    record.save()
+    assert time.monotonic() - start < 5
+    assert len(json.loads((tmp_path / "predictions.json").read_text())["scenes"]) == 3000
+
+
+@pytest.fixture
+def registered(project: Path) -> Params:
+    """A store with version 1 of the model `tiny`, without an alias."""
+    store = {"uri": f"sqlite:///{project}/mlflow.db"}  # MLflow keeps stores by address for as long as it runs
+    p = Params.model_validate(values_for("source", predict={"overlap": 16}, tracking=store))
+    client = tracking_store.client(p)
+    run = client.create_run(tracking_store.experiment(client, "tiny"))
+    client.log_artifacts(run.info.run_id, str(project / "bundle"), "model")
+    client.create_registered_model("tiny")
+    client.create_model_version("tiny", f"{run.info.artifact_uri}/model", run.info.run_id)
+    return p
+
+
+def test_models_are_fetched_by_address(project: Path, registered: Params) -> None:
+    with pytest.raises(ModelError, match=r"models:/tiny@champion: no version has the alias"):
+        run_prediction(registered, ["scenes/s0.tif"], output=Path("out"))
+    tracking_store.client(registered).set_registered_model_alias("tiny", "champion", "1")
+    assert run_prediction(registered, ["scenes/s0.tif"], output=Path("out"))["predicted"] == 1
+    record = json.loads((project / "out/predictions.json").read_text())
+    described = json.loads((project / "bundle/model.json").read_text())
+    assert record["model"]["weights_sha256"] == described["weights_sha256"]
+    addresses = ("bundle", "models:/tiny/1", "models:/tiny@champion", "champion")
+    for address in addresses:
+        counts = run_prediction(registered, ["scenes/s0.tif"], address, Path("out"))
+        assert counts == {"predicted": 0, "done before": 1}, "the same weights by another address"
+
+
+def test_addresses_that_mean_nothing_say_what_there_is(project: Path, registered: Params) -> None:
+    for address, said in (
+        ("models:/other/1", "there is tiny"),
+        ("models:/tiny/7", "there is no version 7; known: 1"),
+        ("models:/tiny", "is no address of a model"),
+        ("nowhere", "holds no model bundle"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            run_prediction(registered, ["scenes/s0.tif"], address, Path("out"))
+
+
+def test_49_a_registered_model_that_was_tampered_with_is_refused(project: Path, registered: Params) -> None:
+    (stored,) = project.glob("mlruns/**/model.safetensors")
+    content = bytearray(stored.read_bytes())
+    content[-1] ^= 1
+    stored.write_bytes(content)
+    with pytest.raises(ModelError, match=r"not those that model.json describes"):
+        fetch_model(registered, "models:/tiny/1", project / "fetched")
+    assert not (project / "fetched").exists()
+
+
+def test_a_store_that_does_not_answer_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(StageError, match="does not answer"):
+        run_prediction(load(), ["scenes/s0.tif"], output=Path("out"))
