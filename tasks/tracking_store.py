@@ -25,8 +25,16 @@ _SQLITE = "sqlite:///"
 
 
 def uri(params: Params) -> str:
-    """Address of the store: the variable MLFLOW_TRACKING_URI, else tracking.uri, else the embedded one."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri or DEFAULT_URI
+    """Address of the store: the variable MLFLOW_TRACKING_URI, else tracking.uri, else the embedded one.
+
+    A file is named by its whole path, because MLflow keeps one connection an address, whatever folder it was opened in.
+    """
+    address = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri or DEFAULT_URI
+    return (
+        _SQLITE + str(Path(address.removeprefix(_SQLITE)).absolute())
+        if address.startswith(_SQLITE)
+        else address
+    )
 
 
 def client(params: Params) -> "MlflowClient":
