@@ -26,6 +26,8 @@ def project(folder: Path, **over: Any) -> Path:
     make_pairs(folder / "pictures", count=12)
     values = values_for("pictures", architectures=["unet"], **over)
     values["train"]["fcn"] = {}
+    values["evaluate"] |= {"boundary_tolerance": 1, "kept_predictions": 2}
+    values["report"] = {"title": "Tiny", "cases": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     for command in (["add", "-A"], ["commit", "-qm", "project"]):
         subprocess.run(
