@@ -15,7 +15,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def aliases(folder: Path) -> dict[str, str]:
-    return dict(MlflowClient(f"sqlite:///{folder}/mlflow.db").get_registered_model("tiny").aliases)
+    """Version by alias."""
+    found = dict(MlflowClient(f"sqlite:///{folder}/mlflow.db").get_registered_model("tiny").aliases)
+    return {alias: str(version) for alias, version in found.items()}
 
 
 @pytest.fixture(scope="module")
