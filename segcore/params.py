@@ -222,6 +222,19 @@ def _validated(model: type[T], values: Any, where: str) -> T:
         raise ParamsError(f"{where}: " + "; ".join(lines), "correct params.yaml and run again") from error
 
 
+class _Unique(yaml.SafeLoader):
+    """A safe loader to which a key that is there twice is an error, as it is to DVC."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(
+                problem=f"{twice!r} is there twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path | str = "params.yaml") -> Params:
     """Read and check params.yaml.
 
@@ -230,7 +243,7 @@ def load(path: Path | str = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Unique)
     except FileNotFoundError as error:
         raise ParamsError(
             f"{path}: no such file", "run from the project's folder, or restore it with git"

@@ -72,3 +72,10 @@ def test_numbers_and_words_as_label_values_are_quoted_because_dvc_sorts_them(tmp
     values["data"]["label_values"] = {"0": 0, "others": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     assert params.load(tmp_path / "params.yaml").data.label_table == {0: 0, "others": 1}
+
+
+def test_a_key_that_is_there_twice_is_told(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("seeds: [0]\ngate: {margin: 0.1}\ngate: {margin: 0.2}\n")
+    with pytest.raises(ParamsError, match=r"'gate' is there twice[\s\S]*line"):
+        load(path)
