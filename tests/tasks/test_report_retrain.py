@@ -126,9 +126,7 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
     tags = _Tags()
     tags.feed(page)
     assert not tags.wrong
-    for caption in re.findall(
-        r'<figure class="charts.*?<figcaption>(.*?)</figcaption>', section, re.DOTALL
-    ):
+    for caption in re.findall(r'<figure class="charts.*?<figcaption>(.*?)</figcaption>', section, re.DOTALL):
         assert "pooled" in caption
 
 
