@@ -96,18 +96,18 @@ class _Sample:
 
 
 def _sample(data: PreparedData, regions: pd.DataFrame) -> _Sample:
-    by_item = [(str(item), part) for item, part in regions.groupby("item", sort=True)]
-    read = by_item[:: max(1, -(-len(by_item) // _PLANES))]
+    items = np.sort(regions["item"].unique())
+    read = items[:: max(1, -(-len(items) // _PLANES))]
     most = max(64, _VALUES // max(1, len(read)))
     values, classes = [np.zeros((0, data.bands))], np.zeros(len(data.classes), np.int64)
-    for item, part in read:
-        row = data.items.loc[item]
+    for item, part in regions[regions["item"].isin(read)].groupby("item", sort=True):
+        row = data.items.loc[str(item)]
         pixels, labels = _plane(Packed(data.packed / row["packed"]), int(row["plane"]), part)
         values.append(pixels[:: max(1, -(-len(pixels) // most))].astype(np.float64))
         classes += np.bincount(labels[labels != IGNORE], minlength=256)[: len(classes)]
     joined = np.concatenate(values)
     joined = joined[np.isfinite(joined).all(axis=1)]
-    return _Sample(joined, classes, {"images": len(by_item), "read": len(read), "values": len(joined)})
+    return _Sample(joined, classes, {"images": len(items), "read": len(read), "values": len(joined)})
 
 
 def _plane(packed: Packed, plane: int, regions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

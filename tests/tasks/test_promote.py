@@ -271,7 +271,9 @@ def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
         promotion_inputs.champion(project, load(), promotion_inputs.PreparedData("data/prepared"), 1)
 
 
-def test_command_line_measures_in_fresh_processes_and_exits_0_for_both_outcomes(project: Path) -> None:
+def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_promoted(
+    project: Path,
+) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
@@ -281,8 +283,6 @@ def test_command_line_measures_in_fresh_processes_and_exits_0_for_both_outcomes(
             text=True,
         )
 
-    first = command()
-    assert first.returncode == 0 and "becomes the first champion" in first.stdout, first.stderr
     mark_batch("b2")
     for known in Path("work/costs").glob("gate-*.json"):
         known.unlink()
