@@ -36,10 +36,11 @@ def drift(
             there is no champion.
 
     Returns:
-        JSON-able: "training" and "new" (items, planes read, values a band); "bands", of each its range, both
-        histograms (shares that add up to 1), "outside" (share of new values beyond the range), "psi" and "ks" (the
-        Kolmogorov-Smirnov distance, in [0, 1]); "classes", shares of both and "psi"; "champion"; "verdicts", a plain
-        line each; "thresholds". None where either side has no valid pixel.
+        JSON-able: "training" and "new" (images: pictures or planes, how many were read, values a band); "bands", of
+        each its "range", both histograms (shares that add up to 1, up to 64 bins between "edges"), "outside" (share of
+        new values beyond the range), "psi" and "ks" (the Kolmogorov-Smirnov distance, in [0, 1]); "classes", shares of
+        both and "psi"; "champion"; "verdicts", a plain line each; "thresholds". None where either side has no valid
+        pixel.
 
     Raises:
         DataError: a packed item is missing or damaged.
@@ -50,7 +51,7 @@ def drift(
     if not len(training.values) or not len(new.values):
         return None
     bands = [
-        _band(band, training.values[:, band], new.values[:, band], _range(data, band, training.values))
+        _band(data, band, training.values[:, band], new.values[:, band])
         for band in range(training.values.shape[1])
     ]
     classes = _classes(data.classes, training.classes, new.classes)
@@ -95,18 +96,18 @@ class _Sample:
 
 
 def _sample(data: PreparedData, regions: pd.DataFrame) -> _Sample:
-    by_item = [(str(item), part) for item, part in regions.groupby("item", sort=True)]
-    read = by_item[:: max(1, -(-len(by_item) // _PLANES))]
+    items = np.sort(regions["item"].unique())
+    read = items[:: max(1, -(-len(items) // _PLANES))]
     most = max(64, _VALUES // max(1, len(read)))
     values, classes = [np.zeros((0, data.bands))], np.zeros(len(data.classes), np.int64)
-    for item, part in read:
-        row = data.items.loc[item]
+    for item, part in regions[regions["item"].isin(read)].groupby("item", sort=True):
+        row = data.items.loc[str(item)]
         pixels, labels = _plane(Packed(data.packed / row["packed"]), int(row["plane"]), part)
         values.append(pixels[:: max(1, -(-len(pixels) // most))].astype(np.float64))
         classes += np.bincount(labels[labels != IGNORE], minlength=256)[: len(classes)]
     joined = np.concatenate(values)
     joined = joined[np.isfinite(joined).all(axis=1)]
-    return _Sample(joined, classes, {"items": len(by_item), "read": len(read), "values": len(joined)})
+    return _Sample(joined, classes, {"images": len(items), "read": len(read), "values": len(joined)})
 
 
 def _plane(packed: Packed, plane: int, regions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -125,17 +126,31 @@ def _plane(packed: Packed, plane: int, regions: pd.DataFrame) -> tuple[np.ndarra
 def _range(data: PreparedData, band: int, values: np.ndarray) -> tuple[float, float]:
     """What the models clip to, or else lowest and highest value of training; never empty."""
     given = data.statistics.get("range")
-    low, high = (given[0][band], given[1][band]) if given else (values[:, band].min(), values[:, band].max())
+    low, high = (given[0][band], given[1][band]) if given else (values.min(), values.max())
     return float(low), float(max(high, low + max(abs(low), 1) * 1e-6))
 
 
-def _band(band: int, training: np.ndarray, new: np.ndarray, limits: tuple[float, float]) -> dict[str, Any]:
-    counts = [np.histogram(np.clip(v, *limits), BINS, limits)[0] for v in (training, new)]
+def _bins(data: PreparedData, low: float, high: float) -> tuple[int, tuple[float, float]]:
+    """Number of bins and their outer edges. Whole numbers get bins of a whole width: with any other, neighbouring bins
+    would hold now more, now fewer of the values there can be, and two kinds of rounding would look like a shift."""
+    if not np.issubdtype(np.dtype(str(data.items["dtype"].iloc[0])), np.integer):
+        return BINS, (low, high)
+    span = np.floor(high) - np.floor(low) + 1
+    width = np.ceil(span / BINS)
+    bins, first = int(np.ceil(span / width)), float(np.floor(low)) - 0.5
+    return bins, (first, first + bins * float(width))
+
+
+def _band(data: PreparedData, band: int, training: np.ndarray, new: np.ndarray) -> dict[str, Any]:
+    limits = _range(data, band, training)
+    bins, edges = _bins(data, *limits)
+    counts = [np.histogram(np.clip(v, *edges), bins, edges)[0] for v in (training, new)]
     shares = [np.round(c / c.sum(), _DIGITS).tolist() for c in counts]
     found = psi(*counts)
     return {
         "band": band + 1,
         "range": list(limits),
+        "edges": list(edges),
         "training": shares[0],
         "new": shares[1],
         "outside": round(float(((new < limits[0]) | (new > limits[1])).mean()), _DIGITS),

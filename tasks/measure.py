@@ -1,13 +1,15 @@
-"""Latency and memory of one model bundle on this machine, in a process of its own, printed as JSON.
+"""Latency and memory of model bundles on this machine, in a process of its own, printed as JSON.
 
-`python -m tasks.measure models/unet-0 --tile 512`. In a process that held other models before, their memory would
-count as well.
+`python -m tasks.measure models/unet-0 models/fcn-0 --tile 512`. In a process that held other models before, their
+memory would count as well.
 """
 
 import argparse
 import json
 import os
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +17,32 @@ from segcore.errors import StageError
 from tasks import console
 from tasks.processes import run_in_group
 
-_REPEATS = 9
+_ROUNDS = 9
 
 
-def measure(bundle: Path, tile: int) -> dict[str, Any]:
-    """What `segcore.evaluation.measure_speed` says of a bundle, from a fresh process.
+def measure(bundles: Sequence[Path], tile: int) -> list[dict[str, Any]]:
+    """Latency and peak memory of each bundle, from one fresh process.
+
+    With several bundles each is timed in turn, round after round, so that whatever else the machine does at the
+    moment falls on all of them alike; the memory is then that of all together.
+
+    Returns:
+        Of each what `segcore.evaluation.measure_speed` says; latency_ms is the median over the rounds.
 
     Raises:
-        StageError: the bundle could not be loaded or run.
+        StageError: a bundle could not be loaded or run.
     """
     here = str(Path(__file__).parents[1])
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "tasks.measure", str(bundle), "--tile", str(tile)]
+    command = [sys.executable, "-m", "tasks.measure", *map(str, bundles), "--tile", str(tile)]
     status, output, tail = run_in_group(command, environment)
     if status != 0:
         raise StageError(
-            f"{bundle}: could not be measured:\n{tail.strip()[-2000:]}",
+            f"{', '.join(map(str, bundles))}: could not be measured:\n{tail.strip()[-2000:]}",
             "mend the cause named above, then run again",
         )
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    found: list[dict[str, Any]] = json.loads(output.splitlines()[-1])
     return found
 
 
@@ -44,15 +52,26 @@ def _measure_here(arguments: argparse.Namespace) -> None:
     from segcore.inference import choose_precision
     from tasks.evaluate import device
 
-    precision = choose_precision(load_description(arguments.bundle)["parameters"]["precision"], device())
-    found = measure_speed(load_bundle(arguments.bundle, device()), arguments.tile, precision, _REPEATS)
+    models = []
+    for bundle in arguments.bundles:
+        asked = load_description(bundle)["parameters"]["precision"]
+        models.append((load_bundle(bundle, device()), choose_precision(asked, device())))
+    rounds = [
+        [measure_speed(m, arguments.tile, precision, 1) for m, precision in models] for _ in range(_ROUNDS)
+    ]
+    found = []
+    for times in zip(*rounds, strict=True):
+        latency = statistics.median(t["latency_ms"] for t in times)
+        peak = max(t["peak_memory_mb"] for t in times)
+        found.append(times[0] | {"latency_ms": latency, "peak_memory_mb": peak})
+        found[-1]["ms_per_megapixel"] = latency / (arguments.tile**2 / 1e6)
     print(json.dumps(found))
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks.measure", description=__doc__)
-    parser.add_argument("bundle", type=Path, help="folder with model.json and model.safetensors")
+    parser.add_argument("bundles", type=Path, nargs="+", help="folders with model.json and model.safetensors")
     parser.add_argument("--tile", type=int, required=True, help="pixels a side")
     console.run(_measure_here, parser)
 

@@ -198,12 +198,17 @@ def calibration_errors(model: Model, batch: str | None) -> dict[str, float | Non
 
 
 def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
-    """Latency, memory and size of each bundle, one after the other on this machine; measured once for the same ones."""
+    """Latency, memory and size of each bundle; measured once for the same bundles, tile and machine.
+
+    Memory is measured for each alone, latency in turns. Other programs that compute meanwhile make both worse.
+    """
     machine = f"{device()} {torch.get_num_threads()}"
     key = digest(str(p.evaluate.tile), machine, *(m.weights for m in models))[:16]
     path = root / "work" / "costs" / f"gate-{key}.json"
     if not path.exists():
-        found = [measure(m.folder, p.evaluate.tile) for m in console.progress(list(models), "measure")]
+        alone = [measure([m.folder], p.evaluate.tile)[0] for m in console.progress(list(models), "measure")]
+        timed = measure([m.folder for m in models], p.evaluate.tile) if len(models) > 1 else alone
+        found = [t | {"peak_memory_mb": a["peak_memory_mb"]} for t, a in zip(timed, alone, strict=True)]
         with atomic_write(path) as part:
             part.write_text(json.dumps(found, indent=2) + "\n")
     measured = json.loads(path.read_text())

@@ -94,15 +94,15 @@ def rule_name(rule: Mapping[str, Any]) -> str:
     return _SHOWN.get(rule["kind"], "{}").format(name)
 
 
-def rule_value(rule: Mapping[str, Any], value: float | None) -> str:
-    """A rule's measured value or threshold with its unit."""
+def rule_value(rule: Mapping[str, Any], value: float | None, limit: bool = False) -> str:
+    """A rule's measured value, or its threshold (`limit`), with its unit."""
     if value is None:
         return "–"
     if rule["kind"] == "ceiling":
         return f"{value:,.1f} {'ms' if rule['rule'] == 'latency_ms' else 'MB'}"
-    if rule["kind"] == "cheaper" or rule["kind"] == "floor":
+    if rule["kind"] in ("cheaper", "floor"):
         return f"{100 * value:.1f} %"
-    return f"{100 * value:+.1f} points"
+    return (f"{round(100 * value, 3):g} points" if limit else f"{100 * value:+.1f} points").replace("-", "−")
 
 
 def record_text(record: Mapping[str, Any]) -> str:
@@ -111,7 +111,10 @@ def record_text(record: Mapping[str, Any]) -> str:
     for one in record["challengers"]:
         lines.append(f"{one['title']} (seed {one['seed']})")
         for rule in one["rules"]:
-            measured, threshold = (rule_value(rule, rule[k]) for k in ("measured", "threshold"))
+            measured, threshold = (
+                rule_value(rule, rule["measured"]),
+                rule_value(rule, rule["threshold"], limit=True),
+            )
             side = (
                 "at most"
                 if rule["kind"] in ("ceiling", "cheaper")

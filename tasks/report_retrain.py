@@ -101,10 +101,11 @@ def _rules(challengers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for rules in zip(*(c["rules"] for c in challengers), strict=True):
         first = rules[0]
         name = "cost as a share of the champion's" if first["kind"] == "cheaper" else rule_name(first)
+        threshold = rule_value(first, first["threshold"], limit=True)
         rows.append(
             {
                 "name": name[0].upper() + name[1:],
-                "threshold": f"{_SIDES.get(first['kind'], 'above')} {rule_value(first, first['threshold'])}",
+                "threshold": f"{_SIDES.get(first['kind'], 'above')} {threshold}",
                 "cells": [
                     {"value": rule_value(r, r["measured"]), "passed": r["passed"], "note": r["note"]}
                     for r in rules

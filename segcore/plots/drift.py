@@ -42,7 +42,7 @@ def band_histograms(drift: Mapping[str, Any]) -> Figure:
 
 
 def _histogram(axes: Axes, band: Mapping[str, Any]) -> None:
-    low, high = band["range"]
+    low, high = band["edges"]
     edges = np.linspace(low, high, len(band["training"]) + 1)
     axes.stairs(band["training"], edges, fill=True, color=TRAINING, alpha=0.35, label="training data")
     axes.stairs(band["new"], edges, color=NEW, linewidth=1.6, label="new batch")

@@ -66,8 +66,10 @@ def test_a_brighter_band_is_found_and_the_others_are_not(data: PreparedData) -> 
     red, green, _ = found["bands"]
     assert red["level"] == "large" and red["outside"] > 0.05 and green["outside"] < 0.01
     assert green["psi"] < red["psi"] / 5 and green["ks"] < 0.1 < red["ks"]
-    assert len(red["training"]) == len(red["new"]) == BINS and sum(red["new"]) == pytest.approx(1, abs=1e-4)
-    assert found["new"]["items"] == 4 and 0 < found["training"]["items"] <= 8
+    assert BINS / 2 < len(red["training"]) == len(red["new"]) <= BINS and sum(red["new"]) == pytest.approx(
+        1, abs=1e-4
+    )
+    assert found["new"]["images"] == 4 and 0 < found["training"]["images"] <= 8
     verdicts = found["verdicts"]
     assert (
         len(verdicts) == 5
@@ -89,6 +91,15 @@ def test_figures_are_those_of_the_pixels_themselves(data: PreparedData) -> None:
     assert found["bands"][0]["ks"] == pytest.approx(ks_2samp(*red).statistic, abs=1e-6)
     square = [np.mean(np.concatenate([p.label.ravel() for p in side]) == 1) for side in patches]
     assert [found["classes"][k][1] for k in ("training", "new")] == pytest.approx(square, abs=1e-6)
+
+
+def test_bins_of_whole_numbers_hold_equally_many_of_them(data: PreparedData) -> None:
+    found = drift(data, "1")
+    assert found is not None
+    for band in found["bands"]:
+        width = (band["edges"][1] - band["edges"][0]) / len(band["training"])
+        assert width == round(width) and band["edges"][0] == band["range"][0] - 0.5
+        assert band["edges"][1] >= band["range"][1] + 0.5
 
 
 def test_a_batch_without_pixels_has_no_drift(data: PreparedData) -> None:

@@ -39,7 +39,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr(promotion_inputs, "measure", lambda folder, tile: dict(COST))
+        patch.setattr(promotion_inputs, "measure", lambda folders, tile: [dict(COST) for _ in folders])
         p = params.load()
         ingest(p.data)
         prepare(p, registry=Path("splits/tiny.csv"), work=Path("work"))
@@ -61,7 +61,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(folder)
     # MLflow keeps a store open by its address for as long as the process lives, so each test has an address of its own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    monkeypatch.setattr(promotion_inputs, "measure", lambda folder, tile: dict(COST))
+    monkeypatch.setattr(promotion_inputs, "measure", lambda folders, tile: [dict(COST) for _ in folders])
     yield folder
 
 
@@ -221,7 +221,7 @@ def test_killed_anywhere_after_deciding_a_repeated_call_acts_once(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(promotion_inputs, "measure", lambda folder, tile: dict(COST))
+        patch.setattr(promotion_inputs, "measure", lambda folders, tile: [dict(COST) for _ in folders])
         if where in ("register", "promote"):
             patch.setattr(tracking_registry, where, die)
         elif where == "champion_set":
@@ -271,7 +271,9 @@ def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
         promotion_inputs.champion(project, load(), promotion_inputs.PreparedData("data/prepared"), 1)
 
 
-def test_command_line_measures_in_fresh_processes_and_exits_0_for_both_outcomes(project: Path) -> None:
+def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_promoted(
+    project: Path,
+) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
@@ -281,8 +283,6 @@ def test_command_line_measures_in_fresh_processes_and_exits_0_for_both_outcomes(
             text=True,
         )
 
-    first = command()
-    assert first.returncode == 0 and "becomes the first champion" in first.stdout, first.stderr
     mark_batch("b2")
     for known in Path("work/costs").glob("gate-*.json"):
         known.unlink()

@@ -31,10 +31,16 @@ def _drift() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     training, new = (np.histogram(rng.normal(m, 20, 9000), 64, (0, 255))[0] for m in (100, 130))
     found = psi(training, new)
-    band = {"band": 1, "range": [0.0, 255.0], "training": list(training / 9000), "new": list(new / 9000)}
+    band = {
+        "band": 1,
+        "range": [0.0, 255.0],
+        "edges": [0.0, 255.0],
+        "training": list(training / 9000),
+        "new": list(new / 9000),
+    }
     return {
-        "training": {"items": 12, "read": 12, "values": 9000},
-        "new": {"items": 4, "read": 4, "values": 9000},
+        "training": {"images": 12, "read": 12, "values": 9000},
+        "new": {"images": 4, "read": 4, "values": 9000},
         "bands": [band | {"outside": 0.0, "psi": found, "ks": 0.4, "level": "large"}],
         "classes": {
             "names": ["background", "building"],
@@ -114,13 +120,13 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
         assert one["title"] in shown
         assert f"{100 * one['difference']['frozen']['low']:+.1f}".replace("-", "−") in shown
     assert section.count("<svg") >= 4 and SOURCE in shown and "Band 1: large shift" in shown
+    assert "pooled over 12 images or planes" in shown and "of the new batch" in shown
+    assert not re.search(r"built-in|None|nan|object at", shown)
     assert "2026-01-02 10:00 UTC" in shown and "It was better." in shown and ">previous<" in section
     tags = _Tags()
     tags.feed(page)
     assert not tags.wrong
-    for caption in re.findall(
-        r'<figure class="charts">.*?<figcaption>(.*?)</figcaption>', section, re.DOTALL
-    ):
+    for caption in re.findall(r'<figure class="charts.*?<figcaption>(.*?)</figcaption>', section, re.DOTALL):
         assert "pooled" in caption
 
 
