@@ -78,4 +78,4 @@ def test_a_key_that_is_there_twice_is_told(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("seeds: [0]\ngate: {margin: 0.1}\ngate: {margin: 0.2}\n")
     with pytest.raises(ParamsError, match=r"'gate' is there twice[\s\S]*line"):
-        load(path)
+        params.load(path)
