@@ -1,11 +1,21 @@
 """Nights of a tiny project: a first champion, a batch, nothing new, bad items; and two at a time are one."""
 
+import os
+import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 
 from tests.flows import nights, workspaces
 
@@ -77,6 +87,63 @@ def test_of_two_at_once_one_runs(first: Path, server: str) -> None:
     assert [one.returncode, two.returncode] == [0, 0], outputs
     assert sum("Skipped: another retraining is running" in output for output in outputs) == 1
     assert len(nights.batches(first)) == 2
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def served(
+    first: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], list[FlowRun]]]:
+    """`make serve` with a schedule of twelve seconds, after a night in which three triggers were missed."""
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    text = (first / "params.yaml").read_text()
+    (first / "params.yaml").write_text(text + "\nschedule: {interval_minutes: 0.2}\n")
+    command = [sys.executable, "-m", "flows.serve"]
+    env = workspaces.environment(first, PREFECT_API_URL=server)
+    log = (first / "serve.log").open("w")
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, cwd=first, env=env, stdout=log, stderr=log, start_new_session=True)
+
+    def runs() -> list[FlowRun]:
+        with get_client(sync_client=True) as client:
+            name = DeploymentFilter(name=DeploymentFilterName(any_=["retrain"]))
+            return client.read_flow_runs(deployment_filter=name, sort=FlowRunSort.START_TIME_ASC)
+
+    process = begin()
+    try:
+        wait_for(lambda: any(run.state_name == "Unchanged" for run in runs()), 120)
+        process.kill()
+        process.wait()
+        time.sleep(40)  # three triggers and more are missed
+        process = begin()
+        yield runs
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+        log.close()
+        (first / "params.yaml").write_text(text)
+
+
+def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(served: Callable[[], list[FlowRun]]) -> None:
+    started = {run.id for run in served() if run.state_name == "Unchanged"}
+    assert started, "a scheduled run has come and ended"
+    wait_for(lambda: len({r.id for r in served() if r.state_name == "Unchanged"} - started) >= 2, 120)
+    spans = sorted((r.start_time, r.end_time) for r in served() if r.state_name == "Unchanged" and r.end_time)
+    assert all(later[0] >= earlier[1] for earlier, later in pairwise(spans)), "never two at a time"
+    late = [
+        run
+        for run in served()
+        if run.state_name in ("Late", "Pending") and run.state.timestamp < spans[-1][0]
+    ]
+    assert len(late) <= 1, "those that were missed were cancelled, and none waits"
+    assert any(run.state_name in ("Cancelled", "Skipped") for run in served())
 
 
 def test_a_dry_run_decides_and_changes_nothing(first: Path, server: str) -> None:
