@@ -157,7 +157,7 @@ def speed(root: Path, side: int, architecture: str) -> list[Line]:
 def memory(root: Path, sides: tuple[int, int], limit: int) -> list[Line]:
     """Peaks of a small and a large scene, and the large one under a limit of memory beside the plain script."""
     bundle = make_bundle(root / "memory", "unet", **NETWORKS["unet"])
-    small = script("segflow", bundle, diagonal(root, sides[0]), root / "out", limit)
+    small = script("segflow", bundle, scene_of(root, sides[0]), root / "out", limit)
     scene = diagonal(root, sides[1])
     plain = script("plain", bundle, scene, root / "out", limit)
     large = script("segflow", bundle, scene, root / "out", limit)

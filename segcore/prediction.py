@@ -33,7 +33,7 @@ from segcore.vectorize import write_polygons
 from segcore.volumes import write_prediction
 
 Progress = Callable[[int, int], None]  # windows done, and of how many
-_PANEL_BYTES = 64_000_000
+_PANEL_BYTES = 32_000_000
 _STRIPED = 16_384  # columns of a panel where rows can only be decoded whole
 _WAITING = 4  # blocks that may wait for the disk
 
