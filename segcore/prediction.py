@@ -120,7 +120,7 @@ class Predictor:
                 made = _Writer(self, declared.info, name, part)
                 with made:
                     self._run(declared, made, part, progress)
-            with writing(scene):
+            with writing(folder / name):
                 files = made.finish()
                 for file in files:
                     fsync(part / file)
