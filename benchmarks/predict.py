@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from benchmarks import _pictures
+from benchmarks import _pictures, _plain
 from benchmarks.data import Line, machine
 from segcore.bundle import save_bundle
 from segcore.inference import autocast
@@ -58,7 +59,7 @@ class Sizes(NamedTuple):
     limit: int
 
 
-FULL = Sizes(3_000, (2_000, 40_000), 4 * 10**9)
+FULL = Sizes(2_000, (2_000, 40_000), 4 * 10**9)
 QUICK = Sizes(1_500, (1_000, 4_000), 10**9)
 
 
@@ -129,24 +130,27 @@ def script(mode: str, bundle: Path, scene: Path, output: Path, limit: int = 0) -
     raise RuntimeError(f"{mode} failed:\n{done.stderr[-3000:]}")
 
 
-def _best(*results: tuple[float, float] | None) -> float:
-    return min(r[0] for r in results if r is not None)
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
-def speed(root: Path, side: int, architecture: str) -> list[Line]:
-    """Lines `forward` and `plain` of one network; each figure the best of two, taken in turn."""
+def speed(root: Path, side: int, architecture: str, rounds: int) -> list[Line]:
+    """Lines `forward` and `plain` of one network; each figure the best of some rounds, in which all take turns."""
     bundle = make_bundle(root / architecture, architecture, **NETWORKS[architecture])
-    scene, millions = scene_of(root, side), side**2 / 1e6
-    rounds = [
+    scene, out, millions = scene_of(root, side), root / "out", side**2 / 1e6
+    predictor = Predictor(bundle, Settings(TILE, OVERLAP))
+    out.mkdir(exist_ok=True)
+    timed = [
         (
             forward(bundle, side),
-            script("segflow", bundle, scene, root / "out"),
-            script("plain", bundle, scene, root / "out"),
+            _seconds(lambda: predictor.predict(scene, "segflow", out)),
+            _seconds(lambda: _plain.plain(bundle, scene, out / "plain.tif", TILE, OVERLAP)),
         )
-        for _ in range(2)
+        for _ in range(rounds)
     ]
-    alone = millions / min(r[0] for r in rounds)
-    own, plain = (millions / _best(*(r[i] for r in rounds)) for i in (1, 2))
+    alone, own, plain = (millions / min(times) for times in zip(*timed, strict=True))
     what = f"{architecture}, {side:,} pixels a side, megapixels a second"
     return [
         Line(f"{what} / forward passes alone", f"{own:.2f}", f"{alone:.2f}", own / alone, "≥ 0.9", own >= 0.9 * alone),
@@ -191,8 +195,11 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=("speed", "memory"), help="one part")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--rounds", type=int, default=3, help="more of them on a busy machine (default: 3)")
+    parser.add_argument("--side", type=int, help="of the scene whose time is taken")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
+    sizes = sizes._replace(timed=arguments.side or sizes.timed)
     device = (
         torch.cuda.get_device_name()
         if torch.cuda.is_available()
@@ -208,7 +215,11 @@ def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="segflow-bench-", dir=arguments.folder))
     try:
         for architecture in arguments.networks if arguments.only != "memory" else ():
-            print(*(line.text() for line in speed(root, sizes.timed, architecture)), sep="\n", flush=True)
+            print(
+                *(line.text() for line in speed(root, sizes.timed, architecture, arguments.rounds)),
+                sep="\n",
+                flush=True,
+            )
         if arguments.only != "speed":
             print(*(line.text() for line in memory(root, sizes.memory, sizes.limit)), sep="\n", flush=True)
     finally:
