@@ -61,7 +61,9 @@ def predict(
     bookkeeping.bind_embedded_server()
     with Batch(parameters.load(params), scenes, model, Path(output)) as batch:
         for scene in batch.todo:
-            predict_scene(batch, scene, batch.names[scene], return_state=True)
+            state = predict_scene(batch, scene, batch.names[scene], return_state=True)
+            if scene not in batch.failed:
+                state.result()  # raises what is no fault of the scene
         return batch.finish()
 
 

@@ -23,7 +23,7 @@ from segcore.raster import Info
 
 PROBABILITY_STEPS = 254  # 255 is nodata
 _BLOCK = 512
-_CACHE = 64_000_000
+_CACHE = 32_000_000
 
 
 @contextmanager

@@ -244,11 +244,9 @@ def classes(scores: Tensor) -> Tensor:
 
     One comparison a class: torch.argmax along the first axis takes many times as long.
     """
-    best = scores[0].clone()
-    found = torch.zeros(best.shape, dtype=torch.uint8, device=scores.device)
-    for index in range(1, len(scores)):
-        higher = scores[index] > best
-        found.masked_fill_(higher, index)
-        if index + 1 < len(scores):
-            torch.maximum(best, scores[index], out=best)
+    found = (scores[1] > scores[0]).view(torch.uint8)
+    best = torch.maximum(scores[0], scores[1]) if len(scores) > 2 else scores[1]
+    for index in range(2, len(scores)):
+        found.masked_fill_(scores[index] > best, index)
+        best = torch.maximum(best, scores[index])
     return found

@@ -33,7 +33,7 @@ from segcore.vectorize import write_polygons
 from segcore.volumes import write_prediction
 
 Progress = Callable[[int, int], None]  # windows done, and of how many
-_PANEL_BYTES = 64_000_000
+_PANEL_BYTES = 32_000_000
 _STRIPED = 16_384  # columns of a panel where rows can only be decoded whole
 _WAITING = 4  # blocks that may wait for the disk
 
@@ -120,7 +120,7 @@ class Predictor:
                 made = _Writer(self, declared.info, name, part)
                 with made:
                     self._run(declared, made, part, progress)
-            with writing(scene):
+            with writing(folder / name):
                 files = made.finish()
                 for file in files:
                     fsync(part / file)

@@ -7,6 +7,7 @@ as a whole.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,14 @@ def polygons(path: Path, wanted: Sequence[int], side: int = BLOCK) -> Iterator[F
             yield joined[~waits], values[~waits]
 
 
+@contextmanager
+def _as_oserror(kind: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except kind as error:
+        raise OSError(str(error)) from error
+
+
 def write_polygons(
     raster: Path, target: Path, info: Info, names: Sequence[str], wanted: Sequence[int]
 ) -> None:
@@ -93,9 +102,10 @@ def write_polygons(
         wanted: classes that get polygons.
 
     Raises:
-        DataSourceError: (of pyogrio) the disk is full or not writable.
+        OSError: the disk is full or not writable.
     """
     import pyogrio.raw
+    from pyogrio.errors import DataSourceError
 
     place = rasterio.Affine(*info.transform) if info.transform else rasterio.Affine.identity()
     matrix = np.array([[place.a, place.d], [place.b, place.e]])
@@ -104,7 +114,7 @@ def write_polygons(
         if len(found) == 0 and written:
             continue
         placed = shapely.transform(found, lambda xy: xy @ matrix + [place.c, place.f])
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _as_oserror(DataSourceError):
             warnings.filterwarnings("ignore", "'crs' was not provided")
             pyogrio.raw.write(
                 target,

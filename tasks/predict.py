@@ -19,7 +19,7 @@ from segcore.files import locked
 from segcore.params import Params
 from segcore.prediction import Predictor, Progress, Settings
 from tasks import console
-from tasks.predictions import Record, find_scenes, stamp_of
+from tasks.predictions import OUTPUTS, Record, find_scenes, stamp_of
 
 OUTPUT = Path("predictions")
 WORK = Path("work")
@@ -100,7 +100,7 @@ class Batch:
     def _spare_sources(self) -> None:
         own = {scene.resolve() for scene in self.scenes}
         for scene, name in self.names.items():
-            for ending in (".tif", "_probabilities.tif", ".gpkg", ".nii.gz"):
+            for ending in OUTPUTS:
                 target = (self.output / f"{name}{ending}").resolve()
                 if target in own:
                     raise ParamsError(

@@ -18,7 +18,7 @@ from segcore.stamps import stamp
 
 RECORD = "predictions.json"
 _SECONDS = 1.0  # between two writes of the record: what a kill loses at most, besides the scene it hit
-_OUTPUTS = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz")
+OUTPUTS = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz")  # what a name may become
 
 
 def find_scenes(given: Sequence[str | Path], output: Path) -> list[Path]:
@@ -70,7 +70,7 @@ def _in(path: Path, output: Path) -> list[Path]:
 
 
 def _claimed(name: str) -> set[str]:
-    return {(name + ending).lower() for ending in _OUTPUTS}
+    return {(name + ending).lower() for ending in OUTPUTS}
 
 
 def _choices(scene: Path, folder: bool) -> Iterable[str]:

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import yaml
+from PIL import Image
 
 from segcore import params
 from segcore.errors import ParamsError
@@ -59,6 +62,7 @@ def test_train_and_evaluate_write_what_the_report_needs(project):
     assert bundle["classes"] == ["background", "square"] and bundle["training"]["steps"] == 4
     assert list(pd.read_csv(project / "models/unet-0/history.csv")["step"]) == [2, 4]
     assert not any((project / "work/checkpoints").iterdir())
+    assert bundle["input"]["dtype"] == "uint8" and bundle["input"]["scale"] == "auto"
     done = command(project, "tasks.evaluate", "unet", "0")
     assert done.returncode == 0, done.stderr
     folder = project / "evaluations/unet-0"
@@ -80,6 +84,18 @@ def test_train_and_evaluate_write_what_the_report_needs(project):
         "peak_memory_mb",
     }
     assert wanted | {"train_seconds"} <= set(cost) and cost["latency_ms"] > 0
+
+
+def test_new_scenes_are_predicted_as_the_evaluation_predicted(project):
+    (project / "predict.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
+    arguments = ["source/images", "--model", "models/unet-0", "--output", "out", "--params", "predict.yaml"]
+    done = command(project, "tasks.predict", *arguments)
+    assert done.returncode == 0, done.stderr
+    evaluated = list((project / "evaluations/unet-0/predictions").iterdir())
+    for picture in evaluated:
+        with Image.open(picture) as labels, rasterio.open(project / f"out/{picture.stem}.tif") as made:
+            assert np.mean(np.asarray(labels) == made.read(1)) > 0.999, "rounding decides few pixels"
+    assert evaluated
 
 
 def test_31_no_timing_is_part_of_what_dvc_hashes(project):
