@@ -23,6 +23,7 @@ from segcore.params import Params
 
 _CODE = ("fitting.py", "packed.py", "preparation.py", "splits.py", "windows.py")
 
+_ROWS = 4096  # of windows written at a time
 _THREADS = 8  # each holds some 20 MB
 
 
@@ -37,6 +38,11 @@ class LabelRows:
         first, last, _ = rows.indices(self.shape[0])
         packed = self._opened(self._row.packed)
         return packed.rows("labels", (self._row.plane,), first, last - first)
+
+
+def _write(windows: pd.DataFrame, path: Path) -> None:
+    """The one table that grows with a scene's area, a few rows at a time: the writer holds several copies of them."""
+    windows.to_parquet(path, index=False, row_group_size=_ROWS, use_dictionary=["item"])
 
 
 class Memory:
@@ -61,7 +67,7 @@ class Memory:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "sums.json").unlink(missing_ok=True)
         with atomic_write(self.folder / "windows.parquet") as part:
-            windows.to_parquet(part, index=False)
+            _write(windows, part)
         with atomic_write(self.folder / "sums.json") as part:
             part.write_text(json.dumps({"fingerprint": self.fingerprint, "sums": sums, "keys": keys}))
 
@@ -210,7 +216,7 @@ def prepare(
     memory.save(sums, keys, windowed)
     items.rename(columns={"id": "item"}).to_parquet(target / "items.parquet", index=False)
     regions.to_parquet(target / "regions.parquet", index=False)
-    index.to_parquet(target / "windows.parquet", index=False)
+    _write(index, target / "windows.parquet")
     (target / "statistics.json").write_text(json.dumps(statistics, indent=2))
     (target / "prepared.json").write_text(json.dumps(_meta(p, has_objects, regions), indent=2))
     linking.write_registry(registry, p.split, decision.registry)

@@ -97,7 +97,7 @@ def index_item(
             twice from top to bottom, a few MB at a time.
 
     Returns:
-        (n, 4 + classes) int64: row, col, height, width, and pixels of each class.
+        (n, 4 + classes) int32: row, col, height, width, and pixels of each class.
     """
     height, width = label.shape
     rows = _starts(height, prepare.window, prepare.stride)
@@ -116,13 +116,13 @@ def index_item(
             tall = np.full(len(c), min(prepare.window, height - rows[i]))
             wide = np.minimum(prepare.window, width - cols[c])
             found.append(np.column_stack([np.full(len(c), rows[i]), cols[c], tall, wide, counts[c]]))
-    return np.concatenate(found) if found else np.zeros((0, 4 + classes), np.int64)
+    return np.concatenate(found or [np.zeros((0, 4 + classes))], dtype=np.int32, casting="unsafe")
 
 
 def tabulated(items: Sequence[str], windows: Sequence[np.ndarray], classes: int) -> pd.DataFrame:
     """Windows of several items as one table: item, row, col, height, width, and a column `class_<k>` a class."""
     names = ["row", "col", "height", "width", *(f"class_{index}" for index in range(classes))]
-    cells = np.concatenate([*windows, np.zeros((0, len(names)), np.int64)])
+    cells = np.concatenate([*windows, np.zeros((0, len(names)), np.int32)], dtype=np.int32)
     table = pd.DataFrame(dict(zip(names, cells.T.copy(), strict=True)))
     table.insert(0, "item", np.repeat(np.array(items, dtype=object), [len(w) for w in windows]))
     return table
