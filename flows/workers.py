@@ -134,7 +134,9 @@ class Pool:
                     return state
                 waiting = (datetime.now(UTC) - state.timestamp).total_seconds()
                 if state.is_pending() and waiting > _PENDING_SECONDS:
-                    gone = Crashed(message=f"its worker took it and did not begin within {waiting:.0f} s")
+                    gone: State[Any] = Crashed(
+                        message=f"its worker took it and did not begin within {waiting:.0f} s"
+                    )
                     client.set_flow_run_state(run, gone, force=True)
                 if state.name == "Late" and not warned:
                     warned = True
@@ -157,7 +159,7 @@ def _check_deployment(name: str) -> None:
 def _ensure_automation() -> None:
     """Have Prefect's server mark as Crashed a flow run `stage` without heartbeats: an engine killed by -9 cannot."""
     try:
-        Automation.read(name=_AUTOMATION)
+        Automation.read(name=_AUTOMATION, _sync=True)  # type: ignore[call-overload]
         return
     except ValueError:  # there is none of that name
         pass
@@ -175,4 +177,4 @@ def _ensure_automation() -> None:
     )
     message = f"no heartbeat for {_SILENT_SECONDS} s: its worker is gone"
     crashed = ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=False)
-    Automation(name=_AUTOMATION, trigger=trigger, actions=[crashed]).create()
+    Automation(name=_AUTOMATION, trigger=trigger, actions=[crashed]).create(_sync=True)  # type: ignore[call-arg]
