@@ -6,6 +6,7 @@ Only the order of additions differs, so that results agree to float rounding; dr
 A process by itself goes through none of this.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,14 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from segcore.errors import ModelError, ParamsError
+
+
+def accelerator() -> Accelerator:
+    """The device of this process, and under `torchrun` its place among the others: NCCL on GPUs, gloo on CPUs."""
+    divided = "LOCAL_RANK" in os.environ
+    return Accelerator(
+        cpu=divided and not torch.cuda.is_available()
+    )  # it takes CPUs for one process otherwise
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,9 @@ class Share:
     world: int = 1
 
     @classmethod
-    def of(cls, accelerator: Accelerator) -> "Share":
-        """The share of the process that `accelerator` stands for."""
-        return cls(accelerator.process_index, accelerator.num_processes)
+    def of(cls, process: Accelerator) -> "Share":
+        """The share of the process that `process` stands for."""
+        return cls(process.process_index, process.num_processes)
 
     @property
     def is_first(self) -> bool:

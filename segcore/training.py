@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from segcore import checkpoint
+from segcore import checkpoint, sharing
 from segcore.augment import Sampler
 from segcore.constants import IGNORE
 from segcore.dataset import PreparedData
@@ -193,7 +193,7 @@ def train(
     Raises:
         ModelError: the loss is not finite, or the checkpoint is damaged.
     """
-    accelerator = Accelerator()
+    accelerator = sharing.accelerator()
     share = Share.of(accelerator)
     fixed = _Fixed(settings, accelerator, share, choose_precision(settings.precision, accelerator.device))
     model = model.to(accelerator.device).to(memory_format=torch.channels_last)

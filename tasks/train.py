@@ -19,10 +19,9 @@ from typing import Any
 import pandas as pd
 import torch
 import torchvision
-from accelerate import PartialState
 from tqdm import tqdm
 
-from segcore import params
+from segcore import params, sharing
 from segcore.bundle import save_bundle
 from segcore.dataset import PreparedData
 from segcore.files import atomic_folder, sha256
@@ -95,7 +94,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     folder.mkdir(parents=True, exist_ok=True)
     model = new_model(architecture, settings, data, seed)
     target = root / MODELS / f"{architecture}-{seed}"
-    if not PartialState().is_main_process:
+    if not sharing.accelerator().is_main_process:
         train_model(model, data, settings, p.prepare.window, seed, folder)
         return target
     bar: tqdm[int] = console.progress([], f"train {architecture}-{seed}", total=settings.steps, unit="step")

@@ -6,18 +6,18 @@ import signal
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
 from safetensors.torch import save_file
 
 from segcore.dataset import PreparedData
 from segcore.params import TrainSettings
+from segcore.sharing import accelerator
 from segcore.training import new_model, train
 
 
 def main(prepared: str, settings: str, window: str, folder: str) -> None:
     """Train U-Net with seed 0 in `folder`; history, facts and weights lie there afterwards, by rank."""
     data, options = PreparedData(prepared), TrainSettings(**json.loads(settings))
-    where, rank = Path(folder), PartialState().process_index
+    where, rank = Path(folder), accelerator().process_index
     before = (where / "checkpoint.safetensors").exists()
     kill_at = int(os.environ.get("SEGFLOW_TEST_KILL_AT", "-1"))
 
@@ -26,7 +26,8 @@ def main(prepared: str, settings: str, window: str, folder: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     trained = train(new_model("unet", options, data, 0), data, options, int(window), 0, where, on_step)
-    save_file(trained.model.state_dict(), where / f"weights-{rank}.safetensors")
+    weights = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
+    save_file(weights, where / f"weights-{rank}.safetensors")
     told = {"history": trained.history, "facts": trained.facts, "resumed": before}
     (where / f"told-{rank}.json").write_text(json.dumps(told))
 
