@@ -15,7 +15,6 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from segcore.errors import ModelError, ParamsError
 
@@ -72,7 +71,7 @@ class Share:
         if self.world == 1:
             return part
         counts = [(s := self.of_batch(batch, rank)).stop - s.start for rank in range(self.world)]
-        part = part.float() if part.is_floating_point() else part  # gloo knows no bfloat16
+        part = _wide(part)  # gloo knows no bfloat16
         padded = part.new_zeros(max(counts), *part.shape[1:])
         padded[: len(part)] = part.detach()
         received = [torch.empty_like(padded) for _ in counts]
@@ -103,7 +102,8 @@ class Share:
             return
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
-                if type(child) is nn.BatchNorm2d:
+                # DeepLab's own kind differs for a batch of one item alone, which cannot be divided
+                if isinstance(child, nn.BatchNorm2d):
                     setattr(module, name, _SharedBatchNorm.like(child))
         with torch.no_grad():
             for tensor in model.state_dict().values():
@@ -123,6 +123,26 @@ class Share:
             )
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes; the gradient of each term is the sum of what all processes make of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        summed = x.detach().clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.contiguous().clone()
+        dist.all_reduce(summed)
+        return summed
+
+
 class _SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, which may differ in size.
 
@@ -140,14 +160,13 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         """(N, C, H, W) to the same; statistics are float32 as those of torch."""
         if not self.training:
             return super().forward(x)
-        pixels = x.float()
-        count = torch.tensor([pixels.numel() / pixels.shape[1]], device=x.device)
-        sums = all_reduce(torch.cat([pixels.sum((0, 2, 3)), count]))
+        pixels = _wide(x)
+        count = pixels.new_tensor([pixels.numel() / pixels.shape[1]])
+        sums = _Sum.apply(torch.cat([pixels.sum((0, 2, 3)), count]))
         total, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         centred = pixels - mean[:, None, None]
-        variance = (
-            all_reduce(centred.square().sum((0, 2, 3))) / total
-        )  # of the centred: squares of x lose digits
+        # of the centred ones, because differences of large squares lose digits
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / total
         if self.running_mean is not None and self.running_var is not None:
             self._remember(mean.detach(), variance.detach() * total / (total - 1).clamp_min(1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
