@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro retrain serve promote rollback predict ui test test-crash lint lock \
-  bench bench-predict
+.PHONY: help install demo check-data run repro retrain serve promote rollback predict ui test test-crash \
+  test-distributed lint lock bench bench-predict
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
@@ -68,11 +68,21 @@ test: lint ## lint, types, layers and tests
 test-crash: install ## kill a retraining at fifty random moments; KILLS=
 	@SEGFLOW_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s tests/crash
 
+test-distributed: $(VENV)-cluster/.installed ## PostgreSQL, S3, Prefect, MLflow and two workers on this machine (10 minutes)
+	@$(VENV)-cluster/bin/python -m pytest -m distributed tests/distributed
+$(VENV)-cluster/.installed: requirements.lock requirements-cluster.lock | install
+	@test -x $(VENV)-cluster/bin/python || $(PYTHON) -m venv $(VENV)-cluster
+	@echo "Installing what a cluster needs into $(VENV)-cluster ..."
+	@$(BIN)/uv pip install --python $(VENV)-cluster/bin/python --compile-bytecode --require-hashes -r requirements.lock -r requirements-cluster.lock
+	@touch $@
+
 lock: ## pin all packages anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -q -o requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra bench --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header -c requirements.lock -q -o requirements-bench.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra cluster --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header -c requirements.lock -q -o requirements-cluster.lock
 
 bench: $(VENV)-bench/.installed ## speed, growth and memory of the data steps beside rasterio, PNG folders and TorchGeo; OPTIONS=--quick
 	@$(VENV)-bench/bin/python -m benchmarks.data $(OPTIONS)

@@ -20,7 +20,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import bookkeeping
+from flows import bookkeeping, workers
 from segcore import params as parameters
 from segcore.errors import SegflowError, StageError
 from segcore.params import Params
@@ -28,13 +28,15 @@ from tasks import tracking, tracking_store, versioning
 from tasks.configure import configure
 from tasks.processes import end_groups
 from tasks.versioning import Stage
+from tasks.versioning_workers import HEAVY
 
-HEAVY = {"train", "evaluate"}  # stages that occupy a slot
 _MOST_THREADS = 32
 
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
-def run_stage(stage: Stage, same: bool, force: bool, slots: threading.BoundedSemaphore) -> State[Any]:
+def run_stage(
+    stage: Stage, same: bool, force: bool, slots: threading.BoundedSemaphore, pool: workers.Pool | None
+) -> State[Any]:
     """Bring one stage up to date; its state is named and worded after what happened: ran or cached.
 
     Args:
@@ -42,6 +44,7 @@ def run_stage(stage: Stage, same: bool, force: bool, slots: threading.BoundedSem
         same: DVC has found it unchanged, with all that is upstream of it.
         force: run it even so.
         slots: bounds the heavy stages that run at a time in this process.
+        pool: runs heavy stages on other machines; None: they run here.
 
     Raises:
         StageError: the stage failed.
@@ -49,7 +52,9 @@ def run_stage(stage: Stage, same: bool, force: bool, slots: threading.BoundedSem
     if same and not force:
         return Completed(name="Cached", message="cached: nothing it depends on has changed")
     env = bookkeeping.flow_variables()
-    if stage.kind in HEAVY:
+    if stage.kind in HEAVY and pool is not None:
+        outcome = pool.run(stage)
+    elif stage.kind in HEAVY:
         with slots, concurrency(bookkeeping.LIMIT, lease_duration=60, strict=True):
             outcome = versioning.reproduce(stage.name, force, env)
     else:
@@ -101,13 +106,16 @@ def _run_all(graph: list[Stage], params: Params, slots: int, retries: int) -> di
     same = versioning.unchanged(graph)
     page = Path("reports") / params.data.name / "index.html"  # no output of DVC: it holds timings
     semaphore = threading.BoundedSemaphore(slots)
+    pool = workers.Pool(params, graph) if params.machine.infrastructure == "workers" else None
     futures: dict[str, PrefectFuture[Any]] = {}
     step = run_stage.with_options(retries=retries)
     for stage in graph:
         force = stage.kind == "report" and not page.exists()
         upstream = [futures[name] for name in stage.upstream]
         same_still = stage.name in same
-        future: Any = step.submit(stage, same_still, force, slots=semaphore, wait_for=upstream)  # type: ignore[call-overload]
+        future: Any = step.submit(  # type: ignore[call-overload]
+            stage, same_still, force, slots=semaphore, pool=pool, wait_for=upstream
+        )
         futures[stage.name] = future
     wait(list(futures.values()))
     failures = [f.state for f in futures.values() if f.state.is_failed() or f.state.is_crashed()]

@@ -37,29 +37,54 @@ class Sampler:
         weights = (present / present.sum(axis=0)).sum(axis=1) if present.size else np.ones(len(windows))
         self.weights = np.cumsum(weights / weights.sum())
 
-    def batch(self, step: int) -> dict[str, Tensor]:
-        """The batch of a step: image (N, C, crop, crop) float32 raw values, label int64, valid bool."""
+    def batch(self, step: int, share: slice = slice(None)) -> dict[str, Tensor]:
+        """The batch of a step: image (N, C, crop, crop) float32 raw values, label int64, valid bool.
+
+        Args:
+            step: from 0.
+            share: only these items of it; they are what they are in the whole batch.
+        """
         rng = np.random.default_rng([self.seed, step])
         wanted = round(self.settings.batch * self.settings.foreground_share)
+        drawn = [self._draw(index < wanted, rng) for index in range(self.settings.batch)][share]
         std, batch = np.asarray(self.data.statistics["std"]), _Crops.empty(0, 0, self.settings.crop)
-        for index in range(self.settings.batch):
-            draw = rng.random()
-            place = (
-                int(np.searchsorted(self.weights, draw)) if index < wanted else int(draw * len(self.places))
-            )
-            patch = self._patch(min(place, len(self.places) - 1), rng)
+        for index, (square, choices) in enumerate(drawn):
+            patch = self.data.crop(*square)
             if index == 0:
-                batch = _Crops.empty(self.settings.batch, patch.image.shape[-1], self.settings.crop)
-            _augment_into(batch.at(index), patch, self.settings, std, rng)
+                batch = _Crops.empty(len(drawn), patch.image.shape[-1], self.settings.crop)
+            _augment_into(batch.at(index), patch, self.settings, std, choices)
         return batch._asdict()
 
-    def _patch(self, place: int, rng: np.random.Generator) -> Patch:
-        item, row, col = self.places[place]
+    def _draw(
+        self, foreground: bool, rng: np.random.Generator
+    ) -> tuple[tuple[str, int, int, int, int], "_Choices"]:
+        """Item, row, column, height and width of a square, and what becomes of it; no pixel is read."""
+        draw = rng.random()
+        place = int(np.searchsorted(self.weights, draw)) if foreground else int(draw * len(self.places))
+        item, row, col = self.places[min(place, len(self.places) - 1)]
         crop, scale = self.settings.crop, self.settings.augment.scale
         zoom = float(np.exp(rng.uniform(-np.log(scale), np.log(scale))))
         side = min(round(crop / zoom), self.window)
         down, right = (int(rng.integers(0, self.window - side + 1)) for _ in range(2))
-        return self.data.crop(item, int(row) + down, int(col) + right, side, side)
+        return (item, int(row) + down, int(col) + right, side, side), _Choices.draw(self.settings, rng)
+
+
+class _Choices(NamedTuple):
+    """What augmentation does to one crop."""
+
+    across: bool
+    down: bool
+    turns: int  # of 90 degrees
+    gain: float  # of contrast
+    shift: float  # of brightness, from -1 to 1
+
+    @classmethod
+    def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "_Choices":
+        options, choices = settings.augment, rng.random(3)
+        across, down = (bool(options.flip and choice < 0.5) for choice in choices[:2])
+        turns = int(choices[2] * 4) if options.rotate90 else 0
+        gain = 1 + options.contrast * rng.uniform(-1, 1)
+        return cls(across, down, turns, gain, rng.uniform(-1, 1))
 
 
 class _Crops(NamedTuple):
@@ -106,20 +131,17 @@ def augment(
         image (C, crop, crop) float32, label (crop, crop) int64, valid (crop, crop) bool.
     """
     crops = _Crops.empty(1, patch.image.shape[-1], settings.crop).at(0)
-    _augment_into(crops, patch, settings, std, rng)
+    _augment_into(crops, patch, settings, std, _Choices.draw(settings, rng))
     return crops
 
 
 def _augment_into(
-    out: _Crops, patch: Patch, settings: TrainSettings, std: np.ndarray, rng: np.random.Generator
+    out: _Crops, patch: Patch, settings: TrainSettings, std: np.ndarray, choices: _Choices
 ) -> None:
     """`augment` without copies: this and the resampling are what a loader's time goes into."""
-    options, crop, side = settings.augment, settings.crop, patch.image.shape[1]
-    choices = rng.random(3)
-    across, down = (bool(options.flip and choice < 0.5) for choice in choices[:2])
-    turns = int(choices[2] * 4) if options.rotate90 else 0
-    gain = 1 + options.contrast * rng.uniform(-1, 1)
-    shift = torch.from_numpy(std * options.brightness * rng.uniform(-1, 1)).float()[:, None, None]
+    across, down, turns, gain, _ = choices
+    crop, side = settings.crop, patch.image.shape[1]
+    shift = torch.from_numpy(std * settings.augment.brightness * choices.shift).float()[:, None, None]
 
     chosen = _nearest(side, crop)
     rows, cols = (chosen[::-1] if flipped else chosen for flipped in (down, across))

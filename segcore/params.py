@@ -128,6 +128,10 @@ class Machine(Section):
     slots: int | None = Field(
         default=None, ge=1, description="trainings side by side; null: one a GPU, or one"
     )
+    infrastructure: Literal["local", "workers"] = Field(
+        default="local", description="workers: trainings and evaluations go to a Prefect work pool"
+    )
+    work_pool: str = Field(default="segflow", min_length=1, description="its deployment is named after it")
 
 
 class Params(Section):

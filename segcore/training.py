@@ -7,14 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from segcore import checkpoint
+from segcore import checkpoint, sharing
 from segcore.augment import Sampler
 from segcore.constants import IGNORE
 from segcore.dataset import PreparedData
@@ -24,6 +24,7 @@ from segcore.losses import build_loss
 from segcore.models import build_model
 from segcore.models._base import SegmentationModel
 from segcore.params import TrainSettings
+from segcore.sharing import Share
 from segcore.weights import imagenet_normalization
 
 _NONDETERMINISTIC = "does not have a deterministic implementation"
@@ -103,39 +104,65 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     return settings.learning_rate * decay
 
 
-def validate(model: SegmentationModel, data: PreparedData, tile: int, precision: str) -> tuple[float, float]:
-    """Loss (mean over pixels) and pooled foreground mean IoU on the validation regions, as in evaluation."""
-    classes, total, pixels = model.num_classes, 0.0, 0
-    confusion = np.zeros((classes, classes), dtype=np.int64)
-    for region in data.regions.loc[data.regions["split"] == "validation", "id"]:
+def validate(
+    model: SegmentationModel, data: PreparedData, tile: int, precision: str, share: Share | None = None
+) -> tuple[float, float]:
+    """Loss (mean over pixels) and pooled foreground mean IoU on the validation regions, as in evaluation.
+
+    With several processes each region is read by one of them, and by no other to fill up; sums are taken in the
+    order of regions, so that the same weights give the same numbers however many processes there are.
+    """
+    share = share or Share()
+    classes, rows = model.num_classes, []
+    regions = list(enumerate(data.regions.loc[data.regions["split"] == "validation", "id"]))
+    for index, region in regions[share.rank :: share.world]:
         patch = data.read(region)
         probabilities = predict_patch(model, patch, tile, min(64, tile // 4), precision)
         scored = patch.label != IGNORE
-        count = int(scored.sum())
         logits = torch.from_numpy(probabilities).clamp_min(1e-12).log()[None]  # softmax of log p is p
         loss = model.criterion(logits, torch.from_numpy(patch.label).long()[None])["loss"]
-        total, pixels = total + float(loss) * count, pixels + count
         pair = patch.label[scored].astype(np.int64) * classes + probabilities.argmax(0)[scored]
-        confusion += np.bincount(pair, minlength=classes**2).reshape(classes, classes)
+        counts = np.bincount(pair, minlength=classes**2).reshape(classes, classes)
+        rows.append((index, float(loss), int(scored.sum()), counts))
+    total, pixels, confusion = 0.0, 0, np.zeros((classes, classes), dtype=np.int64)
+    for _, loss_mean, count, counts in sorted(share.gathered(rows), key=lambda row: row[0]):
+        total, pixels, confusion = total + loss_mean * count, pixels + count, confusion + counts
     hit = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - hit
     iou = np.where(union > 0, hit / np.maximum(union, 1), 1.0)[data.foreground]
     return total / max(pixels, 1), float(iou.mean())
 
 
-def _step(model: SegmentationModel, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer, precision: str,
-          accelerator: Accelerator, rate: float) -> float:  # fmt: skip
+class _Fixed(NamedTuple):
+    """What stays the same from step to step."""
+
+    settings: TrainSettings
+    accelerator: Accelerator
+    share: Share
+    precision: str
+
+
+def _step(
+    model: SegmentationModel,
+    batch: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    fixed: _Fixed,
+) -> float:
+    settings, accelerator, share, precision = fixed
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
     batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in batch.items()}
     with autocast(accelerator.device, precision):
-        loss = model.loss(batch)["loss"]
+        logits = share.whole_batch(model(batch["image"], batch["valid"]), settings.batch)
+        loss = model.criterion(logits, share.whole_batch(batch["label"], settings.batch))["loss"]
     if not torch.isfinite(loss):
         raise ModelError(
             f"{model.title}: the loss is {loss.item()}", "lower train.learning_rate, or check the images"
         )
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
+    share.add_gradients(model)
     nn.utils.clip_grad_norm_(model.parameters(), 5.0)
     optimizer.step()
     return loss.item()
@@ -154,7 +181,8 @@ def train(
     """Train from `folder`'s checkpoint if there is one, else from the model as given.
 
     Killed at any step and resumed, the result is that of the uninterrupted run: crops, augmentation and dropout
-    depend on seed and step alone.
+    depend on seed and step alone. Under `torchrun` each process trains on its share of every batch (segcore/sharing.py)
+    and returns the same model; the first writes the checkpoints, which all must see.
 
     Args:
         model: of `new_model`; moved to the device there is.
@@ -165,33 +193,39 @@ def train(
     Raises:
         ModelError: the loss is not finite, or the checkpoint is damaged.
     """
-    accelerator = Accelerator()
-    precision = choose_precision(settings.precision, accelerator.device)
+    accelerator = sharing.accelerator()
+    share = Share.of(accelerator)
+    fixed = _Fixed(settings, accelerator, share, choose_precision(settings.precision, accelerator.device))
     model = model.to(accelerator.device).to(memory_format=torch.channels_last)
+    share.prepare(model)
     optimizer, sampler = make_optimizer(model, settings), Sampler(data, settings, window, seed)
     best, state = checkpoint.load(folder, model, optimizer)
     state = state or {"step": 0, "best_iou": -1.0, "best_step": 0, "stale": 0, "history": [], "seconds": 0.0}
+    share.require_same(state["step"])
+    part = share.of_batch(settings.batch)
     model.train()
     with _Determinism(settings.deterministic) as named, ThreadPoolExecutor(1) as ahead:
-        batch, losses, start = ahead.submit(sampler.batch, state["step"]), [], time.perf_counter()
+        batch, losses, start = ahead.submit(sampler.batch, state["step"], part), [], time.perf_counter()
         while state["step"] < settings.steps and not _stop(state, settings):
             step = state["step"]
-            torch.manual_seed((seed + 1) * 1_000_003 + step)  # dropout, the same after a resume
-            current, batch = batch.result(), ahead.submit(sampler.batch, step + 1)
+            # dropout: the same after a resume, another in each process
+            torch.manual_seed((seed + 1) * 1_000_003 + step + share.rank * 1_000_000_007)
+            current, batch = batch.result(), ahead.submit(sampler.batch, step + 1, part)
             rate = learning_rate(step, settings)
-            losses.append(_step(model, current, optimizer, precision, accelerator, rate))
+            losses.append(_step(model, current, optimizer, rate, fixed))
             state["step"] = step + 1
             on_step(step + 1, losses[-1])
             if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
                 state["seconds"] += time.perf_counter() - start
                 row = {"step": step + 1, "train_loss": float(np.mean(losses)), "learning_rate": rate}
-                best = _validated(model, data, settings, precision, state, row, best)
-                checkpoint.save(folder, model, best, optimizer, state)
+                best = _validated(model, data, fixed, state, row, best)
+                if share.is_first:
+                    checkpoint.save(folder, model, best, optimizer, state)
                 on_validation(state["history"][-1])
                 losses, start = [], time.perf_counter()
     model.load_state_dict(best)
-    facts = {"best_step": state["best_step"], "steps": state["step"], "precision": precision}
-    facts["nondeterministic"] = sorted(named)
+    facts = {"best_step": state["best_step"], "steps": state["step"]}
+    facts |= {"precision": fixed.precision, "nondeterministic": sorted(named)}
     images = state["step"] * settings.batch
     return Trained(model.eval(), state["history"], facts, state["seconds"], images)
 
@@ -199,14 +233,13 @@ def train(
 def _validated(
     model: SegmentationModel,
     data: PreparedData,
-    settings: TrainSettings,
-    precision: str,
+    fixed: _Fixed,
     state: dict[str, Any],
     row: dict[str, Any],
     best: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """Add a row to the history and keep the weights if they are the best so far."""
-    loss, iou = validate(model, data, 2 * settings.crop, precision)
+    loss, iou = validate(model, data, 2 * fixed.settings.crop, fixed.precision, fixed.share)
     better = iou > state["best_iou"]
     state["history"].append({**row, "val_loss": loss, "val_iou": iou, "best": better})
     state["stale"] = 0 if better else state["stale"] + 1

@@ -24,7 +24,7 @@ from segcore.metrics import scores
 from segcore.params import Params
 from segcore.volumes import stack_predictions, write_prediction
 from tasks import console, tracking
-from tasks.costs import merge_cost
+from tasks.costs import cost_file, merge_cost
 from tasks.prepare import PREPARED
 from tasks.run_pictures import write_pictures
 from tasks.train import MODELS, parse_run
@@ -150,7 +150,8 @@ def _log(
             data, root / MODELS, evaluations, architecture, seed, title, Path(folder)
         )
         files = [evaluations / f"{architecture}-{seed}", *charts]
-        tracking.log_evaluation(p, architecture, seed, found, files, gallery)
+        kept = cost_file(root, f"{architecture}-{seed}")
+        tracking.log_evaluation(p, architecture, seed, found, files, gallery, kept)
 
 
 def main() -> None:

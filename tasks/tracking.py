@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from segcore.params import Params, architecture_names
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _UNTRACKED = "untracked by dvc"
 _SAMPLING_SECONDS = 10.0
+COSTS = "costs"  # folder of a run's artifacts
 
 
 def _flat_key(score: str) -> str:
@@ -88,6 +90,7 @@ def log_evaluation(
     scores: Mapping[str, float],
     files: Iterable[Path] = (),
     gallery: Sequence[Path] = (),
+    costs: Path | None = None,
 ) -> str | None:
     """Add an evaluation to the run of its training: `test/<score key, with dots>`, and `cost/...`.
 
@@ -98,6 +101,7 @@ def log_evaluation(
         scores: by score key, such as `iou/dataset/building`.
         files: files or folders kept under `evaluation/`.
         gallery: pictures, shown as one slider.
+        costs: file of measurements, for `fetch_costs`.
 
     Returns:
         The run's id, or None where this store has no run of that training: nothing is logged then, and a line
@@ -116,7 +120,28 @@ def log_evaluation(
         run.log_files(path, "evaluation")
     for step, picture in enumerate(gallery):
         run.log_image(picture, "test_gallery", step)
+    if costs is not None:
+        run.log_files(costs, COSTS)
     return run.id
+
+
+def fetch_costs(params: Params, architecture: str, seed: int, root: Path = Path()) -> bool:
+    """Take what a worker measured of a bundle into work/costs/, where the report looks; False where it left nothing.
+
+    The same weights keep the same file, so that a measurement of this machine is replaced by that of the worker.
+    """
+    client = tracking_store.client(params)
+    found = member(client, params, f"train@{architecture}-{seed}")
+    if found is None:
+        return False
+    listed = client.list_artifacts(found.info.run_id, COSTS)
+    for artifact in listed:
+        target = root / "work" / "costs"
+        target.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent) as folder:
+            got = client.download_artifacts(found.info.run_id, artifact.path, folder)
+            Path(got).replace(target / Path(artifact.path).name)
+    return bool(listed)
 
 
 def log_comparison(params: Params, comparison: Mapping[str, Any], files: Iterable[Path] = ()) -> str:

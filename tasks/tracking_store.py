@@ -135,6 +135,22 @@ def close_abandoned(params: Params) -> list[str]:
     return dead
 
 
+def close_of_flow_run(params: Params, flow_run: str) -> list[str]:
+    """Mark as FAILED the RUNNING runs that a dead flow run on another machine left behind; returns their ids.
+
+    Whoever trains the same again, under the same run_key, then continues such a run instead of making a second one.
+    """
+    mlflow = client(params)
+    found = mlflow.get_experiment_by_name(params.data.name)
+    if found is None:
+        return []
+    left = f"attributes.status = 'RUNNING' and tags.prefect_flow_run_id = '{flow_run}'"
+    dead = [run.info.run_id for run in mlflow.search_runs([found.experiment_id], left)]
+    for run_id in dead:
+        mlflow.set_terminated(run_id, "FAILED")
+    return dead
+
+
 def _quiet() -> dict[str, str]:
     return {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 

@@ -2,12 +2,17 @@
 
 `python -m tasks.train unet 0` reads data/prepared/ and `train` of params.yaml, and writes models/unet-0/. Killed at
 any moment, it goes on from its last checkpoint, which lies in work/checkpoints/ out of DVC's reach.
+
+`torchrun --nproc-per-node 2 -m tasks.train unet 0` divides one training among processes; SEGFLOW_PROCESSES=2 makes the
+plain command do so on this machine. The first process alone writes the bundle, the checkpoints and the MLflow run.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,7 @@ import torch
 import torchvision
 from tqdm import tqdm
 
-from segcore import params
+from segcore import params, sharing
 from segcore.bundle import save_bundle
 from segcore.dataset import PreparedData
 from segcore.files import atomic_folder, sha256
@@ -96,6 +101,10 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     key = _digest(versioning.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
     folder = root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
+    target = root / MODELS / f"{architecture}-{seed}"
+    if not sharing.accelerator().is_main_process:
+        train_model(model, data, settings, p.prepare.window, seed, folder)
+        return target
     bar: tqdm[int] = console.progress([], f"train {architecture}-{seed}", total=settings.steps, unit="step")
     with tracking.training_run(p, architecture, seed, title=model.title) as run:
 
@@ -112,7 +121,6 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         shown: dict[str, str] = {}
         trained = train_model(model, data, settings, p.prepare.window, seed, folder, on_step, on_validation)
         bar.close()
-        target = root / MODELS / f"{architecture}-{seed}"
         with atomic_folder(target) as part:
             save_bundle(part, trained.model, architecture, _facts(p, trained, seed, prepared, architecture))
             pd.DataFrame(trained.history).to_csv(part / "history.csv", index=False)
@@ -134,8 +142,18 @@ def parse_run(description: str | None, name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _divide() -> None:
+    """Become `torchrun` where SEGFLOW_PROCESSES asks for several processes and this is not yet one of them."""
+    processes = os.environ.get("SEGFLOW_PROCESSES", "1")
+    if processes == "1" or "RANK" in os.environ:
+        return
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+    os.execv(sys.executable, [sys.executable, *launch, "-m", "tasks.train", *sys.argv[1:]])
+
+
 def main() -> None:
     """Command line."""
+    _divide()
     console.run(lambda a: train(params.load(a.params), a.architecture, a.seed), parse_run(__doc__, "train"))
 
 

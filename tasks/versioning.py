@@ -10,7 +10,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal, NamedTuple
@@ -83,7 +84,7 @@ def reproduce(
         StageError: the stage failed; the message ends with the last lines of its output.
     """
     command = ["repro", "--single-item", *(["--force"] if force else []), stage]
-    status, output, tail = _dvc(command, env, live)
+    status, output, tail = drive(command, env, live)
     if status != 0:
         raise StageError(
             f"stage {stage} failed with status {status}:\n{tail.strip()}",
@@ -98,7 +99,7 @@ def unchanged(graph: list[Stage]) -> set[str]:
     Raises:
         StageError: DVC cannot tell.
     """
-    status, output, tail = _dvc(["status", "--json"])
+    status, output, tail = drive(["status", "--json"])
     if status != 0:
         raise StageError(f"dvc status failed:\n{tail.strip()}", "mend the cause named above and run again")
     changed = json.loads(output)
@@ -143,6 +144,25 @@ def run_key(stage: str | None = None) -> str | None:
     return _key(entry) if entry else None
 
 
+def next_run_key(stage: str) -> str:
+    """The run key that `stage` gets if it runs now; what it depends on must be there.
+
+    Raises:
+        StageError: a dependency is missing.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        return _key(_running_entry(stage))
+    except (DvcException, OSError) as error:
+        raise StageError(f"{stage}: {error}", "bring the stages before it up to date first") from error
+
+
+def recorded() -> set[str]:
+    """Names of the stages that dvc.lock has a result of."""
+    return set(_lock_entries())
+
+
 def data_version() -> str | None:
     """DVC's md5 of data/prepared as recorded in dvc.lock; None before the first `prepare`."""
     outs = _lock_entries().get("prepare", {}).get("outs", [])
@@ -168,7 +188,7 @@ def init_if_needed() -> None:
     """
     if Path(".dvc").is_dir():
         return
-    status, _, tail = _dvc(["init", "--quiet", *([] if Path(".git").exists() else ["--no-scm"])])
+    status, _, tail = drive(["init", "--quiet", *([] if Path(".git").exists() else ["--no-scm"])])
     if status != 0:
         raise StageError(f"dvc init failed:\n{tail.strip()}", "run from the project's folder")
 
@@ -179,7 +199,7 @@ def add(path: Path) -> Path:
     Raises:
         StageError: DVC refuses.
     """
-    status, _, tail = _dvc(["add", "--quiet", str(path)])
+    status, _, tail = drive(["add", "--quiet", str(path)])
     if status != 0:
         raise StageError(
             f"dvc add {path} failed:\n{tail.strip()}", "mend the cause named above and run again"
@@ -193,10 +213,10 @@ def push() -> bool:
     Raises:
         StageError: the remote cannot be written.
     """
-    status, output, _ = _dvc(["config", "core.remote"])
+    status, output, _ = drive(["config", "core.remote"])
     if status != 0 or not output.strip():
         return False
-    status, _, tail = _dvc(["push", "--run-cache"])
+    status, _, tail = drive(["push", "--run-cache"])
     if status != 0:
         raise StageError(
             f"dvc push failed:\n{tail.strip()}", "check the remote and the credentials, then run again"
@@ -204,11 +224,17 @@ def push() -> bool:
     return True
 
 
-def _dvc(
+def drive(
     arguments: list[str],
     env: Mapping[str, str] | None = None,
     live: Callable[[str], object] | None = None,
 ) -> tuple[int, str, str]:
+    """Run dvc with these arguments: (exit status, standard output, last part of both outputs).
+
+    Args:
+        env: variables that it, and a stage that it runs, see besides this process's.
+        live: receives standard error as it comes.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     # the stage's `python` is this one; DVC_NO_ANALYTICS keeps it from starting a reporting process
     whole = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true", **(env or {})}
@@ -216,21 +242,26 @@ def _dvc(
     return run_in_group([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], whole, live)
 
 
-def _lock_entries() -> dict[str, Entry]:
+@contextmanager
+def still() -> Iterator[None]:
+    """Hold DVC's lock: it writes dvc.lock in place, and a reader could see half of it."""
     from dvc.repo import Repo
+
+    with Repo(_wait_for_lock=True) as repo, repo.lock:
+        yield
+
+
+def _lock_entries() -> dict[str, Entry]:
     from ruamel.yaml import YAML
 
     if not _LOCK.exists():
         return {}
-    with (
-        Repo(_wait_for_lock=True) as repo,
-        repo.lock,
-    ):  # DVC writes dvc.lock in place, a reader could see half of it
+    with still():
         return YAML(typ="safe").load(_LOCK).get("stages") or {}
 
 
 def _running_entry(stage: str) -> Entry:
-    """What dvc.lock will say of the command and inputs of the stage that runs now."""
+    """What dvc.lock will say of the command and inputs of the stage that runs now, or runs next."""
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 

@@ -123,6 +123,25 @@ def test_failed_training_resumes_its_run_and_a_finished_one_does_not(
 
 
 @pytest.mark.usefixtures("project", "sigterm")
+def test_what_a_worker_measured_comes_to_the_client_and_its_dead_run_is_closed(
+    tmp_path: Path, params: Params, keys: dict[str | None, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys |= {None: "e" * 64, "train@unet-60": "e" * 64}
+    monkeypatch.setenv("SEGFLOW_FLOW_RUN_ID", "flow-run-of-a-worker")
+    with tracking.training_run(params, "unet", 60, "U-Net") as run:
+        assert tracking_store.close_of_flow_run(params, "another") == []
+        assert tracking_store.close_of_flow_run(params, "flow-run-of-a-worker") == [run.id]
+    (tmp_path / "unet-60-0123456789ab.json").write_text('{"latency_ms": 3}')
+    assert not tracking.fetch_costs(params, "unet", 60, tmp_path / "client"), "nothing was measured yet"
+    measured = tmp_path / "unet-60-0123456789ab.json"
+    tracking.log_evaluation(params, "unet", 60, {"iou/dataset/foreground_mean": 0.5}, costs=measured)
+    assert tracking.fetch_costs(params, "unet", 60, tmp_path / "client")
+    fetched = tmp_path / "client/work/costs" / measured.name
+    assert fetched.read_text() == measured.read_text()
+    assert [p.name for p in (tmp_path / "client/work").iterdir()] == ["costs"]
+
+
+@pytest.mark.usefixtures("project", "sigterm")
 def test_45_evaluation_and_comparison_find_the_original_run(
     tmp_path: Path, params: Params, keys: dict[str | None, str]
 ) -> None:

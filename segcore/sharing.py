@@ -1,0 +1,181 @@
+"""One training divided among processes, which `torchrun` starts: each takes a share of every batch.
+
+The sum of the shares is the batch of one process, and so are the loss, batch norm and gradient: the loss is computed
+over the logits of the whole batch on each process, batch norm over the activations of all, and gradients are added up.
+Only the order of additions differs, so that results agree to float rounding; dropout alone draws other masks.
+A process by itself goes through none of this.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from segcore.errors import ModelError, ParamsError
+
+
+def accelerator() -> Accelerator:
+    """The device of this process, and under `torchrun` its place among the others: NCCL on GPUs, gloo on CPUs."""
+    divided = "LOCAL_RANK" in os.environ
+    return Accelerator(
+        cpu=divided and not torch.cuda.is_available()
+    )  # it takes CPUs for one process otherwise
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch this process takes, and what it exchanges with the others.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world: number of processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def of(cls, process: Accelerator) -> "Share":
+        """The share of the process that `process` stands for."""
+        return cls(process.process_index, process.num_processes)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what all share: checkpoints, runs, the bundle."""
+        return self.rank == 0
+
+    def of_batch(self, batch: int, rank: int | None = None) -> slice:
+        """Which items of a batch this process (or another) takes; shares differ by one at most.
+
+        Raises:
+            ParamsError: there are fewer items than processes.
+        """
+        if batch < self.world:
+            raise ParamsError(
+                f"a batch of {batch} cannot be divided among {self.world} processes",
+                "raise train.batch, or start fewer processes",
+            )
+        rank = self.rank if rank is None else rank
+        return slice(rank * batch // self.world, (rank + 1) * batch // self.world)
+
+    def whole_batch(self, part: Tensor, batch: int) -> Tensor:
+        """The tensors (n, ...) of all processes as one (batch, ...); gradients reach this process's part alone.
+
+        Added up over processes (`add_gradients`), such gradients are those of the whole batch.
+        """
+        if self.world == 1:
+            return part
+        counts = [(s := self.of_batch(batch, rank)).stop - s.start for rank in range(self.world)]
+        part = _wide(part)  # gloo knows no bfloat16
+        padded = part.new_zeros(max(counts), *part.shape[1:])
+        padded[: len(part)] = part.detach()
+        received = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(received, padded)
+        parts = [tensor[:count] for tensor, count in zip(received, counts, strict=True)]
+        parts[self.rank] = part
+        return torch.cat(parts)
+
+    def add_gradients(self, model: nn.Module) -> None:
+        """Replace every gradient by its sum over processes, all in one message."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, summed in zip(
+            gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
+        ):
+            gradient.copy_(summed.view_as(gradient))
+
+    def gathered(self, rows: list[Any]) -> list[Any]:
+        """The rows of all processes, those of the first one first."""
+        return rows if self.world == 1 else list(gather_object(rows))
+
+    def prepare(self, model: nn.Module) -> None:
+        """Let batch norm see the batches of all processes, and make sure that all start from the same weights."""
+        if self.world == 1:
+            return
+        for module in list(model.modules()):
+            for name, child in list(module.named_children()):
+                # DeepLab's own kind differs for a batch of one item alone, which cannot be divided
+                if isinstance(child, nn.BatchNorm2d):
+                    setattr(module, name, _SharedBatchNorm.like(child))
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+    def require_same(self, step: int) -> None:
+        """See to it that all processes go on from the same step.
+
+        Raises:
+            ModelError: they do not see the same checkpoint.
+        """
+        steps = self.gathered([step])
+        if len(set(steps)) > 1:
+            raise ModelError(
+                f"processes found checkpoints of different steps: {steps}",
+                "let all of them see one folder work/checkpoints, or delete it everywhere",
+            )
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes; the gradient of each term is the sum of what all processes make of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        summed = x.detach().clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.contiguous().clone()
+        dist.all_reduce(summed)
+        return summed
+
+
+class _SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, which may differ in size.
+
+    torch's SyncBatchNorm does the same (Zhang et al. 2018) but refuses to run on CPUs, where it could be tested.
+    """
+
+    @classmethod
+    def like(cls, other: nn.BatchNorm2d) -> "_SharedBatchNorm":
+        mine = cls(other.num_features, other.eps, other.momentum, other.affine, other.track_running_stats)
+        mine.weight, mine.bias = other.weight, other.bias  # the very parameters, which an optimiser may know
+        mine._buffers.update(other._buffers)
+        return mine.train(other.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same; statistics are float32 as those of torch."""
+        if not self.training:
+            return super().forward(x)
+        pixels = _wide(x)
+        count = pixels.new_tensor([pixels.numel() / pixels.shape[1]])
+        sums = _Sum.apply(torch.cat([pixels.sum((0, 2, 3)), count]))
+        total, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
+        centred = pixels - mean[:, None, None]
+        # of the centred ones, because differences of large squares lose digits
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / total
+        if self.running_mean is not None and self.running_var is not None:
+            self._remember(mean.detach(), variance.detach() * total / (total - 1).clamp_min(1))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
+        self.num_batches_tracked.add_(1)
+        keep = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, keep)
+        self.running_var.lerp_(variance, keep)
