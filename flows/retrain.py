@@ -10,6 +10,7 @@ with what is missing. Where nothing new was accepted and the last batch has its 
 import argparse
 import fcntl
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from tasks.processes import die_with_parent
 from tasks.promotion_inputs import CHAMPIONS
 
 LOCK = Path("work/retrain.lock")
+SERVED = "SEGFLOW_SERVED"  # set by flows.serve for the runs it starts
 DECISIONS = Path("decisions")
 
 
@@ -73,7 +75,6 @@ def champion_bundle(params: Params) -> Path | None:
 @task(name="receive", cache_policy=NO_CACHE)
 def take_in(params: Params) -> receive.Received:
     """The inbox as a new batch."""
-    versioning.init_if_needed()
     received = receive.receive(params)
     receive.show(received)
     return received
@@ -122,7 +123,8 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
     Raises:
         SegflowError: what cannot be mended by trying again; what was done stays, and the next run goes on from there.
     """
-    die_with_parent()
+    if os.environ.get(SERVED):  # by hand it may outlive the terminal that it was started from
+        die_with_parent()
     with _alone() as alone:
         if not alone:
             return Completed(name="Skipped", message="another retraining is running in this folder")

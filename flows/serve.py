@@ -22,7 +22,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron, Interval
 
 from flows import bookkeeping, ui
-from flows.retrain import retrain
+from flows.retrain import SERVED, retrain
 from segcore import inbox
 from segcore import params as parameters
 from segcore.errors import SegflowError
@@ -81,6 +81,7 @@ def main() -> None:
         params = parameters.load()
         Path("work").mkdir(exist_ok=True)
         _server(arguments.prefect_port)
+        os.environ[SERVED] = "1"
         with get_client(sync_client=True) as client:
             bookkeeping.close_dead(client)
         if params.schedule.on_arrival:

@@ -81,10 +81,10 @@ def _record(p: Params, batch: str, folder: Path) -> None:
     if not tracked.exists():
         versioning.add(folder)
     if revisions.is_repository():
-        ignored = folder.parent / ".gitignore"
-        count = json.loads((folder / "batch.json").read_text())["items"]
-        message = f"Data of {p.data.name}: batch {batch}, {count} items"
-        revisions.commit([tracked, ignored], message, tag_of(p, batch))
+        facts = folder / "batch.json"  # not there in a folder that somebody put here by hand
+        count = f", {json.loads(facts.read_text())['items']} items" if facts.exists() else ""
+        message = f"Data of {p.data.name}: batch {batch}{count}"
+        revisions.commit([tracked, folder.parent / ".gitignore"], message, tag_of(p, batch))
 
 
 def _check(p: Params, staging: Path, work: Path) -> pd.DataFrame:
@@ -163,6 +163,7 @@ def receive(p: Params, now: float | None = None) -> Received:
     now = time.time() if now is None else now
     work = WORK / "receive" / p.data.name
     with locked(work / "lock"):
+        versioning.init_if_needed()
         finish(p)
         box, memory = inbox.Inbox(p.retrain.inbox), work / "taken.json"
         staging = work / "snapshot"
