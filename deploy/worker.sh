@@ -1,10 +1,10 @@
 #!/bin/sh
 # A worker: its own clone, made on the first start, DVC's remote, and one stage at a time.
 set -eu
-: "${SEGFLOW_CLONE:?name the folder of this worker\'s clone}"
+: "${SEGFLOW_CLONE:?name the folder of the clone of this worker}"
 : "${SEGFLOW_GIT:?give the address of the git repository}"
 : "${SEGFLOW_DVC_REMOTE:?give the address of the DVC remote, such as s3://segflow-data/dvc}"
-: "${PREFECT_API_URL:?give the address of Prefect\'s API}"
+: "${PREFECT_API_URL:?give the address of the API of Prefect}"
 : "${MLFLOW_TRACKING_URI:?give the address of MLflow}"
 
 if [ ! -e "$SEGFLOW_CLONE/.git" ]; then
