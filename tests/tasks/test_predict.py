@@ -109,7 +109,7 @@ def test_sigterm_ends_it_in_order(project: Path) -> None:
         env=environment(),
         stderr=subprocess.DEVNULL,
     )
-    while not (project / "out/s0.tif").exists():
+    while not (project / "out/s1.tif").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
