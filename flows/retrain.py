@@ -27,11 +27,11 @@ from flows.compare import compare
 from segcore import catalog
 from segcore import params as parameters
 from segcore.dataset import PreparedData
-from segcore.errors import SegflowError
+from segcore.errors import SegflowError, StageError
 from segcore.params import Params
 from tasks import promote, receive, report, revisions, tracking_registry, versioning, warm_start
 from tasks.prepare import PREPARED
-from tasks.processes import die_with_parent
+from tasks.processes import die_with_parent, run_in_group
 from tasks.promotion_inputs import CHAMPIONS
 
 LOCK = Path("work/retrain.lock")
@@ -73,10 +73,16 @@ def champion_bundle(params: Params) -> Path | None:
 
 
 @task(name="receive", cache_policy=NO_CACHE)
-def take_in(params: Params) -> receive.Received:
-    """The inbox as a new batch."""
-    received = receive.receive(params)
-    receive.show(received)
+def take_in(params: Params) -> dict[str, Any]:
+    """The inbox as a new batch; in a process of its own, whose readers then load nothing but what reading needs."""
+    receive.last(params).unlink(missing_ok=True)
+    status, output, tail = run_in_group([sys.executable, "-m", "tasks.receive"], live=sys.stderr.write)
+    if status != 0:
+        raise StageError(
+            f"receiving failed with status {status}:\n{tail.strip()}", "mend the cause and run again"
+        )
+    print(output, end="", flush=True)
+    received: dict[str, Any] = json.loads(receive.last(params).read_text())
     return received
 
 
@@ -135,8 +141,8 @@ def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
     bookkeeping.bind_embedded_server()
     received = take_in(params)
     batch = max(catalog.batch_folders(params.data), default=catalog.FIRST)
-    if received.batch is None and _is_decided(params, batch):
-        sentence = f"Nothing new: {received.text()}"
+    if received["batch"] is None and _is_decided(params, batch):
+        sentence = f"Nothing new: {received['text']}"
         get_run_logger().info(sentence)
         return Completed(name="Unchanged", message=sentence)
     warm = params.retrain.warm_start
@@ -149,7 +155,7 @@ def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
         record(params, batch, sentence)
         push()
     get_run_logger().info(sentence)
-    return Completed(name=str(decision["outcome"]).capitalize(), message=f"{received.text()}. {sentence}")
+    return Completed(name=str(decision["outcome"]).capitalize(), message=f"{received['text']}. {sentence}")
 
 
 def main() -> None:

@@ -211,6 +211,19 @@ def _refused(found: list[tuple[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=QUARANTINE)
 
 
+def last(p: Params) -> Path:
+    """File that says what the last call took: batch, accepted, text."""
+    return WORK / "receive" / p.data.name / "last.json"
+
+
+def _received(arguments: argparse.Namespace) -> None:
+    p = params.load(arguments.params)
+    found = receive(p)
+    with atomic_write(last(p)) as part:
+        part.write_text(json.dumps({"batch": found.batch, "accepted": found.accepted, "text": found.text()}))
+    show(found)
+
+
 def show(received: Received) -> None:
     """Print what became of the inbox."""
     print(f"receive: {received.text()}", flush=True)
@@ -225,7 +238,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks.receive", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
-    console.run(lambda arguments: show(receive(params.load(arguments.params))), parser)
+    console.run(_received, parser)
 
 
 if __name__ == "__main__":

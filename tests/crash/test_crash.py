@@ -136,6 +136,7 @@ def held_slots(api: str) -> int:
     return sum(limit["active_slots"] for limit in limits if limit["name"] == "segflow-gpu")
 
 
+@pytest.mark.timeout(600 + 180 * KILLS)
 def test_46_killed_at_random_moments_every_night_ends_like_the_undisturbed_one(night: Night) -> None:
     start = time.monotonic()
     status, output = nights.retrain(night.folder, PREFECT_API_URL=night.api)
