@@ -103,19 +103,25 @@ def show(params: Params) -> None:
 
 @task(name="record", cache_policy=NO_CACHE)
 def record(params: Params, batch: str, sentence: str) -> None:
-    """Commit what belongs to the result: hashes, splits, scores and the decision."""
+    """Commit what belongs to the result: parameters, hashes, splits, scores and the decision."""
     if not revisions.is_repository():
         return
     name = params.data.name
-    paths = [Path("dvc.lock"), Path("splits") / f"{name}.csv", Path("reports") / name / "scores.md"]
+    paths = [
+        Path("params.yaml"),
+        Path("dvc.lock"),
+        Path("splits") / f"{name}.csv",
+        Path("reports") / name / "scores.md",
+    ]
     revisions.commit([*paths, DECISIONS / name], f"Retraining of {name} on batch {batch}\n\n{sentence}")
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)
-def push() -> State[Any]:
-    """Send data, results and commits to the remotes that are configured."""
-    sent = [what for what, done in (("data", versioning.push()), ("git", revisions.push())) if done]
-    return Completed(message=f"pushed: {', '.join(sent)}" if sent else "no remote is configured")
+def push(params: Params) -> State[Any]:
+    """Send data and results, and commits where that is asked for, to the remotes that are configured."""
+    sent = ["data"] if params.retrain.push_data and versioning.push() else []
+    sent += ["git"] if params.retrain.push_git and revisions.push() else []
+    return Completed(message=f"pushed: {', '.join(sent)}" if sent else "nothing to push, or nowhere")
 
 
 @flow(name="retrain")
@@ -144,6 +150,8 @@ def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
     if received["batch"] is None and _is_decided(params, batch):
         sentence = f"Nothing new: {received['text']}"
         get_run_logger().info(sentence)
+        if not dry_run:
+            push(params)  # what the last round could not send
         return Completed(name="Unchanged", message=sentence)
     warm = params.retrain.warm_start
     warm_start.place(champion_bundle(params) if warm.enabled else None, warm.steps)
@@ -153,7 +161,7 @@ def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
     sentence = str(decision["reason"])
     if not dry_run:
         record(params, batch, sentence)
-        push()
+        push(params)
     get_run_logger().info(sentence)
     return Completed(name=str(decision["outcome"]).capitalize(), message=f"{received['text']}. {sentence}")
 

@@ -25,6 +25,8 @@ class Retrain(Section):
         "move"  # files of accepted items: to .taken/ of the inbox, away, stay
     )
     warm_start: WarmStart = WarmStart()
+    push_data: bool = True  # to DVC's default remote, where one is configured
+    push_git: bool = False  # the branch and its tags, to the remote that it follows
 
 
 class Ceilings(Section):

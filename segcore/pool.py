@@ -4,7 +4,6 @@ import errno
 import multiprocessing
 import os
 import resource
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import as_completed
@@ -18,19 +17,17 @@ T = TypeVar("T")
 Result = Any
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _MEMORY = 4 * 2**30  # of address space that a process may take beyond what it has at its start, in bytes
-_READING = ("segcore.inspection", "segcore.formats.geotiff", "segcore.labels.masks")
+# What a process that reads needs, and what the steps that start it import: each process loads those modules anew.
+_READING = (
+    *("segcore.inspection", "segcore.formats.geotiff", "segcore.labels.masks"),
+    *("segcore.catalog", "segcore.footprints", "segcore.samples"),
+)
 
 
 def _context() -> ForkServerContext:
-    """Processes forked from a server that has loaded what reading needs.
-
-    Each process would load the main module again, if it is one that was started by its name: the server does, once.
-    """
+    """Processes forked from a server that has loaded what reading needs."""
     context = multiprocessing.get_context("forkserver")
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    context.set_forkserver_preload(
-        [*_READING, *([spec.name] if spec and not spec.name.endswith("__main__") else [])]
-    )
+    context.set_forkserver_preload(list(_READING))
     return context
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
@@ -101,7 +101,6 @@ def served(
     first: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], list[FlowRun]]]:
     """`make serve` with a schedule of twelve seconds, after a night in which three triggers were missed."""
-    monkeypatch.setenv("PREFECT_API_URL", server)
     text = (first / "params.yaml").read_text()
     (first / "params.yaml").write_text(text + "\nschedule: {interval_minutes: 0.2}\n")
     command = [sys.executable, "-m", "flows.serve"]
@@ -112,7 +111,7 @@ def served(
         return subprocess.Popen(command, cwd=first, env=env, stdout=log, stderr=log, start_new_session=True)
 
     def runs() -> list[FlowRun]:
-        with get_client(sync_client=True) as client:
+        with SyncPrefectClient(server) as client:  # this process read its settings before there was a server
             name = DeploymentFilter(name=DeploymentFilterName(any_=["retrain"]))
             return client.read_flow_runs(deployment_filter=name, sort=FlowRunSort.START_TIME_ASC)
 
