@@ -81,11 +81,12 @@ def spoil(inbox: Path) -> None:
         os.utime(path, (time.time() - LONG_AGO,) * 2)
 
 
-def configure(project: Path, steps: int) -> None:
+def configure(project: Path, steps: int, architectures: list[str]) -> None:
     """params.yaml of the project: tiles instead of the scene, one seed, warm start."""
     yaml = YAML()
     document: Any = yaml.load(project / "params.yaml")
     document["seeds"] = [0]
+    document["architectures"] = architectures
     document["data"]["source"] = "data/first"
     document["split"] |= {"block": None, "buffer": 0, "links": ["duplicate", "near-duplicate"]}
     document["train"]["common"]["steps"] = steps
@@ -126,6 +127,9 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, help="where the clone is made and stays (default: temporary)")
     parser.add_argument("--steps", type=int, default=60, help="of each training (default: %(default)s)")
+    parser.add_argument(
+        "--architectures", nargs="+", default=["fcn", "unet", "deeplab"], help="default: all three"
+    )
     arguments = parser.parse_args()
     root = arguments.folder or Path(tempfile.mkdtemp(prefix="segflow-nights-"))
     project, sample = clone(root / "project"), root / "sample"
@@ -134,7 +138,7 @@ def main() -> None:
     chosen = tiles(sample)
     first, second = (round(len(chosen) * share) for share in NIGHTS.values())
     cut(sample, project / "data/first", chosen[:first])
-    configure(project, arguments.steps)
+    configure(project, arguments.steps, arguments.architectures)
     night(project, f"Night 1: {first} tiles, no champion yet")
     shutil.copytree(project / "reports/buildings", root / "report-1")
     inbox = project / "data/inbox"
