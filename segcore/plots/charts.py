@@ -155,8 +155,11 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, 
                 markeredgecolor=PAPER,
             )
             trained = history.dropna(subset=["train_loss"])
-            right.plot(trained["step"], trained["train_loss"], color=colour, linewidth=1, alpha=0.45)
-            right.plot(seen["step"], seen["val_loss"], color=colour, linewidth=1.8)
+            dot = shapes[architecture] if len(history) == 1 else None  # a line of one point is not seen
+            right.plot(
+                trained["step"], trained["train_loss"], color=colour, linewidth=1, alpha=0.45, marker=dot
+            )
+            right.plot(seen["step"], seen["val_loss"], color=colour, linewidth=1.8, marker=dot)
         left.set_title("Validation IoU of the foreground (%)")
         left.yaxis.set_major_formatter(PERCENT)
         left.legend(loc="lower right")
