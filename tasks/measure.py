@@ -26,7 +26,8 @@ def measure(bundles: Sequence[Path], tile: int) -> list[dict[str, Any]]:
     moment falls on all of them alike; the memory is then that of all together.
 
     Returns:
-        Of each what `segcore.evaluation.measure_speed` says; latency_ms is the least of the rounds: others only add to it.
+        Of each what `segcore.evaluation.measure_speed` says; latency_ms is the least of the rounds,
+        because other programs only add to it.
 
     Raises:
         StageError: a bundle could not be loaded or run.
