@@ -1,4 +1,4 @@
-"""Nights that are killed at random moments end like undisturbed ones: SEGFLOW_KILLS of them, three by default.
+"""Nights that are killed at random moments end like undisturbed ones: SEGFLOW_KILLS of them, ten by default.
 
 `make test-crash` runs fifty. A night is killed again and again, a victim of several kinds each time, until it comes to
 its end; then everything is compared with the night that nobody disturbed, and the next night begins.
@@ -28,7 +28,7 @@ from tests.flows.conftest import server
 
 __all__ = ["server"]
 
-KILLS = int(os.environ.get("SEGFLOW_KILLS", "3"))
+KILLS = int(os.environ.get("SEGFLOW_KILLS", "10"))
 SEED = int(os.environ.get("SEGFLOW_KILL_SEED", "0"))
 VICTIMS = ("flow", "stage", "dvc", "all")
 ORPHANS_GONE = 20  # seconds
