@@ -131,6 +131,11 @@ def _files(rows: pd.DataFrame, staging: Path) -> list[str]:
     return sorted(path.relative_to(staging).as_posix() for path in found)
 
 
+def _list(p: Params, staging: Path) -> list[str]:
+    """The table that names the items, which a batch needs as well; it stays in the inbox for those that wait."""
+    return [p.data.listing] if p.data.listing and (staging / p.data.listing).is_file() else []
+
+
 def _append(p: Params, staging: Path, files: list[str], items: int, now: float) -> str:
     """Move the snapshot's sound files into a new batch folder, whole or not at all; returns its name."""
     content = "\n".join(f"{name} {sha256(staging / name)}" for name in files)
@@ -173,7 +178,7 @@ def receive(p: Params, now: float | None = None) -> Received:
         known = _against_dataset(table, INGESTED / "catalog.parquet")
         good = table[(table["status"] == "accepted") & ~table["id"].isin(known)]
         files = _files(good, staging)
-        batch = _append(p, staging, files, len(good), now) if len(good) else None
+        batch = _append(p, staging, [*files, *_list(p, staging)], len(good), now) if len(good) else None
         if batch:
             _record(p, batch, folder_of(p) / batch)
         gone = [*files, *_files(table[table["id"].isin(known)], staging)]

@@ -9,7 +9,7 @@ import time
 import pytest
 from PIL import Image
 
-from segcore import catalog, params
+from segcore import catalog, layouts, params
 from tasks import receive as receiving
 from tasks.ingest import ingest
 from tasks.receive import receive
@@ -162,3 +162,16 @@ def test_with_keep_the_inbox_is_left_as_it_is(project):
     assert receive(p).text() == "0 accepted"
     assert receiving.Path("data/inbox/images/n1.png").exists()
     assert isinstance(p, params.Params)
+
+
+def test_a_list_of_items_goes_with_its_batch(project):
+    data = project.data.model_copy(update={"listing": "items.csv"})
+    p = project.model_copy(update={"data": data})
+    arrive("n1", 100)
+    path = receiving.Path("data/inbox/items.csv")
+    path.write_text("image,mask\nimages/n1.png,masks/n1.png\n")
+    os.utime(path, (time.time() - HOUR,) * 2)
+    found = receive(p)
+    assert found.accepted == 1 and path.exists()
+    (folder,) = catalog.batch_folders(data).values()
+    assert [item.id for item in layouts.find(data, folder)] and (folder / "items.csv").exists()
