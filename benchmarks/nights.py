@@ -74,9 +74,15 @@ def spoil(inbox: Path) -> None:
         else:
             mask.write_bytes(b"")
     rest = images[len(images) // 3 :]
-    contents = [(inbox / "masks" / path.name).read_bytes() for path in rest]
-    for path, content in zip(rest, contents[1:] + contents[:1], strict=True):
-        (inbox / "masks" / path.name).write_bytes(content)
+    pixels = []
+    for path in rest:
+        with rasterio.open(inbox / "masks" / path.name) as mask:
+            pixels.append(mask.read())
+    for path, others in zip(
+        rest, pixels[1:] + pixels[:1], strict=True
+    ):  # each keeps its own place on the map
+        with rasterio.open(inbox / "masks" / path.name, "r+") as mask:
+            mask.write(others)
     for path in inbox.rglob("*.tif"):
         os.utime(path, (time.time() - LONG_AGO,) * 2)
 
