@@ -40,9 +40,9 @@ def is_sample(data: Data) -> bool:
     return Path(data.source).suffix in (".yaml", ".yml") and not Path(data.source).is_dir()
 
 
-def batch_folders(data: Data, root: Path = Path()) -> dict[str, Path]:
+def batch_folders(data: Data) -> dict[str, Path]:
     """Name -> folder of the batches that came after the source, the oldest first (their names begin with a date)."""
-    parent = root / data.batches / data.name
+    parent = Path(data.batches) / data.name
     if not parent.is_dir():
         return {}
     return {p.name: p for p in sorted(parent.iterdir()) if p.is_dir() and not p.name.startswith(".")}

@@ -65,15 +65,10 @@ def tag_of(p: Params, batch: str) -> str:
     return f"data/{p.data.name}/{batch}"
 
 
-def finish(p: Params) -> list[str]:
-    """Record batches that a killed run had moved into place but not recorded yet; returns their names."""
-    done = []
+def finish(p: Params) -> None:
+    """Record batches that a killed run had moved into place but not recorded yet."""
     for name, folder in catalog.batch_folders(p.data).items():
-        tracked = folder.with_name(folder.name + ".dvc")
-        if not tracked.exists():
-            done.append(name)
         _record(p, name, folder)
-    return done
 
 
 def _record(p: Params, batch: str, folder: Path) -> None:
