@@ -79,6 +79,13 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a folder, but not its folders, into an existing one."""
+    for file in source.iterdir():
+        if file.is_file():
+            shutil.copyfile(file, target / file.name)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[Path]:
     """Hold a lock that other processes wait for; it ends with its process, however that ends."""

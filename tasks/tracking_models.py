@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from segcore.bundle import load_description
 from segcore.errors import ModelError
-from segcore.files import atomic_folder, sha256
+from segcore.files import atomic_folder, copy_files, sha256
 from segcore.params import Params
 from tasks import tracking_store
 
@@ -47,9 +47,7 @@ def fetch_model(params: Params, address: str, target: Path) -> Path:
                 "register the model again, or choose another version",
             )
         with atomic_folder(target) as part:
-            for file in bundle.iterdir():
-                if file.is_file():
-                    (part / file.name).write_bytes(file.read_bytes())
+            copy_files(bundle, part)
     return target
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from segcore.bundle import load_description
 from segcore.errors import ModelError, StageError
-from segcore.files import atomic_folder, sha256
+from segcore.files import atomic_folder, copy_files, sha256
 from segcore.params import Params
 from tasks import tracking_store
 from tasks.tracking_store import Run
@@ -193,9 +193,7 @@ def download(params: Params, version: int, target: Path) -> Path:
         fetched = _fetch(client.get_model_version_download_uri(name, str(version)), params, Path(folder))
         _verified(fetched, weights)
         with atomic_folder(target) as part:
-            for file in fetched.iterdir():
-                if file.is_file():
-                    (part / file.name).write_bytes(file.read_bytes())
+            copy_files(fetched, part)
     return target
 
 
