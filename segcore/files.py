@@ -51,6 +51,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Like `atomic_write` for a folder: fill the yielded one, and it replaces `path` as a whole.
 
+    Hard links that are put into it must be of files that are on the disk already; all else is fsynced.
+
     Raises:
         DataError: the disk is full or not writable.
     """
@@ -62,7 +64,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
-            fsync(file)
+            if file.is_dir() or file.stat().st_nlink == 1:  # a link's file reached the disk under its first name
+                fsync(file)
         if path.exists():
             path.replace(old)
         temporary.replace(path)
