@@ -64,7 +64,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
-            if file.is_dir() or file.stat().st_nlink == 1:  # a link's file reached the disk under its first name
+            # the file of a link reached the disk under its first name
+            if file.is_dir() or file.stat().st_nlink == 1:
                 fsync(file)
         if path.exists():
             path.replace(old)

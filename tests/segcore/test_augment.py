@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from segcore.augment import Sampler, augment
 from segcore.constants import IGNORE
@@ -57,6 +58,24 @@ def test_off_means_off():
     off = {"flip": False, "rotate90": False, "brightness": 0, "contrast": 0}
     image, _, _ = augment(patch, settings(augment=off), np.ones(2), rng)
     assert torch.equal(image, torch.from_numpy(np.moveaxis(patch.image, -1, 0).astype(np.float32)))
+
+
+@pytest.mark.parametrize("side", (20, 45))
+@pytest.mark.parametrize("bands", (1, 3, 7))
+def test_8_bit_pictures_are_resized_as_pillow_does_and_within_a_level_of_16_bit_ones(side, bands):
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (side, side, bands), dtype=np.uint8)
+    off = settings(augment={"flip": False, "rotate90": False, "brightness": 0, "contrast": 0})
+
+    def resized(pixels):
+        mask = np.zeros((side, side), np.uint8)
+        return augment(Patch(pixels, mask, mask == 0), off, np.ones(bands), rng)[0].numpy()
+
+    eight = resized(image)
+    for band in range(bands):
+        pillow = Image.fromarray(image[..., band]).resize((off.crop,) * 2, Image.Resampling.BILINEAR)
+        assert np.abs(eight[band] - np.asarray(pillow, np.float32)).max() <= 1
+    assert np.abs(eight - resized(image.astype(np.uint16))).max() <= 1.01
 
 
 def test_foreground_is_drawn_more_often_when_asked(prepared_scene):
