@@ -33,6 +33,7 @@ from tasks import promote, receive, report, revisions, tracking_registry, versio
 from tasks.prepare import PREPARED
 from tasks.processes import die_with_parent, run_in_group
 from tasks.promotion_inputs import CHAMPIONS
+from tasks.tracking_models import fetch_model
 
 LOCK = Path("work/retrain.lock")
 SERVED = "SEGFLOW_SERVED"  # set by flows.serve for the runs it starts
@@ -69,7 +70,7 @@ def champion_bundle(params: Params) -> Path | None:
     if facts is None:
         return None
     version = int(facts["version"])
-    return tracking_registry.download(params, version, CHAMPIONS / str(version))
+    return fetch_model(params, f"models:/{params.data.name}/{version}", CHAMPIONS / str(version))
 
 
 @task(name="receive", cache_policy=NO_CACHE)

@@ -67,19 +67,36 @@ def load_description(folder: Path | str) -> dict[str, Any]:
     return description
 
 
+def verified(folder: Path | str, weights: str | None = None) -> dict[str, Any]:
+    """model.json of a bundle whose weights are the ones it describes; nothing of them is loaded.
+
+    Args:
+        weights: sha256 that the weights must have besides, as it was registered.
+
+    Raises:
+        ModelError: missing or damaged files, or weights that are not the ones described or registered.
+    """
+    description, path = load_description(folder), Path(folder) / "model.safetensors"
+    if not path.is_file() or sha256(path) != description["weights_sha256"]:
+        raise ModelError(
+            f"{path}: is missing or not the file that model.json describes",
+            "restore it with `dvc checkout`, or take another version",
+        )
+    if weights is not None and weights != description["weights_sha256"]:
+        raise ModelError(
+            f"{path}: is not the file that was registered (sha256 {weights[:12]})",
+            "restore the store's artifacts, or take another version",
+        )
+    return description
+
+
 def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> SegmentationModel:
     """The model of a bundle, on `device`, in evaluation mode; its checksum is verified first.
 
     Raises:
-        ModelError: missing or damaged files, or weights that are not the ones described.
+        ModelError: as `verified`.
     """
-    folder = Path(folder)
-    d = load_description(folder)
-    path = folder / "model.safetensors"
-    if not path.is_file() or sha256(path) != d["weights_sha256"]:
-        raise ModelError(
-            f"{path}: is missing or not the file that model.json describes", "restore it with `dvc checkout`"
-        )
+    d = verified(folder)
     model = rebuild_model(d["architecture"], d["in_channels"], d["num_classes"], d["settings"])
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     return model.to(device).eval()

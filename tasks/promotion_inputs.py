@@ -21,9 +21,10 @@ from segcore.gate import Costs
 from segcore.inference import choose_precision
 from segcore.metrics import require_all
 from segcore.params import Params
-from tasks import console, tracking_registry
+from tasks import console
 from tasks.evaluate import EVALUATIONS, device
 from tasks.measure import measure
+from tasks.tracking_models import fetch_model
 from tasks.train import MODELS, data_fingerprint
 
 CHAMPIONS = Path("work/champion")
@@ -111,7 +112,7 @@ def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
         ModelError: its bundle is damaged, or not the one that was registered.
         StageError: it cannot be fetched, or knows other classes or bands than the data.
     """
-    folder = tracking_registry.download(p, version, root / CHAMPIONS / str(version))
+    folder = fetch_model(p, f"models:/{p.data.name}/{version}", root / CHAMPIONS / str(version))
     description = load_description(folder)
     for what, own, asked in (
         ("classes", description["classes"], data.classes),

@@ -1,13 +1,14 @@
 """Models out of MLflow's registry, by their address: `models:/NAME@ALIAS` or `models:/NAME/VERSION`."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from segcore.bundle import load_description
+from segcore.bundle import verified
 from segcore.errors import ModelError
-from segcore.files import atomic_folder, copy_files, sha256
+from segcore.files import atomic_folder, copy_files
 from segcore.params import Params
 from tasks import tracking_store
 
@@ -19,7 +20,9 @@ _ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
 
 def fetch_model(params: Params, address: str, target: Path) -> Path:
-    """Download the bundle of a registered model version, and verify it.
+    """The bundle of a registered model version in a folder; what is there already and whole is not fetched again.
+
+    Nothing of it is loaded before model.json is understood and the weights are the ones that were registered.
 
     Args:
         params: the whole of params.yaml; `tracking.uri` says which store.
@@ -39,13 +42,13 @@ def fetch_model(params: Params, address: str, target: Path) -> Path:
     name, alias, number = parts.groups()
     client = tracking_store.client(params)
     found = _version(client, address, name, alias, number)
+    weights = found.tags.get("weights_sha256")
+    with suppress(ModelError):
+        if verified(target, weights):
+            return target
     with TemporaryDirectory() as folder:
         bundle = _downloaded(client, found, address, Path(folder))
-        if load_description(bundle)["weights_sha256"] != sha256(bundle / "model.safetensors"):
-            raise ModelError(
-                f"{address}: the weights in the store are not those that model.json describes",
-                "register the model again, or choose another version",
-            )
+        verified(bundle, weights)
         with atomic_folder(target) as part:
             copy_files(bundle, part)
     return target

@@ -12,9 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from segcore.bundle import load_description
-from segcore.errors import ModelError, StageError
-from segcore.files import atomic_folder, copy_files, sha256
+from segcore.bundle import verified
+from segcore.errors import StageError
 from segcore.params import Params
 from tasks import tracking_store
 from tasks.tracking_store import Run
@@ -42,7 +41,7 @@ def register(params: Params, bundle: Path, run_id: str | None, tags: Mapping[str
         ModelError: no bundle, or weights that are not the ones described.
         StageError: the store does not answer.
     """
-    description = _verified(bundle)
+    description = verified(bundle)
     client, name = tracking_store.client(params), params.data.name
     weights = description["weights_sha256"]
     known = [v for v in _versions(client, name) if v.tags.get("weights_sha256") == weights]
@@ -172,61 +171,6 @@ def history(params: Params) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def download(params: Params, version: int, target: Path) -> Path:
-    """The bundle of a version in the folder `target`; what is there already and whole is not fetched again.
-
-    Nothing of it is loaded before model.json is understood and the weights are the ones that were registered.
-
-    Raises:
-        ModelError: the bundle is damaged, or not the one that was registered.
-        StageError: no such version, or its files cannot be fetched.
-    """
-    client, name = tracking_store.client(params), params.data.name
-    found = _require(client, name, version)
-    weights = found.tags.get("weights_sha256")
-    with suppress(ModelError):
-        if _verified(target, weights):
-            return target
-    with TemporaryDirectory() as folder:
-        fetched = _fetch(client.get_model_version_download_uri(name, str(version)), params, Path(folder))
-        _verified(fetched, weights)
-        with atomic_folder(target) as part:
-            copy_files(fetched, part)
-    return target
-
-
-def _fetch(address: str, params: Params, folder: Path) -> Path:
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return Path(
-            download_artifacts(
-                artifact_uri=address, dst_path=str(folder), tracking_uri=tracking_store.uri(params)
-            )
-        )
-    except (MlflowException, OSError) as error:
-        raise StageError(
-            f"{params.data.name}: the registry's files cannot be fetched: {error}",
-            "restore the store's artifacts (mlruns/ of the embedded store), or roll back to another version",
-        ) from error
-
-
-def _verified(bundle: Path, weights: str | None = None) -> dict[str, Any]:
-    """model.json of a bundle whose weights are the ones it describes, and those of `weights` where given."""
-    description, path = load_description(bundle), bundle / "model.safetensors"
-    if not path.is_file() or sha256(path) != description["weights_sha256"]:
-        raise ModelError(
-            f"{path}: is missing or not the file that model.json describes", "restore it with `dvc checkout`"
-        )
-    if weights is not None and weights != description["weights_sha256"]:
-        raise ModelError(
-            f"{path}: is not the file that was registered (sha256 {weights[:12]})",
-            "restore the store's artifacts, or roll back to another version",
-        )
-    return description
 
 
 def _holds(client: "MlflowClient", run_id: str, weights: str) -> bool:

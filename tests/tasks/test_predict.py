@@ -256,7 +256,7 @@ def test_49_a_registered_model_that_was_tampered_with_is_refused(project: Path, 
     content = bytearray(stored.read_bytes())
     content[-1] ^= 1
     stored.write_bytes(content)
-    with pytest.raises(ModelError, match=r"not those that model.json describes"):
+    with pytest.raises(ModelError, match=r"not the file that model.json describes"):
         fetch_model(registered, "models:/tiny/1", project / "fetched")
     assert not (project / "fetched").exists()
 

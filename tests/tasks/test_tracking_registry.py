@@ -14,6 +14,7 @@ from segcore.errors import ModelError, StageError
 from segcore.params import Params
 from tasks import tracking_registry as registry
 from tasks import tracking_store
+from tasks.tracking_models import fetch_model
 from tests.tiny import params_for
 
 MOVES = (
@@ -176,22 +177,26 @@ def test_killed_between_any_two_calls_a_repeated_call_finishes(
 
 def test_download_verifies_keeps_and_refuses(params: Params, tmp_path: Path) -> None:
     one = registry.register(params, bundle(tmp_path / "a", "one"), None, {})
-    target = registry.download(params, one, tmp_path / "work" / "1")
+    target = fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "work" / "1")
     assert (target / "model.safetensors").read_text() == "one"
     stamp = (target / "model.json").stat().st_mtime_ns
-    assert (registry.download(params, one, target) / "model.json").stat().st_mtime_ns == stamp
+    assert (
+        fetch_model(params, f"models:/{params.data.name}/{one}", target) / "model.json"
+    ).stat().st_mtime_ns == stamp
     (target / "model.safetensors").write_text("damaged here")
-    assert (registry.download(params, one, target) / "model.safetensors").read_text() == "one"
+    assert (
+        fetch_model(params, f"models:/{params.data.name}/{one}", target) / "model.safetensors"
+    ).read_text() == "one"
     client = tracking_store.client(params)
     source = Path(client.get_model_version_download_uri(params.data.name, "1").removeprefix("file://"))
     (source / "model.safetensors").write_text("altered in the store")
     with pytest.raises(ModelError, match=r"not the file that model.json describes"):
-        registry.download(params, one, tmp_path / "other")
+        fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "other")
     shutil.rmtree(source)
     bundle(source, "whole, but another")
     with pytest.raises(ModelError, match="not the file that was registered"):
-        registry.download(params, one, tmp_path / "other")
+        fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "other")
     shutil.rmtree(source)
-    with pytest.raises(StageError, match="cannot be fetched"):
-        registry.download(params, one, tmp_path / "other")
+    with pytest.raises(ModelError, match="cannot be downloaded"):
+        fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "other")
     assert not (tmp_path / "other").exists()
