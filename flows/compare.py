@@ -33,9 +33,31 @@ from tasks.versioning_workers import HEAVY
 _MOST_THREADS = 32
 
 
+class Tally:
+    """How many stages are done, counted by several threads.
+
+    Args:
+        total: stages.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self._done, self._lock = total, 0, threading.Lock()
+
+    def one_more(self) -> str:
+        """Note that a stage is done; "3 of 16 stages done"."""
+        with self._lock:
+            self._done += 1
+            return f"{self._done} of {self.total} stages done"
+
+
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
 def run_stage(
-    stage: Stage, same: bool, force: bool, slots: threading.BoundedSemaphore, pool: workers.Pool | None
+    stage: Stage,
+    same: bool,
+    force: bool,
+    slots: threading.BoundedSemaphore,
+    pool: workers.Pool | None,
+    tally: "Tally",
 ) -> State[Any]:
     """Bring one stage up to date; its state is named and worded after what happened: ran or cached.
 
@@ -45,12 +67,15 @@ def run_stage(
         force: run it even so.
         slots: bounds the heavy stages that run at a time in this process.
         pool: runs heavy stages on other machines; None: they run here.
+        tally: of the stages that are done.
 
     Raises:
         StageError: the stage failed.
     """
     if same and not force:
-        return Completed(name="Cached", message="cached: nothing it depends on has changed")
+        return Completed(
+            name="Cached", message=f"cached, nothing it depends on has changed · {tally.one_more()}"
+        )
     env = bookkeeping.flow_variables()
     if stage.kind in HEAVY and pool is not None:
         outcome = pool.run(stage)
@@ -59,10 +84,11 @@ def run_stage(
             outcome = versioning.reproduce(stage.name, force, env)
     else:
         outcome = versioning.reproduce(stage.name, force, env)
-    get_run_logger().info("%s %s", stage.name, outcome)
+    done = tally.one_more()
+    get_run_logger().info("%s %s · %s", stage.name, outcome, done)
     if outcome == "ran":
-        return Completed(name="Ran", message="ran")
-    return Completed(name="Cached", message="cached: DVC had its result")
+        return Completed(name="Ran", message=f"ran · {done}")
+    return Completed(name="Cached", message=f"cached, DVC had its result · {done}")
 
 
 @flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=_MOST_THREADS))  # type: ignore[arg-type]
@@ -108,13 +134,13 @@ def _run_all(graph: list[Stage], params: Params, slots: int, retries: int) -> di
     semaphore = threading.BoundedSemaphore(slots)
     pool = workers.Pool(params, graph) if params.machine.infrastructure == "workers" else None
     futures: dict[str, PrefectFuture[Any]] = {}
-    step = run_stage.with_options(retries=retries)
+    step, tally = run_stage.with_options(retries=retries), Tally(len(graph))
     for stage in graph:
         force = stage.kind == "report" and not page.exists()
         upstream = [futures[name] for name in stage.upstream]
         same_still = stage.name in same
         future: Any = step.submit(  # type: ignore[call-overload]
-            stage, same_still, force, slots=semaphore, pool=pool, wait_for=upstream
+            stage, same_still, force, slots=semaphore, pool=pool, tally=tally, wait_for=upstream
         )
         futures[stage.name] = future
     wait(list(futures.values()))

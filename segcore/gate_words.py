@@ -36,9 +36,15 @@ def sentence(
             f"{champion['title']} stays champion: the frozen test set has {_clusters(basis['frozen']['clusters'])}, "
             f"and no interval of a difference can be given from fewer than two."
         )
+    who = _challenging(one, champion)
     if outcome == "promoted":
-        return f"{one['title']} takes the place of {champion['title']}: {_for(one, basis)}."
-    return f"{champion['title']} stays champion: {one['title']}, the best challenger, {_against(one, basis)}."
+        return f"{who[0].upper()}{who[1:]} takes the place of {champion['title']}: {_for(one, basis)}."
+    return f"{champion['title']} stays champion: {who}, the best challenger, {_against(one, basis)}."
+
+
+def _challenging(one: Mapping[str, Any], champion: Mapping[str, Any]) -> str:
+    """A challenger's title, told apart from a champion of the same architecture."""
+    return f"a new {one['title']}" if one["title"] == champion["title"] else str(one["title"])
 
 
 def _first(outcome: str, one: Mapping[str, Any]) -> str:

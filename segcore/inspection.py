@@ -18,7 +18,7 @@ from segcore.items import Item
 from segcore.measures import Measures
 from segcore.packed import PackedWriter, Shapes, can_hold, sample_shape
 from segcore.pixels import Declared
-from segcore.raster import Info, Window, pieces
+from segcore.raster import Info, Window, pieces, size_text
 from segcore.similarity import signature
 from segcore.stamps import content_hash, files_of, sidecars_of, stamp
 
@@ -40,11 +40,11 @@ class _Truth:
         if item.valid is not None:
             slices = info.axis if info.canonical else data.slices
             self.field = stack.enter_context(formats.open_source(folder / item.valid, slices))
-            mine, its = (info.depth, info.height, info.width), self.field.info
-            if mine != (its.depth, its.height, its.width):
+            mine, its = size_text(info), size_text(self.field.info)
+            if mine != its:
                 raise DataError(
-                    f"{item.image.name} and {item.valid.name}: sizes differ, image {mine}, "
-                    f"mask of what is scored {(its.depth, its.height, its.width)}",
+                    f"{item.image.name} and {item.valid.name}: sizes differ in height x width, image {mine}, "
+                    f"mask of what is scored {its}",
                     "crop or resample it (nearest neighbour) to the image's grid",
                     kind="size-mismatch",
                 )

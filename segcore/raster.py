@@ -88,12 +88,15 @@ def same_place(image: Info, mask: Info, names: tuple[Path, Path]) -> None:
     Raises:
         DataError: size, planes, CRS, transform, spacing or orientation differ; both values are in the message.
     """
-    pair = f"{names[0].name} and its mask {names[1].name}"
+    picture, own = names
+    same = picture.name == own.name  # then the folder tells which is meant
+    pair = f"{picture.name} and its mask {own.parent.name + '/' if same else ''}{own.name}"
     resample = "resample the mask (nearest neighbour) to the image's grid, or remove the pair"
-    sizes = [_size(i) for i in (image, mask)]
+    of = "planes x height x width" if max(image.depth, mask.depth) > 1 else "height x width"
+    sizes = [size_text(i) for i in (image, mask)]
     if sizes[0] != sizes[1]:
         raise DataError(
-            f"{pair}: sizes differ, image {sizes[0]}, mask {sizes[1]}",
+            f"{pair}: sizes differ in {of}, image {sizes[0]}, mask {sizes[1]}",
             "crop or " + resample,
             kind="size-mismatch",
         )
@@ -136,7 +139,8 @@ def _same_grid(image: Info, mask: Info) -> bool:
     return bool(apart <= 0.1 * np.linalg.norm(grids[0][:3, :3], axis=0).min())
 
 
-def _size(info: Info) -> str:
+def size_text(info: Info) -> str:
+    """Planes (where there are several), height and width, such as "48 x 56"."""
     planes = f"{info.depth} x " if info.depth > 1 else ""
     return f"{planes}{info.height} x {info.width}"
 

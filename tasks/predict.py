@@ -14,6 +14,7 @@ from typing import Any
 
 from segcore import params
 from segcore.bundle import load_description
+from segcore.constants import IGNORE
 from segcore.errors import DataError, ParamsError, StageError
 from segcore.files import locked
 from segcore.params import Params
@@ -68,7 +69,7 @@ class Batch:
         self.scenes = find_scenes(scenes, output)
         bundle = find_bundle(p, address)
         d = load_description(bundle)
-        self.predictor = Predictor(bundle, self.settings)
+        self.predictor, self.classes = Predictor(bundle, self.settings), d["classes"]
         self.model = {
             "address": address,
             "architecture": d["architecture"],
@@ -87,6 +88,8 @@ class Batch:
         self.names = self.record.names(self.scenes)
         self._spare_sources()
         self.todo = [scene for scene in self.scenes if not self._is_done(scene)]
+        values = ", ".join(f"{value} {name}" for value, name in enumerate(self.classes))
+        print(f"predict: in class rasters {values}, {IGNORE} nodata", flush=True)
         return self
 
     def __exit__(

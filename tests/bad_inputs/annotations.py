@@ -250,7 +250,7 @@ def listed_with_an_unknown_split(pair):
     pass
 
 
-@LISTED.case("size-mismatch", "mask of what is scored (1, 9, 9)")
+@LISTED.case("size-mismatch", "mask of what is scored 9 x 9")
 def listed_with_a_field_of_another_size(pair):
     pass
 

@@ -33,9 +33,9 @@ SETS = {s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, FLOATS, POL
 HEAD = """# Bad input
 
 `make check-data` finds all of this before a second of training. What is *quarantined* is left out, named with its
-reason in `data/ingested/quarantine.csv` and in the data card, and comes back by itself when it is mended; the other
-items go on. What is *noted* is used, and the data card says so. What *fails* stops the ingest, because no single item
-is to blame.
+reason in the data card (and, once `make run` ingests it, in `data/ingested/quarantine.csv`), and comes back by itself
+when it is mended; the other items go on. What is *noted* is used, and the data card says so. What *fails* stops the
+ingest, because no single item is to blame.
 
 Each kind is made in code by `tests/bad_inputs`; the texts here were seen there
 (`python -m tests.bad_inputs.cases > docs/bad-input.md`).
