@@ -38,6 +38,7 @@ class Received(NamedTuple):
         known: ids of items whose image the dataset has already.
         quarantined: QUARANTINE columns, a row an item that stays in the inbox.
         waiting: files that have not settled.
+        strays: settled files that belong to no item.
     """
 
     batch: str | None
@@ -45,6 +46,7 @@ class Received(NamedTuple):
     known: list[str]
     quarantined: pd.DataFrame
     waiting: list[str]
+    strays: list[str]
 
     def text(self) -> str:
         """One sentence."""
@@ -52,6 +54,7 @@ class Received(NamedTuple):
         parts += [f"{len(self.quarantined)} quarantined"] if len(self.quarantined) else []
         parts += [f"{len(self.known)} known already"] if self.known else []
         parts += [f"{len(self.waiting)} files still arriving"] if self.waiting else []
+        parts += [f"{len(self.strays)} other files"] if self.strays else []
         return ", ".join(parts)
 
 
@@ -179,12 +182,14 @@ def receive(p: Params, now: float | None = None) -> Received:
         gone = [*files, *_files(table[table["id"].isin(known)], staging)]
         shared = set(_files(table[table["status"] == "quarantined"], staging))
         gone = [name for name in gone if name not in shared]
+        named = {*_files(table, staging), *_list(p, staging)}
+        strays = [entry.path for entry in snapshot.taken if entry.path not in named]
         _forget(box, memory, before, snapshot, gone, batch or "known", p.retrain.taken)
         bad = pd.concat([table.loc[table["status"] == "quarantined", QUARANTINE], _refused(snapshot.refused)])
         with atomic_write(work / "quarantine.csv") as part:
             bad.to_csv(part, index=False)
         shutil.rmtree(staging, ignore_errors=True)
-        return Received(batch, len(good), known, bad, [entry.path for entry in snapshot.waiting])
+        return Received(batch, len(good), known, bad, [entry.path for entry in snapshot.waiting], strays)
 
 
 def _forget(
@@ -227,6 +232,9 @@ def _received(arguments: argparse.Namespace) -> None:
 def show(received: Received) -> None:
     """Print what became of the inbox."""
     print(f"receive: {received.text()}", flush=True)
+    if received.strays:
+        shown = ", ".join(received.strays[:5]) + (", ..." if len(received.strays) > 5 else "")
+        print(f"  They stay, no pattern of params.yaml's data section names them: {shown}", flush=True)
     rows: list[Any] = received.quarantined.to_dict("records")
     for row in rows[:20]:
         print(f"  {row['reason']}\n    Remedy: {row['remedy']}", flush=True)

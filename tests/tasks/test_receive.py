@@ -46,6 +46,17 @@ def git(*arguments):
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
 
 
+def test_files_that_belong_to_no_item_are_named_and_stay(project, capsys):
+    arrive("n1", 100)
+    stray = receiving.Path("data/inbox/images/readme.txt")
+    stray.write_text("taken with the new camera")
+    os.utime(stray, (time.time() - HOUR,) * 2)
+    found = receive(project)
+    assert found.accepted == 1 and found.strays == ["images/readme.txt"] and stray.exists()
+    receiving.show(found)
+    assert "images/readme.txt" in capsys.readouterr().out
+
+
 def test_sound_items_become_a_batch_with_a_commit_and_a_tag(project):
     arrive("n1", 100)
     arrive("n2", 101)
