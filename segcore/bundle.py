@@ -6,20 +6,20 @@ and colours, bands, tile size, checksums and versions.
 
 import json
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file
+from typing import TYPE_CHECKING, Any
 
 from segcore.errors import ModelError
 from segcore.files import save_tensors, sha256
-from segcore.models import rebuild_model
-from segcore.models._base import SegmentationModel
+
+if TYPE_CHECKING:  # who reads a description alone does not wait seconds for torch
+    import torch
+
+    from segcore.models._base import SegmentationModel
 
 _FORMAT = 2
 
 
-def save_bundle(folder: Path, model: SegmentationModel, architecture: str, facts: dict[str, Any]) -> None:
+def save_bundle(folder: Path, model: "SegmentationModel", architecture: str, facts: dict[str, Any]) -> None:
     """Write model.safetensors and model.json into an existing folder.
 
     Args:
@@ -90,12 +90,16 @@ def verified(folder: Path | str, weights: str | None = None) -> dict[str, Any]:
     return description
 
 
-def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> SegmentationModel:
+def load_bundle(folder: Path | str, device: "torch.device | str" = "cpu") -> "SegmentationModel":
     """The model of a bundle, on `device`, in evaluation mode; its checksum is verified first.
 
     Raises:
         ModelError: as `verified`.
     """
+    from safetensors.torch import load_file
+
+    from segcore.models import rebuild_model
+
     d = verified(folder)
     model = rebuild_model(d["architecture"], d["in_channels"], d["num_classes"], d["settings"])
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))

@@ -156,3 +156,8 @@ class PreparedData:
                 "give polygons, COCO annotations, or instance images with data.instances: true",
             )
         return self._part(region_id, "instances")
+
+
+def test_regions(data: PreparedData) -> pd.DataFrame:
+    """Rows of the region table that are held out for testing, in the order of their ids."""
+    return data.regions[data.regions["split"] == "test"].sort_values("id")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ks_2samp
 
 from segcore.constants import IGNORE
 from segcore.dataset import PreparedData
@@ -143,6 +142,8 @@ def _bins(data: PreparedData, low: float, high: float) -> tuple[int, tuple[float
 
 def _band(data: PreparedData, band: int, training: np.ndarray, new: np.ndarray) -> dict[str, Any]:
     limits = _range(data, band, training)
+    from scipy.stats import ks_2samp  # takes a second to import
+
     bins, edges = _bins(data, *limits)
     counts = [np.histogram(np.clip(v, *edges), bins, edges)[0] for v in (training, new)]
     shares = [np.round(c / c.sum(), _DIGITS).tolist() for c in counts]

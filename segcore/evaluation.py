@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from segcore.calibration import Calibration
-from segcore.dataset import PreparedData
+from segcore.dataset import PreparedData, test_regions
 from segcore.inference import autocast, predict_patch
 from segcore.metrics import confusion, count, counts_table, require_all
 from segcore.models._base import SegmentationModel
@@ -28,11 +28,6 @@ class Evaluated:
     counts: pd.DataFrame
     confusion: np.ndarray
     calibration: dict[str, Any]
-
-
-def test_regions(data: PreparedData) -> pd.DataFrame:
-    """Rows of the region table that are held out for testing, in the order of their ids."""
-    return data.regions[data.regions["split"] == "test"].sort_values("id")
 
 
 def evaluate(

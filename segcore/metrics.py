@@ -89,15 +89,16 @@ def count(
     tp = np.diag(matrix)
     valid = label != IGNORE
     pixels = int(valid.sum())
-    frame = pd.DataFrame({"tp": tp, "fp": matrix.sum(0) - tp, "fn": matrix.sum(1) - tp})
-    frame["ignored"], frame["pixels"] = label.size - pixels, pixels
-    rows = []
+    table = np.empty(
+        (num_classes, len(COUNTS)), dtype=np.int64
+    )  # a frame filled by columns takes milliseconds
+    table[:, 0], table[:, 1], table[:, 2] = tp, matrix.sum(0) - tp, matrix.sum(1) - tp
+    table[:, 3], table[:, 4] = label.size - pixels, pixels
     for index in range(num_classes):
         predicted, true = _boundary(prediction == index, valid), _boundary(label == index, valid)
         found = _matched(predicted, true, boundary_tolerance), _matched(true, predicted, boundary_tolerance)
-        rows.append((predicted.sum(), found[0], true.sum(), found[1]))
-    frame[list(COUNTS[5:])] = rows
-    return frame.astype(np.int64)
+        table[index, 5:] = predicted.sum(), found[0], true.sum(), found[1]
+    return pd.DataFrame(table, columns=list(COUNTS))
 
 
 def _boundary(mask: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -129,17 +130,18 @@ def counts_table(images: Iterable[tuple[str, str, pd.DataFrame]], classes: Seque
     Returns:
         Columns item, cluster, class_index, class_name and COUNTS.
     """
-    frames = []
-    for item, cluster, counts in images:
-        names = {
-            "item": item,
-            "cluster": cluster,
-            "class_index": np.arange(len(classes)),
-            "class_name": classes,
-        }
-        frames.append(pd.concat([pd.DataFrame(names), counts[list(COUNTS)].reset_index(drop=True)], axis=1))
-    columns = ["item", "cluster", "class_index", "class_name", *COUNTS]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    columns = list(COUNTS)
+    rows = [(item, cluster, counts[columns].to_numpy()) for item, cluster, counts in images]
+    if not rows:
+        return pd.DataFrame(columns=["item", "cluster", "class_index", "class_name", *columns])
+    names = {
+        "item": [item for item, _, _ in rows for _ in classes],
+        "cluster": [cluster for _, cluster, _ in rows for _ in classes],
+        "class_index": np.tile(np.arange(len(classes)), len(rows)),
+        "class_name": [*classes] * len(rows),
+    }
+    counted = pd.DataFrame(np.concatenate([counts for _, _, counts in rows]), columns=columns)
+    return pd.concat([pd.DataFrame(names), counted], axis=1)
 
 
 def require_all(table: pd.DataFrame, expected_items: Iterable[str]) -> None:

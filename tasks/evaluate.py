@@ -8,32 +8,34 @@ import hashlib
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
 from segcore import params
 from segcore.bundle import load_bundle, load_description
-from segcore.complexity import complexity
-from segcore.dataset import PreparedData
-from segcore.evaluation import Evaluated, evaluate, measure_speed, save_prediction, test_regions
+from segcore.dataset import PreparedData, test_regions
 from segcore.files import atomic_folder
-from segcore.inference import choose_precision
 from segcore.metrics import scores
 from segcore.params import Params
 from segcore.volumes import stack_predictions, write_prediction
 from tasks import console, tracking
 from tasks.costs import cost_file, merge_cost
 from tasks.prepare import PREPARED
-from tasks.run_pictures import write_pictures
 from tasks.train import MODELS, parse_run
+
+if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+    import torch
+
+    from segcore.evaluation import Evaluated
 
 EVALUATIONS = Path("evaluations")
 
 
-def device() -> torch.device:
+def device() -> "torch.device":
     """CUDA where there is one, else the CPU."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -43,6 +45,9 @@ def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -
     Raises:
         ModelError: no such bundle.
     """
+    from segcore.evaluation import measure_speed
+    from segcore.inference import choose_precision
+
     folder = root / MODELS / f"{architecture}-{seed}"
     d = load_description(folder)
     model = load_bundle(folder, device())
@@ -52,6 +57,8 @@ def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -
 
 
 def _summary(d: dict[str, Any], folder: Path) -> dict[str, Any]:
+    from segcore.complexity import complexity
+
     model = load_bundle(folder)
     cost = complexity(model)
     return {
@@ -72,7 +79,7 @@ def _summary(d: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _write(part: Path, result: Evaluated, summary: dict[str, Any], classes: list[str]) -> None:
+def _write(part: Path, result: "Evaluated", summary: dict[str, Any], classes: list[str]) -> None:
     result.counts.to_parquet(part / "counts.parquet", index=False)
     matrix = pd.DataFrame(result.confusion, columns=classes)
     matrix.insert(0, "truth", classes)
@@ -113,6 +120,9 @@ def run_evaluation(
     name = f"{architecture}-{seed}"
     data, folder = PreparedData(prepared), root / MODELS / name
     description = load_description(folder)
+    from segcore.evaluation import evaluate, save_prediction  # not before what is wrong was told
+    from segcore.inference import choose_precision
+
     model = load_bundle(folder, device())
     precision = choose_precision(description["parameters"]["precision"], device())
     ids = sorted(test_regions(data)["id"], key=lambda i: hashlib.sha256(i.encode()).hexdigest())
@@ -136,9 +146,11 @@ def run_evaluation(
 
 
 def _log(
-    p: Params, architecture: str, seed: int, data: PreparedData, result: Evaluated, title: str, root: Path
+    p: Params, architecture: str, seed: int, data: PreparedData, result: "Evaluated", title: str, root: Path
 ) -> None:
     """Measure this machine and add scores, costs and pictures to the training's MLflow run."""
+    from tasks.run_pictures import write_pictures
+
     cost = measure_cost(architecture, seed, p.evaluate.tile, root)
     numbers = {
         f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segcore import params
 from segcore.bundle import load_description
@@ -18,17 +18,21 @@ from segcore.constants import IGNORE
 from segcore.errors import DataError, ParamsError, StageError
 from segcore.files import locked
 from segcore.params import Params
-from segcore.prediction import Predictor, Progress, Settings
 from tasks import console
 from tasks.predictions import OUTPUTS, Record, find_scenes, stamp_of
+
+if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+    from segcore.prediction import Progress, Settings
 
 OUTPUT = Path("predictions")
 WORK = Path("work")
 CHAMPION = "champion"
 
 
-def settings_of(p: Params) -> Settings:
+def settings_of(p: Params) -> "Settings":
     """How scenes are predicted, of params.yaml."""
+    from segcore.prediction import Settings
+
     tile = p.evaluate.tile if p.predict.tile is None else p.predict.tile
     return Settings(tile, p.predict.overlap, p.predict.blend, tuple(sorted(set(p.predict.outputs))))
 
@@ -65,10 +69,12 @@ class Batch:
     """
 
     def __init__(self, p: Params, scenes: Sequence[str | Path], address: str, output: Path) -> None:
-        self.settings, self.output = settings_of(p), output
-        self.scenes = find_scenes(scenes, output)
+        self.output, self.scenes = output, find_scenes(scenes, output)
         bundle = find_bundle(p, address)
         d = load_description(bundle)
+        from segcore.prediction import Predictor  # not before what is wrong with the arguments was told
+
+        self.settings = settings_of(p)
         self.predictor, self.classes = Predictor(bundle, self.settings), d["classes"]
         self.model = {
             "address": address,
@@ -117,7 +123,7 @@ class Batch:
         except DataError:  # told when its turn comes
             return False
 
-    def predict(self, scene: Path, progress: Progress = lambda done, total: None) -> list[str]:
+    def predict(self, scene: Path, progress: "Progress" = lambda done, total: None) -> list[str]:
         """Predict a scene and note it in the record; returns the names of its files.
 
         Raises:

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from segcore.bundle import load_bundle, load_description
-from segcore.dataset import PreparedData
+from segcore.dataset import PreparedData, test_regions
 from segcore.drift import expected_calibration_error
 from segcore.errors import StageError
-from segcore.evaluation import evaluate, test_regions
 from segcore.files import atomic_folder, atomic_write, sha256
 from segcore.gate import Costs
-from segcore.inference import choose_precision
 from segcore.metrics import require_all
 from segcore.params import Params
 from tasks import console
@@ -134,6 +131,9 @@ def _evaluated(
     p: Params, data: PreparedData, folder: Path, description: Mapping[str, Any], version: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Counts of all test regions, and calibration curves by batch, computed once for the same data and settings."""
+    from segcore.evaluation import evaluate  # torch, which a rollback does not wait for
+    from segcore.inference import choose_precision
+
     precision = choose_precision(description["parameters"]["precision"], device())
     code = [sha256(Path(__file__).parents[1] / "segcore" / name) for name in _SCORING]
     facts = [data_fingerprint(data.folder), p.evaluate.model_dump_json(), precision, *code]
@@ -203,6 +203,8 @@ def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
 
     Memory is measured for each alone, latency in turns. Other programs that compute meanwhile make both worse.
     """
+    import torch
+
     machine = f"{device()} {torch.get_num_threads()}"
     key = digest(str(p.evaluate.tile), machine, *(m.weights for m in models))[:16]
     path = root / "work" / "costs" / f"gate-{key}.json"

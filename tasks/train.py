@@ -14,25 +14,24 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
-import torchvision
 from tqdm import tqdm
 
-from segcore import params, sharing
+from segcore import params
 from segcore.bundle import save_bundle
 from segcore.dataset import PreparedData
 from segcore.files import atomic_folder, sha256
-from segcore.params import Params
-from segcore.training import Trained, new_model
-from segcore.training import train as train_model
+from segcore.params import Params, TrainSettings
 from tasks import console, tracking, versioning
 from tasks.costs import merge_cost
 from tasks.ingest import WORK
 from tasks.prepare import PREPARED
 from tasks.warm_start import START, begin_with
+
+if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+    from segcore.training import Trained
 
 MODELS = Path("models")
 
@@ -57,7 +56,10 @@ def code_fingerprint() -> str:
 _INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "max_pixels"}
 
 
-def _facts(p: Params, trained: Trained, seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
+def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
+    import torch
+    import torchvision
+
     settings = p.for_architecture(architecture)
     dtype = str(PreparedData(prepared).items["dtype"].iloc[0])
     return {
@@ -78,6 +80,18 @@ def _facts(p: Params, trained: Trained, seed: int, prepared: Path, architecture:
     }
 
 
+def _checkpoints(
+    p: Params, settings: TrainSettings, architecture: str, seed: int, prepared: Path, root: Path
+) -> Path:
+    """The folder of checkpoints, which names exactly what this training depends on."""
+    begun = root / START / architecture / "model.json"
+    facts = [architecture, seed, p.prepare.window, settings.model_dump(mode="json")]
+    identity = json.dumps([*facts, *([sha256(begun)] if begun.is_file() else [])], sort_keys=True)
+    # DVC's key names exactly what this training depends on; without DVC, all of segcore's code stands for it.
+    key = _digest(versioning.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
+    return root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
+
+
 def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()) -> Path:
     """Train, and write the bundle models/<architecture>-<seed> with its history.csv.
 
@@ -92,18 +106,15 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         ModelError: unknown architecture, weights or a loss that is not finite; DataError: no prepared data.
     """
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
-    model = new_model(architecture, settings, data, seed)
+    from segcore import sharing, training  # not before what is wrong with the arguments was told
+
+    model = training.new_model(architecture, settings, data, seed)
     settings = begin_with(p, architecture, model, root)
-    begun = root / START / architecture / "model.json"
-    facts = [architecture, seed, p.prepare.window, settings.model_dump(mode="json")]
-    identity = json.dumps([*facts, *([sha256(begun)] if begun.is_file() else [])], sort_keys=True)
-    # DVC's key names exactly what this training depends on; without DVC, all of segcore's code stands for it.
-    key = _digest(versioning.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
-    folder = root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
+    folder = _checkpoints(p, settings, architecture, seed, prepared, root)
     folder.mkdir(parents=True, exist_ok=True)
     target = root / MODELS / f"{architecture}-{seed}"
     if not sharing.accelerator().is_main_process:
-        train_model(model, data, settings, p.prepare.window, seed, folder)
+        training.train(model, data, settings, p.prepare.window, seed, folder)
         return target
     bar: tqdm[int] = console.progress([], f"train {architecture}-{seed}", total=settings.steps, unit="step")
     with tracking.training_run(p, architecture, seed, title=model.title) as run:
@@ -119,7 +130,9 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             bar.set_postfix({"loss": f"{loss:.3f}", **shown}, refresh=False)
 
         shown: dict[str, str] = {}
-        trained = train_model(model, data, settings, p.prepare.window, seed, folder, on_step, on_validation)
+        trained = training.train(
+            model, data, settings, p.prepare.window, seed, folder, on_step, on_validation
+        )
         bar.close()
         with atomic_folder(target) as part:
             save_bundle(part, trained.model, architecture, _facts(p, trained, seed, prepared, architecture))

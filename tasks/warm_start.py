@@ -3,18 +3,23 @@
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segcore.bundle import load_bundle, load_description
 from segcore.files import atomic_folder
-from segcore.models._base import SegmentationModel
 from segcore.params import Params, TrainSettings
+
+if TYPE_CHECKING:
+    from segcore.models._base import SegmentationModel
 
 START = Path("start")
 BUDGET = "budget.json"
 _SAME = ("architecture", "in_channels", "num_classes", "settings", "classes")
 
 
-def begin_with(p: Params, architecture: str, model: SegmentationModel, root: Path = Path()) -> TrainSettings:
+def begin_with(
+    p: Params, architecture: str, model: "SegmentationModel", root: Path = Path()
+) -> TrainSettings:
     """Load start/<architecture>/ into a fresh model, where it is there and fits; returns the settings to train with.
 
     The weights' own normalisation comes with them, and so does the budget of steps, if `place` was given one.

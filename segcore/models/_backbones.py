@@ -8,9 +8,7 @@ Smaller output strides by dilation: Chen et al. 2015, arXiv 1412.7062 (the "hole
 from itertools import pairwise
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import vgg
 
 from segcore.models._base import choose
 from segcore.weights import apply_encoder_weights, load_encoder_weights
@@ -75,6 +73,9 @@ def build_encoder(name: str, in_channels: int, weights: str = "none", output_str
 
 def _trunk(name: str) -> nn.Module:
     """The torchvision network with torchvision's key names, less what follows the last feature map."""
+    import torchvision  # takes longer than torch itself, and is not needed by networks without an encoder of it
+    from torchvision.models import vgg
+
     if name.startswith("vgg"):
         # not torchvision.models.vgg16(): that fills 120 million classifier weights which are not used
         trunk = nn.Module()
@@ -94,6 +95,8 @@ def _trunk(name: str) -> nn.Module:
 
 
 def _stages(trunk: nn.Module) -> list[nn.Module]:
+    import torchvision
+
     if isinstance(trunk, torchvision.models.ResNet):
         stem = nn.Sequential(trunk.conv1, trunk.bn1, trunk.relu)
         return [stem, nn.Sequential(trunk.maxpool, trunk.layer1), trunk.layer2, trunk.layer3, trunk.layer4]

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from segcore import params
+from segcore import evaluation, params
 from segcore.errors import DataError, StageError
 from segcore.params import Params
 from tasks import promote as stage
@@ -157,7 +157,7 @@ def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
         == len(pd.read_parquet(f"evaluations/{run}/counts.parquet")) / 2
     )
     monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
-    monkeypatch.setattr(promotion_inputs, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
     done = stage.promote(load(), batch="b2")
     assert done["acted"] and {k: v for k, v in done.items() if k not in ("acted", "versions")} == {
         k: v for k, v in planned.items() if k not in ("acted", "versions")
@@ -182,7 +182,7 @@ def test_the_champions_evaluation_is_that_of_its_own_training_and_is_kept(
     curve = json.loads(Path(f"evaluations/{first}/calibration.json").read_text())
     assert promotion_inputs.calibration_errors(champion, None)["frozen"] == pytest.approx(curve["ece"])
     assert set(champion.calibrations) == {"0", "b2"}
-    monkeypatch.setattr(promotion_inputs, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
     assert promotion_inputs.champion(project, p, data, 1).weights == champion.weights
 
 
