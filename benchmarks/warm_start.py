@@ -12,7 +12,8 @@ champion reaches the score of one from scratch in at most 25 % of its steps.
 - Warm start: placed and trained as the retraining does it, on both halves, with a quarter of N as its budget
   (`retrain.warm_start.steps`), which the schedule of the learning rate is stretched over. Scored at the same intervals.
 - Counted: the first step at which the warm start has the from-scratch score at step N, and its best one at any step.
-  0 means that the champion had it before any step, so that the warm start was not needed for it.
+  "0, again at 15" means that the champion had it before any step, so that no warm start was needed for it, and that
+  the warm start, which first unsettles the weights, had it again at step 15.
 - Test scores are those of the bundles that the pipeline writes: the weights of the best validation.
 
 Trainings and scores are those of `tasks.train` and `segcore.evaluation`. The warm start has the champion's N steps
@@ -60,7 +61,7 @@ class Row(NamedTuple):
     final: float  # validation of the training from scratch at its last step
     best: float  # and at any step
     warm: float  # best validation of the warm start within its budget
-    to_final: int | None  # steps of the warm start until it has `final`
+    to_final: int | None  # steps of the warm start until it has `final`; at least one interval
     to_best: int | None
     test_champion: float
     test_scratch: float
@@ -121,23 +122,25 @@ def measure(p: Params, architecture: str, seed: int, old: Path) -> Row:
     precision = choose_precision(common.get("precision", "auto"), device())
     before = validate(load_bundle(champion, device()), data, 2 * common["crop"], precision)[1]
     history = pd.read_csv(scratch / "history.csv")
-    start = pd.DataFrame({"step": [0], "val_iou": [before]})
-    curve = pd.concat([start, pd.read_csv(warm / "history.csv")[["step", "val_iou"]]])
+    curve = pd.read_csv(warm / "history.csv")
     final, best = float(history["val_iou"].iloc[-1]), float(history["val_iou"].max())
     tests = (test_score(p, bundle, data) for bundle in (champion, scratch, warm))
     steps = first_at(curve, final), first_at(curve, best)
-    return Row(architecture, seed, before, final, best, float(curve["val_iou"][1:].max()), *steps, *tests)
+    return Row(architecture, seed, before, final, best, float(curve["val_iou"].max()), *steps, *tests)
 
 
-def _share(step: int | None, steps: int) -> str:
-    return f"not within {GOAL:.0%}" if step is None else f"{step} ({step / steps:.0%})"
+def _reached(step: int | None, steps: int, at_once: bool) -> str:
+    if step is None:
+        return ("0, then " if at_once else "") + f"not within {GOAL:.0%}"
+    return ("0, again at " if at_once else "") + f"{step} ({step / steps:.0%})"
 
 
 def line(row: Row, steps: int) -> str:
     """A row of the table."""
     validation = " | ".join(f"{v:.3f}" for v in (row.champion, row.final, row.best, row.warm))
     tests = " | ".join(f"{v:.3f}" for v in (row.test_champion, row.test_scratch, row.test_warm))
-    reached = f"{_share(row.to_final, steps)} | {_share(row.to_best, steps)}"
+    goals = ((row.to_final, row.final), (row.to_best, row.best))
+    reached = " | ".join(_reached(step, steps, row.champion >= score) for step, score in goals)
     return f"| {row.architecture} | {row.seed} | {validation} | {reached} | {tests} |"
 
 
@@ -153,13 +156,13 @@ def summary(rows: list[Row], steps: int) -> Iterable[str]:
             sum(step is not None for step in s)
             for s in zip(*((r.to_final, r.to_best) for r in own), strict=True)
         )
-        at_once = sum(row.to_final == 0 for row in own)
+        at_once = sum(row.champion >= row.final for row in own)
         warm = spread([r.test_warm - r.test_scratch for r in own])
         champion = spread([r.test_champion - r.test_scratch for r in own])
         yield (
             f"{architecture}: from-scratch score at step {steps} reached within {GOAL:.0%} in {final} of {len(own)} "
-            f"seeds ({at_once} by the champion before any step), its best one in {best}; test IoU less that from "
-            f"scratch: warm start {warm}, champion {champion}"
+            f"seeds (the champion has it before any step in {at_once}), its best one in {best}; test IoU less "
+            f"that from scratch: warm start {warm}, champion {champion}"
         )
 
 
