@@ -22,7 +22,8 @@ def begin_with(
 ) -> TrainSettings:
     """Load start/<architecture>/ into a fresh model, where it is there and fits; returns the settings to train with.
 
-    The weights' own normalisation comes with them, and so does the budget of steps, if `place` was given one.
+    The weights' own normalisation comes with them, and so does the budget of steps, if `place` was given one. The
+    warm-up shrinks with the budget: else it would take most of a short one, which then ends before it has settled down.
 
     Raises:
         ModelError: the bundle is damaged.
@@ -37,8 +38,10 @@ def begin_with(
         return settings
     model.load_state_dict(load_bundle(folder).state_dict())
     print(f"train: begins with the weights in {folder}", flush=True)
-    steps = json.loads((folder / BUDGET).read_text())["steps"] if (folder / BUDGET).is_file() else None
-    return settings.model_copy(update={"steps": steps or settings.steps})
+    budget = json.loads((folder / BUDGET).read_text())["steps"] if (folder / BUDGET).is_file() else None
+    steps = budget or settings.steps
+    warm_up = round(settings.warmup_steps * min(steps / settings.steps, 1))
+    return settings.model_copy(update={"steps": steps, "warmup_steps": warm_up})
 
 
 def place(bundle: Path | None, steps: int | None = None, root: Path = Path()) -> None:

@@ -37,6 +37,16 @@ def test_a_fitting_bundle_is_begun_with_and_has_its_own_budget(p, tmp_path):
     assert all(torch.equal(value, begun[name]) for name, value in model.state_dict().items())
 
 
+def test_the_warm_up_shrinks_with_a_smaller_budget(p, tmp_path):
+    lengths = {"steps": 60, "warmup_steps": 10}
+    p = p.model_copy(update={"train": {**p.train, "common": {**p.train["common"], **lengths}}})
+    champion = bundle(tmp_path / "champion")
+    for steps, expected in ((15, (15, 2)), (None, (60, 10)), (600, (600, 10))):
+        place(champion, steps, tmp_path)
+        settings = begin_with(p, "unet", fresh(), tmp_path)
+        assert (settings.steps, settings.warmup_steps) == expected
+
+
 def test_other_architectures_and_other_classes_begin_afresh(p, tmp_path, capsys):
     usual = p.for_architecture("unet").steps
     model = fresh()

@@ -1,0 +1,235 @@
+"""Does a warm start save steps? `python -m benchmarks.warm_start`, or with `--quick` to see that it runs.
+
+Goal: on the buildings sample, its training area divided into an old and a new half, a training that begins with the
+champion reaches the score of one from scratch in at most 25 % of its steps.
+
+- Data: the sample as `make demo` splits it. A straight line, whose direction the seed draws, halves the training
+  blocks: on one side lies what was there before (old), on the other what has arrived since (new). Validation and test
+  blocks lie on both sides, belong to neither half, and are the same for all.
+- Champion: trained on the old half alone with all N steps.
+- From scratch: trained on both halves with N steps, and like the champion from the encoder's ImageNet weights, which is
+  what the pipeline does without a warm start. Scored on the validation blocks at every twelfth of N.
+- Warm start: placed and trained as the retraining does it, on both halves, with a quarter of N as its budget
+  (`retrain.warm_start.steps`), which the schedule of the learning rate is stretched over. Scored at the same intervals.
+- Counted: the first step at which the warm start has the from-scratch score at step N, and its best one at any step.
+  "0, again at 15" means that the champion had it before any step, so that no warm start was needed for it, and that
+  the warm start, which first unsettles the weights, had it again at step 15.
+- Test scores are those of the bundles that the pipeline writes: the weights of the best validation.
+
+Trainings and scores are those of `tasks.train` and `segcore.evaluation`. The warm start has the champion's N steps
+behind it: what is compared is what a night costs, not how many steps the weights have seen in all.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks import _halves
+from benchmarks.data import machine
+from segcore import params
+from segcore.bundle import load_bundle
+from segcore.dataset import PreparedData
+from segcore.evaluation import evaluate
+from segcore.inference import choose_precision
+from segcore.metrics import scores
+from segcore.params import Params
+from segcore.training import validate
+from tasks import configure, warm_start
+from tasks.evaluate import device
+from tasks.ingest import ingest
+from tasks.prepare import PREPARED, prepare
+from tasks.train import train
+
+ROOT = Path(__file__).parents[1]
+GOAL = 0.25
+
+
+class Row(NamedTuple):
+    """One architecture and seed; scores are foreground mean IoU, steps None where a score was not reached."""
+
+    architecture: str
+    seed: int
+    champion: float  # validation, before any step
+    final: float  # validation of the training from scratch at its last step
+    best: float  # and at any step
+    warm: float  # best validation of the warm start within its budget
+    to_final: int | None  # steps of the warm start until it has `final`; at least one interval
+    to_best: int | None
+    test_champion: float
+    test_scratch: float
+    test_warm: float
+
+
+def settings(folder: Path, steps: int, architectures: list[str]) -> Params:
+    """Parameters of `make demo`, with N steps, and as many validations as there."""
+    path = folder / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    configure.configure("buildings", path, ROOT / "examples")
+    p = params.load(path)
+    common = {**p.train["common"], "steps": steps, "validate_every": max(1, steps // 3)}
+    return p.model_copy(
+        update={
+            "architectures": architectures,
+            "data": p.data.model_copy(update={"source": str(ROOT / p.data.source)}),
+            "train": {**p.train, "common": common},
+            "tracking": p.tracking.model_copy(update={"system_metrics": False}),
+        }
+    )
+
+
+def closely_watched(p: Params) -> Params:
+    """With a validation every twelfth of the steps, which changes nothing but from how many the best is taken."""
+    common = p.train["common"]
+    every = {"validate_every": max(1, common["steps"] // 12)}
+    return p.model_copy(update={"train": {**p.train, "common": {**common, **every}}})
+
+
+def trained(p: Params, architecture: str, seed: int, prepared: Path, root: Path) -> Path:
+    """The bundle of a training in `root`, where it is not there yet."""
+    bundle = root / "models" / f"{architecture}-{seed}"
+    return bundle if bundle.is_dir() else train(p, architecture, seed, prepared, root)
+
+
+def test_score(p: Params, bundle: Path, data: PreparedData) -> float:
+    """What the evaluation says of a bundle."""
+    precision = choose_precision(p.train["common"].get("precision", "auto"), device())
+    found = evaluate(load_bundle(bundle, device()), data, p.evaluate, precision)
+    return scores(found.counts, data.foreground)["iou/dataset/foreground_mean"]
+
+
+def first_at(curve: pd.DataFrame, score: float) -> int | None:
+    """The first step at which a curve (step, val_iou) has a score."""
+    reached = curve.loc[curve["val_iou"] >= score, "step"]
+    return int(reached.iloc[0]) if len(reached) else None
+
+
+def measure(p: Params, architecture: str, seed: int, old: Path) -> Row:
+    """Champion, from scratch and warm start, each in a folder of its own below the current one."""
+    data, common = PreparedData(PREPARED), p.train["common"]
+    champion = trained(p, architecture, seed, old, Path("champion"))
+    p = closely_watched(p)
+    scratch = trained(p, architecture, seed, PREPARED, Path("scratch"))
+    warm_start.place(champion, round(GOAL * common["steps"]), Path("warm"))
+    warm = trained(p, architecture, seed, PREPARED, Path("warm"))
+    precision = choose_precision(common.get("precision", "auto"), device())
+    before = validate(load_bundle(champion, device()), data, 2 * common["crop"], precision)[1]
+    history = pd.read_csv(scratch / "history.csv")
+    curve = pd.read_csv(warm / "history.csv")
+    final, best = float(history["val_iou"].iloc[-1]), float(history["val_iou"].max())
+    tests = (test_score(p, bundle, data) for bundle in (champion, scratch, warm))
+    steps = first_at(curve, final), first_at(curve, best)
+    return Row(architecture, seed, before, final, best, float(curve["val_iou"].max()), *steps, *tests)
+
+
+def _reached(step: int | None, steps: int, at_once: bool) -> str:
+    if step is None:
+        return ("0, then " if at_once else "") + f"not within {GOAL:.0%}"
+    return ("0, again at " if at_once else "") + f"{step} ({step / steps:.0%})"
+
+
+def line(row: Row, steps: int) -> str:
+    """A row of the table."""
+    validation = " | ".join(f"{v:.3f}" for v in (row.champion, row.final, row.best, row.warm))
+    tests = " | ".join(f"{v:.3f}" for v in (row.test_champion, row.test_scratch, row.test_warm))
+    goals = ((row.to_final, row.final), (row.to_best, row.best))
+    reached = " | ".join(_reached(step, steps, row.champion >= score) for step, score in goals)
+    return f"| {row.architecture} | {row.seed} | {validation} | {reached} | {tests} |"
+
+
+def summary(rows: list[Row], steps: int) -> Iterable[str]:
+    """For each architecture how often the goal was met, and means with least and greatest over seeds."""
+    for architecture in dict.fromkeys(row.architecture for row in rows):
+        own = [row for row in rows if row.architecture == architecture]
+
+        def spread(values: list[float]) -> str:
+            return f"{np.mean(values):+.3f} ({min(values):+.3f} to {max(values):+.3f})"
+
+        final, best = (
+            sum(step is not None for step in s)
+            for s in zip(*((r.to_final, r.to_best) for r in own), strict=True)
+        )
+        at_once = sum(row.champion >= row.final for row in own)
+        warm = spread([r.test_warm - r.test_scratch for r in own])
+        champion = spread([r.test_champion - r.test_scratch for r in own])
+        yield (
+            f"{architecture}: from-scratch score at step {steps} reached within {GOAL:.0%} in {final} of {len(own)} "
+            f"seeds (the champion has it before any step in {at_once}), its best one in {best}; test IoU less "
+            f"that from scratch: warm start {warm}, champion {champion}"
+        )
+
+
+HEAD = (
+    "| architecture | seed | champion, val | scratch at N, val | scratch best, val | warm best, val "
+    "| steps to scratch at N | steps to scratch best | champion, test | scratch, test | warm, test |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def table(p: Params, steps: int, seeds: list[int]) -> list[Row]:
+    """All rows, each printed as soon as it is measured; data are prepared where they are not yet."""
+    if not PREPARED.is_dir():
+        ingest(p.data)
+        prepare(p)
+    print(HEAD, flush=True)
+    rows = []
+    for seed in seeds:
+        old = Path(f"data/old-{seed}")
+        if not old.is_dir():
+            _halves.write_old(p, PREPARED, seed, old)
+        for architecture in p.architectures:
+            rows.append(measure(p, architecture, seed, old))
+            print(line(rows[-1], steps), flush=True)
+    return rows
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.warm_start",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument(
+        "--steps", type=int, default=60, help="N, of champion and from scratch (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument(
+        "--architectures", nargs="+", default=["fcn", "unet", "deeplab"], help="default: all three"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="all is kept there, and what is trained already is not trained again"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="8 steps, one seed, FCN: shows that it runs, says nothing"
+    )
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.steps, arguments.seeds, arguments.architectures = 8, [0], ["fcn"]
+    return arguments
+
+
+def main() -> None:
+    """Command line."""
+    arguments = _arguments()
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="segflow-warm-"))
+    root = folder.resolve() / f"{arguments.steps}-steps"
+    root.mkdir(parents=True, exist_ok=True)
+    os.chdir(root)
+    packages = ("torch", "torchvision")
+    print(__doc__, *machine(packages), f"{torch.get_num_threads()} torch threads, {device()}\n", sep="\n")
+    rows = table(settings(root, arguments.steps, arguments.architectures), arguments.steps, arguments.seeds)
+    print("", *summary(rows, arguments.steps), sep="\n", flush=True)
+    if arguments.folder is None:
+        os.chdir(ROOT)
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
