@@ -89,7 +89,9 @@ def count(
     tp = np.diag(matrix)
     valid = label != IGNORE
     pixels = int(valid.sum())
-    table = np.empty((num_classes, len(COUNTS)), dtype=np.int64)  # a frame filled by columns takes milliseconds
+    table = np.empty(
+        (num_classes, len(COUNTS)), dtype=np.int64
+    )  # a frame filled by columns takes milliseconds
     table[:, 0], table[:, 1], table[:, 2] = tp, matrix.sum(0) - tp, matrix.sum(1) - tp
     table[:, 3], table[:, 4] = label.size - pixels, pixels
     for index in range(num_classes):
