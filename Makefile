@@ -62,7 +62,7 @@ lint: install ## ruff, mypy and the layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
 test: lint ## lint, types, layers and tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/flows --ignore tests/crash
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/flows --ignore tests/crash
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/flows
 
 test-crash: install ## kill a retraining at fifty random moments; KILLS=

@@ -204,7 +204,7 @@ class Search:
 
 def seconds() -> float:
     """How long to search, by SEGFLOW_FUZZ_SECONDS."""
-    return float(os.environ.get("SEGFLOW_FUZZ_SECONDS", "20"))
+    return float(os.environ.get("SEGFLOW_FUZZ_SECONDS", "10"))
 
 
 def seed() -> int:

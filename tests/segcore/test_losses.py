@@ -1,6 +1,5 @@
 """Losses: four-pixel hand examples, hostile inputs, and MONAI as an independent witness."""
 
-import monai.losses
 import pytest
 import torch
 import torch.nn.functional as F
@@ -151,6 +150,8 @@ def test_soft_labels_of_zero_and_one_equal_hard_labels(seed: int) -> None:
 @given(seed=st.integers(0, 2**31), classes=st.integers(2, 5), gamma=st.sampled_from([0.0, 1.0, 2.0, 3.5]))
 @settings(max_examples=40, deadline=None)
 def test_losses_equal_monai(seed: int, classes: int, gamma: float) -> None:
+    import monai.losses  # takes seconds, which only the worker of this test is to spend
+
     logits, labels = batch(seed, classes)
     truth = labels[:, None]
     shared = {"to_onehot_y": True, "softmax": True, "batch": True}

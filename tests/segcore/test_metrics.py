@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchmetrics.classification as tm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -193,6 +192,8 @@ def test_16_value_that_is_no_class_is_refused() -> None:
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=25, deadline=None)
 def test_scores_equal_torchmetrics(seed: int) -> None:
+    import torchmetrics.classification as tm  # takes seconds, which only the worker of this test is to spend
+
     pairs = [random_pair(seed + i) for i in range(2)]
     rows = table(*map(list, zip(*pairs, strict=True)))
     ours = metrics.scores(rows, FOREGROUND)
@@ -267,6 +268,8 @@ def test_borders_of_image_and_nodata_are_no_boundary() -> None:
 
 
 def test_calibration_equals_torchmetrics_a_tile_at_a_time() -> None:
+    import torchmetrics.classification as tm
+
     _, label = random_pair(4, (40, 50))
     logits = torch.randn(3, 40, 50, generator=torch.Generator().manual_seed(0)) * 2
     probabilities = logits.softmax(0).numpy()

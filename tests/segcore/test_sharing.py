@@ -32,22 +32,26 @@ SETTINGS = {
 }
 
 
-def launch(script, processes, *arguments, **variables):
-    """Run a script of this folder, under torchrun where there are several processes."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+FORKED = [str(Path(__file__).with_name("forked.py"))]
+
+
+def launch(launcher, script, processes, *arguments, **variables):
+    """Run a script of this folder, by `launcher` where there are several processes."""
     script = str(Path(__file__).with_name(script))
-    command = [sys.executable, *(torchrun if processes > 1 else []), script, *map(str, arguments)]
+    start = [*launcher, str(processes)] if processes > 1 else []
+    command = [sys.executable, *start, script, *map(str, arguments)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def trained(prepared_scene, folder, processes, **variables):
+def trained(prepared_scene, folder, processes, launcher=FORKED, **variables):
     """What each process told, and its weights."""
     p, data = prepared_scene
     folder.mkdir(exist_ok=True)
     arguments = (data.folder, json.dumps(SETTINGS), p.prepare.window, folder)
-    launch("training_process.py", processes, *arguments, **variables)
+    launch(launcher, "training_process.py", processes, *arguments, **variables)
     told = [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(processes)]
     return told, [load_file(folder / f"weights-{rank}.safetensors") for rank in range(processes)]
 
@@ -59,7 +63,7 @@ def one(prepared_scene, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(prepared_scene, tmp_path_factory):
-    return trained(prepared_scene, tmp_path_factory.mktemp("two"), 2)
+    return trained(prepared_scene, tmp_path_factory.mktemp("two"), 2, TORCHRUN)
 
 
 def close(a, b):
@@ -100,7 +104,7 @@ def test_a_divided_training_is_repeatable_and_resumes_exactly(two, prepared_scen
 
 def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path):
     """In float64, where nothing but a wrong formula is left to differ; the loss itself is float32."""
-    launch("gradient_process.py", 2, tmp_path, "unet", "deeplab", "fcn")
+    launch(FORKED, "gradient_process.py", 2, tmp_path, "unet", "deeplab", "fcn")
     for rank in range(2):
         for name, far in json.loads((tmp_path / f"distances-{rank}.json").read_text()).items():
             assert far["loss"] < 1e-6 and far["gradient"] < 1e-6 and far["statistics"] < 1e-12, (name, far)

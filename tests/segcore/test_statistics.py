@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from statsmodels.stats.multitest import multipletests
 
 from segcore import metrics, statistics
 from segcore.errors import DataError
@@ -155,6 +154,8 @@ def test_permutation_p_is_uniform_when_nothing_differs() -> None:
 
 
 def test_holm_equals_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
     rng = np.random.default_rng(0)
     for size in (1, 2, 3, 10):
         p_values = (rng.random(size) ** 3).round(2)  # rounded: ties occur

@@ -18,16 +18,25 @@ from tests.tiny import blobs, make_pairs, params_for
 HOUR = 3600
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """Parameters of a project in git and DVC, whose dataset has 12 items."""
-    monkeypatch.chdir(tmp_path)
-    make_pairs(tmp_path / "source")
-    (tmp_path / ".gitignore").write_text("/source/\n/work/\n/data/ingested/\n/data/packed/\n/data/inbox/\n")
-    (tmp_path / "data/batches").mkdir(parents=True)
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A project in git and DVC, whose dataset has 12 items."""
+    folder = tmp_path_factory.mktemp("template")
+    make_pairs(folder / "source")
+    (folder / ".gitignore").write_text("/source/\n/work/\n/data/ingested/\n/data/packed/\n/data/inbox/\n")
+    (folder / "data/batches").mkdir(parents=True)
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "-A"]):
-        subprocess.run(command, check=True)
-    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"], check=True)
+        subprocess.run(command, check=True, cwd=folder)
+    commit = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"]
+    subprocess.run(commit, check=True, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def project(template, tmp_path, monkeypatch):
+    """Parameters of a copy of the template, which is the current folder."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     p = params_for(tmp_path / "source")
     ingest(p.data)
     return p

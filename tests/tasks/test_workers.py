@@ -1,7 +1,6 @@
 """What travels between clones: revisions by git, results by DVC's remote; nothing runs that is to be restored only."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -52,19 +51,10 @@ def clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     git(client, "push", "-q", "origin", "HEAD")
     git(tmp_path, "clone", "-q", "origin.git", "worker")
     for folder in (client, worker):
-        remote = [
-            sys.executable,
-            "-m",
-            "dvc",
-            "remote",
-            "add",
-            "-q",
-            "--local",
-            "-d",
-            "store",
-            str(tmp_path / "store"),
-        ]
-        subprocess.run(remote, cwd=folder, check=True)
+        remote = f"[core]\n    remote = store\n['remote \"store\"']\n    url = {tmp_path / 'store'}\n"
+        (folder / ".dvc/config.local").write_text(
+            remote
+        )  # what `dvc remote add --local -d` writes in a second
     return client, worker
 
 
