@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-import torch
 
 from segcore import params
 from segcore.bundle import load_bundle, load_description
@@ -19,7 +18,7 @@ from segcore.complexity import complexity
 from segcore.dataset import PreparedData
 from segcore.evaluation import Evaluated, evaluate, measure_speed, save_prediction, test_regions
 from segcore.files import atomic_folder
-from segcore.inference import choose_precision
+from segcore.inference import choose_precision, default_device
 from segcore.metrics import scores
 from segcore.params import Params
 from segcore.volumes import stack_predictions, write_prediction
@@ -32,11 +31,6 @@ from tasks.train import MODELS, parse_run
 EVALUATIONS = Path("evaluations")
 
 
-def device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -> dict[str, Any]:
     """Measure a bundle's latency and memory on this machine and keep them in work/costs/.
 
@@ -45,8 +39,8 @@ def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -
     """
     folder = root / MODELS / f"{architecture}-{seed}"
     d = load_description(folder)
-    model = load_bundle(folder, device())
-    cost = measure_speed(model, tile, choose_precision(d["parameters"]["precision"], device()))
+    model = load_bundle(folder, default_device())
+    cost = measure_speed(model, tile, choose_precision(d["parameters"]["precision"], default_device()))
     merge_cost(root, folder.name, cost)
     return cost
 
@@ -113,8 +107,8 @@ def run_evaluation(
     name = f"{architecture}-{seed}"
     data, folder = PreparedData(prepared), root / MODELS / name
     description = load_description(folder)
-    model = load_bundle(folder, device())
-    precision = choose_precision(description["parameters"]["precision"], device())
+    model = load_bundle(folder, default_device())
+    precision = choose_precision(description["parameters"]["precision"], default_device())
     ids = sorted(test_regions(data)["id"], key=lambda i: hashlib.sha256(i.encode()).hexdigest())
     kept = set(ids[: p.evaluate.kept_predictions])
     target = root / EVALUATIONS / name

@@ -18,11 +18,11 @@ from segcore.errors import StageError
 from segcore.evaluation import evaluate, test_regions
 from segcore.files import atomic_folder, atomic_write, sha256
 from segcore.gate import Costs
-from segcore.inference import choose_precision
+from segcore.inference import choose_precision, default_device
 from segcore.metrics import require_all
 from segcore.params import Params
 from tasks import console, tracking_registry
-from tasks.evaluate import EVALUATIONS, device
+from tasks.evaluate import EVALUATIONS
 from tasks.measure import measure
 from tasks.train import MODELS, data_fingerprint
 
@@ -133,12 +133,12 @@ def _evaluated(
     p: Params, data: PreparedData, folder: Path, description: Mapping[str, Any], version: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Counts of all test regions, and calibration curves by batch, computed once for the same data and settings."""
-    precision = choose_precision(description["parameters"]["precision"], device())
+    precision = choose_precision(description["parameters"]["precision"], default_device())
     code = [sha256(Path(__file__).parents[1] / "segcore" / name) for name in _SCORING]
     facts = [data_fingerprint(data.folder), p.evaluate.model_dump_json(), precision, *code]
     target = folder / f"evaluation-{digest(*facts)[:16]}"
     if not target.exists():
-        model = load_bundle(folder, device())
+        model = load_bundle(folder, default_device())
         tables, curves = [], {}
         for batch, part in _by_batch(data):
             found = evaluate(model, part, p.evaluate, precision, progress=_bar(f"champion, batch {batch}"))
@@ -202,7 +202,7 @@ def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
 
     Memory is measured for each alone, latency in turns. Other programs that compute meanwhile make both worse.
     """
-    machine = f"{device()} {torch.get_num_threads()}"
+    machine = f"{default_device()} {torch.get_num_threads()}"
     key = digest(str(p.evaluate.tile), machine, *(m.weights for m in models))[:16]
     path = root / "work" / "costs" / f"gate-{key}.json"
     if not path.exists():

@@ -18,7 +18,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-import torchvision
 from tqdm import tqdm
 
 from segcore import params, sharing
@@ -58,6 +57,8 @@ _INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "m
 
 
 def _facts(p: Params, trained: Trained, seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
+    import torchvision  # takes as long as torch itself, and whoever only imports a name from here needs it not
+
     settings = p.for_architecture(architecture)
     dtype = str(PreparedData(prepared).items["dtype"].iloc[0])
     return {

@@ -8,9 +8,7 @@ Smaller output strides by dilation: Chen et al. 2015, arXiv 1412.7062 (the "hole
 from itertools import pairwise
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import vgg
 
 from segcore.models._base import choose
 from segcore.weights import apply_encoder_weights, load_encoder_weights
@@ -75,6 +73,9 @@ def build_encoder(name: str, in_channels: int, weights: str = "none", output_str
 
 def _trunk(name: str) -> nn.Module:
     """The torchvision network with torchvision's key names, less what follows the last feature map."""
+    from torchvision import models  # takes as long as torch itself: not for whoever only reads a bundle
+    from torchvision.models import vgg
+
     if name.startswith("vgg"):
         # not torchvision.models.vgg16(): that fills 120 million classifier weights which are not used
         trunk = nn.Module()
@@ -84,7 +85,7 @@ def _trunk(name: str) -> nn.Module:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
         return trunk
-    trunk = torchvision.models.get_model(name, weights=None)
+    trunk = models.get_model(name, weights=None)
     if name.startswith("resnet"):
         trunk.fc = nn.Identity()
     else:
@@ -94,12 +95,14 @@ def _trunk(name: str) -> nn.Module:
 
 
 def _stages(trunk: nn.Module) -> list[nn.Module]:
-    if isinstance(trunk, torchvision.models.ResNet):
+    from torchvision import models
+
+    if isinstance(trunk, models.ResNet):
         stem = nn.Sequential(trunk.conv1, trunk.bn1, trunk.relu)
         return [stem, nn.Sequential(trunk.maxpool, trunk.layer1), trunk.layer2, trunk.layer3, trunk.layer4]
     layers = trunk.features
     assert isinstance(layers, nn.Sequential)
-    if isinstance(trunk, torchvision.models.MobileNetV2):
+    if isinstance(trunk, models.MobileNetV2):
         cuts = [0, 2, 4, 7, 14, len(layers)]
     else:
         pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
