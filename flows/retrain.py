@@ -5,6 +5,8 @@
 
 Inbox -> batch -> comparison -> gate -> promotion -> report -> push. Killed at any moment and started again, it goes on
 with what is missing. Where nothing new was accepted and the last batch has its decision, it stops early and says so.
+
+What needs torch is imported where it is used: a round that finds nothing new is over before torch would be loaded.
 """
 
 import argparse
@@ -29,11 +31,9 @@ from segcore import params as parameters
 from segcore.dataset import PreparedData
 from segcore.errors import SegflowError, StageError
 from segcore.params import Params
-from tasks import promote, receive, report, revisions, tracking_registry, versioning, warm_start
+from tasks import receive, revisions, versioning
 from tasks.prepare import PREPARED
 from tasks.processes import die_with_parent, run_in_group
-from tasks.promotion_inputs import CHAMPIONS
-from tasks.tracking_models import fetch_model
 
 LOCK = Path("work/retrain.lock")
 SERVED = "SEGFLOW_SERVED"  # set by flows.serve for the runs it starts
@@ -66,6 +66,10 @@ def _is_decided(params: Params, batch: str) -> bool:
 
 def champion_bundle(params: Params) -> Path | None:
     """The champion's bundle, fetched from the registry where it is not here yet; None where there is no champion."""
+    from tasks import tracking_registry
+    from tasks.promotion_inputs import CHAMPIONS
+    from tasks.tracking_models import fetch_model
+
     facts = tracking_registry.champion(params)
     if facts is None:
         return None
@@ -90,6 +94,8 @@ def take_in(params: Params) -> dict[str, Any]:
 @task(name="promote", cache_policy=NO_CACHE)
 def gate(params: Params, batch: str, dry_run: bool) -> dict[str, Any]:
     """Decide on the champion, and act on the decision; a batch that was set aside as a whole is none to judge by."""
+    from tasks import promote
+
     batches = set(PreparedData(PREPARED).items["batch"])
     return promote.promote(
         params, batch=batch if batch != catalog.FIRST and batch in batches else None, dry_run=dry_run
@@ -99,6 +105,8 @@ def gate(params: Params, batch: str, dry_run: bool) -> dict[str, Any]:
 @task(name="report", cache_policy=NO_CACHE)
 def show(params: Params) -> None:
     """The page again, now with the decision."""
+    from tasks import report
+
     report.report(Path(), params, PreparedData(PREPARED))
 
 
@@ -154,6 +162,8 @@ def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
         if not dry_run:
             push(params)  # what the last round could not send
         return Completed(name="Unchanged", message=sentence)
+    from tasks import warm_start
+
     warm = params.retrain.warm_start
     warm_start.place(champion_bundle(params) if warm.enabled else None, warm.steps)
     compare(retries)

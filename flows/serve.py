@@ -16,7 +16,14 @@ from pathlib import Path
 from flows import quiet  # noqa: F401  isort: skip  (before any server is started)
 from prefect import serve
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron, Interval
@@ -43,8 +50,24 @@ def deployment(params: Params) -> RunnerDeployment:
     return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=one)
 
 
+def _running() -> bool:
+    """Whether a retraining of this deployment runs: a trigger now would be cancelled."""
+    busy = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    with get_client(sync_client=True) as client:
+        return bool(
+            client.read_flow_runs(
+                deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[NAME])),
+                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=busy)),
+                limit=1,
+            )
+        )
+
+
 def watch(params: Params, stop: threading.Event) -> None:
-    """Trigger a retraining when the inbox holds settled files that it did not hold at the last trigger."""
+    """Trigger a retraining when the inbox holds settled files that it did not hold at the last trigger.
+
+    What arrives while one runs waits for its end: that one has looked into the inbox already.
+    """
     settings = params.retrain
     seen: set[inbox.Entry] = set()
     while not stop.wait(params.schedule.watch_seconds):
@@ -52,6 +75,8 @@ def watch(params: Params, stop: threading.Event) -> None:
             entries, _ = inbox.Inbox(settings.inbox).entries()
             here = {entry for entry in entries if time.time() - entry.changed >= settings.settle_seconds}
             if here - seen:
+                if _running():
+                    continue
                 run_deployment(f"retrain/{NAME}", timeout=0)
                 print(f"serve: {len(here - seen)} new files in {settings.inbox}", flush=True)
             seen = here

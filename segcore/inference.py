@@ -18,6 +18,11 @@ Reader = Callable[[int, int, int, int], Patch]  # row, col, height, width
 Precision = str  # "fp32" or "bf16"
 
 
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def choose_precision(setting: str, device: torch.device) -> str:
     """bf16 where the device computes in it (CUDA from Ampere on, CPUs with AMX or AVX512-BF16), else fp32."""
     if setting != "auto":

@@ -26,7 +26,7 @@ from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
 from segcore.fusion import fused
 from segcore.geotiff_out import PROBABILITY_STEPS, writing
-from segcore.inference import choose_precision
+from segcore.inference import choose_precision, default_device
 from segcore.pixels import Declared
 from segcore.raster import Info
 from segcore.vectorize import write_polygons
@@ -63,11 +63,6 @@ def declared_data(description: dict[str, Any]) -> Data:
     fixed: dict[str, Any] = {"name": "scene", "source": "", "label_values": {}, "background": None}
     classes = {"classes": description["classes"], "colors": description["colors"]}
     return Data.model_validate({**given, **fixed, **classes})
-
-
-def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Predictor:

@@ -25,18 +25,9 @@ from tasks.prepare import PREPARED
 from tasks.train import MODELS, parse_run
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
-    import torch
-
     from segcore.evaluation import Evaluated
 
 EVALUATIONS = Path("evaluations")
-
-
-def device() -> "torch.device":
-    """CUDA where there is one, else the CPU."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -> dict[str, Any]:
@@ -46,12 +37,12 @@ def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -
         ModelError: no such bundle.
     """
     from segcore.evaluation import measure_speed
-    from segcore.inference import choose_precision
+    from segcore.inference import choose_precision, default_device
 
     folder = root / MODELS / f"{architecture}-{seed}"
     d = load_description(folder)
-    model = load_bundle(folder, device())
-    cost = measure_speed(model, tile, choose_precision(d["parameters"]["precision"], device()))
+    model = load_bundle(folder, default_device())
+    cost = measure_speed(model, tile, choose_precision(d["parameters"]["precision"], default_device()))
     merge_cost(root, folder.name, cost)
     return cost
 
@@ -121,10 +112,10 @@ def run_evaluation(
     data, folder = PreparedData(prepared), root / MODELS / name
     description = load_description(folder)
     from segcore.evaluation import evaluate, save_prediction  # not before what is wrong was told
-    from segcore.inference import choose_precision
+    from segcore.inference import choose_precision, default_device
 
-    model = load_bundle(folder, device())
-    precision = choose_precision(description["parameters"]["precision"], device())
+    model = load_bundle(folder, default_device())
+    precision = choose_precision(description["parameters"]["precision"], default_device())
     ids = sorted(test_regions(data)["id"], key=lambda i: hashlib.sha256(i.encode()).hexdigest())
     kept = set(ids[: p.evaluate.kept_predictions])
     target = root / EVALUATIONS / name

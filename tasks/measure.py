@@ -49,13 +49,12 @@ def measure(bundles: Sequence[Path], tile: int) -> list[dict[str, Any]]:
 def _measure_here(arguments: argparse.Namespace) -> None:
     from segcore.bundle import load_bundle, load_description
     from segcore.evaluation import measure_speed
-    from segcore.inference import choose_precision
-    from tasks.evaluate import device
+    from segcore.inference import choose_precision, default_device
 
     models = []
     for bundle in arguments.bundles:
         asked = load_description(bundle)["parameters"]["precision"]
-        models.append((load_bundle(bundle, device()), choose_precision(asked, device())))
+        models.append((load_bundle(bundle, default_device()), choose_precision(asked, default_device())))
     rounds = [
         [measure_speed(m, arguments.tile, precision, 1) for m, precision in models] for _ in range(_ROUNDS)
     ]

@@ -19,7 +19,7 @@ from segcore.gate import Costs
 from segcore.metrics import require_all
 from segcore.params import Params
 from tasks import console
-from tasks.evaluate import EVALUATIONS, device
+from tasks.evaluate import EVALUATIONS
 from tasks.measure import measure
 from tasks.tracking_models import fetch_model
 from tasks.train import MODELS, data_fingerprint
@@ -132,14 +132,14 @@ def _evaluated(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Counts of all test regions, and calibration curves by batch, computed once for the same data and settings."""
     from segcore.evaluation import evaluate  # torch, which a rollback does not wait for
-    from segcore.inference import choose_precision
+    from segcore.inference import choose_precision, default_device
 
-    precision = choose_precision(description["parameters"]["precision"], device())
+    precision = choose_precision(description["parameters"]["precision"], default_device())
     code = [sha256(Path(__file__).parents[1] / "segcore" / name) for name in _SCORING]
     facts = [data_fingerprint(data.folder), p.evaluate.model_dump_json(), precision, *code]
     target = folder / f"evaluation-{digest(*facts)[:16]}"
     if not target.exists():
-        model = load_bundle(folder, device())
+        model = load_bundle(folder, default_device())
         tables, curves = [], {}
         for batch, part in _by_batch(data):
             found = evaluate(model, part, p.evaluate, precision, progress=_bar(f"champion, batch {batch}"))
@@ -205,7 +205,9 @@ def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
     """
     import torch
 
-    machine = f"{device()} {torch.get_num_threads()}"
+    from segcore.inference import default_device
+
+    machine = f"{default_device()} {torch.get_num_threads()}"
     key = digest(str(p.evaluate.tile), machine, *(m.weights for m in models))[:16]
     path = root / "work" / "costs" / f"gate-{key}.json"
     if not path.exists():

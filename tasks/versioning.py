@@ -183,14 +183,23 @@ def git_state() -> tuple[str | None, bool]:
 def init_if_needed() -> None:
     """Make this folder a DVC project where it is none yet (a fresh clone is one).
 
+    A clone's files without its git, unpacked from an archive say, are one that expects git: DVC is told to do without.
+
     Raises:
         StageError: DVC refuses.
     """
-    if Path(".dvc").is_dir():
-        return
-    status, _, tail = drive(["init", "--quiet", *([] if Path(".git").exists() else ["--no-scm"])])
+    folder, has_git = Path(".dvc"), Path(".git").exists()
+    if not folder.is_dir():
+        command = ["init", "--quiet", *([] if has_git else ["--no-scm"])]
+    else:
+        files = [file for file in (folder / "config", folder / "config.local") if file.exists()]
+        told = any(word in file.read_text() for file in files for word in ("no_scm", "subdir"))
+        if has_git or told:
+            return
+        command = ["config", "--local", "core.no_scm", "true"]
+    status, _, tail = drive(command)
     if status != 0:
-        raise StageError(f"dvc init failed:\n{tail.strip()}", "run from the project's folder")
+        raise StageError(f"dvc {command[0]} failed:\n{tail.strip()}", "run from the project's folder")
 
 
 def add(path: Path) -> Path:

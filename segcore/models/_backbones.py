@@ -73,7 +73,8 @@ def build_encoder(name: str, in_channels: int, weights: str = "none", output_str
 
 def _trunk(name: str) -> nn.Module:
     """The torchvision network with torchvision's key names, less what follows the last feature map."""
-    import torchvision  # takes longer than torch itself, and is not needed by networks without an encoder of it
+    # takes longer than torch itself, and is not needed by networks without an encoder of it
+    from torchvision import models
     from torchvision.models import vgg
 
     if name.startswith("vgg"):
@@ -85,7 +86,7 @@ def _trunk(name: str) -> nn.Module:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
         return trunk
-    trunk = torchvision.models.get_model(name, weights=None)
+    trunk = models.get_model(name, weights=None)
     if name.startswith("resnet"):
         trunk.fc = nn.Identity()
     else:
@@ -95,14 +96,14 @@ def _trunk(name: str) -> nn.Module:
 
 
 def _stages(trunk: nn.Module) -> list[nn.Module]:
-    import torchvision
+    from torchvision import models
 
-    if isinstance(trunk, torchvision.models.ResNet):
+    if isinstance(trunk, models.ResNet):
         stem = nn.Sequential(trunk.conv1, trunk.bn1, trunk.relu)
         return [stem, nn.Sequential(trunk.maxpool, trunk.layer1), trunk.layer2, trunk.layer3, trunk.layer4]
     layers = trunk.features
     assert isinstance(layers, nn.Sequential)
-    if isinstance(trunk, torchvision.models.MobileNetV2):
+    if isinstance(trunk, models.MobileNetV2):
         cuts = [0, 2, 4, 7, 14, len(layers)]
     else:
         pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]

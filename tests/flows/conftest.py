@@ -1,5 +1,6 @@
 """One Prefect server for all tests of flows: an embedded one each flow would cost more than the flows."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,16 @@ import pytest
 
 from flows.ui import HOST, free_port
 from tasks.processes import end_with_this_process
-from tests.flows import workspaces
+from tests.flows import nights, workspaces
+
+# With two workers: each gets two files at the beginning, in turn, and then the next one whenever it is nearly done.
+# So the kills, which take as long as all the rest, go together with the shortest one.
+FIRST = ("test_crash", "test_cancel", "test_dvc_yaml", "test_compare_flow", "test_retrain_flow", "test_serve")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def _healthy(process: subprocess.Popen[bytes], api: str, seconds: float) -> bool:
@@ -67,3 +77,10 @@ def server() -> Iterator[str]:
                 return
         logs.append(log)
     pytest.fail(f"no Prefect server after three tries; the last one said:\n{logs[-1]}")
+
+
+@pytest.fixture(scope="session")
+def after_first_night(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
+    """A project whose first night is over, to be copied by `nights.copy`: all workers share the one."""
+    base = tmp_path_factory.getbasetemp()
+    return nights.first_night(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base, server)

@@ -4,15 +4,18 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import yaml
 from PIL import Image
 
+from segcore.files import locked
 from tests.flows import workspaces
 from tests.tiny import blobs, make_pairs, values_for
 
@@ -81,3 +84,34 @@ def batches(folder: Path) -> list[str]:
     """Names of the batches, the oldest first."""
     parent = folder / "data/batches/tiny"
     return sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
+
+
+def first_night(base: Path, api: str) -> Path:
+    """A project whose first night is over, made once for all workers of a test run; to be copied by `copy`."""
+    folder = base / "first-night" / "project"
+    base.mkdir(parents=True, exist_ok=True)
+    with locked(base / "first-night.lock"):
+        if not folder.with_name("over").exists():
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            status, output = retrain(project(folder), PREFECT_API_URL=api)
+            assert status == 0 and "First:" in output, output
+            folder.with_name("over").touch()
+    return folder
+
+
+def copy(source: Path, target: Path) -> Path:
+    """A copy of a project that works by itself: MLflow's store names the folders of artifacts by their whole paths."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", source, target], check=True)
+    columns = {
+        "experiments": ("artifact_location",),
+        "runs": ("artifact_uri",),
+        "model_versions": ("source", "storage_location"),
+    }
+    with closing(sqlite3.connect(target / "mlflow.db")) as store, store:
+        for table, names in columns.items():
+            for name in names:
+                store.execute(
+                    f"UPDATE {table} SET {name} = replace({name}, ?, ?)", (f"{source}/", f"{target}/")
+                )
+    return target

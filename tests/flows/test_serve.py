@@ -1,0 +1,85 @@
+"""`make serve`: rounds by schedule, rounds on arrival, and never two at a time."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+
+from tests.flows import nights
+from tests.flows.serving import served_runs, serving, wait_for
+
+MISSED = 20  # seconds without a server of rounds
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, after_first_night: Path) -> Path:
+    """Nothing in its inbox is sound, so that each round ends as Unchanged within seconds."""
+    return nights.copy(after_first_night, tmp_path_factory.mktemp("served") / "project")
+
+
+@contextmanager
+def scheduled(folder: Path, schedule: str) -> Iterator[None]:
+    """With this section `schedule` in params.yaml, and a settling time of a second."""
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(f"{text}\nschedule: {schedule}\nretrain: {{settle_seconds: 1}}\n")
+    try:
+        yield
+    finally:
+        (folder / "params.yaml").write_text(text)
+
+
+@pytest.fixture
+def runs(server: str) -> Callable[[], list[FlowRun]]:
+    """Reads the runs of the served flow since the beginning of the test."""
+    return served_runs(server)
+
+
+def ended(found: list[FlowRun]) -> list[FlowRun]:
+    return [run for run in found if run.state_name == "Unchanged"]
+
+
+def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
+    project: Path, server: str, runs: Callable[[], list[FlowRun]]
+) -> None:
+    with scheduled(project, "{interval_minutes: 0.1}"):
+        with serving(project, server) as process:
+            wait_for(lambda: bool(ended(runs())), 120)
+            process.kill()
+            process.wait()
+        time.sleep(MISSED)  # three triggers and more are missed
+        started = {run.id for run in ended(runs())}
+        with serving(project, server):
+            wait_for(lambda: len({run.id for run in ended(runs())} - started) >= 2, 120)
+            found = runs()
+    spans = sorted((run.start_time, run.end_time) for run in ended(found) if run.end_time)
+    assert all(later[0] >= earlier[1] for earlier, later in pairwise(spans)), "never two at a time"
+    late = [r for r in found if r.state_name in ("Late", "Pending") and r.state.timestamp < spans[-1][0]]
+    assert len(late) <= 1, "those that were missed were cancelled, and none waits"
+    assert any(run.state_name in ("Cancelled", "Skipped") for run in found)
+
+
+def test_an_arrival_starts_one_run_and_no_arrival_none(
+    project: Path, server: str, runs: Callable[[], list[FlowRun]]
+) -> None:
+    with (
+        scheduled(project, "{on_arrival: true, watch_seconds: 1}"),
+        serving(project, server),
+    ):
+        wait_for(lambda: "are being served" in (project / "serve.log").read_text(), 90)
+        time.sleep(4)
+        assert runs() == [], "nothing has arrived"
+        nights.arrive(project, ["lonely"], seed=700)  # an image without its mask is no reason to train
+        (project / "data/inbox/masks/lonely.png").unlink()
+        wait_for(lambda: bool(ended(runs())), 120)
+        time.sleep(4)
+        assert len(runs()) == 1, "one for the arrival, and none for what is left in the inbox"
+        for number in range(2):  # the second one while the round of the first one runs
+            nights.arrive(project, [f"late{number}"], seed=710 + number)
+            (project / f"data/inbox/masks/late{number}.png").unlink()
+            wait_for(lambda: any(run.state_name == "Running" for run in runs()), 60)
+        wait_for(lambda: len(ended(runs())) == 3, 120)
+        assert len(runs()) == 3, "what arrived meanwhile has a round of its own, and none was cancelled"
