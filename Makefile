@@ -61,9 +61,10 @@ ui: install ## the MLflow and Prefect UIs on this machine
 lint: install ## ruff, mypy and the layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
-test: lint ## lint, types, layers and tests
+# the longest files first, as both conftests order them: xdist alone would begin with the files of most tests
+test: lint ## lint, types, layers and tests; ten kills of a retraining among them
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/flows --ignore tests/crash
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/flows
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/crash tests/flows
 
 test-crash: install ## kill a retraining at fifty random moments; KILLS=
 	@SEGFLOW_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s tests/crash

@@ -1,18 +1,17 @@
 """Nights that are killed at random moments end like undisturbed ones: SEGFLOW_KILLS of them, ten by default.
 
-`make test-crash` runs fifty. A night is killed again and again, a victim of several kinds each time, until it comes to
-its end; then everything is compared with the night that nobody disturbed, and the next night begins.
+`make test-crash` runs fifty. A night is killed several times, a victim of several kinds each time, at moments spread
+evenly over all that it does; then it comes to its end, everything is compared with the night that nobody disturbed, and
+the next night begins.
 """
 
 import hashlib
 import json
 import os
 import random
-import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,12 @@ from mlflow import MlflowClient
 
 from segcore.bundle import load_bundle
 from tests.flows import nights, workspaces
-from tests.flows.conftest import server
+from tests.flows.conftest import after_first_night, server
 
-__all__ = ["server"]
+__all__ = ["after_first_night", "server"]
 
 KILLS = int(os.environ.get("SEGFLOW_KILLS", "10"))
+KILLS_A_NIGHT = 5
 SEED = int(os.environ.get("SEGFLOW_KILL_SEED", "0"))
 VICTIMS = ("flow", "stage", "dvc", "all")
 ORPHANS_GONE = 20  # seconds
@@ -38,13 +38,24 @@ KINDS = ("training", "comparison")  # of MLflow runs
 class Night:
     """A project whose first night is over, with a batch in the inbox; it can be put back into that state."""
 
-    def __init__(self, folder: Path, api: str) -> None:
+    def __init__(self, first: Path, folder: Path, api: str) -> None:
         self.folder, self.api, self.kept = folder, api, folder.with_name("kept")
-        nights.project(folder)
-        status, output = nights.retrain(folder, PREFECT_API_URL=api)
-        assert status == 0, output
+        nights.copy(first, folder)
         nights.arrive(folder, ["n1", "n2", "n3"], seed=300)
         subprocess.run(["cp", "-a", folder, self.kept], check=True)
+
+    def start(self) -> subprocess.Popen[str]:
+        return nights.start(self.folder, PREFECT_API_URL=self.api)
+
+    def undisturbed(self) -> tuple[float, float]:
+        """Seconds until the flow says its first word, and until it ends."""
+        start, flow = time.monotonic(), self.start()
+        assert flow.stdout is not None
+        first = flow.stdout.readline()
+        begun = time.monotonic() - start
+        output, _ = flow.communicate(timeout=300)
+        assert flow.returncode == 0, first + output
+        return begun, time.monotonic() - start
 
     def restore(self) -> None:
         subprocess.run(["rm", "-rf", self.folder], check=True)
@@ -85,8 +96,8 @@ class Night:
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory: pytest.TempPathFactory, server: str) -> Iterator[Night]:
-    yield Night(tmp_path_factory.mktemp("crash") / "project", server)
+def night(tmp_path_factory: pytest.TempPathFactory, after_first_night: Path, server: str) -> Night:
+    return Night(after_first_night, tmp_path_factory.mktemp("crash") / "project", server)
 
 
 def living(folder: Path) -> list[psutil.Process]:
@@ -136,39 +147,72 @@ def held_slots(api: str) -> int:
     return sum(limit["active_slots"] for limit in limits if limit["name"] == "segflow-gpu")
 
 
+class Attempts:
+    """The flow of one night, started again as often as kills have ended it."""
+
+    def __init__(self, night: Night) -> None:
+        self.night, self.flow, self.hurt = night, night.start(), False
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the flow came to an end by itself; it may fail only where something of it was killed."""
+        try:
+            output, _ = self.flow.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        assert self.flow.returncode == 0 or self.hurt, output
+        return True
+
+    def again(self) -> None:
+        assert gone(self.night.folder), f"left behind: {living(self.night.folder)}"
+        self.flow, self.hurt = self.night.start(), False
+
+    def kill(self, dice: random.Random) -> str:
+        self.hurt = True
+        victim = kill(dice.choice(VICTIMS), self.flow, self.night.folder, dice)
+        if victim in ("flow", "all"):
+            self.flow.communicate(timeout=ORPHANS_GONE)
+        return victim
+
+
+def disturb(
+    night: Night, moments: list[float], begun: float, longest: float, dice: random.Random
+) -> list[str]:
+    """Victims of one night, which ends before this returns; fewer than moments where it ends before the last of them.
+
+    Args:
+        moments: seconds into the night, ascending; a flow that is started again gets the seconds that its start takes.
+        longest: seconds that what is left may take.
+    """
+    victims: list[str] = []
+    attempts, now = Attempts(night), 0.0
+    for moment in moments:
+        wait, now = moment - now, moment
+        while attempts.flow.returncode is not None or attempts.ends_within(wait):
+            if attempts.flow.returncode == 0:
+                return victims
+            attempts.again()
+            wait += begun
+        victims.append(attempts.kill(dice))
+        print(f"kill {len(victims)} of this night: {victims[-1]} after {moment:.0f} s", flush=True)
+    while attempts.flow.returncode != 0:
+        if attempts.flow.returncode is not None:
+            attempts.again()
+        assert attempts.ends_within(longest), "the night does not end"
+    return victims
+
+
 @pytest.mark.timeout(600 + 180 * KILLS)
 def test_46_killed_at_random_moments_every_night_ends_like_the_undisturbed_one(night: Night) -> None:
-    start = time.monotonic()
-    status, output = nights.retrain(night.folder, PREFECT_API_URL=night.api)
-    usual = time.monotonic() - start
-    assert status == 0, output
+    begun, usual = night.undisturbed()
     expected = night.outcome()
     assert expected["statuses"] == {"FINISHED"} and expected["inbox"] == [] and expected["decided"]
     dice, kills, whole = random.Random(SEED), Counter[str](), 0
-    while sum(kills.values()) < KILLS:
+    while (left := KILLS - sum(kills.values())) > 0:
         night.restore()
-        while True:
-            flow = nights.start(night.folder, PREFECT_API_URL=night.api)
-            moment = dice.uniform(1, usual) if sum(kills.values()) < KILLS else 10 * usual
-            try:
-                output, _ = flow.communicate(timeout=moment)
-            except subprocess.TimeoutExpired:
-                victim = kill(dice.choice(VICTIMS), flow, night.folder, dice)
-                kills[victim] += 1
-                print(f"kill {sum(kills.values()):3}: {victim} after {moment:.0f} s", flush=True)
-                with suppress(
-                    subprocess.TimeoutExpired
-                ):  # without its stage or DVC the flow fails, or tries again
-                    flow.communicate(timeout=10 * usual)
-                if flow.poll() is None:
-                    os.killpg(flow.pid, signal.SIGKILL)
-                assert gone(night.folder), f"left behind after killing {victim}: {living(night.folder)}"
-                if flow.returncode == 0:
-                    break
-                continue
-            assert flow.returncode == 0, output
-            break
+        moments = sorted(dice.uniform(1, usual) for _ in range(min(left, KILLS_A_NIGHT)))
+        kills.update(disturb(night, moments, begun, 10 * usual, dice))
         whole += 1
+        assert gone(night.folder), f"left behind: {living(night.folder)}"
         assert night.outcome() == expected, f"after {sum(kills.values())} kills"
         assert held_slots(night.api) == 0
     print(

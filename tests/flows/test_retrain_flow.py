@@ -1,6 +1,8 @@
 """Nights of a tiny project: a first champion, a batch, nothing new, bad items; and two at a time are one."""
 
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -91,3 +93,20 @@ def test_wrong_params_are_told_before_anything_starts(first: Path) -> None:
     status, output = nights.retrain(first)
     (first / "params.yaml").write_text(text)
     assert status == 1 and "inboxx" in output and "Remedy:" in output and "Traceback" not in output
+
+
+def test_without_git_a_batch_is_received_and_dvc_goes_on(after_first_night: Path, tmp_path: Path) -> None:
+    """The files of a clone unpacked from an archive: data are versioned by DVC, and nothing is committed."""
+    folder = nights.copy(after_first_night, tmp_path / "project")
+    shutil.rmtree(folder / ".git")
+    nights.arrive(folder, ["n1", "n2"], seed=300)
+    env = workspaces.environment(folder, GIT_CEILING_DIRECTORIES=str(tmp_path))
+    for command in (["tasks.receive"], ["dvc", "repro", "prepare"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=folder, env=env, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    (batch,) = nights.batches(folder)
+    assert (folder / f"data/batches/tiny/{batch}.dvc").exists()
+    items = pd.read_parquet(folder / "data/prepared/items.parquet")
+    assert (items["batch"] == batch).sum() == 2
