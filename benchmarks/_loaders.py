@@ -95,10 +95,9 @@ def torchgeo_loader(folder: Path, workers: int) -> Iterator[Any]:
         from torchgeo.datasets import RasterDataset
         from torchgeo.samplers import RandomGeoSampler
 
-        class Masks(RasterDataset):  # type: ignore[misc]
-            is_image = False
+        masks: Any = type("Masks", (RasterDataset,), {"is_image": False})
 
-        data = RasterDataset(paths=str(folder / "images")) & Masks(paths=str(folder / "masks"))
+        data = RasterDataset(paths=str(folder / "images")) & masks(paths=str(folder / "masks"))
         sampler = RandomGeoSampler(data, size=CUT, length=10**5)
     return iter(
         DataLoader(data, SETTINGS.batch, sampler=sampler, num_workers=workers, collate_fn=_torchgeo_collate)

@@ -38,12 +38,11 @@ from segcore import params
 from segcore.bundle import load_bundle
 from segcore.dataset import PreparedData
 from segcore.evaluation import evaluate
-from segcore.inference import choose_precision
+from segcore.inference import choose_precision, default_device
 from segcore.metrics import scores
 from segcore.params import Params
 from segcore.training import validate
 from tasks import configure, warm_start
-from tasks.evaluate import device
 from tasks.ingest import ingest
 from tasks.prepare import PREPARED, prepare
 from tasks.train import train
@@ -100,8 +99,8 @@ def trained(p: Params, architecture: str, seed: int, prepared: Path, root: Path)
 
 def test_score(p: Params, bundle: Path, data: PreparedData) -> float:
     """What the evaluation says of a bundle."""
-    precision = choose_precision(p.train["common"].get("precision", "auto"), device())
-    found = evaluate(load_bundle(bundle, device()), data, p.evaluate, precision)
+    precision = choose_precision(p.train["common"].get("precision", "auto"), default_device())
+    found = evaluate(load_bundle(bundle, default_device()), data, p.evaluate, precision)
     return scores(found.counts, data.foreground)["iou/dataset/foreground_mean"]
 
 
@@ -119,8 +118,8 @@ def measure(p: Params, architecture: str, seed: int, old: Path) -> Row:
     scratch = trained(p, architecture, seed, PREPARED, Path("scratch"))
     warm_start.place(champion, round(GOAL * common["steps"]), Path("warm"))
     warm = trained(p, architecture, seed, PREPARED, Path("warm"))
-    precision = choose_precision(common.get("precision", "auto"), device())
-    before = validate(load_bundle(champion, device()), data, 2 * common["crop"], precision)[1]
+    precision = choose_precision(common.get("precision", "auto"), default_device())
+    before = validate(load_bundle(champion, default_device()), data, 2 * common["crop"], precision)[1]
     history = pd.read_csv(scratch / "history.csv")
     curve = pd.read_csv(warm / "history.csv")
     final, best = float(history["val_iou"].iloc[-1]), float(history["val_iou"].max())
@@ -223,7 +222,12 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     os.chdir(root)
     packages = ("torch", "torchvision")
-    print(__doc__, *machine(packages), f"{torch.get_num_threads()} torch threads, {device()}\n", sep="\n")
+    print(
+        __doc__,
+        *machine(packages),
+        f"{torch.get_num_threads()} torch threads, {default_device()}\n",
+        sep="\n",
+    )
     rows = table(settings(root, arguments.steps, arguments.architectures), arguments.steps, arguments.seeds)
     print("", *summary(rows, arguments.steps), sep="\n", flush=True)
     if arguments.folder is None:
