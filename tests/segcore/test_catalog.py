@@ -97,7 +97,10 @@ def test_18_a_truncated_geotiff_is_quarantined(tmp_path):
 def test_20_size_mismatch_prints_both_sizes(pairs):
     Image.fromarray(np.zeros((48, 55), np.uint8)).save(pairs / "masks" / "a4.png")
     reason = bad(build(pairs)).at["a4.png", "reason"]
-    assert reason == "a4.png and its mask a4.png: sizes differ, image 48 x 56, mask 48 x 55"
+    assert (
+        reason
+        == "a4.png and its mask masks/a4.png: sizes differ in height x width, image 48 x 56, mask 48 x 55"
+    )
 
 
 @pytest.mark.parametrize(

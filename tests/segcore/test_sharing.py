@@ -27,7 +27,7 @@ SETTINGS = {
     "crop": 32,
     "validate_every": 2,
     "warmup_steps": 1,
-    "learning_rate": 0.001,
+    "learning_rate": 0.0003,
     "model": {"encoder": "plain", "width": 4},
 }
 

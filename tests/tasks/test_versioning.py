@@ -136,8 +136,9 @@ if len(sys.argv) == 2:
 subprocess.run([sys.executable, __file__, sys.argv[1]]) if len(sys.argv) == 3 else None
 """
 PARENT = """\
-import sys
+import signal, sys
 from tasks.processes import run_in_group
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes are told to ignore it
 run_in_group([sys.executable, *sys.argv[1:]])
 """
 
