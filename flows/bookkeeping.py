@@ -13,7 +13,13 @@ from prefect import runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Crashed
 
@@ -24,6 +30,7 @@ from tasks.processes import end_with_this_process
 
 COMPARISON = Path("comparison")
 LIMIT = "segflow-gpu"
+BUSY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _PROCESS = "process:"
 
 
@@ -37,6 +44,14 @@ def gpus() -> int:
 def process_tag() -> str:
     """Tag of a flow run that tells, later, whether its process lives."""
     return _PROCESS + tracking_store.process_mark()
+
+
+def tag_process() -> None:
+    """Give the present flow run its process' tag, where a deployment and not this project's command started it."""
+    own = list(runtime.flow_run.tags)
+    if not any(tag.startswith(_PROCESS) for tag in own):
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(runtime.flow_run.id, tags=[*own, process_tag()])
 
 
 def bind_embedded_server() -> None:
@@ -61,17 +76,42 @@ def free_slots(slots: int) -> None:
 
 def close_dead(client: SyncPrefectClient) -> list[FlowRun]:
     """Mark dead flow runs as Crashed; returns those that live, or whose fate is unknown, but this one."""
-    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
     living = []
-    for run in client.read_flow_runs(flow_run_filter=running):
-        mark = next((t.removeprefix(_PROCESS) for t in run.tags if t.startswith(_PROCESS)), None)
+    for run in client.read_flow_runs(flow_run_filter=in_states(StateType.RUNNING)):
         if str(run.id) == runtime.flow_run.id:
             continue
-        if mark is None or tracking_store.lives(mark):
-            living.append(run)
+        if _lives(run) is False:
+            _crash(client, run)
         else:
-            client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
+            living.append(run)
     return living
+
+
+def close_unserved(client: SyncPrefectClient, deployment: str) -> None:
+    """Mark as Crashed what a killed `flows.serve` has left of a deployment, before this process serves it alone.
+
+    A run that was killed before it could say which process it is counts as dead. Left as it is, it would keep the only
+    place of the deployment for five minutes, and every new run would be cancelled.
+    """
+    name = DeploymentFilter(name=DeploymentFilterName(any_=[deployment]))
+    for run in client.read_flow_runs(flow_run_filter=in_states(*BUSY), deployment_filter=name):
+        if not _lives(run):
+            _crash(client, run)
+
+
+def in_states(*kinds: StateType) -> FlowRunFilter:
+    """Filter of flow runs."""
+    return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(kinds))))
+
+
+def _lives(run: FlowRun) -> bool | None:
+    """Whether the process of a flow run lives; None where the run does not tell which one it is."""
+    mark = next((t.removeprefix(_PROCESS) for t in run.tags if t.startswith(_PROCESS)), None)
+    return None if mark is None else tracking_store.lives(mark)
+
+
+def _crash(client: SyncPrefectClient, run: FlowRun) -> None:
+    client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
 
 
 def flow_variables() -> dict[str, str]:

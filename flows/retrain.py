@@ -146,6 +146,7 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
     """
     if os.environ.get(SERVED):  # by hand it may outlive the terminal that it was started from
         die_with_parent()
+    bookkeeping.tag_process()
     with _alone() as alone:
         if not alone:
             return Completed(name="Skipped", message="another retraining is running in this folder")

@@ -16,14 +16,8 @@ from pathlib import Path
 from flows import quiet  # noqa: F401  isort: skip  (before any server is started)
 from prefect import serve
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron, Interval
@@ -46,18 +40,21 @@ def deployment(params: Params) -> RunnerDeployment:
         schedule = Cron(wanted.cron, timezone=wanted.timezone)
     elif wanted.interval_minutes:
         schedule = Interval(timedelta(minutes=wanted.interval_minutes), timezone=wanted.timezone)
-    one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    one = ConcurrencyLimitConfig(
+        limit=1,
+        collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW,
+        grace_period_seconds=60,  # that a run killed before its process was up keeps the place; the least there is
+    )
     return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=one)
 
 
 def _running() -> bool:
     """Whether a retraining of this deployment runs: a trigger now would be cancelled."""
-    busy = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
     with get_client(sync_client=True) as client:
         return bool(
             client.read_flow_runs(
                 deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[NAME])),
-                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=busy)),
+                flow_run_filter=bookkeeping.in_states(*bookkeeping.BUSY),
                 limit=1,
             )
         )
@@ -109,6 +106,7 @@ def main() -> None:
         os.environ[SERVED] = "1"
         with get_client(sync_client=True) as client:
             bookkeeping.close_dead(client)
+            bookkeeping.close_unserved(client, NAME)
         if params.schedule.on_arrival:
             threading.Thread(target=watch, args=(params, stop), daemon=True).start()
         serve(deployment(params), pause_on_shutdown=False)

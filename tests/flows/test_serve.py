@@ -48,6 +48,7 @@ def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
     with scheduled(project, "{interval_minutes: 0.1}"):
         with serving(project, server) as process:
             wait_for(lambda: bool(ended(runs())), 120)
+            wait_for(lambda: any(run.state_name == "Running" for run in runs()), 60)
             process.kill()
             process.wait()
         time.sleep(MISSED)  # three triggers and more are missed
@@ -60,6 +61,7 @@ def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
     late = [r for r in found if r.state_name in ("Late", "Pending") and r.state.timestamp < spans[-1][0]]
     assert len(late) <= 1, "those that were missed were cancelled, and none waits"
     assert any(run.state_name in ("Cancelled", "Skipped") for run in found)
+    assert any(run.state_name == "Crashed" for run in found), "the one that was killed keeps no place"
 
 
 def test_an_arrival_starts_one_run_and_no_arrival_none(
