@@ -28,7 +28,7 @@ from tests.flows.conftest import after_first_night, server
 __all__ = ["after_first_night", "server"]
 
 KILLS = int(os.environ.get("SEGFLOW_KILLS", "10"))
-KILLS_A_NIGHT = 5
+KILLS_A_NIGHT = 10
 SEED = int(os.environ.get("SEGFLOW_KILL_SEED", "0"))
 VICTIMS = ("flow", "stage", "dvc", "all")
 ORPHANS_GONE = 20  # seconds
