@@ -47,9 +47,11 @@ def leaderboard_markdown(
 
 def _caption(comparison: Mapping[str, Any]) -> str:
     kind, clusters, seeds = comparison["cluster_kind"], comparison["clusters"], len(comparison["seeds"])
+    held_out = f"{clusters} {'test ' * (kind == 'block')}{kind}{'s' * (clusters != 1)}"
+    if kind != "block":
+        held_out = f"{comparison['test_images']} test images in {held_out}"
     return (
-        f"{comparison['dataset']}: {comparison['test_images']} test images in {clusters} "
-        f"{kind}{'' if clusters == 1 else 's'}, {seeds} seed{'' if seeds == 1 else 's'}; "
+        f"{comparison['dataset']}: {held_out}, {seeds} seed{'' if seeds == 1 else 's'}; "
         f"scores in %, [{100 * comparison['confidence']:g} % interval].\n"
         "dataset: pixels of all images pooled; image: mean of images; foreground or all classes: their mean."
     )

@@ -212,8 +212,19 @@ def _tiles(inputs: "Inputs") -> list[dict[str, str]]:
         fastest = min(costs, key=lambda name: costs[name]["ms_per_megapixel"])
         value = f"{costs[fastest]['ms_per_megapixel']:,.0f}"
         tiles.append(_tile(value, "ms", f"a megapixel, {inputs.titles[fastest]}", "the fastest here"))
-    where = f"in {comparison['clusters']} {comparison['cluster_kind']}s"
-    return [*tiles, _tile(str(comparison["test_images"]), "images", "held out for the test", where)]
+    return [*tiles, _held_out(comparison)]
+
+
+def _held_out(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """Tile of the test set; blocks of a scene are no images."""
+    clusters, images = comparison["clusters"], comparison["test_images"]
+    if comparison["cluster_kind"] == "block":
+        return _tile(
+            str(clusters), "blocks", "of scenes held out for the test", "apart from what was trained on"
+        )
+    return _tile(
+        str(images), "images", "held out for the test", f"in {clusters} group{'s' * (clusters != 1)}"
+    )
 
 
 def _speed_note(inputs: "Inputs") -> str:
