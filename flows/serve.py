@@ -18,6 +18,7 @@ from prefect import serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.context import refresh_global_settings_context
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron, Interval
@@ -86,6 +87,7 @@ def _server(port: int) -> None:
     found = ui.prefect_server(port)
     ui.start(found)
     os.environ["PREFECT_API_URL"] = f"{found['Prefect'][0]}/api"
+    refresh_global_settings_context()  # else Prefect, which read its settings before, starts a second server for itself
 
 
 def main() -> None:

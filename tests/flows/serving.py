@@ -18,10 +18,11 @@ from tests.flows import workspaces
 
 
 @contextmanager
-def serving(folder: Path, server: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m flows.serve`, which looks for runs every two seconds instead of ten."""
-    env = workspaces.environment(folder, PREFECT_API_URL=server, PREFECT_RUNNER_POLL_FREQUENCY="2")
-    command = [sys.executable, "-u", "-m", "flows.serve"]
+def serving(folder: Path, server: str | None) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m flows.serve` looking for runs every two seconds, not ten; None: with a server of its own."""
+    named = {"PREFECT_API_URL": server} if server else {}
+    env = workspaces.environment(folder, PREFECT_RUNNER_POLL_FREQUENCY="2", **named)
+    command = [sys.executable, "-u", "-m", "flows.serve", "--prefect-port", "0"]
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True

@@ -1,5 +1,6 @@
 """`make serve`: rounds by schedule, rounds on arrival, and never two at a time."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,17 @@ def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
     assert len(late) <= 1, "those that were missed were cancelled, and none waits"
     assert any(run.state_name in ("Cancelled", "Skipped") for run in found)
     assert any(run.state_name == "Crashed" for run in found), "the one that was killed keeps no place"
+
+
+def test_where_no_server_is_named_there_is_one_and_rounds_run_on_it(project: Path) -> None:
+    log = project / "serve.log"
+    with scheduled(project, "{interval_minutes: 0.1}"), serving(project, None):
+        wait_for(lambda: "are being served" in log.read_text(), 120)
+        found = re.search(r"Prefect:\s+(http\S+)", log.read_text())
+        assert found
+        runs = served_runs(f"{found[1]}/api")
+        wait_for(lambda: bool(ended(runs())), 120)
+        assert "temporary server" not in log.read_text(), "two servers know nothing of each other's slots"
 
 
 def test_an_arrival_starts_one_run_and_no_arrival_none(
