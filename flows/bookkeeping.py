@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+import pandas as pd
 import psutil
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -26,6 +27,7 @@ from prefect.states import Crashed
 from segcore.errors import SegflowError
 from segcore.params import Params
 from tasks import tracking_store
+from tasks.ingest import INGESTED
 from tasks.processes import end_with_this_process
 
 COMPARISON = Path("comparison")
@@ -153,11 +155,19 @@ def summary(params: Params, outcomes: Mapping[str, str]) -> str:
             leaderboard_text(comparison, measured_costs(Path(), comparison)),
             "",
             f"Stages: {len(ran)} ran, {len(outcomes) - len(ran)} cached",
+            *_left_out(params),
             f"Report: {page.resolve().as_uri()}",
             f"MLflow UI: {_address(tracking_store.uri(params), 5000)}, experiment {params.data.name}",
             f"Prefect UI: {_address(os.environ.get('PREFECT_API_URL', ''), 4200)}, flow compare",
         ]
     )
+
+
+def _left_out(params: Params) -> list[str]:
+    """A line on quarantined items, where there are any."""
+    path = INGESTED / "quarantine.csv"
+    count = len(pd.read_csv(path)) if path.is_file() else 0
+    return [f"Left out: {count} quarantined items, see reports/{params.data.name}/data.html"] if count else []
 
 
 def _address(server: str, port: int) -> str:

@@ -142,6 +142,7 @@ def _log(
     """Measure this machine and add scores, costs and pictures to the training's MLflow run."""
     from tasks.run_pictures import write_pictures
 
+    print(f"evaluate: measuring latency and memory with tiles of {p.evaluate.tile} pixels", flush=True)
     cost = measure_cost(architecture, seed, p.evaluate.tile, root)
     numbers = {
         f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")

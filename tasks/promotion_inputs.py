@@ -211,7 +211,10 @@ def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
     key = digest(str(p.evaluate.tile), machine, *(m.weights for m in models))[:16]
     path = root / "work" / "costs" / f"gate-{key}.json"
     if not path.exists():
-        alone = [measure([m.folder], p.evaluate.tile)[0] for m in console.progress(list(models), "measure")]
+        alone = [
+            measure([m.folder], p.evaluate.tile)[0] for m in console.progress(list(models), "measure memory")
+        ]
+        print("promote: measuring latency, the models in turn", flush=True)
         timed = measure([m.folder for m in models], p.evaluate.tile) if len(models) > 1 else alone
         found = [t | {"peak_memory_mb": a["peak_memory_mb"]} for t, a in zip(timed, alone, strict=True)]
         with atomic_write(path) as part:

@@ -71,7 +71,7 @@ def _version(
             ) from error
         raise ModelError(
             f"{address}: {_missing(client, name, alias, number)}",
-            "register and promote a model first, or name a bundle's folder, such as models/unet-0",
+            "run `make retrain` or `make promote` first, or name a bundle's folder, such as models/unet-0",
         ) from error
 
 

@@ -116,7 +116,7 @@ def rollback(params: Params) -> tuple[int, int]:
     if restored is None or demoted is None or restored == demoted:
         raise StageError(
             f"{name}: the registry at {tracking_store.uri(params)} has no previous champion to go back to",
-            "promote a second model first; after an interrupted promotion run `python -m tasks.promote` again",
+            "promote a second model first; after an interrupted promotion run `make promote` again",
         )
     client.set_registered_model_tag(name, _EXCHANGE, f"{restored},{demoted}")
     _finish_exchange(client, name)

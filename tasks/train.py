@@ -92,6 +92,15 @@ def _checkpoints(
     return root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
 
 
+def _warn_of_warmup(settings: TrainSettings) -> None:
+    if settings.warmup_steps >= settings.steps:
+        print(
+            f"train: the warm-up takes {settings.warmup_steps} steps of {settings.steps}, so that the full "
+            "learning rate is never reached: lower warmup_steps in params.yaml",
+            flush=True,
+        )
+
+
 def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()) -> Path:
     """Train, and write the bundle models/<architecture>-<seed> with its history.csv.
 
@@ -110,6 +119,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
 
     model = training.new_model(architecture, settings, data, seed)
     settings = begin_with(p, architecture, model, root)
+    _warn_of_warmup(settings)
     folder = _checkpoints(p, settings, architecture, seed, prepared, root)
     folder.mkdir(parents=True, exist_ok=True)
     target = root / MODELS / f"{architecture}-{seed}"
