@@ -59,7 +59,7 @@ class Sizes(NamedTuple):
     limit: int
 
 
-FULL = Sizes(2_000, (2_000, 40_000), 4 * 10**9)
+FULL = Sizes(4_000, (2_000, 40_000), 4 * 10**9)
 QUICK = Sizes(1_500, (1_000, 4_000), 10**9)
 
 
