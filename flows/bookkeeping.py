@@ -3,14 +3,16 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
 import pandas as pd
 import psutil
-from prefect import runtime
+from prefect import runtime, tags
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
@@ -184,6 +186,25 @@ def _plain(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], SegflowError):
         record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
     return True
+
+
+@contextmanager
+def as_command(interrupted: str) -> Iterator[None]:
+    """What the commands of flows share: the process' tag, and exit code 1 with a remedy on an error that can be mended.
+
+    Args:
+        interrupted: what is said at Ctrl-C, before exit code 130.
+    """
+    try:
+        no_traceback_for_mendable_errors()
+        with tags(process_tag()):
+            yield
+    except SegflowError as error:
+        print(f"\nError: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        sys.exit(130)
 
 
 def no_traceback_for_mendable_errors() -> None:

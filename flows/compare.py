@@ -7,13 +7,12 @@
 """
 
 import argparse
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
-from prefect import flow, get_run_logger, tags, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
 from prefect.futures import PrefectFuture, wait
@@ -22,7 +21,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import bookkeeping, workers
 from segcore import params as parameters
-from segcore.errors import SegflowError, StageError
+from segcore.errors import StageError
 from segcore.params import Params
 from tasks import tracking, tracking_store, versioning
 from tasks.configure import configure
@@ -163,20 +162,12 @@ def main() -> None:
     parser.add_argument("--params-overlay", type=Path, help="make params.yaml be about this example first")
     parser.add_argument("--retries", type=int, default=0, help="starts again a failed stage has (default: 0)")
     arguments = parser.parse_args()
-    try:
+    with bookkeeping.as_command("Interrupted; stages that finished are kept."):
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
         params = parameters.load()
-        bookkeeping.no_traceback_for_mendable_errors()
-        with tags(bookkeeping.process_tag()):
-            outcomes = compare(arguments.retries)
+        outcomes = compare(arguments.retries)
         print(bookkeeping.summary(params, outcomes))
-    except SegflowError as error:
-        print(f"\nError: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nInterrupted; stages that finished are kept.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,15 @@ The same as `python -m tasks.predict`, with a view of what was done: a scene tha
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
-from prefect import flow, get_run_logger, tags, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import bookkeeping
 from segcore import params as parameters
-from segcore.errors import SegflowError
 from tasks.predict import CHAMPION, OUTPUT, Batch, parser
 
 
@@ -70,18 +68,10 @@ def predict(
 def main() -> None:
     """Command line: exits with 1 and a remedy on an error that can be mended."""
     arguments: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
-    try:
-        bookkeeping.no_traceback_for_mendable_errors()
-        with tags(bookkeeping.process_tag()):
-            output = str(arguments.output)
-            counts = predict(list(arguments.scenes), arguments.model, output, str(arguments.params))
+    with bookkeeping.as_command("Interrupted; scenes that are done are kept."):
+        output = str(arguments.output)
+        counts = predict(list(arguments.scenes), arguments.model, output, str(arguments.params))
         print(", ".join(f"{number} {what}" for what, number in counts.items()) + f": {output}")
-    except SegflowError as error:
-        print(f"\nError: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nInterrupted; scenes that are done are kept.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
-from prefect import flow, get_run_logger, tags, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
@@ -29,7 +29,7 @@ from flows.compare import compare
 from segcore import catalog
 from segcore import params as parameters
 from segcore.dataset import PreparedData
-from segcore.errors import SegflowError, StageError
+from segcore.errors import StageError
 from segcore.params import Params
 from tasks import receive, revisions, versioning
 from tasks.prepare import PREPARED
@@ -188,19 +188,11 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="decide, but promote and push nothing")
     parser.add_argument("--retries", type=int, default=1, help="starts again a failed stage has (default: 1)")
     arguments = parser.parse_args()
-    try:
+    with bookkeeping.as_command("Interrupted; what was done is kept, the next run goes on from there."):
         parameters.load()
-        bookkeeping.no_traceback_for_mendable_errors()
-        with tags(bookkeeping.process_tag()):
-            state = retrain(arguments.dry_run, arguments.retries, return_state=True)
+        state = retrain(arguments.dry_run, arguments.retries, return_state=True)
         state.result(raise_on_failure=True)
         print(f"\n{state.name}: {state.message}")
-    except SegflowError as error:
-        print(f"\nError: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nInterrupted; what was done is kept, the next run goes on from there.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":
