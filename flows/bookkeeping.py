@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
-import pandas as pd
 import psutil
 from prefect import runtime, tags
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -29,12 +28,11 @@ from prefect.states import Crashed
 from segcore.errors import SegflowError
 from segcore.params import Params
 from tasks import tracking_store
-from tasks.ingest import INGESTED
 from tasks.processes import end_with_this_process
 
 COMPARISON = Path("comparison")
 LIMIT = "segflow-gpu"
-BUSY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+_BUSY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _PROCESS = "process:"
 
 
@@ -81,7 +79,7 @@ def free_slots(slots: int) -> None:
 def close_dead(client: SyncPrefectClient) -> list[FlowRun]:
     """Mark dead flow runs as Crashed; returns those that live, or whose fate is unknown, but this one."""
     living = []
-    for run in client.read_flow_runs(flow_run_filter=in_states(StateType.RUNNING)):
+    for run in client.read_flow_runs(flow_run_filter=_in_states(StateType.RUNNING)):
         if str(run.id) == runtime.flow_run.id:
             continue
         if _lives(run) is False:
@@ -97,13 +95,18 @@ def close_unserved(client: SyncPrefectClient, deployment: str) -> None:
     A run that was killed before it could say which process it is counts as dead. Left as it is, it would keep the only
     place of the deployment for five minutes, and every new run would be cancelled.
     """
-    name = DeploymentFilter(name=DeploymentFilterName(any_=[deployment]))
-    for run in client.read_flow_runs(flow_run_filter=in_states(*BUSY), deployment_filter=name):
+    for run in busy_runs(client, deployment):
         if not _lives(run):
             _crash(client, run)
 
 
-def in_states(*kinds: StateType) -> FlowRunFilter:
+def busy_runs(client: SyncPrefectClient, deployment: str) -> list[FlowRun]:
+    """Flow runs that hold a deployment's place: while there is one, a trigger is cancelled."""
+    name = DeploymentFilter(name=DeploymentFilterName(any_=[deployment]))
+    return client.read_flow_runs(flow_run_filter=_in_states(*_BUSY), deployment_filter=name)
+
+
+def _in_states(*kinds: StateType) -> FlowRunFilter:
     """Filter of flow runs."""
     return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(kinds))))
 
@@ -167,6 +170,10 @@ def summary(params: Params, outcomes: Mapping[str, str]) -> str:
 
 def _left_out(params: Params) -> list[str]:
     """A line on quarantined items, where there are any."""
+    import pandas as pd
+
+    from tasks.ingest import INGESTED
+
     path = INGESTED / "quarantine.csv"
     count = len(pd.read_csv(path)) if path.is_file() else 0
     return [f"Left out: {count} quarantined items, see reports/{params.data.name}/data.html"] if count else []

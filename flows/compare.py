@@ -56,7 +56,7 @@ def run_stage(
     force: bool,
     slots: threading.BoundedSemaphore,
     pool: workers.Pool | None,
-    tally: "Tally",
+    tally: Tally,
 ) -> State[Any]:
     """Bring one stage up to date; its state is named and worded after what happened: ran or cached.
 

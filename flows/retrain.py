@@ -67,14 +67,12 @@ def _is_decided(params: Params, batch: str) -> bool:
 def champion_bundle(params: Params) -> Path | None:
     """The champion's bundle, fetched from the registry where it is not here yet; None where there is no champion."""
     from tasks import tracking_registry
-    from tasks.promotion_inputs import CHAMPIONS
-    from tasks.tracking_models import fetch_model
+    from tasks.promotion_inputs import fetch_champion
 
     facts = tracking_registry.champion(params)
     if facts is None:
         return None
-    version = int(facts["version"])
-    return fetch_model(params, f"models:/{params.data.name}/{version}", CHAMPIONS / str(version))
+    return fetch_champion(Path(), params, int(facts["version"]))
 
 
 @task(name="receive", cache_policy=NO_CACHE)

@@ -16,7 +16,6 @@ from pathlib import Path
 from flows import quiet  # noqa: F401  isort: skip  (before any server is started)
 from prefect import serve
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.context import refresh_global_settings_context
 from prefect.deployments import run_deployment
@@ -49,18 +48,6 @@ def deployment(params: Params) -> RunnerDeployment:
     return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=one)
 
 
-def _running() -> bool:
-    """Whether a retraining of this deployment runs: a trigger now would be cancelled."""
-    with get_client(sync_client=True) as client:
-        return bool(
-            client.read_flow_runs(
-                deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[NAME])),
-                flow_run_filter=bookkeeping.in_states(*bookkeeping.BUSY),
-                limit=1,
-            )
-        )
-
-
 def watch(params: Params, stop: threading.Event) -> None:
     """Trigger a retraining when the inbox holds settled files that it did not hold at the last trigger.
 
@@ -73,8 +60,9 @@ def watch(params: Params, stop: threading.Event) -> None:
             entries, _ = inbox.Inbox(settings.inbox).entries()
             here = {entry for entry in entries if time.time() - entry.changed >= settings.settle_seconds}
             if here - seen:
-                if _running():
-                    continue
+                with get_client(sync_client=True) as client:
+                    if bookkeeping.busy_runs(client, NAME):
+                        continue
                 run_deployment(f"retrain/{NAME}", timeout=0)
                 print(f"serve: {len(here - seen)} new files in {settings.inbox}", flush=True)
             seen = here

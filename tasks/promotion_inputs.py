@@ -102,6 +102,15 @@ def challengers(root: Path, p: Params, data: PreparedData) -> list[Model]:
     return chosen
 
 
+def fetch_champion(root: Path, p: Params, version: int) -> Path:
+    """The bundle of a registered version, verified; fetched where it is not here yet.
+
+    Raises:
+        ModelError, StageError: as `fetch_model`.
+    """
+    return fetch_model(p, f"models:/{p.data.name}/{version}", root / CHAMPIONS / str(version))
+
+
 def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
     """A registered version, fetched, verified and evaluated on the present test regions; all of it is kept.
 
@@ -109,7 +118,7 @@ def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
         ModelError: its bundle is damaged, or not the one that was registered.
         StageError: it cannot be fetched, or knows other classes or bands than the data.
     """
-    folder = fetch_model(p, f"models:/{p.data.name}/{version}", root / CHAMPIONS / str(version))
+    folder = fetch_champion(root, p, version)
     description = load_description(folder)
     for what, own, asked in (
         ("classes", description["classes"], data.classes),
