@@ -53,10 +53,6 @@ def files_folder(data: Data, ingested: Path) -> Path:
     return ingested / "files" if is_sample(data) else Path(data.source)
 
 
-def _inspect(job: tuple[Item, Path, Data, Path, str]) -> dict[str, Any]:
-    return inspection.inspect(*job)
-
-
 def _seconds(stamp: str) -> float:
     """What reading may take, by the sizes of an item's files."""
     return float(_SECONDS + sum(fact[1] for fact in json.loads(stamp)) / _BYTES_A_SECOND)
@@ -105,7 +101,7 @@ def _read_all(
     settings = settings_fingerprint(data)
     jobs = [(one.item, one.folder, data, store, settings) for one in todo]
     limits = [_seconds(stamps[one.item.id]) for one in todo]
-    results = run_each(_inspect, jobs, [one.item.image.name for one in todo], limits)
+    results = run_each(inspection.inspect_job, jobs, [one.item.image.name for one in todo], limits)
 
     def keep(item: str, row: dict[str, Any]) -> None:
         fsync(store / row["packed"])

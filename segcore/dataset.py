@@ -69,7 +69,7 @@ class PreparedData:
         self.instances: bool = meta["instances"]
         self._where = {
             row.item: (row.packed, int(row.plane), int(row.height), int(row.width))
-            for row in self.items.itertuples()
+            for row in self.items[["item", "packed", "plane", "height", "width"]].itertuples()
         }
         self._regions: dict[str, dict[str, Any]] = {}
         self._file = lru_cache(maxsize=_OPEN_FILES)(lambda name: Packed(self.packed / name))

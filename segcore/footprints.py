@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,14 @@ _EDGE_POINTS = 16  # points an edge is given before it is reprojected, because s
 _COLUMNS = ["a", "b", "kind", "detail"]
 
 
+@lru_cache(maxsize=100_000)  # each item's is asked for some six times
+def _parsed(text: str) -> Any:
+    return json.loads(text)
+
+
 def affine(value: Any) -> tuple[float, ...] | None:
     """Six numbers from JSON text or a sequence; None where there are none."""
-    numbers = json.loads(value) if isinstance(value, str) else value
+    numbers = _parsed(value) if isinstance(value, str) else value
     return tuple(float(n) for n in numbers) if isinstance(numbers, (list, tuple, np.ndarray)) else None
 
 

@@ -19,7 +19,7 @@ from segcore.measures import Measures
 from segcore.packed import PackedWriter, Shapes, can_hold, sample_shape
 from segcore.pixels import Declared
 from segcore.raster import Info, Window, pieces, size_text
-from segcore.similarity import signature
+from segcore.signature import signature
 from segcore.stamps import content_hash, files_of, sidecars_of, stamp
 
 Row = dict[str, Any]  # what the catalogue says of an item
@@ -230,3 +230,8 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
         "thumb": thumb.hex(),
         "notes": notes,
     }
+
+
+def inspect_job(job: tuple[Item, Path, Data, Path, str]) -> Row:
+    """`inspect` with all its arguments as one, for a process that loads this module and not the catalogue's."""
+    return inspect(*job)

@@ -181,7 +181,10 @@ def _check_links(
     regions: pd.DataFrame, windows: pd.DataFrame, held: pd.DataFrame, links: pd.DataFrame, buffer: int
 ) -> None:
     volumes = held.drop_duplicates("volume").set_index("volume", drop=False).rename_axis(None)
-    mask = held.groupby("volume")["mask"].agg(np.bitwise_or.reduce)
+    codes, names = pd.factorize(held["volume"])
+    reached = np.zeros(len(names), np.int64)
+    np.bitwise_or.at(reached, codes, held["mask"].to_numpy())
+    mask = pd.Series(reached, index=names)
     columns = ["a", "b", "kind", "detail"]
     pairs = links[columns]
     if {"crs", "transform"} <= set(held):

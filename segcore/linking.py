@@ -149,7 +149,7 @@ def _clusters(
         for i in (a, b)
     }
     anchors, clusters = {}, {}
-    for row in items.itertuples():
+    for row in items[["id", "group", "height", "width"]].itertuples():
         value = state.values[row.group]
         if value is None:
             continue

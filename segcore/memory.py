@@ -34,7 +34,7 @@ def _code_fingerprint() -> str:
         "packed.py",
         "pixels.py",
         "raster.py",
-        "similarity.py",
+        "signature.py",
         "stamps.py",
     )
     files = [here / n for n in names] + sorted((here / "formats").glob("*.py"))

@@ -17,10 +17,10 @@ T = TypeVar("T")
 Result = Any
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _MEMORY = 4 * 2**30  # of address space that a process may take beyond what it has at its start, in bytes
-# What a process that reads needs, and what the steps that start it import: each process loads those modules anew.
+# What a process that reads needs. It also loads the module of the command anew, which must therefore load little.
 _READING = (
-    *("segcore.inspection", "segcore.formats.geotiff", "segcore.labels.masks"),
-    *("segcore.catalog", "segcore.footprints", "segcore.samples"),
+    *("segcore.inspection", "segcore.formats.geotiff", "segcore.formats.picture", "segcore.labels.masks"),
+    *("imagehash", "scipy.fftpack", "tasks.console"),
 )
 
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import pandas as pd
 
-SIDE = 32  # of the small grey picture
+from segcore.signature import SIDE
+
 # Tuned on six real sets: recompressed, brighter, shifted and resized copies of pictures of 250 pixels and more reach
 # 0.75 or more at distance 10 or less; different retinas, the most alike pictures there, stay below 0.45 in the middle.
 MAX_DISTANCE = 10  # of 64 bits
@@ -17,48 +18,6 @@ MIN_DETAIL = 0.75  # correlation of fine structure, whole picture
 MIN_CENTRE = 0.6  # correlation of fine structure, middle half: not the rim of a field of view that all share
 _FLAT = 1.0  # grey levels of fine structure below which there is nothing to compare
 _BLOCK = 512
-
-
-def _grey(pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(h, w) uint8: each band stretched between its 2nd and 98th percentile, then their mean; 0 where invalid."""
-    total = np.zeros(valid.shape, np.float32)
-    used = 0
-    for band in range(pixels.shape[2]):
-        values = pixels[..., band].astype(np.float32)
-        sound = valid & np.isfinite(values)
-        if not sound.any():
-            continue
-        low, high = _percentiles(values[sound])
-        if high <= low:
-            low, high = values[sound].min(), values[sound].max()
-        if high > low:
-            total += np.clip((np.where(sound, values, low) - low) / (high - low), 0, 1)
-            used += 1
-    return np.rint(total * (255 / max(used, 1))).astype(np.uint8)
-
-
-def _percentiles(values: np.ndarray) -> tuple[np.float32, np.float32]:
-    """2nd and 98th, by the nearest rank; numpy's own take longer than the rest of a signature."""
-    ordered = np.sort(values)
-    return ordered[round(0.02 * (len(ordered) - 1))], ordered[round(0.98 * (len(ordered) - 1))]
-
-
-def signature(pixels: np.ndarray, valid: np.ndarray) -> tuple[str, bytes]:
-    """What a picture looks like, small enough to keep for every item.
-
-    Args:
-        pixels: (h, w, C), any dtype.
-        valid: (h, w) bool, or 0 and 1.
-
-    Returns:
-        Perceptual hash (imagehash.phash, 64 bits as 16 hex digits), and a 32 x 32 uint8 grey picture as bytes.
-    """
-    import imagehash
-    from PIL import Image
-
-    picture = Image.fromarray(_grey(pixels, np.asarray(valid) > 0))
-    small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
-    return str(imagehash.phash(picture)), np.asarray(small).tobytes()
 
 
 def _detail(thumbs: np.ndarray) -> np.ndarray:
@@ -90,8 +49,9 @@ def _candidates(hashes: np.ndarray, among: np.ndarray) -> Iterator[tuple[np.ndar
 
 
 def _duplicates(table: pd.DataFrame, new: np.ndarray) -> Iterator[tuple[int, int, str, str]]:
-    place = pd.Series(np.arange(len(table)))
-    for digest, members in place.groupby(table["sha256"].to_numpy()):
+    twice = table["sha256"].duplicated(keep=False) & table["sha256"].notna()
+    place = pd.Series(np.flatnonzero(twice))
+    for digest, members in place.groupby(table["sha256"][twice].to_numpy()):
         for k, i in enumerate(members):
             for j in members.iloc[k + 1 :]:
                 if new[i] or new[j]:

@@ -1,7 +1,7 @@
 """What the data card shows: which items, their pictures with masks, linked pairs side by side, small charts."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from segcore.packed import Packed
 from segcore.plots.overlays import Look, look
 from segcore.plots.pictures import data_uri
 from tasks.data_facts import class_counts, counted, number, parsed, pixel_counts, shares, sizes
+from tasks.picture_memory import PictureMemory
 
 MOST_PICTURES, MOST_PAIRS = 18, 6
 BUDGET = 3_200_000  # bytes of all pictures, inlined: noisy ones are drawn smaller
@@ -36,11 +37,29 @@ def prominence(good: pd.DataFrame, data: Data) -> np.ndarray:
     return part[:, int(part.sum(axis=0).argmax())]
 
 
-def choose(good: pd.DataFrame, data: Data, most: int = MOST_PICTURES) -> list[tuple[int, str]]:
+def _spread(rest: Sequence[int], count: int, known: Collection[int]) -> list[int]:
+    """`count` rows spread evenly over the ordered `rest`; of each one's neighbourhood, a known row if there is one."""
+    places = np.linspace(0, len(rest) - 1, min(len(rest), count)).round().astype(int)
+    around = int(places[1] - places[0] - 1) // 2 if len(places) > 1 else 0
+    found = []
+    for place in places:
+        near = sorted(
+            range(max(0, place - around), min(len(rest), place + around + 1)), key=lambda i: abs(i - place)
+        )
+        found.append(rest[next((i for i in near if rest[i] in known), place)])
+    return found
+
+
+def choose(
+    good: pd.DataFrame, data: Data, most: int = MOST_PICTURES, known: Container[str] = ()
+) -> list[tuple[int, str]]:
     """Items worth a look, from most foreground to least: (row, why); evenly spread ones have no reason given.
 
     Among them are the items with most and least foreground, two without any, one of each kind of note, the least
     valid and the largest.
+
+    Args:
+        known: packed names of items that were shown before: where others would do as well, they are taken again.
     """
     part = prominence(good, data)
     order = np.argsort(-part, kind="stable")
@@ -67,8 +86,8 @@ def choose(good: pd.DataFrame, data: Data, most: int = MOST_PICTURES) -> list[tu
     if len(good) and pixels.max() > pixels.min():
         take([int(pixels.argmax())], "largest")
     rest = [int(row) for row in order if int(row) not in why]
-    spread = np.linspace(0, len(rest) - 1, min(len(rest), most - len(why))).round().astype(int)
-    take([rest[i] for i in spread], "")
+    shown = {row for row, name in enumerate(good["packed"]) if name in known} if known else set()
+    take(_spread(rest, most - len(why), shown), "")
     return [(int(row), why[int(row)]) for row in order if int(row) in why]
 
 
@@ -106,27 +125,36 @@ def distinct_parts(names: Sequence[str]) -> list[str]:
 
 def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET) -> list[dict[str, Any]]:
     """Chosen items with their pictures, plain and with masks, read from the packed files in `store`."""
-    chosen = choose(good, data)
+    colors = {i: data.colors[i] for i in data.foreground}
+    limit = budget / max(1, min(len(good), MOST_PICTURES))
+    memory = PictureMemory(store, [colors, SIDES, limit])
+    chosen = choose(good, data, known=memory)
     picked = good.iloc[[row for row, _ in chosen]]
     part = shares(class_counts(picked, data.classes)).tolist()
 
-    def drawn_cell(item: Any, why: str, own: list[float]) -> dict[str, Any]:
+    def draw(item: Any) -> None:
+        if item.packed in memory:
+            return
         drawn = _look(item, data, store)
-        image, masked = _inlined([drawn.image, drawn.masked], budget / len(chosen))
-        return {
+        image, masked = _inlined([drawn.image, drawn.masked], limit)
+        plane = f"plane {drawn.plane + 1} of {drawn.planes}" if drawn.planes > 1 else ""
+        memory.cells[item.packed] = {"plane": plane, "image": image, "masked": masked}
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(draw, picked.itertuples()))
+    memory.save(list(picked["packed"]))
+    cells = [
+        {
             "id": item.id,
             "group": item.group if item.group != item.id else None,
             "why": why,
-            "plane": f"plane {drawn.plane + 1} of {drawn.planes}" if drawn.planes > 1 else "",
             "shares": own,
             "most": _headline(own, data),
             "objects": None if pd.isna(item.objects) else int(item.objects),
-            "image": image,
-            "masked": masked,
+            **memory.cells[item.packed],
         }
-
-    with ThreadPoolExecutor(2) as pool:  # drawing is what an ingest of few new items takes longest for
-        cells = list(pool.map(drawn_cell, picked.itertuples(), [why for _, why in chosen], part))
+        for item, (_, why), own in zip(picked.itertuples(), chosen, part, strict=True)
+    ]
     names = distinct_parts(list(picked["id"]))
     return [
         cell | {"short": name, "size": size}

@@ -12,18 +12,16 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segcore import pool
-
-if __name__ == "__main__":
-    pool.warm_up()  # the readers' processes load their modules while this one loads its own
-
-import pandas as pd
-
-from segcore import catalog, footprints, layouts, params, samples
 from segcore.files import atomic_folder, locked
-from tasks import console, data_card
+from tasks import console
+
+if TYPE_CHECKING:  # the readers' processes load this module too, and need none of these
+    import pandas as pd
+
+    from segcore import params
 
 INGESTED = Path("data/ingested")
 WORK = Path("work")
@@ -32,8 +30,8 @@ WORK = Path("work")
 class Checked(NamedTuple):
     """What a check finds: the catalogue, linked pairs, masks without an image, and the folder of packed items."""
 
-    table: pd.DataFrame
-    links: pd.DataFrame
+    table: "pd.DataFrame"
+    links: "pd.DataFrame"
     strays: list[Path]
     store: Path
 
@@ -42,12 +40,15 @@ def _progress(found: Iterable[Any], total: int) -> Iterable[Any]:
     return console.progress(found, "ingest", total=total) if total else found
 
 
-def check(data: params.Data, folder: Path, work: Path = WORK) -> Checked:
+def check(data: "params.Data", folder: Path, work: Path = WORK) -> Checked:
     """Read and check every item of a folder, and of later batches, that was not read before; print what was found.
 
     Raises:
         DataError: missing or empty folder, or a pattern that is wrong.
     """
+    from segcore import catalog, footprints, layouts
+    from tasks import data_card
+
     own = work / "ingest" / data.name
     table = catalog.build(data, folder, own, _progress, catalog.batch_folders(data))
     links = footprints.links(table[table["status"] == "accepted"])
@@ -57,8 +58,10 @@ def check(data: params.Data, folder: Path, work: Path = WORK) -> Checked:
     return found
 
 
-def write_card(found: Checked, data: params.Data, root: Path = Path()) -> Path:
+def write_card(found: Checked, data: "params.Data", root: Path = Path()) -> Path:
     """Write reports/<name>/data.html and say where it is."""
+    from tasks import data_card
+
     target = root / "reports" / data.name / "data.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     data_card.write_card(found.table, found.links, found.strays, data, found.store, target)
@@ -66,7 +69,7 @@ def write_card(found: Checked, data: params.Data, root: Path = Path()) -> Path:
     return target
 
 
-def _alone(data: params.Data, work: Path) -> AbstractContextManager[Path]:
+def _alone(data: "params.Data", work: Path) -> AbstractContextManager[Path]:
     """Wait for another ingest or check of the same data to end: each removes packed items that it does not know."""
     return locked(work / "ingest" / data.name / "lock")
 
@@ -79,7 +82,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def ingest(data: params.Data, target: Path = INGESTED, work: Path | None = None) -> Path:
+def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = None) -> Path:
     """Write `target`/{catalog,links}.parquet and quarantine.csv, and packed items to the folder `packed` beside it.
 
     Args:
@@ -93,6 +96,8 @@ def ingest(data: params.Data, target: Path = INGESTED, work: Path | None = None)
     Raises:
         DataError: more unusable items than data.max_quarantined; DownloadError: the sample cannot be had.
     """
+    from segcore import catalog, samples
+
     work = work or target.parent / "work"
     with (
         _alone(data, work),
@@ -113,12 +118,14 @@ def ingest(data: params.Data, target: Path = INGESTED, work: Path | None = None)
     return target / "catalog.parquet"
 
 
-def check_only(data: params.Data, work: Path = WORK) -> None:
+def check_only(data: "params.Data", work: Path = WORK) -> None:
     """Check and write the data card; data/ stays as it is.
 
     Raises:
         DataError: as `ingest`.
     """
+    from segcore import catalog, samples
+
     with _alone(data, work), tempfile.TemporaryDirectory() as folder:
         if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), Path(folder) / "files")
@@ -134,6 +141,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only check, and write the data card")
 
     def run(arguments: argparse.Namespace) -> None:
+        pool.warm_up()  # the readers' processes load their modules while this one loads its own
+        from segcore import params
+
         data = params.load(arguments.params).data
         if arguments.check:
             check_only(data)

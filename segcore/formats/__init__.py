@@ -36,9 +36,10 @@ def _modules() -> tuple[ModuleType, ...]:
     return tuple(import_module(f"{__name__}.{stem}") for stem in files)
 
 
-def endings() -> set[str]:
-    """File endings that can be read, in lower case with the dot."""
-    return {ending for module in _modules() for ending in module.ENDINGS}
+@cache
+def endings() -> tuple[str, ...]:
+    """File endings that can be read, in lower case with the dot, sorted."""
+    return tuple(sorted({ending for module in _modules() for ending in module.ENDINGS}))
 
 
 def _format_of(path: Path) -> ModuleType:
@@ -54,7 +55,7 @@ def _format_of(path: Path) -> ModuleType:
             return module
     raise DataError(
         f"{path.name}: ending {path.suffix!r} is unknown",
-        f"use one of {', '.join(sorted(endings()))}",
+        f"use one of {', '.join(endings())}",
         kind="unknown-format",
     )
 

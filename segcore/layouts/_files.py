@@ -66,17 +66,32 @@ class Folder:
         self.path = path
         self._real = path.resolve()
         self._roots = [self._real, *(Path(folder).resolve() for folder in links_to)]
-        self._inside: dict[Path, bool] = {}
+        self._inside: dict[PurePosixPath | Path, bool] = {}
+        self._links: dict[PurePosixPath | Path, dict[str, bool]] = {}
         self.links_out: set[str] = set()
 
     def is_inside(self, relative: PurePosixPath | Path) -> bool:
         """Whether a path, its links followed, stays within the folder; it need not exist."""
-        path = self.path / relative
-        if ".." in path.parts or _is_link(path):
-            return self._resolves_inside(path)
-        if path.parent not in self._inside:
-            self._inside[path.parent] = self._resolves_inside(path.parent)
-        return self._inside[path.parent]
+        parent = relative.parent
+        if ".." in relative.parts or self._is_link(relative):
+            return self._resolves_inside(self.path / relative)
+        if parent not in self._inside:
+            self._inside[parent] = self._resolves_inside(self.path / parent)
+        return self._inside[parent]
+
+    def _is_link(self, relative: PurePosixPath | Path) -> bool:
+        known = self._listed(relative.parent).get(relative.name)
+        return _is_link(self.path / relative) if known is None else known
+
+    def _listed(self, parent: PurePosixPath | Path) -> dict[str, bool]:
+        """Name -> whether it is a link, of what a folder holds: each folder is asked once, and not each file."""
+        if parent not in self._links:
+            try:
+                with os.scandir(self.path / parent) as entries:
+                    self._links[parent] = {entry.name: entry.is_symlink() for entry in entries}
+            except (OSError, ValueError):  # not there, not to be listed, or a name that no folder can have
+                self._links[parent] = {}
+        return self._links[parent]
 
     def _resolves_inside(self, path: Path) -> bool:
         try:
@@ -94,6 +109,8 @@ class Folder:
 
     def exists(self, relative: PurePosixPath | Path) -> bool:
         """Whether there is a file or folder; no error where it cannot be known."""
+        if self._listed(relative.parent).get(relative.name) is False:
+            return True
         try:
             return (self.path / relative).exists()
         except (OSError, ValueError):
@@ -182,12 +199,12 @@ class Folder:
             )
         if is_archive(name):
             return DataError(f"{name}: is an archive, not an {what}", "unpack it first", kind="archive")
-        if known and not name.lower().endswith(tuple(formats.endings())):
+        if known and not name.lower().endswith(formats.endings()):
             if (self.path / relative).is_dir():
                 return None
             return DataError(
                 f"{name}: ending {relative.suffix!r} is unknown",
-                f"convert it to one of {', '.join(sorted(formats.endings()))}, or narrow data.images",
+                f"convert it to one of {', '.join(formats.endings())}, or narrow data.images",
                 kind="unknown-format",
             )
         return None

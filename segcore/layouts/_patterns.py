@@ -18,6 +18,7 @@ _LONGEST_ID = 120
 Token = tuple[str, str]  # kind ("text", "{", "*", "**" or "?") and text (of "text"), or name (of "{")
 
 
+@cache
 def tokens_of(pattern: str) -> list[list[Token]]:
     """Tokens of each component of a path; `**` is one only where it is a whole component."""
     components = []

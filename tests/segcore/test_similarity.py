@@ -11,7 +11,8 @@ from rasterio import Affine
 from rasterio.warp import transform as reproject
 
 from segcore.footprints import frames, links, same_places
-from segcore.similarity import near_duplicates, signature
+from segcore.signature import signature
+from segcore.similarity import near_duplicates
 
 
 def landscape(seed, size=256):

@@ -20,6 +20,13 @@ LINKS = ["a", "b", "kind", "detail"]
 NO_LINKS = pd.DataFrame(columns=LINKS)
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A store of packed items; the memory of pictures lies beside it."""
+    (tmp_path / "items").mkdir()
+    return tmp_path / "items"
+
+
 def _card(
     rows: list[dict[str, Any]], store: Path, links: pd.DataFrame = NO_LINKS, strays: Any = (), **data: Any
 ) -> str:
@@ -233,3 +240,33 @@ def test_printed_table_of_nothing_accepted_and_hostile_names(tmp_path: Path) -> 
     )
     assert "\033" not in text and "\\x1b[31m\\n" in text and max(map(len, text.splitlines())) <= 100
     assert text.endswith("The one item cannot be used.")
+
+
+def test_a_card_of_one_more_item_shows_what_was_drawn_before(tmp_path: Path) -> None:
+    rows = [card_row(f"i{n:02}", tmp_path) for n in range(41)]
+    for n, row in enumerate(rows):
+        row["pixels_per_class"] = json.dumps(
+            dict(zip(card_data().classes, (2000 - 40 * n, 40 * n, 240), strict=True))
+        )
+    memory = tmp_path.parent / "pictures.json"
+    _card(rows[:40], tmp_path)
+    before = json.loads(memory.read_text())["cells"]
+    # the drawn ones are recalled, not drawn again: their packed files may even be gone
+    for name in before:
+        (tmp_path / name).unlink()
+    page = _card([*rows[:17], rows[40], *rows[17:40]], tmp_path)
+    after = json.loads(memory.read_text())["cells"]
+    assert len(before) == len(after) == MOST_PICTURES and _pictures(_sound(page)) == 2 * MOST_PICTURES
+    assert len(set(before) & set(after)) >= MOST_PICTURES - 1
+
+
+def test_chosen_items_are_spread_as_evenly_with_known_ones(tmp_path: Path) -> None:
+    rows = [card_row(f"i{n:03}", tmp_path) for n in range(1)] * 200
+    table = catalogue([{**row, "id": f"i{n}", "packed": f"p{n}"} for n, row in enumerate(rows)])
+    first = [row for row, _ in choose(table, card_data())]
+    known = {f"p{row + 3}" for row in first}
+    again = [row for row, _ in choose(table, card_data(), known=known)]
+    assert len(set(again)) == MOST_PICTURES and sum(f"p{row}" in known for row in again) >= MOST_PICTURES - 3
+    assert (
+        max(b - a for a, b in zip(sorted(again), sorted(again)[1:], strict=False)) <= 2 * 200 / MOST_PICTURES
+    )

@@ -174,7 +174,8 @@ from tests.tiny import params_for
 source, work = map(Path, sys.argv[1:])
 data = params_for(source, scene=True).data
 (item,) = layouts.find(data, source)
-catalog._inspect((item, source, data, work, "settings"))
+from segcore import inspection
+inspection.inspect_job((item, source, data, work, "settings"))
 """
 
 
