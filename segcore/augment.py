@@ -44,21 +44,25 @@ class Sampler:
             step: from 0.
             share: only these items of it; they are what they are in the whole batch.
         """
-        rng = np.random.default_rng([self.seed, step])
-        wanted = round(self.settings.batch * self.settings.foreground_share)
-        drawn = [self._draw(index < wanted, rng) for index in range(self.settings.batch)][share]
-        std, batch = np.asarray(self.data.statistics["std"]), _Crops.empty(0, 0, self.settings.crop)
-        for index, (square, choices) in enumerate(drawn):
+        drawn = self.draws(step)[share]
+        std, batch = (
+            np.asarray(self.data.of_channels(self.data.statistics["std"])),
+            _Crops.empty(0, 0, self.settings.crop),
+        )
+        for index, (square, changes) in enumerate(drawn):
             patch = self.data.crop(*square)
             if index == 0:
                 batch = _Crops.empty(len(drawn), patch.image.shape[-1], self.settings.crop)
-            _augment_into(batch.at(index), patch, self.settings, std, choices)
+            _augment_into(batch.at(index), patch, self.settings, std, changes)
         return batch._asdict()
 
-    def _draw(
-        self, foreground: bool, rng: np.random.Generator
-    ) -> tuple[tuple[str, int, int, int, int], "_Choices"]:
-        """Item, row, column, height and width of a square, and what becomes of it; no pixel is read."""
+    def draws(self, step: int) -> list[tuple["Square", "Changes"]]:
+        """Which squares the batch of a step is made of, and what becomes of each; no pixel is read."""
+        rng = np.random.default_rng([self.seed, step])
+        wanted = round(self.settings.batch * self.settings.foreground_share)
+        return [self._draw(index < wanted, rng) for index in range(self.settings.batch)]
+
+    def _draw(self, foreground: bool, rng: np.random.Generator) -> tuple["Square", "Changes"]:
         draw = rng.random()
         place = int(np.searchsorted(self.weights, draw)) if foreground else int(draw * len(self.places))
         item, row, col = self.places[min(place, len(self.places) - 1)]
@@ -66,10 +70,20 @@ class Sampler:
         zoom = float(np.exp(rng.uniform(-np.log(scale), np.log(scale))))
         side = min(round(crop / zoom), self.window)
         down, right = (int(rng.integers(0, self.window - side + 1)) for _ in range(2))
-        return (item, int(row) + down, int(col) + right, side, side), _Choices.draw(self.settings, rng)
+        return Square(item, int(row) + down, int(col) + right, side, side), Changes.draw(self.settings, rng)
 
 
-class _Choices(NamedTuple):
+class Square(NamedTuple):
+    """Where a crop is cut from; it may reach beyond the item."""
+
+    item: str
+    row: int
+    col: int
+    height: int
+    width: int
+
+
+class Changes(NamedTuple):
     """What augmentation does to one crop."""
 
     across: bool
@@ -79,10 +93,10 @@ class _Choices(NamedTuple):
     shift: float  # of brightness, from -1 to 1
 
     @classmethod
-    def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "_Choices":
-        options, choices = settings.augment, rng.random(3)
-        across, down = (bool(options.flip and choice < 0.5) for choice in choices[:2])
-        turns = int(choices[2] * 4) if options.rotate90 else 0
+    def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "Changes":
+        options, changes = settings.augment, rng.random(3)
+        across, down = (bool(options.flip and choice < 0.5) for choice in changes[:2])
+        turns = int(changes[2] * 4) if options.rotate90 else 0
         gain = 1 + options.contrast * rng.uniform(-1, 1)
         return cls(across, down, turns, gain, rng.uniform(-1, 1))
 
@@ -108,7 +122,7 @@ class _Crops(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _nearest(side: int, crop: int) -> np.ndarray:
+def nearest(side: int, crop: int) -> np.ndarray:
     """(crop,) which of `side` pixels torch's nearest-neighbour resize takes for each of `crop`."""
     pixels = torch.arange(side, dtype=torch.float32)[None, None]
     return functional.interpolate(pixels, size=crop, mode="nearest")[0, 0].numpy().astype(np.intp)
@@ -141,25 +155,25 @@ def augment(
         patch: square of any side.
         settings: crop and augment.
         std: (C,) of the training split; brightness is shifted in units of it.
-        rng: source of all choices.
+        rng: source of all changes.
 
     Returns:
         image (C, crop, crop) float32, label (crop, crop) int64, valid (crop, crop) bool.
     """
     crops = _Crops.empty(1, patch.image.shape[-1], settings.crop).at(0)
-    _augment_into(crops, patch, settings, std, _Choices.draw(settings, rng))
+    _augment_into(crops, patch, settings, std, Changes.draw(settings, rng))
     return crops
 
 
 def _augment_into(
-    out: _Crops, patch: Patch, settings: TrainSettings, std: np.ndarray, choices: _Choices
+    out: _Crops, patch: Patch, settings: TrainSettings, std: np.ndarray, changes: Changes
 ) -> None:
     """`augment` without copies: this and the resampling are what a loader's time goes into."""
-    across, down, turns, gain, _ = choices
+    across, down, turns, gain, _ = changes
     crop, side = settings.crop, patch.image.shape[1]
-    shift = torch.from_numpy(std * settings.augment.brightness * choices.shift).float()[:, None, None]
+    shift = torch.from_numpy(std * settings.augment.brightness * changes.shift).float()[:, None, None]
 
-    chosen = _nearest(side, crop)
+    chosen = nearest(side, crop)
     rows, cols = (chosen[::-1] if flipped else chosen for flipped in (down, across))
     for target, mask in ((out.label, patch.label), (out.valid, patch.valid)):
         target.numpy()[:] = np.rot90(mask.take(rows, axis=0).take(cols, axis=1), turns)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from segcore.averaging import Average
 from segcore.errors import ModelError
 from segcore.files import atomic_write, save_tensors
 
@@ -23,15 +24,19 @@ def save(
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
+    average: Average[Any] | None = None,
 ) -> None:
     """Replace the checkpoint in `folder`; killed while saving, the one before still loads.
 
     Args:
         best: weights of the best validation so far.
         state: JSON-able: step, best score, history, seconds.
+        average: of the weights, where there is one.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in best.items()}
+    if average is not None:
+        tensors |= {f"average.{k}": v for k, v in average.state().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(v) for name, v in values.items()}
     copies = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
@@ -40,9 +45,9 @@ def save(
 
 
 def load(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average[Any] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Restore model and optimiser; best weights and state are returned, both empty without a checkpoint.
+    """Restore model, optimiser and average; best weights and state are returned, both empty without a checkpoint.
 
     Raises:
         ModelError: the checkpoint is damaged or of another model.
@@ -55,6 +60,8 @@ def load(
             state = json.loads(file.metadata()["state"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         model.load_state_dict(_under(tensors, "model."))
+        if average is not None:
+            average.load(_under(tensors, "average."))
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise ModelError(
             f"{path}: cannot be resumed ({error})", "delete the file to train from the start"
@@ -64,8 +71,19 @@ def load(
         index, _, name = key.partition(".")
         moments.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, values in moments.items():
+        # fused optimisers run through weights and moments as they lie in memory, and compare no layouts
+        moments[number] = {name: _laid_out(value, parameters[number]) for name, value in values.items()}
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     return _under(tensors, "best."), state
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """The value in the memory format of its parameter; a counter as it is."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -206,6 +206,11 @@ def _notes(clusters: int, cluster_kind: str, tests: int, p: Params) -> list[str]
             f"Scores are means over {seeds} seeds. Intervals cover the choice of test {cluster_kind}s and of "
             "seeds; the tests hold the trained models fixed."
         )
+    if p.evaluate.flips:
+        notes.append(
+            "Every prediction is a mean over four mirror images (evaluate.flips): GMACs, time and memory are those of "
+            "all four."
+        )
     if clusters == 1:
         notes.append(
             f"All test images are of one {cluster_kind}: nothing can be said of others, intervals span all."

@@ -55,6 +55,9 @@ class Data(Section):
     slices: Literal["auto"] | int = (
         "auto"  # axis (0, 1, 2 in RAS) that volumes are cut along; auto: the coarsest
     )
+    neighbours: int = Field(
+        default=0, ge=0, le=4
+    )  # planes on either side that a network sees as further bands
     links_to: list[
         str
     ] = []  # folders outside the source that symbolic links may lead into, such as DVC's cache

@@ -6,6 +6,7 @@ selects and tests), `windows.parquet` (training windows), `statistics.json` and 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,11 @@ class Patch:
     image: np.ndarray
     label: np.ndarray
     valid: np.ndarray
+
+
+def beside(plane: int, neighbours: int, depth: int) -> list[int]:
+    """A plane and its neighbours on either side, in order; the first and the last stand for what is beyond them."""
+    return [min(max(plane + step, 0), depth - 1) for step in range(-neighbours, neighbours + 1)]
 
 
 class PreparedData:
@@ -67,6 +73,7 @@ class PreparedData:
         self.foreground: list[int] = meta["foreground"]
         self.baselines: list[str] = meta["baselines"]
         self.instances: bool = meta["instances"]
+        self.neighbours: int = meta.get("neighbours", 0)
         self._where = {
             row.item: (row.packed, int(row.plane), int(row.height), int(row.width))
             for row in self.items[["item", "packed", "plane", "height", "width"]].itertuples()
@@ -79,17 +86,52 @@ class PreparedData:
         """Number of image bands."""
         return int(self.items["bands"].iloc[0])
 
+    @property
+    def channels(self) -> int:
+        """Number of channels that a network sees: the bands of a plane, and of its neighbours in a volume."""
+        return self.bands * (2 * self.neighbours + 1)
+
+    def of_channels(self, values: Sequence[float]) -> list[float]:
+        """A statistic of each band as one of each channel."""
+        return list(values) * (2 * self.neighbours + 1)
+
     def _plane(self, item: str, kind: str, index: int | None = None) -> np.ndarray:
         """View of one item: pixels (H, W, C), or labels, valid, instances or a baseline (H, W)."""
         name, plane, _, _ = self._where[item]
         array = self._file(name).array(kind)
         return array[plane] if index is None else array[index, plane]
 
+    def _pixels(self, item: str) -> np.ndarray:
+        """(H, W, channels): of a plane, or of it and its neighbours in order (see `beside`)."""
+        if not self.neighbours:
+            return self._plane(item, "pixels")
+        name, plane, _, _ = self._where[item]
+        planes = self._file(name).array("pixels")
+        return np.concatenate([planes[i] for i in beside(plane, self.neighbours, len(planes))], axis=-1)
+
+    def training_bytes(self) -> int:
+        """Bytes of all items that training windows lie in: pixels, labels and validity."""
+        rows = self.items.loc[self.windows["item"].unique()]
+        pixels = rows["height"].to_numpy(np.int64) * rows["width"].to_numpy(np.int64)
+        wide = np.array([np.dtype(kind).itemsize for kind in rows["dtype"]]) * rows["bands"].to_numpy(
+            np.int64
+        )
+        wide = wide * (2 * self.neighbours + 1)
+        return int((pixels * (wide + 2)).sum())
+
+    def whole(self, item: str) -> Patch:
+        """All of an item, as a view of the file where that is possible."""
+        pixels, label = self._pixels(item), self._plane(item, "labels")
+        return Patch(pixels, label, self._plane(item, "valid") > 0)
+
     def crop(self, item: str, row: int, col: int, height: int, width: int) -> Patch:
-        """A rectangle of an item; what lies outside the item is invalid and ignored."""
+        """A rectangle of an item as a network sees it; what lies outside the item is invalid and ignored."""
+        return self._cut(self._pixels(item), item, row, col, height, width)
+
+    def _cut(self, pixels: np.ndarray, item: str, row: int, col: int, height: int, width: int) -> Patch:
         _, _, rows, cols = self._where[item]
         inside = (slice(max(row, 0), min(row + height, rows)), slice(max(col, 0), min(col + width, cols)))
-        image, label = self._plane(item, "pixels")[inside], self._plane(item, "labels")[inside]
+        image, label = pixels[inside], self._plane(item, "labels")[inside]
         valid = self._plane(item, "valid")[inside] > 0
         if label.shape == (height, width):
             return Patch(np.array(image), np.array(label), valid)
@@ -131,7 +173,13 @@ class PreparedData:
         return self._regions[region_id]
 
     def read(self, region_id: str) -> Patch:
-        """All of a region."""
+        """All of a region as a picture: its bands alone."""
+        r = self.region(region_id)
+        pixels = self._plane(r["item"], "pixels")
+        return self._cut(pixels, r["item"], r["row"], r["col"], r["height"], r["width"])
+
+    def read_input(self, region_id: str) -> Patch:
+        """All of a region as a network sees it, with the neighbours of its plane."""
         r = self.region(region_id)
         return self.crop(r["item"], r["row"], r["col"], r["height"], r["width"])
 

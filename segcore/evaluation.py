@@ -15,6 +15,7 @@ from PIL import Image
 
 from segcore.calibration import Calibration
 from segcore.dataset import PreparedData, test_regions
+from segcore.flips import FLIPS, Flipped
 from segcore.inference import autocast, predict_patch
 from segcore.metrics import confusion, count, counts_table, require_all
 from segcore.models._base import SegmentationModel
@@ -50,9 +51,10 @@ def evaluate(
     """
     regions = test_regions(data)
     classes = len(data.classes)
+    model = seen(model, settings.flips)
     images, matrix, calibration = [], np.zeros((classes, classes), dtype=np.int64), Calibration()
     for region in progress(list(regions.itertuples())):
-        patch = data.read(region.id)
+        patch = data.read_input(region.id)
         probabilities = predict_patch(model, patch, settings.tile, settings.overlap, precision)
         prediction = probabilities.argmax(axis=0).astype(np.uint8)
         images.append(
@@ -64,6 +66,11 @@ def evaluate(
     table = counts_table(images, data.classes)
     require_all(table, regions["id"])
     return Evaluated(table, matrix, calibration.result())
+
+
+def seen(model: SegmentationModel, flips: bool) -> SegmentationModel:
+    """The model as predictions come of it: by itself, or as the mean over mirror images."""
+    return Flipped(model).to(next(model.parameters()).device).eval() if flips else model
 
 
 def save_prediction(path: Path, prediction: np.ndarray, colors: list[list[int]]) -> None:
@@ -89,15 +96,20 @@ def _peak_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def measure_speed(model: SegmentationModel, tile: int, precision: str, repeats: int = 5) -> dict[str, Any]:
+def measure_speed(
+    model: SegmentationModel, tile: int, precision: str, repeats: int = 5, flips: bool = False
+) -> dict[str, Any]:
     """Latency of one tile after warm-up, synchronised, and peak memory while predicting.
+
+    With `flips` all passes over a tile count, so that a better score never comes without its price.
 
     Peak memory is the device's allocation on CUDA, and that of the whole process on a CPU.
 
     Returns:
-        latency_ms (median), latency_tile, latency_batch, ms_per_megapixel, peak_memory_mb, precision, device, threads.
+        latency_ms (median), latency_tile, latency_batch, latency_passes, ms_per_megapixel, peak_memory_mb, precision,
+        device, threads.
     """
-    device = next(model.parameters()).device
+    device, model = next(model.parameters()).device, seen(model, flips)
     image = torch.rand(1, model.in_channels, tile, tile, device=device) * 255
     times = []
 
@@ -117,6 +129,7 @@ def measure_speed(model: SegmentationModel, tile: int, precision: str, repeats: 
         "latency_ms": latency,
         "latency_tile": tile,
         "latency_batch": 1,
+        "latency_passes": len(FLIPS) if flips else 1,
         "ms_per_megapixel": latency / (tile**2 / 1e6),
         "peak_memory_mb": _peak_mb(device),
         "precision": precision,

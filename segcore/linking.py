@@ -85,6 +85,32 @@ def _strays(items: pd.DataFrame, frame: Mapping[str, str], registry: Mapping[str
     return strays
 
 
+def _late(
+    items: pd.DataFrame, links: pd.DataFrame, split: Split, registry: Mapping[str, Entry]
+) -> dict[str, str]:
+    """Items that came in a later batch than one they are linked to, which is in another split than their known group.
+
+    Nobody watches when a batch comes in, so that the pair must not stop everything else.
+    """
+    if "batch" not in items:
+        return {}
+    decided = {name: entry.split for name, entry in registry.items() if entry.split in SPLITS}
+    decided |= {name: value for value, members in split.given.items() for name in members}
+    known = items[["id", "group", "batch"]].to_numpy().tolist()
+    group, batch = {i: g for i, g, _ in known}, {i: b for i, _, b in known}
+    late: dict[str, str] = {}
+    for a, b, kind in zip(links["a"], links["b"], links["kind"], strict=True):
+        if a not in batch or b not in batch or batch[a] == batch[b]:
+            continue
+        new, old = (a, b) if batch[a] > batch[b] else (b, a)
+        own, other = decided.get(group[new]), decided.get(group[old])
+        if own and other and own != other:
+            late.setdefault(
+                new, f"it is linked to {old} ({kind}), which is in {other}; its group {group[new]}, in {own}"
+            )
+    return late
+
+
 def _vectors(items: pd.DataFrame) -> dict[str, np.ndarray]:
     """For each group its pixels of each class and, last, 1."""
     counts = [json.loads(c) if isinstance(c, str) else {} for c in items.get("pixels_per_class", [])]
@@ -179,7 +205,7 @@ def decide(items: pd.DataFrame, links: pd.DataFrame, split: Split, registry: Map
     items = items.sort_values("id", ignore_index=True)
     _check_given(items, split, registry)
     frame = dict(zip(items["id"], frames(items), strict=True))
-    aside = _strays(items, frame, registry)
+    aside = _strays(items, frame, registry) | _late(items, links, split, registry)
     if aside:
         items = items[~items["id"].isin(list(aside))]
         frame = dict(zip(items["id"], frames(items), strict=True))

@@ -72,5 +72,6 @@ class Predict(Section):
 
     tile: int | None = Field(default=None, ge=32)  # pixels a side of a window; None: that of evaluate
     overlap: int = Field(default=64, ge=0)  # pixels shared by neighbouring windows
+    flips: bool | None = None  # mean over mirror images; None: as evaluate
     blend: Literal["probabilities", "logits"] = "probabilities"  # what is averaged where windows overlap
     outputs: list[Literal["classes", "probabilities", "polygons"]] = Field(default=["classes"])

@@ -1,10 +1,10 @@
 """params.yaml as typed values: an unknown or mistyped key is an error that lists the known ones."""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from segcore.data_params import Data, Section
 from segcore.errors import ParamsError
@@ -59,12 +59,33 @@ class Augment(Section):
     contrast: float = Field(default=0.2, ge=0, lt=1)
 
 
+class Speed(Section):
+    """How a training uses its machine; `auto` is decided when it begins (segcore/choices.py), and told."""
+
+    channels_last: Literal["auto"] | bool = "auto"
+    fused: Literal["auto"] | bool = Field(default="auto", description="one kernel for the optimiser's step")
+    compile: Literal["auto"] | bool = Field(default="auto", description="torch.compile")
+    hold_data: Literal["auto"] | bool = Field(default="auto", description="on the device, augmented there")
+    keep_memory: Literal["auto"] | bool = Field(
+        default="auto", description="freed memory stays with the process"
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        default="auto", description="threads that make batches ahead; 0: each is made when its step begins"
+    )
+    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="items that pass the network at once; gradients are accumulated"
+    )
+
+
 class TrainSettings(Section):
     """Training of one architecture; the same for all but for what its own section overrides."""
 
     encoder: str = "mobilenet_v2"
     weights: str = "sample"
     model: dict[str, Any] = Field(default={})
+    magnify: float = Field(default=1, ge=0.25, le=4, description="times that images are enlarged")
+    normalization: Literal["imagenet", "data"] = "imagenet"
     loss: str = "dice_cross_entropy"
     class_weights: Literal["none", "balanced"] = "none"
     steps: int = Field(ge=1)
@@ -77,10 +98,22 @@ class TrainSettings(Section):
     weight_decay: float = Field(default=1e-2, ge=0)
     warmup_steps: int = Field(default=10, ge=0)
     schedule: Literal["cosine", "poly"] = "cosine"
+    ema: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] | None = None
+    freeze_encoder: int = Field(default=0, ge=0, description="steps in which the encoder rests")
     validate_every: int = Field(ge=1)
     patience: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     deterministic: bool = True
+    speed: Speed = Speed()
+
+    @field_validator("magnify")
+    @classmethod
+    def _whole_factor(cls, factor: float) -> float:
+        if factor % 1 and (1 / factor) % 1:
+            raise ValueError(
+                f"magnify is a whole number or one divided by one, such as 2 or 0.5, not {factor}"
+            )
+        return factor
 
 
 class Evaluate(Section):
@@ -90,6 +123,7 @@ class Evaluate(Section):
     overlap: int = Field(default=64, ge=0)
     boundary_tolerance: int = Field(default=2, ge=0)
     kept_predictions: int = Field(default=64, ge=0)
+    flips: bool = Field(default=False, description="mean over mirror images; four times the time")
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> "Evaluate":

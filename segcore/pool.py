@@ -4,6 +4,8 @@ import errno
 import multiprocessing
 import os
 import resource
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import as_completed
@@ -34,10 +36,20 @@ def _context() -> ForkServerContext:
 def warm_up() -> None:
     """Start loading what reading needs in the background, long before `run_each` has anything to run."""
     _context()
-    forkserver.ensure_running()
+    if threading.current_thread() is not threading.main_thread():
+        forkserver.ensure_running()
+        return
+    before = signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C while it loads is told by this process alone
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open("/proc/self/statm") if os.path.exists("/proc/self/statm") else open(os.devnull) as stream:  # noqa: PTH110, PTH123
         pages = int((stream.read() or "0").split()[0])
     limit = pages * resource.getpagesize() + _MEMORY
@@ -73,6 +85,7 @@ def run_each(
 
     if not jobs:
         return
+    warm_up()
     CONSTS.sleep_unit = 0.02  # what the pool waits at its end, and between looks at what may have hung
     cores = workers or len(os.sched_getaffinity(0))
     with ProcessPool(max_workers=min(cores, len(jobs)), initializer=_begin, context=_context()) as pool:

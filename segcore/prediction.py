@@ -22,13 +22,15 @@ from segcore import formats, geotiff_out, mosaic
 from segcore.bundle import load_bundle, load_description
 from segcore.constants import IGNORE
 from segcore.data_params import Data
+from segcore.dataset import beside
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
+from segcore.flips import Flipped, require_trained
 from segcore.fusion import fused
 from segcore.geotiff_out import PROBABILITY_STEPS, writing
 from segcore.inference import choose_precision, default_device
 from segcore.pixels import Declared
-from segcore.raster import Info
+from segcore.raster import Info, Window
 from segcore.vectorize import write_polygons
 from segcore.volumes import write_prediction
 
@@ -46,12 +48,14 @@ class Settings:
         tile, overlap: of windows, in pixels.
         blend: what is averaged where windows overlap, "probabilities" or "logits"; always before the argmax.
         outputs: of "classes", "probabilities" and "polygons".
+        flips: the mean over mirror images, in four times the time.
     """
 
     tile: int
     overlap: int = 64
     blend: str = "probabilities"
     outputs: tuple[str, ...] = ("classes",)
+    flips: bool = False
 
 
 def declared_data(description: dict[str, Any]) -> Data:
@@ -86,7 +90,11 @@ class Predictor:
             )
         self.settings, self.description = settings, load_description(bundle)
         self.data, device = declared_data(self.description), device or default_device()
+        self.channels_a_band = 2 * self.data.neighbours + 1
         self.model = fused(load_bundle(bundle, device)).to(memory_format=torch.channels_last)
+        if settings.flips:
+            require_trained(self.description.get("parameters", {}), bundle.name)
+            self.model = Flipped(self.model).to(device).eval()
         wanted = self.description.get("parameters", {}).get("precision", "auto")
         self.precision = choose_precision(wanted, device)
 
@@ -124,9 +132,10 @@ class Predictor:
         return files
 
     def _check_fit(self, info: Info, stored: Info, name: str) -> None:
-        if info.bands != self.model.in_channels:
+        bands = self.model.in_channels // self.channels_a_band
+        if info.bands != bands:
             raise DataError(
-                f"{name}: has {info.bands} bands, the model takes {self.model.in_channels}",
+                f"{name}: has {info.bands} bands, the model takes {bands}",
                 "give scenes with the bands of the training images, in their order",
                 kind="band-count",
             )
@@ -144,7 +153,7 @@ class Predictor:
             info.height, info.width, self.settings.tile, self.settings.overlap, self._panel(info)
         )
         blending = mosaic.Mosaic(self.model, grid, self.settings.blend, self.precision, scratch)
-        read = mosaic.strips_of_planes(grid, info.depth, declared.read)
+        read = mosaic.strips_of_planes(grid, info.depth, self._reader(declared))
         done = 0
         with closing(read), closing(mosaic.ahead(read)) as coming:
             for plane in range(info.depth):
@@ -153,11 +162,25 @@ class Predictor:
                     done += block.windows
                     progress(done, len(grid) * info.depth)
 
+    def _reader(self, declared: Declared) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+        """Reads a window of a plane as the model sees it: with the planes beside it, where it was trained so."""
+        if self.channels_a_band == 1:
+            return declared.read
+
+        def read(window: Window, plane: int = 0) -> tuple[np.ndarray, np.ndarray]:
+            planes = beside(plane, self.data.neighbours, declared.info.depth)
+            found = {index: declared.read(window, index) for index in set(planes)}
+            return np.concatenate([found[index][0] for index in planes]), found[plane][1]
+
+        return read
+
     def _panel(self, info: Info) -> int:
         """Columns of a panel: what fits into a fixed amount of memory."""
         if info.block and info.block[1] >= info.width:
             return _STRIPED
-        pixel = 3 * info.bands * np.dtype(info.dtype).itemsize + 8 * self.model.num_classes
+        pixel = (
+            3 * info.bands * self.channels_a_band * np.dtype(info.dtype).itemsize + 8 * self.model.num_classes
+        )
         return _PANEL_BYTES // (self.settings.tile * pixel)
 
 

@@ -236,5 +236,6 @@ def _meta(p: Params, has_objects: bool, regions: pd.DataFrame) -> dict[str, Any]
         "foreground": p.data.foreground,
         "baselines": list(p.data.baselines),
         "instances": has_objects,
+        "neighbours": p.data.neighbours,
         "cluster_kind": "block" if divided else "group",
     }

@@ -151,7 +151,7 @@ def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) ->
     if len(good):
         lines += ["", *_class_lines(good, ink)]
     lines += _block_lines(_problems(table), f"Quarantined: {plural(bad, 'item')}", _RED, ink)
-    lines += _block_lines(_notes(table, strays), "Noted, and used all the same", _YELLOW, ink)
+    lines += _block_lines(_notes(table, strays), "Noted", _YELLOW, ink)
     lines += _block_lines(_links(links), f"Linked: {plural(len(links), 'pair')}", _YELLOW, ink)
     return "\n".join([*lines, "", verdict(table)])
 

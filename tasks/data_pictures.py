@@ -114,8 +114,12 @@ def _headline(part: Sequence[float], data: Data) -> tuple[str, float]:
 
 
 def distinct_parts(names: Sequence[str]) -> list[str]:
-    """Names without the words that all of them begin and end with."""
+    """Names without the words that all of them begin or end with, or have at one place where all have as many."""
     words = [re.split(r"(?<=[._-])", name) for name in names]
+    if len(names) > 1 and len({len(w) for w in words}) == 1:
+        differ = [len(set(column)) > 1 for column in zip(*words, strict=True)]
+        if any(differ):
+            words = [[word for word, own in zip(w, differ, strict=True) if own] for w in words]
     for end in (0, -1):
         while len(names) > 1 and all(len(w) > 1 for w in words) and len({w[end] for w in words}) == 1:
             for own in words:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a m
 EVALUATIONS = Path("evaluations")
 
 
-def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -> dict[str, Any]:
+def measure_cost(
+    architecture: str, seed: int, tile: int, root: Path = Path(), flips: bool = False
+) -> dict[str, Any]:
     """Measure a bundle's latency and memory on this machine and keep them in work/costs/.
 
     Raises:
@@ -42,14 +44,17 @@ def measure_cost(architecture: str, seed: int, tile: int, root: Path = Path()) -
     folder = root / MODELS / f"{architecture}-{seed}"
     d = load_description(folder)
     model = load_bundle(folder, default_device())
-    cost = measure_speed(model, tile, choose_precision(d["parameters"]["precision"], default_device()))
+    precision = choose_precision(d["parameters"]["precision"], default_device())
+    cost = measure_speed(model, tile, precision, flips=flips)
     merge_cost(root, folder.name, cost)
     return cost
 
 
-def _summary(d: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _summary(d: dict[str, Any], folder: Path, flips: bool) -> dict[str, Any]:
     from segcore.complexity import complexity
+    from segcore.flips import FLIPS
 
+    passes = len(FLIPS) if flips else 1
     model = load_bundle(folder)
     cost = complexity(model)
     return {
@@ -57,7 +62,8 @@ def _summary(d: dict[str, Any], folder: Path) -> dict[str, Any]:
         "title": d["title"],
         "seed": d["seed"],
         "parameters": cost.parameters,
-        "macs": cost.macs,
+        "macs": cost.macs * passes,
+        "passes": passes,
         "receptive_field": cost.receptive_field,
         "global_context": cost.global_context,
         "encoder": d["settings"].get("encoder", "none"),
@@ -65,6 +71,7 @@ def _summary(d: dict[str, Any], folder: Path) -> dict[str, Any]:
         "steps": d["training"]["steps"],
         "best_step": d["training"]["best_step"],
         "nondeterministic": d["training"]["nondeterministic"],
+        "determinism": d["training"].get("determinism", "unknown: trained by an older version"),
         "batch": d["parameters"]["batch"],
         "output_stride": model.output_stride,
     }
@@ -112,8 +119,11 @@ def run_evaluation(
     data, folder = PreparedData(prepared), root / MODELS / name
     description = load_description(folder)
     from segcore.evaluation import evaluate, save_prediction  # not before what is wrong was told
+    from segcore.flips import require_trained
     from segcore.inference import choose_precision, default_device
 
+    if p.evaluate.flips:
+        require_trained(description["parameters"], name)
     model = load_bundle(folder, default_device())
     precision = choose_precision(description["parameters"]["precision"], default_device())
     ids = sorted(test_regions(data)["id"], key=lambda i: hashlib.sha256(i.encode()).hexdigest())
@@ -131,7 +141,7 @@ def run_evaluation(
         result = evaluate(
             model, data, p.evaluate, precision, keep, lambda rows: console.progress(rows, f"evaluate {name}")
         )
-        _write(part, result, _summary(description, folder), data.classes)
+        _write(part, result, _summary(description, folder, p.evaluate.flips), data.classes)
     _log(p, architecture, seed, data, result, description["title"], root)
     return target
 
@@ -143,7 +153,7 @@ def _log(
     from tasks.run_pictures import write_pictures
 
     print(f"evaluate: measuring latency and memory with tiles of {p.evaluate.tile} pixels", flush=True)
-    cost = measure_cost(architecture, seed, p.evaluate.tile, root)
+    cost = measure_cost(architecture, seed, p.evaluate.tile, root, p.evaluate.flips)
     numbers = {
         f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")
     }

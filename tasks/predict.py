@@ -34,7 +34,8 @@ def settings_of(p: Params) -> "Settings":
     from segcore.prediction import Settings
 
     tile = p.evaluate.tile if p.predict.tile is None else p.predict.tile
-    return Settings(tile, p.predict.overlap, p.predict.blend, tuple(sorted(set(p.predict.outputs))))
+    flips = p.evaluate.flips if p.predict.flips is None else p.predict.flips
+    return Settings(tile, p.predict.overlap, p.predict.blend, tuple(sorted(set(p.predict.outputs))), flips)
 
 
 def find_bundle(p: Params, address: str, root: Path = Path()) -> Path:
@@ -161,7 +162,7 @@ def run_prediction(
     """Predict all scenes that are not done yet, one after the other.
 
     Args:
-        p: parameters; `predict` is used, and `evaluate.tile`.
+        p: parameters; `predict` is used, and `evaluate.tile` and `evaluate.flips`.
         scenes: files, folders and glob patterns.
         address: of `find_bundle`.
         output: folder of the files and of predictions.json.

@@ -122,7 +122,7 @@ def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
     description = load_description(folder)
     for what, own, asked in (
         ("classes", description["classes"], data.classes),
-        ("number of bands", description["in_channels"], data.bands),
+        ("number of channels", description["in_channels"], data.channels),
     ):
         if own != asked:
             raise StageError(
@@ -217,14 +217,13 @@ def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
     from segcore.inference import default_device
 
     machine = f"{default_device()} {torch.get_num_threads()}"
-    key = digest(str(p.evaluate.tile), machine, *(m.weights for m in models))[:16]
+    key = digest(str(p.evaluate.tile), str(p.evaluate.flips), machine, *(m.weights for m in models))[:16]
     path = root / "work" / "costs" / f"gate-{key}.json"
+    how = (p.evaluate.tile, p.evaluate.flips)
     if not path.exists():
-        alone = [
-            measure([m.folder], p.evaluate.tile)[0] for m in console.progress(list(models), "measure memory")
-        ]
+        alone = [measure([m.folder], *how)[0] for m in console.progress(list(models), "measure memory")]
         print("promote: measuring latency, the models in turn", flush=True)
-        timed = measure([m.folder for m in models], p.evaluate.tile) if len(models) > 1 else alone
+        timed = measure([m.folder for m in models], *how) if len(models) > 1 else alone
         found = [t | {"peak_memory_mb": a["peak_memory_mb"]} for t, a in zip(timed, alone, strict=True)]
         with atomic_write(path) as part:
             part.write_text(json.dumps(found, indent=2) + "\n")

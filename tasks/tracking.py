@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from segcore.params import Params, architecture_names
 from tasks import tracking_store, versioning
 from tasks.processes import die_with_parent
-from tasks.tracking_store import Run, metric_key
+from tasks.tracking_store import Run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +67,7 @@ def training_run(params: Params, architecture: str, seed: int, title: str) -> It
         run = _create(client, params, f"{title} · seed {seed}", kind="training", source=stage)
     settings = {"architecture": architecture, "seed": seed}
     run.tag({**_origin(key), **settings, "stage": stage, "mlflow.runColor": _color(architecture)})
-    _log_params(run, {**settings, **_flat(params.for_architecture(architecture).model_dump())})
+    run.log_params({**settings, **_flat(params.for_architecture(architecture).model_dump())})
     _log_data(run, params)
     monitor = _system_metrics(run, params, resumed=bool(interrupted))
     status = "FAILED"
@@ -237,12 +237,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def _log_params(run: Run, values: Mapping[str, object]) -> None:
-    from mlflow.entities import Param
-
-    run.client.log_batch(run.id, params=[Param(metric_key(k), str(v)) for k, v in values.items()])
 
 
 def _log_data(run: Run, params: Params) -> None:

@@ -192,6 +192,16 @@ class Run(NamedTuple):
             self.id, [Metric(metric_key(k), float(v), now, step) for k, v in metrics.items()]
         )
 
+    def log_params(self, values: Mapping[str, object]) -> None:
+        """Log parameters; one with another value already (in a resumed run) becomes a tag, for it cannot change."""
+        from mlflow.entities import Param
+
+        there = self.client.get_run(self.id).data.params
+        named = {metric_key(name): str(value) for name, value in values.items()}
+        new = [Param(name, value) for name, value in named.items() if name not in there]
+        self.client.log_batch(self.id, params=new)
+        self.tag({name: value for name, value in named.items() if there.get(name, value) != value})
+
     def log_files(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or all of a folder, among the run's artifacts."""
         if path.is_dir():

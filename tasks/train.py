@@ -31,6 +31,7 @@ from tasks.prepare import PREPARED
 from tasks.warm_start import START, begin_with
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+    from segcore.choices import Choices
     from segcore.training import Trained
 
 MODELS = Path("models")
@@ -53,7 +54,7 @@ def code_fingerprint() -> str:
 
 
 # how pixels become the model's input; segcore/prediction.py reads scenes by it
-_INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "max_pixels"}
+_INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "neighbours", "max_pixels"}
 
 
 def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
@@ -135,15 +136,21 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             run.log_step({metric: row[column] for metric, column in named.items()}, row["step"])
             shown["val_iou"] = f"{row['val_iou']:.3f}"
 
+        def on_start(choices: "Choices") -> None:
+            bar.write(f"train: {choices.text()}")
+            run.log_params({f"machine.{name}": value for name, value in choices.as_dict().items()})
+
         def on_step(step: int, loss: float) -> None:
             bar.update(step - bar.n)
             bar.set_postfix({"loss": f"{loss:.3f}", **shown}, refresh=False)
 
         shown: dict[str, str] = {}
         trained = training.train(
-            model, data, settings, p.prepare.window, seed, folder, on_step, on_validation
+            model, data, settings, p.prepare.window, seed, folder, on_step, on_validation, on_start
         )
         bar.close()
+        print(f"train: determinism of this run: {trained.facts['determinism']}", flush=True)
+        run.tag({"determinism": trained.facts["determinism"]})
         with atomic_folder(target) as part:
             save_bundle(part, trained.model, architecture, _facts(p, trained, seed, prepared, architecture))
             pd.DataFrame(trained.history).to_csv(part / "history.csv", index=False)

@@ -67,6 +67,7 @@ class Folder:
         self._real = path.resolve()
         self._roots = [self._real, *(Path(folder).resolve() for folder in links_to)]
         self._inside: dict[PurePosixPath | Path, bool] = {}
+        self._stems: dict[PurePosixPath, dict[str, list[str]]] = {}
         self._links: dict[PurePosixPath | Path, dict[str, bool]] = {}
         self.links_out: set[str] = set()
 
@@ -223,10 +224,22 @@ class Folder:
             pass
         return None
 
+    def _of_stem(self, path: PurePosixPath) -> list[str]:
+        """Names in a file's folder that differ from its own in the ending alone, sorted."""
+        if path.parent not in self._stems:
+            stems: dict[str, list[str]] = {}
+            for name in sorted(self._listed(path.parent)):
+                stems.setdefault(name.rpartition(".")[0], []).append(name)
+            self._stems[path.parent] = stems
+        return self._stems[path.parent].get(path.name.rpartition(".")[0], [])
+
     def missing(self, image: PurePosixPath, what: str, path: str) -> DataError:
         """The error for an image that lacks its mask or another of its files."""
+        wanted = PurePosixPath(path)
+        alike = [n for n in self._of_stem(wanted) if n not in (image.name, wanted.name)]
+        there = f"; {shown(alike[0])} lies there" if alike else ""
         return self.denied(path) or DataError(
-            f"{shown(image.name)}: has no {what}, {shown(path)} is missing",
+            f"{shown(image.name)}: has no {what}, {shown(path)} is missing{there}",
             "add the file, correct the pattern in params.yaml, or move the image out of the folder",
             kind="missing-mask",
         )

@@ -29,13 +29,16 @@ def defaults(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def build_model(name: str, in_channels: int, num_classes: int, **keywords: Any) -> SegmentationModel:
+def build_model(
+    name: str, in_channels: int, num_classes: int, magnify: float = 1, **keywords: Any
+) -> SegmentationModel:
     """Build an architecture.
 
     Args:
         name: one of `names()`.
         in_channels: bands of the image.
         num_classes: classes, background included.
+        magnify: of every architecture alike, see `SegmentationModel`.
         keywords: what the architecture's `build` takes; `defaults(name)` lists them.
 
     Raises:
@@ -48,6 +51,8 @@ def build_model(name: str, in_channels: int, num_classes: int, **keywords: Any) 
         )
     model = importlib.import_module(f"{__name__}.{name}").build(in_channels, num_classes, **keywords)
     model.settings = known | keywords
+    if magnify != 1:  # bundles of before it was there say nothing of it
+        model.magnify = model.settings["magnify"] = magnify
     return model
 
 
@@ -55,7 +60,7 @@ def rebuild_model(
     name: str, in_channels: int, num_classes: int, settings: Mapping[str, Any]
 ) -> SegmentationModel:
     """The model of saved `settings`, ready for its saved state_dict; pretrained weights are not fetched."""
-    keywords = {key: "none" if key == "weights" else value for key, value in settings.items()}
+    keywords: dict[str, Any] = {key: "none" if key == "weights" else value for key, value in settings.items()}
     model = build_model(name, in_channels, num_classes, **keywords)
     model.settings = dict(settings)
     return model

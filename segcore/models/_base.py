@@ -38,7 +38,10 @@ class SegmentationModel(nn.Module, ABC):
     Attributes:
         title: name in tables and figures, for example "U-Net".
         output_stride: input pixels a pixel of the coarsest feature map; inputs are padded to multiples of it.
+        channels_last: whether activations have that memory format.
         settings: the keywords that `segcore.models.build_model` built it with, JSON-able, defaults included.
+        magnify: how many times the image is enlarged before the network sees it: 2 for objects of few pixels, 0.5 for
+            broad ones, of which it then sees more at once. Logits have the image's own pixels again.
         criterion: (logits (N, K, H, W), labels (N, H, W)) -> dict of scalars, with the one to minimise as
             "loss". Replace it as you like; cross-entropy without IGNORE pixels until then.
         mean, std: (C,) buffers in raw pixel units, part of the state_dict.
@@ -56,7 +59,9 @@ class SegmentationModel(nn.Module, ABC):
         self.num_classes = num_classes
         self.title = title
         self.output_stride = output_stride
+        self.channels_last = True
         self.settings: dict[str, Any] = {}
+        self.magnify: float = 1
         self.criterion: Criterion = cross_entropy
         self.register_buffer("mean", torch.zeros(in_channels))
         self.register_buffer("std", torch.ones(in_channels))
@@ -128,9 +133,13 @@ class SegmentationModel(nn.Module, ABC):
                 "select the bands that the model was trained with, or build it for this number of bands",
             )
         height, width = images.shape[-2:]
-        x = pad_to_multiple(self.normalize(images, valid), self.output_stride)
-        x = x.contiguous(memory_format=torch.channels_last)  # convolutions are twice as fast on CPUs
-        return self.segment(x)[..., :height, :width]
+        x = resized(self.normalize(images, valid), self.magnify)
+        sides = x.shape[-2:]
+        x = pad_to_multiple(x, self.output_stride)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)  # convolutions are twice as fast on CPUs
+        logits = self.segment(x)[..., : sides[0], : sides[1]]
+        return resized(logits, 1 / self.magnify)[..., :height, :width]
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scalars of a training batch; "loss" is the one to minimise, the rest are its parts.
@@ -160,6 +169,21 @@ def pad_to_multiple(x: Tensor, stride: int) -> Tensor:
     """
     right, below = (max(-size % stride, 2 * stride - size) for size in (x.shape[-1], x.shape[-2]))
     return F.pad(x, (0, right, 0, below)) if right or below else x
+
+
+def resized(x: Tensor, factor: float) -> Tensor:
+    """(N, C, H, W) enlarged by a whole factor (bilinear), or reduced by one (mean of its pixels).
+
+    Sides that a reduction does not divide are padded with their last pixels, so that none is lost.
+    """
+    if factor >= 1:
+        size = [round(side * factor) for side in x.shape[-2:]]
+        return x if factor == 1 else upsample(x, size)
+    step = round(1 / factor)
+    right, below = (-side % step for side in (x.shape[-1], x.shape[-2]))
+    if right or below:
+        x = F.pad(x, (0, right, 0, below), mode="replicate")
+    return F.avg_pool2d(x, step)
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -7,7 +7,9 @@ from torch import nn
 
 from segcore.dataset import Patch
 from segcore.errors import ParamsError
+from segcore.flips import Flipped
 from segcore.inference import blend_weights, predict_bands, predict_patch, tile_starts
+from segcore.models import build_model
 from segcore.models._base import SegmentationModel
 
 
@@ -109,3 +111,18 @@ def test_39_probabilities_are_blended_before_the_argmax():
     assert np.allclose(found[:16], 0.9) and np.allclose(found[32:], 0.4)
     assert np.allclose(found[16:32], (0.9 * left + 0.4 * right) / (left + right), atol=1e-6)
     assert 0.5 < found[23] < 0.9  # a vote of the tiles' argmaxes would be a draw here
+
+
+def test_flips_are_the_mean_over_mirror_images_and_equal_the_model_where_it_does_not_care():
+    torch.manual_seed(0)
+    model = build_model("unet", 3, 2, encoder="plain", width=4).eval()
+    image = torch.rand(1, 3, 40, 56) * 255
+    valid = torch.rand(1, 40, 56) > 0.1
+    found = Flipped(model).eval().predict(image, valid)
+    views = [
+        model.predict(image.flip(axes), valid.flip(axes)).flip(axes) for axes in ((), (-1,), (-2,), (-2, -1))
+    ]
+    assert torch.allclose(found, torch.stack(views).mean(0), atol=1e-6)
+    assert not torch.allclose(found, views[0], atol=1e-3)
+    mirrored = Flipped(model).eval().predict(image.flip(-1), valid.flip(-1)).flip(-1)
+    assert torch.allclose(found, mirrored, atol=1e-6)  # what the model itself is not

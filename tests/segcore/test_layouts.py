@@ -72,6 +72,13 @@ def test_a_missing_mask_is_named_with_its_path(tmp_path):
     assert sum(i.problem is not None for i in find(folder)) == 1
 
 
+def test_a_mask_of_another_ending_is_named_where_one_is_missing(tmp_path):
+    folder = make_pairs(tmp_path / "d", 4)
+    (folder / "masks/a3.png").unlink()
+    (folder / "masks/a3.jpg").write_bytes(b"x")
+    assert problem(folder, "a3.png")[1].endswith("masks/a3.png is missing; a3.jpg lies there")
+
+
 def test_masks_without_an_image_are_listed(tmp_path):
     folder = make_pairs(tmp_path / "d", 3)
     (folder / "images" / "a1.png").unlink()

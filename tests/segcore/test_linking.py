@@ -150,6 +150,23 @@ def test_21_a_new_group_that_bridges_two_splits_is_set_aside_and_stays_so():
     assert later.groups["new"] is None and later.registry[one] == after.registry[one]
 
 
+def test_21_an_item_of_a_later_batch_that_links_known_groups_of_two_splits_is_set_aside_alone():
+    table = catalogue(names(30), batch="0")
+    before = decide(table, linked(), SPLIT, {})
+    one = {value: min(n for n, v in before.groups.items() if v == value) for value in FRACTIONS}
+    for mine, other in (("train", "test"), ("test", "train"), ("validation", "test")):
+        new = catalogue(["new", "sound"], [one[mine]] * 2, seed=1, batch="20300101-abc")
+        both = pd.concat([table, new], ignore_index=True)
+        after = decide(both, linked(("new", one[other])), SPLIT, before.registry)
+        assert set(after.aside) == {"new"} and after.groups == before.groups
+        assert f"linked to {one[other]} (near-duplicate), which is in {other}" in after.aside["new"]
+        regions = assign(both[~both["id"].isin(list(after.aside))], SPLIT, after)
+        assert regions.loc[regions["item"] == "sound", "split"].tolist() == [mine]
+        # of one batch nobody knows which is the newcomer, and a person is there to tell
+        with pytest.raises(LeakError, match="new"):
+            decide(both.assign(batch="0"), linked(("new", one[other])), SPLIT, before.registry)
+
+
 def test_21_a_chain_of_new_groups_between_two_splits_is_cut_at_one_of_them():
     before = decide(catalogue(names(12)), linked(), SPLIT, {})
     one = min(g for g, s in before.groups.items() if s == "train")

@@ -234,6 +234,32 @@ def test_names_and_titles() -> None:
     assert build_model("deeplab", 3, 2, version="v3").title == "DeepLabV3"
 
 
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("magnify", [0.25, 0.5, 2, 3])
+def test_a_magnified_image_gives_logits_of_its_own_pixels(name: str, magnify: float) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, 3, 4, magnify=magnify).eval()
+    assert rebuild_model(name, 3, 4, model.settings).magnify == magnify
+    with torch.no_grad():
+        found = model(torch.rand(1, 3, 45, 38))
+    assert found.shape == (1, 4, 45, 38) and found.isfinite().all()
+
+
+def test_a_magnified_image_is_what_the_network_sees_and_the_logits_are_in_place() -> None:
+    class Same(SegmentationModel):
+        def segment(self, x: Tensor) -> Tensor:
+            self.saw = x.shape
+            return x
+
+    ramp = torch.arange(32.0).expand(1, 1, 32, 32)
+    for magnify in (0.5, 2):
+        model = Same(1, 1, "same", 1)
+        model.magnify = magnify
+        inner = model(ramp)[..., 4:-4]
+        assert model.saw == (1, 1, 32 * magnify, 32 * magnify)
+        assert torch.allclose(inner, ramp[..., 4:-4], atol=1e-4)
+
+
 def test_padding_adds_nothing_to_a_size_that_fits() -> None:
     x = torch.ones(1, 1, 64, 96)
     assert pad_to_multiple(x, 32) is x

@@ -28,6 +28,7 @@ def test_the_projects_own_file_is_valid():
     [
         ({"sedes": [1]}, r"unknown key 'sedes'; known keys there: architectures"),
         ({"split": {"bufer": 3}}, r"unknown key 'split.bufer'; known keys there: block, buffer, fractions"),
+        ({"train": {"common": {"magnify": 0.7}}}, r"magnify is a whole number or one divided by one"),
         ({"train": {"common": {"stepz": 3}}}, r"unknown key 'train.common.stepz'; known keys there: .*steps"),
         ({"train": {"unet": {"augment": {"flipp": 1}}}}, r"train.unet: unknown key 'augment.flipp'; .*flip"),
         ({"train": {"unnet": {}}}, r"train.unnet is unknown; known: common, deeplab, fcn, unet"),

@@ -18,6 +18,8 @@ from rasterio.features import rasterize, shapes
 
 from segcore.bundle import load_bundle
 from segcore.errors import DataError, ModelError, ParamsError
+from segcore.evaluation import seen
+from segcore.geotiff_out import PROBABILITY_STEPS
 from segcore.prediction import Predictor, Settings
 from segcore.vectorize import polygons
 from tests.bundles import make_bundle, noise
@@ -48,6 +50,20 @@ def read(path: Path) -> np.ndarray:
 def whole(bundle: Path, pixels: np.ndarray) -> np.ndarray:
     """(K, H, W) probabilities of a scene predicted in one piece."""
     return load_bundle(bundle).predict(torch.from_numpy(pixels.astype(np.float32))[None])[0].numpy()
+
+
+def test_flips_are_those_of_the_evaluation_and_refused_where_the_model_knows_none(bundle, tmp_path, out):
+    pixels = noise(64, 96)
+    write_tif(tmp_path / "scene.tif", pixels)
+    settings = Settings(96, 32, outputs=("probabilities",), flips=True)
+    Predictor(bundle, settings).predict(tmp_path / "scene.tif", "scene", out)
+    flipped = seen(load_bundle(bundle), True)
+    expected = flipped.predict(torch.from_numpy(pixels.astype(np.float32))[None])[0].numpy()
+    assert np.abs(read(out / "scene_probabilities.tif") / PROBABILITY_STEPS - expected).max() < 0.01
+    assert np.abs(expected - whole(bundle, pixels)).max() > 0.01
+    unflipped = make_bundle(tmp_path / "unet-0", parameters={"precision": "fp32", "augment": {"flip": False}})
+    with pytest.raises(ParamsError, match=r"evaluate\.flips"):
+        Predictor(unflipped, settings)
 
 
 def test_41_crs_transform_size_and_nodata_are_the_inputs(bundle, tmp_path, out):

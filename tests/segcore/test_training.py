@@ -8,19 +8,15 @@ import pytest
 import torch
 
 from segcore import checkpoint
+from segcore.averaging import Average, decay_of
 from segcore.constants import IGNORE
+from segcore.determinism import grade
 from segcore.errors import ModelError
 from segcore.inference import choose_precision
+from segcore.optimization import learning_rate, make_optimizer
 from segcore.params import TrainSettings
-from segcore.training import (
-    class_weights,
-    learning_rate,
-    make_optimizer,
-    new_model,
-    normalization,
-    train,
-    validate,
-)
+from segcore.training import class_weights, new_model, normalization, train
+from segcore.validation import validate
 
 
 class Killed(BaseException):
@@ -71,6 +67,58 @@ def test_32_killed_at_any_step_and_resumed_ends_as_the_uninterrupted_run(
     resumed = run(prepared_scene, tmp_path / "cut", architecture)
     assert same(whole.model, resumed.model)
     assert whole.history == resumed.history and whole.facts == resumed.facts
+
+
+@pytest.mark.parametrize("kill_at", [3, 5])
+def test_32_averaged_weights_survive_a_resume(prepared_scene, tmp_path, kill_at):
+    whole = run(prepared_scene, tmp_path / "whole", ema=0.5)
+    with pytest.raises(Killed):
+        run(prepared_scene, tmp_path / "cut", kill_at=kill_at, ema=0.5)
+    resumed = run(prepared_scene, tmp_path / "cut", ema=0.5)
+    assert same(whole.model, resumed.model) and whole.history == resumed.history
+    plain = run(prepared_scene, tmp_path / "plain", ema=None)
+    assert not same(whole.model, plain.model)
+
+
+def test_a_resting_encoder_keeps_weights_and_statistics_until_it_is_released(prepared_scene, tmp_path):
+    _, data = prepared_scene
+    begun = new_model("unet", small(), data, 0).encoder.state_dict()
+    rests = run(prepared_scene, tmp_path / "rests", freeze_encoder=6).model
+    assert all(torch.equal(value, begun[name]) for name, value in rests.encoder.state_dict().items())
+    assert all(parameter.requires_grad for parameter in rests.parameters())
+    whole = run(prepared_scene, tmp_path / "released", freeze_encoder=3, validate_every=5)
+    assert not torch.equal(next(whole.model.encoder.parameters()), next(iter(begun.values())))
+    with pytest.raises(Killed):
+        run(prepared_scene, tmp_path / "cut", freeze_encoder=3, validate_every=5, kill_at=6)
+    assert same(whole.model, run(prepared_scene, tmp_path / "cut", freeze_encoder=3, validate_every=5).model)
+
+
+def test_the_average_is_that_of_parameters_and_statistics_and_counters_are_copied():
+    model = torch.nn.BatchNorm2d(1)
+    average = Average(model, 0.9)
+    weights = []
+    for step in (1, 2):
+        model(torch.randn(4, 1, 3, 3))
+        with torch.no_grad():
+            model.weight.add_(step)
+        weights.append((model.weight.item(), model.running_mean.item()))
+        average.follow(step)
+    kept = [(1 + n) / (10 + n) for n in (1, 2)]  # below 0.9: the first steps weigh more
+    for value, start, (one, two) in zip(
+        (average.model.weight, average.model.running_mean),
+        (1.0, 0.0),
+        zip(*weights, strict=True),
+        strict=True,
+    ):
+        expected = kept[1] * (kept[0] * start + (1 - kept[0]) * one) + (1 - kept[1]) * two
+        assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert average.model.num_batches_tracked == 2 and average.state().keys() == model.state_dict().keys()
+    assert Average(model, 0).model is model and not Average(model, 0).state()
+
+
+def test_the_decay_follows_the_budget():
+    assert decay_of("auto", 200) == pytest.approx(0.9) and decay_of("auto", 5) == 0
+    assert decay_of(0.99, 5) == 0.99 and decay_of(None, 200) == 0
 
 
 def test_33_best_score_survives_a_resume(prepared_scene, tmp_path):
@@ -124,9 +172,9 @@ def test_36_two_runs_of_one_seed_give_equal_weights_and_another_seed_does_not(pr
 
 
 def test_36_an_operator_without_a_deterministic_form_is_named():
-    from segcore.training import _Determinism
+    from segcore.determinism import Determinism
 
-    with _Determinism(True) as named:
+    with Determinism(True) as named:
         warnings.warn(
             "upsample_x does not have a deterministic implementation, but ...", UserWarning, stacklevel=1
         )
@@ -225,3 +273,75 @@ def test_an_unknown_keyword_is_named(prepared_scene):
     settings = TrainSettings(steps=1, batch=1, crop=32, validate_every=1, weights="none", model={"widht": 3})
     with pytest.raises(ModelError, match="no keyword 'widht'"):
         new_model("unet", settings, data, 0)
+
+
+def test_accumulated_gradients_are_those_of_the_batch_where_norms_rest(prepared_scene):
+    """Cross-entropy is a mean over pixels, so that equal parts add up; batch norm alone would tell parts apart."""
+    from segcore.choices import choose
+    from segcore.sharing import Share
+    from segcore.stepping import Fixed, Stepper
+
+    _, data = prepared_scene
+    settings, cpu = small(batch=5, loss="cross_entropy", learning_rate=1e-3), torch.device("cpu")
+    generator = torch.Generator().manual_seed(0)
+    batch = {
+        "image": torch.rand(5, 3, 32, 32, generator=generator) * 255,
+        "valid": torch.ones(5, 32, 32).bool(),
+    }
+    batch["label"] = torch.randint(0, 2, (5, 32, 32), generator=generator)
+    found = []
+    for micro in (5, 2):
+        model = new_model("unet", settings, data, 0).eval()
+        speed = settings.speed.model_copy(update={"micro_batch": micro})
+        choices = choose(settings.model_copy(update={"speed": speed}), data, cpu)
+        stepper = Stepper(model, make_optimizer(model, settings), Fixed(settings, cpu, Share(), choices))
+        loss = stepper.step(batch, 1e-3)
+        found.append((float(loss), torch.cat([p.grad.flatten() for p in model.parameters()])))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "speed", [{"micro_batch": 1}, {"hold_data": True}, {"channels_last": False, "fused": False}]
+)
+def test_32_a_resume_is_exact_with_other_choices_too(prepared_scene, tmp_path, speed):
+    options = {"speed": small().speed.model_copy(update=speed)}
+    whole = run(prepared_scene, tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        run(prepared_scene, tmp_path / "cut", kill_at=5, **options)
+    resumed = run(prepared_scene, tmp_path / "cut", **options)
+    assert same(whole.model, resumed.model) and whole.history == resumed.history
+    assert whole.facts == resumed.facts and speed.items() <= whole.facts["choices"].items()
+
+
+def test_36_each_run_states_its_grade(prepared_scene, tmp_path):
+    assert run(prepared_scene, tmp_path / "d", steps=2).facts["determinism"] == "bit-exact"
+    loose = run(prepared_scene, tmp_path / "l", steps=2, deterministic=False)
+    assert loose.facts["determinism"].startswith("not asked for")
+    assert grade(True, ["a_backward", "b"]) == "not bit-exact: a_backward, b"
+
+
+def test_losses_are_read_together_and_one_that_is_not_finite_is_never_passed_over():
+    from segcore.stepping import Losses
+
+    told = []
+    losses = Losses("U-Net", lambda step, loss: told.append((step, loss)), every=3)
+    losses.add(1, torch.tensor(2.0))
+    assert told == []
+    losses.add(2, torch.tensor(4.0))
+    assert losses.mean() == 3.0 and told == [(1, 2.0), (2, 4.0)]
+    losses.add(3, torch.tensor(float("nan")))
+    with pytest.raises(ModelError, match="U-Net: the loss is nan"):
+        losses.mean()
+
+
+def test_a_resume_lays_moments_out_as_the_weights(prepared_scene, tmp_path):
+    """A fused optimiser runs through both as they lie in memory."""
+    with pytest.raises(Killed):
+        run(prepared_scene, tmp_path / "cut", kill_at=5)
+    _, data = prepared_scene
+    model = new_model("unet", small(), data, 0).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, small())
+    checkpoint.load(tmp_path / "cut", model, optimizer)
+    for parameter, values in optimizer.state.items():
+        assert values["exp_avg"].stride() == parameter.stride() == values["exp_avg_sq"].stride()

@@ -198,6 +198,7 @@ def test_items_worth_a_look_are_among_those_shown(tmp_path: Path) -> None:
 
 def test_names_are_shortened_to_what_tells_them_apart() -> None:
     assert distinct_parts(["train__a_1_S1.tif", "train__b_2_S1.tif"]) == ["a_1", "b_2"]
+    assert distinct_parts(["area1__images__f_00", "area2__images__f_07"]) == ["area1_00", "area2_07"]
     assert distinct_parts(["only_one"]) == ["only_one"] and distinct_parts(["same", "same"]) == [
         "same",
         "same",

@@ -39,7 +39,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr(promotion_inputs, "measure", lambda folders, tile: [dict(COST) for _ in folders])
+        patch.setattr(promotion_inputs, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
         p = params.load()
         ingest(p.data)
         prepare(p, registry=Path("splits/tiny.csv"), work=Path("work"))
@@ -61,7 +61,9 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(folder)
     # MLflow keeps a store open by its address for as long as the process lives, so each test has an address of its own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    monkeypatch.setattr(promotion_inputs, "measure", lambda folders, tile: [dict(COST) for _ in folders])
+    monkeypatch.setattr(
+        promotion_inputs, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders]
+    )
     yield folder
 
 
@@ -221,7 +223,7 @@ def test_killed_anywhere_after_deciding_a_repeated_call_acts_once(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(promotion_inputs, "measure", lambda folders, tile: [dict(COST) for _ in folders])
+        patch.setattr(promotion_inputs, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
         if where in ("register", "promote"):
             patch.setattr(tracking_registry, where, die)
         elif where == "champion_set":

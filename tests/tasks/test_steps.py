@@ -48,6 +48,7 @@ def project(tmp_path_factory):
 
 
 STEPS = ["ingest", "prepare", "train", "evaluate", "compare", "report", "configure", "promote", "measure"]
+STEPS += ["lr_range", "transfer"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -57,8 +58,11 @@ def test_every_command_has_help(step, tmp_path):
 
 
 def test_train_and_evaluate_write_what_the_report_needs(project):
-    assert command(project, "tasks.train", "unet", "0").returncode == 0
+    done = command(project, "tasks.train", "unet", "0")
+    assert done.returncode == 0, done.stderr
     bundle = json.loads((project / "models/unet-0/model.json").read_text())
+    assert "train: cpu, " in done.stdout and "determinism of this run: bit-exact" in done.stdout
+    assert bundle["training"]["determinism"] == "bit-exact" and bundle["training"]["choices"]["threads"] == 1
     assert bundle["classes"] == ["background", "square"] and bundle["training"]["steps"] == 4
     assert list(pd.read_csv(project / "models/unet-0/history.csv")["step"]) == [2, 4]
     assert not any((project / "work/checkpoints").iterdir())

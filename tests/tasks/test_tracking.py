@@ -180,3 +180,12 @@ def test_store_that_is_none_is_told(params: Params, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"mlflow\.db") as caught:
         tracking_store.ensure_store(f"sqlite:///{tmp_path}/mlflow.db")
     assert "tracking.uri" in caught.value.remedy
+
+
+def test_a_parameter_that_cannot_change_becomes_a_tag(project: Path, params: Params) -> None:
+    with tracking.training_run(params, "unet", 77, "U-Net") as run:
+        run.log_params({"machine.threads": 2})
+        run.log_params({"machine.threads": 4, "machine.device": "cpu"})
+    (found,) = runs(params, 77)
+    assert found.data.params["machine.threads"] == "2" and found.data.tags["machine.threads"] == "4"
+    assert found.data.params["machine.device"] == "cpu" and "machine.device" not in found.data.tags

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from segcore.bundle import load_bundle, save_bundle
+from segcore.errors import ModelError
 from segcore.models import build_model
-from tasks.warm_start import START, begin_with, place
+from tasks.warm_start import START, TRANSFER, begin_with, clear, place, place_transfer
 from tests.tiny import params_for
 
 
@@ -71,3 +72,47 @@ def test_start_holds_the_champion_alone_and_is_emptied_without_one(tmp_path):
     assert [f.name for f in (tmp_path / START).iterdir()] == ["README.md"]
     shutil.rmtree(tmp_path / START)
     place(None, root=tmp_path)
+
+
+def test_a_model_of_other_data_gives_what_fits_and_keeps_the_head_and_the_normalisation_out(
+    p, tmp_path, capsys
+):
+    other = bundle(tmp_path / "other", classes=("background", "square", "round"))
+    place_transfer(other, tmp_path)
+    model, kept = fresh(), fresh()
+    kept.set_normalization([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    model.load_state_dict(kept.state_dict())
+    assert begin_with(p, "unet", model, tmp_path).steps == p.for_architecture("unet").steps
+    begun = load_bundle(other).state_dict()
+    for name, value in model.state_dict().items():
+        if name.startswith("score") or name in ("mean", "std", "low", "high"):
+            assert torch.equal(value, kept.state_dict()[name]), name
+        else:
+            assert torch.equal(value, begun[name]), name
+    assert "left out: score.weight, score.bias" in capsys.readouterr().out
+
+
+def test_a_model_of_the_same_classes_gives_its_head_as_well(p, tmp_path):
+    place_transfer(bundle(tmp_path / "other"), tmp_path)
+    model = fresh()
+    begin_with(p, "unet", model, tmp_path)
+    assert torch.equal(model.score.weight, load_bundle(tmp_path / "other").score.weight)
+
+
+def test_a_model_of_another_encoder_is_refused(p, tmp_path):
+    torch.manual_seed(0)
+    model = build_model("unet", 3, 2, encoder="plain", width=4)
+    (tmp_path / "plain").mkdir()
+    save_bundle(tmp_path / "plain", model, "unet", {"classes": ["background", "square"]})
+    place_transfer(tmp_path / "plain", tmp_path)
+    with pytest.raises(ModelError, match="less than half of its encoder fits"):
+        begin_with(p, "unet", fresh(), tmp_path)
+
+
+def test_a_retraining_leaves_models_of_other_data_and_clear_takes_them_alone(p, tmp_path):
+    place_transfer(bundle(tmp_path / "other"), tmp_path)
+    place(None, root=tmp_path)
+    assert (tmp_path / START / "unet" / TRANSFER).is_file()
+    place(bundle(tmp_path / "fcn", architecture="fcn"), root=tmp_path)
+    clear(tmp_path)
+    assert sorted(path.name for path in (tmp_path / START).iterdir()) == ["fcn"]

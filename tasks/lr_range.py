@@ -1,0 +1,60 @@
+"""Learning-rate range test of one architecture: a suggestion for train.common.learning_rate, of training data.
+
+`python -m tasks.lr_range unet` reads data/prepared/ and writes the curve to work/lr-range/unet.json and unet.png.
+It takes as long as `--steps` steps of training, and changes nothing else.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from segcore import params
+from segcore.dataset import PreparedData
+from segcore.files import atomic_write
+from segcore.params import Params
+from tasks import console
+from tasks.ingest import WORK
+from tasks.prepare import PREPARED
+
+
+def find_rates(p: Params, architecture: str, seed: int, steps: int, root: Path = Path()) -> Path:
+    """Run the test, print what it suggests, and write its curve; returns the folder.
+
+    Raises:
+        ModelError: unknown architecture or weights; DataError: no prepared data.
+    """
+    settings, data = p.for_architecture(architecture), PreparedData(root / PREPARED)
+    from segcore import lr_range, training
+    from segcore.plots.lr_range import lr_range as curve
+    from segcore.plots.style import save_png
+
+    model = training.new_model(architecture, settings, data, seed)
+    print(f"lr-range: {steps} steps of batch {settings.batch}, crop {settings.crop}", flush=True)
+    found = lr_range.range_test(model, data, settings, p.prepare.window, seed, steps)
+    folder = root / WORK / "lr-range"
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / f"{architecture}.json") as part:
+        part.write_text(json.dumps(asdict(found), indent=2) + "\n")
+    marked = {"steepest": found.steepest, "lowest": found.lowest, "now": settings.learning_rate}
+    save_png(curve(found.rates, found.losses, found.smooth, marked), folder / f"{architecture}.png")
+    print(
+        f"lr-range: {architecture} learns fastest at {found.steepest:.1e}, is lowest at {found.lowest:.1e}; "
+        f"train.common.learning_rate is {settings.learning_rate:.1e}\n{folder / architecture}.png",
+        flush=True,
+    )
+    return folder
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.lr_range", description=__doc__)
+    parser.add_argument("architecture", help="one of " + ", ".join(params.architecture_names()))
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=60, help="of the test (default: %(default)s)")
+    parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
+    console.run(lambda a: find_rates(params.load(a.params), a.architecture, a.seed, a.steps), parser)
+
+
+if __name__ == "__main__":
+    main()
