@@ -7,9 +7,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
 .PHONY: help install demo check-data run repro retrain serve promote rollback predict ui test test-crash \
-  test-distributed lint lock bench bench-predict
+  test-distributed lint lock lr-range transfer bench-published bench-transfer bench bench-predict bench-training
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## .venv with the pinned packages
 $(VENV)/.installed: requirements.lock
@@ -48,6 +48,13 @@ promote: install ## judge the models against the champion by params.yaml's gate,
 
 rollback: install ## make the previous champion champion again
 	@$(BIN)/python -m tasks.promote --rollback
+
+ARCHITECTURE ?= unet
+lr-range: install ## which learning rates teach an architecture something, on the prepared data: ARCHITECTURE=unet
+	@$(BIN)/python -m tasks.lr_range $(ARCHITECTURE) $(OPTIONS)
+
+transfer: install ## trainings begin with a model of other data: FROM=../nuclei/models/unet-0 or models:/NAME@champion, OPTIONS=--clear
+	@$(BIN)/python -m tasks.transfer $(FROM) $(OPTIONS)
 
 MODEL ?= champion
 OUTPUT ?= predictions
@@ -95,3 +102,12 @@ $(VENV)-bench/.installed: requirements-bench.lock | install
 
 bench-predict: install ## speed and memory of predictions beside the network alone and a plain script; OPTIONS=--quick
 	@$(BIN)/python -m benchmarks.predict $(OPTIONS)
+
+bench-training: $(VENV)-bench/.installed ## speed and memory of training beside Lightning, torchvision's loop, TorchGeo and the network alone; OPTIONS=--quick
+	@$(VENV)-bench/bin/python -m benchmarks.training $(OPTIONS)
+
+bench-published: install ## three architectures, three seeds, beside published figures; SEGFLOW_DATA=, OPTIONS="--data amazon --folder F"
+	@$(BIN)/python -m benchmarks.published $(OPTIONS)
+
+bench-transfer: install ## what a model of other data is worth as a start; OPTIONS=--quick
+	@$(BIN)/python -m benchmarks.transfer $(OPTIONS)

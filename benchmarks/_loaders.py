@@ -88,8 +88,8 @@ def _torchgeo_collate(samples: list[dict[str, Any]]) -> Any:
     return [torch.stack(parts) for parts in zip(*pairs, strict=True)]
 
 
-def torchgeo_loader(folder: Path, workers: int) -> Iterator[Any]:
-    """Batches of RandomGeoSampler on images and masks joined as TorchGeo's manual does it."""
+def torchgeo_parts(folder: Path) -> tuple[Any, Any, Callable[[list[dict[str, Any]]], Any]]:
+    """Data set, sampler and collation: images and masks joined as TorchGeo's manual does it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchgeo.datasets import RasterDataset
@@ -98,10 +98,13 @@ def torchgeo_loader(folder: Path, workers: int) -> Iterator[Any]:
         masks: Any = type("Masks", (RasterDataset,), {"is_image": False})
 
         data = RasterDataset(paths=str(folder / "images")) & masks(paths=str(folder / "masks"))
-        sampler = RandomGeoSampler(data, size=CUT, length=10**5)
-    return iter(
-        DataLoader(data, SETTINGS.batch, sampler=sampler, num_workers=workers, collate_fn=_torchgeo_collate)
-    )
+        return data, RandomGeoSampler(data, size=CUT, length=10**5), _torchgeo_collate
+
+
+def torchgeo_loader(folder: Path, workers: int) -> Iterator[Any]:
+    """Batches of RandomGeoSampler."""
+    data, sampler, collate = torchgeo_parts(folder)
+    return iter(DataLoader(data, SETTINGS.batch, sampler=sampler, num_workers=workers, collate_fn=collate))
 
 
 def own_loader(prepared: Path, workers: int) -> Iterator[Any]:

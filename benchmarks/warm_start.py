@@ -41,7 +41,7 @@ from segcore.evaluation import evaluate
 from segcore.inference import choose_precision, default_device
 from segcore.metrics import scores
 from segcore.params import Params
-from segcore.training import validate
+from segcore.validation import validate
 from tasks import configure, warm_start
 from tasks.ingest import ingest
 from tasks.prepare import PREPARED, prepare

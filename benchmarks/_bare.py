@@ -1,0 +1,60 @@
+"""A comparison without what is around it: every stage's own work in one process, no DVC, Prefect or MLflow.
+
+`python -m benchmarks._bare` in a project's folder prints seconds by stage as JSON. Imports are not counted.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segcore import params
+from segcore.dataset import PreparedData
+from tasks import compare, evaluate, ingest, prepare, report, tracking, train
+
+
+class _Silent:
+    """Stands for a run of MLflow: whatever it is asked to log, it does not."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **keywords: None
+
+
+@contextmanager
+def _untracked(*arguments: Any, **keywords: Any) -> Iterator[_Silent]:
+    yield _Silent()
+
+
+def main() -> None:
+    """Run all stages, one after the other."""
+    tracking.training_run = _untracked  # type: ignore[assignment]
+    tracking.log_evaluation = lambda *arguments, **keywords: None
+    p, seconds = params.load(), {}
+
+    def timed(name: str, stage: Callable[[], Any]) -> None:
+        start = time.perf_counter()
+        stage()
+        seconds[name] = time.perf_counter() - start
+
+    import segcore.evaluation
+    import segcore.training  # noqa: F401  (stages import them when they begin)
+
+    timed("ingest", lambda: ingest.ingest(p.data, work=ingest.WORK))
+    timed("prepare", lambda: prepare.prepare(p, registry=Path(f"splits/{p.data.name}.csv"), work=ingest.WORK))
+    runs = [(architecture, seed) for architecture in p.architectures for seed in p.seeds]
+    for architecture, seed in runs:
+        timed(f"train {architecture} {seed}", lambda a=architecture, s=seed: train.train(p, a, s))  # type: ignore[misc]
+    for architecture, seed in runs:
+        timed(
+            f"evaluate {architecture} {seed}",
+            lambda a=architecture, s=seed: evaluate.run_evaluation(p, a, s),  # type: ignore[misc]
+        )
+    timed("compare", lambda: compare.write(compare.build(Path(), p), Path("comparison")))
+    timed("report", lambda: report.report(Path(), p, PreparedData(prepare.PREPARED)))
+    print("\n" + json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The networks that training is measured with; every contestant trains the very same one."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segcore.models import build_model
+from segcore.models._base import SegmentationModel
+
+MEAN, STD = 128.0, 60.0  # of raw pixels
+OWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "fcn": ("fcn", {"variant": "8s"}),
+    "unet": ("unet", {"decoder_channels": [96, 32, 24, 16]}),  # of params.yaml
+    "deeplab": ("deeplab", {}),
+}
+SMP = {"smp-unet": "Unet", "smp-deeplab": "DeepLabV3Plus"}
+NETWORKS = (*OWN, *SMP)
+
+
+class _Foreign(SegmentationModel):
+    """A network of segmentation_models_pytorch as one of ours."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(3, 2, f"smp {SMP[name]}", 32)
+        import segmentation_models_pytorch as smp
+
+        self.net = getattr(smp, SMP[name])("mobilenet_v2", encoder_weights=None, in_channels=3, classes=2)
+
+    def segment(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Plain(nn.Module):
+    """What other loops train: normalised pixels (N, 3, H, W) to logits (N, 2, H, W), and nothing else."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.segment(x)
+
+
+def network(name: str) -> SegmentationModel:
+    """An untrained network of NETWORKS with a MobileNetV2 encoder, 3 bands and 2 classes."""
+    torch.manual_seed(0)
+    if name in SMP:
+        model: SegmentationModel = _Foreign(name)
+    else:
+        architecture, keywords = OWN[name]
+        model = build_model(architecture, 3, 2, encoder="mobilenet_v2", **keywords)
+    model.set_normalization([MEAN] * 3, [STD] * 3)
+    return model
+
+
+def size(model: SegmentationModel, crop: int) -> tuple[float, float]:
+    """Millions of parameters, and GFLOPs (multiplications and additions) of one crop's forward pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.segment(torch.zeros(1, 3, crop, crop))
+    return sum(p.numel() for p in model.parameters()) / 1e6, counter.get_total_flops() / 1e9

@@ -1,0 +1,198 @@
+"""Ours beside published figures: `python -m benchmarks.published`, or with `--quick` to see that it runs.
+
+FCN, U-Net and DeepLabV3+ are trained and scored by the ordinary pipeline (`python -m flows.compare`, as `make run`)
+in clones of this project, with three seeds. Budgets and published figures stand in benchmarks/published.yaml; they
+were chosen on validation data alone (docs/tuning.md), and the test part is read by the final evaluation only.
+
+Intervals: 95 %, over test clusters (pictures, patients, areas) and seeds, both drawn with replacement. An asterisk
+marks a published figure. Protocols differ; below each table is said how.
+
+On a CPU one training a core goes side by side, each with one thread, which is nearly twice as fast as one with two; so
+nothing is said of time here but the minutes of all together.
+
+With `--folder` a run that was interrupted goes on where it was: DVC has what is done, and a training its checkpoint.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from ruamel.yaml import YAML
+
+from benchmarks import _scored
+from benchmarks.data import machine
+from segcore import params
+from tasks import configure
+
+ROOT = Path(__file__).parents[1]
+PLAN = Path(__file__).with_suffix(".yaml")
+QUICK = {"train": {"common": {"steps": 4, "validate_every": 4, "warmup_steps": 1}}}
+
+
+def project(folder: Path) -> Path:
+    """A clone of this project as it is committed, or the one that is there brought up to that commit."""
+    if not (folder / ".git").is_dir():
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    for command in (["fetch", "--quiet", "origin", head], ["checkout", "--quiet", "--force", head]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+def side_by_side() -> int | None:
+    """Trainings at a time: one a core, or what the pipeline thinks best of GPUs."""
+    return None if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+
+
+def set_up(folder: Path, name: str, over: dict[str, Any], seeds: list[int], architectures: list[str]) -> None:
+    """params.yaml of the clone: the example, and over it what the plan says.
+
+    Raises:
+        ParamsError: SEGFLOW_DATA is not set, or the plan has a key that there is not.
+    """
+    path = folder / "params.yaml"
+    configure.configure(name, path, folder / "examples")
+    document = YAML()
+    values: Any = document.load(path)
+    values = params.merge(values, over)
+    values |= {"seeds": seeds, "architectures": architectures}
+    values["tracking"]["system_metrics"] = False
+    values["machine"]["slots"] = side_by_side()
+    document.dump(values, path)
+    params.load(path)
+
+
+def run(folder: Path) -> float:
+    """The whole comparison; seconds that it took.
+
+    Raises:
+        CalledProcessError: a stage failed.
+    """
+    start = time.monotonic()
+    env = {**os.environ, "PYTHONPATH": str(folder), "PREFECT_HOME": str(folder / ".prefect")}
+    if not torch.cuda.is_available():
+        env["OMP_NUM_THREADS"] = "1"
+    subprocess.run(
+        [sys.executable, "-m", "flows.compare"], cwd=folder, env=env, check=True, stdout=sys.stderr
+    )
+    return time.monotonic() - start
+
+
+def table(
+    folder: Path, plan: dict[str, Any], p: params.Params
+) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Rows of Markdown, published ones first, and our means by architecture and measure."""
+    measures: dict[str, str] = plan["measures"]
+    rows = [
+        "| network | " + " | ".join(measures.values()) + " | each seed | GMACs (256 x 256) |",
+        "|---" * (len(measures) + 3) + "|",
+    ]
+    for name, figures in plan["published"].items():
+        cells = [f"{figures[key]:.3f}" if key in figures else "" for key in measures]
+        rows.append(f"| {name} * | " + " | ".join(cells) + " | | |")
+    means = {}
+    for architecture in p.architectures:
+        folders = [folder / f"evaluations/{architecture}-{seed}" for seed in p.seeds]
+        folders = [path for path in folders if (path / "counts.parquet").is_file()]
+        if not folders:
+            continue
+        runs = [_scored.read(path / "counts.parquet") for path in folders]
+        summary = json.loads((folders[0] / "summary.json").read_text())
+        found = {key: _scored.estimate(runs, _scored.MEASURES[key], p.data.foreground) for key in measures}
+        cells = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high, _ in found.values()]
+        each = ", ".join(f"{score:.3f}" for score in next(iter(found.values()))[3])
+        gmacs = f"{summary['macs'] / 1e9:.2f}"
+        rows.append(f"| {summary['title']} | " + " | ".join(cells) + f" | {each} | {gmacs} |")
+        means[architecture] = {key: values[0] for key, values in found.items()}
+    return rows, means
+
+
+def verdicts(plan: dict[str, Any], means: dict[str, dict[str, float]]) -> list[str]:
+    """Whether each goal was met, and by how much it was missed."""
+    lines = []
+    for goal in plan["goals"]:
+        wanted = {key: value for key, value in goal.items() if key != "of"}
+        first = next(iter(wanted))
+        of = max(means, key=lambda a: means[a][first], default="") if goal["of"] == "best" else goal["of"]
+        if of not in means:
+            lines.append(f"Goal of {of}: not measured.")
+            continue
+        parts = [
+            f"{plan['measures'][k]} {means[of][k]:.3f} of {v:.3f} ({means[of][k] - v:+.3f})"
+            for k, v in wanted.items()
+        ]
+        met = all(means[of][key] >= value for key, value in wanted.items())
+        lines.append(
+            f"Goal {'met' if met else 'MISSED'} by {of}{' (best)' * (goal['of'] == 'best')}: "
+            + ", ".join(parts)
+        )
+    return lines
+
+
+def report(folder: Path, name: str, plan: dict[str, Any]) -> None:
+    """Print a data set's table."""
+    p = params.load(folder / "params.yaml")
+    common, rows = p.train["common"], table(folder, plan, p)
+    budget = ", ".join(f"{key} {common[key]}" for key in ("steps", "batch", "crop", "learning_rate"))
+    print(f"\n## {plan['title']}\n\nEach: {budget}; seeds {', '.join(map(str, p.seeds))}.\n")
+    print(
+        *rows[0],
+        "",
+        *verdicts(plan, rows[1]),
+        "",
+        f"Published: {plan['source']}.",
+        *(f"- {t}" for t in plan["protocol"]),
+        sep="\n",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Command line."""
+    plans = yaml.safe_load(PLAN.read_text())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.published",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--data", nargs="+", choices=list(plans), default=list(plans), help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument(
+        "--architectures", nargs="+", default=["fcn", "unet", "deeplab"], help="default: all three"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="all is kept there, and what is trained already is not trained again"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="4 steps, one seed: shows that it runs, says nothing"
+    )
+    parser.add_argument("--only-report", action="store_true", help="tables of what is there in --folder")
+    arguments = parser.parse_args()
+    seeds = [0] if arguments.quick else arguments.seeds
+    root = (arguments.folder or Path(tempfile.mkdtemp(prefix="segflow-published-"))).resolve()
+    print(__doc__, *machine(("torch", "torchvision")), sep="\n", flush=True)
+    for name in arguments.data:
+        folder = root / name
+        over = params.merge(plans[name]["params"], QUICK) if arguments.quick else plans[name]["params"]
+        if not arguments.only_report:
+            set_up(project(folder), name, over, seeds, arguments.architectures)
+            seconds = run(folder)
+            print(f"\n{name}: {seconds / 60:.1f} minutes for what was not there yet.", flush=True)
+        report(folder, name, plans[name])
+    if arguments.folder is None:
+        shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Images a second of a training beside other loops: `make bench-training`, or `make bench-training OPTIONS=--quick`.
+
+Every contestant trains the same network on the same scenes, in the same batches, crops and precision, in a process of
+its own (benchmarks/_trainers.py says what each does). They take turns; first steps are left out; the median of
+the rounds counts. Memory is the peak of a contestant's processes, pages that they share counted once.
+
+Everything is made in a temporary folder. A goal that is missed is said so; the exit code is 0 all the same.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+
+from benchmarks import _pictures, _steps
+from benchmarks._networks import NETWORKS
+from benchmarks._trainers import CONTESTANTS, Job
+from benchmarks.data import machine
+
+PACKAGES = ("torch", "torchvision", "lightning", "segmentation-models-pytorch", "albumentations", "torchgeo")
+WORDS = {
+    "ours": "(a) segflow",
+    "lightning": "(b) Lightning, PNG tiles, albumentations",
+    "torchvision": "(c) torchvision's reference loop, PNG tiles, transforms.v2",
+    "torchgeo": "(d) TorchGeo's task, sampler and GeoTIFFs",
+    "limit": "(e) limit: one resident batch",
+}
+TILE = 512
+LIMIT, NOISE = 0.95, 0.05  # share of the limit to reach; what repeated measurements of one loop differ by
+
+
+class Sizes(NamedTuple):
+    """Scenes and their side in pixels, rounds, steps that are timed, and steps before them."""
+
+    scenes: tuple[int, int]
+    rounds: int
+    steps: int
+    warm: int
+
+
+FULL = Sizes((12, 2048), 3, 16, 4)
+QUICK = Sizes((4, 1024), 1, 4, 2)
+GPU = Sizes((12, 2048), 3, 200, 40)
+
+
+def make_data(root: Path, count: int, side: int) -> dict[str, str]:
+    """GeoTIFFs, the prepared data made of them, and the same pixels as PNG tiles."""
+    scenes = _pictures.write_pairs(root / "scenes", range(count), side, tiled=True)
+    work = root / "work"
+    _steps.write_params(work, scenes)
+    for step in _steps.STEPS:
+        _steps.run(step, work)
+    png = _pictures.write_pngs(scenes, root / "png", TILE)
+    return {"prepared": str(work / "data" / "prepared"), "png": str(png), "scenes": str(scenes)}
+
+
+def measure(name: str, job: Job) -> dict[str, Any]:
+    """Figures of one contestant in a process of its own, with the peak of memory in MB.
+
+    Raises:
+        RuntimeError: it failed; the message ends with what it said.
+    """
+    command = [sys.executable, "-m", "benchmarks._trainers", name, json.dumps(job._asdict())]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=_steps.ROOT)
+        peak, stop = [0], threading.Event()
+
+        def look() -> None:
+            while not stop.wait(0.5):
+                try:
+                    peak[0] = max(peak[0], _steps._memory(psutil.Process(process.pid)))
+                except psutil.NoSuchProcess:
+                    return
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        output, _ = process.communicate()
+        stop.set()
+        watcher.join()
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(f"{name} failed:\n{errors.read()[-3000:]}")
+    return {**json.loads(output.splitlines()[-1]), "memory_mb": peak[0] / 1e6}
+
+
+def rounds(job: Job, names: list[str], count: int) -> dict[str, list[dict[str, Any]]]:
+    """Figures of each contestant, all taking turns."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for number in range(count):
+        for name in names:
+            found[name].append(measure(name, job))
+            rate = found[name][-1]["rate"]
+            print(
+                f"round {number + 1}, {job.network}, {name}: {rate:.1f} images a second",
+                file=sys.stderr,
+                flush=True,
+            )
+    return found
+
+
+def _verdict(ratio: float, goal: float) -> str:
+    return f"≥ {goal:g} | " + ("met" if ratio >= goal else "GOAL MISSED")
+
+
+def _limit_verdict(ratios: list[float]) -> str:
+    """No training is faster than its own steps: a ratio well above 1 says that the limit was disturbed."""
+    if max(ratios) > 1 + NOISE:
+        return f"≥ {LIMIT:g} | disturbed: {', '.join(f'{ratio:.2f}' for ratio in ratios)} in turn"
+    return _verdict(statistics.median(ratios), LIMIT)
+
+
+def table(network: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """A line a contestant; ours beside it, and what was to be reached.
+
+    Raises:
+        RuntimeError: the contestants did not train the same network.
+    """
+    first = {name: runs[0] for name, runs in found.items()}
+    if len({json.dumps([run["size"], run["precision"]]) for run in first.values()}) > 1:
+        raise RuntimeError(f"not the same network: { {name: run['size'] for name, run in first.items()} }")
+    rates = {name: statistics.median(run["rate"] for run in runs) for name, runs in found.items()}
+    fastest = max((rate for name, rate in rates.items() if name not in ("ours", "limit")), default=0.0)
+    gpu, lines = torch.cuda.is_available(), []
+    for name, runs in found.items():
+        # of neighbours in time, so that what else the machine does falls on both
+        ratios = [own["rate"] / other["rate"] for own, other in zip(found["ours"], runs, strict=True)]
+        ratio, goal = statistics.median(ratios), " | "
+        if name == "limit":
+            goal = _limit_verdict(ratios)
+        elif rates[name] == fastest:
+            goal = _verdict(ratio, 2 if gpu else 1.3)
+        spread = f"{min(r['rate'] for r in runs):.1f} to {max(r['rate'] for r in runs):.1f}"
+        memory = f"{max(r['memory_mb'] for r in runs):,.0f} MB"
+        memory += f", {max(r['device_mb'] for r in runs):,.0f} MB on the device" if gpu else ""
+        lines.append(
+            f"| {network}: {WORDS[name]} | {rates[name]:.1f} ({spread}) | {ratio:.2f} | {goal} | {memory} |"
+        )
+    run = first["ours"]
+    millions, flops = run["size"]
+    lines.append(
+        f"| {network}: {millions:.2f} million parameters, {flops:.2f} GFLOPs a crop, {run['precision']}, "
+        f"{run['threads']} threads | | | | | |"
+    )
+    return lines
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="few steps, to see that it runs; says little")
+    parser.add_argument("--networks", nargs="+", default=["unet"], choices=NETWORKS)
+    parser.add_argument("--only", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--rounds", type=int, help="in which all take turns")
+    parser.add_argument("--steps", type=int, help="that are timed in each")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--workers", type=int, help="processes of the DataLoaders; default: one a core")
+    parser.add_argument(
+        "--folder", type=Path, help="where the temporary folder is made (2 GB are free there)"
+    )
+    arguments = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    sizes = QUICK if arguments.quick else GPU if gpu else FULL
+    cores = len(os.sched_getaffinity(0))
+    names = [name for name in CONTESTANTS if name in {*arguments.only, "ours"}]
+    device = torch.cuda.get_device_name() if gpu else "CPU"
+    print(
+        "\n".join(machine(PACKAGES)), f"Networks run on: {device}; batches of {arguments.batch}", "", sep="\n"
+    )
+    print(
+        "| what | images a second | segflow / it | goal | | peak of memory |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
+    root = Path(tempfile.mkdtemp(prefix="segflow-bench-", dir=arguments.folder))
+    try:
+        data = make_data(root, *sizes.scenes)
+        for network in arguments.networks:
+            steps, workers = arguments.steps or sizes.steps, arguments.workers or cores
+            job = Job(network, arguments.batch, 256, sizes.warm, steps, workers, **data)
+            print(*table(network, rounds(job, names, arguments.rounds or sizes.rounds)), sep="\n", flush=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
