@@ -31,7 +31,7 @@ from ruamel.yaml import YAML
 from benchmarks import _scored
 from benchmarks.data import machine
 from segcore import params
-from tasks import configure
+from tasks import configure, console
 
 ROOT = Path(__file__).parents[1]
 PLAN = Path(__file__).with_suffix(".yaml")
@@ -178,7 +178,11 @@ def main() -> None:
         "--quick", action="store_true", help="4 steps, one seed: shows that it runs, says nothing"
     )
     parser.add_argument("--only-report", action="store_true", help="tables of what is there in --folder")
-    arguments = parser.parse_args()
+    console.run(_measure, parser)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    plans = yaml.safe_load(PLAN.read_text())
     seeds = [0] if arguments.quick else arguments.seeds
     root = (arguments.folder or Path(tempfile.mkdtemp(prefix="segflow-published-"))).resolve()
     print(__doc__, *machine(("torch", "torchvision")), sep="\n", flush=True)

@@ -25,7 +25,7 @@ from benchmarks.warm_start import ROOT, test_score, trained
 from segcore import params
 from segcore.dataset import PreparedData
 from segcore.params import Params
-from tasks import configure, warm_start
+from tasks import configure, console, warm_start
 from tasks.ingest import ingest
 from tasks.prepare import PREPARED, prepare
 
@@ -75,6 +75,9 @@ def score(p: Params, architecture: str, seed: int, variant: str, source: Path) -
 def measure(root: Path, steps: int, target_steps: int, seeds: list[int], architecture: str) -> None:
     """Print a row a seed, then the differences."""
     rows: list[list[float]] = []
+    project(
+        root / "target", "banepa", target_steps
+    )  # what is wrong with it is told before anything is trained
     print("| seed | " + " | ".join(VARIANTS) + " |\n|" + "---|" * (len(VARIANTS) + 1), flush=True)
     for seed in seeds:
         p = project(root / "source", "buildings", steps)
@@ -100,7 +103,10 @@ def main() -> None:
     parser.add_argument("--architecture", default="unet", help="default: %(default)s")
     parser.add_argument("--folder", type=Path, help="what is trained there already is not trained again")
     parser.add_argument("--quick", action="store_true", help="3 steps, one seed: shows that it runs")
-    a = parser.parse_args()
+    console.run(_measure, parser)
+
+
+def _measure(a: argparse.Namespace) -> None:
     if a.quick:
         a.steps, a.target_steps, a.seeds = 3, 3, [0]
     folder = a.folder or Path(tempfile.mkdtemp(prefix="segflow-transfer-"))
