@@ -137,17 +137,22 @@ def _difference(a: _Scored, b: _Scored, key: str, p: Params) -> dict[str, float]
 
 
 def _tests(models: Sequence[_Scored], key: str, p: Params) -> list[dict[str, Any]]:
-    """All pairs on the headline score, the better one first, corrected for their number."""
+    """All pairs on the headline score, the better one first, corrected for their number.
+
+    The test takes the trained models as given, the interval counts their seeds as well: a difference is shown where
+    the test is significant and the interval leaves out 0.
+    """
     pairs = list(combinations(models, 2))
     p_values = [
         permutation_test(a.runs, b.runs, key, p.compare.permutations, p.compare.seed) for a, b in pairs
     ]
-    return [
-        {"a": a.who.name, "b": b.who.name}
-        | _difference(a, b, key, p)
-        | {"p": value, "p_holm": corrected, "significant": corrected <= _level(p)}
-        for (a, b), value, corrected in zip(pairs, p_values, holm(p_values), strict=True)
-    ]
+    tests: list[dict[str, Any]] = []
+    for (a, b), value, corrected in zip(pairs, p_values, holm(p_values), strict=True):
+        difference = _difference(a, b, key, p)
+        shown = corrected <= _level(p) and not difference["low"] <= 0 <= difference["high"]
+        names: dict[str, Any] = {"a": a.who.name, "b": b.who.name}
+        tests.append(names | difference | {"p": value, "p_holm": corrected, "significant": shown})
+    return tests
 
 
 def _level(p: Params) -> float:
@@ -155,7 +160,7 @@ def _level(p: Params) -> float:
 
 
 def _verdict(models: Sequence[_Scored], tests: Sequence[Mapping[str, Any]], key: str, p: Params) -> str:
-    """One sentence; a winner is named only if its test against every other model is significant."""
+    """One sentence; a winner is named only if a difference from every other model is shown."""
     best, others = models[0], models[1:]
     metric = METRIC_TITLES[p.compare.metric]
     one_seed = ", one seed" if len(best.runs) == 1 else ""

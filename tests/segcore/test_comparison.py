@@ -89,6 +89,13 @@ def test_30_clear_winner_is_named_with_difference_interval_and_corrected_test() 
         assert 0 < test["low"] <= test["difference"] <= test["high"]
 
 
+def test_30_seeds_that_disagree_show_no_difference_however_small_p_is() -> None:
+    result = compared({"unet": [0.9, 0.9], "deeplab": [0.3, 0.899]})
+    (test,) = result["tests"]
+    assert test["p_holm"] <= 0.05 and test["low"] <= 0 < test["high"] and not test["significant"]
+    assert result["verdict"].startswith("No difference shown between U-Net")
+
+
 def test_30_no_difference_shown_is_a_verdict() -> None:
     result = compared({"fcn": [0.8], "unet": [0.8], "deeplab": [0.8]})
     assert result["verdict"].startswith("No difference shown between ") and " or " in result["verdict"]
