@@ -20,6 +20,7 @@ import rasterio
 from rasterio.windows import Window
 from ruamel.yaml import YAML
 
+from benchmarks._clones import clone, environment
 from segcore import params, samples
 
 TILE = 500
@@ -100,22 +101,14 @@ def configure(project: Path, steps: int, architectures: list[str]) -> None:
     yaml.dump(document, project / "params.yaml")
 
 
-def clone(target: Path) -> Path:
-    """This project as it is committed, with the same environment."""
-    here = Path(__file__).parents[1]
-    subprocess.run(["git", "clone", "--quiet", str(here), str(target)], check=True)
-    return target
-
-
 def night(project: Path, title: str) -> None:
     """Run the flow and print what it says."""
     print(f"\n## {title}\n", flush=True)
     start = time.monotonic()
-    env = {**os.environ, "PYTHONPATH": str(project), "PREFECT_HOME": str(project / ".prefect")}
     done = subprocess.run(
         [sys.executable, "-m", "flows.retrain"],
         cwd=project,
-        env=env,
+        env=environment(project),
         capture_output=True,
         text=True,
         check=False,

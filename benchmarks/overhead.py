@@ -23,8 +23,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from benchmarks import _clones
 from benchmarks.data import machine
-from benchmarks.nights import clone
 from flows.ui import free_port
 
 RUN = 600.0  # seconds of a usual run, of which the flow may add 5 %
@@ -32,11 +32,10 @@ PACKAGES = ("dvc", "mlflow", "prefect", "torch")
 
 
 def environment(project: Path, server: str | None = None) -> dict[str, str]:
-    """Variables of a command in a clone: its own modules, and its own Prefect database or a server that runs."""
-    own = {"PYTHONPATH": str(project), "PREFECT_HOME": str(project / ".prefect")}
-    bin_folder = str(Path(sys.executable).parent)
-    path = os.pathsep.join([bin_folder, os.environ["PATH"]])
-    return {**os.environ, **own, "PATH": path, **({"PREFECT_API_URL": server} if server else {})}
+    """As of every clone, with this interpreter's `python` and `dvc`, and a Prefect server that runs, if one does."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    named = {"PREFECT_API_URL": server} if server else {}
+    return {**_clones.environment(project), "PATH": path, **named}
 
 
 def run(project: Path, command: Sequence[str], server: str | None = None) -> tuple[float, str]:
@@ -57,7 +56,7 @@ def run(project: Path, command: Sequence[str], server: str | None = None) -> tup
 
 def make_project(target: Path, steps: int) -> Path:
     """A clone whose trainings take so many steps."""
-    project, round_trip = clone(target), YAML()
+    project, round_trip = _clones.clone(target), YAML()
     document: Any = round_trip.load(project / "params.yaml")
     common = document["train"]["common"]
     common["steps"] = steps

@@ -29,11 +29,11 @@ import yaml
 from ruamel.yaml import YAML
 
 from benchmarks import _scored
+from benchmarks._clones import ROOT, clone, environment
 from benchmarks.data import machine
 from segcore import params
 from tasks import configure, console
 
-ROOT = Path(__file__).parents[1]
 PLAN = Path(__file__).with_suffix(".yaml")
 QUICK = {"train": {"common": {"steps": 4, "validate_every": 4, "warmup_steps": 1}}}
 
@@ -41,7 +41,7 @@ QUICK = {"train": {"common": {"steps": 4, "validate_every": 4, "warmup_steps": 1
 def project(folder: Path) -> Path:
     """A clone of this project as it is committed, or the one that is there brought up to that commit."""
     if not (folder / ".git").is_dir():
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+        clone(folder)
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -80,7 +80,7 @@ def run(folder: Path) -> float:
         CalledProcessError: a stage failed.
     """
     start = time.monotonic()
-    env = {**os.environ, "PYTHONPATH": str(folder), "PREFECT_HOME": str(folder / ".prefect")}
+    env = environment(folder)
     if not torch.cuda.is_available():
         env["OMP_NUM_THREADS"] = "1"
     subprocess.run(
@@ -178,11 +178,10 @@ def main() -> None:
         "--quick", action="store_true", help="4 steps, one seed: shows that it runs, says nothing"
     )
     parser.add_argument("--only-report", action="store_true", help="tables of what is there in --folder")
-    console.run(_measure, parser)
+    console.run(lambda arguments: _measure(arguments, plans), parser)
 
 
-def _measure(arguments: argparse.Namespace) -> None:
-    plans = yaml.safe_load(PLAN.read_text())
+def _measure(arguments: argparse.Namespace, plans: dict[str, Any]) -> None:
     seeds = [0] if arguments.quick else arguments.seeds
     root = (arguments.folder or Path(tempfile.mkdtemp(prefix="segflow-published-"))).resolve()
     print(__doc__, *machine(("torch", "torchvision")), sep="\n", flush=True)

@@ -21,13 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.data import machine
-from benchmarks.warm_start import ROOT, test_score, trained
-from segcore import params
+from benchmarks.warm_start import ROOT, prepare_once, settings, test_score, trained
 from segcore.dataset import PreparedData
 from segcore.params import Params
-from tasks import configure, console, warm_start
-from tasks.ingest import ingest
-from tasks.prepare import PREPARED, prepare
+from tasks import console, warm_start
+from tasks.prepare import PREPARED
 
 VARIANTS = {  # name: (transfer, share of the steps in which the encoder rests)
     "ImageNet": (False, 0.0),
@@ -41,22 +39,8 @@ def project(folder: Path, name: str, steps: int) -> Params:
     """Parameters of an example with that many steps, its data prepared in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
-    path = folder / "params.yaml"
-    shutil.copy(ROOT / "params.yaml", path)
-    configure.configure(name, path, ROOT / "examples")
-    p = params.load(path)
-    source = p.data.source if Path(p.data.source).is_absolute() else str(ROOT / p.data.source)
-    common = {**p.train["common"], "steps": steps, "validate_every": max(1, steps // 3)}
-    p = p.model_copy(
-        update={
-            "data": p.data.model_copy(update={"source": source}),
-            "train": {**p.train, "common": common},
-            "tracking": p.tracking.model_copy(update={"system_metrics": False}),
-        }
-    )
-    if not PREPARED.is_dir():
-        ingest(p.data)
-        prepare(p)
+    p = settings(folder, steps, name)
+    prepare_once(p)
     return p
 
 
@@ -67,17 +51,16 @@ def score(p: Params, architecture: str, seed: int, variant: str, source: Path) -
     common = p.train["common"]
     if transfer and not (root / "models" / f"{architecture}-{seed}").is_dir():
         warm_start.place_transfer(source, root)
-    settings = {**common, "freeze_encoder": round(rest * common["steps"])}
-    p = p.model_copy(update={"train": {**p.train, "common": settings}})
+    common = {**common, "freeze_encoder": round(rest * common["steps"])}
+    p = p.model_copy(update={"train": {**p.train, "common": common}})
     return test_score(p, trained(p, architecture, seed, PREPARED, root), PreparedData(PREPARED))
 
 
 def measure(root: Path, steps: int, target_steps: int, seeds: list[int], architecture: str) -> None:
     """Print a row a seed, then the differences."""
     rows: list[list[float]] = []
-    project(
-        root / "target", "banepa", target_steps
-    )  # what is wrong with it is told before anything is trained
+    # what is wrong with the target is told before anything is trained
+    project(root / "target", "banepa", target_steps)
     print("| seed | " + " | ".join(VARIANTS) + " |\n|" + "---|" * (len(VARIANTS) + 1), flush=True)
     for seed in seeds:
         p = project(root / "source", "buildings", steps)

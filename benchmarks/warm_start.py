@@ -67,21 +67,27 @@ class Row(NamedTuple):
     test_warm: float
 
 
-def settings(folder: Path, steps: int, architectures: list[str]) -> Params:
-    """Parameters of `make demo`, with N steps, and as many validations as there."""
+def settings(folder: Path, steps: int, example: str = "buildings") -> Params:
+    """Parameters of `make demo SAMPLE=example`, with N steps, and as many validations as there."""
     path = folder / "params.yaml"
     shutil.copy(ROOT / "params.yaml", path)
-    configure.configure("buildings", path, ROOT / "examples")
+    configure.configure(example, path, ROOT / "examples")
     p = params.load(path)
     common = {**p.train["common"], "steps": steps, "validate_every": max(1, steps // 3)}
     return p.model_copy(
         update={
-            "architectures": architectures,
             "data": p.data.model_copy(update={"source": str(ROOT / p.data.source)}),
             "train": {**p.train, "common": common},
             "tracking": p.tracking.model_copy(update={"system_metrics": False}),
         }
     )
+
+
+def prepare_once(p: Params) -> None:
+    """Prepare the data in the current folder, where they are not yet."""
+    if not PREPARED.is_dir():
+        ingest(p.data)
+        prepare(p)
 
 
 def closely_watched(p: Params) -> Params:
@@ -174,9 +180,7 @@ HEAD = (
 
 def table(p: Params, steps: int, seeds: list[int]) -> list[Row]:
     """All rows, each printed as soon as it is measured; data are prepared where they are not yet."""
-    if not PREPARED.is_dir():
-        ingest(p.data)
-        prepare(p)
+    prepare_once(p)
     print(HEAD, flush=True)
     rows = []
     for seed in seeds:
@@ -228,7 +232,8 @@ def main() -> None:
         f"{torch.get_num_threads()} torch threads, {default_device()}\n",
         sep="\n",
     )
-    rows = table(settings(root, arguments.steps, arguments.architectures), arguments.steps, arguments.seeds)
+    p = settings(root, arguments.steps).model_copy(update={"architectures": arguments.architectures})
+    rows = table(p, arguments.steps, arguments.seeds)
     print("", *summary(rows, arguments.steps), sep="\n", flush=True)
     if arguments.folder is None:
         os.chdir(ROOT)

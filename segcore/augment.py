@@ -45,10 +45,8 @@ class Sampler:
             share: only these items of it; they are what they are in the whole batch.
         """
         drawn = self.draws(step)[share]
-        std, batch = (
-            np.asarray(self.data.of_channels(self.data.statistics["std"])),
-            _Crops.empty(0, 0, self.settings.crop),
-        )
+        std = np.asarray(self.data.of_channels(self.data.statistics["std"]))
+        batch = _Crops.empty(0, 0, self.settings.crop)
         for index, (square, changes) in enumerate(drawn):
             patch = self.data.crop(*square)
             if index == 0:

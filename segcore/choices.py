@@ -7,7 +7,7 @@ The same seed and choices give the same weights; other choices give others, by f
 import ctypes
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import torch
 from segcore.dataset import PreparedData
 from segcore.errors import ParamsError
 from segcore.inference import choose_precision
+from segcore.micro_batch import largest
 from segcore.models._base import SegmentationModel
 from segcore.params import TrainSettings
 from segcore.sharing import Share
@@ -76,6 +77,13 @@ class Choices:
         return (
             ", ".join([self.device, self.precision, *counts, *yes]) + f"; not: {', '.join(no) or 'nothing'}"
         )
+
+    def place(self, model: SegmentationModel, device: torch.device) -> None:
+        """Move a model to its device and memory format."""
+        model.channels_last = self.channels_last
+        model.to(device)
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)
 
     def apply(self) -> None:
         """Set the process's threads and how it gives memory back."""
@@ -144,10 +152,6 @@ def fitting(
     """
     if settings.speed.micro_batch != "auto" or (share is not None and share.world > 1):
         return choices
-    from dataclasses import replace
-
-    from segcore.micro_batch import largest
-
     return replace(choices, micro_batch=largest(model, settings, choices.precision))
 
 

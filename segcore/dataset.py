@@ -74,6 +74,7 @@ class PreparedData:
         self.baselines: list[str] = meta["baselines"]
         self.instances: bool = meta["instances"]
         self.neighbours: int = meta.get("neighbours", 0)
+        self._planes_seen = len(beside(0, self.neighbours, 1))
         self._where = {
             row.item: (row.packed, int(row.plane), int(row.height), int(row.width))
             for row in self.items[["item", "packed", "plane", "height", "width"]].itertuples()
@@ -89,11 +90,11 @@ class PreparedData:
     @property
     def channels(self) -> int:
         """Number of channels that a network sees: the bands of a plane, and of its neighbours in a volume."""
-        return self.bands * (2 * self.neighbours + 1)
+        return self.bands * self._planes_seen
 
     def of_channels(self, values: Sequence[float]) -> list[float]:
         """A statistic of each band as one of each channel."""
-        return list(values) * (2 * self.neighbours + 1)
+        return list(values) * self._planes_seen
 
     def _plane(self, item: str, kind: str, index: int | None = None) -> np.ndarray:
         """View of one item: pixels (H, W, C), or labels, valid, instances or a baseline (H, W)."""
@@ -113,11 +114,8 @@ class PreparedData:
         """Bytes of all items that training windows lie in: pixels, labels and validity."""
         rows = self.items.loc[self.windows["item"].unique()]
         pixels = rows["height"].to_numpy(np.int64) * rows["width"].to_numpy(np.int64)
-        wide = np.array([np.dtype(kind).itemsize for kind in rows["dtype"]]) * rows["bands"].to_numpy(
-            np.int64
-        )
-        wide = wide * (2 * self.neighbours + 1)
-        return int((pixels * (wide + 2)).sum())
+        value = np.array([np.dtype(kind).itemsize for kind in rows["dtype"]])
+        return int((pixels * (value * self.channels + 2)).sum())
 
     def whole(self, item: str) -> Patch:
         """All of an item, as a view of the file where that is possible."""

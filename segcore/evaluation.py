@@ -15,7 +15,7 @@ from PIL import Image
 
 from segcore.calibration import Calibration
 from segcore.dataset import PreparedData, test_regions
-from segcore.flips import FLIPS, Flipped
+from segcore.flips import passes, seen
 from segcore.inference import autocast, predict_patch
 from segcore.metrics import confusion, count, counts_table, require_all
 from segcore.models._base import SegmentationModel
@@ -66,11 +66,6 @@ def evaluate(
     table = counts_table(images, data.classes)
     require_all(table, regions["id"])
     return Evaluated(table, matrix, calibration.result())
-
-
-def seen(model: SegmentationModel, flips: bool) -> SegmentationModel:
-    """The model as predictions come of it: by itself, or as the mean over mirror images."""
-    return Flipped(model).to(next(model.parameters()).device).eval() if flips else model
 
 
 def save_prediction(path: Path, prediction: np.ndarray, colors: list[list[int]]) -> None:
@@ -129,7 +124,7 @@ def measure_speed(
         "latency_ms": latency,
         "latency_tile": tile,
         "latency_batch": 1,
-        "latency_passes": len(FLIPS) if flips else 1,
+        "latency_passes": passes(flips),
         "ms_per_megapixel": latency / (tile**2 / 1e6),
         "peak_memory_mb": _peak_mb(device),
         "precision": precision,

@@ -83,6 +83,15 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def names_in(folder: Path) -> dict[str, bool] | None:
+    """Name -> whether it is a link, of all that a folder holds; None where that cannot be known."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_symlink() for entry in entries}
+    except (OSError, ValueError):  # not there, not to be listed, or a name that no folder can have
+        return None
+
+
 def copy_files(source: Path, target: Path) -> None:
     """Copy the files of a folder, but not its folders, into an existing one."""
     for file in source.iterdir():

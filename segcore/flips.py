@@ -39,6 +39,16 @@ class Flipped(SegmentationModel):
         return total.div_(len(FLIPS)).clamp_min_(_SMALLEST).log_()
 
 
+def seen(model: SegmentationModel, flips: bool) -> SegmentationModel:
+    """The model as predictions come of it: by itself, or as the mean over mirror images."""
+    return Flipped(model).to(next(model.parameters()).device).eval() if flips else model
+
+
+def passes(flips: bool) -> int:
+    """Passes of the network over an image."""
+    return len(FLIPS) if flips else 1
+
+
 def require_trained(settings: dict[str, object], name: str) -> None:
     """See to it that a network knows mirror images.
 

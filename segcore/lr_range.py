@@ -8,16 +8,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
 from segcore import sharing
 from segcore.augment import Sampler
+from segcore.choices import choose, fitting
 from segcore.dataset import PreparedData
-from segcore.inference import autocast, choose_precision
+from segcore.feeding import Feed
 from segcore.models._base import SegmentationModel
 from segcore.optimization import make_optimizer
 from segcore.params import TrainSettings
+from segcore.sharing import Share
+from segcore.stepping import Fixed, Stepper
 
 _SMOOTH = 0.9  # of the running mean of losses
 _WORSE = 4.0  # times the lowest loss: nothing more is to be learnt of higher rates
@@ -60,31 +61,30 @@ def range_test(
         steps: each with the batch of a training.
         low, high: learning rates.
     """
-    device = sharing.accelerator().device
-    model = model.to(device).to(memory_format=torch.channels_last).train()
-    optimizer, sampler = make_optimizer(model, settings), Sampler(data, settings, window, seed)
-    precision = choose_precision(settings.precision, device)
-    rates, losses, smooth, mean = [], [], [], 0.0
-    for step in range(steps):
-        rate = low * (high / low) ** (step / max(steps - 1, 1))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
-        batch = {k: v.to(device) for k, v in sampler.batch(step).items()}
-        with autocast(device, precision):
-            loss = model.loss(batch)["loss"]
-        value = loss.item()
-        if not math.isfinite(value):
-            break
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        mean = _SMOOTH * mean + (1 - _SMOOTH) * value
-        rates.append(rate)
-        losses.append(value)
-        smooth.append(mean / (1 - _SMOOTH ** (step + 1)))
-        if smooth[-1] > _WORSE * min(smooth):
-            break
+    device, share = sharing.accelerator().device, Share()
+    choices = choose(settings, data, device)
+    choices.place(model, device)
+    choices = fitting(choices, settings, model)
+    choices.apply()
+    optimizer = make_optimizer(model.train(), settings, choices.fused)
+    stepper = Stepper(model, optimizer, Fixed(settings, device, share, choices))
+    rates: list[float] = []
+    losses: list[float] = []
+    smooth: list[float] = []
+    mean = 0.0
+    sampler = Sampler(data, settings, window, seed)
+    with Feed(sampler, share.of_batch(settings.batch), choices, device) as feed:
+        for step in range(steps):
+            rate = low * (high / low) ** (step / max(steps - 1, 1))
+            value = float(stepper.step(feed.batch(step), rate))
+            if not math.isfinite(value):
+                break
+            mean = _SMOOTH * mean + (1 - _SMOOTH) * value
+            rates.append(rate)
+            losses.append(value)
+            smooth.append(mean / (1 - _SMOOTH ** (step + 1)))
+            if smooth[-1] > _WORSE * min(smooth):
+                break
     return RangeTest(rates, losses, smooth, *suggestions(rates, smooth))
 
 

@@ -25,7 +25,7 @@ from segcore.data_params import Data
 from segcore.dataset import beside
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
-from segcore.flips import Flipped, require_trained
+from segcore.flips import require_trained, seen
 from segcore.fusion import fused
 from segcore.geotiff_out import PROBABILITY_STEPS, writing
 from segcore.inference import choose_precision, default_device
@@ -90,11 +90,11 @@ class Predictor:
             )
         self.settings, self.description = settings, load_description(bundle)
         self.data, device = declared_data(self.description), device or default_device()
-        self.channels_a_band = 2 * self.data.neighbours + 1
+        self.channels_a_band = len(beside(0, self.data.neighbours, 1))
         self.model = fused(load_bundle(bundle, device)).to(memory_format=torch.channels_last)
         if settings.flips:
             require_trained(self.description.get("parameters", {}), bundle.name)
-            self.model = Flipped(self.model).to(device).eval()
+        self.model = seen(self.model, settings.flips)
         wanted = self.description.get("parameters", {}).get("precision", "auto")
         self.precision = choose_precision(wanted, device)
 

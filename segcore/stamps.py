@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from segcore.errors import DataError
-from segcore.files import sha256
+from segcore.files import names_in, sha256
 from segcore.formats._checks import check_is_file, unreadable
 from segcore.items import Item
 
@@ -25,16 +24,7 @@ def _unlisted(folder: Path) -> None:
 
 def listed() -> Names:
     """Names of the files in a folder, each folder listed once; None of one that may not be listed."""
-
-    @cache
-    def names(folder: Path) -> Collection[str] | None:
-        try:
-            with os.scandir(folder) as entries:
-                return frozenset(entry.name for entry in entries)
-        except OSError:
-            return None
-
-    return names
+    return cache(names_in)
 
 
 def files_of(path: Path) -> list[Path]:

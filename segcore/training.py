@@ -164,10 +164,7 @@ def _begin(
     accelerator = sharing.accelerator()
     share, device = Share.of(accelerator), accelerator.device
     choices = choose(settings, data, device, share)
-    model.channels_last = choices.channels_last
-    model.to(device)
-    if choices.channels_last:
-        model.to(memory_format=torch.channels_last)
+    choices.place(model, device)
     share.prepare(model)
     optimizer = make_optimizer(model, settings, choices.fused)
     average = Average(model, decay_of(settings.ema, settings.steps))

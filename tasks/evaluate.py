@@ -52,9 +52,8 @@ def measure_cost(
 
 def _summary(d: dict[str, Any], folder: Path, flips: bool) -> dict[str, Any]:
     from segcore.complexity import complexity
-    from segcore.flips import FLIPS
+    from segcore.flips import passes
 
-    passes = len(FLIPS) if flips else 1
     model = load_bundle(folder)
     cost = complexity(model)
     return {
@@ -62,8 +61,8 @@ def _summary(d: dict[str, Any], folder: Path, flips: bool) -> dict[str, Any]:
         "title": d["title"],
         "seed": d["seed"],
         "parameters": cost.parameters,
-        "macs": cost.macs * passes,
-        "passes": passes,
+        "macs": cost.macs * passes(flips),
+        "passes": passes(flips),
         "receptive_field": cost.receptive_field,
         "global_context": cost.global_context,
         "encoder": d["settings"].get("encoder", "none"),

@@ -190,7 +190,8 @@ def _lead_tile(comparison: Mapping[str, Any]) -> dict[str, str]:
     if test:
         shown = "a difference is shown" if test["significant"] else "no difference shown"
         note = f"{shown} (p = {chance(test['p_holm'])})".replace("= <", "<")
-        if not test["significant"] and test["p_holm"] <= 1 - comparison["confidence"]:  # of these very models, but not over seeds
+        # of these very models, but not over seeds
+        if not test["significant"] and test["p_holm"] <= 1 - comparison["confidence"]:
             note = "no difference shown (over seeds, the interval includes 0)"
     return _tile(points(gap), "points", f"ahead of {second['title']}", note)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 START = Path("start")
 BUDGET = "budget.json"
+_BUNDLE = ("model.safetensors", "model.json")
 TRANSFER = "transfer.json"  # says that the model is of other data
 _SAME = ("architecture", "in_channels", "num_classes", "settings", "classes")
 
@@ -74,7 +75,7 @@ def place_transfer(bundle: Path, root: Path = Path()) -> Path:
     facts = verified(bundle)
     target = root / START / facts["architecture"]
     with atomic_folder(target) as part:
-        for name in ("model.safetensors", "model.json"):
+        for name in _BUNDLE:
             (part / name).write_bytes((bundle / name).read_bytes())
         (part / TRANSFER).write_text(json.dumps({"weights_sha256": facts["weights_sha256"]}) + "\n")
     return target
@@ -100,7 +101,7 @@ def place(bundle: Path | None, steps: int | None = None, root: Path = Path()) ->
     if bundle is None or architecture is None:
         return
     target = start / architecture
-    wanted = {name: (bundle / name).read_bytes() for name in ("model.safetensors", "model.json")}
+    wanted = {name: (bundle / name).read_bytes() for name in _BUNDLE}
     wanted[BUDGET] = json.dumps({"steps": steps}).encode()
     if all((target / n).is_file() and (target / n).read_bytes() == content for n, content in wanted.items()):
         return

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from segcore import formats
 from segcore.errors import DataError
+from segcore.files import names_in
 from segcore.items import Item
 from segcore.layouts._patterns import Match, Pattern, short_hash
 
@@ -87,11 +88,7 @@ class Folder:
     def _listed(self, parent: PurePosixPath | Path) -> dict[str, bool]:
         """Name -> whether it is a link, of what a folder holds: each folder is asked once, and not each file."""
         if parent not in self._links:
-            try:
-                with os.scandir(self.path / parent) as entries:
-                    self._links[parent] = {entry.name: entry.is_symlink() for entry in entries}
-            except (OSError, ValueError):  # not there, not to be listed, or a name that no folder can have
-                self._links[parent] = {}
+            self._links[parent] = names_in(self.path / parent) or {}
         return self._links[parent]
 
     def _resolves_inside(self, path: Path) -> bool:

@@ -24,12 +24,18 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in ("image", "label", "valid"))
 
 
-def test_flips_and_turns_are_exactly_those_of_the_loader(prepared_scene):
-    own = sampler(prepared_scene, scale=1.0, brightness=0, contrast=0)
+def batches(own):
+    """Those of the loader and of held data, whose labels and validity are equal."""
     held = HeldSampler(own, CPU)
     for step in range(6):
         plain, other = own.batch(step), held.batch(step)
         assert torch.equal(plain["label"], other["label"]) and torch.equal(plain["valid"], other["valid"])
+        yield plain, other
+
+
+def test_flips_and_turns_are_exactly_those_of_the_loader(prepared_scene):
+    own = sampler(prepared_scene, scale=1.0, brightness=0, contrast=0)
+    for plain, other in batches(own):
         assert torch.allclose(
             plain["image"], other["image"], atol=1e-3
         )  # centred and moved back: float rounding
@@ -38,10 +44,7 @@ def test_flips_and_turns_are_exactly_those_of_the_loader(prepared_scene):
 
 def test_resized_and_recoloured_pixels_are_within_a_level(prepared_scene):
     own = sampler(prepared_scene, scale=1.25, brightness=0.2, contrast=0.2)
-    held = HeldSampler(own, CPU)
-    for step in range(6):
-        plain, other = own.batch(step), held.batch(step)
-        assert torch.equal(plain["label"], other["label"]) and torch.equal(plain["valid"], other["valid"])
+    for plain, other in batches(own):
         difference = (plain["image"] - other["image"]).abs()
         assert difference.max() <= 1.3 and difference.mean() < 0.5  # a level times the gain of contrast
 

@@ -18,7 +18,7 @@ from rasterio.features import rasterize, shapes
 
 from segcore.bundle import load_bundle
 from segcore.errors import DataError, ModelError, ParamsError
-from segcore.evaluation import seen
+from segcore.flips import seen
 from segcore.geotiff_out import PROBABILITY_STEPS
 from segcore.prediction import Predictor, Settings
 from segcore.vectorize import polygons
