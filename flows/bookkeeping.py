@@ -1,5 +1,6 @@
 """What flows share around their stages: slots, dead flow runs, variables for children, the closing words."""
 
+import csv
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
 from segcore.errors import SegflowError
@@ -38,6 +40,8 @@ _PROCESS = "process:"
 
 def gpus() -> int:
     """Number of CUDA devices, 0 without."""
+    if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
+        return 0  # no driver: torch, which takes seconds to load, would say the same
     import torch
 
     return torch.cuda.device_count()
@@ -148,7 +152,7 @@ def read_comparison() -> dict[str, Any]:
 
 def summary(params: Params, outcomes: Mapping[str, str]) -> str:
     """What a user reads at the end."""
-    from segcore.comparison import leaderboard_text
+    from segcore.leaderboard import leaderboard_text
     from tasks.costs import measured_costs
 
     comparison = read_comparison()
@@ -170,12 +174,11 @@ def summary(params: Params, outcomes: Mapping[str, str]) -> str:
 
 def _left_out(params: Params) -> list[str]:
     """A line on quarantined items, where there are any."""
-    import pandas as pd
-
-    from tasks.ingest import INGESTED
-
-    path = INGESTED / "quarantine.csv"
-    count = len(pd.read_csv(path)) if path.is_file() else 0
+    path = Path("data/ingested/quarantine.csv")
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        count = sum(1 for _ in csv.DictReader(stream))
     return [f"Left out: {count} quarantined items, see reports/{params.data.name}/data.html"] if count else []
 
 
@@ -197,14 +200,17 @@ def _plain(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def as_command(interrupted: str) -> Iterator[None]:
-    """What the commands of flows share: the process' tag, and exit code 1 with a remedy on an error that can be mended.
+    """What the commands of flows share: the process' tag, and exit code 1 with a remedy where an error can be mended.
+
+    They send no heartbeats, which nobody listens to but for the stages of workers: waiting for the thread that sends
+    them takes a second at the end of every flow.
 
     Args:
         interrupted: what is said at Ctrl-C, before exit code 130.
     """
     try:
         no_traceback_for_mendable_errors()
-        with tags(process_tag()):
+        with tags(process_tag()), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield
     except SegflowError as error:
         print(f"\nError: {error}", file=sys.stderr)

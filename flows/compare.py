@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from flows import early  # isort: skip
+
+if __name__ == "__main__":
+    early.begin()  # DVC looks at the project while prefect is imported
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
@@ -23,10 +27,11 @@ from flows import bookkeeping, workers
 from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.params import Params
-from tasks import tracking, tracking_store, versioning
+from tasks import tracking, tracking_settled, tracking_store, versioning
 from tasks.configure import configure
 from tasks.processes import end_groups
 from tasks.versioning import Stage
+from tasks.versioning_survey import Survey
 from tasks.versioning_workers import HEAVY
 
 _MOST_THREADS = 32
@@ -61,7 +66,7 @@ def run_stage(
     """Bring one stage up to date; its state is named and worded after what happened: ran or cached.
 
     Args:
-        stage: of `versioning.stages`.
+        stage: of the survey's graph.
         same: DVC has found it unchanged, with all that is upstream of it.
         force: run it even so.
         slots: bounds the heavy stages that run at a time in this process.
@@ -75,7 +80,7 @@ def run_stage(
         return Completed(
             name="Cached", message=f"cached, nothing it depends on has changed · {tally.one_more()}"
         )
-    env = bookkeeping.flow_variables()
+    env = bookkeeping.flow_variables() | early.variables()
     if stage.kind in HEAVY and pool is not None:
         outcome = pool.run(stage)
     elif stage.kind in HEAVY:
@@ -109,37 +114,58 @@ def compare(retries: int = 0) -> dict[str, str]:
     bookkeeping.bind_embedded_server()
     bookkeeping.free_slots(slots)
     versioning.init_if_needed()
-    tracking_store.close_abandoned(params)
-    graph = versioning.stages()
-    for path in versioning.prune(graph):
-        get_run_logger().info("removed %s: params.yaml names it no more (DVC's cache keeps it)", path)
+    found = _survey()
+    page = Path("reports") / params.data.name / "index.html"  # no output of DVC: it holds timings
+    if not page.exists():
+        found = found._replace(same=found.same - {"report"})
+    settled = found.nothing_to_do and tracking_settled.is_settled(params)
+    if not settled:
+        tracking_store.close_abandoned(params)
     try:
-        outcomes = _run_all(graph, params, slots, retries)
+        if not found.nothing_to_do:
+            early.warm_up()
+        outcomes = _run_all(found, params, slots, retries, force=set() if page.exists() else {"report"})
     except BaseException as error:
         if not isinstance(
             error, Exception
         ):  # Ctrl-C or a cancelled run: other threads still wait for their stages
             end_groups()
         raise
-    comparison, folder = bookkeeping.read_comparison(), Path("reports") / params.data.name
-    tracking.log_comparison(params, comparison, [folder, bookkeeping.COMPARISON])
-    bookkeeping.publish(comparison, folder)
+    finally:
+        early.cool_down()
+    comparison = bookkeeping.read_comparison()
+    if not settled:
+        tracking.log_comparison(params, comparison, [page.parent, bookkeeping.COMPARISON])
+        tracking_settled.settle(params)
+    bookkeeping.publish(comparison, page.parent)
     return outcomes
 
 
-def _run_all(graph: list[Stage], params: Params, slots: int, retries: int) -> dict[str, str]:
-    same = versioning.unchanged(graph)
-    page = Path("reports") / params.data.name / "index.html"  # no output of DVC: it holds timings
+def _survey() -> Survey:
+    """What there is to do, once what params.yaml names no more is away."""
+    found = early.take_survey()
+    removed = versioning.prune(found.graph)
+    for path in removed:
+        get_run_logger().info("removed %s: params.yaml names it no more (DVC's cache keeps it)", path)
+    return early.take_survey() if removed else found
+
+
+def _run_all(found: Survey, params: Params, slots: int, retries: int, force: set[str]) -> dict[str, str]:
+    graph = found.graph
     semaphore = threading.BoundedSemaphore(slots)
     pool = workers.Pool(params, graph) if params.machine.infrastructure == "workers" else None
     futures: dict[str, PrefectFuture[Any]] = {}
     step, tally = run_stage.with_options(retries=retries), Tally(len(graph))
     for stage in graph:
-        force = stage.kind == "report" and not page.exists()
         upstream = [futures[name] for name in stage.upstream]
-        same_still = stage.name in same
         future: Any = step.submit(  # type: ignore[call-overload]
-            stage, same_still, force, slots=semaphore, pool=pool, tally=tally, wait_for=upstream
+            stage,
+            stage.name in found.same,
+            stage.name in force,
+            slots=semaphore,
+            pool=pool,
+            tally=tally,
+            wait_for=upstream,
         )
         futures[stage.name] = future
     wait(list(futures.values()))
@@ -166,6 +192,7 @@ def main() -> None:
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
         params = parameters.load()
+        early.warm_up_if_needed()
         outcomes = compare(arguments.retries)
         print(bookkeeping.summary(params, outcomes))
 

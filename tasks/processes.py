@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -66,6 +66,42 @@ def run_in_group(
     Returns:
         (exit status, standard output, last part of both outputs as they came).
     """
+    with _supervised(command, env, subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stderr is not None
+        output: list[bytes] = []
+        tail: deque[bytes] = deque(maxlen=400)
+        readers = [
+            threading.Thread(target=_drain, args=(child.stdout, [output.append, tail.append]), daemon=True),
+            threading.Thread(target=_drain, args=(child.stderr, [tail.append, _text(live)]), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        status = child.wait()
+        for reader in readers:
+            reader.join()
+    last = b"".join(tail)[-TAIL_BYTES:]
+    return status, b"".join(output).decode(errors="replace"), last.decode(errors="replace")
+
+
+@contextmanager
+def beside(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Have `command` run in a process group of its own during the block; its end, however it comes, ends the group.
+
+    It writes to standard error as this process does, and nothing to standard output.
+    """
+    with _supervised(command, None, None) as child:
+        yield child
+
+
+@contextmanager
+def _supervised(
+    command: Sequence[str], env: Mapping[str, str] | None, pipe: int | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A supervised command, its outputs in pipes or (None) beside this process's own; ended with the block.
+
+    Raises:
+        StageError: this process was told to stop.
+    """
     if _stopped.is_set():  # a retry, say, of what was just ended
         from segcore.errors import (
             StageError,  # not at the top: as a script this file sees the standard library alone
@@ -73,28 +109,14 @@ def run_in_group(
 
         raise StageError("nothing is started any more: this process was told to stop", "run again")
     supervised = [sys.executable, "-I", str(Path(__file__).resolve()), str(os.getpid()), *command]
-    child = subprocess.Popen(
-        supervised, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-    assert child.stdout is not None and child.stderr is not None
+    out = subprocess.DEVNULL if pipe is None else pipe
+    child = subprocess.Popen(supervised, env=env, stdout=out, stderr=pipe, start_new_session=True)
     _groups.add(child.pid)
-    output: list[bytes] = []
-    tail: deque[bytes] = deque(maxlen=400)
-    readers = [
-        threading.Thread(target=_drain, args=(child.stdout, [output.append, tail.append]), daemon=True),
-        threading.Thread(target=_drain, args=(child.stderr, [tail.append, _text(live)]), daemon=True),
-    ]
     try:
-        for reader in readers:
-            reader.start()
-        status = child.wait()
-        for reader in readers:
-            reader.join()
+        yield child
     finally:
         _end(child)
         _groups.discard(child.pid)
-    last = b"".join(tail)[-TAIL_BYTES:]
-    return status, b"".join(output).decode(errors="replace"), last.decode(errors="replace")
 
 
 def end_groups(wait: bool = False) -> None:

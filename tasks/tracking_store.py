@@ -37,6 +37,12 @@ def uri(params: Params) -> str:
     )
 
 
+def file(params: Params) -> Path | None:
+    """The embedded store's file; None where the store is a server."""
+    address = uri(params)
+    return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
+
+
 def client(params: Params) -> "MlflowClient":
     """A client of the store, which is brought up to date first.
 
@@ -76,6 +82,17 @@ def _upgrade(address: str, file: Path) -> None:
     if done.returncode != 0:
         remedy = f"move {file} away to start a new one, or set tracking.uri in params.yaml to another store"
         raise StageError(f"{file}: MLflow cannot use this store:\n{done.stderr.strip()[-2000:]}", remedy)
+
+
+def preload() -> None:
+    """Import what logging to any store needs; nothing is opened."""
+    for name, value in _quiet().items():
+        os.environ.setdefault(name, value)
+    import mlflow.data.code_dataset_source
+    import mlflow.store.artifact.local_artifact_repo
+    import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.system_metrics.system_metrics_monitor
+    import mlflow.tracking  # noqa: F401
 
 
 def experiment(client: "MlflowClient", name: str) -> str:
@@ -125,14 +142,23 @@ def lives(mark: str) -> bool:
 def close_abandoned(params: Params) -> list[str]:
     """Mark as FAILED the RUNNING runs of this dataset whose process is dead; returns their ids."""
     mlflow = client(params)
-    found = mlflow.get_experiment_by_name(params.data.name)
-    if found is None:
-        return []
-    running = mlflow.search_runs([found.experiment_id], "attributes.status = 'RUNNING'")
+    running = _running(mlflow, params)
     dead = [run.info.run_id for run in running if run.data.tags.get("process") and not is_alive(run)]
     for run_id in dead:
         mlflow.set_terminated(run_id, "FAILED")
     return dead
+
+
+def any_running(params: Params) -> bool:
+    """Whether a run of this dataset is RUNNING."""
+    return bool(_running(client(params), params))
+
+
+def _running(mlflow: "MlflowClient", params: Params, condition: str = "") -> list["MlflowRun"]:
+    found = mlflow.get_experiment_by_name(params.data.name)
+    if found is None:
+        return []
+    return list(mlflow.search_runs([found.experiment_id], f"attributes.status = 'RUNNING'{condition}"))
 
 
 def close_of_flow_run(params: Params, flow_run: str) -> list[str]:
@@ -141,11 +167,8 @@ def close_of_flow_run(params: Params, flow_run: str) -> list[str]:
     Whoever trains the same again, under the same run_key, then continues such a run instead of making a second one.
     """
     mlflow = client(params)
-    found = mlflow.get_experiment_by_name(params.data.name)
-    if found is None:
-        return []
-    left = f"attributes.status = 'RUNNING' and tags.prefect_flow_run_id = '{flow_run}'"
-    dead = [run.info.run_id for run in mlflow.search_runs([found.experiment_id], left)]
+    left = _running(mlflow, params, f" and tags.prefect_flow_run_id = '{flow_run}'")
+    dead = [run.info.run_id for run in left]
     for run_id in dead:
         mlflow.set_terminated(run_id, "FAILED")
     return dead

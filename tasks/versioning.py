@@ -1,7 +1,7 @@
 """What DVC does for the pipeline: the graph of stages, running one, and what identifies a stage's result.
 
-DVC is driven as a subprocess, one a stage; only the graph, and a running stage's own dependencies, are read
-through its library. Every function works on the project in the current folder.
+DVC is driven as a subprocess, one a stage; only a running stage's own dependencies are read through its library
+(and the graph, by tasks/versioning_survey.py). Every function works on the project in the current folder.
 """
 
 import hashlib
@@ -35,34 +35,6 @@ class Stage(NamedTuple):
     seed: int | None
 
 
-def stages() -> list[Stage]:
-    """The stages of dvc.yaml with params.yaml filled in, every one after those it depends on.
-
-    Raises:
-        StageError: there is no DVC project here, or dvc.yaml or params.yaml does not fit together.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from networkx import lexicographical_topological_sort
-
-    try:
-        with Repo() as repo:
-            graph = repo.index.graph
-            order = {stage: number for number, stage in enumerate(repo.index.stages)}
-            ordered = list(lexicographical_topological_sort(graph.reverse(), key=order.__getitem__))
-            return [_stage(s.addressing, [u.addressing for u in graph.successors(s)]) for s in ordered]
-    except DvcException as error:
-        raise StageError(f"dvc.yaml: {error}", "correct dvc.yaml or params.yaml, then run again") from error
-
-
-def _stage(name: str, upstream: list[str]) -> Stage:
-    kind, _, item = name.partition("@")
-    architecture, _, seed = item.rpartition("-")
-    return Stage(
-        name, kind, tuple(sorted(upstream)), architecture or None, int(seed) if seed.isdigit() else None
-    )
-
-
 def reproduce(
     stage: str,
     force: bool = False,
@@ -91,23 +63,6 @@ def reproduce(
             "mend the cause named above and run again; stages that finished are kept",
         )
     return "ran" if f"Running stage '{stage}':" in output.splitlines() else "cached"
-
-
-def unchanged(graph: list[Stage]) -> set[str]:
-    """Names of the stages that are up to date together with everything upstream of them.
-
-    Raises:
-        StageError: DVC cannot tell.
-    """
-    status, output, tail = drive(["status", "--json"])
-    if status != 0:
-        raise StageError(f"dvc status failed:\n{tail.strip()}", "mend the cause named above and run again")
-    changed = json.loads(output)
-    same: set[str] = set()
-    for stage in graph:
-        if stage.name not in changed and same.issuperset(stage.upstream):
-            same.add(stage.name)
-    return same
 
 
 def prune(graph: list[Stage]) -> list[Path]:
@@ -258,6 +213,13 @@ def still() -> Iterator[None]:
 
     with Repo(_wait_for_lock=True) as repo, repo.lock:
         yield
+
+
+def preload() -> None:
+    """Import what a running stage asks DVC with; no project is opened."""
+    import dvc.dependency
+    import dvc.repo
+    import dvc.repo.index  # noqa: F401
 
 
 def _lock_entries() -> dict[str, Entry]:

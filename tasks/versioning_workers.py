@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 
 from segcore.errors import StageError
-from tasks import versioning
+from tasks import versioning, versioning_survey
 from tasks.versioning import Stage
 
 HEAVY = {"train", "evaluate"}  # kinds of stages that workers run, and that occupy a slot
@@ -83,7 +83,7 @@ def upstream(stage: str) -> list[Stage]:
     Raises:
         StageError: there is no such stage.
     """
-    graph = versioning.stages()
+    graph = versioning_survey.stages()
     if stage not in {s.name for s in graph}:
         raise StageError(f"{stage}: no such stage", f"known: {', '.join(s.name for s in graph)}")
     return _before(graph, {stage})

@@ -12,6 +12,7 @@ import pytest
 
 from segcore.errors import StageError
 from tasks import processes, versioning
+from tasks.versioning_survey import stages, survey
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = """\
@@ -63,9 +64,9 @@ def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stages_come_after_what_they_depend_on() -> None:
-    stages = versioning.stages()
-    assert [s.name for s in stages] == ["prepare", "train@fcn-0", "train@unet-0"]
-    assert stages[2] == versioning.Stage("train@unet-0", "train", ("prepare",), "unet", 0)
+    found = stages()
+    assert [s.name for s in found] == ["prepare", "train@fcn-0", "train@unet-0"]
+    assert found[2] == versioning.Stage("train@unet-0", "train", ("prepare",), "unet", 0)
 
 
 def test_stage_runs_once_then_is_cached_under_one_key() -> None:
@@ -75,7 +76,7 @@ def test_stage_runs_once_then_is_cached_under_one_key() -> None:
     assert versioning.reproduce("train@fcn-0", live=seen.append) == "ran"
     assert "working" in "".join(seen)
     assert versioning.reproduce("train@fcn-0") == "cached"
-    assert versioning.unchanged(versioning.stages()) == {"prepare", "train@fcn-0"}
+    assert survey().same == {"prepare", "train@fcn-0"}
     key = versioning.run_key("train@fcn-0")
     assert key is not None and Path("keys/fcn-0").read_text() == key, (
         "the same inside the stage and afterwards"
@@ -103,7 +104,7 @@ def test_broken_dvc_yaml_is_told() -> None:
     Path("dvc.yaml").write_text(text.replace("${seeds}", "${seed}"))
     try:
         with pytest.raises(StageError, match="seed"):
-            versioning.stages()
+            stages()
     finally:
         Path("dvc.yaml").write_text(text)
 

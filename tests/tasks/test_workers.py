@@ -7,6 +7,7 @@ import pytest
 
 from segcore.errors import StageError
 from tasks import revisions, versioning, versioning_workers
+from tasks.versioning_survey import stages
 
 PIPELINE = """\
 stages:
@@ -64,7 +65,7 @@ def test_a_stage_travels_to_a_worker_and_its_result_back_and_nothing_else_runs(
     client, worker = clones
     assert not versioning_workers.restore("prepare")
     assert versioning.reproduce("prepare") == "ran"
-    light = versioning_workers.light_before_heavy(versioning.stages())
+    light = versioning_workers.light_before_heavy(stages())
     assert light == ["prepare"]
     versioning_workers.send(light)
     (client / "dvc.yaml").write_text((client / "dvc.yaml").read_text() + "# edited, not committed\n")

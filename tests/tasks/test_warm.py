@@ -1,0 +1,160 @@
+"""Stages that are forked from a warm process are what they would be by themselves: words, codes, signals and code."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks import warm
+
+ROOT = Path(__file__).parents[2]
+TOY = """\
+import argparse, os, sys, time
+from pathlib import Path
+from tasks import console
+
+def main(arguments):
+    print("said", arguments.word, os.environ["TOY"], sys.stdin.read())
+    print("warned", file=sys.stderr)
+    if arguments.word == "fail":
+        raise ValueError("told to fail")
+    if arguments.word == "code":
+        sys.exit(7)
+    if arguments.word == "wait":
+        Path("pid").write_text(str(os.getpid()))
+        try:
+            time.sleep(60)
+        finally:
+            Path("ended").write_text("in order")
+
+parser = argparse.ArgumentParser()
+parser.add_argument("word")
+if __name__ == "__main__":
+    console.run(main, parser)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's code, whose report is a toy once the warm process has loaded the real one."""
+    folder = tmp_path_factory.mktemp("warm")
+    for name in ("tasks", "segcore"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    address = str(tmp_path_factory.mktemp("socket") / "warm")
+    process = subprocess.Popen([sys.executable, "-m", "tasks.warm", address], cwd=project)
+    try:
+        wait_for(Path(address).exists)
+        assert run(project, address, "tasks.train", "--help")[0] == 0  # it has loaded all
+        (project / "tasks/report.py").write_text(TOY)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def begin(project: Path, address: str, *words: str) -> subprocess.Popen[str]:
+    """A stage as DVC would start it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=project,
+        env={**os.environ, warm.VARIABLE: address, "TOY": "toy"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(project: Path, address: str, *words: str) -> tuple[int, str, str]:
+    stage = begin(project, address, *words)
+    output, errors = stage.communicate("asked", timeout=60)
+    return stage.returncode, output, errors
+
+
+def waiting(project: Path, address: str) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """A stage that waits, and the process that does its work."""
+    for name in ("pid", "ended"):
+        (project / name).unlink(missing_ok=True)
+    stage = begin(project, address, "tasks.report", "wait")
+    assert stage.stdin is not None
+    stage.stdin.close()
+    stage.stdin = None
+    wait_for(lambda: (project / "pid").exists() and (project / "pid").read_text() != "")
+    return stage, psutil.Process(int((project / "pid").read_text()))
+
+
+def test_words_environment_input_and_new_code_reach_the_fork_and_its_words_and_code_come_back(
+    project: Path, address: str
+) -> None:
+    status, output, errors = run(project, address, "tasks.report", "hello")
+    assert (status, output, errors) == (0, "said hello toy asked\n", "warned\n")
+    assert run(project, address, "tasks.report", "code")[0] == 7
+    status, _, errors = run(project, address, "tasks.report", "fail")
+    assert status == 1 and errors.endswith("ValueError: told to fail\n")
+    status, _, errors = run(project, address, "tasks.report")
+    assert status == 2 and "required: word" in errors
+
+
+def test_the_work_is_done_by_a_fork_that_has_torch(project: Path, address: str) -> None:
+    stage, work = waiting(project, address)
+    assert work.pid != stage.pid
+    assert any("libtorch" in mapped.path for mapped in work.memory_maps())
+    stage.terminate()
+    stage.communicate(timeout=20)
+
+
+def test_sigterm_ends_the_fork_in_order(project: Path, address: str) -> None:
+    stage, work = waiting(project, address)
+    stage.terminate()
+    stage.communicate(timeout=20)
+    assert stage.returncode == 128 + signal.SIGTERM and (project / "ended").read_text() == "in order"
+    assert not work.is_running()
+
+
+def test_a_killed_stage_is_killed_with_its_fork(project: Path, address: str) -> None:
+    stage, work = waiting(project, address)
+    stage.kill()
+    stage.communicate(timeout=20)
+    wait_for(lambda: not work.is_running() or work.status() == psutil.STATUS_ZOMBIE, 10)
+    assert not (project / "ended").exists()
+    assert run(project, address, "tasks.report", "hello")[0] == 0, "the warm process goes on"
+
+
+def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path, tmp_path: Path) -> None:
+    (project / "tasks/report.py").write_text(TOY)
+    own = str(tmp_path / "own")
+    process = subprocess.Popen([sys.executable, "-m", "tasks.warm", own], cwd=project)
+    wait_for(Path(own).exists)
+    stage, work = waiting(project, own)
+    process.kill()
+    process.wait()
+    stage.communicate(timeout=20)
+    assert stage.returncode == 128 + signal.SIGKILL
+    wait_for(lambda: not work.is_running() or work.status() == psutil.STATUS_ZOMBIE, 10)
+    assert (project / "ended").read_text() == "in order", "the fork heard of it"
+    status, output, _ = run(project, own, "tasks.report", "hello")
+    assert status == 0 and output == "said hello toy asked\n", "without a warm process a stage runs by itself"
+
+
+def test_a_module_that_is_no_stage_runs_by_itself(project: Path, address: str) -> None:
+    status, output, _ = run(project, address, "tasks.measure", "--help")
+    assert status == 0 and "tasks.measure" in output
