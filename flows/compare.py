@@ -8,6 +8,9 @@
 
 import argparse
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ from tasks.versioning_survey import Survey
 from tasks.versioning_workers import HEAVY
 
 _MOST_THREADS = 32
+_CALM_SECONDS = 0.3
 
 
 class Tally:
@@ -52,6 +56,16 @@ class Tally:
         with self._lock:
             self._done += 1
             return f"{self._done} of {self.total} stages done"
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Wait until Prefect's server has written down the end of the stage before this one.
+
+    A slot that is asked for meanwhile is a conflict in the server's SQLite; the client then waits for two seconds.
+    """
+    time.sleep(_CALM_SECONDS)
+    yield
 
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
@@ -84,7 +98,7 @@ def run_stage(
     if stage.kind in HEAVY and pool is not None:
         outcome = pool.run(stage)
     elif stage.kind in HEAVY:
-        with slots, concurrency(bookkeeping.LIMIT, lease_duration=60, strict=True):
+        with slots, _calm(), concurrency(bookkeeping.LIMIT, lease_duration=60, strict=True):
             outcome = versioning.reproduce(stage.name, force, env)
     else:
         outcome = versioning.reproduce(stage.name, force, env)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal, NamedTuple
@@ -94,9 +95,15 @@ def run_key(stage: str | None = None) -> str | None:
     """
     running = os.environ.get("DVC_STAGE")
     if stage is None or stage == running:
-        return _key(_running_entry(running)) if running else None
+        return _running_key(running) if running else None
     entry = _lock_entries().get(stage)
     return _key(entry) if entry else None
+
+
+@lru_cache(maxsize=1)
+def _running_key(stage: str) -> str:
+    """Of the stage that this process is: its inputs stay what they are while it runs, and asking DVC takes time."""
+    return _key(_running_entry(stage))
 
 
 def next_run_key(stage: str) -> str:
