@@ -47,6 +47,19 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
+def slots_of(params: Params) -> int:
+    """Heavy stages that run at a time: what params.yaml says, else one a GPU, or one.
+
+    Where several share CPUs, each gets its part of the cores from here on, unless OMP_NUM_THREADS says otherwise: with
+    all cores each, threads of one wait for those of the other at the end of every operator, and both come to a halt.
+    """
+    on_gpus = gpus()
+    slots = params.machine.slots or on_gpus or 1
+    if slots > 1 and not on_gpus and sys.platform == "linux":
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // slots)))
+    return slots
+
+
 def process_tag() -> str:
     """Tag of a flow run that tells, later, whether its process lives."""
     return _PROCESS + tracking_store.process_mark()

@@ -124,7 +124,7 @@ def compare(retries: int = 0) -> dict[str, str]:
         StageError: a stage failed; those that do not depend on it were finished first.
     """
     params = parameters.load()
-    slots = params.machine.slots or bookkeeping.gpus() or 1
+    slots = bookkeeping.slots_of(params)
     bookkeeping.bind_embedded_server()
     bookkeeping.free_slots(slots)
     versioning.init_if_needed()
@@ -206,6 +206,7 @@ def main() -> None:
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
         params = parameters.load()
+        bookkeeping.slots_of(params)  # before the warm process, whose forks have its number of threads
         early.warm_up_if_needed()
         outcomes = compare(arguments.retries)
         print(bookkeeping.summary(params, outcomes))
