@@ -184,7 +184,7 @@ def preload() -> None:
     versioning.preload()
     for name in list(sys.modules):
         package, _, rest = name.partition(".")
-        if package in _OURS and rest and name != __spec__.name:
+        if package in _OURS and rest and name != "tasks.warm":
             del sys.modules[name]
             parent, _, child = name.rpartition(".")
             if parent in sys.modules:

@@ -158,3 +158,24 @@ def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path
 def test_a_module_that_is_no_stage_runs_by_itself(project: Path, address: str) -> None:
     status, output, _ = run(project, address, "tasks.measure", "--help")
     assert status == 0 and "tasks.measure" in output
+
+
+PRELOAD = """
+import threading
+import torch
+asked = []
+for name in ("is_available", "device_count", "_lazy_init"):
+    setattr(torch.cuda, name, lambda *a, name=name, **k: asked.append(name))
+from tasks import warm
+warm.preload()
+assert not asked, asked
+assert threading.active_count() == 1
+import sys
+assert "tasks.train" not in sys.modules and "segcore.training" not in sys.modules
+assert "torch._dynamo" in sys.modules and "mlflow" in sys.modules
+"""
+
+
+def test_loading_begins_no_thread_and_asks_for_no_gpu_and_forgets_our_own_code(project: Path) -> None:
+    """A process that has spoken with CUDA has forks that cannot."""
+    subprocess.run([sys.executable, "-c", PRELOAD], cwd=ROOT, check=True)
