@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from segcore.errors import StageError
 from tasks import warm
 from tasks.processes import beside
 from tasks.versioning_survey import Survey, survey
@@ -27,7 +26,8 @@ def begin() -> None:
 
 def warm_up_if_needed() -> None:
     """Start the warm process, where the survey that was begun says that something will run."""
-    if _asked and _asked[0].exception() is None and not _asked[0].result().nothing_to_do:
+    begun = _begun()
+    if begun is not None and not begun.nothing_to_do:
         warm_up()
 
 
@@ -37,13 +37,14 @@ def take_survey() -> Survey:
     Raises:
         StageError: DVC cannot tell.
     """
-    if _asked:
-        begun = _asked.pop()
-        try:
-            return begun.result()
-        except StageError:  # asked before the folder was made DVC's, perhaps: the new one tells
-            pass
-    return survey()
+    begun = _begun()
+    _asked.clear()
+    return begun or survey()
+
+
+def _begun() -> Survey | None:
+    """The survey that was begun; None where none was, or DVC could not tell, as before the folder is made DVC's."""
+    return _asked[0].result() if _asked and _asked[0].exception() is None else None
 
 
 def warm_up() -> None:
