@@ -140,12 +140,24 @@ def verdicts(plan: dict[str, Any], means: dict[str, dict[str, float]]) -> list[s
     return lines
 
 
+def budgets(p: params.Params) -> list[str]:
+    """What each network was trained with; one line where that is the same for all."""
+    said: dict[str, list[str]] = {}
+    for architecture in p.architectures:
+        s = p.for_architecture(architecture)
+        shown = (
+            f"encoder {s.encoder} (weights {s.weights}), steps {s.steps}, batch {s.batch}, crop {s.crop}, "
+        )
+        shown += f"magnify {s.magnify:g}, learning rate {s.learning_rate:g}"
+        said.setdefault(shown, []).append(architecture)
+    return [f"{'Each' if len(said) == 1 else ', '.join(of)}: {text}." for text, of in said.items()]
+
+
 def report(folder: Path, name: str, plan: dict[str, Any]) -> None:
     """Print a data set's table."""
     p = params.load(folder / "params.yaml")
-    common, rows = p.train["common"], table(folder, plan, p)
-    budget = ", ".join(f"{key} {common[key]}" for key in ("steps", "batch", "crop", "learning_rate"))
-    print(f"\n## {plan['title']}\n\nEach: {budget}; seeds {', '.join(map(str, p.seeds))}.\n")
+    rows = table(folder, plan, p)
+    print(f"\n## {plan['title']}\n", *budgets(p), f"Seeds {', '.join(map(str, p.seeds))}.\n", sep="\n")
     print(
         *rows[0],
         "",
