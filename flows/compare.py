@@ -9,8 +9,6 @@
 import argparse
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,8 @@ from tasks.versioning_survey import Survey
 from tasks.versioning_workers import HEAVY
 
 _MOST_THREADS = 32
+# Until Prefect's server has written down the end of the stage before: a slot that is asked for meanwhile is a
+# conflict in its SQLite, after which the client waits for two seconds.
 _CALM_SECONDS = 0.3
 
 
@@ -56,16 +56,6 @@ class Tally:
         with self._lock:
             self._done += 1
             return f"{self._done} of {self.total} stages done"
-
-
-@contextmanager
-def _calm() -> Iterator[None]:
-    """Wait until Prefect's server has written down the end of the stage before this one.
-
-    A slot that is asked for meanwhile is a conflict in the server's SQLite; the client then waits for two seconds.
-    """
-    time.sleep(_CALM_SECONDS)
-    yield
 
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
@@ -98,8 +88,10 @@ def run_stage(
     if stage.kind in HEAVY and pool is not None:
         outcome = pool.run(stage)
     elif stage.kind in HEAVY:
-        with slots, _calm(), concurrency(bookkeeping.LIMIT, lease_duration=60, strict=True):
-            outcome = versioning.reproduce(stage.name, force, env)
+        with slots:
+            time.sleep(_CALM_SECONDS)
+            with concurrency(bookkeeping.LIMIT, lease_duration=60, strict=True):
+                outcome = versioning.reproduce(stage.name, force, env)
     else:
         outcome = versioning.reproduce(stage.name, force, env)
     done = tally.one_more()
