@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
+from segcore.cores import cores
 from segcore.errors import SegflowError
 from segcore.params import Params
 from tasks import tracking_store
@@ -36,11 +37,12 @@ COMPARISON = Path("comparison")
 LIMIT = "segflow-gpu"
 _BUSY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _PROCESS = "process:"
+_DRIVERS = ("nvidiactl", "dxg", "kfd")  # of NVIDIA, of Windows' GPUs under Linux, of AMD
 
 
 def gpus() -> int:
     """Number of CUDA devices, 0 without."""
-    if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
+    if sys.platform == "linux" and not any(Path("/dev", name).exists() for name in _DRIVERS):
         return 0  # no driver: torch, which takes seconds to load, would say the same
     import torch
 
@@ -48,16 +50,20 @@ def gpus() -> int:
 
 
 def slots_of(params: Params) -> int:
-    """Heavy stages that run at a time: what params.yaml says, else one a GPU, or one.
+    """Heavy stages that run at a time: what params.yaml says, else one a GPU, or one."""
+    return params.machine.slots or gpus() or 1
 
-    Where several share CPUs, each gets its part of the cores from here on, unless OMP_NUM_THREADS says otherwise: with
-    all cores each, threads of one wait for those of the other at the end of every operator, and both come to a halt.
+
+def thread_variables(params: Params) -> dict[str, str]:
+    """Environment by which stages that share CPUs get their part of the cores, unless the user's own says how many.
+
+    With all cores each, threads of one wait for those of the other at the end of every operator, and both come to a
+    halt.
     """
-    on_gpus = gpus()
-    slots = params.machine.slots or on_gpus or 1
-    if slots > 1 and not on_gpus and sys.platform == "linux":
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // slots)))
-    return slots
+    slots = slots_of(params)
+    if slots == 1 or gpus() or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // slots))}
 
 
 def process_tag() -> str:
@@ -76,8 +82,9 @@ def tag_process() -> None:
 def bind_embedded_server() -> None:
     """Let the server that Prefect starts where none is configured end with this process, even by kill -9."""
     for child in psutil.Process().children():
-        if any("prefect.server.api.server" in argument for argument in child.cmdline()):
-            end_with_this_process(child.pid)
+        with suppress(psutil.NoSuchProcess):  # it has ended already
+            if any("prefect.server.api.server" in argument for argument in child.cmdline()):
+                end_with_this_process(child.pid)
 
 
 def free_slots(slots: int) -> None:
@@ -215,15 +222,19 @@ def _plain(record: logging.LogRecord) -> bool:
 def as_command(interrupted: str) -> Iterator[None]:
     """What the commands of flows share: the process' tag, and exit code 1 with a remedy where an error can be mended.
 
-    They send no heartbeats, which nobody listens to but for the stages of workers: waiting for the thread that sends
-    them takes a second at the end of every flow.
+    They send no heartbeats, unless the user's environment asks for them; nobody else listens to any but those of the
+    workers' stages, and waiting for the thread that sends them takes a second at the end of every flow.
 
     Args:
         interrupted: what is said at Ctrl-C, before exit code 130.
     """
     try:
         no_traceback_for_mendable_errors()
-        with tags(process_tag()), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        asked = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name in os.environ
+        with (
+            tags(process_tag()),
+            temporary_settings({} if asked else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        ):
             yield
     except SegflowError as error:
         print(f"\nError: {error}", file=sys.stderr)

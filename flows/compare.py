@@ -66,6 +66,7 @@ def run_stage(
     slots: threading.BoundedSemaphore,
     pool: workers.Pool | None,
     tally: Tally,
+    threads: dict[str, str],
 ) -> State[Any]:
     """Bring one stage up to date; its state is named and worded after what happened: ran or cached.
 
@@ -76,6 +77,7 @@ def run_stage(
         slots: bounds the heavy stages that run at a time in this process.
         pool: runs heavy stages on other machines; None: they run here.
         tally: of the stages that are done.
+        threads: environment that divides the cores.
 
     Raises:
         StageError: the stage failed.
@@ -84,7 +86,7 @@ def run_stage(
         return Completed(
             name="Cached", message=f"cached, nothing it depends on has changed · {tally.one_more()}"
         )
-    env = bookkeeping.flow_variables() | early.variables()
+    env = bookkeeping.flow_variables() | early.variables() | threads
     if stage.kind in HEAVY and pool is not None:
         outcome = pool.run(stage)
     elif stage.kind in HEAVY:
@@ -129,7 +131,7 @@ def compare(retries: int = 0) -> dict[str, str]:
         tracking_store.close_abandoned(params)
     try:
         if not found.nothing_to_do:
-            early.warm_up()
+            early.warm_up(bookkeeping.thread_variables(params))
         outcomes = _run_all(found, params, slots, retries, force=set() if page.exists() else {"report"})
     except BaseException as error:
         if not isinstance(
@@ -161,6 +163,7 @@ def _run_all(found: Survey, params: Params, slots: int, retries: int, force: set
     semaphore = threading.BoundedSemaphore(slots)
     pool = workers.Pool(params, graph) if params.machine.infrastructure == "workers" else None
     futures: dict[str, PrefectFuture[Any]] = {}
+    threads = bookkeeping.thread_variables(params)
     step, tally = run_stage.with_options(retries=retries), Tally(len(graph))
     for stage in graph:
         upstream = [futures[name] for name in stage.upstream]
@@ -171,6 +174,7 @@ def _run_all(found: Survey, params: Params, slots: int, retries: int, force: set
             slots=semaphore,
             pool=pool,
             tally=tally,
+            threads=threads,
             wait_for=upstream,
         )
         futures[stage.name] = future
@@ -198,8 +202,7 @@ def main() -> None:
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
         params = parameters.load()
-        bookkeeping.slots_of(params)  # before the warm process, whose forks have its number of threads
-        early.warm_up_if_needed()
+        early.warm_up_if_needed(bookkeeping.thread_variables(params))
         outcomes = compare(arguments.retries)
         print(bookkeeping.summary(params, outcomes))
 

@@ -3,8 +3,11 @@
 Only the standard library and light modules of this project at the top: this is imported before prefect.
 """
 
+import os
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +16,10 @@ from tasks import warm
 from tasks.processes import beside
 from tasks.versioning_survey import Survey, survey
 
-_asked: list[Future[Survey]] = []
+# What a survey is of. Code and data that are saved in these seconds count in the next run, as they do during a flow.
+_FILES = ("params.yaml", "dvc.yaml", "dvc.lock")
+_Stamps = tuple[tuple[int, int] | None, ...]
+_asked: list[tuple[_Stamps, Future[Survey]]] = []
 _warm = ExitStack()
 _variables: dict[str, str] = {}
 
@@ -21,18 +27,34 @@ _variables: dict[str, str] = {}
 def begin() -> None:
     """Ask DVC what there is to do, unless an argument may change the project first."""
     if len(sys.argv) == 1 and Path(".dvc").is_dir():
-        _asked.append(ThreadPoolExecutor(1).submit(survey))
+        found: Future[Survey] = Future()
+        _asked.append((_stamps(), found))
+        # a daemon, which Ctrl-C need not wait for; what it has started ends with this process
+        threading.Thread(target=_ask, args=(found,), daemon=True).start()
 
 
-def warm_up_if_needed() -> None:
-    """Start the warm process, where the survey that was begun says that something will run."""
+def _ask(found: Future[Survey]) -> None:
+    try:
+        found.set_result(survey())
+    except Exception as error:  # noqa: BLE001  (kept in `found`)
+        found.set_exception(error)
+
+
+def _stamps() -> _Stamps:
+    paths = map(Path, _FILES)
+    stats = [path.stat() if path.exists() else None for path in paths]
+    return tuple(stat and (stat.st_mtime_ns, stat.st_size) for stat in stats)
+
+
+def warm_up_if_needed(environment: Mapping[str, str]) -> None:
+    """Start the warm process, where the survey that was begun says that something will run; `warm_up` says how."""
     begun = _begun()
     if begun is not None and not begun.nothing_to_do:
-        warm_up()
+        warm_up(environment)
 
 
 def take_survey() -> Survey:
-    """The survey that was begun, once; or a new one.
+    """The survey that was begun, once; or a new one, where there is none or its files were saved anew since.
 
     Raises:
         StageError: DVC cannot tell.
@@ -44,16 +66,24 @@ def take_survey() -> Survey:
 
 def _begun() -> Survey | None:
     """The survey that was begun; None where none was, or DVC could not tell, as before the folder is made DVC's."""
-    return _asked[0].result() if _asked and _asked[0].exception() is None else None
+    if not _asked:
+        return None
+    stamps, found = _asked[0]
+    return found.result() if found.exception() is None and stamps == _stamps() else None
 
 
-def warm_up() -> None:
-    """Start the process from which stages are forked (tasks/warm.py), if it does not run yet."""
+def warm_up(environment: Mapping[str, str]) -> None:
+    """Start the process from which stages are forked (tasks/warm_process.py), if it does not run yet.
+
+    Args:
+        environment: variables that it sees besides this process's.
+    """
     if _variables or sys.platform != "linux":
         return
     folder = _warm.enter_context(TemporaryDirectory(prefix="segflow-"))
     address = str(Path(folder) / "warm")
-    _warm.enter_context(beside([sys.executable, "-m", "tasks.warm", address]))
+    command = [sys.executable, "-m", "tasks.warm_process", address]
+    _warm.enter_context(beside(command, {**os.environ, **environment}))
     _variables[warm.VARIABLE] = address
 
 

@@ -46,7 +46,7 @@ class Pool:
 
     Args:
         params: the whole of params.yaml.
-        graph: of `versioning.stages`.
+        graph: of the survey.
 
     Raises:
         StageError: a server, DVC's remote or the deployment that workers need is missing.

@@ -5,15 +5,14 @@ The same seed and choices give the same weights; other choices give others, by f
 """
 
 import ctypes
-import os
 import platform
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 import torch
 
+from segcore.cores import cores
 from segcore.dataset import PreparedData
 from segcore.errors import ParamsError
 from segcore.inference import choose_precision
@@ -24,7 +23,6 @@ from segcore.sharing import Share
 
 T = TypeVar("T")
 
-_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds a period, or max
 COMPILE_FROM = 2000  # steps; compiling takes about a minute, which a short training does not win back
 HELD_SHARE = 0.25  # of the device's free memory at most holds the data
 CORES_TO_SPARE = 8  # from here on one of them makes batches
@@ -94,13 +92,6 @@ class Choices:
     def as_dict(self) -> dict[str, Any]:
         """For checkpoints, facts and MLflow."""
         return asdict(self)
-
-
-def cores() -> int:
-    """CPU cores that this process may use, by its affinity and its control group."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, period = _CPU_LIMIT.read_text().split() if _CPU_LIMIT.exists() else ("max", "1")
-    return allowed if quota == "max" else max(1, min(allowed, round(int(quota) / int(period))))
 
 
 def choose(

@@ -84,12 +84,16 @@ def run_in_group(
 
 
 @contextmanager
-def beside(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def beside(command: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Have `command` run in a process group of its own during the block; its end, however it comes, ends the group.
 
     It writes to standard error as this process does, and nothing to standard output.
+
+    Args:
+        command: program and arguments.
+        env: the whole environment; None for this process's.
     """
-    with _supervised(command, None, None) as child:
+    with _supervised(command, env, None) as child:
         yield child
 
 

@@ -37,6 +37,11 @@ def trains(folder: Path) -> bool:
     return any("-m tasks.train" in words for words in workspaces.processes_in(folder))
 
 
+def forked(folder: Path) -> bool:
+    """Whether a process works beside the warm one and its supervisor, that was forked from it."""
+    return sum("-m tasks.warm_process" in words for words in workspaces.processes_in(folder)) > 2
+
+
 def validated(folder: Path) -> list[int]:
     """Steps of the validations that MLflow has of the one training there is."""
     (run,) = workspaces.runs(folder, "training")
@@ -48,6 +53,7 @@ def stop_in_training(folder: Path, stop: Callable[[], object]) -> None:
     """Call `stop` once the training has written a checkpoint of its own; it must be gone soon after."""
     before = checkpointed(folder)
     wait_for(lambda: checkpointed(folder) > before, 150)
+    assert forked(folder)
     stop()
     wait_for(lambda: not trains(folder), GONE)
     (run,) = workspaces.runs(folder, "training")

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from segcore import choices as choosing
+from segcore import cores as counting
 from segcore import micro_batch
-from segcore.choices import Choices, choose, cores, fitting, resumed
+from segcore.choices import Choices, choose, fitting, resumed
+from segcore.cores import cores
 from segcore.errors import ParamsError
 from segcore.params import Speed, TrainSettings
 from segcore.sharing import Share
@@ -72,7 +73,7 @@ def test_the_micro_batch_is_halved_until_it_fits_and_the_model_is_left_as_it_is(
 def test_a_container_s_limit_counts_as_cores(tmp_path, monkeypatch):
     limit = tmp_path / "cpu.max"
     limit.write_text("100000 100000\n")
-    monkeypatch.setattr(choosing, "_CPU_LIMIT", limit)
+    monkeypatch.setattr(counting, "_CPU_LIMIT", limit)
     assert cores() == 1
     limit.write_text("max 100000\n")
     assert cores() >= 1

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -53,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     address = str(tmp_path_factory.mktemp("socket") / "warm")
-    process = subprocess.Popen([sys.executable, "-m", "tasks.warm", address], cwd=project)
+    process = subprocess.Popen([sys.executable, "-m", "tasks.warm_process", address], cwd=project)
     try:
         wait_for(Path(address).exists)
         assert run(project, address, "tasks.train", "--help")[0] == 0  # it has loaded all
@@ -142,7 +143,7 @@ def test_a_killed_stage_is_killed_with_its_fork(project: Path, address: str) -> 
 def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path, tmp_path: Path) -> None:
     (project / "tasks/report.py").write_text(TOY)
     own = str(tmp_path / "own")
-    process = subprocess.Popen([sys.executable, "-m", "tasks.warm", own], cwd=project)
+    process = subprocess.Popen([sys.executable, "-m", "tasks.warm_process", own], cwd=project)
     wait_for(Path(own).exists)
     stage, work = waiting(project, own)
     process.kill()
@@ -153,6 +154,32 @@ def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path
     assert (project / "ended").read_text() == "in order", "the fork heard of it"
     status, output, _ = run(project, own, "tasks.report", "hello")
     assert status == 0 and output == "said hello toy asked\n", "without a warm process a stage runs by itself"
+
+
+def test_a_warm_process_that_is_told_to_end_waits_for_its_forks(project: Path, tmp_path: Path) -> None:
+    (project / "tasks/report.py").write_text(TOY)
+    own = str(tmp_path / "own")
+    process = subprocess.Popen([sys.executable, "-m", "tasks.warm_process", own], cwd=project)
+    wait_for(Path(own).exists)
+    stage, work = waiting(project, own)
+    process.terminate()
+    stage.communicate(timeout=20)
+    assert stage.returncode == 128 + signal.SIGTERM, "that of the fork, which had the time to end"
+    assert (project / "ended").read_text() == "in order" and not work.is_running()
+    assert process.wait(20) == 128 + signal.SIGTERM
+
+
+def test_a_stage_that_the_warm_process_never_began_does_its_work_itself(
+    project: Path, tmp_path: Path
+) -> None:
+    (project / "tasks/report.py").write_text(TOY)
+    own = str(tmp_path / "own")
+    with socket.socket(socket.AF_UNIX) as listener:  # as one that ends while it loads
+        listener.bind(own)
+        listener.listen()
+        stage = begin(project, own, "tasks.report", "hello")
+        listener.accept()[0].close()
+    assert stage.communicate("asked", timeout=60)[0] == "said hello toy asked\n" and stage.returncode == 0
 
 
 def test_a_module_that_is_no_stage_runs_by_itself(project: Path, address: str) -> None:
@@ -166,8 +193,8 @@ import torch
 asked = []
 for name in ("is_available", "device_count", "_lazy_init"):
     setattr(torch.cuda, name, lambda *a, name=name, **k: asked.append(name))
-from tasks import warm
-warm.preload()
+from tasks import warm_process
+warm_process.preload()
 assert not asked, asked
 assert threading.active_count() == 1
 import sys
