@@ -21,6 +21,7 @@ from segcore.params import Params
 from segcore.volumes import stack_predictions, write_prediction
 from tasks import console, tracking
 from tasks.costs import cost_file, merge_cost
+from tasks.measure import measure
 from tasks.prepare import PREPARED
 from tasks.train import MODELS, parse_run
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a m
     from segcore.evaluation import Evaluated
 
 EVALUATIONS = Path("evaluations")
+_ROUNDS = 3  # of timing
 
 
 def measure_cost(
@@ -35,17 +37,13 @@ def measure_cost(
 ) -> dict[str, Any]:
     """Measure a bundle's latency and memory on this machine and keep them in work/costs/.
 
-    Raises:
-        ModelError: no such bundle.
-    """
-    from segcore.evaluation import measure_speed
-    from segcore.inference import choose_precision, default_device
+    In a fresh process: in this one its memory would depend on what was scored before, and on whether it was forked.
 
+    Raises:
+        StageError: the bundle could not be loaded or run.
+    """
     folder = root / MODELS / f"{architecture}-{seed}"
-    d = load_description(folder)
-    model = load_bundle(folder, default_device())
-    precision = choose_precision(d["parameters"]["precision"], default_device())
-    cost = measure_speed(model, tile, precision, flips=flips)
+    (cost,) = measure([folder], tile, flips, _ROUNDS)
     merge_cost(root, folder.name, cost)
     return cost
 

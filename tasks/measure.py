@@ -19,7 +19,9 @@ from tasks.processes import run_in_group
 _ROUNDS = 9
 
 
-def measure(bundles: Sequence[Path], tile: int, flips: bool = False) -> list[dict[str, Any]]:
+def measure(
+    bundles: Sequence[Path], tile: int, flips: bool = False, rounds: int = _ROUNDS
+) -> list[dict[str, Any]]:
     """Latency and peak memory of each bundle, from one fresh process.
 
     With several bundles each is timed in turn, round after round, so that whatever else the machine does at the
@@ -36,7 +38,7 @@ def measure(bundles: Sequence[Path], tile: int, flips: bool = False) -> list[dic
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "tasks.measure", *map(str, bundles), "--tile", str(tile)]
-    command += ["--flips"] if flips else []
+    command += ["--rounds", str(rounds), *(["--flips"] if flips else [])]
     status, output, tail = run_in_group(command, environment)
     if status != 0:
         raise StageError(
@@ -58,7 +60,7 @@ def _measure_here(arguments: argparse.Namespace) -> None:
         models.append((load_bundle(bundle, default_device()), choose_precision(asked, default_device())))
     rounds = [
         [measure_speed(m, arguments.tile, precision, 1, arguments.flips) for m, precision in models]
-        for _ in range(_ROUNDS)
+        for _ in range(arguments.rounds)
     ]
     found = []
     for times in zip(*rounds, strict=True):
@@ -74,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks.measure", description=__doc__)
     parser.add_argument("bundles", type=Path, nargs="+", help="folders with model.json and model.safetensors")
     parser.add_argument("--tile", type=int, required=True, help="pixels a side")
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"default: {_ROUNDS}; the fastest counts")
     parser.add_argument("--flips", action="store_true", help="with the mean over mirror images")
     console.run(_measure_here, parser)
 
