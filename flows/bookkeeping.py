@@ -5,10 +5,12 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
 import psutil
@@ -20,11 +22,12 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
 from segcore.cores import cores
@@ -37,6 +40,8 @@ COMPARISON = Path("comparison")
 LIMIT = "segflow-gpu"
 _BUSY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _PROCESS = "process:"
+_RECORDED_SECONDS = 10  # at most; it takes one or two
+_PAGE = 200  # runs that the server tells of at once
 _DRIVERS = ("nvidiactl", "dxg", "kfd")  # of NVIDIA, of Windows' GPUs under Linux, of AMD
 
 
@@ -85,6 +90,23 @@ def bind_embedded_server() -> None:
         with suppress(psutil.NoSuchProcess):  # it has ended already
             if any("prefect.server.api.server" in argument for argument in child.cmdline()):
                 end_with_this_process(child.pid)
+
+
+def wait_until_recorded(tasks: int) -> None:
+    """Where Prefect's server ends with this process: let it write down all tasks of this flow run before it does.
+
+    Ended in the midst of it, it prints a traceback below the flow's result.
+    """
+    if PREFECT_API_URL.value():
+        return
+    deadline = time.monotonic() + _RECORDED_SECONDS
+    this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(runtime.flow_run.id)]))
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < deadline:
+            runs = client.read_task_runs(flow_run_filter=this)
+            if sum(run.state is not None and run.state.is_final() for run in runs) >= min(tasks, _PAGE):
+                return
+            time.sleep(0.1)
 
 
 def free_slots(slots: int) -> None:

@@ -146,6 +146,7 @@ def compare(retries: int = 0) -> dict[str, str]:
         tracking.log_comparison(params, comparison, [page.parent, bookkeeping.COMPARISON])
         tracking_settled.settle(params)
     bookkeeping.publish(comparison, page.parent)
+    bookkeeping.wait_until_recorded(len(outcomes))
     return outcomes
 
 
@@ -196,7 +197,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--params-overlay", type=Path, help="make params.yaml be about this example first")
-    parser.add_argument("--retries", type=int, default=0, help="starts again a failed stage has (default: 0)")
+    parser.add_argument(
+        "--retries", type=int, default=0, help="how often a failed stage is started again (default: 0)"
+    )
     arguments = parser.parse_args()
     with bookkeeping.as_command("Interrupted; stages that finished are kept."):
         if arguments.params_overlay:

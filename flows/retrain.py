@@ -184,7 +184,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dry-run", action="store_true", help="decide, but promote and push nothing")
-    parser.add_argument("--retries", type=int, default=1, help="starts again a failed stage has (default: 1)")
+    parser.add_argument(
+        "--retries", type=int, default=1, help="how often a failed stage is started again (default: 1)"
+    )
     arguments = parser.parse_args()
     with bookkeeping.as_command("Interrupted; what was done is kept, the next run goes on from there."):
         parameters.load()

@@ -167,9 +167,15 @@ def parse_run(description: str | None, name: str) -> argparse.ArgumentParser:
     """Arguments that training and evaluation share."""
     parser = argparse.ArgumentParser(prog=f"python -m tasks.{name}", description=description)
     parser.add_argument("architecture", help="one of " + ", ".join(params.architecture_names()))
-    parser.add_argument("seed", type=int, help="one of seeds in params.yaml, or any other")
+    parser.add_argument("seed", type=_seed, help="one of seeds in params.yaml, or any other from 0 on")
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     return parser
+
+
+def _seed(word: str) -> int:
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word} is no whole number from 0 on")
+    return int(word)
 
 
 def _divide() -> None:

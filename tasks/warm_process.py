@@ -233,7 +233,7 @@ def main(arguments: Sequence[str]) -> None:
         job = _Server(listener).serve()
     if job is not None:
         run(job)
-    sys.exit(128 + signal.SIGTERM)
+    os._exit(128 + signal.SIGTERM)  # without taking apart what was loaded, of which libraries complain
 
 
 if __name__ == "__main__":
