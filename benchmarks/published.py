@@ -147,8 +147,8 @@ def budgets(p: params.Params) -> list[str]:
         s = p.for_architecture(architecture)
         shown = (
             f"encoder {s.encoder} (weights {s.weights}), steps {s.steps}, batch {s.batch}, crop {s.crop}, "
+            f"magnify {s.magnify:g}, learning rate {s.learning_rate:g}"
         )
-        shown += f"magnify {s.magnify:g}, learning rate {s.learning_rate:g}"
         said.setdefault(shown, []).append(architecture)
     return [f"{'Each' if len(said) == 1 else ', '.join(of)}: {text}." for text, of in said.items()]
 

@@ -118,7 +118,7 @@ def compare(retries: int = 0) -> dict[str, str]:
         StageError: a stage failed; those that do not depend on it were finished first.
     """
     params = parameters.load()
-    slots = bookkeeping.slots_of(params)
+    slots, threads = bookkeeping.slots_of(params), bookkeeping.thread_variables(params)
     bookkeeping.bind_embedded_server()
     bookkeeping.free_slots(slots)
     versioning.init_if_needed()
@@ -131,8 +131,9 @@ def compare(retries: int = 0) -> dict[str, str]:
         tracking_store.close_abandoned(params)
     try:
         if not found.nothing_to_do:
-            early.warm_up(bookkeeping.thread_variables(params))
-        outcomes = _run_all(found, params, slots, retries, force=set() if page.exists() else {"report"})
+            early.warm_up(threads)
+        force = set() if page.exists() else {"report"}
+        outcomes = _run_all(found, params, slots, threads, retries, force)
     except BaseException as error:
         if not isinstance(
             error, Exception
@@ -159,12 +160,13 @@ def _survey() -> Survey:
     return early.take_survey() if removed else found
 
 
-def _run_all(found: Survey, params: Params, slots: int, retries: int, force: set[str]) -> dict[str, str]:
+def _run_all(
+    found: Survey, params: Params, slots: int, threads: dict[str, str], retries: int, force: set[str]
+) -> dict[str, str]:
     graph = found.graph
     semaphore = threading.BoundedSemaphore(slots)
     pool = workers.Pool(params, graph) if params.machine.infrastructure == "workers" else None
     futures: dict[str, PrefectFuture[Any]] = {}
-    threads = bookkeeping.thread_variables(params)
     step, tally = run_stage.with_options(retries=retries), Tally(len(graph))
     for stage in graph:
         upstream = [futures[name] for name in stage.upstream]

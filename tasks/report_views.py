@@ -237,7 +237,7 @@ def _speed_note(inputs: "Inputs") -> str:
     c = measured[0]
     threads = f", {c['threads']:.0f} threads" if c.get("threads") else ""
     return (
-        "Speed: the fastest of three passes over a tile after warm-up passes, device synchronised; "
+        "Speed: the fastest of several passes over a tile after warm-up passes, device synchronised; "
         f"tile of {c['latency_tile']:.0f} pixels a side, batch {c['latency_batch']:.0f}, "
         f"{c['precision']} on {c['device']}{threads}. Compare only what one machine measured."
     )

@@ -54,9 +54,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     address = str(tmp_path_factory.mktemp("socket") / "warm")
-    process = subprocess.Popen([sys.executable, "-m", "tasks.warm_process", address], cwd=project)
+    process = listening(project, address)
     try:
-        wait_for(Path(address).exists)
         assert run(project, address, "tasks.train", "--help")[0] == 0  # it has loaded all
         (project / "tasks/report.py").write_text(TOY)
         yield address
@@ -70,6 +69,13 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
+
+
+def listening(project: Path, address: str) -> subprocess.Popen[bytes]:
+    """A warm process that takes requests."""
+    process = subprocess.Popen([sys.executable, "-m", "tasks.warm_process", address], cwd=project)
+    wait_for(Path(address).exists)
+    return process
 
 
 def begin(project: Path, address: str, *words: str) -> subprocess.Popen[str]:
@@ -143,8 +149,7 @@ def test_a_killed_stage_is_killed_with_its_fork(project: Path, address: str) -> 
 def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path, tmp_path: Path) -> None:
     (project / "tasks/report.py").write_text(TOY)
     own = str(tmp_path / "own")
-    process = subprocess.Popen([sys.executable, "-m", "tasks.warm_process", own], cwd=project)
-    wait_for(Path(own).exists)
+    process = listening(project, own)
     stage, work = waiting(project, own)
     process.kill()
     process.wait()
@@ -159,8 +164,7 @@ def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path
 def test_a_warm_process_that_is_told_to_end_waits_for_its_forks(project: Path, tmp_path: Path) -> None:
     (project / "tasks/report.py").write_text(TOY)
     own = str(tmp_path / "own")
-    process = subprocess.Popen([sys.executable, "-m", "tasks.warm_process", own], cwd=project)
-    wait_for(Path(own).exists)
+    process = listening(project, own)
     stage, work = waiting(project, own)
     process.terminate()
     stage.communicate(timeout=20)
