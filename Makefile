@@ -35,7 +35,7 @@ run: install ## the whole comparison of what params.yaml says, through Prefect
 	@$(BIN)/python -m flows.compare
 
 repro: install ## the same by DVC alone
-	@$(BIN)/dvc repro
+	@$(BIN)/python -m tasks.versioning_mending && $(BIN)/dvc repro
 
 retrain: install ## take in what the inbox holds, compare, decide on the champion; OPTIONS=--dry-run
 	@$(BIN)/python -m flows.retrain $(OPTIONS)

@@ -59,8 +59,10 @@ def reproduce(
     command = ["repro", "--single-item", *(["--force"] if force else []), stage]
     status, output, tail = drive(command, env, live)
     if status != 0:
+        # DVC itself may be what was killed, and then a retry would find half a dvc.lock
+        _, mended, _ = run_in_group([sys.executable, "-m", "tasks.versioning_mending"])
         raise StageError(
-            f"stage {stage} failed with status {status}:\n{tail.strip()}",
+            f"stage {stage} failed with status {status}:\n{mended}{tail.strip()}",
             "mend the cause named above and run again; stages that finished are kept",
         )
     return "ran" if f"Running stage '{stage}':" in output.splitlines() else "cached"

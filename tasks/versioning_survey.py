@@ -13,6 +13,12 @@ from segcore.errors import StageError
 from tasks import console
 from tasks.processes import run_in_group
 from tasks.versioning import Stage
+from tasks.versioning_mending import mend
+
+_REMEDY = (
+    "correct dvc.yaml or params.yaml, then run again; a dvc.lock that is damaged can be removed: "
+    "results come back out of DVC's cache"
+)
 
 
 class Survey(NamedTuple):
@@ -37,6 +43,8 @@ def survey() -> Survey:
     if status != 0:
         raise StageError(f"dvc status failed:\n{tail.strip()}", "mend the cause named above and run again")
     found = json.loads(output.splitlines()[-1])
+    for sentence in found.get("mended", []):
+        print(sentence, file=sys.stderr)
     if "error" in found:
         raise StageError(*found["error"])
     graph = [Stage(name, kind, tuple(upstream), *rest) for name, kind, upstream, *rest in found["graph"]]
@@ -72,7 +80,7 @@ def stages(repo: Any = None) -> list[Stage]:
             ordered = list(lexicographical_topological_sort(graph.reverse(), key=order.__getitem__))
             return [_stage(s.addressing, [u.addressing for u in graph.successors(s)]) for s in ordered]
     except DvcException as error:
-        raise StageError(f"dvc.yaml: {error}", "correct dvc.yaml or params.yaml, then run again") from error
+        raise StageError(f"DVC: {error}", _REMEDY) from error
 
 
 def _stage(name: str, upstream: list[str]) -> Stage:
@@ -89,11 +97,12 @@ def _print_here(_: argparse.Namespace) -> None:
 
     try:
         with Repo(_wait_for_lock=True) as repo:
-            found: dict[str, Any] = {"graph": stages(repo), "changed": list(repo.status())}
+            found: dict[str, Any] = {"mended": mend(repo)}
+            found |= {"graph": stages(repo), "changed": list(repo.status())}
     except StageError as error:
         found = {"error": [error.what, error.remedy]}
     except DvcException as error:
-        found = {"error": [f"dvc: {error}", "correct dvc.yaml or params.yaml, then run again"]}
+        found = {"error": [f"DVC: {error}", _REMEDY]}
     print(json.dumps(found))
 
 

@@ -1,6 +1,7 @@
 """Stages, run keys and process groups, on a small pipeline that DVC really runs."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from segcore.errors import StageError
 from tasks import processes, versioning
+from tasks.versioning_mending import mend
 from tasks.versioning_survey import stages, survey
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +109,52 @@ def test_broken_dvc_yaml_is_told() -> None:
             stages()
     finally:
         Path("dvc.yaml").write_text(text)
+
+
+def test_46_a_lock_that_a_kill_cut_anywhere_is_mended_and_nothing_runs_again() -> None:
+    from dvc.repo import Repo
+
+    for name in ("prepare", "train@fcn-0", "train@unet-0"):
+        versioning.reproduce(name)
+    lock, processes_list = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+    whole, outcomes = lock.read_text(), set()
+    lines = [found.end() for found in re.finditer("\n", whole)]
+    for length in sorted({*range(0, len(whole), 53), *lines}):
+        lock.write_text(whole[:length])
+        with Repo() as repo:
+            outcomes.add(bool(mend(repo)))
+            repo.status()  # which is what fails on a lock cut short
+    assert outcomes == {True, False}
+    for length in (0, whole.index("train@fcn-0:"), len(whole) - 20):
+        lock.write_text(whole[:length])
+        processes_list.write_text("")
+        survey()
+        ran = {name: versioning.reproduce(name) for name in ("train@fcn-0", "train@unet-0")}
+        assert set(ran.values()) == {"cached"}, "out of the run cache"
+    versioning.reproduce("prepare")
+    assert lock.read_text() == whole
+
+
+def test_46_a_retry_finds_the_lock_mended() -> None:
+    whole = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(whole[: whole.rindex("md5") + 3])
+    with pytest.raises(StageError, match="ended amid"):
+        versioning.reproduce("train@fcn-0", live=None)
+    versioning.reproduce("train@fcn-0")
+    versioning.reproduce("train@unet-0")
+    assert Path("dvc.lock").read_text() == whole
+
+
+def test_a_lock_that_a_merge_left_in_conflict_is_told_and_kept() -> None:
+    whole = Path("dvc.lock").read_text()
+    damaged = whole.replace("    cmd:", "<<<<<<< HEAD\n    cmd:", 1)
+    Path("dvc.lock").write_text(damaged)
+    try:
+        with pytest.raises(StageError, match=r"dvc\.lock"):
+            survey()
+        assert Path("dvc.lock").read_text() == damaged
+    finally:
+        Path("dvc.lock").write_text(whole)
 
 
 def test_prune_removes_only_what_no_stage_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
