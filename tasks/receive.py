@@ -123,6 +123,22 @@ def _against_dataset(table: pd.DataFrame, catalogue: Path) -> list[str]:
     return known
 
 
+def _in_batches(p: Params, table: pd.DataFrame, staging: Path) -> list[str]:
+    """Ids of sound items whose files a batch has: of one that a killed run had moved but not taken out of the inbox.
+
+    The catalogue does not know them until the next ingestion.
+    """
+    batches = list(catalog.batch_folders(p.data).values())
+
+    def has(batch: Path, file: Path) -> bool:
+        kept = batch / file.relative_to(staging)
+        return kept.is_file() and sha256(kept) == sha256(file)
+
+    rows = table[table["status"] == "accepted"].to_dict("records")
+    files = {str(row["id"]): files_of_row(row, staging) for row in rows}
+    return [item for item, own in files.items() if any(all(has(batch, f) for f in own) for batch in batches)]
+
+
 def _files(rows: pd.DataFrame, staging: Path) -> list[str]:
     """Paths within the inbox of all files of these items."""
     found = {path for row in rows.to_dict("records") for path in files_of_row(row, staging)}
@@ -174,6 +190,7 @@ def receive(p: Params, now: float | None = None) -> Received:
         snapshot = box.snapshot(staging, p.retrain.settle_seconds, now, before)
         table = _check(p, staging, work)
         known = _against_dataset(table, INGESTED / "catalog.parquet")
+        known = sorted({*known, *_in_batches(p, table, staging)})
         good = table[(table["status"] == "accepted") & ~table["id"].isin(known)]
         files = _files(good, staging)
         batch = _append(p, staging, [*files, *_list(p, staging)], len(good), now) if len(good) else None

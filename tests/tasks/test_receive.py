@@ -153,8 +153,9 @@ def test_an_empty_inbox_is_no_error(project):
     assert found.batch is None and found.text() == "0 accepted"
 
 
+@pytest.mark.parametrize("catalogued", [True, False])
 @pytest.mark.parametrize("moment", ["add", "commit", "remove"])
-def test_killed_at_any_step_nothing_is_lost_or_taken_twice(project, monkeypatch, moment):
+def test_killed_at_any_step_nothing_is_lost_or_taken_twice(project, monkeypatch, moment, catalogued):
     arrive("n1", 100)
     where = {"add": (receiving.versioning, "add"), "commit": (receiving.revisions, "commit")}
     place, name = where.get(moment, (receiving.inbox.Inbox, "remove"))
@@ -166,12 +167,26 @@ def test_killed_at_any_step_nothing_is_lost_or_taken_twice(project, monkeypatch,
         patch.setattr(place, name, killed)
         with pytest.raises(KeyboardInterrupt):
             receive(project)
-    ingest(project.data)
-    found = receive(project)
-    assert found.batch is None
+    if catalogued:
+        ingest(project.data)
+    found = receive(project, now=time.time() + 24 * HOUR)
+    assert found.batch is None and found.known == ["n1"]
     (batch,) = catalog.batch_folders(project.data)
     assert f"data/tiny/{batch}" in git("tag") and not list(receiving.Path("data/inbox/images").iterdir())
+    assert git("log", "--format=%s").count("Data of tiny") == 1
     assert receive(project).text() == "0 accepted"
+
+
+def test_what_came_after_a_kill_is_a_batch_without_what_came_before(project, monkeypatch):
+    arrive("n1", 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(receiving.inbox.Inbox, "remove", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            receive(project)
+    arrive("n2", 101)
+    found = receive(project)
+    assert found.accepted == 1 and found.known == ["n1"] and len(catalog.batch_folders(project.data)) == 2
+    assert not list(receiving.Path("data/inbox/images").iterdir())
 
 
 def test_with_keep_the_inbox_is_left_as_it_is(project):
