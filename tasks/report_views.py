@@ -193,6 +193,9 @@ def _lead_tile(comparison: Mapping[str, Any]) -> dict[str, str]:
         # of these very models, but not over seeds
         if not test["significant"] and test["p_holm"] <= 1 - comparison["confidence"]:
             note = "no difference shown (over seeds, the interval includes 0)"
+        if not test["significant"]:  # nothing in large type that the verdict takes back
+            between = f"between {first['title']} and {second['title']}"
+            return _tile(f"{abs(gap) * 100:.1f}", "points", between, note)
     return _tile(points(gap), "points", f"ahead of {second['title']}", note)
 
 
@@ -246,6 +249,7 @@ def _speed_note(inputs: "Inputs") -> str:
 def _captions(inputs: "Inputs") -> dict[str, str]:
     comparison = inputs.comparison
     policy = comparison["empty_policy"].rstrip(".")
+    tolerance = inputs.params.evaluate.boundary_tolerance
     interval = (
         f"Intervals: {comparison['confidence'] * 100:.0f} %, {comparison['bootstrap']} bootstrap draws "
         f"of whole {comparison['cluster_kind']}s ({comparison['clusters']} of them)."
@@ -253,6 +257,7 @@ def _captions(inputs: "Inputs") -> dict[str, str]:
     seeds = len(comparison["seeds"])
     return {
         "policy": f"Empty classes: {policy}.",
+        "boundary": f"Boundary F1 counts boundary pixels found within {tolerance} px.",
         "interval": interval,
         "speed": _speed_note(inputs),
         "seeds": "One training of each architecture"

@@ -13,6 +13,7 @@ from segcore.errors import StageError
 from segcore.metrics import EMPTY_POLICY
 from segcore.params import Params
 from tasks import report as stage
+from tasks import report_views
 from tasks.costs import cost_file, mean_cost
 from tasks.report_inputs import data_hash, gallery_cases, read_inputs
 from tasks.report_views import amount, chance, duration, in_words, points, score_name, unbroken
@@ -126,6 +127,16 @@ def test_05_every_figure_caption_names_its_aggregation(page: str) -> None:
     for caption in re.findall(r'<figure class="charts">.*?<figcaption>(.*?)</figcaption>', page, re.DOTALL):
         assert re.search(r"pooled|[Tt]est pixels", caption), caption
     assert "mean of the images&#39; own scores" in page or "mean of the images' own scores" in page
+    assert "boundary pixels found within 2 px" in page
+
+
+@pytest.mark.parametrize("significant", [True, False])
+def test_a_lead_that_is_not_shown_is_not_printed_as_one(project, significant: bool) -> None:
+    comparison = json.loads((project[0] / "comparison" / "comparison.json").read_text())
+    comparison["tests"] = [test | {"significant": significant} for test in comparison["tests"]]
+    tile = report_views._lead_tile(comparison)
+    assert tile["label"].startswith("ahead of " if significant else "between ")
+    assert tile["value"].startswith("+") == significant
 
 
 def test_27_settings_that_differ_are_printed(page: str) -> None:
