@@ -51,8 +51,9 @@ def accuracy_cost(comparison: Mapping[str, Any], costs: Mapping[str, Mapping[str
             _whisker(axes, score, cost, colour, vertical=True)
             label = f"{row['title']}, {row['summary']['parameters'] / 1e6:.1f} M parameters"
             axes.plot([], [], "o", color=colour, label=label)
-        # A legend and not labels at the bubbles: networks of like cost would write over each other.
-        axes.legend(loc="upper left", frameon=False)
+        # A legend and not labels at the bubbles: networks of like cost would write over each other. Above
+        # the axes, as within them any corner may hold a whisker or the line of a person.
+        figure.legend(loc="outside upper left", ncols=min(3, max(1, len(rows))))
         _human_line(axes, comparison)
         axes.set_xlabel(
             "milliseconds a megapixel (less is better)"
