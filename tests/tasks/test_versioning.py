@@ -216,6 +216,20 @@ def test_46_no_descendant_outlives_a_killed_parent(tmp_path: Path, number: int, 
     assert not alive
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is signalled on Linux alone")
+def test_46_a_command_ends_where_its_supervisor_is_killed() -> None:
+    with processes.beside([sys.executable, "-c", "import time; time.sleep(300)"]) as supervisor:
+        deadline = time.monotonic() + 30
+        while not (family := psutil.Process(supervisor.pid).children()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        supervisor.kill()
+        _, alive = psutil.wait_procs(family, timeout=processes.GRACE_SECONDS)
+    for process in alive:
+        process.kill()
+    assert not alive
+
+
 def test_exit_status_and_both_outputs_come_back() -> None:
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"
     seen: list[str] = []
