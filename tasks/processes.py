@@ -207,19 +207,17 @@ def _terminated(*_: object) -> None:
     os._exit(TERMINATED)
 
 
-def _end_with(supervisor: int) -> None:
-    """In the command, before it begins: SIGTERM when the supervisor is killed, who then can end nobody."""
+def _end_with(parent: int) -> None:
+    """SIGTERM to this process when its parent is killed, who then can end nobody."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != supervisor:
+    if os.getppid() != parent:  # it died before the line above
         os._exit(TERMINATED)
 
 
 def _supervise(parent: int, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of the command come here, so none is lost sight of
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the line above
-        return TERMINATED
+    _end_with(parent)
     own = os.getpid()
     status = subprocess.Popen(command, preexec_fn=lambda: _end_with(own)).wait()  # no thread runs beside
     if _reap():

@@ -186,17 +186,17 @@ def _lead_tile(comparison: Mapping[str, Any]) -> dict[str, str]:
     gap = first["scores"][headline]["estimate"] - second["scores"][headline]["estimate"]
     pair = {first["architecture"], second["architecture"]}
     test = next((t for t in comparison["tests"] if {t["a"], t["b"]} == pair), None)
-    note = "not tested"
-    if test:
-        shown = "a difference is shown" if test["significant"] else "no difference shown"
-        note = f"{shown} (p = {chance(test['p_holm'])})".replace("= <", "<")
-        # of these very models, but not over seeds
-        if not test["significant"] and test["p_holm"] <= 1 - comparison["confidence"]:
-            note = "no difference shown (over seeds, the interval includes 0)"
-        if not test["significant"]:  # nothing in large type that the verdict takes back
-            between = f"between {first['title']} and {second['title']}"
-            return _tile(f"{abs(gap) * 100:.1f}", "points", between, note)
-    return _tile(points(gap), "points", f"ahead of {second['title']}", note)
+    ahead = f"ahead of {second['title']}"
+    if not test:
+        return _tile(points(gap), "points", ahead, "not tested")
+    why = f"p = {chance(test['p_holm'])}".replace("= <", "<")
+    if test["significant"]:
+        return _tile(points(gap), "points", ahead, f"a difference is shown ({why})")
+    if test["p_holm"] <= 1 - comparison["confidence"]:  # of these very models, but not over seeds
+        why = "over seeds, the interval includes 0"
+    # nothing in large type that the verdict takes back
+    between = f"between {first['title']} and {second['title']}"
+    return _tile(percent(abs(gap)), "points", between, f"no difference shown ({why})")
 
 
 def _tiles(inputs: "Inputs") -> list[dict[str, str]]:

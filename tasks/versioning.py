@@ -60,7 +60,7 @@ def reproduce(
     status, output, tail = drive(command, env, live)
     if status != 0:
         # DVC itself may be what was killed, and then a retry would find half a dvc.lock
-        _, mended, _ = run_in_group([sys.executable, "-m", "tasks.versioning_mending"])
+        _, _, mended = run_in_group([sys.executable, "-m", "tasks.versioning_mending"])
         raise StageError(
             f"stage {stage} failed with status {status}:\n{mended}{tail.strip()}",
             "mend the cause named above and run again; stages that finished are kept",
