@@ -35,7 +35,7 @@ run: install ## the whole comparison of what params.yaml says, through Prefect
 	@$(BIN)/python -m flows.compare
 
 repro: install ## the same by DVC alone
-	@$(BIN)/python -m tasks.versioning_mending && $(BIN)/dvc repro
+	@$(BIN)/python -m tasks.versioning.lock_repair && $(BIN)/dvc repro
 
 retrain: install ## take in what the inbox holds, compare, decide on the champion; OPTIONS=--dry-run
 	@$(BIN)/python -m flows.retrain $(OPTIONS)
@@ -70,14 +70,14 @@ lint: install ## ruff, mypy and the layers
 
 # the longest files first, as both conftests order them: xdist alone would begin with the files of most tests
 test: lint ## lint, types, layers and tests; ten kills of a retraining among them
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/flows --ignore tests/crash
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/crash tests/flows
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/flows --ignore tests/system/crash
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/system/crash tests/flows
 
 test-crash: install ## kill a retraining at fifty random moments; KILLS=
-	@SEGFLOW_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s tests/crash
+	@SEGFLOW_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s tests/system/crash
 
 test-distributed: $(VENV)-cluster/.installed ## PostgreSQL, S3, Prefect, MLflow and two workers on this machine (10 minutes)
-	@$(VENV)-cluster/bin/python -m pytest -m distributed tests/distributed
+	@$(VENV)-cluster/bin/python -m pytest -m distributed tests/system/distributed
 $(VENV)-cluster/.installed: requirements.lock requirements-cluster.lock | install
 	@test -x $(VENV)-cluster/bin/python || $(PYTHON) -m venv $(VENV)-cluster
 	@echo "Installing what a cluster needs into $(VENV)-cluster ..."

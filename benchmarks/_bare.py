@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from segcore import params
-from segcore.dataset import PreparedData
-from tasks import compare, evaluate, ingest, prepare, report, tracking, train
+from segcore.data.prepared import PreparedData
+from tasks import compare, evaluate, ingest, prepare, report, train
+from tasks.tracking import runs as tracking
 
 
 class _Silent:
@@ -38,8 +39,8 @@ def main() -> None:
         stage()
         seconds[name] = time.perf_counter() - start
 
-    import segcore.evaluation
-    import segcore.training  # noqa: F401  (stages import them when they begin)
+    import segcore.evaluation.evaluate
+    import segcore.training.loop  # noqa: F401  (stages import them when they begin)
 
     timed("ingest", lambda: ingest.ingest(p.data, work=ingest.WORK))
     timed("prepare", lambda: prepare.prepare(p, registry=Path(f"splits/{p.data.name}.csv"), work=ingest.WORK))

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from segcore import fitting
-from segcore.dataset import PreparedData
-from segcore.packed import Packed
+from segcore.data.packed import Packed
+from segcore.data.prepared import PreparedData
 from segcore.params import Params
-from segcore.splits import block_edges
+from segcore.splits import normalization
+from segcore.splits.blocks import block_edges
 
 
 def old_blocks(p: Params, data: PreparedData, seed: int) -> set[tuple[int, int]]:
@@ -48,11 +48,11 @@ def write_old(p: Params, whole: Path, seed: int, target: Path) -> Path:
 
     inside = [is_old(data.windows, (down, right)) for down in (0.0, 1.0) for right in (0.0, 1.0)]
     regions = data.regions[(data.regions["split"] != "train") | is_old(data.regions, (0.5, 0.5))]
-    statistics = fitting.BandStatistics(data.bands, len(data.classes))
+    statistics = normalization.BandStatistics(data.bands, len(data.classes))
     for region in regions[regions["split"] == "train"].itertuples():
         item = data.items.loc[region.item]
         packed = Packed(data.packed / item["packed"])
-        statistics.add(fitting.region_sums(packed, int(item["plane"]), region, len(data.classes)))
+        statistics.add(normalization.region_sums(packed, int(item["plane"]), region, len(data.classes)))
     shutil.copytree(whole, target)
     regions.to_parquet(target / "regions.parquet", index=False)
     data.windows[np.all(inside, axis=0)].to_parquet(target / "windows.parquet", index=False)

@@ -18,9 +18,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import tv_tensors
 
-from segcore.augment import Sampler
-from segcore.dataset import PreparedData
+from segcore.data.prepared import PreparedData
 from segcore.params import TrainSettings
+from segcore.training.sampler import Sampler
 
 SETTINGS = TrainSettings(steps=1, batch=8, crop=256, validate_every=1)
 ZOOM = SETTINGS.augment.scale

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segcore.models import build_model
-from segcore.models._base import SegmentationModel
+from segcore.models.base.factory import build_model
+from segcore.models.base.model import SegmentationModel
 
 MEAN, STD = 128.0, 60.0  # of raw pixels
 OWN: dict[str, tuple[str, dict[str, Any]]] = {

@@ -14,9 +14,9 @@ import numpy as np
 import rasterio
 import torch
 
-from segcore.bundle import load_bundle
-from segcore.inference import blend_weights, tile_starts
-from segcore.prediction import Predictor, Settings
+from segcore.inference.predictor import Predictor, Settings
+from segcore.inference.tiling import blend_weights, tile_starts
+from segcore.models.base.bundle import load_bundle
 
 
 def plain(bundle: Path, scene: Path, target: Path, tile: int, overlap: int) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from segcore.metrics import as_arrays
-from segcore.statistics import interval
+from segcore.comparison.statistics import interval
+from segcore.evaluation.metrics import as_arrays
 
 Weights = np.ndarray  # (B, I): how often each image counts in each resample
 DRAWS = 2000
@@ -116,7 +116,8 @@ def estimate(
 ) -> tuple[float, float, float, list[float]]:
     """Mean over seeds, its interval, and each seed's own score.
 
-    Clusters and, crossed with them, seeds are drawn with replacement, as `segcore.statistics.bootstrap` does.
+    Clusters and, crossed with them, seeds are drawn with replacement, as `segcore.comparison.statistics.bootstrap`
+    does.
 
     Args:
         runs: one a seed, on the same images in the same order.

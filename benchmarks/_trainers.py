@@ -1,6 +1,6 @@
 """One timed training in a process of its own: `python -m benchmarks._trainers ours '{...}'` prints figures as JSON.
 
-- ours: `segcore.training.train` on the prepared data, every choice on auto;
+- ours: `segcore.training.loop.train` on the prepared data, every choice on auto;
 - lightning: Lightning's Trainer, a DataLoader of PNG tiles, albumentations;
 - torchvision: the loop of torchvision's references/segmentation/train.py, a DataLoader of PNG tiles, transforms.v2;
 - torchgeo: SemanticSegmentationTask in Lightning's Trainer, RandomGeoSampler on the GeoTIFFs;
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from benchmarks import _networks
-from segcore.inference import autocast, choose_precision, default_device
+from segcore.inference.tiling import autocast, choose_precision, default_device
 
 RATE = 1e-3
 
@@ -207,8 +207,8 @@ def _settings(job: Job, precision: str) -> Any:
 
 def limit(job: Job, clock: Clock, precision: str) -> None:
     """(e): nothing but the network's steps, with the choices of (a): memory, threads, optimiser, compilation."""
-    from segcore.choices import choose
-    from segcore.dataset import PreparedData
+    from segcore.data.prepared import PreparedData
+    from segcore.training.runtime import choose
 
     device = default_device()
     choices = choose(_settings(job, precision), PreparedData(job.prepared), device)
@@ -230,9 +230,9 @@ def limit(job: Job, clock: Clock, precision: str) -> None:
 
 def ours(job: Job, clock: Clock, precision: str) -> None:
     """(a): the training of this project."""
-    from segcore.dataset import PreparedData
-    from segcore.losses import build_loss
-    from segcore.training import train
+    from segcore.data.prepared import PreparedData
+    from segcore.training.loop import train
+    from segcore.training.losses import build_loss
 
     settings = _settings(job, precision)
     model = _networks.network(job.network)

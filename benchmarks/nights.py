@@ -21,7 +21,8 @@ from rasterio.windows import Window
 from ruamel.yaml import YAML
 
 from benchmarks._clones import clone, environment
-from segcore import params, samples
+from segcore import params
+from segcore.ingest import samples
 
 TILE = 500
 NIGHTS = {"first": 0.36, "second": 0.44}  # shares of the tiles; the rest comes in the third night

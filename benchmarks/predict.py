@@ -29,11 +29,11 @@ from rasterio.windows import Window
 
 from benchmarks import _pictures, _plain
 from benchmarks.data import Line, machine
-from segcore.bundle import save_bundle
-from segcore.inference import autocast
-from segcore.models import build_model
-from segcore.mosaic import Grid
-from segcore.prediction import Predictor, Settings
+from segcore.inference.mosaic import Grid
+from segcore.inference.predictor import Predictor, Settings
+from segcore.inference.tiling import autocast
+from segcore.models.base.bundle import save_bundle
+from segcore.models.base.factory import build_model
 
 TILE, OVERLAP = 704, 64  # of params.yaml
 FACTS = {

@@ -9,7 +9,8 @@
 - Scores: pooled IoU of the foreground on the target's test part, of the weights of the best validation; differences to
   ImageNet of the same seed, mean with least and greatest over seeds.
 
-Trainings and scores are those of `tasks.train` and `segcore.evaluation`. A transfer has the source's steps behind it.
+Trainings and scores are those of `tasks.train` and `segcore.evaluation.evaluate`. A transfer has the source's steps
+behind it.
 """
 
 import argparse
@@ -22,9 +23,9 @@ import numpy as np
 
 from benchmarks.data import machine
 from benchmarks.warm_start import ROOT, prepare_once, settings, test_score, trained
-from segcore.dataset import PreparedData
+from segcore.data.prepared import PreparedData
 from segcore.params import Params
-from tasks import console, warm_start
+from tasks import console, initial_weights
 from tasks.prepare import PREPARED
 
 VARIANTS = {  # name: (transfer, share of the steps in which the encoder rests)
@@ -50,7 +51,7 @@ def score(p: Params, architecture: str, seed: int, variant: str, source: Path) -
     root = Path(variant.replace(", ", "-").replace(" ", "-"))
     common = p.train["common"]
     if transfer and not (root / "models" / f"{architecture}-{seed}").is_dir():
-        warm_start.place_transfer(source, root)
+        initial_weights.place_transfer(source, root)
     common = {**common, "freeze_encoder": round(rest * common["steps"])}
     p = p.model_copy(update={"train": {**p.train, "common": common}})
     return test_score(p, trained(p, architecture, seed, PREPARED, root), PreparedData(PREPARED))

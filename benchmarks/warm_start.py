@@ -16,8 +16,8 @@ champion reaches the score of one from scratch in at most 25 % of its steps.
   the warm start, which first unsettles the weights, had it again at step 15.
 - Test scores are those of the bundles that the pipeline writes: the weights of the best validation.
 
-Trainings and scores are those of `tasks.train` and `segcore.evaluation`. The warm start has the champion's N steps
-behind it: what is compared is what a night costs, not how many steps the weights have seen in all.
+Trainings and scores are those of `tasks.train` and `segcore.evaluation.evaluate`. The warm start has the champion's N
+steps behind it: what is compared is what a night costs, not how many steps the weights have seen in all.
 """
 
 import argparse
@@ -35,14 +35,14 @@ import torch
 from benchmarks import _halves
 from benchmarks.data import machine
 from segcore import params
-from segcore.bundle import load_bundle
-from segcore.dataset import PreparedData
-from segcore.evaluation import evaluate
-from segcore.inference import choose_precision, default_device
-from segcore.metrics import scores
+from segcore.data.prepared import PreparedData
+from segcore.evaluation.evaluate import evaluate
+from segcore.evaluation.metrics import scores
+from segcore.inference.tiling import choose_precision, default_device
+from segcore.models.base.bundle import load_bundle
 from segcore.params import Params
-from segcore.validation import validate
-from tasks import configure, warm_start
+from segcore.training.validate import validate
+from tasks import configure, initial_weights
 from tasks.ingest import ingest
 from tasks.prepare import PREPARED, prepare
 from tasks.train import train
@@ -122,7 +122,7 @@ def measure(p: Params, architecture: str, seed: int, old: Path) -> Row:
     champion = trained(p, architecture, seed, old, Path("champion"))
     p = closely_watched(p)
     scratch = trained(p, architecture, seed, PREPARED, Path("scratch"))
-    warm_start.place(champion, round(GOAL * common["steps"]), Path("warm"))
+    initial_weights.place(champion, round(GOAL * common["steps"]), Path("warm"))
     warm = trained(p, architecture, seed, PREPARED, Path("warm"))
     precision = choose_precision(common.get("precision", "auto"), default_device())
     before = validate(load_bundle(champion, default_device()), data, 2 * common["crop"], precision)[1]

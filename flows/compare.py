@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
-from flows import early  # isort: skip
+from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
+from flows import startup  # isort: skip
 
 if __name__ == "__main__":
-    early.begin()  # DVC looks at the project while prefect is imported
+    startup.begin()  # DVC looks at the project while prefect is imported
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
@@ -24,16 +24,17 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import bookkeeping, workers
+from flows import run_state, workers
 from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.params import Params
-from tasks import tracking, tracking_settled, tracking_store, versioning
 from tasks.configure import configure
-from tasks.processes import end_groups
-from tasks.versioning import Stage
-from tasks.versioning_survey import Survey
-from tasks.versioning_workers import HEAVY
+from tasks.supervisor import end_groups
+from tasks.tracking import runs, store, unchanged
+from tasks.versioning import stages
+from tasks.versioning.remote import HEAVY
+from tasks.versioning.stages import Stage
+from tasks.versioning.status import Survey
 
 _MOST_THREADS = 32
 # Until Prefect's server has written down the end of the stage before: a slot that is asked for meanwhile is a
@@ -86,16 +87,16 @@ def run_stage(
         return Completed(
             name="Cached", message=f"cached, nothing it depends on has changed · {tally.one_more()}"
         )
-    env = bookkeeping.flow_variables() | early.variables() | threads
+    env = run_state.flow_variables() | startup.variables() | threads
     if stage.kind in HEAVY and pool is not None:
         outcome = pool.run(stage)
     elif stage.kind in HEAVY:
         with slots:
             time.sleep(_CALM_SECONDS)
-            with concurrency(bookkeeping.LIMIT, lease_duration=60, strict=True):
-                outcome = versioning.reproduce(stage.name, force, env)
+            with concurrency(run_state.LIMIT, lease_duration=60, strict=True):
+                outcome = stages.reproduce(stage.name, force, env)
     else:
-        outcome = versioning.reproduce(stage.name, force, env)
+        outcome = stages.reproduce(stage.name, force, env)
     done = tally.one_more()
     get_run_logger().info("%s %s · %s", stage.name, outcome, done)
     if outcome == "ran":
@@ -118,20 +119,20 @@ def compare(retries: int = 0) -> dict[str, str]:
         StageError: a stage failed; those that do not depend on it were finished first.
     """
     params = parameters.load()
-    slots, threads = bookkeeping.slots_of(params), bookkeeping.thread_variables(params)
-    bookkeeping.bind_embedded_server()
-    bookkeeping.free_slots(slots)
-    versioning.init_if_needed()
+    slots, threads = run_state.slots_of(params), run_state.thread_variables(params)
+    run_state.bind_embedded_server()
+    run_state.free_slots(slots)
+    stages.init_if_needed()
     found = _survey()
     page = Path("reports") / params.data.name / "index.html"  # no output of DVC: it holds timings
     if not page.exists():
         found = found._replace(same=found.same - {"report"})
-    settled = found.nothing_to_do and tracking_settled.is_settled(params)
+    settled = found.nothing_to_do and unchanged.is_settled(params)
     if not settled:
-        tracking_store.close_abandoned(params)
+        store.close_abandoned(params)
     try:
         if not found.nothing_to_do:
-            early.warm_up(threads)
+            startup.warm_up(threads)
         force = set() if page.exists() else {"report"}
         outcomes = _run_all(found, params, slots, threads, retries, force)
     except BaseException as error:
@@ -141,23 +142,23 @@ def compare(retries: int = 0) -> dict[str, str]:
             end_groups()
         raise
     finally:
-        early.cool_down()
-    comparison = bookkeeping.read_comparison()
+        startup.cool_down()
+    comparison = run_state.read_comparison()
     if not settled:
-        tracking.log_comparison(params, comparison, [page.parent, bookkeeping.COMPARISON])
-        tracking_settled.settle(params)
-    bookkeeping.publish(comparison, page.parent)
-    bookkeeping.wait_until_recorded(len(outcomes))
+        runs.log_comparison(params, comparison, [page.parent, run_state.COMPARISON])
+        unchanged.settle(params)
+    run_state.publish(comparison, page.parent)
+    run_state.wait_until_recorded(len(outcomes))
     return outcomes
 
 
 def _survey() -> Survey:
     """What there is to do, once what params.yaml names no more is away."""
-    found = early.take_survey()
-    removed = versioning.prune(found.graph)
+    found = startup.take_survey()
+    removed = stages.prune(found.graph)
     for path in removed:
         get_run_logger().info("removed %s: params.yaml names it no more (DVC's cache keeps it)", path)
-    return early.take_survey() if removed else found
+    return startup.take_survey() if removed else found
 
 
 def _run_all(
@@ -203,13 +204,13 @@ def main() -> None:
         "--retries", type=int, default=0, help="how often a failed stage is started again (default: 0)"
     )
     arguments = parser.parse_args()
-    with bookkeeping.as_command("Interrupted; stages that finished are kept."):
+    with run_state.as_command("Interrupted; stages that finished are kept."):
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
         params = parameters.load()
-        early.warm_up_if_needed(bookkeeping.thread_variables(params))
+        startup.warm_up_if_needed(run_state.thread_variables(params))
         outcomes = compare(arguments.retries)
-        print(bookkeeping.summary(params, outcomes))
+        print(run_state.summary(params, outcomes))
 
 
 if __name__ == "__main__":

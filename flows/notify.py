@@ -12,7 +12,7 @@ import argparse
 import sys
 from typing import Any
 
-from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
 from prefect.events.actions import SendNotification

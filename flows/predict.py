@@ -9,11 +9,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import bookkeeping
+from flows import run_state
 from segcore import params as parameters
 from tasks.predict import CHAMPION, OUTPUT, Batch, parser
 
@@ -56,7 +56,7 @@ def predict(
     Raises:
         StageError: some scenes failed; the others are done. SegflowError: nothing could be started.
     """
-    bookkeeping.bind_embedded_server()
+    run_state.bind_embedded_server()
     with Batch(parameters.load(params), scenes, model, Path(output)) as batch:
         for scene in batch.todo:
             state = predict_scene(batch, scene, batch.names[scene], return_state=True)
@@ -68,7 +68,7 @@ def predict(
 def main() -> None:
     """Command line: exits with 1 and a remedy on an error that can be mended."""
     arguments: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
-    with bookkeeping.as_command("Interrupted; scenes that are done are kept."):
+    with run_state.as_command("Interrupted; scenes that are done are kept."):
         output = str(arguments.output)
         counts = predict(list(arguments.scenes), arguments.model, output, str(arguments.params))
         print(", ".join(f"{number} {what}" for what, number in counts.items()) + f": {output}")

@@ -19,21 +19,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from flows import bookkeeping
+from flows import run_state
 from flows.compare import compare
-from segcore import catalog
 from segcore import params as parameters
-from segcore.dataset import PreparedData
+from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
+from segcore.ingest import catalog
 from segcore.params import Params
-from tasks import receive, revisions, versioning
+from tasks import receive
 from tasks.prepare import PREPARED
-from tasks.processes import die_with_parent, run_in_group
+from tasks.supervisor import die_with_parent, run_in_group
+from tasks.versioning import git, stages
 
 LOCK = Path("work/retrain.lock")
 SERVED = "SEGFLOW_SERVED"  # set by flows.serve for the runs it starts
@@ -66,10 +67,10 @@ def _is_decided(params: Params, batch: str) -> bool:
 
 def champion_bundle(params: Params) -> Path | None:
     """The champion's bundle, fetched from the registry where it is not here yet; None where there is no champion."""
-    from tasks import tracking_registry
-    from tasks.promotion_inputs import fetch_champion
+    from tasks.promotion.candidates import fetch_champion
+    from tasks.tracking import registry
 
-    facts = tracking_registry.champion(params)
+    facts = registry.champion(params)
     if facts is None:
         return None
     return fetch_champion(Path(), params, int(facts["version"]))
@@ -111,7 +112,7 @@ def show(params: Params) -> None:
 @task(name="record", cache_policy=NO_CACHE)
 def record(params: Params, batch: str, sentence: str) -> None:
     """Commit what belongs to the result: parameters, hashes, splits, scores and the decision."""
-    if not revisions.is_repository():
+    if not git.is_repository():
         return
     name = params.data.name
     paths = [
@@ -120,14 +121,14 @@ def record(params: Params, batch: str, sentence: str) -> None:
         Path("splits") / f"{name}.csv",
         Path("reports") / name / "scores.md",
     ]
-    revisions.commit([*paths, DECISIONS / name], f"Retraining of {name} on batch {batch}\n\n{sentence}")
+    git.commit([*paths, DECISIONS / name], f"Retraining of {name} on batch {batch}\n\n{sentence}")
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)
 def push(params: Params) -> State[Any]:
     """Send data and results, and commits where that is asked for, to the remotes that are configured."""
-    sent = ["data"] if params.retrain.push_data and versioning.push() else []
-    sent += ["git"] if params.retrain.push_git and revisions.push() else []
+    sent = ["data"] if params.retrain.push_data and stages.push() else []
+    sent += ["git"] if params.retrain.push_git and git.push() else []
     return Completed(message=f"pushed: {', '.join(sent)}" if sent else "nothing to push, or nowhere")
 
 
@@ -144,7 +145,7 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
     """
     if os.environ.get(SERVED):  # by hand it may outlive the terminal that it was started from
         die_with_parent()
-    bookkeeping.tag_process()
+    run_state.tag_process()
     with _alone() as alone:
         if not alone:
             return Completed(name="Skipped", message="another retraining is running in this folder")
@@ -152,7 +153,7 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
 
 
 def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
-    bookkeeping.bind_embedded_server()
+    run_state.bind_embedded_server()
     received = take_in(params)
     batch = max(catalog.batch_folders(params.data), default=catalog.FIRST)
     if received["batch"] is None and _is_decided(params, batch):
@@ -161,10 +162,10 @@ def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
         if not dry_run:
             push(params)  # what the last round could not send
         return Completed(name="Unchanged", message=sentence)
-    from tasks import warm_start
+    from tasks import initial_weights
 
     warm = params.retrain.warm_start
-    warm_start.place(champion_bundle(params) if warm.enabled else None, warm.steps)
+    initial_weights.place(champion_bundle(params) if warm.enabled else None, warm.steps)
     compare(retries)
     decision = gate(params, batch, dry_run)
     show(params)
@@ -188,7 +189,7 @@ def main() -> None:
         "--retries", type=int, default=1, help="how often a failed stage is started again (default: 1)"
     )
     arguments = parser.parse_args()
-    with bookkeeping.as_command("Interrupted; what was done is kept, the next run goes on from there."):
+    with run_state.as_command("Interrupted; what was done is kept, the next run goes on from there."):
         parameters.load()
         state = retrain(arguments.dry_run, arguments.retries, return_state=True)
         state.result(raise_on_failure=True)

@@ -13,7 +13,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from flows import quiet  # noqa: F401  isort: skip  (before any server is started)
+from flows import environment  # noqa: F401  isort: skip  (before any server is started)
 from prefect import serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -22,13 +22,13 @@ from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron, Interval
 
-from flows import bookkeeping, ui
+from flows import run_state, ui
 from flows.retrain import SERVED, retrain
-from segcore import inbox
 from segcore import params as parameters
 from segcore.errors import SegflowError
+from segcore.ingest import inbox
 from segcore.params import Params
-from tasks.processes import die_with_parent, end_groups
+from tasks.supervisor import die_with_parent, end_groups
 
 NAME = "retrain"
 
@@ -61,7 +61,7 @@ def watch(params: Params, stop: threading.Event) -> None:
             here = {entry for entry in entries if time.time() - entry.changed >= settings.settle_seconds}
             if here - seen:
                 with get_client(sync_client=True) as client:
-                    if bookkeeping.busy_runs(client, NAME):
+                    if run_state.busy_runs(client, NAME):
                         continue
                 run_deployment(f"retrain/{NAME}", timeout=0)
                 print(f"serve: {len(here - seen)} new files in {settings.inbox}", flush=True)
@@ -95,8 +95,8 @@ def main() -> None:
         _server(arguments.prefect_port)
         os.environ[SERVED] = "1"
         with get_client(sync_client=True) as client:
-            bookkeeping.close_dead(client)
-            bookkeeping.close_unserved(client, NAME)
+            run_state.close_dead(client)
+            run_state.close_unserved(client, NAME)
         if params.schedule.on_arrival:
             threading.Thread(target=watch, args=(params, stop), daemon=True).start()
         serve(deployment(params), pause_on_shutdown=False)

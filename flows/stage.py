@@ -9,15 +9,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect import flow, get_run_logger
 from prefect.states import Completed, State
 
-from flows import bookkeeping
+from flows import run_state
 from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.files import locked
-from tasks import revisions, tracking_store, versioning, versioning_workers
+from tasks.tracking import store
+from tasks.versioning import git, remote, stages
 
 LOCK = Path("work/stage.lock")
 
@@ -39,17 +40,17 @@ def stage(name: str, revision: str) -> State[Any]:
         StageError: the clone, the remote or the stage failed; the message says which, and the remedy.
     """
     os.chdir(os.environ.get("SEGFLOW_CLONE") or Path.cwd())
-    bookkeeping.no_traceback_for_mendable_errors()
+    run_state.no_traceback_for_mendable_errors()
     with locked(LOCK):
-        revisions.check_out(revision)
-        versioning_workers.check_remote()
-        require_shared_store(tracking_store.uri(parameters.load()))
-        versioning_workers.provide(name)
-        if versioning_workers.restore(name):
+        git.check_out(revision)
+        remote.check_remote()
+        require_shared_store(store.uri(parameters.load()))
+        remote.provide(name)
+        if remote.restore(name):
             outcome = "cached"
         else:
-            outcome = versioning.reproduce(name, env=bookkeeping.flow_variables())
-            versioning_workers.send([name])
+            outcome = stages.reproduce(name, env=run_state.flow_variables())
+            remote.send([name])
     get_run_logger().info("%s %s", name, outcome)
     return Completed(name=outcome.capitalize(), message=f"{name} {outcome}")
 

@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 
-from flows import quiet  # noqa: F401  isort: skip  (before any server is started)
+from flows import environment  # noqa: F401  isort: skip  (before any server is started)
 
 from segcore import params as parameters
 from segcore.errors import SegflowError, StageError
-from tasks import tracking_store
-from tasks.processes import die_with_parent, end_groups, run_in_group
+from tasks.supervisor import die_with_parent, end_groups, run_in_group
+from tasks.tracking import store as tracking_store
 
 HOST = "127.0.0.1"
 _START_SECONDS = 180

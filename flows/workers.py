@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from flows import quiet  # noqa: F401  isort: skip  (before prefect is imported)
+from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect import get_run_logger
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
@@ -29,8 +29,9 @@ from prefect.states import Crashed
 from flows.stage import require_shared_store
 from segcore.errors import StageError
 from segcore.params import Params
-from tasks import revisions, tracking, tracking_store, versioning, versioning_workers
-from tasks.versioning import Outcome, Stage
+from tasks.tracking import runs, store
+from tasks.versioning import git, remote, stages
+from tasks.versioning.stages import Outcome, Stage
 
 MOST_DEATHS = 5  # of workers under one stage: a stage that takes its machine down must not take all of them
 _LOOK_SECONDS = 2.0
@@ -62,8 +63,8 @@ class Pool:
                 "workers need a Prefect server of their own",
                 "start one and set PREFECT_API_URL to its address",
             )
-        require_shared_store(tracking_store.uri(params))
-        versioning_workers.check_remote()
+        require_shared_store(store.uri(params))
+        remote.check_remote()
         _check_deployment(self.deployment)
         _ensure_automation()
 
@@ -74,19 +75,19 @@ class Pool:
             StageError: the stage failed or was cancelled there, or its workers died MOST_DEATHS times.
         """
         outcome: Outcome = "cached"
-        if not versioning_workers.restore(stage.name):
+        if not remote.restore(stage.name):
             with self._lock:  # the first thread sends code and data, the others need only wait
                 revision = self._revision = self._revision or self._send()
-                key = versioning.next_run_key(stage.name)
+                key = stages.next_run_key(stage.name)
             outcome = self._submit(stage.name, revision, key)
         if stage.kind == "evaluate" and stage.architecture is not None and stage.seed is not None:
-            tracking.fetch_costs(self.params, stage.architecture, stage.seed)
+            runs.fetch_costs(self.params, stage.architecture, stage.seed)
         return outcome
 
     def _send(self) -> str:
-        versioning_workers.send(versioning_workers.light_before_heavy(self.graph))
-        with versioning.still():
-            return revisions.snapshot()
+        remote.send(remote.light_before_heavy(self.graph))
+        with stages.still():
+            return git.snapshot()
 
     def _submit(self, stage: str, revision: str, key: str) -> Outcome:
         deaths = 0
@@ -101,7 +102,7 @@ class Pool:
             earlier = run.state is not None and run.state.is_final()
             state = self._wait(run.id, stage)
             if state.is_completed():
-                if versioning_workers.restore(stage):
+                if remote.restore(stage):
                     return "cached" if state.name == "Cached" else "ran"
                 if not earlier:
                     raise StageError(
@@ -130,7 +131,7 @@ class Pool:
                 assert state is not None
                 if state.is_final():
                     if state.is_crashed():
-                        tracking_store.close_of_flow_run(self.params, str(run))
+                        store.close_of_flow_run(self.params, str(run))
                     return state
                 waiting = (datetime.now(UTC) - state.timestamp).total_seconds()
                 if state.is_pending() and waiting > _PENDING_SECONDS:

@@ -26,7 +26,7 @@ class DataError(SegflowError):
     """An image, mask or folder cannot be used as it is.
 
     Args:
-        kind: which of `segcore.problems.KINDS` it is.
+        kind: which of `segcore.ingest.problems.KINDS` it is.
     """
 
     def __init__(self, what: str, remedy: str, kind: str = "unusable") -> None:

@@ -4,7 +4,7 @@ import os
 
 if (
     "SEGFLOW_WARM" in os.environ
-):  # a stage that a flow has DVC run: work it need not load torch for (tasks/warm.py)
-    from tasks import warm
+):  # a stage that a flow has DVC run: work it need not load torch for (tasks/forkserver/client.py)
+    from tasks.forkserver import client
 
-    warm.hand_over()
+    client.hand_over()

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from segcore import params
-from segcore.comparison import Contestant, compare, leaderboard_text
+from segcore.comparison.compare import Contestant, compare, leaderboard_text
 from segcore.constants import IGNORE
-from segcore.dataset import PreparedData
+from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
+from segcore.evaluation.metrics import count, counts_table, require_all
 from segcore.files import atomic_folder
-from segcore.metrics import count, counts_table, require_all
 from segcore.params import Params
 from tasks.console import run
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from segcore.errors import SegflowError
-from tasks.processes import die_with_parent
+from tasks.supervisor import die_with_parent
 
 T = TypeVar("T")
 

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from segcore import params
-from segcore.bundle import load_bundle, load_description
-from segcore.dataset import PreparedData, test_regions
+from segcore.data.prepared import PreparedData, test_regions
+from segcore.evaluation.metrics import scores
 from segcore.files import atomic_folder
-from segcore.metrics import scores
+from segcore.io.volumes import stack_predictions, write_prediction
+from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params import Params
-from segcore.volumes import stack_predictions, write_prediction
-from tasks import console, tracking
+from tasks import console
 from tasks.costs import cost_file, merge_cost
 from tasks.measure import measure
 from tasks.prepare import PREPARED
+from tasks.tracking import runs
 from tasks.train import MODELS, parse_run
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
-    from segcore.evaluation import Evaluated
+    from segcore.evaluation.evaluate import Evaluated
 
 EVALUATIONS = Path("evaluations")
 _ROUNDS = 3  # of timing
@@ -49,8 +50,8 @@ def measure_cost(
 
 
 def _summary(d: dict[str, Any], folder: Path, flips: bool) -> dict[str, Any]:
-    from segcore.complexity import complexity
-    from segcore.flips import passes
+    from segcore.evaluation.complexity import complexity
+    from segcore.inference.tta import passes
 
     model = load_bundle(folder)
     cost = complexity(model)
@@ -115,9 +116,9 @@ def run_evaluation(
     name = f"{architecture}-{seed}"
     data, folder = PreparedData(prepared), root / MODELS / name
     description = load_description(folder)
-    from segcore.evaluation import evaluate, save_prediction  # not before what is wrong was told
-    from segcore.flips import require_trained
-    from segcore.inference import choose_precision, default_device
+    from segcore.evaluation.evaluate import evaluate, save_prediction  # not before what is wrong was told
+    from segcore.inference.tiling import choose_precision, default_device
+    from segcore.inference.tta import require_trained
 
     if p.evaluate.flips:
         require_trained(description["parameters"], name)
@@ -147,7 +148,7 @@ def _log(
     p: Params, architecture: str, seed: int, data: PreparedData, result: "Evaluated", title: str, root: Path
 ) -> None:
     """Measure this machine and add scores, costs and pictures to the training's MLflow run."""
-    from tasks.run_pictures import write_pictures
+    from tasks.tracking.pictures import write_pictures
 
     print(f"evaluate: measuring latency and memory with tiles of {p.evaluate.tile} pixels", flush=True)
     cost = measure_cost(architecture, seed, p.evaluate.tile, root, p.evaluate.flips)
@@ -162,7 +163,7 @@ def _log(
         )
         files = [evaluations / f"{architecture}-{seed}", *charts]
         kept = cost_file(root, f"{architecture}-{seed}")
-        tracking.log_evaluation(p, architecture, seed, found, files, gallery, kept)
+        runs.log_evaluation(p, architecture, seed, found, files, gallery, kept)
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from segcore import pool
 from segcore.files import atomic_folder, locked
+from segcore.ingest import reader_pool
 from tasks import console
 
 if TYPE_CHECKING:  # the readers' processes load this module too, and need none of these
@@ -46,25 +46,27 @@ def check(data: "params.Data", folder: Path, work: Path = WORK) -> Checked:
     Raises:
         DataError: missing or empty folder, or a pattern that is wrong.
     """
-    from segcore import catalog, footprints, layouts
-    from tasks import data_card
+    from segcore.ingest import catalog
+    from segcore.ingest.links import footprints
+    from segcore.io import layouts
+    from tasks.data_card import card
 
     own = work / "ingest" / data.name
     table = catalog.build(data, folder, own, _progress, catalog.batch_folders(data))
     links = footprints.links(table[table["status"] == "accepted"])
     used = {*table["label"], *table["valid"]}.union(*(json.loads(b).values() for b in table["baselines"]))
     found = Checked(table, links, layouts.stray_masks(data, folder, used), own / "items")
-    print(data_card.summary(found.table, found.links, found.strays), flush=True)
+    print(card.summary(found.table, found.links, found.strays), flush=True)
     return found
 
 
 def write_card(found: Checked, data: "params.Data", root: Path = Path()) -> Path:
     """Write reports/<name>/data.html and say where it is."""
-    from tasks import data_card
+    from tasks.data_card import card
 
     target = root / "reports" / data.name / "data.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    data_card.write_card(found.table, found.links, found.strays, data, found.store, target)
+    card.write_card(found.table, found.links, found.strays, data, found.store, target)
     print(f"Data card: {target}", flush=True)
     return target
 
@@ -96,7 +98,7 @@ def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = Non
     Raises:
         DataError: more unusable items than data.max_quarantined; DownloadError: the sample cannot be had.
     """
-    from segcore import catalog, samples
+    from segcore.ingest import catalog, samples
 
     work = work or target.parent / "work"
     with (
@@ -124,7 +126,7 @@ def check_only(data: "params.Data", work: Path = WORK) -> None:
     Raises:
         DataError: as `ingest`.
     """
-    from segcore import catalog, samples
+    from segcore.ingest import catalog, samples
 
     with _alone(data, work), tempfile.TemporaryDirectory() as folder:
         if catalog.is_sample(data):
@@ -141,7 +143,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only check, and write the data card")
 
     def run(arguments: argparse.Namespace) -> None:
-        pool.warm_up()  # the readers' processes load their modules while this one loads its own
+        reader_pool.warm_up()  # the readers' processes load their modules while this one loads its own
         from segcore import params
 
         data = params.load(arguments.params).data

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from segcore import params
-from segcore.dataset import PreparedData
+from segcore.data.prepared import PreparedData
 from segcore.files import atomic_write
 from segcore.params import Params
 from tasks import console
@@ -25,11 +25,12 @@ def find_rates(p: Params, architecture: str, seed: int, steps: int, root: Path =
         ModelError: unknown architecture or weights; DataError: no prepared data.
     """
     settings, data = p.for_architecture(architecture), PreparedData(root / PREPARED)
-    from segcore import lr_range, training
+    from segcore.planning import lr_range
     from segcore.plots.lr_range import lr_range as curve
     from segcore.plots.style import save_png
+    from segcore.training import loop
 
-    model = training.new_model(architecture, settings, data, seed)
+    model = loop.new_model(architecture, settings, data, seed)
     print(f"lr-range: {steps} steps of batch {settings.batch}, crop {settings.crop}", flush=True)
     found = lr_range.range_test(model, data, settings, p.prepare.window, seed, steps)
     folder = root / WORK / "lr-range"

@@ -14,7 +14,7 @@ from typing import Any
 
 from segcore.errors import StageError
 from tasks import console
-from tasks.processes import run_in_group
+from tasks.supervisor import run_in_group
 
 _ROUNDS = 9
 
@@ -28,7 +28,7 @@ def measure(
     moment falls on all of them alike; the memory is then that of all together.
 
     Returns:
-        Of each what `segcore.evaluation.measure_speed` says; latency_ms is the least of the rounds,
+        Of each what `segcore.evaluation.evaluate.measure_speed` says; latency_ms is the least of the rounds,
         because other programs only add to it.
 
     Raises:
@@ -50,9 +50,9 @@ def measure(
 
 
 def _measure_here(arguments: argparse.Namespace) -> None:
-    from segcore.bundle import load_bundle, load_description
-    from segcore.evaluation import measure_speed
-    from segcore.inference import choose_precision, default_device
+    from segcore.evaluation.evaluate import measure_speed
+    from segcore.inference.tiling import choose_precision, default_device
+    from segcore.models.base.bundle import load_bundle, load_description
 
     models = []
     for bundle in arguments.bundles:

@@ -13,16 +13,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from segcore import params
-from segcore.bundle import load_description
 from segcore.constants import IGNORE
 from segcore.errors import DataError, ParamsError, StageError
 from segcore.files import locked
+from segcore.models.base.bundle import load_description
 from segcore.params import Params
 from tasks import console
-from tasks.predictions import OUTPUTS, Record, find_scenes, stamp_of
+from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
-    from segcore.prediction import Progress, Settings
+    from segcore.inference.predictor import Progress, Settings
 
 OUTPUT = Path("predictions")
 WORK = Path("work")
@@ -31,7 +31,7 @@ CHAMPION = "champion"
 
 def settings_of(p: Params) -> "Settings":
     """How scenes are predicted, of params.yaml."""
-    from segcore.prediction import Settings
+    from segcore.inference.predictor import Settings
 
     tile = p.evaluate.tile if p.predict.tile is None else p.predict.tile
     flips = p.evaluate.flips if p.predict.flips is None else p.predict.flips
@@ -52,7 +52,7 @@ def find_bundle(p: Params, address: str, root: Path = Path()) -> Path:
         address = f"models:/{p.data.name}@{CHAMPION}"
     if not address.startswith("models:/"):
         return Path(address)
-    from tasks.tracking_models import fetch_model
+    from tasks.tracking.fetch import fetch_model
 
     folder = address.removeprefix("models:/").replace("/", "-").replace("@", "-")
     return fetch_model(p, address, root / WORK / "predict" / folder)
@@ -73,7 +73,9 @@ class Batch:
         self.output, self.scenes = output, find_scenes(scenes, output)
         bundle = find_bundle(p, address)
         d = load_description(bundle)
-        from segcore.prediction import Predictor  # not before what is wrong with the arguments was told
+        from segcore.inference.predictor import (
+            Predictor,  # not before what is wrong with the arguments was told
+        )
 
         self.settings = settings_of(p)
         self.predictor, self.classes = Predictor(bundle, self.settings), d["classes"]

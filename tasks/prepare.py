@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pyarrow
 
-from segcore import params, preparation
-from segcore.dataset import PreparedData
+from segcore import params
+from segcore.data.prepared import PreparedData
 from segcore.errors import DataError
 from segcore.files import atomic_folder
+from segcore.splits import prepare as preparation
 from tasks import console
 from tasks.ingest import INGESTED, WORK
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from segcore import params
-from segcore.dataset import PreparedData
-from segcore.drift import drift
+from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
 from segcore.files import locked
-from segcore.gate import Candidate, decide
 from segcore.params import Params
-from tasks import console, tracking, tracking_registry, tracking_store, versioning
-from tasks import promotion_inputs as inputs
+from segcore.promotion.drift import drift
+from segcore.promotion.gate import Candidate, decide
+from tasks import console
 from tasks.prepare import PREPARED
-from tasks.promotion_record import (
+from tasks.promotion import candidates as inputs
+from tasks.promotion.record import (
     FORMAT,
     read_record,
     record_path,
@@ -30,7 +30,10 @@ from tasks.promotion_record import (
     write_json,
     write_record,
 )
+from tasks.tracking import registry, store
+from tasks.tracking import runs as tracking
 from tasks.train import data_fingerprint
+from tasks.versioning import stages
 
 _LOCK = Path("work/promote.lock")
 
@@ -47,8 +50,8 @@ def promote(
         dry_run: leave registry and runs as they are. The record is written, and a later call acts on it.
 
     Returns:
-        The record: what `segcore.gate.Decision.record` has, and key, batch, decided and acted (ISO 8601), inputs (a
-        hash), champion_version, champion_run, versions (registered by it), drift.
+        The record: what `segcore.promotion.gate.Decision.record` has, and key, batch, decided and acted (ISO 8601),
+        inputs (a hash), champion_version, champion_run, versions (registered by it), drift.
 
     Raises:
         StageError: an evaluation is missing, the registry does not answer, or the batch has no item.
@@ -70,8 +73,8 @@ def promote(
             str(batch),
         ]
         mark = inputs.digest(*facts, *(m.weights for m in models))
-        path = record_path(root, p.data.name, batch or (versioning.run_key("compare") or mark)[:16])
-        holder = tracking_registry.champion(p)
+        path = record_path(root, p.data.name, batch or (stages.run_key("compare") or mark)[:16])
+        holder = registry.champion(p)
         record = read_record(path)
         if record is None or not _holds(record, mark, holder):
             record = _decided(root, p, data, models, holder, batch, mark, path.stem)
@@ -80,7 +83,7 @@ def promote(
             _act(p, models, record)
             write_json(path, record)
         if not dry_run:
-            write_history(root, p.data.name, tracking_registry.history(p))
+            write_history(root, p.data.name, registry.history(p))
         return record
 
 
@@ -123,7 +126,7 @@ def _decided(
         "dataset": p.data.name,
         "key": key,
         "batch": batch,
-        "decided": tracking_registry.now(),
+        "decided": registry.now(),
         "acted": None,
         "inputs": mark,
         "champion_version": holder["version"] if holder else None,
@@ -145,7 +148,7 @@ def _drift(
 
 def _act(p: Params, models: list[inputs.Model], record: dict[str, Any]) -> None:
     """Registry and runs as the record says; each step may be repeated, and the record is marked last."""
-    client = tracking_store.client(p)
+    client = store.client(p)
     of_name = {m.folder.name: m for m in models}
     runs = {m.folder.name: tracking.member(client, p, f"train@{m.folder.name}") for m in models}
     ids = {name: run.info.run_id for name, run in runs.items() if run is not None}
@@ -154,13 +157,11 @@ def _act(p: Params, models: list[inputs.Model], record: dict[str, Any]) -> None:
         facts = next(c for c in record["challengers"] if c["name"] == record["best"])
         scores = {"metric": record["basis"]["metric"], **facts["scores"], "validation": facts["validation"]}
         decision = {k: record[k] for k in ("outcome", "reason", "decided")} | {"scores": json.dumps(scores)}
-        version = tracking_registry.register(
-            p, model.folder, ids.get(record["best"]), {"batch": record["batch"]}
-        )
+        version = registry.register(p, model.folder, ids.get(record["best"]), {"batch": record["batch"]})
         if record["winner"] is not None:
-            tracking_registry.promote(p, version, decision)
+            registry.promote(p, version, decision)
         else:
-            tracking_registry.set_challenger(p, version, decision)
+            registry.set_challenger(p, version, decision)
         record["versions"] = {"champion" if record["winner"] else "challenger": version}
     tags = {
         "gate.outcome": record["outcome"],
@@ -169,8 +170,8 @@ def _act(p: Params, models: list[inputs.Model], record: dict[str, Any]) -> None:
     }
     judged = {ids[c["name"]] for c in record["challengers"] if c["name"] in ids}
     for run_id in sorted(judged | set(filter(None, [record["champion_run"]]))):
-        tracking_store.Run(client, run_id).tag(tags)
-    record["acted"] = tracking_registry.now()
+        store.Run(client, run_id).tag(tags)
+    record["acted"] = registry.now()
 
 
 def rollback(p: Params, root: Path = Path()) -> tuple[int, int]:
@@ -180,8 +181,8 @@ def rollback(p: Params, root: Path = Path()) -> tuple[int, int]:
         StageError: there is no previous champion.
     """
     with locked(root / _LOCK):
-        restored, demoted = tracking_registry.rollback(p)
-        write_history(root, p.data.name, tracking_registry.history(p))
+        restored, demoted = registry.rollback(p)
+        write_history(root, p.data.name, registry.history(p))
         return restored, demoted
 
 

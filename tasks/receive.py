@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from segcore import catalog, inbox, params
+from segcore import params
 from segcore.errors import DataError
 from segcore.files import atomic_folder, atomic_write, fsync, locked, sha256
+from segcore.ingest import catalog, inbox
+from segcore.ingest.source_files import files_of_row
 from segcore.params import Params
-from segcore.stamps import files_of_row
-from tasks import console, revisions, versioning
+from tasks import console
 from tasks.ingest import INGESTED, WORK
+from tasks.versioning import git, stages
 
 _KIND_OF = {"bands": "band-count", "dtype": "other-dtype"}
 QUARANTINE = ["id", "image", "label", "kind", "reason", "remedy"]
@@ -78,12 +80,12 @@ def finish(p: Params) -> None:
 def _record(p: Params, batch: str, folder: Path) -> None:
     tracked = folder.with_name(folder.name + ".dvc")
     if not tracked.exists():
-        versioning.add(folder)
-    if revisions.is_repository():
+        stages.add(folder)
+    if git.is_repository():
         facts = folder / "batch.json"  # not there in a folder that somebody put here by hand
         count = f", {json.loads(facts.read_text())['items']} items" if facts.exists() else ""
         message = f"Data of {p.data.name}: batch {batch}{count}"
-        revisions.commit([tracked, folder.parent / ".gitignore"], message, tag_of(p, batch))
+        git.commit([tracked, folder.parent / ".gitignore"], message, tag_of(p, batch))
 
 
 def _check(p: Params, staging: Path, work: Path) -> pd.DataFrame:
@@ -186,7 +188,7 @@ def receive(p: Params, now: float | None = None) -> Received:
     now = time.time() if now is None else now
     work = WORK / "receive" / p.data.name
     with locked(work / "lock"):
-        versioning.init_if_needed()
+        stages.init_if_needed()
         finish(p)
         box, memory = inbox.Inbox(p.retrain.inbox), work / "taken.json"
         staging = work / "snapshot"

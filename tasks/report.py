@@ -17,10 +17,10 @@ from segcore.files import atomic_write
 from segcore.params import Params, load
 from segcore.plots import charts, gallery, style
 from tasks import console
-from tasks import report_pictures as pictures
-from tasks import report_views as views
-from tasks.report_inputs import Inputs, gallery_cases, read_inputs
-from tasks.report_retrain import retrain_view
+from tasks.reporting import pictures
+from tasks.reporting import rows as views
+from tasks.reporting.champion import retrain_view
+from tasks.reporting.inputs import Inputs, gallery_cases, read_inputs
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -94,7 +94,7 @@ def report(root: Path, params: Params, prepared: Any) -> Path:
     Args:
         root: the project's folder, where the earlier stages left their outputs.
         params: params.yaml.
-        prepared: segcore.dataset.PreparedData, or anything with its `regions` and `read`.
+        prepared: segcore.data.prepared.PreparedData, or anything with its `regions` and `read`.
 
     Raises:
         StageError: the output of an earlier stage is missing.
@@ -113,7 +113,7 @@ def report(root: Path, params: Params, prepared: Any) -> Path:
 
 
 def _report_here(arguments: argparse.Namespace) -> None:
-    from segcore.dataset import PreparedData
+    from segcore.data.prepared import PreparedData
 
     root = arguments.params.parent
     folder = report(root, load(arguments.params), PreparedData(root / "data" / "prepared"))

@@ -20,19 +20,21 @@ import pandas as pd
 from tqdm import tqdm
 
 from segcore import params
-from segcore.bundle import save_bundle
-from segcore.dataset import PreparedData
+from segcore.data.prepared import PreparedData
 from segcore.files import atomic_folder, sha256
+from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
-from tasks import console, tracking, versioning
+from tasks import console
 from tasks.costs import merge_cost
 from tasks.ingest import WORK
+from tasks.initial_weights import START, begin_with
 from tasks.prepare import PREPARED
-from tasks.warm_start import START, begin_with
+from tasks.tracking import runs
+from tasks.versioning import stages
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
-    from segcore.choices import Choices
-    from segcore.training import Trained
+    from segcore.training.loop import Trained
+    from segcore.training.runtime import Choices
 
 MODELS = Path("models")
 
@@ -53,7 +55,7 @@ def code_fingerprint() -> str:
     return _digest(*(f"{path.name} {sha256(path)}" for path in sources))
 
 
-# how pixels become the model's input; segcore/prediction.py reads scenes by it
+# how pixels become the model's input; segcore/inference/predictor.py reads scenes by it
 _INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "neighbours", "max_pixels"}
 
 
@@ -74,7 +76,7 @@ def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architectur
         "parameters": settings.model_dump(mode="json"),
         "versions": {
             "data": data_fingerprint(prepared),
-            "stage": versioning.run_key() or "untracked by dvc",
+            "stage": stages.run_key() or "untracked by dvc",
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
         },
@@ -89,7 +91,7 @@ def _checkpoints(
     facts = [architecture, seed, p.prepare.window, settings.model_dump(mode="json")]
     identity = json.dumps([*facts, *([sha256(begun)] if begun.is_file() else [])], sort_keys=True)
     # DVC's key names exactly what this training depends on; without DVC, all of segcore's code stands for it.
-    key = _digest(versioning.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
+    key = _digest(stages.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
     return root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
 
 
@@ -116,19 +118,19 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         ModelError: unknown architecture, weights or a loss that is not finite; DataError: no prepared data.
     """
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
-    from segcore import sharing, training  # not before what is wrong with the arguments was told
+    from segcore.training import distributed, loop  # not before what is wrong with the arguments was told
 
-    model = training.new_model(architecture, settings, data, seed)
+    model = loop.new_model(architecture, settings, data, seed)
     settings = begin_with(p, architecture, model, root)
     _warn_of_warmup(settings)
     folder = _checkpoints(p, settings, architecture, seed, prepared, root)
     folder.mkdir(parents=True, exist_ok=True)
     target = root / MODELS / f"{architecture}-{seed}"
-    if not sharing.accelerator().is_main_process:
-        training.train(model, data, settings, p.prepare.window, seed, folder)
+    if not distributed.accelerator().is_main_process:
+        loop.train(model, data, settings, p.prepare.window, seed, folder)
         return target
     bar: tqdm[int] = console.progress([], f"train {architecture}-{seed}", total=settings.steps, unit="step")
-    with tracking.training_run(p, architecture, seed, title=model.title) as run:
+    with runs.training_run(p, architecture, seed, title=model.title) as run:
 
         def on_validation(row: dict[str, Any]) -> None:
             named = {"train/loss": "train_loss", "train/learning_rate": "learning_rate"}
@@ -145,7 +147,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             bar.set_postfix({"loss": f"{loss:.3f}", **shown}, refresh=False)
 
         shown: dict[str, str] = {}
-        trained = training.train(
+        trained = loop.train(
             model, data, settings, p.prepare.window, seed, folder, on_step, on_validation, on_start
         )
         bar.close()

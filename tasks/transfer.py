@@ -9,8 +9,8 @@ import argparse
 
 from segcore import params
 from tasks import console
+from tasks.initial_weights import clear, place_transfer
 from tasks.predict import find_bundle
-from tasks.warm_start import clear, place_transfer
 
 
 def _place(arguments: argparse.Namespace) -> None:

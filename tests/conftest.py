@@ -11,7 +11,7 @@ os.environ.setdefault(
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-from tests.tiny import make_pairs, make_scene, params_for
+from tests.support.tiny import make_pairs, make_scene, params_for
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def pairs(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def prepared_scene(tmp_path_factory: pytest.TempPathFactory):
     """Prepared data of one GeoTIFF of 256 x 256 pixels in blocks of 64: (params, PreparedData)."""
-    from segcore.dataset import PreparedData
+    from segcore.data.prepared import PreparedData
     from tasks.ingest import ingest
     from tasks.prepare import prepare
 
@@ -37,17 +37,17 @@ def prepared_scene(tmp_path_factory: pytest.TempPathFactory):
 # with those of most tests), so that no worker is alone with one of them at the end.
 LONGEST = (
     "tasks/test_promote.py",
-    "segcore/test_sharing.py",
+    "segcore/training/test_distributed.py",
     "tasks/test_steps.py",
-    "segcore/test_models.py",
+    "segcore/models/test_architectures.py",
     "tasks/test_predict.py",
-    "tasks/test_tracking.py",
-    "segcore/test_prediction.py",
-    "bad_inputs/test_bad_inputs.py",
+    "tasks/tracking/test_runs.py",
+    "segcore/inference/test_predictor.py",
+    "system/bad_inputs/test_bad_inputs.py",
     "tasks/test_receive.py",
-    "segcore/test_gate.py",
-    "tasks/test_workers.py",
-    "bad_inputs/test_fuzz.py",
+    "segcore/promotion/test_gate.py",
+    "tasks/versioning/test_remote.py",
+    "system/bad_inputs/test_fuzz.py",
 )
 
 

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segcore.models._backbones import Encoder, build_encoder
-from segcore.models._base import SegmentationModel, choose, conv_bn_relu, upsample
+from segcore.models.base.encoders import Encoder, build_encoder
+from segcore.models.base.model import SegmentationModel, choose, conv_bn_relu, upsample
 
 _LOW_LEVEL_CHANNELS = 48  # the best of table 1 of V3+
 

@@ -16,9 +16,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from segcore.models._backbones import build_encoder
-from segcore.models._base import SegmentationModel, choose, upsample
-from segcore.weights import load_encoder_weights
+from segcore.models.base.encoders import build_encoder
+from segcore.models.base.model import SegmentationModel, choose, upsample
+from segcore.models.base.pretrained import load_encoder_weights
 
 _FINEST = {"32s": 1, "16s": 2, "8s": 3}  # how many maps are scored
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from segcore.errors import ModelError
-from segcore.models._backbones import ENCODERS, Encoder, build_encoder
-from segcore.models._base import SegmentationModel, choose, conv_bn_relu, upsample
+from segcore.models.base.encoders import ENCODERS, Encoder, build_encoder
+from segcore.models.base.model import SegmentationModel, choose, conv_bn_relu, upsample
 
 
 def build(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from segcore.leaderboard import METRICS, models_of
+from segcore.comparison.leaderboard import METRICS, models_of
 from segcore.plots.palette import HUMAN, INK, MUTED, PAPER, colours, markers
 from segcore.plots.style import RC, new_figure
 

@@ -1,4 +1,4 @@
-"""Charts of a new batch against the training data; see `segcore.drift`."""
+"""Charts of a new batch against the training data; see `segcore.promotion.drift`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def band_histograms(drift: Mapping[str, Any]) -> Figure:
     """Share of values by value, a panel a band; of more than twelve bands those of the largest PSI.
 
     Args:
-        drift: what `segcore.drift.drift` gives.
+        drift: what `segcore.promotion.drift.drift` gives.
     """
     bands = sorted(drift["bands"], key=lambda b: -b["psi"])[:_BANDS]
     bands.sort(key=lambda b: b["band"])
@@ -59,7 +59,7 @@ def class_balance(drift: Mapping[str, Any]) -> Figure:
     """Share of each class's pixels in the training data and in the new batch.
 
     Args:
-        drift: what `segcore.drift.drift` gives.
+        drift: what `segcore.promotion.drift.drift` gives.
     """
     classes = drift["classes"]
     at = np.arange(len(classes["names"]))

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from segcore.constants import IGNORE
-from segcore.packed import Packed
+from segcore.data.packed import Packed
 from segcore.plots.pictures import to_rgb
 
 TINT = 0.34

@@ -14,8 +14,8 @@ from urllib.error import URLError
 import pytest
 
 from flows.ui import HOST, free_port
-from tasks.processes import end_with_this_process
-from tests.flows import nights, workspaces
+from tasks.supervisor import end_with_this_process
+from tests.support import nights, workspaces
 
 # With two workers: each gets two files at the beginning, in turn, and then the next one whenever it is nearly done.
 # So the kills, which take as long as all the rest, go together with the shortest one.

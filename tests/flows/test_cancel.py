@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Cancelling
 
-from tests.flows import nights, workspaces
-from tests.flows.serving import served_runs, serving, wait_for
+from tests.support import nights, workspaces
+from tests.support.serving import served_runs, serving, wait_for
 
 GONE = 15  # seconds for the training to end
 STEPS, EVERY = 800, 20
@@ -39,7 +39,7 @@ def trains(folder: Path) -> bool:
 
 def forked(folder: Path) -> bool:
     """Whether a process works beside the warm one and its supervisor, that was forked from it."""
-    return sum("-m tasks.warm_process" in words for words in workspaces.processes_in(folder)) > 2
+    return sum("-m tasks.forkserver.server" in words for words in workspaces.processes_in(folder)) > 2
 
 
 def validated(folder: Path) -> list[int]:

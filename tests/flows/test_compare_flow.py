@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from tests.flows import workspaces
+from tests.support import workspaces
 
 PARAMS = """\
 architectures: [fcn, unet]
@@ -130,7 +130,7 @@ def test_dvc_repro_gives_the_lock_of_the_flow(compared: Path, tmp_path: Path) ->
 
 
 def test_a_new_metric_retrains_nothing(compared: Path) -> None:
-    file = compared / "segcore/metrics.py"
+    file = compared / "segcore/evaluation/metrics.py"
     text = file.read_text()
     file.write_text(text + "\n\ndef accuracy_of_nothing() -> float:\n    return 1.0\n")
     changed = json.loads(dvc(compared, "status", "--json"))

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from tests.flows import workspaces
-from tests.tiny import blobs, make_pairs, values_for
+from tests.support import workspaces
+from tests.support.tiny import blobs, make_pairs, values_for
 
 COUNT = 40
 TABLES = {  # may change with every new item; all else is one file an item

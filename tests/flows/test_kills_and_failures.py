@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.flows import workspaces
+from tests.support import workspaces
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, State
 
 from flows.notify import remove
-from tests.flows import workspaces
+from tests.support import workspaces
 
 SECONDS = 30  # for a message to arrive
 SILENCE = 3  # long enough for one that must not: those that must take a second

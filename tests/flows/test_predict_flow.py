@@ -10,9 +10,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.bundles import make_bundle, noise
-from tests.flows import workspaces
-from tests.tiny import values_for, write_tif
+from tests.support import workspaces
+from tests.support.bundles import make_bundle, noise
+from tests.support.tiny import values_for, write_tif
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tests.flows import nights, workspaces
+from tests.support import nights, workspaces
 
 
 def git(folder: Path, *arguments: str) -> str:

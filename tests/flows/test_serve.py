@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from tests.flows import nights
-from tests.flows.serving import served_runs, serving, wait_for
+from tests.support import nights
+from tests.support.serving import served_runs, serving, wait_for
 
 MISSED = 20  # seconds without a server of rounds
 

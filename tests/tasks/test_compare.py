@@ -12,8 +12,9 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from segcore import metrics, params
+from segcore import params
 from segcore.errors import DataError, StageError
+from segcore.evaluation import metrics
 from tasks import compare
 
 CLASSES = ["background", "building"]

@@ -13,11 +13,12 @@ import pytest
 import rasterio
 from PIL import Image
 
-from segcore import preparation, windows
-from segcore.packed import Packed
+from segcore.data.packed import Packed
+from segcore.splits import prepare as preparation
+from segcore.splits import windows
 from tasks.ingest import ingest
 from tasks.prepare import prepare
-from tests.tiny import blobs, make_pairs, params_for
+from tests.support.tiny import blobs, make_pairs, params_for
 
 ROOT = Path(__file__).parents[2]
 COUNT = 20
@@ -170,7 +171,7 @@ READ = """
 import sys
 from pathlib import Path
 from segcore import catalog, layouts
-from tests.tiny import params_for
+from tests.support.tiny import params_for
 source, work = map(Path, sys.argv[1:])
 data = params_for(source, scene=True).data
 (item,) = layouts.find(data, source)

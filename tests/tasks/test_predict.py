@@ -15,12 +15,12 @@ import yaml
 
 from segcore.errors import DataError, ModelError, ParamsError, StageError
 from segcore.params import Params, load
-from tasks import tracking_store
 from tasks.predict import run_prediction
-from tasks.predictions import Record, find_scenes
-from tasks.tracking_models import fetch_model
-from tests.bundles import make_bundle, noise
-from tests.tiny import values_for, write_tif
+from tasks.scenes import Record, find_scenes
+from tasks.tracking import store as tracking_store
+from tasks.tracking.fetch import fetch_model
+from tests.support.bundles import make_bundle, noise
+from tests.support.tiny import values_for, write_tif
 
 ROOT = Path(__file__).parents[2]
 KILL_AFTER = """\

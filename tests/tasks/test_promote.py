@@ -13,17 +13,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from segcore import evaluation, params
+from segcore import params
 from segcore.errors import DataError, StageError
+from segcore.evaluation import evaluate
 from segcore.params import Params
 from tasks import promote as stage
-from tasks import promotion_inputs, tracking, tracking_registry, tracking_store
 from tasks.evaluate import run_evaluation
 from tasks.ingest import ingest
 from tasks.prepare import prepare
-from tasks.promotion_record import latest, read_history, record_text
+from tasks.promotion import candidates
+from tasks.promotion.record import latest, read_history, record_text
+from tasks.tracking import registry, runs, store
 from tasks.train import train
-from tests.tiny import make_pairs, values_for
+from tests.support.tiny import make_pairs, values_for
 
 ROOT = Path(__file__).parents[2]
 COST = {"latency_ms": 10.0, "peak_memory_mb": 700.0}
@@ -39,7 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr(promotion_inputs, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
+        patch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
         p = params.load()
         ingest(p.data)
         prepare(p, registry=Path("splits/tiny.csv"), work=Path("work"))
@@ -61,9 +63,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(folder)
     # MLflow keeps a store open by its address for as long as the process lives, so each test has an address of its own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    monkeypatch.setattr(
-        promotion_inputs, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders]
-    )
+    monkeypatch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
     yield folder
 
 
@@ -120,7 +120,7 @@ def best_runs() -> dict[str, str]:
 
 
 def aliases() -> dict[str, int]:
-    return {alias: row["version"] for row in tracking_registry.history(load()) for alias in row["aliases"]}
+    return {alias: row["version"] for row in registry.history(load()) for alias in row["aliases"]}
 
 
 def test_first_champion_is_the_best_by_validation_and_a_repeated_call_changes_nothing(project: Path) -> None:
@@ -138,7 +138,7 @@ def test_first_champion_is_the_best_by_validation_and_a_repeated_call_changes_no
 
 def better_challenger(batch: str | None = None) -> str:
     """A perfect challenger of the architecture that is not champion, and the champion's own run left as it is."""
-    champion = tracking_registry.champion(load())
+    champion = registry.champion(load())
     assert champion
     run = best_runs()["unet" if champion["architecture"] == "fcn" else "fcn"]
     new_weights(run)
@@ -159,7 +159,7 @@ def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
         == len(pd.read_parquet(f"evaluations/{run}/counts.parquet")) / 2
     )
     monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
-    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
     done = stage.promote(load(), batch="b2")
     assert done["acted"] and {k: v for k, v in done.items() if k not in ("acted", "versions")} == {
         k: v for k, v in planned.items() if k not in ("acted", "versions")
@@ -176,27 +176,27 @@ def test_the_champions_evaluation_is_that_of_its_own_training_and_is_kept(
 ) -> None:
     first = latest(project, "tiny")["winner"]
     mark_batch("b2")
-    p, data = load(), promotion_inputs.PreparedData("data/prepared")
-    champion = promotion_inputs.champion(project, p, data, 1)
+    p, data = load(), candidates.PreparedData("data/prepared")
+    champion = candidates.champion(project, p, data, 1)
     own = pd.read_parquet(f"evaluations/{first}/counts.parquet").sort_values(["item", "class_index"])
     again = champion.counts.sort_values(["item", "class_index"])
     pd.testing.assert_frame_equal(again.reset_index(drop=True), own.reset_index(drop=True), check_dtype=False)
     curve = json.loads(Path(f"evaluations/{first}/calibration.json").read_text())
-    assert promotion_inputs.calibration_errors(champion, None)["frozen"] == pytest.approx(curve["ece"])
+    assert candidates.calibration_errors(champion, None)["frozen"] == pytest.approx(curve["ece"])
     assert set(champion.calibrations) == {"0", "b2"}
-    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
-    assert promotion_inputs.champion(project, p, data, 1).weights == champion.weights
+    monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
+    assert candidates.champion(project, p, data, 1).weights == champion.weights
 
 
 def test_no_better_challenger_is_kept_as_challenger_and_runs_are_tagged(project: Path) -> None:
     mark_batch("b2")
-    champion = tracking_registry.champion(load())
+    champion = registry.champion(load())
     other = best_runs()["unet" if champion["architecture"] == "fcn" else "fcn"]
     rewrite(
         other,
         lambda counts: counts.assign(tp=0, fp=counts["fp"] + counts["tp"], fn=counts["fn"] + counts["tp"]),
     )
-    with tracking.training_run(load(), *other.rsplit("-", 1), "another") as run:
+    with runs.training_run(load(), *other.rsplit("-", 1), "another") as run:
         pass
     record = stage.promote(load(), batch="b2")
     assert (
@@ -204,7 +204,7 @@ def test_no_better_challenger_is_kept_as_challenger_and_runs_are_tagged(project:
         and record["best"] == other
         and aliases() == {"champion": 1, "challenger": 2}
     )
-    tags = tracking_store.client(load()).get_run(run.id).data.tags
+    tags = store.client(load()).get_run(run.id).data.tags
     assert tags["gate.outcome"] == "kept" and tags["gate.reason"] == record["reason"]
 
 
@@ -223,21 +223,21 @@ def test_killed_anywhere_after_deciding_a_repeated_call_acts_once(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(promotion_inputs, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
+        patch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
         if where in ("register", "promote"):
-            patch.setattr(tracking_registry, where, die)
+            patch.setattr(registry, where, die)
         elif where == "champion_set":
-            real = tracking_registry.promote
-            patch.setattr(tracking_registry, "promote", lambda *a: (real(*a), die()))
+            real = registry.promote
+            patch.setattr(registry, "promote", lambda *a: (real(*a), die()))
         else:
             patch.setattr(stage, where, die)
         with pytest.raises(Killed):
             stage.promote(load(), batch="b2")
-    assert tracking_registry.champion(load()) is not None
+    assert registry.champion(load()) is not None
     monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
     record = stage.promote(load(), batch="b2")
     assert record["winner"] == run and record["acted"]
-    assert aliases() == {"champion": 2, "previous": 1} and len(tracking_registry.history(load())) == 2
+    assert aliases() == {"champion": 2, "previous": 1} and len(registry.history(load())) == 2
 
 
 def test_other_settings_decide_anew_and_the_decision_acted_upon_is_kept(project: Path) -> None:
@@ -270,7 +270,7 @@ def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
     meta = json.loads(Path("data/prepared/prepared.json").read_text())
     Path("data/prepared/prepared.json").write_text(json.dumps(meta | {"classes": ["background", "circle"]}))
     with pytest.raises(StageError, match=r"classes.*differ from those of the data"):
-        promotion_inputs.champion(project, load(), promotion_inputs.PreparedData("data/prepared"), 1)
+        candidates.champion(project, load(), candidates.PreparedData("data/prepared"), 1)
 
 
 def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_promoted(

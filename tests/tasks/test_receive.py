@@ -9,11 +9,13 @@ import time
 import pytest
 from PIL import Image
 
-from segcore import catalog, layouts, params
+from segcore import params
+from segcore.ingest import catalog
+from segcore.io import layouts
 from tasks import receive as receiving
 from tasks.ingest import ingest
 from tasks.receive import receive
-from tests.tiny import blobs, make_pairs, params_for
+from tests.support.tiny import blobs, make_pairs, params_for
 
 HOUR = 3600
 

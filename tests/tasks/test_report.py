@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from segcore.errors import StageError
-from segcore.metrics import EMPTY_POLICY
+from segcore.evaluation.metrics import EMPTY_POLICY
 from segcore.params import Params
 from tasks import report as stage
-from tasks import report_views
 from tasks.costs import cost_file, mean_cost
-from tasks.report_inputs import data_hash, gallery_cases, read_inputs
-from tasks.report_views import amount, chance, duration, in_words, points, score_name, unbroken
-from tests.tasks.fake_project import FakePrepared, build_project, scene_patches
+from tasks.reporting import rows
+from tasks.reporting.inputs import data_hash, gallery_cases, read_inputs
+from tasks.reporting.rows import amount, chance, duration, in_words, points, score_name, unbroken
+from tests.support.fake_project import FakePrepared, build_project, scene_patches
 
 COLORS = [[38, 50, 56], [255, 179, 0], [76, 175, 80], [33, 150, 243]]
 
@@ -134,7 +134,7 @@ def test_05_every_figure_caption_names_its_aggregation(page: str) -> None:
 def test_a_lead_that_is_not_shown_is_not_printed_as_one(project, significant: bool) -> None:
     comparison = json.loads((project[0] / "comparison" / "comparison.json").read_text())
     comparison["tests"] = [test | {"significant": significant} for test in comparison["tests"]]
-    tile = report_views._lead_tile(comparison)
+    tile = rows._lead_tile(comparison)
     assert tile["label"].startswith("ahead of " if significant else "between ")
     assert tile["value"].startswith("+") == significant
 

@@ -18,7 +18,7 @@ from segcore import params
 from segcore.errors import ParamsError
 from tasks.configure import configure
 from tasks.train import WORK
-from tests.tiny import make_pairs, values_for
+from tests.support.tiny import make_pairs, values_for
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from segcore import params
-from segcore.dataset import PreparedData
+from segcore.data.prepared import PreparedData
 from tasks import compare, evaluate, report, train
 from tasks.configure import configure
 from tasks.ingest import ingest

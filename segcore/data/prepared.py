@@ -1,0 +1,209 @@
+"""The prepared data: an index of what trains, selects and tests, over packed items that are mapped into memory.
+
+`prepared/` holds `items.parquet` (where each picture or plane of a volume lies), `regions.parquet` (what trains,
+selects and tests), `windows.parquet` (training windows), `statistics.json` and `prepared.json` (classes, colours);
+`packed/` beside it one file an item, which never changes once written.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segcore.constants import IGNORE
+from segcore.data.packed import Packed
+from segcore.data.raster import Info
+from segcore.errors import DataError
+
+_OPEN_FILES = 4096  # mapped at once; the system allows some 65,000 maps a process
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Pixels with labels and validity.
+
+    Attributes:
+        image: (H, W, C), raw values in the file's dtype; 0 where invalid.
+        label: (H, W) uint8 class indices, IGNORE where not scored.
+        valid: (H, W) bool, False where the image has no data.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    valid: np.ndarray
+
+
+def beside(plane: int, neighbours: int, depth: int) -> list[int]:
+    """A plane and its neighbours on either side, in order; the first and the last stand for what is beyond them."""
+    return [min(max(plane + step, 0), depth - 1) for step in range(-neighbours, neighbours + 1)]
+
+
+class PreparedData:
+    """Read access to a folder of prepared data.
+
+    Args:
+        folder: of the index.
+        packed: of the packed items; None: the folder of that name beside `folder`.
+
+    Raises:
+        DataError: the folder is missing or incomplete.
+    """
+
+    def __init__(self, folder: Path | str, packed: Path | None = None) -> None:
+        self.folder = Path(folder)
+        self.packed = packed or self.folder.parent / "packed"
+        try:
+            meta = json.loads((self.folder / "prepared.json").read_text())
+            self.statistics: dict[str, Any] = json.loads((self.folder / "statistics.json").read_text())
+            self.regions = pd.read_parquet(self.folder / "regions.parquet")
+            self.windows = pd.read_parquet(self.folder / "windows.parquet")
+            self.items = pd.read_parquet(self.folder / "items.parquet").set_index("item", drop=False)
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{self.folder}: no prepared data ({Path(error.filename).name} is missing)",
+                "run `dvc repro prepare` first",
+            ) from error
+        self.classes: list[str] = meta["classes"]
+        self.colors: list[list[int]] = meta["colors"]
+        self.foreground: list[int] = meta["foreground"]
+        self.baselines: list[str] = meta["baselines"]
+        self.instances: bool = meta["instances"]
+        self.neighbours: int = meta.get("neighbours", 0)
+        self._planes_seen = len(beside(0, self.neighbours, 1))
+        self._where = {
+            row.item: (row.packed, int(row.plane), int(row.height), int(row.width))
+            for row in self.items[["item", "packed", "plane", "height", "width"]].itertuples()
+        }
+        self._regions: dict[str, dict[str, Any]] = {}
+        self._file = lru_cache(maxsize=_OPEN_FILES)(lambda name: Packed(self.packed / name))
+
+    @property
+    def bands(self) -> int:
+        """Number of image bands."""
+        return int(self.items["bands"].iloc[0])
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that a network sees: the bands of a plane, and of its neighbours in a volume."""
+        return self.bands * self._planes_seen
+
+    def of_channels(self, values: Sequence[float]) -> list[float]:
+        """A statistic of each band as one of each channel."""
+        return list(values) * self._planes_seen
+
+    def _plane(self, item: str, kind: str, index: int | None = None) -> np.ndarray:
+        """View of one item: pixels (H, W, C), or labels, valid, instances or a baseline (H, W)."""
+        name, plane, _, _ = self._where[item]
+        array = self._file(name).array(kind)
+        return array[plane] if index is None else array[index, plane]
+
+    def _pixels(self, item: str) -> np.ndarray:
+        """(H, W, channels): of a plane, or of it and its neighbours in order (see `beside`)."""
+        if not self.neighbours:
+            return self._plane(item, "pixels")
+        name, plane, _, _ = self._where[item]
+        planes = self._file(name).array("pixels")
+        return np.concatenate([planes[i] for i in beside(plane, self.neighbours, len(planes))], axis=-1)
+
+    def training_bytes(self) -> int:
+        """Bytes of all items that training windows lie in: pixels, labels and validity."""
+        rows = self.items.loc[self.windows["item"].unique()]
+        pixels = rows["height"].to_numpy(np.int64) * rows["width"].to_numpy(np.int64)
+        value = np.array([np.dtype(kind).itemsize for kind in rows["dtype"]])
+        return int((pixels * (value * self.channels + 2)).sum())
+
+    def whole(self, item: str) -> Patch:
+        """All of an item, as a view of the file where that is possible."""
+        pixels, label = self._pixels(item), self._plane(item, "labels")
+        return Patch(pixels, label, self._plane(item, "valid") > 0)
+
+    def crop(self, item: str, row: int, col: int, height: int, width: int) -> Patch:
+        """A rectangle of an item as a network sees it; what lies outside the item is invalid and ignored."""
+        return self._cut(self._pixels(item), item, row, col, height, width)
+
+    def _cut(self, pixels: np.ndarray, item: str, row: int, col: int, height: int, width: int) -> Patch:
+        _, _, rows, cols = self._where[item]
+        inside = (slice(max(row, 0), min(row + height, rows)), slice(max(col, 0), min(col + width, cols)))
+        image, label = pixels[inside], self._plane(item, "labels")[inside]
+        valid = self._plane(item, "valid")[inside] > 0
+        if label.shape == (height, width):
+            return Patch(np.array(image), np.array(label), valid)
+        top, left = inside[0].start - row, inside[1].start - col
+        pad = ((top, height - top - label.shape[0]), (left, width - left - label.shape[1]))
+        return Patch(
+            np.pad(image, (*pad, (0, 0))), np.pad(label, pad, constant_values=IGNORE), np.pad(valid, pad)
+        )
+
+    def volume_of(self, region_id: str) -> tuple[str, int, Info] | None:
+        """(id, plane, header) of the volume that a region is a plane of; None for pictures and scenes."""
+        row = self.items.loc[self.region(region_id)["item"]]
+        affine, spacing = json.loads(row["affine"]), json.loads(row["spacing"])
+        if affine is None or spacing is None:
+            return None
+        info = Info(
+            height=int(row["height"]),
+            width=int(row["width"]),
+            bands=int(row["bands"]),
+            dtype=row["dtype"],
+            depth=int(row["depth"]),
+            spacing=tuple(spacing),
+            affine=tuple(affine),
+            orientation=row["orientation"],
+            axis=int(row["axis"]),
+        )
+        return row["volume"], int(row["plane"]), info
+
+    def region(self, region_id: str) -> dict[str, Any]:
+        """One row of the region table.
+
+        Raises:
+            DataError: there is no such region.
+        """
+        if not self._regions:
+            self._regions = {str(r["id"]): r for r in self.regions.to_dict("records")}
+        if region_id not in self._regions:
+            raise DataError(f"{region_id}: no such region in {self.folder}", "take an id of regions.parquet")
+        return self._regions[region_id]
+
+    def read(self, region_id: str) -> Patch:
+        """All of a region as a picture: its bands alone."""
+        r = self.region(region_id)
+        pixels = self._plane(r["item"], "pixels")
+        return self._cut(pixels, r["item"], r["row"], r["col"], r["height"], r["width"])
+
+    def read_input(self, region_id: str) -> Patch:
+        """All of a region as a network sees it, with the neighbours of its plane."""
+        r = self.region(region_id)
+        return self.crop(r["item"], r["row"], r["col"], r["height"], r["width"])
+
+    def _part(self, region_id: str, kind: str, index: int | None = None) -> np.ndarray:
+        r = self.region(region_id)
+        rows = slice(r["row"], r["row"] + r["height"])
+        return np.array(self._plane(r["item"], kind, index)[rows, r["col"] : r["col"] + r["width"]])
+
+    def read_baseline(self, name: str, region_id: str) -> np.ndarray:
+        """Another annotator's labels of a region, (H, W) uint8."""
+        return self._part(region_id, "baselines", self.baselines.index(name))
+
+    def read_instances(self, region_id: str) -> np.ndarray:
+        """Numbers of objects of a region, (H, W) uint32, 0 where there is none.
+
+        Raises:
+            DataError: the ground truth has no objects.
+        """
+        if not self.instances:
+            raise DataError(
+                f"{self.folder}: the ground truth has no objects",
+                "give polygons, COCO annotations, or instance images with data.instances: true",
+            )
+        return self._part(region_id, "instances")
+
+
+def test_regions(data: PreparedData) -> pd.DataFrame:
+    """Rows of the region table that are held out for testing, in the order of their ids."""
+    return data.regions[data.regions["split"] == "test"].sort_values("id")

@@ -1,0 +1,253 @@
+"""Overlapping windows blended into a scene of any size, in memory that does not grow with it.
+
+The windows and their weights are those of `segcore.inference.tiling`, so that a scene is predicted as the evaluation
+predicts.
+They are worked off in panels of columns, each from top to bottom. Memory holds one row of windows of one panel; what
+a panel shares with the next one, `overlap` columns, waits in a file.
+"""
+
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segcore.data.raster import Window
+from segcore.inference.tiling import autocast, blend_weights, tile_starts
+from segcore.models.base.model import SegmentationModel
+
+T = TypeVar("T")
+ReadWindow = Callable[[Window], tuple[np.ndarray, np.ndarray]]  # pixels (C, H, W) and validity (H, W)
+_AS_THEY_ARE = ("uint8", "int16", "int32", "float32")  # torch takes these; anything else becomes float32
+_BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**22}  # more at once is slower on a CPU, and needless on a GPU
+
+
+class Grid:
+    """Where the windows of a plane lie, what each weighs, and in which panels they are worked off.
+
+    Args:
+        height, width: of the plane in pixels.
+        tile, overlap: of windows in pixels; a plane smaller than a window is one window.
+        most: columns of a panel, in pixels; a panel may be up to one window wider.
+
+    Raises:
+        ParamsError: the overlap is more than half a tile.
+    """
+
+    def __init__(self, height: int, width: int, tile: int, overlap: int, most: int) -> None:
+        self.height, self.width, self.overlap = height, width, overlap
+        self.rows, self.cols = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
+        self.tall, self.wide = min(tile, height), min(tile, width)
+        self.down = shares(self.rows, self.tall, height, overlap)
+        self.across = shares(self.cols, self.wide, width, overlap)
+        self.panels = panels(self.cols, self.wide, most)
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.cols)
+
+    def done_rows(self, index: int) -> int:
+        """Rows that no later row of windows reaches."""
+        return (self.rows[index + 1] if index + 1 < len(self.rows) else self.height) - self.rows[index]
+
+    def extent(self, panel: tuple[int, int]) -> tuple[int, int, int]:
+        """First column of a panel, its width, and the width that is done when the panel is."""
+        first, end = panel
+        left, right = self.cols[first], self.cols[end - 1] + self.wide
+        return left, right - left, (self.cols[end] if end < len(self.cols) else right) - left
+
+
+def shares(starts: list[int], size: int, length: int, overlap: int) -> list[np.ndarray]:
+    """(size,) float32 for each window along one axis: its share of the mean; shares sum to 1 at every pixel."""
+    last = len(starts) - 1
+    weights = [blend_weights(size, overlap, i == 0, i == last) for i in range(len(starts))]
+    total = np.zeros(length, np.float32)
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + size] += weight
+    return [w / total[s : s + size] for s, w in zip(starts, weights, strict=True)]
+
+
+def panels(starts: list[int], wide: int, most: int) -> list[tuple[int, int]]:
+    """(first, end) of the windows of each panel.
+
+    The last two windows may overlap by more than the others and share a panel, so that panels overlap by `overlap`.
+    """
+    borders = [0]
+    for index in range(1, len(starts) - 1):
+        if starts[index] + wide - starts[borders[-1]] > most:
+            borders.append(index)
+    return list(zip(borders, [*borders[1:], len(starts)], strict=True))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pixels of one row of windows of a panel.
+
+    Attributes:
+        pixels: (C, H, W), raw.
+        valid: (H, W) bool; None where all are.
+    """
+
+    pixels: np.ndarray
+    valid: np.ndarray | None
+
+
+def strips(grid: Grid, read: ReadWindow) -> Iterator[Strip]:
+    """Every row of windows of every panel; within a panel no pixel is read twice.
+
+    Raises:
+        DataError: from `read`.
+    """
+    for panel in grid.panels:
+        left, width, _ = grid.extent(panel)
+        held: tuple[np.ndarray, np.ndarray] | None = None
+        for index, row in enumerate(grid.rows):
+            bottom = grid.rows[index - 1] + grid.tall if held is not None else row
+            pixels, valid = read((bottom, left, row + grid.tall - bottom, width))
+            if pixels.dtype.name not in _AS_THEY_ARE:
+                pixels = pixels.astype(np.float32)
+            if held is not None and bottom > row:
+                pixels = np.concatenate([held[0][:, row - bottom :], pixels], axis=1)
+                valid = np.concatenate([held[1][row - bottom :], valid])
+            held = (pixels, valid)
+            yield Strip(pixels, None if valid.all() else valid)
+
+
+def strips_of_planes(
+    grid: Grid, depth: int, read: Callable[..., tuple[np.ndarray, np.ndarray]]
+) -> Generator[Strip, None, None]:
+    """`strips` of every plane, one plane after the other."""
+    for plane in range(depth):
+        yield from strips(grid, partial(read, plane=plane))
+
+
+def ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """The items, none of which is None; the next one is made in a thread while the last one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished rectangle of a plane.
+
+    Attributes:
+        row, col: of its first pixel.
+        scores: (K, H, W) float32 on the model's device, mean probabilities or mean logits; valid until the next block.
+        valid: (H, W) bool; None where all are.
+        windows: how many windows were predicted for it.
+    """
+
+    row: int
+    col: int
+    scores: Tensor
+    valid: np.ndarray | None
+    windows: int
+
+
+class Mosaic:
+    """Predicts windows and blends what is declared.
+
+    Args:
+        model: on its device, in evaluation mode.
+        grid: of the plane.
+        blend: "probabilities", averaged after the softmax, or "logits", averaged before it.
+        precision: "fp32" or "bf16".
+        scratch: folder for the file that panels share.
+    """
+
+    def __init__(
+        self, model: SegmentationModel, grid: Grid, blend: str, precision: str, scratch: Path
+    ) -> None:
+        self.model, self.grid, self.blend, self.precision = model, grid, blend, precision
+        self.device = next(model.parameters()).device
+        self.batch = max(1, _BATCH_PIXELS.get(self.device.type, 2**20) // (grid.tall * grid.wide))
+        self.down, self.across = (
+            [torch.from_numpy(w).to(self.device) for w in weights] for weights in (grid.down, grid.across)
+        )
+        self._seam: np.ndarray | None = None
+        if len(grid.panels) > 1 and grid.overlap:
+            # The file has no name and is gone with its last reference.
+            with tempfile.TemporaryFile(dir=scratch) as file:
+                shape = (grid.height, model.num_classes, grid.overlap)
+                self._seam = np.memmap(file, np.float32, "w+", shape=shape)
+
+    def blocks(self, strips: Iterator[Strip]) -> Iterator[Block]:
+        """Rectangles that cover the plane once, panel by panel from top to bottom.
+
+        Args:
+            strips: of `strips`, in its order.
+        """
+        for number, panel in enumerate(self.grid.panels):
+            left, width, own = self.grid.extent(panel)
+            total = torch.zeros(self.model.num_classes, self.grid.tall, width, device=self.device)
+            for index, row in enumerate(self.grid.rows):
+                strip, done = next(strips), self.grid.done_rows(index)
+                self._add(total, strip, panel, index)
+                self._share(total[:, :done], row, number, own)
+                valid = None if strip.valid is None else strip.valid[:done, :own]
+                yield Block(row, left, total[:, :done, :own], valid, panel[1] - panel[0])
+                rest = total[:, done:].clone()
+                total[:, : rest.shape[1]] = rest
+                total[:, rest.shape[1] :] = 0
+
+    def _share(self, rows: Tensor, row: int, number: int, own: int) -> None:
+        """Take over what the panel before left of these rows, and leave what belongs to the next one."""
+        if self._seam is None:
+            return
+        kept = self._seam[row : row + rows.shape[1]]
+        if number > 0:
+            rows[:, :, : self.grid.overlap] += torch.from_numpy(kept.transpose(1, 0, 2)).to(self.device)
+        if number + 1 < len(self.grid.panels):
+            kept[:] = rows[:, :, own:].cpu().numpy().transpose(1, 0, 2)
+
+    @torch.inference_mode()
+    def _add(self, total: Tensor, strip: Strip, panel: tuple[int, int], index: int) -> None:
+        """Predict the windows of a strip and add their shares; windows without a valid pixel have none."""
+        left, wide = self.grid.cols[panel[0]], self.grid.wide
+        areas = {j: slice(self.grid.cols[j] - left, self.grid.cols[j] - left + wide) for j in range(*panel)}
+        used = [j for j in areas if strip.valid is None or strip.valid[:, areas[j]].any()]
+        for first in range(0, len(used), self.batch):
+            chosen = used[first : first + self.batch]
+            scores = self._scores(strip, [areas[j] for j in chosen])
+            for j, score in zip(chosen, scores, strict=True):
+                share = self.down[index][:, None] * self.across[j]
+                total[:, :, areas[j]].addcmul_(score, share)
+
+    def _scores(self, strip: Strip, areas: list[slice]) -> Tensor:
+        """(N, K, H, W) float32 probabilities or logits of windows."""
+        images = self._stacked(strip.pixels, areas).float()
+        valid = None if strip.valid is None else self._stacked(strip.valid, areas)
+        with autocast(self.device, self.precision):
+            logits = self.model(images, valid).float()
+        return logits.softmax(dim=1) if self.blend == "probabilities" else logits
+
+    def _stacked(self, array: np.ndarray, areas: list[slice]) -> Tensor:
+        parts = [torch.from_numpy(array[..., area]) for area in areas]
+        return torch.stack([part.to(self.device) for part in parts])
+
+
+def probabilities(scores: Tensor, blend: str) -> Tensor:
+    """(K, H, W) float32 probabilities of blended scores."""
+    return scores if blend == "probabilities" else scores.softmax(dim=0)
+
+
+def classes(scores: Tensor) -> Tensor:
+    """(H, W) uint8 index of the highest score (K, H, W); of equal ones the first, as argmax gives.
+
+    One comparison a class: torch.argmax along the first axis takes many times as long.
+    """
+    found = (scores[1] > scores[0]).view(torch.uint8)
+    best = torch.maximum(scores[0], scores[1]) if len(scores) > 2 else scores[1]
+    for index in range(2, len(scores)):
+        found.masked_fill_(scores[index] > best, index)
+        best = torch.maximum(best, scores[index])
+    return found

@@ -1,0 +1,136 @@
+"""Tiled inference of bounded memory: probabilities are blended over overlapping tiles, before the argmax.
+
+Near an edge inside the scene a tile's pixels lack context. The outer quarter of the overlap is therefore left out,
+the next half fades in linearly, and at the scene's own border every pixel counts.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segcore.data.prepared import Patch
+from segcore.errors import ParamsError
+from segcore.models.base.model import SegmentationModel
+
+Reader = Callable[[int, int, int, int], Patch]  # row, col, height, width
+Precision = str  # "fp32" or "bf16"
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(setting: str, device: torch.device) -> str:
+    """bf16 where the device computes in it (CUDA from Ampere on, CPUs with AMX or AVX512-BF16), else fp32."""
+    if setting != "auto":
+        return setting
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    fast = device.type == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
+    return "bf16" if fast else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """bf16 where asked for; float32 otherwise."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """First pixels of tiles that cover `length`; the last one ends with it.
+
+    Raises:
+        ParamsError: the overlap is more than half a tile.
+    """
+    if overlap * 2 > tile:
+        raise ParamsError(
+            f"overlap {overlap} is more than half of tile {tile}", "choose a smaller evaluate.overlap"
+        )
+    if length <= tile:
+        return [0]
+    return [*range(0, length - tile, tile - overlap), length - tile]
+
+
+def blend_weights(size: int, overlap: int, first: bool, last: bool) -> np.ndarray:
+    """(size,) float32 weights of a tile along one axis; 1 up to the edge where the tile ends with the scene."""
+    margin, fade = overlap // 4, max(overlap - 2 * (overlap // 4), 0)
+    distance = np.arange(size, dtype=np.float32) + 0.5
+    ramp = np.clip((distance - margin) / fade, 0, 1) if fade else np.ones(size, np.float32)
+    weights = np.ones(size, dtype=np.float32)
+    if not first:
+        weights *= ramp
+    if not last:
+        weights *= ramp[::-1]
+    return weights
+
+
+def to_batch(patch: Patch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(1, C, H, W) float32 raw pixels and (1, H, W) bool validity on the device."""
+    image = torch.from_numpy(patch.image.astype(np.float32)).permute(2, 0, 1)[None]
+    return image.to(device), torch.from_numpy(patch.valid)[None].to(device)
+
+
+def predict_bands(
+    model: SegmentationModel,
+    read: Reader,
+    height: int,
+    width: int,
+    tile: int,
+    overlap: int,
+    precision: Precision = "fp32",
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Class probabilities of a scene from top to bottom.
+
+    Memory holds one row of tiles, however high the scene is.
+
+    Args:
+        model: on its device; set to evaluation by `predict`.
+        read: pixels of a rectangle of the scene.
+        height, width: of the scene in pixels.
+        tile, overlap: in pixels; a scene smaller than a tile is one tile.
+
+    Yields:
+        first row, and (K, rows, width) float32 probabilities, in order and without gaps.
+    """
+    device = next(model.parameters()).device
+    rows, cols = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
+    tall, wide = min(tile, height), min(tile, width)
+    total = np.zeros((model.num_classes, tall, width), np.float32)
+    weight = np.zeros((tall, width), np.float32)
+    for i, row in enumerate(rows):
+        down = blend_weights(tall, overlap, row == 0, i == len(rows) - 1)
+        for j, col in enumerate(cols):
+            image, valid = to_batch(read(row, col, tall, wide), device)
+            with autocast(device, precision):
+                probabilities = model.predict(image, valid)[0].cpu().numpy()
+            across = blend_weights(wide, overlap, col == 0, j == len(cols) - 1)
+            share = down[:, None] * across
+            total[:, :, col : col + wide] += probabilities * share
+            weight[:, col : col + wide] += share
+        done = (rows[i + 1] if i + 1 < len(rows) else height) - row
+        yield row, total[:, :done] / weight[:done]
+        total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], axis=1)
+        weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])], axis=0)
+
+
+def patch_reader(patch: Patch) -> Reader:
+    """Reads rectangles of a patch that is in memory."""
+
+    def read(row: int, col: int, height: int, width: int) -> Patch:
+        part = (slice(row, row + height), slice(col, col + width))
+        return Patch(patch.image[part], patch.label[part], patch.valid[part])
+
+    return read
+
+
+def predict_patch(
+    model: SegmentationModel, patch: Patch, tile: int, overlap: int, precision: Precision = "fp32"
+) -> np.ndarray:
+    """(K, H, W) float32 class probabilities of a patch."""
+    height, width = patch.label.shape
+    bands = predict_bands(model, patch_reader(patch), height, width, tile, overlap, precision)
+    return np.concatenate([probabilities for _, probabilities in bands], axis=1)

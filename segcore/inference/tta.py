@@ -1,0 +1,67 @@
+"""Test-time flips: a network that answers with the mean of what it says of an image and of its mirror images.
+
+Four passes instead of one; what each costs is measured with them (`evaluation.measure_speed`).
+"""
+
+from torch import Tensor
+
+from segcore.errors import ParamsError
+from segcore.models.base.model import SegmentationModel
+
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # as it is, across, down, both
+_SMALLEST = 1e-12
+
+
+class Flipped(SegmentationModel):
+    """`model`, seen through the mean of probabilities over `FLIPS`.
+
+    Its logits are the logarithms of these means, so that a softmax over them gives the means.
+    """
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__(model.in_channels, model.num_classes, model.title, model.output_stride)
+        self.model, self.settings, self.criterion = model, model.settings, model.criterion
+        for name in ("mean", "std", "low", "high"):
+            getattr(self, name).copy_(getattr(model, name))
+
+    def segment(self, x: Tensor) -> Tensor:
+        """Of the model that is wrapped, without flips."""
+        return self.model.segment(x)
+
+    def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) raw pixels to (N, K, H, W) float32 logarithms of mean probabilities."""
+        total: Tensor | None = None
+        for axes in FLIPS:
+            seen = None if valid is None else valid.flip(axes)
+            found = self.model(images.flip(axes), seen).float().softmax(dim=1).flip(axes)
+            total = found if total is None else total.add_(found)
+        assert total is not None
+        return total.div_(len(FLIPS)).clamp_min_(_SMALLEST).log_()
+
+
+def seen(model: SegmentationModel, flips: bool) -> SegmentationModel:
+    """The model as predictions come of it: by itself, or as the mean over mirror images."""
+    return Flipped(model).to(next(model.parameters()).device).eval() if flips else model
+
+
+def passes(flips: bool) -> int:
+    """Passes of the network over an image."""
+    return len(FLIPS) if flips else 1
+
+
+def require_trained(settings: dict[str, object], name: str) -> None:
+    """See to it that a network knows mirror images.
+
+    Args:
+        settings: `parameters` of its model.json.
+        name: of the model, for the message.
+
+    Raises:
+        ParamsError: it was trained without them.
+    """
+    augment = settings.get("augment")
+    if isinstance(augment, dict) and not augment.get("flip", True):
+        raise ParamsError(
+            f"evaluate.flips: {name} was trained with train.common.augment.flip off, and knows no mirror images",
+            "set evaluate.flips and predict.flips to false",
+        )

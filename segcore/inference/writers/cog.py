@@ -1,0 +1,129 @@
+"""Predictions of a scene as cloud-optimised GeoTIFF on the scene's own grid.
+
+Blocks are written as they come to a plain tiled file, which GDAL's COG driver then compresses and gives overviews;
+both need a bounded cache, however large the scene is.
+"""
+
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from segcore.constants import IGNORE
+from segcore.data.raster import Info
+from segcore.errors import DataError
+
+PROBABILITY_STEPS = 254  # 255 is nodata
+_BLOCK = 512
+_CACHE = 32_000_000
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What GDAL and the file system refuse becomes DataError.
+
+    Raises:
+        DataError: the disk is full or not writable.
+    """
+    try:
+        # A scene without a place on Earth is fine; GDAL's cache stays small.
+        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE):
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            yield
+    except (RasterioError, CPLE_BaseError, OSError) as error:
+        reason = error.__cause__ if isinstance(error.__cause__, CPLE_BaseError) else error
+        raise DataError(
+            f"{path.name}: could not be written ({reason})",
+            "free disk space or choose another output folder, then run again",
+        ) from error
+
+
+def check_room(folder: Path, info: Info, bands: int) -> None:
+    """Check that the disk holds the plain files, which have one byte a pixel and band.
+
+    Raises:
+        DataError: it does not; GDAL itself may lose the end of a file without a word.
+    """
+    needed, free = 2 * info.height * info.width * bands, shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{folder}: {needed / 1e9:.1f} GB may be needed for a scene of {info.height} x {info.width} pixels, "
+            f"{free / 1e9:.1f} GB are free",
+            "free disk space or choose another output folder, then run again",
+        )
+
+
+def create(path: Path, info: Info, bands: int) -> rasterio.io.DatasetWriter:
+    """A plain tiled uint8 GeoTIFF of `bands` bands on the grid of `info`, nodata 255, to be written in any order."""
+    place = {"crs": info.crs} if info.crs else {}
+    if info.transform:
+        place |= {"transform": rasterio.Affine(*info.transform)}
+    return rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=bands,
+        height=info.height,
+        width=info.width,
+        dtype="uint8",
+        nodata=IGNORE,
+        tiled=True,
+        blockxsize=_BLOCK,
+        blockysize=_BLOCK,
+        interleave="pixel",
+        bigtiff="IF_NEEDED",
+        **place,
+    )
+
+
+def put(file: rasterio.io.DatasetWriter, row: int, col: int, values: np.ndarray) -> None:
+    """Write (bands, height, width) uint8 with its first pixel at (row, col)."""
+    file.write(values, window=Window(col, row, values.shape[2], values.shape[1]))
+
+
+def describe_classes(
+    file: rasterio.io.DatasetWriter, names: Sequence[str], colors: Sequence[Sequence[int]]
+) -> None:
+    """Give a class raster its colours, and the classes' names as tags CLASS_0, CLASS_1, ..."""
+    table = {i: (*map(int, color), 255) for i, color in enumerate(colors)}
+    file.write_colormap(1, {**table, IGNORE: (0, 0, 0, 0)})
+    file.set_band_description(1, "class")
+    file.update_tags(**{f"CLASS_{i}": name for i, name in enumerate(names)})
+
+
+def describe_probabilities(file: rasterio.io.DatasetWriter, names: Sequence[str]) -> None:
+    """Name the bands after the classes, and give the scale by which 0 to 254 become 0 to 1."""
+    for band, name in enumerate(names, 1):
+        file.set_band_description(band, name)
+    file.scales = [1 / PROBABILITY_STEPS] * len(names)
+
+
+def to_cog(plain: Path, target: Path, resampling: str, tags: Mapping[str, str]) -> None:
+    """Make a COG with overviews of a plain file, which is removed.
+
+    Args:
+        resampling: of the overviews, "NEAREST" for class indices and "AVERAGE" for probabilities.
+        tags: further metadata.
+    """
+    with rasterio.open(plain, "r+") as file:
+        file.update_tags(**tags)
+    rasterio.shutil.copy(
+        plain,
+        target,
+        driver="COG",
+        blocksize=_BLOCK,
+        compress="DEFLATE",
+        overviews="IGNORE_EXISTING",
+        overview_resampling=resampling,
+        bigtiff="IF_SAFER",
+        num_threads="ALL_CPUS",
+    )
+    plain.unlink()

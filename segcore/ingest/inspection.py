@@ -1,0 +1,241 @@
+"""One pass over an item: every pixel of image and mask is read once, checked, measured and packed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcore.constants import IGNORE
+from segcore.data.packed import PackedWriter, Shapes, can_hold, sample_shape
+from segcore.data.raster import Info, Window, pieces, size_text
+from segcore.errors import DataError
+from segcore.ingest.item_statistics import Measures
+from segcore.ingest.links.perceptual_hash import signature
+from segcore.ingest.source_files import content_hash, files_of, sidecars_of, stamp
+from segcore.io import annotations, images
+from segcore.io.bands import Declared
+from segcore.io.layouts._item import Item
+from segcore.params.data import Data
+
+Row = dict[str, Any]  # what the catalogue says of an item
+
+
+class _Truth:
+    """Everything drawn over an image: labels, the field of what is scored, other annotators."""
+
+    def __init__(self, item: Item, folder: Path, info: Info, data: Data, stack: ExitStack) -> None:
+        assert item.mask is not None
+
+        def opened(path: Path) -> annotations.LabelSource:
+            return stack.enter_context(
+                annotations.open_labels(folder / path, folder / item.image, info, data)
+            )
+
+        self.labels = opened(item.mask)
+        self.others = [opened(path) for path in item.baselines.values()]
+        self.field = None
+        if item.valid is not None:
+            slices = info.axis if info.canonical else data.slices
+            self.field = stack.enter_context(images.open_source(folder / item.valid, slices))
+            mine, its = size_text(info), size_text(self.field.info)
+            if mine != its:
+                raise DataError(
+                    f"{item.image.name} and {item.valid.name}: sizes differ in height x width, image {mine}, "
+                    f"mask of what is scored {its}",
+                    "crop or resample it (nearest neighbour) to the image's grid",
+                    kind="size-mismatch",
+                )
+
+    def read(
+        self, window: Window, plane: int, valid: np.ndarray
+    ) -> tuple[annotations.Labels, list[np.ndarray]]:
+        """Labels with IGNORE where the image is not valid or not scored, and those of other annotators."""
+        own = self.labels.read(window, plane)
+        if self.field is not None:
+            valid = valid & (self.field.read(window, plane).pixels != 0).any(axis=0)
+        classes = own.classes if valid.all() else np.where(valid, own.classes, np.uint8(IGNORE))
+        hidden = classes == IGNORE
+        others = [
+            np.where(hidden, IGNORE, o.read(window, plane).classes).astype(np.uint8) for o in self.others
+        ]
+        instances = None if own.instances is None else np.where(hidden, 0, own.instances).astype(np.uint32)
+        return annotations.Labels(classes, instances), others
+
+
+def _check_header(info: Info, data: Data, name: str) -> None:
+    total = info.depth * info.height * info.width
+    if total > data.max_pixels or min(info.depth, info.height, info.width) < 1:
+        raise DataError(
+            f"{name}: declares {info.depth} x {info.height} x {info.width} pixels, "
+            f"data.max_pixels is {data.max_pixels}",
+            "restore the file if its header is damaged, cut it into smaller scenes, or raise data.max_pixels",
+            kind="too-large",
+        )
+    if not can_hold(info.dtype):
+        raise DataError(
+            f"{name}: holds {info.dtype} values", "convert it to integers or floats", kind="unusable"
+        )
+
+
+@contextmanager
+def _part(target: Path) -> Iterator[Path]:
+    """A temporary path that becomes `target` on success; whoever relies on it after a power cut has to sync it."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _shapes(info: Info, truth: _Truth, instances: bool) -> Shapes:
+    plane, byte = (info.depth, info.height, info.width), np.dtype(np.uint8)
+    sampled = (info.depth, *sample_shape(info.height, info.width))
+    shapes: Shapes = {
+        "pixels": (np.dtype(info.dtype), (*plane, info.bands)),
+        "labels": (byte, plane),
+        "valid": (byte, plane),
+        "sample": (np.dtype(info.dtype), (*sampled, info.bands)),
+        "sample_valid": (byte, sampled),
+    }
+    if instances:
+        shapes["instances"] = (np.dtype(np.uint32), plane)
+    if truth.others:
+        shapes["baselines"] = (byte, (len(truth.others), *plane))
+    return shapes
+
+
+def _pack(source: Declared, truth: _Truth, data: Data, out: Path) -> tuple[Measures, str, bytes]:
+    """Read, measure and write every window; returns measures, and the signature of the middle plane."""
+    info = source.info
+    has_instances = truth.labels.read((0, 0, 1, 1), 0).instances is not None
+    measures = Measures(info, len(data.classes))
+    with PackedWriter(out, _shapes(info, truth, has_instances)) as writer:
+        for plane in range(info.depth):
+            for window in pieces(info):
+                pixels, valid = source.read(window, plane)
+                own, others = truth.read(window, plane, valid)
+                measures.update(pixels, valid, own, plane, window)
+                writer.write("pixels", (plane,), window, np.moveaxis(pixels, 0, -1))
+                writer.write("labels", (plane,), window, own.classes)
+                writer.write("valid", (plane,), window, valid)
+                if own.instances is not None:
+                    writer.write("instances", (plane,), window, own.instances)
+                for index, other in enumerate(others):
+                    writer.write("baselines", (index, plane), window, other)
+            sample, sample_valid = measures.take_sample()
+            whole = (0, 0, *sample_valid.shape)
+            writer.write("sample", (plane,), whole, sample)
+            writer.write("sample_valid", (plane,), whole, sample_valid)
+            if plane == info.depth // 2:
+                phash, thumb = signature(sample, sample_valid > 0)
+    return measures, phash, thumb
+
+
+def _swapped(item: Item, folder: Path, info: Info, data: Data) -> bool:
+    """Whether the image would pass as the mask."""
+    try:
+        annotations.read_labels(folder / item.image, folder / item.image, info, data)
+    except DataError:
+        return False
+    return True
+
+
+def _geometry(info: Info) -> Row:
+    return {
+        "height": info.height,
+        "width": info.width,
+        "bands": info.bands,
+        "depth": info.depth,
+        "dtype": info.dtype,
+        "crs": info.crs,
+        "transform": json.dumps(info.transform),
+        "spacing": json.dumps(info.spacing),
+        "affine": json.dumps(info.affine),
+        "orientation": info.orientation,
+        "axis": info.axis,
+        "nodata": info.nodata,
+    }
+
+
+def _content(item: Item, folder: Path, settings: str) -> tuple[list[str], str]:
+    """Hashes of image, mask and what else is drawn over it, and a key that names the packed result."""
+    assert item.mask is not None
+    own = [item.image, item.mask, item.valid, *item.baselines.values()]
+    hashes = [content_hash(folder / path) for path in own if path]
+    if hashes[0] == hashes[1]:
+        raise DataError(
+            f"{item.image.name}: and its mask {item.mask.name} have the same content",
+            "give the mask that belongs to the image, or correct the pattern",
+            kind="same-file",
+        )
+    beside = [content_hash(path) for path in sidecars_of(item, folder)]
+    return hashes, hashlib.sha256("\n".join([settings, *hashes, *beside]).encode()).hexdigest()[:12]
+
+
+def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -> Row:
+    """Check one item and pack it into `target`/<id>-<key>.safetensors.
+
+    Args:
+        item: what to read.
+        folder: that the item's paths are relative to.
+        data: what the files should hold.
+        target: existing folder.
+        settings: fingerprint of what decides how files are read; part of the key.
+
+    Returns:
+        What the catalogue says of it, less what comes from its name.
+
+    Raises:
+        DataError: it cannot be used.
+    """
+    before, name = stamp(item, folder), item.image.name
+    hashes, key = _content(item, folder, settings)
+    packed = target / f"{item.id}-{key}.safetensors"
+    with ExitStack() as stack, _part(packed) as part:
+        source = stack.enter_context(images.open_source(folder / item.image, data.slices))
+        info = source.info
+        _check_header(info, data, name)
+        try:
+            truth = _Truth(item, folder, info, data, stack)
+            declared = Declared(source, data, name)
+            measures, phash, thumb = _pack(declared, truth, data, part)
+        except DataError as error:
+            if error.kind in ("label-values", "label-bands", "jpeg-mask") and _swapped(
+                item, folder, info, data
+            ):
+                raise DataError(
+                    f"{name}: image and mask are swapped: {item.image.name} holds class values "
+                    f"and {item.mask and item.mask.name} does not",
+                    "exchange the two files",
+                    kind="swapped",
+                ) from error
+            raise
+        measures.require_usable(name)
+        if stamp(item, folder) != before:
+            raise DataError(
+                f"{name}: was changed while it was read", "run again when it is complete", kind="changed"
+            )
+    notes = [*truth.labels.notes, *measures.notes(data)]
+    return {
+        "sha256": hashes[0],
+        "label_sha256": hashes[1],
+        "packed": packed.name,
+        "bytes": sum(f.stat().st_size for f in files_of(folder / item.image)),
+        **_geometry(declared.info),
+        "scaled_from": json.dumps(declared.range),
+        **measures.facts(data),
+        "phash": phash,
+        "thumb": thumb.hex(),
+        "notes": notes,
+    }
+
+
+def inspect_job(job: tuple[Item, Path, Data, Path, str]) -> Row:
+    """`inspect` with all its arguments as one, for a process that loads this module and not the catalogue's."""
+    return inspect(*job)

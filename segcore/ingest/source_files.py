@@ -1,0 +1,120 @@
+"""Which files an item is made of, and whether they are the same as they were."""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from segcore.errors import DataError
+from segcore.files import names_in, sha256
+from segcore.io.images._checks import check_is_file, unreadable
+from segcore.io.layouts._item import Item
+
+Names = Callable[[Path], Collection[str] | None]
+_SAME_STEM = (".shp",)  # formats of several files that share a stem
+_SIDECARS = (".aux.xml", ".msk", ".ovr")  # that GDAL looks for beside a GeoTIFF
+_WORLD_FILES = (".tfw", ".tifw", ".wld")
+
+
+def _unlisted(folder: Path) -> None:
+    """No listing: each file is asked for by itself."""
+
+
+def listed() -> Names:
+    """Names of the files in a folder, each folder listed once; None of one that may not be listed."""
+    return cache(names_in)
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files that the content of an image or mask comes from."""
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.is_file())
+    if path.suffix.lower() in _SAME_STEM:
+        return sorted(path.parent.glob(f"{path.stem}.*"))
+    if path.suffix.lower() == ".vrt":
+        from segcore.io.images.geotiff import sources
+
+        return [path, *sources(path)]
+    return [path]
+
+
+def _paths(item: Item, folder: Path) -> list[Path]:
+    own = [item.image, item.mask, item.valid, *item.baselines.values()]
+    return [file for path in own if path for file in files_of(folder / path)]
+
+
+def _sidecars(path: Path, names: Names) -> list[Path]:
+    """Files beside a GeoTIFF that change its place, validity or nodata."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return []
+    possible = [path.name + ending for ending in _SIDECARS] + [path.stem + ending for ending in _WORLD_FILES]
+    there = names(path.parent)
+    if there is None:
+        return [p for p in map(path.with_name, possible) if p.exists()]
+    return [path.with_name(name) for name in possible if name in there]
+
+
+def files_of_row(row: Mapping[str, Any], folder: Path) -> list[Path]:
+    """All files of an item that a row of the catalogue of `folder` speaks of, and those beside them that matter."""
+    named = [row["image"], row["label"], row["valid"], *json.loads(row["baselines"] or "{}").values()]
+    found = [file for name in named if name and (folder / name).exists() for file in files_of(folder / name)]
+    return [*found, *(beside for path in found for beside in _sidecars(path, _unlisted))]
+
+
+def sidecars_of(item: Item, folder: Path) -> list[Path]:
+    """Files beside an item's GeoTIFFs that change how they are read."""
+    return [beside for path in _paths(item, folder) for beside in _sidecars(path, _unlisted)]
+
+
+def stamp(item: Item, folder: Path, names: Names = _unlisted) -> str:
+    """Names, sizes and times of an item's files: as long as they are the same, so is the content.
+
+    Args:
+        names: what a folder holds, from `listed`, where many items are looked at; by default each file is asked for.
+
+    Raises:
+        DataError: a file is missing or empty.
+    """
+    facts = []
+    for path in _paths(item, folder):
+        try:
+            status = path.stat()
+        except OSError as error:
+            kind = "no-permission" if isinstance(error, PermissionError) else "unreadable"
+            reason = error.strerror or str(error)
+            raise DataError(
+                f"{path.name}: {reason}", "restore the file, or its permissions", kind=kind
+            ) from error
+        check_is_file(path, status)
+        if status.st_size == 0:
+            raise DataError(
+                f"{path.name}: is empty (0 bytes)", "restore it from its source", kind="empty-file"
+            )
+        facts.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
+        for beside in _sidecars(path, names):
+            status = beside.stat()
+            check_is_file(beside, status)
+            facts.append((beside.name, status.st_size, status.st_mtime_ns, status.st_ino))
+    return json.dumps(facts)
+
+
+def content_hash(path: Path) -> str:
+    """Hex sha256 of a file, or of all files of a folder."""
+    files = files_of(path)
+    return _content_hash(path, tuple(files), tuple(f.stat().st_mtime_ns for f in files))
+
+
+@lru_cache(maxsize=16)  # a file of polygons or annotations belongs to many images
+def _content_hash(path: Path, files: tuple[Path, ...], times: tuple[int, ...]) -> str:
+    try:
+        if files == (path,):
+            return sha256(path)
+        return hashlib.sha256("".join(f"{f.name} {sha256(f)}\n" for f in files).encode()).hexdigest()
+    except PermissionError as error:
+        raise DataError(
+            f"{path.name}: may not be read", "give this user the right to read it", kind="no-permission"
+        ) from error
+    except OSError as error:  # a damaged disk, a file that was removed meanwhile
+        raise unreadable(path, error) from error

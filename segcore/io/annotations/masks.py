@@ -1,0 +1,270 @@
+"""Masks: a raster, picture or volume whose values or colours are classes or numbers of objects."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from segcore.constants import IGNORE
+from segcore.data.raster import Info, Raster, Window, pieces, same_place
+from segcore.errors import DataError
+from segcore.io import images
+from segcore.io.annotations import Labels
+from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
+from segcore.params.data import Data
+
+ENDINGS: tuple[str, ...] = ()  # anything that no other kind of ground truth claims
+
+_LOSSY = (".jpg", ".jpeg", ".jpe", ".jp2")
+_UNKNOWN = 254  # no class has this index, because there are at most 254
+_MOST_DISTINCT = 100_000  # values counted for a message
+_MOST_COLORS = 64  # a picture with more is none of colour codes
+
+
+class _Lookup:
+    """Class indices of integers, _UNKNOWN for those without a key; no sorting of pixels."""
+
+    def __init__(self, codes: dict[int, int]) -> None:
+        last = np.iinfo(np.int64).max  # a key that ends every search
+        keys = sorted(k for k in codes if -last <= k < last)
+        self._keys = np.array([*keys, last], np.int64)
+        self._codes = np.array([*(codes[k] for k in keys), _UNKNOWN], np.uint8)
+        self._tables: dict[str, np.ndarray] = {}
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 of (H, W) integers."""
+        size = values.dtype.itemsize
+        if size > 2:
+            return self._search(values)
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        index = np.dtype(f"u{size}")
+        table = self._tables.get(values.dtype.str)
+        if table is None:
+            table = self._search(np.arange(2 ** (8 * size), dtype=index).view(values.dtype))
+            self._tables[values.dtype.str] = table
+        return np.take(table, values.view(index))  # twice as fast as an index
+
+    def _search(self, values: np.ndarray) -> np.ndarray:
+        if values.dtype == np.uint64:
+            values = np.minimum(values, np.uint64(np.iinfo(np.int64).max))
+        values = values.astype(np.int64, copy=False)
+        places = np.searchsorted(self._keys, values)
+        return np.where(self._keys[places] == values, self._codes[places], np.uint8(_UNKNOWN))
+
+
+class _Masks:
+    """An open mask."""
+
+    def __init__(self, path: Path, source: images.Source, data: Data) -> None:
+        self.notes: list[tuple[str, str]] = []
+        self._name, self._source, self._data = path.name, source, data
+        table = data.label_table
+        colors = {int(str(k)[1:], 16): v for k, v in table.items() if _is_color(k)}
+        values = {int(k): v for k, v in table.items() if _is_integer(k)}
+        info = source.info
+        # Where both are declared, colours speak of the masks that have colours, values of the others.
+        self._colored = bool(colors) and (not values or info.bands == 3 or info.palette is not None)
+        self._palette = _palette(info) if self._colored and info.palette and info.bands == 1 else None
+        self._lookup = _Lookup(colors if self._colored else values)
+        self._table = values
+        self._others = table.get(OTHERS)
+        self._background = background_index(data)
+
+    def read(self, window: Window, plane: int = 0) -> Labels:
+        """Class indices, and with data.instances the numbers of objects, of a window of a plane.
+
+        Raises:
+            DataError: fractions, bands that differ, or values or colours that label_values does not declare; those
+                are counted over the whole file.
+        """
+        raster = self._source.read(window, plane)
+        values = self._values(raster)
+        classes, valid = self._lookup(values), raster.valid
+        unknown = classes == _UNKNOWN
+        nodata = raster.info.nodata
+        if nodata is not None and not valid.all():
+            # A value that label_values declares means what is declared, though the file calls it nodata:
+            # rasterising tools write 0 for both.
+            valid = valid | (~unknown & (raster.pixels == nodata).all(axis=0))
+        if unknown.any():
+            if self._others is not None:
+                classes = np.where(unknown, np.uint8(self._others), classes)
+            elif (unknown & valid).any():
+                raise self._undeclared()
+        classes = np.where(valid, classes, np.uint8(IGNORE))
+        if not self._data.instances:
+            return Labels(classes)
+        return Labels(classes, self._numbers(values, (classes != self._background) & (classes != IGNORE)))
+
+    def _values(self, raster: Raster) -> np.ndarray:
+        """(H, W) integers: values, or colours as 0xRRGGBB."""
+        whole = _whole(raster, self._name)
+        if not self._colored:
+            return self._one_band(whole)
+        if len(whole) not in (1, 3):
+            raise DataError(
+                f"{self._name}: has {len(whole)} bands where colours are expected",
+                "give a mask of red, green and blue, or one with a palette",
+                kind="label-bands",
+            )
+        if whole.dtype != np.uint8 and raster.valid.any():
+            inside = whole[:, raster.valid]
+            if inside.min() < 0 or inside.max() > 255:
+                raise DataError(
+                    f"{self._name}: colours reach from {inside.min()} to {inside.max()} ({raster.info.dtype}) "
+                    "where 8 bits are expected",
+                    "give colours of 8 bits, 0 to 255, or index values",
+                    kind="label-colors",
+                )
+        if self._palette is not None:
+            return self._palette[whole[0]]
+        return _packed(whole)
+
+    def _one_band(self, whole: np.ndarray) -> np.ndarray:
+        if any(not np.array_equal(whole[0], band) for band in whole[1:]):
+            raise DataError(
+                f"{self._name}: has {len(whole)} bands that differ where index values are expected",
+                self._color_remedy() or "give a mask of one band with class values",
+                kind="label-bands",
+            )
+        return whole[0]
+
+    def _color_remedy(self) -> str:
+        """What to do about a colour-coded mask, naming its colours in the whole file; empty if it is none."""
+        info = self._source.info
+        if (info.bands, info.dtype) != (3, "uint8"):
+            return ""
+        counts: Counter[int] = Counter()
+        for window in pieces(info):
+            raster = self._source.read(window)
+            counts.update(_count(_packed(raster.pixels)[raster.valid]))
+            if len(counts) > _MOST_COLORS:
+                return ""
+        found = listed((f"#{value:06X}", count) for value, count in counts.items())
+        return f'it looks colour-coded: declare its colours in data.label_values as "#RRGGBB"; found {found}'
+
+    def _numbers(self, values: np.ndarray, is_object: np.ndarray) -> np.ndarray:
+        if self._colored:
+            values = values + 1  # black is a colour like others, and 0 stands for no object
+        inside = values[is_object]
+        if inside.size and (inside.min() < 0 or inside.max() > np.iinfo(np.uint32).max):
+            raise DataError(
+                f"{self._name}: numbers of objects reach from {inside.min()} to {inside.max()}",
+                "number objects from 1 to 4294967295; declare other values in data.label_values",
+                kind="label-values",
+            )
+        return np.where(is_object, values, 0).astype(np.uint32)
+
+    def _undeclared(self) -> DataError:
+        """The error for undeclared values or colours, with their pixels in the whole file."""
+        counts: Counter[int] = Counter()
+        info = self._source.info
+        for plane in range(info.depth):
+            for window in pieces(info):
+                raster = self._source.read(window, plane)
+                values = self._values(raster)
+                counts.update(_count(values[raster.valid & (self._lookup(values) == _UNKNOWN)]))
+            if len(counts) > _MOST_DISTINCT:
+                break
+        if self._colored:
+            found = listed((f"#{value:06X}", count) for value, count in counts.items())
+            return DataError(
+                f"{self._name}: colours outside the declared classes: {found}",
+                f"declare them in data.label_values (now {declared(self._data)}), as a class or as `ignore`, "
+                "or mend the mask",
+                kind="label-colors",
+            )
+        return DataError(
+            f"{self._name}: label values outside the declared classes: {listed(counts.items())} pixels",
+            self._remedy(set(counts)),
+            kind="label-values",
+        )
+
+    def _remedy(self, unknown: set[int]) -> str:
+        if unknown == {255} and 1 in self._table:
+            klass = self._table[1]
+            name = "ignore" if klass == IGNORE else self._data.classes[klass]
+            return (
+                f"if the mask marks {name!r} by 255 instead of 1, declare `255: {name}` in data.label_values"
+            )
+        remedy = f"declare them in data.label_values (now {declared(self._data)}), as a class or as `ignore`"
+        if self._source.info.palette is not None:
+            remedy += ', or declare the colours of its palette as "#RRGGBB"'
+        return remedy + ", or mend the mask"
+
+
+def _is_color(key: int | str) -> bool:
+    return (
+        isinstance(key, str) and len(key) == 7 and key[0] == "#" and set(key[1:]) <= set("0123456789ABCDEF")
+    )
+
+
+def _is_integer(key: int | str) -> bool:
+    return isinstance(key, int) or key.removeprefix("-").isdecimal()
+
+
+def _packed(colors: np.ndarray) -> np.ndarray:
+    """(3, H, W), or (1, H, W) of grey, of 0 to 255 as (H, W) uint32 of 0xRRGGBB."""
+    red, green, blue = (band.astype(np.uint32) for band in (colors if len(colors) == 3 else [colors[0]] * 3))
+    return (red << 16) | (green << 8) | blue
+
+
+def _palette(info: Info) -> np.ndarray:
+    """Colours 0xRRGGBB of all index values; black for those past the palette's end, as viewers show them."""
+    table = np.zeros(2 ** min(8 * np.dtype(info.dtype).itemsize, 16), np.uint32)
+    for index, (red, green, blue) in enumerate((info.palette or ())[: len(table)]):
+        table[index] = red << 16 | green << 8 | blue
+    return table
+
+
+def _whole(raster: Raster, name: str) -> np.ndarray:
+    """Pixels as integers, 0 where a float has no data.
+
+    Raises:
+        DataError: fractions.
+    """
+    pixels = raster.pixels
+    if pixels.dtype == bool:
+        return pixels.view(np.uint8)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        return pixels
+    pixels = np.where(raster.valid, pixels, 0)
+    fractions = pixels != np.round(pixels)
+    if fractions.any():
+        examples = ", ".join(f"{v:g}" for v in np.unique(pixels[fractions])[:4])
+        raise DataError(
+            f"{name}: holds fractions ({pixels.dtype}), such as {examples}",
+            "give a mask of whole class values; if it was resampled, resample it with nearest neighbour",
+            kind="label-fractions",
+        )
+    return np.clip(pixels.astype(np.float64), -(2.0**53), 2.0**53).astype(np.int64)
+
+
+def _count(values: np.ndarray) -> dict[int, int]:
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+@contextmanager
+def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterator[_Masks]:
+    """Open a mask.
+
+    Which keys of data.label_values count depends on the mask: "#RRGGBB" for masks of three bands or with a palette (a
+    grey mask counts as grey colours where nothing but colours is declared), integers for the others, and "others" for
+    whatever has no key. Transparent pixels, NaN, and nodata that has no key of its own become IGNORE. With
+    data.instances, values of classes other than background are numbers of objects; of colours, 0xRRGGBB + 1.
+
+    Raises:
+        DataError: a JPEG, a mask that cannot be read, or one that does not lie on the image's grid.
+    """
+    with images.open_source(path, image.axis if image.canonical else data.slices) as source:
+        if source.info.lossy or path.name.lower().endswith(_LOSSY):
+            raise DataError(
+                f"{path.name}: is a JPEG, which has lost a mask's exact values",
+                "give the mask as PNG or GeoTIFF, from before it was saved as JPEG",
+                kind="jpeg-mask",
+            )
+        same_place(image, source.info, (image_path, path))
+        yield _Masks(path, source, data)

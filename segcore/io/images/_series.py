@@ -1,0 +1,221 @@
+"""Headers of a DICOM series: which files belong to it, in which order, and where they lie.
+
+Messages name files, never values of identifying elements.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcore.errors import DataError
+from segcore.io.images._declared import check_size, reading
+from segcore.io.images._elements import geometry, header, parsing, uid, value
+from segcore.io.images._stacking import Frame, affine_of, in_order
+from segcore.io.volumes import check_affine
+
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SOP classes
+_NO_IMAGES = {"dicomdir", "thumbs.db", "desktop.ini", "readme", "license", "version"}
+_NO_IMAGE_ENDINGS = (
+    *(
+        ".txt",
+        ".md",
+        ".csv",
+        ".tsv",
+        ".json",
+        ".xml",
+        ".html",
+        ".htm",
+        ".pdf",
+        ".log",
+        ".ini",
+        ".yaml",
+        ".yml",
+    ),
+    *(".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".zip", ".exe", ".db", ".part"),
+)
+_COLOURS = (
+    *(
+        "MONOCHROME1",
+        "MONOCHROME2",
+        "RGB",
+        "YBR_FULL",
+        "YBR_FULL_422",
+        "YBR_PARTIAL_420",
+        "YBR_ICT",
+        "YBR_RCT",
+    ),
+    "PALETTE COLOR",
+)
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Series:
+    """Slices in order, and what is the same for all.
+
+    Attributes:
+        affine: (column, row, slice) to mm in RAS+; None where the files tell no positions.
+        dtype: of stored values, before rescaling.
+        bits: used of each stored value.
+        padding: lowest and highest stored value that stand for no data.
+    """
+
+    frames: tuple[Frame, ...]
+    affine: np.ndarray | None
+    rows: int
+    columns: int
+    samples: int
+    photometric: str
+    dtype: np.dtype
+    bits: int
+    padding: tuple[float, float] | None
+    frame_of_reference: str | None
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+
+    def image(file: Path) -> bool:
+        name = file.name.lower()
+        return not (name.startswith(".") or name in _NO_IMAGES or name.endswith(_NO_IMAGE_ENDINGS))
+
+    with reading(path):
+        return sorted(p for p in path.iterdir() if p.is_file() and image(p))
+
+
+def _headers(path: Path) -> list[tuple[Path, Any]]:
+    found = [(file, header(file)) for file in _files(path)]
+    if not path.is_dir() and found[0][1].get("SOPClassUID") in SEGMENTATIONS:
+        raise DataError(
+            f"{path.name}: is a DICOM segmentation where an image is expected",
+            "correct data.images and data.masks",
+            kind="swapped",
+        )
+    # Reports, presentation states and segmentations may lie beside the images.
+    images = [f for f in found if "Rows" in f[1] and f[1].get("SOPClassUID") not in SEGMENTATIONS]
+    if not images:
+        raise DataError(
+            f"{path.name}: is a folder that holds no DICOM image"
+            if path.is_dir()
+            else f"{path.name}: holds no DICOM image",
+            "remove it, or correct data.images and data.masks",
+            kind="unreadable",
+        )
+    return images
+
+
+def _alike(path: Path, found: list[tuple[Path, Any]]) -> None:
+    """All files are of one series and one kind of pixel."""
+    series: dict[str, list[str]] = {}
+    for file, elements in found:
+        series.setdefault(str(elements.get("SeriesInstanceUID")), []).append(file.name)
+    if len(series) > 1:
+        parts = ", ".join(f"{len(names)} files such as {names[0]}" for names in series.values())
+        raise DataError(
+            f"{path.name}: holds {len(series)} series: {parts}",
+            "put each series into a folder of its own",
+            kind="mixed-series",
+        )
+    keys = (
+        "Rows",
+        "Columns",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "BitsAllocated",
+        "PixelRepresentation",
+    )
+    for key in keys:
+        counts = Counter(elements.get(key) for _, elements in found)
+        if len(counts) > 1:
+            parts = ", ".join(f"{value} in {count}" for value, count in counts.most_common(4))
+            raise DataError(
+                f"{path.name}: {key} differs between slices: {parts}",
+                "remove the slices that do not belong to the series (a localizer, perhaps)",
+                kind="mixed-series",
+            )
+
+
+def _frames(file: Path, elements: Any) -> list[Frame]:
+    instance = elements.get("InstanceNumber")
+    with parsing(file):
+        return [
+            Frame(
+                file=file,
+                number=i,
+                uid=str(elements.get("SOPInstanceUID")),
+                instance=None if instance is None else int(instance),
+                slope=float(value(elements, i, "PixelValueTransformationSequence", "RescaleSlope", 1)),
+                intercept=float(
+                    value(elements, i, "PixelValueTransformationSequence", "RescaleIntercept", 0)
+                ),
+                **geometry(elements, i),
+            )
+            for i in range(int(elements.get("NumberOfFrames") or 1))
+        ]
+
+
+def _check_pixels(file: Path, elements: Any) -> None:
+    """The declared size is one that the file can hold, and the colour type one that can be read."""
+    with parsing(file):
+        bits, photometric = int(elements.BitsAllocated), str(elements.PhotometricInterpretation)
+        values = int(elements.Rows) * int(elements.Columns) * int(elements.get("SamplesPerPixel") or 1)
+        values *= int(elements.get("NumberOfFrames") or 1)
+        size, packed = file.stat().st_size, elements.file_meta.TransferSyntaxUID.is_encapsulated
+        used = int(elements.get("BitsStored") or bits)
+        if values < 1 or "PixelRepresentation" not in elements or not 1 <= used <= bits:
+            raise DataError(
+                f"{file.name}: declares no pixels, or unusable ones",
+                "restore it from its source",
+                kind="unreadable",
+            )
+    if bits not in (8, 16, 32) or photometric not in _COLOURS[:-1]:
+        colours = photometric if photometric in _COLOURS else "an unknown photometric interpretation"
+        raise DataError(
+            f"{file.name}: {colours} of {bits} bits is not supported",
+            "convert it to MONOCHROME2 or RGB of 8 or 16 bits",
+            kind="not-3d",
+        )
+    check_size(
+        file.name, values * bits // 8 if "422" not in photometric else values // 2, values, size, packed
+    )
+
+
+def read_series(path: Path) -> Series:
+    """Headers of a folder that holds one series, or of one file.
+
+    Slices are sorted along their normal, which is the third axis of the affine. Where no file tells a position they are
+    sorted by InstanceNumber, and nothing is known of where they lie.
+
+    Raises:
+        DataError: no series, several ones, slices missing, doubled or of different size, or positions that make no
+            volume.
+    """
+    found = _headers(path)
+    for file, elements in found:
+        _check_pixels(file, elements)
+    _alike(path, found)
+    frames = in_order(path.name, [frame for file, elements in found for frame in _frames(file, elements)])
+    first = found[0][1]
+    affine = affine_of(path.name, frames)
+    if affine is not None:
+        affine = _LPS_TO_RAS @ affine
+        check_affine(path.name, affine)
+    with parsing(found[0][0]):
+        pad = first.get("PixelPaddingValue")
+        limit = first.get("PixelPaddingRangeLimit", pad)
+        return Series(
+            frames=tuple(frames),
+            affine=affine,
+            rows=int(first.Rows),
+            columns=int(first.Columns),
+            samples=int(first.get("SamplesPerPixel") or 1),
+            photometric=str(first.PhotometricInterpretation),
+            dtype=np.dtype(f"{'int' if first.PixelRepresentation else 'uint'}{int(first.BitsAllocated)}"),
+            bits=max(int(e.get("BitsStored") or e.BitsAllocated) for _, e in found),
+            padding=None if pad is None else (float(min(pad, limit)), float(max(pad, limit))),
+            frame_of_reference=uid(first, "FrameOfReferenceUID"),
+        )

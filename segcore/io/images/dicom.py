@@ -1,0 +1,102 @@
+"""DICOM: a folder that holds one series, or a file with one slice or many frames.
+
+Values are rescaled (RescaleSlope, RescaleIntercept): to int16 if they are whole numbers that fit, else to float32;
+without rescaling they keep their stored type. MONOCHROME1, where low values are bright, is inverted, so that bright
+means the same in all images, but not where values are rescaled, because those have a unit. Colours come out as RGB.
+PixelPaddingValue marks pixels that are not valid. A file without a position is a picture.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from segcore.errors import DataError
+from segcore.io.images._elements import frames
+from segcore.io.images._series import Series, read_series
+from segcore.io.volumes import VolumeSource, describe
+
+ENDINGS = (".dcm",)
+
+_INT16 = np.iinfo(np.int16)
+
+
+def _rescaled(series: Series) -> bool:
+    return any((f.slope, f.intercept) != (1, 0) for f in series.frames)
+
+
+def _whole(series: Series) -> bool:
+    return all(f.slope.is_integer() and f.intercept.is_integer() for f in series.frames)
+
+
+def _limits(series: Series) -> tuple[int, int]:
+    """Lowest and highest value that can be stored."""
+    if series.dtype.kind == "i":
+        return -(2 ** (series.bits - 1)), 2 ** (series.bits - 1) - 1
+    return 0, 2**series.bits - 1
+
+
+def _surely_int16(series: Series) -> bool:
+    ends = [v * f.slope + f.intercept for f in series.frames for v in _limits(series)]
+    return min(ends) >= _INT16.min and max(ends) <= _INT16.max
+
+
+def _load(series: Series, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+    """Voxels (column, row, slice, bands) and which are valid."""
+    shape = (len(series.frames), series.rows, series.columns)
+    out = np.empty((*shape, series.samples), dtype)
+    valid = np.ones(shape, bool) if series.padding else None
+    inverted = series.photometric == "MONOCHROME1" and not _rescaled(series)
+    places: dict[Path, list[int]] = {}
+    for k, frame in enumerate(series.frames):
+        places.setdefault(frame.file, []).append(k)
+    for file, slices in places.items():
+        decoded = frames(file, indices=[series.frames[k].number for k in slices])
+        for k, stored in zip(slices, decoded, strict=True):
+            frame = series.frames[k]
+            values = stored.reshape(series.rows, series.columns, series.samples)
+            if valid is not None and series.padding is not None:
+                low, high = series.padding
+                valid[k] = ~((values >= low) & (values <= high)).all(axis=-1)
+            if _rescaled(series):
+                values = values * np.float64(frame.slope) + np.float64(frame.intercept)
+            elif inverted:
+                values = (sum(_limits(series)) - values.astype(np.int64)).astype(dtype)
+            # Padding may lie outside of what int16 holds.
+            out[k] = values if valid is None else np.where(valid[k][..., None], values, 0)
+    return out.transpose(2, 1, 0, 3), None if valid is None else valid.transpose(2, 1, 0)
+
+
+@contextmanager
+def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource]:
+    """Open a series; headers of all slices are read now, pixels once and with the first plane.
+
+    Pixels are read at once in one case: 16 bits with whole-number rescaling, where only values tell whether int16 holds
+    them.
+
+    Args:
+        slices: RAS axis that planes are numbered along, or "auto" (see `segcore.io.volumes.describe`).
+
+    Raises:
+        DataError: no series or several, slices missing or doubled, damaged, or a transfer syntax without a decoder.
+    """
+    series = read_series(path)
+    shape = (series.columns, series.rows, len(series.frames))
+    if series.affine is None and shape[2] > 1 and slices not in ("auto", 2):
+        raise DataError(
+            f"{path.name}: slices tell no position, so axis {slices} of the patient is not known",
+            "set data.slices to auto, or export the series with ImagePositionPatient",
+            kind="bad-affine",
+        )
+    dtype = series.dtype
+    early = None
+    if _rescaled(series):
+        dtype = np.dtype(np.int16 if _whole(series) and _surely_int16(series) else np.float32)
+        if dtype == np.float32 and _whole(series) and series.bits <= 16:
+            early = _load(series, dtype)
+            if early[0].min() >= _INT16.min and early[0].max() <= _INT16.max:
+                dtype = np.dtype(np.int16)
+                early = early[0].astype(dtype), early[1]
+    info = describe(shape, series.affine, series.samples, dtype.name, slices)
+    yield VolumeSource(info, lambda: early or _load(series, dtype))

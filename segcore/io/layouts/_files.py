@@ -1,0 +1,266 @@
+"""Files of a source folder: found without leaving it, and judged by their names."""
+
+import errno
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from segcore.errors import DataError
+from segcore.files import names_in
+from segcore.io import images
+from segcore.io.layouts._item import Item
+from segcore.io.layouts._patterns import Match, Pattern, short_hash
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def is_junk(name: str, component: str = "") -> bool:
+    """Whether a file or folder is a system's leftover, a GDAL side file, or hidden (unless the pattern asks for it)."""
+    hidden = name.startswith(".") and not (component.startswith(".") and not name.startswith("._"))
+    return hidden or name.lower() in _JUNK or name.lower().endswith(".aux.xml")
+
+
+def is_archive(name: str) -> bool:
+    """Whether a name is that of an archive; .nii.gz is none."""
+    return name.lower().endswith(_ARCHIVES) and not name.lower().endswith(".nii.gz")
+
+
+def shown(path: PurePosixPath | Path | str) -> str:
+    """A path as it may be printed: control characters and undecodable bytes are escaped."""
+    text = str(path)
+    return text if text.isprintable() else "".join(c if _sound(c) else ascii(c)[1:-1] for c in text)
+
+
+def _sound(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a zero byte
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+class Folder:
+    """A source folder; remembers which of its folders really lie within it.
+
+    Args:
+        path: of the folder.
+        links_to: folders outside it that links may lead into.
+
+    Attributes:
+        links_out: linked folders that lead out, met by `find` and not entered.
+    """
+
+    def __init__(self, path: Path, links_to: Sequence[str] = ()) -> None:
+        self.path = path
+        self._real = path.resolve()
+        self._roots = [self._real, *(Path(folder).resolve() for folder in links_to)]
+        self._inside: dict[PurePosixPath | Path, bool] = {}
+        self._stems: dict[PurePosixPath, dict[str, list[str]]] = {}
+        self._links: dict[PurePosixPath | Path, dict[str, bool]] = {}
+        self.links_out: set[str] = set()
+
+    def is_inside(self, relative: PurePosixPath | Path) -> bool:
+        """Whether a path, its links followed, stays within the folder; it need not exist."""
+        parent = relative.parent
+        if ".." in relative.parts or self._is_link(relative):
+            return self._resolves_inside(self.path / relative)
+        if parent not in self._inside:
+            self._inside[parent] = self._resolves_inside(self.path / parent)
+        return self._inside[parent]
+
+    def _is_link(self, relative: PurePosixPath | Path) -> bool:
+        known = self._listed(relative.parent).get(relative.name)
+        return _is_link(self.path / relative) if known is None else known
+
+    def _listed(self, parent: PurePosixPath | Path) -> dict[str, bool]:
+        """Name -> whether it is a link, of what a folder holds: each folder is asked once, and not each file."""
+        if parent not in self._links:
+            self._links[parent] = names_in(self.path / parent) or {}
+        return self._links[parent]
+
+    def _resolves_inside(self, path: Path) -> bool:
+        try:
+            real = path.resolve()
+            return any(real.is_relative_to(root) for root in self._roots)
+        except (OSError, RuntimeError, ValueError):  # a loop of links
+            return False
+
+    def _is_loop(self, relative: PurePosixPath | Path) -> bool:
+        try:
+            (self.path / relative).stat()
+        except OSError as error:
+            return error.errno == errno.ELOOP
+        return False
+
+    def exists(self, relative: PurePosixPath | Path) -> bool:
+        """Whether there is a file or folder; no error where it cannot be known."""
+        if self._listed(relative.parent).get(relative.name) is False:
+            return True
+        try:
+            return (self.path / relative).exists()
+        except (OSError, ValueError):
+            return False
+
+    def find(self, pattern: Pattern) -> Iterator[Match]:
+        """Files and folders that match, sorted by folder and name; links out of the folder are not entered."""
+        seen = set()
+        for relative, is_folder in self._walk("", 0, pattern, (self._real,)):
+            match = pattern.match(relative, is_folder)
+            if match and relative not in seen:
+                seen.add(relative)
+                yield match
+
+    def _walk(
+        self, relative: str, depth: int, pattern: Pattern, above: tuple[Path, ...]
+    ) -> Iterator[tuple[str, bool]]:
+        wanted = pattern.components[depth]
+        last = depth == len(pattern.components) - 1
+        if wanted is None and not last:
+            yield from self._walk(relative, depth + 1, pattern, above)
+        for entry in self._entries(relative):
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            if is_junk(entry.name, wanted.pattern.lstrip("\\") if wanted else ""):
+                continue
+            if wanted is not None and not wanted.fullmatch(entry.name):
+                continue
+            is_folder = _is_folder(entry)
+            if last:
+                yield path, is_folder
+            if not is_folder or (last and wanted is not None):
+                continue
+            if entry.is_symlink():
+                if not self.is_inside(PurePosixPath(path)):
+                    self.links_out.add(path)
+                    continue
+                real = (self.path / path).resolve()
+                if real in above:
+                    continue
+            deeper = (*above, (self.path / path).resolve()) if entry.is_symlink() else above
+            yield from self._walk(path, depth if wanted is None else depth + 1, pattern, deeper)
+
+    def _entries(self, relative: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path / relative) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except NotADirectoryError:
+            return []
+        except PermissionError as error:
+            raise DataError(
+                f"{shown(relative) or self.path.name}: the folder may not be read",
+                "give read permission: chmod u+rx on it",
+                kind="no-permission",
+            ) from error
+
+    def holds_files(self, relative: PurePosixPath) -> bool:
+        """Whether a folder holds files that are not junk, as a DICOM series does."""
+        return any(entry.is_file() and not is_junk(entry.name) for entry in self._entries(str(relative)))
+
+    def problem(self, relative: PurePosixPath, what: str = "image", known: bool = True) -> DataError | None:
+        """What a name alone says against a file; None if nothing.
+
+        Args:
+            what: "image", "mask" and so on, for the message.
+            known: check that some reader knows the ending.
+        """
+        name = shown(relative.name)
+        text = str(relative)
+        if not text.isprintable() and not all(map(_sound, text)):
+            return DataError(
+                f"{relative.name!a}: its path {str(relative)!a} holds control or undecodable characters",
+                "rename it",
+                kind="bad-name",
+            )
+        if not self.is_inside(relative):
+            if self._is_loop(relative):
+                return DataError(
+                    f"{name}: {os.strerror(errno.ELOOP)}: the link leads to itself",
+                    "replace the link by the file that is meant, or remove it",
+                    kind="unreadable",
+                )
+            return DataError(
+                f"{name}: {relative} leads out of the source folder",
+                f"copy the {what} into the folder, or name the folder that it leads to under data.links_to",
+                kind="outside",
+            )
+        if is_archive(name):
+            return DataError(f"{name}: is an archive, not an {what}", "unpack it first", kind="archive")
+        if known and not name.lower().endswith(images.endings()):
+            if (self.path / relative).is_dir():
+                return None
+            return DataError(
+                f"{name}: ending {relative.suffix!r} is unknown",
+                f"convert it to one of {', '.join(images.endings())}, or narrow data.images",
+                kind="unknown-format",
+            )
+        return None
+
+    def denied(self, path: str | PurePosixPath) -> DataError | None:
+        """The error for a path in a folder that may not be searched; None if that is not why it is not seen."""
+        try:
+            (self.path / path).lstat()
+        except PermissionError:
+            return DataError(
+                f"{shown(PurePosixPath(path).name)}: may not be seen, a folder of {shown(path)} may not be read",
+                "give read permission: chmod u+rx on it",
+                kind="no-permission",
+            )
+        except (OSError, ValueError):
+            pass
+        return None
+
+    def _of_stem(self, path: PurePosixPath) -> list[str]:
+        """Names in a file's folder that differ from its own in the ending alone, sorted."""
+        if path.parent not in self._stems:
+            stems: dict[str, list[str]] = {}
+            for name in sorted(self._listed(path.parent)):
+                stems.setdefault(name.rpartition(".")[0], []).append(name)
+            self._stems[path.parent] = stems
+        return self._stems[path.parent].get(path.name.rpartition(".")[0], [])
+
+    def missing(self, image: PurePosixPath, what: str, path: str) -> DataError:
+        """The error for an image that lacks its mask or another of its files."""
+        wanted = PurePosixPath(path)
+        alike = [n for n in self._of_stem(wanted) if n not in (image.name, wanted.name)]
+        there = f"; {shown(alike[0])} lies there" if alike else ""
+        return self.denied(path) or DataError(
+            f"{shown(image.name)}: has no {what}, {shown(path)} is missing{there}",
+            "add the file, correct the pattern in params.yaml, or move the image out of the folder",
+            kind="missing-mask",
+        )
+
+
+def with_unique_ids(items: list[Item]) -> list[Item]:
+    """Items of which those that share an id have a problem, and an id that tells them apart."""
+    by_id: dict[str, list[Item]] = {}
+    for item in items:
+        by_id.setdefault(item.id, []).append(item)
+    out = []
+    for same in by_id.values():
+        if len(same) == 1:
+            out += same
+            continue
+        for number, item in enumerate(same):
+            other = next(o for o in same if o is not item)
+            twice = other.image == item.image
+            what = "is named twice" if twice else f"and {shown(other.image)} give the same id {item.id!r}"
+            problem = DataError(
+                f"{shown(item.image.name)}: {shown(item.image)} {what}",
+                "name it once" if twice else "rename one of them",
+                kind="same-id",
+            )
+            new = f"{item.id}-{short_hash(f'{item.image} {number}')}"
+            out.append(replace(item, id=new, problem=item.problem or problem))
+    return out

@@ -1,0 +1,44 @@
+"""Cityscapes: leftImg8bit/<split>/<city>/*_leftImg8bit.png with gtFine/<split>/<city>/*_gtFine_labelIds.png.
+
+A city is a group unless data.group says otherwise; its pattern, and that of data.masks (for labelTrainIds or
+gtCoarse), may use {split}, {city} and {frame}. Images without ground truth, as those of test, are left out.
+"""
+
+from pathlib import Path, PurePosixPath
+
+from segcore.io.layouts import _patterns as patterns
+from segcore.io.layouts._builder import Builder, is_set
+from segcore.io.layouts._files import Folder, with_unique_ids
+from segcore.io.layouts._item import Item
+from segcore.io.layouts.pairs import no_images
+from segcore.params.data import Data
+
+IMAGES = "leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png"
+MASKS = "gtFine/{split}/{city}/{frame}_gtFine_labelIds.png"
+WITHOUT_TRUTH = ("test", "train_extra")
+
+
+def find(data: Data, folder: Path) -> list[Item]:
+    """Items with their city as group and the folder's split; val becomes validation.
+
+    Raises:
+        DataError: no image (kind "no-images"), or a pattern asks for what there is not.
+    """
+    images = patterns.images_pattern(IMAGES)
+    masks = data.masks if is_set(data, "masks") else MASKS
+    group = data.group if is_set(data, "group") else "{city}"
+    patterns.check_placeholders("data.masks", masks, images)
+    patterns.check_placeholders("data.group", group, images)
+    source = Folder(folder, data.links_to)
+    items = []
+    for match in source.find(images):
+        build = Builder(data, source, match)
+        path = PurePosixPath(patterns.text_of(patterns.fill("data.masks", masks, match, build.cell)))
+        if match.words["split"] in WITHOUT_TRUTH and not source.exists(path):
+            continue
+        mask = build.file(path, "mask")
+        split = build.split(match.words["split"], usual=True)
+        items.append(build.item(patterns.safe_id(match.words["frame"]), build.group(group), mask, split))
+    if not items:
+        raise no_images(IMAGES, folder, source)
+    return with_unique_ids(items)

@@ -1,0 +1,221 @@
+"""Volumes: planes that lie alike for every patient, and predictions back on the stored grid.
+
+A volume is stored as (i, j, k) with an affine that takes voxel indices to mm in RAS+ (x to the right, y to the front,
+z to the head of the patient). It is handed out as planes (D, H, W), upright: the plane's number grows along +R, +A or
++S; rows run from the head down (in planes across z: from the front to the back); columns run towards the patient's
+right (in planes across x: from the back to the front). Oblique volumes take the closest of these; nothing is resampled.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcore.data.raster import Info, Raster, Window
+from segcore.errors import DataError, ParamsError
+from segcore.files import atomic_write
+
+_DIRECTIONS = {0: ("R", "I", "A"), 1: ("A", "I", "R"), 2: ("S", "P", "R")}  # of planes, rows, columns
+Loader = Callable[[], tuple[np.ndarray, np.ndarray | None]]
+
+
+def check_affine(name: str, affine: np.ndarray) -> None:
+    """Check that an affine (4, 4) can be inverted.
+
+    Raises:
+        DataError: of kind "bad-affine": NaN, infinite, a voxel of no size, or singular.
+    """
+    reason = None
+    linear = affine[:3, :3]
+    sizes = np.linalg.norm(linear, axis=0)
+    if not np.isfinite(affine).all():
+        reason = "has values that are no numbers"
+    elif (sizes == 0).any():
+        reason = "has an axis of no length"
+    elif abs(np.linalg.det(linear / sizes)) < 1e-3:
+        reason = "is singular: its axes lie in one plane"
+    if reason:
+        raise DataError(
+            f"{name}: affine {reason}: {_numbers(affine)}",
+            "correct the header (sform, qform and pixdim of a NIfTI file) or export the volume anew",
+            kind="bad-affine",
+        )
+
+
+def describe(
+    shape: tuple[int, ...], affine: np.ndarray | None, bands: int, dtype: str, slices: str | int
+) -> Info:
+    """Header of a volume as handed out.
+
+    Args:
+        shape: (i, j, k) as stored.
+        affine: (4, 4) voxel index as stored to mm in RAS+; None where nothing is known of position: then planes are
+            along k, rows along j and columns along i.
+        slices: axis in RAS that planes are numbered along, or "auto": the one of coarsest spacing, and of equal ones
+            the last. An axis of a single voxel always is the one, as other cuts would give lines.
+
+    Raises:
+        ParamsError: no such axis.
+        DataError: an axis is asked for, but the position is unknown.
+    """
+    if slices not in ("auto", 0, 1, 2):
+        raise ParamsError(f"data.slices: {slices!r} is no axis of a volume", "use auto, 0, 1 or 2")
+    common: dict[str, Any] = {"bands": bands, "dtype": dtype}
+    if affine is None:
+        return Info(height=shape[1], width=shape[0], depth=shape[2], **common)
+    from nibabel.affines import voxel_sizes
+    from nibabel.orientations import aff2axcodes, inv_ornt_aff, io_orientation
+
+    axes = io_orientation(affine)[:, 0].astype(int)  # RAS axis of each stored axis
+    in_ras = np.argsort(axes)
+    size, spacing = np.array(shape)[in_ras], voxel_sizes(affine)[in_ras]
+    axis = _axis(size, spacing) if slices == "auto" or 1 in size else int(slices)
+    order = _stored_axes(affine, axis)
+    depth, height, width = (int(shape[i]) for i in order)
+    back = inv_ornt_aff(_to_planes(affine, axis), shape)
+    steps = voxel_sizes(affine)[order]
+    return Info(
+        height=height,
+        width=width,
+        depth=depth,
+        spacing=(float(steps[0]), float(steps[1]), float(steps[2])),
+        affine=tuple(float(v) for v in np.ravel(affine)),
+        canonical=tuple(float(v) for v in np.ravel(affine @ back)),
+        orientation="".join(aff2axcodes(affine)),
+        axis=axis,
+        **common,
+    )
+
+
+def _axis(size: np.ndarray, spacing: np.ndarray) -> int:
+    single = np.flatnonzero(size == 1)
+    if len(single):
+        return int(single[-1])
+    return int(np.flatnonzero(spacing >= spacing.max() * (1 - 1e-3))[-1])
+
+
+def _to_planes(affine: np.ndarray, axis: int) -> np.ndarray:
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    transform: np.ndarray = ornt_transform(io_orientation(affine), axcodes2ornt(_DIRECTIONS[axis]))
+    return transform
+
+
+def _stored_axes(affine: np.ndarray, axis: int) -> np.ndarray:
+    """Stored axes of planes, rows and columns."""
+    return np.argsort(_to_planes(affine, axis)[:, 0])
+
+
+def _affine(info: Info) -> np.ndarray | None:
+    return None if info.affine is None else np.reshape(info.affine, (4, 4))
+
+
+def to_planes(stored: np.ndarray, info: Info) -> np.ndarray:
+    """(i, j, k, ...) as stored to (D, H, W, ...) as handed out; a view."""
+    from nibabel.orientations import apply_orientation
+
+    affine = _affine(info)
+    if affine is None:
+        return np.swapaxes(stored, 0, 2)
+    planes: np.ndarray = apply_orientation(stored, _to_planes(affine, info.axis))
+    return planes
+
+
+def from_planes(planes: np.ndarray, info: Info) -> np.ndarray:
+    """(D, H, W, ...) as handed out to (i, j, k, ...) as stored; the exact inverse of `to_planes`."""
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+    affine = _affine(info)
+    if affine is None:
+        return np.swapaxes(planes, 0, 2)
+    back = ornt_transform(axcodes2ornt(_DIRECTIONS[info.axis]), io_orientation(affine))
+    stored: np.ndarray = apply_orientation(planes, back)
+    return stored
+
+
+class VolumeSource:
+    """An open volume; its voxels are read as a whole at the first `read`, and once.
+
+    Args:
+        info: of `describe`.
+        load: gives voxels (i, j, k, bands) as stored, in the dtype of `info`, and which are valid, (i, j, k) bool or
+            None for all.
+    """
+
+    def __init__(self, info: Info, load: Loader) -> None:
+        self.info = info
+        self._load = load
+        self._planes: tuple[np.ndarray, np.ndarray | None] | None = None
+
+    def read(self, window: Window | None = None, plane: int = 0) -> Raster:
+        """Pixels (bands, height, width) of a window of a plane; NaN and infinite voxels are not valid.
+
+        Raises:
+            DataError: the file is truncated or damaged.
+        """
+        if self._planes is None:
+            stored, valid = self._load()
+            self._planes = (
+                to_planes(stored, self.info),
+                None if valid is None else to_planes(valid, self.info),
+            )
+        row, column, height, width = window or (0, 0, self.info.height, self.info.width)
+        area = (plane, slice(row, row + height), slice(column, column + width))
+        pixels = np.ascontiguousarray(np.moveaxis(self._planes[0][area], -1, 0))
+        known = np.ones(pixels.shape[1:], bool) if self._planes[1] is None else self._planes[1][area].copy()
+        if pixels.dtype.kind == "f":
+            known &= np.isfinite(pixels).all(axis=0)
+        return Raster(pixels, known, self.info)
+
+
+def stack_predictions(parts: Mapping[int, np.ndarray], info: Info) -> np.ndarray:
+    """Planes (H, W) by number as one volume (D, H, W) uint8.
+
+    Raises:
+        ValueError: planes are missing, or there are more than the volume has.
+    """
+    if set(parts) != set(range(info.depth)):
+        odd = sorted(set(parts) ^ set(range(info.depth)))
+        raise ValueError(f"planes missing or too many for {info.depth}: {odd[:10]}")
+    return np.stack([np.asarray(parts[i], np.uint8) for i in range(info.depth)])
+
+
+def write_prediction(path: Path, planes: np.ndarray, info: Info) -> None:
+    """Write class indices as NIfTI on the grid of their source: its axis order, orientation, spacing and affine.
+
+    The affine is held in float32, as in every NIfTI-1 file; one that came from there is kept to the bit. A DICOM
+    series gives (column, row, slice). A source without a position gives an affine of its indices.
+
+    Args:
+        planes: (D, H, W) uint8 in the order handed out.
+        info: of the source.
+
+    Raises:
+        ValueError: the shape is not that of `info`.
+        DataError: the disk is full or not writable.
+    """
+    import nibabel
+
+    if planes.shape != (info.depth, info.height, info.width):
+        raise ValueError(f"prediction {planes.shape} for {(info.depth, info.height, info.width)}")
+    known = _affine(info)
+    affine = np.eye(4) if known is None else known
+    image = nibabel.Nifti1Image(np.asfortranarray(from_planes(planes, info).astype(np.uint8)), affine)
+    image.set_sform(affine, code="scanner")
+    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    # A qform holds no shear (tilted gantries); readers that prefer it must then fall back on the sform.
+    straight = np.allclose(unit.T @ unit, np.eye(3), atol=1e-4)
+    image.set_qform(affine, code="scanner" if straight else "unknown")
+    image.header.set_xyzt_units("mm")
+    with atomic_write(path) as temporary:
+        data = image.to_bytes()
+        if path.name.endswith(".gz"):
+            import gzip
+
+            data = gzip.compress(data, compresslevel=4, mtime=0)
+        temporary.write_bytes(data)
+
+
+def _numbers(values: np.ndarray) -> str:
+    return "[" + ", ".join(f"{v:.6g}" for v in np.ravel(values)) + "]"

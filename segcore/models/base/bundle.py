@@ -1,0 +1,106 @@
+"""The model bundle: a folder with weights and all that is needed to use them, without pickle or other code.
+
+`model.safetensors` holds the weights and the normalisation; `model.json` the architecture and its keywords, classes
+and colours, bands, tile size, checksums and versions.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segcore.errors import ModelError
+from segcore.files import save_tensors, sha256
+
+if TYPE_CHECKING:  # who reads a description alone does not wait seconds for torch
+    import torch
+
+    from segcore.models.base.model import SegmentationModel
+
+_FORMAT = 2
+
+
+def save_bundle(folder: Path, model: "SegmentationModel", architecture: str, facts: dict[str, Any]) -> None:
+    """Write model.safetensors and model.json into an existing folder.
+
+    Args:
+        folder: better one of `files.atomic_folder`, so that the bundle appears whole.
+        facts: JSON-able; classes, colors, foreground, tile and what else travels with the model.
+    """
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_tensors(weights, folder / "model.safetensors")
+    description = {
+        "format": _FORMAT,
+        "architecture": architecture,
+        "title": model.title,
+        "settings": model.settings,
+        "in_channels": model.in_channels,
+        "num_classes": model.num_classes,
+        "normalization": {"mean": model.mean.tolist(), "std": model.std.tolist()},
+        "range": {"low": model.low.tolist(), "high": model.high.tolist()},
+        "weights_sha256": sha256(folder / "model.safetensors"),
+        **facts,
+    }
+    (folder / "model.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+
+
+def load_description(folder: Path | str) -> dict[str, Any]:
+    """What model.json says.
+
+    Raises:
+        ModelError: missing or malformed.
+    """
+    path = Path(folder) / "model.json"
+    try:
+        description = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder}: holds no model bundle", "train it first, or name another folder"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ModelError(
+            f"{path}: is damaged ({error})", "train again, or restore it with `dvc checkout`"
+        ) from error
+    if description.get("format") != _FORMAT:
+        raise ModelError(
+            f"{path}: has format {description.get('format')}, this is {_FORMAT}", "use a matching segflow"
+        )
+    return description
+
+
+def verified(folder: Path | str, weights: str | None = None) -> dict[str, Any]:
+    """model.json of a bundle whose weights are the ones it describes; nothing of them is loaded.
+
+    Args:
+        weights: sha256 that the weights must have besides, as it was registered.
+
+    Raises:
+        ModelError: missing or damaged files, or weights that are not the ones described or registered.
+    """
+    description, path = load_description(folder), Path(folder) / "model.safetensors"
+    if not path.is_file() or sha256(path) != description["weights_sha256"]:
+        raise ModelError(
+            f"{path}: is missing or not the file that model.json describes",
+            "restore it with `dvc checkout`, or take another version",
+        )
+    if weights is not None and weights != description["weights_sha256"]:
+        raise ModelError(
+            f"{path}: is not the file that was registered (sha256 {weights[:12]})",
+            "restore the store's artifacts, or take another version",
+        )
+    return description
+
+
+def load_bundle(folder: Path | str, device: "torch.device | str" = "cpu") -> "SegmentationModel":
+    """The model of a bundle, on `device`, in evaluation mode; its checksum is verified first.
+
+    Raises:
+        ModelError: as `verified`.
+    """
+    from safetensors.torch import load_file
+
+    from segcore.models.base.factory import rebuild_model
+
+    d = verified(folder)
+    model = rebuild_model(d["architecture"], d["in_channels"], d["num_classes"], d["settings"])
+    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    return model.to(device).eval()

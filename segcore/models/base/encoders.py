@@ -1,0 +1,165 @@
+"""Encoders that all architectures share: torchvision's networks without their classifiers.
+
+VGG: Simonyan and Zisserman 2015, arXiv 1409.1556.  ResNet: He et al. 2016, arXiv 1512.03385.
+MobileNetV2: Sandler et al. 2018, arXiv 1801.04381.
+Smaller output strides by dilation: Chen et al. 2015, arXiv 1412.7062 (the "hole algorithm").
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from segcore.models.base.model import choose
+from segcore.models.base.pretrained import apply_encoder_weights, load_encoder_weights
+
+ENCODERS = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn")
+
+
+class Encoder(nn.Module):
+    """A network cut into stages, each of which gives one feature map.
+
+    Attributes:
+        channels: of each feature map, finest first.
+        strides: input pixels a pixel of each feature map, finest first.
+    """
+
+    def __init__(self, stages: list[nn.Module], channels: list[int], strides: list[int]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.channels = channels
+        self.strides = strides
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, C, H, W) to the list of (N, channels[i], H / strides[i], W / strides[i])."""
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+
+def build_encoder(name: str, in_channels: int, weights: str = "none", output_stride: int = 32) -> Encoder:
+    """An encoder with feature maps at strides 2, 4, 8, 16, 32, and for VGG at stride 1 before them.
+
+    VGG's maps are those after each pooling (pool1 ... pool5), preceded by the last one before pool1.
+
+    Args:
+        name: one of ENCODERS.
+        in_channels: bands. Pretrained weights expect 3; for another number C the first convolution gets the
+            mean of its RGB filters for every band, times 3 / C, so that activations keep their scale.
+        weights: what `segcore.models.base.pretrained.load_encoder_weights` takes.
+        output_stride: 32, 16 or 8; strides beyond it are replaced by dilation, which leaves the shape of
+            every weight, and every value on the coarser grid, as it was.
+
+    Raises:
+        ModelError: an unknown encoder or output stride, or weights that do not fit.
+    """
+    choose("encoder", name, ENCODERS)
+    choose("output_stride", output_stride, (32, 16, 8))
+    trunk = _trunk(name)
+    state = load_encoder_weights(name, weights)
+    if state is not None:
+        apply_encoder_weights(trunk, state, weights)
+    if in_channels != 3:
+        _adapt_first_convolution(trunk, in_channels, pretrained=state is not None)
+    stages = _stages(trunk)
+    strides = [1, 2, 4, 8, 16, 32][-len(stages) :]
+    for stage, stride in zip(stages, strides, strict=True):
+        if stride > output_stride:
+            _dilate(stage, stride // output_stride)
+    return Encoder(stages, _channels(stages), [min(stride, output_stride) for stride in strides])
+
+
+def _trunk(name: str) -> nn.Module:
+    """The torchvision network with torchvision's key names, less what follows the last feature map."""
+    # takes longer than torch itself, and is not needed by networks without an encoder of it
+    from torchvision import models
+    from torchvision.models import vgg
+
+    if name.startswith("vgg"):
+        # not torchvision.models.vgg16(): that fills 120 million classifier weights which are not used
+        trunk = nn.Module()
+        trunk.features = vgg.make_layers(vgg.cfgs["D"], batch_norm=name.endswith("_bn"))
+        for module in trunk.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+        return trunk
+    trunk = models.get_model(name, weights=None)
+    if name.startswith("resnet"):
+        trunk.fc = nn.Identity()
+    else:
+        trunk.features = trunk.features[:-1]  # without the 320 -> 1280 convolution of the classifier
+        trunk.classifier = nn.Identity()
+    return trunk
+
+
+def _stages(trunk: nn.Module) -> list[nn.Module]:
+    from torchvision import models
+
+    if isinstance(trunk, models.ResNet):
+        stem = nn.Sequential(trunk.conv1, trunk.bn1, trunk.relu)
+        return [stem, nn.Sequential(trunk.maxpool, trunk.layer1), trunk.layer2, trunk.layer3, trunk.layer4]
+    layers = trunk.features
+    assert isinstance(layers, nn.Sequential)
+    if isinstance(trunk, models.MobileNetV2):
+        cuts = [0, 2, 4, 7, 14, len(layers)]
+    else:
+        pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        cuts = [0, pools[0], *(pool + 1 for pool in pools)]
+    return [layers[start:stop] for start, stop in pairwise(cuts)]
+
+
+def _channels(stages: list[nn.Module]) -> list[int]:
+    channels: list[int] = []
+    for stage in stages:
+        widths = [module.out_channels for module in stage.modules() if isinstance(module, nn.Conv2d)]
+        channels.append(widths[-1] if widths else channels[-1])  # VGG's second stage is a pooling alone
+    return channels
+
+
+def _adapt_first_convolution(trunk: nn.Module, in_channels: int, pretrained: bool) -> None:
+    name, old = next((n, m) for n, m in trunk.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    with torch.no_grad():
+        if pretrained:
+            mean = old.weight.mean(dim=1, keepdim=True)  # (out, 1, k, k)
+            new.weight.copy_(mean.expand_as(new.weight) * (3 / in_channels))
+        else:
+            nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        if new.bias is not None and old.bias is not None:
+            new.bias.copy_(old.bias)
+    trunk.set_submodule(name, new)
+
+
+def _dilate(stage: nn.Module, rate: int) -> None:
+    """Take the one stride of 2 out of a stage and dilate by `rate` what follows it.
+
+    What comes before the stride, and the strided layer itself, see a grid that earlier stages have already
+    made `rate` / 2 times too fine. torchvision's replace_stride_with_dilation does the same, but refuses
+    ResNet-18 and -34 and knows no MobileNet.
+    """
+    before = rate // 2
+    current = before
+    for name, module in list(stage.named_modules()):
+        if isinstance(module, nn.MaxPool2d):
+            pad = nn.ReplicationPad2d((0, before, 0, before))  # a copy never changes a maximum
+            pool = nn.MaxPool2d(kernel_size=2, stride=1, dilation=before)
+            stage.set_submodule(name, nn.Sequential(pad, pool))
+            current = rate
+        elif isinstance(module, nn.Conv2d):
+            kernel = module.kernel_size[0]
+            strided = module.stride != (1, 1)
+            module.stride = (1, 1)
+            module.dilation = (current, current)
+            module.padding = (current * (kernel // 2), current * (kernel // 2))
+            if strided and kernel > 1:  # the 1x1 convolution of a shortcut does not move the grid
+                current = rate

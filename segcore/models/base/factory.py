@@ -1,0 +1,69 @@
+"""The architectures: each module here that does not begin with "_" is one, and has a function `build`."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from segcore import models
+from segcore.errors import ModelError
+from segcore.models.base.model import SegmentationModel
+
+__all__ = ["SegmentationModel", "build_model", "defaults", "names", "rebuild_model"]
+
+
+def names() -> list[str]:
+    """Names of all architectures, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(models.__path__) if not module.ispkg)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The keywords of an architecture with their default values.
+
+    Raises:
+        ModelError: unknown architecture.
+    """
+    if name not in names():
+        raise ModelError(f"architecture {name!r} is unknown", f"choose one of {', '.join(names())}")
+    parameters = inspect.signature(
+        importlib.import_module(f"{models.__name__}.{name}").build
+    ).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def build_model(
+    name: str, in_channels: int, num_classes: int, magnify: float = 1, **keywords: Any
+) -> SegmentationModel:
+    """Build an architecture.
+
+    Args:
+        name: one of `names()`.
+        in_channels: bands of the image.
+        num_classes: classes, background included.
+        magnify: of every architecture alike, see `SegmentationModel`.
+        keywords: what the architecture's `build` takes; `defaults(name)` lists them.
+
+    Raises:
+        ModelError: unknown architecture, keyword or value; the message lists the known ones.
+    """
+    known = defaults(name)
+    for unknown in sorted(keywords.keys() - known.keys()):
+        raise ModelError(
+            f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(known)}"
+        )
+    model = importlib.import_module(f"{models.__name__}.{name}").build(in_channels, num_classes, **keywords)
+    model.settings = known | keywords
+    if magnify != 1:  # bundles of before it was there say nothing of it
+        model.magnify = model.settings["magnify"] = magnify
+    return model
+
+
+def rebuild_model(
+    name: str, in_channels: int, num_classes: int, settings: Mapping[str, Any]
+) -> SegmentationModel:
+    """The model of saved `settings`, ready for its saved state_dict; pretrained weights are not fetched."""
+    keywords: dict[str, Any] = {key: "none" if key == "weights" else value for key, value in settings.items()}
+    model = build_model(name, in_channels, num_classes, **keywords)
+    model.settings = dict(settings)
+    return model

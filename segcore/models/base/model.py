@@ -1,0 +1,233 @@
+"""What every segmentation network of this folder shares: normalisation, padding, loss and prediction."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segcore.constants import IGNORE
+from segcore.errors import ModelError
+
+Criterion = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Mean cross-entropy over the pixels that are not IGNORE; 0 where all are.
+
+    Args:
+        logits: (N, K, H, W).
+        labels: (N, H, W) int64, classes 0..K-1 or IGNORE.
+
+    Returns:
+        "loss", a float32 scalar with gradient, and "cross_entropy", the same without.
+    """
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
+    loss = total / (labels != IGNORE).sum().clamp(min=1)
+    return {"loss": loss, "cross_entropy": loss.detach()}
+
+
+class SegmentationModel(nn.Module, ABC):
+    """A network from raw pixels to one logit for each pixel and class.
+
+    A subclass writes `segment`; the rest is the same for all, so that no architecture has an edge from its
+    normalisation, padding or loss.
+
+    Attributes:
+        title: name in tables and figures, for example "U-Net".
+        output_stride: input pixels a pixel of the coarsest feature map; inputs are padded to multiples of it.
+        channels_last: whether activations have that memory format.
+        settings: the keywords that `segcore.models.base.factory.build_model` built it with, JSON-able, defaults
+        included.
+        magnify: how many times the image is enlarged before the network sees it: 2 for objects of few pixels, 0.5 for
+            broad ones, of which it then sees more at once. Logits have the image's own pixels again.
+        criterion: (logits (N, K, H, W), labels (N, H, W)) -> dict of scalars, with the one to minimise as
+            "loss". Replace it as you like; cross-entropy without IGNORE pixels until then.
+        mean, std: (C,) buffers in raw pixel units, part of the state_dict.
+        low, high: (C,) buffers that raw pixels are clipped to first; the limits of float32 if not set.
+    """
+
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, in_channels: int, num_classes: int, title: str, output_stride: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.title = title
+        self.output_stride = output_stride
+        self.channels_last = True
+        self.settings: dict[str, Any] = {}
+        self.magnify: float = 1
+        self.criterion: Criterion = cross_entropy
+        self.register_buffer("mean", torch.zeros(in_channels))
+        self.register_buffer("std", torch.ones(in_channels))
+        self.register_buffer("low", torch.full((in_channels,), torch.finfo(torch.float32).min))
+        self.register_buffer("high", torch.full((in_channels,), torch.finfo(torch.float32).max))
+
+    @abstractmethod
+    def segment(self, x: Tensor) -> Tensor:
+        """Logits (N, K, H, W) of normalised pixels (N, C, H, W); H and W are multiples of output_stride."""
+
+    def set_normalization(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        """Fix what raw pixels are normalised with: (pixel - mean) / std, one value a channel.
+
+        Raises:
+            ModelError: not one value a channel, not finite, or a std that is not above 0.
+        """
+        for name, values in (("mean", mean), ("std", std)):
+            new = torch.as_tensor(values, dtype=torch.float32)
+            if new.shape != (self.in_channels,) or not new.isfinite().all():
+                raise ModelError(
+                    f"normalisation {name} {new.tolist()} is not {self.in_channels} finite values",
+                    "give one value for each input channel",
+                )
+            if name == "std" and (new <= 0).any():
+                raise ModelError(
+                    f"normalisation std {new.tolist()} has a value that is not above 0",
+                    "a constant band carries nothing: drop it, or give it the std 1",
+                )
+            getattr(self, name).copy_(new)
+
+    def set_range(self, low: Sequence[float] | Tensor, high: Sequence[float] | Tensor) -> None:
+        """Clip raw pixels to low..high, one value a channel, before they are normalised.
+
+        Raises:
+            ModelError: not one value a channel, or a low that is not below its high.
+        """
+        new = [torch.as_tensor(values, dtype=torch.float32) for values in (low, high)]
+        if any(n.shape != (self.in_channels,) for n in new) or not (new[0] < new[1]).all():
+            raise ModelError(
+                f"range {new[0].tolist()} to {new[1].tolist()} is not {self.in_channels} values below as many",
+                "give one low and one high value for each input channel",
+            )
+        self.low.copy_(new[0])
+        self.high.copy_(new[1])
+
+    def normalize(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Raw (N, C, H, W), clipped, to zero mean and unit std; pixels that are not valid become 0, the mean."""
+        x = images.clamp(self.low[:, None, None], self.high[:, None, None])
+        x = (x - self.mean[:, None, None]) / self.std[:, None, None]
+        # masked_fill and not a product, because nodata may be NaN and NaN * 0 is NaN
+        return x if valid is None else x.masked_fill(~valid[:, None], 0.0)
+
+    def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Logits for images of any size.
+
+        Args:
+            images: (N, C, H, W) float32, raw pixel values.
+            valid: (N, H, W) bool, False where nodata; None: all are valid.
+
+        Returns:
+            (N, K, H, W) float logits.
+
+        Raises:
+            ModelError: the number of channels is not the one that the model was built for.
+        """
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise ModelError(
+                f"{self.title} takes (N, {self.in_channels}, H, W), got {tuple(images.shape)}",
+                "select the bands that the model was trained with, or build it for this number of bands",
+            )
+        height, width = images.shape[-2:]
+        x = resized(self.normalize(images, valid), self.magnify)
+        sides = x.shape[-2:]
+        x = pad_to_multiple(x, self.output_stride)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)  # convolutions are twice as fast on CPUs
+        logits = self.segment(x)[..., : sides[0], : sides[1]]
+        return resized(logits, 1 / self.magnify)[..., :height, :width]
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars of a training batch; "loss" is the one to minimise, the rest are its parts.
+
+        Args:
+            batch: "image" (N, C, H, W) raw float32, "label" (N, H, W) int64 with IGNORE, and optionally
+                "valid" (N, H, W) bool.
+        """
+        logits = self(batch["image"], batch.get("valid"))
+        return self.criterion(logits, batch["label"])
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Class probabilities (N, K, H, W) float32 in 0..1, in evaluation mode, without gradient."""
+        was_training = self.training
+        self.eval()
+        try:
+            return self(images, valid).float().softmax(dim=1)
+        finally:
+            self.train(was_training)
+
+
+def pad_to_multiple(x: Tensor, stride: int) -> Tensor:
+    """Pad (N, C, H, W) with 0 (the mean) right and below to multiples of `stride`, at least to two of them.
+
+    Two, because the coarsest map of a single image then holds four pixels and batch norm has a variance.
+    """
+    right, below = (max(-size % stride, 2 * stride - size) for size in (x.shape[-1], x.shape[-2]))
+    return F.pad(x, (0, right, 0, below)) if right or below else x
+
+
+def resized(x: Tensor, factor: float) -> Tensor:
+    """(N, C, H, W) enlarged by a whole factor (bilinear), or reduced by one (mean of its pixels).
+
+    Sides that a reduction does not divide are padded with their last pixels, so that none is lost.
+    """
+    if factor >= 1:
+        size = [round(side * factor) for side in x.shape[-2:]]
+        return x if factor == 1 else upsample(x, size)
+    step = round(1 / factor)
+    right, below = (-side % step for side in (x.shape[-1], x.shape[-2]))
+    if right or below:
+        x = F.pad(x, (0, right, 0, below), mode="replicate")
+    return F.avg_pool2d(x, step)
+
+
+def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, C, h, w) to (N, C, *size), bilinear on pixel areas (corners are not aligned)."""
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel: int = 3, dilation: int = 1, separable: bool = False
+) -> nn.Sequential:
+    """A convolution that keeps height and width, batch norm and ReLU.
+
+    Args:
+        separable: depthwise convolution followed by a 1x1 one, as in Chen et al. 2018.
+    """
+    padding = dilation * (kernel // 2)
+    layers: list[nn.Module]
+    if separable and kernel > 1:
+        layers = [
+            nn.Conv2d(
+                in_channels,
+                in_channels,
+                kernel,
+                padding=padding,
+                dilation=dilation,
+                groups=in_channels,
+                bias=False,
+            ),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        ]
+    else:
+        layers = [
+            nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False)
+        ]
+    return nn.Sequential(*layers, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+def choose(setting: str, value: Any, known: Sequence[Any]) -> Any:
+    """`value` if it is among the known ones.
+
+    Raises:
+        ModelError: it is not; the message lists them.
+    """
+    if value not in known:
+        raise ModelError(f"{setting} {value!r} is unknown", f"choose one of {', '.join(map(str, known))}")
+    return value

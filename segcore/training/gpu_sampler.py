@@ -1,0 +1,140 @@
+"""Training data that lie on the device: batches are cut and altered there, all items of a batch at once.
+
+The same draws as those of `Sampler`, so that every training sees the same crops in the same order wherever it runs.
+Labels, validity, flips and quarter turns are exactly the same; resized pixels differ by rounding, by a level at most,
+because here both directions are resampled before one rounding.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from segcore.constants import IGNORE
+from segcore.training.sampler import Sampler, nearest
+
+_WIDER = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype(np.float64): np.float32}
+
+
+class _Drawn(NamedTuple):
+    """Of each item of a batch (N,): where its square lies among all pixels, and what becomes of it."""
+
+    start: Tensor
+    width: Tensor
+    height: Tensor
+    row: Tensor
+    col: Tensor
+    side: Tensor
+    across: Tensor
+    down: Tensor
+    turns: Tensor
+
+
+class HeldSampler:
+    """Batches of a sampler's draws from items that are copied to the device once.
+
+    Args:
+        sampler: whose data and settings these are.
+        device: that has room for `PreparedData.training_bytes()`.
+    """
+
+    def __init__(self, sampler: Sampler, device: torch.device) -> None:
+        self.sampler, self.device = sampler, device
+        settings, window = sampler.settings, sampler.window
+        self.crop = settings.crop
+        self.least = min(round(self.crop / settings.augment.scale), window)
+        self.most = min(round(self.crop * settings.augment.scale), window)
+        self._hold()
+        self.resize, self.nearest = (table.to(device) for table in _tables(self.least, self.most, self.crop))
+        std = (
+            np.asarray(sampler.data.of_channels(sampler.data.statistics["std"])) * settings.augment.brightness
+        )
+        self.brightness = torch.from_numpy(std).float().to(device)
+
+    def _hold(self) -> None:
+        data, self.places = self.sampler.data, {}
+        pixels, labels, valid, start = [], [], [], 0
+        for item in self.sampler.data.windows["item"].unique():
+            patch = data.whole(item)
+            height, width = patch.label.shape
+            image = patch.image.reshape(height * width, -1)
+            image = np.array(image, dtype=_WIDER.get(image.dtype, image.dtype))
+            pixels.append(torch.from_numpy(image).to(self.device))
+            labels.append(torch.from_numpy(np.array(patch.label).ravel()).to(self.device))
+            valid.append(torch.from_numpy(np.array(patch.valid).ravel()).to(self.device))
+            self.places[item] = (start, width, height)
+            start += height * width
+        self.pixels, self.labels, self.valid = (torch.cat(parts) for parts in (pixels, labels, valid))
+
+    def batch(self, step: int, share: slice = slice(None)) -> dict[str, Tensor]:
+        """As `Sampler.batch`, on the device; nothing waits for it."""
+        rows, factors = [], []
+        for square, changes in self.sampler.draws(step)[share]:
+            place = self.places[square.item]
+            rows.append(
+                (*place, square.row, square.col, square.height, changes.across, changes.down, changes.turns)
+            )
+            factors.append((changes.gain, changes.shift))
+        drawn = _Drawn(*self._copied(torch.tensor(rows, dtype=torch.int64)).unbind(1))
+        gain, shift = self._copied(torch.tensor(factors, dtype=torch.float32))[:, :, None].unbind(1)
+        label, valid = self._marks(drawn)
+        image = _turned(self._image(drawn), drawn)
+        centre = image.mean((2, 3), keepdim=True)
+        moved = (shift * self.brightness)[:, :, None, None]
+        image = (image - centre) * gain[:, :, None, None] + centre + moved
+        return {"image": image, "label": _turned(label, drawn).long(), "valid": _turned(valid, drawn)}
+
+    def _copied(self, values: Tensor) -> Tensor:
+        pinned = values.pin_memory() if self.device.type == "cuda" else values
+        return pinned.to(self.device, non_blocking=True)
+
+    def _at(self, drawn: _Drawn, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+        """Index of each pixel (N, H, W) and whether there is one, for rows (N, H) and columns (N, W) of items."""
+        inside = [(at >= 0) & (at < end[:, None]) for at, end in ((rows, drawn.height), (cols, drawn.width))]
+        row = torch.where(inside[0], rows, 0)[:, :, None] * drawn.width[:, None, None]
+        at = drawn.start[:, None, None] + row + torch.where(inside[1], cols, 0)[:, None]
+        return at, inside[0][:, :, None] & inside[1][:, None]
+
+    def _image(self, drawn: _Drawn) -> Tensor:
+        """(N, C, crop, crop) float32, antialiased; 8-bit values stay whole numbers."""
+        along = torch.arange(self.most, device=self.device)
+        at, inside = self._at(drawn, drawn.row[:, None] + along, drawn.col[:, None] + along)
+        squares = self.pixels[at].permute(0, 3, 1, 2).float().masked_fill(~inside[:, None], 0)
+        weights = self.resize[drawn.side - self.least][:, None]  # (N, 1, crop, most), 0 beyond the square
+        image = weights @ squares @ weights.mT
+        return image.round_() if self.pixels.dtype == torch.uint8 else image
+
+    def _marks(self, drawn: _Drawn) -> tuple[Tensor, Tensor]:
+        chosen = self.nearest[drawn.side - self.least]
+        at, inside = self._at(drawn, drawn.row[:, None] + chosen, drawn.col[:, None] + chosen)
+        return self.labels[at].masked_fill(~inside, IGNORE), self.valid[at] & inside
+
+
+def _tables(least: int, most: int, crop: int) -> tuple[Tensor, Tensor]:
+    """For each side from least to most: (crop, most) weights of antialiased bilinear resizing, (crop,) nearest pixels.
+
+    Resizing is linear, so that resized unit vectors are its weights.
+    """
+    weights = torch.zeros(most - least + 1, crop, most)
+    for side in range(least, most + 1):
+        unit = torch.eye(side)[None, None]
+        resized = functional.interpolate(
+            unit, size=(crop, side), mode="bilinear", align_corners=False, antialias=True
+        )
+        weights[side - least, :, :side] = torch.eye(crop) if side == crop else resized[0, 0]
+    chosen = np.stack([nearest(side, crop) for side in range(least, most + 1)])
+    return weights, torch.from_numpy(chosen.astype(np.int64))
+
+
+def _turned(x: Tensor, drawn: _Drawn) -> Tensor:
+    """Flip and turn each of (N, ..., H, W) as it was drawn."""
+
+    def each(which: Tensor, changed: Tensor) -> Tensor:
+        return torch.where(which.bool().view(-1, *[1] * (x.ndim - 1)), changed, x)
+
+    x = each(drawn.across, x.flip(-1))
+    x = each(drawn.down, x.flip(-2))
+    x = each(drawn.turns >= 2, x.flip(-1, -2))
+    return each(drawn.turns % 2, torch.rot90(x, 1, (-2, -1)))

@@ -1,0 +1,85 @@
+"""Training batches on the device, each ready when its step begins."""
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from segcore.training.gpu_sampler import HeldSampler
+from segcore.training.runtime import Choices
+from segcore.training.sampler import Sampler
+
+Batch = dict[str, Tensor]
+
+
+class Feed:
+    """Batches of following steps: made ahead by threads and copied to the device, or made there from data it holds.
+
+    Without threads (`workers: 0`) a batch is made when its step begins.
+
+    Args:
+        sampler: of the training.
+        part: which items of each batch this process takes.
+        choices: hold_data, workers, threads.
+        device: of the network.
+    """
+
+    def __init__(self, sampler: Sampler, part: slice, choices: Choices, device: torch.device) -> None:
+        self._sampler, self._part, self._device = sampler, part, device
+        self._held = HeldSampler(sampler, device) if choices.hold_data else None
+        self._threads, self._workers = choices.threads, choices.workers
+        self._ahead: deque[Future[Batch]] = deque()
+        self._next = 0
+
+    def __enter__(self) -> "Feed":
+        if self._workers:
+            self._pool = ThreadPoolExecutor(self._workers)
+            # A crop is small: threads of its own would only wait for those of the network. torch counts threads for
+            # each thread that calls it, but also sets the number of threads yet to come, hence in this order.
+            ready = threading.Barrier(self._workers + 1)
+
+            def alone() -> None:
+                torch.set_num_threads(1)
+                ready.wait()
+
+            for _ in range(self._workers):
+                self._pool.submit(alone)
+            ready.wait()
+            torch.set_num_threads(self._threads)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._workers:
+            self._pool.shutdown(cancel_futures=True)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, on the device; steps are asked for in order.
+
+        image (N, C, crop, crop) float32 raw values, label (N, crop, crop) int64, valid (N, crop, crop) bool.
+        """
+        if self._held is not None:
+            return self._held.batch(step, self._part)
+        if not self._workers:
+            return self._sent(self._make(step))
+        if not self._ahead:
+            self._next = step
+        while len(self._ahead) < self._workers + 1:
+            self._ahead.append(self._pool.submit(self._make, self._next))
+            self._next += 1
+        return self._sent(self._ahead.popleft().result())
+
+    def _sent(self, batch: Batch) -> Batch:
+        if self._device.type == "cpu":
+            return batch
+        return {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()}
+
+    def _make(self, step: int) -> Batch:
+        batch = self._sampler.batch(step, self._part)
+        if self._device.type != "cuda":
+            return batch
+        return {name: tensor.pin_memory() for name, tensor in batch.items()}

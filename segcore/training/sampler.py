@@ -1,0 +1,186 @@
+"""Training batches: which crops, and how image and mask are altered together.
+
+A batch is a pure function of the seed and the step. Every architecture therefore sees the same crops in the same
+order, and a resumed training needs no sampler state.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from segcore.data.prepared import Patch, PreparedData
+from segcore.params import TrainSettings
+
+
+class Sampler:
+    """Draws windows: a share of them for the foreground classes in them, the rest evenly.
+
+    Args:
+        data: prepared data; its training windows are drawn from.
+        settings: batch, crop, foreground_share, augment.
+        window: side of the windows in pixels.
+        seed: of the training.
+    """
+
+    def __init__(self, data: PreparedData, settings: TrainSettings, window: int, seed: int) -> None:
+        self.data, self.settings, self.window, self.seed = data, settings, window, seed
+        windows: pd.DataFrame = data.windows
+        self.places = list(zip(windows["item"], windows["row"], windows["col"], strict=True))
+        counts = windows[[f"class_{k}" for k in data.foreground]].to_numpy(np.float64)
+        present = counts[:, counts.sum(axis=0) > 0]
+        # Each class weighs the same, so that a rare one is seen as often as a common one.
+        weights = (present / present.sum(axis=0)).sum(axis=1) if present.size else np.ones(len(windows))
+        self.weights = np.cumsum(weights / weights.sum())
+
+    def batch(self, step: int, share: slice = slice(None)) -> dict[str, Tensor]:
+        """The batch of a step: image (N, C, crop, crop) float32 raw values, label int64, valid bool.
+
+        Args:
+            step: from 0.
+            share: only these items of it; they are what they are in the whole batch.
+        """
+        drawn = self.draws(step)[share]
+        std = np.asarray(self.data.of_channels(self.data.statistics["std"]))
+        batch = _Crops.empty(0, 0, self.settings.crop)
+        for index, (square, changes) in enumerate(drawn):
+            patch = self.data.crop(*square)
+            if index == 0:
+                batch = _Crops.empty(len(drawn), patch.image.shape[-1], self.settings.crop)
+            _augment_into(batch.at(index), patch, self.settings, std, changes)
+        return batch._asdict()
+
+    def draws(self, step: int) -> list[tuple["Square", "Changes"]]:
+        """Which squares the batch of a step is made of, and what becomes of each; no pixel is read."""
+        rng = np.random.default_rng([self.seed, step])
+        wanted = round(self.settings.batch * self.settings.foreground_share)
+        return [self._draw(index < wanted, rng) for index in range(self.settings.batch)]
+
+    def _draw(self, foreground: bool, rng: np.random.Generator) -> tuple["Square", "Changes"]:
+        draw = rng.random()
+        place = int(np.searchsorted(self.weights, draw)) if foreground else int(draw * len(self.places))
+        item, row, col = self.places[min(place, len(self.places) - 1)]
+        crop, scale = self.settings.crop, self.settings.augment.scale
+        zoom = float(np.exp(rng.uniform(-np.log(scale), np.log(scale))))
+        side = min(round(crop / zoom), self.window)
+        down, right = (int(rng.integers(0, self.window - side + 1)) for _ in range(2))
+        return Square(item, int(row) + down, int(col) + right, side, side), Changes.draw(self.settings, rng)
+
+
+class Square(NamedTuple):
+    """Where a crop is cut from; it may reach beyond the item."""
+
+    item: str
+    row: int
+    col: int
+    height: int
+    width: int
+
+
+class Changes(NamedTuple):
+    """What augmentation does to one crop."""
+
+    across: bool
+    down: bool
+    turns: int  # of 90 degrees
+    gain: float  # of contrast
+    shift: float  # of brightness, from -1 to 1
+
+    @classmethod
+    def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "Changes":
+        options, changes = settings.augment, rng.random(3)
+        across, down = (bool(options.flip and choice < 0.5) for choice in changes[:2])
+        turns = int(changes[2] * 4) if options.rotate90 else 0
+        gain = 1 + options.contrast * rng.uniform(-1, 1)
+        return cls(across, down, turns, gain, rng.uniform(-1, 1))
+
+
+class _Crops(NamedTuple):
+    """Tensors of one crop or of a batch: image (..., C, crop, crop), label and valid (..., crop, crop)."""
+
+    image: Tensor
+    label: Tensor
+    valid: Tensor
+
+    @classmethod
+    def empty(cls, count: int, bands: int, side: int) -> "_Crops":
+        image = torch.empty(count, bands, side, side)
+        return cls(
+            image,
+            torch.empty(count, side, side, dtype=torch.int64),
+            torch.empty(count, side, side, dtype=torch.bool),
+        )
+
+    def at(self, index: int) -> "_Crops":
+        return _Crops(*(t[index] for t in self))
+
+
+@lru_cache(maxsize=4096)
+def nearest(side: int, crop: int) -> np.ndarray:
+    """(crop,) which of `side` pixels torch's nearest-neighbour resize takes for each of `crop`."""
+    pixels = torch.arange(side, dtype=torch.float32)[None, None]
+    return functional.interpolate(pixels, size=crop, mode="nearest")[0, 0].numpy().astype(np.intp)
+
+
+def _resized(image: np.ndarray, crop: int) -> Tensor:
+    """(H, W, C) as float32 (C, crop, crop), antialiased; 8-bit values stay whole numbers, six times as fast."""
+    if image.shape[0] != crop and image.dtype == np.uint8:
+        x = torch.from_numpy(image).permute(2, 0, 1)
+    else:
+        pixels = np.empty((image.shape[-1], *image.shape[:2]), np.float32)
+        for band in range(len(pixels)):
+            pixels[band] = image[..., band]
+        x = torch.from_numpy(pixels)
+    if image.shape[0] != crop:
+        x = functional.interpolate(
+            x[None], size=(crop, crop), mode="bilinear", align_corners=False, antialias=True
+        )[0]
+    return x.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def augment(
+    patch: Patch, settings: TrainSettings, std: np.ndarray, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Resize to the crop, flip, turn, and shift brightness and contrast.
+
+    Labels and validity are resampled by nearest neighbour.
+
+    Args:
+        patch: square of any side.
+        settings: crop and augment.
+        std: (C,) of the training split; brightness is shifted in units of it.
+        rng: source of all changes.
+
+    Returns:
+        image (C, crop, crop) float32, label (crop, crop) int64, valid (crop, crop) bool.
+    """
+    crops = _Crops.empty(1, patch.image.shape[-1], settings.crop).at(0)
+    _augment_into(crops, patch, settings, std, Changes.draw(settings, rng))
+    return crops
+
+
+def _augment_into(
+    out: _Crops, patch: Patch, settings: TrainSettings, std: np.ndarray, changes: Changes
+) -> None:
+    """`augment` without copies: this and the resampling are what a loader's time goes into."""
+    across, down, turns, gain, _ = changes
+    crop, side = settings.crop, patch.image.shape[1]
+    shift = torch.from_numpy(std * settings.augment.brightness * changes.shift).float()[:, None, None]
+
+    chosen = nearest(side, crop)
+    rows, cols = (chosen[::-1] if flipped else chosen for flipped in (down, across))
+    for target, mask in ((out.label, patch.label), (out.valid, patch.valid)):
+        target.numpy()[:] = np.rot90(mask.take(rows, axis=0).take(cols, axis=1), turns)
+
+    x = _resized(patch.image, crop)
+    x = x.flip(-1) if across else x
+    x = x.flip(-2) if down else x
+    x = torch.rot90(x, turns, (-2, -1))
+    centre = x.mean(dim=(1, 2), keepdim=True)
+    x.sub_(centre).mul_(gain).add_(centre).add_(shift)
+    for target, band in zip(out.image, x, strict=True):  # one at a time: turned ones are copied twice as fast
+        target.copy_(band)

@@ -1,0 +1,141 @@
+"""One optimiser step, and the losses of the last ones, which are read when the device has them."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segcore.errors import ModelError
+from segcore.inference.tiling import autocast
+from segcore.models.base.model import SegmentationModel
+from segcore.params import TrainSettings
+from segcore.training.distributed import Share
+from segcore.training.runtime import Choices
+
+_LOOK_EVERY = 16  # steps, on devices that would have to be waited for
+_LONGEST_GRADIENT = 5.0
+
+
+class Fixed(NamedTuple):
+    """What stays the same from step to step."""
+
+    settings: TrainSettings
+    device: torch.device
+    share: Share
+    choices: Choices
+
+
+class Stepper:
+    """Steps of a network; nothing in one waits for the device.
+
+    Where fewer items than the batch pass at once (`Choices.micro_batch`), their gradients are added up, each part
+    weighing as much as it has items. Batch norm then sees the statistics of a part, and Dice is the mean of the
+    parts' Dice, which differs a little from that of the whole batch.
+
+    Args:
+        model: that is trained.
+        optimizer: whose groups have a `factor` of the learning rate.
+    """
+
+    def __init__(self, model: SegmentationModel, optimizer: torch.optim.Optimizer, fixed: Fixed) -> None:
+        self.model, self.optimizer, self.fixed = model, optimizer, fixed
+        self.forward: nn.Module = torch.compile(model) if fixed.choices.compile else model  # type: ignore[assignment]
+        self.parameters = list(model.parameters())
+
+    def step(self, batch: dict[str, Tensor], rate: float) -> Tensor:
+        """Train on a batch.
+
+        Args:
+            batch: this process's items: image (N, C, H, W), label and valid (N, H, W), on the device.
+            rate: learning rate.
+
+        Returns:
+            The loss, a scalar on the device, without gradient.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        self.optimizer.zero_grad(set_to_none=True)
+        items = len(batch["label"])
+        parts = -(-items // self.fixed.choices.micro_batch) if self.fixed.share.world == 1 else 1
+        total = None
+        for part in zip(
+            *(batch[name].tensor_split(parts) for name in ("image", "valid", "label")), strict=True
+        ):
+            loss = self._loss(*part)
+            if parts > 1:
+                loss = loss * (len(part[0]) / items)
+            loss.backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        self.fixed.share.add_gradients(self.model)
+        nn.utils.clip_grad_norm_(self.parameters, _LONGEST_GRADIENT)
+        self.optimizer.step()
+        return total
+
+    def _loss(self, image: Tensor, valid: Tensor, label: Tensor) -> Tensor:
+        settings, device, share, choices = self.fixed
+        with autocast(device, choices.precision):
+            logits = share.whole_batch(self.forward(image, valid), settings.batch)
+            return self.model.criterion(logits, share.whole_batch(label, settings.batch))["loss"]
+
+
+def look_every(device: torch.device) -> int:
+    """After how many steps losses are read: at once on a CPU, where they are there."""
+    return 1 if device.type == "cpu" else _LOOK_EVERY
+
+
+class Losses:
+    """Losses that wait on the device until several are read at once.
+
+    Args:
+        title: of the network, for the message.
+        on_step: called with steps done and the loss, in order.
+        every: how many steps at most are not looked at.
+    """
+
+    def __init__(self, title: str, on_step: Callable[[int, float], None], every: int) -> None:
+        self.title, self.on_step, self.every = title, on_step, every
+        self.waiting: list[tuple[int, Tensor]] = []
+        self.values: list[float] = []
+
+    def add(self, step: int, loss: Tensor) -> None:
+        """Take in the loss of a step, from 1.
+
+        Raises:
+            ModelError: it, or one of those that waited, is not finite.
+        """
+        self.waiting.append((step, loss))
+        if len(self.waiting) >= self.every:
+            self.look()
+
+    def look(self) -> None:
+        """Read all that wait; to be called before weights are validated or saved.
+
+        Raises:
+            ModelError: one is not finite.
+        """
+        if not self.waiting:
+            return
+        waiting, self.waiting = self.waiting, []
+        for (step, _), value in zip(
+            waiting, torch.stack([loss for _, loss in waiting]).tolist(), strict=True
+        ):
+            if not math.isfinite(value):
+                raise ModelError(
+                    f"{self.title}: the loss is {value}", "lower train.learning_rate, or check the images"
+                )
+            self.values.append(value)
+            self.on_step(step, value)
+
+    def mean(self) -> float:
+        """Of all losses since it was asked for last.
+
+        Raises:
+            ModelError: one is not finite.
+        """
+        self.look()
+        values, self.values = self.values, []
+        return float(np.mean(values))

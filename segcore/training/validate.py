@@ -1,0 +1,39 @@
+"""What a training is selected by: loss and IoU on the validation regions."""
+
+import numpy as np
+import torch
+
+from segcore.constants import IGNORE
+from segcore.data.prepared import PreparedData
+from segcore.inference.tiling import predict_patch
+from segcore.models.base.model import SegmentationModel
+from segcore.training.distributed import Share
+
+
+def validate(
+    model: SegmentationModel, data: PreparedData, tile: int, precision: str, share: Share | None = None
+) -> tuple[float, float]:
+    """Loss (mean over pixels) and pooled foreground mean IoU on the validation regions, as in evaluation.
+
+    With several processes each region is read by one of them, and by no other to fill up; sums are taken in the
+    order of regions, so that the same weights give the same numbers however many processes there are.
+    """
+    share = share or Share()
+    classes, rows = model.num_classes, []
+    regions = list(enumerate(data.regions.loc[data.regions["split"] == "validation", "id"]))
+    for index, region in regions[share.rank :: share.world]:
+        patch = data.read_input(region)
+        probabilities = predict_patch(model, patch, tile, min(64, tile // 4), precision)
+        scored = patch.label != IGNORE
+        logits = torch.from_numpy(probabilities).clamp_min(1e-12).log()[None]  # softmax of log p is p
+        loss = model.criterion(logits, torch.from_numpy(patch.label).long()[None])["loss"]
+        pair = patch.label[scored].astype(np.int64) * classes + probabilities.argmax(0)[scored]
+        counts = np.bincount(pair, minlength=classes**2).reshape(classes, classes)
+        rows.append((index, float(loss), int(scored.sum()), counts))
+    total, pixels, confusion = 0.0, 0, np.zeros((classes, classes), dtype=np.int64)
+    for _, loss_mean, count, counts in sorted(share.gathered(rows), key=lambda row: row[0]):
+        total, pixels, confusion = total + loss_mean * count, pixels + count, confusion + counts
+    hit = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - hit
+    iou = np.where(union > 0, hit / np.maximum(union, 1), 1.0)[data.foreground]
+    return total / max(pixels, 1), float(iou.mean())

@@ -1,0 +1,232 @@
+"""The data card: what a check of the data found, as a table on the terminal and as one page to look at.
+
+Writes reports/<data.name>/data.html, one self-contained file that asks the network for nothing.
+"""
+
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from segcore.files import atomic_write
+from segcore.params.data import Data
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+WIDTH = 100  # columns of the printed table
+EXAMPLES = 3
+
+
+def printable(text: Any) -> str:
+    """Text without control characters, so that no file name can steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def _wrapped(text: str, indent: str, first: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        printable(text), WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent
+    )
+
+
+class _Ink:
+    """Bold, red, yellow and grey where a terminal shows them, else nothing."""
+
+    def __init__(self) -> None:
+        self.on = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def __call__(self, text: str, code: int) -> str:
+        return f"\033[{code}m{text}\033[0m" if self.on and text else text
+
+
+_BOLD, _GREY, _RED, _YELLOW = 1, 2, 31, 33
+
+
+def _bar(share: float, cells: int = 40) -> str:
+    try:
+        "█".encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return "#" * round(share * cells)
+    return "█" * int(share * cells) + ("", "▎", "▌", "▊")[int(share * cells * 4) % 4]
+
+
+def _class_lines(good: pd.DataFrame, ink: _Ink) -> list[str]:
+    from tasks.data_card.facts import class_counts, parsed
+    from tasks.reporting.rows import amount
+
+    names = list(dict.fromkeys(name for text in good["pixels_per_class"] for name in parsed(text) or {}))
+    counts = class_counts(good, names)
+    pixels, items = [int(n) for n in counts.sum(axis=0)], [int(n) for n in (counts > 0).sum(axis=0)]
+    ignored = good["ignored_pixels"].fillna(0).astype("int64")
+    if ignored.sum():
+        names, pixels, items = [*names, "(ignored)"], [*pixels, ignored.sum()], [*items, (ignored > 0).sum()]
+    wide = max(9, min(28, max((len(printable(name)) for name in names), default=0)))
+    lines = [ink(f"  {'class':<{wide}}  {'items':>7}  {'pixels':>7}   share", _GREY)]
+    for name, count, held in zip(names, pixels, items, strict=True):
+        share = count / max(1, sum(pixels))
+        start = f"  {textwrap.shorten(printable(name), wide, placeholder='…'):<{wide}}"
+        lines.append(f"{start}  {held:>7,}  {amount(count):>7}  {share:>6.1%}  {_bar(share)}")
+    return lines
+
+
+def _block_lines(blocks: Sequence[dict[str, Any]], title: str, colour: int, ink: _Ink) -> list[str]:
+    """A kind each: number, meaning, a few examples, and remedies at the end."""
+    if not blocks:
+        return []
+    lines = ["", ink(title, _BOLD)]
+    for block in blocks:
+        count, *more = _wrapped(f"{block['kind']}: {block['meaning']}", " " * 9, f"  {block['count']:>5,}  ")
+        lines += [ink(count, colour), *more]
+        for example in block["examples"]:
+            lines += _wrapped(example, " " * 13, " " * 11 + "- ")
+        left = block["count"] - block["shown"]
+        lines += [ink(f"{'':11}  and {left:,} more", _GREY)] if left else []
+        for remedy in block.get("remedies", []):
+            lines += _wrapped(f"Remedy: {remedy}", " " * 19, " " * 11)
+    return lines
+
+
+def _problems(table: pd.DataFrame) -> list[dict[str, Any]]:
+    from tasks.data_card.rows import problem_blocks
+
+    blocks = problem_blocks(table)
+    for block in blocks:
+        rows = block["rows"][:EXAMPLES]
+        # a reason begins with the file's name: its path says more
+        block["examples"] = [
+            path + reason[len(name) :] if reason.startswith(name := Path(path).name) else f"{path}: {reason}"
+            for path, reason, _ in rows
+        ]
+        remedies = [block["remedy"]] if block["remedy"] else [own for *_, own in rows if own]
+        block |= {"shown": len(rows), "remedies": list(dict.fromkeys(remedies))}
+    return blocks
+
+
+def _notes(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:
+    from tasks.data_card.rows import note_blocks
+
+    blocks = note_blocks(table, strays)
+    for block in blocks:
+        rows = [(item, text) for items, text in block["rows"] for item in items[:EXAMPLES]][:EXAMPLES]
+        block["examples"] = [f"{item}: {text}" if text else item for item, text in rows]
+        block["shown"] = len(rows)
+    return blocks
+
+
+def _links(links: pd.DataFrame) -> list[dict[str, Any]]:
+    from tasks.data_card.facts import counted
+    from tasks.data_card.rows import meaning
+
+    blocks = []
+    for kind, count in counted(links["kind"]):
+        rows = links[links["kind"] == kind].head(EXAMPLES)
+        examples = [
+            f"{a} and {b}: {text}" for a, b, text in zip(rows["a"], rows["b"], rows["detail"], strict=True)
+        ]
+        block = {"kind": kind, "meaning": meaning(kind), "count": count, "examples": examples}
+        blocks.append(block | {"shown": len(rows)})
+    return blocks
+
+
+def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) -> str:
+    """What was found, for the terminal: at most 100 columns, coloured only where that shows.
+
+    Args:
+        table: the catalogue.
+        links: pairs that must share a split: a, b, kind, detail.
+        strays: masks without an image.
+    """
+    from tasks.data_card.facts import accepted, facts, noted, plural
+    from tasks.data_card.rows import verdict
+
+    ink, good = _Ink(), accepted(table)
+    bad, remarked = len(table) - len(good), len({item for _, item, _ in noted(table)})
+    counts = [f"{len(good):,} accepted", f"{bad:,} quarantined", f"{remarked:,} with notes"]
+    counts += [f"{plural(good['group'].nunique(), 'group')}"] if len(good) else []
+    lines = ["", ink(f"{plural(len(table), 'item')}: {', '.join(counts)}", _BOLD), ""]
+    for name, value in facts(good).items():
+        lines += _wrapped(value, " " * 15, f"  {name.lower() if name != 'CRS' else name:<12} ")
+    if len(good):
+        lines += ["", *_class_lines(good, ink)]
+    lines += _block_lines(_problems(table), f"Quarantined: {plural(bad, 'item')}", _RED, ink)
+    lines += _block_lines(_notes(table, strays), "Noted", _YELLOW, ink)
+    lines += _block_lines(_links(links), f"Linked: {plural(len(links), 'pair')}", _YELLOW, ink)
+    return "\n".join([*lines, "", verdict(table)])
+
+
+def card_html(
+    table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path], data: Data, store: Path
+) -> str:
+    """The card as one HTML file's text; arguments as of `write_card`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from tasks.data_card import facts as data_facts
+    from tasks.data_card import pictures
+    from tasks.data_card import rows as views
+    from tasks.reporting.rows import FILTERS, theme
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= FILTERS | {"without_name": views.without_name, "plural": data_facts.plural}
+    good = data_facts.accepted(table)
+    classes = views.class_rows(good, data)
+    colours = [row["colour"] for row in classes[: len(data.classes)]]
+    view = {
+        "data": data,
+        "theme": theme(),
+        "colours": colours,
+        "total": len(table),
+        "good": len(good),
+        "verdict": views.verdict(table, data.max_quarantined),
+        "remarks": views.remarks(table, links, strays),
+        "tiles": views.tiles(table, data),
+        "facts": data_facts.declared(data) | data_facts.facts(good),
+        "classes": classes,
+        "problems": views.problem_blocks(table),
+        "notes": views.note_blocks(table, strays),
+        "groups": views.group_rows(good, data),
+        "links": links.head(views.MOST_PAIRS).to_dict("records"),
+        "link_kinds": _links(links),
+        "pairs": pictures.pair_pictures(good, links, data, store),
+        "gallery": pictures.gallery(good, data, store),
+        "class_columns": pictures.class_columns(good, data, colours),
+        "valid_columns": pictures.valid_columns(good),
+        "shapes": pictures.shape_frames(good),
+        "bands": pictures.band_rows(good, data),
+    }
+    return environment.get_template("data_card.html.j2").render(view)
+
+
+def write_card(
+    table: pd.DataFrame,
+    links: pd.DataFrame,
+    strays: Sequence[Path],
+    data: Data,
+    store: Path,
+    target: Path,
+) -> Path:
+    """Write the data card, one self-contained HTML file, and return its path.
+
+    Args:
+        table: the catalogue, accepted and quarantined items.
+        links: pairs that must share a split: a, b, kind, detail.
+        strays: masks without an image.
+        data: what the folder holds.
+        store: folder of the packed files that `table.packed` names.
+        target: the file to write; a former one stays whole until the new one is.
+
+    Raises:
+        DataError: a packed file is missing, or the disk is full.
+    """
+    # file names may hold bytes that are no text
+    content = card_html(table, links, strays, data, store).encode("utf-8", "backslashreplace")
+    with atomic_write(target) as part:
+        part.write_bytes(content)
+    return target

@@ -1,0 +1,172 @@
+"""What a catalogue says of its items, in numbers and in words, for the data card."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segcore.params.data import Data
+from tasks.reporting.rows import amount
+
+
+def parsed(value: Any) -> Any:
+    """A JSON column's value; None where there is none."""
+    return json.loads(value) if isinstance(value, str) and value else None
+
+
+def accepted(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the catalogue that are used."""
+    return table[table["status"] == "accepted"]
+
+
+def plural(count: int, word: str) -> str:
+    """`1 item`, `1,200 items`."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def number(value: float) -> str:
+    """A band's value or a length with three or four digits."""
+    whole = abs(value) >= 1000 or float(value).is_integer()
+    return (f"{value:,.0f}" if whole and abs(value) < 1e7 else f"{value:.3g}").replace("-", "−")
+
+
+def counted(values: Iterable[Any]) -> list[tuple[Any, int]]:
+    """Different values with their number, the most frequent first; missing ones are left out."""
+    kept = [v for v in values if v is not None and v == v]  # NaN is not equal to itself
+    return sorted(Counter(kept).items(), key=lambda pair: -pair[1])
+
+
+def some(values: Iterable[Any], most: int = 3) -> str:
+    """The most frequent values, with their numbers if they differ."""
+    pairs = counted(values)
+    if len(pairs) < 2:
+        return str(pairs[0][0]) if pairs else "none"
+    more = f" and {len(pairs) - most:,} more" if len(pairs) > most else ""
+    return ", ".join(f"{value} ({count:,})" for value, count in pairs[:most]) + more
+
+
+def sizes(good: pd.DataFrame) -> list[str]:
+    """`width × height` of each item, and planes where there are volumes."""
+    volumes = bool((good["depth"] > 1).any())
+    return [
+        f"{int(w)} × {int(h)}" + (f" × {int(d)}" if volumes else "")
+        for w, h, d in zip(good["width"], good["height"], good["depth"], strict=True)
+    ]
+
+
+def pixel_counts(good: pd.DataFrame) -> np.ndarray:
+    """Pixels of each item, all planes, float64."""
+    return good[["height", "width", "depth"]].astype(np.float64).prod(axis=1).to_numpy()
+
+
+def class_counts(good: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """(items, classes) pixels, int64."""
+    rows = [parsed(text) or {} for text in good["pixels_per_class"]]
+    counts = [[row.get(name, 0) for name in classes] for row in rows]
+    return np.array(counts, np.int64).reshape(len(good), len(classes))
+
+
+def shares(counts: np.ndarray) -> np.ndarray:
+    """Counts (..., classes) as shares of their row; 0 where a row has none."""
+    return counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+
+
+@cache
+def _unit(crs: str) -> tuple[str, bool]:
+    """Unit of a coordinate system, and whether it is an angle."""
+    from rasterio.crs import CRS
+
+    system = CRS.from_user_input(crs)
+    return ("°", True) if system.is_geographic else (f" {system.linear_units}", False)
+
+
+def pixel_sizes(good: pd.DataFrame) -> list[str]:
+    """Ground size of a pixel (height) of each item that has one, to two digits; degrees also in metres."""
+    found = []
+    for text, crs in zip(good["transform"], good["crs"], strict=True):
+        transform = parsed(text)
+        if transform and isinstance(crs, str) and crs:
+            unit, angle = _unit(crs)
+            side = float(np.hypot(transform[1], transform[4]))
+            found.append(f"{side:.2g}{unit}" + (f", about {side * 111_320:.2g} m" if angle else ""))
+    return found
+
+
+def spacings(good: pd.DataFrame) -> list[str]:
+    """Voxel spacing of each volume in mm: planes, rows, columns."""
+    return [" × ".join(f"{v:.3g}" for v in found) for text in good["spacing"] if (found := parsed(text))]
+
+
+def noted(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """(kind, id, text) of every note on an accepted item."""
+    good = accepted(table)
+    pairs = zip(good["id"], good["notes"], strict=True)
+    return [(kind, str(item), text) for item, notes in pairs for kind, text in parsed(notes) or []]
+
+
+def short_crs(text: str) -> str:
+    """A coordinate system's code, or the name within its WKT."""
+    return text.split('"')[1] if '"' in text else text
+
+
+def declared(data: Data) -> dict[str, str]:
+    """What params.yaml says of the data, line by line."""
+    how = data.listing or (f"{data.images} with {data.masks}" if data.layout == "pairs" else data.layout)
+    labels = {"Labels from": f"property {data.label_property}"} if data.label_property else {}
+    return {"Source": data.source, "Pairing": how, "Group": data.group} | labels
+
+
+def facts(good: pd.DataFrame) -> dict[str, str]:
+    """What the accepted items are, line by line."""
+    if not len(good):
+        return {}
+    found = {
+        "Size": size_words(good),
+        "Bands": some([f"{int(b)} of {d}" for b, d in zip(good["bands"], good["dtype"], strict=True)]),
+        "Valid": valid_words(good),
+    }
+    if spacings(good):
+        found["Spacing"] = some(spacings(good)) + " mm (planes, rows, columns)"
+        found["Orientation"] = some(good["orientation"])
+    else:
+        found["CRS"] = some([short_crs(c) for c in good["crs"].dropna()])
+        if pixel_sizes(good):
+            found["Pixel size"] = some(pixel_sizes(good))
+    if good["nodata"].notna().any():
+        found["Nodata"] = some([number(float(v)) for v in good["nodata"].dropna()])
+    if good["objects"].notna().any():
+        objects = good["objects"].dropna().astype(int)
+        found["Objects"] = f"{objects.sum():,}, {objects.min():,} to {objects.max():,} an item"
+    if good["split"].notna().any():
+        found["Given split"] = some(good["split"])
+    found["On disk"] = f"{amount(float(good['bytes'].fillna(0).sum()))}B of images"
+    return found
+
+
+def size_words(good: pd.DataFrame) -> str:
+    """The sizes: one by one where they are few, else the range along each axis and the most frequent one."""
+    different = counted(sizes(good))
+    if len(different) <= 3:
+        return some(sizes(good))
+    axes = ["width", "height", "depth"] if (good["depth"] > 1).any() else ["width", "height"]
+    ends = [(int(good[axis].min()), int(good[axis].max())) for axis in axes]
+    ranges = [
+        f"{axis} {low} to {high}" if low < high else f"{axis} {low}"
+        for axis, (low, high) in zip(axes, ends, strict=True)
+    ]
+    return f"{len(different):,} different, {', '.join(ranges)}; most often {different[0][0]} ({different[0][1]:,})"
+
+
+def valid_words(good: pd.DataFrame) -> str:
+    """How much of the images is valid, in words."""
+    partly = int((good["valid_share"] < 1).sum())
+    if not partly:
+        return "every pixel"
+    total = float((good["valid_share"].astype(float) * pixel_counts(good)).sum() / pixel_counts(good).sum())
+    least = float(good["valid_share"].min())
+    who = f"{plural(partly, 'item')} {'is' if partly == 1 else 'are'} not valid throughout"
+    return f"{total * 100:.4g} % of all pixels; {who}, the least {least * 100:.3g} %"

@@ -1,0 +1,261 @@
+"""What the data card shows: which items, their pictures with masks, linked pairs side by side, small charts."""
+
+import re
+from collections.abc import Collection, Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segcore.data.packed import Packed
+from segcore.params.data import Data
+from segcore.plots.overlays import Look, look
+from segcore.plots.pictures import data_uri
+from tasks.data_card.facts import class_counts, counted, number, parsed, pixel_counts, shares, sizes
+from tasks.data_card.picture_cache import PictureMemory
+
+MOST_PICTURES, MOST_PAIRS = 18, 6
+BUDGET = 3_200_000  # bytes of all pictures, inlined: noisy ones are drawn smaller
+SIDES = (384, 320, 256, 192, 128)
+MOST_COLUMNS = 160  # items in a chart of columns; of more, evenly chosen ones
+MOST_BANDS = 24
+MOST_SHAPES = 40
+
+
+def foreground_shares(good: pd.DataFrame, data: Data) -> np.ndarray:
+    """Share of each item's labelled pixels that is foreground, (items,) in [0, 1]."""
+    return shares(class_counts(good, data.classes))[:, data.foreground].sum(axis=1)
+
+
+def prominence(good: pd.DataFrame, data: Data) -> np.ndarray:
+    """What items are ordered by, (items,) in [0, 1]: foreground; where all is foreground, the commonest class."""
+    if data.background is not None:
+        return foreground_shares(good, data)
+    part = shares(class_counts(good, data.classes))
+    return part[:, int(part.sum(axis=0).argmax())]
+
+
+def _spread(rest: Sequence[int], count: int, known: Collection[int]) -> list[int]:
+    """`count` rows spread evenly over the ordered `rest`; of each one's neighbourhood, a known row if there is one."""
+    places = np.linspace(0, len(rest) - 1, min(len(rest), count)).round().astype(int)
+    around = int(places[1] - places[0] - 1) // 2 if len(places) > 1 else 0
+    found = []
+    for place in places:
+        near = sorted(
+            range(max(0, place - around), min(len(rest), place + around + 1)), key=lambda i: abs(i - place)
+        )
+        found.append(rest[next((i for i in near if rest[i] in known), place)])
+    return found
+
+
+def choose(
+    good: pd.DataFrame, data: Data, most: int = MOST_PICTURES, known: Container[str] = ()
+) -> list[tuple[int, str]]:
+    """Items worth a look, from most foreground to least: (row, why); evenly spread ones have no reason given.
+
+    Among them are the items with most and least foreground, two without any, one of each kind of note, the least
+    valid and the largest.
+
+    Args:
+        known: packed names of items that were shown before: where others would do as well, they are taken again.
+    """
+    part = prominence(good, data)
+    order = np.argsort(-part, kind="stable")
+    why: dict[int, str] = {}
+
+    def take(rows: Sequence[int] | np.ndarray, reason: str) -> None:
+        for row in rows:
+            if len(why) < most:
+                why.setdefault(int(row), reason)
+
+    some, none = order[part[order] > 0], order[part[order] == 0]
+    if data.background is not None and len(some) > 1 and part[some[0]] > part[some[-1]]:
+        take(some[:1], "most foreground")
+        take(some[-1:], "least foreground")
+    if data.background is not None:
+        take(none[:2], "no foreground")
+    kinds = [{kind for kind, _ in parsed(text) or []} for text in good["notes"]]
+    for kind in sorted(set().union(*kinds))[:6]:
+        take([row for row in range(len(good)) if kind in kinds[row] and row not in why][:1], kind)
+    valid = good["valid_share"].fillna(1).to_numpy(np.float64)
+    if len(good) and valid.min() < 1:
+        take([int(valid.argmin())], "least valid")
+    pixels = pixel_counts(good)
+    if len(good) and pixels.max() > pixels.min():
+        take([int(pixels.argmax())], "largest")
+    rest = [int(row) for row in order if int(row) not in why]
+    shown = {row for row, name in enumerate(good["packed"]) if name in known} if known else set()
+    take(_spread(rest, most - len(why), shown), "")
+    return [(int(row), why[int(row)]) for row in order if int(row) in why]
+
+
+def _look(row: Any, data: Data, store: Path) -> Look:
+    colors = {i: data.colors[i] for i in data.foreground}
+    return look(Packed(store / row.packed), colors, SIDES[0], parsed(row.spacing))
+
+
+def _inlined(pictures: Sequence[np.ndarray], limit: float) -> list[str]:
+    """Data URIs, all at the largest of SIDES at which they take no more than `limit` bytes together."""
+    for side in SIDES:
+        found = [data_uri(picture, side) for picture in pictures]
+        if sum(map(len, found)) <= limit:
+            break
+    return found
+
+
+def _headline(part: Sequence[float], data: Data) -> tuple[str, float]:
+    """Class and share to tell of an item: the foreground together, or its commonest class where all is foreground."""
+    if data.background is not None:
+        return "", sum(part[i] for i in data.foreground)
+    most = int(np.argmax(part))
+    return data.classes[most], part[most]
+
+
+def distinct_parts(names: Sequence[str]) -> list[str]:
+    """Names without the words that all of them begin or end with, or have at one place where all have as many."""
+    words = [re.split(r"(?<=[._-])", name) for name in names]
+    if len(names) > 1 and len({len(w) for w in words}) == 1:
+        differ = [len(set(column)) > 1 for column in zip(*words, strict=True)]
+        if any(differ):
+            words = [[word for word, own in zip(w, differ, strict=True) if own] for w in words]
+    for end in (0, -1):
+        while len(names) > 1 and all(len(w) > 1 for w in words) and len({w[end] for w in words}) == 1:
+            for own in words:
+                own.pop(end)
+    return ["".join(own).rstrip("._-") or name for own, name in zip(words, names, strict=True)]
+
+
+def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET) -> list[dict[str, Any]]:
+    """Chosen items with their pictures, plain and with masks, read from the packed files in `store`."""
+    colors = {i: data.colors[i] for i in data.foreground}
+    limit = budget / max(1, min(len(good), MOST_PICTURES))
+    memory = PictureMemory(store, [colors, SIDES, limit])
+    chosen = choose(good, data, known=memory)
+    picked = good.iloc[[row for row, _ in chosen]]
+    part = shares(class_counts(picked, data.classes)).tolist()
+
+    def draw(item: Any) -> None:
+        if item.packed in memory:
+            return
+        drawn = _look(item, data, store)
+        image, masked = _inlined([drawn.image, drawn.masked], limit)
+        plane = f"plane {drawn.plane + 1} of {drawn.planes}" if drawn.planes > 1 else ""
+        memory.cells[item.packed] = {"plane": plane, "image": image, "masked": masked}
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(draw, picked.itertuples()))
+    memory.save(list(picked["packed"]))
+    cells = [
+        {
+            "id": item.id,
+            "group": item.group if item.group != item.id else None,
+            "why": why,
+            "shares": own,
+            "most": _headline(own, data),
+            "objects": None if pd.isna(item.objects) else int(item.objects),
+            **memory.cells[item.packed],
+        }
+        for item, (_, why), own in zip(picked.itertuples(), chosen, part, strict=True)
+    ]
+    names = distinct_parts(list(picked["id"]))
+    return [
+        cell | {"short": name, "size": size}
+        for cell, name, size in zip(cells, names, sizes(picked), strict=True)
+    ]
+
+
+def pictured_pairs(links: pd.DataFrame, most: int = MOST_PAIRS) -> pd.DataFrame:
+    """The first pairs of every kind in turn, `most` in all."""
+    turn = links.groupby("kind", sort=False).cumcount()
+    return links.assign(turn=turn).sort_values("turn", kind="stable").head(most)
+
+
+def pair_pictures(
+    good: pd.DataFrame, links: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET / 4
+) -> list[dict[str, Any]]:
+    """Linked pairs with a picture of each of the two, masks drawn over them."""
+    by_id = {row.id: row for row in good.itertuples()}
+    known = links[links["a"].isin(set(by_id)) & links["b"].isin(set(by_id))]
+    found = []
+    for pair in pictured_pairs(known).itertuples():
+        drawn = [_look(by_id[item], data, store).masked for item in (pair.a, pair.b)]
+        pictures = _inlined(drawn, budget / MOST_PAIRS)
+        names = ((pair.a, pictures[0]), (pair.b, pictures[1]))
+        found.append({"kind": pair.kind, "detail": pair.detail, "items": names})
+    return found
+
+
+def _columns(values: np.ndarray, colours: Sequence[str]) -> dict[str, Any]:
+    """Stacked columns (items, series) of shares as one SVG path a series, in a box of 1 x 100 an item."""
+    wide = 0.86 if len(values) <= 60 else 1.02
+    ends = 100 - np.cumsum(values, axis=1) * 100
+    starts = np.hstack([np.full((len(values), 1), 100.0), ends[:, :-1]])
+    paths = []
+    for series, colour in enumerate(colours):
+        drawn = [(i, starts[i, series], ends[i, series]) for i in range(len(values)) if values[i, series] > 0]
+        path = "".join(f"M{i} {low:.2f}h{wide}V{high:.2f}h-{wide}z" for i, low, high in drawn)
+        paths.append((colour, path))
+    return {"wide": len(values), "paths": paths}
+
+
+def _evenly(order: np.ndarray) -> np.ndarray:
+    if len(order) <= MOST_COLUMNS:
+        return order
+    return order[np.linspace(0, len(order) - 1, MOST_COLUMNS).round().astype(int)]
+
+
+def class_columns(good: pd.DataFrame, data: Data, colours: Sequence[str]) -> dict[str, Any] | None:
+    """Every item (or MOST_COLUMNS of them) as a column of its class shares, most prominent first.
+
+    Background is the empty part of a column; the scale ends at `top`, the largest share of foreground.
+    """
+    if len(good) < 2:
+        return None
+    order = _evenly(np.argsort(-prominence(good, data), kind="stable"))
+    part = shares(class_counts(good, data.classes))[order][:, data.foreground]
+    top = max(float(part.sum(axis=1).max()), 1e-9)
+    return _columns(part / top, [colours[i] for i in data.foreground]) | {"top": top}
+
+
+def valid_columns(good: pd.DataFrame) -> dict[str, Any] | None:
+    """Valid share of every item (or MOST_COLUMNS of them), most first; None where all are nearly full."""
+    valid = good["valid_share"].fillna(1).to_numpy(np.float64)
+    if len(good) < 2 or valid.min() > 0.98:  # more cannot be told from a full column
+        return None
+    return _columns(valid[_evenly(np.argsort(-valid, kind="stable"))][:, None], ["var(--2f76b5)"])
+
+
+def shape_frames(good: pd.DataFrame) -> list[dict[str, Any]]:
+    """The different sizes as frames in a box of 100, the largest first, and how many items have each."""
+    pairs = counted(zip(good["width"].astype(int), good["height"].astype(int), strict=True))
+    if len(pairs) < 2:
+        return []
+    longest = max(max(shape) for shape, _ in pairs)
+    frames = [
+        {"wide": w / longest * 100, "tall": h / longest * 100, "size": f"{w} × {h}", "count": count}
+        for (w, h), count in pairs[:MOST_SHAPES]
+    ]
+    return sorted(frames, key=lambda frame: -frame["wide"] * frame["tall"])
+
+
+def band_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
+    """Range of each band: over all items, and of the typical item (medians of lowest and highest)."""
+    if not len(good):
+        return []
+    low = np.array([parsed(text) for text in good["band_min"]], np.float64)
+    high = np.array([parsed(text) for text in good["band_max"]], np.float64)
+    first, last = (0.0, 255.0) if set(good["dtype"]) == {"uint8"} else (low.min(), high.max())
+    span = max(last - first, 1e-12)
+    rows = []
+    for band in range(min(low.shape[1], MOST_BANDS)):
+        ends = [low[:, band].min(), np.median(low[:, band]), np.median(high[:, band]), high[:, band].max()]
+        rows.append(
+            {
+                "band": data.bands[band] if data.bands else band + 1,
+                "at": [float((end - first) / span * 100) for end in ends],
+                "text": [number(float(end)) for end in ends],
+            }
+        )
+    return rows

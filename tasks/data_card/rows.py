@@ -1,0 +1,203 @@
+"""What the data card says: its verdict, tiles, and the rows of its tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segcore.constants import IGNORE
+from segcore.ingest.problems import KINDS
+from segcore.params.data import Data
+from tasks.data_card.facts import (
+    accepted,
+    class_counts,
+    counted,
+    noted,
+    pixel_counts,
+    pixel_sizes,
+    plural,
+    shares,
+    short_crs,
+    sizes,
+    some,
+    spacings,
+)
+from tasks.reporting.rows import amount, hexcolour
+
+MOST_ROWS = 10_000  # problems listed in all: more make a page that no browser likes
+MOST_NOTES = 1_000  # of each kind
+MOST_PAIRS = 2_000
+MOST_GROUPS = 50
+
+
+def verdict(table: pd.DataFrame, limit: float = 1.0) -> str:
+    """What the check found, in a sentence; `limit` is data.max_quarantined."""
+    total, good = len(table), len(accepted(table))
+    bad = total - good
+    if total == 0:
+        return "There is no item."
+    if bad == 0:
+        return "The one item can be used." if total == 1 else f"All {total:,} items can be used."
+    if good == 0:
+        return "The one item cannot be used." if total == 1 else f"None of the {total:,} items can be used."
+    said = f"{bad:,} of {total:,} items {'is' if bad == 1 else 'are'} quarantined"
+    if bad / total > limit:
+        return f"{said}, more than data.max_quarantined ({limit:g}) allows: the ingest stops."
+    return f"{said}; the other {f'{good:,} go' if good > 1 else 'one goes'} on."
+
+
+def remarks(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) -> list[tuple[str, str]]:
+    """What else there is to know: (section of the card, phrase)."""
+    items = len({item for _, item, _ in noted(table)})
+    found = []
+    if items:
+        found.append(("notes", f"{plural(items, 'item')} with notes"))
+    if len(links):
+        found.append(("pairs", f"{plural(len(links), 'pair')} kept in one split"))
+    if strays:
+        found.append(("notes", f"{plural(len(strays), 'mask')} without an image"))
+    return found
+
+
+def _place_tile(good: pd.DataFrame, volumes: bool) -> tuple[str, str, str]:
+    if volumes:
+        usual = counted(spacings(good))
+        several = f"{len(usual)} spacings" if len(usual) > 1 else "planes, rows, columns"
+        return (usual[0][0] if usual else "–", "mm between voxels", several)
+    systems = counted(good["crs"])
+    if not systems:
+        return ("none", "coordinate system", "pictures without a map")
+    name = short_crs(systems[0][0])
+    several = f"and {len(systems) - 1} more" if len(systems) > 1 else ""
+    ground = counted(pixel_sizes(good))
+    return (name, "coordinate system", several or (f"{ground[0][0]} a pixel" if len(ground) == 1 else ""))
+
+
+def tiles(table: pd.DataFrame, data: Data) -> list[dict[str, str]]:
+    """The numbers at the top of the card."""
+    good = accepted(table)
+    bad = table[table["status"] != "accepted"]
+    kinds = f"{plural(bad['kind'].nunique(), 'kind')} of problem" if len(bad) else "nothing is wrong"
+    names = ", ".join(data.classes[:3]) + (
+        f" and {len(data.classes) - 3} more" if len(data.classes) > 3 else ""
+    )
+    found = [
+        (f"{len(good):,}", "accepted", f"of {plural(len(table), 'item')}"),
+        (f"{len(bad):,}", "quarantined", kinds),
+    ]
+    if len(good):
+        planes = int(good["depth"].sum())
+        volumes = planes > len(good)
+        different = set(sizes(good))
+        extent = next(iter(different)) if len(different) == 1 else f"{len(different):,} sizes"
+        bands = some([int(b) for b in good["bands"]], 1)
+        found += [
+            (f"{good['group'].nunique():,}", "groups", "each in one split, or in blocks"),
+            (
+                amount(pixel_counts(good).sum()),
+                "voxels" if volumes else "pixels",
+                f"{planes:,} planes, {extent}" if volumes else extent,
+            ),
+            (bands, "band" if bands == "1" else "bands", some(good["dtype"], 1)),
+            _place_tile(good, volumes),
+        ]
+    found.append((str(len(data.classes)), "classes", names))
+    return [dict(zip(("value", "label", "note"), tile, strict=True)) for tile in found]
+
+
+def class_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
+    """A class each: colour, label values, pixels, share, items that hold it; ignored pixels last, if any."""
+    counts = class_counts(good, data.classes)
+    total, items = counts.sum(axis=0), (counts > 0).sum(axis=0)
+    ignored = good["ignored_pixels"].fillna(0).astype(np.int64)
+    every = max(1, int(total.sum() + ignored.sum()))
+    values: dict[int, list[str]] = {}
+    for value, index in data.label_table.items():
+        values.setdefault(index, []).append(str(value))
+    rows = [
+        {
+            "name": name,
+            "colour": hexcolour(data.colors[i]),
+            "values": ", ".join(values.get(i, [])),
+            "pixels": int(total[i]),
+            "share": total[i] / every,
+            "items": int(items[i]),
+        }
+        for i, name in enumerate(data.classes)
+    ]
+    if ignored.sum():
+        rest: dict[str, Any] = {
+            "name": "ignored",
+            "colour": None,
+            "values": ", ".join(values.get(IGNORE, [])),
+        }
+        rest["pixels"] = int(ignored.sum())
+        rows.append(rest | {"share": ignored.sum() / every, "items": int((ignored > 0).sum())})
+    return rows
+
+
+def meaning(kind: str) -> str:
+    """What a kind of problem is."""
+    return KINDS[kind].meaning if kind in KINDS else ""
+
+
+def problem_blocks(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Quarantined items by kind, the most frequent first: meaning, remedies, and rows of path and reason.
+
+    A remedy that all rows of a kind share is told once; otherwise each row has its own.
+    """
+    bad = table[table["status"] != "accepted"].fillna({"kind": "", "reason": "", "remedy": ""})
+    blocks = []
+    for kind, count in counted(bad["kind"]):
+        rows = bad[bad["kind"] == kind]
+        common = rows["remedy"].iloc[0] if rows["remedy"].nunique() == 1 else None
+        listed = [
+            (str(path), str(reason), "" if common else str(remedy))
+            for path, reason, remedy in zip(rows["image"], rows["reason"], rows["remedy"], strict=True)
+        ]
+        block = {"kind": kind, "meaning": meaning(kind), "remedy": common, "count": count}
+        blocks.append(block | {"rows": listed})
+    left = MOST_ROWS
+    for block in reversed(blocks):  # rare kinds are listed in full
+        block["rows"] = block["rows"][:left]
+        left -= len(block["rows"])
+    return blocks
+
+
+def without_name(reason: str, path: str) -> str:
+    """A reason without the file's name that it begins with, where that stands beside it."""
+    return reason.removeprefix(f"{Path(path).name}: ")
+
+
+def note_blocks(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:
+    """Notes by kind, the most frequent first; rows of items that share a text, and the text."""
+    by_kind: dict[str, list[tuple[str, str]]] = {}
+    for kind, item, text in [*noted(table), *(("mask-without-image", p.as_posix(), "") for p in strays)]:
+        by_kind.setdefault(kind, []).append((item, text))
+    blocks = []
+    for kind, found in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
+        texts: dict[str, list[str]] = {}
+        for item, text in found[:MOST_NOTES]:
+            texts.setdefault(text, []).append(item)
+        listed = [(items, text) for text, items in texts.items()]
+        block = {"kind": kind, "meaning": meaning(kind), "rows": listed}
+        blocks.append(block | {"count": len(found), "listed": min(len(found), MOST_NOTES)})
+    return blocks
+
+
+def group_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
+    """The groups with most pixels: items, pixels, share of each class; nothing where every item is its own."""
+    if good["group"].nunique() in (0, len(good)):
+        return []
+    facts = pd.DataFrame(class_counts(good, data.classes), index=good["group"].astype(str))
+    facts = facts.assign(items=1, pixels=pixel_counts(good)).groupby(level=0).sum()
+    facts = facts.sort_values("pixels", ascending=False, kind="stable").head(MOST_GROUPS)
+    classes = facts[list(range(len(data.classes)))].to_numpy()
+    return [
+        {"group": group, "items": int(items), "pixels": pixels, "shares": part}
+        for group, items, pixels, part in zip(
+            facts.index, facts["items"], facts["pixels"], shares(classes).tolist(), strict=True
+        )
+    ]

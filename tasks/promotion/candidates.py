@@ -1,0 +1,238 @@
+"""What the gate is given: challengers and champion, scored on the same test regions and measured on this machine."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from segcore.data.prepared import PreparedData, test_regions
+from segcore.errors import StageError
+from segcore.evaluation.metrics import require_all
+from segcore.files import atomic_folder, atomic_write, sha256
+from segcore.models.base.bundle import load_bundle, load_description
+from segcore.params import Params
+from segcore.promotion.drift import expected_calibration_error
+from segcore.promotion.gate import Costs
+from tasks import console
+from tasks.evaluate import EVALUATIONS
+from tasks.measure import measure
+from tasks.tracking.fetch import fetch_model
+from tasks.train import MODELS, data_fingerprint
+
+CHAMPIONS = Path("work/champion")
+_SCORING = (
+    "data/prepared.py",
+    "evaluation/calibration.py",
+    "evaluation/evaluate.py",
+    "evaluation/metrics.py",
+    "inference/tiling.py",
+)  # decide what is counted
+_FILES = ("model.json", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle with its evaluation table of all present test regions."""
+
+    folder: Path
+    description: Mapping[str, Any]
+    counts: pd.DataFrame
+    validation: float
+    calibrations: Mapping[str, Mapping[str, Any]]  # by batch; empty for challengers
+
+    @property
+    def architecture(self) -> str:
+        return str(self.description["architecture"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.description["seed"])
+
+    @property
+    def title(self) -> str:
+        return str(self.description["title"])
+
+    @property
+    def weights(self) -> str:
+        return str(self.description["weights_sha256"])
+
+    @property
+    def size_mb(self) -> float:
+        """Of the files that prediction needs."""
+        return sum((self.folder / name).stat().st_size for name in _FILES) / 2**20
+
+
+def validation_score(folder: Path) -> float:
+    """Best foreground IoU on the validation split, in [0, 1], of history.csv beside a bundle.
+
+    Raises:
+        StageError: there is no history.
+    """
+    path = folder / "history.csv"
+    if not path.exists():
+        raise StageError(
+            f"{path}: is missing, and says how a seed did on validation",
+            f"run `dvc repro train@{folder.name}`",
+        )
+    return float(pd.read_csv(path)["val_iou"].max())
+
+
+def challengers(root: Path, p: Params, data: PreparedData) -> list[Model]:
+    """Of each architecture the seed of the best validation score: the test set has no say in the choice.
+
+    Raises:
+        StageError: a bundle, its history or its evaluation is missing.
+        DataError: an evaluation is of other test regions.
+    """
+    chosen = []
+    for architecture in p.architectures:
+        folders = [root / MODELS / f"{architecture}-{seed}" for seed in p.seeds]
+        best = max(folders, key=validation_score)  # the first of equals
+        path = root / EVALUATIONS / best.name / "counts.parquet"
+        if not path.exists():
+            raise StageError(f"{path}: is missing", f"run `dvc repro evaluate@{best.name}` first")
+        counts = pd.read_parquet(path)
+        require_all(counts, test_regions(data)["id"])
+        chosen.append(Model(best, load_description(best), counts, validation_score(best), {}))
+    return chosen
+
+
+def fetch_champion(root: Path, p: Params, version: int) -> Path:
+    """The bundle of a registered version, verified; fetched where it is not here yet.
+
+    Raises:
+        ModelError, StageError: as `fetch_model`.
+    """
+    return fetch_model(p, f"models:/{p.data.name}/{version}", root / CHAMPIONS / str(version))
+
+
+def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
+    """A registered version, fetched, verified and evaluated on the present test regions; all of it is kept.
+
+    Raises:
+        ModelError: its bundle is damaged, or not the one that was registered.
+        StageError: it cannot be fetched, or knows other classes or bands than the data.
+    """
+    folder = fetch_champion(root, p, version)
+    description = load_description(folder)
+    for what, own, asked in (
+        ("classes", description["classes"], data.classes),
+        ("number of channels", description["in_channels"], data.channels),
+    ):
+        if own != asked:
+            raise StageError(
+                f"champion version {version}: its {what} ({own}) differ from those of the data ({asked})",
+                "give the new task a data.name of its own in params.yaml, which begins a registry of its own",
+            )
+    counts, calibrations = _evaluated(p, data, folder, description, version)
+    history = folder / "history.csv"
+    return Model(
+        folder, description, counts, validation_score(folder) if history.exists() else 0.0, calibrations
+    )
+
+
+def _evaluated(
+    p: Params, data: PreparedData, folder: Path, description: Mapping[str, Any], version: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Counts of all test regions, and calibration curves by batch, computed once for the same data and settings."""
+    from segcore.evaluation.evaluate import evaluate  # torch, which a rollback does not wait for
+    from segcore.inference.tiling import choose_precision, default_device
+
+    precision = choose_precision(description["parameters"]["precision"], default_device())
+    code = [sha256(Path(__file__).parents[2] / "segcore" / name) for name in _SCORING]
+    facts = [data_fingerprint(data.folder), p.evaluate.model_dump_json(), precision, *code]
+    target = folder / f"evaluation-{digest(*facts)[:16]}"
+    if not target.exists():
+        model = load_bundle(folder, default_device())
+        tables, curves = [], {}
+        for batch, part in _by_batch(data):
+            found = evaluate(model, part, p.evaluate, precision, progress=_bar(f"champion, batch {batch}"))
+            tables.append(found.counts)
+            curves[batch] = found.calibration
+        with atomic_folder(target) as written:
+            pd.concat(tables, ignore_index=True).to_parquet(written / "counts.parquet", index=False)
+            (written / "calibration.json").write_text(json.dumps(curves) + "\n")
+    counts = pd.read_parquet(target / "counts.parquet")
+    require_all(counts, test_regions(data)["id"])
+    return counts, json.loads((target / "calibration.json").read_text())
+
+
+def _bar(label: str) -> Callable[[list[Any]], Iterable[Any]]:
+    return lambda rows: console.progress(rows, label)
+
+
+def batches(data: PreparedData) -> pd.Series:
+    """Batch of each test region, by the region's id."""
+    regions = test_regions(data)
+    return pd.Series(
+        regions["item"].map(data.items["batch"]).astype(str).to_numpy(), regions["id"].to_numpy()
+    )
+
+
+def _by_batch(data: PreparedData) -> list[tuple[str, PreparedData]]:
+    """The data with the test regions of one batch alone, for each batch."""
+    regions, of = test_regions(data), batches(data)
+    parts = []
+    for batch in sorted(of.unique()):
+        part = copy.copy(data)
+        part.regions = regions[regions["id"].map(of) == batch]
+        parts.append((str(batch), part))
+    return parts
+
+
+def split(counts: pd.DataFrame, data: PreparedData, batch: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(frozen test set, new batch) of an evaluation table.
+
+    Where no test region is of another batch, there is nothing from before: all of them are the frozen test set.
+    """
+    new = counts["item"].map(batches(data)) == batch
+    if batch is None or new.all():
+        return counts, counts.iloc[:0]
+    return counts[~new], counts[new]
+
+
+def calibration_errors(model: Model, batch: str | None) -> dict[str, float | None]:
+    """Expected calibration error in [0, 1] on the frozen test set and on the new batch; None without pixels."""
+    curves = model.calibrations
+    before = [curve for name, curve in curves.items() if name != batch]
+    new = [curve for name, curve in curves.items() if name == batch and before]
+    return {
+        "frozen": expected_calibration_error(before or curves.values()),
+        "new": expected_calibration_error(new),
+    }
+
+
+def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
+    """Latency, memory and size of each bundle; measured once for the same bundles, tile and machine.
+
+    Memory is measured for each alone, latency in turns. Other programs that compute meanwhile make both worse.
+    """
+    import torch
+
+    from segcore.inference.tiling import default_device
+
+    machine = f"{default_device()} {torch.get_num_threads()}"
+    key = digest(str(p.evaluate.tile), str(p.evaluate.flips), machine, *(m.weights for m in models))[:16]
+    path = root / "work" / "costs" / f"gate-{key}.json"
+    how = (p.evaluate.tile, p.evaluate.flips)
+    if not path.exists():
+        alone = [measure([m.folder], *how)[0] for m in console.progress(list(models), "measure memory")]
+        print("promote: measuring latency, the models in turn", flush=True)
+        timed = measure([m.folder for m in models], *how) if len(models) > 1 else alone
+        found = [t | {"peak_memory_mb": a["peak_memory_mb"]} for t, a in zip(timed, alone, strict=True)]
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(found, indent=2) + "\n")
+    measured = json.loads(path.read_text())
+    return [
+        Costs(f["latency_ms"], f["peak_memory_mb"], m.size_mb) for f, m in zip(measured, models, strict=True)
+    ]
+
+
+def digest(*parts: str) -> str:
+    """Hex sha256 of texts."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

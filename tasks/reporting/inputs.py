@@ -1,0 +1,200 @@
+"""Everything the report is made of, read and checked once; and the facts of code, data and machine."""
+
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import yaml
+from PIL import Image
+
+from segcore.constants import IGNORE
+from segcore.errors import StageError
+from segcore.params import Params
+from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
+from tasks.costs import mean_cost, read_cost
+
+
+@dataclass(frozen=True)
+class Run:
+    """One architecture trained with one seed, as its stages left it."""
+
+    architecture: str
+    seed: int
+    summary: Mapping[str, Any]
+    calibration: Mapping[str, Any]
+    confusion: pd.DataFrame
+    counts: pd.DataFrame
+    history: pd.DataFrame
+    cost: dict[str, Any] | None
+    predictions: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.architecture}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The report's sources; `prepared` has the interface of segcore.data.prepared.PreparedData."""
+
+    params: Params
+    comparison: Mapping[str, Any]
+    runs: list[Run]
+    prepared: Any
+    catalog: pd.DataFrame | None
+    facts: Mapping[str, Any]
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Architecture -> printed name, in the leaderboard's order."""
+        return {
+            row["architecture"]: row["title"]
+            for row in self.comparison["leaderboard"]
+            if row["kind"] == "model"
+        }
+
+    @property
+    def column_titles(self) -> dict[str, str]:
+        """Printed names of everyone on the leaderboard, people too."""
+        return {row["architecture"]: row["title"] for row in self.comparison["leaderboard"]}
+
+    @property
+    def first_runs(self) -> dict[str, Run]:
+        """The first seed's run of each architecture, in the leaderboard's order."""
+        return {name: next(run for run in self.runs if run.architecture == name) for name in self.titles}
+
+    @property
+    def costs(self) -> dict[str, dict[str, Any] | None]:
+        """Costs of each architecture: the mean over its measured seeds, or None when none was measured."""
+        return {
+            name: mean_cost([r.cost for r in self.runs if r.architecture == name]) for name in self.titles
+        }
+
+
+def _needed(path: Path, stage: str) -> Path:
+    if not path.exists():
+        raise StageError(f"{path}: is missing, and the report needs it", f"run `dvc repro {stage}` first")
+    return path
+
+
+def _json(path: Path, stage: str) -> Any:
+    return json.loads(_needed(path, stage).read_text(encoding="utf-8"))
+
+
+def _read_run(root: Path, architecture: str, seed: int) -> Run:
+    name = f"{architecture}-{seed}"
+    folder, stage = root / "evaluations" / name, f"evaluate@{name}"
+    return Run(
+        architecture=architecture,
+        seed=seed,
+        summary=_json(folder / "summary.json", stage),
+        calibration=_json(folder / "calibration.json", stage),
+        confusion=pd.read_csv(_needed(folder / "confusion.csv", stage), index_col="truth"),
+        counts=pd.read_parquet(_needed(folder / "counts.parquet", stage)),
+        history=pd.read_csv(_needed(root / "models" / name / "history.csv", f"train@{name}")),
+        cost=read_cost(root, name),
+        predictions=folder / "predictions",
+    )
+
+
+def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
+    """Read what the earlier stages left under `root`.
+
+    Raises:
+        StageError: a stage's output is missing; the remedy names the stage.
+    """
+    comparison = _json(root / "comparison" / "comparison.json", "compare")
+    names = [row["architecture"] for row in comparison["leaderboard"] if row["kind"] == "model"]
+    catalog = root / "data" / "ingested" / "catalog.parquet"
+    return Inputs(
+        params=params,
+        comparison=comparison,
+        runs=[_read_run(root, name, seed) for name in names for seed in comparison["seeds"]],
+        prepared=prepared,
+        catalog=pd.read_parquet(catalog) if catalog.exists() else None,
+        facts={"code": code_facts(root), "data": data_hash(root), "machine": machine_facts()},
+    )
+
+
+def data_hash(root: Path) -> str | None:
+    """DVC's md5 of data/prepared as dvc.lock records it, or None before the first `dvc repro`."""
+    lock = root / "dvc.lock"
+    if not lock.exists():
+        return None
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    return next((out.get("md5") for out in outs if out["path"].rstrip("/") == "data/prepared"), None)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed: the page says that the revision is unknown
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def code_facts(root: Path) -> dict[str, Any]:
+    """Git revision (None outside a repository) and whether tracked files differ from it."""
+    return {
+        "revision": _git(root, "rev-parse", "HEAD"),
+        "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", listing.read_text()) if listing.exists() else None
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def machine_facts() -> dict[str, str]:
+    """What of this machine bears on speed and numbers; neither its name nor a path."""
+    import torch  # a second of start-up that tests of the page need not pay
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    cores, threads = psutil.cpu_count(logical=False), psutil.cpu_count()
+    return {
+        "Processor": f"{_processor()}, {cores or threads} cores, {threads} threads",
+        "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "Graphics": ", ".join(gpus) or "none",
+        "PyTorch": torch.__version__,
+        "Python": platform.python_version(),
+        "System": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _prediction(run: Run, item: str) -> np.ndarray:
+    with Image.open(run.predictions / f"{item}.png") as picture:
+        return np.array(picture)
+
+
+def gallery_cases(inputs: Inputs) -> list[Case]:
+    """Best, typical and worst test images with foreground, by the IoU averaged over the architectures.
+
+    Other annotators of the same images stand beside the architectures but have no say in the choice.
+    """
+    runs = inputs.first_runs
+    scores = {name: image_iou(run.counts, inputs.params.data.foreground) for name, run in runs.items()}
+    kept = [{path.stem for path in run.predictions.glob("*.png")} for run in runs.values()]
+    mean = pd.DataFrame(scores).mean(axis=1)
+    mean = mean[mean.index.isin(set.intersection(*kept))]
+    cases = []
+    for kind, item in pick_cases(mean, inputs.params.report.cases):
+        patch = inputs.prepared.read(item)
+        predictions = {name: _prediction(run, item) for name, run in runs.items()}
+        iou = {name: float(scores[name][item]) for name in runs}
+        for name in [name for name in inputs.prepared.baselines if name in inputs.column_titles]:
+            labels = inputs.prepared.read_baseline(name, item)
+            predictions[name] = np.where(labels == IGNORE, 0, labels)  # as the comparison counts them
+            iou[name] = pixel_iou(patch.label, predictions[name], patch.valid, inputs.params.data.foreground)
+        cases.append(Case(item, kind, patch.image, patch.label, patch.valid, predictions, iou))
+    return cases

@@ -1,0 +1,135 @@
+"""Pictures and data card of the report: the gallery's rows, the splits, the class balance."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from segcore.plots import gallery
+from segcore.plots.gallery import (
+    FALSE_ALARM,
+    HIT,
+    MISS,
+    OVERLOOKED,
+    WRONG_CLASS,
+    contact_sheet,
+    detail_window,
+    framed,
+    split_map,
+)
+from segcore.plots.palette import SPLITS
+from segcore.plots.pictures import LEFT_OUT, data_uri
+from tasks.reporting.inputs import Inputs
+from tasks.reporting.rows import amount, hexcolour
+
+LABELS_READ = 300  # label blocks read for a split's class balance; more add nothing to two digits
+
+
+def _row(inputs: Inputs, case: gallery.Case, side: int) -> dict[str, Any]:
+    """One case: for each column the whole picture and the detail around the densest errors."""
+    data = inputs.params.data
+    detail = detail_window(case)
+    shown = gallery.case_pictures(case, data.colors, data.foreground)
+    titles = {"image": "Image", "truth": "Truth"} | inputs.column_titles
+    if len(data.foreground) > 1:  # two pictures an architecture: image and truth share a column, too
+        shown["image"] += shown.pop("truth")
+        titles["image"] = "Image, truth"
+    columns = []
+    for name, pictures in shown.items():
+        whole = [framed(p, detail) if i == 0 and name == "image" else p for i, p in enumerate(pictures)]
+        columns.append(
+            {
+                "title": titles[name],
+                "whole": [data_uri(picture, side) for picture in whole],
+                "detail": [data_uri(picture[detail], side) for picture in pictures],
+                "iou": case.iou.get(name),
+            }
+        )
+    mean = float(np.mean([case.iou[name] for name in inputs.titles]))
+    return {"kind": case.kind, "item": case.item, "columns": columns, "mean": mean}
+
+
+def gallery_view(inputs: Inputs, cases: list[gallery.Case]) -> dict[str, Any]:
+    """The gallery's rows, pictures inlined; smaller pictures when there are many, to keep the page light."""
+    data = inputs.params.data
+    many = len(data.foreground) > 1
+    cells = len(cases) * (2 + len(inputs.column_titles) * (1 + many))
+    side = 480 if cells <= 32 else 360 if cells <= 60 else 240
+    legend = {"right": HIT, "false alarm": FALSE_ALARM, "missed": MISS, "not scored": LEFT_OUT}
+    if many:
+        legend = {"wrong class": WRONG_CLASS, "missed": OVERLOOKED, "not scored": LEFT_OUT}
+    return {
+        "cases": [_row(inputs, case, side) for case in cases],
+        "legend": legend,
+        "classes": [(data.classes[i], data.colors[i]) for i in data.foreground] if many else [],
+    }
+
+
+def _balance(inputs: Inputs, regions: Any) -> tuple[list[float], int]:
+    """Share of each class in up to LABELS_READ regions, and how many were read."""
+    classes = len(inputs.params.data.classes)
+    read = list(regions["id"])[:: -(-len(regions) // LABELS_READ) or 1]
+    total = np.zeros(classes, np.int64)
+    for region in read:
+        patch = inputs.prepared.read(region)
+        total += np.bincount(patch.label[patch.valid].ravel(), minlength=256)[:classes]
+    return list(total / max(1, total.sum())), len(read)
+
+
+def _splits(inputs: Inputs) -> list[dict[str, Any]]:
+    regions = inputs.prepared.regions
+    splits = []
+    for name, colour in SPLITS.items():
+        part = regions[regions["split"] == name]
+        shares, read = _balance(inputs, part)
+        pixels = int((part["height"] * part["width"]).sum())
+        size = {"regions": len(part), "clusters": part["cluster"].nunique(), "pixels": pixels}
+        splits.append({"name": name, "colour": colour, "shares": shares, "read": read} | size)
+    return splits
+
+
+def data_view(inputs: Inputs) -> dict[str, Any]:
+    """The data card: what came in, how it was split, how the classes are balanced."""
+    data = inputs.params.data
+    scene = split_map(inputs.prepared)
+    picture = contact_sheet(inputs.prepared) if scene is None else scene
+    return {
+        "splits": _splits(inputs),
+        "facts": _catalogue(inputs),
+        "picture": data_uri(picture, 900),
+        "is_map": scene is not None,
+        "classes": [(name, hexcolour(c)) for name, c in zip(data.classes, data.colors, strict=True)],
+    }
+
+
+def _some(values: list[str]) -> str:
+    different = list(dict.fromkeys(values))
+    return ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")
+
+
+def _grouping(inputs: Inputs, groups: int) -> str:
+    divided = inputs.prepared.regions.groupby("group")["split"].nunique().max() > 1
+    if divided:
+        buffer = inputs.params.split.buffer
+        return f"{groups}, divided into blocks with a buffer of {buffer} pixels between splits"
+    return f"{groups}, each whole in one split"
+
+
+def _catalogue(inputs: Inputs) -> dict[str, str]:
+    catalog = inputs.catalog
+    if catalog is None:
+        return {"Source": inputs.params.data.source}
+    good, refused = catalog[catalog["status"] == "accepted"], catalog[catalog["status"] != "accepted"]
+    images = f"{len(good)} accepted"
+    if len(refused):
+        images += f", {len(refused)} quarantined: {_some(list(refused['reason'].astype(str)))}"
+    labelled = sum(sum(json.loads(text).values()) for text in good["pixels_per_class"].dropna())
+    return {
+        "Source": inputs.params.data.source,
+        "Images": images,
+        "Groups": _grouping(inputs, good["group"].nunique()),
+        "Size": _some([f"{w} × {h}" for h, w in zip(good["height"], good["width"], strict=True)]) + " pixels",
+        "Bands": _some([f"{b} of {d}" for b, d in zip(good["bands"], good["dtype"], strict=True)]),
+        "Coordinates": _some([c if isinstance(c, str) and c else "none" for c in good["crs"]]),
+        "Labelled": f"{amount(labelled)} pixels",
+    }

@@ -1,0 +1,215 @@
+"""The verdict and its notes, on tables whose differences are known."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segcore.comparison.compare import Contestant, compare, leaderboard_markdown, leaderboard_text
+from segcore.errors import DataError
+from segcore.evaluation import metrics
+from segcore.params import Params
+
+TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
+SUMMARY = {
+    "parameters": 1_230_000,
+    "macs": 4_560_000_000,
+    "receptive_field": 321,
+    "global_context": False,
+    "encoder": "mobilenet_v2",
+    "weights": "sample",
+    "steps": 10,
+}
+
+
+def parameters(architectures: list[str], seeds: list[int], **train: dict[str, Any]) -> Params:
+    common = {"steps": 10, "batch": 2, "crop": 32, "validate_every": 5}
+    return Params.model_validate(
+        {
+            "architectures": architectures,
+            "seeds": seeds,
+            "data": {
+                "name": "toy",
+                "source": "toy",
+                "classes": ["background", "building"],
+                "colors": [[0, 0, 0], [255, 0, 0]],
+                "label_values": {0: 0, 1: 1},
+            },
+            "split": {"fractions": {"train": 0.5, "validation": 0.2, "test": 0.3}},
+            "prepare": {"window": 32, "stride": 16},
+            "train": {"common": common, **train},
+            "compare": {"bootstrap": 200, "permutations": 500},
+        }
+    )
+
+
+def table(skill: float, seed: int, clusters: int = 16, size: int = 16) -> pd.DataFrame:
+    """Maps that are right with probability `skill`, less so in some clusters; one truth for all."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for cluster in range(clusters):
+        label = (np.random.default_rng(cluster).random((size, size)) < 0.4).astype(np.uint8)
+        right = rng.random(label.shape) < skill - 0.01 * (cluster % 5)
+        images.append(
+            (f"i{cluster}", f"c{cluster:02d}", metrics.count(np.where(right, label, 1 - label), label, 2))
+        )
+    return metrics.counts_table(images, ["background", "building"])
+
+
+def model(name: str, skills: list[float], **keywords: int) -> Contestant:
+    start = list(TITLES).index(name) * 100
+    tables = [table(skill, start + seed, **keywords) for seed, skill in enumerate(skills)]
+    return Contestant(name, TITLES[name], "model", tables, [SUMMARY | {"title": TITLES[name]}] * len(skills))
+
+
+def compared(skills: dict[str, list[float]], *humans: Contestant, **keywords: int) -> dict[str, Any]:
+    seeds = list(range(len(next(iter(skills.values())))))
+    models = [model(name, values, **keywords) for name, values in skills.items()]
+    return compare([*models, *humans], parameters(list(skills), seeds), "group")
+
+
+def test_30_clear_winner_is_named_with_difference_interval_and_corrected_test() -> None:
+    result = compared({"fcn": [0.7], "unet": [0.95], "deeplab": [0.8]})
+    assert result["verdict"].startswith("U-Net (dataset IoU ")
+    assert " is best: it leads DeepLabV3+ by " in result["verdict"] and "95 % interval" in result["verdict"]
+    assert [(row["architecture"], row["rank"]) for row in result["leaderboard"]] == [
+        ("unet", 1),
+        ("deeplab", 2),
+        ("fcn", 3),
+    ]
+    assert [(t["a"], t["b"]) for t in result["tests"]] == [
+        ("unet", "deeplab"),
+        ("unet", "fcn"),
+        ("deeplab", "fcn"),
+    ]
+    for test in result["tests"]:
+        assert test["significant"] and test["p"] <= test["p_holm"] <= 0.05
+        assert 0 < test["low"] <= test["difference"] <= test["high"]
+
+
+def test_30_seeds_that_disagree_show_no_difference_however_small_p_is() -> None:
+    result = compared({"unet": [0.9, 0.9], "deeplab": [0.3, 0.899]})
+    (test,) = result["tests"]
+    assert test["p_holm"] <= 0.05 and test["low"] <= 0 < test["high"] and not test["significant"]
+    assert result["verdict"].startswith("No difference shown between U-Net")
+
+
+def test_30_no_difference_shown_is_a_verdict() -> None:
+    result = compared({"fcn": [0.8], "unet": [0.8], "deeplab": [0.8]})
+    assert result["verdict"].startswith("No difference shown between ") and " or " in result["verdict"]
+    assert not any(test["significant"] for test in result["tests"])
+    result = compared({"fcn": [0.6], "unet": [0.8], "deeplab": [0.8]})
+    assert result["verdict"].startswith("No difference shown between ")
+    assert result["verdict"].count("FCN-8s by ") == 1  # told apart from the best, and so not called equal
+
+
+def test_30_scores_average_several_seeds_and_carry_interval_and_spread() -> None:
+    skills = {"fcn": [0.7, 0.72, 0.75], "unet": [0.8, 0.85, 0.9]}
+    result = compared(skills)
+    key = result["headline"]
+    assert key == "iou/dataset/foreground_mean"
+    for row in result["leaderboard"]:
+        each = [
+            metrics.scores(t, [1])[key]
+            for t in model(row["architecture"], skills[row["architecture"]]).tables
+        ]
+        score = row["scores"][key]
+        assert score["estimate"] == pytest.approx(np.mean(each), abs=1e-6)
+        assert score["seed_std"] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
+        assert score["low"] < score["estimate"] < score["high"] and row["seeds"] == 3
+    assert not any("one seed only" in note for note in result["notes"])
+
+
+def test_30_one_seed_and_few_clusters_are_admitted() -> None:
+    result = compared({"fcn": [0.6], "unet": [0.95]}, clusters=4)
+    notes = " ".join(result["notes"])
+    assert "one seed only" in notes and "only 4 test groups" in notes and "cannot" not in result["verdict"]
+    assert "no difference, however large, can be shown" in notes  # 2^-3 > 0.05
+    assert result["verdict"].startswith("No difference shown")
+    assert all(row["scores"][result["headline"]]["seed_std"] is None for row in result["leaderboard"])
+
+
+def test_one_cluster_says_nothing_about_others() -> None:
+    result = compared({"fcn": [0.6], "unet": [0.95]}, clusters=1)
+    score = result["leaderboard"][0]["scores"][result["headline"]]
+    assert (score["low"], score["high"]) == (0, 1) and (
+        result["tests"][0]["low"],
+        result["tests"][0]["high"],
+    ) == (-1, 1)
+    assert any("nothing can be said of others" in note for note in result["notes"])
+
+
+def test_single_architecture_is_not_called_best() -> None:
+    result = compared({"unet": [0.9]})
+    assert "nothing to compare" in result["verdict"] and result["tests"] == []
+
+
+def test_equal_scores_share_a_rank() -> None:
+    same = [table(0.8, 0)]
+    models = [Contestant(n, TITLES[n], "model", same, [SUMMARY]) for n in ("fcn", "unet")]
+    result = compare(models, parameters(["fcn", "unet"], [0]), "group")
+    assert [row["rank"] for row in result["leaderboard"]] == [1, 1]
+    assert result["tests"][0]["p"] == 1.0
+
+
+def test_human_is_shown_without_rank_and_compared_in_words() -> None:
+    human = Contestant("second-annotator", "Second annotator", "human", [table(0.85, 7)])
+    result = compared({"fcn": [0.7], "unet": [0.9]}, human)
+    row = result["leaderboard"][-1]
+    assert (row["kind"], row["rank"], row["summary"], row["seeds"]) == ("human", None, None, 1)
+    note = next(note for note in result["notes"] if note.startswith("Second annotator, a human"))
+    assert "U-Net lies " in note and note.endswith("above that.")
+    assert all("second-annotator" not in (t["a"], t["b"]) for t in result["tests"])
+
+
+def test_27_settings_that_differ_are_printed_beside_the_score() -> None:
+    p = parameters(
+        ["fcn", "unet"], [0], unet={"learning_rate": 0.01, "augment": {"flip": False}, "model": {"a": 1}}
+    )
+    models = [model("fcn", [0.8]), model("unet", [0.8])]
+    models[1].summaries[0]["steps"] = 7  # stopped early
+    result = compare(models, p, "block")
+    assert result["differences"] == {
+        "learning_rate": {"fcn": 0.001, "unet": 0.01},
+        "augment.flip": {"fcn": True, "unet": False},
+        "steps": {"fcn": 10, "unet": 7},
+    }
+    assert any("learning_rate" in note and "not trained alike" in note for note in result["notes"])
+    assert compared({"fcn": [0.8], "unet": [0.8]})["differences"] == {}
+
+
+def test_comparison_is_deterministic_and_plain_json() -> None:
+    skills = {"fcn": [0.75, 0.8], "unet": [0.8, 0.85]}
+    text = json.dumps(compared(skills), allow_nan=False)
+    assert text == json.dumps(compared(skills), allow_nan=False)
+    assert json.loads(text)["leaderboard"][0]["summary"]["parameters"] == 1_230_000
+
+
+def test_08_evaluations_of_other_images_are_refused() -> None:
+    models = [model("fcn", [0.8]), model("unet", [0.8], clusters=15)]
+    with pytest.raises(DataError, match="differ in their test images"):
+        compare(models, parameters(["fcn", "unet"], [0]), "group")
+
+
+def test_04_05_leaderboard_names_aggregation_and_shows_both_means() -> None:
+    result = compared({"fcn": [0.7], "unet": [0.95]}, Contestant("other", "Other", "human", [table(0.85, 7)]))
+    costs = {"unet": {"ms_per_megapixel": 123.4, "train_seconds": 90.0}}
+    markdown = leaderboard_markdown(result, costs)
+    for title in (
+        "IoU dataset, foreground",
+        "IoU dataset, all classes",
+        "IoU image, foreground",
+        "123.4",
+        "1.5",
+    ):
+        assert title in markdown
+    text = leaderboard_text(result, costs)
+    assert result["verdict"] in text and "1.23" in text and "4.56" in text and "321" in text
+    best = next(line for line in text.splitlines() if "U-Net" in line)
+    score = result["leaderboard"][0]["scores"][result["headline"]]
+    assert f"{100 * score['estimate']:.1f} [{100 * score['low']:.1f}, {100 * score['high']:.1f}]" in best
+    rows = [line for line in text.splitlines() if line.lstrip().startswith(("1 ", "2 ", "- "))]
+    assert len(rows) == 3 and len({line.index("[") for line in rows}) == 1  # columns are aligned
+    assert "123.4" not in leaderboard_text(result)

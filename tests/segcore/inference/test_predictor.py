@@ -1,0 +1,309 @@
+"""A scene in, files out: on the scene's own grid, with its nodata, whole or not at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pyogrio.raw
+import pytest
+import rasterio
+import shapely
+import torch
+from PIL import Image
+from rasterio.features import rasterize, shapes
+
+from segcore.errors import DataError, ModelError, ParamsError
+from segcore.inference.predictor import Predictor, Settings
+from segcore.inference.tta import seen
+from segcore.inference.writers.cog import PROBABILITY_STEPS
+from segcore.inference.writers.polygons import polygons
+from segcore.models.base.bundle import load_bundle
+from tests.support.bundles import make_bundle, noise
+from tests.support.tiny import write_tif
+from tests.support.volumes_tiny import affine_for, write_nifti, write_series
+
+ALL = ("classes", "probabilities", "polygons")
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "unet-0")
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as source:
+        return source.read()
+
+
+def whole(bundle: Path, pixels: np.ndarray) -> np.ndarray:
+    """(K, H, W) probabilities of a scene predicted in one piece."""
+    return load_bundle(bundle).predict(torch.from_numpy(pixels.astype(np.float32))[None])[0].numpy()
+
+
+def test_flips_are_those_of_the_evaluation_and_refused_where_the_model_knows_none(bundle, tmp_path, out):
+    pixels = noise(64, 96)
+    write_tif(tmp_path / "scene.tif", pixels)
+    settings = Settings(96, 32, outputs=("probabilities",), flips=True)
+    Predictor(bundle, settings).predict(tmp_path / "scene.tif", "scene", out)
+    flipped = seen(load_bundle(bundle), True)
+    expected = flipped.predict(torch.from_numpy(pixels.astype(np.float32))[None])[0].numpy()
+    assert np.abs(read(out / "scene_probabilities.tif") / PROBABILITY_STEPS - expected).max() < 0.01
+    assert np.abs(expected - whole(bundle, pixels)).max() > 0.01
+    unflipped = make_bundle(tmp_path / "unet-0", parameters={"precision": "fp32", "augment": {"flip": False}})
+    with pytest.raises(ParamsError, match=r"evaluate\.flips"):
+        Predictor(unflipped, settings)
+
+
+def test_41_crs_transform_size_and_nodata_are_the_inputs(bundle, tmp_path, out):
+    pixels = noise(150, 333)
+    pixels[:, 20:60, 100:200] = 0
+    write_tif(tmp_path / "scene.tif", pixels, nodata=0)
+    files = Predictor(bundle, Settings(96, 32, outputs=ALL)).predict(tmp_path / "scene.tif", "scene", out)
+    assert files == ["scene.tif", "scene_probabilities.tif", "scene.gpkg"]
+    assert sorted(p.name for p in out.iterdir()) == sorted(files), "nothing else is left"
+    for name in files[:2]:
+        with rasterio.open(tmp_path / "scene.tif") as source, rasterio.open(out / name) as made:
+            assert (made.crs, made.transform, made.shape) == (source.crs, source.transform, source.shape)
+            assert (made.nodata, made.dtypes[0]) == (255, "uint8")
+            assert np.array_equal(made.read_masks(1) > 0, source.read_masks(1) > 0)
+    assert (read(out / "scene.tif")[0, 20:60, 100:200] == 255).all()
+
+
+def test_41_a_scene_without_a_place_has_none_afterwards(bundle, tmp_path, out):
+    Image.fromarray(np.moveaxis(noise(50, 70), 0, -1)).save(tmp_path / "p.png")
+    Predictor(bundle, Settings(64, 16, outputs=ALL)).predict(tmp_path / "p.png", "p", out)
+    with rasterio.open(out / "p.tif") as made:
+        assert made.crs is None and made.transform.is_identity and made.shape == (50, 70)
+
+
+def test_outputs_are_cogs_with_colours_names_and_overviews(bundle, tmp_path, out):
+    write_tif(tmp_path / "scene.tif", noise(1100, 700))
+    Predictor(bundle, Settings(256, 32, outputs=ALL)).predict(tmp_path / "scene.tif", "scene", out)
+    for name in ("scene.tif", "scene_probabilities.tif"):
+        with rasterio.open(out / name) as made:
+            assert made.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+            assert made.overviews(1) and made.profile["tiled"] and made.compression.name == "deflate"
+            assert len(made.tags()["MODEL_SHA256"]) == 64
+    with rasterio.open(out / "scene.tif") as made:
+        assert made.colormap(1)[1] == (255, 179, 0, 255) and made.colormap(1)[255][3] == 0
+        assert made.tags()["CLASS_2"] == "water"
+    with rasterio.open(out / "scene_probabilities.tif") as made:
+        assert made.descriptions == ("background", "field", "water")
+        assert np.allclose(made.scales, 1 / 254)
+    with rasterio.open(out / "scene.tif", overview_level=0) as made:
+        assert set(np.unique(made.read())) <= {0, 1, 2}, "labels are never interpolated"
+
+
+@pytest.mark.parametrize("blend", ["probabilities", "logits"])
+def test_classes_and_probabilities_are_those_of_the_model(bundle, tmp_path, out, blend):
+    pixels = noise(90, 80)
+    write_tif(tmp_path / "scene.tif", pixels)
+    settings = Settings(128, 32, blend, ("classes", "probabilities"))
+    Predictor(bundle, settings).predict(tmp_path / "scene.tif", "scene", out)
+    wanted = whole(bundle, pixels)
+    assert set(np.unique(wanted.argmax(0))) == {0, 1, 2}, "the test has all classes"
+    assert np.mean(read(out / "scene.tif")[0] == wanted.argmax(0)) > 0.9999
+    assert np.abs(read(out / "scene_probabilities.tif") / 254 - wanted).max() < 0.003
+
+
+@pytest.mark.parametrize("side", [16, 50, 4096])
+def test_polygons_are_the_classes_whatever_the_blocks(bundle, tmp_path, side):
+    classes = (np.random.default_rng(0).random((90, 130)) > 0.45).astype(np.uint8)
+    classes[30:60, 20:110] = 2
+    classes[5:80, 70:74] = 2
+    classes[:9, :9] = 255
+    write_tif(tmp_path / "c.tif", classes[None])
+    found = [
+        (p, int(v))
+        for ps, vs in polygons(tmp_path / "c.tif", [1, 2], side)
+        for p, v in zip(ps, vs, strict=True)
+    ]
+    wanted = [
+        (shapely.geometry.shape(g), int(v)) for g, v in shapes(classes, np.isin(classes, [1, 2]), 4)
+    ]  # fmt: skip
+    assert len(found) == len(wanted)
+    key = lambda pair: (pair[1], *pair[0].bounds, pair[0].area)  # noqa: E731
+    for (a, i), (b, j) in zip(sorted(found, key=key), sorted(wanted, key=key), strict=True):
+        assert i == j and a.equals(b)
+
+
+def test_a_geopackage_holds_the_foreground_on_the_ground(bundle, tmp_path, out):
+    write_tif(tmp_path / "scene.tif", noise(60, 80))
+    Predictor(bundle, Settings(64, 16, outputs=ALL)).predict(tmp_path / "scene.tif", "scene", out)
+    meta, _, blobs, (values, names) = pyogrio.raw.read(out / "scene.gpkg", layer="classes")
+    assert meta["crs"] == "EPSG:32633" and set(zip(values, names, strict=True)) == {
+        (1, "field"),
+        (2, "water"),
+    }
+    with rasterio.open(out / "scene.tif") as made:
+        burned = rasterize(
+            zip(shapely.from_wkb(blobs), values, strict=True), made.shape, transform=made.transform
+        )
+        assert np.array_equal(burned, made.read(1))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SAR"])
+def test_41_volumes_keep_affine_and_orientation(tmp_path, out, codes):
+    bundle = make_bundle(tmp_path / "bundle", bands=1)
+    values = np.random.default_rng(0).integers(0, 255, (20, 24, 9), dtype=np.uint8)
+    write_nifti(tmp_path / "v.nii.gz", values, affine_for(codes))
+    assert Predictor(bundle, Settings(32, 8)).predict(tmp_path / "v.nii.gz", "v", out) == ["v.nii.gz"]
+    source, made = nibabel.load(tmp_path / "v.nii.gz"), nibabel.load(out / "v.nii.gz")
+    assert np.array_equal(made.affine, source.affine) and made.shape == source.shape
+    assert set(np.unique(made.dataobj)) <= {0, 1, 2}
+
+
+def test_a_dicom_series_becomes_nifti(tmp_path, out):
+    bundle = make_bundle(tmp_path / "bundle", bands=1)
+    values = np.random.default_rng(0).integers(0, 255, (3, 24, 20), dtype=np.uint16)
+    write_series(tmp_path / "series", values, Rows=24, Columns=20)
+    assert Predictor(bundle, Settings(32, 8)).predict(tmp_path / "series", "series", out) == ["series.nii.gz"]
+    assert nibabel.load(out / "series.nii.gz").shape == (20, 24, 3)
+
+
+def test_pixels_are_read_as_for_training(tmp_path, out):
+    bundle = make_bundle(
+        tmp_path / "bundle", input={"bands": [5, 1, 3], "nodata": 7, "scale": "auto", "dtype": "uint8"}
+    )
+    pixels = noise(70, 60, bands=5)
+    pixels[:, :10] = 7
+    write_tif(tmp_path / "scene.tif", pixels)
+    Predictor(bundle, Settings(128, 16)).predict(tmp_path / "scene.tif", "scene", out)
+    found = read(out / "scene.tif")[0]
+    assert (found[:10] == 255).all() and (found[10:] < 3).all()
+    chosen = torch.from_numpy(pixels[[4, 0, 2]].astype(np.float32))[None]
+    valid = torch.from_numpy((pixels != 7).any(0))[None]
+    wanted = load_bundle(bundle).predict(chosen, valid)[0].numpy().argmax(0)
+    assert np.mean(found[10:] == wanted[10:]) > 0.999
+
+
+def test_each_image_is_scaled_by_itself_where_training_was(tmp_path, out):
+    facts = {"scale": "item", "percentiles": [0.5, 99.5], "dtype": "float32"}
+    bundle = make_bundle(tmp_path / "bundle", input=facts)
+    pixels = noise(64, 64).astype(np.float32)
+    for name, factor in (("a", 1.0), ("b", 900.0)):
+        write_tif(tmp_path / f"{name}.tif", pixels * factor)
+        Predictor(bundle, Settings(64, 16)).predict(tmp_path / f"{name}.tif", name, out)
+    assert np.array_equal(read(out / "a.tif"), read(out / "b.tif"))
+
+
+def _cut(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def _flip(path: Path) -> None:
+    """Damage the middle of a sound-looking file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("bands", "profile", "damage", "said"),
+    [
+        (5, {}, None, "has 5 bands, the model takes 3"),
+        (3, {}, _cut, "truncated"),
+        (3, {"compress": "deflate"}, _flip, "cannot be read"),
+        (3, {}, lambda path: path.write_bytes(b""), "is empty"),
+        (3, {}, lambda path: path.write_bytes(b"no image"), "cannot be read"),
+    ],
+)
+def test_scenes_that_cannot_be_used_are_named_and_leave_nothing(
+    bundle, tmp_path, out, bands, profile, damage, said
+):
+    write_tif(tmp_path / "scene.tif", noise(200, 150, bands), **profile)
+    if damage:
+        damage(tmp_path / "scene.tif")
+    (out / "scene.tif").write_text("what was there before")
+    with pytest.raises(DataError, match=said) as caught:
+        Predictor(bundle, Settings(64, 16, outputs=ALL)).predict(tmp_path / "scene.tif", "scene", out)
+    assert "scene.tif" in caught.value.what and caught.value.remedy
+    assert [p.name for p in out.iterdir()] == ["scene.tif"]
+    assert (out / "scene.tif").read_text() == "what was there before"
+
+
+def test_an_absurd_size_is_refused_before_any_memory_is_taken(bundle, tmp_path, out):
+    profile = {
+        "driver": "GTiff",
+        "count": 3,
+        "height": 10**6,
+        "width": 10**6,
+        "dtype": "uint8",
+        "tiled": True,
+    }
+    with rasterio.open(tmp_path / "huge.tif", "w", sparse_ok=True, bigtiff=True, **profile):
+        pass
+    with pytest.raises(DataError, match="1000000 x 1000000"):
+        Predictor(bundle, Settings(64, 16)).predict(tmp_path / "huge.tif", "huge", out)
+
+
+def test_values_of_another_unit_are_refused(tmp_path, out):
+    bundle = make_bundle(tmp_path / "bundle", input={"dtype": "uint8", "scale": "auto"})
+    write_tif(tmp_path / "scene.tif", noise(64, 64).astype(np.uint16))
+    with pytest.raises(DataError, match=r"holds uint16 values, the training images held uint8"):
+        Predictor(bundle, Settings(64, 16)).predict(tmp_path / "scene.tif", "scene", out)
+
+
+def test_a_full_disk_is_told_before_the_work(bundle, tmp_path, out, monkeypatch):
+    write_tif(tmp_path / "scene.tif", noise(64, 64))
+    monkeypatch.setattr(
+        "segcore.inference.writers.cog.shutil.disk_usage", lambda path: SimpleNamespace(free=10)
+    )
+    with pytest.raises(DataError, match="GB are free"):
+        Predictor(bundle, Settings(64, 16)).predict(tmp_path / "scene.tif", "scene", out)
+    assert not any(out.iterdir())
+
+
+def test_49_the_hash_is_verified_before_a_load(tmp_path):
+    bundle = make_bundle(tmp_path / "bundle")
+    path = bundle / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"not the file that model.json describes"):
+        Predictor(bundle, Settings(64, 16))
+
+
+def test_an_overlap_of_more_than_half_a_window_is_refused(bundle):
+    with pytest.raises(ParamsError, match=r"predict.overlap 40"):
+        Predictor(bundle, Settings(64, 40))
+
+
+PEAK = """\
+import resource, sys
+from pathlib import Path
+from segcore.inference.predictor import Predictor, Settings
+bundle, scene, out = map(Path, sys.argv[1:])
+predictor = Predictor(bundle, Settings(128, 32, outputs=("classes", "probabilities")))
+predictor.predict(scene, "scene", out)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_40_peak_memory_stays_flat_as_the_scene_doubles(bundle, tmp_path, out, monkeypatch):
+    peaks = []
+    for side in (1500, 3000):
+        pixels = np.zeros((3, side, side), np.uint8)
+        pixels[:, :200, :200] = pixels[:, -200:, -200:] = 90  # windows of nodata alone take no time
+        write_tif(tmp_path / "scene.tif", pixels, nodata=0, tiled=True, compress="deflate")
+        del pixels
+        command = [sys.executable, "-c", PEAK, str(bundle), str(tmp_path / "scene.tif"), str(out)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+        peaks.append(float(done.stdout))
+    # the scene of 3000 pixels has 27 MB, as float32 108 MB, its probabilities as much again
+    assert peaks[1] < 1.1 * peaks[0], peaks

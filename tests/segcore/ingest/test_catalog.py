@@ -1,0 +1,199 @@
+"""Ingest checks every item before a second of training, quarantines what is bad, and goes on with the rest."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from segcore.errors import DataError
+from segcore.ingest import catalog
+from segcore.ingest.problems import KINDS
+from segcore.ingest.reader_pool import run_each
+from tests.support.tiny import blobs, make_pairs, make_scene, params_for, write_tif
+
+
+def build(folder, scene=False, **data):
+    p = params_for(folder, scene=scene, data=data)
+    table = catalog.build(p.data, folder, folder.parent / "work")
+    assert set(table["kind"]) <= {"", *KINDS}
+    return table
+
+
+def bad(table) -> pd.DataFrame:
+    """Quarantined rows by the name of their image."""
+    rows = table[table["status"] == "quarantined"]
+    return rows.set_index(rows["image"].map(lambda image: image.rpartition("/")[2]))
+
+
+def test_one_row_an_item_with_checksums_and_class_pixels(pairs):
+    table = build(pairs)
+    assert list(table["id"]) == sorted(f"a{i}" for i in range(12))
+    assert table["sha256"].str.len().eq(64).all() and (table["status"] == "accepted").all()
+    pixels = [json.loads(p) for p in table["pixels_per_class"]]
+    assert all(sum(p.values()) == 48 * 56 and p["square"] > 0 for p in pixels)
+
+
+def test_missing_folder_names_the_setting(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: no such folder[\s\S]*data.source"):
+        build(tmp_path / "nowhere")
+
+
+def test_empty_folder_names_the_pattern(tmp_path):
+    with pytest.raises(DataError, match=r"no image matches 'images/\*.png'[\s\S]*data.images"):
+        build(tmp_path)
+
+
+def test_image_without_mask_is_named(pairs):
+    (pairs / "masks" / "a3.png").unlink()
+    table = bad(build(pairs))
+    assert list(table.index) == ["a3.png"] and table.at["a3.png", "kind"] == "missing-mask"
+    assert table.at["a3.png", "reason"] == "a3.png: has no mask, masks/a3.png is missing"
+
+
+def test_15_masks_of_0_and_255_are_mapped_or_rejected(pairs):
+    with pytest.raises(DataError, match=r"12 of 12 items[\s\S]*outside the declared classes: 255"):
+        p = params_for(pairs).data.model_copy(update={"label_values": {0: 0, 1: 1}})
+        table = catalog.build(p, pairs, pairs.parent / "work")
+        assert set(table["kind"]) == {"label-values"}
+        catalog.require_enough(table, p)
+    assert sum(json.loads(p)["square"] for p in build(pairs)["pixels_per_class"]) > 0
+
+
+def test_16_label_values_are_a_subset_of_the_declared_classes(pairs):
+    mask = np.zeros((48, 56), np.uint8)
+    mask[:2, :3] = 7
+    Image.fromarray(mask).save(pairs / "masks" / "a5.png")
+    reason = bad(build(pairs)).at["a5.png", "reason"]
+    assert "label values outside the declared classes: 7 (6)" in reason
+
+
+def test_17_jpeg_masks_are_refused(pairs):
+    for mask in (pairs / "masks").iterdir():
+        Image.open(mask).save(mask.with_suffix(".jpg"))
+        mask.unlink()
+    assert set(bad(build(pairs, masks="masks/{stem}.jpg"))["kind"]) == {"jpeg-mask"}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage"])
+def test_18_unreadable_files_are_all_listed_and_the_rest_goes_on(pairs, damage):
+    for name in ("a1", "a2"):
+        path = pairs / "images" / f"{name}.png"
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] if damage == "truncate" else b"no picture at all")
+    table = build(pairs)
+    assert list(bad(table)["kind"]) == ["unreadable"] * 2 and (table["status"] == "accepted").sum() == 10
+    assert all(r.startswith(f"{n}: ") for n, r in bad(table)["reason"].items())
+
+
+def test_18_a_truncated_geotiff_is_quarantined(tmp_path):
+    folder = make_scene(tmp_path / "s")
+    path = folder / "images" / "scene.tif"
+    path.write_bytes(path.read_bytes()[:60_000])
+    assert bad(build(folder, scene=True)).at["scene.tif", "kind"] == "unreadable"
+
+
+def test_20_size_mismatch_prints_both_sizes(pairs):
+    Image.fromarray(np.zeros((48, 55), np.uint8)).save(pairs / "masks" / "a4.png")
+    reason = bad(build(pairs)).at["a4.png", "reason"]
+    assert (
+        reason
+        == "a4.png and its mask masks/a4.png: sizes differ in height x width, image 48 x 56, mask 48 x 55"
+    )
+
+
+@pytest.mark.parametrize(
+    ("profile", "kind", "values"),
+    [
+        ({"crs": "EPSG:32634"}, "crs-mismatch", ("EPSG:32633", "EPSG:32634")),
+        ({"transform": (0.5, 0, 500001, 0, -0.5, 5000000)}, "transform-mismatch", ("500000", "500001")),
+    ],
+)
+def test_20_crs_or_transform_mismatch_prints_both_values(tmp_path, profile, kind, values):
+    import rasterio
+
+    if "transform" in profile:
+        profile = {"transform": rasterio.Affine(*profile["transform"])}
+    image, mask = blobs(64, 64, 0)
+    write_tif(tmp_path / "s" / "images" / "x.tif", np.moveaxis(image, -1, 0))
+    write_tif(tmp_path / "s" / "masks" / "x.tif", mask[None] * 255, **profile)
+    row = bad(build(tmp_path / "s", scene=True)).loc["x.tif"]
+    assert row["kind"] == kind and all(v in row["reason"] for v in values)
+
+
+def test_another_band_count_or_dtype_is_named(pairs):
+    Image.fromarray(blobs(48, 56, 9)[0][..., 0]).save(pairs / "images" / "a9.png")
+    row = bad(build(pairs)).loc["a9.png"]
+    assert row["kind"] == "band-count" and row["reason"] == "a9.png: bands is 1, most others have 3"
+
+
+def test_groups_and_ids_come_from_folders_and_never_collide(tmp_path):
+    for patient in ("p 1", "p2"):
+        make_pairs(tmp_path / "s" / patient, 2)
+    table = build(
+        tmp_path / "s", images="*/images/*.png", masks="{parent2}/masks/{stem}.png", group="{parent2}"
+    )
+    assert sorted(set(table["group"])) == ["p 1", "p2"]
+    assert table["id"].is_unique and "p_1__images__a0" in set(table["id"])
+
+
+def test_mended_items_come_back_by_themselves_and_only_they_are_read(pairs, monkeypatch):
+    path = pairs / "images" / "a3.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    before = build(pairs)
+    path.write_bytes(whole)
+    read = []
+    real = catalog.run_each
+    monkeypatch.setattr(
+        catalog,
+        "run_each",
+        lambda f, jobs, *rest, **k: read.extend(j[0].id for j in jobs) or real(f, jobs, *rest, **k),
+    )
+    after = build(pairs).reset_index(drop=True)
+    assert list(bad(before).index) == ["a3.png"] and bad(after).empty and read == ["a3"]
+    same = before["id"] != "a3"
+    pd.testing.assert_frame_equal(before[same], after[same], check_dtype=False)
+
+
+def test_a_reader_that_crashes_hangs_or_eats_memory_takes_one_item_and_no_other(tmp_path):
+    from segcore.ingest.reader_pool import run_each
+    from tests.support import hostile
+
+    jobs = ["fine", "crash", "hang", "memory", "error", "also fine"]
+    found = dict(run_each(hostile.read, jobs, list("abcdef"), [20, 20, 2, 20, 20, 20]))
+    assert found[0] == "fine" and found[5] == "also fine"
+    assert [found[i].kind for i in (1, 2, 3, 4)] == ["crashed", "slow", "crashed", "crashed"]
+    assert "KeyError" in found[4].what and found[4].what.startswith("e: ")
+
+
+def test_a_full_disk_ends_the_ingest_and_blames_no_item():
+    from segcore.ingest.reader_pool import run_each
+    from tests.support import hostile
+
+    with pytest.raises(DataError, match=r"cannot be packed[\s\S]*free disk space"):
+        list(run_each(hostile.read, ["full"], ["a"], [20]))
+
+
+def test_an_ingest_cut_short_has_not_read_in_vain(pairs, tmp_path, monkeypatch):
+    p, work, read = params_for(pairs).data, tmp_path / "work", []
+
+    def counted(function, jobs, *rest):
+        read.append(len(jobs))
+        return run_each(function, jobs, *rest)
+
+    def stops(found, total):
+        for number, result in enumerate(found):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield result
+
+    monkeypatch.setattr(catalog, "run_each", counted)
+    with pytest.raises(KeyboardInterrupt):
+        catalog.build(p, pairs, work, progress=stops)
+    with (work / "rows.jsonl").open("a") as stream:
+        stream.write('{"fingerprint": "cut in the mid')
+    assert (catalog.build(p, pairs, work)["status"] == "accepted").all()
+    assert (catalog.build(p, pairs, work)["status"] == "accepted").all()
+    assert read == [12, 7, 0] and not (work / "rows.jsonl").exists()

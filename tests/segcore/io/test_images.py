@@ -1,0 +1,112 @@
+"""Whatever the format: windows agree with the whole, and every damaged file is a DataError that names it."""
+
+import os
+
+import numpy as np
+import pytest
+
+from segcore.errors import DataError
+from segcore.io import images
+from tests.support.reading import NOISE, kind_of, save
+from tests.support.tiny import write_tif
+
+ENDINGS = [".png", ".jpg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".vrt"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_empty_file_is_told(tmp_path, ending):
+    (tmp_path / f"a{ending}").touch()
+    assert kind_of(tmp_path / f"a{ending}")[0] == "empty-file"
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_missing_file_is_unreadable(tmp_path, ending):
+    assert kind_of(tmp_path / f"a{ending}")[0] == "unreadable"
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_a_file_that_may_not_be_read_is_told(tmp_path, ending):
+    path = sound_file(tmp_path, ending)
+    images.read(path)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # root may read everything
+        os.seteuid(65534)
+    try:
+        assert kind_of(path)[0] == "no-permission"
+    finally:
+        os.seteuid(user)
+
+
+def sound_file(folder, ending):
+    path = folder / f"a{ending}"
+    if ending == ".tif":
+        write_tif(path, NOISE, compress="deflate")
+    elif ending == ".pgm":
+        save(path, NOISE[0])
+    else:
+        save(path, np.moveaxis(NOISE, 0, -1))
+    return path
+
+
+@pytest.mark.parametrize("ending", [e for e in ENDINGS if e != ".vrt"])
+def test_truncated_files_are_unreadable(tmp_path, ending):
+    path = sound_file(tmp_path, ending)
+    content = path.read_bytes()
+    for share in (0.01, 0.1, 0.5, 0.9):
+        path.write_bytes(content[: max(1, int(len(content) * share))])
+        assert kind_of(path)[0] == "unreadable", share
+
+
+@pytest.mark.parametrize("ending", [e for e in ENDINGS if e != ".vrt"])
+def test_damaged_bytes_give_pixels_or_a_data_error_and_nothing_else(tmp_path, ending):
+    path = sound_file(tmp_path, ending)
+    content = path.read_bytes()
+    rng = np.random.default_rng(1)
+    failed = 0
+    for i in range(60):
+        damaged = bytearray(content)
+        places = rng.integers(0, 64 if i % 2 else len(content), 6)
+        for place in places:
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            raster = images.read(path)
+            assert raster.valid.shape == raster.pixels.shape[1:] == (raster.info.height, raster.info.width)
+        except DataError as error:
+            assert error.kind in ("unreadable", "too-large", "unusable")
+            failed += 1
+    assert failed, "some damage must show"
+
+
+def test_names_with_odd_characters_are_read(tmp_path):
+    for name in (
+        "a b.tif",
+        "a#b.tif",
+        "a?b.tif",
+        "zip+a!b.tif",
+        "ä%20.tif",
+        "图.tif",
+        "a:b,c;d&e.tif",
+        "'\".tif",
+    ):
+        write_tif(tmp_path / name, NOISE)
+        assert np.array_equal(images.read(tmp_path / name).pixels, NOISE)
+        save(tmp_path / f"{name}.png", NOISE[0])
+        assert np.array_equal(images.read(tmp_path / f"{name}.png").pixels[0], NOISE[0])
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_windows_of_one_open_source_agree_with_the_whole(tmp_path, name):
+    write_tif(tmp_path / "a.tif", NOISE)
+    if name == "a.png":
+        save(tmp_path / name, np.moveaxis(NOISE, 0, -1))
+    whole = images.read(tmp_path / name)
+    with images.open_source(tmp_path / name) as source:
+        assert source.info == whole.info and source.info.height == 40
+        for window in [(0, 0, 40, 50), (3, 4, 5, 6), (39, 49, 1, 1), (10, 0, 1, 50)]:
+            part = source.read(window)
+            r, c, h, w = window
+            assert np.array_equal(part.pixels, whole.pixels[:, r : r + h, c : c + w])
+            assert part.pixels.shape == (3, h, w) and part.valid.shape == (h, w)
+            assert part.info == whole.info, "the window's info is the whole file's"

@@ -1,0 +1,393 @@
+"""One contract for every architecture that is found, and the facts of each."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from segcore.constants import IGNORE
+from segcore.errors import ModelError
+from segcore.models.base.encoders import ENCODERS, Encoder, build_encoder
+from segcore.models.base.factory import SegmentationModel, build_model, defaults, names, rebuild_model
+from segcore.models.base.model import pad_to_multiple
+from segcore.models.fcn import bilinear_transposed
+from segcore.training.losses import build_loss
+
+# A new architecture is tested with its defaults, until its own variants are added here.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "fcn": [
+        {},
+        {"variant": "32s"},
+        {"variant": "16s", "encoder": "resnet18", "output_stride": 16},
+        {"encoder": "vgg16", "fc_channels": 8},
+    ],
+    "unet": [
+        {},
+        {"encoder": "plain", "width": 4},
+        {"encoder": "resnet18", "upsampling": "bilinear", "full_resolution": True},
+        {"encoder": "vgg16_bn", "decoder_channels": [16, 16, 8, 8, 8]},
+    ],
+    "deeplab": [
+        {},
+        {"version": "v3", "output_stride": 8},
+        {"encoder": "resnet34", "separable": False, "aspp_channels": 16},
+        {"encoder": "vgg16", "aspp_channels": 16},
+    ],
+}
+CASES = [(name, keywords) for name in names() for keywords in VARIANTS.get(name, [{}])]
+every_variant = pytest.mark.parametrize(
+    ("name", "keywords"), CASES, ids=[f"{name}-{'-'.join(map(str, k.values()))}" for name, k in CASES]
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def pixels(*shape: int) -> Tensor:
+    return torch.rand(*shape) * 255
+
+
+def build(name: str, keywords: dict[str, Any], channels: int = 3, classes: int = 5) -> SegmentationModel:
+    model = build_model(name, channels, classes, **keywords)
+    model.set_normalization([127.0] * channels, [70.0] * channels)
+    return model
+
+
+@every_variant
+def test_35_odd_sizes_are_padded_and_cropped_back(name: str, keywords: dict[str, Any]) -> None:
+    model = build(name, keywords).eval()
+    for height, width in ((37, 53), (5, 7), (64, 64)):
+        probabilities = model.predict(pixels(1, 3, height, width))
+        assert probabilities.shape == (1, 5, height, width)
+        assert probabilities.dtype == torch.float32
+        torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(1, height, width))
+
+
+def test_values_are_clipped_to_the_range_before_they_are_normalised() -> None:
+    model = build_model("unet", 2, 2, encoder="plain")
+    model.set_normalization([10.0, 100.0], [2.0, 10.0])
+    model.set_range([0.0, 90.0], [20.0, 120.0])
+    image = torch.tensor([[-5.0, 12.0, 1e9], [0.0, 100.0, 1e9]])[None, :, None]
+    expected = torch.tensor([[-5.0, 1.0, 5.0], [-1.0, 0.0, 2.0]])[None, :, None]
+    torch.testing.assert_close(model.normalize(image), expected)
+    with pytest.raises(ModelError, match="is not 2 values below as many"):
+        model.set_range([0.0, 5.0], [1.0, 5.0])
+
+
+@every_variant
+def test_35_a_batch_of_one_does_not_break_batch_norm(name: str, keywords: dict[str, Any]) -> None:
+    model = build(name, keywords).train()
+    for size in (5, 40):
+        batch = {"image": pixels(1, 3, size, size), "label": torch.randint(0, 5, (1, size, size))}
+        loss = model.loss(batch)["loss"]
+        loss.backward()
+        assert loss.isfinite()
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+@every_variant
+def test_gradient_reaches_every_parameter(name: str, keywords: dict[str, Any]) -> None:
+    model = build(name, keywords | ({"dropout": 0.0} if "dropout" in defaults(name) else {})).train()
+    model.loss({"image": pixels(2, 3, 64, 64), "label": torch.randint(0, 5, (2, 64, 64))})["loss"].backward()
+    without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+@every_variant
+def test_09_labels_that_are_all_ignored_give_a_finite_loss_and_no_gradient(
+    name: str, keywords: dict[str, Any]
+) -> None:
+    model = build(name, keywords).train()
+    loss = model.loss({"image": pixels(2, 3, 33, 33), "label": torch.full((2, 33, 33), IGNORE)})["loss"]
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+@every_variant
+def test_saved_weights_and_settings_rebuild_the_same_model(
+    name: str, keywords: dict[str, Any], tmp_path: Any
+) -> None:
+    model = build(name, keywords)
+    model.loss({"image": pixels(2, 3, 32, 32), "label": torch.randint(0, 5, (2, 32, 32))})  # moves batch norm
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    settings = json.loads(json.dumps(model.settings))
+    torch.manual_seed(1)
+    again = rebuild_model(name, 3, 5, settings)
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    image = pixels(1, 3, 40, 40)
+    assert again.settings == settings
+    assert again.title == model.title
+    assert torch.equal(again.std, torch.full((3,), 70.0))
+    assert torch.equal(again.predict(image), model.predict(image))
+    assert torch.equal(again.predict(image), again.predict(image))
+
+
+@pytest.mark.parametrize("name", names())
+def test_rebuilding_does_not_need_the_pretrained_weights(name: str, tmp_path: Any) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(torchvision.models.resnet18(weights=None).state_dict(), file)
+    model = build_model(name, 3, 2, encoder="resnet18", weights=f"file:{file}")
+    file.unlink()
+    again = rebuild_model(name, 3, 2, model.settings)
+    again.load_state_dict(model.state_dict())
+    assert again.settings["weights"] == f"file:{file}"
+
+
+@every_variant
+def test_29_normalisation_is_inside_and_saved(name: str, keywords: dict[str, Any]) -> None:
+    model = build(name, keywords)
+    image = pixels(1, 3, 32, 32)
+    before = model.predict(image)
+    model.set_normalization([10.0, 20.0, 30.0], [1.0, 2.0, 4.0])
+    scale, shift = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([10.0, 20.0, 30.0])
+    same = ((image - 127) / 70) * scale[:, None, None] + shift[:, None, None]
+    torch.testing.assert_close(model.predict(same), before, atol=1e-4, rtol=1e-3)
+    assert {"mean", "std"} <= model.state_dict().keys()
+
+
+@every_variant
+def test_19_nodata_pixels_change_nothing_whatever_they_hold(name: str, keywords: dict[str, Any]) -> None:
+    model = build(name, keywords)
+    image, valid = pixels(1, 3, 40, 40), torch.rand(1, 40, 40) > 0.3
+    holes = image.masked_fill(~valid[:, None], float("nan"))
+    means = image.masked_fill(~valid[:, None], 127.0)
+    assert torch.equal(model.predict(holes, valid), model.predict(means))
+    nothing = torch.zeros(1, 40, 40, dtype=torch.bool)
+    assert model.predict(torch.full_like(image, float("nan")), nothing).isfinite().all()
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("name", names())
+def test_any_number_of_bands(name: str, channels: int) -> None:
+    model = build(name, {}, channels=channels)
+    assert model.predict(pixels(1, channels, 32, 32)).shape == (1, 5, 32, 32)
+    with pytest.raises(ModelError, match=r"takes \(N, .* got \(1, 2, 32, 32\)"):
+        model(pixels(1, 2, 32, 32))
+
+
+@pytest.mark.parametrize("name", names())
+def test_06_images_of_a_batch_do_not_influence_each_other(name: str) -> None:
+    model, images = build(name, {}), pixels(3, 3, 40, 40)
+    together = model.predict(images)
+    alone = torch.cat([model.predict(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", names())
+def test_predict_restores_training_mode_and_criterion_can_be_replaced(name: str) -> None:
+    model = build(name, {}).train()
+    assert not model.predict(pixels(1, 3, 32, 32)).requires_grad
+    assert model.training
+    model.criterion = build_loss("dice")
+    losses = model.loss({"image": pixels(2, 3, 32, 32), "label": torch.randint(0, 5, (2, 32, 32))})
+    assert losses["loss"].requires_grad
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_architecture_learns_a_simple_image(name: str) -> None:
+    model = build_model(name, 3, 2).train()
+    model.set_normalization([127.0] * 3, [70.0] * 3)
+    label = torch.zeros(2, 64, 64, dtype=torch.int64)
+    label[:, 8:40, 20:52] = 1
+    image = pixels(2, 3, 64, 64) * 0.3 + label[:, None] * 150.0
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(25):
+        optimizer.zero_grad()
+        model.loss({"image": image, "label": label})["loss"].backward()
+        optimizer.step()
+    predicted = model(image).argmax(dim=1) == 1  # batch norm's running statistics need longer than 25 steps
+    overlap = (predicted & (label == 1)).sum() / (predicted | (label == 1)).sum()
+    assert overlap > 0.6
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: build_model("segnet", 3, 2), "'segnet' is unknown.*deeplab, fcn, unet"),
+        (lambda: build_model("unet", 3, 2, depth=4), "no keyword 'depth'.*encoder, weights, width"),
+        (lambda: build_model("fcn", 3, 2, variant="4s"), "'4s' is unknown.*32s, 16s, 8s"),
+        (lambda: build_model("fcn", 3, 2, encoder="vgg19"), "'vgg19' is unknown.*mobilenet_v2, resnet18"),
+        (lambda: build_model("deeplab", 3, 2, output_stride=32), "32 is unknown.*16, 8"),
+        (lambda: build_model("unet", 3, 2, decoder_channels=[8]), "does not fit.*give 4 values"),
+        (lambda: build_model("unet", 3, 2, encoder="plain", weights="sample"), "no weights 'sample'"),
+        (lambda: build_model("unet", 3, 2).set_normalization([0.0], [1.0]), "not 3 finite values"),
+        (lambda: build_model("unet", 3, 2).set_normalization([0] * 3, [1, 0, 1]), "not above 0"),
+    ],
+)
+def test_mistakes_are_errors_that_list_what_is_known(call: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=f"(?s){message}"):
+        call()
+
+
+def test_names_and_titles() -> None:
+    assert {"deeplab", "fcn", "unet"} <= set(names())
+    titles = {name: build_model(name, 3, 2).title for name in ("fcn", "unet", "deeplab")}
+    assert titles == {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
+    assert build_model("deeplab", 3, 2, version="v3").title == "DeepLabV3"
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("magnify", [0.25, 0.5, 2, 3])
+def test_a_magnified_image_gives_logits_of_its_own_pixels(name: str, magnify: float) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, 3, 4, magnify=magnify).eval()
+    assert rebuild_model(name, 3, 4, model.settings).magnify == magnify
+    with torch.no_grad():
+        found = model(torch.rand(1, 3, 45, 38))
+    assert found.shape == (1, 4, 45, 38) and found.isfinite().all()
+
+
+def test_a_magnified_image_is_what_the_network_sees_and_the_logits_are_in_place() -> None:
+    class Same(SegmentationModel):
+        def segment(self, x: Tensor) -> Tensor:
+            self.saw = x.shape
+            return x
+
+    ramp = torch.arange(32.0).expand(1, 1, 32, 32)
+    for magnify in (0.5, 2):
+        model = Same(1, 1, "same", 1)
+        model.magnify = magnify
+        inner = model(ramp)[..., 4:-4]
+        assert model.saw == (1, 1, 32 * magnify, 32 * magnify)
+        assert torch.allclose(inner, ramp[..., 4:-4], atol=1e-4)
+
+
+def test_padding_adds_nothing_to_a_size_that_fits() -> None:
+    x = torch.ones(1, 1, 64, 96)
+    assert pad_to_multiple(x, 32) is x
+    assert pad_to_multiple(torch.ones(1, 1, 3, 65), 32).shape == (1, 1, 64, 96)
+
+
+# ---- FCN
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_28_fcn_transposed_convolutions_start_as_bilinear_upsampling(factor: int) -> None:
+    x = torch.rand(1, 3, 9, 11)
+    ours = bilinear_transposed(3, factor)(x)
+    theirs = F.interpolate(x, scale_factor=factor, mode="bilinear")
+    inner = (
+        ...,
+        slice(factor, -factor),
+        slice(factor, -factor),
+    )  # at borders theirs repeats, ours sees zeros
+    torch.testing.assert_close(ours[inner], theirs[inner])
+
+
+@pytest.mark.parametrize(("variant", "skips"), [("32s", 0), ("16s", 1), ("8s", 2)])
+def test_28_fcn_has_a_learnt_upsampling_and_score_for_each_skip(variant: str, skips: int) -> None:
+    model = build_model("fcn", 3, 4, variant=variant)
+    ups = [m for m in model.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert len(ups) == skips
+    assert [score.in_channels for score in model.scores] == [320, 96, 32][: skips + 1]
+
+
+def test_fcn_vgg_takes_fc6_and_fc7_from_the_classifier() -> None:
+    model = build_model("fcn", 3, 2, encoder="vgg16", fc_channels=4)
+    state = {
+        "classifier.0.weight": torch.randn(4, 512 * 7 * 7),
+        "classifier.0.bias": torch.randn(4),
+        "classifier.3.weight": torch.randn(4, 4),
+        "classifier.3.bias": torch.randn(4),
+    }
+    model.load_fully_connected(state)
+    model.eval()
+    pooled = torch.randn(1, 512, 7, 7)
+    hidden = F.relu(F.linear(pooled.flatten(1), state["classifier.0.weight"], state["classifier.0.bias"]))
+    hidden = F.relu(F.linear(hidden, state["classifier.3.weight"], state["classifier.3.bias"]))
+    torch.testing.assert_close(model.fully_connected(pooled)[0, :, 3, 3], hidden[0], atol=1e-3, rtol=1e-4)
+
+
+# ---- U-Net
+
+
+def test_unet_plain_is_the_papers_network() -> None:
+    model = build_model("unet", 1, 2, encoder="plain")
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert len(convolutions) == 23  # "In total the network has 23 convolutional layers"
+    assert model.encoder.channels == [64, 128, 256, 512, 1024]
+    assert [up.convolve[0][0].in_channels for up in model.ups] == [1024, 512, 256, 128]
+
+
+# ---- DeepLab
+
+
+def test_deeplab_has_the_same_weights_at_output_stride_8_and_16() -> None:
+    coarse, fine = (build_model("deeplab", 3, 2, output_stride=stride) for stride in (16, 8))
+    assert {k: v.shape for k, v in coarse.state_dict().items()} == {
+        k: v.shape for k, v in fine.state_dict().items()
+    }
+    fine.load_state_dict(coarse.state_dict())
+    rates = [
+        [m.dilation[0] for m in model.aspp.modules() if isinstance(m, nn.Conv2d) and m.dilation[0] > 1]
+        for model in (coarse, fine)
+    ]
+    assert rates == [[6, 12, 18], [12, 24, 36]]
+
+
+# ---- encoders
+
+
+@pytest.mark.parametrize("output_stride", [32, 16, 8])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoder_features_have_the_strides_and_channels_they_say(name: str, output_stride: int) -> None:
+    encoder = build_encoder(name, 3, output_stride=output_stride).eval()
+    with torch.no_grad():
+        features = encoder(torch.rand(1, 3, 64, 96))
+    nominal = [1, 2, 4, 8, 16, 32] if name.startswith("vgg") else [2, 4, 8, 16, 32]
+    assert encoder.strides == [min(stride, output_stride) for stride in nominal]
+    for feature, channels, stride in zip(features, encoder.channels, encoder.strides, strict=True):
+        assert feature.shape == (1, channels, 64 // stride, 96 // stride)
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50", "vgg16"])
+def test_dilation_computes_the_same_values_on_a_finer_grid(name: str, output_stride: int) -> None:
+    strided = build_encoder(name, 3).eval()
+    dilated = build_encoder(name, 3, output_stride=output_stride).eval()
+    dilated.load_state_dict(strided.state_dict())
+    image = torch.rand(1, 3, 96, 64)
+    with torch.no_grad():
+        pairs = list(zip(strided(image), dilated(image), strict=True))
+    for coarse, fine in pairs:
+        step = fine.shape[-1] // coarse.shape[-1]
+        torch.testing.assert_close(fine[..., ::step, ::step], coarse, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "vgg16_bn"])
+def test_encoder_with_weights_computes_what_torchvision_computes(name: str, tmp_path: Any) -> None:
+    network = torchvision.models.get_model(name, weights=None).eval()
+    file = tmp_path / "weights.safetensors"
+    save_file({k: v for k, v in network.state_dict().items() if not k.startswith("classifier")}, file)
+    encoder = build_encoder(name, 3, f"file:{file}").eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        if name.startswith("resnet"):
+            last = nn.Sequential(*list(network.children())[:-2])(image)
+        else:
+            last = (network.features[:18] if name == "mobilenet_v2" else network.features)(image)
+        torch.testing.assert_close(encoder(image)[-1], last, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_first_convolution_gives_grey_images_the_same_activation_for_any_number_of_bands(
+    channels: int, tmp_path: Any
+) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(torchvision.models.resnet18(weights=None).state_dict(), file)
+    rgb: Encoder = build_encoder("resnet18", 3, f"file:{file}").eval()
+    other = build_encoder("resnet18", channels, f"file:{file}").eval()
+    grey = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        expected = rgb(grey.expand(-1, 3, -1, -1))[-1]
+        torch.testing.assert_close(
+            other(grey.expand(-1, channels, -1, -1))[-1], expected, atol=1e-4, rtol=1e-3
+        )

@@ -1,0 +1,45 @@
+"""Bundles: whole, verified, and without pickle."""
+
+import json
+
+import pytest
+import torch
+
+from segcore.errors import ModelError
+from segcore.models.base.bundle import load_bundle, save_bundle
+from segcore.models.base.factory import build_model
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    torch.manual_seed(0)
+    model = build_model("unet", 4, 3, encoder="plain", width=4)
+    model.set_normalization([1, 2, 3, 4], [5, 6, 7, 8])
+    save_bundle(tmp_path, model, "unet", {"classes": ["a", "b", "c"]})
+    return tmp_path, model.eval()
+
+
+def test_a_loaded_bundle_predicts_as_the_model_did(bundle):
+    folder, model = bundle
+    image = torch.rand(2, 4, 37, 41) * 9
+    assert torch.equal(load_bundle(folder).predict(image), model.predict(image))
+    assert json.loads((folder / "model.json").read_text())["normalization"]["mean"] == [1, 2, 3, 4]
+
+
+def test_49_the_hash_is_verified_before_a_load(bundle):
+    folder, _ = bundle
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"not the file that model.json describes"):
+        load_bundle(folder)
+
+
+def test_missing_or_damaged_bundles_are_named(bundle, tmp_path):
+    folder, _ = bundle
+    (folder / "model.json").write_text("{")
+    with pytest.raises(ModelError, match="is damaged"):
+        load_bundle(folder)
+    with pytest.raises(ModelError, match=r"holds no model bundle"):
+        load_bundle(tmp_path / "nowhere")

@@ -1,0 +1,82 @@
+"""params.yaml: typed, and unforgiving about what it does not know."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segcore import params
+from segcore.errors import ParamsError
+from tests.support.tiny import params_for, values_for
+
+ROOT = Path(__file__).parents[3]
+
+
+def load(tmp_path, **over):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values_for("somewhere", **over)))
+    return params.load(path)
+
+
+def test_the_projects_own_file_is_valid():
+    p = params.load(ROOT / "params.yaml")
+    assert set(p.architectures) == {"fcn", "unet", "deeplab"} and len(p.data.classes) == 2
+
+
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        ({"sedes": [1]}, r"unknown key 'sedes'; known keys there: architectures"),
+        ({"split": {"bufer": 3}}, r"unknown key 'split.bufer'; known keys there: block, buffer, fractions"),
+        ({"train": {"common": {"magnify": 0.7}}}, r"magnify is a whole number or one divided by one"),
+        ({"train": {"common": {"stepz": 3}}}, r"unknown key 'train.common.stepz'; known keys there: .*steps"),
+        ({"train": {"unet": {"augment": {"flipp": 1}}}}, r"train.unet: unknown key 'augment.flipp'; .*flip"),
+        ({"train": {"unnet": {}}}, r"train.unnet is unknown; known: common, deeplab, fcn, unet"),
+        ({"architectures": ["segnet"]}, r"'segnet' is unknown; known: deeplab, fcn, unet"),
+        ({"data": {"colors": [[0, 0, 0]]}}, r"colors has 1 entries for 2 classes"),
+        ({"data": {"label_values": {0: 0, 9: 5}}}, r"label_values names 5; known: ignore, background"),
+        ({"split": {"fractions": {"train": 0.9}}}, r"sum to 1"),
+        ({"train": {"common": {"crop": 64}}}, r"crop 64 is larger than prepare.window 40"),
+        ({"evaluate": {"overlap": 60}}, r"overlap 60 is more than half of tile 64"),
+    ],
+)
+def test_mistakes_are_named_with_what_is_known(tmp_path, over, expected):
+    with pytest.raises(ParamsError, match=expected) as caught:
+        load(tmp_path, **over)
+    assert "Remedy: correct params.yaml" in str(caught.value)
+
+
+def test_missing_or_broken_files_are_named(tmp_path):
+    with pytest.raises(ParamsError, match="no such file"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1")
+    with pytest.raises(ParamsError, match="no valid YAML"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_an_architecture_overrides_the_common_section_key_by_key():
+    train = {
+        "common": {"augment": {"flip": False}},
+        "unet": {"learning_rate": 0.5, "augment": {"scale": 2.0}},
+    }
+    p = params_for("x", train=train)
+    unet, fcn = p.for_architecture("unet"), p.for_architecture("fcn")
+    assert (unet.learning_rate, fcn.learning_rate) == (0.5, 1e-3)
+    assert (unet.augment.flip, unet.augment.scale, fcn.augment.scale) == (False, 2.0, 1.25)
+
+
+def test_numbers_and_words_as_label_values_are_quoted_because_dvc_sorts_them(tmp_path):
+    values = values_for("s", data={"label_values": {0: 0, "others": 1}})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    with pytest.raises(ParamsError, match=r"mixes numbers and words[\s\S]*quotes"):
+        params.load(tmp_path / "params.yaml")
+    values["data"]["label_values"] = {"0": 0, "others": 1}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    assert params.load(tmp_path / "params.yaml").data.label_table == {0: 0, "others": 1}
+
+
+def test_a_key_that_is_there_twice_is_told(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("seeds: [0]\ngate: {margin: 0.1}\ngate: {margin: 0.2}\n")
+    with pytest.raises(ParamsError, match=r"'gate' is there twice[\s\S]*line"):
+        params.load(path)

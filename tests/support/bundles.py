@@ -1,0 +1,41 @@
+"""Bundles of random weights, and scenes for them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from segcore.models.base.bundle import save_bundle
+from segcore.models.base.factory import build_model
+
+FACTS: dict[str, Any] = {
+    "classes": ["background", "field", "water"],
+    "colors": [[0, 0, 0], [255, 179, 0], [0, 0, 255]],
+    "foreground": [1, 2],
+    "parameters": {"precision": "fp32"},
+}
+
+
+def make_bundle(folder: Path, bands: int = 3, seed: int = 0, **facts: Any) -> Path:
+    """A U-Net of random weights, whose three classes all occur in `noise`."""
+    torch.manual_seed(seed)
+    model = build_model("unet", bands, 3, encoder="plain", width=4)
+    model.set_normalization([100.0] * bands, [50.0] * bands)
+    score = model.eval().score
+    with torch.no_grad():  # logits of zero mean and a spread of 3, so that every class occurs
+        logits = model(torch.from_numpy(noise(96, 96, bands).astype(np.float32))[None])
+        score.bias -= logits.mean((0, 2, 3))
+        factor = 3 / logits.std((0, 2, 3))
+        score.weight *= factor[:, None, None, None]
+        score.bias *= factor
+    folder.mkdir(parents=True)
+    save_bundle(folder, model.eval(), "unet", {**FACTS, **facts})
+    return folder
+
+
+def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarray:
+    """(bands, H, W) uint8, squares of 8 pixels of 1 to 254."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(1, 255, (bands, -(-height // 8), -(-width // 8)), dtype=np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]

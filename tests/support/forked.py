@@ -1,0 +1,50 @@
+"""What torchrun does for test_sharing.py, out of one process that has torch already: `forked.py 2 SCRIPT ARGUMENTS`.
+
+torchrun and each of its processes import torch by themselves, which takes longer than what is tested.
+"""
+
+import os
+import runpy
+import signal
+import socket
+import sys
+
+import torch._dynamo  # noqa: F401 (an optimizer needs it)
+import torchvision  # noqa: F401
+
+from segcore.training import loop  # noqa: F401
+
+
+def _become(rank: int, processes: int, port: int, script: str, arguments: list[str]) -> None:
+    """Run the script in this process with torchrun's variables, and end."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    os.environ |= {name: str(value) for name, value in place.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
+
+
+def main(processes: int, script: str, arguments: list[str]) -> int:
+    """0 where all processes ended with it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = set()
+    for rank in range(processes):
+        child = os.fork()
+        if child == 0:
+            _become(rank, processes, port, script, arguments)
+            sys.exit(0)
+        children.add(child)
+    worst = 0
+    while children:
+        ended, status = os.wait()
+        children.discard(ended)
+        worst = worst or abs(os.waitstatus_to_exitcode(status))
+        for left in children if worst else ():  # it would wait for the one that ended
+            os.kill(left, signal.SIGKILL)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))

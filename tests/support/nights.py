@@ -1,0 +1,117 @@
+"""A tiny project that is retrained: one architecture, twelve pictures at first, and an inbox."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from segcore.files import locked
+from tests.support import workspaces
+from tests.support.tiny import blobs, make_pairs, values_for
+
+LONG_AGO = 3600.0
+
+
+def project(folder: Path, **over: Any) -> Path:
+    """A clone in git and DVC with a tiny dataset of its own, and nothing computed yet."""
+    workspaces.copy_code(folder)
+    shutil.copy(workspaces.ROOT / "dvc.yaml", folder)
+    make_pairs(folder / "pictures", count=12)
+    values = values_for("pictures", architectures=["unet"], **over)
+    values["train"]["fcn"] = {}
+    values["evaluate"] |= {"boundary_tolerance": 1, "kept_predictions": 2}
+    values["report"] = {"title": "Tiny", "cases": 1}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    for command in (["add", "-A"], ["commit", "-qm", "project"]):
+        subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *command], cwd=folder, check=True
+        )
+    return folder
+
+
+def arrive(folder: Path, names: list[str], seed: int) -> None:
+    """Put pictures with masks into the inbox, as if they had lain there for an hour."""
+    for number, name in enumerate(names):
+        image, mask = blobs(48, 56, seed=seed + number)
+        for kind, array in (("images", image), ("masks", mask * 255)):
+            path = folder / "data/inbox" / kind / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+            os.utime(path, (time.time() - LONG_AGO,) * 2)
+
+
+def start(folder: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    """`python -m flows.retrain` in a process group of its own, not waited for."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.retrain", *arguments],
+        cwd=folder,
+        env=workspaces.environment(folder, **env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def retrain(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:
+    """(exit status, output) of `python -m flows.retrain`."""
+    process = start(folder, *arguments, **env)
+    try:
+        output, _ = process.communicate(timeout=300)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, output
+
+
+def record(folder: Path, batch: str) -> dict[str, Any]:
+    """The decision on a batch."""
+    found: dict[str, Any] = json.loads((folder / "decisions/tiny" / f"{batch}.json").read_text())
+    return found
+
+
+def batches(folder: Path) -> list[str]:
+    """Names of the batches, the oldest first."""
+    parent = folder / "data/batches/tiny"
+    return sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
+
+
+def first_night(base: Path, api: str) -> Path:
+    """A project whose first night is over, made once for all workers of a test run; to be copied by `copy`."""
+    folder = base / "first-night" / "project"
+    base.mkdir(parents=True, exist_ok=True)
+    with locked(base / "first-night.lock"):
+        if not folder.with_name("over").exists():
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            status, output = retrain(project(folder), PREFECT_API_URL=api)
+            assert status == 0 and "First:" in output, output
+            folder.with_name("over").touch()
+    return folder
+
+
+def copy(source: Path, target: Path) -> Path:
+    """A copy of a project that works by itself: MLflow's store names the folders of artifacts by their whole paths."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", source, target], check=True)
+    columns = {
+        "experiments": ("artifact_location",),
+        "runs": ("artifact_uri",),
+        "model_versions": ("source", "storage_location"),
+    }
+    with closing(sqlite3.connect(target / "mlflow.db")) as store, store:
+        for table, names in columns.items():
+            for name in names:
+                store.execute(
+                    f"UPDATE {table} SET {name} = replace({name}, ?, ?)", (f"{source}/", f"{target}/")
+                )
+    return target

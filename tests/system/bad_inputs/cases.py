@@ -1,0 +1,102 @@
+"""All cases of bad input.
+
+`python -m tests.system.bad_inputs.cases > docs/bad-input.md` writes the table of kinds with an example of each.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from segcore.ingest.problems import KINDS, table
+from tests.support.tiny import make_pairs
+from tests.system.bad_inputs import places as _places  # noqa: F401 (adds its cases to PICTURES)
+from tests.system.bad_inputs import unprivileged
+from tests.system.bad_inputs.annotations import COCO, COLOURS, LISTED, POLYGONS
+from tests.system.bad_inputs.case import Case, Found
+from tests.system.bad_inputs.failures import (
+    FAILURES,
+    changed_while_read,
+    error_of,
+    set_aside,
+    slow_and_crashed,
+    stray_mask,
+)
+from tests.system.bad_inputs.pictures import PICTURES
+from tests.system.bad_inputs.scenes import FLOATS, SCENES
+from tests.system.bad_inputs.series import SERIES
+from tests.system.bad_inputs.volumes import VOLUMES
+
+SETS = {s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, FLOATS, POLYGONS, VOLUMES, SERIES)}
+
+HEAD = """# Bad input
+
+`make check-data` finds all of this before a second of training. What is *quarantined* is left out, named with its
+reason in the data card (and, once `make run` ingests it, in `data/ingested/quarantine.csv`), and comes back by itself
+when it is mended; the other items go on. What is *noted* is used, and the data card says so. What *fails* stops the
+ingest, because no single item is to blame.
+
+Each kind is made in code by `tests/bad_inputs`; the texts here were seen there
+(`python -m tests.system.bad_inputs.cases > docs/bad-input.md`).
+"""
+
+
+def no_permission(folder: Path, what: str = "images/a2.png") -> list[list[str]]:
+    """Image, kind, reason and remedy of each item that cannot be used where a file or folder may not be read."""
+    make_pairs(folder, 4)
+    (folder / what).chmod(0)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.system.bad_inputs.unprivileged", str(folder)],
+        preexec_fn=unprivileged.drop,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    (folder / what).chmod(0o700)
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def texts(found: Found, case: Case) -> list[tuple[str, str, str]]:
+    """Kind, text and remedy of all that is said of a case: as the reason, notes and links."""
+    row = found.row(case.name)
+    links = found.links[(found.links["a"] == row["id"]) | (found.links["b"] == row["id"])]
+    said = [(row["kind"], row["reason"], row["remedy"])] if row["kind"] else []
+    said += [(kind, f"{row['id']}: {text}", "") for kind, text in json.loads(row["notes"])]
+    return said + [(k, f"{a} and {b}: {t}", "") for a, b, k, t in links.itertuples(index=False)]
+
+
+def examples(root: Path) -> dict[str, tuple[str, str]]:
+    """An example of each kind: text and remedy."""
+    seen: dict[str, tuple[str, str]] = {}
+    for case in FAILURES:
+        folder = root / case.name / "photos"
+        error = error_of(case, folder)
+        shown = error.what.replace(str(folder), "photos").replace("\n", " ")
+        seen.setdefault(case.kind, (shown[:300] + ("..." if len(shown) > 300 else ""), error.remedy))
+    for data_set in SETS.values():
+        found = data_set.build(root)
+        for case in data_set.cases:
+            for kind, text, remedy in texts(found, case):
+                if kind == case.kind:
+                    seen.setdefault(kind, (text, remedy))
+    changed, *others = changed_while_read(root / "changed"), *slow_and_crashed().values()
+    seen |= {error.kind: (error.what, error.remedy) for error in (changed, *others)}
+    ((_, kind, reason, remedy),) = no_permission(root / "permission")
+    seen[kind] = reason, remedy
+    seen["set-aside"] = set_aside(), ""
+    seen["mask-without-image"] = stray_mask(root / "stray"), ""
+    return seen
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        seen = examples(Path(folder))
+    lacking = set(KINDS) - set(seen)
+    assert not lacking, f"no case makes {lacking}"
+    print(f"{HEAD}\n{table(seen)}")
+
+
+if __name__ == "__main__":
+    main()

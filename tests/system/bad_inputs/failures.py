@@ -1,0 +1,252 @@
+"""Input that no item can be blamed for: all of the ingest fails, or a process must be ended."""
+
+import os
+import tarfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from segcore.errors import DataError
+from segcore.ingest import catalog, inspection
+from segcore.ingest.reader_pool import run_each
+from segcore.io import layouts
+from segcore.splits.assignment import decide
+from tests.support import hostile
+from tests.support.tiny import make_pairs, params_for, write_tif
+from tests.system.bad_inputs.case import data_section
+
+
+class Failure(NamedTuple):
+    """A folder that cannot be ingested: text is part of what is said, spoil damages the folder."""
+
+    name: str
+    kind: str
+    text: str
+    data: dict[str, Any]
+    spoil: Callable[[Path], None]
+
+
+FAILURES: list[Failure] = []
+
+
+def failure(kind: str, text: str, **data: Any) -> Callable[[Any], Any]:
+    def add(spoil: Callable[[Path], None]) -> Callable[[Path], None]:
+        FAILURES.append(Failure(spoil.__name__, kind, text, data, spoil))
+        return spoil
+
+    return add
+
+
+def error_of(case: Failure, folder: Path) -> DataError:
+    """What is raised for twelve pairs that were spoilt."""
+    make_pairs(folder, 12)
+    case.spoil(folder)
+    data = data_section(folder, case.data)
+    try:
+        table = catalog.build(data, folder, folder.parent / f"{case.name}-work")
+        catalog.require_enough(table, data)
+    except DataError as error:
+        return error
+    raise AssertionError(f"{case.name} was ingested: {table[['image', 'kind', 'reason']]}")
+
+
+@failure("no-folder", "no such folder")
+def folder_that_is_gone(folder):
+    folder.rename(folder.with_name("elsewhere"))
+
+
+@failure("no-folder", "no such folder")
+def file_instead_of_a_folder(folder):
+    folder.rename(folder.with_name("elsewhere-too"))
+    folder.write_text("no folder")
+
+
+@failure("no-images", "no image matches 'photos/*'", images="photos/*")
+def pattern_that_matches_nothing(folder):
+    pass
+
+
+@failure("no-images", "it holds archives: images.tar.gz")
+def archive_that_was_not_unpacked(folder):
+    with tarfile.open(folder / "images.tar.gz", "w:gz") as archive:
+        archive.add(folder / "images", "images")
+    for path in (folder / "images").iterdir():
+        path.unlink()
+
+
+@failure("no-images", "", images="images/*")
+def folder_of_folders(folder):
+    for path in [*(folder / "images").iterdir()]:
+        path.unlink()
+        path.mkdir()
+
+
+@failure("no-layout", "'cocoa' is unknown", layout="cocoa")
+def layout_that_does_not_exist(folder):
+    pass
+
+
+@failure("bad-pattern", "is no path inside data.source", images="../*.png")
+def pattern_that_climbs_out(folder):
+    pass
+
+
+@failure("bad-pattern", "is no path inside data.source", images="/etc/*")
+def absolute_pattern(folder):
+    pass
+
+
+@failure("bad-pattern", "{patient} does not exist", masks="masks/{patient}.png")
+def placeholder_that_does_not_exist(folder):
+    pass
+
+
+@failure("bad-pattern", "every image is a mask", images="images/*.png", masks="images/{stem}.png")
+def images_that_are_their_own_masks(folder):
+    pass
+
+
+@failure("all-bad", "12 of 12 items cannot be used", masks="../{stem}.png")
+def masks_outside_of_the_folder(folder):
+    for path in (folder / "masks").iterdir():
+        path.rename(folder.parent / path.name)
+
+
+@failure("all-bad", "outside the declared classes: 255", label_values={0: 0, 1: 1})
+def masks_of_0_and_255_where_1_is_declared(folder):
+    pass
+
+
+@failure("no-list", "items.csv is missing", listing="items.csv")
+def list_that_is_gone(folder):
+    pass
+
+
+@failure("no-list", "lacks the column 'mask'", listing="items.csv")
+def list_without_masks(folder):
+    (folder / "items.csv").write_text("image,label\nimages/a0.png,masks/a0.png\n")
+
+
+@failure("no-list", "cannot be read as CSV or Parquet", listing="items.csv")
+def list_of_undecodable_bytes(folder):
+    (folder / "items.csv").write_bytes(b"image,mask\n\xff\xfe\xfd,x\n")
+
+
+@failure("no-list", "cannot be read as CSV or Parquet", listing="items.csv")
+def list_that_is_empty(folder):
+    (folder / "items.csv").write_bytes(b"")
+
+
+@failure("no-list", "cannot be read as CSV or Parquet", listing="items.parquet")
+def parquet_that_is_cut_off(folder):
+    table = pd.DataFrame({"image": ["images/a0.png"], "mask": ["masks/a0.png"]})
+    table.to_parquet(folder / "items.parquet")
+    (folder / "items.parquet").write_bytes((folder / "items.parquet").read_bytes()[:200])
+
+
+@failure("no-list", "leads out of the source folder", listing="../items.csv")
+def list_outside_of_the_folder(folder):
+    (folder.parent / "items.csv").write_text("image,mask\n")
+
+
+@failure("no-list", "is a folder, FIFO or device", listing="items.csv")
+def fifo_as_a_list(folder):
+    os.mkfifo(folder / "items.csv")
+
+
+@failure("no-list", "is a FIFO or device", layout="coco")
+def fifo_as_coco_annotations(folder):
+    (folder / "annotations").mkdir()
+    os.mkfifo(folder / "annotations" / "instances_train.json")
+
+
+@failure("no-list", "is no COCO file", layout="coco")
+def coco_annotations_that_are_a_list(folder):
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "instances_train.json").write_text("[1, 2]")
+
+
+@failure("no-list", "is no COCO file", layout="coco")
+def coco_annotations_nested_too_deep(folder):
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "instances_train.json").write_text("[" * 10**6)
+
+
+@failure("all-bad", "leads out of the source folder", layout="coco")
+def coco_file_names_that_climb_out(folder):
+    (folder / "annotations").mkdir()
+    text = '{"images": [{"id": 1, "file_name": "../../../etc/hostname.png"}], "annotations": []}'
+    (folder / "annotations" / "instances_train.json").write_text(text)
+
+
+@failure("no-list", "is a folder, FIFO or device", layout="voc")
+def fifo_as_a_voc_list(folder):
+    (folder / "images").rename(folder / "JPEGImages")
+    (folder / "ImageSets" / "Segmentation").mkdir(parents=True)
+    os.mkfifo(folder / "ImageSets" / "Segmentation" / "train.txt")
+
+
+def changed_while_read(folder: Path) -> DataError:
+    """The error for a scene that another program writes to while it is read."""
+    image = np.random.default_rng(0).integers(0, 255, (3, 1500, 1500)).astype(np.uint8)
+    write_tif(folder / "images" / "growing.tif", image, compress="deflate")
+    write_tif(folder / "masks" / "growing.tif", (image[:1] > 99).astype(np.uint8) * 255)
+    data = params_for(folder, scene=True).data
+    (item,) = layouts.find(data, folder)
+    target = folder / "items"
+    target.mkdir()
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            with (folder / item.image).open("ab") as stream:
+                stream.write(bytes(64))
+            time.sleep(0.001)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        inspection.inspect(item, folder, data, target, "")
+    except DataError as error:
+        assert not list(target.iterdir()), "what was read of a file in change is kept"
+        return error
+    finally:
+        done.set()
+        writer.join()
+    raise AssertionError("nobody noticed")
+
+
+def slow_and_crashed() -> dict[str, DataError]:
+    """Errors for a reader that hangs, and for one that crashes."""
+    found = dict(run_each(hostile.read, ["hang", "crash"], ["deep.gpkg", "odd.tif"], [1, 20], workers=2))
+    return {"slow": found[0], "crashed": found[1]}
+
+
+def set_aside() -> str:
+    """What is said of a new item that links train and test."""
+    ids = [f"i{n:02}" for n in range(12)]
+    split = params_for(".").split
+    table = pd.DataFrame({"id": ids, "group": ids, "height": 32, "width": 32})
+    links = pd.DataFrame(columns=["a", "b", "kind", "detail"])
+    before = decide(table, links, split, {})
+    one, other = (min(g for g, s in before.groups.items() if s == part) for part in ("train", "test"))
+    grown = pd.concat([table, pd.DataFrame({"id": ["new"], "group": ["new"], "height": 32, "width": 32})])
+    links = pd.DataFrame(
+        {"a": [one, other], "b": ["new", "new"], "kind": "duplicate", "detail": "same content"}
+    )
+    return f"new: {decide(grown, links, split, before.registry).aside['new']}"
+
+
+def stray_mask(folder: Path) -> str:
+    """The mask that has no image."""
+    make_pairs(folder, 3)
+    (folder / "images" / "a1.png").unlink()
+    data = params_for(folder).data
+    used = {item.mask.as_posix() for item in layouts.find(data, folder) if item.mask}
+    (stray,) = layouts.stray_masks(data, folder, used)
+    return stray.as_posix()

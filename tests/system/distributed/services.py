@@ -1,0 +1,246 @@
+"""A cluster on loopback: PostgreSQL, S3 (moto's server), Prefect's and MLflow's servers, and workers in clones."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import psutil
+import psycopg2
+
+from flows.ui import HOST, free_port
+from tests.support import workspaces
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+BUCKETS = ("data", "artifacts")
+_START_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Addresses of the services, and the variables by which clients and workers find them."""
+
+    folder: Path
+    prefect: str
+    mlflow: str
+    s3: str
+    variables: Mapping[str, str]
+
+    def environment(self, clone: Path, **more: str) -> dict[str, str]:
+        """Variables of whoever works in `clone`."""
+        mine = workspaces.environment(clone, **QUIET, **self.variables, **more)
+        del mine["PYTHONPATH"]  # nobody sets it on a real worker
+        return mine
+
+
+def postgres_programs() -> Path:
+    """Folder of initdb and postgres; on Debian and Ubuntu they are in no PATH."""
+    found = shutil.which("initdb")
+    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not folders:
+        raise RuntimeError("no PostgreSQL here. Remedy: apt-get install postgresql")
+    return folders[-1]
+
+
+def wait_for(what: str, true: Callable[[], bool], seconds: float, log: Path | None = None) -> None:
+    """Return as soon as `true()`; it may raise OSError until then."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if true():
+                return
+        except OSError:
+            pass
+        time.sleep(0.3)
+    said = log.read_text(errors="replace")[-3000:] if log and log.exists() else ""
+    raise TimeoutError(f"{what} did not happen within {seconds:.0f} s\n{said}")
+
+
+def answers(port: int) -> Callable[[], bool]:
+    """Whether something listens on a port of this machine."""
+
+    def check() -> bool:
+        with socket.create_connection((HOST, port), timeout=2):
+            return True
+
+    return check
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL to a process and all below it at once, as a power cut does."""
+    try:
+        root = psutil.Process(pid)
+        every = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for number in (
+        signal.SIGSTOP,
+        signal.SIGKILL,
+    ):  # stopped first, so that none sees another die and reports it
+        for process in every:
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+    psutil.wait_procs(every, timeout=10)
+
+
+@contextmanager
+def running(
+    command: Sequence[str], folder: Path, env: Mapping[str, str], log: Path, user: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A service that ends with the block."""
+    with log.open("a") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, user=user
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            kill_tree(process.pid)
+        process.wait(10)
+
+
+@contextmanager
+def _postgres(log: Path) -> Iterator[str]:
+    """`user:password@host:port` of a server with the databases prefect and mlflow; its files end with the block."""
+    programs, port, password = postgres_programs(), free_port(0), secrets.token_hex(16)
+    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+    with tempfile.TemporaryDirectory(prefix="segflow-pg-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        (folder / "password").write_text(password)
+        if user:
+            for path in (folder, folder / "password"):
+                shutil.chown(path, user)
+        init = [str(programs / "initdb"), "-D", f"{name}/data", "-U", "segflow", "-A", "scram-sha-256"]
+        init += ["--pwfile", f"{name}/password", "-E", "UTF8", "--no-sync", "--no-locale"]
+        subprocess.run(init, cwd=name, check=True, user=user, stdout=subprocess.DEVNULL)
+        command = [str(programs / "postgres"), "-D", f"{name}/data", "-p", str(port), "-h", HOST]
+        command += ["-k", "", "-c", "fsync=off", "-c", "max_connections=100"]
+        with running(command, folder, os.environ, log, user):
+            wait_for("PostgreSQL", answers(port), 60, log)
+            address = f"segflow:{password}@{HOST}:{port}"
+            connection = None
+            for _ in range(40):
+                try:
+                    connection = psycopg2.connect(f"postgresql://{address}/postgres")
+                    break
+                except psycopg2.OperationalError:  # it listens before it takes calls
+                    time.sleep(0.3)
+            assert connection is not None, log.read_text()
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                for database in ("prefect", "mlflow"):
+                    cursor.execute(f"CREATE DATABASE {database}")
+            connection.close()
+            yield address
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """All services; their logs lie in `folder`/logs."""
+    logs = folder / "logs"
+    logs.mkdir(parents=True)
+    s3, prefect, mlflow = (free_port(0) for _ in range(3))
+    keys = {name: secrets.token_hex(10) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    endpoint = f"http://{HOST}:{s3}"
+    shared = {**keys, "AWS_DEFAULT_REGION": "us-east-1"}
+    clients = {
+        "PREFECT_API_URL": f"http://{HOST}:{prefect}/api",
+        "MLFLOW_TRACKING_URI": f"http://{HOST}:{mlflow}",
+    }
+    found = Cluster(
+        folder, clients["PREFECT_API_URL"], clients["MLFLOW_TRACKING_URI"], endpoint, {**shared, **clients}
+    )
+    python = [sys.executable, "-m"]
+    with ExitStack() as stack:
+
+        def serve(name: str, command: list[str], port: int, **env: str) -> None:
+            whole = {**workspaces.environment(folder), **QUIET, **shared, **env}
+            stack.enter_context(running([*python, *command], folder, whole, logs / name))
+            wait_for(name, answers(port), _START_SECONDS, logs / name)
+
+        database = stack.enter_context(_postgres(logs / "postgres"))
+        serve("s3", ["moto.server", "-H", HOST, "-p", str(s3)], s3)
+        bucket = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        )
+        for name in BUCKETS:
+            bucket.create_bucket(Bucket=name)
+        where = ["--host", HOST, "--port"]
+        serve(
+            "prefect",
+            ["prefect", "server", "start", *where, str(prefect)],
+            prefect,
+            PREFECT_API_DATABASE_CONNECTION_URL=f"postgresql+asyncpg://{database}/prefect",
+        )
+        serve(
+            "mlflow",
+            [
+                "mlflow",
+                "server",
+                "--artifacts-destination",
+                "s3://artifacts",
+                "--workers",
+                "1",
+                *where,
+                str(mlflow),
+            ],
+            mlflow,
+            MLFLOW_BACKEND_STORE_URI=f"postgresql+psycopg2://{database}/mlflow",
+            MLFLOW_S3_ENDPOINT_URL=endpoint,
+            MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        )
+        yield found
+
+
+def deploy(cluster: Cluster, project: Path) -> None:
+    """The work pool, and the deployments of prefect.yaml that this project has."""
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    for command in (
+        ["work-pool", "create", "--type", "process", "segflow"],
+        ["deploy", "--name", "segflow"],
+    ):
+        done = subprocess.run(
+            [*prefect, *command],
+            cwd=project,
+            env=cluster.environment(project),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def worker(cluster: Cluster, clone: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process worker for one stage at a time, in its own clone."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "segflow", "--type", "process"]
+    command += ["--limit", "1", "--name", clone.name]
+    env = cluster.environment(clone, SEGFLOW_CLONE=str(clone), PREFECT_WORKER_QUERY_SECONDS="2")
+    with running(command, clone.parent, env, cluster.folder / "logs" / clone.name) as process:
+        try:
+            yield process
+        finally:
+            kill_tree(process.pid)

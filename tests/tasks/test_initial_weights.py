@@ -1,0 +1,118 @@
+"""A training may begin with a former champion of its architecture, and says so; one that does not fit is left alone."""
+
+import shutil
+
+import pytest
+import torch
+
+from segcore.errors import ModelError
+from segcore.models.base.bundle import load_bundle, save_bundle
+from segcore.models.base.factory import build_model
+from tasks.initial_weights import START, TRANSFER, begin_with, clear, place, place_transfer
+from tests.support.tiny import params_for
+
+
+def bundle(folder, architecture="unet", classes=("background", "square"), seed=1):
+    torch.manual_seed(seed)
+    model = build_model(architecture, 3, len(classes), encoder="mobilenet_v2", weights="none")
+    folder.mkdir(parents=True)
+    save_bundle(folder, model, architecture, {"classes": list(classes)})
+    return folder
+
+
+def fresh(seed=2):
+    torch.manual_seed(seed)
+    return build_model("unet", 3, 2, encoder="mobilenet_v2", weights="none")
+
+
+@pytest.fixture
+def p(tmp_path):
+    return params_for(tmp_path)
+
+
+def test_a_fitting_bundle_is_begun_with_and_has_its_own_budget(p, tmp_path):
+    place(bundle(tmp_path / "champion"), 7, tmp_path)
+    model = fresh()
+    assert begin_with(p, "unet", model, tmp_path).steps == 7
+    begun = load_bundle(tmp_path / "champion").state_dict()
+    assert all(torch.equal(value, begun[name]) for name, value in model.state_dict().items())
+
+
+def test_the_warm_up_shrinks_with_a_smaller_budget(p, tmp_path):
+    lengths = {"steps": 60, "warmup_steps": 10}
+    p = p.model_copy(update={"train": {**p.train, "common": {**p.train["common"], **lengths}}})
+    champion = bundle(tmp_path / "champion")
+    for steps, expected in ((15, (15, 2)), (None, (60, 10)), (600, (600, 10))):
+        place(champion, steps, tmp_path)
+        settings = begin_with(p, "unet", fresh(), tmp_path)
+        assert (settings.steps, settings.warmup_steps) == expected
+
+
+def test_other_architectures_and_other_classes_begin_afresh(p, tmp_path, capsys):
+    usual = p.for_architecture("unet").steps
+    model = fresh()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert begin_with(p, "unet", model, tmp_path).steps == usual
+    place(bundle(tmp_path / "three", classes=("background", "square", "round")), root=tmp_path)
+    assert begin_with(p, "unet", model, tmp_path).steps == usual
+    assert "other classes" in capsys.readouterr().out
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_start_holds_the_champion_alone_and_is_emptied_without_one(tmp_path):
+    (tmp_path / START).mkdir()
+    (tmp_path / START / "README.md").write_text("kept")
+    place(bundle(tmp_path / "a", "unet"), root=tmp_path)
+    first = (tmp_path / START / "unet" / "model.safetensors").stat().st_mtime_ns
+    place(tmp_path / "a", root=tmp_path)
+    assert (tmp_path / START / "unet" / "model.safetensors").stat().st_mtime_ns == first
+    place(bundle(tmp_path / "b", "fcn"), root=tmp_path)
+    assert sorted(f.name for f in (tmp_path / START).iterdir()) == ["README.md", "fcn"]
+    place(None, root=tmp_path)
+    assert [f.name for f in (tmp_path / START).iterdir()] == ["README.md"]
+    shutil.rmtree(tmp_path / START)
+    place(None, root=tmp_path)
+
+
+def test_a_model_of_other_data_gives_what_fits_and_keeps_the_head_and_the_normalisation_out(
+    p, tmp_path, capsys
+):
+    other = bundle(tmp_path / "other", classes=("background", "square", "round"))
+    place_transfer(other, tmp_path)
+    model, kept = fresh(), fresh()
+    kept.set_normalization([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    model.load_state_dict(kept.state_dict())
+    assert begin_with(p, "unet", model, tmp_path).steps == p.for_architecture("unet").steps
+    begun = load_bundle(other).state_dict()
+    for name, value in model.state_dict().items():
+        if name.startswith("score") or name in ("mean", "std", "low", "high"):
+            assert torch.equal(value, kept.state_dict()[name]), name
+        else:
+            assert torch.equal(value, begun[name]), name
+    assert "left out: score.weight, score.bias" in capsys.readouterr().out
+
+
+def test_a_model_of_the_same_classes_gives_its_head_as_well(p, tmp_path):
+    place_transfer(bundle(tmp_path / "other"), tmp_path)
+    model = fresh()
+    begin_with(p, "unet", model, tmp_path)
+    assert torch.equal(model.score.weight, load_bundle(tmp_path / "other").score.weight)
+
+
+def test_a_model_of_another_encoder_is_refused(p, tmp_path):
+    torch.manual_seed(0)
+    model = build_model("unet", 3, 2, encoder="plain", width=4)
+    (tmp_path / "plain").mkdir()
+    save_bundle(tmp_path / "plain", model, "unet", {"classes": ["background", "square"]})
+    place_transfer(tmp_path / "plain", tmp_path)
+    with pytest.raises(ModelError, match="less than half of its encoder fits"):
+        begin_with(p, "unet", fresh(), tmp_path)
+
+
+def test_a_retraining_leaves_models_of_other_data_and_clear_takes_them_alone(p, tmp_path):
+    place_transfer(bundle(tmp_path / "other"), tmp_path)
+    place(None, root=tmp_path)
+    assert (tmp_path / START / "unet" / TRANSFER).is_file()
+    place(bundle(tmp_path / "fcn", architecture="fcn"), root=tmp_path)
+    clear(tmp_path)
+    assert sorted(path.name for path in (tmp_path / START).iterdir()) == ["fcn"]

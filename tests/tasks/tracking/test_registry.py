@@ -1,0 +1,202 @@
+"""Champion, challenger and previous in a real embedded MLflow registry, also when killed between two calls."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from segcore.errors import ModelError, StageError
+from segcore.params import Params
+from tasks.tracking import registry
+from tasks.tracking import store as tracking_store
+from tasks.tracking.fetch import fetch_model
+from tests.support.tiny import params_for
+
+MOVES = (
+    "set_registered_model_alias",
+    "delete_registered_model_alias",
+    "set_registered_model_tag",
+    "delete_registered_model_tag",
+    "set_model_version_tag",
+)
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of this project catches it."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
+
+
+@pytest.fixture
+def params(store: Path, request: pytest.FixtureRequest) -> Params:
+    """A registered model for each test."""
+    name = hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+    return params_for("source", data={"name": f"d{name}"})
+
+
+def bundle(folder: Path, content: str, seed: int = 0) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(content)
+    facts = {"format": 2, "architecture": "unet", "title": "U-Net", "seed": seed}
+    weights = hashlib.sha256(content.encode()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(facts | {"weights_sha256": weights}))
+    return folder
+
+
+def decision(number: int) -> dict[str, Any]:
+    return {"outcome": "promoted", "reason": f"reason {number}", "decided": f"2026-01-0{number}T00:00:00Z"}
+
+
+def aliases(params: Params) -> dict[str, int]:
+    found = tracking_store.client(params).get_registered_model(params.data.name).aliases
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def versions(params: Params, folder: Path, count: int) -> list[int]:
+    return [
+        registry.register(params, bundle(folder / str(i), f"weights {i}", i), None, {}) for i in range(count)
+    ]
+
+
+def test_same_weights_are_one_version_and_other_weights_another(params: Params, tmp_path: Path) -> None:
+    scores = {"scores": json.dumps({"frozen": 0.8}), "batch": None}
+    first = registry.register(params, bundle(tmp_path / "a", "one"), None, scores)
+    again = registry.register(params, bundle(tmp_path / "b", "one"), None, {})
+    other = registry.register(params, bundle(tmp_path / "c", "two", seed=3), None, {})
+    assert (first, again, other) == (1, 1, 2)
+    newest, oldest = registry.history(params)
+    assert (newest["version"], newest["seed"], oldest["scores"]) == (2, 3, {"frozen": 0.8})
+    assert newest["aliases"] == [] and newest["promoted"] is None and newest["decision"] is None
+
+
+def test_source_is_the_training_run_where_this_store_has_it(params: Params, tmp_path: Path) -> None:
+    client, folder = tracking_store.client(params), bundle(tmp_path / "a", "one")
+    run = client.create_run(tracking_store.experiment(client, params.data.name)).info.run_id
+    client.log_artifacts(run, str(folder), "model")
+    assert registry.register(params, folder, run, {}) == 1
+    assert registry.history(params)[0]["run_id"] == run
+    other = bundle(tmp_path / "b", "two")
+    for missing in ("0" * 32, run, None):  # of another store, of other weights, none
+        version = registry.register(params, other, missing, {})
+        made = registry.history(params)[0]["run_id"]
+        assert version == 2 and made not in (run, None)
+    assert client.get_run(made).data.tags["kind"] == "registration"
+
+
+def test_promotion_rollback_and_history(params: Params, tmp_path: Path) -> None:
+    assert registry.champion(params) is None
+    with pytest.raises(StageError, match="no previous champion"):
+        registry.rollback(params)
+    one, two, three = versions(params, tmp_path, 3)
+    registry.promote(params, one, decision(1))
+    assert aliases(params) == {"champion": one}
+    with pytest.raises(StageError, match="no previous champion"):
+        registry.rollback(params)
+    registry.set_challenger(params, two, decision(2) | {"outcome": "kept"})
+    assert aliases(params) == {"champion": one, "challenger": two}
+    for _ in range(2):
+        registry.promote(params, three, decision(3))
+        assert aliases(params) == {"champion": three, "previous": one}
+    assert registry.rollback(params) == (one, three)
+    assert aliases(params) == {"champion": one, "previous": three}
+    champion = registry.champion(params)
+    assert champion and champion["version"] == one and champion["restored"] is not None
+    rows = registry.history(params)
+    assert [r["version"] for r in rows] == [three, two, one]
+    assert [r["promoted"] for r in rows] == ["2026-01-03T00:00:00Z", None, "2026-01-01T00:00:00Z"]
+    assert [r["decision"] for r in rows] == ["reason 3", "reason 2", "reason 1"]
+    with pytest.raises(StageError, match="no version 9"):
+        registry.promote(params, 9, decision(1))
+
+
+@pytest.mark.parametrize("action", ["promote", "rollback"])
+def test_killed_between_any_two_calls_a_repeated_call_finishes(
+    action: str, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = versions(params, tmp_path, 3)
+
+    def prepare() -> None:
+        registry.promote(params, one, decision(1))
+        registry.promote(params, two, decision(2))
+        registry.set_challenger(params, three)
+
+    def act() -> object:
+        return (
+            registry.promote(params, three, decision(3)) if action == "promote" else registry.rollback(params)
+        )
+
+    wanted = {"champion": three, "previous": two}
+    if action == "rollback":
+        wanted = {"champion": one, "previous": two, "challenger": three}
+    calls: list[str] = []
+    limit = 10**9
+
+    def counted(name: str) -> Callable[..., Any]:
+        real = getattr(MlflowClient, name)
+
+        def call(*args: Any, **keywords: Any) -> Any:
+            if len(calls) >= limit:
+                raise Killed
+            calls.append(name)
+            return real(*args, **keywords)
+
+        return call
+
+    for name in MOVES:
+        monkeypatch.setattr(MlflowClient, name, counted(name))
+    prepare()
+    calls.clear()
+    act()
+    assert aliases(params) == wanted
+    total = len(calls)
+    assert total >= 4
+    for kept in range(total):
+        limit = 10**9
+        prepare()
+        calls.clear()
+        limit = kept
+        with pytest.raises(Killed):
+            act()
+        assert registry.champion(params) is not None, f"no champion after {kept} calls"
+        limit = 10**9
+        act()
+        assert aliases(params) == wanted, f"killed after {kept} of {total} calls"
+
+
+def test_download_verifies_keeps_and_refuses(params: Params, tmp_path: Path) -> None:
+    one = registry.register(params, bundle(tmp_path / "a", "one"), None, {})
+    target = fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "work" / "1")
+    assert (target / "model.safetensors").read_text() == "one"
+    stamp = (target / "model.json").stat().st_mtime_ns
+    assert (
+        fetch_model(params, f"models:/{params.data.name}/{one}", target) / "model.json"
+    ).stat().st_mtime_ns == stamp
+    (target / "model.safetensors").write_text("damaged here")
+    assert (
+        fetch_model(params, f"models:/{params.data.name}/{one}", target) / "model.safetensors"
+    ).read_text() == "one"
+    client = tracking_store.client(params)
+    source = Path(client.get_model_version_download_uri(params.data.name, "1").removeprefix("file://"))
+    (source / "model.safetensors").write_text("altered in the store")
+    with pytest.raises(ModelError, match=r"not the file that model.json describes"):
+        fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "other")
+    shutil.rmtree(source)
+    bundle(source, "whole, but another")
+    with pytest.raises(ModelError, match="not the file that was registered"):
+        fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "other")
+    shutil.rmtree(source)
+    with pytest.raises(ModelError, match="cannot be downloaded"):
+        fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "other")
+    assert not (tmp_path / "other").exists()

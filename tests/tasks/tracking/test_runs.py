@@ -1,0 +1,192 @@
+"""What MLflow keeps of trainings, evaluations and comparisons, in a real embedded store."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image
+
+from segcore.errors import StageError
+from segcore.params import Params, load
+from tasks.tracking import runs as tracking
+from tasks.tracking import store
+
+ROOT = Path(__file__).parents[3]
+HEADLINE = "iou/dataset/foreground_mean"
+TRAIN = """\
+import sys, time
+from pathlib import Path
+from segcore.params import load
+from tasks import tracking
+with tracking.training_run(load(sys.argv[1]), "unet", int(sys.argv[2]), "U-Net") as run:
+    for step in range(int(sys.argv[3])):
+        run.log_step({"train/loss": 1.0, "val/iou": 0.5}, step)
+    Path(f"ready-{sys.argv[2]}").touch()
+    while sys.argv[3] == "0":
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder without a store yet: the first test opens it from several processes at the same moment."""
+    folder = tmp_path_factory.mktemp("project")
+    text = (ROOT / "params.yaml").read_text().replace("system_metrics: true", "system_metrics: false")
+    (folder / "params.yaml").write_text(text)
+    (folder / "train.py").write_text(TRAIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
+
+
+@pytest.fixture
+def params(project: Path) -> Params:
+    return load(project / "params.yaml")
+
+
+def start(project: Path, seed: int, steps: int) -> subprocess.Popen[bytes]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "train.py", "params.yaml", str(seed), str(steps)]
+    return subprocess.Popen(command, cwd=project, env=env)
+
+
+def runs(params: Params, seed: int) -> list[Run]:
+    client = store.client(params)
+    experiment = store.experiment(client, params.data.name)
+    return list(client.search_runs([experiment], f"tags.seed = '{seed}' and tags.kind = 'training'"))
+
+
+def test_48_processes_that_log_to_a_fresh_store_lose_nothing(project: Path, params: Params) -> None:
+    together = [start(project, seed, 25) for seed in (10, 11, 12)]
+    assert [process.wait(120) for process in together] == [0, 0, 0]
+    client = MlflowClient(store.uri(params))
+    for seed in (10, 11, 12):
+        (run,) = runs(params, seed)
+        assert run.info.status == "FINISHED"
+        assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 25
+
+
+def test_46_sigterm_ends_a_run_as_killed_and_kill_9_is_noticed(project: Path, params: Params) -> None:
+    for seed, number, status in ((20, signal.SIGTERM, "KILLED"), (21, signal.SIGKILL, "RUNNING")):
+        process = start(project, seed, 0)
+        while not (project / f"ready-{seed}").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        if seed == 21:
+            assert store.close_abandoned(params) == [], "its process lives"
+        process.send_signal(number)
+        process.wait(10)
+        assert runs(params, seed)[0].info.status == status
+    assert store.close_abandoned(params) == [runs(params, 21)[0].info.run_id]
+    assert runs(params, 21)[0].info.status == "FAILED"
+
+
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, str]:
+    """Run keys by stage, as DVC would give them; None is the stage that runs."""
+    known: dict[str | None, str] = {}
+    monkeypatch.setattr(tracking.versioning, "run_key", lambda stage=None: known.get(stage))
+    return known
+
+
+@pytest.mark.usefixtures("project", "sigterm")
+def test_failed_training_resumes_its_run_and_a_finished_one_does_not(
+    params: Params, keys: dict[str | None, str]
+) -> None:
+    keys[None] = "a" * 64
+    with (
+        pytest.raises(ValueError, match="broken"),
+        tracking.training_run(params, "unet", 30, "U-Net") as first,
+    ):
+        raise ValueError("broken")
+    assert runs(params, 30)[0].info.status == "FAILED"
+    with tracking.training_run(params, "unet", 30, "U-Net") as second:
+        second.log_step({"train/loss": 0.5}, 1)
+    assert second.id == first.id and runs(params, 30)[0].info.status == "FINISHED"
+    with tracking.training_run(params, "unet", 30, "U-Net") as third:
+        pass
+    assert third.id != first.id
+
+
+@pytest.mark.usefixtures("project", "sigterm")
+def test_what_a_worker_measured_comes_to_the_client_and_its_dead_run_is_closed(
+    tmp_path: Path, params: Params, keys: dict[str | None, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys |= {None: "e" * 64, "train@unet-60": "e" * 64}
+    monkeypatch.setenv("SEGFLOW_FLOW_RUN_ID", "flow-run-of-a-worker")
+    with tracking.training_run(params, "unet", 60, "U-Net") as run:
+        assert store.close_of_flow_run(params, "another") == []
+        assert store.close_of_flow_run(params, "flow-run-of-a-worker") == [run.id]
+    (tmp_path / "unet-60-0123456789ab.json").write_text('{"latency_ms": 3}')
+    assert not tracking.fetch_costs(params, "unet", 60, tmp_path / "client"), "nothing was measured yet"
+    measured = tmp_path / "unet-60-0123456789ab.json"
+    tracking.log_evaluation(params, "unet", 60, {"iou/dataset/foreground_mean": 0.5}, costs=measured)
+    assert tracking.fetch_costs(params, "unet", 60, tmp_path / "client")
+    fetched = tmp_path / "client/work/costs" / measured.name
+    assert fetched.read_text() == measured.read_text()
+    assert [p.name for p in (tmp_path / "client/work").iterdir()] == ["costs"]
+
+
+@pytest.mark.usefixtures("project", "sigterm")
+def test_45_evaluation_and_comparison_find_the_original_run(
+    tmp_path: Path, params: Params, keys: dict[str | None, str]
+) -> None:
+    params = params.model_copy(update={"architectures": ["unet", "fcn"], "seeds": [40]})
+    keys |= {None: "b" * 64, "train@unet-40": "b" * 64, "train@fcn-40": "c" * 64, "report": "d" * 64}
+    with tracking.training_run(params, "unet", 40, "U-Net"):
+        pass
+    Image.new("RGB", (8, 8)).save(tmp_path / "case.png")
+    scores = {"iou/dataset/bâtiment (dur)": 0.5}
+    run_id = tracking.log_evaluation(params, "unet", 40, scores, [tmp_path], [tmp_path / "case.png"])
+    client = store.client(params)
+    (run,) = runs(params, 40)
+    assert run.info.run_id == run_id and run.data.metrics["test/iou.dataset.b_timent _dur_"] == 0.5
+    assert {f.path for f in client.list_artifacts(run_id)} == {"evaluation", "images"}
+    assert tracking.log_evaluation(params, "fcn", 40, scores) is None, "trained elsewhere"
+    row = {
+        "rank": 1,
+        "title": "U-Net",
+        "architecture": "unet",
+        "seeds": 1,
+        "scores": {HEADLINE: {"estimate": 0.5}},
+    }
+    comparison = {"headline": HEADLINE, "verdict": "no difference shown", "leaderboard": [row]}
+    first = tracking.log_comparison(params, comparison, [tmp_path])
+    assert tracking.log_comparison(params, comparison, [tmp_path]) == first, "nothing changed, no other run"
+    made = client.get_run(first)
+    assert made.info.status == "FINISHED" and made.data.tags["runs_elsewhere"] == "train@fcn-40"
+    assert runs(params, 40)[0].data.tags["comparison"] == made.data.tags["comparison"]
+    keys["report"] = "e" * 64
+    assert tracking.log_comparison(params, comparison) != first
+
+
+@pytest.mark.usefixtures("project")
+def test_store_that_is_none_is_told(params: Params, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database, but long enough to be taken for one" * 20)
+    with pytest.raises(StageError, match=r"mlflow\.db") as caught:
+        store.ensure_store(f"sqlite:///{tmp_path}/mlflow.db")
+    assert "tracking.uri" in caught.value.remedy
+
+
+def test_a_parameter_that_cannot_change_becomes_a_tag(project: Path, params: Params) -> None:
+    with tracking.training_run(params, "unet", 77, "U-Net") as run:
+        run.log_params({"machine.threads": 2})
+        run.log_params({"machine.threads": 4, "machine.device": "cpu"})
+    (found,) = runs(params, 77)
+    assert found.data.params["machine.threads"] == "2" and found.data.tags["machine.threads"] == "4"
+    assert found.data.params["machine.device"] == "cpu" and "machine.device" not in found.data.tags

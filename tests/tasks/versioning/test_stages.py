@@ -1,0 +1,239 @@
+"""Stages, run keys and process groups, on a small pipeline that DVC really runs."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from segcore.errors import StageError
+from tasks import supervisor as processes
+from tasks.versioning import stages as versioning
+from tasks.versioning.lock_repair import mend
+from tasks.versioning.status import stages, survey
+
+ROOT = Path(__file__).parents[3]
+PIPELINE = """\
+stages:
+  prepare:
+    cmd: mkdir -p data/prepared && touch data/prepared/x
+    params: [seeds]
+    outs: [data/prepared]
+  train:
+    matrix: {architecture: "${architectures}", seed: "${seeds}"}
+    cmd: python train.py ${item.architecture} ${item.seed}
+    deps: [data/prepared, train.py]
+    params: [train.common, "train.${item.architecture}"]
+    outs: ["models/${item.architecture}-${item.seed}"]
+"""
+TRAIN = """\
+import sys
+from pathlib import Path
+from tasks import versioning
+name = "-".join(sys.argv[1:])
+print("working", file=sys.stderr)
+if Path("fail").exists():
+    raise ValueError("told to fail")
+Path("keys").mkdir(exist_ok=True)
+Path("keys", name).write_text(versioning.run_key())
+Path("models").mkdir(exist_ok=True)
+Path("models", name).write_text("weights")
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "train.py").write_text(TRAIN)
+    params = "{architectures: [fcn, unet], seeds: [0], train: {common: {rate: 1.0e-3}, fcn: {}, unet: {}}}"
+    (folder / "params.yaml").write_text(params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        versioning.init_if_needed()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def test_stages_come_after_what_they_depend_on() -> None:
+    found = stages()
+    assert [s.name for s in found] == ["prepare", "train@fcn-0", "train@unet-0"]
+    assert found[2] == versioning.Stage("train@unet-0", "train", ("prepare",), "unet", 0)
+
+
+def test_stage_runs_once_then_is_cached_under_one_key() -> None:
+    assert versioning.run_key("train@fcn-0") is None and versioning.data_version() is None
+    seen: list[str] = []
+    assert versioning.reproduce("prepare") == "ran"
+    assert versioning.reproduce("train@fcn-0", live=seen.append) == "ran"
+    assert "working" in "".join(seen)
+    assert versioning.reproduce("train@fcn-0") == "cached"
+    assert survey().same == {"prepare", "train@fcn-0"}
+    key = versioning.run_key("train@fcn-0")
+    assert key is not None and Path("keys/fcn-0").read_text() == key, (
+        "the same inside the stage and afterwards"
+    )
+    assert versioning.run_key() is None, "this process is no stage"
+    Path("models/fcn-0").unlink()
+    assert versioning.reproduce("train@fcn-0") == "cached", "restored"
+    assert Path("models/fcn-0").read_text() == "weights"
+    assert versioning.reproduce("train@fcn-0", force=True) == "ran"
+    assert str(versioning.data_version()).endswith(".dir")
+
+
+def test_failing_stage_tells_its_last_lines() -> None:
+    Path("fail").touch()
+    try:
+        with pytest.raises(StageError, match="told to fail") as caught:
+            versioning.reproduce("train@unet-0", live=None)
+    finally:
+        Path("fail").unlink()
+    assert "train@unet-0" in str(caught.value) and "Remedy" in str(caught.value)
+
+
+def test_broken_dvc_yaml_is_told() -> None:
+    text = Path("dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(text.replace("${seeds}", "${seed}"))
+    try:
+        with pytest.raises(StageError, match="seed"):
+            stages()
+    finally:
+        Path("dvc.yaml").write_text(text)
+
+
+def test_46_a_lock_that_a_kill_cut_anywhere_is_mended_and_nothing_runs_again() -> None:
+    from dvc.repo import Repo
+
+    for name in ("prepare", "train@fcn-0", "train@unet-0"):
+        versioning.reproduce(name)
+    lock, processes_list = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+    whole, outcomes = lock.read_text(), set()
+    lines = [found.end() for found in re.finditer("\n", whole)]
+    for length in sorted({*range(0, len(whole), 53), *lines}):
+        lock.write_text(whole[:length])
+        with Repo() as repo:
+            outcomes.add(bool(mend(repo)))
+            repo.status()  # which is what fails on a lock cut short
+    assert outcomes == {True, False}
+    for length in (0, whole.index("train@fcn-0:"), len(whole) - 20):
+        lock.write_text(whole[:length])
+        processes_list.write_text("")
+        survey()
+        ran = {name: versioning.reproduce(name) for name in ("train@fcn-0", "train@unet-0")}
+        assert set(ran.values()) == {"cached"}, "out of the run cache"
+    versioning.reproduce("prepare")
+    assert lock.read_text() == whole
+
+
+def test_46_a_retry_finds_the_lock_mended() -> None:
+    whole = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(whole[: whole.rindex("md5") + 3])
+    with pytest.raises(StageError, match="ended amid"):
+        versioning.reproduce("train@fcn-0", live=None)
+    versioning.reproduce("train@fcn-0")
+    versioning.reproduce("train@unet-0")
+    assert Path("dvc.lock").read_text() == whole
+
+
+def test_a_lock_that_a_merge_left_in_conflict_is_told_and_kept() -> None:
+    whole = Path("dvc.lock").read_text()
+    damaged = whole.replace("    cmd:", "<<<<<<< HEAD\n    cmd:", 1)
+    Path("dvc.lock").write_text(damaged)
+    try:
+        with pytest.raises(StageError, match=r"dvc\.lock"):
+            survey()
+        assert Path("dvc.lock").read_text() == damaged
+    finally:
+        Path("dvc.lock").write_text(whole)
+
+
+def test_prune_removes_only_what_no_stage_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = [versioning.Stage("evaluate@unet-0", "evaluate", (), "unet", 0)]
+    graph += [versioning.Stage("train@unet-0", "train", (), "unet", 0)]
+    monkeypatch.chdir(tmp_path)
+    for name in ("evaluations/unet-0", "evaluations/old-0", "models/unet-0", "models/old-0", "models/my own"):
+        Path(name).mkdir(parents=True)
+    assert versioning.prune(graph) == [Path("evaluations/old-0"), Path("models/old-0")]
+    assert sorted(p.name for p in Path("models").iterdir()) == ["my own", "unet-0"]
+
+
+def test_git_state_outside_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert versioning.git_state() == (None, False)
+
+
+# A command and its child, which may ignore SIGTERM: what dvc and a stubborn training look like.
+STUBBORN = """\
+import signal, subprocess, sys, time
+from pathlib import Path
+if len(sys.argv) == 2:
+    if "stubborn" in sys.argv[1]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(sys.argv[1]).touch()
+    time.sleep(300)
+subprocess.run([sys.executable, __file__, sys.argv[1]]) if len(sys.argv) == 3 else None
+"""
+PARENT = """\
+import signal, sys
+from tasks.supervisor import run_in_group
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes are told to ignore it
+run_in_group([sys.executable, *sys.argv[1:]])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is signalled on Linux alone")
+@pytest.mark.parametrize(
+    ("number", "child"), [(signal.SIGKILL, "stubborn"), (signal.SIGTERM, "meek"), (signal.SIGINT, "meek")]
+)
+def test_46_no_descendant_outlives_a_killed_parent(tmp_path: Path, number: int, child: str) -> None:
+    script, parent, ready = tmp_path / "child.py", tmp_path / "parent.py", tmp_path / f"{child} is ready"
+    script.write_text(STUBBORN)
+    parent.write_text(PARENT)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = subprocess.Popen(
+        [sys.executable, parent, script, ready, "parent"], env=env, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 30
+    while not ready.exists():
+        assert time.monotonic() < deadline and started.poll() is None
+        time.sleep(0.05)
+    family = psutil.Process(started.pid).children(recursive=True)
+    assert len(family) == 3, "supervisor, command, grandchild"
+    started.send_signal(number)
+    started.communicate(timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=processes.GRACE_SECONDS + 7)
+    assert not alive
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is signalled on Linux alone")
+def test_46_a_command_ends_where_its_supervisor_is_killed() -> None:
+    with processes.beside([sys.executable, "-c", "import time; time.sleep(300)"]) as supervisor:
+        deadline = time.monotonic() + 30
+        while not (family := psutil.Process(supervisor.pid).children()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        supervisor.kill()
+        _, alive = psutil.wait_procs(family, timeout=processes.GRACE_SECONDS)
+    for process in alive:
+        process.kill()
+    assert not alive
+
+
+def test_exit_status_and_both_outputs_come_back() -> None:
+    code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"
+    seen: list[str] = []
+    status, output, tail = processes.run_in_group([sys.executable, "-c", code], live=seen.append)
+    assert (status, output, "".join(seen)) == (7, "out\n", "err\n")
+    assert "out" in tail and "err" in tail
