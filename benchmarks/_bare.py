@@ -12,7 +12,7 @@ from typing import Any
 
 from segcore import params
 from segcore.data.prepared import PreparedData
-from tasks import compare, evaluate, ingest, prepare, report, train
+from tasks import compare, evaluate, ingest, prepare, project, report, train
 from tasks.tracking import runs as tracking
 
 
@@ -42,8 +42,10 @@ def main() -> None:
     import segcore.evaluation.evaluate
     import segcore.training.loop  # noqa: F401  (stages import them when they begin)
 
-    timed("ingest", lambda: ingest.ingest(p.data, work=ingest.WORK))
-    timed("prepare", lambda: prepare.prepare(p, registry=Path(f"splits/{p.data.name}.csv"), work=ingest.WORK))
+    timed("ingest", lambda: ingest.ingest(p.data, work=project.WORK))
+    timed(
+        "prepare", lambda: prepare.prepare(p, registry=Path(f"splits/{p.data.name}.csv"), work=project.WORK)
+    )
     runs = [(architecture, seed) for architecture in p.architectures for seed in p.seeds]
     for architecture, seed in runs:
         timed(f"train {architecture} {seed}", lambda a=architecture, s=seed: train.train(p, a, s))  # type: ignore[misc]
@@ -53,7 +55,7 @@ def main() -> None:
             lambda a=architecture, s=seed: evaluate.run_evaluation(p, a, s),  # type: ignore[misc]
         )
     timed("compare", lambda: compare.write(compare.build(Path(), p), Path("comparison")))
-    timed("report", lambda: report.report(Path(), p, PreparedData(prepare.PREPARED)))
+    timed("report", lambda: report.report(Path(), p, PreparedData(project.PREPARED)))
     print("\n" + json.dumps(seconds))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import rasterio
 import torch
 
-from segcore.inference.predictor import Predictor, Settings
+from segcore.inference.predictor import PredictionSettings, Predictor
 from segcore.inference.tiling import blend_weights, tile_starts
 from segcore.models.base.bundle import load_bundle
 
@@ -55,7 +55,7 @@ def main() -> None:
         start = time.perf_counter()
         plain(Path(bundle), Path(scene), folder / "plain.tif", int(tile), int(overlap))
     else:
-        predictor = Predictor(Path(bundle), Settings(int(tile), int(overlap)))
+        predictor = Predictor(Path(bundle), PredictionSettings(int(tile), int(overlap)))
         start = time.perf_counter()
         predictor.predict(Path(scene), "segflow", folder)
     seconds = time.perf_counter() - start

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from benchmarks import _networks
-from segcore.inference.tiling import autocast, choose_precision, default_device
+from segcore.inference.device import autocast, choose_precision, default_device
 
 RATE = 1e-3
 

@@ -29,9 +29,9 @@ from rasterio.windows import Window
 
 from benchmarks import _pictures, _plain
 from benchmarks.data import Line, machine
+from segcore.inference.device import autocast
 from segcore.inference.mosaic import Grid
-from segcore.inference.predictor import Predictor, Settings
-from segcore.inference.tiling import autocast
+from segcore.inference.predictor import PredictionSettings, Predictor
 from segcore.models.base.bundle import save_bundle
 from segcore.models.base.factory import build_model
 
@@ -100,7 +100,7 @@ def diagonal(root: Path, side: int) -> Path:
 
 def forward(bundle: Path, side: int) -> float:
     """Seconds of the forward passes of a scene's windows, on tensors in memory, after warm-up and synchronised."""
-    predictor = Predictor(bundle, Settings(TILE, OVERLAP))
+    predictor = Predictor(bundle, PredictionSettings(TILE, OVERLAP))
     model, grid = predictor.model, Grid(side, side, TILE, OVERLAP, side)
     device = next(model.parameters()).device
     batch = 1 if device.type == "cpu" else 8
@@ -140,7 +140,7 @@ def speed(root: Path, side: int, architecture: str, rounds: int) -> list[Line]:
     """Lines `forward` and `plain` of one network; each figure the best of some rounds, in which all take turns."""
     bundle = make_bundle(root / architecture, architecture, **NETWORKS[architecture])
     scene, out, millions = scene_of(root, side), root / "out", side**2 / 1e6
-    predictor = Predictor(bundle, Settings(TILE, OVERLAP))
+    predictor = Predictor(bundle, PredictionSettings(TILE, OVERLAP))
     out.mkdir(exist_ok=True)
     timed = [
         (

@@ -26,7 +26,7 @@ from benchmarks.warm_start import ROOT, prepare_once, settings, test_score, trai
 from segcore.data.prepared import PreparedData
 from segcore.params import Params
 from tasks import console, initial_weights
-from tasks.prepare import PREPARED
+from tasks.project import PREPARED
 
 VARIANTS = {  # name: (transfer, share of the steps in which the encoder rests)
     "ImageNet": (False, 0.0),

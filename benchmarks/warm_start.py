@@ -38,13 +38,14 @@ from segcore import params
 from segcore.data.prepared import PreparedData
 from segcore.evaluation.evaluate import evaluate
 from segcore.evaluation.metrics import scores
-from segcore.inference.tiling import choose_precision, default_device
+from segcore.inference.device import choose_precision, default_device
 from segcore.models.base.bundle import load_bundle
 from segcore.params import Params
 from segcore.training.validate import validate
 from tasks import configure, initial_weights
 from tasks.ingest import ingest
-from tasks.prepare import PREPARED, prepare
+from tasks.prepare import prepare
+from tasks.project import PREPARED
 from tasks.train import train
 
 ROOT = Path(__file__).parents[1]

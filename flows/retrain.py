@@ -32,7 +32,7 @@ from segcore.errors import StageError
 from segcore.ingest import catalog
 from segcore.params import Params
 from tasks import receive
-from tasks.prepare import PREPARED
+from tasks.project import PREPARED
 from tasks.supervisor import die_with_parent, run_in_group
 from tasks.versioning import git, stages
 

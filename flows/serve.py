@@ -54,7 +54,7 @@ def watch(params: Params, stop: threading.Event) -> None:
     What arrives while one runs waits for its end: that one has looked into the inbox already.
     """
     settings = params.retrain
-    seen: set[inbox.Entry] = set()
+    seen: set[inbox.InboxFile] = set()
     while not stop.wait(params.schedule.watch_seconds):
         try:
             entries, _ = inbox.Inbox(settings.inbox).entries()

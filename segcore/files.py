@@ -1,4 +1,4 @@
-"""Atomic writes and content hashes."""
+"""Atomic writes, locks and content hashes."""
 
 import fcntl
 import hashlib
@@ -19,6 +19,11 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def digest(*parts: str) -> str:
+    """Hex sha256 of texts, one per line."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from segcore.comparison.compare import Contestant, compare, leaderboard_text
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
-from segcore.evaluation.metrics import count, counts_table, require_all
+from segcore.evaluation.counts import count, counts_table, require_all
 from segcore.files import atomic_folder
 from segcore.params import Params
 from tasks.console import run

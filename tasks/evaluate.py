@@ -16,20 +16,19 @@ from segcore import params
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.evaluation.metrics import scores
 from segcore.files import atomic_folder
-from segcore.io.volumes import stack_predictions, write_prediction
+from segcore.inference.writers.nifti import stack_predictions, write_prediction
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params import Params
 from tasks import console
 from tasks.costs import cost_file, merge_cost
 from tasks.measure import measure
-from tasks.prepare import PREPARED
+from tasks.project import EVALUATIONS, MODELS, PREPARED
 from tasks.tracking import runs
-from tasks.train import MODELS, parse_run
+from tasks.train import parse_run
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
     from segcore.evaluation.evaluate import Evaluated
 
-EVALUATIONS = Path("evaluations")
 _ROUNDS = 3  # of timing
 
 
@@ -117,7 +116,7 @@ def run_evaluation(
     data, folder = PreparedData(prepared), root / MODELS / name
     description = load_description(folder)
     from segcore.evaluation.evaluate import evaluate, save_prediction  # not before what is wrong was told
-    from segcore.inference.tiling import choose_precision, default_device
+    from segcore.inference.device import choose_precision, default_device
     from segcore.inference.tta import require_trained
 
     if p.evaluate.flips:

@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from segcore.files import atomic_folder, locked
 from segcore.ingest import reader_pool
 from tasks import console
+from tasks.project import INGESTED, WORK
 
 if TYPE_CHECKING:  # the readers' processes load this module too, and need none of these
     import pandas as pd
 
     from segcore import params
-
-INGESTED = Path("data/ingested")
-WORK = Path("work")
 
 
 class Checked(NamedTuple):

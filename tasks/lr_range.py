@@ -14,8 +14,7 @@ from segcore.data.prepared import PreparedData
 from segcore.files import atomic_write
 from segcore.params import Params
 from tasks import console
-from tasks.ingest import WORK
-from tasks.prepare import PREPARED
+from tasks.project import PREPARED, WORK
 
 
 def find_rates(p: Params, architecture: str, seed: int, steps: int, root: Path = Path()) -> Path:
@@ -28,9 +27,9 @@ def find_rates(p: Params, architecture: str, seed: int, steps: int, root: Path =
     from segcore.planning import lr_range
     from segcore.plots.lr_range import lr_range as curve
     from segcore.plots.style import save_png
-    from segcore.training import loop
+    from segcore.training import build
 
-    model = loop.new_model(architecture, settings, data, seed)
+    model = build.new_model(architecture, settings, data, seed)
     print(f"lr-range: {steps} steps of batch {settings.batch}, crop {settings.crop}", flush=True)
     found = lr_range.range_test(model, data, settings, p.prepare.window, seed, steps)
     folder = root / WORK / "lr-range"

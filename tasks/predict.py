@@ -22,20 +22,22 @@ from tasks import console
 from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
-    from segcore.inference.predictor import Progress, Settings
+    from segcore.inference.predictor import PredictionSettings, Progress
 
 OUTPUT = Path("predictions")
 WORK = Path("work")
 CHAMPION = "champion"
 
 
-def settings_of(p: Params) -> "Settings":
+def settings_of(p: Params) -> "PredictionSettings":
     """How scenes are predicted, of params.yaml."""
-    from segcore.inference.predictor import Settings
+    from segcore.inference.predictor import PredictionSettings
 
     tile = p.evaluate.tile if p.predict.tile is None else p.predict.tile
     flips = p.evaluate.flips if p.predict.flips is None else p.predict.flips
-    return Settings(tile, p.predict.overlap, p.predict.blend, tuple(sorted(set(p.predict.outputs))), flips)
+    return PredictionSettings(
+        tile, p.predict.overlap, p.predict.blend, tuple(sorted(set(p.predict.outputs))), flips
+    )
 
 
 def find_bundle(p: Params, address: str, root: Path = Path()) -> Path:

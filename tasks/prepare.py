@@ -16,10 +16,8 @@ from segcore.errors import DataError
 from segcore.files import atomic_folder
 from segcore.splits import prepare as preparation
 from tasks import console
-from tasks.ingest import INGESTED, WORK
+from tasks.project import INGESTED, PREPARED, SPLITS, WORK
 
-PREPARED = Path("data/prepared")
-SPLITS = Path("splits")
 _FEW = 8  # with fewer, three paired tests with Holm's correction cannot reach 0.05
 
 

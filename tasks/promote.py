@@ -14,12 +14,12 @@ from typing import Any
 from segcore import params
 from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
-from segcore.files import locked
+from segcore.files import digest, locked
 from segcore.params import Params
 from segcore.promotion.drift import drift
 from segcore.promotion.gate import Candidate, decide
 from tasks import console
-from tasks.prepare import PREPARED
+from tasks.project import PREPARED, data_fingerprint
 from tasks.promotion import candidates as inputs
 from tasks.promotion.record import (
     FORMAT,
@@ -32,7 +32,6 @@ from tasks.promotion.record import (
 )
 from tasks.tracking import registry, store
 from tasks.tracking import runs as tracking
-from tasks.train import data_fingerprint
 from tasks.versioning import stages
 
 _LOCK = Path("work/promote.lock")
@@ -72,7 +71,7 @@ def promote(
             data_fingerprint(data.folder),
             str(batch),
         ]
-        mark = inputs.digest(*facts, *(m.weights for m in models))
+        mark = digest(*facts, *(m.weights for m in models))
         path = record_path(root, p.data.name, batch or (stages.run_key("compare") or mark)[:16])
         holder = registry.champion(p)
         record = read_record(path)

@@ -25,7 +25,7 @@ from segcore.ingest import catalog, inbox
 from segcore.ingest.source_files import files_of_row
 from segcore.params import Params
 from tasks import console
-from tasks.ingest import INGESTED, WORK
+from tasks.project import INGESTED, WORK
 from tasks.versioning import git, stages
 
 _KIND_OF = {"bands": "band-count", "dtype": "other-dtype"}
@@ -172,8 +172,8 @@ def _append(p: Params, staging: Path, files: list[str], items: int, now: float) 
     return batch
 
 
-def _known(memory: Path) -> list[inbox.Entry]:
-    return [inbox.Entry(*entry) for entry in json.loads(memory.read_text())] if memory.exists() else []
+def _known(memory: Path) -> list[inbox.InboxFile]:
+    return [inbox.InboxFile(*entry) for entry in json.loads(memory.read_text())] if memory.exists() else []
 
 
 def receive(p: Params, now: float | None = None) -> Received:
@@ -218,7 +218,7 @@ def receive(p: Params, now: float | None = None) -> Received:
 def _forget(
     box: inbox.Inbox,
     memory: Path,
-    before: Iterable[inbox.Entry],
+    before: Iterable[inbox.InboxFile],
     snapshot: inbox.Snapshot,
     gone: list[str],
     batch: str,

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from segcore.files import atomic_write
 from segcore.params import Params, load
 from segcore.plots import charts, gallery, style
-from tasks import console
+from tasks import console, formatting
 from tasks.reporting import pictures
 from tasks.reporting import rows as views
 from tasks.reporting.champion import retrain_view
@@ -63,7 +63,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= views.FILTERS
+    environment.filters |= formatting.FILTERS
     return environment
 
 
@@ -83,7 +83,7 @@ def report_html(inputs: Inputs, root: Path) -> str:
     drawn = {name: style.svg(figure, name.replace("_", "-")) for name, figure in all_charts(inputs).items()}
     view = views.scores_view(inputs.comparison) | views.page_view(inputs)
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
-    view |= {"data": pictures.data_view(inputs), "theme": views.theme()}
+    view |= {"data": pictures.data_view(inputs), "theme": formatting.theme()}
     view |= {"retrain": retrain_view(root, inputs.params.data.name)}
     return _environment().get_template("page.html.j2").render(view)
 

@@ -8,7 +8,6 @@ plain command do so on this machine. The first process alone writes the bundle, 
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -21,38 +20,25 @@ from tqdm import tqdm
 
 from segcore import params
 from segcore.data.prepared import PreparedData
-from segcore.files import atomic_folder, sha256
+from segcore.files import atomic_folder, digest, sha256
 from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
 from tasks import console
 from tasks.costs import merge_cost
-from tasks.ingest import WORK
 from tasks.initial_weights import START, begin_with
-from tasks.prepare import PREPARED
+from tasks.project import MODELS, PREPARED, WORK, data_fingerprint
 from tasks.tracking import runs
 from tasks.versioning import stages
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
     from segcore.training.loop import Trained
-    from segcore.training.runtime import Choices
-
-MODELS = Path("models")
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def data_fingerprint(prepared: Path) -> str:
-    """Hash of what the prepared data are: their index, split, windows and statistics."""
-    names = ("items.parquet", "regions.parquet", "windows.parquet", "statistics.json", "prepared.json")
-    return _digest(*(sha256(prepared / name) for name in names))
+    from segcore.training.runtime import Runtime
 
 
 def code_fingerprint() -> str:
     """Hash of segcore's sources."""
     sources = sorted((Path(__file__).parents[1] / "segcore").rglob("*.py"))
-    return _digest(*(f"{path.name} {sha256(path)}" for path in sources))
+    return digest(*(f"{path.name} {sha256(path)}" for path in sources))
 
 
 # how pixels become the model's input; segcore/inference/predictor.py reads scenes by it
@@ -91,7 +77,7 @@ def _checkpoints(
     facts = [architecture, seed, p.prepare.window, settings.model_dump(mode="json")]
     identity = json.dumps([*facts, *([sha256(begun)] if begun.is_file() else [])], sort_keys=True)
     # DVC's key names exactly what this training depends on; without DVC, all of segcore's code stands for it.
-    key = _digest(stages.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
+    key = digest(stages.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
     return root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
 
 
@@ -118,9 +104,13 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         ModelError: unknown architecture, weights or a loss that is not finite; DataError: no prepared data.
     """
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
-    from segcore.training import distributed, loop  # not before what is wrong with the arguments was told
+    from segcore.training import (  # not before what is wrong with the arguments was told
+        build,
+        distributed,
+        loop,
+    )
 
-    model = loop.new_model(architecture, settings, data, seed)
+    model = build.new_model(architecture, settings, data, seed)
     settings = begin_with(p, architecture, model, root)
     _warn_of_warmup(settings)
     folder = _checkpoints(p, settings, architecture, seed, prepared, root)
@@ -138,7 +128,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             run.log_step({metric: row[column] for metric, column in named.items()}, row["step"])
             shown["val_iou"] = f"{row['val_iou']:.3f}"
 
-        def on_start(choices: "Choices") -> None:
+        def on_start(choices: "Runtime") -> None:
             bar.write(f"train: {choices.text()}")
             run.log_params({f"machine.{name}": value for name, value in choices.as_dict().items()})
 

@@ -40,7 +40,7 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class _ScoredContestant:
     who: Contestant
     runs: list[ClusterSums]
     estimates: dict[str, np.ndarray]  # score key -> (S,)
@@ -96,22 +96,24 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
     return _rounded(result)
 
 
-def _score(who: Contestant, p: Params) -> _Scored:
+def _score(who: Contestant, p: Params) -> _ScoredContestant:
     runs = [cluster_sums(table, p.data.foreground) for table in who.tables]
     draws = bootstrap(runs, p.compare.bootstrap, p.compare.seed)
-    return _Scored(who, runs, seed_scores(runs), draws)
+    return _ScoredContestant(who, runs, seed_scores(runs), draws)
 
 
-def _estimate(scored: _Scored, key: str) -> float:
+def _estimate(scored: _ScoredContestant, key: str) -> float:
     return round(float(scored.estimates[key].mean()), 6)
 
 
-def _interval(draws: np.ndarray, scored: _Scored, p: Params, least: float) -> tuple[float, float]:
+def _interval(draws: np.ndarray, scored: _ScoredContestant, p: Params, least: float) -> tuple[float, float]:
     """One cluster says nothing about others: the interval is then all there is, `least` to 1."""
     return interval(draws, p.compare.confidence) if len(scored.runs[0].clusters) > 1 else (least, 1.0)
 
 
-def _row(scored: _Scored, models: Sequence[_Scored], headline: str, p: Params) -> dict[str, Any]:
+def _row(
+    scored: _ScoredContestant, models: Sequence[_ScoredContestant], headline: str, p: Params
+) -> dict[str, Any]:
     scores = {}
     for key, values in scored.estimates.items():
         low, high = _interval(scored.draws[key], scored, p, least=0.0)
@@ -130,13 +132,13 @@ def _row(scored: _Scored, models: Sequence[_Scored], headline: str, p: Params) -
     }
 
 
-def _difference(a: _Scored, b: _Scored, key: str, p: Params) -> dict[str, float]:
+def _difference(a: _ScoredContestant, b: _ScoredContestant, key: str, p: Params) -> dict[str, float]:
     """a - b; draws of the same number are of the same test clusters, so they are subtracted pair by pair."""
     low, high = _interval(a.draws[key] - b.draws[key], a, p, least=-1.0)
     return {"difference": _estimate(a, key) - _estimate(b, key), "low": low, "high": high}
 
 
-def _tests(models: Sequence[_Scored], key: str, p: Params) -> list[dict[str, Any]]:
+def _tests(models: Sequence[_ScoredContestant], key: str, p: Params) -> list[dict[str, Any]]:
     """All pairs on the headline score, the better one first, corrected for their number.
 
     The test takes the trained models as given, the interval counts their seeds as well: a difference is shown where
@@ -159,7 +161,9 @@ def _level(p: Params) -> float:
     return round(1 - p.compare.confidence, 9)
 
 
-def _verdict(models: Sequence[_Scored], tests: Sequence[Mapping[str, Any]], key: str, p: Params) -> str:
+def _verdict(
+    models: Sequence[_ScoredContestant], tests: Sequence[Mapping[str, Any]], key: str, p: Params
+) -> str:
     """One sentence; a winner is named only if a difference from every other model is shown."""
     best, others = models[0], models[1:]
     metric = METRIC_TITLES[p.compare.metric]
@@ -184,7 +188,9 @@ def _verdict(models: Sequence[_Scored], tests: Sequence[Mapping[str, Any]], key:
     return f"No difference shown between {top} and {_listed(level, 'or')}{also}."
 
 
-def _human_notes(models: Sequence[_Scored], humans: Sequence[_Scored], key: str, p: Params) -> list[str]:
+def _human_notes(
+    models: Sequence[_ScoredContestant], humans: Sequence[_ScoredContestant], key: str, p: Params
+) -> list[str]:
     notes = []
     for human in humans:
         difference = _difference(models[0], human, key, p)

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from segcore.errors import DataError
-from segcore.evaluation.metrics import COUNTS, EMPTY_RATE, as_arrays, empty_images, keyed
+from segcore.evaluation.counts import COUNTS, as_arrays
+from segcore.evaluation.metrics import EMPTY_RATE, empty_images, keyed
 
 EXACT_CLUSTERS = 12  # up to here all 2^clusters swaps are tried
 _TIE = 1e-12

@@ -24,7 +24,7 @@ _OPEN_FILES = 4096  # mapped at once; the system allows some 65,000 maps a proce
 
 
 @dataclass(frozen=True)
-class Patch:
+class LabelledImage:
     """Pixels with labels and validity.
 
     Attributes:
@@ -117,25 +117,27 @@ class PreparedData:
         value = np.array([np.dtype(kind).itemsize for kind in rows["dtype"]])
         return int((pixels * (value * self.channels + 2)).sum())
 
-    def whole(self, item: str) -> Patch:
+    def whole(self, item: str) -> LabelledImage:
         """All of an item, as a view of the file where that is possible."""
         pixels, label = self._pixels(item), self._plane(item, "labels")
-        return Patch(pixels, label, self._plane(item, "valid") > 0)
+        return LabelledImage(pixels, label, self._plane(item, "valid") > 0)
 
-    def crop(self, item: str, row: int, col: int, height: int, width: int) -> Patch:
+    def crop(self, item: str, row: int, col: int, height: int, width: int) -> LabelledImage:
         """A rectangle of an item as a network sees it; what lies outside the item is invalid and ignored."""
         return self._cut(self._pixels(item), item, row, col, height, width)
 
-    def _cut(self, pixels: np.ndarray, item: str, row: int, col: int, height: int, width: int) -> Patch:
+    def _cut(
+        self, pixels: np.ndarray, item: str, row: int, col: int, height: int, width: int
+    ) -> LabelledImage:
         _, _, rows, cols = self._where[item]
         inside = (slice(max(row, 0), min(row + height, rows)), slice(max(col, 0), min(col + width, cols)))
         image, label = pixels[inside], self._plane(item, "labels")[inside]
         valid = self._plane(item, "valid")[inside] > 0
         if label.shape == (height, width):
-            return Patch(np.array(image), np.array(label), valid)
+            return LabelledImage(np.array(image), np.array(label), valid)
         top, left = inside[0].start - row, inside[1].start - col
         pad = ((top, height - top - label.shape[0]), (left, width - left - label.shape[1]))
-        return Patch(
+        return LabelledImage(
             np.pad(image, (*pad, (0, 0))), np.pad(label, pad, constant_values=IGNORE), np.pad(valid, pad)
         )
 
@@ -170,13 +172,13 @@ class PreparedData:
             raise DataError(f"{region_id}: no such region in {self.folder}", "take an id of regions.parquet")
         return self._regions[region_id]
 
-    def read(self, region_id: str) -> Patch:
+    def read(self, region_id: str) -> LabelledImage:
         """All of a region as a picture: its bands alone."""
         r = self.region(region_id)
         pixels = self._plane(r["item"], "pixels")
         return self._cut(pixels, r["item"], r["row"], r["col"], r["height"], r["width"])
 
-    def read_input(self, region_id: str) -> Patch:
+    def read_input(self, region_id: str) -> LabelledImage:
         """All of a region as a network sees it, with the neighbours of its plane."""
         r = self.region(region_id)
         return self.crop(r["item"], r["row"], r["col"], r["height"], r["width"])

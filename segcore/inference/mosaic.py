@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from segcore.data.raster import Window
-from segcore.inference.tiling import autocast, blend_weights, tile_starts
+from segcore.inference.device import autocast
+from segcore.inference.tiling import blend_weights, tile_starts
 from segcore.models.base.model import SegmentationModel
 
 T = TypeVar("T")

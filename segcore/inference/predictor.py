@@ -24,15 +24,15 @@ from segcore.data.raster import Info, Window
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
 from segcore.inference import mosaic
+from segcore.inference.device import choose_precision, default_device
 from segcore.inference.fuse_batchnorm import fused
-from segcore.inference.tiling import choose_precision, default_device
 from segcore.inference.tta import require_trained, seen
 from segcore.inference.writers import cog
 from segcore.inference.writers.cog import PROBABILITY_STEPS, writing
+from segcore.inference.writers.nifti import write_prediction
 from segcore.inference.writers.polygons import write_polygons
 from segcore.io import images
 from segcore.io.bands import Declared
-from segcore.io.volumes import write_prediction
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params.data import Data
 
@@ -43,7 +43,7 @@ _WAITING = 4  # blocks that may wait for the disk
 
 
 @dataclass(frozen=True)
-class Settings:
+class PredictionSettings:
     """How scenes are predicted.
 
     Attributes:
@@ -84,7 +84,9 @@ class Predictor:
         ParamsError: the overlap is more than half a tile.
     """
 
-    def __init__(self, bundle: Path, settings: Settings, device: torch.device | None = None) -> None:
+    def __init__(
+        self, bundle: Path, settings: PredictionSettings, device: torch.device | None = None
+    ) -> None:
         if settings.overlap * 2 > settings.tile:
             raise ParamsError(
                 f"predict.overlap {settings.overlap} is more than half of the window, {settings.tile}",

@@ -10,34 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segcore.data.prepared import Patch
+from segcore.data.prepared import LabelledImage
 from segcore.errors import ParamsError
+from segcore.inference.device import Precision, autocast
 from segcore.models.base.model import SegmentationModel
 
-Reader = Callable[[int, int, int, int], Patch]  # row, col, height, width
-Precision = str  # "fp32" or "bf16"
-
-
-def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def choose_precision(setting: str, device: torch.device) -> str:
-    """bf16 where the device computes in it (CUDA from Ampere on, CPUs with AMX or AVX512-BF16), else fp32."""
-    if setting != "auto":
-        return setting
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    fast = device.type == "cpu" and (
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    )
-    return "bf16" if fast else "fp32"
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """bf16 where asked for; float32 otherwise."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+Reader = Callable[[int, int, int, int], LabelledImage]  # row, col, height, width
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -68,7 +46,7 @@ def blend_weights(size: int, overlap: int, first: bool, last: bool) -> np.ndarra
     return weights
 
 
-def to_batch(patch: Patch, device: torch.device) -> tuple[Tensor, Tensor]:
+def to_batch(patch: LabelledImage, device: torch.device) -> tuple[Tensor, Tensor]:
     """(1, C, H, W) float32 raw pixels and (1, H, W) bool validity on the device."""
     image = torch.from_numpy(patch.image.astype(np.float32)).permute(2, 0, 1)[None]
     return image.to(device), torch.from_numpy(patch.valid)[None].to(device)
@@ -117,18 +95,18 @@ def predict_bands(
         weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])], axis=0)
 
 
-def patch_reader(patch: Patch) -> Reader:
+def patch_reader(patch: LabelledImage) -> Reader:
     """Reads rectangles of a patch that is in memory."""
 
-    def read(row: int, col: int, height: int, width: int) -> Patch:
+    def read(row: int, col: int, height: int, width: int) -> LabelledImage:
         part = (slice(row, row + height), slice(col, col + width))
-        return Patch(patch.image[part], patch.label[part], patch.valid[part])
+        return LabelledImage(patch.image[part], patch.label[part], patch.valid[part])
 
     return read
 
 
 def predict_patch(
-    model: SegmentationModel, patch: Patch, tile: int, overlap: int, precision: Precision = "fp32"
+    model: SegmentationModel, patch: LabelledImage, tile: int, overlap: int, precision: Precision = "fp32"
 ) -> np.ndarray:
     """(K, H, W) float32 class probabilities of a patch."""
     height, width = patch.label.shape

@@ -12,7 +12,7 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # as it is, a
 _SMALLEST = 1e-12
 
 
-class Flipped(SegmentationModel):
+class FlipAveraged(SegmentationModel):
     """`model`, seen through the mean of probabilities over `FLIPS`.
 
     Its logits are the logarithms of these means, so that a softmax over them gives the means.
@@ -41,7 +41,7 @@ class Flipped(SegmentationModel):
 
 def seen(model: SegmentationModel, flips: bool) -> SegmentationModel:
     """The model as predictions come of it: by itself, or as the mean over mirror images."""
-    return Flipped(model).to(next(model.parameters()).device).eval() if flips else model
+    return FlipAveraged(model).to(next(model.parameters()).device).eval() if flips else model
 
 
 def passes(flips: bool) -> int:

@@ -19,7 +19,7 @@ from segcore.errors import DataError
 TAKEN = ".taken"  # where accepted files are moved; hidden, so that no pattern finds them
 
 
-class Entry(NamedTuple):
+class InboxFile(NamedTuple):
     """A file of the inbox: its path within it, bytes, and when it changed (seconds since 1970, 0 where unknown)."""
 
     path: str
@@ -30,8 +30,8 @@ class Entry(NamedTuple):
 class Snapshot(NamedTuple):
     """What was copied, what has not settled, and what may not be taken, with the reason."""
 
-    taken: list[Entry]
-    waiting: list[Entry]
+    taken: list[InboxFile]
+    waiting: list[InboxFile]
     refused: list[tuple[str, str]]
 
 
@@ -55,7 +55,7 @@ class Inbox:
         if self.local:
             Path(self.root).mkdir(parents=True, exist_ok=True)
 
-    def entries(self) -> tuple[list[Entry], list[tuple[str, str]]]:
+    def entries(self) -> tuple[list[InboxFile], list[tuple[str, str]]]:
         """All files but hidden ones, in the order of their paths; and those that may not be taken, with the reason.
 
         Raises:
@@ -71,7 +71,7 @@ class Inbox:
         good = sorted(entry for entry, reason in found if not reason)
         return good, sorted((entry.path, reason) for entry, reason in found if reason)
 
-    def _walk_folder(self) -> Iterator[tuple[Entry, str]]:
+    def _walk_folder(self) -> Iterator[tuple[InboxFile, str]]:
         """Links are refused, wherever they lead: what they point to can change behind the snapshot's back."""
         root = Path(self.root)
         for folder, names, files in os.walk(root, followlinks=False):
@@ -80,11 +80,11 @@ class Inbox:
             for name in (*sorted(files), *links):
                 path = Path(folder) / name
                 status = path.lstat()
-                entry = Entry(path.relative_to(root).as_posix(), status.st_size, status.st_mtime)
+                entry = InboxFile(path.relative_to(root).as_posix(), status.st_size, status.st_mtime)
                 if not name.startswith("."):
                     yield entry, "is a symbolic link" if path.is_symlink() else ""
 
-    def _walk_store(self) -> Iterator[tuple[Entry, str]]:
+    def _walk_store(self) -> Iterator[tuple[InboxFile, str]]:
         prefix = self.root.rstrip("/") + "/"
         for key, facts in self.fs.find(self.root, detail=True).items():
             path = key.removeprefix(prefix)
@@ -92,11 +92,11 @@ class Inbox:
                 continue
             unsafe = not key.startswith(prefix) or not _is_plain(path)
             yield (
-                Entry(path, int(facts.get("size") or 0), _changed(facts)),
+                InboxFile(path, int(facts.get("size") or 0), _changed(facts)),
                 "leads out of the inbox" if unsafe else "",
             )
 
-    def snapshot(self, target: Path, settle: float, now: float, known: Iterable[Entry] = ()) -> Snapshot:
+    def snapshot(self, target: Path, settle: float, now: float, known: Iterable[InboxFile] = ()) -> Snapshot:
         """Copy what has settled into `target`, which is emptied first.
 
         Args:
@@ -113,13 +113,13 @@ class Inbox:
         before = set(known)
         fresh = [entry for entry in entries if entry not in before]
         settled = [entry for entry in fresh if now - entry.changed >= settle]
-        taken: list[Entry] = []
+        taken: list[InboxFile] = []
         waiting = [entry for entry in fresh if now - entry.changed < settle]
         for entry in settled:
             (taken if self._copy(entry, target / entry.path) else waiting).append(entry)
         return Snapshot(taken, waiting, refused)
 
-    def _copy(self, entry: Entry, target: Path) -> bool:
+    def _copy(self, entry: InboxFile, target: Path) -> bool:
         """Whether the file was the same before and after it was copied."""
         target.parent.mkdir(parents=True, exist_ok=True)
         source = self._full(entry.path)

@@ -12,13 +12,14 @@ import numpy as np
 
 from segcore.constants import IGNORE
 from segcore.data.packed import PackedWriter, Shapes, can_hold, sample_shape
-from segcore.data.raster import Info, Window, pieces, size_text
+from segcore.data.raster import Info, Window, pieces
 from segcore.errors import DataError
 from segcore.ingest.item_statistics import Measures
 from segcore.ingest.links.perceptual_hash import signature
 from segcore.ingest.source_files import content_hash, files_of, sidecars_of, stamp
 from segcore.io import annotations, images
 from segcore.io.bands import Declared
+from segcore.io.grid import size_text
 from segcore.io.layouts._item import Item
 from segcore.params.data import Data
 

@@ -6,15 +6,13 @@ z to the head of the patient). It is handed out as planes (D, H, W), upright: th
 right (in planes across x: from the back to the front). Oblique volumes take the closest of these; nothing is resampled.
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError, ParamsError
-from segcore.files import atomic_write
 
 _DIRECTIONS = {0: ("R", "I", "A"), 1: ("A", "I", "R"), 2: ("S", "P", "R")}  # of planes, rows, columns
 Loader = Callable[[], tuple[np.ndarray, np.ndarray | None]]
@@ -167,54 +165,6 @@ class VolumeSource:
         if pixels.dtype.kind == "f":
             known &= np.isfinite(pixels).all(axis=0)
         return Raster(pixels, known, self.info)
-
-
-def stack_predictions(parts: Mapping[int, np.ndarray], info: Info) -> np.ndarray:
-    """Planes (H, W) by number as one volume (D, H, W) uint8.
-
-    Raises:
-        ValueError: planes are missing, or there are more than the volume has.
-    """
-    if set(parts) != set(range(info.depth)):
-        odd = sorted(set(parts) ^ set(range(info.depth)))
-        raise ValueError(f"planes missing or too many for {info.depth}: {odd[:10]}")
-    return np.stack([np.asarray(parts[i], np.uint8) for i in range(info.depth)])
-
-
-def write_prediction(path: Path, planes: np.ndarray, info: Info) -> None:
-    """Write class indices as NIfTI on the grid of their source: its axis order, orientation, spacing and affine.
-
-    The affine is held in float32, as in every NIfTI-1 file; one that came from there is kept to the bit. A DICOM
-    series gives (column, row, slice). A source without a position gives an affine of its indices.
-
-    Args:
-        planes: (D, H, W) uint8 in the order handed out.
-        info: of the source.
-
-    Raises:
-        ValueError: the shape is not that of `info`.
-        DataError: the disk is full or not writable.
-    """
-    import nibabel
-
-    if planes.shape != (info.depth, info.height, info.width):
-        raise ValueError(f"prediction {planes.shape} for {(info.depth, info.height, info.width)}")
-    known = _affine(info)
-    affine = np.eye(4) if known is None else known
-    image = nibabel.Nifti1Image(np.asfortranarray(from_planes(planes, info).astype(np.uint8)), affine)
-    image.set_sform(affine, code="scanner")
-    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    # A qform holds no shear (tilted gantries); readers that prefer it must then fall back on the sform.
-    straight = np.allclose(unit.T @ unit, np.eye(3), atol=1e-4)
-    image.set_qform(affine, code="scanner" if straight else "unknown")
-    image.header.set_xyzt_units("mm")
-    with atomic_write(path) as temporary:
-        data = image.to_bytes()
-        if path.name.endswith(".gz"):
-            import gzip
-
-            data = gzip.compress(data, compresslevel=4, mtime=0)
-        temporary.write_bytes(data)
 
 
 def _numbers(values: np.ndarray) -> str:

@@ -1,18 +1,9 @@
 """params.yaml as typed values."""
 
 from segcore.params.data import Data
-from segcore.params.root import (
-    SPLITS,
-    Evaluate,
-    Params,
-    Prepare,
-    Speed,
-    Split,
-    TrainSettings,
-    architecture_names,
-    load,
-    merge,
-)
+from segcore.params.root import Params, architecture_names, load, merge
+from segcore.params.stages import SPLITS, Evaluate, Prepare, Split
+from segcore.params.training import Speed, TrainSettings
 
 __all__ = [
     "SPLITS",

@@ -1,171 +1,22 @@
 """params.yaml as typed values: an unknown or mistyped key is an error that lists the known ones."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from segcore.errors import ParamsError
 from segcore.params.data import Data, Section
 from segcore.params.operations import Gate, Predict, Retrain, Schedule
+from segcore.params.stages import Compare, Evaluate, Machine, Prepare, Report, Split, Tracking
+from segcore.params.training import TrainSettings
 
 __all__ = ["Data", "Params", "load", "merge"]
 
 T = TypeVar("T", bound=BaseModel)
 
-SPLITS = ("train", "validation", "test")
 ARCHITECTURES_FOLDER = Path(__file__).parents[1] / "models"
-
-
-class Split(Section):
-    """Which pixels train, select and test.
-
-    With `stratify` groups are balanced by class pixels and number; without it, each goes where its hash falls. `links`
-    says what keeps groups together besides equal content, which always does.
-    """
-
-    seed: int = 0
-    fractions: dict[Literal["train", "validation", "test"], float]
-    stratify: bool = True
-    links: list[Literal["duplicate", "near-duplicate", "same-place"]] = Field(
-        default=["duplicate", "near-duplicate", "same-place"]
-    )
-    block: int | None = Field(default=None, ge=16)
-    buffer: int = Field(default=0, ge=0)
-    given: dict[Literal["train", "validation", "test"], list[str]] = Field(default={})
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> "Split":
-        if set(self.fractions) != set(SPLITS) or abs(sum(self.fractions.values()) - 1) > 1e-6:
-            raise ValueError(f"fractions needs {', '.join(SPLITS)} that sum to 1, not {self.fractions}")
-        return self
-
-
-class Prepare(Section):
-    """Windows that training crops are drawn from, in pixels."""
-
-    window: int = Field(ge=16)
-    stride: int = Field(ge=1)
-
-
-class Augment(Section):
-    """Joint augmentation of image and mask; every value 0 or false switches it off."""
-
-    flip: bool = True
-    rotate90: bool = True
-    scale: float = Field(default=1.25, ge=1.0, le=4.0)
-    brightness: float = Field(default=0.2, ge=0, lt=1)
-    contrast: float = Field(default=0.2, ge=0, lt=1)
-
-
-class Speed(Section):
-    """How a training uses its machine; `auto` is decided when it begins (segcore/training/runtime.py), and told."""
-
-    channels_last: Literal["auto"] | bool = "auto"
-    fused: Literal["auto"] | bool = Field(default="auto", description="one kernel for the optimiser's step")
-    compile: Literal["auto"] | bool = Field(default="auto", description="torch.compile")
-    hold_data: Literal["auto"] | bool = Field(default="auto", description="on the device, augmented there")
-    keep_memory: Literal["auto"] | bool = Field(
-        default="auto", description="freed memory stays with the process"
-    )
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
-        default="auto", description="threads that make batches ahead; 0: each is made when its step begins"
-    )
-    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="items that pass the network at once; gradients are accumulated"
-    )
-
-
-class TrainSettings(Section):
-    """Training of one architecture; the same for all but for what its own section overrides."""
-
-    encoder: str = "mobilenet_v2"
-    weights: str = "sample"
-    model: dict[str, Any] = Field(default={})
-    magnify: float = Field(default=1, ge=0.25, le=4, description="times that images are enlarged")
-    normalization: Literal["imagenet", "data"] = "imagenet"
-    loss: str = "dice_cross_entropy"
-    class_weights: Literal["none", "balanced"] = "none"
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    crop: int = Field(ge=16)
-    foreground_share: float = Field(default=0.5, ge=0, le=1)
-    augment: Augment = Augment()
-    learning_rate: float = Field(default=1e-3, gt=0)
-    encoder_learning_rate: float = Field(default=0.3, gt=0, description="relative to learning_rate")
-    weight_decay: float = Field(default=1e-2, ge=0)
-    warmup_steps: int = Field(default=10, ge=0)
-    schedule: Literal["cosine", "poly"] = "cosine"
-    ema: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] | None = None
-    freeze_encoder: int = Field(default=0, ge=0, description="steps in which the encoder rests")
-    validate_every: int = Field(ge=1)
-    patience: int | None = Field(default=None, ge=1)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    deterministic: bool = True
-    speed: Speed = Speed()
-
-    @field_validator("magnify")
-    @classmethod
-    def _whole_factor(cls, factor: float) -> float:
-        if factor % 1 and (1 / factor) % 1:
-            raise ValueError(
-                f"magnify is a whole number or one divided by one, such as 2 or 0.5, not {factor}"
-            )
-        return factor
-
-
-class Evaluate(Section):
-    """Full-resolution tiled inference on the test split, in pixels."""
-
-    tile: int = Field(default=512, ge=32)
-    overlap: int = Field(default=64, ge=0)
-    boundary_tolerance: int = Field(default=2, ge=0)
-    kept_predictions: int = Field(default=64, ge=0)
-    flips: bool = Field(default=False, description="mean over mirror images; four times the time")
-
-    @model_validator(mode="after")
-    def _overlap_fits(self) -> "Evaluate":
-        if self.overlap * 2 > self.tile:
-            raise ValueError(f"overlap {self.overlap} is more than half of tile {self.tile}")
-        return self
-
-
-class Compare(Section):
-    """How architectures are ranked and told apart."""
-
-    metric: Literal["iou", "dice", "precision", "recall", "boundary_f1"] = "iou"
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    bootstrap: int = Field(default=2000, ge=10)
-    permutations: int = Field(default=5000, ge=10)
-    seed: int = 0
-
-
-class Report(Section):
-    """What the report shows."""
-
-    title: str | None = None
-    cases: int = Field(default=2, ge=1, le=8, description="best, typical and worst cases, this many each")
-
-
-class Tracking(Section):
-    """MLflow; no address means the embedded store of this folder."""
-
-    uri: str | None = None
-    system_metrics: bool = True
-
-
-class Machine(Section):
-    """What of this machine may be used; changes no result."""
-
-    slots: int | None = Field(
-        default=None, ge=1, description="trainings side by side; null: one a GPU, or one"
-    )
-    infrastructure: Literal["local", "workers"] = Field(
-        default="local", description="workers: trainings and evaluations go to a Prefect work pool"
-    )
-    work_pool: str = Field(default="segflow", min_length=1, description="its deployment is named after it")
 
 
 class Params(Section):

@@ -13,12 +13,12 @@ from segcore.data.prepared import PreparedData
 from segcore.models.base.model import SegmentationModel
 from segcore.params import TrainSettings
 from segcore.training import distributed
-from segcore.training.distributed import Share
-from segcore.training.loader import Feed
+from segcore.training.distributed import Distributed
+from segcore.training.loader import Loader
 from segcore.training.optimizer import make_optimizer
 from segcore.training.runtime import choose, fitting
 from segcore.training.sampler import Sampler
-from segcore.training.step import Fixed, Stepper
+from segcore.training.step import StepContext, TrainStep
 
 _SMOOTH = 0.9  # of the running mean of losses
 _WORSE = 4.0  # times the lowest loss: nothing more is to be learnt of higher rates
@@ -61,19 +61,19 @@ def range_test(
         steps: each with the batch of a training.
         low, high: learning rates.
     """
-    device, share = distributed.accelerator().device, Share()
+    device, share = distributed.accelerator().device, Distributed()
     choices = choose(settings, data, device)
     choices.place(model, device)
     choices = fitting(choices, settings, model)
     choices.apply()
     optimizer = make_optimizer(model.train(), settings, choices.fused)
-    stepper = Stepper(model, optimizer, Fixed(settings, device, share, choices))
+    stepper = TrainStep(model, optimizer, StepContext(settings, device, share, choices))
     rates: list[float] = []
     losses: list[float] = []
     smooth: list[float] = []
     mean = 0.0
     sampler = Sampler(data, settings, window, seed)
-    with Feed(sampler, share.of_batch(settings.batch), choices, device) as feed:
+    with Loader(sampler, share.of_batch(settings.batch), choices, device) as feed:
         for step in range(steps):
             rate = low * (high / low) ** (step / max(steps - 1, 1))
             value = float(stepper.step(feed.batch(step), rate))

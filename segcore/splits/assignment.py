@@ -37,14 +37,14 @@ from segcore.splits.constraints import (
     propagate,
     units_of,
 )
-from segcore.splits.split_file import Entry, read_registry, write_registry
+from segcore.splits.split_file import GroupSplit, read_registry, write_registry
 from segcore.splits.stratify import stratify
 
-__all__ = ["Decision", "Entry", "decide", "read_registry", "write_registry"]
+__all__ = ["Assignment", "GroupSplit", "decide", "read_registry", "write_registry"]
 
 
 @dataclass(frozen=True)
-class Decision:
+class Assignment:
     """What goes where.
 
     Attributes:
@@ -60,10 +60,10 @@ class Decision:
     aside: dict[str, str]
     anchors: dict[str, str]
     clusters: dict[str, str]
-    registry: dict[str, Entry]
+    registry: dict[str, GroupSplit]
 
 
-def _check_given(items: pd.DataFrame, split: Split, registry: Mapping[str, Entry]) -> None:
+def _check_given(items: pd.DataFrame, split: Split, registry: Mapping[str, GroupSplit]) -> None:
     given = [name for members in split.given.values() for name in members]
     absent = sorted(set(given) - set(items["group"]) - set(registry))
     twice = sorted({name for name in given if given.count(name) > 1})
@@ -72,7 +72,9 @@ def _check_given(items: pd.DataFrame, split: Split, registry: Mapping[str, Entry
         raise DataError(what, f"groups there are: {', '.join(sorted(set(items['group']))[:20])}")
 
 
-def _strays(items: pd.DataFrame, frame: Mapping[str, str], registry: Mapping[str, Entry]) -> dict[str, str]:
+def _strays(
+    items: pd.DataFrame, frame: Mapping[str, str], registry: Mapping[str, GroupSplit]
+) -> dict[str, str]:
     """Items of groups that are divided into blocks already, but that lie on another grid than those."""
     strays = {}
     divided = {name for name, entry in registry.items() if entry.reason.startswith(BLOCKS_OF)}
@@ -86,7 +88,7 @@ def _strays(items: pd.DataFrame, frame: Mapping[str, str], registry: Mapping[str
 
 
 def _late(
-    items: pd.DataFrame, links: pd.DataFrame, split: Split, registry: Mapping[str, Entry]
+    items: pd.DataFrame, links: pd.DataFrame, split: Split, registry: Mapping[str, GroupSplit]
 ) -> dict[str, str]:
     """Items that came in a later batch than one they are linked to, which is in another split than their known group.
 
@@ -187,7 +189,9 @@ def _clusters(
     return anchors, clusters
 
 
-def decide(items: pd.DataFrame, links: pd.DataFrame, split: Split, registry: Mapping[str, Entry]) -> Decision:
+def decide(
+    items: pd.DataFrame, links: pd.DataFrame, split: Split, registry: Mapping[str, GroupSplit]
+) -> Assignment:
     """Decide for every group of the catalogue.
 
     Args:
@@ -218,8 +222,8 @@ def decide(items: pd.DataFrame, links: pd.DataFrame, split: Split, registry: Map
     groups, entries = {}, dict(registry)
     for name, value in state.values.items():
         groups[name] = BLOCKS if value and value.startswith(BLOCKS_OF) else value
-        entries[name] = Entry(groups[name], state.reasons[name])
+        entries[name] = GroupSplit(groups[name], state.reasons[name])
         if value is None:
             reason = state.reasons[name].removeprefix(ASIDE)
             aside.update(dict.fromkeys(state.groups[name].items, reason))
-    return Decision(groups, aside, anchors, clusters, entries)
+    return Assignment(groups, aside, anchors, clusters, entries)

@@ -1,41 +1,18 @@
-"""Regions that train, select and test: whole items, or blocks of large scenes, and the check that nothing leaks.
+"""Blocks of large scenes: how a scene is divided, and which split each block belongs to.
 
-`segcore.splits.assignment` decides which group goes where. A scene larger than a block that is linked to nothing but
-other
-dates of its own grid is divided into blocks, ranked by hash within the scene; a buffer is kept free between blocks of
-different splits (Roberts et al. 2017, Ecography 40:913: spatial block cross-validation). Splitting comes before
-windows are cut.
-
-    assign(items, split, decision) -> regions         items: id, group, height, width; `volume` where id is a plane's
-    check(regions, windows, items, split, links)      items: as above and sha256, crs, transform
+A scene larger than a block is divided into blocks, ranked by hash within the scene (Roberts et al. 2017, Ecography
+40:913: spatial block cross-validation).
 """
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from segcore.errors import DataError
-from segcore.params import SPLITS, Split
-from segcore.splits.leakage import check
-
-if TYPE_CHECKING:
-    from segcore.splits.assignment import Decision
-
-__all__ = ["BLOCKS", "assign", "block_edges", "block_splits", "bucket", "check", "fraction", "is_divided"]
+from segcore.params import Split
 
 BLOCKS = "blocks"  # in place of a split: the scene is divided
-
-
-class Rectangle(NamedTuple):
-    """Pixels of an item: first row and column, height and width."""
-
-    row: int
-    col: int
-    height: int
-    width: int
 
 
 def fraction(*parts: object) -> float:
@@ -79,77 +56,3 @@ def block_edges(length: int, block: int) -> np.ndarray:
 def is_divided(height: int, width: int, split: Split) -> bool:
     """Whether a scene of this size is cut into blocks."""
     return split.block is not None and max(height, width) >= 2 * split.block
-
-
-def _trimmed(grid: np.ndarray, r: int, c: int, rows: np.ndarray, cols: np.ndarray, buffer: int) -> Rectangle:
-    """A block less the buffer along the sides that face another split; test blocks stay whole against all."""
-    top, bottom, left, right = rows[r], rows[r + 1], cols[c], cols[c + 1]
-    rank = {"train": 0, "validation": 1, "test": 2}
-
-    def yields(neighbours: np.ndarray) -> int:
-        return buffer * any(rank[n] > rank[grid[r, c]] for n in neighbours.ravel())
-
-    around_c = slice(max(c - 1, 0), c + 2)
-    around_r = slice(max(r - 1, 0), r + 2)
-    top += yields(grid[max(r - 1, 0) : r, around_c])
-    bottom -= yields(grid[r + 1 : r + 2, around_c])
-    left += yields(grid[around_r, max(c - 1, 0) : c])
-    right -= yields(grid[around_r, c + 1 : c + 2])
-    return Rectangle(int(top), int(left), int(bottom - top), int(right - left))
-
-
-def _regions_of_item(row: Any, split: Split, decision: "Decision") -> list[dict[str, object]]:
-    """Rows of the region table of one item: the whole of it, or its blocks."""
-    catalogued = getattr(row, "volume", row.id)
-    name, anchor = decision.groups[row.group], decision.anchors.get(catalogued)
-    base = {"item": row.id, "group": row.group}
-    height, width = int(row.height), int(row.width)
-    if anchor is None:
-        cluster = decision.clusters[catalogued]
-        whole = Rectangle(0, 0, height, width)
-        return [{**base, "id": row.id, "split": name, "cluster": cluster, **whole._asdict()}]
-    assert split.block is not None
-    rows, cols = block_edges(height, split.block), block_edges(width, split.block)
-    shape = (len(rows) - 1, len(cols) - 1)
-    grid = block_splits(anchor, *shape, split) if name == BLOCKS else np.full(shape, name, dtype=object)
-    table = []
-    for r, c in np.ndindex(*shape):
-        area = _trimmed(grid, r, c, rows, cols, split.buffer)
-        if min(area.height, area.width) > 0:
-            cluster = decision.clusters.get(catalogued, f"{anchor}_r{r}c{c}")
-            place = {"id": f"{row.id}_r{r}c{c}", "split": grid[r, c], "cluster": cluster}
-            table.append({**base, **place, **area._asdict()})
-    return table
-
-
-def assign(items: pd.DataFrame, split: Split, decision: "Decision") -> pd.DataFrame:
-    """The region table: id, item, group, split, cluster, row, col, height, width.
-
-    Args:
-        items: prepared items with id, group, height, width, and `volume`, the id in the catalogue, where it differs.
-        decision: what goes where; items that it sets aside get no region.
-
-    Raises:
-        DataError: a split stays empty.
-    """
-    aside = decision.aside
-    regions = pd.DataFrame(
-        [
-            region
-            for row in items.itertuples()
-            if getattr(row, "volume", row.id) not in aside
-            for region in _regions_of_item(row, split, decision)
-        ],
-        columns=["item", "group", "id", "split", "cluster", "row", "col", "height", "width"],
-    )
-    for name in SPLITS:
-        if not (regions["split"] == name).any():
-            groups = items["group"].nunique()
-            linked = len(set(decision.clusters.values()))
-            raise DataError(
-                f"the {name} split is empty ({groups} groups, {linked} after linked ones are joined, "
-                f"{len(aside)} items set aside)",
-                "add data, make data.group finer, change split.fractions or split.seed, assign groups in split.given, "
-                "or set split.block",
-            )
-    return regions

@@ -12,7 +12,7 @@ import pandas as pd
 from segcore.errors import LeakError
 from segcore.params import SPLITS, Split
 from segcore.splits.blocks import BLOCKS, fraction, is_divided
-from segcore.splits.split_file import Entry
+from segcore.splits.split_file import GroupSplit
 
 CUT = "cut from the given train"
 BLOCKS_OF = "blocks of "
@@ -153,7 +153,7 @@ def groups_of(items: pd.DataFrame, frame: Mapping[str, str], split: Split) -> di
     return groups
 
 
-def open_given_train(groups: dict[str, Group], split: Split, registry: Mapping[str, Entry]) -> None:
+def open_given_train(groups: dict[str, Group], split: Split, registry: Mapping[str, GroupSplit]) -> None:
     """Where the data set says which groups train, but none selects or none tests, some of its train groups do."""
     own = [g for g in groups.values() if g.given and not g.by_hand]
     taken = {g.given for g in groups.values()}
@@ -169,7 +169,7 @@ def open_given_train(groups: dict[str, Group], split: Split, registry: Mapping[s
             group.allowed = (group.given,)
 
 
-def honour(state: State, registry: Mapping[str, Entry]) -> None:
+def honour(state: State, registry: Mapping[str, GroupSplit]) -> None:
     """What is given by hand, the registry, then what the data set gives.
 
     Raises:

@@ -19,7 +19,8 @@ from segcore.data.packed import Packed
 from segcore.errors import DataError
 from segcore.files import atomic_write, sha256
 from segcore.params import Params
-from segcore.splits import assignment, blocks, normalization, windows
+from segcore.splits import assignment, leakage, normalization, windows
+from segcore.splits.regions import assign
 
 _CODE = (
     "data/packed.py",
@@ -104,7 +105,7 @@ def _windows(
     items: pd.DataFrame,
     opened: Callable[[str], Packed],
     p: Params,
-    decision: assignment.Decision,
+    decision: assignment.Assignment,
     memory: Memory,
     progress: Callable[[list[Any]], Iterable[Any]],
 ) -> tuple[list[str], pd.DataFrame]:
@@ -183,7 +184,7 @@ def prepare(
     registry: Path,
     work: Path,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
-) -> assignment.Decision:
+) -> assignment.Assignment:
     """Split, index and measure the catalogue's accepted items into `target`.
 
     Args:
@@ -215,7 +216,7 @@ def prepare(
     items, has_objects = planes(used), bool(used["objects"].notna().all())
     opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
     memory = Memory(work, p)
-    regions = blocks.assign(items, p.split, decision)
+    regions = assign(items, p.split, decision)
     keys, windowed = _windows(items, opened, p, decision, memory, progress)
     index = windowed.drop(columns="key")
     if index.empty:
@@ -223,7 +224,7 @@ def prepare(
             "no training window fits between the blocks of other splits",
             "make prepare.window smaller, split.block larger, or split.buffer smaller",
         )
-    blocks.check(regions, index, items, p.split, links)
+    leakage.check(regions, index, items, p.split, links)
     sums = _sums(items, regions, opened, p, memory)
     statistics = _statistics(items, regions, sums, opened, p)
     memory.save(sums, keys, windowed)

@@ -21,7 +21,7 @@ _HEADER = ["group", "split", "reason"]
 _MARK = "# decided with "
 
 
-class Entry(NamedTuple):
+class GroupSplit(NamedTuple):
     """What was decided for a group: its split, BLOCKS, or None where it was set aside; and why."""
 
     split: str | None
@@ -33,7 +33,7 @@ def _settings(split: Split) -> dict[str, object]:
     return {"version": VERSION, **split.model_dump(include={"seed", "stratify", "block", "buffer"}), **named}
 
 
-def read_registry(path: Path | str, split: Split) -> dict[str, Entry]:
+def read_registry(path: Path | str, split: Split) -> dict[str, GroupSplit]:
     """Decisions of earlier runs: group -> Entry; empty without a file.
 
     Raises:
@@ -52,7 +52,7 @@ def read_registry(path: Path | str, split: Split) -> dict[str, Entry]:
         raise DataError(f"{path.name}: the registry of splits cannot be read ({error})", damaged) from error
     if not isinstance(settings, dict) or not rows or rows[0] != _HEADER:
         raise DataError(f"{path.name}: the registry of splits lacks its first two lines", damaged)
-    registry: dict[str, Entry] = {}
+    registry: dict[str, GroupSplit] = {}
     for number, row in enumerate(rows[1:], start=3):
         if len(row) != 3 or not row[0] or row[1] not in (*SPLITS, BLOCKS, ""):
             raise DataError(
@@ -60,7 +60,7 @@ def read_registry(path: Path | str, split: Split) -> dict[str, Entry]:
             )
         if row[0] in registry:
             raise DataError(f"{path.name}: group {row[0]!r} is twice in the registry of splits", damaged)
-        registry[row[0]] = Entry(row[1] or None, row[2])
+        registry[row[0]] = GroupSplit(row[1] or None, row[2])
     now = json.loads(json.dumps(_settings(split)))
     if settings != now:
         changed = [f"{k} {settings.get(k)} -> {now[k]}" for k in now if settings.get(k) != now[k]]
@@ -72,7 +72,7 @@ def read_registry(path: Path | str, split: Split) -> dict[str, Entry]:
     return registry
 
 
-def write_registry(path: Path | str, split: Split, registry: Mapping[str, Entry]) -> None:
+def write_registry(path: Path | str, split: Split, registry: Mapping[str, GroupSplit]) -> None:
     """Write all decisions, sorted by group, in one step.
 
     Raises:

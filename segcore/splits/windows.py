@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.params import Prepare, Split
-from segcore.splits.assignment import Decision
+from segcore.splits.assignment import Assignment
 from segcore.splits.blocks import BLOCKS, block_edges, block_splits
 
 _STRIP_BYTES = 2**21  # of label pixels read at a time
@@ -87,7 +87,7 @@ def _inside_training(
 
 
 def index_item(
-    row: Any, label: Any, classes: int, prepare: Prepare, split: Split, decision: Decision
+    row: Any, label: Any, classes: int, prepare: Prepare, split: Split, decision: Assignment
 ) -> np.ndarray:
     """Training windows of one item with their pixels per class; none if the item does not train.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 from segcore.files import atomic_write, save_tensors
-from segcore.training.ema import Average
+from segcore.training.ema import WeightAverage
 
 _NAME = "checkpoint.safetensors"
 
@@ -24,7 +24,7 @@ def save(
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
-    average: Average[Any] | None = None,
+    average: WeightAverage[Any] | None = None,
 ) -> None:
     """Replace the checkpoint in `folder`; killed while saving, the one before still loads.
 
@@ -45,7 +45,10 @@ def save(
 
 
 def load(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average[Any] | None = None
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage[Any] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Restore model, optimiser and average; best weights and state are returned, both empty without a checkpoint.
 

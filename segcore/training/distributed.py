@@ -28,7 +28,7 @@ def accelerator() -> Accelerator:
 
 
 @dataclass(frozen=True)
-class Share:
+class Distributed:
     """Which part of every batch this process takes, and what it exchanges with the others.
 
     Attributes:
@@ -40,7 +40,7 @@ class Share:
     world: int = 1
 
     @classmethod
-    def of(cls, process: Accelerator) -> "Share":
+    def of(cls, process: Accelerator) -> "Distributed":
         """The share of the process that `process` stands for."""
         return cls(process.process_index, process.num_processes)
 

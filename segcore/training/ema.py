@@ -31,7 +31,7 @@ def decay_of(setting: float | str | None, steps: int) -> float:
     return float(setting or 0.0)
 
 
-class Average(Generic[Network]):
+class WeightAverage(Generic[Network]):
     """A copy of a network that follows it; parameters and batch norm's running statistics are averaged alike.
 
     Counters, which are whole numbers, are copied. The first steps weigh more, so that the untrained weights are soon

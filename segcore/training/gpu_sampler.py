@@ -32,7 +32,7 @@ class _Drawn(NamedTuple):
     turns: Tensor
 
 
-class HeldSampler:
+class GpuSampler:
     """Batches of a sampler's draws from items that are copied to the device once.
 
     Args:

@@ -8,14 +8,14 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from segcore.training.gpu_sampler import HeldSampler
-from segcore.training.runtime import Choices
+from segcore.training.gpu_sampler import GpuSampler
+from segcore.training.runtime import Runtime
 from segcore.training.sampler import Sampler
 
 Batch = dict[str, Tensor]
 
 
-class Feed:
+class Loader:
     """Batches of following steps: made ahead by threads and copied to the device, or made there from data it holds.
 
     Without threads (`workers: 0`) a batch is made when its step begins.
@@ -27,14 +27,14 @@ class Feed:
         device: of the network.
     """
 
-    def __init__(self, sampler: Sampler, part: slice, choices: Choices, device: torch.device) -> None:
+    def __init__(self, sampler: Sampler, part: slice, choices: Runtime, device: torch.device) -> None:
         self._sampler, self._part, self._device = sampler, part, device
-        self._held = HeldSampler(sampler, device) if choices.hold_data else None
+        self._held = GpuSampler(sampler, device) if choices.hold_data else None
         self._threads, self._workers = choices.threads, choices.workers
         self._ahead: deque[Future[Batch]] = deque()
         self._next = 0
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> "Loader":
         if self._workers:
             self._pool = ThreadPoolExecutor(self._workers)
             # A crop is small: threads of its own would only wait for those of the network. torch counts threads for

@@ -6,25 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from segcore.data.prepared import PreparedData
-from segcore.models.base.factory import build_model
 from segcore.models.base.model import SegmentationModel
-from segcore.models.base.pretrained import imagenet_normalization
 from segcore.params import TrainSettings
 from segcore.training import checkpoint, distributed
 from segcore.training.determinism import Determinism, grade
-from segcore.training.distributed import Share
-from segcore.training.ema import Average, decay_of
-from segcore.training.loader import Feed
-from segcore.training.losses import build_loss
+from segcore.training.distributed import Distributed
+from segcore.training.ema import WeightAverage, decay_of
+from segcore.training.loader import Loader
 from segcore.training.optimizer import learning_rate, make_optimizer
-from segcore.training.runtime import Choices, choose, fitting, resumed
+from segcore.training.runtime import Runtime, choose, fitting, resumed
 from segcore.training.sampler import Sampler
-from segcore.training.step import Fixed, Losses, Stepper, look_every
+from segcore.training.step import Losses, StepContext, TrainStep, look_every
 from segcore.training.transfer import rest_encoder
 from segcore.training.validate import validate
 
@@ -48,52 +44,6 @@ class Trained:
     images: int
 
 
-def class_weights(settings: TrainSettings, data: PreparedData) -> list[float] | None:
-    """Median-frequency weights of the training split (Eigen and Fergus 2015), or None."""
-    if settings.class_weights == "none":
-        return None
-    pixels = np.asarray(data.statistics["class_pixels"], dtype=float)
-    weights = np.where(pixels > 0, np.median(pixels[pixels > 0]) / np.maximum(pixels, 1), 0)
-    return [float(w) for w in weights]
-
-
-def normalization(
-    weights: str, data: PreparedData, choice: str = "imagenet"
-) -> tuple[list[float], list[float]]:
-    """Mean and std a band: of the training split, or those that pretrained encoders expect of 8-bit RGB.
-
-    Args:
-        choice: "data", or "imagenet" for pretrained encoders of three bands of 8 bits.
-    """
-    if choice == "data":
-        return data.of_channels(data.statistics["mean"]), data.of_channels(data.statistics["std"])
-    whole_range = data.statistics["range"] is None and (data.items["dtype"] == "uint8").all()
-    if weights != "none" and data.channels == 3 and whole_range:
-        return imagenet_normalization()
-    return normalization(weights, data, "data")
-
-
-def new_model(architecture: str, settings: TrainSettings, data: PreparedData, seed: int) -> SegmentationModel:
-    """An untrained model with its encoder's weights, normalisation and loss.
-
-    Raises:
-        ModelError: unknown keywords, or weights that cannot be had.
-    """
-    torch.manual_seed(seed)
-    keywords = {
-        "encoder": settings.encoder,
-        "weights": settings.weights,
-        "magnify": settings.magnify,
-        **settings.model,
-    }
-    model = build_model(architecture, data.channels, len(data.classes), **keywords)
-    model.set_normalization(*normalization(settings.weights, data, settings.normalization))
-    if data.statistics["range"] is not None:
-        model.set_range(*(data.of_channels(limit) for limit in data.statistics["range"]))
-    model.criterion = build_loss(settings.loss, class_weights(settings, data))
-    return model
-
-
 def train(
     model: SegmentationModel,
     data: PreparedData,
@@ -103,7 +53,7 @@ def train(
     folder: Path,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     on_validation: Callable[[dict[str, Any]], None] = lambda row: None,
-    on_start: Callable[[Choices], None] = lambda choices: None,
+    on_start: Callable[[Runtime], None] = lambda choices: None,
 ) -> Trained:
     """Train from `folder`'s checkpoint if there is one, else from the model as given.
 
@@ -126,8 +76,8 @@ def train(
     fixed, optimizer, average, best, state = _begin(model, data, settings, folder)
     device, share, choices = fixed.device, fixed.share, fixed.choices
     on_start(choices)
-    stepper, losses = Stepper(model, optimizer, fixed), Losses(model.title, on_step, look_every(device))
-    feed = Feed(Sampler(data, settings, window, seed), share.of_batch(settings.batch), choices, device)
+    stepper, losses = TrainStep(model, optimizer, fixed), Losses(model.title, on_step, look_every(device))
+    feed = Loader(Sampler(data, settings, window, seed), share.of_batch(settings.batch), choices, device)
     model.train()
     with Determinism(settings.deterministic) as named, feed:
         start = time.perf_counter()
@@ -160,28 +110,30 @@ def train(
 
 def _begin(
     model: SegmentationModel, data: PreparedData, settings: TrainSettings, folder: Path
-) -> tuple[Fixed, torch.optim.Optimizer, Average[SegmentationModel], dict[str, Tensor], dict[str, Any]]:
+) -> tuple[
+    StepContext, torch.optim.Optimizer, WeightAverage[SegmentationModel], dict[str, Tensor], dict[str, Any]
+]:
     """What does not change, and optimiser, average, best weights and state as they were at the checkpoint."""
     accelerator = distributed.accelerator()
-    share, device = Share.of(accelerator), accelerator.device
+    share, device = Distributed.of(accelerator), accelerator.device
     choices = choose(settings, data, device, share)
     choices.place(model, device)
     share.prepare(model)
     optimizer = make_optimizer(model, settings, choices.fused)
-    average = Average(model, decay_of(settings.ema, settings.steps))
+    average = WeightAverage(model, decay_of(settings.ema, settings.steps))
     best, state = checkpoint.load(folder, model, optimizer, average)
     state = state or {"step": 0, "best_iou": -1.0, "best_step": 0, "stale": 0, "history": [], "seconds": 0.0}
     share.require_same(state["step"])
     choices = resumed(state, choices) or fitting(choices, settings, model, share)
     state["choices"] = choices.as_dict()
     choices.apply()
-    return Fixed(settings, device, share, choices), optimizer, average, best, state
+    return StepContext(settings, device, share, choices), optimizer, average, best, state
 
 
 def _validated(
     model: SegmentationModel,
     data: PreparedData,
-    fixed: Fixed,
+    fixed: StepContext,
     state: dict[str, Any],
     row: dict[str, Any],
     best: dict[str, Tensor],

@@ -7,7 +7,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from segcore.inference.tiling import autocast
+from segcore.inference.device import autocast
 from segcore.models.base.model import SegmentationModel
 from segcore.params import TrainSettings
 

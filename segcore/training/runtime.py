@@ -15,10 +15,10 @@ import torch
 from segcore.cpu import cores
 from segcore.data.prepared import PreparedData
 from segcore.errors import ParamsError
-from segcore.inference.tiling import choose_precision
+from segcore.inference.device import choose_precision
 from segcore.models.base.model import SegmentationModel
 from segcore.params import TrainSettings
-from segcore.training.distributed import Share
+from segcore.training.distributed import Distributed
 from segcore.training.micro_batch import largest
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ LOADERS = 8  # threads at most; they share one interpreter
 
 
 @dataclass(frozen=True)
-class Choices:
+class Runtime:
     """What a training does on its machine; JSON-able, and the same after a resume.
 
     Attributes:
@@ -95,8 +95,8 @@ class Choices:
 
 
 def choose(
-    settings: TrainSettings, data: PreparedData, device: torch.device, share: Share | None = None
-) -> Choices:
+    settings: TrainSettings, data: PreparedData, device: torch.device, share: Distributed | None = None
+) -> Runtime:
     """Decide what the settings leave open.
 
     Args:
@@ -105,7 +105,7 @@ def choose(
     Raises:
         ParamsError: a setting that this training cannot follow.
     """
-    wanted, share, on_gpu = settings.speed, share or Share(), device.type == "cuda"
+    wanted, share, on_gpu = settings.speed, share or Distributed(), device.type == "cuda"
     micro = _or(wanted.micro_batch, settings.batch)
     if micro < settings.batch and share.world > 1:
         raise ParamsError(
@@ -117,7 +117,7 @@ def choose(
     # torch's own number heeds OMP_NUM_THREADS, but not a container's limit
     room = cores() if on_gpu else max(1, cores() - ahead)
     threads = _or(wanted.threads, min(torch.get_num_threads(), room))
-    return Choices(
+    return Runtime(
         device=device.type,
         precision=choose_precision(settings.precision, device),
         channels_last=_or(wanted.channels_last, True),
@@ -134,8 +134,8 @@ def choose(
 
 
 def fitting(
-    choices: Choices, settings: TrainSettings, model: SegmentationModel, share: Share | None = None
-) -> Choices:
+    choices: Runtime, settings: TrainSettings, model: SegmentationModel, share: Distributed | None = None
+) -> Runtime:
     """The same choices with a micro-batch that fits into memory, where the settings leave it open.
 
     Args:
@@ -146,10 +146,10 @@ def fitting(
     return replace(choices, micro_batch=largest(model, settings, choices.precision))
 
 
-def resumed(state: dict[str, Any], fresh: Choices) -> Choices | None:
+def resumed(state: dict[str, Any], fresh: Runtime) -> Runtime | None:
     """The choices of a training that goes on from a checkpoint; None where it begins, or the device is another."""
     found = state.get("choices")
-    return Choices(**found) if found and found["device"] == fresh.device else None
+    return Runtime(**found) if found and found["device"] == fresh.device else None
 
 
 def _loaders(on_gpu: bool) -> int:

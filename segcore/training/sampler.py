@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segcore.data.prepared import Patch, PreparedData
+from segcore.data.prepared import LabelledImage, PreparedData
 from segcore.params import TrainSettings
 
 
@@ -54,13 +54,13 @@ class Sampler:
             _augment_into(batch.at(index), patch, self.settings, std, changes)
         return batch._asdict()
 
-    def draws(self, step: int) -> list[tuple["Square", "Changes"]]:
+    def draws(self, step: int) -> list[tuple["CropWindow", "Augmentation"]]:
         """Which squares the batch of a step is made of, and what becomes of each; no pixel is read."""
         rng = np.random.default_rng([self.seed, step])
         wanted = round(self.settings.batch * self.settings.foreground_share)
         return [self._draw(index < wanted, rng) for index in range(self.settings.batch)]
 
-    def _draw(self, foreground: bool, rng: np.random.Generator) -> tuple["Square", "Changes"]:
+    def _draw(self, foreground: bool, rng: np.random.Generator) -> tuple["CropWindow", "Augmentation"]:
         draw = rng.random()
         place = int(np.searchsorted(self.weights, draw)) if foreground else int(draw * len(self.places))
         item, row, col = self.places[min(place, len(self.places) - 1)]
@@ -68,10 +68,12 @@ class Sampler:
         zoom = float(np.exp(rng.uniform(-np.log(scale), np.log(scale))))
         side = min(round(crop / zoom), self.window)
         down, right = (int(rng.integers(0, self.window - side + 1)) for _ in range(2))
-        return Square(item, int(row) + down, int(col) + right, side, side), Changes.draw(self.settings, rng)
+        return CropWindow(item, int(row) + down, int(col) + right, side, side), Augmentation.draw(
+            self.settings, rng
+        )
 
 
-class Square(NamedTuple):
+class CropWindow(NamedTuple):
     """Where a crop is cut from; it may reach beyond the item."""
 
     item: str
@@ -81,7 +83,7 @@ class Square(NamedTuple):
     width: int
 
 
-class Changes(NamedTuple):
+class Augmentation(NamedTuple):
     """What augmentation does to one crop."""
 
     across: bool
@@ -91,7 +93,7 @@ class Changes(NamedTuple):
     shift: float  # of brightness, from -1 to 1
 
     @classmethod
-    def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "Changes":
+    def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "Augmentation":
         options, changes = settings.augment, rng.random(3)
         across, down = (bool(options.flip and choice < 0.5) for choice in changes[:2])
         turns = int(changes[2] * 4) if options.rotate90 else 0
@@ -143,7 +145,7 @@ def _resized(image: np.ndarray, crop: int) -> Tensor:
 
 
 def augment(
-    patch: Patch, settings: TrainSettings, std: np.ndarray, rng: np.random.Generator
+    patch: LabelledImage, settings: TrainSettings, std: np.ndarray, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Resize to the crop, flip, turn, and shift brightness and contrast.
 
@@ -159,12 +161,12 @@ def augment(
         image (C, crop, crop) float32, label (crop, crop) int64, valid (crop, crop) bool.
     """
     crops = _Crops.empty(1, patch.image.shape[-1], settings.crop).at(0)
-    _augment_into(crops, patch, settings, std, Changes.draw(settings, rng))
+    _augment_into(crops, patch, settings, std, Augmentation.draw(settings, rng))
     return crops
 
 
 def _augment_into(
-    out: _Crops, patch: Patch, settings: TrainSettings, std: np.ndarray, changes: Changes
+    out: _Crops, patch: LabelledImage, settings: TrainSettings, std: np.ndarray, changes: Augmentation
 ) -> None:
     """`augment` without copies: this and the resampling are what a loader's time goes into."""
     across, down, turns, gain, _ = changes

@@ -9,29 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from segcore.errors import ModelError
-from segcore.inference.tiling import autocast
+from segcore.inference.device import autocast
 from segcore.models.base.model import SegmentationModel
 from segcore.params import TrainSettings
-from segcore.training.distributed import Share
-from segcore.training.runtime import Choices
+from segcore.training.distributed import Distributed
+from segcore.training.runtime import Runtime
 
 _LOOK_EVERY = 16  # steps, on devices that would have to be waited for
 _LONGEST_GRADIENT = 5.0
 
 
-class Fixed(NamedTuple):
+class StepContext(NamedTuple):
     """What stays the same from step to step."""
 
     settings: TrainSettings
     device: torch.device
-    share: Share
-    choices: Choices
+    share: Distributed
+    choices: Runtime
 
 
-class Stepper:
+class TrainStep:
     """Steps of a network; nothing in one waits for the device.
 
-    Where fewer items than the batch pass at once (`Choices.micro_batch`), their gradients are added up, each part
+    Where fewer items than the batch pass at once (`Runtime.micro_batch`), their gradients are added up, each part
     weighing as much as it has items. Batch norm then sees the statistics of a part, and Dice is the mean of the
     parts' Dice, which differs a little from that of the whole batch.
 
@@ -40,7 +40,9 @@ class Stepper:
         optimizer: whose groups have a `factor` of the learning rate.
     """
 
-    def __init__(self, model: SegmentationModel, optimizer: torch.optim.Optimizer, fixed: Fixed) -> None:
+    def __init__(
+        self, model: SegmentationModel, optimizer: torch.optim.Optimizer, fixed: StepContext
+    ) -> None:
         self.model, self.optimizer, self.fixed = model, optimizer, fixed
         self.forward: nn.Module = torch.compile(model) if fixed.choices.compile else model  # type: ignore[assignment]
         self.parameters = list(model.parameters())

@@ -16,14 +16,14 @@ _OF_THE_DATA = ("mean", "std", "low", "high")  # how pixels are normalised: the 
 _HEAD = "score"  # modules whose name begins so give a channel a class
 
 
-class Taken(NamedTuple):
+class Transferred(NamedTuple):
     """Names of tensors: taken over, and left out because they do not fit or belong to other classes."""
 
     taken: list[str]
     left: list[str]
 
 
-def take_over(model: nn.Module, state: Mapping[str, Tensor], same_classes: bool, source: str) -> Taken:
+def take_over(model: nn.Module, state: Mapping[str, Tensor], same_classes: bool, source: str) -> Transferred:
     """Copy what fits of another network's weights into a fresh one: tensors of the same name and shape.
 
     The normalisation stays that of the new data, and what scores classes is left out where these are others.
@@ -53,7 +53,7 @@ def take_over(model: nn.Module, state: Mapping[str, Tensor], same_classes: bool,
     with torch.no_grad():
         for name in taken:
             own[name].copy_(state[name])
-    return Taken(taken, left)
+    return Transferred(taken, left)
 
 
 def rest_encoder(model: nn.Module, rests: bool) -> None:

@@ -7,18 +7,18 @@ from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.model import SegmentationModel
-from segcore.training.distributed import Share
+from segcore.training.distributed import Distributed
 
 
 def validate(
-    model: SegmentationModel, data: PreparedData, tile: int, precision: str, share: Share | None = None
+    model: SegmentationModel, data: PreparedData, tile: int, precision: str, share: Distributed | None = None
 ) -> tuple[float, float]:
     """Loss (mean over pixels) and pooled foreground mean IoU on the validation regions, as in evaluation.
 
     With several processes each region is read by one of them, and by no other to fill up; sums are taken in the
     order of regions, so that the same weights give the same numbers however many processes there are.
     """
-    share = share or Share()
+    share = share or Distributed()
     classes, rows = model.num_classes, []
     regions = list(enumerate(data.regions.loc[data.regions["split"] == "validation", "id"]))
     for index, region in regions[share.rank :: share.world]:

@@ -54,7 +54,7 @@ def _bar(share: float, cells: int = 40) -> str:
 
 def _class_lines(good: pd.DataFrame, ink: _Ink) -> list[str]:
     from tasks.data_card.facts import class_counts, parsed
-    from tasks.reporting.rows import amount
+    from tasks.formatting import amount
 
     names = list(dict.fromkeys(name for text in good["pixels_per_class"] for name in parsed(text) or {}))
     counts = class_counts(good, names)
@@ -165,7 +165,7 @@ def card_html(
     from tasks.data_card import facts as data_facts
     from tasks.data_card import pictures
     from tasks.data_card import rows as views
-    from tasks.reporting.rows import FILTERS, theme
+    from tasks.formatting import FILTERS, theme
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.params.data import Data
-from tasks.reporting.rows import amount
+from tasks.formatting import amount
 
 
 def parsed(value: Any) -> Any:

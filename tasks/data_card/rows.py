@@ -24,7 +24,7 @@ from tasks.data_card.facts import (
     some,
     spacings,
 )
-from tasks.reporting.rows import amount, hexcolour
+from tasks.formatting import amount, hexcolour
 
 MOST_ROWS = 10_000  # problems listed in all: more make a page that no browser likes
 MOST_NOTES = 1_000  # of each kind

@@ -1,7 +1,6 @@
 """What the gate is given: challengers and champion, scored on the same test regions and measured on this machine."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,16 @@ import pandas as pd
 
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import StageError
-from segcore.evaluation.metrics import require_all
-from segcore.files import atomic_folder, atomic_write, sha256
+from segcore.evaluation.counts import require_all
+from segcore.files import atomic_folder, atomic_write, digest, sha256
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params import Params
 from segcore.promotion.drift import expected_calibration_error
 from segcore.promotion.gate import Costs
 from tasks import console
-from tasks.evaluate import EVALUATIONS
 from tasks.measure import measure
+from tasks.project import EVALUATIONS, MODELS, data_fingerprint
 from tasks.tracking.fetch import fetch_model
-from tasks.train import MODELS, data_fingerprint
 
 CHAMPIONS = Path("work/champion")
 _SCORING = (
@@ -141,7 +139,7 @@ def _evaluated(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Counts of all test regions, and calibration curves by batch, computed once for the same data and settings."""
     from segcore.evaluation.evaluate import evaluate  # torch, which a rollback does not wait for
-    from segcore.inference.tiling import choose_precision, default_device
+    from segcore.inference.device import choose_precision, default_device
 
     precision = choose_precision(description["parameters"]["precision"], default_device())
     code = [sha256(Path(__file__).parents[2] / "segcore" / name) for name in _SCORING]
@@ -214,7 +212,7 @@ def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
     """
     import torch
 
-    from segcore.inference.tiling import default_device
+    from segcore.inference.device import default_device
 
     machine = f"{default_device()} {torch.get_num_threads()}"
     key = digest(str(p.evaluate.tile), str(p.evaluate.flips), machine, *(m.weights for m in models))[:16]
@@ -231,8 +229,3 @@ def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
     return [
         Costs(f["latency_ms"], f["peak_memory_mb"], m.size_mb) for f, m in zip(measured, models, strict=True)
     ]
-
-
-def digest(*parts: str) -> str:
-    """Hex sha256 of texts."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

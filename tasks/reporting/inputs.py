@@ -23,7 +23,7 @@ from tasks.costs import mean_cost, read_cost
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedRun:
     """One architecture trained with one seed, as its stages left it."""
 
     architecture: str
@@ -47,7 +47,7 @@ class Inputs:
 
     params: Params
     comparison: Mapping[str, Any]
-    runs: list[Run]
+    runs: list[TrainedRun]
     prepared: Any
     catalog: pd.DataFrame | None
     facts: Mapping[str, Any]
@@ -67,7 +67,7 @@ class Inputs:
         return {row["architecture"]: row["title"] for row in self.comparison["leaderboard"]}
 
     @property
-    def first_runs(self) -> dict[str, Run]:
+    def first_runs(self) -> dict[str, TrainedRun]:
         """The first seed's run of each architecture, in the leaderboard's order."""
         return {name: next(run for run in self.runs if run.architecture == name) for name in self.titles}
 
@@ -89,10 +89,10 @@ def _json(path: Path, stage: str) -> Any:
     return json.loads(_needed(path, stage).read_text(encoding="utf-8"))
 
 
-def _read_run(root: Path, architecture: str, seed: int) -> Run:
+def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:
     name = f"{architecture}-{seed}"
     folder, stage = root / "evaluations" / name, f"evaluate@{name}"
-    return Run(
+    return TrainedRun(
         architecture=architecture,
         seed=seed,
         summary=_json(folder / "summary.json", stage),
@@ -172,7 +172,7 @@ def machine_facts() -> dict[str, str]:
     }
 
 
-def _prediction(run: Run, item: str) -> np.ndarray:
+def _prediction(run: TrainedRun, item: str) -> np.ndarray:
     with Image.open(run.predictions / f"{item}.png") as picture:
         return np.array(picture)
 

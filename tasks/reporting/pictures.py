@@ -19,8 +19,8 @@ from segcore.plots.gallery import (
 )
 from segcore.plots.palette import SPLITS
 from segcore.plots.pictures import LEFT_OUT, data_uri
+from tasks.formatting import amount, hexcolour
 from tasks.reporting.inputs import Inputs
-from tasks.reporting.rows import amount, hexcolour
 
 LABELS_READ = 300  # label blocks read for a split's class balance; more add nothing to two digits
 

@@ -1,71 +1,18 @@
 """What the report's templates show, worked out from its inputs: rows, sentences, captions."""
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from segcore.comparison.leaderboard import METRICS, leaderboard_markdown, models_of
-from segcore.plots.palette import DARK, HUMAN, colours
+from segcore.plots.palette import HUMAN, colours
+from tasks.formatting import chance, percent, points
 
 if TYPE_CHECKING:  # its imports of charts and pictures are slow, and the data card needs none of them
     from tasks.reporting.inputs import Inputs
 
 UNMEASURED = "not measured on this machine"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as per cent without the sign."""
-    return "–" if value is None else f"{value * 100:.{digits}f}"
-
-
-def points(value: float) -> str:
-    """A difference of two shares in percentage points, signed."""
-    return f"{value * 100:+.1f}".replace("-", "−")
-
-
-def amount(value: float | None) -> str:
-    """A large number with three digits and k, M or G."""
-    if value is None:
-        return "–"
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them."""
-    if seconds is None:
-        return "–"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def chance(value: float) -> str:
-    """A p value."""
-    return "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def unbroken(text: str) -> str:
-    """Names such as U-Net, `61.2 %` and `p = 0.2` held together at line ends."""
-    text = re.sub(r"(?<=\w)-(?=\w)", "\N{NON-BREAKING HYPHEN}", text)
-    return re.sub(r" (?=[%=<])|(?<=[=<]) ", "\N{NO-BREAK SPACE}", text)
-
-
-def hexcolour(rgb: Any) -> str:
-    """(r, g, b) as #rrggbb."""
-    return "#{:02x}{:02x}{:02x}".format(*rgb)
-
-
-FILTERS = {f.__name__: f for f in (percent, points, amount, duration, chance, hexcolour, unbroken)}
-
-
-def theme() -> list[tuple[str, str, str]]:
-    """(CSS variable, light, dark) of every colour that charts use."""
-    return [(f"--{light[1:]}", light, dark) for light, dark in DARK.items()]
 
 
 def score_name(key: str) -> str:

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from segcore.models.base.factory import build_model
-from segcore.training.distributed import Share, accelerator
+from segcore.training.distributed import Distributed, accelerator
 from segcore.training.losses import build_loss
 
 BATCH = 5  # two processes take two and three
 
 
-def distances(name: str, share: Share) -> dict[str, float]:
+def distances(name: str, share: Distributed) -> dict[str, float]:
     """Largest differences of loss, gradients (relative to the largest one) and running statistics."""
     torch.manual_seed(0)
     small = (
@@ -49,6 +49,6 @@ def distances(name: str, share: Share) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    mine = Share.of(accelerator())
+    mine = Distributed.of(accelerator())
     found = {name: distances(name, mine) for name in sys.argv[2:]}
     Path(sys.argv[1], f"distances-{mine.rank}.json").write_text(json.dumps(found))

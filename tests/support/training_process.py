@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 from segcore.data.prepared import PreparedData
 from segcore.params import TrainSettings
+from segcore.training.build import new_model
 from segcore.training.distributed import accelerator
-from segcore.training.loop import new_model, train
+from segcore.training.loop import train
 
 
 def main(prepared: str, settings: str, window: str, folder: str) -> None:

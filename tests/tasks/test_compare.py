@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from segcore import params
 from segcore.errors import DataError, StageError
-from segcore.evaluation import metrics
+from segcore.evaluation import counts
 from tasks import compare
 
 CLASSES = ["background", "building"]
@@ -88,10 +88,10 @@ def project(tmp_path: Path) -> Path:
             folder = tmp_path / f"evaluations/{name}-{seed}"
             folder.mkdir(parents=True)
             images = [
-                (names[i], names[i], metrics.count(blurred(labels[i], skill, rng), labels[i], 2))
+                (names[i], names[i], counts.count(blurred(labels[i], skill, rng), labels[i], 2))
                 for i in range(ITEMS)
             ]
-            metrics.counts_table(images, CLASSES).to_parquet(folder / "counts.parquet")
+            counts.counts_table(images, CLASSES).to_parquet(folder / "counts.parquet")
             (folder / "summary.json").write_text(json.dumps(SUMMARY | {"title": title, "seed": seed}))
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     return tmp_path

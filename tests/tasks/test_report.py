@@ -14,9 +14,10 @@ from segcore.evaluation.metrics import EMPTY_POLICY
 from segcore.params import Params
 from tasks import report as stage
 from tasks.costs import cost_file, mean_cost
+from tasks.formatting import amount, chance, duration, points, unbroken
 from tasks.reporting import rows
 from tasks.reporting.inputs import data_hash, gallery_cases, read_inputs
-from tasks.reporting.rows import amount, chance, duration, in_words, points, score_name, unbroken
+from tasks.reporting.rows import in_words, score_name
 from tests.support.fake_project import FakePrepared, build_project, scene_patches
 
 COLORS = [[38, 50, 56], [255, 179, 0], [76, 175, 80], [33, 150, 243]]

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from segcore.constants import IGNORE
-from segcore.data.raster import Info, Raster, Window, pieces, same_place
+from segcore.data.raster import Info, Raster, Window, pieces
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.annotations import Labels
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
+from segcore.io.grid import same_place
 from segcore.params.data import Data
 
 ENDINGS: tuple[str, ...] = ()  # anything that no other kind of ground truth claims

@@ -109,7 +109,7 @@ def _sample(encoder: str) -> dict[str, Tensor]:
         )
     cached = _cache_path(encoder, _SAMPLE_MEMBER_SHA256)
     if not _is_conversion_of(cached, _SAMPLE_MEMBER_SHA256):
-        from segcore.ingest.samples import fetch_member
+        from segcore.downloads import fetch_member
 
         _converted(fetch_member(**_SAMPLE), _SAMPLE_MEMBER_SHA256, cached)
     return load_file(cached)
@@ -153,9 +153,7 @@ def _file(path: Path) -> dict[str, Tensor]:
 
 
 def _cache_path(encoder: str, digest: str) -> Path:
-    from segcore.ingest.samples import (
-        cache_folder,  # imports an HTTP client, which weights "none" can do without
-    )
+    from segcore.downloads import cache_folder
 
     return cache_folder() / "weights" / f"{encoder}-{digest[:8]}.safetensors"
 

@@ -9,7 +9,7 @@ import pytest
 
 from segcore.comparison.compare import Contestant, compare, leaderboard_markdown, leaderboard_text
 from segcore.errors import DataError
-from segcore.evaluation import metrics
+from segcore.evaluation import counts, metrics
 from segcore.params import Params
 
 TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
@@ -53,9 +53,9 @@ def table(skill: float, seed: int, clusters: int = 16, size: int = 16) -> pd.Dat
         label = (np.random.default_rng(cluster).random((size, size)) < 0.4).astype(np.uint8)
         right = rng.random(label.shape) < skill - 0.01 * (cluster % 5)
         images.append(
-            (f"i{cluster}", f"c{cluster:02d}", metrics.count(np.where(right, label, 1 - label), label, 2))
+            (f"i{cluster}", f"c{cluster:02d}", counts.count(np.where(right, label, 1 - label), label, 2))
         )
-    return metrics.counts_table(images, ["background", "building"])
+    return counts.counts_table(images, ["background", "building"])
 
 
 def model(name: str, skills: list[float], **keywords: int) -> Contestant:

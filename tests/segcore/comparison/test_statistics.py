@@ -7,7 +7,7 @@ import scipy.stats
 
 from segcore.comparison import statistics
 from segcore.errors import DataError
-from segcore.evaluation import metrics
+from segcore.evaluation import counts, metrics
 
 CLASSES = ["background", "building"]
 KEYS = [
@@ -29,8 +29,8 @@ def table(
             truth = np.random.default_rng([cluster, image]).random((12, 12))
             label = (truth < foreground * (cluster + 1) / clusters).astype(np.uint8)
             prediction = np.where(rng.random(label.shape) < skill, label, 1 - label).astype(np.uint8)
-            rows.append((f"{cluster}-{image}", f"cluster-{cluster:02d}", metrics.count(prediction, label, 2)))
-    return metrics.counts_table(rows, CLASSES)
+            rows.append((f"{cluster}-{image}", f"cluster-{cluster:02d}", counts.count(prediction, label, 2)))
+    return counts.counts_table(rows, CLASSES)
 
 
 def sums(*args: float, **keywords: float) -> statistics.ClusterSums:
@@ -84,7 +84,7 @@ def test_interval_of_image_mean_covers_the_truth_about_as_often_as_it_says() -> 
     for trial in range(150):
         tp = rng.integers(0, 101, 40)
         zero = np.zeros(40, dtype=np.int64)
-        rows = pd.DataFrame(dict.fromkeys(metrics.COUNTS, zero) | {"tp": tp, "fn": 100 - tp, "pixels": 100})
+        rows = pd.DataFrame(dict.fromkeys(counts.COUNTS, zero) | {"tp": tp, "fn": 100 - tp, "pixels": 100})
         rows = rows.assign(item=[f"{i:02d}" for i in range(40)], class_index=0, class_name="organ")
         rows["cluster"] = rows["item"]
         draws = statistics.bootstrap([statistics.cluster_sums(rows, [0])], draws=300, seed=trial)

@@ -11,6 +11,7 @@ from segcore.constants import IGNORE
 from segcore.errors import DataError
 from segcore.evaluation import metrics
 from segcore.evaluation.calibration import Calibration
+from segcore.evaluation.counts import COUNTS, confusion, count, counts_table, require_all
 
 CLASSES = ["background", "building", "water"]
 FOREGROUND = [1, 2]
@@ -20,10 +21,10 @@ def table(
     predictions: list[np.ndarray], labels: list[np.ndarray], classes: list[str] = CLASSES
 ) -> pd.DataFrame:
     images = (
-        (f"image-{i}", f"cluster-{i}", metrics.count(prediction, label, len(classes)))
+        (f"image-{i}", f"cluster-{i}", count(prediction, label, len(classes)))
         for i, (prediction, label) in enumerate(zip(predictions, labels, strict=True))
     )
-    return metrics.counts_table(images, classes)
+    return counts_table(images, classes)
 
 
 def four_images() -> list[np.ndarray]:
@@ -82,7 +83,7 @@ def test_02_hallucination_of_an_absent_class_lowers_scores() -> None:
 
 
 def test_03_both_empty_has_one_policy_for_every_metric() -> None:
-    nothing = {name: np.zeros(1, dtype=np.int64) for name in metrics.COUNTS}
+    nothing = {name: np.zeros(1, dtype=np.int64) for name in COUNTS}
     assert {name: metric(nothing).item() for name, metric in metrics.METRICS.items()} == dict.fromkeys(
         metrics.METRICS, 1.0
     )
@@ -120,26 +121,26 @@ def test_06_scores_do_not_depend_on_the_order_of_images_or_tiles() -> None:
     for seed in range(5):
         assert metrics.scores(rows.sample(frac=1, random_state=seed), FOREGROUND) == expected
     prediction, label = pairs[0]
-    tiles = [metrics.confusion(prediction[:, a:b], label[:, a:b], 3) for a, b in ((0, 5), (5, 6), (6, 17))]
-    assert np.array_equal(sum(tiles), metrics.confusion(prediction, label, 3))
+    tiles = [confusion(prediction[:, a:b], label[:, a:b], 3) for a, b in ((0, 5), (5, 6), (6, 17))]
+    assert np.array_equal(sum(tiles), confusion(prediction, label, 3))
 
 
 def test_07_item_counted_twice_is_refused() -> None:
     rows = table([np.zeros((3, 3), dtype=np.uint8)] * 2, [np.zeros((3, 3), dtype=np.uint8)] * 2)
     padded = pd.concat([rows, rows[rows["item"] == "image-1"]])
     with pytest.raises(DataError, match="counted twice: image-1"):
-        metrics.require_all(padded, ["image-0", "image-1"])
+        require_all(padded, ["image-0", "image-1"])
     with pytest.raises(DataError, match="one row for each image and class"):
         metrics.scores(padded, FOREGROUND)
 
 
 def test_08_missing_prediction_is_an_error() -> None:
     rows = table([np.zeros((3, 3), dtype=np.uint8)], [np.zeros((3, 3), dtype=np.uint8)])
-    metrics.require_all(rows, ["image-0"])
+    require_all(rows, ["image-0"])
     with pytest.raises(DataError, match="1 of 2 images have no prediction: image-7"):
-        metrics.require_all(rows, ["image-0", "image-7"])
+        require_all(rows, ["image-0", "image-7"])
     with pytest.raises(DataError, match="do not belong"):
-        metrics.require_all(rows, [])
+        require_all(rows, [])
     with pytest.raises(DataError, match="one row for each image and class"):
         metrics.scores(rows.iloc[1:], FOREGROUND)
 
@@ -149,9 +150,7 @@ def test_08_missing_prediction_is_an_error() -> None:
 def test_09_ignored_pixels_change_no_score(seed: int) -> None:
     prediction, label = random_pair(seed)
     other = np.where(label == IGNORE, np.random.default_rng(seed).integers(0, 256, label.shape), prediction)
-    pd.testing.assert_frame_equal(
-        metrics.count(prediction, label, 3), metrics.count(other.astype(np.uint8), label, 3)
-    )
+    pd.testing.assert_frame_equal(count(prediction, label, 3), count(other.astype(np.uint8), label, 3))
 
 
 def test_09_image_of_nodata_changes_no_score() -> None:
@@ -166,7 +165,7 @@ def test_09_image_of_nodata_changes_no_score() -> None:
 
 def test_10_prediction_at_another_resolution_is_refused() -> None:
     with pytest.raises(DataError, match=r"\(2, 2\).*\(4, 4\)"):
-        metrics.count(np.zeros((2, 2), dtype=np.uint8), np.zeros((4, 4), dtype=np.uint8), 2)
+        count(np.zeros((2, 2), dtype=np.uint8), np.zeros((4, 4), dtype=np.uint8), 2)
 
 
 def test_14_hand_example_of_dice_holds() -> None:
@@ -174,7 +173,7 @@ def test_14_hand_example_of_dice_holds() -> None:
         np.array([[1, 0, 0, 1, 0, 0]], dtype=np.uint8),
         np.array([[1, 0, 1, 1, 0, 0]], dtype=np.uint8),
     )
-    counts = metrics.count(prediction, label, 2).to_dict("list")
+    counts = count(prediction, label, 2).to_dict("list")
     counts = {name: np.array(values) for name, values in counts.items()}
     assert (counts["tp"][1], counts["fp"][1], counts["fn"][1]) == (2, 0, 1)
     assert metrics.dice(counts)[1] == 0.8
@@ -184,9 +183,9 @@ def test_14_hand_example_of_dice_holds() -> None:
 def test_16_value_that_is_no_class_is_refused() -> None:
     label = np.zeros((2, 2), dtype=np.uint8)
     with pytest.raises(DataError, match="label holds values 0 to 7"):
-        metrics.count(label, np.array([[0, 7], [0, 0]], dtype=np.uint8), 2)
+        count(label, np.array([[0, 7], [0, 0]], dtype=np.uint8), 2)
     with pytest.raises(DataError, match="prediction holds values 0 to 255"):
-        metrics.count(np.array([[0, 255], [0, 0]], dtype=np.uint8), label, 2)
+        count(np.array([[0, 255], [0, 0]], dtype=np.uint8), label, 2)
 
 
 @given(seed=st.integers(0, 2**31))
@@ -212,7 +211,7 @@ def test_scores_equal_torchmetrics(seed: int) -> None:
     accuracy = tm.MulticlassAccuracy(num_classes=3, ignore_index=IGNORE, average="micro")
     assert ours["pixel_accuracy/dataset"] == pytest.approx(accuracy(predicted, label).item(), abs=1e-6)
     matrix = tm.MulticlassConfusionMatrix(num_classes=3, ignore_index=IGNORE)(predicted, label)
-    assert np.array_equal(matrix.numpy(), sum(metrics.confusion(p, t, 3) for p, t in pairs))
+    assert np.array_equal(matrix.numpy(), sum(confusion(p, t, 3) for p, t in pairs))
 
 
 def square(row: int, column: int, size: int = 8) -> np.ndarray:
@@ -223,7 +222,7 @@ def square(row: int, column: int, size: int = 8) -> np.ndarray:
 
 @pytest.mark.parametrize(("shift", "tolerance", "expected"), [(2, 2, 1.0), (3, 3, 1.0), (1, 0, 14 / 28)])
 def test_boundary_f1_forgives_shifts_up_to_the_tolerance(shift: int, tolerance: int, expected: float) -> None:
-    counts = metrics.count(square(5, 5 + shift), square(5, 5), 2, boundary_tolerance=tolerance)
+    counts = count(square(5, 5 + shift), square(5, 5), 2, boundary_tolerance=tolerance)
     assert counts.loc[1, "boundary_true"] == 28  # the outline of an 8 x 8 square
     assert metrics.boundary_f1({name: counts[name].to_numpy() for name in counts})[1] == pytest.approx(
         expected
@@ -234,7 +233,7 @@ def test_boundary_f1_forgives_shifts_up_to_the_tolerance(shift: int, tolerance: 
 @settings(max_examples=15, deadline=None)
 def test_boundary_matches_equal_a_search_over_all_pairs(seed: int, tolerance: int) -> None:
     prediction, label = random_pair(seed, (9, 11))
-    counts = metrics.count(prediction, label, 3, boundary_tolerance=tolerance)
+    counts = count(prediction, label, 3, boundary_tolerance=tolerance)
 
     def outline(image: np.ndarray, index: int) -> np.ndarray:
         pixels = []
@@ -258,7 +257,7 @@ def test_boundary_matches_equal_a_search_over_all_pairs(seed: int, tolerance: in
 def test_borders_of_image_and_nodata_are_no_boundary() -> None:
     label = np.ones((6, 6), dtype=np.uint8)
     label[:, 3:] = IGNORE
-    counts = metrics.count(np.ones((6, 6), dtype=np.uint8), label, 2)
+    counts = count(np.ones((6, 6), dtype=np.uint8), label, 2)
     assert counts.loc[1, ["boundary_predicted", "boundary_true", "pixels", "ignored"]].tolist() == [
         0,
         0,

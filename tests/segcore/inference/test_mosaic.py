@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from segcore.data.prepared import Patch
+from segcore.data.prepared import LabelledImage
 from segcore.inference import mosaic
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.model import SegmentationModel
@@ -89,7 +89,7 @@ def test_scenes_are_predicted_as_the_evaluation_predicts(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 255, (3, 117, 203), dtype=np.uint8)
     valid = np.random.default_rng(2).random((117, 203)) > 0.1
     valid[:60, 100:] = False
-    patch = Patch(np.moveaxis(pixels, 0, -1), np.zeros((117, 203), np.uint8), valid)
+    patch = LabelledImage(np.moveaxis(pixels, 0, -1), np.zeros((117, 203), np.uint8), valid)
     evaluated = predict_patch(Small(), patch, 48, 16)
     found, _ = predicted(Small(), pixels, 48, 16, "probabilities", 100, tmp_path, valid)
     assert np.allclose(found[:, valid], evaluated[:, valid], atol=1e-5)

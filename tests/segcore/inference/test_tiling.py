@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from segcore.data.prepared import Patch
+from segcore.data.prepared import LabelledImage
 from segcore.errors import ParamsError
 from segcore.inference.tiling import blend_weights, predict_bands, predict_patch, tile_starts
-from segcore.inference.tta import Flipped
+from segcore.inference.tta import FlipAveraged
 from segcore.models.base.factory import build_model
 from segcore.models.base.model import SegmentationModel
 
@@ -27,7 +27,7 @@ class Small(SegmentationModel):
 
 def patch(height, width, seed=0):
     image = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
-    return Patch(image, np.zeros((height, width), np.uint8), np.ones((height, width), bool))
+    return LabelledImage(image, np.zeros((height, width), np.uint8), np.ones((height, width), bool))
 
 
 @pytest.mark.parametrize("size", [(100, 130), (64, 64), (65, 127)])
@@ -71,7 +71,7 @@ def test_40_no_more_than_a_row_of_tiles_is_held_as_the_scene_grows():
 
         def read(row, col, tall, wide, scene=scene):
             part = (slice(row, row + tall), slice(col, col + wide))
-            return Patch(scene.image[part], scene.label[part], scene.valid[part])
+            return LabelledImage(scene.image[part], scene.label[part], scene.valid[part])
 
         bands = list(predict_bands(Small(), read, height, 64, 48, 8))
         sizes[height] = max(b.shape[1] for _, b in bands)
@@ -104,7 +104,7 @@ def test_39_probabilities_are_blended_before_the_argmax():
     image[:, :16] = (
         2  # the left tile (columns 0 to 31) is bright on average, the right one (16 to 47) is dark
     )
-    scene = Patch(image, np.zeros((32, 48), np.uint8), np.ones((32, 48), bool))
+    scene = LabelledImage(image, np.zeros((32, 48), np.uint8), np.ones((32, 48), bool))
     found = predict_patch(ByTile(), scene, 32, 16)[1, 0]
     left = blend_weights(32, 16, True, False)[16:]
     right = blend_weights(32, 16, False, True)[:16]
@@ -118,11 +118,11 @@ def test_flips_are_the_mean_over_mirror_images_and_equal_the_model_where_it_does
     model = build_model("unet", 3, 2, encoder="plain", width=4).eval()
     image = torch.rand(1, 3, 40, 56) * 255
     valid = torch.rand(1, 40, 56) > 0.1
-    found = Flipped(model).eval().predict(image, valid)
+    found = FlipAveraged(model).eval().predict(image, valid)
     views = [
         model.predict(image.flip(axes), valid.flip(axes)).flip(axes) for axes in ((), (-1,), (-2,), (-2, -1))
     ]
     assert torch.allclose(found, torch.stack(views).mean(0), atol=1e-6)
     assert not torch.allclose(found, views[0], atol=1e-3)
-    mirrored = Flipped(model).eval().predict(image.flip(-1), valid.flip(-1)).flip(-1)
+    mirrored = FlipAveraged(model).eval().predict(image.flip(-1), valid.flip(-1)).flip(-1)
     assert torch.allclose(found, mirrored, atol=1e-6)  # what the model itself is not

@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from segcore import downloads
 from segcore.errors import DownloadError, ParamsError
 from segcore.ingest import samples
 
@@ -59,7 +60,7 @@ def index(tmp_path, monkeypatch):
 def manifest(digest, *members):
     return samples.Manifest(
         name="demo", title="", package="demo", version="1", file="demo-1.tar.gz", sha256=digest, licence="",
-        citation="", members=[samples.Member(**m) for m in members],
+        citation="", members=[downloads.Member(**m) for m in members],
     )  # fmt: skip
 
 
@@ -78,24 +79,24 @@ def test_members_patterns_and_inner_archives_are_laid_out(index, tmp_path):
 
 
 def test_a_second_fetch_needs_no_network(index, tmp_path, monkeypatch):
-    first = samples.fetch_archive("demo", "1", "demo-1.tar.gz", index)
+    first = downloads.fetch_archive("demo", "1", "demo-1.tar.gz", index)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
-    assert samples.fetch_archive("demo", "1", "demo-1.tar.gz", index) == first
+    assert downloads.fetch_archive("demo", "1", "demo-1.tar.gz", index) == first
 
 
 def test_a_corrupt_download_is_refused_and_not_kept(index, tmp_path):
     with pytest.raises(
         DownloadError, match=r"corrupt download, sha256 is \w{64} instead of 0{64}[\s\S]*try again"
     ):
-        samples.fetch_archive("demo", "1", "demo-1.tar.gz", "0" * 64)
+        downloads.fetch_archive("demo", "1", "demo-1.tar.gz", "0" * 64)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_cached_file_that_rotted_is_fetched_anew(index, tmp_path):
-    path = samples.fetch_archive("demo", "1", "demo-1.tar.gz", index)
+    path = downloads.fetch_archive("demo", "1", "demo-1.tar.gz", index)
     path.write_bytes(b"rotten")
     assert (
-        hashlib.sha256(samples.fetch_archive("demo", "1", "demo-1.tar.gz", index).read_bytes()).hexdigest()
+        hashlib.sha256(downloads.fetch_archive("demo", "1", "demo-1.tar.gz", index).read_bytes()).hexdigest()
         == index
     )
 
@@ -104,7 +105,7 @@ def test_no_network_names_the_file_and_where_to_put_it_by_hand(tmp_path, monkeyp
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
     monkeypatch.setenv("SEGFLOW_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DownloadError, match=r"could not be reached[\s\S]*PIP_INDEX_URL[\s\S]*demo-1.tar.gz"):
-        samples.fetch_archive("demo", "1", "demo-1.tar.gz", "0" * 64)
+        downloads.fetch_archive("demo", "1", "demo-1.tar.gz", "0" * 64)
 
 
 def test_a_member_that_is_missing_or_wrong_is_named(index, tmp_path):
@@ -120,7 +121,7 @@ def test_a_member_cannot_leave_the_folder(tmp_path):
     path = tmp_path / "evil.tar.gz"
     path.write_bytes(archive({"../../evil": b"x"}))
     with pytest.raises(DownloadError, match="leaves the folder"):
-        samples.extract(path, [samples.Member(path="*", to="../")], tmp_path / "out")
+        downloads.extract(path, [downloads.Member(path="*", to="../")], tmp_path / "out")
 
 
 def test_an_unknown_sample_lists_those_there_are(tmp_path):

@@ -7,11 +7,11 @@ import torch
 
 from segcore.data.prepared import PreparedData, beside
 from segcore.errors import DataError
-from segcore.inference.predictor import Predictor, Settings
+from segcore.inference.predictor import PredictionSettings, Predictor
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.bundle import save_bundle
 from segcore.params import Params
-from segcore.training.loop import new_model
+from segcore.training.build import new_model
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tests.support.tiny import values_for
@@ -68,7 +68,7 @@ def test_a_prediction_sees_what_the_evaluation_saw(volumes, tmp_path):
     save_bundle(tmp_path / "bundle", model, "unet", facts)
     volume = data.items["volume"].iloc[0]
     scene = data.folder.parent / "source" / "images" / f"{volume}.nii.gz"
-    Predictor(tmp_path / "bundle", Settings(64, 8)).predict(scene, "v", tmp_path)
+    Predictor(tmp_path / "bundle", PredictionSettings(64, 8)).predict(scene, "v", tmp_path)
     made = np.asarray(nibabel.load(tmp_path / "v.nii.gz").dataobj)
     planes = data.items[data.items["volume"] == volume].sort_values("plane")
     read = [predict_patch(model, data.read_input(item), 64, 8).argmax(0) for item in planes["item"]]
@@ -88,4 +88,6 @@ def test_a_scene_of_other_bands_is_named(volumes, tmp_path):
     four = np.zeros((20, 20, 5, 3), np.float32)
     write_nifti(tmp_path / "four.nii.gz", four)
     with pytest.raises(DataError, match="has 3 bands, the model takes 1"):
-        Predictor(tmp_path / "bundle", Settings(64, 8)).predict(tmp_path / "four.nii.gz", "v", tmp_path)
+        Predictor(tmp_path / "bundle", PredictionSettings(64, 8)).predict(
+            tmp_path / "four.nii.gz", "v", tmp_path
+        )

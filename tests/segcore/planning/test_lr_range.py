@@ -5,7 +5,7 @@ import pytest
 
 from segcore.params import TrainSettings
 from segcore.planning.lr_range import range_test, suggestions
-from segcore.training.loop import new_model
+from segcore.training.build import new_model
 
 
 def test_the_suggestions_are_where_the_loss_falls_fastest_and_where_it_is_least():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segcore.errors import DataError, ParamsError
-from segcore.evaluation import metrics
+from segcore.evaluation import counts, metrics
 from segcore.params.operations import Gate
 from segcore.promotion.gate import Candidate, Costs, Decision, decide
 
@@ -29,8 +29,8 @@ def table(skill: float, seed: int = 0, clusters: int = 12, prefix: str = "c") ->
             wrong = rng.random(label.shape) > skill
             prediction = np.where(wrong, 1 - label, label).astype(np.uint8)
             name = f"{prefix}{cluster:02d}"
-            rows.append((f"{name}-{image}", name, metrics.count(prediction, label, 2)))
-    return metrics.counts_table(rows, CLASSES)
+            rows.append((f"{name}-{image}", name, counts.count(prediction, label, 2)))
+    return counts.counts_table(rows, CLASSES)
 
 
 EMPTY = table(0.9).iloc[:0]
@@ -160,8 +160,8 @@ def test_ceilings_and_floors_block_the_better_one_and_say_so() -> None:
 
 def test_a_floor_of_a_class_without_pixels_is_not_kept() -> None:
     bare = table(0.99).query("cluster == 'c99'")
-    rows = [(f"i{i}", f"i{i}", metrics.count(*[np.zeros((8, 8), np.uint8)] * 2, 2)) for i in range(4)]
-    empty_truth = metrics.counts_table(rows, CLASSES)
+    rows = [(f"i{i}", f"i{i}", counts.count(*[np.zeros((8, 8), np.uint8)] * 2, 2)) for i in range(4)]
+    empty_truth = counts.counts_table(rows, CLASSES)
     assert bare.empty
     old = candidate(0.9, "old", frozen=empty_truth)
     decision = judge(old, candidate(0.9, "new", frozen=empty_truth), gate=Gate(floors={"building": 0.1}))

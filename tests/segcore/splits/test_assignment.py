@@ -10,7 +10,8 @@ from segcore.errors import DataError, LeakError
 from segcore.ingest.links.footprints import same_places
 from segcore.params import Split
 from segcore.splits.assignment import Entry, decide, read_registry, write_registry
-from segcore.splits.blocks import BLOCKS, assign, bucket, fraction
+from segcore.splits.blocks import BLOCKS, bucket, fraction
+from segcore.splits.regions import assign
 
 FRACTIONS = {"train": 0.6, "validation": 0.2, "test": 0.2}
 SPLIT = Split(fractions=FRACTIONS)

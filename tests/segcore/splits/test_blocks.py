@@ -9,7 +9,8 @@ import pytest
 from segcore.errors import DataError, LeakError
 from segcore.ingest.links.footprints import same_places
 from segcore.params import Prepare, Split
-from segcore.splits import assignment, blocks
+from segcore.splits import assignment, blocks, leakage
+from segcore.splits.regions import assign
 from segcore.splits.windows import class_counts, index_item, tabulated
 
 FRACTIONS = {"train": 0.5, "validation": 0.2, "test": 0.3}
@@ -44,7 +45,7 @@ def link(a, b, kind="near-duplicate"):
 
 def decided(table, split, links=NO_LINKS):
     decision = assignment.decide(table, links, split, {})
-    return decision, blocks.assign(table, split, decision)
+    return decision, assign(table, split, decision)
 
 
 def assigned(table, split, links=NO_LINKS):
@@ -64,7 +65,7 @@ def test_21_train_validation_and_test_are_disjoint_by_id_and_group():
     regions = assigned(table, WHOLE)
     assert regions.groupby("group")["split"].nunique().max() == 1
     assert regions["id"].is_unique and set(regions["item"]) == set(table["id"])
-    blocks.check(regions, regions.iloc[:0], table, WHOLE, NO_LINKS)
+    leakage.check(regions, regions.iloc[:0], table, WHOLE, NO_LINKS)
 
 
 def test_21_a_group_in_two_splits_is_a_leak():
@@ -72,7 +73,7 @@ def test_21_a_group_in_two_splits_is_a_leak():
     regions = assigned(table, WHOLE)
     regions.loc[0, "split"] = "test" if regions.loc[0, "split"] == "train" else "train"
     with pytest.raises(LeakError, match="group 'g0' is in more than one split"):
-        blocks.check(regions, regions.iloc[:0], table, WHOLE, NO_LINKS)
+        leakage.check(regions, regions.iloc[:0], table, WHOLE, NO_LINKS)
 
 
 def one_of_each(regions, first="train", second="test"):
@@ -85,7 +86,7 @@ def test_21_the_same_content_in_two_splits_is_a_leak_that_names_the_pair():
     one, two = one_of_each(regions)
     table.loc[table["id"] == two, "sha256"] = table.loc[table["id"] == one, "sha256"].iloc[0]
     with pytest.raises(LeakError, match="are the same picture") as caught:
-        blocks.check(regions, regions.iloc[:0], table, WHOLE, NO_LINKS)
+        leakage.check(regions, regions.iloc[:0], table, WHOLE, NO_LINKS)
     assert one in str(caught.value) and two in str(caught.value)
 
 
@@ -95,7 +96,7 @@ def test_21_linked_items_in_two_splits_are_a_leak_that_names_the_pair(kind):
     regions = assigned(table, WHOLE)
     one, two = one_of_each(regions, "validation", "test")
     with pytest.raises(LeakError, match=f"linked \\({kind}") as caught:
-        blocks.check(regions, regions.iloc[:0], table, WHOLE, link(one, two, kind))
+        leakage.check(regions, regions.iloc[:0], table, WHOLE, link(one, two, kind))
     assert one in str(caught.value) and two in str(caught.value)
 
 
@@ -103,12 +104,12 @@ def test_21_training_windows_of_a_test_item_are_a_leak():
     table = items([f"i{i}" for i in range(60)])
     decision, regions = decided(table, WHOLE)
     windows = indexed(table, WHOLE, decision)
-    blocks.check(regions, windows, table, WHOLE, NO_LINKS)
+    leakage.check(regions, windows, table, WHOLE, NO_LINKS)
     windows.loc[0, "item"] = one_of_each(regions)[1]
     with pytest.raises(LeakError, match=r"training window 0, 0 \(train\) and i\d+ \(test\)"):
-        blocks.check(regions, windows, table, WHOLE, NO_LINKS)
+        leakage.check(regions, windows, table, WHOLE, NO_LINKS)
     with pytest.raises(LeakError, match="a training window is of nobody, which is no item"):
-        blocks.check(regions, windows.assign(item="nobody"), table, WHOLE, NO_LINKS)
+        leakage.check(regions, windows.assign(item="nobody"), table, WHOLE, NO_LINKS)
 
 
 def test_21_planes_of_a_volume_stay_together_and_one_in_another_split_is_a_leak():
@@ -116,28 +117,28 @@ def test_21_planes_of_a_volume_stay_together_and_one_in_another_split_is_a_leak(
     table = table.assign(volume=table["group"], sha256=table["group"])
     catalogue = table.drop_duplicates("volume").assign(id=lambda t: t["volume"])
     decision = assignment.decide(catalogue, NO_LINKS, WHOLE, {})
-    regions = blocks.assign(table, WHOLE, decision)
+    regions = assign(table, WHOLE, decision)
     windows = indexed(table, WHOLE, decision)
     assert regions.groupby("group")["split"].nunique().max() == 1
     assert set(regions["id"]) == set(table["id"])
-    blocks.check(regions, windows, table, WHOLE, NO_LINKS)
+    leakage.check(regions, windows, table, WHOLE, NO_LINKS)
     where = regions["item"].isin(windows["item"])
     regions.loc[regions.index[where][0], "split"] = "test"
     with pytest.raises(LeakError, match=r"v\d+_z000"):
-        blocks.check(regions, windows, table, WHOLE, NO_LINKS)
+        leakage.check(regions, windows, table, WHOLE, NO_LINKS)
 
 
 def test_22_overlapping_items_in_two_splits_are_a_leak_that_names_the_pair():
     table = placed(items([f"i{i}" for i in range(12)]), [(0, 100 * i) for i in range(12)])
     regions = assigned(table, WHOLE)
     none = regions.iloc[:0]
-    blocks.check(regions, none, table, WHOLE, NO_LINKS)
+    leakage.check(regions, none, table, WHOLE, NO_LINKS)
     one, two = one_of_each(regions)
     table.loc[table["id"] == two, "transform"] = placed(table[:1], [(20, 100 * int(one[1:]) + 20)])[
         "transform"
     ][0]
     with pytest.raises(LeakError, match="the same place on the map") as caught:
-        blocks.check(regions, none, table, WHOLE, NO_LINKS)
+        leakage.check(regions, none, table, WHOLE, NO_LINKS)
     assert one in str(caught.value) and two in str(caught.value)
 
 
@@ -147,12 +148,12 @@ def test_22_the_buffer_holds_on_the_map_between_regions_of_different_grids():
     regions = pd.DataFrame([{**row, "height": 48, "width": 36}])
     regions.loc[1] = {**row, "item": "b", "id": "b", "group": "b", "split": "test", "height": 48, "width": 48}
     apart = Split(fractions=FRACTIONS, buffer=4)
-    blocks.check(regions, regions.iloc[:0], table, apart, NO_LINKS)
+    leakage.check(regions, regions.iloc[:0], table, apart, NO_LINKS)
     with pytest.raises(LeakError, match="buffer of 5 pixels"):
-        blocks.check(regions, regions.iloc[:0], table, Split(fractions=FRACTIONS, buffer=5), NO_LINKS)
+        leakage.check(regions, regions.iloc[:0], table, Split(fractions=FRACTIONS, buffer=5), NO_LINKS)
     windows = pd.DataFrame({"item": ["a"], "row": 0, "col": 0, "height": 40, "width": 40})
     with pytest.raises(LeakError, match=r"training window 0, 0 \(train\) of a"):
-        blocks.check(regions, windows, table, apart, NO_LINKS)
+        leakage.check(regions, windows, table, apart, NO_LINKS)
 
 
 def test_22_no_window_and_no_region_comes_within_the_buffer_of_another_split():
@@ -167,7 +168,7 @@ def test_22_no_window_and_no_region_comes_within_the_buffer_of_another_split():
     for w in windows.itertuples():  # pixel by pixel, not by the code under test
         around = owner[max(w.row - 8, 0) : w.row + 48, max(w.col - 8, 0) : w.col + 48]
         assert not {"validation", "test"} & set(around.ravel())
-    blocks.check(regions, windows, table, SPLIT, NO_LINKS)
+    leakage.check(regions, windows, table, SPLIT, NO_LINKS)
 
 
 def test_22_a_window_that_reaches_a_test_block_is_a_leak():
@@ -179,18 +180,18 @@ def test_22_a_window_that_reaches_a_test_block_is_a_leak():
     with pytest.raises(
         LeakError, match=r"training window .* and scene_r\dc\d \(\w+\) of scene are 0 pixels apart"
     ):
-        blocks.check(regions, windows, table, SPLIT, NO_LINKS)
+        leakage.check(regions, windows, table, SPLIT, NO_LINKS)
 
 
 def test_22_without_a_buffer_regions_may_touch_but_not_overlap():
     regions = assigned(items(["scene"], size=512), SPLIT.model_copy(update={"buffer": 0}))
     split, none = SPLIT.model_copy(update={"buffer": 0}), regions.iloc[:0]
-    blocks.check(regions, none, items(["scene"], size=512), split, NO_LINKS)
+    leakage.check(regions, none, items(["scene"], size=512), split, NO_LINKS)
     row = regions.index[(regions["split"] == "train") & (regions["col"] > 0)][0]
     grown = regions.copy()
     grown.loc[row, ["row", "col", "height", "width"]] = [0, 0, 512, 512]
     with pytest.raises(LeakError, match="0 pixels apart"):
-        blocks.check(grown, none, items(["scene"], size=512), split, NO_LINKS)
+        leakage.check(grown, none, items(["scene"], size=512), split, NO_LINKS)
 
 
 def test_test_blocks_stay_whole_and_shares_are_exact():
@@ -221,7 +222,7 @@ def test_22_other_dates_of_a_scene_share_its_blocks():
     assert set(decision.groups.values()) == {blocks.BLOCKS} and set(decision.anchors.values()) == {"day1"}
     assert {e.reason for e in decision.registry.values()} == {"blocks of day1"}
     assert len(regions) > 60 and regions.groupby("cluster")["item"].nunique().eq(3).all()
-    blocks.check(regions, windows, table, SPLIT, links)
+    leakage.check(regions, windows, table, SPLIT, links)
     world = painted(regions, windows, table)
     for k in range(3):  # pixel by pixel: nothing of another split within the buffer
         around = np.zeros_like(world[k])
@@ -232,7 +233,7 @@ def test_22_other_dates_of_a_scene_share_its_blocks():
     other = {"train": "test", "validation": "test", "test": "train"}[regions.loc[moved, "split"]]
     regions.loc[moved, "split"] = other
     with pytest.raises(LeakError, match="day2_r0c0"):
-        blocks.check(regions, windows, table, SPLIT, links)
+        leakage.check(regions, windows, table, SPLIT, links)
 
 
 def test_22_scenes_that_overlap_otherwise_are_not_divided_and_stay_in_one_split():
@@ -245,7 +246,7 @@ def test_22_scenes_that_overlap_otherwise_are_not_divided_and_stay_in_one_split(
     assert decision.groups["s0"] == decision.groups["s1"] in FRACTIONS
     assert decision.groups["s5"] == blocks.BLOCKS
     assert regions[regions["item"].isin(["s0", "s1"])]["cluster"].unique().tolist() == ["s0"]
-    blocks.check(regions, windows, table, split, links)
+    leakage.check(regions, windows, table, split, links)
     assert painted(regions, windows, table).sum(axis=0).max() == 1
 
 
@@ -254,7 +255,7 @@ def test_21_a_group_with_several_scenes_is_not_divided():
     regions = assigned(table, SPLIT)
     assert regions[regions["group"] == "city"]["split"].nunique() == 1
     assert regions[regions["group"] == "other"]["split"].nunique() == 3
-    blocks.check(regions, regions.iloc[:0], table, SPLIT, NO_LINKS)
+    leakage.check(regions, regions.iloc[:0], table, SPLIT, NO_LINKS)
 
 
 def test_given_scenes_stay_whole_but_their_blocks_are_cases_of_their_own():
@@ -289,8 +290,8 @@ def test_the_check_stays_fast_for_ten_thousand_items():
     names = [f"i{i:05d}" for i in range(10_000)]
     table = placed(items(names), [(60 * (i // 100), 60 * (i % 100)) for i in range(10_000)])
     regions = assigned(table, WHOLE)
-    windows = regions.assign(row=0, col=0)[regions["split"] == "train"]
-    blocks.check(regions, windows, table, WHOLE, NO_LINKS)
+    windows = assign(row=0, col=0)[regions["split"] == "train"]
+    leakage.check(regions, windows, table, WHOLE, NO_LINKS)
     shares = regions["split"].value_counts(normalize=True)
     assert all(abs(shares[name] - share) < 0.001 for name, share in FRACTIONS.items())
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from segcore.errors import ParamsError
 from segcore.params import TrainSettings
-from segcore.training.distributed import Share
+from segcore.training.distributed import Distributed
 from segcore.training.sampler import Sampler
 
 ROOT = Path(__file__).parents[3]
@@ -116,18 +116,18 @@ def test_shares_are_the_batch_of_one_process(prepared_scene, world):
     p, data = prepared_scene
     sampler = Sampler(data, TrainSettings(**{**SETTINGS, "batch": 5}), p.prepare.window, 0)
     whole = sampler.batch(4)
-    parts = [sampler.batch(4, Share(rank, world).of_batch(5)) for rank in range(world)]
+    parts = [sampler.batch(4, Distributed(rank, world).of_batch(5)) for rank in range(world)]
     for name, tensor in whole.items():
         assert torch.equal(torch.cat([part[name] for part in parts]), tensor)
 
 
 @pytest.mark.parametrize(("batch", "world"), [(8, 3), (3, 3), (7, 2), (1, 1)])
 def test_every_item_has_one_owner_and_shares_differ_by_one_at_most(batch, world):
-    shares = [range(batch)[Share(rank, world).of_batch(batch)] for rank in range(world)]
+    shares = [range(batch)[Distributed(rank, world).of_batch(batch)] for rank in range(world)]
     assert [i for share in shares for i in share] == list(range(batch))
     assert np.ptp([len(share) for share in shares]) <= 1
 
 
 def test_more_processes_than_items_are_refused():
     with pytest.raises(ParamsError, match="cannot be divided among 4 processes"):
-        Share(0, 4).of_batch(3)
+        Distributed(0, 4).of_batch(3)

@@ -6,8 +6,8 @@ import torch
 
 from segcore.constants import IGNORE
 from segcore.params import TrainSettings
-from segcore.training.gpu_sampler import HeldSampler
-from segcore.training.loader import Feed
+from segcore.training.gpu_sampler import GpuSampler
+from segcore.training.loader import Loader
 from segcore.training.runtime import choose
 from segcore.training.sampler import Sampler
 
@@ -26,7 +26,7 @@ def same(a, b):
 
 def batches(own):
     """Those of the loader and of held data, whose labels and validity are equal."""
-    held = HeldSampler(own, CPU)
+    held = GpuSampler(own, CPU)
     for step in range(6):
         plain, other = own.batch(step), held.batch(step)
         assert torch.equal(plain["label"], other["label"]) and torch.equal(plain["valid"], other["valid"])
@@ -50,7 +50,7 @@ def test_resized_and_recoloured_pixels_are_within_a_level(prepared_scene):
 
 
 def test_a_share_of_a_batch_is_what_it_is_in_the_whole(prepared_scene):
-    held = HeldSampler(sampler(prepared_scene), CPU)
+    held = GpuSampler(sampler(prepared_scene), CPU)
     whole, part = held.batch(1), held.batch(1, slice(2, 5))
     assert torch.equal(whole["label"][2:5], part["label"])
     assert torch.allclose(whole["image"][2:5], part["image"], atol=1e-4)
@@ -60,7 +60,7 @@ def test_what_lies_outside_an_item_is_ignored(prepared_scene):
     own = sampler(prepared_scene, flip=False, rotate90=False, scale=1.0, brightness=0, contrast=0)
     own.places = [(item, -8, 0) for item, _, _ in own.places]
     own.window = 32  # no room to move: every crop begins eight rows above its item
-    plain, held = own.batch(0), HeldSampler(own, CPU).batch(0)
+    plain, held = own.batch(0), GpuSampler(own, CPU).batch(0)
     assert (held["label"][:, :8] == IGNORE).all() and not held["valid"][:, :8].any()
     assert torch.equal(plain["label"], held["label"])
     assert torch.allclose(plain["image"], held["image"], atol=1e-3)
@@ -73,7 +73,7 @@ def test_a_feed_gives_the_batches_of_its_steps_in_order(prepared_scene, workers)
         update={"speed": own.settings.speed.model_copy(update={"workers": workers})}
     )
     threads = torch.get_num_threads()
-    with Feed(own, slice(1, 4), choose(settings, own.data, CPU), CPU) as feed:
+    with Loader(own, slice(1, 4), choose(settings, own.data, CPU), CPU) as feed:
         assert torch.get_num_threads() == threads  # those of the network's operators
         for step in range(2, 9):  # as after a resume
             assert same(feed.batch(step), own.batch(step, slice(1, 4)))
@@ -88,6 +88,6 @@ def test_values_of_16_bits_are_held_as_they_are(prepared_scene, monkeypatch):
         return patch.__class__((patch.image.astype(np.uint16) * 257), patch.label, patch.valid)
 
     monkeypatch.setattr(type(own.data), "whole", wide)
-    wider = HeldSampler(own, CPU).batch(0)["image"]
+    wider = GpuSampler(own, CPU).batch(0)["image"]
     monkeypatch.undo()
     assert torch.allclose(wider, own.batch(0)["image"] * 257, rtol=1e-4, atol=1)

@@ -9,12 +9,13 @@ import torch
 
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
-from segcore.inference.tiling import choose_precision
+from segcore.inference.device import choose_precision
 from segcore.params import TrainSettings
 from segcore.training import checkpoint
+from segcore.training.build import class_weights, new_model, normalization
 from segcore.training.determinism import grade
-from segcore.training.ema import Average, decay_of
-from segcore.training.loop import class_weights, new_model, normalization, train
+from segcore.training.ema import WeightAverage, decay_of
+from segcore.training.loop import train
 from segcore.training.optimizer import learning_rate, make_optimizer
 from segcore.training.validate import validate
 
@@ -95,7 +96,7 @@ def test_a_resting_encoder_keeps_weights_and_statistics_until_it_is_released(pre
 
 def test_the_average_is_that_of_parameters_and_statistics_and_counters_are_copied():
     model = torch.nn.BatchNorm2d(1)
-    average = Average(model, 0.9)
+    average = WeightAverage(model, 0.9)
     weights = []
     for step in (1, 2):
         model(torch.randn(4, 1, 3, 3))
@@ -113,7 +114,7 @@ def test_the_average_is_that_of_parameters_and_statistics_and_counters_are_copie
         expected = kept[1] * (kept[0] * start + (1 - kept[0]) * one) + (1 - kept[1]) * two
         assert value.item() == pytest.approx(expected, rel=1e-5)
     assert average.model.num_batches_tracked == 2 and average.state().keys() == model.state_dict().keys()
-    assert Average(model, 0).model is model and not Average(model, 0).state()
+    assert WeightAverage(model, 0).model is model and not WeightAverage(model, 0).state()
 
 
 def test_the_decay_follows_the_budget():
@@ -280,9 +281,9 @@ def test_accumulated_gradients_are_those_of_the_batch_where_norms_rest(prepared_
 
     In fp32: `auto` is bf16 on a CPU with AMX, where a product's rounding depends on how many are summed at once.
     """
-    from segcore.training.distributed import Share
+    from segcore.training.distributed import Distributed
     from segcore.training.runtime import choose
-    from segcore.training.step import Fixed, Stepper
+    from segcore.training.step import StepContext, TrainStep
 
     _, data = prepared_scene
     settings = small(batch=5, loss="cross_entropy", learning_rate=1e-3, precision="fp32")
@@ -298,7 +299,9 @@ def test_accumulated_gradients_are_those_of_the_batch_where_norms_rest(prepared_
         model = new_model("unet", settings, data, 0).eval()
         speed = settings.speed.model_copy(update={"micro_batch": micro})
         choices = choose(settings.model_copy(update={"speed": speed}), data, cpu)
-        stepper = Stepper(model, make_optimizer(model, settings), Fixed(settings, cpu, Share(), choices))
+        stepper = TrainStep(
+            model, make_optimizer(model, settings), StepContext(settings, cpu, Distributed(), choices)
+        )
         loss = stepper.step(batch, 1e-3)
         found.append((float(loss), torch.cat([p.grad.flatten() for p in model.parameters()])))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)

@@ -8,9 +8,9 @@ from segcore.cpu import cores
 from segcore.errors import ParamsError
 from segcore.params import Speed, TrainSettings
 from segcore.training import micro_batch
-from segcore.training.distributed import Share
-from segcore.training.loop import new_model
-from segcore.training.runtime import Choices, choose, fitting, resumed
+from segcore.training.build import new_model
+from segcore.training.distributed import Distributed
+from segcore.training.runtime import Runtime, choose, fitting, resumed
 
 CPU = torch.device("cpu")
 
@@ -39,13 +39,13 @@ def test_every_choice_can_be_fixed_by_hand(prepared_scene):
 def test_a_resume_keeps_the_choices_unless_the_device_is_another(prepared_scene):
     fresh = choose(settings(), prepared_scene[1], CPU)
     old = {**fresh.as_dict(), "threads": 7, "micro_batch": 1}
-    assert resumed({"choices": old}, fresh) == Choices(**old)
+    assert resumed({"choices": old}, fresh) == Runtime(**old)
     assert resumed({"choices": {**old, "device": "cuda"}}, fresh) is None and resumed({}, fresh) is None
 
 
 def test_a_divided_training_does_not_accumulate(prepared_scene):
     with pytest.raises(ParamsError, match="micro_batch 1 of a batch of 4 on 2 processes"):
-        choose(settings(speed={"micro_batch": 1}), prepared_scene[1], CPU, Share(0, 2))
+        choose(settings(speed={"micro_batch": 1}), prepared_scene[1], CPU, Distributed(0, 2))
 
 
 def test_the_micro_batch_is_halved_until_it_fits_and_the_model_is_left_as_it_is(prepared_scene, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from segcore.constants import IGNORE
-from segcore.data.prepared import Patch
+from segcore.data.prepared import LabelledImage
 from segcore.params import TrainSettings
 from segcore.training.sampler import Sampler, augment
 
@@ -30,7 +30,7 @@ def test_27_every_architecture_sees_the_same_crops_and_augmentation(prepared_sce
 def test_17_labels_are_resampled_by_nearest_neighbour_only():
     rng = np.random.default_rng(0)
     label = rng.choice([0, 3, IGNORE], (23, 23)).astype(np.uint8)
-    patch = Patch(rng.integers(0, 255, (23, 23, 3), dtype=np.uint8), label, np.ones((23, 23), bool))
+    patch = LabelledImage(rng.integers(0, 255, (23, 23, 3), dtype=np.uint8), label, np.ones((23, 23), bool))
     for seed in range(20):
         _, changed, _ = augment(patch, settings(), np.ones(3), np.random.default_rng(seed))
         assert set(changed.unique().tolist()) <= {0, 3, IGNORE}
@@ -39,7 +39,7 @@ def test_17_labels_are_resampled_by_nearest_neighbour_only():
 def test_image_and_mask_move_together():
     label = np.zeros((32, 32), np.uint8)
     label[3:9, 5:21] = 1
-    patch = Patch(np.repeat(label[..., None] * 200, 3, axis=2), label, np.ones((32, 32), bool))
+    patch = LabelledImage(np.repeat(label[..., None] * 200, 3, axis=2), label, np.ones((32, 32), bool))
     still = {"brightness": 0, "contrast": 0}
     for seed in range(20):
         image, changed, valid = augment(
@@ -50,7 +50,7 @@ def test_image_and_mask_move_together():
 
 def test_off_means_off():
     rng = np.random.default_rng(1)
-    patch = Patch(
+    patch = LabelledImage(
         rng.integers(0, 255, (32, 32, 2), dtype=np.uint8),
         np.zeros((32, 32), np.uint8),
         np.ones((32, 32), bool),
@@ -69,7 +69,7 @@ def test_8_bit_pictures_are_resized_as_pillow_does_and_within_a_level_of_16_bit_
 
     def resized(pixels):
         mask = np.zeros((side, side), np.uint8)
-        return augment(Patch(pixels, mask, mask == 0), off, np.ones(bands), rng)[0].numpy()
+        return augment(LabelledImage(pixels, mask, mask == 0), off, np.ones(bands), rng)[0].numpy()
 
     eight = resized(image)
     for band in range(bands):

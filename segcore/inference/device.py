@@ -1,0 +1,27 @@
+"""The device and the precision that a model runs in."""
+
+import torch
+
+Precision = str  # "fp32" or "bf16"
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(setting: str, device: torch.device) -> str:
+    """bf16 where the device computes in it (CUDA from Ampere on, CPUs with AMX or AVX512-BF16), else fp32."""
+    if setting != "auto":
+        return setting
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    fast = device.type == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
+    return "bf16" if fast else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """bf16 where asked for; float32 otherwise."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

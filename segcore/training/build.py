@@ -1,0 +1,57 @@
+"""An untrained model, ready for the loop."""
+
+import numpy as np
+import torch
+
+from segcore.data.prepared import PreparedData
+from segcore.models.base.factory import build_model
+from segcore.models.base.model import SegmentationModel
+from segcore.models.base.pretrained import imagenet_normalization
+from segcore.params import TrainSettings
+from segcore.training.losses import build_loss
+
+
+def class_weights(settings: TrainSettings, data: PreparedData) -> list[float] | None:
+    """Median-frequency weights of the training split (Eigen and Fergus 2015), or None."""
+    if settings.class_weights == "none":
+        return None
+    pixels = np.asarray(data.statistics["class_pixels"], dtype=float)
+    weights = np.where(pixels > 0, np.median(pixels[pixels > 0]) / np.maximum(pixels, 1), 0)
+    return [float(w) for w in weights]
+
+
+def normalization(
+    weights: str, data: PreparedData, choice: str = "imagenet"
+) -> tuple[list[float], list[float]]:
+    """Mean and std a band: of the training split, or those that pretrained encoders expect of 8-bit RGB.
+
+    Args:
+        choice: "data", or "imagenet" for pretrained encoders of three bands of 8 bits.
+    """
+    if choice == "data":
+        return data.of_channels(data.statistics["mean"]), data.of_channels(data.statistics["std"])
+    whole_range = data.statistics["range"] is None and (data.items["dtype"] == "uint8").all()
+    if weights != "none" and data.channels == 3 and whole_range:
+        return imagenet_normalization()
+    return normalization(weights, data, "data")
+
+
+def new_model(architecture: str, settings: TrainSettings, data: PreparedData, seed: int) -> SegmentationModel:
+    """An untrained model with its encoder's weights, normalisation and loss.
+
+    Raises:
+        ModelError: unknown keywords, or weights that cannot be had.
+    """
+    torch.manual_seed(seed)
+    keywords = {
+        "encoder": settings.encoder,
+        "weights": settings.weights,
+        "magnify": settings.magnify,
+        **settings.model,
+    }
+    model = build_model(architecture, data.channels, len(data.classes), **keywords)
+    model.set_normalization(*normalization(settings.weights, data, settings.normalization))
+    if data.statistics["range"] is not None:
+        model.set_range(*(data.of_channels(limit) for limit in data.statistics["range"]))
+    model.criterion = build_loss(settings.loss, class_weights(settings, data))
+    return model
