@@ -14,9 +14,9 @@ import numpy as np
 import rasterio
 import torch
 
-from segcore.inference.predictor import PredictionSettings, Predictor
 from segcore.inference.tiling import blend_weights, tile_starts
 from segcore.models.base.bundle import load_bundle
+from segcore.prediction.predictor import PredictionSettings, Predictor
 
 
 def plain(bundle: Path, scene: Path, target: Path, tile: int, overlap: int) -> None:

@@ -30,10 +30,10 @@ from rasterio.windows import Window
 from benchmarks import _pictures, _plain
 from benchmarks.data import Line, machine
 from segcore.inference.device import autocast
-from segcore.inference.mosaic import Grid
-from segcore.inference.predictor import PredictionSettings, Predictor
 from segcore.models.base.bundle import save_bundle
 from segcore.models.base.factory import build_model
+from segcore.prediction.mosaic import Grid
+from segcore.prediction.predictor import PredictionSettings, Predictor
 
 TILE, OVERLAP = 704, 64  # of params.yaml
 FACTS = {

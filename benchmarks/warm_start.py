@@ -37,8 +37,8 @@ from benchmarks.data import machine
 from segcore import params
 from segcore.data.prepared import PreparedData
 from segcore.evaluation.evaluate import evaluate
-from segcore.evaluation.metrics import scores
 from segcore.inference.device import choose_precision, default_device
+from segcore.metrics.pixel import scores
 from segcore.models.base.bundle import load_bundle
 from segcore.params import Params
 from segcore.training.validate import validate

@@ -14,11 +14,11 @@ import pandas as pd
 
 from segcore import params
 from segcore.data.prepared import PreparedData, test_regions
-from segcore.evaluation.metrics import scores
 from segcore.files import atomic_folder
-from segcore.inference.writers.nifti import stack_predictions, write_prediction
+from segcore.metrics.pixel import scores
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params import Params
+from segcore.prediction.writers.nifti import stack_predictions, write_prediction
 from tasks import console
 from tasks.costs import cost_file, merge_cost
 from tasks.measure import measure

@@ -28,7 +28,7 @@ def measure(
     moment falls on all of them alike; the memory is then that of all together.
 
     Returns:
-        Of each what `segcore.inference.speed.measure_speed` says; latency_ms is the least of the rounds,
+        Of each what `segcore.prediction.speed.measure_speed` says; latency_ms is the least of the rounds,
         because other programs only add to it.
 
     Raises:
@@ -51,8 +51,8 @@ def measure(
 
 def _measure_here(arguments: argparse.Namespace) -> None:
     from segcore.inference.device import choose_precision, default_device
-    from segcore.inference.speed import measure_speed
     from segcore.models.base.bundle import load_bundle, load_description
+    from segcore.prediction.speed import measure_speed
 
     models = []
     for bundle in arguments.bundles:

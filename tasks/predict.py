@@ -22,7 +22,7 @@ from tasks import console
 from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
-    from segcore.inference.predictor import PredictionSettings, Progress
+    from segcore.prediction.predictor import PredictionSettings, Progress
 
 OUTPUT = Path("predictions")
 WORK = Path("work")
@@ -31,7 +31,7 @@ CHAMPION = "champion"
 
 def settings_of(p: Params) -> "PredictionSettings":
     """How scenes are predicted, of params.yaml."""
-    from segcore.inference.predictor import PredictionSettings
+    from segcore.prediction.predictor import PredictionSettings
 
     tile = p.evaluate.tile if p.predict.tile is None else p.predict.tile
     flips = p.evaluate.flips if p.predict.flips is None else p.predict.flips
@@ -75,9 +75,7 @@ class Batch:
         self.output, self.scenes = output, find_scenes(scenes, output)
         bundle = find_bundle(p, address)
         d = load_description(bundle)
-        from segcore.inference.predictor import (
-            Predictor,  # not before what is wrong with the arguments was told
-        )
+        from segcore.prediction.predictor import Predictor
 
         self.settings = settings_of(p)
         self.predictor, self.classes = Predictor(bundle, self.settings), d["classes"]

@@ -41,7 +41,7 @@ def code_fingerprint() -> str:
     return digest(*(f"{path.name} {sha256(path)}" for path in sources))
 
 
-# how pixels become the model's input; segcore/inference/predictor.py reads scenes by it
+# how pixels become the model's input; segcore/prediction/predictor.py reads scenes by it
 _INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "neighbours", "max_pixels"}
 
 

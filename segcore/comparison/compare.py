@@ -20,7 +20,7 @@ from segcore.comparison.statistics import (
     seed_scores,
     smallest_p,
 )
-from segcore.evaluation.metrics import EMPTY_POLICY
+from segcore.metrics.pixel import EMPTY_POLICY
 from segcore.params import Params
 
 __all__ = ["Contestant", "compare", "leaderboard_markdown", "leaderboard_text"]

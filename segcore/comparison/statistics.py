@@ -12,7 +12,7 @@ import pandas as pd
 
 from segcore.errors import DataError
 from segcore.evaluation.counts import COUNTS, as_arrays
-from segcore.evaluation.metrics import EMPTY_RATE, empty_images, keyed
+from segcore.metrics.pixel import EMPTY_RATE, empty_images, keyed
 
 EXACT_CLUSTERS = 12  # up to here all 2^clusters swaps are tried
 _TIE = 1e-12

@@ -72,7 +72,7 @@ def decide(
             and ceilings is chosen, without an interval.
         challengers: all scored on the champion's regions; none equal to the champion.
         gate: margins and limits; its confidence is shared out among the challengers (Bonferroni).
-        metric: of `segcore.evaluation.metrics.METRICS`; its pooled foreground mean decides, its pooled class scores
+        metric: of `segcore.metrics.pixel.METRICS`; its pooled foreground mean decides, its pooled class scores
         meet floors. foreground: class indices of the mean.
         classes: names of all classes.
         seed: of the bootstrap.

@@ -40,7 +40,7 @@ class Candidate:
         name: unique among the challengers.
         title: as it is printed.
         validation: score on the validation split, in [0, 1]; only chooses where there is no champion yet.
-        frozen: evaluation table (see `segcore.evaluation.metrics`) of the frozen test set.
+        frozen: evaluation table (see `segcore.metrics.pixel`) of the frozen test set.
         new: evaluation table of the new batch; may hold no row.
         costs: measured on the machine that decides.
     """

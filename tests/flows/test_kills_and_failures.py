@@ -31,7 +31,7 @@ def trainings(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_46_killed_flow_leaves_no_process_and_the_next_one_completes(toy: Path) -> None:
+def test_killed_flow_leaves_no_process_and_the_next_one_completes(toy: Path) -> None:
     """Without a server: the embedded one must go as well."""
     (toy / "wait-unet").touch()
     process = workspaces.start(toy)
@@ -50,7 +50,7 @@ def test_46_killed_flow_leaves_no_process_and_the_next_one_completes(toy: Path) 
     assert trainings(toy) == {"train@fcn-0": ["FINISHED"], "train@unet-0": ["FINISHED"]}, "one run, resumed"
 
 
-def test_46_failing_stage_fails_its_run_and_the_flow(toy: Path, server: str) -> None:
+def test_failing_stage_fails_its_run_and_the_flow(toy: Path, server: str) -> None:
     yaml = YAML()
     params = yaml.load(toy / "params.yaml")
     params["train"]["unet"]["steps"] = 13

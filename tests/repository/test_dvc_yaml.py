@@ -116,8 +116,8 @@ def test_dvc_yaml_names_no_code_that_a_stage_does_not_use(stage: str) -> None:
 
 def test_a_new_metric_retrains_nothing() -> None:
     for architecture in ARCHITECTURES:
-        assert "segcore/evaluation/metrics.py" not in deps("train", architecture)
-        assert "segcore/evaluation/metrics.py" in deps("evaluate", architecture)
+        assert "segcore/metrics/pixel.py" not in deps("train", architecture)
+        assert "segcore/metrics/pixel.py" in deps("evaluate", architecture)
 
 
 def test_training_depends_on_its_own_settings_alone() -> None:

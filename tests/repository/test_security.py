@@ -56,19 +56,19 @@ def unsafe(text: str) -> set[str]:
     return found
 
 
-def test_49_no_source_loads_through_pickle_or_runs_what_a_file_says():
+def test_no_source_loads_through_pickle_or_runs_what_a_file_says():
     found = {p.relative_to(ROOT).as_posix(): unsafe(p.read_text(encoding="utf-8")) for p in SOURCES}
     found = {name: calls - ALLOWED.get(name, set()) for name, calls in found.items()}
     assert len(found) > 80 and not {name: calls for name, calls in found.items() if calls}
 
 
-def test_49_the_scan_finds_what_it_looks_for():
+def test_the_scan_finds_what_it_looks_for():
     lines = ("import pickle", "from joblib import load", "np.load(f, allow_pickle=True)")
     text = "\n".join([*lines, "torch.load(f)", "yaml.load(f)", "eval(s)"])
     assert unsafe(text) == {"pickle", "joblib.load", "np.load", "torch.load", "yaml.load", "eval"}
 
 
-def test_49_the_one_pickle_is_opened_with_weights_only():
+def test_the_one_pickle_is_opened_with_weights_only():
     tree = ast.parse((ROOT / "segcore/models/base/pretrained.py").read_text(encoding="utf-8"))
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _name(n.func) == "torch.load"]
     assert len(calls) == 1
@@ -85,7 +85,7 @@ def test_servers_listen_on_this_machine_alone(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
-def test_49_a_bundle_whose_files_are_not_the_ones_described_is_not_loaded(tmp_path, name):
+def test_a_bundle_whose_files_are_not_the_ones_described_is_not_loaded(tmp_path, name):
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 64)
     facts = {"format": 2, "weights_sha256": "0" * 64, "architecture": "unet"}
     (tmp_path / "model.json").write_text(json.dumps(facts))

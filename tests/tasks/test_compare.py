@@ -150,7 +150,7 @@ def test_missing_evaluation_is_named_with_the_remedy(project: Path, name: str) -
     assert not (project / "comparison").exists()
 
 
-def test_08_evaluation_without_a_test_region_is_an_error(project: Path) -> None:
+def test_evaluation_without_a_test_region_is_an_error(project: Path) -> None:
     path = project / "evaluations/fcn-0/counts.parquet"
     table = pd.read_parquet(path)
     table[table["item"] != "item-03"].to_parquet(path)

@@ -251,7 +251,7 @@ def test_addresses_that_mean_nothing_say_what_there_is(project: Path, registered
             run_prediction(registered, ["scenes/s0.tif"], address, Path("out"))
 
 
-def test_49_a_registered_model_that_was_tampered_with_is_refused(project: Path, registered: Params) -> None:
+def test_a_registered_model_that_was_tampered_with_is_refused(project: Path, registered: Params) -> None:
     (stored,) = project.glob("mlruns/**/model.safetensors")
     content = bytearray(stored.read_bytes())
     content[-1] ^= 1

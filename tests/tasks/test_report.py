@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from segcore.errors import StageError
-from segcore.evaluation.metrics import EMPTY_POLICY
+from segcore.metrics.pixel import EMPTY_POLICY
 from segcore.params import Params
 from tasks import report as stage
 from tasks.costs import cost_file, mean_cost
@@ -115,16 +115,16 @@ def test_page_opens_with_the_verdict_and_shows_every_architecture(page: str, pro
     assert "Second annotator" in page and "a person, for scale" in page
 
 
-def test_03_both_empty_policy_is_printed(page: str) -> None:
+def test_both_empty_policy_is_printed(page: str) -> None:
     assert html.escape(EMPTY_POLICY.rstrip(".")) in page
 
 
-def test_04_means_with_and_without_background_are_printed_and_labelled(page: str) -> None:
+def test_means_with_and_without_background_are_printed_and_labelled(page: str) -> None:
     assert "IoU, mean of the foreground classes (pooled pixels)" in page
     assert "IoU, mean with background (pooled pixels)" in page
 
 
-def test_05_every_figure_caption_names_its_aggregation(page: str) -> None:
+def test_every_figure_caption_names_its_aggregation(page: str) -> None:
     for caption in re.findall(r'<figure class="charts">.*?<figcaption>(.*?)</figcaption>', page, re.DOTALL):
         assert re.search(r"pooled|[Tt]est pixels", caption), caption
     assert "mean of the images&#39; own scores" in page or "mean of the images' own scores" in page
@@ -140,11 +140,11 @@ def test_a_lead_that_is_not_shown_is_not_printed_as_one(project, significant: bo
     assert tile["value"].startswith("+") == significant
 
 
-def test_27_settings_that_differ_are_printed(page: str) -> None:
+def test_settings_that_differ_are_printed(page: str) -> None:
     assert "Settings that differ" in page and "learning_rate" in page and "0.002" in page
 
 
-def test_30_no_difference_shown_is_a_verdict() -> None:
+def test_no_difference_shown_is_a_verdict() -> None:
     test = {"a": "unet", "b": "fcn", "difference": -0.012, "significant": False}
     assert (
         in_words(test, {}) == "No difference shown between fcn and unet: a gap of 1.2 points can be chance."
@@ -152,7 +152,7 @@ def test_30_no_difference_shown_is_a_verdict() -> None:
     assert in_words(test | {"significant": True}, {}) == "fcn is better than unet by 1.2 points."
 
 
-def test_31_speed_is_printed_with_warm_up_batch_precision_and_device(page: str) -> None:
+def test_speed_is_printed_with_warm_up_batch_precision_and_device(page: str) -> None:
     assert re.search(r"after warm-up passes, device synchronised.*batch 1, fp32 on cpu, 2 threads", page)
 
 

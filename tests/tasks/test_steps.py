@@ -102,12 +102,12 @@ def test_new_scenes_are_predicted_as_the_evaluation_predicted(project):
     assert evaluated
 
 
-def test_31_no_timing_is_part_of_what_dvc_hashes(project):
+def test_no_timing_is_part_of_what_dvc_hashes(project):
     for path in [*(project / "evaluations").rglob("*.json"), *(project / "models").rglob("*.json")]:
         assert not [word for word in ("latency", "_seconds", "peak_memory") if word in path.read_text()]
 
 
-def test_47_checkpoints_live_where_dvc_cannot_reach_them():
+def test_checkpoints_live_where_dvc_cannot_reach_them():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     outs = [out if isinstance(out, str) else next(iter(out)) for s in stages.values() for out in s["outs"]]
     assert outs and not [out for out in outs if out.split("/")[0] == WORK.name]

@@ -9,7 +9,8 @@ import pytest
 
 from segcore.comparison.compare import Contestant, compare, leaderboard_markdown, leaderboard_text
 from segcore.errors import DataError
-from segcore.evaluation import counts, metrics
+from segcore.evaluation import counts
+from segcore.metrics import pixel
 from segcore.params import Params
 
 TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
@@ -70,7 +71,7 @@ def compared(skills: dict[str, list[float]], *humans: Contestant, **keywords: in
     return compare([*models, *humans], parameters(list(skills), seeds), "group")
 
 
-def test_30_clear_winner_is_named_with_difference_interval_and_corrected_test() -> None:
+def test_clear_winner_is_named_with_difference_interval_and_corrected_test() -> None:
     result = compared({"fcn": [0.7], "unet": [0.95], "deeplab": [0.8]})
     assert result["verdict"].startswith("U-Net (dataset IoU ")
     assert " is best: it leads DeepLabV3+ by " in result["verdict"] and "95 % interval" in result["verdict"]
@@ -89,14 +90,14 @@ def test_30_clear_winner_is_named_with_difference_interval_and_corrected_test() 
         assert 0 < test["low"] <= test["difference"] <= test["high"]
 
 
-def test_30_seeds_that_disagree_show_no_difference_however_small_p_is() -> None:
+def test_seeds_that_disagree_show_no_difference_however_small_p_is() -> None:
     result = compared({"unet": [0.9, 0.9], "deeplab": [0.3, 0.899]})
     (test,) = result["tests"]
     assert test["p_holm"] <= 0.05 and test["low"] <= 0 < test["high"] and not test["significant"]
     assert result["verdict"].startswith("No difference shown between U-Net")
 
 
-def test_30_no_difference_shown_is_a_verdict() -> None:
+def test_no_difference_shown_is_a_verdict() -> None:
     result = compared({"fcn": [0.8], "unet": [0.8], "deeplab": [0.8]})
     assert result["verdict"].startswith("No difference shown between ") and " or " in result["verdict"]
     assert not any(test["significant"] for test in result["tests"])
@@ -105,15 +106,14 @@ def test_30_no_difference_shown_is_a_verdict() -> None:
     assert result["verdict"].count("FCN-8s by ") == 1  # told apart from the best, and so not called equal
 
 
-def test_30_scores_average_several_seeds_and_carry_interval_and_spread() -> None:
+def test_scores_average_several_seeds_and_carry_interval_and_spread() -> None:
     skills = {"fcn": [0.7, 0.72, 0.75], "unet": [0.8, 0.85, 0.9]}
     result = compared(skills)
     key = result["headline"]
     assert key == "iou/dataset/foreground_mean"
     for row in result["leaderboard"]:
         each = [
-            metrics.scores(t, [1])[key]
-            for t in model(row["architecture"], skills[row["architecture"]]).tables
+            pixel.scores(t, [1])[key] for t in model(row["architecture"], skills[row["architecture"]]).tables
         ]
         score = row["scores"][key]
         assert score["estimate"] == pytest.approx(np.mean(each), abs=1e-6)
@@ -122,7 +122,7 @@ def test_30_scores_average_several_seeds_and_carry_interval_and_spread() -> None
     assert not any("one seed only" in note for note in result["notes"])
 
 
-def test_30_one_seed_and_few_clusters_are_admitted() -> None:
+def test_one_seed_and_few_clusters_are_admitted() -> None:
     result = compared({"fcn": [0.6], "unet": [0.95]}, clusters=4)
     notes = " ".join(result["notes"])
     assert "one seed only" in notes and "only 4 test groups" in notes and "cannot" not in result["verdict"]
@@ -164,7 +164,7 @@ def test_human_is_shown_without_rank_and_compared_in_words() -> None:
     assert all("second-annotator" not in (t["a"], t["b"]) for t in result["tests"])
 
 
-def test_27_settings_that_differ_are_printed_beside_the_score() -> None:
+def test_settings_that_differ_are_printed_beside_the_score() -> None:
     p = parameters(
         ["fcn", "unet"], [0], unet={"learning_rate": 0.01, "augment": {"flip": False}, "model": {"a": 1}}
     )
@@ -187,13 +187,13 @@ def test_comparison_is_deterministic_and_plain_json() -> None:
     assert json.loads(text)["leaderboard"][0]["summary"]["parameters"] == 1_230_000
 
 
-def test_08_evaluations_of_other_images_are_refused() -> None:
+def test_evaluations_of_other_images_are_refused() -> None:
     models = [model("fcn", [0.8]), model("unet", [0.8], clusters=15)]
     with pytest.raises(DataError, match="differ in their test images"):
         compare(models, parameters(["fcn", "unet"], [0]), "group")
 
 
-def test_04_05_leaderboard_names_aggregation_and_shows_both_means() -> None:
+def test_leaderboard_names_aggregation_and_shows_both_means() -> None:
     result = compared({"fcn": [0.7], "unet": [0.95]}, Contestant("other", "Other", "human", [table(0.85, 7)]))
     costs = {"unet": {"ms_per_megapixel": 123.4, "train_seconds": 90.0}}
     markdown = leaderboard_markdown(result, costs)

@@ -35,7 +35,7 @@ def test_pixels_and_labels_are_those_of_the_files(prepared_scene):
     assert np.array_equal(whole.label, np.where(valid, labels, IGNORE))
 
 
-def test_19_nodata_is_invalid_ignored_and_left_out_of_statistics(prepared_scene):
+def test_nodata_is_invalid_ignored_and_left_out_of_statistics(prepared_scene):
     _, data = prepared_scene
     top = data.crop("scene", 0, 0, 20, 256)
     assert not top.valid.any() and (top.label == IGNORE).all()
@@ -50,12 +50,12 @@ def test_19_nodata_is_invalid_ignored_and_left_out_of_statistics(prepared_scene)
     )
 
 
-def test_19_a_training_split_of_nothing_but_nodata_is_an_error():
+def test_a_training_split_of_nothing_but_nodata_is_an_error():
     with pytest.raises(DataError, match="no valid pixel"):
         BandStatistics(3, 2).result()
 
 
-def test_24_statistics_change_with_training_pixels_only(tmp_path):
+def test_statistics_change_with_training_pixels_only(tmp_path):
     def statistics(darkened: str) -> dict:
         source = tmp_path / darkened
         for i, name in enumerate(("a", "b", "c")):
@@ -83,7 +83,7 @@ def test_a_crop_that_overhangs_is_padded_as_invalid_and_ignored(prepared_scene):
     assert patch.valid[:6, 3:].all()
 
 
-def test_10_labels_of_test_regions_are_untouched(prepared_scene):
+def test_labels_of_test_regions_are_untouched(prepared_scene):
     p, data = prepared_scene
     with rasterio.open(f"{p.data.source}/masks/scene.tif") as mask:
         truth = mask.read(1) // 255

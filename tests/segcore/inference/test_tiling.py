@@ -32,7 +32,7 @@ def patch(height, width, seed=0):
 
 @pytest.mark.parametrize("size", [(100, 130), (64, 64), (65, 127)])
 @pytest.mark.parametrize("overlap", [16, 24])
-def test_37_tiled_equals_whole_seams_included(size, overlap):
+def test_tiled_equals_whole_seams_included(size, overlap):
     model, whole = Small(), patch(*size)
     tiled = predict_patch(model, whole, 48, overlap)
     at_once = predict_patch(model, whole, 256, 0)
@@ -41,7 +41,7 @@ def test_37_tiled_equals_whole_seams_included(size, overlap):
 
 @pytest.mark.parametrize("size", [(7, 5), (48, 48), (49, 95), (96, 10), (97, 144)])
 @pytest.mark.parametrize("overlap", [0, 1, 5, 24])
-def test_38_every_pixel_is_covered_and_probabilities_sum_to_one(size, overlap):
+def test_every_pixel_is_covered_and_probabilities_sum_to_one(size, overlap):
     probabilities = predict_patch(Small(), patch(*size), 48, overlap)
     assert probabilities.shape == (2, *size)
     assert np.allclose(probabilities.sum(0), 1, atol=1e-5)
@@ -50,7 +50,7 @@ def test_38_every_pixel_is_covered_and_probabilities_sum_to_one(size, overlap):
 @pytest.mark.parametrize(
     ("length", "tile", "overlap"), [(10, 20, 5), (20, 20, 0), (21, 20, 0), (100, 20, 9), (41, 20, 10)]
 )
-def test_38_tiles_cover_and_weights_never_vanish(length, tile, overlap):
+def test_tiles_cover_and_weights_never_vanish(length, tile, overlap):
     starts = tile_starts(length, tile, overlap)
     total = np.zeros(length)
     for i, start in enumerate(starts):
@@ -64,7 +64,7 @@ def test_an_overlap_of_more_than_half_a_tile_is_refused():
         tile_starts(100, 20, 11)
 
 
-def test_40_no_more_than_a_row_of_tiles_is_held_as_the_scene_grows():
+def test_no_more_than_a_row_of_tiles_is_held_as_the_scene_grows():
     sizes = {}
     for height in (96, 384):
         scene = patch(height, 64)
@@ -80,7 +80,7 @@ def test_40_no_more_than_a_row_of_tiles_is_held_as_the_scene_grows():
     assert sizes[384] <= sizes[96] <= 48
 
 
-def test_6_the_prediction_does_not_depend_on_batch_size():
+def test_the_prediction_does_not_depend_on_batch_size():
     model, images = Small(), torch.rand(5, 3, 40, 33)
     together = model.predict(images)
     alone = torch.cat([model.predict(image[None]) for image in images])
@@ -99,7 +99,7 @@ class ByTile(SegmentationModel):
         return torch.stack([1 - p, p], dim=1).log()[..., None, None].expand(-1, -1, *x.shape[-2:])
 
 
-def test_39_probabilities_are_blended_before_the_argmax():
+def test_probabilities_are_blended_before_the_argmax():
     image = np.zeros((32, 48, 3), np.float32)
     image[:, :16] = (
         2  # the left tile (columns 0 to 31) is bright on average, the right one (16 to 47) is dark

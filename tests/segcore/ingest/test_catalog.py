@@ -52,7 +52,7 @@ def test_image_without_mask_is_named(pairs):
     assert table.at["a3.png", "reason"] == "a3.png: has no mask, masks/a3.png is missing"
 
 
-def test_15_masks_of_0_and_255_are_mapped_or_rejected(pairs):
+def test_masks_of_0_and_255_are_mapped_or_rejected(pairs):
     with pytest.raises(DataError, match=r"12 of 12 items[\s\S]*outside the declared classes: 255"):
         p = params_for(pairs).data.model_copy(update={"label_values": {0: 0, 1: 1}})
         table = catalog.build(p, pairs, pairs.parent / "work")
@@ -61,7 +61,7 @@ def test_15_masks_of_0_and_255_are_mapped_or_rejected(pairs):
     assert sum(json.loads(p)["square"] for p in build(pairs)["pixels_per_class"]) > 0
 
 
-def test_16_label_values_are_a_subset_of_the_declared_classes(pairs):
+def test_label_values_are_a_subset_of_the_declared_classes(pairs):
     mask = np.zeros((48, 56), np.uint8)
     mask[:2, :3] = 7
     Image.fromarray(mask).save(pairs / "masks" / "a5.png")
@@ -69,7 +69,7 @@ def test_16_label_values_are_a_subset_of_the_declared_classes(pairs):
     assert "label values outside the declared classes: 7 (6)" in reason
 
 
-def test_17_jpeg_masks_are_refused(pairs):
+def test_jpeg_masks_are_refused(pairs):
     for mask in (pairs / "masks").iterdir():
         Image.open(mask).save(mask.with_suffix(".jpg"))
         mask.unlink()
@@ -77,7 +77,7 @@ def test_17_jpeg_masks_are_refused(pairs):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "garbage"])
-def test_18_unreadable_files_are_all_listed_and_the_rest_goes_on(pairs, damage):
+def test_unreadable_files_are_all_listed_and_the_rest_goes_on(pairs, damage):
     for name in ("a1", "a2"):
         path = pairs / "images" / f"{name}.png"
         content = path.read_bytes()
@@ -87,14 +87,14 @@ def test_18_unreadable_files_are_all_listed_and_the_rest_goes_on(pairs, damage):
     assert all(r.startswith(f"{n}: ") for n, r in bad(table)["reason"].items())
 
 
-def test_18_a_truncated_geotiff_is_quarantined(tmp_path):
+def test_a_truncated_geotiff_is_quarantined(tmp_path):
     folder = make_scene(tmp_path / "s")
     path = folder / "images" / "scene.tif"
     path.write_bytes(path.read_bytes()[:60_000])
     assert bad(build(folder, scene=True)).at["scene.tif", "kind"] == "unreadable"
 
 
-def test_20_size_mismatch_prints_both_sizes(pairs):
+def test_size_mismatch_prints_both_sizes(pairs):
     Image.fromarray(np.zeros((48, 55), np.uint8)).save(pairs / "masks" / "a4.png")
     reason = bad(build(pairs)).at["a4.png", "reason"]
     assert (
@@ -110,7 +110,7 @@ def test_20_size_mismatch_prints_both_sizes(pairs):
         ({"transform": (0.5, 0, 500001, 0, -0.5, 5000000)}, "transform-mismatch", ("500000", "500001")),
     ],
 )
-def test_20_crs_or_transform_mismatch_prints_both_values(tmp_path, profile, kind, values):
+def test_crs_or_transform_mismatch_prints_both_values(tmp_path, profile, kind, values):
     import rasterio
 
     if "transform" in profile:

@@ -52,14 +52,14 @@ COPIES = {
 
 
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES.keys())
-def test_21_a_changed_copy_is_a_near_duplicate(copy):
+def test_a_changed_copy_is_a_near_duplicate(copy):
     pictures = [landscape(seed) for seed in range(6)]
     found = near_duplicates(table([*pictures, copy(pictures[3])]))
     assert found[["a", "b", "kind"]].to_numpy().tolist() == [["i03", "i06", "near-duplicate"]]
     assert "of 64 bits" in found["detail"][0]
 
 
-def test_21_equal_content_is_a_duplicate_and_each_pair_comes_once_in_whatever_order_of_rows():
+def test_equal_content_is_a_duplicate_and_each_pair_comes_once_in_whatever_order_of_rows():
     pictures = [landscape(1), landscape(2), landscape(1), landscape(1)]
     rows = table(pictures, shas=["a" * 64, "b" * 64, "a" * 64, "c" * 64])
     found = near_duplicates(rows)
@@ -124,7 +124,7 @@ def place(name, transform, height=100, width=100, crs="EPSG:32633"):
 HERE = Affine(10, 0, 500000, 0, -10, 5000000)
 
 
-def test_22_footprints_that_overlap_are_one_place_and_those_that_touch_are_not():
+def test_footprints_that_overlap_are_one_place_and_those_that_touch_are_not():
     rows = [
         place("a", HERE),
         place("b", HERE @ Affine.translation(50, 0)),  # half of it is common
@@ -138,7 +138,7 @@ def test_22_footprints_that_overlap_are_one_place_and_those_that_touch_are_not()
     assert found["detail"].tolist() == ["50.0% of the smaller footprint is common"] * 2
 
 
-def test_22_a_rotated_footprint_lies_where_its_transform_puts_it():
+def test_a_rotated_footprint_lies_where_its_transform_puts_it():
     rotated = HERE @ Affine.translation(50, 50) @ Affine.rotation(45) @ Affine.translation(-50, -50)
     corner = place(
         "corner", HERE @ Affine.translation(-18, -18), height=20, width=20
@@ -148,7 +148,7 @@ def test_22_a_rotated_footprint_lies_where_its_transform_puts_it():
     assert found[["a", "b"]].to_numpy().tolist() == [["diamond", "tip"]]
 
 
-def test_22_the_same_place_is_found_across_coordinate_systems():
+def test_the_same_place_is_found_across_coordinate_systems():
     (lon,), (lat,) = reproject("EPSG:32633", "EPSG:4326", [500500.0], [4999500.0])
     degree = Affine(1e-4, 0, lon - 0.002, 0, -1e-4, lat + 0.002)
     rows = [place("utm", HERE), place("degrees", degree, 40, 40, "EPSG:4326")]

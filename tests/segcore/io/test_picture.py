@@ -35,14 +35,14 @@ def test_jpegs_are_images_and_keep_their_stored_orientation(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", [".png", ".pgm"])
-def test_16_bits_stay_16_bits(tmp_path, ending):
+def test_bits_stay_16_bits(tmp_path, ending):
     grey = RNG.integers(0, 65535, (40, 50)).astype(np.uint16)
     raster = images.read(save(tmp_path / f"a{ending}", grey))
     assert raster.info.dtype == "uint16" and np.array_equal(raster.pixels[0], grey)
 
 
 @pytest.mark.parametrize("driver", ["PNG", "PNM"])
-def test_16_bit_colours_are_not_cut_to_8(tmp_path, driver):
+def test_bit_colours_are_not_cut_to_8(tmp_path, driver):
     pixels = RNG.integers(0, 65535, (3, 40, 50)).astype(np.uint16)
     path = tmp_path / ("a.png" if driver == "PNG" else "a.ppm")
     write_tif(tmp_path / "t.tif", pixels, crs=None, transform=rasterio.Affine.identity())

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from segcore.errors import DataError, ParamsError
-from segcore.inference.writers.nifti import stack_predictions, write_prediction
 from segcore.io.grid import same_place
 from segcore.io.images import info as header
 from segcore.io.images import open_source
+from segcore.prediction.writers.nifti import stack_predictions, write_prediction
 from tests.support.volumes_tiny import affine_for, overwrite_header, write_nifti
 
 SHAPE = (6, 7, 5)

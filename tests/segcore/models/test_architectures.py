@@ -61,7 +61,7 @@ def build(name: str, keywords: dict[str, Any], channels: int = 3, classes: int =
 
 
 @every_variant
-def test_35_odd_sizes_are_padded_and_cropped_back(name: str, keywords: dict[str, Any]) -> None:
+def test_odd_sizes_are_padded_and_cropped_back(name: str, keywords: dict[str, Any]) -> None:
     model = build(name, keywords).eval()
     for height, width in ((37, 53), (5, 7), (64, 64)):
         probabilities = model.predict(pixels(1, 3, height, width))
@@ -82,7 +82,7 @@ def test_values_are_clipped_to_the_range_before_they_are_normalised() -> None:
 
 
 @every_variant
-def test_35_a_batch_of_one_does_not_break_batch_norm(name: str, keywords: dict[str, Any]) -> None:
+def test_a_batch_of_one_does_not_break_batch_norm(name: str, keywords: dict[str, Any]) -> None:
     model = build(name, keywords).train()
     for size in (5, 40):
         batch = {"image": pixels(1, 3, size, size), "label": torch.randint(0, 5, (1, size, size))}
@@ -101,7 +101,7 @@ def test_gradient_reaches_every_parameter(name: str, keywords: dict[str, Any]) -
 
 
 @every_variant
-def test_09_labels_that_are_all_ignored_give_a_finite_loss_and_no_gradient(
+def test_labels_that_are_all_ignored_give_a_finite_loss_and_no_gradient(
     name: str, keywords: dict[str, Any]
 ) -> None:
     model = build(name, keywords).train()
@@ -142,7 +142,7 @@ def test_rebuilding_does_not_need_the_pretrained_weights(name: str, tmp_path: An
 
 
 @every_variant
-def test_29_normalisation_is_inside_and_saved(name: str, keywords: dict[str, Any]) -> None:
+def test_normalisation_is_inside_and_saved(name: str, keywords: dict[str, Any]) -> None:
     model = build(name, keywords)
     image = pixels(1, 3, 32, 32)
     before = model.predict(image)
@@ -154,7 +154,7 @@ def test_29_normalisation_is_inside_and_saved(name: str, keywords: dict[str, Any
 
 
 @every_variant
-def test_19_nodata_pixels_change_nothing_whatever_they_hold(name: str, keywords: dict[str, Any]) -> None:
+def test_nodata_pixels_change_nothing_whatever_they_hold(name: str, keywords: dict[str, Any]) -> None:
     model = build(name, keywords)
     image, valid = pixels(1, 3, 40, 40), torch.rand(1, 40, 40) > 0.3
     holes = image.masked_fill(~valid[:, None], float("nan"))
@@ -174,7 +174,7 @@ def test_any_number_of_bands(name: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("name", names())
-def test_06_images_of_a_batch_do_not_influence_each_other(name: str) -> None:
+def test_images_of_a_batch_do_not_influence_each_other(name: str) -> None:
     model, images = build(name, {}), pixels(3, 3, 40, 40)
     together = model.predict(images)
     alone = torch.cat([model.predict(image[None]) for image in images])
@@ -270,7 +270,7 @@ def test_padding_adds_nothing_to_a_size_that_fits() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_28_fcn_transposed_convolutions_start_as_bilinear_upsampling(factor: int) -> None:
+def test_fcn_transposed_convolutions_start_as_bilinear_upsampling(factor: int) -> None:
     x = torch.rand(1, 3, 9, 11)
     ours = bilinear_transposed(3, factor)(x)
     theirs = F.interpolate(x, scale_factor=factor, mode="bilinear")
@@ -283,7 +283,7 @@ def test_28_fcn_transposed_convolutions_start_as_bilinear_upsampling(factor: int
 
 
 @pytest.mark.parametrize(("variant", "skips"), [("32s", 0), ("16s", 1), ("8s", 2)])
-def test_28_fcn_has_a_learnt_upsampling_and_score_for_each_skip(variant: str, skips: int) -> None:
+def test_fcn_has_a_learnt_upsampling_and_score_for_each_skip(variant: str, skips: int) -> None:
     model = build_model("fcn", 3, 4, variant=variant)
     ups = [m for m in model.modules() if isinstance(m, nn.ConvTranspose2d)]
     assert len(ups) == skips

@@ -26,7 +26,7 @@ def test_a_loaded_bundle_predicts_as_the_model_did(bundle):
     assert json.loads((folder / "model.json").read_text())["normalization"]["mean"] == [1, 2, 3, 4]
 
 
-def test_49_the_hash_is_verified_before_a_load(bundle):
+def test_the_hash_is_verified_before_a_load(bundle):
     folder, _ = bundle
     path = folder / "model.safetensors"
     content = bytearray(path.read_bytes())

@@ -7,10 +7,10 @@ import torch
 
 from segcore.data.prepared import PreparedData, beside
 from segcore.errors import DataError
-from segcore.inference.predictor import PredictionSettings, Predictor
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.bundle import save_bundle
 from segcore.params import Params
+from segcore.prediction.predictor import PredictionSettings, Predictor
 from segcore.training.build import new_model
 from tasks.ingest import ingest
 from tasks.prepare import prepare

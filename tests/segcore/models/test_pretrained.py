@@ -59,14 +59,14 @@ def test_file_that_is_missing_damaged_or_of_another_network_is_named(tmp_path: P
         build_encoder("resnet18", 3, f"file:{path}")
 
 
-def test_49_a_pickle_of_another_hash_is_not_opened(cache: Path) -> None:
+def test_a_pickle_of_another_hash_is_not_opened(cache: Path) -> None:
     put_sample(cache, {"features.0.0.weight": torch.zeros(1)})
     with pytest.raises(ModelError, match=r"b03531047f.* was expected; it is not opened"):
         load_encoder_weights("mobilenet_v2", "sample")
     assert list(cache.rglob("*.safetensors")) == []
 
 
-def test_49_a_pickle_that_holds_code_runs_none_even_with_the_right_hash(
+def test_a_pickle_that_holds_code_runs_none_even_with_the_right_hash(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Payload:
@@ -120,7 +120,7 @@ def test_torchvision_offline_names_the_way_out(cache: Path, monkeypatch: pytest.
         load_encoder_weights("resnet18", "torchvision:V9")
 
 
-def test_29_normalisation_is_what_torchvision_applies_to_raw_pixels() -> None:
+def test_normalisation_is_what_torchvision_applies_to_raw_pixels() -> None:
     preset = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
     mean, std = imagenet_normalization()
     assert mean == pytest.approx([m * 255 for m in preset.mean])

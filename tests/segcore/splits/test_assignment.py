@@ -118,7 +118,7 @@ def test_without_the_registry_the_same_data_give_the_same_result_in_any_order_of
     assert decide(table, pairs, split, first.registry).groups == first.groups
 
 
-def test_21_linked_groups_are_one_unit_and_count_as_one_cluster():
+def test_linked_groups_are_one_unit_and_count_as_one_cluster():
     table = catalogue(names(12))
     decision = decide(table, linked(("i0000", "i0005"), ("i0005", "i0009")), SPLIT, {})
     assert len({decision.groups[g] for g in ("i0000", "i0005", "i0009")}) == 1
@@ -131,13 +131,13 @@ def test_21_linked_groups_are_one_unit_and_count_as_one_cluster():
     ]
 
 
-def test_21_equal_content_links_even_if_the_table_of_links_lacks_it():
+def test_equal_content_links_even_if_the_table_of_links_lacks_it():
     table = catalogue(names(30), sha256=[f"sha {k % 10}" for k in range(30)])
     groups = decide(table, linked(), SPLIT, {}).groups
     assert all(len({groups[f"i{k + m:04d}"] for m in (0, 10, 20)}) == 1 for k in range(10))
 
 
-def test_21_a_new_group_that_bridges_two_splits_is_set_aside_and_stays_so():
+def test_a_new_group_that_bridges_two_splits_is_set_aside_and_stays_so():
     before = decide(catalogue(names(12)), linked(), SPLIT, {})
     one = min(g for g, s in before.groups.items() if s == "train")
     two = min(g for g, s in before.groups.items() if s == "test")
@@ -151,7 +151,7 @@ def test_21_a_new_group_that_bridges_two_splits_is_set_aside_and_stays_so():
     assert later.groups["new"] is None and later.registry[one] == after.registry[one]
 
 
-def test_21_an_item_of_a_later_batch_that_links_known_groups_of_two_splits_is_set_aside_alone():
+def test_an_item_of_a_later_batch_that_links_known_groups_of_two_splits_is_set_aside_alone():
     table = catalogue(names(30), batch="0")
     before = decide(table, linked(), SPLIT, {})
     one = {value: min(n for n, v in before.groups.items() if v == value) for value in FRACTIONS}
@@ -168,7 +168,7 @@ def test_21_an_item_of_a_later_batch_that_links_known_groups_of_two_splits_is_se
             decide(both.assign(batch="0"), linked(("new", one[other])), SPLIT, before.registry)
 
 
-def test_21_a_chain_of_new_groups_between_two_splits_is_cut_at_one_of_them():
+def test_a_chain_of_new_groups_between_two_splits_is_cut_at_one_of_them():
     before = decide(catalogue(names(12)), linked(), SPLIT, {})
     one = min(g for g, s in before.groups.items() if s == "train")
     two = min(g for g, s in before.groups.items() if s == "test")
@@ -178,7 +178,7 @@ def test_21_a_chain_of_new_groups_between_two_splits_is_cut_at_one_of_them():
     assert sorted(str(after.groups[g]) for g in "xy") in (["None", "test"], ["None", "train"])
 
 
-def test_21_given_splits_are_honoured_and_what_is_linked_follows():
+def test_given_splits_are_honoured_and_what_is_linked_follows():
     split = SPLIT.model_copy(update={"given": {"test": ["i0003"], "validation": ["i0001"]}})
     decision = decide(catalogue(names(12)), linked(("i0003", "i0007")), split, {})
     assert decision.groups["i0003"] == decision.groups["i0007"] == "test"
@@ -196,7 +196,7 @@ def test_given_groups_must_exist_and_stand_once():
         decide(catalogue(["i0"]), linked(), twice, {})
 
 
-def test_21_duplicates_across_given_splits_fail_closed_with_the_pair():
+def test_duplicates_across_given_splits_fail_closed_with_the_pair():
     by_hand = SPLIT.model_copy(update={"given": {"test": ["i0003"], "train": ["i0001"]}})
     with pytest.raises(LeakError) as caught:
         decide(catalogue(names(9)), linked(("i0001", "i0003")), by_hand, {})
@@ -211,7 +211,7 @@ def test_21_duplicates_across_given_splits_fail_closed_with_the_pair():
         decide(only, linked(("i0000", "i0003")), SPLIT, {})
 
 
-def test_21_a_group_whose_items_are_given_different_splits_fails_with_the_pair():
+def test_a_group_whose_items_are_given_different_splits_fails_with_the_pair():
     table = catalogue(["a", "b", "c"], ["p", "p", "q"], split=["train", "test", "test"])
     with pytest.raises(LeakError, match=r"a \(train\) and b \(test\) are of one group, p"):
         decide(table, linked(), SPLIT, {})
@@ -305,7 +305,7 @@ def scenes(*places, size=192):
     return catalogue(ids, crs="EPSG:32633", transform=transforms).assign(height=size, width=size)
 
 
-def test_22_a_new_date_shares_the_blocks_of_the_first_even_if_its_name_comes_earlier():
+def test_a_new_date_shares_the_blocks_of_the_first_even_if_its_name_comes_earlier():
     first = scenes(("m", 0, 0), ("z", 900, 900))
     before = decide(first, same_places(first), SCENES, {})
     more = scenes(("a", 0, 0), ("m", 0, 0), ("z", 900, 900))
@@ -316,7 +316,7 @@ def test_22_a_new_date_shares_the_blocks_of_the_first_even_if_its_name_comes_ear
     pd.testing.assert_frame_equal(old, new[new["item"] != "a"].reset_index(drop=True))
 
 
-def test_22_a_newcomer_that_overlaps_a_divided_scene_is_set_aside():
+def test_a_newcomer_that_overlaps_a_divided_scene_is_set_aside():
     first = scenes(("m", 0, 0))
     before = decide(first, same_places(first), SCENES, {})
     more = scenes(("m", 0, 0), ("n", 50, 50))
@@ -325,7 +325,7 @@ def test_22_a_newcomer_that_overlaps_a_divided_scene_is_set_aside():
     assert "linked to m, which is divided into blocks of another grid" in after.aside["n"]
 
 
-def test_21_an_item_that_joins_a_divided_group_on_another_grid_is_set_aside_alone():
+def test_an_item_that_joins_a_divided_group_on_another_grid_is_set_aside_alone():
     first = scenes(("m", 0, 0)).assign(group="city")
     before = decide(first, same_places(first), SCENES, {})
     more = scenes(("m", 0, 0), ("n", 900, 0)).assign(group="city")
@@ -334,7 +334,7 @@ def test_21_an_item_that_joins_a_divided_group_on_another_grid_is_set_aside_alon
     assert set(assign(more, SCENES, after)["item"]) == {"m"}
 
 
-def test_26_no_member_of_the_test_set_ever_enters_a_later_training_set_however_often_data_come(tmp_path):
+def test_no_member_of_the_test_set_ever_enters_a_later_training_set_however_often_data_come(tmp_path):
     registry, frozen = tmp_path / "splits.csv", set()
     rng = np.random.default_rng(0)
     groups = [f"g{i:03d}" for i in rng.permutation(120)]

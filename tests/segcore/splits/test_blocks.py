@@ -60,7 +60,7 @@ def indexed(table, split, decision, label=None, prepare=WINDOWS):
     return tabulated(list(table["id"]), parts, 2)
 
 
-def test_21_train_validation_and_test_are_disjoint_by_id_and_group():
+def test_train_validation_and_test_are_disjoint_by_id_and_group():
     table = items([f"i{i}" for i in range(60)], [f"g{i % 20}" for i in range(60)])
     regions = assigned(table, WHOLE)
     assert regions.groupby("group")["split"].nunique().max() == 1
@@ -68,7 +68,7 @@ def test_21_train_validation_and_test_are_disjoint_by_id_and_group():
     leakage.check(regions, regions.iloc[:0], table, WHOLE, NO_LINKS)
 
 
-def test_21_a_group_in_two_splits_is_a_leak():
+def test_a_group_in_two_splits_is_a_leak():
     table = items([f"i{i}" for i in range(60)], [f"g{i % 20}" for i in range(60)])
     regions = assigned(table, WHOLE)
     regions.loc[0, "split"] = "test" if regions.loc[0, "split"] == "train" else "train"
@@ -80,7 +80,7 @@ def one_of_each(regions, first="train", second="test"):
     return [regions[regions["split"] == name]["item"].iloc[0] for name in (first, second)]
 
 
-def test_21_the_same_content_in_two_splits_is_a_leak_that_names_the_pair():
+def test_the_same_content_in_two_splits_is_a_leak_that_names_the_pair():
     table = items([f"i{i}" for i in range(60)])
     regions = assigned(table, WHOLE)
     one, two = one_of_each(regions)
@@ -91,7 +91,7 @@ def test_21_the_same_content_in_two_splits_is_a_leak_that_names_the_pair():
 
 
 @pytest.mark.parametrize("kind", ["duplicate", "near-duplicate", "same-place"])
-def test_21_linked_items_in_two_splits_are_a_leak_that_names_the_pair(kind):
+def test_linked_items_in_two_splits_are_a_leak_that_names_the_pair(kind):
     table = items([f"i{i}" for i in range(60)])
     regions = assigned(table, WHOLE)
     one, two = one_of_each(regions, "validation", "test")
@@ -100,7 +100,7 @@ def test_21_linked_items_in_two_splits_are_a_leak_that_names_the_pair(kind):
     assert one in str(caught.value) and two in str(caught.value)
 
 
-def test_21_training_windows_of_a_test_item_are_a_leak():
+def test_training_windows_of_a_test_item_are_a_leak():
     table = items([f"i{i}" for i in range(60)])
     decision, regions = decided(table, WHOLE)
     windows = indexed(table, WHOLE, decision)
@@ -112,7 +112,7 @@ def test_21_training_windows_of_a_test_item_are_a_leak():
         leakage.check(regions, windows.assign(item="nobody"), table, WHOLE, NO_LINKS)
 
 
-def test_21_planes_of_a_volume_stay_together_and_one_in_another_split_is_a_leak():
+def test_planes_of_a_volume_stay_together_and_one_in_another_split_is_a_leak():
     table = items([f"v{i // 5}_z{i % 5:03d}" for i in range(60)], [f"v{i // 5}" for i in range(60)])
     table = table.assign(volume=table["group"], sha256=table["group"])
     catalogue = table.drop_duplicates("volume").assign(id=lambda t: t["volume"])
@@ -128,7 +128,7 @@ def test_21_planes_of_a_volume_stay_together_and_one_in_another_split_is_a_leak(
         leakage.check(regions, windows, table, WHOLE, NO_LINKS)
 
 
-def test_22_overlapping_items_in_two_splits_are_a_leak_that_names_the_pair():
+def test_overlapping_items_in_two_splits_are_a_leak_that_names_the_pair():
     table = placed(items([f"i{i}" for i in range(12)]), [(0, 100 * i) for i in range(12)])
     regions = assigned(table, WHOLE)
     none = regions.iloc[:0]
@@ -142,7 +142,7 @@ def test_22_overlapping_items_in_two_splits_are_a_leak_that_names_the_pair():
     assert one in str(caught.value) and two in str(caught.value)
 
 
-def test_22_the_buffer_holds_on_the_map_between_regions_of_different_grids():
+def test_the_buffer_holds_on_the_map_between_regions_of_different_grids():
     table = placed(items(["a", "b", "c", "d"]), [(0, 0), (0, 40), (500, 0), (900, 0)])
     row = {"item": "a", "group": "a", "id": "a", "split": "train", "cluster": "a", "row": 0, "col": 0}
     regions = pd.DataFrame([{**row, "height": 48, "width": 36}])
@@ -156,7 +156,7 @@ def test_22_the_buffer_holds_on_the_map_between_regions_of_different_grids():
         leakage.check(regions, windows, table, apart, NO_LINKS)
 
 
-def test_22_no_window_and_no_region_comes_within_the_buffer_of_another_split():
+def test_no_window_and_no_region_comes_within_the_buffer_of_another_split():
     label = np.zeros((512, 512), np.uint8)
     table = items(["scene"], size=512)
     decision, regions = decided(table, SPLIT)
@@ -171,7 +171,7 @@ def test_22_no_window_and_no_region_comes_within_the_buffer_of_another_split():
     leakage.check(regions, windows, table, SPLIT, NO_LINKS)
 
 
-def test_22_a_window_that_reaches_a_test_block_is_a_leak():
+def test_a_window_that_reaches_a_test_block_is_a_leak():
     table = items(["scene"], size=512)
     decision, regions = decided(table, SPLIT)
     windows = indexed(table, SPLIT, decision)
@@ -183,7 +183,7 @@ def test_22_a_window_that_reaches_a_test_block_is_a_leak():
         leakage.check(regions, windows, table, SPLIT, NO_LINKS)
 
 
-def test_22_without_a_buffer_regions_may_touch_but_not_overlap():
+def test_without_a_buffer_regions_may_touch_but_not_overlap():
     regions = assigned(items(["scene"], size=512), SPLIT.model_copy(update={"buffer": 0}))
     split, none = SPLIT.model_copy(update={"buffer": 0}), regions.iloc[:0]
     leakage.check(regions, none, items(["scene"], size=512), split, NO_LINKS)
@@ -214,7 +214,7 @@ def painted(regions, windows, table, size=160):
     return world
 
 
-def test_22_other_dates_of_a_scene_share_its_blocks():
+def test_other_dates_of_a_scene_share_its_blocks():
     table = placed(items(["day1", "day2", "day3"], size=320), [(0, 0)] * 3)
     links = same_places(table)
     decision, regions = decided(table, SPLIT, links)
@@ -236,7 +236,7 @@ def test_22_other_dates_of_a_scene_share_its_blocks():
         leakage.check(regions, windows, table, SPLIT, links)
 
 
-def test_22_scenes_that_overlap_otherwise_are_not_divided_and_stay_in_one_split():
+def test_scenes_that_overlap_otherwise_are_not_divided_and_stay_in_one_split():
     names = [f"s{i}" for i in range(6)]
     table = placed(items(names, size=160), [(0, 0), (100, 100), (0, 300), (320, 0), (320, 200), (320, 400)])
     links = same_places(table)
@@ -250,7 +250,7 @@ def test_22_scenes_that_overlap_otherwise_are_not_divided_and_stay_in_one_split(
     assert painted(regions, windows, table).sum(axis=0).max() == 1
 
 
-def test_21_a_group_with_several_scenes_is_not_divided():
+def test_a_group_with_several_scenes_is_not_divided():
     table = items(["a", "b", "c"], ["city", "city", "other"], size=320)
     regions = assigned(table, SPLIT)
     assert regions[regions["group"] == "city"]["split"].nunique() == 1
@@ -276,7 +276,7 @@ def test_an_empty_split_is_an_error_with_a_remedy():
         assigned(items(["only"]), WHOLE)
 
 
-def test_23_windows_are_cut_after_splitting_and_cover_every_pixel_of_a_training_item():
+def test_windows_are_cut_after_splitting_and_cover_every_pixel_of_a_training_item():
     table = items(["a", "b", "c"]).assign(height=70, width=53)
     split = Split(fractions=FRACTIONS, given={"train": ["a"], "test": ["b"], "validation": ["c"]})
     windows = indexed(table, split, decided(table, split)[0], prepare=Prepare(window=32, stride=16))

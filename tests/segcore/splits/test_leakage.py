@@ -89,9 +89,7 @@ def leaks(regions, items, pairs):
     st.lists(st.integers(4, 16), min_size=1, max_size=4),
     st.sampled_from(KINDS_OF_SPLIT),
 )
-def test_21_22_no_sequence_of_groups_links_given_splits_and_growth_ever_leaks(
-    items, pairs, hand, steps, split
-):
+def test_no_sequence_of_groups_links_given_splits_and_growth_ever_leaks(items, pairs, hand, steps, split):
     everything = world(items)
     pairs = {(f"i{a:02d}", f"i{b:02d}") for a, b in pairs if a < b}
     registry, none = {}, everything.iloc[:0].assign(item=[], row=[], col=[])

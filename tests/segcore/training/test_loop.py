@@ -59,7 +59,7 @@ KILLS = [("unet", 1), ("unet", 2), ("unet", 4), ("unet", 5), ("unet", 6), ("deep
 
 
 @pytest.mark.parametrize(("architecture", "kill_at"), KILLS)
-def test_32_killed_at_any_step_and_resumed_ends_as_the_uninterrupted_run(
+def test_killed_at_any_step_and_resumed_ends_as_the_uninterrupted_run(
     prepared_scene, tmp_path, architecture, kill_at
 ):
     whole = run(prepared_scene, tmp_path / "whole", architecture)
@@ -71,7 +71,7 @@ def test_32_killed_at_any_step_and_resumed_ends_as_the_uninterrupted_run(
 
 
 @pytest.mark.parametrize("kill_at", [3, 5])
-def test_32_averaged_weights_survive_a_resume(prepared_scene, tmp_path, kill_at):
+def test_averaged_weights_survive_a_resume(prepared_scene, tmp_path, kill_at):
     whole = run(prepared_scene, tmp_path / "whole", ema=0.5)
     with pytest.raises(Killed):
         run(prepared_scene, tmp_path / "cut", kill_at=kill_at, ema=0.5)
@@ -122,7 +122,7 @@ def test_the_decay_follows_the_budget():
     assert decay_of(0.99, 5) == 0.99 and decay_of(None, 200) == 0
 
 
-def test_33_best_score_survives_a_resume(prepared_scene, tmp_path):
+def test_best_score_survives_a_resume(prepared_scene, tmp_path):
     with pytest.raises(Killed):
         run(prepared_scene, tmp_path / "cut", kill_at=5)
     _, data = prepared_scene
@@ -133,7 +133,7 @@ def test_33_best_score_survives_a_resume(prepared_scene, tmp_path):
     assert state["best_iou"] == max(row["val_iou"] for row in state["history"]) and best
 
 
-def test_34_killed_while_saving_the_previous_checkpoint_still_loads(prepared_scene, tmp_path, monkeypatch):
+def test_killed_while_saving_the_previous_checkpoint_still_loads(prepared_scene, tmp_path, monkeypatch):
     def half_a_file(tensors, path, metadata):
         path.write_bytes(b"half a fi")
         raise Killed
@@ -160,11 +160,11 @@ def test_a_damaged_checkpoint_is_named(prepared_scene, tmp_path):
         run(prepared_scene, tmp_path / "cut")
 
 
-def test_35_a_last_batch_of_one_does_not_break_batch_norm(prepared_scene, tmp_path):
+def test_a_last_batch_of_one_does_not_break_batch_norm(prepared_scene, tmp_path):
     assert np.isfinite(run(prepared_scene, tmp_path / "one", batch=1, steps=2).history[-1]["train_loss"])
 
 
-def test_36_two_runs_of_one_seed_give_equal_weights_and_another_seed_does_not(prepared_scene, tmp_path):
+def test_two_runs_of_one_seed_give_equal_weights_and_another_seed_does_not(prepared_scene, tmp_path):
     one, two, other = (
         run(prepared_scene, tmp_path / n, seed=s, steps=2) for n, s in (("a", 1), ("b", 1), ("c", 2))
     )
@@ -172,7 +172,7 @@ def test_36_two_runs_of_one_seed_give_equal_weights_and_another_seed_does_not(pr
     assert not same(one.model, other.model)
 
 
-def test_36_an_operator_without_a_deterministic_form_is_named():
+def test_an_operator_without_a_deterministic_form_is_named():
     from segcore.training.determinism import Determinism
 
     with Determinism(True) as named:
@@ -182,7 +182,7 @@ def test_36_an_operator_without_a_deterministic_form_is_named():
     assert named == {"upsample_x"}
 
 
-def test_25_checkpoints_are_selected_on_validation_and_test_is_never_read(prepared_scene, tmp_path):
+def test_checkpoints_are_selected_on_validation_and_test_is_never_read(prepared_scene, tmp_path):
     p, data = prepared_scene
     test = data.regions[data.regions["split"] == "test"]
     read = []
@@ -212,7 +212,7 @@ def test_early_stopping_ends_before_the_budget(prepared_scene, tmp_path):
     assert result.facts["steps"] < 40
 
 
-def test_9_ignored_pixels_change_no_weight(prepared_scene):
+def test_ignored_pixels_change_no_weight(prepared_scene):
     _, data = prepared_scene
     settings = small()
     gradients = []
@@ -233,7 +233,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(prepared_scene, tmp_path)
         run(prepared_scene, tmp_path / "n", learning_rate=1e30, steps=6)
 
 
-def test_29_normalisation_is_what_pretrained_weights_expect_else_of_the_training_split(prepared_scene):
+def test_normalisation_is_what_pretrained_weights_expect_else_of_the_training_split(prepared_scene):
     _, data = prepared_scene
     mean, std = normalization("sample", data)
     assert np.allclose(np.array(mean) / 255, (0.485, 0.456, 0.406)) and np.allclose(
@@ -250,7 +250,7 @@ def test_schedules_start_low_peak_and_end_at_nothing():
         assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
-def test_24_class_weights_come_from_the_training_split(prepared_scene):
+def test_class_weights_come_from_the_training_split(prepared_scene):
     _, data = prepared_scene
     pixels = np.array(data.statistics["class_pixels"])
     weights = class_weights(
@@ -311,7 +311,7 @@ def test_accumulated_gradients_are_those_of_the_batch_where_norms_rest(prepared_
 @pytest.mark.parametrize(
     "speed", [{"micro_batch": 1}, {"hold_data": True}, {"channels_last": False, "fused": False}]
 )
-def test_32_a_resume_is_exact_with_other_choices_too(prepared_scene, tmp_path, speed):
+def test_a_resume_is_exact_with_other_choices_too(prepared_scene, tmp_path, speed):
     options = {"speed": small().speed.model_copy(update=speed)}
     whole = run(prepared_scene, tmp_path / "whole", **options)
     with pytest.raises(Killed):
@@ -321,7 +321,7 @@ def test_32_a_resume_is_exact_with_other_choices_too(prepared_scene, tmp_path, s
     assert whole.facts == resumed.facts and speed.items() <= whole.facts["choices"].items()
 
 
-def test_36_each_run_states_its_grade(prepared_scene, tmp_path):
+def test_each_run_states_its_grade(prepared_scene, tmp_path):
     assert run(prepared_scene, tmp_path / "d", steps=2).facts["determinism"] == "bit-exact"
     loose = run(prepared_scene, tmp_path / "l", steps=2, deterministic=False)
     assert loose.facts["determinism"].startswith("not asked for")

@@ -27,14 +27,14 @@ def dice_of(p: list[float], g: list[float]) -> float:
     return float(soft_dice(probabilities, target, torch.ones(1, 1, len(p), dtype=torch.bool)))
 
 
-def test_14_hand_examples_of_dice_hold() -> None:
+def test_hand_examples_of_dice_hold() -> None:
     assert dice_of([1, 0, 0, 1, 0, 0], [1, 0, 1, 1, 0, 0]) == pytest.approx(0.2, abs=1e-6)
     assert dice_of([0.9, 0.6, 0.4, 0.1], [1, 1, 0, 0]) == pytest.approx(0.25, abs=1e-6)
     assert dice_of([1, 0, 1, 1], [1, 0, 1, 1]) == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_14_perfect_prediction_has_loss_zero_with_absent_classes(name: str) -> None:
+def test_perfect_prediction_has_loss_zero_with_absent_classes(name: str) -> None:
     labels = torch.randint(0, 2, (2, 8, 8), generator=torch.Generator().manual_seed(0))
     logits = one_hot(labels, 4)[0] * 100
     for value in build_loss(name)(logits, labels).values():
@@ -43,7 +43,7 @@ def test_14_perfect_prediction_has_loss_zero_with_absent_classes(name: str) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("garbage", [0.0, 1e4, float("inf"), float("-inf"), float("nan")])
-def test_09_ignored_pixels_change_neither_loss_nor_gradient(name: str, garbage: float) -> None:
+def test_ignored_pixels_change_neither_loss_nor_gradient(name: str, garbage: float) -> None:
     logits, labels = batch(1)
     labels[:, 3:5] = IGNORE
 
@@ -64,7 +64,7 @@ def test_09_ignored_pixels_change_neither_loss_nor_gradient(name: str, garbage: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_09_ignored_rows_are_as_if_cut_off(name: str) -> None:
+def test_ignored_rows_are_as_if_cut_off(name: str) -> None:
     logits, labels = batch(2)
     kept = build_loss(name)(logits[:, :, :5], labels[:, :5])["loss"]
     labels[:, 5:] = IGNORE
@@ -72,7 +72,7 @@ def test_09_ignored_rows_are_as_if_cut_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_19_all_ignored_batch_has_loss_and_gradient_zero(name: str) -> None:
+def test_all_ignored_batch_has_loss_and_gradient_zero(name: str) -> None:
     logits = torch.full((2, 3, 4, 4), float("nan"), requires_grad=True)
     loss = build_loss(name, class_weights=[1, 1, 2])(logits, torch.full((2, 4, 4), IGNORE))["loss"]
     loss.backward()
@@ -81,7 +81,7 @@ def test_19_all_ignored_batch_has_loss_and_gradient_zero(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", NAMES)
-def test_11_losses_are_finite_in_half_precision_at_512(name: str, dtype: torch.dtype) -> None:
+def test_losses_are_finite_in_half_precision_at_512(name: str, dtype: torch.dtype) -> None:
     logits = torch.randn(1, 2, 512, 512, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(1, 512, 512, dtype=torch.int64)
     half = logits.to(dtype).requires_grad_()
@@ -96,7 +96,7 @@ def test_11_losses_are_finite_in_half_precision_at_512(name: str, dtype: torch.d
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 5.0])
-def test_12_dice_on_empty_target_has_gradient_for_false_positives(sharpness: float) -> None:
+def test_dice_on_empty_target_has_gradient_for_false_positives(sharpness: float) -> None:
     labels = torch.zeros(1, 32, 32, dtype=torch.int64)
     logits = torch.zeros(1, 2, 32, 32)
     logits[:, 0], logits[:, 1, :16] = sharpness / 2, sharpness
@@ -107,7 +107,7 @@ def test_12_dice_on_empty_target_has_gradient_for_false_positives(sharpness: flo
     assert (false_positives > 1e-6).all()  # descent lowers their logits
 
 
-def test_13_plain_dice_misses_soft_labels_and_semimetric_finds_them() -> None:
+def test_plain_dice_misses_soft_labels_and_semimetric_finds_them() -> None:
     soft = torch.full((1, 1, 4, 4), 0.7)
     valid = torch.ones(1, 4, 4, dtype=torch.bool)
     grid = torch.linspace(0, 1, 101)
@@ -121,7 +121,7 @@ def test_13_plain_dice_misses_soft_labels_and_semimetric_finds_them() -> None:
     assert soft_dice(soft, soft, valid, semimetric=True).item() == 0
 
 
-def test_13_descent_on_semimetric_reaches_soft_labels() -> None:
+def test_descent_on_semimetric_reaches_soft_labels() -> None:
     target = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(3))
     target = torch.cat([1 - target, target], dim=1)
     logits = torch.zeros(1, 2, 6, 6, requires_grad=True)

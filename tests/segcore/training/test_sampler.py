@@ -15,7 +15,7 @@ def settings(**over):
     return TrainSettings(steps=1, batch=4, crop=32, validate_every=1, **over)
 
 
-def test_27_every_architecture_sees_the_same_crops_and_augmentation(prepared_scene):
+def test_every_architecture_sees_the_same_crops_and_augmentation(prepared_scene):
     p, data = prepared_scene
     one, two = (Sampler(data, p.for_architecture(a), p.prepare.window, seed=3) for a in ("fcn", "unet"))
     for step in (0, 1, 9):
@@ -27,7 +27,7 @@ def test_27_every_architecture_sees_the_same_crops_and_augmentation(prepared_sce
     )
 
 
-def test_17_labels_are_resampled_by_nearest_neighbour_only():
+def test_labels_are_resampled_by_nearest_neighbour_only():
     rng = np.random.default_rng(0)
     label = rng.choice([0, 3, IGNORE], (23, 23)).astype(np.uint8)
     patch = LabelledImage(rng.integers(0, 255, (23, 23, 3), dtype=np.uint8), label, np.ones((23, 23), bool))
@@ -62,7 +62,7 @@ def test_off_means_off():
 
 @pytest.mark.parametrize("side", (20, 45))
 @pytest.mark.parametrize("bands", (1, 3, 7))
-def test_8_bit_pictures_are_resized_as_pillow_does_and_within_a_level_of_16_bit_ones(side, bands):
+def test_bit_pictures_are_resized_as_pillow_does_and_within_a_level_of_16_bit_ones(side, bands):
     rng = np.random.default_rng(2)
     image = rng.integers(0, 256, (side, side, bands), dtype=np.uint8)
     off = settings(augment={"flip": False, "rotate90": False, "brightness": 0, "contrast": 0})
@@ -89,7 +89,7 @@ def test_foreground_is_drawn_more_often_when_asked(prepared_scene):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_22_crops_stay_inside_training_pixels(prepared_scene, seed):
+def test_crops_stay_inside_training_pixels(prepared_scene, seed):
     p, data = prepared_scene
     held_out = np.zeros((256, 256), bool)
     for r in data.regions[data.regions["split"] != "train"].itertuples():

@@ -202,7 +202,7 @@ def disturb(
 
 
 @pytest.mark.timeout(600 + 180 * KILLS)
-def test_46_killed_at_random_moments_every_night_ends_like_the_undisturbed_one(night: Night) -> None:
+def test_killed_at_random_moments_every_night_ends_like_the_undisturbed_one(night: Night) -> None:
     begun, usual = night.undisturbed()
     expected = night.outcome()
     assert expected["statuses"] == {"FINISHED"} and expected["inbox"] == [] and expected["decided"]

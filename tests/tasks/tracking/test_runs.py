@@ -64,7 +64,7 @@ def runs(params: Params, seed: int) -> list[Run]:
     return list(client.search_runs([experiment], f"tags.seed = '{seed}' and tags.kind = 'training'"))
 
 
-def test_48_processes_that_log_to_a_fresh_store_lose_nothing(project: Path, params: Params) -> None:
+def test_processes_that_log_to_a_fresh_store_lose_nothing(project: Path, params: Params) -> None:
     together = [start(project, seed, 25) for seed in (10, 11, 12)]
     assert [process.wait(120) for process in together] == [0, 0, 0]
     client = MlflowClient(store.uri(params))
@@ -74,7 +74,7 @@ def test_48_processes_that_log_to_a_fresh_store_lose_nothing(project: Path, para
         assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 25
 
 
-def test_46_sigterm_ends_a_run_as_killed_and_kill_9_is_noticed(project: Path, params: Params) -> None:
+def test_sigterm_ends_a_run_as_killed_and_kill_9_is_noticed(project: Path, params: Params) -> None:
     for seed, number, status in ((20, signal.SIGTERM, "KILLED"), (21, signal.SIGKILL, "RUNNING")):
         process = start(project, seed, 0)
         while not (project / f"ready-{seed}").exists():
@@ -143,7 +143,7 @@ def test_what_a_worker_measured_comes_to_the_client_and_its_dead_run_is_closed(
 
 
 @pytest.mark.usefixtures("project", "sigterm")
-def test_45_evaluation_and_comparison_find_the_original_run(
+def test_evaluation_and_comparison_find_the_original_run(
     tmp_path: Path, params: Params, keys: dict[str | None, str]
 ) -> None:
     params = params.model_copy(update={"architectures": ["unet", "fcn"], "seeds": [40]})

@@ -112,7 +112,7 @@ def test_broken_dvc_yaml_is_told() -> None:
         Path("dvc.yaml").write_text(text)
 
 
-def test_46_a_lock_that_a_kill_cut_anywhere_is_mended_and_nothing_runs_again() -> None:
+def test_a_lock_that_a_kill_cut_anywhere_is_mended_and_nothing_runs_again() -> None:
     from dvc.repo import Repo
 
     for name in ("prepare", "train@fcn-0", "train@unet-0"):
@@ -136,7 +136,7 @@ def test_46_a_lock_that_a_kill_cut_anywhere_is_mended_and_nothing_runs_again() -
     assert lock.read_text() == whole
 
 
-def test_46_a_retry_finds_the_lock_mended() -> None:
+def test_a_retry_finds_the_lock_mended() -> None:
     whole = Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(whole[: whole.rindex("md5") + 3])
     with pytest.raises(StageError, match="ended amid"):
@@ -197,7 +197,7 @@ run_in_group([sys.executable, *sys.argv[1:]])
 @pytest.mark.parametrize(
     ("number", "child"), [(signal.SIGKILL, "stubborn"), (signal.SIGTERM, "meek"), (signal.SIGINT, "meek")]
 )
-def test_46_no_descendant_outlives_a_killed_parent(tmp_path: Path, number: int, child: str) -> None:
+def test_no_descendant_outlives_a_killed_parent(tmp_path: Path, number: int, child: str) -> None:
     script, parent, ready = tmp_path / "child.py", tmp_path / "parent.py", tmp_path / f"{child} is ready"
     script.write_text(STUBBORN)
     parent.write_text(PARENT)
@@ -218,7 +218,7 @@ def test_46_no_descendant_outlives_a_killed_parent(tmp_path: Path, number: int, 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is signalled on Linux alone")
-def test_46_a_command_ends_where_its_supervisor_is_killed() -> None:
+def test_a_command_ends_where_its_supervisor_is_killed() -> None:
     with processes.beside([sys.executable, "-c", "import time; time.sleep(300)"]) as supervisor:
         deadline = time.monotonic() + 30
         while not (family := psutil.Process(supervisor.pid).children()):

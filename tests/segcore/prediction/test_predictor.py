@@ -17,11 +17,11 @@ from PIL import Image
 from rasterio.features import rasterize, shapes
 
 from segcore.errors import DataError, ModelError, ParamsError
-from segcore.inference.predictor import PredictionSettings, Predictor
 from segcore.inference.tta import seen
-from segcore.inference.writers.cog import PROBABILITY_STEPS
-from segcore.inference.writers.polygons import polygons
 from segcore.models.base.bundle import load_bundle
+from segcore.prediction.predictor import PredictionSettings, Predictor
+from segcore.prediction.writers.cog import PROBABILITY_STEPS
+from segcore.prediction.writers.polygons import polygons
 from tests.support.bundles import make_bundle, noise
 from tests.support.tiny import write_tif
 from tests.support.volumes_tiny import affine_for, write_nifti, write_series
@@ -66,7 +66,7 @@ def test_flips_are_those_of_the_evaluation_and_refused_where_the_model_knows_non
         Predictor(unflipped, settings)
 
 
-def test_41_crs_transform_size_and_nodata_are_the_inputs(bundle, tmp_path, out):
+def test_crs_transform_size_and_nodata_are_the_inputs(bundle, tmp_path, out):
     pixels = noise(150, 333)
     pixels[:, 20:60, 100:200] = 0
     write_tif(tmp_path / "scene.tif", pixels, nodata=0)
@@ -83,7 +83,7 @@ def test_41_crs_transform_size_and_nodata_are_the_inputs(bundle, tmp_path, out):
     assert (read(out / "scene.tif")[0, 20:60, 100:200] == 255).all()
 
 
-def test_41_a_scene_without_a_place_has_none_afterwards(bundle, tmp_path, out):
+def test_a_scene_without_a_place_has_none_afterwards(bundle, tmp_path, out):
     Image.fromarray(np.moveaxis(noise(50, 70), 0, -1)).save(tmp_path / "p.png")
     Predictor(bundle, PredictionSettings(64, 16, outputs=ALL)).predict(tmp_path / "p.png", "p", out)
     with rasterio.open(out / "p.tif") as made:
@@ -157,7 +157,7 @@ def test_a_geopackage_holds_the_foreground_on_the_ground(bundle, tmp_path, out):
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SAR"])
-def test_41_volumes_keep_affine_and_orientation(tmp_path, out, codes):
+def test_volumes_keep_affine_and_orientation(tmp_path, out, codes):
     bundle = make_bundle(tmp_path / "bundle", bands=1)
     values = np.random.default_rng(0).integers(0, 255, (20, 24, 9), dtype=np.uint8)
     write_nifti(tmp_path / "v.nii.gz", values, affine_for(codes))
@@ -268,14 +268,14 @@ def test_values_of_another_unit_are_refused(tmp_path, out):
 def test_a_full_disk_is_told_before_the_work(bundle, tmp_path, out, monkeypatch):
     write_tif(tmp_path / "scene.tif", noise(64, 64))
     monkeypatch.setattr(
-        "segcore.inference.writers.cog.shutil.disk_usage", lambda path: SimpleNamespace(free=10)
+        "segcore.prediction.writers.cog.shutil.disk_usage", lambda path: SimpleNamespace(free=10)
     )
     with pytest.raises(DataError, match="GB are free"):
         Predictor(bundle, PredictionSettings(64, 16)).predict(tmp_path / "scene.tif", "scene", out)
     assert not any(out.iterdir())
 
 
-def test_49_the_hash_is_verified_before_a_load(tmp_path):
+def test_the_hash_is_verified_before_a_load(tmp_path):
     bundle = make_bundle(tmp_path / "bundle")
     path = bundle / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -293,7 +293,7 @@ def test_an_overlap_of_more_than_half_a_window_is_refused(bundle):
 PEAK = """\
 import resource, sys
 from pathlib import Path
-from segcore.inference.predictor import Predictor, Settings
+from segcore.prediction.predictor import Predictor, Settings
 bundle, scene, out = map(Path, sys.argv[1:])
 predictor = Predictor(bundle, Settings(128, 32, outputs=("classes", "probabilities")))
 predictor.predict(scene, "scene", out)
@@ -301,7 +301,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
-def test_40_peak_memory_stays_flat_as_the_scene_doubles(bundle, tmp_path, out, monkeypatch):
+def test_peak_memory_stays_flat_as_the_scene_doubles(bundle, tmp_path, out, monkeypatch):
     peaks = []
     for side in (1500, 3000):
         pixels = np.zeros((3, side, side), np.uint8)

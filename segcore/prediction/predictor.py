@@ -23,18 +23,18 @@ from segcore.data.prepared import beside
 from segcore.data.raster import Info, Window
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
-from segcore.inference import mosaic
 from segcore.inference.device import choose_precision, default_device
-from segcore.inference.fuse_batchnorm import fused
 from segcore.inference.tta import require_trained, seen
-from segcore.inference.writers import cog
-from segcore.inference.writers.cog import PROBABILITY_STEPS, writing
-from segcore.inference.writers.nifti import write_prediction
-from segcore.inference.writers.polygons import write_polygons
 from segcore.io import images
 from segcore.io.bands import Declared
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params.data import Data
+from segcore.prediction import mosaic
+from segcore.prediction.fuse_batchnorm import fused
+from segcore.prediction.writers import cog
+from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
+from segcore.prediction.writers.nifti import write_prediction
+from segcore.prediction.writers.polygons import write_polygons
 
 Progress = Callable[[int, int], None]  # windows done, and of how many
 _PANEL_BYTES = 32_000_000

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from segcore.data.prepared import LabelledImage
-from segcore.inference import mosaic
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.model import SegmentationModel
+from segcore.prediction import mosaic
 
 
 class Small(SegmentationModel):
@@ -65,7 +65,7 @@ def predicted(model, pixels, tile, overlap, blend, most, tmp_path, valid=None):
 @pytest.mark.parametrize("overlap", [16, 24])
 @pytest.mark.parametrize("most", [1, 100, 10_000])
 @pytest.mark.parametrize("blend", ["probabilities", "logits"])
-def test_37_tiled_equals_whole_seams_included(size, overlap, most, blend, tmp_path):
+def test_tiled_equals_whole_seams_included(size, overlap, most, blend, tmp_path):
     pixels = np.random.default_rng(0).random((3, *size)).astype(np.float32)
     model = Small()
     tiled, grid = predicted(model, pixels, 48, overlap, blend, most, tmp_path)
@@ -79,7 +79,7 @@ def test_37_tiled_equals_whole_seams_included(size, overlap, most, blend, tmp_pa
 @pytest.mark.parametrize("size", [(7, 5), (48, 48), (49, 95), (96, 10), (97, 244)])
 @pytest.mark.parametrize("overlap", [0, 1, 5, 24])
 @pytest.mark.parametrize("most", [1, 10_000])
-def test_38_every_pixel_is_covered_and_probabilities_sum_to_one(size, overlap, most, tmp_path):
+def test_every_pixel_is_covered_and_probabilities_sum_to_one(size, overlap, most, tmp_path):
     pixels = np.random.default_rng(0).random((3, *size)).astype(np.float32)
     found, _ = predicted(Small(), pixels, 48, overlap, "probabilities", most, tmp_path)
     assert np.allclose(found.sum(0), 1, atol=1e-5)
@@ -96,7 +96,7 @@ def test_scenes_are_predicted_as_the_evaluation_predicts(tmp_path):
 
 
 @pytest.mark.parametrize("blend", ["probabilities", "logits"])
-def test_39_what_is_declared_is_blended_before_the_argmax(blend, tmp_path):
+def test_what_is_declared_is_blended_before_the_argmax(blend, tmp_path):
     left, right = 9.0, -0.5
     pixels = np.zeros((1, 32, 48), np.float32)
     pixels[0, 0, 0], pixels[0, 0, 16] = left, right  # the first pixels of the two windows

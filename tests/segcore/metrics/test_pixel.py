@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from segcore.constants import IGNORE
 from segcore.errors import DataError
-from segcore.evaluation import metrics
 from segcore.evaluation.calibration import Calibration
 from segcore.evaluation.counts import COUNTS, confusion, count, counts_table, require_all
+from segcore.metrics import pixel
 
 CLASSES = ["background", "building", "water"]
 FOREGROUND = [1, 2]
@@ -45,96 +45,96 @@ def random_pair(
     return prediction, label
 
 
-def test_01_perfect_prediction_scores_one_with_absent_classes() -> None:
+def test_perfect_prediction_scores_one_with_absent_classes() -> None:
     labels = four_images()
     labels[0][:, 15:] = IGNORE
-    for key, score in metrics.scores(table(labels, labels), FOREGROUND).items():
-        assert score == (0.0 if key == metrics.EMPTY_RATE else 1.0), key
+    for key, score in pixel.scores(table(labels, labels), FOREGROUND).items():
+        assert score == (0.0 if key == pixel.EMPTY_RATE else 1.0), key
 
 
-def test_01_perfect_prediction_scores_one_without_any_foreground() -> None:
+def test_perfect_prediction_scores_one_without_any_foreground() -> None:
     empty = [np.zeros((5, 5), dtype=np.uint8)] * 2
-    result = metrics.scores(table(empty, empty), FOREGROUND)
-    assert result.pop(metrics.EMPTY_RATE) == 0.0
+    result = pixel.scores(table(empty, empty), FOREGROUND)
+    assert result.pop(pixel.EMPTY_RATE) == 0.0
     assert set(result.values()) == {1.0}
 
 
-def test_02_hallucination_on_empty_image_lowers_scores_and_has_its_own_rate() -> None:
+def test_hallucination_on_empty_image_lowers_scores_and_has_its_own_rate() -> None:
     labels = four_images()
     predictions = [label.copy() for label in labels]
     predictions[3][4:9, 4:9] = 1
-    result = metrics.scores(table(predictions, labels), FOREGROUND)
-    for metric in metrics.METRICS:
+    result = pixel.scores(table(predictions, labels), FOREGROUND)
+    for metric in pixel.METRICS:
         for aggregate in ("dataset", "image"):
             if (metric, aggregate) != ("recall", "dataset"):  # pooled recall cannot see false positives
                 assert result[f"{metric}/{aggregate}/building"] < 1, (metric, aggregate)
     assert result["iou/image/building"] == 0.75
-    assert result[metrics.EMPTY_RATE] == 1.0
-    assert metrics.EMPTY_RATE not in metrics.scores(table(predictions[:3], labels[:3]), FOREGROUND)
+    assert result[pixel.EMPTY_RATE] == 1.0
+    assert pixel.EMPTY_RATE not in pixel.scores(table(predictions[:3], labels[:3]), FOREGROUND)
 
 
-def test_02_hallucination_of_an_absent_class_lowers_scores() -> None:
+def test_hallucination_of_an_absent_class_lowers_scores() -> None:
     labels = four_images()
     predictions = [label.copy() for label in labels]
     predictions[0][:3, :3] = 2
-    result = metrics.scores(table(predictions, labels), FOREGROUND)
-    for metric in metrics.METRICS:
+    result = pixel.scores(table(predictions, labels), FOREGROUND)
+    for metric in pixel.METRICS:
         assert result[f"{metric}/dataset/water"] == 0 and result[f"{metric}/image/water"] == 0.75
 
 
-def test_03_both_empty_has_one_policy_for_every_metric() -> None:
+def test_both_empty_has_one_policy_for_every_metric() -> None:
     nothing = {name: np.zeros(1, dtype=np.int64) for name in COUNTS}
-    assert {name: metric(nothing).item() for name, metric in metrics.METRICS.items()} == dict.fromkeys(
-        metrics.METRICS, 1.0
+    assert {name: metric(nothing).item() for name, metric in pixel.METRICS.items()} == dict.fromkeys(
+        pixel.METRICS, 1.0
     )
     missed = nothing | {"fn": np.array([9]), "boundary_true": np.array([8])}
     invented = nothing | {"fp": np.array([9]), "boundary_predicted": np.array([8])}
     covered = nothing | {"fp": np.array([9])}  # all of the image, and so without a boundary
     for counts in (missed, invented, covered):
-        assert all(metric(counts).item() == 0 for metric in metrics.METRICS.values())
+        assert all(metric(counts).item() == 0 for metric in pixel.METRICS.values())
 
 
-def test_04_foreground_and_all_class_means_are_both_reported() -> None:
+def test_foreground_and_all_class_means_are_both_reported() -> None:
     pairs = [random_pair(seed) for seed in range(3)]
-    result = metrics.scores(table(*map(list, zip(*pairs, strict=True))), FOREGROUND)
-    for metric in metrics.METRICS:
+    result = pixel.scores(table(*map(list, zip(*pairs, strict=True))), FOREGROUND)
+    for metric in pixel.METRICS:
         for aggregate in ("dataset", "image"):
             by_class = [result[f"{metric}/{aggregate}/{name}"] for name in CLASSES]
             assert result[f"{metric}/{aggregate}/foreground_mean"] == pytest.approx(np.mean(by_class[1:]))
             assert result[f"{metric}/{aggregate}/all_mean"] == pytest.approx(np.mean(by_class))
 
 
-def test_05_dataset_pools_pixels_and_image_averages_images() -> None:
+def test_dataset_pools_pixels_and_image_averages_images() -> None:
     large, small = np.zeros((2, 30, 30), dtype=np.uint8)
     large[:20, :20], small[:2, :2] = 1, 1
-    result = metrics.scores(table([large, small * 0], [large, small]), [1])
+    result = pixel.scores(table([large, small * 0], [large, small]), [1])
     assert result["iou/dataset/building"] == 400 / 404
     assert result["iou/image/building"] == 0.5
     assert result["pixel_accuracy/dataset"] == 1796 / 1800
-    assert all(key.split("/")[1] in ("dataset", "image") for key in result if key != metrics.EMPTY_RATE)
+    assert all(key.split("/")[1] in ("dataset", "image") for key in result if key != pixel.EMPTY_RATE)
 
 
-def test_06_scores_do_not_depend_on_the_order_of_images_or_tiles() -> None:
+def test_scores_do_not_depend_on_the_order_of_images_or_tiles() -> None:
     pairs = [random_pair(seed) for seed in range(7)]
     rows = table(*map(list, zip(*pairs, strict=True)))
-    expected = metrics.scores(rows, FOREGROUND)
+    expected = pixel.scores(rows, FOREGROUND)
     for seed in range(5):
-        assert metrics.scores(rows.sample(frac=1, random_state=seed), FOREGROUND) == expected
+        assert pixel.scores(rows.sample(frac=1, random_state=seed), FOREGROUND) == expected
     prediction, label = pairs[0]
     tiles = [confusion(prediction[:, a:b], label[:, a:b], 3) for a, b in ((0, 5), (5, 6), (6, 17))]
     assert np.array_equal(sum(tiles), confusion(prediction, label, 3))
 
 
-def test_07_item_counted_twice_is_refused() -> None:
+def test_item_counted_twice_is_refused() -> None:
     rows = table([np.zeros((3, 3), dtype=np.uint8)] * 2, [np.zeros((3, 3), dtype=np.uint8)] * 2)
     padded = pd.concat([rows, rows[rows["item"] == "image-1"]])
     with pytest.raises(DataError, match="counted twice: image-1"):
         require_all(padded, ["image-0", "image-1"])
     with pytest.raises(DataError, match="one row for each image and class"):
-        metrics.scores(padded, FOREGROUND)
+        pixel.scores(padded, FOREGROUND)
 
 
-def test_08_missing_prediction_is_an_error() -> None:
+def test_missing_prediction_is_an_error() -> None:
     rows = table([np.zeros((3, 3), dtype=np.uint8)], [np.zeros((3, 3), dtype=np.uint8)])
     require_all(rows, ["image-0"])
     with pytest.raises(DataError, match="1 of 2 images have no prediction: image-7"):
@@ -142,33 +142,33 @@ def test_08_missing_prediction_is_an_error() -> None:
     with pytest.raises(DataError, match="do not belong"):
         require_all(rows, [])
     with pytest.raises(DataError, match="one row for each image and class"):
-        metrics.scores(rows.iloc[1:], FOREGROUND)
+        pixel.scores(rows.iloc[1:], FOREGROUND)
 
 
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
-def test_09_ignored_pixels_change_no_score(seed: int) -> None:
+def test_ignored_pixels_change_no_score(seed: int) -> None:
     prediction, label = random_pair(seed)
     other = np.where(label == IGNORE, np.random.default_rng(seed).integers(0, 256, label.shape), prediction)
     pd.testing.assert_frame_equal(count(prediction, label, 3), count(other.astype(np.uint8), label, 3))
 
 
-def test_09_image_of_nodata_changes_no_score() -> None:
+def test_image_of_nodata_changes_no_score() -> None:
     prediction, label = random_pair(0)
     nothing = np.full_like(label, IGNORE)
-    assert metrics.scores(table([prediction, prediction], [label, nothing]), FOREGROUND) == metrics.scores(
+    assert pixel.scores(table([prediction, prediction], [label, nothing]), FOREGROUND) == pixel.scores(
         table([prediction], [label]), FOREGROUND
     )
     with pytest.raises(DataError, match="no valid pixel"):
-        metrics.scores(table([nothing], [nothing]), FOREGROUND)
+        pixel.scores(table([nothing], [nothing]), FOREGROUND)
 
 
-def test_10_prediction_at_another_resolution_is_refused() -> None:
+def test_prediction_at_another_resolution_is_refused() -> None:
     with pytest.raises(DataError, match=r"\(2, 2\).*\(4, 4\)"):
         count(np.zeros((2, 2), dtype=np.uint8), np.zeros((4, 4), dtype=np.uint8), 2)
 
 
-def test_14_hand_example_of_dice_holds() -> None:
+def test_hand_example_of_dice_holds() -> None:
     prediction, label = (
         np.array([[1, 0, 0, 1, 0, 0]], dtype=np.uint8),
         np.array([[1, 0, 1, 1, 0, 0]], dtype=np.uint8),
@@ -176,11 +176,11 @@ def test_14_hand_example_of_dice_holds() -> None:
     counts = count(prediction, label, 2).to_dict("list")
     counts = {name: np.array(values) for name, values in counts.items()}
     assert (counts["tp"][1], counts["fp"][1], counts["fn"][1]) == (2, 0, 1)
-    assert metrics.dice(counts)[1] == 0.8
-    assert metrics.iou(counts)[1] == pytest.approx(2 / 3)
+    assert pixel.dice(counts)[1] == 0.8
+    assert pixel.iou(counts)[1] == pytest.approx(2 / 3)
 
 
-def test_16_value_that_is_no_class_is_refused() -> None:
+def test_value_that_is_no_class_is_refused() -> None:
     label = np.zeros((2, 2), dtype=np.uint8)
     with pytest.raises(DataError, match="label holds values 0 to 7"):
         count(label, np.array([[0, 7], [0, 0]], dtype=np.uint8), 2)
@@ -195,7 +195,7 @@ def test_scores_equal_torchmetrics(seed: int) -> None:
 
     pairs = [random_pair(seed + i) for i in range(2)]
     rows = table(*map(list, zip(*pairs, strict=True)))
-    ours = metrics.scores(rows, FOREGROUND)
+    ours = pixel.scores(rows, FOREGROUND)
     predicted, label = (
         torch.from_numpy(np.stack(maps).astype(np.int64)) for maps in zip(*pairs, strict=True)
     )
@@ -224,9 +224,7 @@ def square(row: int, column: int, size: int = 8) -> np.ndarray:
 def test_boundary_f1_forgives_shifts_up_to_the_tolerance(shift: int, tolerance: int, expected: float) -> None:
     counts = count(square(5, 5 + shift), square(5, 5), 2, boundary_tolerance=tolerance)
     assert counts.loc[1, "boundary_true"] == 28  # the outline of an 8 x 8 square
-    assert metrics.boundary_f1({name: counts[name].to_numpy() for name in counts})[1] == pytest.approx(
-        expected
-    )
+    assert pixel.boundary_f1({name: counts[name].to_numpy() for name in counts})[1] == pytest.approx(expected)
 
 
 @given(seed=st.integers(0, 2**31), tolerance=st.integers(0, 3))
