@@ -21,15 +21,15 @@ $(VENV)/.installed: requirements.lock
 	@touch $@
 
 demo: install ## train, compare and report on a sample: SAMPLE=buildings (default), vessels, ... SOURCE=folder
-	@$(BIN)/python -m tasks.configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)")
+	@$(BIN)/python -m tasks configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)")
 	@$(BIN)/python -m flows.compare
 
 # SAMPLE given by the caller lays that example over params.yaml first; for `demo` it has a default
-CONFIGURE = $(if $(filter command environment,$(firstword $(origin SAMPLE))),$(BIN)/python -m tasks.configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)"))
+CONFIGURE = $(if $(filter command environment,$(firstword $(origin SAMPLE))),$(BIN)/python -m tasks configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)"))
 
 check-data: install ## check images and masks, and write their data card; SAMPLE= SOURCE= as for demo
 	@$(CONFIGURE)
-	@$(BIN)/python -m tasks.ingest --check
+	@$(BIN)/python -m tasks ingest --check
 
 run: install ## the whole comparison of what params.yaml says, through Prefect
 	@$(BIN)/python -m flows.compare
@@ -44,17 +44,17 @@ serve: install ## retrain by the schedule of params.yaml, until Ctrl-C
 	@$(BIN)/python -m flows.serve $(OPTIONS)
 
 promote: install ## judge the models against the champion by params.yaml's gate, and act; BATCH= OPTIONS=--dry-run
-	@$(BIN)/python -m tasks.promote $(if $(BATCH),--batch "$(BATCH)") $(OPTIONS)
+	@$(BIN)/python -m tasks promote $(if $(BATCH),--batch "$(BATCH)") $(OPTIONS)
 
 rollback: install ## make the previous champion champion again
-	@$(BIN)/python -m tasks.promote --rollback
+	@$(BIN)/python -m tasks promote --rollback
 
 ARCHITECTURE ?= unet
 lr-range: install ## which learning rates teach an architecture something, on the prepared data: ARCHITECTURE=unet
-	@$(BIN)/python -m tasks.lr_range $(ARCHITECTURE) $(OPTIONS)
+	@$(BIN)/python -m tasks lr-range $(ARCHITECTURE) $(OPTIONS)
 
 transfer: install ## trainings begin with a model of other data: FROM=../nuclei/models/unet-0 or models:/NAME@champion, OPTIONS=--clear
-	@$(BIN)/python -m tasks.transfer $(FROM) $(OPTIONS)
+	@$(BIN)/python -m tasks transfer $(FROM) $(OPTIONS)
 
 MODEL ?= champion
 OUTPUT ?= predictions

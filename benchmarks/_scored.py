@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.comparison.statistics import interval
-from segcore.evaluation.counts import as_arrays
+from segcore.tables.counts import as_arrays
 
 Weights = np.ndarray  # (B, I): how often each image counts in each resample
 DRAWS = 2000

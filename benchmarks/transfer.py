@@ -3,7 +3,7 @@
 - Source: the buildings sample, an aerial scene of one city; a U-Net of N steps, as `make demo` trains it.
 - Target: building footprints of another continent (examples/banepa.yaml), with `--target-steps` steps.
 - ImageNet: the encoder's ImageNet weights, as without any transfer. The encoder of each other row had them before.
-- Transfer: begins with the source's weights, head included where its classes are the same (`python -m tasks.transfer`).
+- Transfer: begins with the source's weights, head included where its classes are the same (`python -m tasks transfer`).
 - Rests, then released: the same, but the encoder is fixed in the first third of the steps (`freeze_encoder`),
   and once with ImageNet weights alone, so that what resting does by itself can be told apart.
 - Scores: pooled IoU of the foreground on the target's test part, of the weights of the best validation; differences to

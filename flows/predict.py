@@ -2,7 +2,7 @@
 
     python -m flows.predict SCENES... --model ADDRESS --output FOLDER
 
-The same as `python -m tasks.predict`, with a view of what was done: a scene that cannot be used is a failed task.
+The same as `python -m tasks predict`, with a view of what was done: a scene that cannot be used is a failed task.
 """
 
 import argparse

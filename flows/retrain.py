@@ -80,7 +80,7 @@ def champion_bundle(params: Params) -> Path | None:
 def take_in(params: Params) -> dict[str, Any]:
     """The inbox as a new batch; in a process of its own, whose readers then load nothing but what reading needs."""
     receive.last(params).unlink(missing_ok=True)
-    status, output, tail = run_in_group([sys.executable, "-m", "tasks.receive"], live=sys.stderr.write)
+    status, output, tail = run_in_group([sys.executable, "-m", "tasks", "receive"], live=sys.stderr.write)
     if status != 0:
         raise StageError(
             f"receiving failed with status {status}:\n{tail.strip()}", "mend the cause and run again"

@@ -1,6 +1,6 @@
 """Stage compare: evaluation tables in, intervals, tests, ranks and verdict out.
 
-`python -m tasks.compare` reads params.yaml, data/prepared and evaluations/<architecture>-<seed>, and writes
+`python -m tasks compare` reads params.yaml, data/prepared and evaluations/<architecture>-<seed>, and writes
 comparison/{comparison.json, leaderboard.csv, metrics.json}.
 """
 
@@ -17,9 +17,9 @@ from segcore.comparison.compare import Contestant, compare, leaderboard_text
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
-from segcore.evaluation.counts import count, counts_table, require_all
 from segcore.files import atomic_folder
 from segcore.params import Params
+from segcore.tables.counts import count, counts_table, require_all
 from tasks.console import run
 
 
@@ -103,7 +103,7 @@ def write(comparison: dict[str, Any], folder: Path) -> None:
         table.to_csv(target / "leaderboard.csv", index=False, lineterminator="\n")
 
 
-def main(_: argparse.Namespace) -> None:
+def _compare_here(_: argparse.Namespace) -> None:
     """Compare what params.yaml names, in the current folder."""
     root = Path()
     comparison = build(root, params.load(root / "params.yaml"))
@@ -111,5 +111,6 @@ def main(_: argparse.Namespace) -> None:
     print(leaderboard_text(comparison))
 
 
-if __name__ == "__main__":
-    run(main, argparse.ArgumentParser(prog="python -m tasks.compare", description=main.__doc__))
+def main() -> None:
+    """Command line."""
+    run(_compare_here, argparse.ArgumentParser(prog="python -m tasks compare", description=__doc__))

@@ -1,6 +1,6 @@
 """Lay an example's settings over params.yaml, as `dvc exp run --set-param` would, with its comments kept.
 
-`python -m tasks.configure vessels` applies examples/vessels.yaml. Nothing happens where params.yaml is already about
+`python -m tasks configure vessels` applies examples/vessels.yaml. Nothing happens where params.yaml is already about
 that dataset, so that your own changes stay.
 """
 
@@ -114,12 +114,8 @@ def configure(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.configure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tasks configure", description=__doc__)
     known = ", ".join(sorted(p.stem for p in EXAMPLES.glob("*.yaml")))
     parser.add_argument("name", help=f"a file of examples/: {known}")
     parser.add_argument("--source", help="folder of the images, in place of the one that the example names")
     console.run(lambda a: configure(a.name, source=a.source), parser)
-
-
-if __name__ == "__main__":
-    main()

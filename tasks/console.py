@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from segcore.errors import SegflowError
+from segcore.params import architecture_names
 from tasks.supervisor import die_with_parent
 
 T = TypeVar("T")
@@ -37,3 +38,18 @@ def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentPars
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+def parse_run(description: str | None, name: str) -> argparse.ArgumentParser:
+    """Arguments that training and evaluation share."""
+    parser = argparse.ArgumentParser(prog=f"python -m tasks {name}", description=description)
+    parser.add_argument("architecture", help="one of " + ", ".join(architecture_names()))
+    parser.add_argument("seed", type=_seed, help="one of seeds in params.yaml, or any other from 0 on")
+    parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
+    return parser
+
+
+def _seed(word: str) -> int:
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word} is no whole number from 0 on")
+    return int(word)

@@ -1,6 +1,6 @@
 """Step 4: score one trained model on the held-out test regions, at full resolution.
 
-`python -m tasks.evaluate unet 0` reads models/unet-0/ and data/prepared/ and writes evaluations/unet-0/. Latency and
+`python -m tasks evaluate unet 0` reads models/unet-0/ and data/prepared/ and writes evaluations/unet-0/. Latency and
 memory are facts of this machine and go to work/costs/, so that dvc.lock is the same everywhere.
 """
 
@@ -24,7 +24,6 @@ from tasks.costs import cost_file, merge_cost
 from tasks.measure import measure
 from tasks.project import EVALUATIONS, MODELS, PREPARED
 from tasks.tracking import runs
-from tasks.train import parse_run
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
     from segcore.evaluation.evaluate import Evaluated
@@ -169,9 +168,5 @@ def main() -> None:
     """Command line."""
     console.run(
         lambda a: run_evaluation(params.load(a.params), a.architecture, a.seed),
-        parse_run(__doc__, "evaluate"),
+        console.parse_run(__doc__, "evaluate"),
     )
-
-
-if __name__ == "__main__":
-    main()

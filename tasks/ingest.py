@@ -1,6 +1,6 @@
 """Step 1: fetch or find images and masks, read and check each once, quarantine what is bad, pack the rest.
 
-`python -m tasks.ingest` reads `data` of params.yaml and writes data/ingested/ (catalogue, links, quarantine) and
+`python -m tasks ingest` reads `data` of params.yaml and writes data/ingested/ (catalogue, links, quarantine) and
 data/packed/ (one file an accepted item). `--check` only checks, and writes the data card; so does `make check-data`.
 """
 
@@ -136,7 +136,7 @@ def check_only(data: "params.Data", work: Path = WORK) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.ingest", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tasks ingest", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="only check, and write the data card")
 
@@ -151,7 +151,3 @@ def main() -> None:
             ingest(data, work=WORK)
 
     console.run(run, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Learning-rate range test of one architecture: a suggestion for train.common.learning_rate, of training data.
 
-`python -m tasks.lr_range unet` reads data/prepared/ and writes the curve to work/lr-range/unet.json and unet.png.
+`python -m tasks lr-range unet` reads data/prepared/ and writes the curve to work/lr-range/unet.json and unet.png.
 It takes as long as `--steps` steps of training, and changes nothing else.
 """
 
@@ -48,13 +48,9 @@ def find_rates(p: Params, architecture: str, seed: int, steps: int, root: Path =
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.lr_range", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tasks lr-range", description=__doc__)
     parser.add_argument("architecture", help="one of " + ", ".join(params.architecture_names()))
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=60, help="of the test (default: %(default)s)")
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     console.run(lambda a: find_rates(params.load(a.params), a.architecture, a.seed, a.steps), parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Latency and memory of model bundles on this machine, in a process of its own, printed as JSON.
 
-`python -m tasks.measure models/unet-0 models/fcn-0 --tile 512`. In a process that held other models before, their
+`python -m tasks measure models/unet-0 models/fcn-0 --tile 512`. In a process that held other models before, their
 memory would count as well.
 """
 
@@ -37,7 +37,7 @@ def measure(
     here = str(Path(__file__).parents[1])
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "tasks.measure", *map(str, bundles), "--tile", str(tile)]
+    command = [sys.executable, "-m", "tasks", "measure", *map(str, bundles), "--tile", str(tile)]
     command += ["--rounds", str(rounds), *(["--flips"] if flips else [])]
     status, output, tail = run_in_group(command, environment)
     if status != 0:
@@ -73,13 +73,9 @@ def _measure_here(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.measure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tasks measure", description=__doc__)
     parser.add_argument("bundles", type=Path, nargs="+", help="folders with model.json and model.safetensors")
     parser.add_argument("--tile", type=int, required=True, help="pixels a side")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"default: {_ROUNDS}; the fastest counts")
     parser.add_argument("--flips", action="store_true", help="with the mean over mirror images")
     console.run(_measure_here, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Predict new scenes with the champion or any other model.
 
-`python -m tasks.predict SCENES... --model ADDRESS --output FOLDER` writes a class raster on each scene's own grid (of
+`python -m tasks predict SCENES... --model ADDRESS --output FOLDER` writes a class raster on each scene's own grid (of
 volumes NIfTI), and probabilities or polygons where `predict.outputs` of params.yaml asks for them. A scene that cannot
 be used is told and passed over. Killed and started again, it goes on with the scenes that are not done yet.
 """
@@ -215,8 +215,4 @@ def main() -> None:
         counts = run_prediction(params.load(a.params), a.scenes, a.model, a.output)
         print(", ".join(f"{n} {what}" for what, n in counts.items()) + f": {a.output}")
 
-    console.run(work, parser("python -m tasks.predict", __doc__))
-
-
-if __name__ == "__main__":
-    main()
+    console.run(work, parser("python -m tasks predict", __doc__))

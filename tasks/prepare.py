@@ -1,6 +1,6 @@
 """Step 2: split without leaks, index training windows, fit statistics on the training split.
 
-`python -m tasks.prepare` reads data/ingested/ and data/packed/, and writes data/prepared/ and splits/<name>.csv, which
+`python -m tasks prepare` reads data/ingested/ and data/packed/, and writes data/prepared/ and splits/<name>.csv, which
 says for good which group is in which split. It fails if any leak is found.
 """
 
@@ -77,7 +77,7 @@ def prepare(
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.prepare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tasks prepare", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
 
     # Arrow's own allocator keeps what it once had, so that memory would grow with the tables.
@@ -88,7 +88,3 @@ def main() -> None:
         prepare(p, registry=SPLITS / f"{p.data.name}.csv", work=WORK)
 
     console.run(run, parser)
-
-
-if __name__ == "__main__":
-    main()

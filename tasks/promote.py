@@ -1,6 +1,6 @@
 """Decide whether a challenger becomes champion, and act on it.
 
-`python -m tasks.promote [--batch ID] [--dry-run]` judges the models of the last comparison against the champion in
+`python -m tasks promote [--batch ID] [--dry-run]` judges the models of the last comparison against the champion in
 MLflow's registry by the section `gate` of params.yaml, writes decisions/<data.name>/<batch or run key>.json and moves
 the aliases. `--rollback` makes the champion before this one champion again. Exit code 0 whatever was decided.
 """
@@ -200,7 +200,7 @@ def _main(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tasks.promote",
+        prog="python -m tasks promote",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -213,7 +213,3 @@ def main() -> None:
     parser.add_argument("--rollback", action="store_true", help="make the previous champion champion again")
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     console.run(_main, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """New data: a snapshot of the inbox, checked, becomes a batch of the dataset, data/batches/<name>/<date>-<content>/.
 
-`python -m tasks.receive` takes what has settled in `retrain.inbox` of params.yaml, keeps sound items as a new version
+`python -m tasks receive` takes what has settled in `retrain.inbox` of params.yaml, keeps sound items as a new version
 of the data (DVC, git commit and tag), and leaves the others in the inbox with their reason, to come back by themselves
 once they are mended. Killed at any moment and run again, it neither loses an item nor takes one twice.
 """
@@ -267,10 +267,6 @@ def show(received: Received) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.receive", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tasks receive", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     console.run(_received, parser)
-
-
-if __name__ == "__main__":
-    main()

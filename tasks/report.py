@@ -121,12 +121,8 @@ def _report_here(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """`python -m tasks.report`: write the report of the comparison in the folder of params.yaml."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.report", description=__doc__)
+    """`python -m tasks report`: write the report of the comparison in the folder of params.yaml."""
+    parser = argparse.ArgumentParser(prog="python -m tasks report", description=__doc__)
     default = Path("params.yaml")
     parser.add_argument("--params", type=Path, default=default, help="parameters file (default: %(default)s)")
     console.run(_report_here, parser)
-
-
-if __name__ == "__main__":
-    main()

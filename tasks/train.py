@@ -1,13 +1,12 @@
 """Step 3: train one architecture with one seed.
 
-`python -m tasks.train unet 0` reads data/prepared/ and `train` of params.yaml, and writes models/unet-0/. Killed at
+`python -m tasks train unet 0` reads data/prepared/ and `train` of params.yaml, and writes models/unet-0/. Killed at
 any moment, it goes on from its last checkpoint, which lies in work/checkpoints/ out of DVC's reach.
 
-`torchrun --nproc-per-node 2 -m tasks.train unet 0` divides one training among processes; SEGFLOW_PROCESSES=2 makes the
+`torchrun --nproc-per-node 2 -m tasks train unet 0` divides one training among processes; SEGFLOW_PROCESSES=2 makes the
 plain command do so on this machine. The first process alone writes the bundle, the checkpoints and the MLflow run.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -155,35 +154,17 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     return target
 
 
-def parse_run(description: str | None, name: str) -> argparse.ArgumentParser:
-    """Arguments that training and evaluation share."""
-    parser = argparse.ArgumentParser(prog=f"python -m tasks.{name}", description=description)
-    parser.add_argument("architecture", help="one of " + ", ".join(params.architecture_names()))
-    parser.add_argument("seed", type=_seed, help="one of seeds in params.yaml, or any other from 0 on")
-    parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
-    return parser
-
-
-def _seed(word: str) -> int:
-    if not word.isdecimal():
-        raise argparse.ArgumentTypeError(f"{word} is no whole number from 0 on")
-    return int(word)
-
-
 def _divide() -> None:
     """Become `torchrun` where SEGFLOW_PROCESSES asks for several processes and this is not yet one of them."""
     processes = os.environ.get("SEGFLOW_PROCESSES", "1")
     if processes == "1" or "RANK" in os.environ:
         return
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-    os.execv(sys.executable, [sys.executable, *launch, "-m", "tasks.train", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, *launch, "-m", "tasks", "train", *sys.argv[1:]])
 
 
 def main() -> None:
     """Command line."""
     _divide()
-    console.run(lambda a: train(params.load(a.params), a.architecture, a.seed), parse_run(__doc__, "train"))
-
-
-if __name__ == "__main__":
-    main()
+    parser = console.parse_run(__doc__, "train")
+    console.run(lambda a: train(params.load(a.params), a.architecture, a.seed), parser)

@@ -1,6 +1,6 @@
 """Let trainings begin with a model of other data: what of it fits is taken over, and DVC sees where they begin.
 
-`python -m tasks.transfer ../nuclei/models/unet-0` (or `models:/NAME@champion` of the registry) fills start/unet/, and
+`python -m tasks transfer ../nuclei/models/unet-0` (or `models:/NAME@champion` of the registry) fills start/unet/, and
 `train@unet-*` begins with it until `--clear` takes it away. `train.common.freeze_encoder` lets the
 encoder rest at first.
 """
@@ -23,11 +23,7 @@ def _place(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.transfer", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tasks transfer", description=__doc__)
     parser.add_argument("models", nargs="*", help="folders of models, or models:/NAME@champion")
     parser.add_argument("--clear", action="store_true", help="take away what was placed before")
     console.run(_place, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from segcore.errors import DataError
-from segcore.evaluation.counts import COUNTS, as_arrays
 from segcore.metrics.pixel import EMPTY_RATE, empty_images, keyed
+from segcore.tables.counts import COUNTS, as_arrays
 
 EXACT_CLUSTERS = 12  # up to here all 2^clusters swaps are tried
 _TIE = 1e-12

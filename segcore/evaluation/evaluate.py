@@ -11,11 +11,11 @@ from PIL import Image
 
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.evaluation.calibration import Calibration
-from segcore.evaluation.counts import confusion, count, counts_table, require_all
 from segcore.inference.tiling import predict_patch
 from segcore.inference.tta import seen
 from segcore.models.base.model import SegmentationModel
 from segcore.params import Evaluate
+from segcore.tables.counts import confusion, count, counts_table, require_all
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from segcore.evaluation.counts import Counts, as_arrays
+from segcore.tables.counts import Counts, as_arrays
 
 EMPTY_POLICY = (
     "A class absent from truth and prediction scores 1.0 (agreement on absence), pooled and per image."

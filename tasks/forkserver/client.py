@@ -1,7 +1,7 @@
 """A stage hands its work to a warm process, so that it need not load torch, MLflow and DVC anew.
 
 A flow starts the warm process (tasks/forkserver/server.py) once. DVC runs a stage by its command as ever, `python -m
-tasks.train unet 0`. That process finds SEGFLOW_WARM in its environment, hands arguments, environment, folder and open
+tasks train unet 0`. That process finds SEGFLOW_WARM in its environment, hands arguments, environment, folder and open
 files to the warm process, which forks, and ends as the fork ends. Signals go the same way: a stage that is told to
 end, or killed, is so as if it were a process of DVC's own. Without a warm process, or off Linux, a command runs by
 itself.
@@ -20,16 +20,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 VARIABLE = "SEGFLOW_WARM"
-STAGES = tuple(f"tasks.{name}" for name in ("ingest", "prepare", "train", "evaluate", "compare", "report"))
+STAGES = ("ingest", "prepare", "train", "evaluate", "compare", "report")
 BEGUN = b"B"  # the first answer; the second is the exit status
 _PR_SET_PDEATHSIG = 1
 _GONE = 128 + signal.SIGKILL
 
 
 class Job(NamedTuple):
-    """What a stage's process hands over: its module, arguments, environment and folder."""
+    """What a stage's process hands over: its arguments, environment and folder."""
 
-    module: str
     arguments: list[str]
     environment: dict[str, str]
     folder: str
@@ -42,7 +41,7 @@ def hand_over() -> None:
     """
     address = os.environ.pop(VARIABLE, "")
     words = sys.orig_argv
-    if sys.platform != "linux" or words[1:2] != ["-m"] or words[2] not in STAGES:
+    if sys.platform != "linux" or words[1:3] != ["-m", "tasks"] or not set(words[3:4]) & set(STAGES):
         return
     line = socket.socket(socket.AF_UNIX)
     told: list[int] = []
@@ -56,7 +55,7 @@ def hand_over() -> None:
         line.connect(address)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        request = json.dumps(Job(words[2], words[3:], dict(os.environ), str(Path.cwd()))).encode()
+        request = json.dumps(Job(words[3:], dict(os.environ), str(Path.cwd()))).encode()
         signal.signal(signal.SIGTERM, pass_on)
         with suppress(OSError):
             socket.send_fds(line, [len(request).to_bytes(4, "big")], [0, 1, 2])

@@ -184,7 +184,7 @@ def _request(line: socket.socket, files: list[int]) -> Job:
 
 def preload() -> None:
     """Import what stages need, then forget segflow's own modules, which every fork reads anew."""
-    for name in (*STAGES, *_LATE):
+    for name in (*(f"tasks.{stage}" for stage in STAGES), *_LATE):
         importlib.import_module(name)
     from tasks.tracking import store
     from tasks.versioning import stages
@@ -205,10 +205,10 @@ def run(job: Job) -> NoReturn:
     os.chdir(job.folder)
     os.environ.clear()
     os.environ.update(job.environment)
-    sys.argv = [job.module, *job.arguments]
+    sys.argv = ["tasks", *job.arguments]
     status = 0
     try:
-        runpy.run_module(job.module, run_name="__main__", alter_sys=True)
+        runpy.run_module("tasks", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         status = _status(end)
     except BaseException:  # noqa: BLE001  (as the interpreter: told, and 1)

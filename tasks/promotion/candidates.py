@@ -11,12 +11,12 @@ import pandas as pd
 
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import StageError
-from segcore.evaluation.counts import require_all
 from segcore.files import atomic_folder, atomic_write, digest, sha256
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params import Params
 from segcore.promotion.drift import expected_calibration_error
 from segcore.promotion.gate import Costs
+from segcore.tables.counts import require_all
 from tasks import console
 from tasks.measure import measure
 from tasks.project import EVALUATIONS, MODELS, data_fingerprint

@@ -6,7 +6,7 @@ import yaml
 
 from benchmarks import _scored, published
 from segcore import params
-from segcore.evaluation.counts import count, counts_table
+from segcore.tables.counts import count, counts_table
 from tasks.configure import configure
 
 TRUE = [np.array([[0, 0, 0, 1]]), np.array([[1, 1, 0, 0]]), np.array([[1, 1, 1, 1]])]

@@ -1,8 +1,7 @@
-"""dvc.yaml names every code file that a stage's result depends on, and every parameter a user may change."""
+"""dvc.yaml names every room that a stage's result depends on, and every parameter a user may change."""
 
-import ast
 import shutil
-from functools import cache
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,108 +15,70 @@ ROOT = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 ARCHITECTURES = sorted(p.stem for p in (ROOT / "segcore/models").glob("[a-z]*.py"))
 
-# Files that a stage imports and that dvc.yaml need not name; their own imports are not followed either.
-ALLOWED = {
-    "segcore/params/data.py": "DVC has the values; its defaults matter to DEFAULTS_MATTER alone",
-    "segcore/errors.py": "messages",
-    "segcore/files.py": "how files are written, not what",
-    "segcore/params/operations.py": "no stage reads these settings",
-    "segcore/params/root.py": "DVC has the values; a test below sees that params.yaml spells them out",
-    "segcore/ingest/problems.py": "messages",
-    "tasks/__init__.py": "which process does the work",
-    "tasks/console.py": "progress bars and exit codes",
-    "tasks/data_card/card.py": "the data card, which is no output of DVC",
-    "tasks/costs.py": "timings, which are no output of DVC",
-    "tasks/measure.py": "timings, which are no output of DVC",
-    "tasks/supervisor.py": "how a process ends",
-    "tasks/reporting/champion.py": "a section of the page, which is no output of DVC",
-    "tasks/tracking/pictures.py": "observes",
-    "tasks/tracking/runs.py": "observes",
-    "tasks/tracking/store.py": "observes",
-    "tasks/versioning/stages.py": "observes",
-    "tasks/forkserver/client.py": "which process does the work",
+CONTRACTS = {
+    contract["name"].split()[0]: contract
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    if contract["name"].endswith("depends on no room that dvc.yaml does not name")
 }
-PATHS = dict.fromkeys(("tasks/ingest.py", "tasks/prepare.py", "tasks/train.py"), "paths, the command line")
-SAMPLES = {"segcore/ingest/samples.py": "fetches weights, which are checked by their sha256"}
-# `data` may leave out what has a default, so that these two depend on the defaults as well.
-DEFAULTS_MATTER = ("ingest", "prepare")
-ALLOWED_IN = {
-    "prepare": {"tasks/ingest.py": "paths"},
-    "train": PATHS | SAMPLES,
-    "evaluate": PATHS
-    | dict.fromkeys(
-        ("segcore/ingest/samples.py", "segcore/models/base/pretrained.py"),
-        "a bundle needs no pretrained weights",
-    ),
-}
+ROOMS = {f"segcore.{p.parent.name}" for p in ROOT.glob("segcore/*/__init__.py")} - {"segcore.params"}
 
 
-@cache
-def imports(file: str) -> frozenset[str]:
-    """Files of segcore and tasks that `file` imports, wherever in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{file}: relative imports are not followed by this test"
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    found = set()
-    for name in names:
-        parts = name.split(".")
-        if parts[0] in ("segcore", "tasks"):
-            packages = ["/".join([*parts[:i], "__init__.py"]) for i in range(1, len(parts) + 1)]
-            found |= {p for p in [*packages, "/".join(parts) + ".py"] if (ROOT / p).is_file()}
-    return frozenset(f for f in found if (ROOT / f).read_text(encoding="utf-8").strip())
+def code(stage: str) -> list[str]:
+    """Code files and folders under `deps` of a stage."""
+    return [d for d in STAGES[stage]["deps"] if isinstance(d, str) and d.startswith(("segcore/", "tasks/"))]
 
 
-def closure(stage: str, architecture: str) -> set[str]:
-    """Every file that the stage's module imports, directly or through others, up to the allowed ones."""
-    stop = {**ALLOWED, **ALLOWED_IN.get(stage, {})}
-    if stage in DEFAULTS_MATTER:
-        del stop["segcore/params/data.py"]
-    start = f"tasks/{stage}.py"
-    seen: set[str] = set()
-    todo = [start]
-    while todo:
-        file = todo.pop()
-        if file in seen or (file in stop and file != start):
-            continue
-        seen.add(file)
-        todo += imports(file)
-        if file == "segcore/models/base/factory.py":  # imports the architecture by its name
-            todo.append(f"segcore/models/{architecture}.py")
-    return seen
-
-
-def deps(stage: str, architecture: str) -> list[str]:
-    names = [d for d in STAGES[stage]["deps"] if isinstance(d, str)]
-    return [n.replace("${item.architecture}", architecture).replace("${item.seed}", "0") for n in names]
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("stage", STAGES)
-def test_dvc_yaml_names_the_code_of_each_stage(stage: str, architecture: str) -> None:
-    named = deps(stage, architecture)
-    missing = {
-        f for f in closure(stage, architecture) if not any(f == n or f.startswith(n + "/") for n in named)
+def test_import_linter_checks_the_rooms_that_dvc_yaml_names(stage: str) -> None:
+    """The contract's modules are those under deps; together with what they must not import they are all rooms."""
+    architecture = "segcore/models/${item.architecture}.py"
+    named = {d.removesuffix(".py").replace("/", ".") for d in code(stage) if d != architecture}
+    named -= {"segcore.params.data", "tasks.templates"}  # defaults; no Python
+    if "segcore.models.base" in named:
+        named = named - {"segcore.models.base"} | {"segcore.models"}
+    contract = CONTRACTS[stage]
+    assert named == set(contract["source_modules"])
+    forbidden = {".".join(m.split(".")[:2]) for m in contract["forbidden_modules"]}
+    assert {".".join(n.split(".")[:2]) for n in named if n.startswith("segcore")} | forbidden == ROOMS
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_that_dvc_yaml_names_is_there(stage: str) -> None:
+    for name in code(stage):
+        assert (ROOT / name.replace("${item.architecture}", "unet")).exists(), name
+
+
+def test_plug_ins_that_are_loaded_by_name_lie_in_a_folder_that_the_stage_names() -> None:
+    loading = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.glob("segcore/**/*.py")
+        if "import_module(" in path.read_text(encoding="utf-8")
     }
-    assert not missing, f"name these under deps of {stage} in dvc.yaml: {sorted(missing)}"
+    folders = {"segcore/io/annotations", "segcore/io/images", "segcore/io/layouts"}
+    assert loading == {f"{folder}/__init__.py" for folder in folders} | {"segcore/models/base/factory.py"}
+    assert "segcore/io" in code("ingest")
+    for stage in ("train", "evaluate"):
+        assert {"segcore/models/base", "segcore/models/${item.architecture}.py"} <= set(code(stage))
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_dvc_yaml_names_no_code_that_a_stage_does_not_use(stage: str) -> None:
-    used = set().union(*(closure(stage, architecture) for architecture in ARCHITECTURES))
-    code = [n for n in deps(stage, ARCHITECTURES[0]) if n.startswith(("segcore/", "tasks/"))]
-    assert all((ROOT / name).exists() for name in code)
-    files = [n for n in code if n.endswith(".py")]
-    assert not set(files) - used, f"{stage} would rerun for nothing after a change of these"
+def depends(stage: str, file: str) -> bool:
+    assert (ROOT / file).exists(), file
+    return any(file == name or file.startswith(f"{name}/") for name in code(stage))
 
 
-def test_a_new_metric_retrains_nothing() -> None:
-    for architecture in ARCHITECTURES:
-        assert "segcore/metrics/pixel.py" not in deps("train", architecture)
-        assert "segcore/metrics/pixel.py" in deps("evaluate", architecture)
+def test_a_new_metric_predicts_nothing_anew() -> None:
+    assert [s for s in STAGES if depends(s, "segcore/metrics/pixel.py")] == ["compare", "report"]
+
+
+def test_an_architecture_retrains_itself_alone() -> None:
+    assert not any(depends(stage, "segcore/models/unet.py") for stage in STAGES)
+    assert "segcore/models/${item.architecture}.py" in code("train")
+
+
+def test_a_writer_or_a_plot_re_evaluates_nothing() -> None:
+    for file in ("prediction/writers/cog.py", "prediction/writers/polygons.py", "prediction/mosaic.py"):
+        assert not any(depends(stage, f"segcore/{file}") for stage in STAGES)
+    assert [s for s in STAGES if depends(s, "segcore/plots/charts.py")] == ["report"]
 
 
 def test_training_depends_on_its_own_settings_alone() -> None:

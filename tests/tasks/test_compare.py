@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from segcore import params
 from segcore.errors import DataError, StageError
-from segcore.evaluation import counts
+from segcore.tables import counts
 from tasks import compare
 
 CLASSES = ["background", "building"]

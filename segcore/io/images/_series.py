@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from segcore.data.volumes import check_affine
 from segcore.errors import DataError
 from segcore.io.images._declared import check_size, reading
 from segcore.io.images._elements import geometry, header, parsing, uid, value
 from segcore.io.images._stacking import Frame, affine_of, in_order
-from segcore.io.volumes import check_affine
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SOP classes
 _NO_IMAGES = {"dicomdir", "thumbs.db", "desktop.ini", "readme", "license", "version"}

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segcore.data.volumes import VolumeSource, describe
 from segcore.errors import DataError
 from segcore.io.images._elements import frames
 from segcore.io.images._series import Series, read_series
-from segcore.io.volumes import VolumeSource, describe
 
 ENDINGS = (".dcm",)
 
@@ -76,7 +76,7 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource
     them.
 
     Args:
-        slices: RAS axis that planes are numbered along, or "auto" (see `segcore.io.volumes.describe`).
+        slices: RAS axis that planes are numbered along, or "auto" (see `segcore.data.volumes.describe`).
 
     Raises:
         DataError: no series or several, slices missing or doubled, damaged, or a transfer syntax without a decoder.

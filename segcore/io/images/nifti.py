@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from segcore.data.volumes import VolumeSource, check_affine, describe
 from segcore.errors import DataError
 from segcore.io.images._checks import RESTORE, check_file
 from segcore.io.images._declared import check_size, reading
-from segcore.io.volumes import VolumeSource, check_affine, describe
 
 ENDINGS = (".nii", ".nii.gz")
 
@@ -138,7 +138,7 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource
     """Open a volume; the header is read now, the voxels once and with the first plane.
 
     Args:
-        slices: RAS axis that planes are numbered along, or "auto" (see `segcore.io.volumes.describe`).
+        slices: RAS axis that planes are numbered along, or "auto" (see `segcore.data.volumes.describe`).
 
     Raises:
         DataError: empty, damaged or truncated; absurd size; no volume; spacing or affine cannot be used.

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from segcore.data.raster import Info
+from segcore.data.volumes import affine_of, from_planes
 from segcore.files import atomic_write
-from segcore.io.volumes import _affine, from_planes
 
 
 def stack_predictions(parts: Mapping[int, np.ndarray], info: Info) -> np.ndarray:
@@ -40,7 +40,7 @@ def write_prediction(path: Path, planes: np.ndarray, info: Info) -> None:
 
     if planes.shape != (info.depth, info.height, info.width):
         raise ValueError(f"prediction {planes.shape} for {(info.depth, info.height, info.width)}")
-    known = _affine(info)
+    known = affine_of(info)
     affine = np.eye(4) if known is None else known
     image = nibabel.Nifti1Image(np.asfortranarray(from_planes(planes, info).astype(np.uint8)), affine)
     image.set_sform(affine, code="scanner")

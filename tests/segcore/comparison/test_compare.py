@@ -9,9 +9,9 @@ import pytest
 
 from segcore.comparison.compare import Contestant, compare, leaderboard_markdown, leaderboard_text
 from segcore.errors import DataError
-from segcore.evaluation import counts
 from segcore.metrics import pixel
 from segcore.params import Params
+from segcore.tables import counts
 
 TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
 SUMMARY = {

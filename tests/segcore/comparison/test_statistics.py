@@ -7,8 +7,8 @@ import scipy.stats
 
 from segcore.comparison import statistics
 from segcore.errors import DataError
-from segcore.evaluation import counts
 from segcore.metrics import pixel
+from segcore.tables import counts
 
 CLASSES = ["background", "building"]
 KEYS = [

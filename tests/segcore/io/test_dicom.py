@@ -8,11 +8,11 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLosslessSV1, RLELossless, generate_uid
 
 from segcore.constants import IGNORE
+from segcore.data.volumes import to_planes
 from segcore.errors import DataError
 from segcore.io.annotations import open_labels
 from segcore.io.grid import same_place
 from segcore.io.images import open_source
-from segcore.io.volumes import to_planes
 from segcore.prediction.writers.nifti import write_prediction
 from tests.support.tiny import params_for
 from tests.support.volumes_tiny import NAME, save, slice_elements, write_nifti, write_seg, write_series

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from segcore.constants import IGNORE
 from segcore.errors import DataError
 from segcore.evaluation.calibration import Calibration
-from segcore.evaluation.counts import COUNTS, confusion, count, counts_table, require_all
 from segcore.metrics import pixel
+from segcore.tables.counts import COUNTS, confusion, count, counts_table, require_all
 
 CLASSES = ["background", "building", "water"]
 FOREGROUND = [1, 2]

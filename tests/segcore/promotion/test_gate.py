@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segcore.errors import DataError, ParamsError
-from segcore.evaluation import counts
 from segcore.metrics import pixel
 from segcore.params.operations import Gate
 from segcore.promotion.gate import Candidate, Costs, Decision, decide
+from segcore.tables import counts
 
 CLASSES = ["background", "building"]
 GATE = Gate(bootstrap=400)

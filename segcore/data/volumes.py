@@ -105,7 +105,7 @@ def _stored_axes(affine: np.ndarray, axis: int) -> np.ndarray:
     return np.argsort(_to_planes(affine, axis)[:, 0])
 
 
-def _affine(info: Info) -> np.ndarray | None:
+def affine_of(info: Info) -> np.ndarray | None:
     return None if info.affine is None else np.reshape(info.affine, (4, 4))
 
 
@@ -113,7 +113,7 @@ def to_planes(stored: np.ndarray, info: Info) -> np.ndarray:
     """(i, j, k, ...) as stored to (D, H, W, ...) as handed out; a view."""
     from nibabel.orientations import apply_orientation
 
-    affine = _affine(info)
+    affine = affine_of(info)
     if affine is None:
         return np.swapaxes(stored, 0, 2)
     planes: np.ndarray = apply_orientation(stored, _to_planes(affine, info.axis))
@@ -124,7 +124,7 @@ def from_planes(planes: np.ndarray, info: Info) -> np.ndarray:
     """(D, H, W, ...) as handed out to (i, j, k, ...) as stored; the exact inverse of `to_planes`."""
     from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
-    affine = _affine(info)
+    affine = affine_of(info)
     if affine is None:
         return np.swapaxes(planes, 0, 2)
     back = ornt_transform(axcodes2ornt(_DIRECTIONS[info.axis]), io_orientation(affine))

@@ -1,0 +1,49 @@
+"""Entry of every step: `python -m tasks train unet 0`.
+
+Import-light: a step that a flow has DVC run hands its work over (tasks/forkserver/client.py) before anything is loaded.
+"""
+
+import sys
+from importlib import import_module
+
+from tasks.forkserver import client
+
+COMMANDS = {
+    "ingest": "check images and masks, pack them, write the data card",
+    "prepare": "assign splits, fit statistics, list the training windows",
+    "train": "train one architecture with one seed",
+    "evaluate": "score one trained model on the test regions",
+    "compare": "intervals, tests, ranks and verdict of all evaluations",
+    "report": "the comparison as one page",
+    "receive": "take what the inbox holds as a new batch of the data",
+    "promote": "judge the models against the champion, and act",
+    "predict": "predict new scenes",
+    "configure": "merge an example into params.yaml",
+    "transfer": "let trainings start from a model of other data",
+    "lr-range": "find learning rates by a range test",
+    "measure": "latency and memory of models on this machine",
+}
+
+
+def usage() -> str:
+    """The commands, one per line."""
+    lines = [f"  {name:<10} {help_text}" for name, help_text in COMMANDS.items()]
+    return "usage: python -m tasks COMMAND [--help] ...\n\ncommands:\n" + "\n".join(lines)
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("-h", "--help"):
+        print(usage())
+        return
+    if name not in COMMANDS:
+        print(f"{usage()}\n\nError: {name or 'no command'}: not a command", file=sys.stderr)
+        sys.exit(2)
+    del sys.argv[1]
+    import_module(f"tasks.{name.replace('-', '_')}").main()
+
+
+if __name__ == "__main__":
+    client.hand_over()
+    main()
