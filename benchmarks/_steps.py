@@ -71,7 +71,7 @@ def run(step: str, folder: Path, watch: bool = False) -> Run:
     with (folder / f"{step}.log").open("w") as log:
         start = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", f"tasks.{step}"], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "tasks", step], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT
         )
 
         def look() -> None:

@@ -27,7 +27,7 @@ _SCORING = (
     "data/prepared.py",
     "evaluation/calibration.py",
     "evaluation/evaluate.py",
-    "evaluation/metrics.py",
+    "tables/counts.py",
     "inference/tiling.py",
 )  # decide what is counted
 _FILES = ("model.json", "model.safetensors")

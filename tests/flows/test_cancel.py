@@ -34,7 +34,7 @@ def checkpointed(folder: Path) -> float:
 
 
 def trains(folder: Path) -> bool:
-    return any("-m tasks.train" in words for words in workspaces.processes_in(folder))
+    return any("-m tasks train" in words for words in workspaces.processes_in(folder))
 
 
 def forked(folder: Path) -> bool:

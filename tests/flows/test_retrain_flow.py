@@ -101,7 +101,7 @@ def test_without_git_a_batch_is_received_and_dvc_goes_on(after_first_night: Path
     shutil.rmtree(folder / ".git")
     nights.arrive(folder, ["n1", "n2"], seed=300)
     env = workspaces.environment(folder, GIT_CEILING_DIRECTORIES=str(tmp_path))
-    for command in (["tasks.receive"], ["dvc", "repro", "prepare"]):
+    for command in (["tasks", "receive"], ["dvc", "repro", "prepare"]):
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=folder, env=env, capture_output=True, text=True, timeout=200
         )

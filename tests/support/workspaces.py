@@ -59,7 +59,7 @@ TOY_SCRIPT = """\
 import json, sys, time
 from pathlib import Path
 from segcore.params import load
-from tasks import tracking
+from tasks.tracking import runs as tracking
 
 kind, *item = sys.argv[1:]
 params = load()

@@ -99,7 +99,7 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "tasks.compare", *arguments]
+    command = [sys.executable, "-m", "tasks", "compare", *arguments]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -160,4 +160,4 @@ def test_evaluation_without_a_test_region_is_an_error(project: Path) -> None:
 
 def test_help_is_there(project: Path) -> None:
     shown = run(project, "--help")
-    assert shown.returncode == 0 and "usage: python -m tasks.compare" in shown.stdout
+    assert shown.returncode == 0 and "usage: python -m tasks compare" in shown.stdout

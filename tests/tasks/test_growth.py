@@ -170,12 +170,13 @@ def _scene(folder: Path, side: int) -> Path:
 READ = """
 import sys
 from pathlib import Path
-from segcore import catalog, layouts
+from segcore.ingest import catalog
+from segcore.io import layouts
 from tests.support.tiny import params_for
 source, work = map(Path, sys.argv[1:])
 data = params_for(source, scene=True).data
 (item,) = layouts.find(data, source)
-from segcore import inspection
+from segcore.ingest import inspection
 inspection.inspect_job((item, source, data, work, "settings"))
 """
 

@@ -27,9 +27,9 @@ KILL_AFTER = """\
 import os, signal, sys
 from pathlib import Path
 from segcore.params import load
-from tasks import predictions
+from tasks import scenes
 from tasks.predict import Batch
-predictions._SECONDS = 0
+scenes._SECONDS = 0
 with Batch(load(), ["scenes"], "bundle", Path("out")) as batch:
     for number, scene in enumerate(batch.todo):
         if number == int(sys.argv[1]):
@@ -72,7 +72,7 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_the_command_predicts_and_repeats_nothing(project: Path) -> None:
-    arguments = ["-m", "tasks.predict", "scenes", "--model", "bundle", "--output", "out"]
+    arguments = ["-m", "tasks", "predict", "scenes", "--model", "bundle", "--output", "out"]
     done = command(project, *arguments)
     assert done.returncode == 0, done.stderr
     assert "4 predicted, 0 done before: out" in done.stdout
@@ -84,8 +84,8 @@ def test_the_command_predicts_and_repeats_nothing(project: Path) -> None:
 
 
 def test_help_names_the_arguments(tmp_path: Path) -> None:
-    done = command(tmp_path, "-m", "tasks.predict", "--help")
-    assert done.returncode == 0 and "python -m tasks.predict" in done.stdout and "models:/" in done.stdout
+    done = command(tmp_path, "-m", "tasks", "predict", "--help")
+    assert done.returncode == 0 and "python -m tasks predict" in done.stdout and "models:/" in done.stdout
 
 
 def test_killed_between_scenes_it_goes_on_with_those_not_done(project: Path) -> None:
@@ -104,7 +104,7 @@ def test_sigterm_ends_it_in_order(project: Path) -> None:
     for number in range(4, 60):
         shutil.copy(project / "scenes/s0.tif", project / f"scenes/s{number}.tif")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tasks.predict", "scenes", "--model", "bundle", "--output", "out"],
+        [sys.executable, "-m", "tasks", "predict", "scenes", "--model", "bundle", "--output", "out"],
         cwd=project,
         env=environment(),
         stderr=subprocess.DEVNULL,
@@ -146,7 +146,7 @@ def test_bad_scenes_are_told_and_the_others_go_on(project: Path) -> None:
     write_tif(project / "scenes/five.tif", noise(40, 40, bands=5))
     data = (project / "scenes/s1.tif").read_bytes()
     (project / "scenes/s1.tif").write_bytes(data[: len(data) // 2])
-    done = command(project, "-m", "tasks.predict", "scenes", "--model", "bundle", "--output", "out")
+    done = command(project, "-m", "tasks", "predict", "scenes", "--model", "bundle", "--output", "out")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "2 of 5 scenes failed" in done.stderr
     assert "five.tif: has 5 bands, the model takes 3" in done.stderr and "s1.tif: truncated" in done.stderr

@@ -279,7 +279,7 @@ def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [sys.executable, "-m", "tasks.promote", *arguments],
+            [sys.executable, "-m", "tasks", "promote", *arguments],
             env=environment,
             capture_output=True,
             text=True,

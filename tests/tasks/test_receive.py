@@ -159,7 +159,7 @@ def test_an_empty_inbox_is_no_error(project):
 @pytest.mark.parametrize("moment", ["add", "commit", "remove"])
 def test_killed_at_any_step_nothing_is_lost_or_taken_twice(project, monkeypatch, moment, catalogued):
     arrive("n1", 100)
-    where = {"add": (receiving.versioning, "add"), "commit": (receiving.revisions, "commit")}
+    where = {"add": (receiving.stages, "add"), "commit": (receiving.git, "commit")}
     place, name = where.get(moment, (receiving.inbox.Inbox, "remove"))
 
     def killed(*_: object) -> None:

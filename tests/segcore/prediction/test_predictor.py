@@ -293,9 +293,9 @@ def test_an_overlap_of_more_than_half_a_window_is_refused(bundle):
 PEAK = """\
 import resource, sys
 from pathlib import Path
-from segcore.prediction.predictor import Predictor, Settings
+from segcore.prediction.predictor import PredictionSettings, Predictor
 bundle, scene, out = map(Path, sys.argv[1:])
-predictor = Predictor(bundle, Settings(128, 32, outputs=("classes", "probabilities")))
+predictor = Predictor(bundle, PredictionSettings(128, 32, outputs=("classes", "probabilities")))
 predictor.predict(scene, "scene", out)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """

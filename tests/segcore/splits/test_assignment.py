@@ -9,9 +9,10 @@ import pytest
 from segcore.errors import DataError, LeakError
 from segcore.ingest.links.footprints import same_places
 from segcore.params import Split
-from segcore.splits.assignment import Entry, decide, read_registry, write_registry
+from segcore.splits.assignment import decide, read_registry, write_registry
 from segcore.splits.blocks import BLOCKS, bucket, fraction
 from segcore.splits.regions import assign
+from segcore.splits.split_file import GroupSplit
 
 FRACTIONS = {"train": 0.6, "validation": 0.2, "test": 0.2}
 SPLIT = Split(fractions=FRACTIONS)
@@ -183,7 +184,7 @@ def test_given_splits_are_honoured_and_what_is_linked_follows():
     decision = decide(catalogue(names(12)), linked(("i0003", "i0007")), split, {})
     assert decision.groups["i0003"] == decision.groups["i0007"] == "test"
     assert decision.groups["i0001"] == "validation"
-    assert decision.registry["i0003"] == Entry("test", "given")
+    assert decision.registry["i0003"] == GroupSplit("test", "given")
     kept = decide(catalogue(names(12)), linked(), SPLIT, decision.registry)
     assert kept.groups == decision.groups
 
@@ -237,9 +238,9 @@ def test_registry_is_read_as_written_and_other_settings_move_nothing_in_silence(
     path = tmp_path / "splits" / "mine.csv"
     assert read_registry(path, SPLIT) == {}
     entries = {
-        "b, with comma": Entry("test", "given"),
-        "#a": Entry(None, 'set aside: linked to "x"'),
-        "ü": Entry(BLOCKS, "blocks of s"),
+        "b, with comma": GroupSplit("test", "given"),
+        "#a": GroupSplit(None, 'set aside: linked to "x"'),
+        "ü": GroupSplit(BLOCKS, "blocks of s"),
     }
     write_registry(path, SPLIT, entries)
     assert read_registry(path, SPLIT) == entries
@@ -284,7 +285,7 @@ def test_registry_is_read_as_written_and_other_settings_move_nothing_in_silence(
 )
 def test_a_damaged_registry_is_an_error_that_names_it_and_the_remedy(tmp_path, damage):
     path = tmp_path / "mine.csv"
-    write_registry(path, SPLIT, {"a": Entry("test", "given")})
+    write_registry(path, SPLIT, {"a": GroupSplit("test", "given")})
     path.write_bytes(damage(path.read_text()).encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=r"mine.csv: .*[\s\S]*Remedy: restore it with `git checkout"):
         read_registry(path, SPLIT)
@@ -311,7 +312,7 @@ def test_a_new_date_shares_the_blocks_of_the_first_even_if_its_name_comes_earlie
     more = scenes(("a", 0, 0), ("m", 0, 0), ("z", 900, 900))
     after = decide(more, same_places(more), SCENES, before.registry)
     assert after.anchors == {"a": "m", "m": "m", "z": "z"}
-    assert after.registry["a"] == Entry(BLOCKS, "blocks of m")
+    assert after.registry["a"] == GroupSplit(BLOCKS, "blocks of m")
     old, new = assign(first, SCENES, before), assign(more, SCENES, after)
     pd.testing.assert_frame_equal(old, new[new["item"] != "a"].reset_index(drop=True))
 

@@ -290,7 +290,7 @@ def test_the_check_stays_fast_for_ten_thousand_items():
     names = [f"i{i:05d}" for i in range(10_000)]
     table = placed(items(names), [(60 * (i // 100), 60 * (i % 100)) for i in range(10_000)])
     regions = assigned(table, WHOLE)
-    windows = assign(row=0, col=0)[regions["split"] == "train"]
+    windows = regions.assign(row=0, col=0)[regions["split"] == "train"]
     leakage.check(regions, windows, table, WHOLE, NO_LINKS)
     shares = regions["split"].value_counts(normalize=True)
     assert all(abs(shares[name] - share) < 0.001 for name, share in FRACTIONS.items())

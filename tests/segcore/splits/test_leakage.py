@@ -11,7 +11,7 @@ from segcore.errors import DataError, LeakError
 from segcore.ingest.links.footprints import same_places
 from segcore.params import Split
 from segcore.splits.assignment import decide
-from segcore.splits.blocks import check
+from segcore.splits.leakage import check
 from segcore.splits.regions import assign
 
 FRACTIONS = {"train": 0.6, "validation": 0.2, "test": 0.2}

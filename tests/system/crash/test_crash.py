@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import time
 from collections import Counter
@@ -114,7 +115,7 @@ def kill(victim: str, flow: subprocess.Popen[str], folder: Path, dice: random.Ra
     here = living(folder)
     words = {p: " ".join(p.cmdline()) for p in here}
     kinds = {
-        "stage": [p for p, text in words.items() if "-m tasks." in text and "dvc" not in text],
+        "stage": [p for p, text in words.items() if re.search(r"-m tasks[ .]", text) and "dvc" not in text],
         "dvc": [p for p, text in words.items() if "-m dvc" in text and "processes.py" not in text],
         "all": here,
     }

@@ -21,7 +21,7 @@ import argparse, os, sys, time
 from pathlib import Path
 from tasks import console
 
-def main(arguments):
+def work(arguments):
     print("said", arguments.word, os.environ["TOY"], sys.stdin.read())
     print("warned", file=sys.stderr)
     if arguments.word == "fail":
@@ -35,10 +35,11 @@ def main(arguments):
         finally:
             Path("ended").write_text("in order")
 
-parser = argparse.ArgumentParser()
-parser.add_argument("word")
-if __name__ == "__main__":
-    console.run(main, parser)
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("word")
+    console.run(work, parser)
+
 """
 
 
@@ -56,7 +57,7 @@ def address(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     address = str(tmp_path_factory.mktemp("socket") / "warm")
     process = listening(project, address)
     try:
-        assert run(project, address, "tasks.train", "--help")[0] == 0  # it has loaded all
+        assert run(project, address, "train", "--help")[0] == 0  # it has loaded all
         (project / "tasks/report.py").write_text(TOY)
         yield address
     finally:
@@ -81,7 +82,7 @@ def listening(project: Path, address: str) -> subprocess.Popen[bytes]:
 def begin(project: Path, address: str, *words: str) -> subprocess.Popen[str]:
     """A stage as DVC would start it."""
     return subprocess.Popen(
-        [sys.executable, "-m", *words],
+        [sys.executable, "-m", "tasks", *words],
         cwd=project,
         env={**os.environ, client.VARIABLE: address, "TOY": "toy"},
         stdin=subprocess.PIPE,
@@ -101,7 +102,7 @@ def waiting(project: Path, address: str) -> tuple[subprocess.Popen[str], psutil.
     """A stage that waits, and the process that does its work."""
     for name in ("pid", "ended"):
         (project / name).unlink(missing_ok=True)
-    stage = begin(project, address, "tasks.report", "wait")
+    stage = begin(project, address, "report", "wait")
     assert stage.stdin is not None
     stage.stdin.close()
     stage.stdin = None
@@ -112,12 +113,12 @@ def waiting(project: Path, address: str) -> tuple[subprocess.Popen[str], psutil.
 def test_words_environment_input_and_new_code_reach_the_fork_and_its_words_and_code_come_back(
     project: Path, address: str
 ) -> None:
-    status, output, errors = run(project, address, "tasks.report", "hello")
+    status, output, errors = run(project, address, "report", "hello")
     assert (status, output, errors) == (0, "said hello toy asked\n", "warned\n")
-    assert run(project, address, "tasks.report", "code")[0] == 7
-    status, _, errors = run(project, address, "tasks.report", "fail")
+    assert run(project, address, "report", "code")[0] == 7
+    status, _, errors = run(project, address, "report", "fail")
     assert status == 1 and errors.endswith("ValueError: told to fail\n")
-    status, _, errors = run(project, address, "tasks.report")
+    status, _, errors = run(project, address, "report")
     assert status == 2 and "required: word" in errors
 
 
@@ -143,7 +144,7 @@ def test_a_killed_stage_is_killed_with_its_fork(project: Path, address: str) -> 
     stage.communicate(timeout=20)
     wait_for(lambda: not work.is_running() or work.status() == psutil.STATUS_ZOMBIE, 10)
     assert not (project / "ended").exists()
-    assert run(project, address, "tasks.report", "hello")[0] == 0, "the warm process goes on"
+    assert run(project, address, "report", "hello")[0] == 0, "the warm process goes on"
 
 
 def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path
     assert stage.returncode == 128 + signal.SIGKILL
     wait_for(lambda: not work.is_running() or work.status() == psutil.STATUS_ZOMBIE, 10)
     assert (project / "ended").read_text() == "in order", "the fork heard of it"
-    status, output, _ = run(project, own, "tasks.report", "hello")
+    status, output, _ = run(project, own, "report", "hello")
     assert status == 0 and output == "said hello toy asked\n", "without a warm process a stage runs by itself"
 
 
@@ -181,14 +182,14 @@ def test_a_stage_that_the_warm_process_never_began_does_its_work_itself(
     with socket.socket(socket.AF_UNIX) as listener:  # as one that ends while it loads
         listener.bind(own)
         listener.listen()
-        stage = begin(project, own, "tasks.report", "hello")
+        stage = begin(project, own, "report", "hello")
         listener.accept()[0].close()
     assert stage.communicate("asked", timeout=60)[0] == "said hello toy asked\n" and stage.returncode == 0
 
 
 def test_a_module_that_is_no_stage_runs_by_itself(project: Path, address: str) -> None:
-    status, output, _ = run(project, address, "tasks.measure", "--help")
-    assert status == 0 and "tasks.measure" in output
+    status, output, _ = run(project, address, "measure", "--help")
+    assert status == 0 and "measure" in output
 
 
 PRELOAD = """
@@ -197,8 +198,8 @@ import torch
 asked = []
 for name in ("is_available", "device_count", "_lazy_init"):
     setattr(torch.cuda, name, lambda *a, name=name, **k: asked.append(name))
-from tasks import warm_process
-warm_process.preload()
+from tasks.forkserver import server
+server.preload()
 assert not asked, asked
 assert threading.active_count() == 1
 import sys

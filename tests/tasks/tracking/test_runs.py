@@ -24,7 +24,7 @@ TRAIN = """\
 import sys, time
 from pathlib import Path
 from segcore.params import load
-from tasks import tracking
+from tasks.tracking import runs as tracking
 with tracking.training_run(load(sys.argv[1]), "unet", int(sys.argv[2]), "U-Net") as run:
     for step in range(int(sys.argv[3])):
         run.log_step({"train/loss": 1.0, "val/iou": 0.5}, step)

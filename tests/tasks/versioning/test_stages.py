@@ -34,7 +34,7 @@ stages:
 TRAIN = """\
 import sys
 from pathlib import Path
-from tasks import versioning
+from tasks.versioning import stages as versioning
 name = "-".join(sys.argv[1:])
 print("working", file=sys.stderr)
 if Path("fail").exists():
