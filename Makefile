@@ -6,18 +6,18 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro retrain serve promote rollback predict ui test test-crash \
-  test-distributed lint lock lr-range transfer bench-published bench-transfer bench bench-predict bench-training
+.PHONY: help install demo check-data run repro retrain serve promote rollback predict ui lint test test-all test-crash \
+  test-distributed docs hooks lock lr-range transfer bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## .venv with the pinned packages
-$(VENV)/.installed: requirements.lock
+$(VENV)/.installed: requirements/base.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: $(PYTHON) is older than 3.11. Remedy: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.8'
 	@echo "Installing the pinned packages (about 6 GB, most of it torch with CUDA) ..."
-	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/base.lock
 	@touch $@
 
 demo: install ## train, compare and report on a sample: SAMPLE=buildings (default), vessels, ... SOURCE=folder
@@ -78,36 +78,38 @@ test-crash: install ## kill a retraining at fifty random moments; KILLS=
 
 test-distributed: $(VENV)-cluster/.installed ## PostgreSQL, S3, Prefect, MLflow and two workers on this machine (10 minutes)
 	@$(VENV)-cluster/bin/python -m pytest -m distributed tests/system/distributed
-$(VENV)-cluster/.installed: requirements.lock requirements-cluster.lock | install
+$(VENV)-cluster/.installed: requirements/base.lock requirements/cluster.lock | install
 	@test -x $(VENV)-cluster/bin/python || $(PYTHON) -m venv $(VENV)-cluster
 	@echo "Installing what a cluster needs into $(VENV)-cluster ..."
-	@$(BIN)/uv pip install --python $(VENV)-cluster/bin/python --compile-bytecode --require-hashes -r requirements.lock -r requirements-cluster.lock
+	@$(BIN)/uv pip install --python $(VENV)-cluster/bin/python --compile-bytecode --require-hashes -r requirements/base.lock -r requirements/cluster.lock
 	@touch $@
 
-lock: ## pin all packages anew from pyproject.toml
-	@$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -q -o requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra bench --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --no-header -c requirements.lock -q -o requirements-bench.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra cluster --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --no-header -c requirements.lock -q -o requirements-cluster.lock
+docs: install $(VENV)-dev/.installed ## the documentation as a site: site/index.html
+	@$(BIN)/python -m docs.generate
+	@$(VENV)-dev/bin/mkdocs build --strict --quiet && echo "docs: site/index.html"
+$(VENV)-dev/.installed: requirements/dev.lock | install
+	@test -x $(VENV)-dev/bin/python || $(PYTHON) -m venv $(VENV)-dev
+	@echo "Installing MkDocs and pre-commit into $(VENV)-dev ..."
+	@$(BIN)/uv pip install --python $(VENV)-dev/bin/python --compile-bytecode --require-hashes -r $<
+	@touch $@
 
-bench: $(VENV)-bench/.installed ## speed, growth and memory of the data steps beside rasterio, PNG folders and TorchGeo; OPTIONS=--quick
-	@$(VENV)-bench/bin/python -m benchmarks.data $(OPTIONS)
-$(VENV)-bench/.installed: requirements-bench.lock | install
+hooks: $(VENV)-dev/.installed ## run ruff and mypy before each commit in this clone
+	@$(VENV)-dev/bin/pre-commit install
+
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q
+lock: ## pin all packages anew from pyproject.toml
+	@$(COMPILE) pyproject.toml --extra test --upgrade -o requirements/base.lock
+	@$(COMPILE) pyproject.toml --extra bench -c requirements/base.lock -o requirements/bench.lock
+	@$(COMPILE) pyproject.toml --extra cluster -c requirements/base.lock -o requirements/cluster.lock
+	@$(COMPILE) --group dev -c requirements/base.lock -o requirements/dev.lock
+
+# `data` and `training` compare with TorchGeo, Lightning and albumentations, which only .venv-bench has
+BENCHMARKS := data overhead predict published training transfer
+bench: $(if $(filter data training,$(WHAT)),$(VENV)-bench/.installed,install) ## measure WHAT=training|data|predict|published|transfer|overhead; OPTIONS=--quick
+	@test -n "$(filter $(BENCHMARKS),$(WHAT))" || { echo "Error: WHAT=$(WHAT) is no benchmark. Remedy: make bench WHAT=data, or one of: $(BENCHMARKS)"; exit 1; }
+	@$(if $(filter data training,$(WHAT)),$(VENV)-bench,$(VENV))/bin/python -m benchmarks.$(WHAT) $(OPTIONS)
+$(VENV)-bench/.installed: requirements/bench.lock | install
 	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
-	@echo "Installing what the benchmarks need into $(VENV)-bench ..."
+	@echo "Installing what these benchmarks compare with into $(VENV)-bench ..."
 	@$(BIN)/uv pip install --python $(VENV)-bench/bin/python --compile-bytecode --require-hashes -r $<
 	@touch $@
-
-bench-predict: install ## speed and memory of predictions beside the network alone and a plain script; OPTIONS=--quick
-	@$(BIN)/python -m benchmarks.predict $(OPTIONS)
-
-bench-training: $(VENV)-bench/.installed ## speed and memory of training beside Lightning, torchvision's loop, TorchGeo and the network alone; OPTIONS=--quick
-	@$(VENV)-bench/bin/python -m benchmarks.training $(OPTIONS)
-
-bench-published: install ## three architectures, three seeds, beside published figures; SEGFLOW_DATA=, OPTIONS="--data amazon --folder F"
-	@$(BIN)/python -m benchmarks.published $(OPTIONS)
-
-bench-transfer: install ## what a model of other data is worth as a start; OPTIONS=--quick
-	@$(BIN)/python -m benchmarks.transfer $(OPTIONS)

@@ -1,4 +1,4 @@
-"""Sections of params.yaml that say what the data are."""
+"""Section `data` of params.yaml: where images and masks are, and what they mean."""
 
 import re
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from segcore.constants import IGNORE
 
 
 class Section(BaseModel):
-    """A part of params.yaml: unknown keys are errors, values do not change."""
+    """A part of params.yaml: unknown keys are errors, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -17,60 +17,108 @@ class Section(BaseModel):
 class Data(Section):
     """Where images and masks are, how they pair, and what the labels mean.
 
-    Patterns are relative to the source folder. In `images`, `*`, `**` and `?` stand for any text and `{word}` for a
-    text with a name of its own. The other patterns know those words, `{stem}`, `{name}`, `{parent}`, `{parent2}`,
-    `{parent3}` of the image's path, `{cell:500}` (the square of 500 CRS units that its centre lies in), and take the
-    text of each `*` from the `*` of `images` in the same place.
+    Patterns are relative to the source folder. In `images`, `*`, `**` and `?` match any text, and `{word}` matches a
+    text and names it. The other patterns may use these words; `{stem}`, `{name}`, `{parent}`, `{parent2}` and
+    `{parent3}` of the image's path; and `{cell:500}`, the square of 500 CRS units that contains its centre. Each `*` in
+    them stands for what the `*` in the same place of `images` matched.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    source: str
-    batches: str = (
-        "data/batches"  # later batches are in its folder `name`, a folder each, laid out as the source
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the dataset, in folders, tags and experiments"
     )
-    layout: str = "pairs"  # file name in segcore/io/layouts
-    listing: str | None = None  # CSV or Parquet with columns image, mask and perhaps group, split, valid
-    images: str = "images/*"
-    masks: str = "masks/{stem}.png"
-    valid: str | None = None
-    group: str = "{stem}"
-    splits: dict[str, Literal["train", "validation", "test"]] = {}  # text of {split} -> split
-    baselines: dict[str, str] = {}
-    classes: list[str] = Field(min_length=2, max_length=254)
-    background: str | None = "background"
-    colors: list[tuple[int, int, int]]
-    # value, "#RRGGBB", category or property value, or "others" -> class index, class name or "ignore"
-    label_values: dict[int | str, int | str]
-    label_property: str | None = (
-        None  # of polygons: the property that label_values speaks of; None: all are class 1
+    source: str = Field(
+        description="folder of images and masks, or the manifest of a sample (`samples/*.yaml`)"
     )
-    instances: bool = False  # label values (but those of background) are numbers of objects
-    bands: list[int] | None = None  # which ones, counted from 1; None: all
-    grey_to_rgb: bool = False  # a picture of one band is repeated to three
-    nodata: float | None = None  # for files that do not say so themselves
-    # what values are clipped to: auto is percentiles for all but 8-bit images; or the lowest and the highest value;
-    # item: each image from its own percentiles to 0..1, for MRI and the like, whose values have no unit
-    scale: Literal["auto", "none", "percentiles", "item"] | tuple[float, float] = "auto"
-    percentiles: tuple[float, float] = (0.5, 99.5)  # of the training split, or of each item; a band
-    slices: Literal["auto"] | int = (
-        "auto"  # axis (0, 1, 2 in RAS) that volumes are cut along; auto: the coarsest
+    batches: str = Field(
+        default="data/batches",
+        description="folder of later batches: `<batches>/<name>/<batch>/`, laid out as `source`",
+    )
+    layout: str = Field(
+        default="pairs",
+        description="how images and masks are found: `pairs` (by `images` and `masks`), `voc`, `cityscapes`, `coco` or "
+        "`listing`; a module of `segcore/io/layouts`",
+    )
+    listing: str | None = Field(
+        default=None,
+        description="CSV or Parquet file with columns image and mask, optionally group, split and valid; null: none",
+    )
+    images: str = Field(default="images/*", description="pattern of the image files")
+    masks: str = Field(default="masks/{stem}.png", description="pattern of the mask of an image")
+    valid: str | None = Field(
+        default=None,
+        description="pattern of a mask of valid pixels (not 0), such as a field of view; null: none",
+    )
+    group: str = Field(
+        default="{stem}",
+        description="pattern of the group of an image, which is never divided between splits: patient, scene, area",
+    )
+    splits: dict[str, Literal["train", "validation", "test"]] = Field(
+        default={}, description="what each text of `{split}` means, where the dataset has splits of its own"
+    )
+    baselines: dict[str, str] = Field(
+        default={},
+        description="patterns of masks to score beside the networks, such as a second annotator's, by name",
+    )
+    classes: list[str] = Field(min_length=2, max_length=254, description="names of the classes, by index")
+    background: str | None = Field(
+        default="background", description="class that is left out of foreground means; null: none"
+    )
+    colors: list[tuple[int, int, int]] = Field(
+        description="red, green and blue (0 to 255) of each class, for pictures"
+    )
+    label_values: dict[int | str, int | str] = Field(
+        description='class (name or index) or `ignore` of each mask value, colour "#RRGGBB", category or property '
+        "value; the key `others` stands for all remaining ones"
+    )
+    label_property: str | None = Field(
+        default=None,
+        description="property of polygons whose value is looked up in `label_values`; null: all are class 1",
+    )
+    instances: bool = Field(
+        default=False, description="mask values are numbers of objects, except those of the background"
+    )
+    bands: list[int] | None = Field(default=None, description="bands to read, counted from 1; null: all")
+    grey_to_rgb: bool = Field(default=False, description="repeat the one band of grey pictures to three")
+    nodata: float | None = Field(
+        default=None, description="value of missing pixels in files that declare none; null: none"
+    )
+    scale: Literal["auto", "none", "percentiles", "item"] | tuple[float, float] = Field(
+        default="auto",
+        description="range that values are clipped to: `auto` (percentiles, except for 8-bit images), `percentiles` "
+        "(of the training split, per band), `item` (each image by its own percentiles, for MRI and other values "
+        "without a unit), `none`, or `[lowest, highest]`",
+    )
+    percentiles: tuple[float, float] = Field(
+        default=(0.5, 99.5), description="lower and upper percentile (0 to 100) that `scale` uses, per band"
+    )
+    slices: Literal["auto"] | int = Field(
+        default="auto",
+        description="axis (0, 1, 2 in RAS orientation) that volumes are cut along; `auto`: that of coarsest spacing",
     )
     neighbours: int = Field(
-        default=0, ge=0, le=4
-    )  # planes on either side that a network sees as further bands
-    links_to: list[
-        str
-    ] = []  # folders outside the source that symbolic links may lead into, such as DVC's cache
+        default=0, ge=0, le=4, description="neighbouring planes on each side that are extra channels (2.5D)"
+    )
+    links_to: list[str] = Field(
+        default=[],
+        description="folders outside the source that symbolic links may point into, such as DVC's cache",
+    )
     max_pixels: int = Field(
-        default=2**34, ge=1
-    )  # of one image, all planes; more is taken for a damaged header
-    max_quarantined: float = Field(default=0.5, ge=0, le=1)  # share of items above which the ingest fails
+        default=2**34,
+        ge=1,
+        description="largest number of pixels per image, all planes together; a header that declares more is rejected",
+    )
+    max_quarantined: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of items (0 to 1) that may be unusable; above it the ingest fails",
+    )
 
     @field_validator("label_values", mode="before")
     @classmethod
     def _not_a_comment(cls, values: Any) -> Any:
         if values is None:
-            raise ValueError('is empty; colours need quotes, because # begins a comment: {"#8429F6": land}')
+            raise ValueError('is empty; put colours in quotes, because # begins a comment: {"#8429F6": land}')
         return values
 
     @model_validator(mode="after")
@@ -79,11 +127,11 @@ class Data(Section):
             raise ValueError(f"colors has {len(self.colors)} entries for {len(self.classes)} classes")
         if self.background is not None and self.background not in self.classes:
             raise ValueError(
-                f"background {self.background!r} is none of the classes {self.classes}; null for none"
+                f"background {self.background!r} is not one of the classes {self.classes}; use null for no background"
             )
         for key in self.label_values:
             if isinstance(key, str) and re.fullmatch(r"(?=.*[A-Fa-f])[0-9A-Fa-f]{6}", key):
-                raise ValueError(f'label_values: the colour {key} is written "#{key}", with its quotes')
+                raise ValueError(f'label_values: write the colour {key} as "#{key}", in quotes')
         for low, high in (self.percentiles, *([self.scale] if isinstance(self.scale, tuple) else [])):
             if low >= high:
                 raise ValueError(f"scale and percentiles: {low} is not below {high}")

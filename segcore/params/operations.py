@@ -1,4 +1,4 @@
-"""Sections of params.yaml for unattended work: new data, promotion, schedule, prediction. None changes a training."""
+"""Sections of params.yaml for retraining, promotion, schedule and prediction; none of them changes a training."""
 
 from typing import Literal
 
@@ -8,25 +8,35 @@ from segcore.params.data import Section
 
 
 class WarmStart(Section):
-    """Challengers that begin with the champion's weights; each architecture from its own, where it has them."""
+    """Challengers that start from the champion's weights, where they have its architecture."""
 
-    enabled: bool = False
-    steps: int | None = Field(default=None, ge=1)  # its own budget; None: that of train.common
+    enabled: bool = Field(default=False, description="start challengers from the champion's weights")
+    steps: int | None = Field(
+        default=None, ge=1, description="training steps of such a challenger; null: those of `train`"
+    )
 
 
 class Retrain(Section):
-    """Where new items with masks arrive, and what becomes of their files."""
+    """Where new images and masks arrive, and what happens to their files."""
 
-    inbox: str = "data/inbox"  # a folder, or any fsspec address such as s3://bucket/inbox
-    settle_seconds: float = Field(
-        default=60, ge=0
-    )  # a file that changed less long ago may still be on its way
-    taken: Literal["move", "delete", "keep"] = (
-        "move"  # files of accepted items: to .taken/ of the inbox, away, stay
+    inbox: str = Field(
+        default="data/inbox",
+        description="folder of new files, or an fsspec address such as `s3://bucket/inbox`",
     )
-    warm_start: WarmStart = WarmStart()
-    push_data: bool = True  # to DVC's default remote, where one is configured
-    push_git: bool = False  # the branch and its tags, to the remote that it follows
+    settle_seconds: float = Field(
+        default=60, ge=0, description="files changed less than this many seconds ago wait for the next round"
+    )
+    taken: Literal["move", "delete", "keep"] = Field(
+        default="move",
+        description="accepted files are moved to `.taken/` in the inbox (`move`), deleted, or kept where they are",
+    )
+    warm_start: WarmStart = Field(default=WarmStart(), description="start from the champion's weights")
+    push_data: bool = Field(
+        default=True, description="push data to DVC's default remote, if one is configured"
+    )
+    push_git: bool = Field(
+        default=False, description="push the branch and its tags to the git remote that the branch tracks"
+    )
 
 
 class Ceilings(Section):
@@ -52,13 +62,17 @@ class Gate(Section):
 
 
 class Schedule(Section):
-    """When the retraining runs under `make serve`; at most one of cron and interval."""
+    """When `make serve` retrains; at most one of `cron` and `interval_minutes`."""
 
-    cron: str | None = None  # such as "0 2 * * *"
-    timezone: str = "UTC"
-    interval_minutes: float | None = Field(default=None, gt=0)
-    on_arrival: bool = False  # also as soon as the inbox holds new files that have settled
-    watch_seconds: float = Field(default=60, gt=0)
+    cron: str | None = Field(default=None, description='five fields such as "0 2 * * *"; null: none')
+    timezone: str = Field(default="UTC", description="time zone of `cron`, such as `Europe/Berlin`")
+    interval_minutes: float | None = Field(
+        default=None, gt=0, description="minutes between rounds, from the start of `make serve`; null: none"
+    )
+    on_arrival: bool = Field(
+        default=False, description="also retrain when the inbox contains new files that have settled"
+    )
+    watch_seconds: float = Field(default=60, gt=0, description="seconds between two looks into the inbox")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Schedule":
@@ -68,10 +82,18 @@ class Schedule(Section):
 
 
 class Predict(Section):
-    """Prediction over new scenes."""
+    """Prediction of new scenes."""
 
-    tile: int | None = Field(default=None, ge=32)  # pixels a side of a window; None: that of evaluate
-    overlap: int = Field(default=64, ge=0)  # pixels shared by neighbouring windows
-    flips: bool | None = None  # mean over mirror images; None: as evaluate
-    blend: Literal["probabilities", "logits"] = "probabilities"  # what is averaged where windows overlap
-    outputs: list[Literal["classes", "probabilities", "polygons"]] = Field(default=["classes"])
+    tile: int | None = Field(
+        default=None, ge=32, description="side of a window in pixels; null: `evaluate.tile`"
+    )
+    overlap: int = Field(default=64, ge=0, description="pixels that neighbouring windows share")
+    flips: bool | None = Field(
+        default=None, description="average over four mirror images; null: `evaluate.flips`"
+    )
+    blend: Literal["probabilities", "logits"] = Field(
+        default="probabilities", description="what is averaged where windows overlap, before the argmax"
+    )
+    outputs: list[Literal["classes", "probabilities", "polygons"]] = Field(
+        default=["classes"], description="files to write per scene"
+    )

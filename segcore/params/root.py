@@ -1,5 +1,7 @@
-"""params.yaml as typed values: an unknown or mistyped key is an error that lists the known ones."""
+"""All of params.yaml as typed values; an unknown key is an error that lists the known ones."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,25 +20,44 @@ T = TypeVar("T", bound=BaseModel)
 
 ARCHITECTURES_FOLDER = Path(__file__).parents[1] / "models"
 
+# names that other programs have for these keys
+SYNONYMS = {
+    "backbone": "encoder",
+    "batch_size": "batch",
+    "crop_size": "crop",
+    "epochs": "steps",
+    "iterations": "steps",
+    "lr": "learning_rate",
+    "max_epochs": "steps",
+    "num_workers": "workers",
+    "patch_size": "crop",
+    "pretrained": "weights",
+    "tta": "flips",
+}
+
 
 class Params(Section):
     """All of params.yaml."""
 
-    architectures: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
-    data: Data
-    split: Split
-    prepare: Prepare
-    train: dict[str, dict[str, Any]]
-    evaluate: Evaluate = Evaluate()
-    compare: Compare = Compare()
-    report: Report = Report()
-    tracking: Tracking = Tracking()
-    machine: Machine = Machine()
-    retrain: Retrain = Retrain()
-    gate: Gate = Gate()
-    schedule: Schedule = Schedule()
-    predict: Predict = Predict()
+    architectures: list[str] = Field(
+        min_length=1, description="networks to compare: modules of `segcore/models`"
+    )
+    seeds: list[int] = Field(min_length=1, description="each architecture is trained once per seed")
+    data: Data = Field(description="images and masks")
+    split: Split = Field(description="training, validation and test parts")
+    prepare: Prepare = Field(description="training windows")
+    train: dict[str, dict[str, Any]] = Field(
+        description="`common`: settings of all architectures; `<architecture>`: what differs for one"
+    )
+    evaluate: Evaluate = Field(default=Evaluate(), description="inference on the test split")
+    compare: Compare = Field(default=Compare(), description="ranking and statistical tests")
+    report: Report = Field(default=Report(), description="the report")
+    tracking: Tracking = Field(default=Tracking(), description="MLflow")
+    machine: Machine = Field(default=Machine(), description="use of this machine")
+    retrain: Retrain = Field(default=Retrain(), description="new data")
+    gate: Gate = Field(default=Gate(), description="conditions of a promotion")
+    schedule: Schedule = Field(default=Schedule(), description="times of `make serve`")
+    predict: Predict = Field(default=Predict(), description="prediction of new scenes")
 
     @model_validator(mode="after")
     def _architectures_are_known(self) -> "Params":
@@ -49,8 +70,7 @@ class Params(Section):
                 raise ValueError(f"train.{name} is unknown; known: common, {', '.join(known)}")
         unknown = sorted(set(self.train.get("common", {})) - set(TrainSettings.model_fields))
         if unknown:
-            listed = ", ".join(sorted(TrainSettings.model_fields))
-            raise ValueError(f"unknown key 'train.common.{unknown[0]}'; known keys there: {listed}")
+            raise ValueError(_unknown_key(f"train.common.{unknown[0]}", TrainSettings.model_fields))
         for name in self.architectures:
             settings = self.for_architecture(name)
             if settings.crop > self.prepare.window:
@@ -70,17 +90,26 @@ class Params(Section):
 
 
 def architecture_names() -> list[str]:
-    """Architectures there are: the files of segcore/models without a leading underscore."""
+    """Names of the architectures: the files of segcore/models without a leading underscore."""
     return sorted(p.stem for p in ARCHITECTURES_FOLDER.glob("*.py") if not p.stem.startswith("_"))
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `over` laid on top, sections merged key by key."""
+    """`base` overridden by `over`, sections merged key by key."""
     result = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
         result[key] = merge(base[key], value) if both else value
     return result
+
+
+def _unknown_key(location: str, known: Iterable[str]) -> str:
+    """What is wrong with a key, given as `section.key`, and the key that was probably meant."""
+    key = location.rpartition(".")[2].lower()
+    names = sorted(known)
+    likely = [SYNONYMS[key]] if SYNONYMS.get(key) in names else get_close_matches(key, names, n=1)
+    hint = f", did you mean {likely[0]}?" if likely else ";"
+    return f"unknown key {location!r}{hint} known keys there: {', '.join(names)}"
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -104,22 +133,22 @@ def _validated(model: type[T], values: Any, where: str) -> T:
         for problem in error.errors():
             location = ".".join(map(str, problem["loc"]))
             if problem["type"] == "extra_forbidden":
-                known = ", ".join(_known_keys(model, problem["loc"]))
-                lines.append(f"unknown key {location!r}; known keys there: {known}")
+                lines.append(_unknown_key(location, _known_keys(model, problem["loc"])))
             else:
-                lines.append(f"{location or 'file'}: {problem['msg']}")
+                message = problem["msg"].removeprefix("Value error, ")
+                lines.append(f"{location}: {message}" if location else message)
         raise ParamsError(f"{where}: " + "; ".join(lines), "correct params.yaml and run again") from error
 
 
 class _Unique(yaml.SafeLoader):
-    """A safe loader to which a key that is there twice is an error, as it is to DVC."""
+    """A safe loader that rejects duplicate keys, as DVC does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(
-                problem=f"{twice!r} is there twice", problem_mark=node.start_mark
+                problem=f"the key {twice!r} is there twice", problem_mark=node.start_mark
             )
         return super().construct_mapping(node, deep)
 
@@ -128,7 +157,7 @@ def load(path: Path | str = "params.yaml") -> Params:
     """Read and check params.yaml.
 
     Raises:
-        ParamsError: the file is missing, is no YAML, or has an unknown or mistyped key or value.
+        ParamsError: the file is missing, is not valid YAML, or has an unknown key or an invalid value.
     """
     path = Path(path)
     try:
@@ -139,12 +168,12 @@ def load(path: Path | str = "params.yaml") -> Params:
         ) from error
     except yaml.YAMLError as error:
         raise ParamsError(
-            f"{path}: is no valid YAML: {error}", "correct the indentation or quoting"
+            f"{path}: is not valid YAML: {error}", "correct the indentation or quoting"
         ) from error
     keys = (values.get("data") or {}).get("label_values") if isinstance(values, dict) else None
     if isinstance(keys, dict) and len({isinstance(key, str) for key in keys}) > 1:
         raise ParamsError(
-            f"{path}: data.label_values mixes numbers and words, which DVC cannot put in order",
-            'write the numbers in quotes: {"0": background, others: thing}',
+            f"{path}: data.label_values has both numbers and words as keys, which DVC cannot sort",
+            'put the numbers in quotes: {"0": background, others: thing}',
         )
     return _validated(Params, values, str(path))

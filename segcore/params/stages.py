@@ -1,4 +1,4 @@
-"""Sections of params.yaml that one stage reads, and where it runs."""
+"""Sections of params.yaml for the stages other than training, for MLflow and for the machine."""
 
 from typing import Literal
 
@@ -10,21 +10,32 @@ SPLITS = ("train", "validation", "test")
 
 
 class Split(Section):
-    """Which pixels train, select and test.
+    """Which pixels are for training, checkpoint selection and test.
 
-    With `stratify` groups are balanced by class pixels and number; without it, each goes where its hash falls. `links`
-    says what keeps groups together besides equal content, which always does.
+    With `stratify`, groups are assigned so that splits have similar shares of each class; without it, by their hash.
+    `links` lists what keeps groups in one split, besides equal content, which always does.
     """
 
-    seed: int = 0
-    fractions: dict[Literal["train", "validation", "test"], float]
-    stratify: bool = True
-    links: list[Literal["duplicate", "near-duplicate", "same-place"]] = Field(
-        default=["duplicate", "near-duplicate", "same-place"]
+    seed: int = Field(default=0, description="seed of the assignment")
+    fractions: dict[Literal["train", "validation", "test"], float] = Field(
+        description="share of each split; the three sum to 1"
     )
-    block: int | None = Field(default=None, ge=16)
-    buffer: int = Field(default=0, ge=0)
-    given: dict[Literal["train", "validation", "test"], list[str]] = Field(default={})
+    stratify: bool = Field(
+        default=True, description="balance the number of groups and the pixels of each class"
+    )
+    links: list[Literal["duplicate", "near-duplicate", "same-place"]] = Field(
+        default=["duplicate", "near-duplicate", "same-place"],
+        description="relations between images that keep their groups in one split",
+    )
+    block: int | None = Field(
+        default=None,
+        ge=16,
+        description="larger scenes are divided into blocks of this many pixels per side; null: never",
+    )
+    buffer: int = Field(default=0, ge=0, description="unused pixels between blocks of different splits")
+    given: dict[Literal["train", "validation", "test"], list[str]] = Field(
+        default={}, description="groups assigned by hand, by split"
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> "Split":
@@ -34,20 +45,29 @@ class Split(Section):
 
 
 class Prepare(Section):
-    """Windows that training crops are drawn from, in pixels."""
+    """Windows that training crops are cut from, in pixels."""
 
-    window: int = Field(ge=16)
-    stride: int = Field(ge=1)
+    window: int = Field(ge=16, description="side of a window; at least `train.*.crop`")
+    stride: int = Field(ge=1, description="distance between the origins of neighbouring windows")
 
 
 class Evaluate(Section):
     """Full-resolution tiled inference on the test split, in pixels."""
 
-    tile: int = Field(default=512, ge=32)
-    overlap: int = Field(default=64, ge=0)
-    boundary_tolerance: int = Field(default=2, ge=0)
-    kept_predictions: int = Field(default=64, ge=0)
-    flips: bool = Field(default=False, description="mean over mirror images; four times the time")
+    tile: int = Field(default=512, ge=32, description="side of a tile; a smaller region is one tile")
+    overlap: int = Field(
+        default=64, ge=0, description="pixels that neighbouring tiles share; at most half a tile"
+    )
+    boundary_tolerance: int = Field(
+        default=2, ge=0, description="distance up to which boundary pixels match, for the boundary F1 score"
+    )
+    kept_predictions: int = Field(
+        default=64, ge=0, description="number of test regions whose predicted masks are stored for pictures"
+    )
+    flips: bool = Field(
+        default=False,
+        description="average over four mirror images: slightly better scores in four times the time",
+    )
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> "Evaluate":
@@ -57,36 +77,45 @@ class Evaluate(Section):
 
 
 class Compare(Section):
-    """How architectures are ranked and told apart."""
+    """How architectures are ranked and tested."""
 
-    metric: Literal["iou", "dice", "precision", "recall", "boundary_f1"] = "iou"
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    bootstrap: int = Field(default=2000, ge=10)
-    permutations: int = Field(default=5000, ge=10)
-    seed: int = 0
+    metric: Literal["iou", "dice", "precision", "recall", "boundary_f1"] = Field(
+        default="iou", description="metric of the ranking, the tests and the gate"
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the intervals")
+    bootstrap: int = Field(default=2000, ge=10, description="bootstrap resamples per interval")
+    permutations: int = Field(default=5000, ge=10, description="permutations per paired test")
+    seed: int = Field(default=0, description="seed of resampling and permutations")
 
 
 class Report(Section):
-    """What the report shows."""
+    """Content of the report."""
 
-    title: str | None = None
-    cases: int = Field(default=2, ge=1, le=8, description="best, typical and worst cases, this many each")
+    title: str | None = Field(default=None, description="heading of the page; null: `data.name`")
+    cases: int = Field(default=2, ge=1, le=8, description="number of best, typical and worst cases each")
 
 
 class Tracking(Section):
-    """MLflow; no address means the embedded store of this folder."""
+    """MLflow."""
 
-    uri: str | None = None
-    system_metrics: bool = True
+    uri: str | None = Field(
+        default=None, description="address of an MLflow server; null: an SQLite file in this folder"
+    )
+    system_metrics: bool = Field(default=True, description="log CPU, GPU and memory use of each training")
 
 
 class Machine(Section):
-    """What of this machine may be used; changes no result."""
+    """Use of this machine; changes no result."""
 
     slots: int | None = Field(
-        default=None, ge=1, description="trainings side by side; null: one a GPU, or one"
+        default=None,
+        ge=1,
+        description="trainings that run at the same time; null: one per GPU, or one without a GPU",
     )
     infrastructure: Literal["local", "workers"] = Field(
-        default="local", description="workers: trainings and evaluations go to a Prefect work pool"
+        default="local",
+        description="`workers`: trainings and evaluations are submitted to a Prefect work pool",
     )
-    work_pool: str = Field(default="segflow", min_length=1, description="its deployment is named after it")
+    work_pool: str = Field(
+        default="segflow", min_length=1, description="name of that work pool and its deployment"
+    )

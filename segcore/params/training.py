@@ -8,67 +8,124 @@ from segcore.params.data import Section
 
 
 class Augment(Section):
-    """Joint augmentation of image and mask; every value 0 or false switches it off."""
+    """Joint augmentation of image and mask; false, 0 or (for scale) 1 switches it off."""
 
-    flip: bool = True
-    rotate90: bool = True
-    scale: float = Field(default=1.25, ge=1.0, le=4.0)
-    brightness: float = Field(default=0.2, ge=0, lt=1)
-    contrast: float = Field(default=0.2, ge=0, lt=1)
+    flip: bool = Field(default=True, description="random mirror images")
+    rotate90: bool = Field(default=True, description="random quarter turns")
+    scale: float = Field(default=1.25, ge=1.0, le=4.0, description="largest random zoom in or out")
+    brightness: float = Field(default=0.2, ge=0, lt=1, description="largest relative change")
+    contrast: float = Field(default=0.2, ge=0, lt=1, description="largest relative change")
 
 
 class Speed(Section):
-    """How a training uses its machine; `auto` is decided when it begins (segcore/training/runtime.py), and told."""
+    """How a training uses its machine; `auto` is resolved when it starts (segcore/training/runtime.py), and logged."""
 
-    channels_last: Literal["auto"] | bool = "auto"
+    channels_last: Literal["auto"] | bool = Field(default="auto", description="memory layout NHWC")
     fused: Literal["auto"] | bool = Field(default="auto", description="one kernel for the optimiser's step")
-    compile: Literal["auto"] | bool = Field(default="auto", description="torch.compile")
-    hold_data: Literal["auto"] | bool = Field(default="auto", description="on the device, augmented there")
-    keep_memory: Literal["auto"] | bool = Field(
-        default="auto", description="freed memory stays with the process"
+    compile: Literal["auto"] | bool = Field(
+        default="auto", description="torch.compile; auto: on a GPU, for 2,000 steps or more"
     )
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    hold_data: Literal["auto"] | bool = Field(
+        default="auto", description="keep the training data in GPU memory, and crop and augment them there"
+    )
+    keep_memory: Literal["auto"] | bool = Field(
+        default="auto", description="on CPUs: keep freed memory in the process instead of returning it"
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="CPU threads of torch"
+    )
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
-        default="auto", description="threads that make batches ahead; 0: each is made when its step begins"
+        default="auto",
+        description="threads that prepare batches ahead; 0: each batch is made when its step starts",
     )
     micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="items that pass the network at once; gradients are accumulated"
+        default="auto",
+        description="images per forward pass; if fewer than `batch`, gradients are accumulated",
     )
 
 
 class TrainSettings(Section):
-    """Training of one architecture; the same for all but for what its own section overrides."""
+    """Training of one architecture: `train.common`, overridden by the architecture's own section."""
 
-    encoder: str = "mobilenet_v2"
-    weights: str = "sample"
-    model: dict[str, Any] = Field(default={})
-    magnify: float = Field(default=1, ge=0.25, le=4, description="times that images are enlarged")
-    normalization: Literal["imagenet", "data"] = "imagenet"
-    loss: str = "dice_cross_entropy"
-    class_weights: Literal["none", "balanced"] = "none"
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    crop: int = Field(ge=16)
-    foreground_share: float = Field(default=0.5, ge=0, le=1)
-    augment: Augment = Augment()
-    learning_rate: float = Field(default=1e-3, gt=0)
-    encoder_learning_rate: float = Field(default=0.3, gt=0, description="relative to learning_rate")
-    weight_decay: float = Field(default=1e-2, ge=0)
-    warmup_steps: int = Field(default=10, ge=0)
-    schedule: Literal["cosine", "poly"] = "cosine"
-    ema: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] | None = None
-    freeze_encoder: int = Field(default=0, ge=0, description="steps in which the encoder rests")
-    validate_every: int = Field(ge=1)
-    patience: int | None = Field(default=None, ge=1)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    deterministic: bool = True
-    speed: Speed = Speed()
+    encoder: str = Field(
+        default="mobilenet_v2",
+        description="`mobilenet_v2`, `resnet18`, `resnet34`, `resnet50`, `resnet101`, `vgg16` or `vgg16_bn`; `plain`: "
+        "U-Net's own, from scratch",
+    )
+    weights: str = Field(
+        default="imagenet",
+        description="encoder weights: `none`, `imagenet` (MobileNetV2, from the Python package index), "
+        "`torchvision:NAME` such as `torchvision:IMAGENET1K_V1`, or `file:PATH.safetensors`",
+    )
+    model: dict[str, Any] = Field(default={}, description="keywords of the architecture's `build`")
+    magnify: float = Field(
+        default=1,
+        ge=0.25,
+        le=4,
+        description="factor that images are enlarged by for the network: 2 for small objects, 0.5 for large ones",
+    )
+    normalization: Literal["imagenet", "data"] = Field(
+        default="imagenet",
+        description="mean and deviation: ImageNet's, where weights are pretrained and images 8-bit RGB; `data`: those "
+        "of the training split",
+    )
+    loss: str = Field(
+        default="dice_cross_entropy",
+        description="`cross_entropy`, `dice`, `dice_semimetric` (for soft labels), `dice_cross_entropy` or `focal`",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none", description="weights of the classes in the loss; `balanced`: by median frequency"
+    )
+    steps: int = Field(ge=1, description="training steps (batches)")
+    batch: int = Field(ge=1, description="crops per training step")
+    crop: int = Field(ge=16, description="side of a crop in pixels; at most `prepare.window`")
+    foreground_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the crops of a batch (0 to 1) that are placed on foreground",
+    )
+    augment: Augment = Field(default=Augment(), description="random changes of the crops")
+    learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
+    encoder_learning_rate: float = Field(
+        default=0.3, gt=0, description="learning rate of a pretrained encoder, relative to `learning_rate`"
+    )
+    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's weight decay")
+    warmup_steps: int = Field(
+        default=10, ge=0, description="first steps, in which the learning rate rises linearly"
+    )
+    schedule: Literal["cosine", "poly"] = Field(
+        default="cosine", description="decay of the learning rate after the warm-up"
+    )
+    ema: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None,
+        description="decay of an exponential moving average of the weights, which is validated and saved in their "
+        "place; `auto`: by the number of steps; null: none",
+    )
+    freeze_encoder: int = Field(default=0, ge=0, description="first steps with a frozen encoder")
+    validate_every: int = Field(ge=1, description="steps between validations")
+    patience: int | None = Field(
+        default=None, ge=1, description="validations without improvement before training stops; null: never"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="number format of the forward pass; `auto`: bf16 where the device supports it",
+    )
+    deterministic: bool = Field(
+        default=True, description="use deterministic operators, and report those that are not"
+    )
+    speed: Speed = Field(default=Speed(), description="use of the machine")
+
+    @field_validator("weights")
+    @classmethod
+    def _current_name(cls, weights: str) -> str:
+        if weights == "sample":
+            raise ValueError("'sample' is now called 'imagenet'")
+        return weights
 
     @field_validator("magnify")
     @classmethod
     def _whole_factor(cls, factor: float) -> float:
         if factor % 1 and (1 / factor) % 1:
-            raise ValueError(
-                f"magnify is a whole number or one divided by one, such as 2 or 0.5, not {factor}"
-            )
+            raise ValueError(f"must be a whole number or one divided by one, such as 2 or 0.5, not {factor}")
         return factor

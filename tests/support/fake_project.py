@@ -149,7 +149,7 @@ def _summary(architecture: str) -> dict[str, Any]:
         "output_stride": stride,
     }
     names = {"architecture": architecture, "title": TITLES[architecture], "encoder": "mobilenet_v2"}
-    budget = {"seed": 0, "weights": "sample", "steps": 200, "best_step": 150, "batch": 8}
+    budget = {"seed": 0, "weights": "imagenet", "steps": 200, "best_step": 150, "batch": 8}
     return names | sizes | budget | {"global_context": architecture == "deeplab"}
 
 

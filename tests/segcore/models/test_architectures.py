@@ -217,7 +217,7 @@ def test_every_architecture_learns_a_simple_image(name: str) -> None:
         (lambda: build_model("fcn", 3, 2, encoder="vgg19"), "'vgg19' is unknown.*mobilenet_v2, resnet18"),
         (lambda: build_model("deeplab", 3, 2, output_stride=32), "32 is unknown.*16, 8"),
         (lambda: build_model("unet", 3, 2, decoder_channels=[8]), "does not fit.*give 4 values"),
-        (lambda: build_model("unet", 3, 2, encoder="plain", weights="sample"), "no weights 'sample'"),
+        (lambda: build_model("unet", 3, 2, encoder="plain", weights="imagenet"), "no weights 'imagenet'"),
         (lambda: build_model("unet", 3, 2).set_normalization([0.0], [1.0]), "not 3 finite values"),
         (lambda: build_model("unet", 3, 2).set_normalization([0] * 3, [1, 0, 1]), "not above 0"),
     ],

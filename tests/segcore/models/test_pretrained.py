@@ -62,7 +62,7 @@ def test_file_that_is_missing_damaged_or_of_another_network_is_named(tmp_path: P
 def test_a_pickle_of_another_hash_is_not_opened(cache: Path) -> None:
     put_sample(cache, {"features.0.0.weight": torch.zeros(1)})
     with pytest.raises(ModelError, match=r"b03531047f.* was expected; it is not opened"):
-        load_encoder_weights("mobilenet_v2", "sample")
+        load_encoder_weights("mobilenet_v2", "imagenet")
     assert list(cache.rglob("*.safetensors")) == []
 
 
@@ -74,21 +74,21 @@ def test_a_pickle_that_holds_code_runs_none_even_with_the_right_hash(
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
     path = put_sample(cache, {"x": Payload()})
-    monkeypatch.setattr(pretrained, "_SAMPLE_MEMBER_SHA256", sha256(path))
+    monkeypatch.setattr(pretrained, "_IMAGENET_MEMBER_SHA256", sha256(path))
     with pytest.raises(ModelError, match="holds more than tensors"):
-        load_encoder_weights("mobilenet_v2", "sample")
+        load_encoder_weights("mobilenet_v2", "imagenet")
     assert not (tmp_path / "ran").exists()
 
 
-def test_sample_is_converted_once_and_then_read_as_safetensors(
+def test_imagenet_weights_are_converted_once_and_then_read_as_safetensors(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = torchvision.models.mobilenet_v2(weights=None).state_dict()
     path = put_sample(cache, state)
-    monkeypatch.setattr(pretrained, "_SAMPLE_MEMBER_SHA256", sha256(path))
-    first = load_encoder_weights("mobilenet_v2", "sample")
+    monkeypatch.setattr(pretrained, "_IMAGENET_MEMBER_SHA256", sha256(path))
+    first = load_encoder_weights("mobilenet_v2", "imagenet")
     path.unlink()  # a second conversion would have to fetch it
-    second = load_encoder_weights("mobilenet_v2", "sample")
+    second = load_encoder_weights("mobilenet_v2", "imagenet")
     assert first is not None and second is not None
     assert all(torch.equal(second[key], value) for key, value in state.items())
     (converted,) = cache.rglob("*.safetensors")
@@ -97,16 +97,16 @@ def test_sample_is_converted_once_and_then_read_as_safetensors(
 
 def test_a_damaged_conversion_is_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put_sample(cache, torchvision.models.mobilenet_v2(weights=None).state_dict())
-    monkeypatch.setattr(pretrained, "_SAMPLE_MEMBER_SHA256", sha256(path))
-    load_encoder_weights("mobilenet_v2", "sample")
+    monkeypatch.setattr(pretrained, "_IMAGENET_MEMBER_SHA256", sha256(path))
+    load_encoder_weights("mobilenet_v2", "imagenet")
     (converted,) = cache.rglob("*.safetensors")
     converted.write_bytes(converted.read_bytes()[:1000])
-    assert load_encoder_weights("mobilenet_v2", "sample") is not None
+    assert load_encoder_weights("mobilenet_v2", "imagenet") is not None
 
 
-def test_sample_exists_for_one_encoder_only() -> None:
-    with pytest.raises(ModelError, match=r'no weights "sample" for encoder resnet18'):
-        load_encoder_weights("resnet18", "sample")
+def test_imagenet_weights_exist_for_one_encoder_only() -> None:
+    with pytest.raises(ModelError, match=r'no weights "imagenet" for encoder resnet18'):
+        load_encoder_weights("resnet18", "imagenet")
 
 
 def test_torchvision_offline_names_the_way_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +128,11 @@ def test_normalisation_is_what_torchvision_applies_to_raw_pixels() -> None:
     assert imagenet_normalization(max_value=1.0)[0] == pytest.approx(preset.mean)
 
 
-def test_sample_from_the_package_index_is_torchvisions_mobilenet() -> None:
+def test_imagenet_weights_from_the_package_index_are_torchvisions_mobilenet() -> None:
     try:
-        state = load_encoder_weights("mobilenet_v2", "sample")
+        state = load_encoder_weights("mobilenet_v2", "imagenet")
     except DownloadError as error:
         pytest.skip(f"no package index: {error.what}")
     assert state is not None
     torchvision.models.mobilenet_v2(weights=None).load_state_dict(state)
-    assert build_encoder("mobilenet_v2", 3, "sample").channels == [16, 24, 32, 96, 320]
+    assert build_encoder("mobilenet_v2", 3, "imagenet").channels == [16, 24, 32, 96, 320]

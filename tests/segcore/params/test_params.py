@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from segcore import params
 from segcore.errors import ParamsError
+from segcore.models.base.encoders import ENCODERS
+from segcore.training.losses import NAMES as LOSSES
 from tests.support.tiny import params_for, values_for
 
 ROOT = Path(__file__).parents[3]
@@ -26,11 +29,28 @@ def test_the_projects_own_file_is_valid():
 @pytest.mark.parametrize(
     ("over", "expected"),
     [
-        ({"sedes": [1]}, r"unknown key 'sedes'; known keys there: architectures"),
-        ({"split": {"bufer": 3}}, r"unknown key 'split.bufer'; known keys there: block, buffer, fractions"),
-        ({"train": {"common": {"magnify": 0.7}}}, r"magnify is a whole number or one divided by one"),
-        ({"train": {"common": {"stepz": 3}}}, r"unknown key 'train.common.stepz'; known keys there: .*steps"),
-        ({"train": {"unet": {"augment": {"flipp": 1}}}}, r"train.unet: unknown key 'augment.flipp'; .*flip"),
+        ({"sedes": [1]}, r"unknown key 'sedes', did you mean seeds\? known keys there: architectures"),
+        (
+            {"split": {"bufer": 3}},
+            r"'split.bufer', did you mean buffer\? known keys there: block, buffer, fractions",
+        ),
+        ({"train": {"common": {"magnify": 0.7}}}, r"magnify: must be a whole number or one divided by one"),
+        (
+            {"train": {"common": {"weights": "sample"}}},
+            r"train.fcn: weights: 'sample' is now called 'imagenet'",
+        ),
+        ({"train": {"common": {"epochs": 3}}}, r"unknown key 'train.common.epochs', did you mean steps\?"),
+        ({"train": {"unet": {"lr": 0.1}}}, r"train.unet: unknown key 'lr', did you mean learning_rate\?"),
+        ({"train": {"common": {"batch_size": 3}}}, r"'train.common.batch_size', did you mean batch\?"),
+        ({"predict": {"zzz": 3}}, r"unknown key 'predict.zzz'; known keys there: blend"),
+        (
+            {"train": {"common": {"stepz": 3}}},
+            r"'train.common.stepz', did you mean steps\? known keys there: .*steps",
+        ),
+        (
+            {"train": {"unet": {"augment": {"flipp": 1}}}},
+            r"train.unet: unknown key 'augment.flipp', did you mean flip\? .*flip",
+        ),
         ({"train": {"unnet": {}}}, r"train.unnet is unknown; known: common, deeplab, fcn, unet"),
         ({"architectures": ["segnet"]}, r"'segnet' is unknown; known: deeplab, fcn, unet"),
         ({"data": {"colors": [[0, 0, 0]]}}, r"colors has 1 entries for 2 classes"),
@@ -44,13 +64,37 @@ def test_mistakes_are_named_with_what_is_known(tmp_path, over, expected):
     with pytest.raises(ParamsError, match=expected) as caught:
         load(tmp_path, **over)
     assert "Remedy: correct params.yaml" in str(caught.value)
+    assert "Value error" not in str(caught.value) and "file:" not in str(caught.value)
+
+
+def sections(model=params.Params, where=""):
+    """Each model of params.yaml with its path, such as `train.speed.`."""
+    yield model, where
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from sections(field.annotation, f"{where}{name}.")
+    if model is params.Params:
+        yield from sections(params.TrainSettings, "train.")
+
+
+def test_every_field_has_a_description():
+    missing = [
+        f"{w}{k}" for model, w in sections() for k, f in model.model_fields.items() if not f.description
+    ]
+    assert missing == []
+
+
+def test_descriptions_name_every_encoder_and_loss():
+    described = params.TrainSettings.model_fields
+    assert all(f"`{name}`" in described["encoder"].description for name in ENCODERS)
+    assert all(f"`{name}`" in described["loss"].description for name in LOSSES)
 
 
 def test_missing_or_broken_files_are_named(tmp_path):
     with pytest.raises(ParamsError, match="no such file"):
         params.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("a: [1")
-    with pytest.raises(ParamsError, match="no valid YAML"):
+    with pytest.raises(ParamsError, match="not valid YAML"):
         params.load(tmp_path / "params.yaml")
 
 
@@ -68,7 +112,7 @@ def test_an_architecture_overrides_the_common_section_key_by_key():
 def test_numbers_and_words_as_label_values_are_quoted_because_dvc_sorts_them(tmp_path):
     values = values_for("s", data={"label_values": {0: 0, "others": 1}})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    with pytest.raises(ParamsError, match=r"mixes numbers and words[\s\S]*quotes"):
+    with pytest.raises(ParamsError, match=r"both numbers and words[\s\S]*quotes"):
         params.load(tmp_path / "params.yaml")
     values["data"]["label_values"] = {"0": 0, "others": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))

@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(prepared_scene, tmp_path)
 
 def test_normalisation_is_what_pretrained_weights_expect_else_of_the_training_split(prepared_scene):
     _, data = prepared_scene
-    mean, std = normalization("sample", data)
+    mean, std = normalization("imagenet", data)
     assert np.allclose(np.array(mean) / 255, (0.485, 0.456, 0.406)) and np.allclose(
         np.array(std) / 255, (0.229, 0.224, 0.225)
     )
