@@ -40,25 +40,32 @@ class Retrain(Section):
 
 
 class Ceilings(Section):
-    """What a champion may cost at most; None for no limit. Measured on the machine that decides."""
+    """Cost limits of a champion, measured on the machine that decides."""
 
-    latency_ms: float | None = Field(default=None, gt=0)  # one tile
-    memory_mb: float | None = Field(default=None, gt=0)
-    size_mb: float | None = Field(default=None, gt=0)  # of the bundle
+    latency_ms: float | None = Field(default=None, gt=0, description="milliseconds per tile; null: no limit")
+    memory_mb: float | None = Field(default=None, gt=0, description="peak memory in MB; null: no limit")
+    size_mb: float | None = Field(default=None, gt=0, description="size of the bundle in MB; null: no limit")
 
 
 class Gate(Section):
-    """When a challenger takes the champion's place; scores are shares in [0, 1] of compare.metric."""
+    """When a challenger replaces the champion; scores are shares (0 to 1) of `compare.metric`."""
 
-    margin: float = Field(default=0.0, ge=0, lt=1)  # the interval's lower end must be above this to be better
-    not_worse: float = Field(
-        default=0.01, ge=0, lt=1
-    )  # its lower end must be above minus this to be no worse
-    cheaper: float = Field(default=0.8, gt=0, lt=1)  # cost at most this share of the champion's
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    bootstrap: int = Field(default=2000, ge=100)
-    floors: dict[str, float] = Field(default={})  # class -> lowest score on the frozen test set
-    ceilings: Ceilings = Ceilings()
+    margin: float = Field(
+        default=0.0, ge=0, lt=1, description="better: the interval of the difference lies above this"
+    )
+    not_worse: float = Field(default=0.01, ge=0, lt=1, description="not worse: it lies above minus this")
+    cheaper: float = Field(
+        default=0.8,
+        gt=0,
+        lt=1,
+        description="largest share of the champion's latency for a challenger that is only not worse",
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the interval")
+    bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples per interval")
+    floors: dict[str, float] = Field(
+        default={}, description="lowest allowed score on the frozen test set, per class"
+    )
+    ceilings: Ceilings = Field(default=Ceilings(), description="cost limits")
 
 
 class Schedule(Section):
