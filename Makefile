@@ -86,7 +86,7 @@ $(VENV)-cluster/.installed: requirements/base.lock requirements/cluster.lock | i
 
 docs: install $(VENV)-dev/.installed ## the documentation as a site: site/index.html
 	@$(BIN)/python -m docs.generate
-	@$(VENV)-dev/bin/mkdocs build --strict --quiet && echo "docs: site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-dev/bin/mkdocs build --strict --quiet && echo "docs: site/index.html"
 $(VENV)-dev/.installed: requirements/dev.lock | install
 	@test -x $(VENV)-dev/bin/python || $(PYTHON) -m venv $(VENV)-dev
 	@echo "Installing MkDocs and pre-commit into $(VENV)-dev ..."

@@ -26,6 +26,15 @@ def test_a_loaded_bundle_predicts_as_the_model_did(bundle):
     assert json.loads((folder / "model.json").read_text())["normalization"]["mean"] == [1, 2, 3, 4]
 
 
+def test_a_bundle_with_the_former_name_of_the_imagenet_weights_loads(bundle):
+    folder, model = bundle
+    description = json.loads((folder / "model.json").read_text())
+    description["settings"]["weights"] = "sample"
+    (folder / "model.json").write_text(json.dumps(description))
+    image = torch.rand(1, 4, 32, 32)
+    assert torch.equal(load_bundle(folder).predict(image), model.predict(image))
+
+
 def test_the_hash_is_verified_before_a_load(bundle):
     folder, _ = bundle
     path = folder / "model.safetensors"

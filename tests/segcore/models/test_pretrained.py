@@ -31,8 +31,8 @@ def put_sample(cache: Path, content: object) -> Path:
 
 def test_none_and_unknown_specifications() -> None:
     assert load_encoder_weights("resnet18", "none") is None
-    for spec in ("imagenet", "file:", "torchvision", ""):
-        with pytest.raises(ModelError, match=r"unknown[\s\S]*none.*sample.*torchvision.*file:PATH"):
+    for spec in ("sample", "file:", "torchvision", ""):
+        with pytest.raises(ModelError, match=r"unknown[\s\S]*none.*imagenet.*torchvision.*file:PATH"):
             load_encoder_weights("resnet18", spec)
 
 
