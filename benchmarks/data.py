@@ -1,4 +1,4 @@
-"""What the data steps cost, beside plain alternatives in the same run: `make bench`, or `make bench OPTIONS=--quick`.
+"""What the data steps cost, beside plain alternatives in the same run: `make bench WHAT=data`; `OPTIONS=--quick`.
 
 - reading: ingest and prepare, as commands with all their start-up, against reading the same files with rasterio alone;
 - growth: the same two commands once 1 % of new images are there, against their first time;

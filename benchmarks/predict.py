@@ -1,4 +1,4 @@
-"""What prediction costs beside the network alone and beside a plain script: `make bench-predict`.
+"""What prediction costs beside the network alone and beside a plain script: `make bench WHAT=predict`.
 
 - forward: scene megapixels a second of the whole prediction (read, windows, blending, COG) against the forward passes
   of the same windows alone, on tensors that are in memory;

@@ -2,7 +2,7 @@
 
 FCN, U-Net and DeepLabV3+ are trained and scored by the ordinary pipeline (`python -m flows.compare`, as `make run`)
 in clones of this project, with three seeds. Budgets and published figures stand in benchmarks/published.yaml; they
-were chosen on validation data alone (docs/tuning.md), and the test part is read by the final evaluation only.
+were chosen on validation data alone (docs/notes/tuning.md), and the test part is read by the final evaluation only.
 
 Intervals: 95 %, over test clusters (pictures, patients, areas) and seeds, both drawn with replacement. An asterisk
 marks a published figure. Protocols differ; below each table is said how.

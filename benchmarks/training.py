@@ -1,4 +1,4 @@
-"""Images a second of a training beside other loops: `make bench-training`, or `make bench-training OPTIONS=--quick`.
+"""Images a second of a training beside other loops: `make bench WHAT=training`, `OPTIONS=--quick` for a trial.
 
 Every contestant trains the same network on the same scenes, in the same batches, crops and precision, in a process of
 its own (benchmarks/_trainers.py says what each does). They take turns; first steps are left out; the median of

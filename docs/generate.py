@@ -76,7 +76,14 @@ def type_text(kind: Any) -> str:
         return f"list of {len(arguments)} × {type_text(arguments[0])}"
     if origin is dict:
         return f"mapping of {type_text(arguments[0])} to {type_text(arguments[1])}"
-    plain = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null", Any: "any"}
+    plain = {
+        int: "integer",
+        float: "number",
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+        Any: "any",
+    }
     return plain.get(kind, "section")
 
 
@@ -143,7 +150,9 @@ def api_pages() -> dict[str, str]:
     pages = {}
     for room in sorted((ROOT / "segcore").iterdir()):
         modules = sorted(room.rglob("*.py")) if room.is_dir() else [room] if room.suffix == ".py" else []
-        names = [".".join(m.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for m in modules]
+        names = [
+            ".".join(m.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for m in modules
+        ]
         public = [name for name in names if "._" not in name]
         if public:
             blocks = "\n".join(f"::: {name}" for name in public)

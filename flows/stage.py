@@ -2,7 +2,7 @@
 
 The clone is the folder that SEGFLOW_CLONE names, else the one the worker was started in. It must be marked
 (`git config segflow.worker true`, since edits in it are thrown away), have DVC's remote in .dvc/config.local, and
-credentials in the environment; docs/cluster.md has the commands.
+credentials in the environment; docs/guide/cluster.md has the commands.
 """
 
 import os

@@ -153,7 +153,7 @@ def _check_deployment(name: str) -> None:
         except ObjectNotFound as error:
             raise StageError(
                 f"Prefect's server has no deployment {name}",
-                "prefect work-pool create --type process segflow; prefect deploy --all (docs/cluster.md)",
+                "prefect work-pool create --type process segflow; prefect deploy --all (docs/guide/cluster.md)",
             ) from error
 
 

@@ -1,7 +1,7 @@
 """Every kind of bad input there is: what it means and whether the item is quarantined or only noted.
 
 `python -m segcore.ingest.problems` prints the table; tests/system/bad_inputs makes each kind in code, and with
-the texts seen there `python -m tests.system.bad_inputs.cases` writes docs/bad-input.md.
+the texts seen there `python -m tests.system.bad_inputs.cases` writes docs/guide/bad-input.md.
 """
 
 from typing import NamedTuple

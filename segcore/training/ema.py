@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 # A twentieth of the budget: long enough to smooth the batches' noise, short enough to forget how the training began.
-# docs/tuning.md has the measurement.
+# docs/notes/tuning.md has the measurement.
 _SHARE = 20
 _LONGEST = 0.9999
 

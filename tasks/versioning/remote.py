@@ -30,7 +30,7 @@ def check_remote() -> None:
     if status != 0 or not output.strip():
         raise StageError(
             "workers get data through DVC's remote, and none is configured",
-            "name one: dvc remote add --local --default store s3://bucket/path (docs/cluster.md)",
+            "name one: dvc remote add --local --default store s3://bucket/path (docs/guide/cluster.md)",
         )
 
 

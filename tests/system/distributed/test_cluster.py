@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 
 from tests.support import workspaces
 
-pytest.importorskip("moto", reason="needs requirements-cluster.lock: make test-distributed")
-pytest.importorskip("dvc_s3", reason="needs requirements-cluster.lock: make test-distributed")
+pytest.importorskip("moto", reason="needs requirements/cluster.lock: make test-distributed")
+pytest.importorskip("dvc_s3", reason="needs requirements/cluster.lock: make test-distributed")
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
