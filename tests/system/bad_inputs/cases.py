@@ -1,6 +1,6 @@
 """All cases of bad input.
 
-`python -m tests.system.bad_inputs.cases > docs/bad-input.md` writes the table of kinds with an example of each.
+`python -m tests.system.bad_inputs.cases > docs/guide/bad-input.md` writes the table of kinds with an example of each.
 """
 
 import json
@@ -32,13 +32,13 @@ SETS = {s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, FLOATS, POL
 
 HEAD = """# Bad input
 
-`make check-data` finds all of this before a second of training. What is *quarantined* is left out, named with its
-reason in the data card (and, once `make run` ingests it, in `data/ingested/quarantine.csv`), and comes back by itself
-when it is mended; the other items go on. What is *noted* is used, and the data card says so. What *fails* stops the
-ingest, because no single item is to blame.
+`make check-data` finds all of this before training. What is *quarantined* is left out and reported with its reason in the
+data card (and, after `make run`, in `data/ingested/quarantine.csv`); the other items are used, and a quarantined item is
+used as soon as it is mended. What is *noted* is used, and reported in the data card. What *fails* stops the ingest,
+because no single item is the cause.
 
-Each kind is made in code by `tests/bad_inputs`; the texts here were seen there
-(`python -m tests.system.bad_inputs.cases > docs/bad-input.md`).
+Each kind is produced by code in `tests/system/bad_inputs`; the texts here are its output
+(`python -m tests.system.bad_inputs.cases > docs/guide/bad-input.md`).
 """
 
 
