@@ -43,16 +43,14 @@ Generated from the commands' own help. `make` without arguments lists the target
 """
 
 
-def models() -> Iterator[tuple[str, type[BaseModel]]]:
-    """Each section of params.yaml with its path: ("", Params), ("data", Data), ("train.common", ...), ..."""
-    pending: list[tuple[str, type[BaseModel]]] = [("", Params)]
-    while pending:
-        path, model = pending.pop(0)
-        yield path, model
-        inner = [(f"{path}.{key}".lstrip("."), section(field)) for key, field in model.model_fields.items()]
-        if model is Params:
-            inner.append(("train.common", TrainSettings))
-        pending += [(name, found) for name, found in inner if found is not None]
+def models(path: str = "", model: type[BaseModel] = Params) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Each section of params.yaml with its path, in order: ("", Params), ("data", Data), ("train.common", ...), ..."""
+    yield path, model
+    for key, field in model.model_fields.items():
+        if model is Params and key == "train":
+            yield from models("train.common", TrainSettings)
+        elif (inner := section(field)) is not None:
+            yield from models(f"{path}.{key}".lstrip("."), inner)
 
 
 def section(field: FieldInfo) -> type[BaseModel] | None:
@@ -155,9 +153,9 @@ def api_pages() -> dict[str, str]:
         ]
         public = [name for name in names if "._" not in name]
         if public:
-            blocks = "\n".join(f"::: {name}" for name in public)
-            title = public[0]
-            pages[f"{title.removeprefix('segcore.')}.md"] = f"# {title}\n\n{blocks}\n"
+            first, *others = public
+            blocks = [f"::: {first}\n    options: {{heading_level: 1}}", *(f"::: {name}" for name in others)]
+            pages[f"{first.removeprefix('segcore.')}.md"] = "\n\n".join(blocks) + "\n"
     return pages
 
 

@@ -4,12 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from segcore import params
 from segcore.errors import ParamsError
-from segcore.models.base.encoders import ENCODERS
-from segcore.training.losses import NAMES as LOSSES
 from tests.support.tiny import params_for, values_for
 
 ROOT = Path(__file__).parents[3]
@@ -65,29 +62,6 @@ def test_mistakes_are_named_with_what_is_known(tmp_path, over, expected):
         load(tmp_path, **over)
     assert "Remedy: correct params.yaml" in str(caught.value)
     assert "Value error" not in str(caught.value) and "file:" not in str(caught.value)
-
-
-def sections(model=params.Params, where=""):
-    """Each model of params.yaml with its path, such as `train.speed.`."""
-    yield model, where
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from sections(field.annotation, f"{where}{name}.")
-    if model is params.Params:
-        yield from sections(params.TrainSettings, "train.")
-
-
-def test_every_field_has_a_description():
-    missing = [
-        f"{w}{k}" for model, w in sections() for k, f in model.model_fields.items() if not f.description
-    ]
-    assert missing == []
-
-
-def test_descriptions_name_every_encoder_and_loss():
-    described = params.TrainSettings.model_fields
-    assert all(f"`{name}`" in described["encoder"].description for name in ENCODERS)
-    assert all(f"`{name}`" in described["loss"].description for name in LOSSES)
 
 
 def test_missing_or_broken_files_are_named(tmp_path):

@@ -164,7 +164,7 @@ def test_every_kind_is_made_and_there_are_at_least_60_cases():
 
 
 def test_the_document_lists_every_kind_with_its_outcome_an_example_and_a_remedy():
-    text = (Path(__file__).parents[3] / "docs" / "bad-input.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "guide" / "bad-input.md").read_text(encoding="utf-8")
     rows = {
         row[0]: row for line in text.splitlines() if (row := line.strip("| ").split(" | ")) and "`" in row[0]
     }
