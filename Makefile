@@ -1,4 +1,4 @@
-# The front door. `make` lists what there is.
+# All commands of the project. `make` without arguments lists them.
 PYTHON ?= python3
 SAMPLE ?= buildings
 VENV := .venv
@@ -24,36 +24,36 @@ demo: install ## train, compare and report on a sample: SAMPLE=buildings (defaul
 	@$(BIN)/python -m tasks configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)")
 	@$(BIN)/python -m flows.compare
 
-# SAMPLE given by the caller lays that example over params.yaml first; for `demo` it has a default
+# an explicit SAMPLE merges that example into params.yaml first; `demo` has a default
 CONFIGURE = $(if $(filter command environment,$(firstword $(origin SAMPLE))),$(BIN)/python -m tasks configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)"))
 
-check-data: install ## check images and masks, and write their data card; SAMPLE= SOURCE= as for demo
+check-data: install ## check images and masks, write the data card; SAMPLE= SOURCE= as for demo
 	@$(CONFIGURE)
 	@$(BIN)/python -m tasks ingest --check
 
-run: install ## the whole comparison of what params.yaml says, through Prefect
+run: install ## the whole comparison, through Prefect
 	@$(BIN)/python -m flows.compare
 
-repro: install ## the same by DVC alone
+repro: install ## the same comparison by DVC alone
 	@$(BIN)/python -m tasks.versioning.lock_repair && $(BIN)/dvc repro
 
-retrain: install ## take in what the inbox holds, compare, decide on the champion; OPTIONS=--dry-run
+retrain: install ## accept new images from the inbox, compare, decide on the champion; OPTIONS=--dry-run
 	@$(BIN)/python -m flows.retrain $(OPTIONS)
 
 serve: install ## retrain by the schedule of params.yaml, until Ctrl-C
 	@$(BIN)/python -m flows.serve $(OPTIONS)
 
-promote: install ## judge the models against the champion by params.yaml's gate, and act; BATCH= OPTIONS=--dry-run
+promote: install ## compare the models with the champion by the gate of params.yaml, and promote; BATCH= OPTIONS=--dry-run
 	@$(BIN)/python -m tasks promote $(if $(BATCH),--batch "$(BATCH)") $(OPTIONS)
 
-rollback: install ## make the previous champion champion again
+rollback: install ## return to the previous champion
 	@$(BIN)/python -m tasks promote --rollback
 
 ARCHITECTURE ?= unet
-lr-range: install ## which learning rates teach an architecture something, on the prepared data: ARCHITECTURE=unet
+lr-range: install ## learning-rate range test on the prepared data: ARCHITECTURE=unet
 	@$(BIN)/python -m tasks lr-range $(ARCHITECTURE) $(OPTIONS)
 
-transfer: install ## trainings begin with a model of other data: FROM=../nuclei/models/unet-0 or models:/NAME@champion, OPTIONS=--clear
+transfer: install ## start trainings from a model of other data: FROM=../nuclei/models/unet-0 or models:/NAME@champion, OPTIONS=--clear
 	@$(BIN)/python -m tasks transfer $(FROM) $(OPTIONS)
 
 MODEL ?= champion
@@ -97,7 +97,7 @@ hooks: $(VENV)-dev/.installed ## run ruff and mypy before each commit in this cl
 	@$(VENV)-dev/bin/pre-commit install
 
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q
-lock: ## pin all packages anew from pyproject.toml
+lock: ## pin the newest packages that pyproject.toml allows
 	@$(COMPILE) pyproject.toml --extra test --upgrade -o requirements/base.lock
 	@$(COMPILE) pyproject.toml --extra bench -c requirements/base.lock -o requirements/bench.lock
 	@$(COMPILE) pyproject.toml --extra cluster -c requirements/base.lock -o requirements/cluster.lock
