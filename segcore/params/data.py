@@ -100,7 +100,7 @@ class Data(Section):
     )
     links_to: list[str] = Field(
         default=[],
-        description="folders outside the source that symbolic links may point into, such as DVC's cache",
+        description="folders outside the source that symbolic links may point into, such as a store of data versions",
     )
     max_pixels: int = Field(
         default=2**34,

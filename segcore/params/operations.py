@@ -32,7 +32,7 @@ class Retrain(Section):
     )
     warm_start: WarmStart = Field(default=WarmStart(), description="start from the champion's weights")
     push_data: bool = Field(
-        default=True, description="push data to DVC's default remote, if one is configured"
+        default=True, description="push data to the default remote storage, if one is configured"
     )
     push_git: bool = Field(
         default=False, description="push the branch and its tags to the git remote that the branch tracks"
@@ -69,12 +69,14 @@ class Gate(Section):
 
 
 class Schedule(Section):
-    """When `make serve` retrains; at most one of `cron` and `interval_minutes`."""
+    """When the retraining runs unattended; at most one of `cron` and `interval_minutes`."""
 
     cron: str | None = Field(default=None, description='five fields such as "0 2 * * *"; null: none')
     timezone: str = Field(default="UTC", description="time zone of `cron`, such as `Europe/Berlin`")
     interval_minutes: float | None = Field(
-        default=None, gt=0, description="minutes between rounds, from the start of `make serve`; null: none"
+        default=None,
+        gt=0,
+        description="minutes between rounds, counted from the start of the service; null: none",
     )
     on_arrival: bool = Field(
         default=False, description="also retrain when the inbox contains new files that have settled"

@@ -52,11 +52,11 @@ class Params(Section):
     evaluate: Evaluate = Field(default=Evaluate(), description="inference on the test split")
     compare: Compare = Field(default=Compare(), description="ranking and statistical tests")
     report: Report = Field(default=Report(), description="the report")
-    tracking: Tracking = Field(default=Tracking(), description="MLflow")
+    tracking: Tracking = Field(default=Tracking(), description="where runs are logged")
     machine: Machine = Field(default=Machine(), description="use of this machine")
     retrain: Retrain = Field(default=Retrain(), description="new data")
     gate: Gate = Field(default=Gate(), description="conditions of a promotion")
-    schedule: Schedule = Field(default=Schedule(), description="times of `make serve`")
+    schedule: Schedule = Field(default=Schedule(), description="times of unattended retraining")
     predict: Predict = Field(default=Predict(), description="prediction of new scenes")
 
     @model_validator(mode="after")
@@ -141,7 +141,7 @@ def _validated(model: type[T], values: Any, where: str) -> T:
 
 
 class _Unique(yaml.SafeLoader):
-    """A safe loader that rejects duplicate keys, as DVC does."""
+    """A safe loader that rejects duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -173,7 +173,7 @@ def load(path: Path | str = "params.yaml") -> Params:
     keys = (values.get("data") or {}).get("label_values") if isinstance(values, dict) else None
     if isinstance(keys, dict) and len({isinstance(key, str) for key in keys}) > 1:
         raise ParamsError(
-            f"{path}: data.label_values has both numbers and words as keys, which DVC cannot sort",
+            f"{path}: data.label_values has both numbers and words as keys, which cannot be sorted",
             'put the numbers in quotes: {"0": background, others: thing}',
         )
     return _validated(Params, values, str(path))

@@ -1,4 +1,4 @@
-"""Sections of params.yaml for the stages other than training, for MLflow and for the machine."""
+"""Sections of params.yaml for the stages other than training, for tracking and for the machine."""
 
 from typing import Literal
 
@@ -96,10 +96,10 @@ class Report(Section):
 
 
 class Tracking(Section):
-    """MLflow."""
+    """Where runs are logged."""
 
     uri: str | None = Field(
-        default=None, description="address of an MLflow server; null: an SQLite file in this folder"
+        default=None, description="address of a tracking server; null: an SQLite file in this folder"
     )
     system_metrics: bool = Field(default=True, description="log CPU, GPU and memory use of each training")
 
@@ -114,7 +114,7 @@ class Machine(Section):
     )
     infrastructure: Literal["local", "workers"] = Field(
         default="local",
-        description="`workers`: trainings and evaluations are submitted to a Prefect work pool",
+        description="`workers`: trainings and evaluations are submitted to a work pool",
     )
     work_pool: str = Field(
         default="segflow", min_length=1, description="name of that work pool and its deployment"
