@@ -68,13 +68,16 @@ ui: install ## the MLflow and Prefect UIs on this machine
 lint: install ## ruff, mypy and the layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
-# the longest files first, as both conftests order them: xdist alone would begin with the files of most tests
-test: lint ## lint, types, layers and tests; ten kills of a retraining among them
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/flows --ignore tests/system/crash
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/system/crash tests/flows
+# whole files to a worker, in the order of tests/conftest.py: xdist alone would begin with the files of most tests
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: lint ## lint, types, layers, unit tests, flows and three kills of a retraining (6 minutes)
+	@$(PYTEST) -m 'not slow and not distributed'
+
+test-all: test ## make test, then what it leaves out: bad inputs, ten kills, slow processes (12 minutes in all)
+	@$(PYTEST) -m 'slow and not distributed'
 
 test-crash: install ## kill a retraining at fifty random moments; KILLS=
-	@SEGFLOW_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s tests/system/crash
+	@SEGFLOW_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s -m slow tests/system/crash
 
 test-distributed: $(VENV)-cluster/.installed ## PostgreSQL, S3, Prefect, MLflow and two workers on this machine (10 minutes)
 	@$(VENV)-cluster/bin/python -m pytest -m distributed tests/system/distributed
