@@ -111,3 +111,24 @@ def test_a_benchmark_that_does_not_exist_is_refused_with_the_ones_that_do():
     assert done.returncode and "training" in done.stdout and "Remedy" in done.stdout
     known = re.search(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert known and all((ROOT / f"benchmarks/{name}.py").is_file() for name in known[1].split())
+
+
+def test_the_image_installs_the_lock_file_that_it_copies():
+    recipe = (ROOT / "deploy/Dockerfile").read_text()
+    (copied,) = re.findall(r"^COPY (requirements/\S+) /tmp/$", recipe, re.MULTILINE)
+    assert (ROOT / copied).is_file() and f"--require-hashes -r /tmp/{Path(copied).name}\n" in recipe
+
+
+def test_lock_files_agree_on_versions():
+    pins = {
+        path.name: dict(re.findall(r"^([a-z0-9._-]+)==(\S+) (?:\\|;)", path.read_text(), re.MULTILINE))
+        for path in (ROOT / "requirements").glob("*.lock")
+    }
+    base = pins.pop("base.lock")
+    differing = {
+        (name, package)
+        for name, found in pins.items()
+        for package in found
+        if base.get(package, found[package]) != found[package]
+    }
+    assert set(pins) == {"bench.lock", "cluster.lock", "dev.lock"} and differing == set()
