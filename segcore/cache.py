@@ -1,0 +1,61 @@
+"""Results that are kept between runs, in a folder whose name is a hash of all that they depend on."""
+
+import shutil
+from pathlib import Path
+
+from segcore.files import digest, sha256
+
+SEGCORE = Path(__file__).parent
+
+# The code that results depend on: rooms and files of segcore, for ingest, prepare and evaluate as dvc.yaml names them
+# (tests/repository/test_dvc_yaml.py). An evaluated architecture adds its own file of models/.
+CODE: dict[str, tuple[str, ...]] = {
+    "ingest": ("params/data.py", "data", "io", "ingest"),
+    "prepare": ("params/data.py", "data", "ingest/links", "splits"),
+    "evaluate": (
+        *("data", "models/base", "inference", "tables", "evaluation"),
+        "prediction/writers/nifti.py",
+    ),
+    "speed": ("data", "models/base", "inference", "prediction"),
+    "pictures": ("data", "plots"),
+}
+
+
+def code_digest(*names: str) -> str:
+    """Hex sha256 of the names and contents of all Python files in rooms of segcore.
+
+    Args:
+        names: rooms such as "data" and files such as "models/unet.py"; repeated ones count once.
+
+    Raises:
+        FileNotFoundError: there is no such room or file.
+    """
+    files: set[Path] = set()
+    for name in names:
+        path = SEGCORE / name
+        found = [path] if path.suffix == ".py" else list(path.rglob("*.py"))
+        if not found:
+            raise FileNotFoundError(f"{path}: holds no Python file")
+        files.update(found)
+    return digest(*(f"{file.relative_to(SEGCORE).as_posix()} {sha256(file)}" for file in sorted(files)))
+
+
+class Cache:
+    """A folder of results; where anything that they depend on differs, it is another folder, and empty.
+
+    Args:
+        parent: folder that holds such folders and nothing else.
+        facts: all that the results depend on: settings as text, digests of data and code.
+    """
+
+    def __init__(self, parent: Path, *facts: str) -> None:
+        self.folder = parent / digest(*facts)[:16]
+
+    def start(self) -> None:
+        """Create the folder, and remove results that depend on other facts; call it before writing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for other in self.folder.parent.iterdir():
+            if other.is_dir() and other != self.folder:
+                shutil.rmtree(other)
+            elif other.is_file():
+                other.unlink()

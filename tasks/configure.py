@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from pydantic import BaseModel
+from ruamel.yaml import YAML, YAMLError
 
 from segcore import params
 from segcore.errors import ParamsError
@@ -19,6 +20,12 @@ from segcore.files import atomic_write
 from tasks import console
 
 EXAMPLES = Path("examples")
+# Sections that describe the dataset: the example and the defaults decide them. Others keep what params.yaml has.
+_OF_DATASET: dict[str, type[BaseModel]] = {
+    "data": params.Data,
+    "split": params.Split,
+    "report": params.Report,
+}
 
 
 def _lay_over(base: Any, over: dict[str, Any], merged: tuple[str, ...] = ("common", "augment")) -> None:
@@ -31,16 +38,44 @@ def _lay_over(base: Any, over: dict[str, Any], merged: tuple[str, ...] = ("commo
 
 
 def _lay_section_over(document: Any, section: str, values: Any) -> None:
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not isinstance(document.get(section), dict):
         document[section] = values
         return
-    # what the example does not name gets its default, not the value of another dataset
-    for key in [k for k in document[section] if k not in values]:
-        if section == "data":
-            del document[section][key]
-        elif section == "split":
-            document[section][key] = params.Split.model_fields[key].get_default(call_default_factory=True)
+    if section in _OF_DATASET:
+        # what the example does not name gets its default, not the value of another dataset
+        for key in [k for k in document[section] if k not in values]:
+            if section == "data":
+                del document[section][key]
+            else:
+                field = _OF_DATASET[section].model_fields[key]
+                document[section][key] = field.get_default(call_default_factory=True)
     _lay_over(document[section], values)
+
+
+def _read(example: Path, yaml: YAML) -> Any:
+    """The example's values, with every section of _OF_DATASET and every required key in it.
+
+    Raises:
+        ParamsError: no YAML, an unknown section, or a required key is missing.
+    """
+    try:
+        values = yaml.load(example.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise ParamsError(
+            f"{example}: is no valid YAML: {error}", "correct the indentation or quoting"
+        ) from error
+    if not isinstance(values, dict):
+        raise ParamsError(f"{example}: holds no sections", "copy another example and adapt it")
+    unknown = sorted(set(map(str, values)) - set(params.Params.model_fields))
+    if unknown:
+        known = ", ".join(params.Params.model_fields)
+        raise ParamsError(f"{example}: unknown section {unknown[0]!r}", f"choose among {known}")
+    for section, model in _OF_DATASET.items():
+        found = values.setdefault(section, {})
+        for key, field in model.model_fields.items():
+            if field.is_required() and not (isinstance(found, dict) and key in found):
+                raise ParamsError(f"{example}: {section}.{key} is missing", f"add {key} to section {section}")
+    return values
 
 
 def _located(values: Any, source: str | None, example: Path) -> str:
@@ -79,8 +114,8 @@ def configure(
         source: folder of the images, in place of the one that the example names.
 
     Raises:
-        ParamsError: no such example, its images' folder is not given, or the result would not be valid;
-            params.yaml is then as it was.
+        ParamsError: no such example, a required key of its dataset is missing, its images' folder is not given, or the
+            result would not be valid; params.yaml is then as it was.
     """
     example = examples / f"{name}.yaml"
     if not example.is_file():
@@ -92,7 +127,7 @@ def configure(
     yaml.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    over = yaml.load(example.read_text(encoding="utf-8"))
+    over = _read(example, yaml)
     if before.name == over["data"]["name"] and source in (None, before.source):
         return False
     located = _located(over, source, example)
@@ -104,7 +139,13 @@ def configure(
     kept = _keep(path, before.name)
     with atomic_write(path) as part:
         yaml.dump(document, part)
-        params.load(part)
+        try:
+            params.load(part)
+        except ParamsError as error:
+            what = error.what.removeprefix(f"{part}: ")
+            raise ParamsError(
+                f"{example}: with it {path} would not be valid: {what}", f"correct {example}"
+            ) from error
     print(
         f"params.yaml is now about {name} ({example}); what it was before is in {kept.name} under work/",
         flush=True,

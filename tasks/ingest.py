@@ -88,7 +88,7 @@ def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = Non
     Args:
         data: what to ingest.
         target: folder that is replaced as a whole, or not at all.
-        work: where packed items and the memory of what was read are kept; None: beside `target`.
+        work: where packed items and the rows of what was read are kept; None: beside `target`.
 
     Returns:
         Path of the catalogue.
@@ -141,7 +141,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only check, and write the data card")
 
     def run(arguments: argparse.Namespace) -> None:
-        reader_pool.warm_up()  # the readers' processes load their modules while this one loads its own
+        # the readers' processes load their modules while this one loads its own
+        reader_pool.warm_up([console.__name__])
         from segcore import params
 
         data = params.load(arguments.params).data

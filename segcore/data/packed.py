@@ -137,7 +137,8 @@ class Packed:
                 header = json.loads(stream.read(length) if length < 2**20 else b"")
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{path.name}: is missing or damaged ({error})", "restore it with `dvc checkout data/packed`"
+                f"{path.name}: is missing or damaged ({error})",
+                "restore the file, or run the step ingest again",
             ) from error
         header.pop("__metadata__", None)
         self.shapes: Shapes = {n: (_DTYPES[e["dtype"]], tuple(e["shape"])) for n, e in header.items()}

@@ -66,7 +66,7 @@ class PreparedData:
         except FileNotFoundError as error:
             raise DataError(
                 f"{self.folder}: no prepared data ({Path(error.filename).name} is missing)",
-                "run `dvc repro prepare` first",
+                "run the step prepare first",
             ) from error
         self.classes: list[str] = meta["classes"]
         self.colors: list[list[int]] = meta["colors"]

@@ -1,7 +1,7 @@
 """The catalogue: one row an item, each checked before a second of training; what is bad is quarantined.
 
-An item whose files have not changed since the last ingest is not read again: its row is kept in `memory`, and its
-packed file is there already.
+An item whose files have not changed since the last ingest is not read again: its row comes from the cache,
+and its packed file is there already.
 """
 
 import json
@@ -16,7 +16,7 @@ import pandas as pd
 from segcore.errors import DataError
 from segcore.files import fsync
 from segcore.ingest import inspection
-from segcore.ingest.cache import Memory, settings_fingerprint
+from segcore.ingest.cache import IngestCache, settings_fingerprint
 from segcore.ingest.reader_pool import run_each
 from segcore.ingest.source_files import listed, stamp
 from segcore.io import layouts
@@ -79,10 +79,10 @@ def _find(data: Data, folder: Path, batches: Mapping[str, Path]) -> list[Found]:
 def _read_all(
     items: list[Found], data: Data, work: Path, progress: Callable[..., Iterable[Any]]
 ) -> dict[str, dict[str, Any] | DataError]:
-    """Row or error of each item by its id; unchanged ones come out of memory."""
+    """Row or error of each item by its id; unchanged ones come from the cache."""
     store = work / "items"
     store.mkdir(parents=True, exist_ok=True)
-    memory, names, todo = Memory(work, data), listed(), []
+    cache, names, todo = IngestCache(work, data), listed(), []
     found: dict[str, dict[str, Any] | DataError] = {}
     stamps: dict[str, str] = {}
     for one in items:
@@ -94,11 +94,14 @@ def _read_all(
         except DataError as error:
             found[item.id] = error
             continue
-        row = memory.recall(item.id, stamps[item.id], names(store))
+        row = cache.recall(item.id, stamps[item.id], names(store))
         if row is None:
             todo.append(one)
         else:
             found[item.id] = row
+    if todo:
+        # Before any packed file is written: its name depends on settings and content, not on the code that reads it.
+        cache.start()
     settings = settings_fingerprint(data)
     jobs = [(one.item, one.folder, data, store, settings) for one in todo]
     limits = [_seconds(stamps[one.item.id]) for one in todo]
@@ -106,7 +109,7 @@ def _read_all(
 
     def keep(item: str, row: dict[str, Any]) -> None:
         fsync(store / row["packed"])
-        memory.add(item, stamps[item], row)
+        cache.add(item, stamps[item], row)
 
     with ThreadPoolExecutor(2) as disk:  # writes one item while the next is read
         kept = []
@@ -118,7 +121,7 @@ def _read_all(
         for done in kept:
             done.result()
     rows = {k: v for k, v in found.items() if isinstance(v, dict)}
-    memory.save({k: {"stamp": stamps[k], "row": v} for k, v in rows.items()})
+    cache.save({k: {"stamp": stamps[k], "row": v} for k, v in rows.items()})
     named = {row["packed"] for row in rows.values()}
     for path in store.iterdir():  # of items that are gone or have changed, and of runs that were killed
         if path.name not in named:
@@ -212,7 +215,7 @@ def build(
     Args:
         data: what the folder holds.
         folder: of the images.
-        work: where packed items (`items/`) and the memory of the last ingest lie.
+        work: where packed items (`items/`) and the rows of the last ingest (`rows/`) are kept.
         progress: wraps the results as they come; called with their number as `total`.
         batches: name -> folder of what came later, each laid out as `folder` is.
 

@@ -121,6 +121,7 @@ KINDS: dict[str, Kind] = {
         "noted",
         "nothing",
     ),
+    "relabelled": Kind("the data have this image already, with another mask"),
     "set-aside": Kind(
         "it links items that already are in different splits, so it is left out",
         "noted",

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import as_completed
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
 from typing import Any, TypeVar
 
 from segcore.errors import DataError
@@ -27,26 +26,22 @@ _READING = (
         "segcore.io.images.picture",
         "segcore.io.annotations.masks",
     ),
-    *("imagehash", "scipy.fftpack", "tasks.console"),
+    *("imagehash", "scipy.fftpack"),
 )
 
 
-def _context() -> ForkServerContext:
-    """Processes forked from a server that has loaded what reading needs."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_READING))
-    return context
+def warm_up(modules: Sequence[str] = ()) -> None:
+    """Start loading what reading needs in the background, long before `run_each` has anything to run.
 
-
-def warm_up() -> None:
-    """Start loading what reading needs in the background, long before `run_each` has anything to run."""
-    _context()
+    Args:
+        modules: to be loaded as well, because the module of the command imports them.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*_READING, *modules])
     if threading.current_thread() is not threading.main_thread():
         forkserver.ensure_running()
         return
-    before = signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C while it loads is told by this process alone
+    # Ctrl-C while it loads is reported by this process alone.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()
     finally:
@@ -93,7 +88,11 @@ def run_each(
     warm_up()
     CONSTS.sleep_unit = 0.02  # what the pool waits at its end, and between looks at what may have hung
     cores = workers or len(os.sched_getaffinity(0))
-    with ProcessPool(max_workers=min(cores, len(jobs)), initializer=_begin, context=_context()) as pool:
+    with ProcessPool(
+        max_workers=min(cores, len(jobs)),
+        initializer=_begin,
+        context=multiprocessing.get_context("forkserver"),
+    ) as pool:
         futures: dict[Any, int] = {
             pool.schedule(function, args=[job], timeout=limit): index
             for index, (job, limit) in enumerate(zip(jobs, seconds, strict=True))

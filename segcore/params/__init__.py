@@ -2,7 +2,7 @@
 
 from segcore.params.data import Data
 from segcore.params.root import Params, architecture_names, load, merge
-from segcore.params.stages import SPLITS, Evaluate, Prepare, Split
+from segcore.params.stages import SPLITS, Evaluate, Prepare, Report, Split
 from segcore.params.training import Speed, TrainSettings
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Evaluate",
     "Params",
     "Prepare",
+    "Report",
     "Speed",
     "Split",
     "TrainSettings",

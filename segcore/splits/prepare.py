@@ -1,9 +1,8 @@
 """From the catalogue to the prepared data: splits that cannot leak, training windows, statistics of the training split.
 
-What was computed for an item is kept in memory files under `work`, so that new data cost what the new data cost.
+What was computed for an item is kept in a cache under `work`, so that new data cost what the new data cost.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -15,20 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segcore.cache import CODE, Cache, code_digest
 from segcore.data.packed import Packed
 from segcore.errors import DataError
-from segcore.files import atomic_write, sha256
+from segcore.files import atomic_write
 from segcore.params import Params
 from segcore.splits import assignment, leakage, normalization, windows
 from segcore.splits.regions import assign
-
-_CODE = (
-    "data/packed.py",
-    "splits/blocks.py",
-    "splits/normalization.py",
-    "splits/prepare.py",
-    "splits/windows.py",
-)
 
 _ROWS = 4096  # of windows written at a time
 _THREADS = 8  # each holds some 20 MB
@@ -52,31 +44,38 @@ def _write(windows: pd.DataFrame, path: Path) -> None:
     windows.to_parquet(path, index=False, row_group_size=_ROWS, use_dictionary=["item"])
 
 
-class Memory:
-    """Windows and sums of the last preparation, valid as long as settings and code are the same."""
+class PrepareCache(Cache):
+    """Windows and sums of the last preparation, valid as long as settings and code are the same.
 
-    def __init__(self, folder: Path, p: Params) -> None:
-        here = Path(__file__).parents[1]
+    Packed items are known by their names, which change with content and settings but not with the code that read
+    them: so the results depend on the code of the ingest as well.
+
+    Args:
+        parent: folder of the cache.
+        p: the settings.
+    """
+
+    def __init__(self, parent: Path, p: Params) -> None:
         settings = p.model_dump(mode="json", include={"split", "prepare"})
-        facts = [json.dumps([settings, p.data.classes]), *(sha256(here / name) for name in _CODE)]
-        self.fingerprint = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-        self.folder = folder
+        code = code_digest(*CODE["ingest"], *CODE["prepare"])
+        super().__init__(parent, json.dumps([settings, p.data.classes]), code)
         self.sums: dict[str, dict[str, Any]] = {}
         self.keys: list[str] = []  # of the items whose windows are known; most of them may have none
         self.windows = pd.DataFrame({"key": []})  # `key` is a position in `keys`
-        path = folder / "sums.json"
-        if path.exists() and (kept := json.loads(path.read_text()))["fingerprint"] == self.fingerprint:
+        path = self.folder / "sums.json"
+        if path.exists():
+            kept = json.loads(path.read_text())
             self.sums, self.keys = kept["sums"], kept["keys"]
-            self.windows = pd.read_parquet(folder / "windows.parquet")
+            self.windows = pd.read_parquet(self.folder / "windows.parquet")
 
     def save(self, sums: dict[str, dict[str, Any]], keys: list[str], windows: pd.DataFrame) -> None:
         """Keep these, and no others; sums last, because they say that all is there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.start()
         (self.folder / "sums.json").unlink(missing_ok=True)
         with atomic_write(self.folder / "windows.parquet") as part:
             _write(windows, part)
         with atomic_write(self.folder / "sums.json") as part:
-            part.write_text(json.dumps({"fingerprint": self.fingerprint, "sums": sums, "keys": keys}))
+            part.write_text(json.dumps({"sums": sums, "keys": keys}))
 
 
 def planes(accepted: pd.DataFrame) -> pd.DataFrame:
@@ -106,16 +105,16 @@ def _windows(
     opened: Callable[[str], Packed],
     p: Params,
     decision: assignment.Assignment,
-    memory: Memory,
+    cache: PrepareCache,
     progress: Callable[[list[Any]], Iterable[Any]],
 ) -> tuple[list[str], pd.DataFrame]:
     """A key for each item that says all its windows depend on, and the windows with the position of their key."""
     rows = list(items.itertuples(index=False))
     keys = [f"{r.packed}|{r.plane}|{decision.groups[r.group]}|{decision.anchors.get(r.volume)}" for r in rows]
     place = {key: index for index, key in enumerate(keys)}
-    here = pd.Series([place.get(key, -1) for key in memory.keys], dtype="int64")
-    kept = memory.windows.assign(key=here.reindex(memory.windows["key"]).to_numpy())
-    known, classes = set(memory.keys), len(p.data.classes)
+    here = pd.Series([place.get(key, -1) for key in cache.keys], dtype="int64")
+    kept = cache.windows.assign(key=here.reindex(cache.windows["key"]).to_numpy())
+    known, classes = set(cache.keys), len(p.data.classes)
     new = [index for index, key in enumerate(keys) if key not in known]
 
     def fresh(index: int) -> np.ndarray:
@@ -130,7 +129,11 @@ def _windows(
 
 
 def _sums(
-    items: pd.DataFrame, regions: pd.DataFrame, opened: Callable[[str], Packed], p: Params, memory: Memory
+    items: pd.DataFrame,
+    regions: pd.DataFrame,
+    opened: Callable[[str], Packed],
+    p: Params,
+    cache: PrepareCache,
 ) -> dict[str, dict[str, Any]]:
     """Sums over each training region, by a key that says all they depend on."""
     where = items.set_index("id")[["packed", "plane"]].to_dict("index")
@@ -144,8 +147,8 @@ def _sums(
         name, plane, region = places[key]
         return normalization.region_sums(opened(name), plane, region, len(p.data.classes))
 
-    new = [key for key in places if key not in memory.sums]
-    found = memory.sums | dict(zip(new, _each(fresh, new), strict=True))
+    new = [key for key in places if key not in cache.sums]
+    found = cache.sums | dict(zip(new, _each(fresh, new), strict=True))
     return {key: found[key] for key in places}
 
 
@@ -211,13 +214,13 @@ def prepare(
     if absent:
         raise DataError(
             f"{absent[0]}: is missing from {packed} (and {len(absent) - 1} more)",
-            "restore it with `dvc checkout data/packed`, or run the ingest again",
+            "restore it, or run the step ingest again",
         )
     items, has_objects = planes(used), bool(used["objects"].notna().all())
     opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
-    memory = Memory(work, p)
+    cache = PrepareCache(work, p)
     regions = assign(items, p.split, decision)
-    keys, windowed = _windows(items, opened, p, decision, memory, progress)
+    keys, windowed = _windows(items, opened, p, decision, cache, progress)
     index = windowed.drop(columns="key")
     if index.empty:
         raise DataError(
@@ -225,9 +228,9 @@ def prepare(
             "make prepare.window smaller, split.block larger, or split.buffer smaller",
         )
     leakage.check(regions, index, items, p.split, links)
-    sums = _sums(items, regions, opened, p, memory)
+    sums = _sums(items, regions, opened, p, cache)
     statistics = _statistics(items, regions, sums, opened, p)
-    memory.save(sums, keys, windowed)
+    cache.save(sums, keys, windowed)
     items.rename(columns={"id": "item"}).to_parquet(target / "items.parquet", index=False)
     regions.to_parquet(target / "regions.parquet", index=False)
     _write(index, target / "windows.parquet")

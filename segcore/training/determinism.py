@@ -5,6 +5,7 @@ import warnings
 
 import torch
 
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _WARNING = "does not have a deterministic implementation"
 
 
@@ -21,19 +22,29 @@ def grade(wanted: bool, names: list[str]) -> str:
 
 
 class Determinism:
-    """Deterministic algorithms where there are any; operators without one are named, not hidden."""
+    """Deterministic algorithms where there are any; operators without one are named, not hidden.
+
+    PyTorch's switches and the environment variable of cuBLAS are as they were before when it ends.
+    """
 
     def __init__(self, wanted: bool) -> None:
         self.wanted = wanted
         self.names: set[str] = set()
 
     def __enter__(self) -> set[str]:
+        self._before = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.backends.cudnn.benchmark,
+            torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+            os.environ.get(_WORKSPACE),
+        )
         if self.wanted:
-            os.environ.setdefault(
-                "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-            )  # else cuBLAS may add in another order
+            # else cuBLAS may add in another order
+            os.environ.setdefault(_WORKSPACE, ":4096:8")
         torch.use_deterministic_algorithms(self.wanted, warn_only=True)
-        torch.backends.cudnn.benchmark = not self.wanted  # tries kernels, and may take others the next time
+        # Trying kernels may choose others the next time.
+        torch.backends.cudnn.benchmark = not self.wanted
         # Filling fresh tensors with NaN finds bugs in operators; it costs a sixth of a step here.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._catch = warnings.catch_warnings(record=True)
@@ -49,4 +60,9 @@ class Determinism:
                 self.names.add(text.split(" ")[0])
             else:
                 warnings.warn_explicit(caught.message, caught.category, caught.filename, caught.lineno)
-        torch.use_deterministic_algorithms(False)
+        enabled, warn_only, benchmark, fill, workspace = self._before
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        if workspace is None:
+            os.environ.pop(_WORKSPACE, None)

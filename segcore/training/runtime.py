@@ -90,7 +90,7 @@ class Runtime:
             _keep_memory()
 
     def as_dict(self) -> dict[str, Any]:
-        """For checkpoints, facts and MLflow."""
+        """As plain values, for checkpoints and logs."""
         return asdict(self)
 
 

@@ -14,7 +14,7 @@ from segcore.params.data import Data
 from segcore.plots.overlays import Look, look
 from segcore.plots.pictures import data_uri
 from tasks.data_card.facts import class_counts, counted, number, parsed, pixel_counts, shares, sizes
-from tasks.data_card.picture_cache import PictureMemory
+from tasks.data_card.picture_cache import PictureCache
 
 MOST_PICTURES, MOST_PAIRS = 18, 6
 BUDGET = 3_200_000  # bytes of all pictures, inlined: noisy ones are drawn smaller
@@ -131,22 +131,22 @@ def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET)
     """Chosen items with their pictures, plain and with masks, read from the packed files in `store`."""
     colors = {i: data.colors[i] for i in data.foreground}
     limit = budget / max(1, min(len(good), MOST_PICTURES))
-    memory = PictureMemory(store, [colors, SIDES, limit])
-    chosen = choose(good, data, known=memory)
+    cache = PictureCache(store, __file__, [colors, SIDES, limit])
+    chosen = choose(good, data, known=cache)
     picked = good.iloc[[row for row, _ in chosen]]
     part = shares(class_counts(picked, data.classes)).tolist()
 
     def draw(item: Any) -> None:
-        if item.packed in memory:
+        if item.packed in cache:
             return
         drawn = _look(item, data, store)
         image, masked = _inlined([drawn.image, drawn.masked], limit)
         plane = f"plane {drawn.plane + 1} of {drawn.planes}" if drawn.planes > 1 else ""
-        memory.cells[item.packed] = {"plane": plane, "image": image, "masked": masked}
+        cache.cells[item.packed] = {"plane": plane, "image": image, "masked": masked}
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(draw, picked.itertuples()))
-    memory.save(list(picked["packed"]))
+    cache.save(list(picked["packed"]))
     cells = [
         {
             "id": item.id,
@@ -155,7 +155,7 @@ def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET)
             "shares": own,
             "most": _headline(own, data),
             "objects": None if pd.isna(item.objects) else int(item.objects),
-            **memory.cells[item.packed],
+            **cache.cells[item.packed],
         }
         for item, (_, why), own in zip(picked.itertuples(), chosen, part, strict=True)
     ]

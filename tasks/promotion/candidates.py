@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from segcore.cache import CODE, Cache, code_digest
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import StageError
-from segcore.files import atomic_folder, atomic_write, digest, sha256
+from segcore.files import atomic_write, sha256
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params import Params
 from segcore.promotion.drift import expected_calibration_error
@@ -23,13 +24,6 @@ from tasks.project import EVALUATIONS, MODELS, data_fingerprint
 from tasks.tracking.fetch import fetch_model
 
 CHAMPIONS = Path("work/champion")
-_SCORING = (
-    "data/prepared.py",
-    "evaluation/calibration.py",
-    "evaluation/evaluate.py",
-    "tables/counts.py",
-    "inference/tiling.py",
-)  # decide what is counted
 _FILES = ("model.json", "model.safetensors")
 
 
@@ -137,27 +131,40 @@ def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
 def _evaluated(
     p: Params, data: PreparedData, folder: Path, description: Mapping[str, Any], version: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Counts of all test regions, and calibration curves by batch, computed once for the same data and settings."""
+    """Counts of all test regions, and calibration curves by batch; computed once for the same data, settings and code."""
     from segcore.evaluation.evaluate import evaluate  # torch, which a rollback does not wait for
     from segcore.inference.device import choose_precision, default_device
+    from segcore.models.base.factory import defaults
 
+    architecture = description["architecture"]
+    # raises a ModelError where the champion's architecture is no longer there
+    defaults(architecture)
     precision = choose_precision(description["parameters"]["precision"], default_device())
-    code = [sha256(Path(__file__).parents[2] / "segcore" / name) for name in _SCORING]
-    facts = [data_fingerprint(data.folder), p.evaluate.model_dump_json(), precision, *code]
-    target = folder / f"evaluation-{digest(*facts)[:16]}"
-    if not target.exists():
+    code = code_digest(*CODE["ingest"], *CODE["evaluate"], f"models/{architecture}.py")
+    facts = [
+        description["weights_sha256"],
+        data_fingerprint(data.folder),
+        p.evaluate.model_dump_json(),
+        precision,
+    ]
+    cache = Cache(folder / "evaluation", *facts, code, sha256(__file__))
+    # written last
+    curves_file = cache.folder / "calibration.json"
+    if not curves_file.exists():
         model = load_bundle(folder, default_device())
         tables, curves = [], {}
         for batch, part in _by_batch(data):
             found = evaluate(model, part, p.evaluate, precision, progress=_bar(f"champion, batch {batch}"))
             tables.append(found.counts)
             curves[batch] = found.calibration
-        with atomic_folder(target) as written:
-            pd.concat(tables, ignore_index=True).to_parquet(written / "counts.parquet", index=False)
-            (written / "calibration.json").write_text(json.dumps(curves) + "\n")
-    counts = pd.read_parquet(target / "counts.parquet")
+        cache.start()
+        with atomic_write(cache.folder / "counts.parquet") as written:
+            pd.concat(tables, ignore_index=True).to_parquet(written, index=False)
+        with atomic_write(curves_file) as written:
+            written.write_text(json.dumps(curves) + "\n")
+    counts = pd.read_parquet(cache.folder / "counts.parquet")
     require_all(counts, test_regions(data)["id"])
-    return counts, json.loads((target / "calibration.json").read_text())
+    return counts, json.loads(curves_file.read_text())
 
 
 def _bar(label: str) -> Callable[[list[Any]], Iterable[Any]]:
@@ -206,7 +213,7 @@ def calibration_errors(model: Model, batch: str | None) -> dict[str, float | Non
 
 
 def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
-    """Latency, memory and size of each bundle; measured once for the same bundles, tile and machine.
+    """Latency, memory and size of each bundle; measured once for the same bundles, tile, code and machine.
 
     Memory is measured for each alone, latency in turns. Other programs that compute meanwhile make both worse.
     """
@@ -215,14 +222,16 @@ def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
     from segcore.inference.device import default_device
 
     machine = f"{default_device()} {torch.get_num_threads()}"
-    key = digest(str(p.evaluate.tile), str(p.evaluate.flips), machine, *(m.weights for m in models))[:16]
-    path = root / "work" / "costs" / f"gate-{key}.json"
     how = (p.evaluate.tile, p.evaluate.flips)
+    code = code_digest(*CODE["speed"], *(f"models/{m.architecture}.py" for m in models))
+    cache = Cache(root / "work" / "gate-costs", json.dumps(how), machine, code, *(m.weights for m in models))
+    path = cache.folder / "costs.json"
     if not path.exists():
         alone = [measure([m.folder], *how)[0] for m in console.progress(list(models), "measure memory")]
         print("promote: measuring latency, the models in turn", flush=True)
         timed = measure([m.folder for m in models], *how) if len(models) > 1 else alone
         found = [t | {"peak_memory_mb": a["peak_memory_mb"]} for t, a in zip(timed, alone, strict=True)]
+        cache.start()
         with atomic_write(path) as part:
             part.write_text(json.dumps(found, indent=2) + "\n")
     measured = json.loads(path.read_text())

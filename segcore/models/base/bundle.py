@@ -57,9 +57,7 @@ def load_description(folder: Path | str) -> dict[str, Any]:
             f"{folder}: holds no model bundle", "train it first, or name another folder"
         ) from error
     except json.JSONDecodeError as error:
-        raise ModelError(
-            f"{path}: is damaged ({error})", "train again, or restore it with `dvc checkout`"
-        ) from error
+        raise ModelError(f"{path}: is damaged ({error})", "train again, or restore the file") from error
     if description.get("format") != _FORMAT:
         raise ModelError(
             f"{path}: has format {description.get('format')}, this is {_FORMAT}", "use a matching segflow"
@@ -80,7 +78,7 @@ def verified(folder: Path | str, weights: str | None = None) -> dict[str, Any]:
     if not path.is_file() or sha256(path) != description["weights_sha256"]:
         raise ModelError(
             f"{path}: is missing or not the file that model.json describes",
-            "restore it with `dvc checkout`, or take another version",
+            "restore the file, or take another version",
         )
     if weights is not None and weights != description["weights_sha256"]:
         raise ModelError(

@@ -125,7 +125,7 @@ def test_preparing_twice_gives_the_same_files(pairs, tmp_path):
 def test_an_unknown_region_and_a_missing_folder_are_named(prepared_scene, tmp_path):
     with pytest.raises(DataError, match="nowhere: no such region"):
         prepared_scene[1].read("nowhere")
-    with pytest.raises(DataError, match="dvc repro prepare"):
+    with pytest.raises(DataError, match="run the step prepare first"):
         PreparedData(tmp_path)
 
 
