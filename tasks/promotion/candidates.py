@@ -131,7 +131,7 @@ def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
 def _evaluated(
     p: Params, data: PreparedData, folder: Path, description: Mapping[str, Any], version: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Counts of all test regions, and calibration curves by batch; computed once for the same data, settings and code."""
+    """Counts of all test regions, calibration curves by batch; computed once for the same data, settings and code."""
     from segcore.evaluation.evaluate import evaluate  # torch, which a rollback does not wait for
     from segcore.inference.device import choose_precision, default_device
     from segcore.models.base.factory import defaults

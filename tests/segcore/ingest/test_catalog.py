@@ -11,7 +11,9 @@ from segcore.errors import DataError
 from segcore.ingest import catalog
 from segcore.ingest.problems import KINDS
 from segcore.ingest.reader_pool import run_each
+from tests.support.changed_code import Code
 from tests.support.tiny import blobs, make_pairs, make_scene, params_for, write_tif
+from tests.support.volumes_tiny import affine_for, write_nifti
 
 
 def build(folder, scene=False, **data):
@@ -192,8 +194,31 @@ def test_an_ingest_cut_short_has_not_read_in_vain(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "run_each", counted)
     with pytest.raises(KeyboardInterrupt):
         catalog.build(p, pairs, work, progress=stops)
-    with (work / "rows.jsonl").open("a") as stream:
-        stream.write('{"fingerprint": "cut in the mid')
+    (added,) = work.glob("rows/*/rows.jsonl")
+    with added.open("a") as stream:
+        stream.write('{"id": "cut in the mid')
     assert (catalog.build(p, pairs, work)["status"] == "accepted").all()
     assert (catalog.build(p, pairs, work)["status"] == "accepted").all()
-    assert read == [12, 7, 0] and not (work / "rows.jsonl").exists()
+    assert read == [12, 7, 0] and not added.exists()
+
+
+def test_volumes_are_read_again_when_the_code_that_orients_their_planes_changes(tmp_path, monkeypatch):
+    code, read = Code(tmp_path / "code", monkeypatch), []
+
+    def counted(function, jobs, *rest):
+        read.append(len(jobs))
+        return run_each(function, jobs, *rest)
+
+    for name, values in (("images", 100), ("masks", 2)):
+        for i in range(2):
+            voxels = np.random.default_rng(i).integers(0, values, (6, 40, 40)).astype(np.uint8)
+            write_nifti(tmp_path / "source" / name / f"v{i}.nii", voxels, affine_for("RAS"))
+    names = {"images": "images/*.nii", "masks": "masks/{stem}.nii", "label_values": {1: 1}}
+    data = params_for(tmp_path / "source", data=names).data
+    monkeypatch.setattr(catalog, "run_each", counted)
+    for changed in (None, None, "data/volumes.py", None):
+        if changed:
+            code.change(changed)
+        table = catalog.build(data, tmp_path / "source", tmp_path / "work")
+        assert list(table["status"]) == ["accepted"] * 2, list(table["reason"])
+    assert read == [2, 0, 2, 0]

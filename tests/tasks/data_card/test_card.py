@@ -242,19 +242,21 @@ def test_printed_table_of_nothing_accepted_and_hostile_names(tmp_path: Path) -> 
 
 
 def test_a_card_of_one_more_item_shows_what_was_drawn_before(tmp_path: Path) -> None:
-    rows = [card_row(f"i{n:02}", tmp_path) for n in range(41)]
+    store = tmp_path / "items"
+    store.mkdir()
+    rows = [card_row(f"i{n:02}", store) for n in range(41)]
     for n, row in enumerate(rows):
         row["pixels_per_class"] = json.dumps(
             dict(zip(card_data().classes, (2000 - 40 * n, 40 * n, 240), strict=True))
         )
-    memory = tmp_path.parent / "pictures.json"
-    _card(rows[:40], tmp_path)
-    before = json.loads(memory.read_text())["cells"]
+    _card(rows[:40], store)
+    (drawn,) = tmp_path.glob("pictures/*/cells.json")
+    before = json.loads(drawn.read_text())
     # the drawn ones are recalled, not drawn again: their packed files may even be gone
     for name in before:
-        (tmp_path / name).unlink()
-    page = _card([*rows[:17], rows[40], *rows[17:40]], tmp_path)
-    after = json.loads(memory.read_text())["cells"]
+        (store / name).unlink()
+    page = _card([*rows[:17], rows[40], *rows[17:40]], store)
+    after = json.loads(drawn.read_text())
     assert len(before) == len(after) == MOST_PICTURES and _pictures(_sound(page)) == 2 * MOST_PICTURES
     assert len(set(before) & set(after)) >= MOST_PICTURES - 1
 

@@ -1,0 +1,94 @@
+"""What the gate is given is never older than the code that makes it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from segcore.evaluation import evaluate as evaluation
+from segcore.models.base.bundle import load_description, save_bundle
+from segcore.models.base.factory import build_model
+from tasks.promotion import candidates
+from tests.support.changed_code import Code
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Code:
+    return Code(tmp_path / "code", monkeypatch)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A U-Net that has learned nothing."""
+    torch.manual_seed(0)
+    model = build_model("unet", 3, 2, encoder="plain", width=2)
+    model.set_normalization([80, 80, 80], [30, 30, 30])
+    facts = {"classes": ["background", "square"], "parameters": {"precision": "fp32"}}
+    folder = tmp_path / "1"
+    folder.mkdir()
+    save_bundle(folder, model, "unet", facts | {"seed": 0, "title": "U-Net"})
+    return folder
+
+
+# Of these the earlier list of files held none but the last: the gate would have compared old code with new.
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("models/unet.py", "models/base/model.py", "models/base/bundle.py", "inference/tta.py"),
+        *("data/packed.py", "data/raster.py", "data/volumes.py", "io/images/geotiff.py"),
+        "evaluation/evaluate.py",
+    ],
+)
+def test_the_champion_is_evaluated_anew_when_code_changes_that_its_scores_depend_on(
+    name: str, prepared_scene: Any, bundle: Path, code: Code, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, data = prepared_scene
+    real, done = evaluation.evaluate, []
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        done.append(1)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(evaluation, "evaluate", counted)
+    description = load_description(bundle)
+    first, _ = candidates._evaluated(p, data, bundle, description, 1)
+    candidates._evaluated(p, data, bundle, description, 1)
+    assert len(done) == 1
+    # code that its scores do not depend on
+    code.change("models/fcn.py")
+    code.change("plots/charts.py")
+    candidates._evaluated(p, data, bundle, description, 1)
+    assert len(done) == 1
+    code.change(name)
+    again, _ = candidates._evaluated(p, data, bundle, description, 1)
+    assert len(done) == 2 and again.equals(first)
+    assert len(list((bundle / "evaluation").iterdir())) == 1
+
+
+def test_costs_are_measured_anew_when_the_code_that_predicts_changes(
+    bundle: Path, prepared_scene: Any, tmp_path: Path, code: Code, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, _ = prepared_scene
+    measured = []
+
+    def measure(folders: list[Path], tile: int, flips: bool) -> list[dict[str, float]]:
+        measured.append(tile)
+        return [{"latency_ms": 1.0, "peak_memory_mb": 2.0} for _ in folders]
+
+    monkeypatch.setattr(candidates, "measure", measure)
+    model = candidates.Model(bundle, load_description(bundle), None, 0.0, {})  # type: ignore[arg-type]
+    for changed in (None, None, "inference/tiling.py", "models/unet.py", "plots/charts.py"):
+        if changed:
+            code.change(changed)
+        assert candidates.costs(tmp_path, p, [model])[0].latency_ms == 1.0
+    assert len(measured) == 3
+
+
+def test_a_champion_whose_architecture_is_gone_is_named(prepared_scene: Any, bundle: Path) -> None:
+    from segcore.errors import ModelError
+
+    p, data = prepared_scene
+    description = {**load_description(bundle), "architecture": "segnet"}
+    with pytest.raises(ModelError, match="'segnet' is unknown"):
+        candidates._evaluated(p, data, bundle, description, 1)
