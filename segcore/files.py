@@ -22,8 +22,8 @@ def fsync(path: Path) -> None:
 
 
 def digest(*parts: str) -> str:
-    """Hex sha256 of texts, one per line."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    """Hex sha256 of texts, one per line; they may hold file names that are not UTF-8."""
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @contextmanager

@@ -4,7 +4,6 @@
 memory are facts of this machine and go to work/costs/, so that dvc.lock is the same everywhere.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ import pandas as pd
 
 from segcore import params
 from segcore.data.prepared import PreparedData, test_regions
-from segcore.files import atomic_folder
+from segcore.files import atomic_folder, digest
 from segcore.metrics.pixel import scores
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params import Params
@@ -122,7 +121,7 @@ def run_evaluation(
         require_trained(description["parameters"], name)
     model = load_bundle(folder, default_device())
     precision = choose_precision(description["parameters"]["precision"], default_device())
-    ids = sorted(test_regions(data)["id"], key=lambda i: hashlib.sha256(i.encode()).hexdigest())
+    ids = sorted(test_regions(data)["id"], key=digest)
     kept = set(ids[: p.evaluate.kept_predictions])
     target = root / EVALUATIONS / name
     with atomic_folder(target) as part:

@@ -7,7 +7,6 @@ once they are mended. Killed at any moment and run again, it neither loses an it
 
 import argparse
 import filecmp
-import hashlib
 import json
 import shutil
 import time
@@ -20,7 +19,7 @@ import pandas as pd
 
 from segcore import params
 from segcore.errors import DataError
-from segcore.files import atomic_folder, atomic_write, fsync, locked, sha256
+from segcore.files import atomic_folder, atomic_write, digest, fsync, locked, sha256
 from segcore.ingest import catalog, inbox
 from segcore.ingest.source_files import files_of_row
 from segcore.params import Params
@@ -158,9 +157,9 @@ def _list(p: Params, staging: Path) -> list[str]:
 
 def _append(p: Params, staging: Path, files: list[str], items: int, now: float) -> str:
     """Move the snapshot's sound files into a new batch folder, whole or not at all; returns its name."""
-    content = "\n".join(f"{name} {sha256(staging / name)}" for name in files)
+    content = digest(*(f"{name} {sha256(staging / name)}" for name in files))
     day = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d")
-    batch = f"{day}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    batch = f"{day}-{content[:8]}"
     with atomic_folder(folder_of(p) / batch) as part:
         for name in files:
             target = part / name

@@ -1,7 +1,6 @@
 """Which scenes are predicted, under which names, and the record of those that are done, predictions.json."""
 
 import glob
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.errors import DataError
-from segcore.files import atomic_write
+from segcore.files import atomic_write, digest
 from segcore.ingest.source_files import stamp
 from segcore.io import images
 from segcore.io.layouts._item import Item
@@ -78,7 +77,7 @@ def _choices(scene: Path, folder: bool) -> Iterable[str]:
     stem = scene.name if folder else stem_of(scene.name)
     yield stem
     yield f"{scene.parent.name}-{stem}"
-    yield f"{stem}-{hashlib.sha256(str(scene).encode()).hexdigest()[:8]}"
+    yield f"{stem}-{digest(str(scene))[:8]}"
 
 
 @dataclass
@@ -121,7 +120,7 @@ class Record:
     def key(self) -> str:
         """Hash of what a scene's files depend on, but the scene."""
         facts = json.dumps([self.model["weights_sha256"], self.settings], sort_keys=True)
-        return hashlib.sha256(facts.encode()).hexdigest()[:16]
+        return digest(facts)[:16]
 
     def names(self, scenes: Sequence[Path]) -> dict[Path, str]:
         """A name for each scene; one that is in the record keeps its name, and no file belongs to two scenes."""

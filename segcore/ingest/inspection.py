@@ -1,6 +1,5 @@
 """One pass over an item: every pixel of image and mask is read once, checked, measured and packed."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from segcore.constants import IGNORE
 from segcore.data.packed import PackedWriter, Shapes, can_hold, sample_shape
 from segcore.data.raster import Info, Window, pieces
 from segcore.errors import DataError
+from segcore.files import digest
 from segcore.ingest.item_statistics import Measures
 from segcore.ingest.links.perceptual_hash import signature
 from segcore.ingest.source_files import content_hash, files_of, sidecars_of, stamp
@@ -176,7 +176,7 @@ def _content(item: Item, folder: Path, settings: str) -> tuple[list[str], str]:
             kind="same-file",
         )
     beside = [content_hash(path) for path in sidecars_of(item, folder)]
-    return hashes, hashlib.sha256("\n".join([settings, *hashes, *beside]).encode()).hexdigest()[:12]
+    return hashes, digest(settings, *hashes, *beside)[:12]
 
 
 def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -> Row:

@@ -1,6 +1,5 @@
 """Which files an item is made of, and whether they are the same as they were."""
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, lru_cache
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.errors import DataError
-from segcore.files import names_in, sha256
+from segcore.files import digest, names_in, sha256
 from segcore.io.images._checks import check_is_file, unreadable
 from segcore.io.layouts._item import Item
 
@@ -111,7 +110,8 @@ def _content_hash(path: Path, files: tuple[Path, ...], times: tuple[int, ...]) -
     try:
         if files == (path,):
             return sha256(path)
-        return hashlib.sha256("".join(f"{f.name} {sha256(f)}\n" for f in files).encode()).hexdigest()
+        # the empty text ends the last line, as in the hashes of before
+        return digest(*(f"{f.name} {sha256(f)}" for f in files), "")
     except PermissionError as error:
         raise DataError(
             f"{path.name}: may not be read", "give this user the right to read it", kind="no-permission"

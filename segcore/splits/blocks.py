@@ -4,12 +4,12 @@ A scene larger than a block is divided into blocks, ranked by hash within the sc
 40:913: spatial block cross-validation).
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from segcore.files import digest
 from segcore.params import Split
 
 BLOCKS = "blocks"  # in place of a split: the scene is divided
@@ -17,8 +17,7 @@ BLOCKS = "blocks"  # in place of a split: the scene is divided
 
 def fraction(*parts: object) -> float:
     """A number in [0, 1) that depends on the parts alone, by sha256."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return int(digest("\x1f".join(map(str, parts)))[:16], 16) / 2**64
 
 
 def bucket(position: float, fractions: Mapping[Any, float]) -> str:

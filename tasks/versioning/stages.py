@@ -4,7 +4,6 @@ DVC is driven as a subprocess, one a stage; only a running stage's own dependenc
 (and the graph, by tasks/versioning/status.py). Every function works on the project in the current folder.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from shutil import rmtree
 from typing import Any, Literal, NamedTuple
 
 from segcore.errors import StageError
+from segcore.files import digest
 from tasks.supervisor import run_in_group
 
 Outcome = Literal["ran", "cached"]
@@ -263,4 +263,4 @@ def _key(entry: Entry) -> str:
         "deps": {dep["path"]: dep["md5"] for dep in entry.get("deps", [])},
         "params": entry.get("params", {}),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return digest(json.dumps(facts, sort_keys=True, default=str))

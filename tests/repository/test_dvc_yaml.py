@@ -5,9 +5,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 from ruamel.yaml import YAML
 
+from segcore.cache import CODE
 from segcore.params import Params, TrainSettings, load
 from tasks.configure import configure
 
@@ -59,6 +61,35 @@ def test_plug_ins_that_are_loaded_by_name_lie_in_a_folder_that_the_stage_names()
     assert "segcore/io" in code("ingest")
     for stage in ("train", "evaluate"):
         assert {"segcore/models/base", "segcore/models/${item.architecture}.py"} <= set(code(stage))
+
+
+@pytest.mark.parametrize("stage", ["ingest", "prepare", "evaluate"])
+def test_the_caches_depend_on_the_code_that_dvc_yaml_names(stage: str) -> None:
+    architecture = "segcore/models/${item.architecture}.py"
+    named = {name for name in code(stage) if name.startswith("segcore/")} - {architecture}
+    assert {f"segcore/{name}" for name in CODE[stage]} == named
+
+
+@pytest.mark.parametrize(
+    ("stage", "entries"),
+    [
+        ("ingest", ["ingest.catalog"]),
+        ("prepare", ["splits.prepare"]),
+        ("evaluate", ["evaluation.evaluate", "models.base.bundle"]),
+        ("speed", ["prediction.speed", "models.base.bundle"]),
+        ("pictures", ["plots.overlays", "plots.pictures"]),
+    ],
+)
+def test_the_caches_depend_on_all_that_is_imported(stage: str, entries: list[str]) -> None:
+    """Besides the ground floor, and parameters, whose values are among the facts of a cache."""
+    graph = grimp.build_graph("segcore")
+    modules = {f"segcore.{entry}" for entry in entries}
+    modules |= set().union(*(graph.find_upstream_modules(module) for module in modules))
+    rooms = tuple(f"segcore.{name.removesuffix('.py').replace('/', '.')}" for name in CODE[stage])
+    beyond = {m for m in modules if not any(m == room or m.startswith(f"{room}.") for room in rooms)}
+    ground = {f"segcore.{p.stem}" for p in (ROOT / "segcore").glob("*.py")} | {"segcore", "segcore.__init__"}
+    packages = {".".join(room.split(".")[:-1]) for room in rooms}
+    assert {m for m in beyond - ground - packages if not m.startswith("segcore.params")} == set()
 
 
 def depends(stage: str, file: str) -> bool:

@@ -1,6 +1,5 @@
 """Patterns of paths: what they match, and how the path of a mask or a group's name follows from an image's path."""
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from functools import cache
 from pathlib import PurePosixPath
 
 from segcore.errors import DataError
+from segcore.files import digest
 from segcore.io import images as formats
 
 BUILT_IN = ("stem", "name", "parent", "parent2", "parent3")
@@ -280,4 +280,4 @@ def safe_id(relative: str) -> str:
 
 def short_hash(text: str) -> str:
     """Six hexadecimal digits."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    return digest(text)[:6]
