@@ -19,6 +19,7 @@ from tests.system.bad_inputs.failures import (
     FAILURES,
     changed_while_read,
     error_of,
+    relabelled,
     set_aside,
     slow_and_crashed,
     stray_mask,
@@ -85,6 +86,8 @@ def examples(root: Path) -> dict[str, tuple[str, str]]:
     seen |= {error.kind: (error.what, error.remedy) for error in (changed, *others)}
     ((_, kind, reason, remedy),) = no_permission(root / "permission")
     seen[kind] = reason, remedy
+    refused = relabelled(root / "relabelled")
+    seen[refused.kind] = refused.what, refused.remedy
     seen["set-aside"] = set_aside(), ""
     seen["mask-without-image"] = stray_mask(root / "stray"), ""
     return seen

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from segcore.errors import DataError
 from segcore.ingest import catalog, inspection
 from segcore.ingest.reader_pool import run_each
 from segcore.io import layouts
 from segcore.splits.assignment import decide
+from tasks.receive import _against_dataset
 from tests.support import hostile
 from tests.support.tiny import make_pairs, params_for, write_tif
 from tests.system.bad_inputs.case import data_section
@@ -240,6 +242,19 @@ def set_aside() -> str:
         {"a": [one, other], "b": ["new", "new"], "kind": "duplicate", "detail": "same content"}
     )
     return f"new: {decide(grown, links, split, before.registry).aside['new']}"
+
+
+def relabelled(folder: Path) -> DataError:
+    """An arriving image that the dataset has with another mask."""
+    data = params_for(make_pairs(folder / "dataset", 3)).data
+    catalog.build(data, folder / "dataset", folder / "work").to_parquet(folder / "catalog.parquet")
+    make_pairs(folder / "inbox", 3)
+    mask = folder / "inbox/masks/a1.png"
+    Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
+    table = catalog.build(data, folder / "inbox", folder / "snapshot")
+    _against_dataset(table, folder / "catalog.parquet")
+    (row,) = table[table["status"] == "quarantined"].to_dict("records")
+    return DataError(row["reason"], row["remedy"], row["kind"])
 
 
 def stray_mask(folder: Path) -> str:

@@ -25,6 +25,7 @@ ELSEWHERE = {  # kinds that are no item's own, and the tests here that make them
     "crashed": "test_a_reader_that_hangs_or_crashes_is_ended_and_named",
     "no-permission": "test_a_file_that_may_not_be_read_is_named_with_its_remedy",
     "mask-without-image": "test_a_mask_without_an_image_is_told",
+    "relabelled": "test_an_image_that_the_dataset_has_with_another_mask_is_refused",
     "set-aside": "test_an_item_that_links_train_and_test_is_set_aside",
 }
 
@@ -114,6 +115,11 @@ def test_masks_in_a_folder_that_may_not_be_read_are_not_called_missing(tmp_path)
 
 def test_a_mask_without_an_image_is_told(tmp_path):
     assert failures.stray_mask(tmp_path / "photos") == "masks/a1.png"
+
+
+def test_an_image_that_the_dataset_has_with_another_mask_is_refused(tmp_path):
+    error = failures.relabelled(tmp_path)
+    assert error.kind == "relabelled" and "a1.png" in error.what and "dvc add" in error.remedy
 
 
 def test_an_item_that_links_train_and_test_is_set_aside():
