@@ -286,13 +286,12 @@ def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_
         )
 
     mark_batch("b2")
-    for known in Path("work/costs").glob("gate-*.json"):
-        known.unlink()
+    shutil.rmtree("work/gate-costs", ignore_errors=True)
     again = command("--batch", "b2", "--dry-run")
     assert again.returncode == 0 and "stays champion" in again.stdout and "--dry-run" in again.stdout, (
         again.stderr
     )
-    (measured,) = Path("work/costs").glob("gate-*.json")
+    (measured,) = Path("work/gate-costs").glob("*/costs.json")
     costs = json.loads(measured.read_text())
     assert len(costs) == 2 and all(c["latency_ms"] > 0 and c["peak_memory_mb"] > 50 for c in costs)
     refused = command("--rollback")
