@@ -5,6 +5,7 @@ Training reads a crop of it without decoding anything, and any other tool that k
 
 import json
 import os
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -152,6 +153,20 @@ class Packed:
         """A tensor as a view of the mapped file."""
         dtype, shape = self.shapes[name]
         return np.ndarray(shape, dtype, self._map, self._offsets[name])
+
+    def sample_mask(self, plane: int, regions: Iterable[Any]) -> np.ndarray:
+        """(h, w) bool, True for valid pixels of a plane's even sample that lie in any of the regions.
+
+        Args:
+            regions: objects with `row`, `col`, `height` and `width` in pixels of the plane.
+        """
+        step = sample_step(*self.shapes["labels"][1][1:])
+        valid = self.array("sample_valid")[plane] > 0
+        inside = np.zeros(valid.shape, dtype=bool)
+        for region in regions:
+            rows = slice(-(-region.row // step), -(-(region.row + region.height) // step))
+            inside[rows, -(-region.col // step) : -(-(region.col + region.width) // step)] = True
+        return inside & valid
 
     def thinned(self, name: str, lead: tuple[int, ...], step: int) -> np.ndarray:
         """Every step-th row and column of a plane, read and not mapped: a large scene takes no memory."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from segcore import plugins
 from segcore.errors import ParamsError
 from segcore.params.data import Data, Section
 from segcore.params.operations import Gate, Predict, Retrain, Schedule
@@ -17,8 +18,6 @@ from segcore.params.training import TrainSettings
 __all__ = ["Data", "Params", "load", "merge"]
 
 T = TypeVar("T", bound=BaseModel)
-
-ARCHITECTURES_FOLDER = Path(__file__).parents[1] / "models"
 
 # names that other programs have for these keys
 SYNONYMS = {
@@ -90,8 +89,8 @@ class Params(Section):
 
 
 def architecture_names() -> list[str]:
-    """Names of the architectures: the files of segcore/models without a leading underscore."""
-    return sorted(p.stem for p in ARCHITECTURES_FOLDER.glob("*.py") if not p.stem.startswith("_"))
+    """Known architectures, sorted: the files of segcore/models; torch is not imported."""
+    return list(plugins.names("segcore.models"))
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -111,14 +111,8 @@ def _sample(data: PreparedData, regions: pd.DataFrame) -> _Sample:
 
 def _plane(packed: Packed, plane: int, regions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Valid pixels (n, C) and labels (n,) uint8 of a plane's even sample that lie in the regions."""
-    height, width = packed.shapes["labels"][1][1:]
-    step = sample_step(height, width)
-    valid = packed.array("sample_valid")[plane] > 0
-    inside = np.zeros(valid.shape, dtype=bool)
-    for r in regions.itertuples():
-        rows = slice(-(-r.row // step), -(-(r.row + r.height) // step))
-        inside[rows, -(-r.col // step) : -(-(r.col + r.width) // step)] = True
-    kept = inside & valid
+    kept = packed.sample_mask(plane, regions.itertuples())
+    step = sample_step(*packed.shapes["labels"][1][1:])
     return packed.array("sample")[plane][kept], packed.thinned("labels", (plane,), step)[kept]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.data.class_counts import class_histogram
-from segcore.data.packed import Packed, sample_step
+from segcore.data.packed import Packed
 from segcore.errors import DataError
 from segcore.params.data import Data
 
@@ -99,14 +99,8 @@ def region_sums(packed: Packed, plane: int, region: Any, classes: int) -> dict[s
 
 def sample_of(packed: Packed, plane: int, regions: pd.DataFrame) -> np.ndarray:
     """(n, C) valid pixels of the even sample of a plane that lie in the regions."""
-    height, width = packed.shapes["labels"][1][1:]
-    step = sample_step(height, width)
-    sample, valid = packed.array("sample")[plane], packed.array("sample_valid")[plane] > 0
-    inside = np.zeros(valid.shape, dtype=bool)
-    for r in regions.itertuples():
-        rows = slice(-(-r.row // step), -(-(r.row + r.height) // step))
-        inside[rows, -(-r.col // step) : -(-(r.col + r.width) // step)] = True
-    return sample[inside & valid]
+    sample: np.ndarray = packed.array("sample")[plane][packed.sample_mask(plane, regions.itertuples())]
+    return sample
 
 
 def is_scaled(data: Data, dtype: str) -> bool:

@@ -6,14 +6,12 @@ Whatever ground truth is stored as, it comes out as class indices on the grid of
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 
+from segcore import plugins
 from segcore.data.raster import Info, Window
 from segcore.params.data import Data
 
@@ -49,12 +47,6 @@ class LabelSource(Protocol):
         ...
 
 
-@cache
-def _modules() -> tuple[ModuleType, ...]:
-    files = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
-    return tuple(import_module(f"{__name__}.{stem}") for stem in files)
-
-
 def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> AbstractContextManager[LabelSource]:
     """Open the ground truth of one image.
 
@@ -69,8 +61,8 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Abstra
     """
     name = path.name.lower()
     chosen = next(
-        (m for m in _modules() if m.ENDINGS and name.endswith(tuple(m.ENDINGS))),
-        import_module(f"{__name__}.masks"),
+        (m for m in plugins.load_all(__name__) if m.ENDINGS and name.endswith(tuple(m.ENDINGS))),
+        plugins.load(__name__, "masks"),
     )
     opened: AbstractContextManager[LabelSource] = chosen.open_labels(path, image_path, image, data)
     return opened

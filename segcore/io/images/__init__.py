@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+from segcore import plugins
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError
 
@@ -31,15 +31,9 @@ class Source(Protocol):
 
 
 @cache
-def _modules() -> tuple[ModuleType, ...]:
-    files = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
-    return tuple(import_module(f"{__name__}.{stem}") for stem in files)
-
-
-@cache
 def endings() -> tuple[str, ...]:
     """File endings that can be read, in lower case with the dot, sorted."""
-    return tuple(sorted({ending for module in _modules() for ending in module.ENDINGS}))
+    return tuple(sorted({ending for module in plugins.load_all(__name__) for ending in module.ENDINGS}))
 
 
 def _format_of(path: Path) -> ModuleType:
@@ -49,8 +43,8 @@ def _format_of(path: Path) -> ModuleType:
     except PermissionError:  # its format says so when it opens the file
         is_folder = False
     if is_folder:
-        return import_module(f"{__name__}.dicom")
-    for module in _modules():
+        return plugins.load(__name__, "dicom")
+    for module in plugins.load_all(__name__):
         if name.endswith(tuple(module.ENDINGS)):
             return module
     raise DataError(

@@ -1,16 +1,16 @@
 """One file a layout of data sets: `find(data, folder) -> list[Item]`; nothing is read but names and lists."""
 
-from importlib import import_module
 from pathlib import Path
 
+from segcore import plugins
 from segcore.errors import DataError
 from segcore.io.layouts._item import Item
 from segcore.params.data import Data
 
 
 def names() -> list[str]:
-    """Layouts there are: the files of this folder."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+    """Known layouts, sorted: the files of this folder."""
+    return list(plugins.names(__name__))
 
 
 def find(data: Data, folder: Path) -> list[Item]:
@@ -30,7 +30,7 @@ def find(data: Data, folder: Path) -> list[Item]:
         raise DataError(
             f"data.layout {layout!r} is unknown", f"choose one of {', '.join(names())}", kind="no-layout"
         )
-    items: list[Item] = import_module(f"{__name__}.{layout}").find(data, folder)
+    items: list[Item] = plugins.load(__name__, layout).find(data, folder)
     return sorted(items, key=lambda item: item.id)
 
 

@@ -1,12 +1,10 @@
-"""The architectures: each module here that does not begin with "_" is one, and has a function `build`."""
+"""The architectures: each module of segcore/models is one and has a function `build`."""
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from segcore import models
+from segcore import models, plugins
 from segcore.errors import ModelError
 from segcore.models.base.model import SegmentationModel
 
@@ -15,7 +13,7 @@ __all__ = ["SegmentationModel", "build_model", "defaults", "names", "rebuild_mod
 
 def names() -> list[str]:
     """Names of all architectures, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(models.__path__) if not module.ispkg)
+    return list(plugins.names(models.__name__))
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -26,9 +24,7 @@ def defaults(name: str) -> dict[str, Any]:
     """
     if name not in names():
         raise ModelError(f"architecture {name!r} is unknown", f"choose one of {', '.join(names())}")
-    parameters = inspect.signature(
-        importlib.import_module(f"{models.__name__}.{name}").build
-    ).parameters.values()
+    parameters = inspect.signature(plugins.load(models.__name__, name).build).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
@@ -52,9 +48,10 @@ def build_model(
         raise ModelError(
             f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(known)}"
         )
-    model = importlib.import_module(f"{models.__name__}.{name}").build(in_channels, num_classes, **keywords)
+    model: SegmentationModel = plugins.load(models.__name__, name).build(in_channels, num_classes, **keywords)
     model.settings = known | keywords
-    if magnify != 1:  # bundles of before it was there say nothing of it
+    # Bundles of older versions do not have the keyword.
+    if magnify != 1:
         model.magnify = model.settings["magnify"] = magnify
     return model
 
