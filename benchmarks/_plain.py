@@ -16,7 +16,8 @@ import torch
 
 from segcore.inference.tiling import blend_weights, tile_starts
 from segcore.models.base.bundle import load_bundle
-from segcore.prediction.predictor import PredictionSettings, Predictor
+from segcore.params import Predict
+from segcore.prediction.predictor import Predictor
 
 
 def plain(bundle: Path, scene: Path, target: Path, tile: int, overlap: int) -> None:
@@ -55,9 +56,9 @@ def main() -> None:
         start = time.perf_counter()
         plain(Path(bundle), Path(scene), folder / "plain.tif", int(tile), int(overlap))
     else:
-        predictor = Predictor(Path(bundle), PredictionSettings(int(tile), int(overlap)))
+        predictor = Predictor(Path(bundle), Predict(tile=int(tile), overlap=int(overlap)))
         start = time.perf_counter()
-        predictor.predict(Path(scene), "segflow", folder)
+        predictor.predict_file(Path(scene), folder, "segflow")
     seconds = time.perf_counter() - start
     print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

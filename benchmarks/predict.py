@@ -32,8 +32,9 @@ from benchmarks.data import Line, machine
 from segcore.inference.device import autocast
 from segcore.models.base.bundle import save_bundle
 from segcore.models.base.factory import build_model
+from segcore.params import Predict
 from segcore.prediction.mosaic import Grid
-from segcore.prediction.predictor import PredictionSettings, Predictor
+from segcore.prediction.predictor import Predictor
 
 TILE, OVERLAP = 704, 64  # of params.yaml
 FACTS = {
@@ -100,7 +101,7 @@ def diagonal(root: Path, side: int) -> Path:
 
 def forward(bundle: Path, side: int) -> float:
     """Seconds of the forward passes of a scene's windows, on tensors in memory, after warm-up and synchronised."""
-    predictor = Predictor(bundle, PredictionSettings(TILE, OVERLAP))
+    predictor = Predictor(bundle, Predict(tile=TILE, overlap=OVERLAP))
     model, grid = predictor.model, Grid(side, side, TILE, OVERLAP, side)
     device = next(model.parameters()).device
     batch = 1 if device.type == "cpu" else 8
@@ -140,12 +141,12 @@ def speed(root: Path, side: int, architecture: str, rounds: int) -> list[Line]:
     """Lines `forward` and `plain` of one network; each figure the best of some rounds, in which all take turns."""
     bundle = make_bundle(root / architecture, architecture, **NETWORKS[architecture])
     scene, out, millions = scene_of(root, side), root / "out", side**2 / 1e6
-    predictor = Predictor(bundle, PredictionSettings(TILE, OVERLAP))
+    predictor = Predictor(bundle, Predict(tile=TILE, overlap=OVERLAP))
     out.mkdir(exist_ok=True)
     timed = [
         (
             forward(bundle, side),
-            _seconds(lambda: predictor.predict(scene, "segflow", out)),
+            _seconds(lambda: predictor.predict_file(scene, out, "segflow")),
             _seconds(lambda: _plain.plain(bundle, scene, out / "plain.tif", TILE, OVERLAP)),
         )
         for _ in range(rounds)

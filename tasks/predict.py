@@ -17,27 +17,24 @@ from segcore.constants import IGNORE
 from segcore.errors import DataError, ParamsError, StageError
 from segcore.files import locked
 from segcore.models.base.bundle import load_description
-from segcore.params import Params
+from segcore.params import Params, Predict
 from tasks import console
 from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
-    from segcore.prediction.predictor import PredictionSettings, Progress
+    from segcore.prediction.predictor import Progress
 
 OUTPUT = Path("predictions")
 WORK = Path("work")
 CHAMPION = "champion"
 
 
-def settings_of(p: Params) -> "PredictionSettings":
-    """How scenes are predicted, of params.yaml."""
-    from segcore.prediction.predictor import PredictionSettings
-
+def settings_of(p: Params) -> Predict:
+    """`predict` of params.yaml, with tile and flips of `evaluate` where it leaves them open."""
     tile = p.evaluate.tile if p.predict.tile is None else p.predict.tile
     flips = p.evaluate.flips if p.predict.flips is None else p.predict.flips
-    return PredictionSettings(
-        tile, p.predict.overlap, p.predict.blend, tuple(sorted(set(p.predict.outputs))), flips
-    )
+    outputs = sorted(set(p.predict.outputs))
+    return p.predict.model_copy(update={"tile": tile, "flips": flips, "outputs": outputs})
 
 
 def find_bundle(p: Params, address: str, root: Path = Path()) -> Path:
@@ -77,8 +74,7 @@ class Batch:
         d = load_description(bundle)
         from segcore.prediction.predictor import Predictor
 
-        self.settings = settings_of(p)
-        self.predictor, self.classes = Predictor(bundle, self.settings), d["classes"]
+        self.predictor = Predictor(bundle, settings_of(p))
         self.model = {
             "address": address,
             "architecture": d["architecture"],
@@ -92,12 +88,12 @@ class Batch:
         self._lock.__enter__()
         for left in self.output.glob(".*.part"):  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
-        settings = {**vars(self.settings), "precision": self.predictor.precision}
+        settings = {**self.predictor.settings.model_dump(), "precision": self.predictor.precision}
         self.record = Record.open(self.output, self.model, settings)
         self.names = self.record.names(self.scenes)
         self._spare_sources()
         self.todo = [scene for scene in self.scenes if not self._is_done(scene)]
-        values = ", ".join(f"{value} {name}" for value, name in enumerate(self.classes))
+        values = ", ".join(f"{value} {name}" for value, name in enumerate(self.predictor.classes))
         print(f"predict: in class rasters {values}, {IGNORE} nodata", flush=True)
         return self
 
@@ -135,7 +131,7 @@ class Batch:
         name = self.names[scene]
         try:
             before = stamp_of(scene)
-            files = self.predictor.predict(scene, name, self.output, progress)
+            files = self.predictor.predict_file(scene, self.output, name, progress)
         except DataError as error:
             self.failed[scene] = error
             self.record.add(scene, name, error=str(error))

@@ -12,7 +12,7 @@ from PIL import Image
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.evaluation.calibration import Calibration
 from segcore.inference.tiling import predict_patch
-from segcore.inference.tta import seen
+from segcore.inference.tta import with_flips
 from segcore.models.base.model import SegmentationModel
 from segcore.params import Evaluate
 from segcore.tables.counts import confusion, count, counts_table, require_all
@@ -47,7 +47,7 @@ def evaluate(
     """
     regions = test_regions(data)
     classes = len(data.classes)
-    model = seen(model, settings.flips)
+    model = with_flips(model, settings.flips)
     images, matrix, calibration = [], np.zeros((classes, classes), dtype=np.int64), Calibration()
     for region in progress(list(regions.itertuples())):
         patch = data.read_input(region.id)

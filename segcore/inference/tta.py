@@ -32,15 +32,15 @@ class FlipAveraged(SegmentationModel):
         """(N, C, H, W) raw pixels to (N, K, H, W) float32 logarithms of mean probabilities."""
         total: Tensor | None = None
         for axes in FLIPS:
-            seen = None if valid is None else valid.flip(axes)
-            found = self.model(images.flip(axes), seen).float().softmax(dim=1).flip(axes)
+            flipped = None if valid is None else valid.flip(axes)
+            found = self.model(images.flip(axes), flipped).float().softmax(dim=1).flip(axes)
             total = found if total is None else total.add_(found)
         assert total is not None
         return total.div_(len(FLIPS)).clamp_min_(_SMALLEST).log_()
 
 
-def seen(model: SegmentationModel, flips: bool) -> SegmentationModel:
-    """The model as predictions come of it: by itself, or as the mean over mirror images."""
+def with_flips(model: SegmentationModel, flips: bool) -> SegmentationModel:
+    """The model itself, or with `flips` the mean of its predictions over mirror images."""
     return FlipAveraged(model).to(next(model.parameters()).device).eval() if flips else model
 
 

@@ -1,6 +1,7 @@
 """params.yaml as typed values."""
 
 from segcore.params.data import Data
+from segcore.params.operations import Predict
 from segcore.params.root import Params, architecture_names, load, merge
 from segcore.params.stages import SPLITS, Evaluate, Prepare, Report, Split
 from segcore.params.training import Speed, TrainSettings
@@ -10,6 +11,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "Params",
+    "Predict",
     "Prepare",
     "Report",
     "Speed",

@@ -162,11 +162,11 @@ class Mosaic:
         grid: of the plane.
         blend: "probabilities", averaged after the softmax, or "logits", averaged before it.
         precision: "fp32" or "bf16".
-        scratch: folder for the file that panels share.
+        scratch: folder for the file that panels share; None where there is one panel.
     """
 
     def __init__(
-        self, model: SegmentationModel, grid: Grid, blend: str, precision: str, scratch: Path
+        self, model: SegmentationModel, grid: Grid, blend: str, precision: str, scratch: Path | None
     ) -> None:
         self.model, self.grid, self.blend, self.precision = model, grid, blend, precision
         self.device = next(model.parameters()).device

@@ -1,69 +1,74 @@
-"""A scene in, files out: what a trained bundle says of a new image, on the image's own grid.
+"""Predict images with a trained model: arrays in memory, or files of any size on their own grid.
 
-    predictor = Predictor(Path("models/unet-0"), Settings(tile=704, overlap=64))
-    predictor.predict(Path("scene.tif"), "scene", Path("predictions"))   # ["scene.tif"]
+    predictor = load("models/unet-0")
+    prediction = predictor.predict(array)                   # classes, probabilities, valid
+    predictor.predict_file("scene.tif", "predictions")      # ["scene.tif"]
 
-Pixels are read as they were for training, which model.json tells under `input`: bands, nodata, scaling, and the axis
-that volumes are cut along.
+Pixels are treated as they were for training, as `input` of model.json states: bands, nodata, scaling, and the axis that
+volumes are cut along.
 """
 
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
-from segcore.constants import IGNORE
 from segcore.data.prepared import beside
 from segcore.data.raster import Info, Window
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
 from segcore.inference.device import choose_precision, default_device
-from segcore.inference.tta import require_trained, seen
+from segcore.inference.tta import require_trained, with_flips
 from segcore.io import images
 from segcore.io.bands import Declared
+from segcore.io.layouts._patterns import stem_of
 from segcore.models.base.bundle import load_bundle, load_description
-from segcore.params.data import Data
+from segcore.params import Data, Predict
 from segcore.prediction import mosaic
+from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
 from segcore.prediction.fuse_batchnorm import fused
-from segcore.prediction.writers import cog
-from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
-from segcore.prediction.writers.nifti import write_prediction
-from segcore.prediction.writers.polygons import write_polygons
+from segcore.prediction.scene_writer import SceneWriter
+from segcore.prediction.writers.cog import writing
 
 Progress = Callable[[int, int], None]  # windows done, and of how many
 _PANEL_BYTES = 32_000_000
 _STRIPED = 16_384  # columns of a panel where rows can only be decoded whole
-_WAITING = 4  # blocks that may wait for the disk
 
 
-@dataclass(frozen=True)
-class PredictionSettings:
-    """How scenes are predicted.
+class _BlockWriter(Protocol):
+    def put(self, plane: int, block: mosaic.Block) -> None: ...
 
-    Attributes:
-        tile, overlap: of windows, in pixels.
-        blend: what is averaged where windows overlap, "probabilities" or "logits"; always before the argmax.
-        outputs: of "classes", "probabilities" and "polygons".
-        flips: the mean over mirror images, in four times the time.
+
+def load(bundle: Path | str, device: torch.device | str | None = None, **settings: Any) -> "Predictor":
+    """Load a trained model for prediction.
+
+    Args:
+        bundle: folder of model.json and model.safetensors, whose checksum is verified.
+        device: None for CUDA where available, else the CPU.
+        settings: any of `tile`, `overlap`, `blend`, `flips` and `outputs` of `segcore.params.Predict`.
+
+    Raises:
+        ModelError: the bundle is missing or damaged.
+        ParamsError: an unknown setting, a wrong value, or an overlap of more than half a tile.
     """
-
-    tile: int
-    overlap: int = 64
-    blend: str = "probabilities"
-    outputs: tuple[str, ...] = ("classes",)
-    flips: bool = False
+    try:
+        chosen = Predict.model_validate(settings)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        known = ", ".join(sorted(Predict.model_fields))
+        raise ParamsError(f"prediction settings: {problems}", f"known settings: {known}") from error
+    return Predictor(bundle, chosen, device)
 
 
 def declared_data(description: dict[str, Any]) -> Data:
-    """The `data` section that pixels are read by, of what a bundle's model.json says.
+    """The `data` section that pixels are read by, from a bundle's model.json.
 
-    Bundles of before `input` was written say nothing of it: all bands as they are.
+    Bundles of older versions have no `input`: all bands are used as they are.
     """
     given = {k: v for k, v in description.get("input", {}).items() if k in Data.model_fields}
     fixed: dict[str, Any] = {"name": "scene", "source": "", "label_values": {}, "background": None}
@@ -72,45 +77,97 @@ def declared_data(description: dict[str, Any]) -> Data:
 
 
 class Predictor:
-    """A loaded bundle that predicts scenes.
+    """A trained model, ready to predict.
 
     Args:
-        bundle: folder of model.json and model.safetensors; its hash is verified.
-        settings: how.
-        device: None for CUDA where there is one.
+        bundle: folder of model.json and model.safetensors, whose checksum is verified.
+        settings: tile None is the tile that the bundle names, and the overlap then at most half of it;
+            flips None is False.
+        device: None for CUDA where available, else the CPU.
+
+    Attributes:
+        classes: names, in the order of the class indices.
+        settings: as used, without None.
+        precision: "fp32" or "bf16".
 
     Raises:
         ModelError: the bundle is missing or damaged.
-        ParamsError: the overlap is more than half a tile.
+        ParamsError: the overlap is more than half a tile, or flips for a model that was trained without.
     """
 
     def __init__(
-        self, bundle: Path, settings: PredictionSettings, device: torch.device | None = None
+        self,
+        bundle: Path | str,
+        settings: Predict | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
-        if settings.overlap * 2 > settings.tile:
-            raise ParamsError(
-                f"predict.overlap {settings.overlap} is more than half of the window, {settings.tile}",
-                "choose a smaller predict.overlap, or a larger predict.tile",
-            )
-        self.settings, self.description = settings, load_description(bundle)
-        self.data, device = declared_data(self.description), device or default_device()
+        self.description = load_description(bundle)
+        self.classes: list[str] = self.description["classes"]
+        self.settings, self.tile = _resolved(settings or Predict(), self.description)
+        self.data = declared_data(self.description)
+        device = default_device() if device is None else torch.device(device)
         self.channels_a_band = len(beside(0, self.data.neighbours, 1))
-        self.model = fused(load_bundle(bundle, device)).to(memory_format=torch.channels_last)
-        if settings.flips:
-            require_trained(self.description.get("parameters", {}), bundle.name)
-        self.model = seen(self.model, settings.flips)
-        wanted = self.description.get("parameters", {}).get("precision", "auto")
-        self.precision = choose_precision(wanted, device)
+        parameters = self.description.get("parameters", {})
+        flips = bool(self.settings.flips)
+        if flips:
+            require_trained(parameters, Path(bundle).name)
+        model = fused(load_bundle(bundle, device)).to(memory_format=torch.channels_last)
+        self.model = with_flips(model, flips)
+        self.precision = choose_precision(parameters.get("precision", "auto"), device)
 
-    def predict(
-        self, scene: Path, name: str, folder: Path, progress: Progress = lambda done, total: None
+    def predict(self, image: np.ndarray | Path | str, valid: np.ndarray | None = None) -> Prediction:
+        """Predict an array, or a file as a whole in memory.
+
+        Both are tiled, and bands, nodata, scaling and normalisation are those of the training. Pixels that are NaN,
+        infinite, nodata of the training data or not `valid` do not influence the others.
+
+        Args:
+            image: raw pixel values (H, W), (H, W, C), or (D, H, W, C) for a volume; or the path of a file, or of a
+                folder that holds one DICOM series.
+            valid: (H, W) or (D, H, W), True where the array has data; None: everywhere. A file has its own.
+
+        Returns:
+            classes (H, W) uint8, probabilities (K, H, W) float32 and valid (H, W) bool; of a volume with an axis D
+            before H, planes of a file in RAS order.
+
+        Raises:
+            DataError: the image cannot be read, is empty, or does not fit the model: bands, dtype.
+        """
+        if not isinstance(image, Path | str):
+            array = ArraySource(image, valid)
+            return self._predict_source(array, "array", array.is_volume)
+        if valid is not None:
+            raise DataError(
+                f"{image}: a mask is given for a file, which has its own nodata",
+                "give the pixels as an array, or no mask",
+            )
+        with images.open_source(Path(image), self.data.slices) as source:
+            return self._predict_source(source, Path(image).name, _is_volume(source.info))
+
+    def _predict_source(self, source: images.Source, name: str, is_volume: bool) -> Prediction:
+        declared = self._declared(source, name)
+        info = declared.info
+        collected = ArrayWriter(info, self.model.num_classes, self.settings.blend)
+        # One panel: all of the image is in memory anyway.
+        self._run(declared, collected, mosaic.Grid(info.height, info.width, *self._tiling, info.width), None)
+        return collected.result(is_volume)
+
+    def predict_file(
+        self,
+        scene: Path | str,
+        folder: Path | str,
+        name: str | None = None,
+        progress: Progress = lambda done, total: None,
     ) -> list[str]:
-        """Predict a scene, and write what is asked for; every file appears whole or not at all.
+        """Predict a scene of any size in bounded memory, and write the outputs of `settings.outputs`.
+
+        Every file appears complete or not at all.
 
         Args:
             scene: a file, or a folder that holds one DICOM series.
-            name: that the outputs' names begin with.
-            folder: existing; outputs there of the same name are replaced.
+            folder: for the outputs; those of the same name are replaced.
+            name: that the outputs' names begin with; None: that of the scene without its ending.
+            progress: called with the windows done and their total.
 
         Returns:
             Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif (uint8, 0 to 254 is 0 to 1),
@@ -119,55 +176,69 @@ class Predictor:
         Raises:
             DataError: the scene cannot be read, does not fit the model, or the outputs cannot be written.
         """
+        scene, folder = Path(scene), Path(folder)
+        name = name or (scene.name if scene.is_dir() else stem_of(scene.name))
         with _scratch(folder, name) as part:
             with images.open_source(scene, self.data.slices) as source:
-                _check_size(source.info, self.data, scene.name)
-                declared = Declared(source, self.data, scene.name)
-                self._check_fit(declared.info, source.info, scene.name)
-                made = _Writer(self, declared.info, name, part)
-                with made:
-                    self._run(declared, made, part, progress)
+                declared = self._declared(source, scene.name)
+                info = declared.info
+                grid = mosaic.Grid(info.height, info.width, *self._tiling, self._panel(info))
+                writer = SceneWriter(self.description, self.settings, info, name, part)
+                with writer:
+                    self._run(declared, writer, grid, part, progress)
             with writing(folder / name):
-                files = made.finish()
+                files = writer.finish()
                 for file in files:
                     fsync(part / file)
                     (part / file).replace(folder / file)
                 fsync(folder)
         return files
 
-    def _check_fit(self, info: Info, stored: Info, name: str) -> None:
+    @property
+    def _tiling(self) -> tuple[int, int]:
+        return self.tile, self.settings.overlap
+
+    def _declared(self, source: images.Source, name: str) -> Declared:
+        """The image as the training data were read; checked to fit the model."""
+        _check_size(source.info, self.data, name)
+        declared = Declared(source, self.data, name)
         bands = self.model.in_channels // self.channels_a_band
-        if info.bands != bands:
+        if declared.info.bands != bands:
             raise DataError(
-                f"{name}: has {info.bands} bands, the model takes {bands}",
-                "give scenes with the bands of the training images, in their order",
+                f"{name}: has {declared.info.bands} bands, the model takes {bands}",
+                "give the bands of the training images, in their order; arrays as (H, W, C)",
                 kind="band-count",
             )
-        trained = self.description.get("input", {}).get("dtype")
-        if trained and self.data.scale != "item" and (trained == "uint8") != (stored.dtype == "uint8"):
+        trained, stored = self.description.get("input", {}).get("dtype"), source.info.dtype
+        if trained and self.data.scale != "item" and (trained == "uint8") != (stored == "uint8"):
             raise DataError(
-                f"{name}: holds {stored.dtype} values, the training images held {trained}",
-                "give scenes in the units of the training images (gdal_translate -ot and -scale)",
+                f"{name}: holds {stored} values, the training images held {trained}",
+                "give the raw values in the units and dtype of the training images (of files: gdal_translate -ot "
+                "and -scale)",
                 kind="other-dtype",
             )
+        return declared
 
-    def _run(self, declared: Declared, made: "_Writer", scratch: Path, progress: Progress) -> None:
-        info = declared.info
-        grid = mosaic.Grid(
-            info.height, info.width, self.settings.tile, self.settings.overlap, self._panel(info)
-        )
+    def _run(
+        self,
+        declared: Declared,
+        writer: _BlockWriter,
+        grid: mosaic.Grid,
+        scratch: Path | None,
+        progress: Progress = lambda done, total: None,
+    ) -> None:
+        depth, done = declared.info.depth, 0
         blending = mosaic.Mosaic(self.model, grid, self.settings.blend, self.precision, scratch)
-        read = mosaic.strips_of_planes(grid, info.depth, self._reader(declared))
-        done = 0
-        with closing(read), closing(mosaic.ahead(read)) as coming:
-            for plane in range(info.depth):
+        strips = mosaic.strips_of_planes(grid, depth, self._reader(declared))
+        with closing(strips), closing(mosaic.ahead(strips)) as coming:
+            for plane in range(depth):
                 for block in blending.blocks(coming):
-                    made.put(plane, block)
+                    writer.put(plane, block)
                     done += block.windows
-                    progress(done, len(grid) * info.depth)
+                    progress(done, len(grid) * depth)
 
     def _reader(self, declared: Declared) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-        """Reads a window of a plane as the model sees it: with the planes beside it, where it was trained so."""
+        """Reads a window of a plane as the model sees it: with its neighbours, if the model was trained with them."""
         if self.channels_a_band == 1:
             return declared.read
 
@@ -179,13 +250,36 @@ class Predictor:
         return read
 
     def _panel(self, info: Info) -> int:
-        """Columns of a panel: what fits into a fixed amount of memory."""
+        """Columns of a panel that fit into a fixed amount of memory."""
         if info.block and info.block[1] >= info.width:
             return _STRIPED
         pixel = (
             3 * info.bands * self.channels_a_band * np.dtype(info.dtype).itemsize + 8 * self.model.num_classes
         )
-        return _PANEL_BYTES // (self.settings.tile * pixel)
+        return _PANEL_BYTES // (self.tile * pixel)
+
+
+def _resolved(settings: Predict, description: dict[str, Any]) -> tuple[Predict, int]:
+    """Settings without None, and the tile.
+
+    Raises:
+        ParamsError: the overlap is more than half a tile.
+    """
+    tile, overlap = settings.tile, settings.overlap
+    if tile is None:
+        tile = int(description["tile"])
+        overlap = min(overlap, tile // 2)
+    if overlap * 2 > tile:
+        raise ParamsError(
+            f"predict.overlap {overlap} is more than half of the window, {tile}",
+            "choose a smaller predict.overlap, or a larger predict.tile",
+        )
+    used = {"tile": tile, "overlap": overlap, "flips": bool(settings.flips)}
+    return settings.model_copy(update=used), tile
+
+
+def _is_volume(info: Info) -> bool:
+    return info.affine is not None or info.depth > 1
 
 
 def _check_size(info: Info, data: Data, name: str) -> None:
@@ -199,92 +293,12 @@ def _check_size(info: Info, data: Data, name: str) -> None:
 
 @contextmanager
 def _scratch(folder: Path, name: str) -> Iterator[Path]:
-    """A folder beside the outputs, of the same name each time, so that what a killed run left is cleared."""
+    """A folder in the output folder, always of the same name, so that remains of a killed run are removed."""
     part = folder / f".{name}.part"
     with writing(part):
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
+        part.mkdir(parents=True)
     try:
         yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-class _Writer:
-    """Takes blocks to the disk in a thread, and makes the outputs of them."""
-
-    def __init__(self, predictor: Predictor, info: Info, name: str, part: Path) -> None:
-        d, outputs = predictor.description, predictor.settings.outputs
-        self.info, self.name, self.part = info, name, part
-        self.blend, self.outputs = predictor.settings.blend, outputs
-        self.names, self.colors, self.foreground = d["classes"], d["colors"], d["foreground"]
-        self.tags = {"MODEL_SHA256": d["weights_sha256"]}
-        self._stack, self._waiting = ExitStack(), list[Future[None]]()
-        self.volume = info.affine is not None or info.depth > 1
-        self._planes = np.zeros((info.depth, info.height, info.width), np.uint8) if self.volume else None
-        self._classes = self._probabilities = None
-        if not self.volume:
-            bands = 1 + len(self.names) * ("probabilities" in outputs)
-            cog.check_room(part, info, bands)
-
-    def __enter__(self) -> "_Writer":
-        if not self.volume:
-            with writing(self.part):
-                opened = cog.create(self.part / "classes", self.info, 1)
-                self._classes = self._stack.enter_context(opened)
-                cog.describe_classes(opened, self.names, self.colors)
-                if "probabilities" in self.outputs:
-                    opened = cog.create(self.part / "probabilities", self.info, len(self.names))
-                    self._probabilities = self._stack.enter_context(opened)
-                    cog.describe_probabilities(opened, self.names)
-        self._thread = self._stack.enter_context(ThreadPoolExecutor(1))  # ends before the files are closed
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        with writing(self.part), self._stack:
-            for future in self._waiting:
-                if kind is None:
-                    future.result()
-                future.cancel()
-
-    def put(self, plane: int, block: mosaic.Block) -> None:
-        """Have a block written; waits while the disk is behind."""
-        found = mosaic.classes(block.scores).cpu().numpy()
-        shares = None
-        if self._probabilities is not None:
-            steps = mosaic.probabilities(block.scores, self.blend) * PROBABILITY_STEPS
-            shares = steps.round_().to(torch.uint8).cpu().numpy()
-        self._waiting.append(self._thread.submit(self._write, plane, block, found, shares))
-        while len(self._waiting) > _WAITING:
-            with writing(self.part):
-                self._waiting.pop(0).result()
-
-    def _write(self, plane: int, block: mosaic.Block, found: np.ndarray, shares: np.ndarray | None) -> None:
-        if block.valid is not None:
-            found[~block.valid] = IGNORE
-            if shares is not None:
-                shares[:, ~block.valid] = IGNORE
-        if self._planes is not None:
-            rows = slice(block.row, block.row + found.shape[0])
-            self._planes[plane, rows, block.col : block.col + found.shape[1]] = found
-            return
-        cog.put(self._classes, block.row, block.col, found[None])
-        if shares is not None:
-            cog.put(self._probabilities, block.row, block.col, shares)
-
-    def finish(self) -> list[str]:
-        """Make the outputs in the scratch folder; returns their names."""
-        if self._planes is not None:
-            write_prediction(self.part / f"{self.name}.nii.gz", self._planes, self.info)
-            return [f"{self.name}.nii.gz"]
-        made, plain = [], self.part / "classes"
-        if "polygons" in self.outputs:
-            made.append(f"{self.name}.gpkg")
-            write_polygons(plain, self.part / made[-1], self.info, self.names, self.foreground)
-        if "probabilities" in self.outputs:
-            made.append(f"{self.name}_probabilities.tif")
-            cog.to_cog(self.part / "probabilities", self.part / made[-1], "AVERAGE", self.tags)
-        if "classes" in self.outputs:
-            made.append(f"{self.name}.tif")
-            cog.to_cog(plain, self.part / made[-1], "NEAREST", self.tags)
-        return made[::-1]

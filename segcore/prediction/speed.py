@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from segcore.inference.device import autocast
-from segcore.inference.tta import passes, seen
+from segcore.inference.tta import passes, with_flips
 from segcore.models.base.model import SegmentationModel
 
 
@@ -43,7 +43,7 @@ def measure_speed(
         latency_ms (median), latency_tile, latency_batch, latency_passes, ms_per_megapixel, peak_memory_mb, precision,
         device, threads.
     """
-    device, model = next(model.parameters()).device, seen(model, flips)
+    device, model = next(model.parameters()).device, with_flips(model, flips)
     image = torch.rand(1, model.in_channels, tile, tile, device=device) * 255
     times = []
 

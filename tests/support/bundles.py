@@ -13,6 +13,7 @@ FACTS: dict[str, Any] = {
     "classes": ["background", "field", "water"],
     "colors": [[0, 0, 0], [255, 179, 0], [0, 0, 255]],
     "foreground": [1, 2],
+    "tile": 64,
     "parameters": {"precision": "fp32"},
 }
 

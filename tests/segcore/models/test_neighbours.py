@@ -9,8 +9,8 @@ from segcore.data.prepared import PreparedData, beside
 from segcore.errors import DataError
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.bundle import save_bundle
-from segcore.params import Params
-from segcore.prediction.predictor import PredictionSettings, Predictor
+from segcore.params import Params, Predict
+from segcore.prediction.predictor import Predictor
 from segcore.training.build import new_model
 from tasks.ingest import ingest
 from tasks.prepare import prepare
@@ -68,7 +68,7 @@ def test_a_prediction_sees_what_the_evaluation_saw(volumes, tmp_path):
     save_bundle(tmp_path / "bundle", model, "unet", facts)
     volume = data.items["volume"].iloc[0]
     scene = data.folder.parent / "source" / "images" / f"{volume}.nii.gz"
-    Predictor(tmp_path / "bundle", PredictionSettings(64, 8)).predict(scene, "v", tmp_path)
+    Predictor(tmp_path / "bundle", Predict(tile=64, overlap=8)).predict_file(scene, tmp_path, "v")
     made = np.asarray(nibabel.load(tmp_path / "v.nii.gz").dataobj)
     planes = data.items[data.items["volume"] == volume].sort_values("plane")
     read = [predict_patch(model, data.read_input(item), 64, 8).argmax(0) for item in planes["item"]]
@@ -88,6 +88,6 @@ def test_a_scene_of_other_bands_is_named(volumes, tmp_path):
     four = np.zeros((20, 20, 5, 3), np.float32)
     write_nifti(tmp_path / "four.nii.gz", four)
     with pytest.raises(DataError, match="has 3 bands, the model takes 1"):
-        Predictor(tmp_path / "bundle", PredictionSettings(64, 8)).predict(
-            tmp_path / "four.nii.gz", "v", tmp_path
+        Predictor(tmp_path / "bundle", Predict(tile=64, overlap=8)).predict_file(
+            tmp_path / "four.nii.gz", tmp_path, "v"
         )

@@ -17,9 +17,10 @@ from PIL import Image
 from rasterio.features import rasterize, shapes
 
 from segcore.errors import DataError, ModelError, ParamsError
-from segcore.inference.tta import seen
+from segcore.inference.tta import with_flips
 from segcore.models.base.bundle import load_bundle
-from segcore.prediction.predictor import PredictionSettings, Predictor
+from segcore.params import Predict
+from segcore.prediction.predictor import Predictor
 from segcore.prediction.writers.cog import PROBABILITY_STEPS
 from segcore.prediction.writers.polygons import polygons
 from tests.support.bundles import make_bundle, noise
@@ -55,9 +56,9 @@ def whole(bundle: Path, pixels: np.ndarray) -> np.ndarray:
 def test_flips_are_those_of_the_evaluation_and_refused_where_the_model_knows_none(bundle, tmp_path, out):
     pixels = noise(64, 96)
     write_tif(tmp_path / "scene.tif", pixels)
-    settings = PredictionSettings(96, 32, outputs=("probabilities",), flips=True)
-    Predictor(bundle, settings).predict(tmp_path / "scene.tif", "scene", out)
-    flipped = seen(load_bundle(bundle), True)
+    settings = Predict(tile=96, overlap=32, outputs=("probabilities",), flips=True)
+    Predictor(bundle, settings).predict_file(tmp_path / "scene.tif", out, "scene")
+    flipped = with_flips(load_bundle(bundle), True)
     expected = flipped.predict(torch.from_numpy(pixels.astype(np.float32))[None])[0].numpy()
     assert np.abs(read(out / "scene_probabilities.tif") / PROBABILITY_STEPS - expected).max() < 0.01
     assert np.abs(expected - whole(bundle, pixels)).max() > 0.01
@@ -70,8 +71,8 @@ def test_crs_transform_size_and_nodata_are_the_inputs(bundle, tmp_path, out):
     pixels = noise(150, 333)
     pixels[:, 20:60, 100:200] = 0
     write_tif(tmp_path / "scene.tif", pixels, nodata=0)
-    files = Predictor(bundle, PredictionSettings(96, 32, outputs=ALL)).predict(
-        tmp_path / "scene.tif", "scene", out
+    files = Predictor(bundle, Predict(tile=96, overlap=32, outputs=ALL)).predict_file(
+        tmp_path / "scene.tif", out, "scene"
     )
     assert files == ["scene.tif", "scene_probabilities.tif", "scene.gpkg"]
     assert sorted(p.name for p in out.iterdir()) == sorted(files), "nothing else is left"
@@ -85,14 +86,16 @@ def test_crs_transform_size_and_nodata_are_the_inputs(bundle, tmp_path, out):
 
 def test_a_scene_without_a_place_has_none_afterwards(bundle, tmp_path, out):
     Image.fromarray(np.moveaxis(noise(50, 70), 0, -1)).save(tmp_path / "p.png")
-    Predictor(bundle, PredictionSettings(64, 16, outputs=ALL)).predict(tmp_path / "p.png", "p", out)
+    Predictor(bundle, Predict(tile=64, overlap=16, outputs=ALL)).predict_file(tmp_path / "p.png", out, "p")
     with rasterio.open(out / "p.tif") as made:
         assert made.crs is None and made.transform.is_identity and made.shape == (50, 70)
 
 
 def test_outputs_are_cogs_with_colours_names_and_overviews(bundle, tmp_path, out):
     write_tif(tmp_path / "scene.tif", noise(1100, 700))
-    Predictor(bundle, PredictionSettings(256, 32, outputs=ALL)).predict(tmp_path / "scene.tif", "scene", out)
+    Predictor(bundle, Predict(tile=256, overlap=32, outputs=ALL)).predict_file(
+        tmp_path / "scene.tif", out, "scene"
+    )
     for name in ("scene.tif", "scene_probabilities.tif"):
         with rasterio.open(out / name) as made:
             assert made.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
@@ -112,8 +115,8 @@ def test_outputs_are_cogs_with_colours_names_and_overviews(bundle, tmp_path, out
 def test_classes_and_probabilities_are_those_of_the_model(bundle, tmp_path, out, blend):
     pixels = noise(90, 80)
     write_tif(tmp_path / "scene.tif", pixels)
-    settings = PredictionSettings(128, 32, blend, ("classes", "probabilities"))
-    Predictor(bundle, settings).predict(tmp_path / "scene.tif", "scene", out)
+    settings = Predict(tile=128, overlap=32, blend=blend, outputs=("classes", "probabilities"))
+    Predictor(bundle, settings).predict_file(tmp_path / "scene.tif", out, "scene")
     wanted = whole(bundle, pixels)
     assert set(np.unique(wanted.argmax(0))) == {0, 1, 2}, "the test has all classes"
     assert np.mean(read(out / "scene.tif")[0] == wanted.argmax(0)) > 0.9999
@@ -143,7 +146,9 @@ def test_polygons_are_the_classes_whatever_the_blocks(bundle, tmp_path, side):
 
 def test_a_geopackage_holds_the_foreground_on_the_ground(bundle, tmp_path, out):
     write_tif(tmp_path / "scene.tif", noise(60, 80))
-    Predictor(bundle, PredictionSettings(64, 16, outputs=ALL)).predict(tmp_path / "scene.tif", "scene", out)
+    Predictor(bundle, Predict(tile=64, overlap=16, outputs=ALL)).predict_file(
+        tmp_path / "scene.tif", out, "scene"
+    )
     meta, _, blobs, (values, names) = pyogrio.raw.read(out / "scene.gpkg", layer="classes")
     assert meta["crs"] == "EPSG:32633" and set(zip(values, names, strict=True)) == {
         (1, "field"),
@@ -161,7 +166,7 @@ def test_volumes_keep_affine_and_orientation(tmp_path, out, codes):
     bundle = make_bundle(tmp_path / "bundle", bands=1)
     values = np.random.default_rng(0).integers(0, 255, (20, 24, 9), dtype=np.uint8)
     write_nifti(tmp_path / "v.nii.gz", values, affine_for(codes))
-    assert Predictor(bundle, PredictionSettings(32, 8)).predict(tmp_path / "v.nii.gz", "v", out) == [
+    assert Predictor(bundle, Predict(tile=32, overlap=8)).predict_file(tmp_path / "v.nii.gz", out, "v") == [
         "v.nii.gz"
     ]
     source, made = nibabel.load(tmp_path / "v.nii.gz"), nibabel.load(out / "v.nii.gz")
@@ -173,9 +178,9 @@ def test_a_dicom_series_becomes_nifti(tmp_path, out):
     bundle = make_bundle(tmp_path / "bundle", bands=1)
     values = np.random.default_rng(0).integers(0, 255, (3, 24, 20), dtype=np.uint16)
     write_series(tmp_path / "series", values, Rows=24, Columns=20)
-    assert Predictor(bundle, PredictionSettings(32, 8)).predict(tmp_path / "series", "series", out) == [
-        "series.nii.gz"
-    ]
+    assert Predictor(bundle, Predict(tile=32, overlap=8)).predict_file(
+        tmp_path / "series", out, "series"
+    ) == ["series.nii.gz"]
     assert nibabel.load(out / "series.nii.gz").shape == (20, 24, 3)
 
 
@@ -186,7 +191,7 @@ def test_pixels_are_read_as_for_training(tmp_path, out):
     pixels = noise(70, 60, bands=5)
     pixels[:, :10] = 7
     write_tif(tmp_path / "scene.tif", pixels)
-    Predictor(bundle, PredictionSettings(128, 16)).predict(tmp_path / "scene.tif", "scene", out)
+    Predictor(bundle, Predict(tile=128, overlap=16)).predict_file(tmp_path / "scene.tif", out, "scene")
     found = read(out / "scene.tif")[0]
     assert (found[:10] == 255).all() and (found[10:] < 3).all()
     chosen = torch.from_numpy(pixels[[4, 0, 2]].astype(np.float32))[None]
@@ -201,7 +206,7 @@ def test_each_image_is_scaled_by_itself_where_training_was(tmp_path, out):
     pixels = noise(64, 64).astype(np.float32)
     for name, factor in (("a", 1.0), ("b", 900.0)):
         write_tif(tmp_path / f"{name}.tif", pixels * factor)
-        Predictor(bundle, PredictionSettings(64, 16)).predict(tmp_path / f"{name}.tif", name, out)
+        Predictor(bundle, Predict(tile=64, overlap=16)).predict_file(tmp_path / f"{name}.tif", out, name)
     assert np.array_equal(read(out / "a.tif"), read(out / "b.tif"))
 
 
@@ -235,8 +240,8 @@ def test_scenes_that_cannot_be_used_are_named_and_leave_nothing(
         damage(tmp_path / "scene.tif")
     (out / "scene.tif").write_text("what was there before")
     with pytest.raises(DataError, match=said) as caught:
-        Predictor(bundle, PredictionSettings(64, 16, outputs=ALL)).predict(
-            tmp_path / "scene.tif", "scene", out
+        Predictor(bundle, Predict(tile=64, overlap=16, outputs=ALL)).predict_file(
+            tmp_path / "scene.tif", out, "scene"
         )
     assert "scene.tif" in caught.value.what and caught.value.remedy
     assert [p.name for p in out.iterdir()] == ["scene.tif"]
@@ -255,14 +260,14 @@ def test_an_absurd_size_is_refused_before_any_memory_is_taken(bundle, tmp_path, 
     with rasterio.open(tmp_path / "huge.tif", "w", sparse_ok=True, bigtiff=True, **profile):
         pass
     with pytest.raises(DataError, match="1000000 x 1000000"):
-        Predictor(bundle, PredictionSettings(64, 16)).predict(tmp_path / "huge.tif", "huge", out)
+        Predictor(bundle, Predict(tile=64, overlap=16)).predict_file(tmp_path / "huge.tif", out, "huge")
 
 
 def test_values_of_another_unit_are_refused(tmp_path, out):
     bundle = make_bundle(tmp_path / "bundle", input={"dtype": "uint8", "scale": "auto"})
     write_tif(tmp_path / "scene.tif", noise(64, 64).astype(np.uint16))
     with pytest.raises(DataError, match=r"holds uint16 values, the training images held uint8"):
-        Predictor(bundle, PredictionSettings(64, 16)).predict(tmp_path / "scene.tif", "scene", out)
+        Predictor(bundle, Predict(tile=64, overlap=16)).predict_file(tmp_path / "scene.tif", out, "scene")
 
 
 def test_a_full_disk_is_told_before_the_work(bundle, tmp_path, out, monkeypatch):
@@ -271,7 +276,7 @@ def test_a_full_disk_is_told_before_the_work(bundle, tmp_path, out, monkeypatch)
         "segcore.prediction.writers.cog.shutil.disk_usage", lambda path: SimpleNamespace(free=10)
     )
     with pytest.raises(DataError, match="GB are free"):
-        Predictor(bundle, PredictionSettings(64, 16)).predict(tmp_path / "scene.tif", "scene", out)
+        Predictor(bundle, Predict(tile=64, overlap=16)).predict_file(tmp_path / "scene.tif", out, "scene")
     assert not any(out.iterdir())
 
 
@@ -282,21 +287,22 @@ def test_the_hash_is_verified_before_a_load(tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"not the file that model.json describes"):
-        Predictor(bundle, PredictionSettings(64, 16))
+        Predictor(bundle, Predict(tile=64, overlap=16))
 
 
 def test_an_overlap_of_more_than_half_a_window_is_refused(bundle):
     with pytest.raises(ParamsError, match=r"predict.overlap 40"):
-        Predictor(bundle, PredictionSettings(64, 40))
+        Predictor(bundle, Predict(tile=64, overlap=40))
 
 
 PEAK = """\
 import resource, sys
 from pathlib import Path
-from segcore.prediction.predictor import PredictionSettings, Predictor
+from segcore.params import Predict
+from segcore.prediction.predictor import Predictor
 bundle, scene, out = map(Path, sys.argv[1:])
-predictor = Predictor(bundle, PredictionSettings(128, 32, outputs=("classes", "probabilities")))
-predictor.predict(scene, "scene", out)
+predictor = Predictor(bundle, Predict(tile=128, overlap=32, outputs=("classes", "probabilities")))
+predictor.predict_file(scene, out, "scene")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

@@ -1,0 +1,110 @@
+"""Prediction of arrays in memory: an array read like a file, and blocks collected into arrays."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segcore.constants import IGNORE
+from segcore.data.raster import Info, Raster, Window
+from segcore.errors import DataError
+from segcore.prediction import mosaic
+
+_SHAPES = "(H, W), (H, W, C), or (D, H, W, C) for a volume"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model predicts of one image; of a volume each array has an axis D before H.
+
+    Attributes:
+        classes: (H, W) uint8 class indices, 255 where not valid.
+        probabilities: (K, H, W) float32 in 0..1, which sum to 1 where valid; 0 elsewhere.
+        valid: (H, W) bool, False where the image has no data.
+    """
+
+    classes: np.ndarray
+    probabilities: np.ndarray
+    valid: np.ndarray
+
+
+class ArraySource:
+    """An array with the interface of an open image (`segcore.io.images.Source`).
+
+    Args:
+        image: (H, W), (H, W, C), or (D, H, W, C) raw pixels, of an integer or floating dtype.
+        valid: (H, W), or (D, H, W) of a volume; True (or not 0) where there is data. None: everywhere.
+
+    Raises:
+        DataError: an empty or masked array, another number of axes, another dtype, or a `valid` of another size.
+    """
+
+    def __init__(self, image: np.ndarray, valid: np.ndarray | None = None) -> None:
+        if isinstance(image, np.ma.MaskedArray):
+            raise DataError(
+                "array: is a masked array", "give its data, and valid=~mask with one value per pixel"
+            )
+        image = np.asarray(image)
+        if image.ndim not in (2, 3, 4) or image.size == 0:
+            raise DataError(f"array: shape {image.shape} is not that of an image", f"give {_SHAPES}")
+        if image.dtype.kind not in "uif":
+            raise DataError(
+                f"array: holds {image.dtype} values",
+                "give raw pixel values as integers or floating-point numbers",
+            )
+        self.is_volume = image.ndim == 4
+        if image.ndim == 2:
+            image = image[..., None]
+        self._planes = image if self.is_volume else image[None]
+        size = image.shape[:-1]
+        mask = np.ones(size, bool) if valid is None else np.asarray(valid)
+        if mask.shape != size:
+            raise DataError(
+                f"array: valid has shape {mask.shape}, the image {size}",
+                "give one value of valid for each pixel",
+            )
+        self._valid = (mask != 0).reshape(self._planes.shape[:3])
+        depth, height, width, bands = self._planes.shape
+        self.info = Info(height, width, bands, image.dtype.name, depth=depth)
+
+    def read(self, window: Window | None = None, plane: int = 0) -> Raster:
+        """Pixels of a window of a plane, or of the whole plane."""
+        row, col, height, width = window or (0, 0, self.info.height, self.info.width)
+        part = (plane, slice(row, row + height), slice(col, col + width))
+        # A copy, because torch takes no negative strides, foreign byte order or read-only memory.
+        pixels = np.array(np.moveaxis(self._planes[part], -1, 0), self.info.dtype, order="C")
+        return Raster(pixels, self._valid[part], self.info)
+
+
+class ArrayWriter:
+    """Collects the blocks of all planes in memory.
+
+    Args:
+        info: of the image; its planes are collected.
+        num_classes: K.
+        blend: of the blocks' scores, "probabilities" or "logits".
+    """
+
+    def __init__(self, info: Info, num_classes: int, blend: str) -> None:
+        size = (info.depth, info.height, info.width)
+        self._blend = blend
+        self._classes = np.zeros(size, np.uint8)
+        self._probabilities = np.zeros((num_classes, *size), np.float32)
+        self._valid = np.ones(size, bool)
+
+    def put(self, plane: int, block: mosaic.Block) -> None:
+        """Take in a finished block."""
+        height, width = block.scores.shape[1:]
+        at: Any = (plane, slice(block.row, block.row + height), slice(block.col, block.col + width))
+        self._classes[at] = mosaic.classes(block.scores).cpu().numpy()
+        self._probabilities[:, *at] = mosaic.probabilities(block.scores, self._blend).cpu().numpy()
+        if block.valid is not None:
+            self._valid[at] = block.valid
+
+    def result(self, is_volume: bool) -> Prediction:
+        """The prediction of all planes; the axis D is dropped unless it is a volume's."""
+        self._classes[~self._valid] = IGNORE
+        self._probabilities[:, ~self._valid] = 0
+        if is_volume:
+            return Prediction(self._classes, self._probabilities, self._valid)
+        return Prediction(self._classes[0], self._probabilities[:, 0], self._valid[0])
