@@ -208,10 +208,10 @@ def _settings(job: Job, precision: str) -> Any:
 def limit(job: Job, clock: Clock, precision: str) -> None:
     """(e): nothing but the network's steps, with the choices of (a): memory, threads, optimiser, compilation."""
     from segcore.data.prepared import PreparedData
-    from segcore.training.runtime import choose
+    from segcore.training.runtime import choose_runtime
 
     device = default_device()
-    choices = choose(_settings(job, precision), PreparedData(job.prepared), device)
+    choices = choose_runtime(_settings(job, precision), PreparedData(job.prepared), device)
     choices.apply()
     model = _networks.network(job.network).to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=choices.fused)

@@ -16,7 +16,7 @@ from segcore.training import distributed
 from segcore.training.distributed import Distributed
 from segcore.training.loader import Loader
 from segcore.training.optimizer import make_optimizer
-from segcore.training.runtime import choose, fitting
+from segcore.training.runtime import choose_runtime, fit_micro_batch
 from segcore.training.sampler import Sampler
 from segcore.training.step import StepContext, TrainStep
 
@@ -61,22 +61,22 @@ def range_test(
         steps: each with the batch of a training.
         low, high: learning rates.
     """
-    device, share = distributed.accelerator().device, Distributed()
-    choices = choose(settings, data, device)
-    choices.place(model, device)
-    choices = fitting(choices, settings, model)
-    choices.apply()
-    optimizer = make_optimizer(model.train(), settings, choices.fused)
-    stepper = TrainStep(model, optimizer, StepContext(settings, device, share, choices))
+    device, processes = distributed.accelerator().device, Distributed()
+    runtime = choose_runtime(settings, data, device)
+    runtime.place(model, device)
+    runtime = fit_micro_batch(runtime, settings, model)
+    runtime.apply()
+    optimizer = make_optimizer(model.train(), settings, runtime.fused)
+    stepper = TrainStep(model, optimizer, StepContext(settings, device, processes, runtime))
     rates: list[float] = []
     losses: list[float] = []
     smooth: list[float] = []
     mean = 0.0
     sampler = Sampler(data, settings, window, seed)
-    with Loader(sampler, share.of_batch(settings.batch), choices, device) as feed:
+    with Loader(sampler, processes.of_batch(settings.batch), runtime, device) as loader:
         for step in range(steps):
             rate = low * (high / low) ** (step / max(steps - 1, 1))
-            value = float(stepper.step(feed.batch(step), rate))
+            value = float(stepper.step(loader.batch(step), rate))
             if not math.isfinite(value):
                 break
             mean = _SMOOTH * mean + (1 - _SMOOTH) * value

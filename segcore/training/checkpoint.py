@@ -4,6 +4,7 @@ Sampler and random state need no place here: both are pure functions of seed and
 """
 
 import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,41 @@ from segcore.training.ema import WeightAverage
 _NAME = "checkpoint.safetensors"
 
 
+@dataclass
+class TrainingState:
+    """Progress of a training, as stored in its checkpoint; JSON-able.
+
+    Attributes:
+        step: steps done.
+        best_iou, best_step: of the best validation so far.
+        validations_since_best: for early stopping.
+        history: one row per validation.
+        seconds: wall time of the training steps.
+        runtime: `Runtime` as a dict; None before the first step.
+    """
+
+    step: int = 0
+    best_iou: float = -1.0
+    best_step: int = 0
+    validations_since_best: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    runtime: dict[str, Any] | None = None
+
+
 def save(
     folder: Path,
     model: nn.Module,
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
+    state: TrainingState,
     average: WeightAverage[Any] | None = None,
 ) -> None:
-    """Replace the checkpoint in `folder`; killed while saving, the one before still loads.
+    """Replace the checkpoint in `folder`; after a kill while saving, the previous one still loads.
 
     Args:
         best: weights of the best validation so far.
-        state: JSON-able: step, best score, history, seconds.
-        average: of the weights, where there is one.
+        average: of the weights, if there is one.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in best.items()}
@@ -41,7 +63,7 @@ def save(
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(v) for name, v in values.items()}
     copies = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     with atomic_write(folder / _NAME) as part:
-        save_tensors(copies, part, metadata={"state": json.dumps(state)})
+        save_tensors(copies, part, metadata={"state": json.dumps(asdict(state))})
 
 
 def load(
@@ -49,23 +71,26 @@ def load(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: WeightAverage[Any] | None = None,
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Restore model, optimiser and average; best weights and state are returned, both empty without a checkpoint.
+) -> tuple[dict[str, Tensor], TrainingState]:
+    """Restore model, optimiser and average, which stay as they are if there is no checkpoint.
+
+    Returns:
+        The best weights so far, and the state; without a checkpoint no weights, and the state of step 0.
 
     Raises:
-        ModelError: the checkpoint is damaged or of another model.
+        ModelError: the checkpoint is damaged, of another model, or of an older version of segflow.
     """
     path = folder / _NAME
     if not path.exists():
-        return {}, {}
+        return {}, TrainingState()
     try:
         with safe_open(path, "pt") as file:
-            state = json.loads(file.metadata()["state"])
+            state = TrainingState(**json.loads(file.metadata()["state"]))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         model.load_state_dict(_under(tensors, "model."))
         if average is not None:
             average.load(_under(tensors, "average."))
-    except (SafetensorError, RuntimeError, KeyError) as error:
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: cannot be resumed ({error})", "delete the file to train from the start"
         ) from error
@@ -76,7 +101,7 @@ def load(
     groups = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, values in moments.items():
-        # fused optimisers run through weights and moments as they lie in memory, and compare no layouts
+        # Fused optimisers read weights and moments in memory order, without comparing their layouts.
         moments[number] = {name: _laid_out(value, parameters[number]) for name, value in values.items()}
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     return _under(tensors, "best."), state

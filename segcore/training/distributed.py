@@ -1,9 +1,8 @@
-"""One training divided among processes, which `torchrun` starts: each takes a share of every batch.
+"""One training divided among processes, which `torchrun` starts: each takes a part of every batch.
 
-The sum of the shares is the batch of one process, and so are the loss, batch norm and gradient: the loss is computed
-over the logits of the whole batch on each process, batch norm over the activations of all, and gradients are added up.
-Only the order of additions differs, so that results agree to float rounding; dropout alone draws other masks.
-A process by itself goes through none of this.
+The loss is computed over the logits of the whole batch on each process, batch norm over the activations of all, and
+gradients are added up. Results therefore agree with those of one process to float rounding; only dropout draws other
+masks. A single process skips all of this.
 """
 
 import os
@@ -20,16 +19,15 @@ from segcore.errors import ModelError, ParamsError
 
 
 def accelerator() -> Accelerator:
-    """The device of this process, and under `torchrun` its place among the others: NCCL on GPUs, gloo on CPUs."""
+    """The device of this process, and under `torchrun` its rank: NCCL on GPUs, gloo on CPUs."""
     divided = "LOCAL_RANK" in os.environ
-    return Accelerator(
-        cpu=divided and not torch.cuda.is_available()
-    )  # it takes CPUs for one process otherwise
+    # On CPUs accelerate joins the process group only with cpu=True.
+    return Accelerator(cpu=divided and not torch.cuda.is_available())
 
 
 @dataclass(frozen=True)
 class Distributed:
-    """Which part of every batch this process takes, and what it exchanges with the others.
+    """The process group of a training: this process's part of every batch, and the exchange with the others.
 
     Attributes:
         rank: number of this process, from 0.
@@ -41,16 +39,16 @@ class Distributed:
 
     @classmethod
     def of(cls, process: Accelerator) -> "Distributed":
-        """The share of the process that `process` stands for."""
+        """The process group that `process` belongs to."""
         return cls(process.process_index, process.num_processes)
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what all share: checkpoints, runs, the bundle."""
+        """Whether this process writes checkpoints, runs and the bundle."""
         return self.rank == 0
 
     def of_batch(self, batch: int, rank: int | None = None) -> slice:
-        """Which items of a batch this process (or another) takes; shares differ by one at most.
+        """Which items of a batch this process (or another) takes; parts differ in size by one at most.
 
         Raises:
             ParamsError: there are fewer items than processes.
@@ -71,7 +69,8 @@ class Distributed:
         if self.world == 1:
             return part
         counts = [(s := self.of_batch(batch, rank)).stop - s.start for rank in range(self.world)]
-        part = _wide(part)  # gloo knows no bfloat16
+        # gloo does not support bfloat16
+        part = _wide(part)
         padded = part.new_zeros(max(counts), *part.shape[1:])
         padded[: len(part)] = part.detach()
         received = [torch.empty_like(padded) for _ in counts]
@@ -97,12 +96,12 @@ class Distributed:
         return rows if self.world == 1 else list(gather_object(rows))
 
     def prepare(self, model: nn.Module) -> None:
-        """Let batch norm see the batches of all processes, and make sure that all start from the same weights."""
+        """Compute batch norm over the batches of all processes, and start all from the same weights."""
         if self.world == 1:
             return
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
-                # DeepLab's own kind differs for a batch of one item alone, which cannot be divided
+                # DeepLab's subclass differs only for a batch of one item, which cannot be divided.
                 if isinstance(child, nn.BatchNorm2d):
                     setattr(module, name, _SharedBatchNorm.like(child))
         with torch.no_grad():
@@ -110,7 +109,7 @@ class Distributed:
                 dist.broadcast(tensor, 0)
 
     def require_same(self, step: int) -> None:
-        """See to it that all processes go on from the same step.
+        """Check that all processes continue from the same step.
 
         Raises:
             ModelError: they do not see the same checkpoint.
@@ -128,7 +127,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes; the gradient of each term is the sum of what all processes make of it."""
+    """The sum over processes; the gradient of each term is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -152,7 +151,8 @@ class _SharedBatchNorm(nn.BatchNorm2d):
     @classmethod
     def like(cls, other: nn.BatchNorm2d) -> "_SharedBatchNorm":
         mine = cls(other.num_features, other.eps, other.momentum, other.affine, other.track_running_stats)
-        mine.weight, mine.bias = other.weight, other.bias  # the very parameters, which an optimiser may know
+        # The same parameter objects, because an optimiser may hold them.
+        mine.weight, mine.bias = other.weight, other.bias
         mine._buffers.update(other._buffers)
         return mine.train(other.training)
 

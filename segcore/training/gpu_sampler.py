@@ -1,4 +1,4 @@
-"""Training data that lie on the device: batches are cut and altered there, all items of a batch at once.
+"""Training data that are kept on the device: batches are cut and augmented there, all items of a batch at once.
 
 The same draws as those of `Sampler`, so that every training sees the same crops in the same order wherever it runs.
 Labels, validity, flips and quarter turns are exactly the same; resized pixels differ by rounding, by a level at most,
@@ -46,14 +46,14 @@ class GpuSampler:
         self.crop = settings.crop
         self.least = min(round(self.crop / settings.augment.scale), window)
         self.most = min(round(self.crop * settings.augment.scale), window)
-        self._hold()
+        self._copy_data()
         self.resize, self.nearest = (table.to(device) for table in _tables(self.least, self.most, self.crop))
         std = (
             np.asarray(sampler.data.of_channels(sampler.data.statistics["std"])) * settings.augment.brightness
         )
         self.brightness = torch.from_numpy(std).float().to(device)
 
-    def _hold(self) -> None:
+    def _copy_data(self) -> None:
         data, self.places = self.sampler.data, {}
         pixels, labels, valid, start = [], [], [], 0
         for item in self.sampler.data.windows["item"].unique():
@@ -68,10 +68,10 @@ class GpuSampler:
             start += height * width
         self.pixels, self.labels, self.valid = (torch.cat(parts) for parts in (pixels, labels, valid))
 
-    def batch(self, step: int, share: slice = slice(None)) -> dict[str, Tensor]:
+    def batch(self, step: int, part: slice = slice(None)) -> dict[str, Tensor]:
         """As `Sampler.batch`, on the device; nothing waits for it."""
         rows, factors = [], []
-        for square, changes in self.sampler.draws(step)[share]:
+        for square, changes in self.sampler.draws(step)[part]:
             place = self.places[square.item]
             rows.append(
                 (*place, square.row, square.col, square.height, changes.across, changes.down, changes.turns)

@@ -16,21 +16,21 @@ Batch = dict[str, Tensor]
 
 
 class Loader:
-    """Batches of following steps: made ahead by threads and copied to the device, or made there from data it holds.
+    """Batches of successive steps: made ahead by threads and copied to the device, or made from data kept there.
 
     Without threads (`workers: 0`) a batch is made when its step begins.
 
     Args:
         sampler: of the training.
         part: which items of each batch this process takes.
-        choices: hold_data, workers, threads.
+        runtime: hold_data, workers, threads.
         device: of the network.
     """
 
-    def __init__(self, sampler: Sampler, part: slice, choices: Runtime, device: torch.device) -> None:
+    def __init__(self, sampler: Sampler, part: slice, runtime: Runtime, device: torch.device) -> None:
         self._sampler, self._part, self._device = sampler, part, device
-        self._held = GpuSampler(sampler, device) if choices.hold_data else None
-        self._threads, self._workers = choices.threads, choices.workers
+        self._gpu_sampler = GpuSampler(sampler, device) if runtime.hold_data else None
+        self._threads, self._workers = runtime.threads, runtime.workers
         self._ahead: deque[Future[Batch]] = deque()
         self._next = 0
 
@@ -58,12 +58,12 @@ class Loader:
             self._pool.shutdown(cancel_futures=True)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, on the device; steps are asked for in order.
+        """The batch of a step, on the device; to be called with steps in order.
 
         image (N, C, crop, crop) float32 raw values, label (N, crop, crop) int64, valid (N, crop, crop) bool.
         """
-        if self._held is not None:
-            return self._held.batch(step, self._part)
+        if self._gpu_sampler is not None:
+            return self._gpu_sampler.batch(step, self._part)
         if not self._workers:
             return self._sent(self._make(step))
         if not self._ahead:

@@ -13,25 +13,26 @@ from segcore.data.prepared import PreparedData
 from segcore.models.base.model import SegmentationModel
 from segcore.params import TrainSettings
 from segcore.training import checkpoint, distributed
+from segcore.training.checkpoint import TrainingState
 from segcore.training.determinism import Determinism, grade
 from segcore.training.distributed import Distributed
 from segcore.training.ema import WeightAverage, decay_of
 from segcore.training.loader import Loader
 from segcore.training.optimizer import learning_rate, make_optimizer
-from segcore.training.runtime import Runtime, choose, fitting, resumed
+from segcore.training.runtime import Runtime, choose_runtime, fit_micro_batch, resume_runtime
 from segcore.training.sampler import Sampler
-from segcore.training.step import Losses, StepContext, TrainStep, look_every
-from segcore.training.transfer import rest_encoder
+from segcore.training.step import Losses, StepContext, TrainStep, read_every
+from segcore.training.transfer import freeze_encoder
 from segcore.training.validate import validate
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives.
+    """The result of a training.
 
     Attributes:
         model: with the weights of the best validation.
-        history: one row a validation: step, train_loss, learning_rate, val_loss, val_iou, best.
+        history: one row per validation: step, train_loss, learning_rate, val_loss, val_iou, best.
         facts: best_step, steps, precision, nondeterministic (operators without a deterministic form),
             determinism (the grade: bit-exact, or what prevents it), choices (how the machine was used).
         seconds, images: wall time and crops of the training steps, resumed parts added up.
@@ -53,17 +54,16 @@ def train(
     folder: Path,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     on_validation: Callable[[dict[str, Any]], None] = lambda row: None,
-    on_start: Callable[[Runtime], None] = lambda choices: None,
+    on_start: Callable[[Runtime], None] = lambda runtime: None,
 ) -> Trained:
     """Train from `folder`'s checkpoint if there is one, else from the model as given.
 
     Killed at any step and resumed, the result is that of the uninterrupted run: crops, augmentation and dropout
-    depend on seed and step alone. Under `torchrun` each process trains on its share of every batch
-    (segcore/training/distributed.py)
-    and returns the same model; the first writes the checkpoints, which all must see.
+    depend on seed and step alone. Under `torchrun` each process trains on its part of every batch
+    (segcore/training/distributed.py) and returns the same model; the first writes the checkpoints, which all must see.
 
     Args:
-        model: of `new_model`; moved to the device there is.
+        model: from `new_model`; moved to the device.
         window: side of the training windows in pixels.
         folder: for checkpoints, one after each validation.
         on_step: called with steps done and the loss, on a GPU for several steps at once.
@@ -73,81 +73,92 @@ def train(
     Raises:
         ModelError: the loss is not finite, or the checkpoint is damaged.
     """
-    fixed, optimizer, average, best, state = _begin(model, data, settings, folder)
-    device, share, choices = fixed.device, fixed.share, fixed.choices
-    on_start(choices)
-    stepper, losses = TrainStep(model, optimizer, fixed), Losses(model.title, on_step, look_every(device))
-    feed = Loader(Sampler(data, settings, window, seed), share.of_batch(settings.batch), choices, device)
+    training = _begin(model, data, settings, folder)
+    context, state = training.context, training.state
+    processes, runtime = context.processes, context.runtime
+    on_start(runtime)
+    stepper = TrainStep(model, training.optimizer, context)
+    losses = Losses(model.title, on_step, read_every(context.device))
+    part = processes.of_batch(settings.batch)
+    loader = Loader(Sampler(data, settings, window, seed), part, runtime, context.device)
     model.train()
-    with Determinism(settings.deterministic) as named, feed:
+    with Determinism(settings.deterministic) as nondeterministic, loader:
         start = time.perf_counter()
-        while state["step"] < settings.steps and not _stop(state, settings):
-            step, rate = state["step"], learning_rate(state["step"], settings)
-            batch = feed.batch(step)
-            # dropout: the same after a resume, another in each process
-            torch.manual_seed((seed + 1) * 1_000_003 + step + share.rank * 1_000_000_007)
+        while state.step < settings.steps and not _stops_early(state, settings):
+            step, rate = state.step, learning_rate(state.step, settings)
+            batch = loader.batch(step)
+            # for dropout: the same after a resume, another in each process
+            torch.manual_seed((seed + 1) * 1_000_003 + step + processes.rank * 1_000_000_007)
             if settings.freeze_encoder:
-                rest_encoder(model, step < settings.freeze_encoder)
+                freeze_encoder(model, step < settings.freeze_encoder)
             loss = stepper.step(batch, rate)
-            average.follow(step + 1)
-            state["step"] = step + 1
+            training.average.follow(step + 1)
+            state.step = step + 1
             losses.add(step + 1, loss)
             if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
                 row = {"step": step + 1, "train_loss": losses.mean(), "learning_rate": rate}
-                state["seconds"] += time.perf_counter() - start
-                best = _validated(average.model, data, fixed, state, row, best)
-                if share.is_first:
-                    checkpoint.save(folder, model, best, optimizer, state, average)
-                on_validation(state["history"][-1])
+                state.seconds += time.perf_counter() - start
+                training.validate(data, row)
+                if processes.is_first:
+                    training.save(folder, model)
+                on_validation(state.history[-1])
                 start = time.perf_counter()
-    model.requires_grad_(True).load_state_dict(best)
-    facts = {"best_step": state["best_step"], "steps": state["step"]}
-    facts |= {"precision": choices.precision, "nondeterministic": sorted(named)}
-    facts |= {"determinism": grade(settings.deterministic, sorted(named)), "choices": choices.as_dict()}
-    images = state["step"] * settings.batch
-    return Trained(model.eval(), state["history"], facts, state["seconds"], images)
+    model.requires_grad_(True).load_state_dict(training.best)
+    facts = {"best_step": state.best_step, "steps": state.step, "precision": runtime.precision}
+    facts |= {"nondeterministic": sorted(nondeterministic), "choices": runtime.as_dict()}
+    facts["determinism"] = grade(settings.deterministic, sorted(nondeterministic))
+    return Trained(model.eval(), state.history, facts, state.seconds, state.step * settings.batch)
 
 
-def _begin(
-    model: SegmentationModel, data: PreparedData, settings: TrainSettings, folder: Path
-) -> tuple[
-    StepContext, torch.optim.Optimizer, WeightAverage[SegmentationModel], dict[str, Tensor], dict[str, Any]
-]:
-    """What does not change, and optimiser, average, best weights and state as they were at the checkpoint."""
+@dataclass
+class _Training:
+    """A training between two steps.
+
+    Attributes:
+        average: of the weights; it is validated and kept as the best.
+        best: weights of the best validation so far; empty before the first.
+    """
+
+    context: StepContext
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage[SegmentationModel]
+    best: dict[str, Tensor]
+    state: TrainingState
+
+    def validate(self, data: PreparedData, row: dict[str, Any]) -> None:
+        """Add a row to the history, and keep the weights if they are the best so far."""
+        context, state, model = self.context, self.state, self.average.model
+        tile, precision = 2 * context.settings.crop, context.runtime.precision
+        loss, iou = validate(model, data, tile, precision, context.processes)
+        better = iou > state.best_iou
+        state.history.append({**row, "val_loss": loss, "val_iou": iou, "best": better})
+        state.validations_since_best = 0 if better else state.validations_since_best + 1
+        if better:
+            state.best_iou, state.best_step = iou, row["step"]
+            self.best = {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
+
+    def save(self, folder: Path, model: SegmentationModel) -> None:
+        """Write the checkpoint."""
+        checkpoint.save(folder, model, self.best, self.optimizer, self.state, self.average)
+
+
+def _begin(model: SegmentationModel, data: PreparedData, settings: TrainSettings, folder: Path) -> _Training:
+    """The training at its checkpoint, or before its first step."""
     accelerator = distributed.accelerator()
-    share, device = Distributed.of(accelerator), accelerator.device
-    choices = choose(settings, data, device, share)
-    choices.place(model, device)
-    share.prepare(model)
-    optimizer = make_optimizer(model, settings, choices.fused)
+    processes, device = Distributed.of(accelerator), accelerator.device
+    runtime = choose_runtime(settings, data, device, processes)
+    runtime.place(model, device)
+    processes.prepare(model)
+    optimizer = make_optimizer(model, settings, runtime.fused)
     average = WeightAverage(model, decay_of(settings.ema, settings.steps))
     best, state = checkpoint.load(folder, model, optimizer, average)
-    state = state or {"step": 0, "best_iou": -1.0, "best_step": 0, "stale": 0, "history": [], "seconds": 0.0}
-    share.require_same(state["step"])
-    choices = resumed(state, choices) or fitting(choices, settings, model, share)
-    state["choices"] = choices.as_dict()
-    choices.apply()
-    return StepContext(settings, device, share, choices), optimizer, average, best, state
+    processes.require_same(state.step)
+    resumed = resume_runtime(state.runtime, runtime)
+    runtime = resumed or fit_micro_batch(runtime, settings, model, processes)
+    state.runtime = runtime.as_dict()
+    runtime.apply()
+    return _Training(StepContext(settings, device, processes, runtime), optimizer, average, best, state)
 
 
-def _validated(
-    model: SegmentationModel,
-    data: PreparedData,
-    fixed: StepContext,
-    state: dict[str, Any],
-    row: dict[str, Any],
-    best: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    """Add a row to the history and keep the weights if they are the best so far."""
-    loss, iou = validate(model, data, 2 * fixed.settings.crop, fixed.choices.precision, fixed.share)
-    better = iou > state["best_iou"]
-    state["history"].append({**row, "val_loss": loss, "val_iou": iou, "best": better})
-    state["stale"] = 0 if better else state["stale"] + 1
-    if better:
-        state["best_iou"], state["best_step"] = iou, row["step"]
-        return {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
-    return best
-
-
-def _stop(state: dict[str, Any], settings: TrainSettings) -> bool:
-    return settings.patience is not None and state["stale"] >= settings.patience
+def _stops_early(state: TrainingState, settings: TrainSettings) -> bool:
+    return settings.patience is not None and state.validations_since_best >= settings.patience

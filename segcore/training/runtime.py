@@ -1,7 +1,7 @@
-"""How a training uses its machine: what `train.common.speed` leaves at `auto` is decided here, once, and told.
+"""How a training uses its machine: what `train.common.speed` leaves at `auto` is resolved here, once, and logged.
 
 Channels-last and fused optimisers are faster wherever they were measured; the rest depends on device, data and length.
-The same seed and choices give the same weights; other choices give others, by float rounding at least.
+The same seed and runtime give the same weights; another runtime gives others, by float rounding at least.
 """
 
 import ctypes
@@ -23,10 +23,14 @@ from segcore.training.micro_batch import largest
 
 T = TypeVar("T")
 
-COMPILE_FROM = 2000  # steps; compiling takes about a minute, which a short training does not win back
-HELD_SHARE = 0.25  # of the device's free memory at most holds the data
-CORES_TO_SPARE = 8  # from here on one of them makes batches
-LOADERS = 8  # threads at most; they share one interpreter
+# Compiling takes about a minute, which a training of fewer steps does not win back.
+COMPILE_FROM = 2000
+# Largest fraction of the device's free memory that the training data may take.
+DATA_FRACTION = 0.25
+# With at least this many cores, one of them makes batches.
+CORES_TO_SPARE = 8
+# Threads that make batches at most; they share one interpreter.
+LOADERS = 8
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Runtime:
         channels_last: memory format of weights and activations.
         fused: one kernel for the optimiser's step.
         compile: torch.compile for the training's forward pass.
-        hold_data: training items lie on the device, and batches are cut and altered there.
+        hold_data: training items are kept on the device, and batches are cut and augmented there.
         threads: of the CPU's operators.
         workers: threads that make batches ahead; 0: each is made when its step begins.
         micro_batch: items that pass the network at once; fewer than the batch: gradients are accumulated.
@@ -94,26 +98,26 @@ class Runtime:
         return asdict(self)
 
 
-def choose(
-    settings: TrainSettings, data: PreparedData, device: torch.device, share: Distributed | None = None
+def choose_runtime(
+    settings: TrainSettings, data: PreparedData, device: torch.device, processes: Distributed | None = None
 ) -> Runtime:
-    """Decide what the settings leave open.
+    """Resolve what the settings leave at `auto`.
 
     Args:
-        share: of a training divided among processes, which neither accumulates nor compiles.
+        processes: of a distributed training, which neither accumulates gradients nor compiles.
 
     Raises:
         ParamsError: a setting that this training cannot follow.
     """
-    wanted, share, on_gpu = settings.speed, share or Distributed(), device.type == "cuda"
+    wanted, processes, on_gpu = settings.speed, processes or Distributed(), device.type == "cuda"
     micro = _or(wanted.micro_batch, settings.batch)
-    if micro < settings.batch and share.world > 1:
+    if micro < settings.batch and processes.world > 1:
         raise ParamsError(
-            f"micro_batch {micro} of a batch of {settings.batch} on {share.world} processes",
+            f"micro_batch {micro} of a batch of {settings.batch} on {processes.world} processes",
             "set train.common.speed.micro_batch to auto: more processes already take fewer items each",
         )
-    held = _or(wanted.hold_data, on_gpu and data.training_bytes() <= HELD_SHARE * _free(device))
-    ahead = 0 if held else _or(wanted.workers, _loaders(on_gpu))
+    on_device = _or(wanted.hold_data, on_gpu and data.training_bytes() <= DATA_FRACTION * _free(device))
+    ahead = 0 if on_device else _or(wanted.workers, _loaders(on_gpu))
     # torch's own number heeds OMP_NUM_THREADS, but not a container's limit
     room = cores() if on_gpu else max(1, cores() - ahead)
     threads = _or(wanted.threads, min(torch.get_num_threads(), room))
@@ -123,9 +127,9 @@ def choose(
         channels_last=_or(wanted.channels_last, True),
         fused=_or(wanted.fused, True),
         compile=_or(
-            wanted.compile, on_gpu and share.world == 1 and settings.steps >= COMPILE_FROM and _triton()
+            wanted.compile, on_gpu and processes.world == 1 and settings.steps >= COMPILE_FROM and _triton()
         ),
-        hold_data=held,
+        hold_data=on_device,
         threads=threads,
         workers=ahead,
         micro_batch=min(micro, settings.batch),
@@ -133,23 +137,25 @@ def choose(
     )
 
 
-def fitting(
-    choices: Runtime, settings: TrainSettings, model: SegmentationModel, share: Distributed | None = None
+def fit_micro_batch(
+    runtime: Runtime,
+    settings: TrainSettings,
+    model: SegmentationModel,
+    processes: Distributed | None = None,
 ) -> Runtime:
-    """The same choices with a micro-batch that fits into memory, where the settings leave it open.
+    """The same runtime with a micro-batch that fits into memory, unless the settings or several processes fix it.
 
     Args:
         model: on its device.
     """
-    if settings.speed.micro_batch != "auto" or (share is not None and share.world > 1):
-        return choices
-    return replace(choices, micro_batch=largest(model, settings, choices.precision))
+    if settings.speed.micro_batch != "auto" or (processes is not None and processes.world > 1):
+        return runtime
+    return replace(runtime, micro_batch=largest(model, settings, runtime.precision))
 
 
-def resumed(state: dict[str, Any], fresh: Runtime) -> Runtime | None:
-    """The choices of a training that goes on from a checkpoint; None where it begins, or the device is another."""
-    found = state.get("choices")
-    return Runtime(**found) if found and found["device"] == fresh.device else None
+def resume_runtime(stored: dict[str, Any] | None, fresh: Runtime) -> Runtime | None:
+    """The runtime of a checkpoint; None without one, or if its device is not that of `fresh`."""
+    return Runtime(**stored) if stored and stored["device"] == fresh.device else None
 
 
 def _loaders(on_gpu: bool) -> int:

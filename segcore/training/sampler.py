@@ -18,7 +18,7 @@ from segcore.params import TrainSettings
 
 
 class Sampler:
-    """Draws windows: a share of them for the foreground classes in them, the rest evenly.
+    """Draws windows: a fraction of them by the foreground classes in them, the rest uniformly.
 
     Args:
         data: prepared data; its training windows are drawn from.
@@ -37,14 +37,14 @@ class Sampler:
         weights = (present / present.sum(axis=0)).sum(axis=1) if present.size else np.ones(len(windows))
         self.weights = np.cumsum(weights / weights.sum())
 
-    def batch(self, step: int, share: slice = slice(None)) -> dict[str, Tensor]:
+    def batch(self, step: int, part: slice = slice(None)) -> dict[str, Tensor]:
         """The batch of a step: image (N, C, crop, crop) float32 raw values, label int64, valid bool.
 
         Args:
             step: from 0.
-            share: only these items of it; they are what they are in the whole batch.
+            part: these items of it alone, equal to those of the whole batch.
         """
-        drawn = self.draws(step)[share]
+        drawn = self.draws(step)[part]
         std = np.asarray(self.data.of_channels(self.data.statistics["std"]))
         batch = _Crops.empty(0, 0, self.settings.crop)
         for index, (square, changes) in enumerate(drawn):
@@ -84,13 +84,20 @@ class CropWindow(NamedTuple):
 
 
 class Augmentation(NamedTuple):
-    """What augmentation does to one crop."""
+    """What augmentation does to one crop.
+
+    Attributes:
+        across, down: whether it is flipped.
+        turns: by 90 degrees.
+        gain: of contrast.
+        shift: of brightness, in -1..1.
+    """
 
     across: bool
     down: bool
-    turns: int  # of 90 degrees
-    gain: float  # of contrast
-    shift: float  # of brightness, from -1 to 1
+    turns: int
+    gain: float
+    shift: float
 
     @classmethod
     def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "Augmentation":

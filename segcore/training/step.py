@@ -1,4 +1,4 @@
-"""One optimiser step, and the losses of the last ones, which are read when the device has them."""
+"""One optimiser step, and losses that are read from the device several at a time."""
 
 import math
 from collections.abc import Callable
@@ -15,8 +15,9 @@ from segcore.params import TrainSettings
 from segcore.training.distributed import Distributed
 from segcore.training.runtime import Runtime
 
-_LOOK_EVERY = 16  # steps, on devices that would have to be waited for
-_LONGEST_GRADIENT = 5.0
+# Steps between two reads of the losses, each of which waits for the device.
+_READ_EVERY = 16
+_MAX_GRADIENT_NORM = 5.0
 
 
 class StepContext(NamedTuple):
@@ -24,8 +25,8 @@ class StepContext(NamedTuple):
 
     settings: TrainSettings
     device: torch.device
-    share: Distributed
-    choices: Runtime
+    processes: Distributed
+    runtime: Runtime
 
 
 class TrainStep:
@@ -41,10 +42,10 @@ class TrainStep:
     """
 
     def __init__(
-        self, model: SegmentationModel, optimizer: torch.optim.Optimizer, fixed: StepContext
+        self, model: SegmentationModel, optimizer: torch.optim.Optimizer, context: StepContext
     ) -> None:
-        self.model, self.optimizer, self.fixed = model, optimizer, fixed
-        self.forward: nn.Module = torch.compile(model) if fixed.choices.compile else model  # type: ignore[assignment]
+        self.model, self.optimizer, self.context = model, optimizer, context
+        self.forward: nn.Module = torch.compile(model) if context.runtime.compile else model  # type: ignore[assignment]
         self.parameters = list(model.parameters())
 
     def step(self, batch: dict[str, Tensor], rate: float) -> Tensor:
@@ -61,7 +62,8 @@ class TrainStep:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         items = len(batch["label"])
-        parts = -(-items // self.fixed.choices.micro_batch) if self.fixed.share.world == 1 else 1
+        context = self.context
+        parts = -(-items // context.runtime.micro_batch) if context.processes.world == 1 else 1
         total = None
         for part in zip(
             *(batch[name].tensor_split(parts) for name in ("image", "valid", "label")), strict=True
@@ -72,30 +74,30 @@ class TrainStep:
             loss.backward()
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
-        self.fixed.share.add_gradients(self.model)
-        nn.utils.clip_grad_norm_(self.parameters, _LONGEST_GRADIENT)
+        context.processes.add_gradients(self.model)
+        nn.utils.clip_grad_norm_(self.parameters, _MAX_GRADIENT_NORM)
         self.optimizer.step()
         return total
 
     def _loss(self, image: Tensor, valid: Tensor, label: Tensor) -> Tensor:
-        settings, device, share, choices = self.fixed
-        with autocast(device, choices.precision):
-            logits = share.whole_batch(self.forward(image, valid), settings.batch)
-            return self.model.criterion(logits, share.whole_batch(label, settings.batch))["loss"]
+        settings, device, processes, runtime = self.context
+        with autocast(device, runtime.precision):
+            logits = processes.whole_batch(self.forward(image, valid), settings.batch)
+            return self.model.criterion(logits, processes.whole_batch(label, settings.batch))["loss"]
 
 
-def look_every(device: torch.device) -> int:
-    """After how many steps losses are read: at once on a CPU, where they are there."""
-    return 1 if device.type == "cpu" else _LOOK_EVERY
+def read_every(device: torch.device) -> int:
+    """Number of steps between two reads of the losses; on a CPU reading does not wait."""
+    return 1 if device.type == "cpu" else _READ_EVERY
 
 
 class Losses:
-    """Losses that wait on the device until several are read at once.
+    """Losses that stay on the device until several are read at once.
 
     Args:
         title: of the network, for the message.
         on_step: called with steps done and the loss, in order.
-        every: how many steps at most are not looked at.
+        every: number of losses that are read at once.
     """
 
     def __init__(self, title: str, on_step: Callable[[int, float], None], every: int) -> None:
@@ -111,10 +113,10 @@ class Losses:
         """
         self.waiting.append((step, loss))
         if len(self.waiting) >= self.every:
-            self.look()
+            self.read()
 
-    def look(self) -> None:
-        """Read all that wait; to be called before weights are validated or saved.
+    def read(self) -> None:
+        """Read all that are waiting; to be called before weights are validated or saved.
 
         Raises:
             ModelError: one is not finite.
@@ -133,11 +135,11 @@ class Losses:
             self.on_step(step, value)
 
     def mean(self) -> float:
-        """Of all losses since it was asked for last.
+        """Mean of all losses since the last call.
 
         Raises:
             ModelError: one is not finite.
         """
-        self.look()
+        self.read()
         values, self.values = self.values, []
         return float(np.mean(values))

@@ -1,4 +1,4 @@
-"""What a training takes over from a network that learnt other data, and which of its layers rest at first.
+"""Start a training from the weights of a network trained on other data, and freeze the encoder at first.
 
 Yosinski et al. 2014, arXiv 1411.1792: layers of a related task are a better start than random ones, the later ones the
 less so, and tuning them further is better than leaving them as they are.
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 
-_OF_THE_DATA = ("mean", "std", "low", "high")  # how pixels are normalised: the new data's own
-_HEAD = "score"  # modules whose name begins so give a channel a class
+# Buffers of the normalisation, which stays that of the new data.
+_NORMALIZATION = ("mean", "std", "low", "high")
+# Modules whose name begins so have one output channel per class.
+_HEAD = "score"
 
 
 class Transferred(NamedTuple):
@@ -40,7 +42,7 @@ def take_over(model: nn.Module, state: Mapping[str, Tensor], same_classes: bool,
     taken: list[str] = []
     left: list[str] = []
     for name, tensor in own.items():
-        if name in _OF_THE_DATA:
+        if name in _NORMALIZATION:
             continue
         fits = name in state and state[name].shape == tensor.shape
         (taken if fits and (same_classes or not name.startswith(_HEAD)) else left).append(name)
@@ -56,13 +58,13 @@ def take_over(model: nn.Module, state: Mapping[str, Tensor], same_classes: bool,
     return Transferred(taken, left)
 
 
-def rest_encoder(model: nn.Module, rests: bool) -> None:
-    """Fix the encoder, weights and batch norm's running statistics, or let it learn again.
+def freeze_encoder(model: nn.Module, frozen: bool) -> None:
+    """Freeze the encoder, weights and running statistics of batch norm, or train it again.
 
-    To be called before every step, because a validation sets all of the network to training afterwards.
+    To be called before every step, because a validation sets all of the network to training mode afterwards.
     """
     encoder = model.encoder
     assert isinstance(encoder, nn.Module)
-    encoder.train(not rests)
+    encoder.train(not frozen)
     for parameter in encoder.parameters():
-        parameter.requires_grad_(not rests)
+        parameter.requires_grad_(not frozen)

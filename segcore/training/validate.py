@@ -1,4 +1,4 @@
-"""What a training is selected by: loss and IoU on the validation regions."""
+"""Loss and IoU on the validation regions, by which a training selects its weights."""
 
 import numpy as np
 import torch
@@ -11,17 +11,21 @@ from segcore.training.distributed import Distributed
 
 
 def validate(
-    model: SegmentationModel, data: PreparedData, tile: int, precision: str, share: Distributed | None = None
+    model: SegmentationModel,
+    data: PreparedData,
+    tile: int,
+    precision: str,
+    processes: Distributed | None = None,
 ) -> tuple[float, float]:
     """Loss (mean over pixels) and pooled foreground mean IoU on the validation regions, as in evaluation.
 
     With several processes each region is read by one of them, and by no other to fill up; sums are taken in the
     order of regions, so that the same weights give the same numbers however many processes there are.
     """
-    share = share or Distributed()
+    processes = processes or Distributed()
     classes, rows = model.num_classes, []
     regions = list(enumerate(data.regions.loc[data.regions["split"] == "validation", "id"]))
-    for index, region in regions[share.rank :: share.world]:
+    for index, region in regions[processes.rank :: processes.world]:
         patch = data.read_input(region)
         probabilities = predict_patch(model, patch, tile, min(64, tile // 4), precision)
         scored = patch.label != IGNORE
@@ -31,7 +35,7 @@ def validate(
         counts = np.bincount(pair, minlength=classes**2).reshape(classes, classes)
         rows.append((index, float(loss), int(scored.sum()), counts))
     total, pixels, confusion = 0.0, 0, np.zeros((classes, classes), dtype=np.int64)
-    for _, loss_mean, count, counts in sorted(share.gathered(rows), key=lambda row: row[0]):
+    for _, loss_mean, count, counts in sorted(processes.gathered(rows), key=lambda row: row[0]):
         total, pixels, confusion = total + loss_mean * count, pixels + count, confusion + counts
     hit = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - hit

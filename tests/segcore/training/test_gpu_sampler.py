@@ -8,7 +8,7 @@ from segcore.constants import IGNORE
 from segcore.params import TrainSettings
 from segcore.training.gpu_sampler import GpuSampler
 from segcore.training.loader import Loader
-from segcore.training.runtime import choose
+from segcore.training.runtime import choose_runtime
 from segcore.training.sampler import Sampler
 
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ def test_a_feed_gives_the_batches_of_its_steps_in_order(prepared_scene, workers)
         update={"speed": own.settings.speed.model_copy(update={"workers": workers})}
     )
     threads = torch.get_num_threads()
-    with Loader(own, slice(1, 4), choose(settings, own.data, CPU), CPU) as feed:
+    with Loader(own, slice(1, 4), choose_runtime(settings, own.data, CPU), CPU) as feed:
         assert torch.get_num_threads() == threads  # those of the network's operators
         for step in range(2, 9):  # as after a resume
             assert same(feed.batch(step), own.batch(step, slice(1, 4)))

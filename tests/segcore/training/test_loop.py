@@ -1,11 +1,13 @@
 """The training loop: exact resume, selection on validation, determinism, and what it refuses."""
 
+import json
 import warnings
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
@@ -129,8 +131,8 @@ def test_best_score_survives_a_resume(prepared_scene, tmp_path):
     settings = small()
     model = new_model("unet", settings, data, 0)
     best, state = checkpoint.load(tmp_path / "cut", model, make_optimizer(model, settings))
-    assert state["step"] == 4 and len(state["history"]) == 2
-    assert state["best_iou"] == max(row["val_iou"] for row in state["history"]) and best
+    assert state.step == 4 and len(state.history) == 2
+    assert state.best_iou == max(row["val_iou"] for row in state.history) and best
 
 
 def test_killed_while_saving_the_previous_checkpoint_still_loads(prepared_scene, tmp_path, monkeypatch):
@@ -157,6 +159,24 @@ def test_a_damaged_checkpoint_is_named(prepared_scene, tmp_path):
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "checkpoint.safetensors").write_bytes(b"\x00" * 64)
     with pytest.raises(ModelError, match="cannot be resumed"):
+        run(prepared_scene, tmp_path / "cut")
+
+
+def test_a_checkpoint_of_an_older_version_is_named(prepared_scene, tmp_path):
+    with pytest.raises(Killed):
+        run(prepared_scene, tmp_path / "cut", kill_at=3)
+    path = tmp_path / "cut" / "checkpoint.safetensors"
+    old = {
+        "step": 2,
+        "best_iou": 0.5,
+        "best_step": 2,
+        "stale": 0,
+        "history": [],
+        "seconds": 1.0,
+        "choices": {},
+    }
+    save_file(load_file(path), path, metadata={"state": json.dumps(old)})
+    with pytest.raises(ModelError, match=r"cannot be resumed[\s\S]*delete the file to train from the start"):
         run(prepared_scene, tmp_path / "cut")
 
 
@@ -282,7 +302,7 @@ def test_accumulated_gradients_are_those_of_the_batch_where_norms_rest(prepared_
     In fp32: `auto` is bf16 on a CPU with AMX, where a product's rounding depends on how many are summed at once.
     """
     from segcore.training.distributed import Distributed
-    from segcore.training.runtime import choose
+    from segcore.training.runtime import choose_runtime
     from segcore.training.step import StepContext, TrainStep
 
     _, data = prepared_scene
@@ -298,7 +318,7 @@ def test_accumulated_gradients_are_those_of_the_batch_where_norms_rest(prepared_
     for micro in (5, 2):
         model = new_model("unet", settings, data, 0).eval()
         speed = settings.speed.model_copy(update={"micro_batch": micro})
-        choices = choose(settings.model_copy(update={"speed": speed}), data, cpu)
+        choices = choose_runtime(settings.model_copy(update={"speed": speed}), data, cpu)
         stepper = TrainStep(
             model, make_optimizer(model, settings), StepContext(settings, cpu, Distributed(), choices)
         )

@@ -10,7 +10,7 @@ from segcore.params import Speed, TrainSettings
 from segcore.training import micro_batch
 from segcore.training.build import new_model
 from segcore.training.distributed import Distributed
-from segcore.training.runtime import Runtime, choose, fitting, resumed
+from segcore.training.runtime import Runtime, choose_runtime, fit_micro_batch, resume_runtime
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def settings(**over):
 
 
 def test_auto_on_a_cpu(prepared_scene):
-    found = choose(settings(), prepared_scene[1], CPU)
+    found = choose_runtime(settings(), prepared_scene[1], CPU)
     assert found.device == "cpu" and found.channels_last and found.fused
     assert not found.compile and not found.hold_data
     assert 1 <= found.threads <= cores() and found.micro_batch == 4
@@ -32,20 +32,20 @@ def test_every_choice_can_be_fixed_by_hand(prepared_scene):
     fixed = {"channels_last": False, "fused": False, "compile": True, "hold_data": True, "keep_memory": False}
     fixed |= {"threads": 1, "workers": 2, "micro_batch": 3}
     assert set(fixed) == set(Speed.model_fields)
-    found = choose(settings(speed=fixed, precision="bf16"), prepared_scene[1], CPU).as_dict()
+    found = choose_runtime(settings(speed=fixed, precision="bf16"), prepared_scene[1], CPU).as_dict()
     assert found == {**fixed, "device": "cpu", "precision": "bf16", "workers": 0}  # held data need no threads
 
 
 def test_a_resume_keeps_the_choices_unless_the_device_is_another(prepared_scene):
-    fresh = choose(settings(), prepared_scene[1], CPU)
+    fresh = choose_runtime(settings(), prepared_scene[1], CPU)
     old = {**fresh.as_dict(), "threads": 7, "micro_batch": 1}
-    assert resumed({"choices": old}, fresh) == Runtime(**old)
-    assert resumed({"choices": {**old, "device": "cuda"}}, fresh) is None and resumed({}, fresh) is None
+    assert resume_runtime(old, fresh) == Runtime(**old)
+    assert resume_runtime({**old, "device": "cuda"}, fresh) is None and resume_runtime(None, fresh) is None
 
 
 def test_a_divided_training_does_not_accumulate(prepared_scene):
     with pytest.raises(ParamsError, match="micro_batch 1 of a batch of 4 on 2 processes"):
-        choose(settings(speed={"micro_batch": 1}), prepared_scene[1], CPU, Distributed(0, 2))
+        choose_runtime(settings(speed={"micro_batch": 1}), prepared_scene[1], CPU, Distributed(0, 2))
 
 
 def test_the_micro_batch_is_halved_until_it_fits_and_the_model_is_left_as_it_is(prepared_scene, monkeypatch):
@@ -61,13 +61,13 @@ def test_the_micro_batch_is_halved_until_it_fits_and_the_model_is_left_as_it_is(
         available = one * 5  # one item and its gradients take two, four of five may be used: two items
 
     monkeypatch.setattr(micro_batch.psutil, "virtual_memory", lambda: Memory)
-    fresh = choose(chosen, prepared_scene[1], CPU)
-    assert fitting(fresh, chosen, model).micro_batch in (1, 2)
+    fresh = choose_runtime(chosen, prepared_scene[1], CPU)
+    assert fit_micro_batch(fresh, chosen, model).micro_batch in (1, 2)
     Memory.available = one * 100
-    assert fitting(fresh, chosen, model).micro_batch == 4
+    assert fit_micro_batch(fresh, chosen, model).micro_batch == 4
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     by_hand = settings(speed={"micro_batch": 3})
-    assert fitting(choose(by_hand, prepared_scene[1], CPU), by_hand, model).micro_batch == 3
+    assert fit_micro_batch(choose_runtime(by_hand, prepared_scene[1], CPU), by_hand, model).micro_batch == 3
 
 
 def test_a_container_s_limit_counts_as_cores(tmp_path, monkeypatch):
