@@ -161,12 +161,13 @@ class Packed:
             regions: objects with `row`, `col`, `height` and `width` in pixels of the plane.
         """
         step = sample_step(*self.shapes["labels"][1][1:])
-        valid = self.array("sample_valid")[plane] > 0
+        valid: np.ndarray = self.array("sample_valid")[plane] > 0
         inside = np.zeros(valid.shape, dtype=bool)
         for region in regions:
             rows = slice(-(-region.row // step), -(-(region.row + region.height) // step))
             inside[rows, -(-region.col // step) : -(-(region.col + region.width) // step)] = True
-        return inside & valid
+        inside &= valid
+        return inside
 
     def thinned(self, name: str, lead: tuple[int, ...], step: int) -> np.ndarray:
         """Every step-th row and column of a plane, read and not mapped: a large scene takes no memory."""

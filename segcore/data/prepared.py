@@ -100,7 +100,8 @@ class PreparedData:
         """View of one item: pixels (H, W, C), or labels, valid, instances or a baseline (H, W)."""
         name, plane, _, _ = self._where[item]
         array = self._file(name).array(kind)
-        return array[plane] if index is None else array[index, plane]
+        view: np.ndarray = array[plane] if index is None else array[index, plane]
+        return view
 
     def _pixels(self, item: str) -> np.ndarray:
         """(H, W, channels): of a plane, or of it and its neighbours in order (see `beside`)."""

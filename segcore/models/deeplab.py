@@ -102,7 +102,8 @@ class ASPP(nn.Module):
         everywhere = self.image_pooling(x).expand_as(local[0])
         # an expanded map has no memory format, and cat would fall back to the slow one for all that follows
         everywhere = everywhere.contiguous(memory_format=torch.channels_last)
-        return self.project(torch.cat([*local, everywhere], dim=1))
+        projected: Tensor = self.project(torch.cat([*local, everywhere], dim=1))
+        return projected
 
 
 class DeepLab(SegmentationModel):

@@ -93,7 +93,8 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         x = self.up(x)
-        return self.convolve(x if skip is None else torch.cat([skip, x], dim=1))
+        merged: Tensor = self.convolve(x if skip is None else torch.cat([skip, x], dim=1))
+        return merged
 
 
 class UNet(SegmentationModel):

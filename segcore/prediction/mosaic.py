@@ -1,9 +1,8 @@
-"""Overlapping windows blended into a scene of any size, in memory that does not grow with it.
+"""Overlapping windows blended into a scene of any size, in bounded memory.
 
-The windows and their weights are those of `segcore.inference.tiling`, so that a scene is predicted as the evaluation
-predicts.
-They are worked off in panels of columns, each from top to bottom. Memory holds one row of windows of one panel; what
-a panel shares with the next one, `overlap` columns, waits in a file.
+Windows and weights are those of `segcore.inference.tiling`, so that a scene is predicted as in the evaluation. They are
+processed in panels of columns, each from top to bottom. Memory holds one row of windows of one panel; the `overlap`
+columns that neighbouring panels have in common are stored in a file.
 """
 
 import tempfile
@@ -25,12 +24,14 @@ from segcore.models.base.model import SegmentationModel
 
 T = TypeVar("T")
 ReadWindow = Callable[[Window], tuple[np.ndarray, np.ndarray]]  # pixels (C, H, W) and validity (H, W)
-_AS_THEY_ARE = ("uint8", "int16", "int32", "float32")  # torch takes these; anything else becomes float32
-_BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**22}  # more at once is slower on a CPU, and needless on a GPU
+# Types of pixels that torch takes; all others are converted to float32.
+_TORCH_DTYPES = ("uint8", "int16", "int32", "float32")
+# Pixels per batch of windows: more is slower on a CPU, and no faster on a GPU.
+_BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**22}
 
 
 class Grid:
-    """Where the windows of a plane lie, what each weighs, and in which panels they are worked off.
+    """The windows of a plane, their weights, and the panels in which they are processed.
 
     Args:
         height, width: of the plane in pixels.
@@ -45,8 +46,8 @@ class Grid:
         self.height, self.width, self.overlap = height, width, overlap
         self.rows, self.cols = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
         self.tall, self.wide = min(tile, height), min(tile, width)
-        self.down = shares(self.rows, self.tall, height, overlap)
-        self.across = shares(self.cols, self.wide, width, overlap)
+        self.down = normalized_weights(self.rows, self.tall, height, overlap)
+        self.across = normalized_weights(self.cols, self.wide, width, overlap)
         self.panels = panels(self.cols, self.wide, most)
 
     def __len__(self) -> int:
@@ -63,8 +64,8 @@ class Grid:
         return left, right - left, (self.cols[end] if end < len(self.cols) else right) - left
 
 
-def shares(starts: list[int], size: int, length: int, overlap: int) -> list[np.ndarray]:
-    """(size,) float32 for each window along one axis: its share of the mean; shares sum to 1 at every pixel."""
+def normalized_weights(starts: list[int], size: int, length: int, overlap: int) -> list[np.ndarray]:
+    """(size,) float32 for each window along one axis: its weight in the mean; weights sum to 1 at every pixel."""
     last = len(starts) - 1
     weights = [blend_weights(size, overlap, i == 0, i == last) for i in range(len(starts))]
     total = np.zeros(length, np.float32)
@@ -106,16 +107,16 @@ def strips(grid: Grid, read: ReadWindow) -> Iterator[Strip]:
     """
     for panel in grid.panels:
         left, width, _ = grid.extent(panel)
-        held: tuple[np.ndarray, np.ndarray] | None = None
+        previous: tuple[np.ndarray, np.ndarray] | None = None
         for index, row in enumerate(grid.rows):
-            bottom = grid.rows[index - 1] + grid.tall if held is not None else row
+            bottom = grid.rows[index - 1] + grid.tall if previous is not None else row
             pixels, valid = read((bottom, left, row + grid.tall - bottom, width))
-            if pixels.dtype.name not in _AS_THEY_ARE:
+            if pixels.dtype.name not in _TORCH_DTYPES:
                 pixels = pixels.astype(np.float32)
-            if held is not None and bottom > row:
-                pixels = np.concatenate([held[0][:, row - bottom :], pixels], axis=1)
-                valid = np.concatenate([held[1][row - bottom :], valid])
-            held = (pixels, valid)
+            if previous is not None and bottom > row:
+                pixels = np.concatenate([previous[0][:, row - bottom :], pixels], axis=1)
+                valid = np.concatenate([previous[1][row - bottom :], valid])
+            previous = (pixels, valid)
             yield Strip(pixels, None if valid.all() else valid)
 
 
@@ -193,26 +194,26 @@ class Mosaic:
             for index, row in enumerate(self.grid.rows):
                 strip, done = next(strips), self.grid.done_rows(index)
                 self._add(total, strip, panel, index)
-                self._share(total[:, :done], row, number, own)
+                self._exchange(total[:, :done], row, number, own)
                 valid = None if strip.valid is None else strip.valid[:done, :own]
                 yield Block(row, left, total[:, :done, :own], valid, panel[1] - panel[0])
                 rest = total[:, done:].clone()
                 total[:, : rest.shape[1]] = rest
                 total[:, rest.shape[1] :] = 0
 
-    def _share(self, rows: Tensor, row: int, number: int, own: int) -> None:
-        """Take over what the panel before left of these rows, and leave what belongs to the next one."""
+    def _exchange(self, rows: Tensor, row: int, number: int, own: int) -> None:
+        """Add the columns that the previous panel has stored, and store those of the next one."""
         if self._seam is None:
             return
-        kept = self._seam[row : row + rows.shape[1]]
+        stored = self._seam[row : row + rows.shape[1]]
         if number > 0:
-            rows[:, :, : self.grid.overlap] += torch.from_numpy(kept.transpose(1, 0, 2)).to(self.device)
+            rows[:, :, : self.grid.overlap] += torch.from_numpy(stored.transpose(1, 0, 2)).to(self.device)
         if number + 1 < len(self.grid.panels):
-            kept[:] = rows[:, :, own:].cpu().numpy().transpose(1, 0, 2)
+            stored[:] = rows[:, :, own:].cpu().numpy().transpose(1, 0, 2)
 
     @torch.inference_mode()
     def _add(self, total: Tensor, strip: Strip, panel: tuple[int, int], index: int) -> None:
-        """Predict the windows of a strip and add their shares; windows without a valid pixel have none."""
+        """Predict the windows of a strip and add them by weight; windows without a valid pixel are skipped."""
         left, wide = self.grid.cols[panel[0]], self.grid.wide
         areas = {j: slice(self.grid.cols[j] - left, self.grid.cols[j] - left + wide) for j in range(*panel)}
         used = [j for j in areas if strip.valid is None or strip.valid[:, areas[j]].any()]
@@ -220,15 +221,15 @@ class Mosaic:
             chosen = used[first : first + self.batch]
             scores = self._scores(strip, [areas[j] for j in chosen])
             for j, score in zip(chosen, scores, strict=True):
-                share = self.down[index][:, None] * self.across[j]
-                total[:, :, areas[j]].addcmul_(score, share)
+                weight = self.down[index][:, None] * self.across[j]
+                total[:, :, areas[j]].addcmul_(score, weight)
 
     def _scores(self, strip: Strip, areas: list[slice]) -> Tensor:
         """(N, K, H, W) float32 probabilities or logits of windows."""
         images = self._stacked(strip.pixels, areas).float()
         valid = None if strip.valid is None else self._stacked(strip.valid, areas)
         with autocast(self.device, self.precision):
-            logits = self.model(images, valid).float()
+            logits: Tensor = self.model(images, valid).float()
         return logits.softmax(dim=1) if self.blend == "probabilities" else logits
 
     def _stacked(self, array: np.ndarray, areas: list[slice]) -> Tensor:

@@ -170,7 +170,8 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         if self.running_mean is not None and self.running_var is not None:
             self._remember(mean.detach(), variance.detach() * total / (total - 1).clamp_min(1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        normalized: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normalized.to(x.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         assert self.num_batches_tracked is not None

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from segcore.errors import ModelError
 from segcore.files import save_tensors, sha256
 
-if TYPE_CHECKING:  # who reads a description alone does not wait seconds for torch
+# torch takes seconds to import, and reading a description does not need it.
+if TYPE_CHECKING:
     import torch
 
     from segcore.models.base.model import SegmentationModel
@@ -44,14 +45,14 @@ def save_bundle(folder: Path, model: "SegmentationModel", architecture: str, fac
 
 
 def load_description(folder: Path | str) -> dict[str, Any]:
-    """What model.json says.
+    """Contents of model.json.
 
     Raises:
         ModelError: missing or malformed.
     """
     path = Path(folder) / "model.json"
     try:
-        description = json.loads(path.read_text())
+        description: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder}: holds no model bundle", "train it first, or name another folder"

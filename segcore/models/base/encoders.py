@@ -86,13 +86,15 @@ def _trunk(name: str) -> nn.Module:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
         return trunk
-    trunk = models.get_model(name, weights=None)
+    network: nn.Module = models.get_model(name, weights=None)
     if name.startswith("resnet"):
-        trunk.fc = nn.Identity()
+        network.fc = nn.Identity()
     else:
-        trunk.features = trunk.features[:-1]  # without the 320 -> 1280 convolution of the classifier
-        trunk.classifier = nn.Identity()
-    return trunk
+        assert isinstance(network.features, nn.Sequential)
+        # without the 320 -> 1280 convolution of the classifier
+        network.features = network.features[:-1]
+        network.classifier = nn.Identity()
+    return network
 
 
 def _stages(trunk: nn.Module) -> list[nn.Module]:

@@ -158,7 +158,8 @@ class SegmentationModel(nn.Module, ABC):
         was_training = self.training
         self.eval()
         try:
-            return self(images, valid).float().softmax(dim=1)
+            logits: Tensor = self(images, valid)
+            return logits.float().softmax(dim=1)
         finally:
             self.train(was_training)
 

@@ -164,7 +164,8 @@ def _is_conversion_of(cached: Path, digest: str) -> bool:
         return False
     try:
         with safe_open(cached, framework="pt") as stream:
-            return (stream.metadata() or {}).get("source_sha256", "").startswith(digest)
+            source: str = (stream.metadata() or {}).get("source_sha256", "")
+            return source.startswith(digest)
     except SafetensorError:
         return False  # damaged: it is fetched again
 
