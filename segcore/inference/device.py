@@ -6,7 +6,7 @@ Precision = str  # "fp32" or "bf16"
 
 
 def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
+    """CUDA if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -23,5 +23,5 @@ def choose_precision(setting: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """bf16 where asked for; float32 otherwise."""
+    """Context in which operators run in bf16 if `precision` is "bf16", else in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

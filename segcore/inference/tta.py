@@ -1,6 +1,6 @@
-"""Test-time flips: a network that answers with the mean of what it says of an image and of its mirror images.
+"""Test-time augmentation by flips: the mean of the predictions of an image and of its mirror images.
 
-Four passes instead of one; what each costs is measured with them (`evaluation.measure_speed`).
+Four passes instead of one; the measured costs of a model include them (`segcore.prediction.speed`).
 """
 
 from torch import Tensor
@@ -8,12 +8,13 @@ from torch import Tensor
 from segcore.errors import ParamsError
 from segcore.models.base.model import SegmentationModel
 
-FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # as it is, across, down, both
+# axes that are flipped in each pass
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 _SMALLEST = 1e-12
 
 
 class FlipAveraged(SegmentationModel):
-    """`model`, seen through the mean of probabilities over `FLIPS`.
+    """The mean of the probabilities of `model` over `FLIPS`.
 
     Its logits are the logarithms of these means, so that a softmax over them gives the means.
     """
@@ -25,7 +26,7 @@ class FlipAveraged(SegmentationModel):
             getattr(self, name).copy_(getattr(model, name))
 
     def segment(self, x: Tensor) -> Tensor:
-        """Of the model that is wrapped, without flips."""
+        """Logits of the wrapped model, without flips."""
         return self.model.segment(x)
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -50,11 +51,11 @@ def passes(flips: bool) -> int:
 
 
 def require_trained(settings: dict[str, object], name: str) -> None:
-    """See to it that a network knows mirror images.
+    """Check that a network was trained with mirror images.
 
     Args:
         settings: `parameters` of its model.json.
-        name: of the model, for the message.
+        name: of the model, for the error message.
 
     Raises:
         ParamsError: it was trained without them.
@@ -62,6 +63,6 @@ def require_trained(settings: dict[str, object], name: str) -> None:
     augment = settings.get("augment")
     if isinstance(augment, dict) and not augment.get("flip", True):
         raise ParamsError(
-            f"evaluate.flips: {name} was trained with train.common.augment.flip off, and knows no mirror images",
+            f"evaluate.flips: {name} was trained without mirror images (train.common.augment.flip: false)",
             "set evaluate.flips and predict.flips to false",
         )

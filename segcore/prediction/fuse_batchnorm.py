@@ -1,7 +1,7 @@
-"""Batch norm folded into the convolution before it, for prediction alone.
+"""Batch norm folded into the convolution before it, for prediction only.
 
-A batch norm in evaluation mode is an affine map a channel, and so is part of the convolution (Jacob et al. 2018,
-arXiv 1712.05877, section 3.2). One pass over each feature map less; results differ by rounding.
+A batch norm in evaluation mode is an affine map per channel, and can be part of the convolution (Jacob et al. 2018,
+arXiv 1712.05877, section 3.2). This saves one pass over each feature map; results differ by rounding.
 """
 
 import copy

@@ -106,7 +106,7 @@ class Predictor:
         self.settings, self.tile = _resolved(settings or Predict(), self.description)
         self.data = declared_data(self.description)
         device = default_device() if device is None else torch.device(device)
-        self.channels_a_band = len(beside(0, self.data.neighbours, 1))
+        self.channels_per_band = len(beside(0, self.data.neighbours, 1))
         parameters = self.description.get("parameters", {})
         flips = bool(self.settings.flips)
         if flips:
@@ -202,7 +202,7 @@ class Predictor:
         """The image as the training data were read; checked to fit the model."""
         _check_size(source.info, self.data, name)
         declared = Declared(source, self.data, name)
-        bands = self.model.in_channels // self.channels_a_band
+        bands = self.model.in_channels // self.channels_per_band
         if declared.info.bands != bands:
             raise DataError(
                 f"{name}: has {declared.info.bands} bands, the model takes {bands}",
@@ -239,7 +239,7 @@ class Predictor:
 
     def _reader(self, declared: Declared) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         """Reads a window of a plane as the model sees it: with its neighbours, if the model was trained with them."""
-        if self.channels_a_band == 1:
+        if self.channels_per_band == 1:
             return declared.read
 
         def read(window: Window, plane: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -254,7 +254,8 @@ class Predictor:
         if info.block and info.block[1] >= info.width:
             return _STRIPED
         pixel = (
-            3 * info.bands * self.channels_a_band * np.dtype(info.dtype).itemsize + 8 * self.model.num_classes
+            3 * info.bands * self.channels_per_band * np.dtype(info.dtype).itemsize
+            + 8 * self.model.num_classes
         )
         return _PANEL_BYTES // (self.tile * pixel)
 

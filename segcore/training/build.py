@@ -23,7 +23,7 @@ def class_weights(settings: TrainSettings, data: PreparedData) -> list[float] | 
 def normalization(
     weights: str, data: PreparedData, choice: str = "imagenet"
 ) -> tuple[list[float], list[float]]:
-    """Mean and std a band: of the training split, or those that pretrained encoders expect of 8-bit RGB.
+    """Mean and std per band: of the training split, or those that pretrained encoders expect of 8-bit RGB.
 
     Args:
         choice: "data", or "imagenet" for pretrained encoders of three bands of 8 bits.
@@ -40,7 +40,7 @@ def new_model(architecture: str, settings: TrainSettings, data: PreparedData, se
     """An untrained model with its encoder's weights, normalisation and loss.
 
     Raises:
-        ModelError: unknown keywords, or weights that cannot be had.
+        ModelError: unknown keywords, or weights that cannot be loaded.
     """
     torch.manual_seed(seed)
     keywords = {

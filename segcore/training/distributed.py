@@ -112,13 +112,13 @@ class Distributed:
         """Check that all processes continue from the same step.
 
         Raises:
-            ModelError: they do not see the same checkpoint.
+            ModelError: they have different checkpoints.
         """
         steps = self.gathered([step])
         if len(set(steps)) > 1:
             raise ModelError(
                 f"processes found checkpoints of different steps: {steps}",
-                "let all of them see one folder work/checkpoints, or delete it everywhere",
+                "give all of them access to the same folder work/checkpoints, or delete it everywhere",
             )
 
 

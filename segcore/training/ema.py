@@ -1,7 +1,7 @@
 """Weights averaged over the steps of a training.
 
-An exponential moving average of the weights is what is validated and saved in their place. It lies nearer to the middle
-of what the last steps wander about in: Polyak and Juditsky 1992, doi 10.1137/0330046; for networks that segment or
+An exponential moving average of the weights is validated and saved in their place. It is closer to the centre of the
+region that the last steps move in: Polyak and Juditsky 1992, doi 10.1137/0330046; for networks that segment or
 classify, Tarvainen and Valpola 2017, arXiv 1703.01780.
 """
 

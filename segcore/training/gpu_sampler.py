@@ -19,7 +19,7 @@ _WIDER = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype
 
 
 class _Drawn(NamedTuple):
-    """Of each item of a batch (N,): where its square lies among all pixels, and what becomes of it."""
+    """For each item of a batch (N,): the place of its square among all pixels, and its augmentation."""
 
     start: Tensor
     width: Tensor

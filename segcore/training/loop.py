@@ -60,7 +60,8 @@ def train(
 
     Killed at any step and resumed, the result is that of the uninterrupted run: crops, augmentation and dropout
     depend on seed and step alone. Under `torchrun` each process trains on its part of every batch
-    (segcore/training/distributed.py) and returns the same model; the first writes the checkpoints, which all must see.
+    (segcore/training/distributed.py) and returns the same model; the first writes the checkpoints, which all must be
+    able to read.
 
     Args:
         model: from `new_model`; moved to the device.

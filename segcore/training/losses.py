@@ -25,7 +25,7 @@ def build_loss(name: str, class_weights: Sequence[float] | None = None, **keywor
 
     Args:
         name: one of NAMES. "dice_semimetric" is the Dice to use with soft labels, see `soft_dice`.
-        class_weights: one weight a class, each 0 or more; a weighted mean over pixels (cross-entropy, focal)
+        class_weights: one weight per class, each 0 or more; a weighted mean over pixels (cross-entropy, focal)
             or over classes (Dice). None weighs all alike.
         keywords: focal takes `gamma` (2.0); dice_cross_entropy takes `dice_weight` and
             `cross_entropy_weight` (1.0 each).

@@ -11,14 +11,16 @@ from segcore.inference.device import autocast
 from segcore.models.base.model import SegmentationModel
 from segcore.params import TrainSettings
 
-_ROOM = 0.8  # of the memory that is free now; the rest is left to what grows later
-_TWICE = 2  # gradients of activations beside those that are kept
+# Fraction of the free memory that may be used; other processes may grow.
+_MEMORY_FRACTION = 0.8
+# Activations, and their gradients.
+_TWICE = 2
 
 
 def largest(model: SegmentationModel, settings: TrainSettings, precision: str) -> int:
     """The batch, or a half, a quarter, ... of it: the most items whose forward and backward pass fit.
 
-    On CUDA each is tried. On a CPU, where running out of memory ends the process, it is reckoned from what one item's
+    On CUDA each is tried. On a CPU, where running out of memory ends the process, it is estimated from what one item's
     forward pass keeps for the backward pass.
 
     Args:
@@ -48,7 +50,7 @@ def _fits(
         return True
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     needed = _TWICE * count * kept_bytes(model, settings, precision) + 4 * weights
-    return needed <= _ROOM * psutil.virtual_memory().available
+    return needed <= _MEMORY_FRACTION * psutil.virtual_memory().available
 
 
 def _pass(
@@ -73,9 +75,8 @@ def kept_bytes(model: SegmentationModel, settings: TrainSettings, precision: str
     device = next(model.parameters()).device
     image = torch.zeros(1, model.in_channels, settings.crop, settings.crop, device=device)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), autocast(device, precision):
-        kept = model(
-            image
-        )  # alive until all is counted, so that no storage is counted under another's address
+        # Kept until all are counted, because freed storages could be reused at the same address.
+        kept = model(image)
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     del kept
     return sum(size for address, size in found.items() if address not in parameters)

@@ -21,7 +21,7 @@ class Encoder(nn.Module):
 
     Attributes:
         channels: of each feature map, finest first.
-        strides: input pixels a pixel of each feature map, finest first.
+        strides: input pixels per pixel of each feature map, finest first.
     """
 
     def __init__(self, stages: list[nn.Module], channels: list[int], strides: list[int]) -> None:
@@ -147,7 +147,7 @@ def _dilate(stage: nn.Module, rate: int) -> None:
 
     What comes before the stride, and the strided layer itself, see a grid that earlier stages have already
     made `rate` / 2 times too fine. torchvision's replace_stride_with_dilation does the same, but refuses
-    ResNet-18 and -34 and knows no MobileNet.
+    ResNet-18 and -34 and does not support MobileNet.
     """
     before = rate // 2
     current = before

@@ -37,7 +37,7 @@ def build_model(
         name: one of `names()`.
         in_channels: bands of the image.
         num_classes: classes, background included.
-        magnify: of every architecture alike, see `SegmentationModel`.
+        magnify: see `SegmentationModel`.
         keywords: what the architecture's `build` takes; `defaults(name)` lists them.
 
     Raises:

@@ -37,7 +37,7 @@ class SegmentationModel(nn.Module, ABC):
 
     Attributes:
         title: name in tables and figures, for example "U-Net".
-        output_stride: input pixels a pixel of the coarsest feature map; inputs are padded to multiples of it.
+        output_stride: input pixels per pixel of the coarsest feature map; inputs are padded to multiples of it.
         channels_last: whether activations have that memory format.
         settings: the keywords that `segcore.models.base.factory.build_model` built it with, JSON-able, defaults
         included.
@@ -74,10 +74,10 @@ class SegmentationModel(nn.Module, ABC):
         """Logits (N, K, H, W) of normalised pixels (N, C, H, W); H and W are multiples of output_stride."""
 
     def set_normalization(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
-        """Fix what raw pixels are normalised with: (pixel - mean) / std, one value a channel.
+        """Fix what raw pixels are normalised with: (pixel - mean) / std, one value per channel.
 
         Raises:
-            ModelError: not one value a channel, not finite, or a std that is not above 0.
+            ModelError: not one value per channel, not finite, or a std that is not above 0.
         """
         for name, values in (("mean", mean), ("std", std)):
             new = torch.as_tensor(values, dtype=torch.float32)
@@ -94,10 +94,10 @@ class SegmentationModel(nn.Module, ABC):
             getattr(self, name).copy_(new)
 
     def set_range(self, low: Sequence[float] | Tensor, high: Sequence[float] | Tensor) -> None:
-        """Clip raw pixels to low..high, one value a channel, before they are normalised.
+        """Clip raw pixels to low..high, one value per channel, before they are normalised.
 
         Raises:
-            ModelError: not one value a channel, or a low that is not below its high.
+            ModelError: not one value per channel, or a low that is not below its high.
         """
         new = [torch.as_tensor(values, dtype=torch.float32) for values in (low, high)]
         if any(n.shape != (self.in_channels,) for n in new) or not (new[0] < new[1]).all():

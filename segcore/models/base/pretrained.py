@@ -74,7 +74,7 @@ def apply_encoder_weights(trunk: nn.Module, state: Mapping[str, Tensor], source:
         ModelError: a key is missing or has another shape; the message names the first ones.
     """
     expected = trunk.state_dict()
-    # counters of seen batches, which old files lack and nothing here reads
+    # Counters of batches are missing in old files, and not used.
     wanted = [key for key in expected if not key.endswith("num_batches_tracked")]
     missing = [key for key in wanted if key not in state]
     if missing:
@@ -131,9 +131,8 @@ def _torchvision(encoder: str, name: str) -> dict[str, Tensor]:
         downloaded = cached.with_name(file_name)
         downloaded.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(
-                url, str(downloaded), progress=False
-            )  # moved into place when whole
+            # It moves the file into place once it is complete.
+            torch.hub.download_url_to_file(url, str(downloaded), progress=False)
         except (OSError, HTTPException) as error:
             raise ModelError(f"{file_name} could not be downloaded ({error})", _LOCAL_FILE) from error
         _converted(downloaded, prefix, cached)
