@@ -8,9 +8,8 @@ Pixels are treated as they were for training, as `input` of model.json states: b
 volumes are cut along.
 """
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +31,7 @@ from segcore.params import Data, Predict
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
 from segcore.prediction.fuse_batchnorm import fused
-from segcore.prediction.scene_writer import SceneWriter
+from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
 
 Progress = Callable[[int, int], None]  # windows done, and of how many
@@ -178,7 +177,7 @@ class Predictor:
         """
         scene, folder = Path(scene), Path(folder)
         name = name or (scene.name if scene.is_dir() else stem_of(scene.name))
-        with _scratch(folder, name) as part:
+        with scratch_folder(folder, name) as part:
             with images.open_source(scene, self.data.slices) as source:
                 declared = self._declared(source, scene.name)
                 info = declared.info
@@ -290,16 +289,3 @@ def _check_size(info: Info, data: Data, name: str) -> None:
             "restore the file if its header is damaged, or cut it into smaller scenes",
             kind="too-large",
         )
-
-
-@contextmanager
-def _scratch(folder: Path, name: str) -> Iterator[Path]:
-    """A folder in the output folder, always of the same name, so that remains of a killed run are removed."""
-    part = folder / f".{name}.part"
-    with writing(part):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-    try:
-        yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -1,7 +1,9 @@
 """The output files of one scene, written block by block in a thread."""
 
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,19 @@ from segcore.prediction.writers.nifti import write_prediction
 from segcore.prediction.writers.polygons import write_polygons
 
 _QUEUED_BLOCKS = 4  # blocks that may wait for the disk
+
+
+@contextmanager
+def scratch_folder(folder: Path, name: str) -> Iterator[Path]:
+    """A folder in the output folder, always of the same name, so that remains of a killed run are removed."""
+    part = folder / f".{name}.part"
+    with writing(part):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 class SceneWriter:
