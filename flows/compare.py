@@ -13,10 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
-from flows import startup  # isort: skip
-
-if __name__ == "__main__":
-    startup.begin()  # DVC looks at the project while prefect is imported
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
@@ -24,17 +20,18 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import run_state, workers
+from flows import run_state, startup, workers
 from segcore import params as parameters
 from segcore.errors import StageError
-from segcore.params import Params
 from tasks.configure import configure
+from tasks.project import COMPARISON, report_folder
 from tasks.supervisor import end_groups
-from tasks.tracking import runs, store, unchanged
+from tasks.tracking import runs
+from tasks.tracking.tracker import Tracker
 from tasks.versioning import stages
 from tasks.versioning.remote import HEAVY
 from tasks.versioning.stages import Stage
-from tasks.versioning.status import Survey
+from tasks.versioning.status import Survey, survey
 
 _MOST_THREADS = 32
 # Until Prefect's server has written down the end of the stage before: a slot that is asked for meanwhile is a
@@ -124,49 +121,53 @@ def compare(retries: int = 0) -> dict[str, str]:
     run_state.free_slots(slots)
     stages.init_if_needed()
     found = _survey()
-    page = Path("reports") / params.data.name / "index.html"  # no output of DVC: it holds timings
+    # no output of DVC: it holds timings
+    page = report_folder(params.data.name) / "index.html"
     if not page.exists():
         found = found._replace(same=found.same - {"report"})
-    settled = found.nothing_to_do and unchanged.is_settled(params)
-    if not settled:
-        store.close_abandoned(params)
+    tracker = Tracker.open(params)
+    tracker.close_abandoned()
     try:
         if not found.nothing_to_do:
-            startup.warm_up(threads)
+            startup.start_fork_server(threads)
         force = set() if page.exists() else {"report"}
-        outcomes = _run_all(found, params, slots, threads, retries, force)
+        pool = (
+            workers.Pool(params, found.graph, tracker) if params.machine.infrastructure == "workers" else None
+        )
+        outcomes = _run_all(found, pool, slots, threads, retries, force)
     except BaseException as error:
-        if not isinstance(
-            error, Exception
-        ):  # Ctrl-C or a cancelled run: other threads still wait for their stages
+        if not isinstance(error, Exception):
+            # Ctrl-C or a cancelled run: other threads still wait for their stages
             end_groups()
         raise
     finally:
-        startup.cool_down()
+        startup.stop_fork_server()
     comparison = run_state.read_comparison()
-    if not settled:
-        runs.log_comparison(params, comparison, [page.parent, run_state.COMPARISON])
-        unchanged.settle(params)
+    runs.log_comparison(tracker, params, comparison, [page.parent, COMPARISON])
     run_state.publish(comparison, page.parent)
     run_state.wait_until_recorded(len(outcomes))
     return outcomes
 
 
 def _survey() -> Survey:
-    """What there is to do, once what params.yaml names no more is away."""
-    found = startup.take_survey()
+    """What there is to do, after results that params.yaml no longer names are removed."""
+    found = survey()
     removed = stages.prune(found.graph)
     for path in removed:
         get_run_logger().info("removed %s: params.yaml names it no more (DVC's cache keeps it)", path)
-    return startup.take_survey() if removed else found
+    return survey() if removed else found
 
 
 def _run_all(
-    found: Survey, params: Params, slots: int, threads: dict[str, str], retries: int, force: set[str]
+    found: Survey,
+    pool: workers.Pool | None,
+    slots: int,
+    threads: dict[str, str],
+    retries: int,
+    force: set[str],
 ) -> dict[str, str]:
     graph = found.graph
     semaphore = threading.BoundedSemaphore(slots)
-    pool = workers.Pool(params, graph) if params.machine.infrastructure == "workers" else None
     futures: dict[str, PrefectFuture[Any]] = {}
     step, tally = run_stage.with_options(retries=retries), Tally(len(graph))
     for stage in graph:
@@ -185,7 +186,8 @@ def _run_all(
     wait(list(futures.values()))
     failures = [f.state for f in futures.values() if f.state.is_failed() or f.state.is_crashed()]
     if failures:
-        failures[0].result()  # raises what the stage raised
+        # raises what the stage raised
+        failures[0].result()
     skipped = [name for name, future in futures.items() if not future.state.is_completed()]
     if skipped:
         raise StageError(f"stages were not run: {', '.join(skipped)}", "see the log above, then run again")
@@ -208,7 +210,6 @@ def main() -> None:
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
         params = parameters.load()
-        startup.warm_up_if_needed(run_state.thread_variables(params))
         outcomes = compare(arguments.retries)
         print(run_state.summary(params, outcomes))
 

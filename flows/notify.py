@@ -22,7 +22,8 @@ from prefect.exceptions import ObjectNotFound
 from segcore.errors import StageError
 
 NAME = "segflow: what came of a retraining"
-OUTCOMES = {  # word on the command line -> names of the flow run's state
+# word on the command line -> names of the flow run's state
+OUTCOMES = {
     "promoted": ("Promoted", "First"),
     "kept": ("Kept", "Refused"),
     "unchanged": ("Unchanged",),

@@ -15,7 +15,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import run_state
 from segcore import params as parameters
-from tasks.predict import CHAMPION, OUTPUT, Batch, parser
+from tasks.predict import Batch, parser
+from tasks.project import PREDICTIONS
+from tasks.tracking.fetch import CHAMPION
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
@@ -40,7 +42,7 @@ def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
 
 @flow(name="predict")
 def predict(
-    scenes: Sequence[str], model: str = CHAMPION, output: str = str(OUTPUT), params: str = "params.yaml"
+    scenes: Sequence[str], model: str = CHAMPION, output: str = str(PREDICTIONS), params: str = "params.yaml"
 ) -> dict[str, int]:
     """Predict all scenes that are not done yet.
 
@@ -61,7 +63,8 @@ def predict(
         for scene in batch.todo:
             state = predict_scene(batch, scene, batch.names[scene], return_state=True)
             if scene not in batch.failed:
-                state.result()  # raises what is no fault of the scene
+                # raises what is no fault of the scene
+                state.result()
         return batch.finish()
 
 

@@ -11,13 +11,13 @@ What needs torch is imported where it is used: a round that finds nothing new is
 
 import argparse
 import fcntl
-import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect import flow, get_run_logger, task
@@ -32,20 +32,49 @@ from segcore.errors import StageError
 from segcore.ingest import catalog
 from segcore.params import Params
 from tasks import receive
-from tasks.project import PREPARED
+from tasks.project import (
+    DECISIONS,
+    DVC_LOCK,
+    PARAMS,
+    PREPARED,
+    RETRAIN_LOCK,
+    report_folder,
+    split_file,
+)
+from tasks.promotion.record import DecisionRecord, read_record, record_path, records
+from tasks.receive import Receipt
 from tasks.supervisor import die_with_parent, run_in_group
 from tasks.versioning import git, stages
 
-LOCK = Path("work/retrain.lock")
-SERVED = "SEGFLOW_SERVED"  # set by flows.serve for the runs it starts
-DECISIONS = Path("decisions")
+if TYPE_CHECKING:
+    from tasks.tracking.registry import Registry
+
+# set by flows.serve for the runs it starts
+SERVED = "SEGFLOW_SERVED"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the tasks of one retraining share.
+
+    Attributes:
+        params: the whole of params.yaml.
+        registry: of the data set, opened once; its tracker as well.
+        batch: name of the last batch; `catalog.FIRST` where there is none but the source.
+        dry_run: decide, but promote, commit and push nothing.
+    """
+
+    params: Params
+    registry: "Registry"
+    batch: str
+    dry_run: bool
 
 
 @contextmanager
 def _alone() -> Iterator[bool]:
     """Whether no other process retrains in this folder; the lock ends with the process."""
-    LOCK.parent.mkdir(exist_ok=True)
-    with LOCK.open("a") as stream:
+    RETRAIN_LOCK.parent.mkdir(exist_ok=True)
+    with RETRAIN_LOCK.open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -54,74 +83,61 @@ def _alone() -> Iterator[bool]:
             yield True
 
 
-def _is_decided(params: Params, batch: str) -> bool:
-    """Whether the gate has decided on this batch and acted; the source itself is decided on with any record."""
-    folder = DECISIONS / params.data.name
-    records = folder.glob("*.json") if batch == catalog.FIRST else [folder / f"{batch}.json"]
-    return any(
-        json.loads(path.read_text()).get("acted")
-        for path in records
-        if path.exists() and path.stem != "history"
-    )
+def _is_decided(dataset: str, batch: str) -> bool:
+    """Whether the gate has decided on this batch and acted; any record is a decision on the source itself."""
+    if batch == catalog.FIRST:
+        return any(record.acted for record in records(Path(), dataset))
+    found = read_record(record_path(Path(), dataset, batch))
+    return found is not None and found.acted is not None
 
 
-def champion_bundle(params: Params) -> Path | None:
+def champion_bundle(registry: "Registry") -> Path | None:
     """The champion's bundle, fetched from the registry where it is not here yet; None where there is no champion."""
     from tasks.promotion.candidates import fetch_champion
-    from tasks.tracking import registry
 
-    facts = registry.champion(params)
-    if facts is None:
-        return None
-    return fetch_champion(Path(), params, int(facts["version"]))
+    champion = registry.champion()
+    return None if champion is None else fetch_champion(registry, champion.version)
 
 
 @task(name="receive", cache_policy=NO_CACHE)
-def take_in(params: Params) -> dict[str, Any]:
-    """The inbox as a new batch; in a process of its own, whose readers then load nothing but what reading needs."""
-    receive.last(params).unlink(missing_ok=True)
+def take_in(params: Params) -> Receipt:
+    """Make the inbox a new batch; in a process of its own, whose readers load nothing but what reading needs."""
+    receive.receipt_file(params).unlink(missing_ok=True)
     status, output, tail = run_in_group([sys.executable, "-m", "tasks", "receive"], live=sys.stderr.write)
     if status != 0:
         raise StageError(
             f"receiving failed with status {status}:\n{tail.strip()}", "mend the cause and run again"
         )
     print(output, end="", flush=True)
-    received: dict[str, Any] = json.loads(receive.last(params).read_text())
-    return received
+    return receive.read_receipt(params)
 
 
 @task(name="promote", cache_policy=NO_CACHE)
-def gate(params: Params, batch: str, dry_run: bool) -> dict[str, Any]:
-    """Decide on the champion, and act on the decision; a batch that was set aside as a whole is none to judge by."""
-    from tasks import promote
+def gate(this: Round) -> DecisionRecord:
+    """Decide on the champion, and act on the decision; a batch without any prepared item is not judged by."""
+    from tasks.promote import promote
 
-    batches = set(PreparedData(PREPARED).items["batch"])
-    return promote.promote(
-        params, batch=batch if batch != catalog.FIRST and batch in batches else None, dry_run=dry_run
-    )
+    prepared = set(PreparedData(PREPARED).items["batch"])
+    batch = this.batch if this.batch != catalog.FIRST and this.batch in prepared else None
+    return promote(this.params, batch=batch, dry_run=this.dry_run, registry=this.registry)
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def show(params: Params) -> None:
-    """The page again, now with the decision."""
-    from tasks import report
+def show(this: Round) -> None:
+    """Write the report again, now with the decision."""
+    from tasks.report import report
 
-    report.report(Path(), params, PreparedData(PREPARED))
+    report(Path(), this.params, PreparedData(PREPARED))
 
 
 @task(name="record", cache_policy=NO_CACHE)
-def record(params: Params, batch: str, sentence: str) -> None:
+def record(this: Round, sentence: str) -> None:
     """Commit what belongs to the result: parameters, hashes, splits, scores and the decision."""
     if not git.is_repository():
         return
-    name = params.data.name
-    paths = [
-        Path("params.yaml"),
-        Path("dvc.lock"),
-        Path("splits") / f"{name}.csv",
-        Path("reports") / name / "scores.md",
-    ]
-    git.commit([*paths, DECISIONS / name], f"Retraining of {name} on batch {batch}\n\n{sentence}")
+    name = this.params.data.name
+    paths = [PARAMS, DVC_LOCK, split_file(name), report_folder(name) / "scores.md", DECISIONS / name]
+    git.commit(paths, f"Retraining of {name} on batch {this.batch}\n\n{sentence}")
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)
@@ -134,7 +150,7 @@ def push(params: Params) -> State[Any]:
 
 @flow(name="retrain")
 def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
-    """One night's work in the current folder; its state says in a sentence what came of it.
+    """One retraining in the current folder; the message of its state is a sentence on the outcome.
 
     Args:
         dry_run: decide without promoting, committing the decision or pushing.
@@ -143,38 +159,42 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
     Raises:
         SegflowError: what cannot be mended by trying again; what was done stays, and the next run goes on from there.
     """
-    if os.environ.get(SERVED):  # by hand it may outlive the terminal that it was started from
+    if os.environ.get(SERVED):
+        # by hand it may outlive the terminal that it was started from
         die_with_parent()
     run_state.tag_process()
     with _alone() as alone:
         if not alone:
             return Completed(name="Skipped", message="another retraining is running in this folder")
-        return _night(parameters.load(), dry_run, retries)
+        return _round(parameters.load(), dry_run, retries)
 
 
-def _night(params: Params, dry_run: bool, retries: int) -> State[Any]:
+def _round(params: Params, dry_run: bool, retries: int) -> State[Any]:
     run_state.bind_embedded_server()
     received = take_in(params)
     batch = max(catalog.batch_folders(params.data), default=catalog.FIRST)
-    if received["batch"] is None and _is_decided(params, batch):
-        sentence = f"Nothing new: {received['text']}"
+    if received.batch is None and _is_decided(params.data.name, batch):
+        sentence = f"Nothing new: {received.text}"
         get_run_logger().info(sentence)
         if not dry_run:
-            push(params)  # what the last round could not send
+            # what the last round could not send
+            push(params)
         return Completed(name="Unchanged", message=sentence)
     from tasks import initial_weights
+    from tasks.tracking.registry import Registry
+    from tasks.tracking.tracker import Tracker
 
-    warm = params.retrain.warm_start
-    initial_weights.place(champion_bundle(params) if warm.enabled else None, warm.steps)
+    this = Round(params, Registry(Tracker.open(params)), batch, dry_run)
+    start = params.retrain.warm_start
+    initial_weights.place(champion_bundle(this.registry) if start.enabled else None, start.steps)
     compare(retries)
-    decision = gate(params, batch, dry_run)
-    show(params)
-    sentence = str(decision["reason"])
+    decision = gate(this)
+    show(this)
     if not dry_run:
-        record(params, batch, sentence)
+        record(this, decision.reason)
         push(params)
-    get_run_logger().info(sentence)
-    return Completed(name=str(decision["outcome"]).capitalize(), message=f"{received['text']}. {sentence}")
+    get_run_logger().info(decision.reason)
+    return Completed(name=decision.outcome.capitalize(), message=f"{received.text}. {decision.reason}")
 
 
 def main() -> None:

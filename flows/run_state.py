@@ -33,22 +33,27 @@ from prefect.states import Crashed
 from segcore.cpu import cores
 from segcore.errors import SegflowError
 from segcore.params import Params
+from tasks.process_marks import is_alive, process_mark
+from tasks.project import INGESTED, comparison_file, report_folder
 from tasks.supervisor import end_with_this_process
 from tasks.tracking import store
 
-COMPARISON = Path("comparison")
 LIMIT = "segflow-gpu"
 _BUSY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _PROCESS = "process:"
-_RECORDED_SECONDS = 10  # at most; it takes one or two
-_PAGE = 200  # runs that the server tells of at once
-_DRIVERS = ("nvidiactl", "dxg", "kfd")  # of NVIDIA, of Windows' GPUs under Linux, of AMD
+# at most; it takes one or two
+_RECORDED_SECONDS = 10
+# runs that the server tells of at once
+_PAGE = 200
+# of NVIDIA, of Windows' GPUs under Linux, of AMD
+_DRIVERS = ("nvidiactl", "dxg", "kfd")
 
 
 def gpus() -> int:
     """Number of CUDA devices, 0 without."""
     if sys.platform == "linux" and not any(Path("/dev", name).exists() for name in _DRIVERS):
-        return 0  # no driver: torch, which takes seconds to load, would say the same
+        # no driver: torch, which takes seconds to load, would say the same
+        return 0
     import torch
 
     return torch.cuda.device_count()
@@ -73,7 +78,7 @@ def thread_variables(params: Params) -> dict[str, str]:
 
 def process_tag() -> str:
     """Tag of a flow run that tells, later, whether its process lives."""
-    return _PROCESS + store.process_mark()
+    return _PROCESS + process_mark()
 
 
 def tag_process() -> None:
@@ -87,7 +92,8 @@ def tag_process() -> None:
 def bind_embedded_server() -> None:
     """Let the server that Prefect starts where none is configured end with this process, even by kill -9."""
     for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):  # it has ended already
+        with suppress(psutil.NoSuchProcess):
+            # it has ended already
             if any("prefect.server.api.server" in argument for argument in child.cmdline()):
                 end_with_this_process(child.pid)
 
@@ -160,7 +166,7 @@ def _in_states(*kinds: StateType) -> FlowRunFilter:
 def _lives(run: FlowRun) -> bool | None:
     """Whether the process of a flow run lives; None where the run does not tell which one it is."""
     mark = next((t.removeprefix(_PROCESS) for t in run.tags if t.startswith(_PROCESS)), None)
-    return None if mark is None else store.lives(mark)
+    return None if mark is None else is_alive(mark)
 
 
 def _crash(client: SyncPrefectClient, run: FlowRun) -> None:
@@ -188,7 +194,7 @@ def publish(comparison: Mapping[str, Any], folder: Path) -> None:
 
 def read_comparison() -> dict[str, Any]:
     """The content of comparison.json."""
-    content: dict[str, Any] = json.loads((COMPARISON / "comparison.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(comparison_file().read_text(encoding="utf-8"))
     return content
 
 
@@ -199,7 +205,7 @@ def summary(params: Params, outcomes: Mapping[str, str]) -> str:
 
     comparison = read_comparison()
     ran = [name for name, outcome in outcomes.items() if outcome == "ran"]
-    page = Path("reports") / params.data.name / "index.html"
+    page = report_folder(params.data.name) / "index.html"
     return "\n".join(
         [
             "",
@@ -216,12 +222,16 @@ def summary(params: Params, outcomes: Mapping[str, str]) -> str:
 
 def _left_out(params: Params) -> list[str]:
     """A line on quarantined items, where there are any."""
-    path = Path("data/ingested/quarantine.csv")
+    path = INGESTED / "quarantine.csv"
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as stream:
         count = sum(1 for _ in csv.DictReader(stream))
-    return [f"Left out: {count} quarantined items, see reports/{params.data.name}/data.html"] if count else []
+    return (
+        [f"Left out: {count} quarantined items, see {report_folder(params.data.name)}/data.html"]
+        if count
+        else []
+    )
 
 
 def _address(server: str, port: int) -> str:

@@ -43,7 +43,8 @@ def deployment(params: Params) -> RunnerDeployment:
     one = ConcurrencyLimitConfig(
         limit=1,
         collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW,
-        grace_period_seconds=60,  # that a run killed before its process was up keeps the place; the least there is
+        # that a run killed before its process was up keeps the place; the least there is
+        grace_period_seconds=60,
     )
     return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=one)
 
@@ -75,7 +76,8 @@ def _server(port: int) -> None:
     found = ui.prefect_server(port)
     ui.start(found)
     os.environ["PREFECT_API_URL"] = f"{found['Prefect'][0]}/api"
-    refresh_global_settings_context()  # else Prefect, which read its settings before, starts a second server for itself
+    # else Prefect, which read its settings before, starts a second server for itself
+    refresh_global_settings_context()
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ credentials in the environment; docs/guide/cluster.md has the commands.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
@@ -17,10 +16,9 @@ from flows import run_state
 from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.files import locked
+from tasks.project import STAGE_LOCK
 from tasks.tracking import store
 from tasks.versioning import git, remote, stages
-
-LOCK = Path("work/stage.lock")
 
 
 @flow(name="stage")
@@ -39,9 +37,9 @@ def stage(name: str, revision: str) -> State[Any]:
     Raises:
         StageError: the clone, the remote or the stage failed; the message says which, and the remedy.
     """
-    os.chdir(os.environ.get("SEGFLOW_CLONE") or Path.cwd())
+    os.chdir(os.environ.get("SEGFLOW_CLONE", "."))
     run_state.no_traceback_for_mendable_errors()
-    with locked(LOCK):
+    with locked(STAGE_LOCK):
         git.check_out(revision)
         remote.check_remote()
         require_shared_store(store.uri(parameters.load()))

@@ -29,14 +29,18 @@ from prefect.states import Crashed
 from flows.stage import require_shared_store
 from segcore.errors import StageError
 from segcore.params import Params
-from tasks.tracking import runs, store
+from tasks.tracking import runs
+from tasks.tracking.tracker import Tracker
 from tasks.versioning import git, remote, stages
 from tasks.versioning.stages import Outcome, Stage
 
-MOST_DEATHS = 5  # of workers under one stage: a stage that takes its machine down must not take all of them
+# of workers under one stage: a stage that takes its machine down must not take all of them
+MOST_DEATHS = 5
 _LOOK_SECONDS = 2.0
-_PENDING_SECONDS = 180.0  # a worker takes some 10 s from taking a flow run to beginning it
-_SILENT_SECONDS = 90  # three heartbeats of 30 s, which prefect.yaml asks for
+# a worker takes some 10 s from taking a flow run to beginning it
+_PENDING_SECONDS = 180.0
+# three heartbeats of 30 s, which prefect.yaml asks for
+_SILENT_SECONDS = 90
 _AUTOMATION = "segflow: stages of dead workers"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
@@ -48,14 +52,15 @@ class Pool:
     Args:
         params: the whole of params.yaml.
         graph: of the survey.
+        tracker: of the data set.
 
     Raises:
         StageError: a server, DVC's remote or the deployment that workers need is missing.
     """
 
-    def __init__(self, params: Params, graph: list[Stage]) -> None:
-        self.params, self.graph = params, graph
-        self.deployment = f"stage/{params.machine.work_pool}"
+    def __init__(self, params: Params, graph: list[Stage], tracker: Tracker) -> None:
+        self.graph, self.tracker, self.work_pool = graph, tracker, params.machine.work_pool
+        self.deployment = f"stage/{self.work_pool}"
         self._lock = threading.Lock()
         self._revision: str | None = None
         if not os.environ.get("PREFECT_API_URL"):
@@ -63,7 +68,7 @@ class Pool:
                 "workers need a Prefect server of their own",
                 "start one and set PREFECT_API_URL to its address",
             )
-        require_shared_store(store.uri(params))
+        require_shared_store(tracker.address)
         remote.check_remote()
         _check_deployment(self.deployment)
         _ensure_automation()
@@ -76,12 +81,13 @@ class Pool:
         """
         outcome: Outcome = "cached"
         if not remote.restore(stage.name):
-            with self._lock:  # the first thread sends code and data, the others need only wait
+            with self._lock:
+                # the first thread sends code and data, the others need only wait
                 revision = self._revision = self._revision or self._send()
                 key = stages.next_run_key(stage.name)
             outcome = self._submit(stage.name, revision, key)
         if stage.kind == "evaluate" and stage.architecture is not None and stage.seed is not None:
-            runs.fetch_costs(self.params, stage.architecture, stage.seed)
+            runs.fetch_costs(self.tracker, stage.architecture, stage.seed)
         return outcome
 
     def _send(self) -> str:
@@ -131,7 +137,7 @@ class Pool:
                 assert state is not None
                 if state.is_final():
                     if state.is_crashed():
-                        store.close_of_flow_run(self.params, str(run))
+                        self.tracker.close_of_flow_run(str(run))
                     return state
                 waiting = (datetime.now(UTC) - state.timestamp).total_seconds()
                 if state.is_pending() and waiting > _PENDING_SECONDS:
@@ -141,8 +147,9 @@ class Pool:
                     client.set_flow_run_state(run, gone, force=True)
                 if state.name == "Late" and not warned:
                     warned = True
-                    pool = self.params.machine.work_pool
-                    get_run_logger().warning("%s: no free worker in the work pool %s yet", stage, pool)
+                    get_run_logger().warning(
+                        "%s: no free worker in the work pool %s yet", stage, self.work_pool
+                    )
                 time.sleep(_LOOK_SECONDS)
 
 
@@ -162,7 +169,8 @@ def _ensure_automation() -> None:
     try:
         Automation.read(name=_AUTOMATION, _sync=True)  # type: ignore[call-overload]
         return
-    except ValueError:  # there is none of that name
+    except ValueError:
+        # there is none of that name
         pass
     trigger = EventTrigger(
         after={_HEARTBEAT},

@@ -1,6 +1,6 @@
 """Entry of every step: `python -m tasks train unet 0`.
 
-Import-light: a step that a flow has DVC run hands its work over (tasks/forkserver/client.py) before anything is loaded.
+Import-light: in a flow, a stage continues in a fork (tasks/forkserver/client.py) before anything slow is imported.
 """
 
 import sys
@@ -45,5 +45,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    client.hand_over()
+    client.run_in_fork()
     main()

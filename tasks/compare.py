@@ -20,7 +20,7 @@ from segcore.errors import StageError
 from segcore.files import atomic_folder
 from segcore.params import Params
 from segcore.tables.counts import count, counts_table, require_all
-from tasks.console import run
+from tasks.console import refuse_as_script, run
 
 
 def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: list[str]) -> Contestant:
@@ -114,3 +114,6 @@ def _compare_here(_: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     run(_compare_here, argparse.ArgumentParser(prog="python -m tasks compare", description=__doc__))
+
+
+refuse_as_script(__name__)

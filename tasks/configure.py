@@ -160,3 +160,6 @@ def main() -> None:
     parser.add_argument("name", help=f"a file of examples/: {known}")
     parser.add_argument("--source", help="folder of the images, in place of the one that the example names")
     console.run(lambda a: configure(a.name, source=a.source), parser)
+
+
+console.refuse_as_script(__name__)

@@ -1,9 +1,10 @@
-"""What every step's command line shares: help, progress bars, and errors that end with a remedy and exit code 1."""
+"""What the command lines share: progress bars, common arguments, and exit codes."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -23,9 +24,9 @@ def progress(items: Iterable[T], label: str, total: int | None = None, unit: str
 
 
 def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> None:
-    """Parse arguments, run `main`, and exit: 0 done, 1 a mendable error told with its remedy, 130 interrupted.
+    """Parse arguments, run `main`, and exit: 0 done, 1 an error printed with its remedy, 130 interrupted.
 
-    SIGTERM, and the death of the process that started this one, end it in order too.
+    SIGTERM and the death of the parent process also end it in order.
     """
     die_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -38,6 +39,18 @@ def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentPars
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+def refuse_as_script(name: str) -> None:
+    """Exit with status 2 where a command's module is run as a script, such as `python -m tasks.train`.
+
+    Args:
+        name: `__name__` of the module.
+    """
+    if name == "__main__":
+        command = Path(sys.argv[0]).stem.replace("_", "-")
+        print(f"Error: not a command; run `python -m tasks {command}`", file=sys.stderr)
+        sys.exit(2)
 
 
 def parse_run(description: str | None, name: str) -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from typing import Any
 
 from segcore.errors import ModelError
 from segcore.files import atomic_write
+from tasks.project import COSTS, MODELS, run_name
 
 
 def cost_file(root: Path, name: str) -> Path:
@@ -18,19 +19,19 @@ def cost_file(root: Path, name: str) -> Path:
     Raises:
         ModelError: there is no such bundle.
     """
-    description = root / "models" / name / "model.json"
+    description = root / MODELS / name / "model.json"
     try:
         weights = json.loads(description.read_text(encoding="utf-8"))["weights_sha256"]
     except FileNotFoundError as error:
         raise ModelError(
             f"{description.parent}: holds no model bundle", f"run `dvc repro train@{name}`"
         ) from error
-    return root / "work" / "costs" / f"{name}-{weights[:12]}.json"
+    return root / COSTS / f"{name}-{weights[:12]}.json"
 
 
 def read_cost(root: Path, name: str) -> dict[str, Any] | None:
     """Measurements of a bundle, or None where it was not measured on this machine, or is not on it."""
-    if not (root / "models" / name / "model.json").exists():
+    if not (root / MODELS / name / "model.json").exists():
         return None
     path = cost_file(root, name)
     content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -61,6 +62,7 @@ def measured_costs(root: Path, comparison: Mapping[str, Any]) -> dict[str, dict[
     """Mean cost over seeds of each architecture of a comparison that was measured on this machine."""
     names = [row["architecture"] for row in comparison["leaderboard"] if row["kind"] == "model"]
     means = {
-        name: mean_cost([read_cost(root, f"{name}-{seed}") for seed in comparison["seeds"]]) for name in names
+        name: mean_cost([read_cost(root, run_name(name, seed)) for seed in comparison["seeds"]])
+        for name in names
     }
     return {name: cost for name, cost in means.items() if cost}

@@ -21,13 +21,16 @@ from segcore.prediction.writers.nifti import stack_predictions, write_prediction
 from tasks import console
 from tasks.costs import cost_file, merge_cost
 from tasks.measure import measure
-from tasks.project import EVALUATIONS, MODELS, PREPARED
+from tasks.project import EVALUATIONS, MODELS, PREPARED, run_name
 from tasks.tracking import runs
+from tasks.tracking.tracker import Tracker
 
-if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+if TYPE_CHECKING:
+    # torch takes seconds to import, which neither --help nor a mistaken argument waits for
     from segcore.evaluation.evaluate import Evaluated
 
-_ROUNDS = 3  # of timing
+# of timing
+_ROUNDS = 3
 
 
 def measure_cost(
@@ -40,7 +43,7 @@ def measure_cost(
     Raises:
         StageError: the bundle could not be loaded or run.
     """
-    folder = root / MODELS / f"{architecture}-{seed}"
+    folder = root / MODELS / run_name(architecture, seed)
     (cost,) = measure([folder], tile, flips, _ROUNDS)
     merge_cost(root, folder.name, cost)
     return cost
@@ -110,10 +113,11 @@ def run_evaluation(
     Raises:
         ModelError: no such bundle; DataError: no prepared data, or a region without counts.
     """
-    name = f"{architecture}-{seed}"
+    name = run_name(architecture, seed)
     data, folder = PreparedData(prepared), root / MODELS / name
     description = load_description(folder)
-    from segcore.evaluation.evaluate import evaluate, save_prediction  # not before what is wrong was told
+    # not before what is wrong was told
+    from segcore.evaluation.evaluate import evaluate, save_prediction
     from segcore.inference.device import choose_precision, default_device
     from segcore.inference.tta import require_trained
 
@@ -158,9 +162,9 @@ def _log(
         charts, gallery = write_pictures(
             data, root / MODELS, evaluations, architecture, seed, title, Path(folder)
         )
-        files = [evaluations / f"{architecture}-{seed}", *charts]
-        kept = cost_file(root, f"{architecture}-{seed}")
-        runs.log_evaluation(p, architecture, seed, found, files, gallery, kept)
+        name = run_name(architecture, seed)
+        files = [evaluations / name, *charts]
+        runs.log_evaluation(Tracker.open(p), architecture, seed, found, files, gallery, cost_file(root, name))
 
 
 def main() -> None:
@@ -169,3 +173,6 @@ def main() -> None:
         lambda a: run_evaluation(params.load(a.params), a.architecture, a.seed),
         console.parse_run(__doc__, "evaluate"),
     )
+
+
+console.refuse_as_script(__name__)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from segcore.files import atomic_folder, locked
 from segcore.ingest import reader_pool
 from tasks import console
-from tasks.project import INGESTED, WORK
+from tasks.project import INGESTED, WORK, report_folder
 
 if TYPE_CHECKING:  # the readers' processes load this module too, and need none of these
     import pandas as pd
@@ -62,7 +62,7 @@ def write_card(found: Checked, data: "params.Data", root: Path = Path()) -> Path
     """Write reports/<name>/data.html and say where it is."""
     from tasks.data_card import card
 
-    target = root / "reports" / data.name / "data.html"
+    target = root / report_folder(data.name) / "data.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     card.write_card(found.table, found.links, found.strays, data, found.store, target)
     print(f"Data card: {target}", flush=True)
@@ -152,3 +152,6 @@ def main() -> None:
             ingest(data, work=WORK)
 
     console.run(run, parser)
+
+
+console.refuse_as_script(__name__)

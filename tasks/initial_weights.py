@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from segcore.files import atomic_folder
 from segcore.models.base.bundle import load_bundle, load_description, verified
 from segcore.params import Params, TrainSettings
+from tasks.project import START
 
 if TYPE_CHECKING:
     from segcore.models.base.model import SegmentationModel
 
-START = Path("start")
 BUDGET = "budget.json"
 _BUNDLE = ("model.safetensors", "model.json")
-TRANSFER = "transfer.json"  # says that the model is of other data
+# says that the model is of other data
+TRANSFER = "transfer.json"
 _SAME = ("architecture", "in_channels", "num_classes", "settings", "classes")
 
 

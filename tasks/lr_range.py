@@ -14,7 +14,7 @@ from segcore.data.prepared import PreparedData
 from segcore.files import atomic_write
 from segcore.params import Params
 from tasks import console
-from tasks.project import PREPARED, WORK
+from tasks.project import LR_RANGE, PREPARED
 
 
 def find_rates(p: Params, architecture: str, seed: int, steps: int, root: Path = Path()) -> Path:
@@ -32,7 +32,7 @@ def find_rates(p: Params, architecture: str, seed: int, steps: int, root: Path =
     model = build.new_model(architecture, settings, data, seed)
     print(f"lr-range: {steps} steps of batch {settings.batch}, crop {settings.crop}", flush=True)
     found = lr_range.range_test(model, data, settings, p.prepare.window, seed, steps)
-    folder = root / WORK / "lr-range"
+    folder = root / LR_RANGE
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / f"{architecture}.json") as part:
         part.write_text(json.dumps(asdict(found), indent=2) + "\n")
@@ -54,3 +54,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="of the test (default: %(default)s)")
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     console.run(lambda a: find_rates(params.load(a.params), a.architecture, a.seed, a.steps), parser)
+
+
+console.refuse_as_script(__name__)

@@ -79,3 +79,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"default: {_ROUNDS}; the fastest counts")
     parser.add_argument("--flips", action="store_true", help="with the mean over mirror images")
     console.run(_measure_here, parser)
+
+
+console.refuse_as_script(__name__)

@@ -19,14 +19,13 @@ from segcore.files import locked
 from segcore.models.base.bundle import load_description
 from segcore.params import Params, Predict
 from tasks import console
+from tasks.project import PREDICTIONS
 from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
+from tasks.tracking.fetch import CHAMPION, find_bundle
 
-if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+if TYPE_CHECKING:
+    # torch takes seconds to import, which neither --help nor a mistaken argument waits for
     from segcore.prediction.predictor import Progress
-
-OUTPUT = Path("predictions")
-WORK = Path("work")
-CHAMPION = "champion"
 
 
 def settings_of(p: Params) -> Predict:
@@ -35,26 +34,6 @@ def settings_of(p: Params) -> Predict:
     flips = p.evaluate.flips if p.predict.flips is None else p.predict.flips
     outputs = sorted(set(p.predict.outputs))
     return p.predict.model_copy(update={"tile": tile, "flips": flips, "outputs": outputs})
-
-
-def find_bundle(p: Params, address: str, root: Path = Path()) -> Path:
-    """Folder of the bundle that an address means.
-
-    Args:
-        address: a folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or `champion`, which stands for
-            `models:/<data.name>@champion`.
-
-    Raises:
-        ModelError: there is none; StageError: the registry does not answer.
-    """
-    if address == CHAMPION:
-        address = f"models:/{p.data.name}@{CHAMPION}"
-    if not address.startswith("models:/"):
-        return Path(address)
-    from tasks.tracking.fetch import fetch_model
-
-    folder = address.removeprefix("models:/").replace("/", "-").replace("@", "-")
-    return fetch_model(p, address, root / WORK / "predict" / folder)
 
 
 class Batch:
@@ -86,7 +65,8 @@ class Batch:
         self.output.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self.output / ".lock")
         self._lock.__enter__()
-        for left in self.output.glob(".*.part"):  # of a run that was killed
+        for left in self.output.glob(".*.part"):
+            # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
         settings = {**self.predictor.settings.model_dump(), "precision": self.predictor.precision}
         self.record = Record.open(self.output, self.model, settings)
@@ -119,7 +99,8 @@ class Batch:
     def _is_done(self, scene: Path) -> bool:
         try:
             return self.record.is_done(scene)
-        except DataError:  # told when its turn comes
+        except DataError:
+            # told when its turn comes
             return False
 
     def predict(self, scene: Path, progress: "Progress" = lambda done, total: None) -> list[str]:
@@ -155,7 +136,7 @@ class Batch:
 
 
 def run_prediction(
-    p: Params, scenes: Sequence[str | Path], address: str = CHAMPION, output: Path = OUTPUT
+    p: Params, scenes: Sequence[str | Path], address: str = CHAMPION, output: Path = PREDICTIONS
 ) -> dict[str, int]:
     """Predict all scenes that are not done yet, one after the other.
 
@@ -199,7 +180,7 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
         help="a bundle's folder such as models/unet-0, models:/NAME@ALIAS, models:/NAME/3, "
         "or champion for the one of data.name (default: %(default)s)",
     )
-    found.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: %(default)s)")
+    found.add_argument("--output", type=Path, default=PREDICTIONS, help="folder (default: %(default)s)")
     found.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     return found
 
@@ -212,3 +193,6 @@ def main() -> None:
         print(", ".join(f"{n} {what}" for what, n in counts.items()) + f": {a.output}")
 
     console.run(work, parser("python -m tasks predict", __doc__))
+
+
+console.refuse_as_script(__name__)

@@ -16,9 +16,10 @@ from segcore.errors import DataError
 from segcore.files import atomic_folder
 from segcore.splits import prepare as preparation
 from tasks import console
-from tasks.project import INGESTED, PREPARED, SPLITS, WORK
+from tasks.project import INGESTED, PREPARED, WORK, split_file
 
-_FEW = 8  # with fewer, three paired tests with Holm's correction cannot reach 0.05
+# with fewer, three paired tests with Holm's correction cannot reach 0.05
+_FEW = 8
 
 
 def prepare(
@@ -62,6 +63,11 @@ def prepare(
     for item, reason in decision.aside.items():
         print(f"prepare: {item} is set aside: {reason}", flush=True)
     data = PreparedData(target, packed)
+    _print_summary(data)
+    return target
+
+
+def _print_summary(data: PreparedData) -> None:
     clusters = data.regions.loc[data.regions["split"] == "test", "cluster"].nunique()
     if clusters < _FEW:
         print(
@@ -72,7 +78,6 @@ def prepare(
     counts = data.regions["split"].value_counts()
     described = ", ".join(f"{counts.get(name, 0)} {name}" for name in params.SPLITS)
     print(f"prepare: regions {described}; {len(data.windows)} training windows; no leak found", flush=True)
-    return target
 
 
 def main() -> None:
@@ -85,6 +90,9 @@ def main() -> None:
 
     def run(arguments: argparse.Namespace) -> None:
         p = params.load(arguments.params)
-        prepare(p, registry=SPLITS / f"{p.data.name}.csv", work=WORK)
+        prepare(p, registry=split_file(p.data.name), work=WORK)
 
     console.run(run, parser)
+
+
+console.refuse_as_script(__name__)

@@ -1,18 +1,71 @@
-"""Where everything is in a project, and what it is called: every path that more than one step uses."""
+"""Where everything is in a project, and what it is called: every path and name that more than one module uses.
+
+Paths are relative to the project's folder. Import-light: standard library and segcore.files only.
+"""
 
 from pathlib import Path
 
 from segcore.files import digest, sha256
 
-WORK = Path("work")
+# results of stages, kept by DVC
 INGESTED = Path("data/ingested")
+PACKED = Path("data/packed")
 PREPARED = Path("data/prepared")
 SPLITS = Path("splits")
 MODELS = Path("models")
 EVALUATIONS = Path("evaluations")
+COMPARISON = Path("comparison")
+REPORTS = Path("reports")
+
+# kept by git or by the user
+PARAMS = Path("params.yaml")
+DVC_LOCK = Path("dvc.lock")
+DECISIONS = Path("decisions")
+START = Path("start")
+PREDICTIONS = Path("predictions")
+
+# of this machine alone: measurements, checkpoints, caches and locks
+WORK = Path("work")
+COSTS = WORK / "costs"
+GATE_COSTS = WORK / "gate-costs"
+CHECKPOINTS = WORK / "checkpoints"
+CHAMPIONS = WORK / "champion"
+FETCHED = WORK / "predict"
+RECEIVED = WORK / "receive"
+LR_RANGE = WORK / "lr-range"
+PROMOTE_LOCK = WORK / "promote.lock"
+RETRAIN_LOCK = WORK / "retrain.lock"
+STAGE_LOCK = WORK / "stage.lock"
+# last dvc.lock that DVC wrote in full
+LOCK_COPY = WORK / "dvc.lock.good"
+
+
+def run_name(architecture: str, seed: int) -> str:
+    """`unet-0`: the name of a training, of its model's folder and of its evaluation's folder."""
+    return f"{architecture}-{seed}"
+
+
+def stage_name(kind: str, run: str) -> str:
+    """`train@unet-0`: DVC's name of a stage of a matrix."""
+    return f"{kind}@{run}"
+
+
+def split_file(dataset: str) -> Path:
+    """Remembers the split of every group of a data set."""
+    return SPLITS / f"{dataset}.csv"
+
+
+def report_folder(dataset: str) -> Path:
+    """Report, data card and scores of a data set."""
+    return REPORTS / dataset
+
+
+def comparison_file() -> Path:
+    """All results of the comparison, as JSON."""
+    return COMPARISON / "comparison.json"
 
 
 def data_fingerprint(prepared: Path) -> str:
-    """Hash of what the prepared data are: their index, split, windows and statistics."""
+    """Hash of the prepared data: index, split, windows and statistics."""
     names = ("items.parquet", "regions.parquet", "windows.parquet", "statistics.json", "prepared.json")
     return digest(*(sha256(prepared / name) for name in names))

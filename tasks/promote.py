@@ -8,21 +8,24 @@ the aliases. `--rollback` makes the champion before this one champion again. Exi
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from segcore import params
-from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
 from segcore.files import digest, locked
 from segcore.params import Params
 from segcore.promotion.drift import drift
 from segcore.promotion.gate import Candidate, decide
 from tasks import console
-from tasks.project import PREPARED, data_fingerprint
-from tasks.promotion import candidates as inputs
+from tasks.project import PROMOTE_LOCK, stage_name
+from tasks.promotion import candidates
+from tasks.promotion.candidates import Model
+from tasks.promotion.context import PromotionContext
 from tasks.promotion.record import (
-    FORMAT,
+    DecisionRecord,
+    RegisteredVersion,
     read_record,
     record_path,
     record_text,
@@ -30,16 +33,19 @@ from tasks.promotion.record import (
     write_json,
     write_record,
 )
-from tasks.tracking import registry, store
-from tasks.tracking import runs as tracking
+from tasks.tracking import runs
+from tasks.tracking.registry import DecisionTags, Registry, now
+from tasks.tracking.tracker import Run, Tracker
 from tasks.versioning import stages
-
-_LOCK = Path("work/promote.lock")
 
 
 def promote(
-    p: Params, root: Path = Path(), batch: str | None = None, dry_run: bool = False
-) -> dict[str, Any]:
+    p: Params,
+    root: Path = Path(),
+    batch: str | None = None,
+    dry_run: bool = False,
+    registry: Registry | None = None,
+) -> DecisionRecord:
     """Decide, unless this was decided before, and act, unless `dry_run` or done before.
 
     Args:
@@ -47,130 +53,158 @@ def promote(
         root: the project's folder.
         batch: of the items that are new; None: no batch is, all test regions are the frozen test set.
         dry_run: leave registry and runs as they are. The record is written, and a later call acts on it.
-
-    Returns:
-        The record: what `segcore.promotion.gate.Decision.record` has, and key, batch, decided and acted (ISO 8601),
-        inputs (a hash), champion_version, champion_run, versions (registered by it), drift.
+        registry: one that is open already; None: it is opened.
 
     Raises:
         StageError: an evaluation is missing, the registry does not answer, or the batch has no item.
         ModelError: the champion's bundle is damaged; DataError: no prepared data.
     """
-    with locked(root / _LOCK):  # a second one waits, and finds the decision of the first
-        data = PreparedData(root / PREPARED)
-        if batch is not None and batch not in set(data.items["batch"].astype(str)):
-            known = ", ".join(sorted(set(data.items["batch"].astype(str)))[-5:])
-            raise StageError(
-                f"batch {batch}: no prepared item is of it", f"name one that there is, such as {known}"
-            )
-        models = inputs.challengers(root, p, data)
-        facts = [
-            p.gate.model_dump_json(),
-            p.compare.metric,
-            str(p.compare.seed),
-            data_fingerprint(data.folder),
-            str(batch),
-        ]
-        mark = digest(*facts, *(m.weights for m in models))
+    # a second process waits, and reads the decision of the first
+    with locked(root / PROMOTE_LOCK):
+        context = PromotionContext.open(p, root, registry)
+        if batch is not None:
+            _require_batch(context, batch)
+        models = candidates.challengers(context)
+        mark = _inputs_hash(context, models, batch)
         path = record_path(root, p.data.name, batch or (stages.run_key("compare") or mark)[:16])
-        holder = registry.champion(p)
+        holder = context.registry.champion()
         record = read_record(path)
         if record is None or not _holds(record, mark, holder):
-            record = _decided(root, p, data, models, holder, batch, mark, path.stem)
+            record = _decided(context, models, holder, batch, mark, path.stem)
             write_record(path, record)
-        if not dry_run and record["acted"] is None:
-            _act(p, models, record)
-            write_json(path, record)
-        if not dry_run:
-            write_history(root, p.data.name, registry.history(p))
+        if dry_run:
+            return record
+        if record.acted is None:
+            record = _act(context, models, record)
+            write_json(path, record.as_json())
+        write_history(root, p.data.name, context.registry.history())
         return record
 
 
-def _holds(record: Mapping[str, Any], mark: str, holder: Mapping[str, Any] | None) -> bool:
+def _require_batch(context: PromotionContext, batch: str) -> None:
+    batches = set(context.data.items["batch"].astype(str))
+    if batch not in batches:
+        raise StageError(
+            f"batch {batch}: no prepared item is of it",
+            f"name one that there is, such as {', '.join(sorted(batches)[-5:])}",
+        )
+
+
+def _inputs_hash(context: PromotionContext, models: list[Model], batch: str | None) -> str:
+    """Of everything that a decision depends on, except the champion."""
+    p = context.params
+    facts = [p.gate.model_dump_json(), p.compare.metric, str(p.compare.seed), context.data_hash, str(batch)]
+    return digest(*facts, *(m.weights for m in models))
+
+
+def _holds(record: DecisionRecord, mark: str, holder: RegisteredVersion | None) -> bool:
     """Whether a record is the decision on these inputs, and against this champion or one it made itself."""
-    if record["inputs"] != mark:
+    if record.inputs != mark:
         return False
-    own = [c["weights_sha256"] for c in record["challengers"] if c["name"] == record["winner"]]
-    now = (holder["version"], holder["weights_sha256"]) if holder else (None, None)
-    return bool(record["acted"]) or record["champion_version"] == now[0] or now[1] in own
+    own = [c["weights_sha256"] for c in record.challengers if c["name"] == record.winner]
+    version, weights = (holder.version, holder.weights_sha256) if holder else (None, None)
+    return bool(record.acted) or record.champion_version == version or weights in own
 
 
 def _decided(
-    root: Path,
-    p: Params,
-    data: PreparedData,
-    models: list[inputs.Model],
-    holder: Mapping[str, Any] | None,
+    context: PromotionContext,
+    models: list[Model],
+    holder: RegisteredVersion | None,
     batch: str | None,
     mark: str,
     key: str,
-) -> dict[str, Any]:
-    champion = inputs.champion(root, p, data, holder["version"]) if holder else None
+) -> DecisionRecord:
+    p, data = context.params, context.data
+    champion = candidates.champion(context, holder.version) if holder else None
     rivals = [m for m in models if champion is None or m.weights != champion.weights]
     everyone = [*([champion] if champion else []), *rivals]
     judged = {}
-    for model, cost in zip(everyone, inputs.costs(root, p, everyone), strict=True):
+    for model, cost in zip(everyone, candidates.costs(context, everyone), strict=True):
         name = "champion" if model is champion else model.folder.name
-        frozen, new = inputs.split(model.counts, data, batch)
+        frozen, new = candidates.split(model.counts, data, batch)
         judged[name] = Candidate(name, model.title, model.validation, frozen, new, cost)
-    held = judged.pop("champion", None)
-    foreground, classes = data.foreground, data.classes
-    found = decide(
-        held, list(judged.values()), p.gate, p.compare.metric, foreground, classes, p.compare.seed
-    ).record()
-    for one, model in zip(found["challengers"], rivals, strict=True):
-        one |= {"architecture": model.architecture, "seed": model.seed, "weights_sha256": model.weights}
-    return {
-        "format": FORMAT,
-        "dataset": p.data.name,
-        "key": key,
-        "batch": batch,
-        "decided": registry.now(),
-        "acted": None,
-        "inputs": mark,
-        "champion_version": holder["version"] if holder else None,
-        "champion_run": holder["run_id"] if holder else None,
-        "versions": {},
-        **found,
-        "drift": _drift(data, batch, champion, found),
-    }
+    incumbent = judged.pop("champion", None)
+    decision = decide(
+        incumbent,
+        list(judged.values()),
+        p.gate,
+        p.compare.metric,
+        data.foreground,
+        data.classes,
+        p.compare.seed,
+    )
+    identities = (
+        {"architecture": m.architecture, "seed": m.seed, "weights_sha256": m.weights} for m in rivals
+    )
+    return DecisionRecord(
+        dataset=p.data.name,
+        key=key,
+        batch=batch,
+        decided=now(),
+        inputs=mark,
+        champion_version=holder.version if holder else None,
+        champion_run=holder.run_id if holder else None,
+        outcome=decision.outcome,
+        winner=decision.winner,
+        best=decision.best,
+        reason=decision.reason,
+        champion=decision.champion,
+        challengers=[one | who for one, who in zip(decision.challengers, identities, strict=True)],
+        basis=decision.basis,
+        drift=_drift(context, batch, champion, decision.champion),
+    )
 
 
 def _drift(
-    data: PreparedData, batch: str | None, champion: inputs.Model | None, found: Mapping[str, Any]
+    context: PromotionContext, batch: str | None, champion: Model | None, judged: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
     if batch is None:
         return None
-    errors = {"ece": inputs.calibration_errors(champion, batch)} if champion else {}
-    return drift(data, batch, {"score": found["champion"]["scores"], **errors} if champion else None)
+    if champion is None or judged is None:
+        return drift(context.data, batch)
+    errors = candidates.calibration_errors(champion, batch)
+    return drift(context.data, batch, {"score": judged["scores"], "ece": errors})
 
 
-def _act(p: Params, models: list[inputs.Model], record: dict[str, Any]) -> None:
-    """Registry and runs as the record says; each step may be repeated, and the record is marked last."""
-    client = store.client(p)
-    of_name = {m.folder.name: m for m in models}
-    runs = {m.folder.name: tracking.member(client, p, f"train@{m.folder.name}") for m in models}
-    ids = {name: run.info.run_id for name, run in runs.items() if run is not None}
-    if record["best"] is not None:
-        model = of_name[record["best"]]
-        facts = next(c for c in record["challengers"] if c["name"] == record["best"])
-        scores = {"metric": record["basis"]["metric"], **facts["scores"], "validation": facts["validation"]}
-        decision = {k: record[k] for k in ("outcome", "reason", "decided")} | {"scores": json.dumps(scores)}
-        version = registry.register(p, model.folder, ids.get(record["best"]), {"batch": record["batch"]})
-        if record["winner"] is not None:
-            registry.promote(p, version, decision)
-        else:
-            registry.set_challenger(p, version, decision)
-        record["versions"] = {"champion" if record["winner"] else "challenger": version}
-    tags = {
-        "gate.outcome": record["outcome"],
-        "gate.reason": record["reason"],
-        "gate.winner": record["winner"],
-    }
-    judged = {ids[c["name"]] for c in record["challengers"] if c["name"] in ids}
-    for run_id in sorted(judged | set(filter(None, [record["champion_run"]]))):
-        store.Run(client, run_id).tag(tags)
-    record["acted"] = registry.now()
+def _act(context: PromotionContext, models: list[Model], record: DecisionRecord) -> DecisionRecord:
+    """Change registry and runs as the record says; each step may be repeated, and the record is marked last."""
+    tracker, ids = context.registry.tracker, _training_runs(context, models)
+    versions = _register(context, models, record, ids)
+    tags = {"gate.outcome": record.outcome, "gate.reason": record.reason, "gate.winner": record.winner}
+    judged = {ids[c["name"]] for c in record.challengers if c["name"] in ids}
+    for run_id in sorted(judged | set(filter(None, [record.champion_run]))):
+        Run(tracker.client, run_id).tag(tags)
+    return replace(record, versions=versions, acted=now())
+
+
+def _training_runs(context: PromotionContext, models: list[Model]) -> dict[str, str]:
+    """Id of the MLflow run of each model's training, by the model's name; of those that this store has."""
+    keys, found = stages.run_keys(), {}
+    for model in models:
+        stage = stage_name("train", model.folder.name)
+        run = runs.training_of(context.registry.tracker, stage, keys.get(stage))
+        if run is not None:
+            found[model.folder.name] = run.info.run_id
+    return found
+
+
+def _register(
+    context: PromotionContext, models: list[Model], record: DecisionRecord, ids: Mapping[str, str]
+) -> dict[str, int]:
+    """Register the best challenger, and give it its alias; versions by alias."""
+    if record.best is None:
+        return dict(record.versions)
+    registry = context.registry
+    (model,) = [m for m in models if m.folder.name == record.best]
+    facts = record.challenger(record.best)
+    scores = {"metric": record.basis.metric, **facts["scores"], "validation": facts["validation"]}
+    decision = DecisionTags(record.outcome, record.reason, record.decided, json.dumps(scores))
+    version = registry.register(model.folder, ids.get(record.best), {"batch": record.batch})
+    if record.winner is not None:
+        registry.promote(version, decision)
+        return {"champion": version}
+    registry.set_challenger(version, decision)
+    return {"challenger": version}
 
 
 def rollback(p: Params, root: Path = Path()) -> tuple[int, int]:
@@ -179,9 +213,10 @@ def rollback(p: Params, root: Path = Path()) -> tuple[int, int]:
     Raises:
         StageError: there is no previous champion.
     """
-    with locked(root / _LOCK):
-        restored, demoted = registry.rollback(p)
-        write_history(root, p.data.name, registry.history(p))
+    with locked(root / PROMOTE_LOCK):
+        registry = Registry(Tracker.open(p))
+        restored, demoted = registry.rollback()
+        write_history(root, p.data.name, registry.history())
         return restored, demoted
 
 
@@ -193,7 +228,7 @@ def _main(arguments: argparse.Namespace) -> None:
         return
     record = promote(p, batch=arguments.batch, dry_run=arguments.dry_run)
     print(record_text(record))
-    if arguments.dry_run and record["acted"] is None:
+    if arguments.dry_run and record.acted is None:
         print("Nothing was changed (--dry-run); without it, this decision is acted upon.")
 
 
@@ -213,3 +248,6 @@ def main() -> None:
     parser.add_argument("--rollback", action="store_true", help="make the previous champion champion again")
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     console.run(_main, parser)
+
+
+console.refuse_as_script(__name__)

@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from segcore.ingest import catalog, inbox
 from segcore.ingest.source_files import files_of_row
 from segcore.params import Params
 from tasks import console
-from tasks.project import INGESTED, WORK
+from tasks.project import INGESTED, RECEIVED
 from tasks.versioning import git, stages
 
 _KIND_OF = {"bands": "band-count", "dtype": "other-dtype"}
@@ -81,7 +82,8 @@ def _record(p: Params, batch: str, folder: Path) -> None:
     if not tracked.exists():
         stages.add(folder)
     if git.is_repository():
-        facts = folder / "batch.json"  # not there in a folder that somebody put here by hand
+        # not there in a folder that somebody put here by hand
+        facts = folder / "batch.json"
         count = f", {json.loads(facts.read_text())['items']} items" if facts.exists() else ""
         message = f"Data of {p.data.name}: batch {batch}{count}"
         git.commit([tracked, folder.parent / ".gitignore"], message, tag_of(p, batch))
@@ -185,7 +187,7 @@ def receive(p: Params, now: float | None = None) -> Received:
         DataError: the inbox cannot be reached, or the disk is full; StageError: DVC or git refuses.
     """
     now = time.time() if now is None else now
-    work = WORK / "receive" / p.data.name
+    work = RECEIVED / p.data.name
     with locked(work / "lock"):
         stages.init_if_needed()
         finish(p)
@@ -238,16 +240,36 @@ def _refused(found: list[tuple[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=QUARANTINE)
 
 
-def last(p: Params) -> Path:
-    """File that says what the last call took: batch, accepted, text."""
-    return WORK / "receive" / p.data.name / "last.json"
+@dataclass(frozen=True)
+class Receipt:
+    """What one call accepted, as its file has it.
+
+    Attributes:
+        batch: name of the new batch; None: nothing new was accepted.
+        accepted: number of its items.
+        text: one sentence on the whole inbox.
+    """
+
+    batch: str | None
+    accepted: int
+    text: str
 
 
-def _received(arguments: argparse.Namespace) -> None:
+def receipt_file(p: Params) -> Path:
+    """File of the last call's receipt."""
+    return RECEIVED / p.data.name / "last.json"
+
+
+def read_receipt(p: Params) -> Receipt:
+    """The receipt of the last call."""
+    return Receipt(**json.loads(receipt_file(p).read_text()))
+
+
+def _receive_here(arguments: argparse.Namespace) -> None:
     p = params.load(arguments.params)
     found = receive(p)
-    with atomic_write(last(p)) as part:
-        part.write_text(json.dumps({"batch": found.batch, "accepted": found.accepted, "text": found.text()}))
+    with atomic_write(receipt_file(p)) as part:
+        part.write_text(json.dumps(asdict(Receipt(found.batch, found.accepted, found.text()))))
     show(found)
 
 
@@ -268,4 +290,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks receive", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
-    console.run(_received, parser)
+    console.run(_receive_here, parser)
+
+
+console.refuse_as_script(__name__)

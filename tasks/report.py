@@ -126,3 +126,6 @@ def main() -> None:
     default = Path("params.yaml")
     parser.add_argument("--params", type=Path, default=default, help="parameters file (default: %(default)s)")
     console.run(_report_here, parser)
+
+
+console.refuse_as_script(__name__)

@@ -16,8 +16,10 @@ from segcore.io.layouts._item import Item
 from segcore.io.layouts._patterns import stem_of
 
 RECORD = "predictions.json"
-_SECONDS = 1.0  # between two writes of the record: what a kill loses at most, besides the scene it hit
-OUTPUTS = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz")  # what a name may become
+# between two writes of the record: what a kill loses at most, besides the scene it hit
+_SECONDS = 1.0
+# what a name may become
+OUTPUTS = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz")
 
 
 def find_scenes(given: Sequence[str | Path], output: Path) -> list[Path]:

@@ -19,13 +19,15 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-GRACE_SECONDS = 8.0  # between SIGTERM and SIGKILL: enough to close a tracking run, short for who waits
+# between SIGTERM and SIGKILL: enough to close a tracking run, short for who waits
+GRACE_SECONDS = 8.0
 TAIL_BYTES = 4000
 TERMINATED = 128 + signal.SIGTERM
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_groups: set[int] = set()  # live supervisors of this process
+# live supervisors of this process
+_groups: set[int] = set()
 _stopped = threading.Event()
 _watchers: list[subprocess.Popen[bytes]] = []
 
@@ -36,7 +38,8 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning up short
+    # a second one must not cut the cleaning up short
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(TERMINATED)
 
 
@@ -106,10 +109,9 @@ def _supervised(
     Raises:
         StageError: this process was told to stop.
     """
-    if _stopped.is_set():  # a retry, say, of what was just ended
-        from segcore.errors import (
-            StageError,  # not at the top: as a script this file sees the standard library alone
-        )
+    if _stopped.is_set():
+        # a retry, say, of what was just ended; imported here, as a script sees the standard library alone
+        from segcore.errors import StageError
 
         raise StageError("nothing is started any more: this process was told to stop", "run again")
     supervised = [sys.executable, "-I", str(Path(__file__).resolve()), str(os.getpid()), *command]
@@ -142,7 +144,8 @@ def end_with_this_process(pid: int) -> None:
 
 def _watch(pid: int) -> int:
     sys.stdin.read()
-    with suppress(ProcessLookupError):  # it has ended by itself
+    with suppress(ProcessLookupError):
+        # it has ended by itself
         os.kill(pid, signal.SIGTERM)
     return 0
 
@@ -198,7 +201,8 @@ def _end_own_group(*_: object) -> None:
     deadline = time.monotonic() + GRACE_SECONDS
     while _reap():
         if time.monotonic() > deadline:
-            os.killpg(0, signal.SIGKILL)  # this process as well
+            # this process as well
+            os.killpg(0, signal.SIGKILL)
         time.sleep(0.02)
 
 
@@ -210,16 +214,19 @@ def _terminated(*_: object) -> None:
 def _end_with(parent: int) -> None:
     """SIGTERM to this process when its parent is killed, who then can end nobody."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:
+        # it died before the line above
         os._exit(TERMINATED)
 
 
 def _supervise(parent: int, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminated)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans of the command come here, so none is lost sight of
+    # orphans of the command come here, so none is lost sight of
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _end_with(parent)
     own = os.getpid()
-    status = subprocess.Popen(command, preexec_fn=lambda: _end_with(own)).wait()  # no thread runs beside
+    # no thread runs beside
+    status = subprocess.Popen(command, preexec_fn=lambda: _end_with(own)).wait()
     if _reap():
         _end_own_group()
     return status if status >= 0 else 128 - status

@@ -24,12 +24,14 @@ from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
 from tasks import console
 from tasks.costs import merge_cost
-from tasks.initial_weights import START, begin_with
-from tasks.project import MODELS, PREPARED, WORK, data_fingerprint
+from tasks.initial_weights import begin_with
+from tasks.project import CHECKPOINTS, MODELS, PREPARED, START, data_fingerprint, run_name
 from tasks.tracking import runs
+from tasks.tracking.tracker import Run, Tracker
 from tasks.versioning import stages
 
-if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+if TYPE_CHECKING:
+    # torch takes seconds to import, which neither --help nor a mistaken argument waits for
     from segcore.training.loop import Trained
     from segcore.training.runtime import Runtime
 
@@ -77,7 +79,7 @@ def _checkpoints(
     identity = json.dumps([*facts, *([sha256(begun)] if begun.is_file() else [])], sort_keys=True)
     # DVC's key names exactly what this training depends on; without DVC, all of segcore's code stands for it.
     key = digest(stages.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
-    return root / WORK / "checkpoints" / f"{architecture}-{seed}-{key}"
+    return root / CHECKPOINTS / f"{run_name(architecture, seed)}-{key}"
 
 
 def _warn_of_warmup(settings: TrainSettings) -> None:
@@ -103,55 +105,73 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         ModelError: unknown architecture, weights or a loss that is not finite; DataError: no prepared data.
     """
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
-    from segcore.training import (  # not before what is wrong with the arguments was told
-        build,
-        distributed,
-        loop,
-    )
+    # not before what is wrong with the arguments was told
+    from segcore.training import build, distributed, loop
 
     model = build.new_model(architecture, settings, data, seed)
     settings = begin_with(p, architecture, model, root)
     _warn_of_warmup(settings)
     folder = _checkpoints(p, settings, architecture, seed, prepared, root)
     folder.mkdir(parents=True, exist_ok=True)
-    target = root / MODELS / f"{architecture}-{seed}"
+    target = root / MODELS / run_name(architecture, seed)
     if not distributed.accelerator().is_main_process:
         loop.train(model, data, settings, p.prepare.window, seed, folder)
         return target
-    bar: tqdm[int] = console.progress([], f"train {architecture}-{seed}", total=settings.steps, unit="step")
-    with runs.training_run(p, architecture, seed, title=model.title) as run:
-
-        def on_validation(row: dict[str, Any]) -> None:
-            named = {"train/loss": "train_loss", "train/learning_rate": "learning_rate"}
-            named |= {"val/loss": "val_loss", "val/iou": "val_iou"}
-            run.log_step({metric: row[column] for metric, column in named.items()}, row["step"])
-            shown["val_iou"] = f"{row['val_iou']:.3f}"
-
-        def on_start(choices: "Runtime") -> None:
-            bar.write(f"train: {choices.text()}")
-            run.log_params({f"machine.{name}": value for name, value in choices.as_dict().items()})
-
-        def on_step(step: int, loss: float) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix({"loss": f"{loss:.3f}", **shown}, refresh=False)
-
-        shown: dict[str, str] = {}
+    with runs.training_run(Tracker.open(p), p, architecture, seed, title=model.title) as run:
+        progress = _Progress(run, f"train {target.name}", settings.steps)
         trained = loop.train(
-            model, data, settings, p.prepare.window, seed, folder, on_step, on_validation, on_start
+            model,
+            data,
+            settings,
+            p.prepare.window,
+            seed,
+            folder,
+            progress.on_step,
+            progress.on_validation,
+            progress.on_start,
         )
-        bar.close()
-        print(f"train: determinism of this run: {trained.facts['determinism']}", flush=True)
-        run.tag({"determinism": trained.facts["determinism"]})
-        with atomic_folder(target) as part:
-            save_bundle(part, trained.model, architecture, _facts(p, trained, seed, prepared, architecture))
-            pd.DataFrame(trained.history).to_csv(part / "history.csv", index=False)
-        speed = trained.images / max(trained.seconds, 1e-9)
-        cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
-        merge_cost(root, target.name, cost)
-        run.log_step({f"cost/{name}": value for name, value in cost.items()})
-        run.log_files(target, "model")
+        progress.bar.close()
+        _save(run, trained, architecture, _facts(p, trained, seed, prepared, architecture), target, root)
     shutil.rmtree(folder)
     return target
+
+
+class _Progress:
+    """Progress bar and MLflow run of a training."""
+
+    def __init__(self, run: Run, label: str, steps: int) -> None:
+        self.run, self.shown = run, dict[str, str]()
+        self.bar: tqdm[int] = console.progress([], label, total=steps, unit="step")
+
+    def on_start(self, choices: "Runtime") -> None:
+        self.bar.write(f"train: {choices.text()}")
+        self.run.log_params({f"machine.{name}": value for name, value in choices.as_dict().items()})
+
+    def on_step(self, step: int, loss: float) -> None:
+        self.bar.update(step - self.bar.n)
+        self.bar.set_postfix({"loss": f"{loss:.3f}", **self.shown}, refresh=False)
+
+    def on_validation(self, row: dict[str, Any]) -> None:
+        named = {"train/loss": "train_loss", "train/learning_rate": "learning_rate"}
+        named |= {"val/loss": "val_loss", "val/iou": "val_iou"}
+        self.run.log_step({metric: row[column] for metric, column in named.items()}, row["step"])
+        self.shown["val_iou"] = f"{row['val_iou']:.3f}"
+
+
+def _save(
+    run: Run, trained: "Trained", architecture: str, facts: dict[str, Any], target: Path, root: Path
+) -> None:
+    """Write the bundle and its history, and log both with the speed of the training."""
+    print(f"train: determinism of this run: {trained.facts['determinism']}", flush=True)
+    run.tag({"determinism": trained.facts["determinism"]})
+    with atomic_folder(target) as part:
+        save_bundle(part, trained.model, architecture, facts)
+        pd.DataFrame(trained.history).to_csv(part / "history.csv", index=False)
+    speed = trained.images / max(trained.seconds, 1e-9)
+    cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
+    merge_cost(root, target.name, cost)
+    run.log_step({f"cost/{name}": value for name, value in cost.items()})
+    run.log_files(target, "model")
 
 
 def _divide() -> None:
@@ -168,3 +188,6 @@ def main() -> None:
     _divide()
     parser = console.parse_run(__doc__, "train")
     console.run(lambda a: train(params.load(a.params), a.architecture, a.seed), parser)
+
+
+console.refuse_as_script(__name__)

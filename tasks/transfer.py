@@ -10,7 +10,7 @@ import argparse
 from segcore import params
 from tasks import console
 from tasks.initial_weights import clear, place_transfer
-from tasks.predict import find_bundle
+from tasks.tracking.fetch import find_bundle
 
 
 def _place(arguments: argparse.Namespace) -> None:
@@ -27,3 +27,6 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help="folders of models, or models:/NAME@champion")
     parser.add_argument("--clear", action="store_true", help="take away what was placed before")
     console.run(_place, parser)
+
+
+console.refuse_as_script(__name__)

@@ -1,6 +1,6 @@
 """All of params.yaml as typed values; an unknown key is an error that lists the known ones."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,6 +109,14 @@ def _unknown_key(location: str, known: Iterable[str]) -> str:
     likely = [SYNONYMS[key]] if SYNONYMS.get(key) in names else get_close_matches(key, names, n=1)
     hint = f", did you mean {likely[0]}?" if likely else ";"
     return f"unknown key {location!r}{hint} known keys there: {', '.join(names)}"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys: {"a": {"b": 1}} is {"a.b": 1}."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return result
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

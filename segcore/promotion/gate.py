@@ -12,6 +12,7 @@ from typing import Any, Literal
 from segcore.comparison.statistics import run_scores
 from segcore.errors import ParamsError
 from segcore.params.operations import Gate
+from segcore.promotion.basis import Basis
 from segcore.promotion.rules import (
     DIGITS,
     Candidate,
@@ -49,7 +50,7 @@ class Decision:
     reason: str
     champion: dict[str, Any] | None
     challengers: list[dict[str, Any]]
-    basis: dict[str, Any]
+    basis: Basis
 
     def record(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -101,9 +102,7 @@ def decide(
     return Decision(outcome, winner, chosen, reason, shown, facts, basis)
 
 
-def _basis(
-    gate: Gate, metric: str, key: str, seed: int, one: Scored | None, comparisons: int
-) -> dict[str, Any]:
+def _basis(gate: Gate, metric: str, key: str, seed: int, one: Scored | None, comparisons: int) -> Basis:
     """What the figures rest on. Each of n comparisons errs with (1 - confidence) / n, so that all together err no
     more often than 1 - confidence (Bonferroni)."""
     sizes = {
@@ -113,21 +112,21 @@ def _basis(
         for name, run in (("frozen", one.frozen if one else None), ("new", one.new if one else None))
     }
     each = 1 - (1 - gate.confidence) / max(comparisons, 1)
-    return {
-        "metric": metric,
-        "score": key,
+    return Basis(
+        metric=metric,
+        score=key,
         **sizes,
-        "confidence": gate.confidence,
-        "comparisons": comparisons,
-        "confidence_each": round(each, DIGITS),
-        "bootstrap": gate.bootstrap,
-        "seed": seed,
-        "gate": gate.model_dump(mode="json"),
-    }
+        confidence=gate.confidence,
+        comparisons=comparisons,
+        confidence_each=round(each, DIGITS),
+        bootstrap=gate.bootstrap,
+        seed=seed,
+        gate=gate.model_dump(mode="json"),
+    )
 
 
 def _choose(
-    holder: Scored | None, judged: Sequence[Judged], basis: Mapping[str, Any]
+    holder: Scored | None, judged: Sequence[Judged], basis: Basis
 ) -> tuple[Outcome, str | None, Judged | None]:
     """Outcome, winner's name, and the challenger that the sentence speaks of."""
     if holder is None:
@@ -141,7 +140,7 @@ def _choose(
 
     ranked = sorted(judged, key=rank)
     best = next(iter(ranked), None)
-    if judged and basis["frozen"]["clusters"] < 2:
+    if judged and basis.frozen["clusters"] < 2:
         return "refused", None, best
     winner = next((j for j in ranked if j.by), None)
     return ("promoted", winner.scored.who.name, winner) if winner else ("kept", None, best)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from segcore.comparison.statistics import (
     run_scores,
 )
 from segcore.params.operations import Gate
+from segcore.promotion.basis import Basis
 from segcore.promotion.wording import RuleFacts
 
 COSTS = ("latency_ms", "memory_mb", "size_mb")
@@ -109,7 +109,7 @@ def judge(
     key: str,
     metric: str,
     classes: Sequence[str],
-    basis: Mapping[str, Any],
+    basis: Basis,
 ) -> Judged:
     rules = [*_ceilings(s.who.costs, gate), *_floors(s, gate, metric, classes)]
     if holder is None:
@@ -157,7 +157,7 @@ def _floors(s: Scored, gate: Gate, metric: str, classes: Sequence[str]) -> list[
 
 
 def _difference(
-    one: ClusterSums | None, other: ClusterSums | None, key: str, basis: Mapping[str, Any]
+    one: ClusterSums | None, other: ClusterSums | None, key: str, basis: Basis
 ) -> dict[str, float | None] | None:
     """Challenger minus champion; no interval from fewer than two clusters; None where nothing is scored."""
     if one is None or other is None:
@@ -165,8 +165,8 @@ def _difference(
     estimate = run_scores(one)[key] - run_scores(other)[key]
     low = high = None
     if len(one.clusters) > 1:
-        a, b = (bootstrap([run], basis["bootstrap"], basis["seed"])[key] for run in (one, other))
-        low, high = interval(a - b, basis["confidence_each"])
+        a, b = (bootstrap([run], basis.bootstrap, basis.seed)[key] for run in (one, other))
+        low, high = interval(a - b, basis.confidence_each)
     values = {"difference": estimate, "low": low, "high": high}
     return {name: None if v is None else round(v, DIGITS) + 0.0 for name, v in values.items()}
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segcore.comparison.leaderboard import METRIC_TITLES
+from segcore.promotion.basis import Basis
 
 RuleFacts = dict[str, Any]  # kind, rule, measured, threshold, passed, note
 _UNITS = {"latency_ms": ("latency", "ms"), "memory_mb": ("memory", "MB"), "size_mb": ("size", "MB")}
@@ -14,7 +15,7 @@ def sentence(
     champion: Mapping[str, Any] | None,
     challengers: Sequence[Mapping[str, Any]],
     chosen: str | None,
-    basis: Mapping[str, Any],
+    basis: Basis,
 ) -> str:
     """Why the gate decided as it did.
 
@@ -33,7 +34,7 @@ def sentence(
         return _first(outcome, one)
     if outcome == "refused":
         return (
-            f"{champion['title']} stays champion: the frozen test set has {_clusters(basis['frozen']['clusters'])}, "
+            f"{champion['title']} stays champion: the frozen test set has {_clusters(basis.frozen['clusters'])}, "
             f"and no interval of a difference can be given from fewer than two."
         )
     who = _challenging(one, champion)
@@ -55,8 +56,8 @@ def _first(outcome: str, one: Mapping[str, Any]) -> str:
     return f"No champion is chosen: {one['title']}, the best by {score}, {_limits(one)}."
 
 
-def _for(one: Mapping[str, Any], basis: Mapping[str, Any]) -> str:
-    gate, frozen = basis["gate"], one["difference"]["frozen"]
+def _for(one: Mapping[str, Any], basis: Basis) -> str:
+    gate, frozen = basis.gate, one["difference"]["frozen"]
     if one["by"] == "better":
         first = f"its {_metric(basis)} on the frozen test set is higher by {_points(frozen, basis)}"
         limit = f", above the margin of {100 * gate['margin']:.1f}"
@@ -72,10 +73,10 @@ def _for(one: Mapping[str, Any], basis: Mapping[str, Any]) -> str:
     return f"{first}{limit}{_new_batch(one, basis)}"
 
 
-def _against(one: Mapping[str, Any], basis: Mapping[str, Any]) -> str:
+def _against(one: Mapping[str, Any], basis: Basis) -> str:
     if not one["allowed"]:
         return _limits(one)
-    gate, frozen = basis["gate"], one["difference"]["frozen"]
+    gate, frozen = basis.gate, one["difference"]["frozen"]
     new, cheaper = _rule(one, "not_worse_new"), _rule(one, "cheaper")
     if _rule(one, "better")["passed"] and not new["passed"]:
         return (
@@ -109,7 +110,7 @@ def _limits(one: Mapping[str, Any]) -> str:
     return f"does not keep the floor of class {rule['rule']}: {found}, {least}"
 
 
-def _new_batch(one: Mapping[str, Any], basis: Mapping[str, Any]) -> str:
+def _new_batch(one: Mapping[str, Any], basis: Basis) -> str:
     new = one["difference"]["new"]
     return "" if new is None else f"; on the new batch it is no worse: {_points(new, basis)}"
 
@@ -118,15 +119,15 @@ def _rule(one: Mapping[str, Any], kind: str) -> RuleFacts:
     return next(rule for rule in one["rules"] if rule["kind"] == kind)
 
 
-def _metric(basis: Mapping[str, Any]) -> str:
-    return f"foreground {METRIC_TITLES[basis['metric']]}"
+def _metric(basis: Basis) -> str:
+    return f"foreground {METRIC_TITLES[basis.metric]}"
 
 
-def _points(difference: Mapping[str, Any], basis: Mapping[str, Any]) -> str:
+def _points(difference: Mapping[str, Any], basis: Basis) -> str:
     text = f"{100 * difference['difference']:+.1f} points"
     if difference["low"] is None:
         return f"{text} (one cluster, no interval)"
-    confidence = f"{100 * basis['confidence_each']:.4g}"
+    confidence = f"{100 * basis.confidence_each:.4g}"
     return (
         f"{text} ({confidence} % interval {100 * difference['low']:+.1f} to {100 * difference['high']:+.1f})"
     )

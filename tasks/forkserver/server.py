@@ -1,10 +1,10 @@
-"""The process from which stages are forked (tasks/forkserver/client.py says why).
+"""The fork server: stages are forked from it, with their packages already loaded (see tasks/forkserver/client.py).
 
 `python -m tasks.forkserver.server SOCKET`.
 
-Only packages are warm. What segflow itself is made of is read from its files by every fork, as by a process of its
-own, so that the code that DVC has hashed is the code that runs. Nothing that a fork could not share is begun before
-it: no thread, no CUDA, no connection.
+Only third-party packages are preloaded. Every fork imports segflow's own modules from their files, as a new process
+would, so that the code that DVC has hashed is the code that runs. The server starts nothing that a fork cannot share:
+no thread, no CUDA, no connection.
 """
 
 import atexit
@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from tasks.forkserver.client import BEGUN, STAGES, Job
 
-# what stages import late, so that --help and mistaken arguments need not wait for it
+# imported late by stages, so that --help and wrong arguments are answered fast
 _LATE = (
     "segcore.evaluation.evaluate",
     "segcore.training.loop",
@@ -34,14 +34,14 @@ _LATE = (
     "torchvision.models",
 )
 _OURS = ("flows", "segcore", "tasks")
-_LONGEST = 8 * 2**20  # bytes of a request
+_MAX_REQUEST_BYTES = 8 * 2**20
 
 
 class _Server:
-    """Forks a process a request, and tells each who asked how it ended.
+    """Forks one process per request, and sends its exit status to the client.
 
-    Told to end (SIGTERM) it takes no more requests, tells its forks, and ends when they have: each closes its run in
-    MLflow first, and who asked hears of it.
+    On SIGTERM it takes no more requests, sends SIGTERM to its forks, and ends after them: each closes its MLflow run
+    first, and its client receives the exit status.
 
     Args:
         listener: bound and listening.
@@ -50,7 +50,7 @@ class _Server:
     def __init__(self, listener: socket.socket) -> None:
         self.listener, self.selector = listener, selectors.DefaultSelector()
         self.selector.register(listener, selectors.EVENT_READ)
-        # by the asking socket: pid, and a file that is readable at its end
+        # by the client's socket: pid, and a file descriptor that is readable when the fork has ended
         self.forks: dict[int, tuple[int, int]] = {}
         self.woken, self.waker = socket.socketpair()
         self.waker.setblocking(False)
@@ -59,7 +59,7 @@ class _Server:
         signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> Job | None:
-        """Answer requests; returns in every fork, with its work, and here (None) at the end."""
+        """Answer requests. Returns the job in every fork, and None in the server at its end."""
         while True:
             for key, _ in self.selector.select():
                 found: Any = key.fileobj
@@ -70,7 +70,7 @@ class _Server:
                 elif found is self.woken:
                     self._end()
                 elif isinstance(found, socket.socket):
-                    self._hear(found)
+                    self._receive(found)
                 else:
                     self._ended(key.data)
             if self.listener.fileno() < 0 and not self.forks:
@@ -87,7 +87,7 @@ class _Server:
     def _accept(self) -> Job | None:
         line, _ = self.listener.accept()
         files: list[int] = []
-        # a fork must not miss it before it is a stage
+        # SIGTERM waits until the fork has become a stage, which handles it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             job = _request(line, files)
@@ -98,8 +98,9 @@ class _Server:
                     os.dup2(file, number)
                 return job
             self._note(line, pid)
-        except (OSError, ValueError) as error:  # who asked finds the line closed, and does its work itself
-            print(f"warm process: {error}", file=sys.stderr, flush=True)
+        except (OSError, ValueError) as error:
+            # the client finds its connection closed, and runs the stage itself
+            print(f"fork server: {error}", file=sys.stderr, flush=True)
             line.close()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -108,21 +109,23 @@ class _Server:
         return None
 
     def _note(self, line: socket.socket, pid: int) -> None:
-        """A fork has begun."""
+        """Register a fork, and report its start to the client."""
         try:
             end = os.pidfd_open(pid)
-        except OSError:  # too many files: it must not work unseen beside who asked
+        except OSError:
+            # too many open files: the client runs the stage itself, so the fork must not
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
         self.forks[line.fileno()] = pid, end
         self.selector.register(line, selectors.EVENT_READ)
         self.selector.register(end, selectors.EVENT_READ, line)
-        with suppress(OSError):  # who asked is gone, which `_hear` will hear
+        # an error means that the client has ended, which `_receive` finds
+        with suppress(OSError):
             line.send(BEGUN)
 
     def _leave(self, line: socket.socket) -> None:
-        """In a fork: close what is the warm process's own, whose end others wait for."""
+        """In a fork: close the server's sockets, so that clients notice when the server itself ends."""
         for key in list(self.selector.get_map().values()):
             found: Any = key.fileobj
             if isinstance(found, socket.socket):
@@ -135,16 +138,18 @@ class _Server:
         self.waker.close()
         line.close()
 
-    def _hear(self, line: socket.socket) -> None:
-        """A request to end, or the end of who asked, who was killed then: so is the fork."""
+    def _receive(self, line: socket.socket) -> None:
+        """SIGTERM for the fork where the client asks for it; SIGKILL where the client was killed."""
         if line.fileno() not in self.forks:
-            return  # its fork has ended at the same moment
+            # its fork has ended at the same moment
+            return
         pid, _ = self.forks[line.fileno()]
         try:
             asked = line.recv(64)
         except OSError:
             asked = b""
-        os.kill(pid, signal.SIGTERM if asked else signal.SIGKILL)  # not yet waited for, so the pid is its own
+        # not yet waited for, so the pid is still that of the fork
+        os.kill(pid, signal.SIGTERM if asked else signal.SIGKILL)
         if not asked:
             self.selector.unregister(line)
 
@@ -155,23 +160,24 @@ class _Server:
         os.close(end)
         if line in {key.fileobj for key in self.selector.get_map().values()}:
             self.selector.unregister(line)
-        with suppress(OSError):  # who asked was killed at the same moment
+        # an error means that the client was killed at the same moment
+        with suppress(OSError):
             line.send(bytes([status if status >= 0 else 128 - status]))
         line.close()
 
 
 def _request(line: socket.socket, files: list[int]) -> Job:
-    """What is asked for; the files that come with it go to `files`, whatever else goes wrong.
+    """Read one request; received file descriptors are added to `files`, also on an error.
 
     Raises:
-        OSError: the request is not whole.
-        ValueError: it is none.
+        OSError: the request is incomplete.
+        ValueError: it is not valid JSON.
     """
     line.settimeout(30)
     head, received, _, _ = socket.recv_fds(line, 4, 3)
     files += received
     size = int.from_bytes(head, "big")
-    if len(files) != 3 or not 0 < size < _LONGEST:
+    if len(files) != 3 or not 0 < size < _MAX_REQUEST_BYTES:
         raise OSError(f"a request of {size} bytes with {len(files)} files")
     request = b""
     while len(request) < size:
@@ -183,7 +189,7 @@ def _request(line: socket.socket, files: list[int]) -> Job:
 
 
 def preload() -> None:
-    """Import what stages need, then forget segflow's own modules, which every fork reads anew."""
+    """Import what stages need, then drop segflow's own modules, which every fork imports anew."""
     for name in (*(f"tasks.{stage}" for stage in STAGES), *_LATE):
         importlib.import_module(name)
     from tasks.tracking import store
@@ -201,7 +207,7 @@ def preload() -> None:
 
 
 def run(job: Job) -> NoReturn:
-    """Be the stage, as `python -m` would run it; what was only borrowed is not taken apart, which takes seconds."""
+    """Run the stage as `python -m tasks` would, and exit without the interpreter's clean-up, which takes seconds."""
     os.chdir(job.folder)
     os.environ.clear()
     os.environ.update(job.environment)
@@ -211,10 +217,10 @@ def run(job: Job) -> NoReturn:
         runpy.run_module("tasks", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         status = _status(end)
-    except BaseException:  # noqa: BLE001  (as the interpreter: told, and 1)
+    except BaseException:  # noqa: BLE001  (as the interpreter does: traceback and status 1)
         traceback.print_exc()
         status = 1
-    # what an interpreter does at its end, but for the taking apart
+    # what the interpreter does at its end, except for the clean-up
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -230,17 +236,20 @@ def _status(end: SystemExit) -> int:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Listen at once, so that who comes early waits; then load."""
-    os.close(os.pidfd_open(os.getpid()))  # where the system has none, this ends before anybody asks
+    """Listen first, so that early clients wait; then import."""
+    # raises on systems without pidfd, before a client connects
+    os.close(os.pidfd_open(os.getpid()))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(arguments[0])
         listener.listen(64)
         preload()
-        gc.freeze()  # a collection in a fork would copy every page that it looks at
+        # a garbage collection in a fork would copy every page that it visits
+        gc.freeze()
         job = _Server(listener).serve()
     if job is not None:
         run(job)
-    os._exit(128 + signal.SIGTERM)  # without taking apart what was loaded, of which libraries complain
+    # without the interpreter's clean-up, during which libraries print warnings
+    os._exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

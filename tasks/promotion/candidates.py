@@ -14,16 +14,15 @@ from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import StageError
 from segcore.files import atomic_write, sha256
 from segcore.models.base.bundle import load_bundle, load_description
-from segcore.params import Params
 from segcore.promotion.drift import expected_calibration_error
 from segcore.promotion.gate import Costs
 from segcore.tables.counts import require_all
 from tasks import console
 from tasks.measure import measure
-from tasks.project import EVALUATIONS, MODELS, data_fingerprint
-from tasks.tracking.fetch import fetch_model
+from tasks.project import CHAMPIONS, EVALUATIONS, GATE_COSTS, MODELS, run_name, stage_name
+from tasks.promotion.context import PromotionContext
+from tasks.tracking.registry import Registry
 
-CHAMPIONS = Path("work/champion")
 _FILES = ("model.json", "model.safetensors")
 
 
@@ -69,48 +68,50 @@ def validation_score(folder: Path) -> float:
     if not path.exists():
         raise StageError(
             f"{path}: is missing, and says how a seed did on validation",
-            f"run `dvc repro train@{folder.name}`",
+            f"run `dvc repro {stage_name('train', folder.name)}`",
         )
     return float(pd.read_csv(path)["val_iou"].max())
 
 
-def challengers(root: Path, p: Params, data: PreparedData) -> list[Model]:
+def challengers(context: PromotionContext) -> list[Model]:
     """Of each architecture the seed of the best validation score: the test set has no say in the choice.
 
     Raises:
         StageError: a bundle, its history or its evaluation is missing.
         DataError: an evaluation is of other test regions.
     """
-    chosen = []
+    p, root, chosen = context.params, context.root, []
     for architecture in p.architectures:
-        folders = [root / MODELS / f"{architecture}-{seed}" for seed in p.seeds]
+        folders = [root / MODELS / run_name(architecture, seed) for seed in p.seeds]
         best = max(folders, key=validation_score)  # the first of equals
         path = root / EVALUATIONS / best.name / "counts.parquet"
         if not path.exists():
-            raise StageError(f"{path}: is missing", f"run `dvc repro evaluate@{best.name}` first")
+            raise StageError(
+                f"{path}: is missing", f"run `dvc repro {stage_name('evaluate', best.name)}` first"
+            )
         counts = pd.read_parquet(path)
-        require_all(counts, test_regions(data)["id"])
+        require_all(counts, test_regions(context.data)["id"])
         chosen.append(Model(best, load_description(best), counts, validation_score(best), {}))
     return chosen
 
 
-def fetch_champion(root: Path, p: Params, version: int) -> Path:
+def fetch_champion(registry: Registry, version: int, root: Path = Path()) -> Path:
     """The bundle of a registered version, verified; fetched where it is not here yet.
 
     Raises:
-        ModelError, StageError: as `fetch_model`.
+        ModelError, StageError: as `Registry.fetch`.
     """
-    return fetch_model(p, f"models:/{p.data.name}/{version}", root / CHAMPIONS / str(version))
+    return registry.fetch(version, root / CHAMPIONS / str(version))
 
 
-def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
+def champion(context: PromotionContext, version: int) -> Model:
     """A registered version, fetched, verified and evaluated on the present test regions; all of it is kept.
 
     Raises:
         ModelError: its bundle is damaged, or not the one that was registered.
         StageError: it cannot be fetched, or knows other classes or bands than the data.
     """
-    folder = fetch_champion(root, p, version)
+    data, folder = context.data, fetch_champion(context.registry, version, context.root)
     description = load_description(folder)
     for what, own, asked in (
         ("classes", description["classes"], data.classes),
@@ -121,7 +122,7 @@ def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
                 f"champion version {version}: its {what} ({own}) differ from those of the data ({asked})",
                 "give the new task a data.name of its own in params.yaml, which begins a registry of its own",
             )
-    counts, calibrations = _evaluated(p, data, folder, description, version)
+    counts, calibrations = _evaluated(context, folder, description)
     history = folder / "history.csv"
     return Model(
         folder, description, counts, validation_score(folder) if history.exists() else 0.0, calibrations
@@ -129,13 +130,14 @@ def champion(root: Path, p: Params, data: PreparedData, version: int) -> Model:
 
 
 def _evaluated(
-    p: Params, data: PreparedData, folder: Path, description: Mapping[str, Any], version: int
+    context: PromotionContext, folder: Path, description: dict[str, Any]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Counts of all test regions, calibration curves by batch; computed once for the same data, settings and code."""
     from segcore.evaluation.evaluate import evaluate  # torch, which a rollback does not wait for
     from segcore.inference.device import choose_precision, default_device
     from segcore.models.base.factory import defaults
 
+    p, data = context.params, context.data
     architecture = description["architecture"]
     # raises a ModelError where the champion's architecture is no longer there
     defaults(architecture)
@@ -143,7 +145,7 @@ def _evaluated(
     code = code_digest(*CODE["ingest"], *CODE["evaluate"], f"models/{architecture}.py")
     facts = [
         description["weights_sha256"],
-        data_fingerprint(data.folder),
+        context.data_hash,
         p.evaluate.model_dump_json(),
         precision,
     ]
@@ -151,7 +153,7 @@ def _evaluated(
     # written last
     curves_file = cache.folder / "calibration.json"
     if not curves_file.exists():
-        model = load_bundle(folder, default_device())
+        model = load_bundle(folder, default_device(), description)
         tables, curves = [], {}
         for batch, part in _by_batch(data):
             found = evaluate(model, part, p.evaluate, precision, progress=_bar(f"champion, batch {batch}"))
@@ -212,7 +214,7 @@ def calibration_errors(model: Model, batch: str | None) -> dict[str, float | Non
     }
 
 
-def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
+def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
     """Latency, memory and size of each bundle; measured once for the same bundles, tile, code and machine.
 
     Memory is measured for each alone, latency in turns. Other programs that compute meanwhile make both worse.
@@ -221,10 +223,11 @@ def costs(root: Path, p: Params, models: Sequence[Model]) -> list[Costs]:
 
     from segcore.inference.device import default_device
 
+    p, root = context.params, context.root
     machine = f"{default_device()} {torch.get_num_threads()}"
     how = (p.evaluate.tile, p.evaluate.flips)
     code = code_digest(*CODE["speed"], *(f"models/{m.architecture}.py" for m in models))
-    cache = Cache(root / "work" / "gate-costs", json.dumps(how), machine, code, *(m.weights for m in models))
+    cache = Cache(root / GATE_COSTS, json.dumps(how), machine, code, *(m.weights for m in models))
     path = cache.folder / "costs.json"
     if not path.exists():
         alone = [measure([m.folder], *how)[0] for m in console.progress(list(models), "measure memory")]

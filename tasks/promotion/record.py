@@ -1,24 +1,122 @@
 """Decisions as files: decisions/<data.name>/<batch or run key>.json, and history.json with the registry's versions.
 
-A decision is written before it is acted upon. Killed in between, the next call finds it and does not decide again.
+A decision is written before it is acted upon. After a kill in between, the next call reads it and decides nothing.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segcore.errors import DataError
 from segcore.files import atomic_write
+from segcore.promotion.basis import Basis
+from tasks.project import DECISIONS
 
-DECISIONS = Path("decisions")
 HISTORY = "history.json"
 FORMAT = 1
 _SHOWN = {
     "ceiling": "ceiling of {}",
     "floor": "floor of {}",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionRecord:
+    """One decision, as its JSON file has it.
+
+    Attributes:
+        format: of the file.
+        dataset: `data.name`.
+        key: of the file's name.
+        batch: whose items are new; None: no batch.
+        decided: time, ISO 8601 in UTC.
+        acted: time when registry and runs followed it; None: not yet.
+        inputs: hash of everything that it depends on, except the champion.
+        champion_version: in the registry, when it was decided; None: there was no champion.
+        champion_run: MLflow run of that version.
+        versions: that were registered by it, by alias.
+        outcome: promoted, kept, first or refused.
+        winner: challenger that becomes champion.
+        best: challenger that was registered: the winner, or the one that came closest.
+        reason: one sentence with the figures that decided.
+        champion: scores and costs of the champion.
+        challengers: of each its scores, costs and rules, architecture, seed and weights_sha256.
+        basis: what the figures rest on.
+        drift: of the batch (see segcore/promotion/drift.py); None without a batch.
+    """
+
+    format: int = FORMAT
+    dataset: str
+    key: str
+    batch: str | None
+    decided: str
+    acted: str | None = None
+    inputs: str
+    champion_version: int | None = None
+    champion_run: str | None = None
+    versions: Mapping[str, int] = field(default_factory=dict)
+    outcome: str
+    winner: str | None
+    best: str | None
+    reason: str
+    champion: dict[str, Any] | None
+    challengers: list[dict[str, Any]]
+    basis: Basis
+    drift: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "DecisionRecord":
+        """The record of a file's content.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not a decision of this format.
+        """
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, this is {FORMAT}")
+        return cls(**{**content, "basis": Basis(**content["basis"])})
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of the file."""
+        return asdict(self)
+
+    def challenger(self, name: str) -> Mapping[str, Any]:
+        """Figures of one challenger."""
+        return next(one for one in self.challengers if one["name"] == name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredVersion:
+    """One version of the registered model; times are ISO 8601 in UTC.
+
+    Attributes:
+        version: its number.
+        architecture, title, seed: of the model.
+        weights_sha256: of the weights.
+        promoted, restored: when it became champion, and again by a rollback; None: never.
+        run_id: MLflow run of its training.
+        registered: when.
+        scores: as registered.
+        aliases: that it has now.
+        outcome: of the decision on it.
+        decision: the same as a sentence.
+    """
+
+    version: int
+    architecture: str | None
+    title: str | None
+    weights_sha256: str | None = None
+    promoted: str | None = None
+    restored: str | None = None
+    seed: int | None = None
+    run_id: str | None = None
+    registered: str | None = None
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Sequence[str] = ()
+    outcome: str | None = None
+    decision: str | None = None
 
 
 def record_path(root: Path, name: str, key: str) -> Path:
@@ -34,7 +132,7 @@ def record_path(root: Path, name: str, key: str) -> Path:
     return root / DECISIONS / name / f"{key}.json"
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path) -> DecisionRecord | None:
     """A decision, or None where there is none.
 
     Raises:
@@ -43,23 +141,20 @@ def read_record(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}, this is {FORMAT}")
+        return DecisionRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: is no decision that can be read ({error})",
             "restore it with git, or remove it to decide again",
         ) from error
-    return record
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Put a decision into its file; one on other inputs that was acted upon keeps a file of its own."""
+def write_record(path: Path, record: DecisionRecord) -> None:
+    """Write a decision to its file; an earlier one on other inputs that was acted upon keeps a file of its own."""
     earlier = read_record(path)
-    if earlier and earlier["acted"] and earlier["inputs"] != record["inputs"]:
-        write_json(path.with_name(f"{path.stem}.{earlier['inputs'][:8]}.json"), earlier)
-    write_json(path, record)
+    if earlier and earlier.acted and earlier.inputs != record.inputs:
+        write_json(path.with_name(f"{path.stem}.{earlier.inputs[:8]}.json"), earlier.as_json())
+    write_json(path, record.as_json())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -68,24 +163,30 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def write_history(root: Path, name: str, versions: Sequence[Mapping[str, Any]]) -> Path:
-    """Keep what the registry knows beside the decisions, so that the report needs no MLflow."""
+def write_history(root: Path, name: str, versions: Sequence[RegisteredVersion]) -> Path:
+    """Write the registry's versions beside the decisions, so that the report needs no MLflow."""
     path = root / DECISIONS / name / HISTORY
-    write_json(path, {"format": FORMAT, "versions": list(versions)})
+    write_json(path, {"format": FORMAT, "versions": [asdict(version) for version in versions]})
     return path
 
 
-def latest(root: Path, name: str) -> dict[str, Any] | None:
+def latest(root: Path, name: str) -> DecisionRecord | None:
     """The decision that was taken last, or None where none was."""
+    return max(records(root, name), key=lambda record: record.decided, default=None)
+
+
+def records(root: Path, name: str) -> list[DecisionRecord]:
+    """All decisions of a data set."""
     folder = root / DECISIONS / name
-    records = [read_record(path) for path in sorted(folder.glob("*.json")) if path.name != HISTORY]
-    return max((r for r in records if r), key=lambda r: r["decided"], default=None)
+    found = [read_record(path) for path in sorted(folder.glob("*.json")) if path.name != HISTORY]
+    return [record for record in found if record]
 
 
-def read_history(root: Path, name: str) -> list[dict[str, Any]]:
+def read_history(root: Path, name: str) -> list[RegisteredVersion]:
     """The registry's versions as they were last written, newest first."""
     path = root / DECISIONS / name / HISTORY
-    return list(json.loads(path.read_text(encoding="utf-8"))["versions"]) if path.exists() else []
+    rows = json.loads(path.read_text(encoding="utf-8"))["versions"] if path.exists() else []
+    return [RegisteredVersion(**row) for row in rows]
 
 
 def rule_name(rule: Mapping[str, Any]) -> str:
@@ -105,10 +206,10 @@ def rule_value(rule: Mapping[str, Any], value: float | None, limit: bool = False
     return (f"{round(100 * value, 3):g} points" if limit else f"{100 * value:+.1f} points").replace("-", "−")
 
 
-def record_text(record: Mapping[str, Any]) -> str:
+def record_text(record: DecisionRecord) -> str:
     """The decision for a terminal: a line each rule of each challenger, then the sentence."""
     lines = []
-    for one in record["challengers"]:
+    for one in record.challengers:
         lines.append(f"{one['title']} (seed {one['seed']})")
         for rule in one["rules"]:
             measured, threshold = (
@@ -124,7 +225,5 @@ def record_text(record: Mapping[str, Any]) -> str:
             )
             kept = "yes" if rule["passed"] else "no"
             lines.append(f"  {rule_name(rule):<32} {measured:>14}   {side + ' ' + threshold:<22} {kept}")
-    drift = record.get("drift")
-    return "\n".join(
-        [*lines, *([""] if lines else []), *(drift["verdicts"] if drift else []), record["reason"]]
-    )
+    drift = record.drift
+    return "\n".join([*lines, *([""] if lines else []), *(drift["verdicts"] if drift else []), record.reason])

@@ -4,13 +4,14 @@ Everything comes from the files under decisions/<data.name>/, so the report need
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from segcore.comparison.leaderboard import METRICS
 from segcore.plots import drift as charts
 from segcore.plots import style
-from tasks.promotion.record import latest, read_history, rule_name, rule_value
+from tasks.promotion.record import DecisionRecord, latest, read_history, rule_name, rule_value
 
 _OUTCOMES = {
     "promoted": "promoted",
@@ -34,19 +35,19 @@ def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
     record = latest(root, name)
     if record is None:
         return None
-    basis, drift = record["basis"], record.get("drift")
+    basis, drift = record.basis, record.drift
     return {
         "record": record,
-        "outcome": _OUTCOMES[record["outcome"]],
-        "decided": when(record["decided"]),
-        "metric": METRICS.get(basis["metric"], basis["metric"]),
+        "outcome": _OUTCOMES[record.outcome],
+        "decided": when(record.decided),
+        "metric": METRICS.get(basis.metric, basis.metric),
         "candidates": _candidates(record),
-        "rules": _rules(record["challengers"]),
+        "rules": _rules(record.challengers),
         "basis": _basis(record),
         "drift": drift,
         "charts": _charts(drift) if drift else {},
         "history": [
-            row | {"promoted": when(row["promoted"]), "restored": row["restored"] and when(row["restored"])}
+            asdict(row) | {"promoted": when(row.promoted), "restored": row.restored and when(row.restored)}
             for row in read_history(root, name)
         ],
     }
@@ -64,14 +65,14 @@ def _charts(drift: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _candidates(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _candidates(record: DecisionRecord) -> list[dict[str, Any]]:
     """Champion and challengers, each challenger with the place of its difference's interval on a common axis."""
-    champion = record["champion"]
-    before = "champion until now" if record["outcome"] == "promoted" else "champion"
+    champion = record.champion
+    before = "champion until now" if record.outcome == "promoted" else "champion"
     rows = [champion | {"role": before, "difference": None}] if champion else []
     rows += [
-        c | {"role": "new champion" if c["name"] == record["winner"] else "challenger"}
-        for c in record["challengers"]
+        c | {"role": "new champion" if c["name"] == record.winner else "challenger"}
+        for c in record.challengers
     ]
     differences = [(row["difference"] or {}).get("frozen") for row in rows]
     ends = [abs(v) for d in differences if d for v in d.values() if v is not None]
@@ -115,21 +116,21 @@ def _rules(challengers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _basis(record: Mapping[str, Any]) -> str:
+def _basis(record: DecisionRecord) -> str:
     """What the figures rest on, in a sentence or two."""
-    basis = record["basis"]
-    frozen, new = basis["frozen"], basis["new"]
+    basis = record.basis
+    frozen, new = basis.frozen, basis.new
     sets = f"Frozen test set: {frozen['regions']} regions in {frozen['clusters']} clusters"
     sets += (
         f"; new batch: {new['regions']} in {new['clusters']}"
         if new["regions"]
         else "; no region of a new batch"
     )
-    if record["champion"] is None:
+    if record.champion is None:
         return f"{sets}. Without a champion the validation score chooses, and no difference is measured."
-    number, error = basis["comparisons"], f"{100 - 100 * basis['confidence']:.3g} %"
+    number, error = basis.comparisons, f"{100 - 100 * basis.confidence:.3g} %"
     shared = f" each, so that {number} comparisons together err no more often than {error} (Bonferroni)"
     return (
-        f"{sets}. Intervals: {100 * basis['confidence_each']:.4g} %{shared if number > 1 else ''}, "
-        f"{basis['bootstrap']} paired bootstrap draws of whole clusters, pooled test pixels."
+        f"{sets}. Intervals: {100 * basis.confidence_each:.4g} %{shared if number > 1 else ''}, "
+        f"{basis.bootstrap} paired bootstrap draws of whole clusters, pooled test pixels."
     )

@@ -3,7 +3,6 @@
 import json
 import platform
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
-import yaml
 from PIL import Image
 
 from segcore.constants import IGNORE
@@ -20,6 +18,8 @@ from segcore.errors import StageError
 from segcore.params import Params
 from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
 from tasks.costs import mean_cost, read_cost
+from tasks.versioning import git
+from tasks.versioning.stages import data_version
 
 
 @dataclass(frozen=True)
@@ -114,40 +114,19 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
     comparison = _json(root / "comparison" / "comparison.json", "compare")
     names = [row["architecture"] for row in comparison["leaderboard"] if row["kind"] == "model"]
     catalog = root / "data" / "ingested" / "catalog.parquet"
+    revision, dirty = git.state(root)
     return Inputs(
         params=params,
         comparison=comparison,
         runs=[_read_run(root, name, seed) for name in names for seed in comparison["seeds"]],
         prepared=prepared,
         catalog=pd.read_parquet(catalog) if catalog.exists() else None,
-        facts={"code": code_facts(root), "data": data_hash(root), "machine": machine_facts()},
+        facts={
+            "code": {"revision": revision, "dirty": dirty},
+            "data": data_version(root),
+            "machine": machine_facts(),
+        },
     )
-
-
-def data_hash(root: Path) -> str | None:
-    """DVC's md5 of data/prepared as dvc.lock records it, or None before the first `dvc repro`."""
-    lock = root / "dvc.lock"
-    if not lock.exists():
-        return None
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
-    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
-    return next((out.get("md5") for out in outs if out["path"].rstrip("/") == "data/prepared"), None)
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # git is not installed: the page says that the revision is unknown
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def code_facts(root: Path) -> dict[str, Any]:
-    """Git revision (None outside a repository) and whether tracked files differ from it."""
-    return {
-        "revision": _git(root, "rev-parse", "HEAD"),
-        "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
-    }
 
 
 def _processor() -> str:

@@ -10,22 +10,24 @@ from segcore.errors import ModelError
 from segcore.files import atomic_folder, copy_files
 from segcore.models.base.bundle import verified
 from segcore.params import Params
-from tasks.tracking import store
+from tasks.project import FETCHED
+from tasks.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+CHAMPION = "champion"
 _ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
 
-def fetch_model(params: Params, address: str, target: Path) -> Path:
-    """The bundle of a registered model version in a folder; what is there already and whole is not fetched again.
+def fetch_model(client: "MlflowClient", address: str, target: Path) -> Path:
+    """The bundle of a registered model version in a folder; a complete one that is there already is not fetched again.
 
-    Nothing of it is loaded before model.json is understood and the weights are the ones that were registered.
+    Nothing is loaded from it before model.json is understood and the weights match the registered hash.
 
     Args:
-        params: the whole of params.yaml; `tracking.uri` says which store.
+        client: of the store, as `Tracker.open` gives it.
         address: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         target: folder that the bundle replaces as a whole.
 
@@ -40,7 +42,6 @@ def fetch_model(params: Params, address: str, target: Path) -> Path:
     if parts is None:
         raise ModelError(f"{address}: is no address of a model", "write models:/NAME@ALIAS or models:/NAME/3")
     name, alias, number = parts.groups()
-    client = store.client(params)
     found = _version(client, address, name, alias, number)
     weights = found.tags.get("weights_sha256")
     with suppress(ModelError):
@@ -52,6 +53,26 @@ def fetch_model(params: Params, address: str, target: Path) -> Path:
         with atomic_folder(target) as part:
             copy_files(bundle, part)
     return target
+
+
+def find_bundle(p: Params, address: str, root: Path = Path()) -> Path:
+    """Folder of the bundle at an address.
+
+    Args:
+        p: parameters; `data.name` and `tracking` are used.
+        address: a folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or `champion`, short for
+            `models:/<data.name>@champion`.
+        root: the project's folder; a registered model is fetched into work/predict below it.
+
+    Raises:
+        ModelError: there is none; StageError: the registry does not answer.
+    """
+    if address == CHAMPION:
+        address = f"models:/{p.data.name}@{CHAMPION}"
+    if not address.startswith("models:/"):
+        return Path(address)
+    folder = address.removeprefix("models:/").replace("/", "-").replace("@", "-")
+    return fetch_model(Tracker.open(p).client, address, root / FETCHED / folder)
 
 
 def _version(

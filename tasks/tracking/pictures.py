@@ -9,6 +9,7 @@ from PIL import Image
 
 from segcore.data.prepared import PreparedData
 from segcore.plots import charts, gallery, style
+from tasks.project import run_name
 
 _CASES = 4
 
@@ -33,7 +34,7 @@ def write_pictures(
         Charts (learning, calibration, confusion), and the gallery: image, truth and errors of the same test regions
         whatever the run.
     """
-    run, titles = f"{architecture}-{seed}", {architecture: title}
+    run, titles = run_name(architecture, seed), {architecture: title}
     source = evaluations / run
     calibration = json.loads((source / "calibration.json").read_text())
     drawn = {

@@ -1,11 +1,11 @@
-"""What MLflow sees. The only module that imports mlflow, and only inside functions, as that takes seconds.
+"""What is logged to MLflow: one run per training, with its evaluation, and one per comparison.
 
-    ensure_store(params)                                          # once, before several processes log
-    with training_run(params, "unet", 0, title="U-Net") as run:   # one flat run an architecture and seed
+    tracker = Tracker.open(params)
+    with training_run(tracker, params, "unet", 0, title="U-Net") as run:
         run.log_step({"train/loss": 0.7, "val/iou": 0.4}, step)
         run.log_files(Path("models/unet-0"), "model")
-    log_evaluation(params, "unet", 0, {"iou/dataset/building": 0.6}, files=[figure], gallery=[prediction])
-    log_comparison(params, comparison, files=[Path("reports/buildings/index.html")])
+    log_evaluation(tracker, "unet", 0, {"iou/dataset/building": 0.6}, files=[figure], gallery=[prediction])
+    log_comparison(tracker, params, comparison, files=[Path("reports/buildings/index.html")])
 
 A run is found by its `run_key` (tasks/versioning/stages.py). A training that DVC restores does not execute, so its
 run stays the one that trained it, and `log_comparison` only tags it.
@@ -21,21 +21,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from segcore.params import Params, architecture_names
+from segcore.params import Params, architecture_names, flat
+from tasks.process_marks import process_mark
+from tasks.project import COSTS, WORK, run_name, stage_name
 from tasks.supervisor import die_with_parent
-from tasks.tracking import store
-from tasks.tracking.store import Run
-from tasks.versioning import stages as versioning
+from tasks.tracking.tracker import Run, Tracker, is_running
+from tasks.versioning import git, stages
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
 # Okabe and Ito's palette: told apart by colour-blind readers too
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _UNTRACKED = "untracked by dvc"
 _SAMPLING_SECONDS = 10.0
-COSTS = "costs"  # folder of a run's artifacts
+# folder of a run's artifacts
+_COSTS = "costs"
 
 
 def _flat_key(score: str) -> str:
@@ -44,33 +45,36 @@ def _flat_key(score: str) -> str:
 
 
 @contextmanager
-def training_run(params: Params, architecture: str, seed: int, title: str) -> Iterator[Run]:
+def training_run(tracker: Tracker, params: Params, architecture: str, seed: int, title: str) -> Iterator[Run]:
     """The run of one training: FINISHED after the block, FAILED on an error, KILLED on SIGTERM or Ctrl-C.
 
     A training that continues from its checkpoint, under the same run_key, continues its run as well.
 
     Args:
+        tracker: of the data set.
         params: the whole of params.yaml.
         architecture: its name, such as `unet`.
         seed: of this training.
         title: the model's title, such as `U-Net`.
     """
-    die_with_parent()  # from here on SIGTERM is an exception, so that the run is closed
-    client = store.client(params)
-    key = versioning.run_key()
-    interrupted = _find(client, params, f"tags.run_key = '{key}' and tags.kind = 'training'") if key else []
-    interrupted = [r for r in interrupted if r.info.status != "FINISHED" and not store.is_alive(r)]
-    stage = f"train@{architecture}-{seed}"
+    # from here on SIGTERM raises an exception, so that the run is closed
+    die_with_parent()
+    key = stages.run_key()
+    interrupted = tracker.find(f"tags.run_key = '{key}' and tags.kind = 'training'") if key else []
+    interrupted = [r for r in interrupted if r.info.status != "FINISHED" and not is_running(r)]
+    stage = stage_name("train", run_name(architecture, seed))
     if interrupted:
-        run = Run(client, interrupted[0].info.run_id)
-        client.update_run(run.id, status="RUNNING")
+        run = Run(tracker.client, interrupted[0].info.run_id)
+        tracker.client.update_run(run.id, status="RUNNING")
     else:
-        run = _create(client, params, f"{title} · seed {seed}", kind="training", source=stage)
+        run = tracker.create(f"{title} · seed {seed}", "training", _source(stage))
     settings = {"architecture": architecture, "seed": seed}
     run.tag({**_origin(key), **settings, "stage": stage, "mlflow.runColor": _color(architecture)})
-    run.log_params({**settings, **_flat(params.for_architecture(architecture).model_dump())})
+    run.log_params({**settings, **flat(params.for_architecture(architecture).model_dump())})
     _log_data(run, params)
-    monitor = _system_metrics(run, params, resumed=bool(interrupted))
+    monitor = (
+        _system_metrics(run, tracker, resumed=bool(interrupted)) if params.tracking.system_metrics else None
+    )
     status = "FAILED"
     try:
         yield run
@@ -81,11 +85,11 @@ def training_run(params: Params, architecture: str, seed: int, title: str) -> It
     finally:
         if monitor:
             monitor.finish()
-        client.set_terminated(run.id, status)
+        tracker.client.set_terminated(run.id, status)
 
 
 def log_evaluation(
-    params: Params,
+    tracker: Tracker,
     architecture: str,
     seed: int,
     scores: Mapping[str, float],
@@ -96,7 +100,7 @@ def log_evaluation(
     """Add an evaluation to the run of its training: `test/<score key, with dots>`, and `cost/...`.
 
     Args:
-        params: the whole of params.yaml.
+        tracker: of the data set.
         architecture: its name, such as `unet`.
         seed: of the training.
         scores: by score key, such as `iou/dataset/building`.
@@ -108,49 +112,51 @@ def log_evaluation(
         The run's id, or None where this store has no run of that training: nothing is logged then, and a line
         on standard error says so.
     """
-    client = store.client(params)
-    stage = f"train@{architecture}-{seed}"
-    found = member(client, params, stage)
+    stage = stage_name("train", run_name(architecture, seed))
+    found = training_of(tracker, stage, stages.run_key(stage))
     if found is None:
-        _say(f"no run of {stage} in {store.uri(params)}; its evaluation is not logged there")
+        _say(f"no run of {stage} in {tracker.address}; its evaluation is not logged there")
         return None
-    run = Run(client, found.info.run_id)
+    run = Run(tracker.client, found.info.run_id)
     run.log_step({_flat_key(key): value for key, value in scores.items()})
-    run.tag({"evaluation_run_key": versioning.run_key()})
+    run.tag({"evaluation_run_key": stages.run_key()})
     for path in files:
         run.log_files(path, "evaluation")
     for step, picture in enumerate(gallery):
         run.log_image(picture, "test_gallery", step)
     if costs is not None:
-        run.log_files(costs, COSTS)
+        run.log_files(costs, _COSTS)
     return run.id
 
 
-def fetch_costs(params: Params, architecture: str, seed: int, root: Path = Path()) -> bool:
-    """Take what a worker measured of a bundle into work/costs/, where the report looks; False where it left nothing.
+def fetch_costs(tracker: Tracker, architecture: str, seed: int, root: Path = Path()) -> bool:
+    """Copy what a worker measured of a bundle to work/costs/, where the report reads it; False where there is nothing.
 
-    The same weights keep the same file, so that a measurement of this machine is replaced by that of the worker.
+    The file is named by the weights, so that a measurement of this machine is replaced by that of the worker.
     """
-    client = store.client(params)
-    found = member(client, params, f"train@{architecture}-{seed}")
+    stage = stage_name("train", run_name(architecture, seed))
+    found = training_of(tracker, stage, stages.run_key(stage))
     if found is None:
         return False
-    listed = client.list_artifacts(found.info.run_id, COSTS)
+    listed = tracker.client.list_artifacts(found.info.run_id, _COSTS)
     for artifact in listed:
-        target = root / "work" / "costs"
+        target = root / COSTS
         target.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target.parent) as folder:
-            got = client.download_artifacts(found.info.run_id, artifact.path, folder)
+        with TemporaryDirectory(dir=root / WORK) as folder:
+            got = tracker.client.download_artifacts(found.info.run_id, artifact.path, folder)
             Path(got).replace(target / Path(artifact.path).name)
     return bool(listed)
 
 
-def log_comparison(params: Params, comparison: Mapping[str, Any], files: Iterable[Path] = ()) -> str:
+def log_comparison(
+    tracker: Tracker, params: Params, comparison: Mapping[str, Any], files: Iterable[Path] = ()
+) -> str:
     """The comparison's own run, and its mark on the runs it compares: one value of the tag `comparison`.
 
     Where nothing has changed since the last time, the run there is stays, and no other is made.
 
     Args:
+        tracker: of the data set.
         params: the whole of params.yaml.
         comparison: the content of comparison.json.
         files: files or folders of the report.
@@ -158,74 +164,64 @@ def log_comparison(params: Params, comparison: Mapping[str, Any], files: Iterabl
     Returns:
         The comparison run's id.
     """
-    client = store.client(params)
-    key = versioning.run_key("report") or versioning.run_key("compare")
+    keys = stages.run_keys()
+    key = keys.get("report") or keys.get("compare")
     same = f"tags.run_key = '{key}' and tags.kind = 'comparison' and attributes.status = 'FINISHED'"
-    earlier = _find(client, params, same) if key else []
-    stages = [f"train@{a}-{s}" for a in params.architectures for s in params.seeds]
-    found = {stage: member(client, params, stage) for stage in stages}
+    earlier = tracker.find(same) if key else []
+    trained = [stage_name("train", run_name(a, s)) for a in params.architectures for s in params.seeds]
+    found = {stage: training_of(tracker, stage, keys.get(stage)) for stage in trained}
     missing = [stage for stage, run in found.items() if run is None]
     if missing:
         _say(f"restored from another store, so not shown here: {', '.join(missing)}")
     if earlier:
-        run = Run(client, earlier[0].info.run_id)
+        run = Run(tracker.client, earlier[0].info.run_id)
     else:
-        run = _create(
-            client, params, f"comparison · {params.data.name}", kind="comparison", source="flows.compare"
-        )
+        run = tracker.create(f"comparison · {tracker.dataset}", "comparison", _source("flows.compare"))
         _log_leaderboard(run, comparison)
         for path in files:
             run.log_files(path, "report")
-        client.set_terminated(run.id, "FINISHED")
+        tracker.client.set_terminated(run.id, "FINISHED")
     mark = (key or run.id)[:12]
     runs_elsewhere = ", ".join(missing) if missing else "none"
     run.tag({**_origin(key), "stage": "compare", "comparison": mark, "runs_elsewhere": runs_elsewhere})
     run.tag({"mlflow.note.content": comparison.get("verdict")})
     for training in found.values():
         if training is not None:
-            Run(client, training.info.run_id).tag({"comparison": mark})
+            Run(tracker.client, training.info.run_id).tag({"comparison": mark})
     return run.id
 
 
-def member(client: "MlflowClient", params: Params, stage: str) -> "MlflowRun | None":
-    """The latest run whose training made the present result of `stage`, such as `train@unet-0`."""
-    key = versioning.run_key(stage)
-    wanted = f"tags.run_key = '{key}'" if key else f"tags.run_key = '{_UNTRACKED}'"
-    runs = _find(client, params, f"{wanted} and tags.kind = 'training' and tags.stage = '{stage}'")
+def training_of(tracker: Tracker, stage: str, key: str | None) -> "MlflowRun | None":
+    """The latest run whose training made the present result of a stage.
+
+    Args:
+        tracker: of the data set.
+        stage: such as `train@unet-0`.
+        key: run key of the stage (tasks/versioning/stages.py); None where DVC has no record of it.
+    """
+    wanted = f"tags.run_key = '{key or _UNTRACKED}'"
+    runs = tracker.find(f"{wanted} and tags.kind = 'training' and tags.stage = '{stage}'")
     finished = [run for run in runs if run.info.status == "FINISHED"]
     return next(iter(finished or runs), None)
 
 
-def _find(client: "MlflowClient", params: Params, condition: str) -> list["MlflowRun"]:
-    experiment = client.get_experiment_by_name(params.data.name)
-    if experiment is None:
-        return []
-    return list(client.search_runs([experiment.experiment_id], condition, order_by=["start_time DESC"]))
-
-
-def _create(client: "MlflowClient", params: Params, name: str, kind: str, source: str) -> Run:
-    experiment = store.experiment(client, params.data.name)
-    tags = {
-        "kind": kind,
-        "process": store.process_mark(),
-    }  # from the first moment on, for close_abandoned
-    tags |= {"mlflow.source.name": source, "mlflow.source.type": "LOCAL"}
-    return Run(client, client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+def _source(name: str) -> dict[str, str]:
+    return {"mlflow.source.name": name, "mlflow.source.type": "LOCAL"}
 
 
 def _origin(key: str | None) -> dict[str, object]:
     """Tags that say which data, code, flow and process a run comes from."""
-    revision, dirty = versioning.git_state()
+    revision, dirty = git.state()
     return {
         "run_key": key or _UNTRACKED,
-        "data_version": versioning.data_version(),
+        "data_version": stages.data_version(),
         "git_revision": revision,
         "git_dirty": dirty,
         "mlflow.source.git.commit": revision,
         "prefect_flow_run_id": os.environ.get("SEGFLOW_FLOW_RUN_ID"),
         "prefect_flow_run_url": os.environ.get("SEGFLOW_FLOW_RUN_URL"),
         "host": socket.gethostname(),
-        "process": store.process_mark(),
+        "process": process_mark(),
     }
 
 
@@ -233,18 +229,11 @@ def _color(architecture: str) -> str:
     return _COLORS[architecture_names().index(architecture) % len(_COLORS)]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def _log_data(run: Run, params: Params) -> None:
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    version = versioning.data_version()
+    version = stages.data_version()
     if version is None:
         return
     source = CodeDatasetSource({"path": "data/prepared", "dvc_md5": version, "source": params.data.source})
@@ -270,14 +259,14 @@ def _log_leaderboard(run: Run, comparison: Mapping[str, Any]) -> None:
     )
 
 
-def _system_metrics(run: Run, params: Params, resumed: bool) -> Any:
-    if not params.tracking.system_metrics:
-        return None
+def _system_metrics(run: Run, tracker: Tracker, resumed: bool) -> Any:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # else four lines a training
-    address = store.uri(params)
-    monitor = SystemMetricsMonitor(run.id, _SAMPLING_SECONDS, resume_logging=resumed, tracking_uri=address)
+    # else four lines per training
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    monitor = SystemMetricsMonitor(
+        run.id, _SAMPLING_SECONDS, resume_logging=resumed, tracking_uri=tracker.address
+    )
     monitor.start()
     return monitor
 

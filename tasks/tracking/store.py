@@ -1,16 +1,12 @@
-"""The MLflow store behind tasks/tracking/runs.py: where it is, its upgrade, a run to log to, runs of dead processes."""
+"""The MLflow store: its address, creation and upgrade, and clients of it."""
 
 import logging
 import os
-import re
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from segcore.errors import StageError
 from segcore.files import locked
@@ -18,16 +14,16 @@ from segcore.params import Params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run as MlflowRun
 
-DEFAULT_URI = "sqlite:///mlflow.db"  # artifacts beside it in mlruns/
+# artifacts are beside it, in mlruns/
+DEFAULT_URI = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
 
 
 def uri(params: Params) -> str:
     """Address of the store: the variable MLFLOW_TRACKING_URI, else tracking.uri, else the embedded one.
 
-    A file is named by its whole path, because MLflow keeps one connection an address, whatever folder it was opened in.
+    A file gets its absolute path, because MLflow keeps one connection per address, whatever the working folder.
     """
     address = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri or DEFAULT_URI
     return (
@@ -37,20 +33,14 @@ def uri(params: Params) -> str:
     )
 
 
-def file(params: Params) -> Path | None:
-    """The embedded store's file; None where the store is a server."""
-    address = uri(params)
-    return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
-
-
-def client(params: Params) -> "MlflowClient":
-    """A client of the store, which is brought up to date first.
+def open_client(address: str) -> "MlflowClient":
+    """A client of the store, which is created or upgraded first.
 
     Raises:
         StageError: the store cannot be reached or used.
     """
-    ensure_store(uri(params))
-    return _client(uri(params))
+    ensure_store(address)
+    return _client(address)
 
 
 def ensure_store(address: str) -> None:
@@ -72,7 +62,8 @@ def ensure_store(address: str) -> None:
             return
         if file.exists():
             _upgrade(address, file)
-        _probe(address)  # creates a fresh store, and the rows that MLflow adds on first use
+        # creates a fresh store, and the rows that MLflow adds on first use
+        _probe(address)
         stamp.write_text(version("mlflow"))
 
 
@@ -95,85 +86,6 @@ def preload() -> None:
     import mlflow.tracking  # noqa: F401
 
 
-def experiment(client: "MlflowClient", name: str) -> str:
-    """Id of the experiment `name`, created, or brought back from the bin, where needed."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name))
-        except MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
-def process_mark(pid: int | None = None) -> str:
-    """This machine's and process's name, never used twice: host, process id and the process's start time."""
-    import psutil
-
-    process = psutil.Process(pid)
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
-
-
-def is_alive(run: "MlflowRun") -> bool:
-    """Whether `run` is RUNNING and the process that logs to it lives."""
-    mark = run.data.tags.get("process")
-    return run.info.status == "RUNNING" and mark is not None and lives(mark)
-
-
-def lives(mark: str) -> bool:
-    """Whether the process of a `process_mark` lives; one of another host counts as alive."""
-    import psutil
-
-    host, pid, _ = mark.rsplit(":", 2)
-    if host != socket.gethostname():
-        return True
-    try:
-        return process_mark(int(pid)) == mark
-    except psutil.NoSuchProcess:
-        return False
-
-
-def close_abandoned(params: Params) -> list[str]:
-    """Mark as FAILED the RUNNING runs of this dataset whose process is dead; returns their ids."""
-    mlflow = client(params)
-    running = _running(mlflow, params)
-    dead = [run.info.run_id for run in running if run.data.tags.get("process") and not is_alive(run)]
-    for run_id in dead:
-        mlflow.set_terminated(run_id, "FAILED")
-    return dead
-
-
-def any_running(params: Params) -> bool:
-    """Whether a run of this dataset is RUNNING."""
-    return bool(_running(client(params), params))
-
-
-def _running(mlflow: "MlflowClient", params: Params, condition: str = "") -> list["MlflowRun"]:
-    found = mlflow.get_experiment_by_name(params.data.name)
-    if found is None:
-        return []
-    return list(mlflow.search_runs([found.experiment_id], f"attributes.status = 'RUNNING'{condition}"))
-
-
-def close_of_flow_run(params: Params, flow_run: str) -> list[str]:
-    """Mark as FAILED the RUNNING runs that a dead flow run on another machine left behind; returns their ids.
-
-    Whoever trains the same again, under the same run_key, then continues such a run instead of making a second one.
-    """
-    mlflow = client(params)
-    left = _running(mlflow, params, f" and tags.prefect_flow_run_id = '{flow_run}'")
-    dead = [run.info.run_id for run in left]
-    for run_id in dead:
-        mlflow.set_terminated(run_id, "FAILED")
-    return dead
-
-
 def _quiet() -> dict[str, str]:
     return {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
@@ -181,12 +93,15 @@ def _quiet() -> dict[str, str]:
 def _client(address: str) -> "MlflowClient":
     for name, value in _quiet().items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # three lines for each small file
+    # the default waits for minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    # three lines for each small file
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # else dozens of lines for a fresh store
+        # else dozens of lines for a fresh store
+        logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
@@ -198,54 +113,3 @@ def _probe(address: str) -> None:
     except MlflowException as error:
         remedy = "start the server, or correct tracking.uri in params.yaml (null for the embedded store)"
         raise StageError(f"{address}: the MLflow store does not answer: {error.message}", remedy) from error
-
-
-class Run(NamedTuple):
-    """An MLflow run to log to."""
-
-    client: "MlflowClient"
-    id: str
-
-    def log_step(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log values by name, such as `train/loss` and `val/iou`, as of an optimiser step."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self.client.log_batch(
-            self.id, [Metric(metric_key(k), float(v), now, step) for k, v in metrics.items()]
-        )
-
-    def log_params(self, values: Mapping[str, object]) -> None:
-        """Log parameters; one with another value already (in a resumed run) becomes a tag, for it cannot change."""
-        from mlflow.entities import Param
-
-        there = self.client.get_run(self.id).data.params
-        named = {metric_key(name): str(value) for name, value in values.items()}
-        new = [Param(name, value) for name, value in named.items() if name not in there]
-        self.client.log_batch(self.id, params=new)
-        self.tag({name: value for name, value in named.items() if there.get(name, value) != value})
-
-    def log_files(self, path: Path, folder: str | None = None) -> None:
-        """Store a file, or all of a folder, among the run's artifacts."""
-        if path.is_dir():
-            self.client.log_artifacts(self.id, str(path), folder)
-        else:
-            self.client.log_artifact(self.id, str(path), folder)
-
-    def log_image(self, path: Path, key: str, step: int = 0) -> None:
-        """Add a picture to the slider `key`."""
-        from PIL import Image
-
-        with Image.open(path) as image:
-            self.client.log_image(self.id, image.convert("RGB"), key=key, step=step)
-
-    def tag(self, tags: Mapping[str, object]) -> None:
-        """Set tags; a value of None is left out."""
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items() if v is not None])
-
-
-def metric_key(name: str) -> str:
-    """`name` with every character that MLflow refuses (such as an accent or a bracket) replaced by `_`."""
-    return re.sub(r"[^0-9A-Za-z_\-. :/]", "_", name)

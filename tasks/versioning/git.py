@@ -11,7 +11,8 @@ from pathlib import Path
 
 from segcore.errors import StageError
 
-_AUTHOR = {"user.name": "segflow", "user.email": "segflow@localhost"}  # where git knows no other
+# where git knows no other
+_AUTHOR = {"user.name": "segflow", "user.email": "segflow@localhost"}
 
 
 # What a training may depend on besides tracked files: it goes along even if nobody has added it to git yet.
@@ -51,6 +52,18 @@ def is_repository() -> bool:
         return _git("rev-parse", "--is-inside-work-tree").stdout.strip() == "true"
     except FileNotFoundError:
         return False
+
+
+def state(root: Path = Path()) -> tuple[str | None, bool]:
+    """(commit of HEAD, whether tracked files differ from it); (None, False) outside a git clone."""
+    try:
+        head = _git("-C", str(root), "rev-parse", "HEAD")
+        changes = _git("-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    except FileNotFoundError:
+        return None, False
+    if head.returncode != 0 or changes.returncode != 0:
+        return None, False
+    return head.stdout.strip(), bool(changes.stdout.strip())
 
 
 def commit(paths: Sequence[Path], message: str, tag: str | None = None) -> bool:

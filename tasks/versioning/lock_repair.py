@@ -1,33 +1,36 @@
-"""What a kill can leave of DVC's files: it writes dvc.lock and its list of running processes in place.
+"""Repair of DVC's files after a kill: DVC writes dvc.lock and its list of running processes in place.
 
-Cut short by kill -9 or a power failure, either stops DVC altogether. Nothing is lost with what is taken away here:
-results come back out of DVC's run cache, and the list is of processes that have ended.
+Cut short by kill -9 or a power failure, either stops DVC altogether. A copy of dvc.lock is kept after each stage and
+replaces a file that cannot be parsed; results that are missing from the copy come back out of DVC's run cache.
 """
 
 import argparse
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from segcore.files import atomic_write
 from tasks import console
+from tasks.project import DVC_LOCK, LOCK_COPY
 
-_LOCK = Path("dvc.lock")
-_HEADER = "schema: '2.0'\nstages:\n"
-_ENTRY = re.compile(r"^ {2}\S.*:$", re.MULTILINE)  # where the record of a stage begins
+
+def keep_copy() -> None:
+    """Copy dvc.lock to work/; the caller holds DVC's lock, so that no half-written file is copied."""
+    if DVC_LOCK.exists():
+        with atomic_write(LOCK_COPY) as temporary:
+            temporary.write_bytes(DVC_LOCK.read_bytes())
 
 
 def mend(repo: Any) -> list[str]:
-    """Cut half a record off the end of dvc.lock, and remove an unreadable list of running processes.
+    """Replace a dvc.lock that cannot be parsed by its copy, and remove an unreadable list of running processes.
 
-    A dvc.lock that is wrong elsewhere is not a kill's doing; it stays, for DVC to complain of.
+    A dvc.lock with merge conflicts stays as it is: DVC reports it, and the user resolves it.
 
     Args:
         repo: DVC's, of the current folder.
 
     Returns:
-        What was done, a sentence each.
+        One sentence per repair.
     """
     from dvc.lock import make_lock
     from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
@@ -41,21 +44,20 @@ def mend(repo: Any) -> list[str]:
 
 
 def _mend_lock() -> list[str]:
-    if not _LOCK.exists():
+    if not DVC_LOCK.exists():
         return []
-    text = _LOCK.read_text(encoding="utf-8", errors="replace")
-    if _is_sound(text) or "\n<<<<<<< " in text:  # git's mark of a conflict
+    text = DVC_LOCK.read_text(encoding="utf-8", errors="replace")
+    if _is_sound(text):
+        keep_copy()
         return []
-    text = text.rstrip("\0")  # a power failure can leave zeros where nothing was written yet
-    begins = [found.start() for found in _ENTRY.finditer(text)]
-    if len(begins) > 1 and _is_sound(text[: begins[-1]]):
-        with atomic_write(_LOCK) as temporary:
-            temporary.write_text(text[: begins[-1]], encoding="utf-8")
-        return [f"{_LOCK} ended amid a stage's record, by a kill: the {len(begins) - 1} before it are kept"]
-    if len(begins) > 1 or not (text.startswith(_HEADER) or _HEADER.startswith(text)):
+    if "\n<<<<<<< " in text:
         return []
-    _LOCK.unlink()
-    return [f"{_LOCK} held no stage's record, by a kill: removed, results come back out of DVC's cache"]
+    if not LOCK_COPY.exists():
+        DVC_LOCK.unlink()
+        return [f"{DVC_LOCK} ended amid a record, by a kill: removed, results come back out of DVC's cache"]
+    with atomic_write(DVC_LOCK) as temporary:
+        temporary.write_bytes(LOCK_COPY.read_bytes())
+    return [f"{DVC_LOCK} ended amid a record, by a kill: replaced by its last good copy, {LOCK_COPY}"]
 
 
 def _is_sound(text: str) -> bool:
@@ -63,10 +65,11 @@ def _is_sound(text: str) -> bool:
     from dvc.exceptions import DvcException
     from dvc.utils.serialize import parse_yaml
 
-    if not text.endswith("\n"):  # half a value can be valid and yet stop DVC, as `hash: m` does
+    # half a value can be valid YAML and yet stop DVC, as `hash: m` does
+    if not text.endswith("\n"):
         return False
     try:
-        Lockfile.validate(parse_yaml(text, str(_LOCK)), str(_LOCK))
+        Lockfile.validate(parse_yaml(text, str(DVC_LOCK)), str(DVC_LOCK))
     except DvcException:
         return False
     return True
@@ -83,7 +86,7 @@ def _mend_processes(path: Path) -> list[str]:
     return []
 
 
-def _print_here(_: argparse.Namespace) -> None:
+def _mend_here(_: argparse.Namespace) -> None:
     from dvc.repo import Repo
 
     with Repo(_wait_for_lock=True) as repo:
@@ -94,7 +97,7 @@ def _print_here(_: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     console.run(
-        _print_here,
+        _mend_here,
         argparse.ArgumentParser(prog="python -m tasks.versioning.lock_repair", description=__doc__),
     )
 

@@ -16,8 +16,10 @@ from tasks.versioning import stages as versioning
 from tasks.versioning import status as versioning_survey
 from tasks.versioning.stages import Stage
 
-HEAVY = {"train", "evaluate"}  # kinds of stages that workers run, and that occupy a slot
-_FILE = ".dvc"  # a stage of this ending is a folder of source data, which no training reads
+# kinds of stages that workers run, and that occupy a slot
+HEAVY = {"train", "evaluate"}
+# a stage of this ending is a folder of source data, which no training reads
+_FILE = ".dvc"
 
 
 def check_remote() -> None:
@@ -92,7 +94,8 @@ def upstream(stage: str) -> list[Stage]:
 
 def _before(graph: Sequence[Stage], names: set[str]) -> list[Stage]:
     needed: set[str] = set()
-    for stage in reversed(graph):  # every stage stands after those it depends on
+    for stage in reversed(graph):
+        # every stage stands after those it depends on
         if stage.name in names | needed:
             needed |= set(stage.upstream)
     return [stage for stage in graph if stage.name in needed]

@@ -7,10 +7,9 @@ DVC is driven as a subprocess, one a stage; only a running stage's own dependenc
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from shutil import rmtree
@@ -18,19 +17,22 @@ from typing import Any, Literal, NamedTuple
 
 from segcore.errors import StageError
 from segcore.files import digest
+from tasks.project import DVC_LOCK, EVALUATIONS, MODELS, PREPARED
 from tasks.supervisor import run_in_group
+from tasks.versioning import lock_repair
 
 Outcome = Literal["ran", "cached"]
-Entry = dict[str, Any]  # one stage's part of dvc.lock: cmd, deps, params, outs
-
-_LOCK = Path("dvc.lock")
+# one stage's part of dvc.lock: cmd, deps, params, outs
+Entry = dict[str, Any]
 
 
 class Stage(NamedTuple):
     """One stage of dvc.yaml; architecture and seed only where its matrix has them."""
 
-    name: str  # train@unet-0
-    kind: str  # train
+    # train@unet-0
+    name: str
+    # train
+    kind: str
     upstream: tuple[str, ...]
     architecture: str | None
     seed: int | None
@@ -65,6 +67,8 @@ def reproduce(
             f"stage {stage} failed with status {status}:\n{mended}{tail.strip()}",
             "mend the cause named above and run again; stages that finished are kept",
         )
+    with still():
+        lock_repair.keep_copy()
     return "ran" if f"Running stage '{stage}':" in output.splitlines() else "cached"
 
 
@@ -76,7 +80,7 @@ def prune(graph: list[Stage]) -> list[Path]:
     """
     kept = {(s.kind, s.name.partition("@")[2]) for s in graph}
     removed = []
-    for kind, folder in (("evaluate", Path("evaluations")), ("train", Path("models"))):
+    for kind, folder in (("evaluate", EVALUATIONS), ("train", MODELS)):
         for path in sorted(folder.glob("*-*")):
             if re.fullmatch(r"[a-z0-9_]+-\d+", path.name) and path.is_dir() and (kind, path.name) not in kept:
                 rmtree(path)
@@ -98,8 +102,12 @@ def run_key(stage: str | None = None) -> str | None:
     running = os.environ.get("DVC_STAGE")
     if stage is None or stage == running:
         return _running_key(running) if running else None
-    entry = _lock_entries().get(stage)
-    return _key(entry) if entry else None
+    return run_keys().get(stage)
+
+
+def run_keys() -> dict[str, str]:
+    """Run key of every stage that dvc.lock has a result of, by the stage's name."""
+    return {name: _key(entry) for name, entry in _lock_entries().items()}
 
 
 @lru_cache(maxsize=1)
@@ -127,21 +135,10 @@ def recorded() -> set[str]:
     return set(_lock_entries())
 
 
-def data_version() -> str | None:
+def data_version(root: Path = Path()) -> str | None:
     """DVC's md5 of data/prepared as recorded in dvc.lock; None before the first `prepare`."""
-    outs = _lock_entries().get("prepare", {}).get("outs", [])
-    return next((out["md5"] for out in outs if out["path"] == "data/prepared"), None)
-
-
-def git_state() -> tuple[str | None, bool]:
-    """(commit of HEAD, whether tracked files differ from it); (None, False) outside a git clone."""
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changes = ["git", "status", "--porcelain", "--untracked-files=no"]
-        dirty = subprocess.run(changes, capture_output=True, text=True, check=True)
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return None, False
-    return head.stdout.strip(), bool(dirty.stdout.strip())
+    outs = _lock_entries(root).get("prepare", {}).get("outs", [])
+    return next((out["md5"] for out in outs if Path(out["path"]) == PREPARED), None)
 
 
 def init_if_needed() -> None:
@@ -216,11 +213,11 @@ def drive(
 
 
 @contextmanager
-def still() -> Iterator[None]:
-    """Hold DVC's lock: it writes dvc.lock in place, and a reader could see half of it."""
+def still(root: Path = Path()) -> Iterator[None]:
+    """Hold DVC's lock: DVC writes dvc.lock in place, and a reader could see half of it."""
     from dvc.repo import Repo
 
-    with Repo(_wait_for_lock=True) as repo, repo.lock:
+    with Repo(str(root) if root != Path() else None, _wait_for_lock=True) as repo, repo.lock:
         yield
 
 
@@ -231,13 +228,15 @@ def preload() -> None:
     import dvc.repo.index  # noqa: F401
 
 
-def _lock_entries() -> dict[str, Entry]:
+def _lock_entries(root: Path = Path()) -> dict[str, Entry]:
     from ruamel.yaml import YAML
 
-    if not _LOCK.exists():
+    lock = root / DVC_LOCK
+    if not lock.exists():
         return {}
-    with still():
-        return YAML(typ="safe").load(_LOCK).get("stages") or {}
+    # without .dvc, as in an exported folder, no DVC process writes the file
+    with still(root) if (root / ".dvc").is_dir() else nullcontext():
+        return YAML(typ="safe").load(lock).get("stages") or {}
 
 
 def _running_entry(stage: str) -> Entry:

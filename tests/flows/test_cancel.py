@@ -38,7 +38,7 @@ def trains(folder: Path) -> bool:
 
 
 def forked(folder: Path) -> bool:
-    """Whether a process works beside the warm one and its supervisor, that was forked from it."""
+    """Whether a process works that was forked from the fork server, beside it and its supervisor."""
     return sum("-m tasks.forkserver.server" in words for words in workspaces.processes_in(folder)) > 2
 
 

@@ -60,6 +60,7 @@ import json, sys, time
 from pathlib import Path
 from segcore.params import load
 from tasks.tracking import runs as tracking
+from tasks.tracking.tracker import Tracker
 
 kind, *item = sys.argv[1:]
 params = load()
@@ -72,7 +73,7 @@ if kind == "prepare":
     write("data/prepared/data", params.data.name)
 elif kind == "train":
     architecture, seed = item[0], int(item[1])
-    with tracking.training_run(params, architecture, seed, title=architecture) as run:
+    with tracking.training_run(Tracker.open(params), params, architecture, seed, title=architecture) as run:
         Path(f"started-{architecture}-{seed}").touch()
         while Path(f"wait-{architecture}").exists():
             time.sleep(0.05)
@@ -85,7 +86,7 @@ elif kind == "train":
 elif kind == "evaluate":
     name = "-".join(item)
     write(f"evaluations/{name}/score", Path(f"models/{name}/model").read_text())
-    tracking.log_evaluation(params, item[0], int(item[1]), {"iou/dataset/foreground_mean": 0.5})
+    tracking.log_evaluation(Tracker.open(params), item[0], int(item[1]), {"iou/dataset/foreground_mean": 0.5})
 elif kind == "compare":
     key = "iou/dataset/foreground_mean"
     score = {"estimate": 0.5, "low": 0.4, "high": 0.6, "seed_std": None}

@@ -8,7 +8,8 @@ import torch
 from segcore.errors import ModelError
 from segcore.models.base.bundle import load_bundle, save_bundle
 from segcore.models.base.factory import build_model
-from tasks.initial_weights import START, TRANSFER, begin_with, clear, place, place_transfer
+from tasks.initial_weights import TRANSFER, begin_with, clear, place, place_transfer
+from tasks.project import START
 from tests.support.tiny import params_for
 
 

@@ -17,8 +17,8 @@ from segcore.errors import DataError, ModelError, ParamsError, StageError
 from segcore.params import Params, load
 from tasks.predict import run_prediction
 from tasks.scenes import Record, find_scenes
-from tasks.tracking import store as tracking_store
 from tasks.tracking.fetch import fetch_model
+from tasks.tracking.tracker import Tracker
 from tests.support.bundles import make_bundle, noise
 from tests.support.tiny import values_for, write_tif
 
@@ -218,8 +218,8 @@ def registered(project: Path) -> Params:
     """A store with version 1 of the model `tiny`, without an alias."""
     store = {"uri": f"sqlite:///{project}/mlflow.db"}  # MLflow keeps stores by address for as long as it runs
     p = Params.model_validate(values_for("source", predict={"overlap": 16}, tracking=store))
-    client = tracking_store.client(p)
-    run = client.create_run(tracking_store.experiment(client, "tiny"))
+    client = Tracker.open(p).client
+    run = client.create_run(Tracker.open(p).experiment())
     client.log_artifacts(run.info.run_id, str(project / "bundle"), "model")
     client.create_registered_model("tiny")
     client.create_model_version("tiny", f"{run.info.artifact_uri}/model", run.info.run_id)
@@ -229,7 +229,7 @@ def registered(project: Path) -> Params:
 def test_models_are_fetched_by_address(project: Path, registered: Params) -> None:
     with pytest.raises(ModelError, match=r"models:/tiny@champion: no version has the alias"):
         run_prediction(registered, ["scenes/s0.tif"], output=Path("out"))
-    tracking_store.client(registered).set_registered_model_alias("tiny", "champion", "1")
+    Tracker.open(registered).client.set_registered_model_alias("tiny", "champion", "1")
     assert run_prediction(registered, ["scenes/s0.tif"], output=Path("out"))["predicted"] == 1
     record = json.loads((project / "out/predictions.json").read_text())
     described = json.loads((project / "bundle/model.json").read_text())
@@ -257,7 +257,7 @@ def test_a_registered_model_that_was_tampered_with_is_refused(project: Path, reg
     content[-1] ^= 1
     stored.write_bytes(content)
     with pytest.raises(ModelError, match=r"not the file that model.json describes"):
-        fetch_model(registered, "models:/tiny/1", project / "fetched")
+        fetch_model(Tracker.open(registered).client, "models:/tiny/1", project / "fetched")
     assert not (project / "fetched").exists()
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from tasks.evaluate import run_evaluation
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tasks.promotion import candidates
+from tasks.promotion.context import PromotionContext
 from tasks.promotion.record import latest, read_history, record_text
-from tasks.tracking import registry, runs, store
+from tasks.tracking import runs
+from tasks.tracking.registry import Registry
+from tasks.tracking.tracker import Tracker
 from tasks.train import train
 from tests.support.tiny import make_pairs, values_for
 
@@ -65,6 +69,10 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     monkeypatch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
     yield folder
+
+
+def registry_of(p: Params) -> Registry:
+    return Registry(Tracker.open(p))
 
 
 def load() -> Params:
@@ -120,27 +128,27 @@ def best_runs() -> dict[str, str]:
 
 
 def aliases() -> dict[str, int]:
-    return {alias: row["version"] for row in registry.history(load()) for alias in row["aliases"]}
+    return {alias: row.version for row in registry_of(load()).history() for alias in row.aliases}
 
 
 def test_first_champion_is_the_best_by_validation_and_a_repeated_call_changes_nothing(project: Path) -> None:
     record = latest(project, "tiny")
-    assert record and record["outcome"] == "first" and aliases() == {"champion": 1}
-    assert {c["name"] for c in record["challengers"]} == set(best_runs().values())
-    assert record["winner"] in best_runs().values() and record["champion"] is None and record["acted"]
+    assert record and record.outcome == "first" and aliases() == {"champion": 1}
+    assert {c["name"] for c in record.challengers} == set(best_runs().values())
+    assert record.winner in best_runs().values() and record.champion is None and record.acted
     (path,) = [f for f in Path("decisions/tiny").glob("*.json") if f.name != "history.json"]
-    assert json.loads(path.read_text()) == record and path.stem == record["key"]
+    assert json.loads(path.read_text()) == record.as_json() and path.stem == record.key
     assert stage.promote(load()) == record
     (row,) = read_history(project, "tiny")
-    assert row["aliases"] == ["champion"] and row["promoted"] == record["decided"]
-    assert row["decision"] == record["reason"] and row["scores"]["validation"] > 0
+    assert row.aliases == ["champion"] and row.promoted == record.decided
+    assert row.decision == record.reason and row.scores["validation"] > 0
 
 
 def better_challenger(batch: str | None = None) -> str:
     """A perfect challenger of the architecture that is not champion, and the champion's own run left as it is."""
-    champion = registry.champion(load())
+    champion = registry_of(load()).champion()
     assert champion
-    run = best_runs()["unet" if champion["architecture"] == "fcn" else "fcn"]
+    run = best_runs()["unet" if champion.architecture == "fcn" else "fcn"]
     new_weights(run)
     rewrite(run, perfect)
     return run
@@ -152,21 +160,19 @@ def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
     items = mark_batch("b2")
     run = better_challenger()
     planned = stage.promote(load(), batch="b2", dry_run=True)
-    assert (planned["outcome"], planned["winner"], planned["acted"]) == ("promoted", run, None)
-    assert aliases() == {"champion": 1} and planned["basis"]["new"]["regions"] == len(items)
+    assert (planned.outcome, planned.winner, planned.acted) == ("promoted", run, None)
+    assert aliases() == {"champion": 1} and planned.basis.new["regions"] == len(items)
     assert (
-        planned["basis"]["frozen"]["regions"] + len(items)
+        planned.basis.frozen["regions"] + len(items)
         == len(pd.read_parquet(f"evaluations/{run}/counts.parquet")) / 2
     )
     monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
     monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
     done = stage.promote(load(), batch="b2")
-    assert done["acted"] and {k: v for k, v in done.items() if k not in ("acted", "versions")} == {
-        k: v for k, v in planned.items() if k not in ("acted", "versions")
-    }
-    assert aliases() == {"champion": 2, "previous": 1} and done["versions"] == {"champion": 2}
-    assert latest(project, "tiny") == done and done["reason"] in record_text(done)
-    assert done["drift"]["champion"]["ece"].keys() == {"frozen", "new"}
+    assert done.acted and replace(done, acted=None, versions={}) == planned
+    assert aliases() == {"champion": 2, "previous": 1} and done.versions == {"champion": 2}
+    assert latest(project, "tiny") == done and done.reason in record_text(done)
+    assert done.drift["champion"]["ece"].keys() == {"frozen", "new"}
     assert stage.rollback(load()) == (1, 2) and aliases() == {"champion": 1, "previous": 2}
     assert stage.promote(load(), batch="b2") == done and aliases()["champion"] == 1, "a rollback stays"
 
@@ -174,10 +180,10 @@ def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
 def test_the_champions_evaluation_is_that_of_its_own_training_and_is_kept(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = latest(project, "tiny")["winner"]
+    first = latest(project, "tiny").winner
     mark_batch("b2")
-    p, data = load(), candidates.PreparedData("data/prepared")
-    champion = candidates.champion(project, p, data, 1)
+    context = PromotionContext.open(load(), project)
+    champion = candidates.champion(context, 1)
     own = pd.read_parquet(f"evaluations/{first}/counts.parquet").sort_values(["item", "class_index"])
     again = champion.counts.sort_values(["item", "class_index"])
     pd.testing.assert_frame_equal(again.reset_index(drop=True), own.reset_index(drop=True), check_dtype=False)
@@ -185,27 +191,23 @@ def test_the_champions_evaluation_is_that_of_its_own_training_and_is_kept(
     assert candidates.calibration_errors(champion, None)["frozen"] == pytest.approx(curve["ece"])
     assert set(champion.calibrations) == {"0", "b2"}
     monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
-    assert candidates.champion(project, p, data, 1).weights == champion.weights
+    assert candidates.champion(context, 1).weights == champion.weights
 
 
 def test_no_better_challenger_is_kept_as_challenger_and_runs_are_tagged(project: Path) -> None:
     mark_batch("b2")
-    champion = registry.champion(load())
-    other = best_runs()["unet" if champion["architecture"] == "fcn" else "fcn"]
+    champion = registry_of(load()).champion()
+    other = best_runs()["unet" if champion.architecture == "fcn" else "fcn"]
     rewrite(
         other,
         lambda counts: counts.assign(tp=0, fp=counts["fp"] + counts["tp"], fn=counts["fn"] + counts["tp"]),
     )
-    with runs.training_run(load(), *other.rsplit("-", 1), "another") as run:
+    with runs.training_run(Tracker.open(load()), load(), *other.rsplit("-", 1), "another") as run:
         pass
     record = stage.promote(load(), batch="b2")
-    assert (
-        record["outcome"] == "kept"
-        and record["best"] == other
-        and aliases() == {"champion": 1, "challenger": 2}
-    )
-    tags = store.client(load()).get_run(run.id).data.tags
-    assert tags["gate.outcome"] == "kept" and tags["gate.reason"] == record["reason"]
+    assert record.outcome == "kept" and record.best == other and aliases() == {"champion": 1, "challenger": 2}
+    tags = Tracker.open(load()).client.get_run(run.id).data.tags
+    assert tags["gate.outcome"] == "kept" and tags["gate.reason"] == record.reason
 
 
 class Killed(BaseException):
@@ -225,19 +227,19 @@ def test_killed_anywhere_after_deciding_a_repeated_call_acts_once(
     with monkeypatch.context() as patch:
         patch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
         if where in ("register", "promote"):
-            patch.setattr(registry, where, die)
+            patch.setattr(Registry, where, die)
         elif where == "champion_set":
-            real = registry.promote
-            patch.setattr(registry, "promote", lambda *a: (real(*a), die()))
+            real = Registry.promote
+            patch.setattr(Registry, "promote", lambda *a: (real(*a), die()))
         else:
             patch.setattr(stage, where, die)
         with pytest.raises(Killed):
             stage.promote(load(), batch="b2")
-    assert registry.champion(load()) is not None
+    assert registry_of(load()).champion() is not None
     monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
     record = stage.promote(load(), batch="b2")
-    assert record["winner"] == run and record["acted"]
-    assert aliases() == {"champion": 2, "previous": 1} and len(registry.history(load())) == 2
+    assert record.winner == run and record.acted
+    assert aliases() == {"champion": 2, "previous": 1} and len(registry_of(load()).history()) == 2
 
 
 def test_other_settings_decide_anew_and_the_decision_acted_upon_is_kept(project: Path) -> None:
@@ -247,9 +249,9 @@ def test_other_settings_decide_anew_and_the_decision_acted_upon_is_kept(project:
     values["gate"]["floors"] = {"square": 1.0}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     new = stage.promote(load(), batch="b2")
-    assert new["inputs"] != old["inputs"] and new["basis"]["gate"]["floors"] == {"square": 1.0}
-    kept = json.loads(Path(f"decisions/tiny/b2.{old['inputs'][:8]}.json").read_text())
-    assert kept == old
+    assert new.inputs != old.inputs and new.basis.gate["floors"] == {"square": 1.0}
+    kept = json.loads(Path(f"decisions/tiny/b2.{old.inputs[:8]}.json").read_text())
+    assert kept == old.as_json()
 
 
 def test_what_cannot_be_judged_is_told_with_a_remedy(project: Path) -> None:
@@ -270,7 +272,7 @@ def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
     meta = json.loads(Path("data/prepared/prepared.json").read_text())
     Path("data/prepared/prepared.json").write_text(json.dumps(meta | {"classes": ["background", "circle"]}))
     with pytest.raises(StageError, match=r"classes.*differ from those of the data"):
-        candidates.champion(project, load(), candidates.PreparedData("data/prepared"), 1)
+        candidates.champion(PromotionContext.open(load(), project), 1)
 
 
 def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_promoted(

@@ -16,8 +16,9 @@ from tasks import report as stage
 from tasks.costs import cost_file, mean_cost
 from tasks.formatting import amount, chance, duration, points, unbroken
 from tasks.reporting import rows
-from tasks.reporting.inputs import data_hash, gallery_cases, read_inputs
+from tasks.reporting.inputs import gallery_cases, read_inputs
 from tasks.reporting.rows import in_words, score_name
+from tasks.versioning.stages import data_version
 from tests.support.fake_project import FakePrepared, build_project, scene_patches
 
 COLORS = [[38, 50, 56], [255, 179, 0], [76, 175, 80], [33, 150, 243]]
@@ -249,7 +250,7 @@ def test_numbers_are_written_for_people() -> None:
 
 
 def test_data_hash_before_the_first_repro_is_unknown(tmp_path: Path) -> None:
-    assert data_hash(tmp_path) is None
+    assert data_version(tmp_path) is None
 
 
 def test_help_names_what_the_stage_writes(

@@ -17,7 +17,7 @@ from PIL import Image
 from segcore import params
 from segcore.errors import ParamsError
 from tasks.configure import configure
-from tasks.train import WORK
+from tasks.project import WORK
 from tests.support.tiny import make_pairs, values_for
 
 ROOT = Path(__file__).parents[2]

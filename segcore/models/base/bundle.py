@@ -89,8 +89,15 @@ def verified(folder: Path | str, weights: str | None = None) -> dict[str, Any]:
     return description
 
 
-def load_bundle(folder: Path | str, device: "torch.device | str" = "cpu") -> "SegmentationModel":
+def load_bundle(
+    folder: Path | str, device: "torch.device | str" = "cpu", description: dict[str, Any] | None = None
+) -> "SegmentationModel":
     """The model of a bundle, on `device`, in evaluation mode; its checksum is verified first.
+
+    Args:
+        folder: with model.json and model.safetensors.
+        device: of the weights.
+        description: result of `verified` for this folder, which is then not verified again.
 
     Raises:
         ModelError: as `verified`.
@@ -99,7 +106,7 @@ def load_bundle(folder: Path | str, device: "torch.device | str" = "cpu") -> "Se
 
     from segcore.models.base.factory import rebuild_model
 
-    d = verified(folder)
+    d = description or verified(folder)
     model = rebuild_model(d["architecture"], d["in_channels"], d["num_classes"], d["settings"])
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     return model.to(device).eval()

@@ -195,8 +195,8 @@ def test_several_challengers_share_the_confidence_and_the_best_wins() -> None:
     old = candidate(0.9, "old")
     rivals = [candidate(0.96, "good", seed=1), candidate(0.98, "best", seed=2), candidate(0.5, "bad", seed=3)]
     decision = judge(old, *rivals)
-    assert decision.winner == "best" and decision.basis["comparisons"] == 3
-    assert decision.basis["confidence_each"] == pytest.approx(1 - 0.05 / 3, abs=1e-6)
+    assert decision.winner == "best" and decision.basis.comparisons == 3
+    assert decision.basis.confidence_each == pytest.approx(1 - 0.05 / 3, abs=1e-6)
     alone = judge(old, rivals[0]).challengers[0]["difference"]["frozen"]
     shared = decision.challengers[0]["difference"]["frozen"]
     assert shared["low"] < alone["low"] and shared["high"] > alone["high"]

@@ -1,4 +1,4 @@
-"""Stages that are forked from a warm process are what they would be by themselves: words, codes, signals and code."""
+"""Stages run in a fork as they run in a process of their own: arguments, exit codes, signals and code."""
 
 import os
 import shutil
@@ -45,8 +45,8 @@ def main():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project's code, whose report is a toy once the warm process has loaded the real one."""
-    folder = tmp_path_factory.mktemp("warm")
+    """A copy of the project's code, whose report is a toy once the fork server has loaded the real one."""
+    folder = tmp_path_factory.mktemp("forkserver")
     for name in ("tasks", "segcore"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
@@ -54,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    address = str(tmp_path_factory.mktemp("socket") / "warm")
+    address = str(tmp_path_factory.mktemp("socket") / "address")
     process = listening(project, address)
     try:
         assert run(project, address, "train", "--help")[0] == 0  # it has loaded all
@@ -73,7 +73,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def listening(project: Path, address: str) -> subprocess.Popen[bytes]:
-    """A warm process that takes requests."""
+    """A fork server that takes requests."""
     process = subprocess.Popen([sys.executable, "-m", "tasks.forkserver.server", address], cwd=project)
     wait_for(Path(address).exists)
     return process
@@ -144,10 +144,10 @@ def test_a_killed_stage_is_killed_with_its_fork(project: Path, address: str) -> 
     stage.communicate(timeout=20)
     wait_for(lambda: not work.is_running() or work.status() == psutil.STATUS_ZOMBIE, 10)
     assert not (project / "ended").exists()
-    assert run(project, address, "report", "hello")[0] == 0, "the warm process goes on"
+    assert run(project, address, "report", "hello")[0] == 0, "the fork server goes on"
 
 
-def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path, tmp_path: Path) -> None:
+def test_a_killed_fork_server_fails_its_stages_and_ends_its_forks(project: Path, tmp_path: Path) -> None:
     (project / "tasks/report.py").write_text(TOY)
     own = str(tmp_path / "own")
     process = listening(project, own)
@@ -159,10 +159,12 @@ def test_a_killed_warm_process_fails_its_stages_and_ends_its_forks(project: Path
     wait_for(lambda: not work.is_running() or work.status() == psutil.STATUS_ZOMBIE, 10)
     assert (project / "ended").read_text() == "in order", "the fork heard of it"
     status, output, _ = run(project, own, "report", "hello")
-    assert status == 0 and output == "said hello toy asked\n", "without a warm process a stage runs by itself"
+    assert status == 0 and output == "said hello toy asked\n", (
+        "without a fork server a stage runs in its own process"
+    )
 
 
-def test_a_warm_process_that_is_told_to_end_waits_for_its_forks(project: Path, tmp_path: Path) -> None:
+def test_a_fork_server_that_is_sent_sigterm_waits_for_its_forks(project: Path, tmp_path: Path) -> None:
     (project / "tasks/report.py").write_text(TOY)
     own = str(tmp_path / "own")
     process = listening(project, own)
@@ -174,9 +176,7 @@ def test_a_warm_process_that_is_told_to_end_waits_for_its_forks(project: Path, t
     assert process.wait(20) == 128 + signal.SIGTERM
 
 
-def test_a_stage_that_the_warm_process_never_began_does_its_work_itself(
-    project: Path, tmp_path: Path
-) -> None:
+def test_a_stage_that_the_fork_server_never_began_does_its_work_itself(project: Path, tmp_path: Path) -> None:
     (project / "tasks/report.py").write_text(TOY)
     own = str(tmp_path / "own")
     with socket.socket(socket.AF_UNIX) as listener:  # as one that ends while it loads

@@ -19,7 +19,14 @@ from segcore.params.operations import Gate
 from segcore.promotion.drift import SOURCE, psi
 from segcore.promotion.gate import Candidate, Costs, decide
 from tasks import report as stage
-from tasks.promotion.record import FORMAT, record_path, write_history, write_record
+from tasks.promotion.record import (
+    FORMAT,
+    DecisionRecord,
+    RegisteredVersion,
+    record_path,
+    write_history,
+    write_record,
+)
 from tasks.reporting.champion import retrain_view, when
 from tests.support.fake_project import TITLES, FakePrepared, build_project, scene_patches
 from tests.tasks.test_report import _params, _Tags
@@ -53,7 +60,7 @@ def _drift() -> dict[str, Any]:
     }
 
 
-def _record(root: Path, champion: str | None = "fcn", **over: Any) -> dict[str, Any]:
+def _record(root: Path, champion: str | None = "fcn", **over: Any) -> DecisionRecord:
     """A decision among the evaluations of a fake project."""
 
     def candidate(name: str) -> Candidate:
@@ -68,10 +75,11 @@ def _record(root: Path, champion: str | None = "fcn", **over: Any) -> dict[str, 
         one |= {"architecture": one["name"][:-2], "seed": 0, "weights_sha256": "0" * 64}
     meta = {"format": FORMAT, "dataset": "buildings", "key": "b2", "batch": "b2", "inputs": "1" * 64}
     times = {"decided": "2026-01-02T10:00:00Z", "acted": "2026-01-02T10:00:05Z"}
-    return {**meta, **times, "champion_version": 1, "versions": {}, **found, "drift": _drift(), **over}
+    content = {**meta, **times, "champion_version": 1, "versions": {}, **found, "drift": _drift(), **over}
+    return DecisionRecord.from_json(content)
 
 
-def _history() -> list[dict[str, Any]]:
+def _history() -> list[RegisteredVersion]:
     row = {"architecture": "unet", "title": "U-Net", "seed": 0, "scores": {"frozen": 0.75}, "restored": None}
     newer = {
         "version": 2,
@@ -80,7 +88,7 @@ def _history() -> list[dict[str, Any]]:
         "decision": "It was better.",
     }
     older = {"version": 1, "aliases": ["previous"], "promoted": None, "decision": None}
-    return [row | newer, row | older]
+    return [RegisteredVersion(**(row | newer)), RegisteredVersion(**(row | older))]
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +122,9 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
     page = _page(root, project)
     section = page[page.index('<section id="champion">') : page.index('<section id="data">')]
     shown = html.unescape(section).replace("\N{NON-BREAKING HYPHEN}", "-").replace("\N{NO-BREAK SPACE}", " ")
-    assert record["reason"] in shown and "Floor of building" in shown and "Ceiling of latency" in shown
+    assert record.reason in shown and "Floor of building" in shown and "Ceiling of latency" in shown
     assert "at least 20.0 %" in shown and "at most 50.0 ms" in shown and "Bonferroni" in shown
-    for one in record["challengers"]:
+    for one in record.challengers:
         assert one["title"] in shown
         assert f"{100 * one['difference']['frozen']['low']:+.1f}".replace("-", "−") in shown
     assert section.count("<svg") >= 4 and SOURCE in shown and "Band 1: large shift" in shown
@@ -147,7 +155,7 @@ def test_the_latest_decision_is_shown_and_a_damaged_one_is_told(root: Path) -> N
     for key, moment in (("b1", "2026-01-03T00:00:00Z"), ("b2", "2026-01-02T00:00:00Z")):
         write_record(record_path(root, "buildings", key), _record(root, key=key, decided=moment))
     view = retrain_view(root, "buildings")
-    assert view and view["record"]["key"] == "b1" and view["history"] == []
+    assert view and view["record"].key == "b1" and view["history"] == []
     record_path(root, "buildings", "b1").write_text('{"format": 1')
     with pytest.raises(DataError, match=r"b1\.json: is no decision that can be read"):
         retrain_view(root, "buildings")
@@ -167,4 +175,4 @@ def test_the_report_imports_no_mlflow() -> None:
 
 def test_record_survives_as_json(root: Path) -> None:
     record = _record(root)
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert DecisionRecord.from_json(json.loads(json.dumps(record.as_json(), allow_nan=False))) == record

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from mlflow import MlflowClient
 
 from segcore.errors import ModelError, StageError
 from segcore.params import Params
-from tasks.tracking import registry
-from tasks.tracking import store as tracking_store
 from tasks.tracking.fetch import fetch_model
+from tasks.tracking.registry import DecisionTags, Registry
+from tasks.tracking.tracker import Tracker
 from tests.support.tiny import params_for
 
 MOVES = (
@@ -55,70 +56,75 @@ def bundle(folder: Path, content: str, seed: int = 0) -> Path:
     return folder
 
 
-def decision(number: int) -> dict[str, Any]:
-    return {"outcome": "promoted", "reason": f"reason {number}", "decided": f"2026-01-0{number}T00:00:00Z"}
+def registry_of(params: Params) -> Registry:
+    return Registry(Tracker.open(params))
+
+
+def decision(number: int) -> DecisionTags:
+    return DecisionTags("promoted", f"reason {number}", f"2026-01-0{number}T00:00:00Z")
 
 
 def aliases(params: Params) -> dict[str, int]:
-    found = tracking_store.client(params).get_registered_model(params.data.name).aliases
+    found = Tracker.open(params).client.get_registered_model(params.data.name).aliases
     return {alias: int(version) for alias, version in found.items()}
 
 
 def versions(params: Params, folder: Path, count: int) -> list[int]:
     return [
-        registry.register(params, bundle(folder / str(i), f"weights {i}", i), None, {}) for i in range(count)
+        registry_of(params).register(bundle(folder / str(i), f"weights {i}", i), None, {})
+        for i in range(count)
     ]
 
 
 def test_same_weights_are_one_version_and_other_weights_another(params: Params, tmp_path: Path) -> None:
     scores = {"scores": json.dumps({"frozen": 0.8}), "batch": None}
-    first = registry.register(params, bundle(tmp_path / "a", "one"), None, scores)
-    again = registry.register(params, bundle(tmp_path / "b", "one"), None, {})
-    other = registry.register(params, bundle(tmp_path / "c", "two", seed=3), None, {})
+    first = registry_of(params).register(bundle(tmp_path / "a", "one"), None, scores)
+    again = registry_of(params).register(bundle(tmp_path / "b", "one"), None, {})
+    other = registry_of(params).register(bundle(tmp_path / "c", "two", seed=3), None, {})
     assert (first, again, other) == (1, 1, 2)
-    newest, oldest = registry.history(params)
-    assert (newest["version"], newest["seed"], oldest["scores"]) == (2, 3, {"frozen": 0.8})
-    assert newest["aliases"] == [] and newest["promoted"] is None and newest["decision"] is None
+    newest, oldest = registry_of(params).history()
+    assert (newest.version, newest.seed, oldest.scores) == (2, 3, {"frozen": 0.8})
+    assert newest.aliases == [] and newest.promoted is None and newest.decision is None
 
 
 def test_source_is_the_training_run_where_this_store_has_it(params: Params, tmp_path: Path) -> None:
-    client, folder = tracking_store.client(params), bundle(tmp_path / "a", "one")
-    run = client.create_run(tracking_store.experiment(client, params.data.name)).info.run_id
+    client, folder = Tracker.open(params).client, bundle(tmp_path / "a", "one")
+    run = client.create_run(Tracker.open(params).experiment()).info.run_id
     client.log_artifacts(run, str(folder), "model")
-    assert registry.register(params, folder, run, {}) == 1
-    assert registry.history(params)[0]["run_id"] == run
+    assert registry_of(params).register(folder, run, {}) == 1
+    assert registry_of(params).history()[0].run_id == run
     other = bundle(tmp_path / "b", "two")
     for missing in ("0" * 32, run, None):  # of another store, of other weights, none
-        version = registry.register(params, other, missing, {})
-        made = registry.history(params)[0]["run_id"]
+        version = registry_of(params).register(other, missing, {})
+        made = registry_of(params).history()[0].run_id
         assert version == 2 and made not in (run, None)
     assert client.get_run(made).data.tags["kind"] == "registration"
 
 
 def test_promotion_rollback_and_history(params: Params, tmp_path: Path) -> None:
-    assert registry.champion(params) is None
+    assert registry_of(params).champion() is None
     with pytest.raises(StageError, match="no previous champion"):
-        registry.rollback(params)
+        registry_of(params).rollback()
     one, two, three = versions(params, tmp_path, 3)
-    registry.promote(params, one, decision(1))
+    registry_of(params).promote(one, decision(1))
     assert aliases(params) == {"champion": one}
     with pytest.raises(StageError, match="no previous champion"):
-        registry.rollback(params)
-    registry.set_challenger(params, two, decision(2) | {"outcome": "kept"})
+        registry_of(params).rollback()
+    registry_of(params).set_challenger(two, replace(decision(2), outcome="kept"))
     assert aliases(params) == {"champion": one, "challenger": two}
     for _ in range(2):
-        registry.promote(params, three, decision(3))
+        registry_of(params).promote(three, decision(3))
         assert aliases(params) == {"champion": three, "previous": one}
-    assert registry.rollback(params) == (one, three)
+    assert registry_of(params).rollback() == (one, three)
     assert aliases(params) == {"champion": one, "previous": three}
-    champion = registry.champion(params)
-    assert champion and champion["version"] == one and champion["restored"] is not None
-    rows = registry.history(params)
-    assert [r["version"] for r in rows] == [three, two, one]
-    assert [r["promoted"] for r in rows] == ["2026-01-03T00:00:00Z", None, "2026-01-01T00:00:00Z"]
-    assert [r["decision"] for r in rows] == ["reason 3", "reason 2", "reason 1"]
+    champion = registry_of(params).champion()
+    assert champion and champion.version == one and champion.restored is not None
+    rows = registry_of(params).history()
+    assert [r.version for r in rows] == [three, two, one]
+    assert [r.promoted for r in rows] == ["2026-01-03T00:00:00Z", None, "2026-01-01T00:00:00Z"]
+    assert [r.decision for r in rows] == ["reason 3", "reason 2", "reason 1"]
     with pytest.raises(StageError, match="no version 9"):
-        registry.promote(params, 9, decision(1))
+        registry_of(params).promote(9, decision(1))
 
 
 @pytest.mark.parametrize("action", ["promote", "rollback"])
@@ -128,13 +134,15 @@ def test_killed_between_any_two_calls_a_repeated_call_finishes(
     one, two, three = versions(params, tmp_path, 3)
 
     def prepare() -> None:
-        registry.promote(params, one, decision(1))
-        registry.promote(params, two, decision(2))
-        registry.set_challenger(params, three)
+        registry_of(params).promote(one, decision(1))
+        registry_of(params).promote(two, decision(2))
+        registry_of(params).set_challenger(three)
 
     def act() -> object:
         return (
-            registry.promote(params, three, decision(3)) if action == "promote" else registry.rollback(params)
+            registry_of(params).promote(three, decision(3))
+            if action == "promote"
+            else registry_of(params).rollback()
         )
 
     wanted = {"champion": three, "previous": two}
@@ -169,34 +177,37 @@ def test_killed_between_any_two_calls_a_repeated_call_finishes(
         limit = kept
         with pytest.raises(Killed):
             act()
-        assert registry.champion(params) is not None, f"no champion after {kept} calls"
+        assert registry_of(params).champion() is not None, f"no champion after {kept} calls"
         limit = 10**9
         act()
         assert aliases(params) == wanted, f"killed after {kept} of {total} calls"
 
 
 def test_download_verifies_keeps_and_refuses(params: Params, tmp_path: Path) -> None:
-    one = registry.register(params, bundle(tmp_path / "a", "one"), None, {})
-    target = fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "work" / "1")
+    one = registry_of(params).register(bundle(tmp_path / "a", "one"), None, {})
+    target = fetch_model(
+        Tracker.open(params).client, f"models:/{params.data.name}/{one}", tmp_path / "work" / "1"
+    )
     assert (target / "model.safetensors").read_text() == "one"
     stamp = (target / "model.json").stat().st_mtime_ns
     assert (
-        fetch_model(params, f"models:/{params.data.name}/{one}", target) / "model.json"
+        fetch_model(Tracker.open(params).client, f"models:/{params.data.name}/{one}", target) / "model.json"
     ).stat().st_mtime_ns == stamp
     (target / "model.safetensors").write_text("damaged here")
     assert (
-        fetch_model(params, f"models:/{params.data.name}/{one}", target) / "model.safetensors"
+        fetch_model(Tracker.open(params).client, f"models:/{params.data.name}/{one}", target)
+        / "model.safetensors"
     ).read_text() == "one"
-    client = tracking_store.client(params)
+    client = Tracker.open(params).client
     source = Path(client.get_model_version_download_uri(params.data.name, "1").removeprefix("file://"))
     (source / "model.safetensors").write_text("altered in the store")
     with pytest.raises(ModelError, match=r"not the file that model.json describes"):
-        fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "other")
+        fetch_model(Tracker.open(params).client, f"models:/{params.data.name}/{one}", tmp_path / "other")
     shutil.rmtree(source)
     bundle(source, "whole, but another")
     with pytest.raises(ModelError, match="not the file that was registered"):
-        fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "other")
+        fetch_model(Tracker.open(params).client, f"models:/{params.data.name}/{one}", tmp_path / "other")
     shutil.rmtree(source)
     with pytest.raises(ModelError, match="cannot be downloaded"):
-        fetch_model(params, f"models:/{params.data.name}/{one}", tmp_path / "other")
+        fetch_model(Tracker.open(params).client, f"models:/{params.data.name}/{one}", tmp_path / "other")
     assert not (tmp_path / "other").exists()

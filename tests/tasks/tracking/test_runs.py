@@ -17,6 +17,7 @@ from segcore.errors import StageError
 from segcore.params import Params, load
 from tasks.tracking import runs as tracking
 from tasks.tracking import store
+from tasks.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[3]
 HEADLINE = "iou/dataset/foreground_mean"
@@ -25,7 +26,9 @@ import sys, time
 from pathlib import Path
 from segcore.params import load
 from tasks.tracking import runs as tracking
-with tracking.training_run(load(sys.argv[1]), "unet", int(sys.argv[2]), "U-Net") as run:
+from tasks.tracking.tracker import Tracker
+params = load(sys.argv[1])
+with tracking.training_run(Tracker.open(params), params, "unet", int(sys.argv[2]), "U-Net") as run:
     for step in range(int(sys.argv[3])):
         run.log_step({"train/loss": 1.0, "val/iou": 0.5}, step)
     Path(f"ready-{sys.argv[2]}").touch()
@@ -59,8 +62,8 @@ def start(project: Path, seed: int, steps: int) -> subprocess.Popen[bytes]:
 
 
 def runs(params: Params, seed: int) -> list[Run]:
-    client = store.client(params)
-    experiment = store.experiment(client, params.data.name)
+    client = Tracker.open(params).client
+    experiment = Tracker.open(params).experiment()
     return list(client.search_runs([experiment], f"tags.seed = '{seed}' and tags.kind = 'training'"))
 
 
@@ -81,11 +84,11 @@ def test_sigterm_ends_a_run_as_killed_and_kill_9_is_noticed(project: Path, param
             assert process.poll() is None
             time.sleep(0.05)
         if seed == 21:
-            assert store.close_abandoned(params) == [], "its process lives"
+            assert Tracker.open(params).close_abandoned() == [], "its process lives"
         process.send_signal(number)
         process.wait(10)
         assert runs(params, seed)[0].info.status == status
-    assert store.close_abandoned(params) == [runs(params, 21)[0].info.run_id]
+    assert Tracker.open(params).close_abandoned() == [runs(params, 21)[0].info.run_id]
     assert runs(params, 21)[0].info.status == "FAILED"
 
 
@@ -100,7 +103,8 @@ def sigterm() -> Iterator[None]:
 def keys(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, str]:
     """Run keys by stage, as DVC would give them; None is the stage that runs."""
     known: dict[str | None, str] = {}
-    monkeypatch.setattr(tracking.versioning, "run_key", lambda stage=None: known.get(stage))
+    monkeypatch.setattr(tracking.stages, "run_key", lambda stage=None: known.get(stage))
+    monkeypatch.setattr(tracking.stages, "run_keys", lambda: known)
     return known
 
 
@@ -111,14 +115,14 @@ def test_failed_training_resumes_its_run_and_a_finished_one_does_not(
     keys[None] = "a" * 64
     with (
         pytest.raises(ValueError, match="broken"),
-        tracking.training_run(params, "unet", 30, "U-Net") as first,
+        tracking.training_run(Tracker.open(params), params, "unet", 30, "U-Net") as first,
     ):
         raise ValueError("broken")
     assert runs(params, 30)[0].info.status == "FAILED"
-    with tracking.training_run(params, "unet", 30, "U-Net") as second:
+    with tracking.training_run(Tracker.open(params), params, "unet", 30, "U-Net") as second:
         second.log_step({"train/loss": 0.5}, 1)
     assert second.id == first.id and runs(params, 30)[0].info.status == "FINISHED"
-    with tracking.training_run(params, "unet", 30, "U-Net") as third:
+    with tracking.training_run(Tracker.open(params), params, "unet", 30, "U-Net") as third:
         pass
     assert third.id != first.id
 
@@ -129,14 +133,18 @@ def test_what_a_worker_measured_comes_to_the_client_and_its_dead_run_is_closed(
 ) -> None:
     keys |= {None: "e" * 64, "train@unet-60": "e" * 64}
     monkeypatch.setenv("SEGFLOW_FLOW_RUN_ID", "flow-run-of-a-worker")
-    with tracking.training_run(params, "unet", 60, "U-Net") as run:
-        assert store.close_of_flow_run(params, "another") == []
-        assert store.close_of_flow_run(params, "flow-run-of-a-worker") == [run.id]
+    with tracking.training_run(Tracker.open(params), params, "unet", 60, "U-Net") as run:
+        assert Tracker.open(params).close_of_flow_run("another") == []
+        assert Tracker.open(params).close_of_flow_run("flow-run-of-a-worker") == [run.id]
     (tmp_path / "unet-60-0123456789ab.json").write_text('{"latency_ms": 3}')
-    assert not tracking.fetch_costs(params, "unet", 60, tmp_path / "client"), "nothing was measured yet"
+    assert not tracking.fetch_costs(Tracker.open(params), "unet", 60, tmp_path / "client"), (
+        "nothing was measured yet"
+    )
     measured = tmp_path / "unet-60-0123456789ab.json"
-    tracking.log_evaluation(params, "unet", 60, {"iou/dataset/foreground_mean": 0.5}, costs=measured)
-    assert tracking.fetch_costs(params, "unet", 60, tmp_path / "client")
+    tracking.log_evaluation(
+        Tracker.open(params), "unet", 60, {"iou/dataset/foreground_mean": 0.5}, costs=measured
+    )
+    assert tracking.fetch_costs(Tracker.open(params), "unet", 60, tmp_path / "client")
     fetched = tmp_path / "client/work/costs" / measured.name
     assert fetched.read_text() == measured.read_text()
     assert [p.name for p in (tmp_path / "client/work").iterdir()] == ["costs"]
@@ -148,16 +156,18 @@ def test_evaluation_and_comparison_find_the_original_run(
 ) -> None:
     params = params.model_copy(update={"architectures": ["unet", "fcn"], "seeds": [40]})
     keys |= {None: "b" * 64, "train@unet-40": "b" * 64, "train@fcn-40": "c" * 64, "report": "d" * 64}
-    with tracking.training_run(params, "unet", 40, "U-Net"):
+    with tracking.training_run(Tracker.open(params), params, "unet", 40, "U-Net"):
         pass
     Image.new("RGB", (8, 8)).save(tmp_path / "case.png")
     scores = {"iou/dataset/bâtiment (dur)": 0.5}
-    run_id = tracking.log_evaluation(params, "unet", 40, scores, [tmp_path], [tmp_path / "case.png"])
-    client = store.client(params)
+    run_id = tracking.log_evaluation(
+        Tracker.open(params), "unet", 40, scores, [tmp_path], [tmp_path / "case.png"]
+    )
+    client = Tracker.open(params).client
     (run,) = runs(params, 40)
     assert run.info.run_id == run_id and run.data.metrics["test/iou.dataset.b_timent _dur_"] == 0.5
     assert {f.path for f in client.list_artifacts(run_id)} == {"evaluation", "images"}
-    assert tracking.log_evaluation(params, "fcn", 40, scores) is None, "trained elsewhere"
+    assert tracking.log_evaluation(Tracker.open(params), "fcn", 40, scores) is None, "trained elsewhere"
     row = {
         "rank": 1,
         "title": "U-Net",
@@ -166,13 +176,15 @@ def test_evaluation_and_comparison_find_the_original_run(
         "scores": {HEADLINE: {"estimate": 0.5}},
     }
     comparison = {"headline": HEADLINE, "verdict": "no difference shown", "leaderboard": [row]}
-    first = tracking.log_comparison(params, comparison, [tmp_path])
-    assert tracking.log_comparison(params, comparison, [tmp_path]) == first, "nothing changed, no other run"
+    first = tracking.log_comparison(Tracker.open(params), params, comparison, [tmp_path])
+    assert tracking.log_comparison(Tracker.open(params), params, comparison, [tmp_path]) == first, (
+        "nothing changed, no other run"
+    )
     made = client.get_run(first)
     assert made.info.status == "FINISHED" and made.data.tags["runs_elsewhere"] == "train@fcn-40"
     assert runs(params, 40)[0].data.tags["comparison"] == made.data.tags["comparison"]
     keys["report"] = "e" * 64
-    assert tracking.log_comparison(params, comparison) != first
+    assert tracking.log_comparison(Tracker.open(params), params, comparison) != first
 
 
 @pytest.mark.usefixtures("project")
@@ -184,7 +196,7 @@ def test_store_that_is_none_is_told(params: Params, tmp_path: Path) -> None:
 
 
 def test_a_parameter_that_cannot_change_becomes_a_tag(project: Path, params: Params) -> None:
-    with tracking.training_run(params, "unet", 77, "U-Net") as run:
+    with tracking.training_run(Tracker.open(params), params, "unet", 77, "U-Net") as run:
         run.log_params({"machine.threads": 2})
         run.log_params({"machine.threads": 4, "machine.device": "cpu"})
     (found,) = runs(params, 77)

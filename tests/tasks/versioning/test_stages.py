@@ -13,6 +13,7 @@ import pytest
 
 from segcore.errors import StageError
 from tasks import supervisor as processes
+from tasks.versioning import git
 from tasks.versioning import stages as versioning
 from tasks.versioning.lock_repair import mend
 from tasks.versioning.status import stages, survey
@@ -171,7 +172,7 @@ def test_prune_removes_only_what_no_stage_makes(tmp_path: Path, monkeypatch: pyt
 def test_git_state_outside_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert versioning.git_state() == (None, False)
+    assert git.state() == (None, False)
 
 
 # A command and its child, which may ignore SIGTERM: what dvc and a stubborn training look like.

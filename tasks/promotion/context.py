@@ -1,0 +1,44 @@
+"""Everything that one promotion works with, opened once and handed on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segcore.data.prepared import PreparedData
+from segcore.params import Params
+from tasks.project import PREPARED, data_fingerprint
+from tasks.tracking.registry import Registry
+from tasks.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class PromotionContext:
+    """Parameters, prepared data and model registry of one promotion.
+
+    Attributes:
+        root: the project's folder.
+        params: the whole of params.yaml.
+        data: prepared data.
+        data_hash: hash of the prepared data.
+        registry: of the data set; its tracker finds the runs of the trainings.
+    """
+
+    root: Path
+    params: Params
+    data: PreparedData
+    data_hash: str
+    registry: Registry
+
+    @classmethod
+    def open(cls, p: Params, root: Path = Path(), registry: Registry | None = None) -> "PromotionContext":
+        """The context of the project in `root`.
+
+        Args:
+            p: parameters.
+            root: the project's folder.
+            registry: one that is open already; None: it is opened.
+
+        Raises:
+            DataError: there are no prepared data; StageError: the registry does not answer.
+        """
+        data = PreparedData(root / PREPARED)
+        return cls(root, p, data, data_fingerprint(data.folder), registry or Registry(Tracker.open(p)))
