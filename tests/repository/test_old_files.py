@@ -22,8 +22,9 @@ from segcore.splits.assignment import read_registry
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tasks.promotion.record import read_record, record_text
-from tasks.tracking import registry
 from tasks.tracking.fetch import fetch_model
+from tasks.tracking.registry import Registry
+from tasks.tracking.tracker import Tracker
 from tests.support.tiny import blobs, make_pairs
 
 BEFORE = Path(__file__).with_name("before_rooms")
@@ -91,12 +92,12 @@ def test_an_old_split_file_is_honoured(project: Path) -> None:
 
 def test_an_old_registry_says_which_model_is_champion(project: Path) -> None:
     p = params.load(project / "params.yaml")
-    champion = registry.champion(p)
+    champion = Registry(Tracker.open(p)).champion()
     assert champion is not None
-    assert (champion["version"], champion["architecture"], champion["seed"]) == (1, "unet", 0)
-    assert champion["run_id"] == RUN and champion["outcome"] == "first"
-    assert champion["weights_sha256"] == load_description(BEFORE / "models/unet-0")["weights_sha256"]
-    fetched = fetch_model(p, "models:/tiny@champion", project / "work/champion/1")
+    assert (champion.version, champion.architecture, champion.seed) == (1, "unet", 0)
+    assert champion.run_id == RUN and champion.outcome == "first"
+    assert champion.weights_sha256 == load_description(BEFORE / "models/unet-0")["weights_sha256"]
+    fetched = fetch_model(Tracker.open(p).client, "models:/tiny@champion", project / "work/champion/1")
     assert (fetched / "model.safetensors").read_bytes() == (
         BEFORE / "models/unet-0/model.safetensors"
     ).read_bytes()
@@ -106,7 +107,7 @@ def test_an_old_decision_is_read(project: Path) -> None:
     (path,) = (p for p in (project / "decisions/tiny").glob("*.json") if p.name != "history.json")
     record = read_record(path)
     assert record is not None
-    assert (record["winner"], record["outcome"], record["versions"]) == ("unet-0", "first", {"champion": 1})
+    assert (record.winner, record.outcome, record.versions) == ("unet-0", "first", {"champion": 1})
     assert "U-Net becomes the first champion" in record_text(record)
 
 

@@ -9,7 +9,11 @@ import torch
 from segcore.evaluation import evaluate as evaluation
 from segcore.models.base.bundle import load_description, save_bundle
 from segcore.models.base.factory import build_model
+from tasks.project import data_fingerprint
 from tasks.promotion import candidates
+from tasks.promotion.context import PromotionContext
+from tasks.tracking.registry import Registry
+from tasks.tracking.tracker import Tracker
 from tests.support.changed_code import Code
 
 
@@ -29,6 +33,13 @@ def bundle(tmp_path: Path) -> Path:
     folder.mkdir()
     save_bundle(folder, model, "unet", facts | {"seed": 0, "title": "U-Net"})
     return folder
+
+
+def _context(p: Any, data: Any, root: Path = Path()) -> PromotionContext:
+    """Without a store: no run and no version is read here."""
+    unused: Any = None
+    registry = Registry(Tracker(unused, "", p.data.name))
+    return PromotionContext(root, p, data, data_fingerprint(data.folder), registry)
 
 
 # Of these the earlier list of files held none but the last: the gate would have compared old code with new.
@@ -52,16 +63,17 @@ def test_the_champion_is_evaluated_anew_when_code_changes_that_its_scores_depend
 
     monkeypatch.setattr(evaluation, "evaluate", counted)
     description = load_description(bundle)
-    first, _ = candidates._evaluated(p, data, bundle, description, 1)
-    candidates._evaluated(p, data, bundle, description, 1)
+    context = _context(p, data)
+    first, _ = candidates._evaluated(context, bundle, description)
+    candidates._evaluated(context, bundle, description)
     assert len(done) == 1
     # code that its scores do not depend on
     code.change("models/fcn.py")
     code.change("plots/charts.py")
-    candidates._evaluated(p, data, bundle, description, 1)
+    candidates._evaluated(context, bundle, description)
     assert len(done) == 1
     code.change(name)
-    again, _ = candidates._evaluated(p, data, bundle, description, 1)
+    again, _ = candidates._evaluated(context, bundle, description)
     assert len(done) == 2 and again.equals(first)
     assert len(list((bundle / "evaluation").iterdir())) == 1
 
@@ -69,7 +81,7 @@ def test_the_champion_is_evaluated_anew_when_code_changes_that_its_scores_depend
 def test_costs_are_measured_anew_when_the_code_that_predicts_changes(
     bundle: Path, prepared_scene: Any, tmp_path: Path, code: Code, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    p, _ = prepared_scene
+    p, data = prepared_scene
     measured = []
 
     def measure(folders: list[Path], tile: int, flips: bool) -> list[dict[str, float]]:
@@ -81,7 +93,7 @@ def test_costs_are_measured_anew_when_the_code_that_predicts_changes(
     for changed in (None, None, "inference/tiling.py", "models/unet.py", "plots/charts.py"):
         if changed:
             code.change(changed)
-        assert candidates.costs(tmp_path, p, [model])[0].latency_ms == 1.0
+        assert candidates.costs(_context(p, data, tmp_path), [model])[0].latency_ms == 1.0
     assert len(measured) == 3
 
 
@@ -91,4 +103,4 @@ def test_a_champion_whose_architecture_is_gone_is_named(prepared_scene: Any, bun
     p, data = prepared_scene
     description = {**load_description(bundle), "architecture": "segnet"}
     with pytest.raises(ModelError, match="'segnet' is unknown"):
-        candidates._evaluated(p, data, bundle, description, 1)
+        candidates._evaluated(_context(p, data), bundle, description)
