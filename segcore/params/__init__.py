@@ -1,7 +1,7 @@
 """params.yaml as typed values."""
 
 from segcore.params.data import Data
-from segcore.params.root import Params, architecture_names, load, merge
+from segcore.params.root import Params, architecture_names, flat, load, merge
 from segcore.params.stages import SPLITS, Evaluate, Prepare, Report, Split
 from segcore.params.training import Speed, TrainSettings
 
@@ -16,6 +16,7 @@ __all__ = [
     "Split",
     "TrainSettings",
     "architecture_names",
+    "flat",
     "load",
     "merge",
 ]

@@ -1,26 +1,24 @@
-"""The gate's rules: what each measures, its threshold, and whether a challenger keeps it."""
+"""The gate's rules: one `Rule` each, with what it measures, its limit's key under `gate` in params.yaml, and its words.
 
-from collections.abc import Mapping, Sequence
+A new rule is one more row of RULES: the gate applies it, and decisions, terminal and report name it. Import-light
+(NumPy and pydantic): the section `gate` of params.yaml is made of the rules' parameters.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
-from segcore.comparison.statistics import (
-    ClusterSums,
-    bootstrap,
-    cluster_sums,
-    interval,
-    require_same,
-    run_scores,
-)
-from segcore.params.operations import Gate
-from segcore.promotion.wording import RuleFacts
+from segcore.comparison.text import difference_unit, value_text
+from segcore.errors import ParamsError
+from segcore.metrics import Metric
 
-COSTS = ("latency_ms", "memory_mb", "size_mb")
 DIGITS = 6  # far finer than the statistics
+LOWER_END = "the interval's lower end"
 _TIE = 1e-12  # sums in another order differ by rounding alone
+
+Found = Mapping[str, Any]  # a `Finding` as decisions/*.json has it
 
 
 @dataclass(frozen=True)
@@ -33,169 +31,306 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """Who is judged.
+class Gain:
+    """How much better a challenger scores than the champion, and the ends of the interval, None without one.
 
-    Attributes:
-        name: unique among the challengers.
-        title: as it is printed.
-        validation: score on the validation split, in [0, 1]; only chooses where there is no champion yet.
-        frozen: evaluation table (see `segcore.metrics.pixel`) of the frozen test set.
-        new: evaluation table of the new batch; may hold no row.
-        costs: measured on the machine that decides.
+    In the metric's own range; where lower is better, a lower score is a positive gain.
     """
 
+    difference: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A challenger's figures, which rules judge.
+
+    Attributes:
+        metric: compared.
+        class_scores: pooled score per class of the frozen test set; None where it has no pixel of the class.
+        costs: of the challenger; champion_costs: None where there is no champion.
+        frozen, new: gain on the frozen test set and on the new batch; None where no region is scored.
+    """
+
+    metric: Metric
+    class_scores: Mapping[str, float | None]
+    costs: Costs
+    champion_costs: Costs | None = None
+    frozen: Gain | None = None
+    new: Gain | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found for one challenger.
+
+    Attributes:
+        kind: of the rule.
+        rule: its subject, such as a class or a cost, or its title.
+        measured, threshold: compared; measured is None where it could not be measured.
+        note: remark on the measured value.
+    """
+
+    kind: str
+    rule: str
+    measured: float | None
+    threshold: float | None
+    passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A key under `gate` in params.yaml; `field` is a pydantic Field with default, bounds and description."""
+
     name: str
+    annotation: Any
+    field: Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the gate.
+
+    Attributes:
+        kind: names it in decisions.
+        title: in words; "{}" stands for the subject of a finding.
+        measures: what is measured, in words; "{}" as in the title.
+        side: how the measured value must stand to the limit.
+        unit: of measured value and limit: "score" for scores, "points" for gains, "%" for shares; or by subject.
+        role: "limit" for every challenger, also without a champion; "required" against a champion; "better" and
+            "cheaper" for the two ways in which a challenger wins.
+        parameter: its limit.
+        check: a challenger's figures and the limit to findings, one per subject.
+        subjects: words for subjects that are keys.
+        unmet: how the decision's sentence begins where it is not met; empty: "does not meet the <title>".
+    """
+
+    kind: str
     title: str
-    validation: float
-    frozen: pd.DataFrame
-    new: pd.DataFrame
-    costs: Costs = Costs()
+    measures: str
+    side: Literal["at least", "at most", "above"]
+    unit: str | Mapping[str, str]
+    role: Literal["limit", "required", "better", "cheaper"]
+    parameter: Parameter
+    check: Callable[[Trial, Any], list[Finding]]
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    unmet: str = ""
 
 
-@dataclass(frozen=True)
-class Scored:
-    who: Candidate
-    frozen: ClusterSums | None
-    new: ClusterSums | None
-    present: tuple[int, ...]  # pixels of each class on the frozen test set
+class Ceilings(BaseModel):
+    """What a champion may cost at most; null for no limit. Measured on the machine that decides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    latency_ms: float | None = Field(default=None, gt=0, description="one tile")
+    memory_mb: float | None = Field(default=None, gt=0)
+    size_mb: float | None = Field(default=None, gt=0, description="of the bundle")
 
 
-@dataclass(frozen=True)
-class Judged:
-    scored: Scored
-    rules: list[RuleFacts]
-    differences: dict[str, dict[str, float | None] | None] = field(default_factory=dict)
-
-    def passed(self, *kinds: str) -> bool:
-        return all(rule["passed"] for rule in self.rules if rule["kind"] in kinds)
-
-    @property
-    def allowed(self) -> bool:
-        return self.passed("ceiling", "floor")
-
-    @property
-    def by(self) -> str | None:
-        """The rule that lets it take the champion's place."""
-        if not self.allowed or not self.passed("not_worse_new"):
-            return None
-        if self.passed("better"):
-            return "better"
-        return "cheaper" if self.passed("not_worse", "cheaper") else None
-
-
-def scored(who: Candidate, foreground: Sequence[int]) -> Scored:
-    frozen, new = _sums(who.frozen, foreground), _sums(who.new, foreground)
-    there = frozen.sums["tp"] + frozen.sums["fn"] if frozen else np.zeros((1, 0))
-    return Scored(who, frozen, new, tuple(int(n) for n in there.sum(0)))
-
-
-def _sums(table: pd.DataFrame, foreground: Sequence[int]) -> ClusterSums | None:
-    """None where no pixel of the table can be scored."""
-    return cluster_sums(table, foreground) if len(table) and (table["pixels"] > 0).any() else None
-
-
-def require_same_regions(scored: Sequence[Scored]) -> None:
-    for runs in ([s.frozen for s in scored], [s.new for s in scored]):
-        there = [run for run in runs if run is not None]
-        if there:
-            require_same(there)
-
-
-def judge(
-    s: Scored,
-    holder: Scored | None,
-    gate: Gate,
-    key: str,
-    metric: str,
-    classes: Sequence[str],
-    basis: Mapping[str, Any],
-) -> Judged:
-    rules = [*_ceilings(s.who.costs, gate), *_floors(s, gate, metric, classes)]
-    if holder is None:
-        return Judged(s, rules)
-    frozen = _difference(s.frozen, holder.frozen, key, basis)
-    new = _difference(s.new, holder.new, key, basis)
-    rules += [
-        _above("better", "better on the frozen test set", frozen, gate.margin),
-        _above("not_worse", "no worse on the frozen test set", frozen, -gate.not_worse),
-        _on_new_batch(new, gate),
-        _cheaper(s.who.costs, holder.who.costs, gate),
-    ]
-    return Judged(s, rules, {"frozen": frozen, "new": new})
-
-
-def _rule(
-    kind: str, name: str, measured: float | None, threshold: float | None, passed: bool, note: str = ""
-) -> RuleFacts:
+def finding(
+    kind: str, rule: str, measured: float | None, limit: float, passed: bool, note: str = ""
+) -> Finding:
+    """A finding with its measured value rounded."""
     shown = None if measured is None else round(measured, DIGITS) + 0.0
-    return {
-        "kind": kind, "rule": name, "measured": shown, "threshold": threshold, "passed": bool(passed), "note": note
-    }  # fmt: skip
+    return Finding(kind, rule, shown, limit, bool(passed), note)
 
 
-def _ceilings(costs: Costs, gate: Gate) -> list[RuleFacts]:
+def _ceilings(trial: Trial, limits: Ceilings) -> list[Finding]:
     """A cost that was not measured does not keep its ceiling."""
-    rules = []
-    for name in COSTS:
-        most, found = getattr(gate.ceilings, name), getattr(costs, name)
+    found = []
+    for name in Ceilings.model_fields:
+        most, cost = getattr(limits, name), getattr(trial.costs, name)
         if most is not None:
-            note = "not measured, so not shown to keep the ceiling" if found is None else ""
-            rules.append(_rule("ceiling", name, found, most, found is not None and found <= most, note))
-    return rules
+            note = "not measured, so not shown to keep the ceiling" if cost is None else ""
+            found.append(finding("ceiling", name, cost, most, cost is not None and cost <= most, note))
+    return found
 
 
-def _floors(s: Scored, gate: Gate, metric: str, classes: Sequence[str]) -> list[RuleFacts]:
+def _floors(trial: Trial, limits: Mapping[str, float]) -> list[Finding]:
     """A class without a pixel on the frozen test set does not keep its floor: nothing shows that it would."""
-    scores, rules = (run_scores(s.frozen) if s.frozen else {}), []
-    for name, least in gate.floors.items():
-        there = s.frozen is not None and s.present[classes.index(name)] > 0
-        found = scores[f"{metric}/dataset/{name}"] if there else None
-        note = "" if there else "the frozen test set has no pixel of this class, so nothing shows its score"
-        rules.append(_rule("floor", name, found, least, found is not None and found >= least - _TIE, note))
-    return rules
+    unknown = sorted(set(limits) - set(trial.class_scores))
+    if unknown:
+        raise ParamsError(
+            f"gate.floors names {unknown[0]!r}, which is no class; classes: {', '.join(trial.class_scores)}",
+            "correct gate.floors in params.yaml",
+        )
+    found, sign = [], trial.metric.sign
+    for name, least in limits.items():
+        score = trial.class_scores[name]
+        note = (
+            "the frozen test set has no pixel of this class, so nothing shows its score"
+            if score is None
+            else ""
+        )
+        passed = score is not None and sign * score >= sign * least - _TIE
+        found.append(finding("floor", name, score, least, passed, note))
+    return found
 
 
-def _difference(
-    one: ClusterSums | None, other: ClusterSums | None, key: str, basis: Mapping[str, Any]
-) -> dict[str, float | None] | None:
-    """Challenger minus champion; no interval from fewer than two clusters; None where nothing is scored."""
-    if one is None or other is None:
-        return None
-    estimate = run_scores(one)[key] - run_scores(other)[key]
-    low = high = None
-    if len(one.clusters) > 1:
-        a, b = (bootstrap([run], basis["bootstrap"], basis["seed"])[key] for run in (one, other))
-        low, high = interval(a - b, basis["confidence_each"])
-    values = {"difference": estimate, "low": low, "high": high}
-    return {name: None if v is None else round(v, DIGITS) + 0.0 for name, v in values.items()}
-
-
-def _above(kind: str, name: str, difference: Mapping[str, float | None] | None, limit: float) -> RuleFacts:
-    low = difference["low"] if difference else None
+def _above(kind: str, name: str, gain: Gain | None, limit: float) -> list[Finding]:
+    low = gain.low if gain else None
     if low is None:
-        return _rule(kind, name, None, limit, False, "no interval: fewer than two clusters")
-    return _rule(kind, name, low, limit, low > limit + _TIE, "the interval's lower end")
+        return [finding(kind, name, None, limit, False, "no interval: fewer than two clusters")]
+    return [finding(kind, name, low, limit, low > limit + _TIE, LOWER_END)]
 
 
-def _on_new_batch(difference: Mapping[str, float | None] | None, gate: Gate) -> RuleFacts:
-    """A batch without a scored region has no say; of one cluster, the difference itself has to do."""
-    name, limit = "no worse on the new batch", -gate.not_worse
-    if difference is None:
-        return _rule("not_worse_new", name, None, limit, True, "the new batch has no scored region")
-    low, found = difference["low"], difference["difference"]
-    if low is None and found is not None:
+def _better(trial: Trial, margin: float) -> list[Finding]:
+    return _above("better", "better on the frozen test set", trial.frozen, margin)
+
+
+def _not_worse(trial: Trial, loss: float) -> list[Finding]:
+    return _above("not_worse", "no worse on the frozen test set", trial.frozen, -loss)
+
+
+def _not_worse_new(trial: Trial, loss: float) -> list[Finding]:
+    """A batch without a scored region decides nothing; of one cluster, the difference itself has to do."""
+    kind, name, gain = "not_worse_new", "no worse on the new batch", trial.new
+    if gain is None:
+        return [finding(kind, name, None, -loss, True, "the new batch has no scored region")]
+    if gain.low is None:
         note = "one cluster gives no interval: the difference itself counts"
-        return _rule("not_worse_new", name, found, limit, found > limit + _TIE, note)
-    return _above("not_worse_new", name, difference, limit)
+        return [finding(kind, name, gain.difference, -loss, gain.difference > -loss + _TIE, note)]
+    return _above(kind, name, gain, -loss)
 
 
-def _cheaper(costs: Costs, others: Costs, gate: Gate) -> RuleFacts:
+def _cheaper(trial: Trial, most: float) -> list[Finding]:
     """Cost as a share of the champion's: the latency, or the size where either's latency was not measured."""
     for name, what in (("latency_ms", "latency"), ("size_mb", "size")):
-        own, its = getattr(costs, name), getattr(others, name)
-        if own is not None and its:
-            share = own / its
-            return _rule("cheaper", f"cheaper: {what}", share, gate.cheaper, share <= gate.cheaper,
-                         f"{what} as a share of the champion's")  # fmt: skip
-    return _rule("cheaper", "cheaper", None, gate.cheaper, False, "neither latency nor size was measured")
+        own, champions = getattr(trial.costs, name), getattr(trial.champion_costs, name)
+        if own is not None and champions:
+            share, note = own / champions, f"{what} as a share of the champion's"
+            return [finding("cheaper", f"cheaper: {what}", share, most, share <= most, note)]
+    return [finding("cheaper", "cheaper", None, most, False, "neither latency nor size was measured")]
+
+
+_NOT_WORSE = Parameter(
+    "not_worse",
+    float,
+    Field(default=0.01, ge=0, lt=1, description="no worse: the interval's lower end is above minus this"),
+)
+_COSTS = {"latency_ms": "latency", "memory_mb": "memory", "size_mb": "size"}
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "ceiling", "ceiling of {}", "{}", "at most",
+        {"latency_ms": "ms", "memory_mb": "MB", "size_mb": "MB"}, "limit",
+        Parameter("ceilings", Ceilings, Field(default=Ceilings())),
+        _ceilings, subjects=_COSTS,
+    ),
+    Rule(
+        "floor", "floor of {}", "score of class {}", "at least", "score", "limit",
+        Parameter(
+            "floors", dict[str, float],
+            Field(default={}, description="class -> lowest score on the frozen test set"),
+        ),
+        _floors,
+    ),
+    Rule(
+        "better", "{}", "lower end of the difference's interval", "above", "points", "better",
+        Parameter(
+            "margin", float,
+            Field(default=0.0, ge=0, lt=1, description="better: the interval's lower end is above this"),
+        ),
+        _better,
+    ),
+    Rule(
+        "not_worse", "{}", "lower end of the difference's interval", "above", "points", "cheaper",
+        _NOT_WORSE, _not_worse, unmet="it is not shown to be no worse on the frozen test set",
+    ),
+    Rule(
+        "not_worse_new", "{}", "lower end of the difference's interval", "above", "points", "required",
+        _NOT_WORSE, _not_worse_new, unmet="on the new batch it is not shown to be no worse",
+    ),
+    Rule(
+        "cheaper", "{}", "cost as a share of the champion's", "at most", "%", "cheaper",
+        Parameter(
+            "cheaper", float,
+            Field(default=0.8, gt=0, lt=1, description="cost at most this share of the champion's"),
+        ),
+        _cheaper,
+    ),
+)  # fmt: skip
+
+
+def rule_of(kind: str) -> Rule:
+    """The rule of a kind; one without limit words for a kind of another version's decision."""
+    for rule in RULES:
+        if rule.kind == kind:
+            return rule
+    unused = Parameter("", float, None)
+    return Rule(kind, "{}", "{}", "at least", "", "limit", unused, lambda _, __: [])
+
+
+def kinds(*roles: str) -> set[str]:
+    """Kinds of the rules that have one of the roles."""
+    return {rule.kind for rule in RULES if rule.role in roles}
+
+
+def _subject(found: Found) -> str:
+    return str(rule_of(found["kind"]).subjects.get(found["rule"], found["rule"]))
+
+
+def title_text(found: Found) -> str:
+    """The rule in words, such as "ceiling of latency"."""
+    return rule_of(found["kind"]).title.format(_subject(found))
+
+
+def measures_text(found: Found) -> str:
+    """What was measured in words, such as "score of class road"."""
+    return rule_of(found["kind"]).measures.format(_subject(found))
+
+
+def measured_text(found: Found, metric: Metric) -> str:
+    """The measured value with its unit; a dash where there is none."""
+    signed = rule_of(found["kind"]).unit == "points"
+    return _with_unit(found, found["measured"], metric, signed)
+
+
+def limit_text(found: Found, metric: Metric) -> str:
+    """What is needed, such as "at most 50.0 ms"."""
+    rule = rule_of(found["kind"])
+    side = "at most" if rule.unit == "score" and metric.sign < 0 else rule.side
+    return f"{side} {_with_unit(found, found['threshold'], metric, signed=False)}"
+
+
+def _with_unit(found: Found, value: float | None, metric: Metric, signed: bool) -> str:
+    if value is None:
+        return "–"
+    unit = rule_of(found["kind"]).unit
+    if not isinstance(unit, str):
+        return f"{value:,.1f} {unit[found['rule']]}"
+    if unit in ("score", "points"):
+        if unit == "score":
+            return f"{value_text(value, metric.unit)} {metric.unit}"
+        # limits as they stand in params.yaml, however small
+        exact = f"{round(100 * value, 3):g}" if metric.unit == "%" else f"{value:g}"
+        text = value_text(value, metric.unit, signed=True) if signed else exact
+        return f"{text} {difference_unit(metric.unit)}"
+    return f"{value_text(value, unit)} {unit}".strip()
+
+
+def unmet_text(found: Found, metric: Metric) -> str:
+    """Why a rule is not met, as the rest of a sentence on the challenger."""
+    start = rule_of(found["kind"]).unmet or f"it does not meet the {title_text(found)}"
+    if found["measured"] is None:
+        return f"{start} ({found['note']})"
+    what = found["note"] if found["note"].startswith("one cluster") else measures_text(found)
+    return f"{start} ({what}: {measured_text(found, metric)}, {limit_text(found, metric)} is needed)"
+
+
+def apply(trial: Trial, limits: Callable[[str], Any], rules: Sequence[Rule] | None = None) -> list[Finding]:
+    """Findings of all rules in their order; without a champion, of limits only.
+
+    Args:
+        trial: the challenger's figures.
+        limits: the value of a rule's parameter by its name.
+        rules: RULES unless given.
+    """
+    return [
+        found
+        for rule in (RULES if rules is None else rules)
+        if trial.champion_costs is not None or rule.role == "limit"
+        for found in rule.check(trial, limits(rule.parameter.name))
+    ]

@@ -158,14 +158,7 @@ def test_evaluation_and_comparison_find_the_original_run(
     assert run.info.run_id == run_id and run.data.metrics["test/iou.dataset.b_timent _dur_"] == 0.5
     assert {f.path for f in client.list_artifacts(run_id)} == {"evaluation", "images"}
     assert tracking.log_evaluation(params, "fcn", 40, scores) is None, "trained elsewhere"
-    row = {
-        "rank": 1,
-        "title": "U-Net",
-        "architecture": "unet",
-        "seeds": 1,
-        "scores": {HEADLINE: {"estimate": 0.5}},
-    }
-    comparison = {"headline": HEADLINE, "verdict": "no difference shown", "leaderboard": [row]}
+    comparison = unet_alone()
     first = tracking.log_comparison(params, comparison, [tmp_path])
     assert tracking.log_comparison(params, comparison, [tmp_path]) == first, "nothing changed, no other run"
     made = client.get_run(first)
