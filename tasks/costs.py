@@ -57,7 +57,9 @@ def mean_cost(costs: list[dict[str, Any] | None]) -> dict[str, Any] | None:
     return merged
 
 
-def measured_costs(root: Path, architectures: Sequence[str], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+def measured_costs(
+    root: Path, architectures: Sequence[str], seeds: Sequence[int]
+) -> dict[str, dict[str, Any]]:
     """Mean cost over seeds of each architecture that was measured on this machine."""
     means = {name: mean_cost([read_cost(root, f"{name}-{seed}") for seed in seeds]) for name in architectures}
     return {name: cost for name, cost in means.items() if cost}

@@ -5,7 +5,7 @@ tasks/reporting, MLflow's and Prefect's tables from `records`. A new column is o
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
@@ -130,18 +130,18 @@ def _shown_scores(comparison: Comparison) -> list[Column]:
             lambda s: f"{value_text(s.estimate, unit)} [{interval_text(s.low, s.high, unit, between=', ')}]",
         ),
         _score_column(
-            f"{ranking.name}/dataset/all_mean", f"{ranking.title} dataset, all classes", "with background"
+            f"{ranking.name}/dataset/all_mean", f"{ranking.title} dataset, all classes", "All classes"
         ),
         _score_column(
-            f"{ranking.name}/image/foreground_mean", f"{ranking.title} image, foreground", "per image"
+            f"{ranking.name}/image/foreground_mean", f"{ranking.title} image, foreground", "Per image"
         ),
     ]
     for metric in metrics.values():
         if metric is not ranking:
             key = f"{metric.name}/dataset/foreground_mean"
             columns.append(_score_column(key, f"{metric.title} dataset, foreground", metric.heading))
-    columns.append(_score_column("pixel_accuracy/dataset", "pixel accuracy dataset", "Pixel accuracy"))
-    return columns
+    accuracy = _score_column("pixel_accuracy/dataset", "pixel accuracy dataset", "accuracy")
+    return [*columns, replace(accuracy, below=f"{ranking.name}/dataset/all_mean")]
 
 
 def _score_column(
@@ -175,25 +175,30 @@ def _tiles_per_second(_: LeaderboardRow, cost: Cost) -> float | None:
 # Columns that are no scores: what a network is, and what it cost on this machine.
 COLUMNS: list[Column] = [
     Column(
-        "parameters", "parameters", "M", "sizes", _summary("parameters"), lambda n: f"{n / 1e6:.2f}"
+        "parameters", "parameters", "M", "sizes", _summary("parameters"), lambda n: f"{n / 1e6:.2f}",
+        short="Parameters (M)",
     ),
     Column(
-        "macs", "GMACs", "256x256", "sizes", _summary("macs"), lambda n: f"{n / 1e9:.2f}", below="parameters"
+        "macs", "GMACs", "256x256", "sizes", _summary("macs"), lambda n: f"{n / 1e9:.2f}",
+        short="GMACs", below="parameters",
     ),
-    Column("receptive_field", "receptive field", "px", "sizes", _receptive_field),
     Column(
-        "ms_per_megapixel", "time", "ms/megapixel", "costs", _cost("ms_per_megapixel"), lambda n: f"{n:,.1f}"
+        "receptive_field", "receptive field", "px", "sizes", _receptive_field, short="Receptive field (px)"
+    ),
+    Column(
+        "ms_per_megapixel", "time", "ms/megapixel", "costs", _cost("ms_per_megapixel"), lambda n: f"{n:,.1f}",
+        short="ms / Mpx",
     ),
     Column(
         "tiles_per_second", "tiles", "1/s", "costs", _tiles_per_second, lambda n: f"{n:.1f}",
-        below="ms_per_megapixel",
+        short="tiles / s", below="ms_per_megapixel",
     ),
     Column(
-        "train_seconds", "training", "", "costs", _cost("train_seconds"), duration_text
+        "train_seconds", "training", "", "costs", _cost("train_seconds"), duration_text, short="Training"
     ),
     Column(
         "peak_memory_mb", "memory", "MB", "costs", _cost("peak_memory_mb"), lambda n: f"{n:,.0f}",
-        below="train_seconds",
+        short="MB", below="train_seconds",
     ),
 ]  # fmt: skip
 

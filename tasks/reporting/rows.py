@@ -18,21 +18,29 @@ if TYPE_CHECKING:  # its imports of charts and pictures are slow, and the data c
 UNMEASURED = "not measured on this machine"
 
 
-def _columns(board: Leaderboard, comparison: Comparison) -> list[Column]:
-    """Score columns beside the headline."""
-    return [c for c in board.columns if c.part == "scores" and c.key not in ("rank", comparison.headline)]
+def _stacked(board: Leaderboard, *parts: str, without: Sequence[str] = ()) -> list[list[Column]]:
+    """Columns of these parts, each followed by those that are shown below its values."""
+    columns = [c for c in board.columns if c.part in parts and c.key not in without]
+    keys = {c.key for c in columns}
+    return [[c, *(low for low in columns if low.below == c.key)] for c in columns if c.below not in keys]
 
 
-def _cells(board: Leaderboard, values: Sequence[Value], columns: Sequence[Column]) -> list[str]:
-    """Values of some columns as text."""
+def _measures(board: Leaderboard) -> list[list[Column]]:
+    """Columns of sizes and costs; receptive fields are in the page's table of networks."""
+    return _stacked(board, "sizes", "costs", without=("receptive_field",))
+
+
+def _score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
+    """Score columns beside the headline; the page has rank and seeds elsewhere."""
+    return _stacked(board, "scores", without=("rank", "seeds", comparison.headline))
+
+
+def _cells(
+    board: Leaderboard, values: Sequence[Value], stacks: Sequence[Sequence[Column]]
+) -> list[list[str]]:
+    """Values of stacked columns as text."""
     by_key = dict(zip((c.key for c in board.columns), values, strict=True))
-    return ["–" if by_key[c.key] is None else c.show(by_key[c.key]) for c in columns]
-
-
-def _measures(board: Leaderboard) -> list[tuple[Column, list[Column]]]:
-    """Columns of sizes and costs, each with those that are shown below its values."""
-    columns = [c for c in board.columns if c.part in ("sizes", "costs")]
-    return [(c, [small for small in columns if small.below == c.key]) for c in columns if c.below is None]
+    return [["–" if by_key[c.key] is None else c.show(by_key[c.key]) for c in stack] for stack in stacks]
 
 
 def place(low: float | None, at: float, high: float | None, axis: tuple[float, float]) -> dict[str, float]:
@@ -72,12 +80,8 @@ def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, A
                 "headline": best,
                 "interval": best and place(best.low, best.estimate, best.high, axis),
                 "colour": (HUMAN if row.kind == "human" else palette[row.architecture])[1:],
-                "cells": _cells(board, values, _columns(board, comparison)),
-                "measures": row.summary
-                and [
-                    (_cells(board, values, [column])[0], _cells(board, values, small))
-                    for column, small in _measures(board)
-                ],
+                "cells": _cells(board, values, _score_columns(board, comparison)),
+                "measures": row.summary and _cells(board, values, _measures(board)),
             }
         )
     return rows
@@ -121,7 +125,7 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "board": leaderboard_markdown(comparison, costs),
         "rows": _leader_rows(comparison, board),
         "axis": _axis(_headlines(comparison), metric.unit),
-        "columns": _columns(board, comparison),
+        "columns": _score_columns(board, comparison),
         "measures": _measures(board),
         "metric": metric,
         "difference_unit": difference_unit(metric.unit),
