@@ -317,7 +317,7 @@ def unmet_text(found: Found, metric: Metric) -> str:
     if found["measured"] is None:
         return f"{start} ({found['note']})"
     what = found["note"] if found["note"].startswith("one cluster") else measures_text(found)
-    return f"{start} ({what}: {measured_text(found, metric)}, {limit_text(found, metric)} is needed)"
+    return f"{start} ({what}: {measured_text(found, metric)}; needed: {limit_text(found, metric)})"
 
 
 def apply(trial: Trial, limits: Callable[[str], Any], rules: Sequence[Rule] | None = None) -> list[Finding]:

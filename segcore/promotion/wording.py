@@ -9,6 +9,8 @@ from segcore.promotion.rules import Found, kinds, limit_text, unmet_text
 
 # Words of a cost that is lower, by its name in the rule "cheaper".
 _LESS = {"latency": "faster", "size": "smaller"}
+# Rules that the sentence on a score and a cost covers.
+_OWN_WORDS = ("better", "not_worse", "not_worse_new", "cheaper")
 
 
 def sentence(
@@ -68,7 +70,7 @@ def _for(one: Mapping[str, Any], basis: Mapping[str, Any]) -> str:
         cheaper = _found(one, "cheaper")
         text = (
             f"its {_cost(cheaper)} is {100 * cheaper['measured']:.0f} % of the champion's "
-            f"({limit_text(cheaper, metric)} is needed), and it is no worse: {_score(one, metric)} on the frozen "
+            f"(needed: {limit_text(cheaper, metric)}), and it is no worse: {_score(one, metric)} on the frozen "
             f"test images, {found}, {limit_text(_found(one, 'not_worse'), metric)}"
         )
     new = one["difference"]["new"]
@@ -87,18 +89,21 @@ def _against(one: Mapping[str, Any], basis: Mapping[str, Any]) -> str:
         f"scores {_standing(frozen, basis, metric)}: {_score(one, metric)} on the frozen test images "
         f"(difference between {interval} {difference_unit(metric.unit)})"
     )
-    better, cheaper = _found(one, "better"), _found(one, "cheaper")
-    if better["passed"]:
+    cheaper = _found(one, "cheaper")
+    if _found(one, "better")["passed"]:
         return f"{score}, but {'; '.join(_unmet(one, metric, 'required', 'better'))}"
-    unmet = _unmet(one, metric, "required", "cheaper", without=("cheaper",))
-    if cheaper["measured"] is None or (unmet and not cheaper["passed"]):
-        return "; ".join([score, *unmet])
-    cost = _cost_clause(cheaper)
-    return f"{score}, and {cost}, but {'; '.join(unmet)}" if unmet else f"{score}, and {cost}"
+    if cheaper["passed"]:
+        return f"{score}, and {_cost_clause(cheaper)}, but {'; '.join(_unmet(one, metric, 'required', 'cheaper'))}"
+    # the interval above says that it is not shown to be no worse
+    others = _unmet(one, metric, "required", "better", "cheaper", without=_OWN_WORDS)
+    cost = "" if cheaper["measured"] is None else f", and {_cost_clause(cheaper)}"
+    return "; ".join([f"{score}{cost}", *others])
 
 
 def _standing(frozen: Mapping[str, float], basis: Mapping[str, Any], metric: Metric) -> str:
-    """What an interval that is not above the margin shows."""
+    """What the interval shows."""
+    if frozen["low"] > basis["gate"]["margin"]:
+        return "better"
     if frozen["low"] <= 0 <= frozen["high"]:
         return "the same"
     if frozen["high"] < 0:

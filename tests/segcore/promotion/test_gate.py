@@ -108,6 +108,19 @@ def test_a_clearly_better_challenger_is_promoted_and_the_sentence_names_the_figu
     assert "NEW takes the place of OLD" in decision.reason and "margin of 0.0" in decision.reason
 
 
+def test_a_kept_champion_is_reported_with_score_interval_and_cost() -> None:
+    old = replace(candidate(0.9, "unet"), version=1)
+    new = replace(candidate(0.9, "new", seed=1), title="UNET", costs=Costs(9.5, 800, 20))
+    decision = judge(old, new)
+    found = decision.challengers[0]
+    low, high = (100 * found["difference"]["frozen"][end] for end in ("low", "high"))
+    assert decision.reason == (
+        f"Kept the champion (UNET, version 1). The new UNET scores the same: {100 * found['scores']['frozen']:.1f} % "
+        f"on the frozen test images (difference between {low:+.1f} and {high:+.1f} points), and is 5 % faster "
+        "(20 % would be needed)."
+    )
+
+
 def test_the_margin_decides() -> None:
     old, new = candidate(0.9, "old"), candidate(0.97, "new", seed=1)
     low = judge(old, new).challengers[0]["difference"]["frozen"]["low"]
