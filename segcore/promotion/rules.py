@@ -4,21 +4,19 @@ A new rule is one more row of RULES: the gate applies it, and decisions, termina
 (NumPy and pydantic): the section `gate` of params.yaml is made of the rules' parameters.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from segcore.comparison.text import difference_unit, value_text
 from segcore.errors import ParamsError
 from segcore.metrics import Metric
 
-DIGITS = 6  # far finer than the statistics
-LOWER_END = "the interval's lower end"
-_TIE = 1e-12  # sums in another order differ by rounding alone
-
-Found = Mapping[str, Any]  # a `Finding` as decisions/*.json has it
+# far finer than the statistics
+DIGITS = 6
+# sums in another order differ by rounding alone
+_TIE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ def _above(kind: str, name: str, gain: Gain | None, limit: float) -> list[Findin
     low = gain.low if gain else None
     if low is None:
         return [finding(kind, name, None, limit, False, "no interval: fewer than two clusters")]
-    return [finding(kind, name, low, limit, low > limit + _TIE, LOWER_END)]
+    return [finding(kind, name, low, limit, low > limit + _TIE, "the interval's lower end")]
 
 
 def _better(trial: Trial, margin: float) -> list[Finding]:
@@ -268,69 +266,16 @@ def kinds(*roles: str) -> set[str]:
     return {rule.kind for rule in RULES if rule.role in roles}
 
 
-def _subject(found: Found) -> str:
-    return str(rule_of(found["kind"]).subjects.get(found["rule"], found["rule"]))
-
-
-def title_text(found: Found) -> str:
-    """The rule in words, such as "ceiling of latency"."""
-    return rule_of(found["kind"]).title.format(_subject(found))
-
-
-def measures_text(found: Found) -> str:
-    """What was measured in words, such as "score of class road"."""
-    return rule_of(found["kind"]).measures.format(_subject(found))
-
-
-def measured_text(found: Found, metric: Metric) -> str:
-    """The measured value with its unit; a dash where there is none."""
-    signed = rule_of(found["kind"]).unit == "points"
-    return _with_unit(found, found["measured"], metric, signed)
-
-
-def limit_text(found: Found, metric: Metric) -> str:
-    """What is needed, such as "at most 50.0 ms"."""
-    rule = rule_of(found["kind"])
-    side = "at most" if rule.unit == "score" and metric.sign < 0 else rule.side
-    return f"{side} {_with_unit(found, found['threshold'], metric, signed=False)}"
-
-
-def _with_unit(found: Found, value: float | None, metric: Metric, signed: bool) -> str:
-    if value is None:
-        return "–"
-    unit = rule_of(found["kind"]).unit
-    if not isinstance(unit, str):
-        return f"{value:,.1f} {unit[found['rule']]}"
-    if unit in ("score", "points"):
-        if unit == "score":
-            return f"{value_text(value, metric.unit)} {metric.unit}"
-        # limits as they stand in params.yaml, however small
-        exact = f"{round(100 * value, 3):g}" if metric.unit == "%" else f"{value:g}"
-        text = value_text(value, metric.unit, signed=True) if signed else exact
-        return f"{text} {difference_unit(metric.unit)}"
-    return f"{value_text(value, unit)} {unit}".strip()
-
-
-def unmet_text(found: Found, metric: Metric) -> str:
-    """Why a rule is not met, as the rest of a sentence on the challenger."""
-    start = rule_of(found["kind"]).unmet or f"it does not meet the {title_text(found)}"
-    if found["measured"] is None:
-        return f"{start} ({found['note']})"
-    what = found["note"] if found["note"].startswith("one cluster") else measures_text(found)
-    return f"{start} ({what}: {measured_text(found, metric)}; needed: {limit_text(found, metric)})"
-
-
-def apply(trial: Trial, limits: Callable[[str], Any], rules: Sequence[Rule] | None = None) -> list[Finding]:
+def apply(trial: Trial, limits: Callable[[str], Any]) -> list[Finding]:
     """Findings of all rules in their order; without a champion, of limits only.
 
     Args:
         trial: the challenger's figures.
         limits: the value of a rule's parameter by its name.
-        rules: RULES unless given.
     """
     return [
         found
-        for rule in (RULES if rules is None else rules)
+        for rule in RULES
         if trial.champion_costs is not None or rule.role == "limit"
         for found in rule.check(trial, limits(rule.parameter.name))
     ]

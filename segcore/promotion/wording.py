@@ -5,7 +5,8 @@ from typing import Any
 
 from segcore.comparison.text import difference_unit, interval_text, value_text
 from segcore.metrics import METRICS, Metric
-from segcore.promotion.rules import Found, kinds, limit_text, unmet_text
+from segcore.promotion.rule_text import Found, limit_text, unmet_text
+from segcore.promotion.rules import kinds
 
 # Words of a cost that is lower, by its name in the rule "cheaper".
 _LESS = {"latency": "faster", "size": "smaller"}

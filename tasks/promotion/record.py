@@ -12,7 +12,7 @@ from typing import Any
 from segcore.errors import DataError
 from segcore.files import atomic_write
 from segcore.metrics import METRICS
-from segcore.promotion.rules import limit_text, measured_text, title_text
+from segcore.promotion.rule_text import limit_text, measured_text, title_text
 
 DECISIONS = Path("decisions")
 HISTORY = "history.json"

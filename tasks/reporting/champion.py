@@ -11,7 +11,7 @@ from segcore.comparison.text import difference_unit
 from segcore.metrics import METRICS, Metric
 from segcore.plots import drift as charts
 from segcore.plots import style
-from segcore.promotion.rules import limit_text, measured_text, measures_text, title_text
+from segcore.promotion.rule_text import limit_text, measured_text, measures_text, title_text
 from tasks.promotion.record import latest, read_history
 from tasks.reporting.rows import place
 
