@@ -80,9 +80,7 @@ class Evaluate(Section):
 class Compare(Section):
     """How architectures are ranked and tested."""
 
-    metric: str = Field(
-        default="iou", description="metric of the ranking, the tests and the gate"
-    )
+    metric: str = Field(default="iou", description="metric of the ranking, the tests and the gate")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the intervals")
     bootstrap: int = Field(default=2000, ge=10, description="bootstrap resamples per interval")
     permutations: int = Field(default=5000, ge=10, description="permutations per paired test")

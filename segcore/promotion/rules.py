@@ -118,13 +118,13 @@ class Rule:
 
 
 class Ceilings(BaseModel):
-    """What a champion may cost at most; null for no limit. Measured on the machine that decides."""
+    """Cost limits of a champion, measured on the machine that decides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    latency_ms: float | None = Field(default=None, gt=0, description="one tile")
-    memory_mb: float | None = Field(default=None, gt=0)
-    size_mb: float | None = Field(default=None, gt=0, description="of the bundle")
+    latency_ms: float | None = Field(default=None, gt=0, description="milliseconds per tile; null: no limit")
+    memory_mb: float | None = Field(default=None, gt=0, description="peak memory in MB; null: no limit")
+    size_mb: float | None = Field(default=None, gt=0, description="size of the bundle in MB; null: no limit")
 
 
 def finding(
@@ -206,7 +206,7 @@ def _cheaper(trial: Trial, most: float) -> list[Finding]:
 _NOT_WORSE = Parameter(
     "not_worse",
     float,
-    Field(default=0.01, ge=0, lt=1, description="no worse: the interval's lower end is above minus this"),
+    Field(default=0.01, ge=0, lt=1, description="not worse: it lies above minus this"),
 )
 _COSTS = {"latency_ms": "latency", "memory_mb": "memory", "size_mb": "size"}
 
@@ -214,14 +214,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "ceiling", "ceiling of {}", "{}", "at most",
         {"latency_ms": "ms", "memory_mb": "MB", "size_mb": "MB"}, "limit",
-        Parameter("ceilings", Ceilings, Field(default=Ceilings())),
+        Parameter("ceilings", Ceilings, Field(default=Ceilings(), description="cost limits")),
         _ceilings, subjects=_COSTS,
     ),
     Rule(
         "floor", "floor of {}", "score of class {}", "at least", "score", "limit",
         Parameter(
             "floors", dict[str, float],
-            Field(default={}, description="class -> lowest score on the frozen test set"),
+            Field(default={}, description="lowest allowed score on the frozen test set, per class"),
         ),
         _floors,
     ),
@@ -229,7 +229,7 @@ RULES: tuple[Rule, ...] = (
         "better", "{}", "lower end of the difference's interval", "above", "points", "better",
         Parameter(
             "margin", float,
-            Field(default=0.0, ge=0, lt=1, description="better: the interval's lower end is above this"),
+            Field(default=0.0, ge=0, lt=1, description="better: the interval of the difference lies above this"),
         ),
         _better,
     ),
@@ -245,7 +245,10 @@ RULES: tuple[Rule, ...] = (
         "cheaper", "{}", "cost as a share of the champion's", "at most", "%", "cheaper",
         Parameter(
             "cheaper", float,
-            Field(default=0.8, gt=0, lt=1, description="cost at most this share of the champion's"),
+            Field(
+                default=0.8, gt=0, lt=1,
+                description="largest share of the champion's latency for a challenger that is only not worse",
+            ),
         ),
         _cheaper,
     ),
