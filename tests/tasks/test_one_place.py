@@ -16,6 +16,7 @@ import pytest
 import yaml
 from pydantic import Field
 
+from docs import generate
 from segcore import metrics
 from segcore.comparison import leaderboard as board
 from segcore.comparison.results import Comparison, read_comparison
@@ -107,6 +108,7 @@ def test_a_metric_is_added_in_one_place(toy: Metric, tmp_path: Path) -> None:
     assert "Toy error\n(lower is better)" in labels
     assert [axes.get_xlabel() for axes in charts["metrics"].axes] == ["", "px"]
     # the documentation's table
+    assert "| `toy` | Toy error | px | lower is better |" in generate.metrics_page()
     assert {"name": "toy", "title": "Toy error", "unit": "px", "direction": "lower is better"}.items() <= (
         metrics.table()[-1].items()
     )
