@@ -26,6 +26,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import run_state, workers
 from segcore import params as parameters
+from segcore.comparison.results import read_comparison
 from segcore.errors import StageError
 from segcore.params import Params
 from tasks.configure import configure
@@ -143,7 +144,7 @@ def compare(retries: int = 0) -> dict[str, str]:
         raise
     finally:
         startup.cool_down()
-    comparison = run_state.read_comparison()
+    comparison = read_comparison(run_state.COMPARISON / "comparison.json")
     if not settled:
         runs.log_comparison(params, comparison, [page.parent, run_state.COMPARISON])
         unchanged.settle(params)

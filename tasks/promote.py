@@ -112,7 +112,8 @@ def _decided(
     for model, cost in zip(everyone, inputs.costs(root, p, everyone), strict=True):
         name = "champion" if model is champion else model.folder.name
         frozen, new = inputs.split(model.counts, data, batch)
-        judged[name] = Candidate(name, model.title, model.validation, frozen, new, cost)
+        version = holder["version"] if holder and model is champion else None
+        judged[name] = Candidate(name, model.title, model.validation, frozen, new, cost, version)
     held = judged.pop("champion", None)
     foreground, classes = data.foreground, data.classes
     found = decide(

@@ -2,7 +2,7 @@
 
 from segcore.params.data import Data
 from segcore.params.operations import Predict
-from segcore.params.root import Params, architecture_names, load, merge
+from segcore.params.root import Params, architecture_names, flat, load, merge
 from segcore.params.stages import SPLITS, Evaluate, Prepare, Report, Split
 from segcore.params.training import Speed, TrainSettings
 
@@ -18,6 +18,7 @@ __all__ = [
     "Split",
     "TrainSettings",
     "architecture_names",
+    "flat",
     "load",
     "merge",
 ]

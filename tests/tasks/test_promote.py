@@ -288,7 +288,7 @@ def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_
     mark_batch("b2")
     shutil.rmtree("work/gate-costs", ignore_errors=True)
     again = command("--batch", "b2", "--dry-run")
-    assert again.returncode == 0 and "stays champion" in again.stdout and "--dry-run" in again.stdout, (
+    assert again.returncode == 0 and "Kept the champion" in again.stdout and "--dry-run" in again.stdout, (
         again.stderr
     )
     (measured,) = Path("work/gate-costs").glob("*/costs.json")
