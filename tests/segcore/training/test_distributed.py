@@ -75,6 +75,7 @@ def close(a, b):
             assert mine[name] == pytest.approx(theirs[name], abs=TOLERANCE), (name, mine, theirs)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_metrics_of_one(one, two, prepared_scene):
     regions = prepared_scene[1].regions
     assert (regions["split"] == "validation").sum() % 2 == 1, "an uneven number is what is to be shown"
@@ -84,6 +85,7 @@ def test_two_processes_give_the_metrics_of_one(one, two, prepared_scene):
     assert first["facts"] == second["facts"] == alone["facts"]
 
 
+@pytest.mark.slow
 def test_both_processes_end_with_the_same_weights_near_those_of_one(one, two):
     (alone,), (first, second) = one[1], two[1]
     assert first.keys() == alone.keys(), "the bundle of a divided training is any other's"
@@ -92,6 +94,7 @@ def test_both_processes_end_with_the_same_weights_near_those_of_one(one, two):
         torch.testing.assert_close(first[name], alone[name], rtol=0, atol=5e-3, msg=name)
 
 
+@pytest.mark.slow
 def test_a_divided_training_is_repeatable_and_resumes_exactly(two, prepared_scene, tmp_path):
     whole, weights = two
     with pytest.raises(AssertionError):  # the first step after the second checkpoint kills both processes
