@@ -1,8 +1,8 @@
 """Nights that are killed at random moments end like undisturbed ones.
 
-`make test` kills three times, `make test-all` ten times, `make test-crash` fifty (SEGFLOW_KILLS). A night is killed several times, a victim of several kinds each time, at moments spread
-evenly over all that it does; then it comes to its end, everything is compared with the night that nobody disturbed, and
-the next night begins.
+`make test` kills three times, `make test-all` ten times, `make test-crash` fifty times (SEGFLOW_KILLS). A night is
+killed several times, a victim of several kinds each time, at moments spread evenly over all that it does; then it comes
+to its end, everything is compared with the night that nobody disturbed, and the next night begins.
 """
 
 import hashlib
