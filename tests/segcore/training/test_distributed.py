@@ -106,6 +106,7 @@ def test_a_divided_training_is_repeatable_and_resumes_exactly(two, prepared_scen
         assert torch.equal(tensor, weights[0][name]), name
 
 
+@pytest.mark.slow
 def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path):
     """In float64, where nothing but a wrong formula is left to differ; the loss itself is float32."""
     launch(FORKED, "gradient_process.py", 2, tmp_path, "unet", "deeplab", "fcn")
