@@ -1,5 +1,6 @@
 """Small real data, built in code, and what tests share that would take long to make for each."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the folders of long tests first, and leave the order otherwise as it is."""
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.relative_to(TESTS).parts[0], len(places)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_packages_are_no_garbage() -> Iterator[None]:
+    """Spare the garbage collector the million objects of torch and others: each training starts with a collection."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
