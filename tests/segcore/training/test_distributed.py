@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-FORKED = [str(ROOT / "tests/support/forked.py")]
+FORKED = [str(ROOT / "tests/support/forked_torchrun.py")]
 
 
 def launch(launcher, script, processes, *arguments, **variables):
