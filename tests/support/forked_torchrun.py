@@ -1,4 +1,4 @@
-"""What torchrun does for test_distributed.py, by forks of a process with torch: `forked_torchrun.py 2 SCRIPT ARGUMENTS`.
+"""What torchrun does for test_distributed.py, in forks of one process: `forked_torchrun.py 2 SCRIPT ARGUMENTS`.
 
 torchrun and each of its processes import torch by themselves, which takes longer than what is tested.
 """
