@@ -17,6 +17,7 @@ from segcore import params
 from segcore.errors import DataError, StageError
 from segcore.evaluation import evaluate
 from segcore.params import Params
+from tasks import evaluate as evaluation
 from tasks import promote as stage
 from tasks.evaluate import run_evaluation
 from tasks.ingest import ingest
@@ -42,6 +43,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
+        patch.setattr(evaluation, "measure", lambda folders, *_: [dict(COST) for _ in folders])
         p = params.load()
         ingest(p.data)
         prepare(p, registry=Path("splits/tiny.csv"), work=Path("work"))
@@ -273,6 +275,7 @@ def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
         candidates.champion(project, load(), candidates.PreparedData("data/prepared"), 1)
 
 
+@pytest.mark.slow
 def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_promoted(
     project: Path,
 ) -> None:
