@@ -38,7 +38,7 @@ from segcore import params
 from segcore.data.prepared import PreparedData
 from segcore.evaluation.evaluate import evaluate
 from segcore.inference.device import choose_precision, default_device
-from segcore.metrics.pixel import scores
+from segcore.metrics.scores import scores
 from segcore.models.base.bundle import load_bundle
 from segcore.params import Params
 from segcore.training.validate import validate

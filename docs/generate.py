@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from segcore.files import atomic_write
-from segcore.metrics.pixel import METRICS
+from segcore.metrics import table
 from segcore.params import Params, TrainSettings
 from tasks.__main__ import COMMANDS
 
@@ -33,8 +33,8 @@ METRIC_ROWS = """# Metrics
 
 Generated from `segcore/metrics`. `compare.metric` selects the one that ranks.
 
-| name | meaning |
-|---|---|
+| name | title | unit | direction | meaning |
+|---|---|---|---|---|
 """
 
 COMMAND_LIST = """# Commands
@@ -124,7 +124,8 @@ def params_page() -> str:
 def metrics_page() -> str:
     """The table of metrics."""
     rows = (
-        f"| `{name}` | {' '.join(inspect.cleandoc(f.__doc__ or '').split())} |" for name, f in METRICS.items()
+        f"| `{m['name']}` | {m['title']} | {m['unit']} | {m['direction']} | {m['definition']} |"
+        for m in table()
     )
     return METRIC_ROWS + "\n".join(rows) + "\n"
 

@@ -22,9 +22,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import run_state, startup, workers
 from segcore import params as parameters
+from segcore.comparison.results import read_comparison
 from segcore.errors import StageError
 from tasks.configure import configure
-from tasks.project import COMPARISON, report_folder
+from tasks.project import COMPARISON, comparison_file, report_folder
 from tasks.supervisor import end_groups
 from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
@@ -142,7 +143,7 @@ def compare(retries: int = 0) -> dict[str, str]:
         raise
     finally:
         startup.stop_fork_server()
-    comparison = run_state.read_comparison()
+    comparison = read_comparison(comparison_file())
     runs.log_comparison(tracker, params, comparison, [page.parent, COMPARISON])
     run_state.publish(comparison, page.parent)
     run_state.wait_until_recorded(len(outcomes))

@@ -1,7 +1,6 @@
 """What flows share around their stages: slots, dead flow runs, variables for children, the closing words."""
 
 import csv
-import json
 import logging
 import os
 import sys
@@ -9,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
@@ -30,6 +28,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
+from segcore.comparison.leaderboard import leaderboard, leaderboard_text
+from segcore.comparison.results import Comparison, read_comparison
 from segcore.cpu import cores
 from segcore.errors import SegflowError
 from segcore.params import Params
@@ -179,37 +179,29 @@ def flow_variables() -> dict[str, str]:
     return {name: str(value) for name, value in known.items() if value}
 
 
-def publish(comparison: Mapping[str, Any], folder: Path) -> None:
+def publish(comparison: Comparison, folder: Path) -> None:
     """Show the report and the leaderboard on the flow run's page."""
-    name = comparison["dataset"]
+    name = comparison.dataset
     markdown = (folder / "report.md").read_text(encoding="utf-8")
-    create_markdown_artifact(key=f"report-{name}", markdown=markdown, description=comparison["verdict"])
+    create_markdown_artifact(key=f"report-{name}", markdown=markdown, description=comparison.verdict)
     rows = [
-        {"rank": row["rank"], "architecture": row["title"]}
-        | {key: round(score["estimate"], 4) for key, score in row["scores"].items()}
-        for row in comparison["leaderboard"]
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in record.items()}
+        for record in leaderboard(comparison).records()
     ]
-    create_table_artifact(key=f"leaderboard-{name}", table=rows, description=comparison["headline"])
-
-
-def read_comparison() -> dict[str, Any]:
-    """The content of comparison.json."""
-    content: dict[str, Any] = json.loads(comparison_file().read_text(encoding="utf-8"))
-    return content
+    create_table_artifact(key=f"leaderboard-{name}", table=rows, description=comparison.headline)
 
 
 def summary(params: Params, outcomes: Mapping[str, str]) -> str:
     """What a user reads at the end."""
-    from segcore.comparison.leaderboard import leaderboard_text
     from tasks.costs import measured_costs
 
-    comparison = read_comparison()
+    comparison = read_comparison(comparison_file())
     ran = [name for name, outcome in outcomes.items() if outcome == "ran"]
     page = report_folder(params.data.name) / "index.html"
     return "\n".join(
         [
             "",
-            leaderboard_text(comparison, measured_costs(Path(), comparison)),
+            leaderboard_text(comparison, measured_costs(Path(), [*comparison.titles], comparison.seeds)),
             "",
             f"Stages: {len(ran)} ran, {len(outcomes) - len(ran)} cached",
             *_left_out(params),

@@ -7,13 +7,14 @@ comparison/{comparison.json, leaderboard.csv, metrics.json}.
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from segcore import params
-from segcore.comparison.compare import Contestant, compare, leaderboard_text
+from segcore.comparison.compare import Contestant, compare
+from segcore.comparison.leaderboard import leaderboard, leaderboard_text
+from segcore.comparison.results import Comparison
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
@@ -24,7 +25,7 @@ from tasks.console import refuse_as_script, run
 
 
 def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: list[str]) -> Contestant:
-    """An architecture's evaluations, one a seed, from `folder`/<architecture>-<seed>.
+    """An architecture's evaluations, one per seed, from `folder`/<architecture>-<seed>.
 
     Raises:
         StageError: an evaluation is missing.
@@ -63,8 +64,8 @@ def score_baseline(
     return Contestant(name, title, "human", [counts_table(images, prepared.classes)])
 
 
-def build(root: Path, p: Params) -> dict[str, Any]:
-    """The content of comparison.json of the project in `root`.
+def build(root: Path, p: Params) -> Comparison:
+    """Compare the evaluations of the project in `root`.
 
     Raises:
         StageError: an evaluation is missing.
@@ -82,24 +83,17 @@ def build(root: Path, p: Params) -> dict[str, Any]:
     return compare([*models, *humans], p, cluster_kind)
 
 
-def write(comparison: dict[str, Any], folder: Path) -> None:
-    """Write comparison.json, leaderboard.csv (a row a contestant) and metrics.json (for DVC) at once."""
-    rows = []
-    for row in comparison["leaderboard"]:
-        cells = {key: row[key] for key in ("rank", "architecture", "title", "kind", "seeds")}
-        for key, score in row["scores"].items():
-            cells |= {key if part == "estimate" else f"{key} {part}": value for part, value in score.items()}
-        rows.append(cells)
+def write(comparison: Comparison, folder: Path) -> None:
+    """Write comparison.json, leaderboard.csv (one row per contestant) and metrics.json (for DVC) at once."""
     metrics = {
-        row["architecture"]: {key: score["estimate"] for key, score in row["scores"].items()}
-        for row in comparison["leaderboard"]
-        if row["kind"] == "model"
+        row.architecture: {key: score.estimate for key, score in row.scores.items()}
+        for row in comparison.models
     }
     with atomic_folder(folder) as target:
-        for name, content in (("comparison.json", comparison), ("metrics.json", metrics)):
+        for name, content in (("comparison.json", comparison.to_json()), ("metrics.json", metrics)):
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
             (target / name).write_text(text + "\n", encoding="utf-8")
-        table = pd.DataFrame(rows).astype({"rank": "Int64"})
+        table = pd.DataFrame(leaderboard(comparison).records(intervals=True)).astype({"rank": "Int64"})
         table.to_csv(target / "leaderboard.csv", index=False, lineterminator="\n")
 
 

@@ -4,7 +4,7 @@ Timings differ from machine to machine and run to run. As outputs of DVC they wo
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,11 @@ def mean_cost(costs: list[dict[str, Any] | None]) -> dict[str, Any] | None:
     return merged
 
 
-def measured_costs(root: Path, comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Mean cost over seeds of each architecture of a comparison that was measured on this machine."""
-    names = [row["architecture"] for row in comparison["leaderboard"] if row["kind"] == "model"]
+def measured_costs(
+    root: Path, architectures: Sequence[str], seeds: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Mean cost over seeds of each architecture that was measured on this machine."""
     means = {
-        name: mean_cost([read_cost(root, run_name(name, seed)) for seed in comparison["seeds"]])
-        for name in names
+        name: mean_cost([read_cost(root, run_name(name, seed)) for seed in seeds]) for name in architectures
     }
     return {name: cost for name, cost in means.items() if cost}

@@ -14,7 +14,7 @@ import pandas as pd
 from segcore import params
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.files import atomic_folder, digest
-from segcore.metrics.pixel import scores
+from segcore.metrics.scores import scores
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.params import Params
 from segcore.prediction.writers.nifti import stack_predictions, write_prediction

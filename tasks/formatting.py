@@ -1,12 +1,10 @@
 """Numbers, times and colours as the report writes them."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from segcore.comparison.text import duration_text, interval_text, value_text
 from segcore.plots.palette import DARK
-
-if TYPE_CHECKING:  # its imports of charts and pictures are slow, and the data card needs none of them
-    pass
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -14,9 +12,19 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value * 100:.{digits}f}"
 
 
-def points(value: float) -> str:
-    """A difference of two shares in percentage points, signed."""
-    return f"{value * 100:+.1f}".replace("-", "−")
+def points(value: float, unit: str = "%") -> str:
+    """A difference, signed; of two shares in percentage points."""
+    return value_text(value, unit, signed=True).replace("-", "−")
+
+
+def score(value: float | None, unit: str = "%") -> str:
+    """A score in its unit, without the unit."""
+    return "–" if value is None else value_text(value, unit).replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, unit: str = "%", signed: bool = False) -> str:
+    """An interval in its unit, without the unit."""
+    return interval_text(low, high, unit, signed).replace("-", "−")
 
 
 def amount(value: float | None) -> str:
@@ -30,12 +38,8 @@ def amount(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them."""
-    if seconds is None:
-        return "–"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """Seconds as s, min or h."""
+    return "–" if seconds is None else duration_text(seconds)
 
 
 def chance(value: float) -> str:
@@ -54,7 +58,9 @@ def hexcolour(rgb: Any) -> str:
     return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
-FILTERS = {f.__name__: f for f in (percent, points, amount, duration, chance, hexcolour, unbroken)}
+FILTERS = {
+    f.__name__: f for f in (percent, points, score, interval, amount, duration, chance, hexcolour, unbroken)
+}
 
 
 def theme() -> list[tuple[str, str, str]]:

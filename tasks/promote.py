@@ -122,7 +122,8 @@ def _decided(
     for model, cost in zip(everyone, candidates.costs(context, everyone), strict=True):
         name = "champion" if model is champion else model.folder.name
         frozen, new = candidates.split(model.counts, data, batch)
-        judged[name] = Candidate(name, model.title, model.validation, frozen, new, cost)
+        version = holder.version if holder and model is champion else None
+        judged[name] = Candidate(name, model.title, model.validation, frozen, new, cost, version)
     incumbent = judged.pop("champion", None)
     decision = decide(
         incumbent,

@@ -5,7 +5,6 @@ Writes reports/<data.name>/index.html (one self-contained file), report.md (the 
 """
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from segcore.comparison.results import Comparison
 from segcore.files import atomic_write
 from segcore.params import Params, load
 from segcore.plots import charts, gallery, style
@@ -67,21 +67,22 @@ def _environment() -> Environment:
     return environment
 
 
-def scores_markdown(comparison: Mapping[str, Any]) -> str:
+def scores_markdown(comparison: Comparison) -> str:
     """Verdict and leaderboard; depends on the comparison alone, so that it is the same on every machine."""
     return _environment().get_template("scores.md.j2").render(views.scores_view(comparison))
 
 
 def report_markdown(inputs: Inputs) -> str:
     """The report in brief, without pictures, for places that show Markdown."""
-    view = views.scores_view(inputs.comparison) | views.page_view(inputs)
+    measured = {name: cost for name, cost in inputs.costs.items() if cost}
+    view = views.scores_view(inputs.comparison, measured) | views.page_view(inputs)
     return _environment().get_template("report.md.j2").render(view)
 
 
 def report_html(inputs: Inputs, root: Path) -> str:
     """The whole report as one HTML file that asks the network for nothing; decisions are read under `root`."""
     drawn = {name: style.svg(figure, name.replace("_", "-")) for name, figure in all_charts(inputs).items()}
-    view = views.scores_view(inputs.comparison) | views.page_view(inputs)
+    view = views.scores_view(inputs.comparison, inputs.costs) | views.page_view(inputs)
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
     view |= {"data": pictures.data_view(inputs), "theme": formatting.theme()}
     view |= {"retrain": retrain_view(root, inputs.params.data.name)}

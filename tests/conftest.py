@@ -1,17 +1,37 @@
-"""Small real data, built in code."""
+"""Small real data, built in code, and what tests share that would take long to make for each."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # two workers on two cores; tiny networks gain nothing from threads
+# two workers on two cores; tiny networks gain nothing from threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
 from tests.support.tiny import make_pairs, make_scene, params_for
+
+TESTS = Path(__file__).parent
+# Folders whose files take longest. `--dist loadfile` hands files out in order, so the many short ones come last and
+# leave no worker idle at the end.
+LONGEST_FIRST = ("system", "flows", "tasks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the folders of long tests first, and leave the order otherwise as it is."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(TESTS).parts[0], len(places)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_packages_are_no_garbage() -> Iterator[None]:
+    """Spare the garbage collector the million objects of torch and others: each training starts with a collection."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -33,25 +53,25 @@ def prepared_scene(tmp_path_factory: pytest.TempPathFactory):
     return p, PreparedData(prepare(p, root / "ingested", root / "prepared"))
 
 
-# The longest files, longest first: --dist loadfile hands files out in this order (make test tells it not to begin
-# with those of most tests), so that no worker is alone with one of them at the end.
-LONGEST = (
-    "tasks/test_promote.py",
-    "segcore/training/test_distributed.py",
-    "tasks/test_steps.py",
-    "segcore/models/test_architectures.py",
-    "tasks/test_predict.py",
-    "tasks/tracking/test_runs.py",
-    "segcore/inference/test_predictor.py",
-    "system/bad_inputs/test_bad_inputs.py",
-    "tasks/test_receive.py",
-    "segcore/promotion/test_gate.py",
-    "tasks/versioning/test_remote.py",
-    "system/bad_inputs/test_fuzz.py",
-)
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """Address of the API of a running Prefect server; one that hangs at its start is started anew, twice."""
+    from tests.support import prefect_server
+
+    logs = []
+    for _ in range(3):
+        with prefect_server.started() as (api, answers, log):
+            if answers:
+                yield api
+                return
+        logs.append(log)
+    pytest.fail(f"no Prefect server after three tries; the log of the last one:\n{logs[-1]}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the longest files first, and leave the order otherwise as it is."""
-    places = {str(Path(__file__).parent / name): place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(str(item.path), len(LONGEST)))
+@pytest.fixture(scope="session")
+def after_first_night(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
+    """A project whose first night is over, to be copied by `nights.copy`; pytest-xdist's workers share it."""
+    from tests.support import nights
+
+    base = tmp_path_factory.getbasetemp()
+    return nights.first_night(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base, server)

@@ -1,108 +1,240 @@
-"""The leaderboard as a terminal table and as Markdown; every column says what it is a mean of."""
+"""The leaderboard, made once from a comparison and shown in many ways.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+`leaderboard` gives columns and rows. Terminal and Markdown are rendered here; CSV, HTML and tables of trackers
+are made from its `records`. A new column is one more `Column`.
+"""
 
-METRIC_TITLES = {
-    "iou": "IoU",
-    "dice": "Dice",
-    "precision": "precision",
-    "recall": "recall",
-    "boundary_f1": "boundary F1",
-}
-METRICS = {key: title[0].upper() + title[1:] for key, title in METRIC_TITLES.items()}  # as a head
-_NONE = "-"
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from segcore.comparison.results import Comparison, LeaderboardRow, Score
+from segcore.comparison.text import duration_text, interval_text, value_text
+from segcore.metrics import class_metrics, score_title, unit_of
 
-def models_of(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The leaderboard's rows that are networks, in their order."""
-    return [row for row in comparison["leaderboard"] if row["kind"] == "model"]
+Value = str | float | Score | None
+Cost = Mapping[str, Any]  # content of a costs file
+NONE = "-"
 
 
-def leaderboard_text(
-    comparison: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] | None = None
-) -> str:
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        key: names it in CSV files and trackers.
+        title: its heading; says what a score is a mean of.
+        unit: of what is shown.
+        part: the table it belongs to: "scores", "sizes" or "costs" (of this machine); "name" is in all of them,
+            "detail" only in tables for machines and in the report's list of all scores.
+        value: row and the architecture's costs to the cell's value; None where there is none.
+        show: a value that is not None as text without its unit.
+        short: heading where the table says the rest.
+        below: key of the column under whose value the report shows this one in small type.
+    """
+
+    key: str
+    title: str
+    unit: str
+    part: Literal["name", "scores", "sizes", "costs", "detail"]
+    value: Callable[[LeaderboardRow, Cost], Value]
+    show: Callable[[Any], str] = str
+    short: str = ""
+    below: str | None = None
+
+    @property
+    def heading(self) -> str:
+        """Title and unit; scores are in per cent as the caption says."""
+        return self.title if self.unit in ("", "%") else f"{self.title} ({self.unit})"
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Columns, and per row of the comparison the columns' values in their order."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[LeaderboardRow, ...]
+    values: tuple[tuple[Value, ...], ...]
+
+    def records(self, intervals: bool = False) -> list[dict[str, str | float | None]]:
+        """Rows as plain values by column key; with `intervals`, those of scores as "<key> low" and so on."""
+        records = []
+        for values in self.values:
+            record: dict[str, str | float | None] = {}
+            for column, value in zip(self.columns, values, strict=True):
+                if not isinstance(value, Score):
+                    record[column.key] = value
+                    continue
+                record[column.key] = value.estimate
+                if intervals:
+                    for part in ("low", "high", "seed_std"):
+                        record[f"{column.key} {part}"] = getattr(value, part)
+            records.append(record)
+        return records
+
+    def table(self, *parts: str) -> list[list[str]]:
+        """Headings and cells as text; rows without any value in the parts are left out."""
+        shown = [(i, c) for i, c in enumerate(self.columns) if c.part in (*parts, "name")]
+        rows = [[column.heading for _, column in shown]]
+        for row, values in zip(self.rows, self.values, strict=True):
+            if any(values[i] is not None for i, column in shown if column.part != "name"):
+                cells = [NONE if values[i] is None else column.show(values[i]) for i, column in shown]
+                human = " (human)" if row.kind == "human" else ""
+                rows.append([c + human * (s.part == "name") for c, (_, s) in zip(cells, shown, strict=True)])
+        return rows
+
+
+def leaderboard(comparison: Comparison, costs: Mapping[str, Cost | None] | None = None) -> Leaderboard:
+    """The leaderboard of a comparison.
+
+    Args:
+        comparison: what was compared.
+        costs: architecture -> content of a costs file; without it there are no columns of costs.
+    """
+    columns = [c for c in _columns(comparison) if costs or c.part != "costs"]
+    rows = tuple(comparison.leaderboard)
+    values = tuple(
+        tuple(column.value(row, (costs or {}).get(row.architecture) or {}) for column in columns)
+        for row in rows
+    )
+    return Leaderboard(_caption(comparison), tuple(columns), rows, values)
+
+
+def _columns(comparison: Comparison) -> list[Column]:
+    """All columns in their order; scores that no table shows are "detail"."""
+    shown = _shown_scores(comparison)
+    every = dict.fromkeys(key for row in comparison.leaderboard for key in row.scores)
+    return [
+        Column("rank", "rank", "", "scores", lambda row, _: row.rank),
+        Column("title", "architecture", "", "name", lambda row, _: row.title),
+        Column("architecture", "key", "", "detail", lambda row, _: row.architecture),
+        Column("kind", "kind", "", "detail", lambda row, _: row.kind),
+        *shown,
+        Column("seeds", "seeds", "", "scores", lambda row, _: row.seeds),
+        *COLUMNS,
+        *(_score_column(key) for key in every if key not in {column.key for column in shown}),
+    ]
+
+
+def _shown_scores(comparison: Comparison) -> list[Column]:
+    """The headline with its interval, the same metric's other means, and the other metrics."""
+    metrics = class_metrics()
+    ranking = metrics[comparison.metric]
+    unit = ranking.unit
+    columns = [
+        _score_column(
+            comparison.headline,
+            f"{ranking.title} dataset, foreground",
+            ranking.heading,
+            lambda s: f"{value_text(s.estimate, unit)} [{interval_text(s.low, s.high, unit, between=', ')}]",
+        ),
+        _score_column(
+            f"{ranking.name}/dataset/all_mean", f"{ranking.title} dataset, all classes", "All classes"
+        ),
+        _score_column(
+            f"{ranking.name}/image/foreground_mean", f"{ranking.title} image, foreground", "Per image"
+        ),
+    ]
+    for metric in metrics.values():
+        if metric is not ranking:
+            key = f"{metric.name}/dataset/foreground_mean"
+            columns.append(_score_column(key, f"{metric.title} dataset, foreground", metric.heading))
+    accuracy = _score_column("pixel_accuracy/dataset", "pixel accuracy dataset", "accuracy")
+    return [*columns, replace(accuracy, below=f"{ranking.name}/dataset/all_mean")]
+
+
+def _score_column(
+    key: str, title: str = "", short: str = "", show: Callable[[Score], str] | None = None
+) -> Column:
+    """A score's column; without a title it is a detail."""
+    unit = unit_of(key)
+    part: Literal["scores", "detail"] = "scores" if title else "detail"
+    text = show or (lambda score: value_text(score.estimate, unit))
+    return Column(key, title or score_title(key), unit, part, lambda row, _: row.scores.get(key), text, short)
+
+
+def _summary(key: str) -> Callable[[LeaderboardRow, Cost], Value]:
+    return lambda row, _: None if row.summary is None else row.summary[key]
+
+
+def _cost(key: str) -> Callable[[LeaderboardRow, Cost], Value]:
+    return lambda _, cost: cost.get(key)
+
+
+def _receptive_field(row: LeaderboardRow, _: Cost) -> str | None:
+    if row.summary is None:
+        return None
+    return f"{row.summary['receptive_field']}{' + global' if row.summary.get('global_context') else ''}"
+
+
+def _tiles_per_second(_: LeaderboardRow, cost: Cost) -> float | None:
+    return 1000 * cost["latency_batch"] / cost["latency_ms"] if cost.get("latency_ms") else None
+
+
+# Columns that are no scores: what a network is, and what it cost on this machine.
+COLUMNS: list[Column] = [
+    Column(
+        "parameters", "parameters", "M", "sizes", _summary("parameters"), lambda n: f"{n / 1e6:.2f}",
+        short="Parameters (M)",
+    ),
+    Column(
+        "macs", "GMACs", "256x256", "sizes", _summary("macs"), lambda n: f"{n / 1e9:.2f}",
+        short="GMACs", below="parameters",
+    ),
+    Column(
+        "receptive_field", "receptive field", "px", "sizes", _receptive_field, short="Receptive field (px)"
+    ),
+    Column(
+        "ms_per_megapixel", "time", "ms/megapixel", "costs", _cost("ms_per_megapixel"), lambda n: f"{n:,.1f}",
+        short="ms / Mpx",
+    ),
+    Column(
+        "tiles_per_second", "tiles", "1/s", "costs", _tiles_per_second, lambda n: f"{n:.1f}",
+        short="tiles / s", below="ms_per_megapixel",
+    ),
+    Column(
+        "train_seconds", "training", "", "costs", _cost("train_seconds"), duration_text, short="Training"
+    ),
+    Column(
+        "peak_memory_mb", "memory", "MB", "costs", _cost("peak_memory_mb"), lambda n: f"{n:,.0f}",
+        short="MB", below="train_seconds",
+    ),
+]  # fmt: skip
+
+
+def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | None = None) -> str:
     """Scores and sizes as aligned tables for a terminal, ended by the verdict.
 
     Args:
-        comparison: content of comparison.json.
+        comparison: what was compared.
         costs: architecture -> content of a costs file; without it no timings are shown.
     """
-    sizes = _sizes(comparison, costs)
-    parts = [
-        _caption(comparison),
-        _aligned(_scores(comparison)),
-        *([_aligned(sizes)] if len(sizes) > 1 else []),
-    ]
-    return "\n\n".join([*parts, "\n".join([comparison["verdict"], *comparison["notes"]])]) + "\n"
+    board = leaderboard(comparison, costs)
+    parts = [board.caption, *(_aligned(table) for table in _tables(board))]
+    return "\n\n".join([*parts, "\n".join([comparison.verdict, *comparison.notes])]) + "\n"
 
 
-def leaderboard_markdown(
-    comparison: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] | None = None
-) -> str:
+def leaderboard_markdown(comparison: Comparison, costs: Mapping[str, Cost | None] | None = None) -> str:
     """The same tables in Markdown, without the verdict."""
-    tables = [t for t in (_scores(comparison), _sizes(comparison, costs)) if len(t) > 1]
-    return "\n\n".join([_caption(comparison), *(_markdown(table) for table in tables)]) + "\n"
+    board = leaderboard(comparison, costs)
+    return "\n\n".join([board.caption, *(_markdown(table) for table in _tables(board))]) + "\n"
 
 
-def _caption(comparison: Mapping[str, Any]) -> str:
-    kind, clusters, seeds = comparison["cluster_kind"], comparison["clusters"], len(comparison["seeds"])
+def _tables(board: Leaderboard) -> list[list[list[str]]]:
+    return [table for table in (board.table("scores"), board.table("sizes", "costs")) if len(table) > 1]
+
+
+def _caption(comparison: Comparison) -> str:
+    kind, clusters, seeds = comparison.cluster_kind, comparison.clusters, len(comparison.seeds)
     held_out = f"{clusters} {'test ' * (kind == 'block')}{kind}{'s' * (clusters != 1)}"
     if kind != "block":
-        held_out = f"{comparison['test_images']} test images in {held_out}"
+        held_out = f"{comparison.test_images} test images in {held_out}"
     return (
-        f"{comparison['dataset']}: {held_out}, {seeds} seed{'' if seeds == 1 else 's'}; "
-        f"scores in %, [{100 * comparison['confidence']:g} % interval].\n"
+        f"{comparison.dataset}: {held_out}, {seeds} seed{'' if seeds == 1 else 's'}; "
+        f"scores in %, [{100 * comparison.confidence:g} % interval].\n"
         "dataset: pixels of all images pooled; image: mean of images; foreground or all classes: their mean."
     )
-
-
-def _scores(comparison: Mapping[str, Any]) -> list[list[str]]:
-    metric = comparison["metric"]
-    others = [name for name in METRIC_TITLES if name != metric]
-    title = METRIC_TITLES[metric]
-    columns = {
-        f"{title} dataset, all classes": f"{metric}/dataset/all_mean",
-        f"{title} image, foreground": f"{metric}/image/foreground_mean",
-        **{
-            f"{METRIC_TITLES[name]} dataset, foreground": f"{name}/dataset/foreground_mean" for name in others
-        },
-        "pixel accuracy dataset": "pixel_accuracy/dataset",
-    }
-    rows = [["rank", "architecture", f"{title} dataset, foreground", *columns, "seeds"]]
-    for row in comparison["leaderboard"]:
-        headline = row["scores"][comparison["headline"]]
-        name = row["title"] if row["kind"] == "model" else f"{row['title']} (human)"
-        shown = f"{_percent(headline)} [{100 * headline['low']:.1f}, {100 * headline['high']:.1f}]"
-        scores = [_percent(row["scores"].get(key)) for key in columns.values()]
-        rows.append(
-            [_NONE if row["rank"] is None else str(row["rank"]), name, shown, *scores, str(row["seeds"])]
-        )
-    return rows
-
-
-def _sizes(comparison: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] | None) -> list[list[str]]:
-    header = ["architecture", "parameters (M)", "GMACs (256x256)", "receptive field (px)"]
-    rows = [header + (["ms/megapixel", "training (min)"] if costs else [])]
-    for row in comparison["leaderboard"]:
-        summary = row["summary"]
-        if summary is None:
-            continue
-        field = f"{summary['receptive_field']}{' + global' if summary.get('global_context') else ''}"
-        cells = [row["title"], f"{summary['parameters'] / 1e6:.2f}", f"{summary['macs'] / 1e9:.2f}", field]
-        if costs:
-            cost = costs.get(row["architecture"]) or {}
-            cells += [_number(cost.get("ms_per_megapixel"), 1), _number(cost.get("train_seconds"), 60)]
-        rows.append(cells)
-    return rows
-
-
-def _percent(score: Mapping[str, float] | None) -> str:
-    return _NONE if score is None else f"{100 * score['estimate']:.1f}"
-
-
-def _number(value: float | None, unit: float) -> str:
-    return _NONE if value is None else f"{value / unit:.1f}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

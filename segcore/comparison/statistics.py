@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from segcore.errors import DataError
-from segcore.metrics.pixel import EMPTY_RATE, empty_images, keyed
+from segcore.metrics import EMPTY_RATE
+from segcore.metrics.scores import empty_images, keyed
 from segcore.tables.counts import COUNTS, as_arrays
 
 EXACT_CLUSTERS = 12  # up to here all 2^clusters swaps are tried
@@ -63,7 +64,7 @@ def _scores(sums: Mapping[str, np.ndarray], like: ClusterSums) -> dict[str, np.n
 
 
 def run_scores(run: ClusterSums) -> dict[str, float]:
-    """Every score of one run on the whole test set: those of `metrics.scores`."""
+    """Every score of one run on the whole test set: those of `segcore.metrics.scores.scores`."""
     total = {name: values.sum(0) for name, values in run.sums.items()}
     return {key: float(value) for key, value in _scores(total, run).items()}
 

@@ -1,9 +1,10 @@
 """Sections of params.yaml for retraining, promotion, schedule and prediction; none of them changes a training."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
+from segcore.gate_rules import RULES
 from segcore.params.data import Section
 
 
@@ -39,33 +40,30 @@ class Retrain(Section):
     )
 
 
-class Ceilings(Section):
-    """Cost limits of a champion, measured on the machine that decides."""
+def gate_section() -> type[Section]:
+    """The section `gate`: confidence and bootstrap, and the parameters of the gate's rules, each of them once."""
+    named = {rule.parameter.name: rule for rule in reversed(RULES)}
+    fields = {name: (rule.parameter.annotation, rule.parameter.field) for name, rule in named.items()}
+    limits = {name: fields[name] for name, rule in named.items() if rule.role == "limit"}
+    own = {
+        "confidence": (float, Field(default=0.95, gt=0.5, lt=1, description="level of the interval")),
+        "bootstrap": (int, Field(default=2000, ge=100, description="bootstrap resamples per interval")),
+    }
+    doc = "When a challenger replaces the champion; scores are shares (0 to 1) of `compare.metric`."
+    order: dict[str, Any] = {n: fields[n] for n in reversed(fields) if n not in limits} | own | limits
+    return create_model("Gate", __base__=Section, __doc__=doc, **order)
 
-    latency_ms: float | None = Field(default=None, gt=0, description="milliseconds per tile; null: no limit")
-    memory_mb: float | None = Field(default=None, gt=0, description="peak memory in MB; null: no limit")
-    size_mb: float | None = Field(default=None, gt=0, description="size of the bundle in MB; null: no limit")
 
+if TYPE_CHECKING:
 
-class Gate(Section):
-    """When a challenger replaces the champion; scores are shares (0 to 1) of `compare.metric`."""
+    class Gate(Section):
+        """What is read of the section `gate` by name; rules read their own parameters."""
 
-    margin: float = Field(
-        default=0.0, ge=0, lt=1, description="better: the interval of the difference lies above this"
-    )
-    not_worse: float = Field(default=0.01, ge=0, lt=1, description="not worse: it lies above minus this")
-    cheaper: float = Field(
-        default=0.8,
-        gt=0,
-        lt=1,
-        description="largest share of the champion's latency for a challenger that is only not worse",
-    )
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the interval")
-    bootstrap: int = Field(default=2000, ge=100, description="bootstrap resamples per interval")
-    floors: dict[str, float] = Field(
-        default={}, description="lowest allowed score on the frozen test set, per class"
-    )
-    ceilings: Ceilings = Field(default=Ceilings(), description="cost limits")
+        confidence: float = 0.95
+        bootstrap: int = 2000
+
+else:
+    Gate = gate_section()
 
 
 class Schedule(Section):

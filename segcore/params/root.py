@@ -102,6 +102,14 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys: {"a": {"b": 1}} is {"a.b": 1}."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return result
+
+
 def _unknown_key(location: str, known: Iterable[str]) -> str:
     """What is wrong with a key, given as `section.key`, and the key that was probably meant."""
     key = location.rpartition(".")[2].lower()
@@ -109,14 +117,6 @@ def _unknown_key(location: str, known: Iterable[str]) -> str:
     likely = [SYNONYMS[key]] if SYNONYMS.get(key) in names else get_close_matches(key, names, n=1)
     hint = f", did you mean {likely[0]}?" if likely else ";"
     return f"unknown key {location!r}{hint} known keys there: {', '.join(names)}"
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with dotted keys: {"a": {"b": 1}} is {"a.b": 1}."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return result
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

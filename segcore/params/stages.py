@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from segcore.metrics import class_metrics
 from segcore.params.data import Section
 
 SPLITS = ("train", "validation", "test")
@@ -79,13 +80,18 @@ class Evaluate(Section):
 class Compare(Section):
     """How architectures are ranked and tested."""
 
-    metric: Literal["iou", "dice", "precision", "recall", "boundary_f1"] = Field(
-        default="iou", description="metric of the ranking, the tests and the gate"
-    )
+    metric: str = Field(default="iou", description="metric of the ranking, the tests and the gate")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the intervals")
     bootstrap: int = Field(default=2000, ge=10, description="bootstrap resamples per interval")
     permutations: int = Field(default=5000, ge=10, description="permutations per paired test")
     seed: int = Field(default=0, description="seed of resampling and permutations")
+
+    @field_validator("metric")
+    @classmethod
+    def _is_a_metric(cls, name: str) -> str:
+        if name not in class_metrics():
+            raise ValueError(f"{name!r} is no metric; known: {', '.join(class_metrics())}")
+        return name
 
 
 class Report(Section):

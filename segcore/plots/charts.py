@@ -1,130 +1,159 @@
 """The report's charts, each a function of plain tables that returns a matplotlib figure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from segcore.comparison.leaderboard import METRICS, models_of
+from segcore.comparison.results import Comparison, LeaderboardRow, Score
+from segcore.comparison.text import value_text
+from segcore.metrics import METRICS, class_metrics, unit_of
 from segcore.plots.palette import HUMAN, INK, MUTED, PAPER, colours, markers
 from segcore.plots.style import RC, new_figure
 
 PERCENT = FuncFormatter(lambda value, _: f"{value * 100:g}")
 
 
-def cost_of(row: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any] | None]) -> tuple[float, bool]:
-    """(ms a megapixel, True) where it was measured, else (GMACs a 256 x 256 crop, False)."""
-    measured = (costs.get(row["architecture"]) or {}).get("ms_per_megapixel")
+def cost_of(row: LeaderboardRow, costs: Mapping[str, Mapping[str, Any] | None]) -> tuple[float, bool]:
+    """(ms per megapixel, True) where it was measured, else (GMACs per 256 x 256 crop, False)."""
+    measured = (costs.get(row.architecture) or {}).get("ms_per_megapixel")
     if measured is not None:
         return float(measured), True
-    return row["summary"]["macs"] / 1e9, False
+    return _summary(row)["macs"] / 1e9, False
 
 
-def _whisker(axes: Axes, score: Mapping[str, float], at: float, colour: str, vertical: bool) -> None:
-    if score.get("low") is None or score.get("high") is None:
+def _summary(row: LeaderboardRow) -> Mapping[str, Any]:
+    return row.summary or {}
+
+
+def _whisker(axes: Axes, score: Score, at: float, colour: str, vertical: bool) -> None:
+    if score.low is None or score.high is None:
         return
-    ends = ([at, at], [score["low"], score["high"]])
+    ends = ([at, at], [score.low, score.high])
     axes.plot(
         *(ends if vertical else ends[::-1]), color=colour, linewidth=2, alpha=0.55, solid_capstyle="round"
     )
 
 
-def accuracy_cost(comparison: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any] | None]) -> Figure:
+def accuracy_cost(comparison: Comparison, costs: Mapping[str, Mapping[str, Any] | None]) -> Figure:
     """Headline score against cost; whiskers are the interval, the area of a bubble its parameters."""
-    rows = [row for row in models_of(comparison) if comparison["headline"] in row["scores"]]
+    rows = [row for row in comparison.models if comparison.headline in row.scores]
+    metric = METRICS[comparison.metric]
     by_time = all(cost_of(row, costs)[1] for row in rows)
-    palette = colours(row["architecture"] for row in rows)
-    most = max((row["summary"]["parameters"] for row in rows), default=1)
+    palette = colours(row.architecture for row in rows)
+    most = max((_summary(row)["parameters"] for row in rows), default=1)
     with mpl.rc_context(RC):
         figure, (axes,) = new_figure(9.2, 3.8)
-        places = [cost_of(row, costs)[0] if by_time else row["summary"]["macs"] / 1e9 for row in rows]
+        places = [cost_of(row, costs)[0] if by_time else _summary(row)["macs"] / 1e9 for row in rows]
         for row, cost in zip(rows, places, strict=True):
-            score, colour = row["scores"][comparison["headline"]], palette[row["architecture"]]
-            size = 80 + 900 * row["summary"]["parameters"] / most
-            axes.scatter(cost, score["estimate"], s=size, color=colour, alpha=0.25, linewidth=0)
-            axes.scatter(cost, score["estimate"], s=22, color=colour, zorder=3)
+            score, colour = row.scores[comparison.headline], palette[row.architecture]
+            size = 80 + 900 * _summary(row)["parameters"] / most
+            axes.scatter(cost, score.estimate, s=size, color=colour, alpha=0.25, linewidth=0)
+            axes.scatter(cost, score.estimate, s=22, color=colour, zorder=3)
             _whisker(axes, score, cost, colour, vertical=True)
-            label = f"{row['title']}, {row['summary']['parameters'] / 1e6:.1f} M parameters"
+            label = f"{row.title}, {_summary(row)['parameters'] / 1e6:.1f} M parameters"
             axes.plot([], [], "o", color=colour, label=label)
         # A legend and not labels at the bubbles: networks of like cost would write over each other. Above
         # the axes, as within them any corner may hold a whisker or the line of a person.
         figure.legend(loc="outside upper left", ncols=min(3, max(1, len(rows))))
         _human_line(axes, comparison)
-        axes.set_xlabel(
-            "milliseconds a megapixel (less is better)"
-            if by_time
-            else "GMACs a 256 × 256 crop (less is better)"
-        )
-        axes.set_ylabel(f"{METRICS.get(comparison['metric'], comparison['metric'])}, foreground mean (%)")
-        axes.yaxis.set_major_formatter(PERCENT)
+        what = "milliseconds per megapixel" if by_time else "GMACs per 256 × 256 crop"
+        axes.set_xlabel(f"{what} (lower is better)")
+        direction = "" if metric.higher_is_better else f", {metric.direction}"
+        axes.set_ylabel(f"{metric.heading}, foreground mean ({metric.unit}{direction})")
+        _ticks_in_unit(axes.yaxis, metric.unit)
         axes.set_xlim(0, max(places, default=1) * 1.28)
         axes.margins(y=0.12)
     return figure
 
 
-def _human_line(axes: Axes, comparison: Mapping[str, Any]) -> None:
-    for row in comparison["leaderboard"]:
-        score = row["scores"].get(comparison["headline"])
-        if row["kind"] == "human" and score:
-            axes.axhline(score["estimate"], color=HUMAN, linestyle=(0, (4, 3)), linewidth=1.4)
-            place = (0.01, score["estimate"])
+def _ticks_in_unit(axis: Axis, unit: str) -> None:
+    """Shares are labelled in per cent; other units as they are."""
+    if unit == "%":
+        axis.set_major_formatter(PERCENT)
+
+
+def _human_line(axes: Axes, comparison: Comparison) -> None:
+    for row in comparison.leaderboard:
+        score = row.scores.get(comparison.headline)
+        if row.kind == "human" and score:
+            axes.axhline(score.estimate, color=HUMAN, linestyle=(0, (4, 3)), linewidth=1.4)
+            place = (0.01, score.estimate)
             axes.annotate(
-                row["title"], place, (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+                row.title, place, (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
                 color=HUMAN,
             )  # fmt: skip
 
 
-def _grouped_bars(comparison: Mapping[str, Any], keys: Mapping[str, str]) -> Figure:
-    """Horizontal bars with intervals: one group a key of `keys` (key -> label), one bar an architecture."""
-    rows = models_of(comparison)
-    palette = colours(row["architecture"] for row in rows)
-    groups = [(key, label) for key, label in keys.items() if any(key in row["scores"] for row in rows)]
-    step = 0.8 / max(1, len(rows))
+def _grouped_bars(comparison: Comparison, keys: Mapping[str, str]) -> Figure:
+    """Horizontal bars with intervals: one group per key of `keys` (key -> label), one bar per architecture.
+
+    Keys of one unit share a panel.
+    """
+    rows = comparison.models
+    groups = [(key, label) for key, label in keys.items() if any(key in row.scores for row in rows)]
+    units = list(dict.fromkeys(unit_of(key) for key, _ in groups)) or ["%"]
+    most = max(sum(unit_of(key) == unit for key, _ in groups) for unit in units)
     with mpl.rc_context(RC):
-        figure, (axes,) = new_figure(5.4, 0.75 + 0.27 * max(2, len(groups) * (len(rows) + 0.6)))
-        for j, row in enumerate(rows):
-            colour = palette[row["architecture"]]
-            for i, (key, _) in enumerate(groups):
-                score = row["scores"].get(key)
-                if score is None:
-                    continue
-                at = i + (j - (len(rows) - 1) / 2) * step
-                axes.barh(at, score["estimate"], height=step * 0.78, color=colour, alpha=0.32)
-                _whisker(axes, score, at, colour, vertical=False)
-                axes.plot(score["estimate"], at, "o", color=colour, markersize=4.5)
-                edge = max(score["estimate"], score.get("high") or 0)
-                text = f"{score['estimate'] * 100:.1f}"
-                axes.annotate(
-                    text, (edge, at), (6, 0), textcoords="offset points", va="center", color=MUTED, fontsize=8
-                )
-        axes.set_yticks(range(len(groups)), [label for _, label in groups], color=INK)
-        axes.invert_yaxis()
-        axes.grid(visible=False)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlim(0, 1.08)
-        axes.set_xticks(np.arange(0, 1.01, 0.25))
-        axes.xaxis.set_major_formatter(PERCENT)
-        axes.spines["left"].set_visible(False)
+        height = 0.75 + 0.27 * max(2, most * (len(rows) + 0.6))
+        figure, panels = new_figure(5.4 * len(units), height, len(units))
+        for axes, unit in zip(panels, units, strict=True):
+            _bars(axes, rows, [(key, label) for key, label in groups if unit_of(key) == unit], unit)
     return figure
 
 
-def class_bars(comparison: Mapping[str, Any]) -> Figure:
+def _bars(axes: Axes, rows: Sequence[LeaderboardRow], groups: Sequence[tuple[str, str]], unit: str) -> None:
+    """One panel of grouped bars."""
+    palette = colours(row.architecture for row in rows)
+    step = 0.8 / max(1, len(rows))
+    for j, row in enumerate(rows):
+        colour = palette[row.architecture]
+        for i, (key, _) in enumerate(groups):
+            score = row.scores.get(key)
+            if score is None:
+                continue
+            at = i + (j - (len(rows) - 1) / 2) * step
+            axes.barh(at, score.estimate, height=step * 0.78, color=colour, alpha=0.32)
+            _whisker(axes, score, at, colour, vertical=False)
+            axes.plot(score.estimate, at, "o", color=colour, markersize=4.5)
+            edge, text = max(score.estimate, score.high or 0), value_text(score.estimate, unit)
+            axes.annotate(
+                text, (edge, at), (6, 0), textcoords="offset points", va="center", color=MUTED, fontsize=8
+            )
+    axes.set_yticks(range(len(groups)), [label for _, label in groups], color=INK)
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", length=0)
+    if unit == "%":
+        axes.set_xlim(0, 1.08)
+        axes.set_xticks(np.arange(0, 1.01, 0.25))
+    else:
+        axes.set_xlabel(unit)
+    _ticks_in_unit(axes.xaxis, unit)
+    axes.spines["left"].set_visible(False)
+
+
+def class_bars(comparison: Comparison) -> Figure:
     """The compared metric of each class, pooled over the test pixels."""
     return _grouped_bars(
-        comparison, {f"{comparison['metric']}/dataset/{name}": name for name in comparison["classes"]}
+        comparison, {f"{comparison.metric}/dataset/{name}": name for name in comparison.classes}
     )
 
 
-def metric_bars(comparison: Mapping[str, Any]) -> Figure:
+def metric_bars(comparison: Comparison) -> Figure:
     """Every metric's foreground mean, pooled over the test pixels."""
-    return _grouped_bars(
-        comparison, {f"{metric}/dataset/foreground_mean": title for metric, title in METRICS.items()}
-    )
+    labels = {
+        f"{metric.name}/dataset/foreground_mean": metric.heading
+        + ("" if metric.higher_is_better else f"\n({metric.direction})")
+        for metric in class_metrics().values()
+    }
+    return _grouped_bars(comparison, labels)
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
@@ -173,7 +202,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, 
 
 
 def calibration_curves(calibrations: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
-    """Reliability diagrams: accuracy against confidence, one panel an architecture; bars count the pixels."""
+    """Reliability diagrams: accuracy against confidence, one panel per architecture; bars count the pixels."""
     palette = colours(calibrations)
     with mpl.rc_context(RC):
         figure, panels = new_figure(10.4, 3.1, max(3, len(calibrations)), sharex=True, sharey=True)
@@ -199,7 +228,7 @@ def calibration_curves(calibrations: Mapping[str, Mapping[str, Any]], titles: Ma
 
 
 def confusion_matrices(confusions: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
-    """Where the pixels of each true class went, in per cent of the class; one panel an architecture.
+    """Where the pixels of each true class went, in per cent of the class; one panel per architecture.
 
     Args:
         confusions: architecture -> counts, index = truth, columns = prediction.

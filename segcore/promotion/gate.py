@@ -10,24 +10,43 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from segcore.comparison.statistics import run_scores
-from segcore.errors import ParamsError
+from segcore.gate_rules import DIGITS, Costs, Finding, Gain, Trial, apply, kinds
+from segcore.metrics import METRICS
 from segcore.params.operations import Gate
 from segcore.promotion.basis import Basis
-from segcore.promotion.rules import (
-    DIGITS,
-    Candidate,
-    Costs,
-    Judged,
-    Scored,
-    judge,
-    require_same_regions,
-    scored,
-)
+from segcore.promotion.scoring import Candidate, ScoredCandidate, gain, require_same_regions, score
 from segcore.promotion.wording import sentence
 
 __all__ = ["Candidate", "Costs", "Decision", "decide"]
 
 Outcome = Literal["promoted", "kept", "first", "refused"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A challenger with what the rules found; gains are None without a champion or a scored region."""
+
+    scored: ScoredCandidate
+    findings: list[Finding]
+    frozen: Gain | None = None
+    new: Gain | None = None
+
+    def passed(self, *roles: str) -> bool:
+        """Whether all rules of these roles are met."""
+        return all(finding.passed for finding in self.findings if finding.kind in kinds(*roles))
+
+    @property
+    def allowed(self) -> bool:
+        """Whether all limits are met."""
+        return self.passed("limit")
+
+    @property
+    def by(self) -> str | None:
+        """The way in which it takes the champion's place: "better" or "cheaper"."""
+        if not self.passed("limit", "required"):
+            return None
+        found = {finding.kind for finding in self.findings}
+        return next((way for way in ("better", "cheaper") if way in found and self.passed(way)), None)
 
 
 @dataclass(frozen=True)
@@ -52,10 +71,6 @@ class Decision:
     challengers: list[dict[str, Any]]
     basis: Basis
 
-    def record(self) -> dict[str, Any]:
-        """As JSON-able values."""
-        return asdict(self)
-
 
 def decide(
     champion: Candidate | None,
@@ -73,7 +88,7 @@ def decide(
             and ceilings is chosen, without an interval.
         challengers: all scored on the champion's regions; none equal to the champion.
         gate: margins and limits; its confidence is shared out among the challengers (Bonferroni).
-        metric: of `segcore.metrics.pixel.METRICS`; its pooled foreground mean decides, its pooled class scores
+        metric: of `segcore.metrics.METRICS`; its pooled foreground mean decides, its pooled class scores
         meet floors. foreground: class indices of the mean.
         classes: names of all classes.
         seed: of the bootstrap.
@@ -82,27 +97,40 @@ def decide(
         ParamsError: a floor names a class that there is not.
         DataError: a table is not whole, or candidates were not scored on the same regions.
     """
-    unknown = sorted(set(gate.floors) - set(classes))
-    if unknown:
-        raise ParamsError(
-            f"gate.floors names {unknown[0]!r}, which is no class; classes: {', '.join(classes)}",
-            "correct gate.floors in params.yaml",
-        )
     key = f"{metric}/dataset/foreground_mean"
-    contestants = [scored(c, foreground) for c in challengers]
-    holder = scored(champion, foreground) if champion else None
+    contestants = [score(c, foreground) for c in challengers]
+    holder = score(champion, foreground) if champion else None
     require_same_regions([*([holder] if holder else []), *contestants])
     basis = _basis(gate, metric, key, seed, holder or next(iter(contestants), None), len(challengers))
-    judged = [judge(s, holder, gate, key, metric, classes, basis) for s in contestants]
+    judged = [_judge(s, holder, gate, classes, basis) for s in contestants]
     outcome, winner, best = _choose(holder, judged, basis)
-    facts = [_facts(j, key, metric, classes) for j in judged]
+    facts = [_facts(j, holder is not None, key, metric, classes) for j in judged]
     shown = _candidate(holder, key, metric, classes) if holder else None
-    chosen = best.scored.who.name if best else None
-    reason = sentence(outcome, shown, facts, chosen, basis)
+    chosen = best.scored.candidate.name if best else None
+    version = champion.version if champion else None
+    reason = sentence(outcome, shown, version, facts, chosen, basis)
     return Decision(outcome, winner, chosen, reason, shown, facts, basis)
 
 
-def _basis(gate: Gate, metric: str, key: str, seed: int, one: Scored | None, comparisons: int) -> Basis:
+def _judge(
+    challenger: ScoredCandidate,
+    holder: ScoredCandidate | None,
+    gate: Gate,
+    classes: Sequence[str],
+    basis: Basis,
+) -> Judged:
+    metric = METRICS[basis.metric]
+    frozen = gain(challenger.frozen, holder.frozen, metric.sign, basis) if holder else None
+    new = gain(challenger.new, holder.new, metric.sign, basis) if holder else None
+    champion_costs = holder.candidate.costs if holder else None
+    class_scores = challenger.class_scores(basis.metric, classes)
+    trial = Trial(metric, class_scores, challenger.candidate.costs, champion_costs, frozen, new)
+    return Judged(challenger, apply(trial, lambda name: getattr(gate, name)), frozen, new)
+
+
+def _basis(
+    gate: Gate, metric: str, key: str, seed: int, one: ScoredCandidate | None, comparisons: int
+) -> Basis:
     """What the figures rest on. Each of n comparisons errs with (1 - confidence) / n, so that all together err no
     more often than 1 - confidence (Bonferroni)."""
     sizes = {
@@ -126,45 +154,54 @@ def _basis(gate: Gate, metric: str, key: str, seed: int, one: Scored | None, com
 
 
 def _choose(
-    holder: Scored | None, judged: Sequence[Judged], basis: Basis
+    holder: ScoredCandidate | None, judged: Sequence[Judged], basis: Basis
 ) -> tuple[Outcome, str | None, Judged | None]:
     """Outcome, winner's name, and the challenger that the sentence speaks of."""
     if holder is None:
-        ranked = sorted(judged, key=lambda j: (-j.scored.who.validation, j.scored.who.name))
+        ranked = sorted(judged, key=lambda j: (-j.scored.candidate.validation, j.scored.candidate.name))
         fit = next((j for j in ranked if j.allowed), None)
-        return ("first", fit.scored.who.name, fit) if fit else ("refused", None, next(iter(ranked), None))
+        return (
+            ("first", fit.scored.candidate.name, fit) if fit else ("refused", None, next(iter(ranked), None))
+        )
 
     def rank(j: Judged) -> tuple[bool, float, str]:
-        found = (j.differences["frozen"] or {}).get("difference")
-        return not j.allowed, -(found if found is not None else j.scored.who.validation), j.scored.who.name
+        found = j.frozen.difference if j.frozen else j.scored.candidate.validation
+        return not j.allowed, -found, j.scored.candidate.name
 
     ranked = sorted(judged, key=rank)
     best = next(iter(ranked), None)
     if judged and basis.frozen["clusters"] < 2:
         return "refused", None, best
     winner = next((j for j in ranked if j.by), None)
-    return ("promoted", winner.scored.who.name, winner) if winner else ("kept", None, best)
+    return ("promoted", winner.scored.candidate.name, winner) if winner else ("kept", None, best)
 
 
-def _candidate(s: Scored, key: str, metric: str, classes: Sequence[str]) -> dict[str, Any]:
+def _candidate(s: ScoredCandidate, key: str, metric: str, classes: Sequence[str]) -> dict[str, Any]:
     frozen, new = (run_scores(run) if run else None for run in (s.frozen, s.new))
 
     def of(scores: Mapping[str, float] | None, name: str) -> float | None:
         return round(scores[name], DIGITS) if scores else None
 
     return {
-        "name": s.who.name,
-        "title": s.who.title,
-        "validation": round(s.who.validation, DIGITS),
+        "name": s.candidate.name,
+        "title": s.candidate.title,
+        "validation": round(s.candidate.validation, DIGITS),
         "scores": {"frozen": of(frozen, key), "new": of(new, key)},
         "classes": {
             part: {name: of(scores, f"{metric}/dataset/{name}") for name in classes} if scores else None
             for part, scores in (("frozen", frozen), ("new", new))
         },
-        "costs": asdict(s.who.costs),
+        "costs": asdict(s.candidate.costs),
     }
 
 
-def _facts(j: Judged, key: str, metric: str, classes: Sequence[str]) -> dict[str, Any]:
-    found = _candidate(j.scored, key, metric, classes)
-    return found | {"difference": dict(j.differences), "rules": j.rules, "allowed": j.allowed, "by": j.by}
+def _facts(
+    j: Judged, against_champion: bool, key: str, metric: str, classes: Sequence[str]
+) -> dict[str, Any]:
+    gains = {"frozen": j.frozen, "new": j.new} if against_champion else {}
+    return _candidate(j.scored, key, metric, classes) | {
+        "difference": {name: found and asdict(found) for name, found in gains.items()},
+        "rules": [asdict(finding) for finding in j.findings],
+        "allowed": j.allowed,
+        "by": j.by,
+    }

@@ -1,18 +1,24 @@
-"""The gate's decision as one sentence that names the figures that decided."""
+"""The gate's decision as one or two sentences with the figures that decided."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segcore.comparison.leaderboard import METRIC_TITLES
+from segcore.comparison.text import difference_unit, interval_text, value_text
+from segcore.gate_rules import kinds
+from segcore.metrics import METRICS, Metric
 from segcore.promotion.basis import Basis
+from segcore.promotion.rule_text import Found, limit_text, unmet_text
 
-RuleFacts = dict[str, Any]  # kind, rule, measured, threshold, passed, note
-_UNITS = {"latency_ms": ("latency", "ms"), "memory_mb": ("memory", "MB"), "size_mb": ("size", "MB")}
+# Words of a cost that is lower, by its name in the rule "cheaper".
+_LESS = {"latency": "faster", "size": "smaller"}
+# Rules that the sentence on a score and a cost covers.
+_OWN_WORDS = ("better", "not_worse", "not_worse_new", "cheaper")
 
 
 def sentence(
     outcome: str,
     champion: Mapping[str, Any] | None,
+    version: int | None,
     challengers: Sequence[Mapping[str, Any]],
     chosen: str | None,
     basis: Basis,
@@ -22,115 +28,129 @@ def sentence(
     Args:
         outcome: promoted, kept, first or refused.
         champion, challengers: as in the decision's record.
+        version: of the champion in the registry, where it is known.
         chosen: name of the challenger that the sentence speaks of.
         basis: as in the decision's record.
     """
     one = next((c for c in challengers if c["name"] == chosen), None)
-    if one is None:
-        if champion is None:
-            return "There is neither a champion nor a challenger, so nothing is decided."
-        return f"{champion['title']} stays champion: there is no challenger that differs from it."
     if champion is None:
-        return _first(outcome, one)
+        if one is None:
+            return "There is neither a champion nor a challenger, so nothing is decided."
+        return _first(outcome, one, METRICS[basis.metric])
+    known = f"{champion['title']}, version {version}" if version is not None else champion["title"]
+    kept = f"Kept the champion ({known})"
+    if one is None:
+        return f"{kept}: there is no challenger that differs from it."
     if outcome == "refused":
         return (
-            f"{champion['title']} stays champion: the frozen test set has {_clusters(basis.frozen['clusters'])}, "
+            f"{kept}: the frozen test set has {_clusters(basis.frozen['clusters'])}, "
             f"and no interval of a difference can be given from fewer than two."
         )
-    who = _challenging(one, champion)
+    new = f"the new {one['title']}" if one["title"] == champion["title"] else str(one["title"])
+    start = f"{new[0].upper()}{new[1:]}"
     if outcome == "promoted":
-        return f"{who[0].upper()}{who[1:]} takes the place of {champion['title']}: {_for(one, basis)}."
-    return f"{champion['title']} stays champion: {who}, the best challenger, {_against(one, basis)}."
+        return f"{start} takes the place of {champion['title']}: {_for(one, basis)}."
+    return f"{kept}. {start} {_against(one, basis)}."
 
 
-def _challenging(one: Mapping[str, Any], champion: Mapping[str, Any]) -> str:
-    """A challenger's title, told apart from a champion of the same architecture."""
-    return f"a new {one['title']}" if one["title"] == champion["title"] else str(one["title"])
-
-
-def _first(outcome: str, one: Mapping[str, Any]) -> str:
-    score = f"validation score {100 * one['validation']:.1f} %"
+def _first(outcome: str, one: Mapping[str, Any], metric: Metric) -> str:
+    best = f"the best validation score ({100 * one['validation']:.1f} %)"
     if outcome == "first":
-        limits = ", and keeps all floors and ceilings" if one["rules"] else ""
-        return f"{one['title']} becomes the first champion: it has the best {score}{limits}."
-    return f"No champion is chosen: {one['title']}, the best by {score}, {_limits(one)}."
+        limits = " and meets all minimum scores and cost limits" if one["rules"] else ""
+        return f"{one['title']} becomes the first champion: it has {best}{limits}."
+    unmet = "; ".join(_unmet(one, metric, "limit"))
+    return f"No champion is chosen: {one['title']} has {best}, but {unmet}."
 
 
 def _for(one: Mapping[str, Any], basis: Basis) -> str:
-    gate, frozen = basis.gate, one["difference"]["frozen"]
+    metric, gate, frozen = METRICS[basis.metric], basis.gate, one["difference"]["frozen"]
+    found = _gain(frozen, basis, metric)
     if one["by"] == "better":
-        first = f"its {_metric(basis)} on the frozen test set is higher by {_points(frozen, basis)}"
-        limit = f", above the margin of {100 * gate['margin']:.1f}"
+        margin = value_text(gate["margin"], metric.unit)
+        text = f"it scores {_score(one, metric)} on the frozen test images, {found}, above the margin of {margin}"
     else:
-        cheaper = _rule(one, "cheaper")
-        what = cheaper["rule"].partition(": ")[2]
-        first = (
-            f"its {what} is {100 * cheaper['measured']:.0f} % of the champion's (at most "
-            f"{100 * gate['cheaper']:.0f} %), and its {_metric(basis)} on the frozen test set is no worse: "
-            f"{_points(frozen, basis)}"
+        cheaper = _found(one, "cheaper")
+        text = (
+            f"its {_cost(cheaper)} is {100 * cheaper['measured']:.0f} % of the champion's "
+            f"(needed: {limit_text(cheaper, metric)}), and it is no worse: {_score(one, metric)} on the frozen "
+            f"test images, {found}, {limit_text(_found(one, 'not_worse'), metric)}"
         )
-        limit = f", above the limit of {-100 * gate['not_worse']:.1f}"
-    return f"{first}{limit}{_new_batch(one, basis)}"
+    new = one["difference"]["new"]
+    return text if new is None else f"{text}; on the new batch it is no worse, {_gain(new, basis, metric)}"
 
 
 def _against(one: Mapping[str, Any], basis: Basis) -> str:
-    if not one["allowed"]:
-        return _limits(one)
-    gate, frozen = basis.gate, one["difference"]["frozen"]
-    new, cheaper = _rule(one, "not_worse_new"), _rule(one, "cheaper")
-    if _rule(one, "better")["passed"] and not new["passed"]:
-        return (
-            f"is better on the frozen test set by {_points(frozen, basis)}, but on the new batch it is not shown "
-            f"to be no worse: {_points(one['difference']['new'], basis)}, not above {-100 * gate['not_worse']:.1f}"
-        )
-    text = (
-        f"is not shown to be better: its {_metric(basis)} on the frozen test set differs by "
-        f"{_points(frozen, basis)}, not above the margin of {100 * gate['margin']:.1f}"
+    """Limits that it does not meet; else how it scores, what it costs, and what other rules it does not meet."""
+    metric = METRICS[basis.metric]
+    limits = _unmet(one, metric, "limit")
+    if limits:
+        return f"cannot replace it: {'; '.join(limits)}"
+    frozen = one["difference"]["frozen"]
+    interval = interval_text(frozen["low"], frozen["high"], metric.unit, signed=True, between=" and ")
+    score = (
+        f"scores {_standing(frozen, basis, metric)}: {_score(one, metric)} on the frozen test images "
+        f"(difference between {interval} {difference_unit(metric.unit)})"
     )
+    cheaper = _found(one, "cheaper")
+    if _found(one, "better")["passed"]:
+        return f"{score}, but {'; '.join(_unmet(one, metric, 'required', 'better'))}"
     if cheaper["passed"]:
-        what, share = cheaper["rule"].partition(": ")[2], 100 * cheaper["measured"]
-        where = "on the new batch" if _rule(one, "not_worse")["passed"] else "on the frozen test set"
-        return f"{text}; its {what} is {share:.0f} % of the champion's, but it is not shown to be no worse {where}"
-    if cheaper["measured"] is None:
-        return text
-    what = cheaper["rule"].partition(": ")[2]
-    share = f"{what} {100 * cheaper['measured']:.0f} % of the champion's"
-    return f"{text}; nor is it cheaper ({share}, at most {100 * gate['cheaper']:.0f} % asked)"
+        return f"{score}, and {_cost_clause(cheaper)}, but {'; '.join(_unmet(one, metric, 'required', 'cheaper'))}"
+    # the interval above says that it is not shown to be no worse
+    others = _unmet(one, metric, "required", "better", "cheaper", without=_OWN_WORDS)
+    cost = "" if cheaper["measured"] is None else f", and {_cost_clause(cheaper)}"
+    return "; ".join([f"{score}{cost}", *others])
 
 
-def _limits(one: Mapping[str, Any]) -> str:
-    """The first floor or ceiling that it does not keep."""
-    rule = next(r for r in one["rules"] if r["kind"] in ("ceiling", "floor") and not r["passed"])
-    if rule["kind"] == "ceiling":
-        what, unit = _UNITS[rule["rule"]]
-        found = "was not measured" if rule["measured"] is None else f"is {rule['measured']:.1f} {unit}"
-        return f"does not keep the ceiling of {what}: it {found}, at most {rule['threshold']:g} {unit} are allowed"
-    found = rule["note"] if rule["measured"] is None else f"it scores {100 * rule['measured']:.1f} %"
-    least = f"at least {100 * rule['threshold']:.1f} % are asked"
-    return f"does not keep the floor of class {rule['rule']}: {found}, {least}"
+def _standing(frozen: Mapping[str, float], basis: Basis, metric: Metric) -> str:
+    """What the interval shows."""
+    if frozen["low"] > basis.gate["margin"]:
+        return "better"
+    if frozen["low"] <= 0 <= frozen["high"]:
+        return "the same"
+    if frozen["high"] < 0:
+        return "worse"
+    margin = value_text(basis.gate["margin"], metric.unit)
+    return f"better, but not by more than the margin of {margin} {difference_unit(metric.unit)}"
 
 
-def _new_batch(one: Mapping[str, Any], basis: Basis) -> str:
-    new = one["difference"]["new"]
-    return "" if new is None else f"; on the new batch it is no worse: {_points(new, basis)}"
+def _cost_clause(cheaper: Found) -> str:
+    """Such as "is 5 % faster (20 % would be needed)"."""
+    less, saved = _LESS.get(_cost(cheaper), "cheaper"), 100 * (1 - cheaper["measured"])
+    needed = "" if cheaper["passed"] else f" ({100 * (1 - cheaper['threshold']):.0f} % would be needed)"
+    if round(saved) <= 0:
+        return f"is not {less}{needed}"
+    return f"is {saved:.0f} % {less}{needed}"
 
 
-def _rule(one: Mapping[str, Any], kind: str) -> RuleFacts:
-    return next(rule for rule in one["rules"] if rule["kind"] == kind)
+def _cost(cheaper: Found) -> str:
+    """The cost that the rule "cheaper" compared: "latency" or "size"."""
+    return str(cheaper["rule"]).partition(": ")[2]
 
 
-def _metric(basis: Basis) -> str:
-    return f"foreground {METRIC_TITLES[basis.metric]}"
+def _unmet(one: Mapping[str, Any], metric: Metric, *roles: str, without: tuple[str, ...] = ()) -> list[str]:
+    """Why rules of these roles are not met, one text each."""
+    wanted = kinds(*roles) - set(without)
+    return [unmet_text(r, metric) for r in one["rules"] if r["kind"] in wanted and not r["passed"]]
 
 
-def _points(difference: Mapping[str, Any], basis: Basis) -> str:
-    text = f"{100 * difference['difference']:+.1f} points"
-    if difference["low"] is None:
+def _found(one: Mapping[str, Any], kind: str) -> Found:
+    found: Found = next(rule for rule in one["rules"] if rule["kind"] == kind)
+    return found
+
+
+def _score(one: Mapping[str, Any], metric: Metric) -> str:
+    return f"{value_text(one['scores']['frozen'], metric.unit)} {metric.unit}"
+
+
+def _gain(found: Mapping[str, Any], basis: Basis, metric: Metric) -> str:
+    """A difference with its interval."""
+    text = f"{value_text(found['difference'], metric.unit, signed=True)} {difference_unit(metric.unit)}"
+    if found["low"] is None:
         return f"{text} (one cluster, no interval)"
     confidence = f"{100 * basis.confidence_each:.4g}"
-    return (
-        f"{text} ({confidence} % interval {100 * difference['low']:+.1f} to {100 * difference['high']:+.1f})"
-    )
+    interval = interval_text(found["low"], found["high"], metric.unit, signed=True)
+    return f"{text} ({confidence} % interval {interval})"
 
 
 def _clusters(count: int) -> str:

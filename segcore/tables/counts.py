@@ -1,6 +1,6 @@
 """The evaluation table: counts of one row per image and class, from which every score derives."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,6 @@ COUNTS = (
     "boundary_true",
     "boundary_true_matched",
 )
-
-
-Counts = Mapping[str, np.ndarray]  # each (..., K)
 
 
 def confusion(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:

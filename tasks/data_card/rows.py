@@ -68,11 +68,11 @@ def _place_tile(good: pd.DataFrame, volumes: bool) -> tuple[str, str, str]:
         return (usual[0][0] if usual else "–", "mm between voxels", several)
     systems = counted(good["crs"])
     if not systems:
-        return ("none", "coordinate system", "pictures without a map")
+        return ("none", "coordinate system", "not georeferenced")
     name = short_crs(systems[0][0])
     several = f"and {len(systems) - 1} more" if len(systems) > 1 else ""
     ground = counted(pixel_sizes(good))
-    return (name, "coordinate system", several or (f"{ground[0][0]} a pixel" if len(ground) == 1 else ""))
+    return (name, "coordinate system", several or (f"{ground[0][0]} per pixel" if len(ground) == 1 else ""))
 
 
 def tiles(table: pd.DataFrame, data: Data) -> list[dict[str, str]]:
@@ -94,7 +94,7 @@ def tiles(table: pd.DataFrame, data: Data) -> list[dict[str, str]]:
         extent = next(iter(different)) if len(different) == 1 else f"{len(different):,} sizes"
         bands = some([int(b) for b in good["bands"]], 1)
         found += [
-            (f"{good['group'].nunique():,}", "groups", "each in one split, or in blocks"),
+            (f"{good['group'].nunique():,}", "groups", "never divided between splits"),
             (
                 amount(pixel_counts(good).sum()),
                 "voxels" if volumes else "pixels",

@@ -13,9 +13,9 @@ from segcore.cache import CODE, Cache, code_digest
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import StageError
 from segcore.files import atomic_write, sha256
+from segcore.gate_rules import Costs
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.promotion.drift import expected_calibration_error
-from segcore.promotion.gate import Costs
 from segcore.tables.counts import require_all
 from tasks import console
 from tasks.measure import measure

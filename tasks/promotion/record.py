@@ -12,15 +12,13 @@ from typing import Any
 
 from segcore.errors import DataError
 from segcore.files import atomic_write
+from segcore.metrics import METRICS
 from segcore.promotion.basis import Basis
+from segcore.promotion.rule_text import limit_text, measured_text, title_text
 from tasks.project import DECISIONS
 
 HISTORY = "history.json"
 FORMAT = 1
-_SHOWN = {
-    "ceiling": "ceiling of {}",
-    "floor": "floor of {}",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,41 +187,14 @@ def read_history(root: Path, name: str) -> list[RegisteredVersion]:
     return [RegisteredVersion(**row) for row in rows]
 
 
-def rule_name(rule: Mapping[str, Any]) -> str:
-    """A rule in words."""
-    name = {"latency_ms": "latency", "memory_mb": "memory", "size_mb": "size"}.get(rule["rule"], rule["rule"])
-    return _SHOWN.get(rule["kind"], "{}").format(name)
-
-
-def rule_value(rule: Mapping[str, Any], value: float | None, limit: bool = False) -> str:
-    """A rule's measured value, or its threshold (`limit`), with its unit."""
-    if value is None:
-        return "–"
-    if rule["kind"] == "ceiling":
-        return f"{value:,.1f} {'ms' if rule['rule'] == 'latency_ms' else 'MB'}"
-    if rule["kind"] in ("cheaper", "floor"):
-        return f"{100 * value:.1f} %"
-    return (f"{round(100 * value, 3):g} points" if limit else f"{100 * value:+.1f} points").replace("-", "−")
-
-
 def record_text(record: DecisionRecord) -> str:
-    """The decision for a terminal: a line each rule of each challenger, then the sentence."""
-    lines = []
+    """The decision for a terminal: one line per rule and challenger, then the sentence."""
+    metric, lines = METRICS[record.basis.metric], []
     for one in record.challengers:
         lines.append(f"{one['title']} (seed {one['seed']})")
-        for rule in one["rules"]:
-            measured, threshold = (
-                rule_value(rule, rule["measured"]),
-                rule_value(rule, rule["threshold"], limit=True),
-            )
-            side = (
-                "at most"
-                if rule["kind"] in ("ceiling", "cheaper")
-                else "at least"
-                if rule["kind"] == "floor"
-                else "above"
-            )
-            kept = "yes" if rule["passed"] else "no"
-            lines.append(f"  {rule_name(rule):<32} {measured:>14}   {side + ' ' + threshold:<22} {kept}")
+        for found in one["rules"]:
+            measured, limit = measured_text(found, metric), limit_text(found, metric)
+            met = "yes" if found["passed"] else "no"
+            lines.append(f"  {title_text(found):<32} {measured:>14}   {limit:<22} {met}")
     drift = record.drift
     return "\n".join([*lines, *([""] if lines else []), *(drift["verdicts"] if drift else []), record.reason])

@@ -8,18 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from segcore.comparison.leaderboard import METRICS
+from segcore.comparison.text import difference_unit
+from segcore.metrics import METRICS, Metric
 from segcore.plots import drift as charts
 from segcore.plots import style
-from tasks.promotion.record import DecisionRecord, latest, read_history, rule_name, rule_value
+from segcore.promotion.rule_text import limit_text, measured_text, measures_text, title_text
+from tasks.promotion.record import DecisionRecord, latest, read_history
+from tasks.reporting.rows import place
 
 _OUTCOMES = {
     "promoted": "promoted",
-    "kept": "champion stays",
+    "kept": "champion kept",
     "first": "first champion",
     "refused": "not decided",
 }
-_SIDES = {"ceiling": "at most", "cheaper": "at most", "floor": "at least"}
 
 
 def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
@@ -35,14 +37,15 @@ def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
     record = latest(root, name)
     if record is None:
         return None
-    basis, drift = record.basis, record.drift
+    metric, drift = METRICS[record.basis.metric], record.drift
     return {
         "record": record,
         "outcome": _OUTCOMES[record.outcome],
         "decided": when(record.decided),
-        "metric": METRICS.get(basis.metric, basis.metric),
+        "metric": metric,
+        "difference_unit": difference_unit(metric.unit),
         "candidates": _candidates(record),
-        "rules": _rules(record.challengers),
+        "rules": _rules(record.challengers, metric),
         "basis": _basis(record),
         "drift": drift,
         "charts": _charts(drift) if drift else {},
@@ -78,42 +81,45 @@ def _candidates(record: DecisionRecord) -> list[dict[str, Any]]:
     ends = [abs(v) for d in differences if d for v in d.values() if v is not None]
     reach = max([*ends, 0.01]) * 1.08
     return [
-        row | {"frozen": difference, "interval": _interval(difference, reach)}
+        row | {"frozen": difference, "interval": _place(difference, reach)}
         for row, difference in zip(rows, differences, strict=True)
     ]
 
 
-def _interval(difference: Mapping[str, float | None] | None, reach: float) -> dict[str, float] | None:
-    """Positions in per cent of an axis from -reach to +reach."""
-    if difference is None or difference["difference"] is None:
+def _place(found: Mapping[str, Any] | None, reach: float) -> dict[str, float] | None:
+    """Positions on an axis from -reach to +reach."""
+    if found is None:
         return None
-    at = difference["difference"]
-    low, high = (at if difference[end] is None else difference[end] for end in ("low", "high"))
-    return {
-        name: 50 + 50 * value / reach
-        for name, value in (("low", low), ("high", high), ("at", at))
-        if value is not None
-    }
+    return place(found["low"], found["difference"], found["high"], (-reach, reach))
 
 
-def _rules(challengers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row a rule with every challenger's figure; all challengers are asked the same rules in the same order."""
+def _rules(challengers: Sequence[Mapping[str, Any]], metric: Metric) -> list[dict[str, Any]]:
+    """One row per rule with every challenger's value; all challengers have the same rules in the same order."""
     rows = []
-    for rules in zip(*(c["rules"] for c in challengers), strict=True):
-        first = rules[0]
-        name = "cost as a share of the champion's" if first["kind"] == "cheaper" else rule_name(first)
-        threshold = rule_value(first, first["threshold"], limit=True)
+    for found in zip(*(c["rules"] for c in challengers), strict=True):
+        first = found[0]
+        name = title_text(first) if len({f["rule"] for f in found}) == 1 else first["kind"]
+        cells = [
+            {"value": _minus(measured_text(f, metric)), "passed": f["passed"], "note": f["note"]}
+            for f in found
+        ]
         rows.append(
             {
-                "name": name[0].upper() + name[1:],
-                "threshold": f"{_SIDES.get(first['kind'], 'above')} {threshold}",
-                "cells": [
-                    {"value": rule_value(r, r["measured"]), "passed": r["passed"], "note": r["note"]}
-                    for r in rules
-                ],
+                "name": _capital(name),
+                "measures": _capital(measures_text(first)),
+                "limit": _minus(limit_text(first, metric)),
+                "cells": cells,
             }
         )
     return rows
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _basis(record: DecisionRecord) -> str:

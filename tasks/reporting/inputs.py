@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 from PIL import Image
 
+from segcore.comparison.results import Comparison, read_comparison
 from segcore.constants import IGNORE
 from segcore.errors import StageError
 from segcore.params import Params
@@ -46,7 +47,7 @@ class Inputs:
     """The report's sources; `prepared` has the interface of segcore.data.prepared.PreparedData."""
 
     params: Params
-    comparison: Mapping[str, Any]
+    comparison: Comparison
     runs: list[TrainedRun]
     prepared: Any
     catalog: pd.DataFrame | None
@@ -55,16 +56,12 @@ class Inputs:
     @property
     def titles(self) -> dict[str, str]:
         """Architecture -> printed name, in the leaderboard's order."""
-        return {
-            row["architecture"]: row["title"]
-            for row in self.comparison["leaderboard"]
-            if row["kind"] == "model"
-        }
+        return {row.architecture: row.title for row in self.comparison.models}
 
     @property
     def column_titles(self) -> dict[str, str]:
-        """Printed names of everyone on the leaderboard, people too."""
-        return {row["architecture"]: row["title"] for row in self.comparison["leaderboard"]}
+        """Printed names of all rows of the leaderboard, humans too."""
+        return self.comparison.titles
 
     @property
     def first_runs(self) -> dict[str, TrainedRun]:
@@ -111,14 +108,14 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
     Raises:
         StageError: a stage's output is missing; the remedy names the stage.
     """
-    comparison = _json(root / "comparison" / "comparison.json", "compare")
-    names = [row["architecture"] for row in comparison["leaderboard"] if row["kind"] == "model"]
+    comparison = read_comparison(_needed(root / "comparison" / "comparison.json", "compare"))
+    names = [row.architecture for row in comparison.models]
     catalog = root / "data" / "ingested" / "catalog.parquet"
     revision, dirty = git.state(root)
     return Inputs(
         params=params,
         comparison=comparison,
-        runs=[_read_run(root, name, seed) for name in names for seed in comparison["seeds"]],
+        runs=[_read_run(root, name, seed) for name in names for seed in comparison.seeds],
         prepared=prepared,
         catalog=pd.read_parquet(catalog) if catalog.exists() else None,
         facts={

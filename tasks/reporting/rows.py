@@ -1,13 +1,16 @@
 """What the report's templates show, worked out from its inputs: rows, sentences, captions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from segcore.comparison.leaderboard import METRICS, leaderboard_markdown, models_of
+from segcore.comparison.leaderboard import Column, Leaderboard, Value, leaderboard, leaderboard_markdown
+from segcore.comparison.results import Comparison, PairTest, Score
+from segcore.comparison.text import difference_unit, value_text
+from segcore.metrics import METRICS, Metric, score_title, unit_of
 from segcore.plots.palette import HUMAN, colours
-from tasks.formatting import chance, percent, points
+from tasks.formatting import chance, interval, points, score
 
 if TYPE_CHECKING:  # its imports of charts and pictures are slow, and the data card needs none of them
     from tasks.reporting.inputs import Inputs
@@ -15,111 +18,120 @@ if TYPE_CHECKING:  # its imports of charts and pictures are slow, and the data c
 UNMEASURED = "not measured on this machine"
 
 
-def score_name(key: str) -> str:
-    """A score key in words: `iou/dataset/building` -> `IoU, building (pooled pixels)`."""
-    if key == "empty_image_false_positive_rate":
-        return "False-positive rate on images without foreground"
-    metric, aggregate, *who = key.split("/")
-    whose = {"foreground_mean": "mean of the foreground classes", "all_mean": "mean with background"}
-    words = METRICS.get(metric, metric.replace("_", " ").capitalize())
-    of = f", {whose.get(who[0], who[0])}" if who else ""
-    return words + of + (" (pooled pixels)" if aggregate == "dataset" else " (mean of images)")
+def _stacked(board: Leaderboard, *parts: str, without: Sequence[str] = ()) -> list[list[Column]]:
+    """Columns of these parts, each followed by those that are shown below its values."""
+    columns = [c for c in board.columns if c.part in parts and c.key not in without]
+    keys = {c.key for c in columns}
+    return [[c, *(low for low in columns if low.below == c.key)] for c in columns if c.below not in keys]
 
 
-def _columns(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
-    metric, headline = comparison["metric"], comparison["headline"]
-    others = [m for m in METRICS if m != metric]
-    wanted = {
-        f"{metric}/dataset/foreground_mean": METRICS[metric],
-        f"{metric}/image/foreground_mean": "per image",
-    }
-    wanted |= {f"{m}/dataset/foreground_mean": METRICS[m] for m in others}
-    wanted |= {f"{metric}/dataset/all_mean": "with background"}
-    known = {key for row in comparison["leaderboard"] for key in row["scores"]}
-    return [
-        {"key": key, "label": label, "title": score_name(key)}
-        for key, label in wanted.items()
-        if key in known and key != headline
-    ]
+def _measures(board: Leaderboard) -> list[list[Column]]:
+    """Columns of sizes and costs; receptive fields are in the page's table of networks."""
+    return _stacked(board, "sizes", "costs", without=("receptive_field",))
 
 
-def _interval(score: Mapping[str, Any] | None, low: float, high: float) -> dict[str, float] | None:
-    """Positions of an interval on an axis from `low` to `high`, in per cent of its width."""
-    if score is None:
-        return None
-    span = max(high - low, 1e-9)
-    ends = [score["estimate"] if score.get(end) is None else score[end] for end in ("low", "high")]
-    place = [(value - low) / span * 100 for value in (*ends, score["estimate"])]
-    return {"low": place[0], "high": place[1], "at": place[2]}
+def _score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
+    """Score columns beside the headline; the page has rank and seeds elsewhere."""
+    return _stacked(board, "scores", without=("rank", "seeds", comparison.headline))
 
 
-def _axis(scores: list[Mapping[str, Any]]) -> tuple[float, float]:
-    ends = [v for s in scores for v in (s["estimate"], s.get("low"), s.get("high")) if v is not None] or [
-        0.0,
-        1.0,
-    ]
+def _cells(
+    board: Leaderboard, values: Sequence[Value], stacks: Sequence[Sequence[Column]]
+) -> list[list[str]]:
+    """Values of stacked columns as text."""
+    by_key = dict(zip((c.key for c in board.columns), values, strict=True))
+    return [["–" if by_key[c.key] is None else c.show(by_key[c.key]) for c in stack] for stack in stacks]
+
+
+def place(low: float | None, at: float, high: float | None, axis: tuple[float, float]) -> dict[str, float]:
+    """Positions of a value and its interval on an axis, in per cent of its width; without an end, the value's own."""
+    start, span = axis[0], max(axis[1] - axis[0], 1e-9)
+    ends = {"low": at if low is None else low, "high": at if high is None else high, "at": at}
+    return {name: (value - start) / span * 100 for name, value in ends.items()}
+
+
+def _axis(scores: Sequence[Score], unit: str) -> tuple[float, float]:
+    ends = [v for s in scores for v in (s.estimate, s.low, s.high) if v is not None] or [0.0, 1.0]
     margin = max(0.01, (max(ends) - min(ends)) * 0.06)
-    return max(0.0, min(ends) - margin), min(1.0, max(ends) + margin)
+    highest = max(ends) + margin
+    return max(0.0, min(ends) - margin), min(1.0, highest) if unit == "%" else highest
 
 
-def _leader_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    headline = comparison["headline"]
-    rows = sorted(
-        comparison["leaderboard"], key=lambda row: row["kind"] == "human"
-    )  # stable: rank order stays
-    low, high = _axis([row["scores"][headline] for row in rows if headline in row["scores"]])
-    palette = colours(row["architecture"] for row in models_of(comparison))
+def _headlines(comparison: Comparison) -> list[Score]:
     return [
-        dict(row)
-        | {
-            "headline": row["scores"].get(headline),
-            "interval": _interval(row["scores"].get(headline), low, high),
-            "colour": (HUMAN if row["kind"] == "human" else palette[row["architecture"]])[1:],
-        }
-        for row in rows
+        row.scores[comparison.headline] for row in comparison.leaderboard if comparison.headline in row.scores
     ]
 
 
-def in_words(test: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, Any]]:
+    """What the page shows per row of the leaderboard, in its order."""
+    unit = METRICS[comparison.metric].unit
+    axis = _axis(_headlines(comparison), unit)
+    palette = colours(row.architecture for row in comparison.models)
+    rows = []
+    for row, values in zip(board.rows, board.values, strict=True):
+        best = row.scores.get(comparison.headline)
+        rows.append(
+            {
+                "rank": row.rank,
+                "title": row.title,
+                "kind": row.kind,
+                "scores": row.scores,
+                "headline": best,
+                "interval": best and place(best.low, best.estimate, best.high, axis),
+                "colour": (HUMAN if row.kind == "human" else palette[row.architecture])[1:],
+                "cells": _cells(board, values, _score_columns(board, comparison)),
+                "measures": row.summary and _cells(board, values, _measures(board)),
+            }
+        )
+    return rows
+
+
+def in_words(test: PairTest, titles: Mapping[str, str], metric: Metric) -> str:
     """A paired test in plain words; no difference shown is a finding too."""
-    a, b = titles.get(test["a"], test["a"]), titles.get(test["b"], test["b"])
-    if test["difference"] < 0:
+    a, b = titles.get(test.a, test.a), titles.get(test.b, test.b)
+    if test.difference * metric.sign < 0:
         a, b = b, a
-    gap = f"{abs(test['difference']) * 100:.1f} points"
-    if test["significant"]:
+    gap = f"{value_text(abs(test.difference), metric.unit)} {difference_unit(metric.unit)}"
+    if test.significant:
         return f"{a} is better than {b} by {gap}."
     return f"No difference shown between {a} and {b}: a gap of {gap} can be chance."
 
 
-def _tests(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    titles = {row["architecture"]: row["title"] for row in comparison["leaderboard"]}
-    tests = comparison["tests"]
-    reach = max((abs(v) for t in tests for v in (t["low"], t["high"], t["difference"])), default=0.01) * 1.08
+def _tests(comparison: Comparison) -> list[dict[str, Any]]:
+    titles, tests, metric = comparison.titles, comparison.tests, METRICS[comparison.metric]
+    ends = [abs(v) for t in tests for v in (t.low, t.high, t.difference) if v is not None]
+    reach = max(ends, default=0.01) * 1.08
+    # the better side is on the right: a of the pair, whichever sign its difference has
+    axis = (-reach, reach) if metric.higher_is_better else (reach, -reach)
     return [
-        dict(test)
-        | {
-            "sentence": in_words(test, titles),
-            "names": (titles.get(test["a"], test["a"]), titles.get(test["b"], test["b"])),
-            "interval": _interval(dict(test) | {"estimate": test["difference"]}, -reach, reach),
+        {
+            "result": test,
+            "sentence": in_words(test, titles, metric),
+            "names": (titles.get(test.a, test.a), titles.get(test.b, test.b)),
+            "interval": place(test.low, test.difference, test.high, axis),
         }
         for test in tests
     ]
 
 
-def scores_view(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """What depends on the comparison alone."""
-    scores = [row["scores"].get(comparison["headline"]) for row in comparison["leaderboard"]]
-    keys = sorted({key for row in comparison["leaderboard"] for key in row["scores"]})
+def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The leaderboard and the tests; without `costs` it depends on the comparison alone."""
+    metric = METRICS[comparison.metric]
+    board = leaderboard(comparison, costs)
+    keys = sorted({key for row in comparison.leaderboard for key in row.scores})
     return {
         "comparison": comparison,
-        "board": leaderboard_markdown(comparison),
-        "rows": _leader_rows(comparison),
-        "axis": _axis([score for score in scores if score]),
-        "columns": _columns(comparison),
-        "metric": METRICS.get(comparison["metric"], comparison["metric"]),
-        "headline_name": score_name(comparison["headline"]),
+        "board": leaderboard_markdown(comparison, costs),
+        "rows": _leader_rows(comparison, board),
+        "axis": _axis(_headlines(comparison), metric.unit),
+        "columns": _score_columns(board, comparison),
+        "measures": _measures(board),
+        "metric": metric,
+        "difference_unit": difference_unit(metric.unit),
+        "headline_name": score_title(comparison.headline),
         "tests": _tests(comparison),
-        "all_scores": [(score_name(key), key) for key in keys],
+        "all_scores": [(score_title(key), key, unit_of(key)) for key in keys],
     }
 
 
@@ -127,51 +139,52 @@ def _tile(value: str, unit: str, label: str, note: str) -> dict[str, str]:
     return {"value": value, "unit": unit, "label": label, "note": note}
 
 
-def _lead_tile(comparison: Mapping[str, Any]) -> dict[str, str]:
-    first, second = models_of(comparison)[:2]
-    headline = comparison["headline"]
-    gap = first["scores"][headline]["estimate"] - second["scores"][headline]["estimate"]
-    pair = {first["architecture"], second["architecture"]}
-    test = next((t for t in comparison["tests"] if {t["a"], t["b"]} == pair), None)
-    ahead = f"ahead of {second['title']}"
+def _lead_tile(comparison: Comparison) -> dict[str, str]:
+    first, second = comparison.models[:2]
+    metric, headline = METRICS[comparison.metric], comparison.headline
+    unit = difference_unit(metric.unit)
+    gap = (first.scores[headline].estimate - second.scores[headline].estimate) * metric.sign
+    pair = {first.architecture, second.architecture}
+    test = next((t for t in comparison.tests if {t.a, t.b} == pair), None)
+    ahead = f"ahead of {second.title}"
     if not test:
-        return _tile(points(gap), "points", ahead, "not tested")
-    why = f"p = {chance(test['p_holm'])}".replace("= <", "<")
-    if test["significant"]:
-        return _tile(points(gap), "points", ahead, f"a difference is shown ({why})")
-    if test["p_holm"] <= 1 - comparison["confidence"]:  # of these very models, but not over seeds
+        return _tile(points(gap, metric.unit), unit, ahead, "not tested")
+    why = f"p = {chance(test.p_holm)}".replace("= <", "<")
+    if test.significant:
+        return _tile(points(gap, metric.unit), unit, ahead, f"a difference is shown ({why})")
+    # significant for these very models, but not over seeds
+    if test.p_holm <= 1 - comparison.confidence:
         why = "over seeds, the interval includes 0"
     # nothing in large type that the verdict takes back
-    between = f"between {first['title']} and {second['title']}"
-    return _tile(percent(abs(gap)), "points", between, f"no difference shown ({why})")
+    between = f"between {first.title} and {second.title}"
+    return _tile(score(abs(gap), metric.unit), unit, between, f"no difference shown ({why})")
 
 
 def _tiles(inputs: "Inputs") -> list[dict[str, str]]:
-    comparison, headline = inputs.comparison, inputs.comparison["headline"]
-    models = models_of(comparison)
-    best, metric = models[0]["scores"][headline], METRICS[comparison["metric"]]
-    interval = (
-        f"{comparison['confidence'] * 100:.0f} % interval {percent(best['low'])} to {percent(best['high'])}"
-    )
-    tiles = [_tile(percent(best["estimate"]), "%", f"{metric} of {models[0]['title']}", interval)]
+    comparison, headline = inputs.comparison, inputs.comparison.headline
+    models, metric = comparison.models, METRICS[comparison.metric]
+    best = models[0].scores[headline]
+    confidence = f"{comparison.confidence * 100:.0f} % interval {interval(best.low, best.high, metric.unit)}"
+    label = f"{metric.heading} of {models[0].title}"
+    tiles = [_tile(score(best.estimate, metric.unit), metric.unit, label, confidence)]
     if len(models) > 1:
         tiles.append(_lead_tile(comparison))
-    for row in comparison["leaderboard"]:
-        if row["kind"] == "human" and headline in row["scores"]:
-            value = percent(row["scores"][headline]["estimate"])
-            tiles.append(_tile(value, "%", row["title"], f"{metric} on the same images"))
+    for row in comparison.leaderboard:
+        if row.kind == "human" and headline in row.scores:
+            value = score(row.scores[headline].estimate, metric.unit)
+            tiles.append(_tile(value, metric.unit, row.title, f"{metric.heading} on the same images"))
     costs = {name: cost for name, cost in inputs.costs.items() if cost and cost.get("ms_per_megapixel")}
     if costs:
         fastest = min(costs, key=lambda name: costs[name]["ms_per_megapixel"])
         value = f"{costs[fastest]['ms_per_megapixel']:,.0f}"
-        tiles.append(_tile(value, "ms", f"a megapixel, {inputs.titles[fastest]}", "the fastest here"))
+        tiles.append(_tile(value, "ms", f"per megapixel, {inputs.titles[fastest]}", "the fastest here"))
     return [*tiles, _held_out(comparison)]
 
 
-def _held_out(comparison: Mapping[str, Any]) -> dict[str, str]:
+def _held_out(comparison: Comparison) -> dict[str, str]:
     """Tile of the test set; blocks of a scene are no images."""
-    clusters, images = comparison["clusters"], comparison["test_images"]
-    if comparison["cluster_kind"] == "block":
+    clusters, images = comparison.clusters, comparison.test_images
+    if comparison.cluster_kind == "block":
         return _tile(
             str(clusters), "blocks", "of scenes held out for the test", "apart from what was trained on"
         )
@@ -195,17 +208,17 @@ def _speed_note(inputs: "Inputs") -> str:
 
 def _captions(inputs: "Inputs") -> dict[str, str]:
     comparison = inputs.comparison
-    policy = comparison["empty_policy"].rstrip(".")
+    policy = comparison.empty_policy.rstrip(".")
     tolerance = inputs.params.evaluate.boundary_tolerance
-    interval = (
-        f"Intervals: {comparison['confidence'] * 100:.0f} %, {comparison['bootstrap']} bootstrap draws "
-        f"of whole {comparison['cluster_kind']}s ({comparison['clusters']} of them)."
+    drawn = (
+        f"Intervals: {comparison.confidence * 100:.0f} %, {comparison.bootstrap} bootstrap draws "
+        f"of whole {comparison.cluster_kind}s ({comparison.clusters} of them)."
     )
-    seeds = len(comparison["seeds"])
+    seeds = len(comparison.seeds)
     return {
         "policy": f"Empty classes: {policy}.",
         "boundary": f"Boundary F1 counts boundary pixels found within {tolerance} px.",
-        "interval": interval,
+        "interval": drawn,
         "speed": _speed_note(inputs),
         "seeds": "One training of each architecture"
         if seeds == 1
@@ -227,7 +240,6 @@ def page_view(inputs: "Inputs") -> dict[str, Any]:
         "titles": inputs.titles,
         "unmeasured": UNMEASURED,
         "captions": _captions(inputs),
-        "brief_board": leaderboard_markdown(inputs.comparison, {n: c for n, c in inputs.costs.items() if c}),
         "facts": inputs.facts,
         "params_yaml": yaml.safe_dump(
             params, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100

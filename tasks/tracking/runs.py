@@ -21,9 +21,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from segcore.comparison.leaderboard import leaderboard
+from segcore.comparison.results import Comparison
+from segcore.metrics import METRICS
 from segcore.params import Params, architecture_names, flat
 from tasks.process_marks import process_mark
-from tasks.project import COSTS, WORK, run_name, stage_name
+from tasks.project import COSTS, EVALUATIONS, WORK, run_name, stage_name
 from tasks.supervisor import die_with_parent
 from tasks.tracking.tracker import Run, Tracker, is_running
 from tasks.versioning import git, stages
@@ -149,16 +152,17 @@ def fetch_costs(tracker: Tracker, architecture: str, seed: int, root: Path = Pat
 
 
 def log_comparison(
-    tracker: Tracker, params: Params, comparison: Mapping[str, Any], files: Iterable[Path] = ()
+    tracker: Tracker, params: Params, comparison: Comparison, files: Iterable[Path] = ()
 ) -> str:
     """The comparison's own run, and its mark on the runs it compares: one value of the tag `comparison`.
 
-    Where nothing has changed since the last time, the run there is stays, and no other is made.
+    Where nothing has changed since the last time, the run there is stays, and no other is made. A training's run that
+    lacks scores, such as those of a metric added since its evaluation, gets them.
 
     Args:
         tracker: of the data set.
         params: the whole of params.yaml.
-        comparison: the content of comparison.json.
+        comparison: what was compared.
         files: files or folders of the report.
 
     Returns:
@@ -184,10 +188,12 @@ def log_comparison(
     mark = (key or run.id)[:12]
     runs_elsewhere = ", ".join(missing) if missing else "none"
     run.tag({**_origin(key), "stage": "compare", "comparison": mark, "runs_elsewhere": runs_elsewhere})
-    run.tag({"mlflow.note.content": comparison.get("verdict")})
-    for training in found.values():
+    run.tag({"mlflow.note.content": comparison.verdict})
+    for stage, training in found.items():
         if training is not None:
-            Run(tracker.client, training.info.run_id).tag({"comparison": mark})
+            logged = Run(tracker.client, training.info.run_id)
+            logged.tag({"comparison": mark})
+            _log_lacking_scores(logged, training, params, stage)
     return run.id
 
 
@@ -241,22 +247,30 @@ def _log_data(run: Run, params: Params) -> None:
     run.client.log_inputs(run.id, [DatasetInput(known, [InputTag("mlflow.data.context", "training")])])
 
 
-def _log_leaderboard(run: Run, comparison: Mapping[str, Any]) -> None:
-    rows = [
-        {"rank": row["rank"], "title": row["title"], "seeds": row["seeds"]}
-        | {key: score["estimate"] for key, score in row["scores"].items()}
-        for row in comparison["leaderboard"]
-    ]
-    if rows:
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        table = {column: [row.get(column) for row in rows] for column in columns}
-        run.client.log_table(run.id, table, "leaderboard.json")
-    headline = comparison["headline"]
-    scored = [r for r in comparison["leaderboard"] if headline in r["scores"]]
+def _log_leaderboard(run: Run, comparison: Comparison) -> None:
+    records = leaderboard(comparison).records()
+    if records:
+        columns = {key: [record[key] for record in records] for key in records[0]}
+        run.client.log_table(run.id, columns, "leaderboard.json")
+    headline = comparison.headline
     name = headline.replace("/", ".")
-    run.log_step(
-        {f"leaderboard/{name} {r['architecture']}": r["scores"][headline]["estimate"] for r in scored}
-    )
+    scores = {r.architecture: r.scores[headline] for r in comparison.leaderboard if headline in r.scores}
+    run.log_step({f"leaderboard/{name} {key}": score.estimate for key, score in scores.items()})
+
+
+def _log_lacking_scores(run: Run, training: "MlflowRun", params: Params, stage: str) -> None:
+    """Log scores that a run has not: DVC restores an evaluation without running it when only metrics are added."""
+    table = EVALUATIONS / stage.partition("@")[2] / "counts.parquet"
+    logged = training.data.metrics
+    complete = all(any(key.startswith(f"test/{name}.") for key in logged) for name in METRICS)
+    if complete or not table.is_file():
+        return
+    import pandas as pd
+
+    from segcore.metrics.scores import scores
+
+    found = {_flat_key(k): v for k, v in scores(pd.read_parquet(table), params.data.foreground).items()}
+    run.log_step({key: value for key, value in found.items() if key not in logged})
 
 
 def _system_metrics(run: Run, tracker: Tracker, resumed: bool) -> Any:

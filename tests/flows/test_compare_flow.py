@@ -123,6 +123,7 @@ def test_second_flow_runs_nothing_and_creates_no_run(compared: Path, server: str
     assert after == before
 
 
+@pytest.mark.slow
 def test_dvc_repro_gives_the_lock_of_the_flow(compared: Path, tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
     dvc(folder, "repro")

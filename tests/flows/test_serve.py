@@ -43,6 +43,7 @@ def ended(found: list[FlowRun]) -> list[FlowRun]:
     return [run for run in found if run.state_name == "Unchanged"]
 
 
+@pytest.mark.slow
 def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
     project: Path, server: str, runs: Callable[[], list[FlowRun]]
 ) -> None:
@@ -65,6 +66,7 @@ def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
     assert any(run.state_name == "Crashed" for run in found), "the one that was killed keeps no place"
 
 
+@pytest.mark.slow
 def test_where_no_server_is_named_there_is_one_and_rounds_run_on_it(project: Path) -> None:
     log = project / "serve.log"
     with scheduled(project, "{interval_minutes: 0.1}"), serving(project, None):

@@ -194,6 +194,8 @@ def build_project(root: Path, prepared: FakePrepared, params: Params, measured: 
         labels = {item: prepared.read_baseline(name, item) for item in dict.fromkeys(counts["item"])}
         contestants.append(Contestant(name, "Second annotator", "human", [_counts(prepared, labels)]))
     (root / "comparison").mkdir()
-    (root / "comparison" / "comparison.json").write_text(json.dumps(compare(contestants, params, "block")))
+    (root / "comparison" / "comparison.json").write_text(
+        json.dumps(compare(contestants, params, "block").to_json())
+    )
     outs = [{"path": "data/prepared", "md5": "0123abc.dir"}]
     (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"prepare": {"outs": outs}}}))

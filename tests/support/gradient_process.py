@@ -1,4 +1,4 @@
-"""One process of test_sharing.py: how far gradients of a divided batch are from those of the whole one, in float64."""
+"""One process of test_distributed.py: how far gradients of a divided batch in float64 are from those of the whole."""
 
 import copy
 import json

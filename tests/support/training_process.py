@@ -1,4 +1,4 @@
-"""One process of a training that `torchrun` started for test_sharing.py; the first writes what came of it."""
+"""One process of a training that `torchrun` started for test_distributed.py; the first writes what came of it."""
 
 import json
 import os

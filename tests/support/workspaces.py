@@ -137,8 +137,12 @@ def copy_code(folder: Path) -> Path:
 
 
 def toy(folder: Path) -> Path:
-    """A copy of the code with the toy pipeline."""
+    """A copy of the code with the toy pipeline, whose warm process has nothing to load: no stage is forked from it."""
     copy_code(folder)
+    server = folder / "tasks/forkserver/server.py"
+    text, loads = server.read_text(), "        preload()\n"
+    assert text.count(loads) == 1
+    server.write_text(text.replace(loads, ""))
     (folder / "dvc.yaml").write_text(TOY)
     (folder / "toy.py").write_text(TOY_SCRIPT)
     (folder / "params.yaml").write_text(TOY_PARAMS)

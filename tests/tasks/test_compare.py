@@ -130,12 +130,12 @@ def test_stage_writes_the_same_bytes_each_time(project: Path) -> None:
 
 def test_human_baseline_is_scored_from_the_prepared_data(project: Path) -> None:
     comparison = compare.build(project, params.load(project / "params.yaml"))
-    human = comparison["leaderboard"][-1]
-    assert (human["kind"], human["title"]) == ("human", "Second annotator")
+    human = comparison.leaderboard[-1]
+    assert (human.kind, human.title) == ("human", "Second annotator")
     packed = load_file(project / "data/packed/all.safetensors")
     label, other = packed["labels"][:ITEMS], packed["baselines"][0, :ITEMS]
     a, b = (label == 1), (other == 1) & (label != 255)
-    assert human["scores"]["iou/dataset/building"]["estimate"] == pytest.approx(
+    assert human.scores["iou/dataset/building"].estimate == pytest.approx(
         (a & b).sum() / (a | b).sum(), abs=1e-6
     )
 

@@ -18,6 +18,7 @@ from segcore import params
 from segcore.errors import DataError, StageError
 from segcore.evaluation import evaluate
 from segcore.params import Params
+from tasks import evaluate as evaluation
 from tasks import promote as stage
 from tasks.evaluate import run_evaluation
 from tasks.ingest import ingest
@@ -46,6 +47,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
+        patch.setattr(evaluation, "measure", lambda folders, *_: [dict(COST) for _ in folders])
         p = params.load()
         ingest(p.data)
         prepare(p, registry=Path("splits/tiny.csv"), work=Path("work"))
@@ -275,6 +277,7 @@ def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
         candidates.champion(PromotionContext.open(load(), project), 1)
 
 
+@pytest.mark.slow
 def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_promoted(
     project: Path,
 ) -> None:
@@ -290,7 +293,7 @@ def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_
     mark_batch("b2")
     shutil.rmtree("work/gate-costs", ignore_errors=True)
     again = command("--batch", "b2", "--dry-run")
-    assert again.returncode == 0 and "stays champion" in again.stdout and "--dry-run" in again.stdout, (
+    assert again.returncode == 0 and "Kept the champion" in again.stdout and "--dry-run" in again.stdout, (
         again.stderr
     )
     (measured,) = Path("work/gate-costs").glob("*/costs.json")

@@ -4,20 +4,22 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from segcore.comparison.results import PairTest, read_comparison
 from segcore.errors import StageError
-from segcore.metrics.pixel import EMPTY_POLICY
+from segcore.metrics import EMPTY_POLICY, METRICS, score_title
 from segcore.params import Params
 from tasks import report as stage
 from tasks.costs import cost_file, mean_cost
 from tasks.formatting import amount, chance, duration, points, unbroken
 from tasks.reporting import rows
 from tasks.reporting.inputs import gallery_cases, read_inputs
-from tasks.reporting.rows import in_words, score_name
+from tasks.reporting.rows import in_words
 from tasks.versioning.stages import data_version
 from tests.support.fake_project import FakePrepared, build_project, scene_patches
 
@@ -134,8 +136,9 @@ def test_every_figure_caption_names_its_aggregation(page: str) -> None:
 
 @pytest.mark.parametrize("significant", [True, False])
 def test_a_lead_that_is_not_shown_is_not_printed_as_one(project, significant: bool) -> None:
-    comparison = json.loads((project[0] / "comparison" / "comparison.json").read_text())
-    comparison["tests"] = [test | {"significant": significant} for test in comparison["tests"]]
+    comparison = read_comparison(project[0] / "comparison" / "comparison.json")
+    tests = [replace(test, significant=significant) for test in comparison.tests]
+    comparison = replace(comparison, tests=tests)
     tile = rows._lead_tile(comparison)
     assert tile["label"].startswith("ahead of " if significant else "between ")
     assert tile["value"].startswith("+") == significant
@@ -146,11 +149,13 @@ def test_settings_that_differ_are_printed(page: str) -> None:
 
 
 def test_no_difference_shown_is_a_verdict() -> None:
-    test = {"a": "unet", "b": "fcn", "difference": -0.012, "significant": False}
-    assert (
-        in_words(test, {}) == "No difference shown between fcn and unet: a gap of 1.2 points can be chance."
-    )
-    assert in_words(test | {"significant": True}, {}) == "fcn is better than unet by 1.2 points."
+    test = PairTest("unet", "fcn", -0.012, -0.03, 0.01, 0.4, 0.4, significant=False)
+    words = in_words(test, {}, METRICS["iou"])
+    assert words == "No difference shown between fcn and unet: a gap of 1.2 points can be chance."
+    shown = replace(test, significant=True)
+    assert in_words(shown, {}, METRICS["iou"]) == "fcn is better than unet by 1.2 points."
+    lower_is_better = replace(METRICS["iou"], higher_is_better=False)
+    assert in_words(shown, {}, lower_is_better) == "unet is better than fcn by 1.2 points."
 
 
 def test_speed_is_printed_with_warm_up_batch_precision_and_device(page: str) -> None:
@@ -246,7 +251,7 @@ def test_numbers_are_written_for_people() -> None:
     assert [chance(v) for v in (0.0004, 0.21)] == ["<\N{NO-BREAK SPACE}0.001", "0.210"]
     assert [points(v) for v in (0.031, -0.004)] == ["+3.1", "−0.4"]
     assert unbroken("U-Net 61.2 %, p < 0.1") == "U\u2011Net 61.2\u00a0%, p\u00a0<\u00a00.1"
-    assert score_name("dice/image/building") == "Dice, building (mean of images)"
+    assert score_title("dice/image/building") == "Dice (F1), building (mean of images)"
 
 
 def test_data_hash_before_the_first_repro_is_unknown(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segcore.comparison.compare import Contestant, compare, leaderboard_markdown, leaderboard_text
+from segcore.comparison.compare import Contestant, compare
+from segcore.comparison.leaderboard import leaderboard_markdown, leaderboard_text
+from segcore.comparison.results import Comparison
 from segcore.errors import DataError
-from segcore.metrics import pixel
+from segcore.metrics.scores import scores
 from segcore.params import Params
 from segcore.tables import counts
 
@@ -68,7 +70,7 @@ def model(name: str, skills: list[float], **keywords: int) -> Contestant:
 def compared(skills: dict[str, list[float]], *humans: Contestant, **keywords: int) -> dict[str, Any]:
     seeds = list(range(len(next(iter(skills.values())))))
     models = [model(name, values, **keywords) for name, values in skills.items()]
-    return compare([*models, *humans], parameters(list(skills), seeds), "group")
+    return compare([*models, *humans], parameters(list(skills), seeds), "group").to_json()
 
 
 def test_clear_winner_is_named_with_difference_interval_and_corrected_test() -> None:
@@ -112,9 +114,7 @@ def test_scores_average_several_seeds_and_carry_interval_and_spread() -> None:
     key = result["headline"]
     assert key == "iou/dataset/foreground_mean"
     for row in result["leaderboard"]:
-        each = [
-            pixel.scores(t, [1])[key] for t in model(row["architecture"], skills[row["architecture"]]).tables
-        ]
+        each = [scores(t, [1])[key] for t in model(row["architecture"], skills[row["architecture"]]).tables]
         score = row["scores"][key]
         assert score["estimate"] == pytest.approx(np.mean(each), abs=1e-6)
         assert score["seed_std"] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
@@ -149,7 +149,7 @@ def test_single_architecture_is_not_called_best() -> None:
 def test_equal_scores_share_a_rank() -> None:
     same = [table(0.8, 0)]
     models = [Contestant(n, TITLES[n], "model", same, [SUMMARY]) for n in ("fcn", "unet")]
-    result = compare(models, parameters(["fcn", "unet"], [0]), "group")
+    result = compare(models, parameters(["fcn", "unet"], [0]), "group").to_json()
     assert [row["rank"] for row in result["leaderboard"]] == [1, 1]
     assert result["tests"][0]["p"] == 1.0
 
@@ -170,7 +170,7 @@ def test_settings_that_differ_are_printed_beside_the_score() -> None:
     )
     models = [model("fcn", [0.8]), model("unet", [0.8])]
     models[1].summaries[0]["steps"] = 7  # stopped early
-    result = compare(models, p, "block")
+    result = compare(models, p, "block").to_json()
     assert result["differences"] == {
         "learning_rate": {"fcn": 0.001, "unet": 0.01},
         "augment.flip": {"fcn": True, "unet": False},
@@ -196,7 +196,7 @@ def test_evaluations_of_other_images_are_refused() -> None:
 def test_leaderboard_names_aggregation_and_shows_both_means() -> None:
     result = compared({"fcn": [0.7], "unet": [0.95]}, Contestant("other", "Other", "human", [table(0.85, 7)]))
     costs = {"unet": {"ms_per_megapixel": 123.4, "train_seconds": 90.0}}
-    markdown = leaderboard_markdown(result, costs)
+    markdown = leaderboard_markdown(Comparison.from_json(result), costs)
     for title in (
         "IoU dataset, foreground",
         "IoU dataset, all classes",
@@ -205,11 +205,11 @@ def test_leaderboard_names_aggregation_and_shows_both_means() -> None:
         "1.5",
     ):
         assert title in markdown
-    text = leaderboard_text(result, costs)
+    text = leaderboard_text(Comparison.from_json(result), costs)
     assert result["verdict"] in text and "1.23" in text and "4.56" in text and "321" in text
     best = next(line for line in text.splitlines() if "U-Net" in line)
     score = result["leaderboard"][0]["scores"][result["headline"]]
     assert f"{100 * score['estimate']:.1f} [{100 * score['low']:.1f}, {100 * score['high']:.1f}]" in best
     rows = [line for line in text.splitlines() if line.lstrip().startswith(("1 ", "2 ", "- "))]
     assert len(rows) == 3 and len({line.index("[") for line in rows}) == 1  # columns are aligned
-    assert "123.4" not in leaderboard_text(result)
+    assert "123.4" not in leaderboard_text(Comparison.from_json(result))

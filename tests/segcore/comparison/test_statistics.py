@@ -7,7 +7,8 @@ import scipy.stats
 
 from segcore.comparison import statistics
 from segcore.errors import DataError
-from segcore.metrics import pixel
+from segcore.metrics import EMPTY_RATE
+from segcore.metrics.scores import scores as table_scores
 from segcore.tables import counts
 
 CLASSES = ["background", "building"]
@@ -41,9 +42,9 @@ def sums(*args: float, **keywords: float) -> statistics.ClusterSums:
 def test_scores_from_cluster_sums_are_the_scores_of_the_table() -> None:
     for foreground in (0.3, 0.02):  # the second leaves images empty
         rows = table(0.8, 0, foreground=foreground)
-        expected = pixel.scores(rows, [1])
+        expected = table_scores(rows, [1])
         assert statistics.run_scores(statistics.cluster_sums(rows, [1])) == pytest.approx(expected, abs=1e-12)
-    assert pixel.EMPTY_RATE in expected
+    assert EMPTY_RATE in expected
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -61,7 +62,7 @@ def test_bootstrap_equals_a_loop_that_repeats_rows(key: str) -> None:
                 for name, repeat in zip(sorted(set(rows["cluster"])), weights[draw], strict=True)
                 for n in range(repeat)
             ]
-            scores += [pixel.scores(pd.concat(copies), [1])[key]] * times
+            scores += [table_scores(pd.concat(copies), [1])[key]] * times
         assert draws[draw] == pytest.approx(np.mean(scores), abs=1e-12)
 
 
@@ -107,7 +108,7 @@ def test_permutation_of_an_image_mean_equals_scipy(key: str, skills: tuple[float
     p = statistics.permutation_test([statistics.cluster_sums(a, [1])], [statistics.cluster_sums(b, [1])], key)
 
     def by_image(rows: pd.DataFrame) -> list[float]:
-        return [pixel.scores(rows[rows["item"] == item], [1])[key] for item in sorted(set(rows["item"]))]
+        return [table_scores(rows[rows["item"] == item], [1])[key] for item in sorted(set(rows["item"]))]
 
     theirs = scipy.stats.permutation_test(
         (by_image(a), by_image(b)),
@@ -128,7 +129,7 @@ def test_permutation_of_a_pooled_score_equals_a_loop_that_swaps_tables() -> None
         for a, b in pairs:
             taken = a["cluster"].map(lambda name: bool(swap >> int(name[-2:]) & 1)).to_numpy()
             swapped_a, swapped_b = pd.concat([a[~taken], b[taken]]), pd.concat([b[~taken], a[taken]])
-            values.append(pixel.scores(swapped_a, [1])[key] - pixel.scores(swapped_b, [1])[key])
+            values.append(table_scores(swapped_a, [1])[key] - table_scores(swapped_b, [1])[key])
         return float(np.mean(values))
 
     differences = np.abs([difference(swap) for swap in range(16)])

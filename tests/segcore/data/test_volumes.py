@@ -10,7 +10,7 @@ from segcore.io.grid import same_place
 from segcore.io.images import info as header
 from segcore.io.images import open_source
 from segcore.prediction.writers.nifti import stack_predictions, write_prediction
-from tests.support.volumes_tiny import affine_for, overwrite_header, write_nifti
+from tests.support.volumes import affine_for, overwrite_header, write_nifti
 
 SHAPE = (6, 7, 5)
 NAMES = (Path("image.nii"), Path("mask.nii"))

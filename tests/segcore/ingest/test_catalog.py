@@ -13,7 +13,7 @@ from segcore.ingest.problems import KINDS
 from segcore.ingest.reader_pool import run_each
 from tests.support.changed_code import Code
 from tests.support.tiny import blobs, make_pairs, make_scene, params_for, write_tif
-from tests.support.volumes_tiny import affine_for, write_nifti
+from tests.support.volumes import affine_for, write_nifti
 
 
 def build(folder, scene=False, **data):
@@ -161,10 +161,10 @@ def test_mended_items_come_back_by_themselves_and_only_they_are_read(pairs, monk
 
 def test_a_reader_that_crashes_hangs_or_eats_memory_takes_one_item_and_no_other(tmp_path):
     from segcore.ingest.reader_pool import run_each
-    from tests.support import hostile
+    from tests.support import broken_reader
 
     jobs = ["fine", "crash", "hang", "memory", "error", "also fine"]
-    found = dict(run_each(hostile.read, jobs, list("abcdef"), [20, 20, 2, 20, 20, 20]))
+    found = dict(run_each(broken_reader.read, jobs, list("abcdef"), [20, 20, 2, 20, 20, 20]))
     assert found[0] == "fine" and found[5] == "also fine"
     assert [found[i].kind for i in (1, 2, 3, 4)] == ["crashed", "slow", "crashed", "crashed"]
     assert "KeyError" in found[4].what and found[4].what.startswith("e: ")
@@ -172,10 +172,10 @@ def test_a_reader_that_crashes_hangs_or_eats_memory_takes_one_item_and_no_other(
 
 def test_a_full_disk_ends_the_ingest_and_blames_no_item():
     from segcore.ingest.reader_pool import run_each
-    from tests.support import hostile
+    from tests.support import broken_reader
 
     with pytest.raises(DataError, match=r"cannot be packed[\s\S]*free disk space"):
-        list(run_each(hostile.read, ["full"], ["a"], [20]))
+        list(run_each(broken_reader.read, ["full"], ["a"], [20]))
 
 
 def test_an_ingest_cut_short_has_not_read_in_vain(pairs, tmp_path, monkeypatch):

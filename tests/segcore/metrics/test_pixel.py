@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from segcore.constants import IGNORE
 from segcore.errors import DataError
 from segcore.evaluation.calibration import Calibration
-from segcore.metrics import pixel
+from segcore.metrics import EMPTY_RATE, METRICS, class_metrics, pixel
+from segcore.metrics.scores import scores
 from segcore.tables.counts import COUNTS, confusion, count, counts_table, require_all
 
 CLASSES = ["background", "building", "water"]
@@ -48,14 +49,14 @@ def random_pair(
 def test_perfect_prediction_scores_one_with_absent_classes() -> None:
     labels = four_images()
     labels[0][:, 15:] = IGNORE
-    for key, score in pixel.scores(table(labels, labels), FOREGROUND).items():
-        assert score == (0.0 if key == pixel.EMPTY_RATE else 1.0), key
+    for key, score in scores(table(labels, labels), FOREGROUND).items():
+        assert score == (0.0 if key == EMPTY_RATE else 1.0), key
 
 
 def test_perfect_prediction_scores_one_without_any_foreground() -> None:
     empty = [np.zeros((5, 5), dtype=np.uint8)] * 2
-    result = pixel.scores(table(empty, empty), FOREGROUND)
-    assert result.pop(pixel.EMPTY_RATE) == 0.0
+    result = scores(table(empty, empty), FOREGROUND)
+    assert result.pop(EMPTY_RATE) == 0.0
     assert set(result.values()) == {1.0}
 
 
@@ -63,41 +64,41 @@ def test_hallucination_on_empty_image_lowers_scores_and_has_its_own_rate() -> No
     labels = four_images()
     predictions = [label.copy() for label in labels]
     predictions[3][4:9, 4:9] = 1
-    result = pixel.scores(table(predictions, labels), FOREGROUND)
-    for metric in pixel.METRICS:
+    result = scores(table(predictions, labels), FOREGROUND)
+    for metric in class_metrics():
         for aggregate in ("dataset", "image"):
             if (metric, aggregate) != ("recall", "dataset"):  # pooled recall cannot see false positives
                 assert result[f"{metric}/{aggregate}/building"] < 1, (metric, aggregate)
     assert result["iou/image/building"] == 0.75
-    assert result[pixel.EMPTY_RATE] == 1.0
-    assert pixel.EMPTY_RATE not in pixel.scores(table(predictions[:3], labels[:3]), FOREGROUND)
+    assert result[EMPTY_RATE] == 1.0
+    assert EMPTY_RATE not in scores(table(predictions[:3], labels[:3]), FOREGROUND)
 
 
 def test_hallucination_of_an_absent_class_lowers_scores() -> None:
     labels = four_images()
     predictions = [label.copy() for label in labels]
     predictions[0][:3, :3] = 2
-    result = pixel.scores(table(predictions, labels), FOREGROUND)
-    for metric in pixel.METRICS:
+    result = scores(table(predictions, labels), FOREGROUND)
+    for metric in class_metrics():
         assert result[f"{metric}/dataset/water"] == 0 and result[f"{metric}/image/water"] == 0.75
 
 
 def test_both_empty_has_one_policy_for_every_metric() -> None:
     nothing = {name: np.zeros(1, dtype=np.int64) for name in COUNTS}
-    assert {name: metric(nothing).item() for name, metric in pixel.METRICS.items()} == dict.fromkeys(
-        pixel.METRICS, 1.0
+    assert {name: metric.function(nothing).item() for name, metric in METRICS.items()} == dict.fromkeys(
+        METRICS, 1.0
     )
     missed = nothing | {"fn": np.array([9]), "boundary_true": np.array([8])}
     invented = nothing | {"fp": np.array([9]), "boundary_predicted": np.array([8])}
     covered = nothing | {"fp": np.array([9])}  # all of the image, and so without a boundary
     for counts in (missed, invented, covered):
-        assert all(metric(counts).item() == 0 for metric in pixel.METRICS.values())
+        assert all(metric.function(counts).item() == 0 for metric in class_metrics().values())
 
 
 def test_foreground_and_all_class_means_are_both_reported() -> None:
     pairs = [random_pair(seed) for seed in range(3)]
-    result = pixel.scores(table(*map(list, zip(*pairs, strict=True))), FOREGROUND)
-    for metric in pixel.METRICS:
+    result = scores(table(*map(list, zip(*pairs, strict=True))), FOREGROUND)
+    for metric in class_metrics():
         for aggregate in ("dataset", "image"):
             by_class = [result[f"{metric}/{aggregate}/{name}"] for name in CLASSES]
             assert result[f"{metric}/{aggregate}/foreground_mean"] == pytest.approx(np.mean(by_class[1:]))
@@ -107,19 +108,19 @@ def test_foreground_and_all_class_means_are_both_reported() -> None:
 def test_dataset_pools_pixels_and_image_averages_images() -> None:
     large, small = np.zeros((2, 30, 30), dtype=np.uint8)
     large[:20, :20], small[:2, :2] = 1, 1
-    result = pixel.scores(table([large, small * 0], [large, small]), [1])
+    result = scores(table([large, small * 0], [large, small]), [1])
     assert result["iou/dataset/building"] == 400 / 404
     assert result["iou/image/building"] == 0.5
     assert result["pixel_accuracy/dataset"] == 1796 / 1800
-    assert all(key.split("/")[1] in ("dataset", "image") for key in result if key != pixel.EMPTY_RATE)
+    assert all(key.split("/")[1] in ("dataset", "image") for key in result if key != EMPTY_RATE)
 
 
 def test_scores_do_not_depend_on_the_order_of_images_or_tiles() -> None:
     pairs = [random_pair(seed) for seed in range(7)]
     rows = table(*map(list, zip(*pairs, strict=True)))
-    expected = pixel.scores(rows, FOREGROUND)
+    expected = scores(rows, FOREGROUND)
     for seed in range(5):
-        assert pixel.scores(rows.sample(frac=1, random_state=seed), FOREGROUND) == expected
+        assert scores(rows.sample(frac=1, random_state=seed), FOREGROUND) == expected
     prediction, label = pairs[0]
     tiles = [confusion(prediction[:, a:b], label[:, a:b], 3) for a, b in ((0, 5), (5, 6), (6, 17))]
     assert np.array_equal(sum(tiles), confusion(prediction, label, 3))
@@ -131,7 +132,7 @@ def test_item_counted_twice_is_refused() -> None:
     with pytest.raises(DataError, match="counted twice: image-1"):
         require_all(padded, ["image-0", "image-1"])
     with pytest.raises(DataError, match="one row for each image and class"):
-        pixel.scores(padded, FOREGROUND)
+        scores(padded, FOREGROUND)
 
 
 def test_missing_prediction_is_an_error() -> None:
@@ -142,7 +143,7 @@ def test_missing_prediction_is_an_error() -> None:
     with pytest.raises(DataError, match="do not belong"):
         require_all(rows, [])
     with pytest.raises(DataError, match="one row for each image and class"):
-        pixel.scores(rows.iloc[1:], FOREGROUND)
+        scores(rows.iloc[1:], FOREGROUND)
 
 
 @given(seed=st.integers(0, 2**31))
@@ -156,11 +157,11 @@ def test_ignored_pixels_change_no_score(seed: int) -> None:
 def test_image_of_nodata_changes_no_score() -> None:
     prediction, label = random_pair(0)
     nothing = np.full_like(label, IGNORE)
-    assert pixel.scores(table([prediction, prediction], [label, nothing]), FOREGROUND) == pixel.scores(
+    assert scores(table([prediction, prediction], [label, nothing]), FOREGROUND) == scores(
         table([prediction], [label]), FOREGROUND
     )
     with pytest.raises(DataError, match="no valid pixel"):
-        pixel.scores(table([nothing], [nothing]), FOREGROUND)
+        scores(table([nothing], [nothing]), FOREGROUND)
 
 
 def test_prediction_at_another_resolution_is_refused() -> None:
@@ -195,7 +196,7 @@ def test_scores_equal_torchmetrics(seed: int) -> None:
 
     pairs = [random_pair(seed + i) for i in range(2)]
     rows = table(*map(list, zip(*pairs, strict=True)))
-    ours = pixel.scores(rows, FOREGROUND)
+    ours = scores(rows, FOREGROUND)
     predicted, label = (
         torch.from_numpy(np.stack(maps).astype(np.int64)) for maps in zip(*pairs, strict=True)
     )

@@ -15,7 +15,7 @@ from segcore.training.build import new_model
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tests.support.tiny import values_for
-from tests.support.volumes_tiny import affine_for, write_nifti
+from tests.support.volumes import affine_for, write_nifti
 
 DATA = {"images": "images/*.nii.gz", "masks": "masks/{name}", "neighbours": 1, "label_values": {0: 0, 1: 1}}
 

@@ -16,7 +16,7 @@ from segcore.prediction.arrays import Prediction
 from segcore.prediction.predictor import load
 from tests.support.bundles import make_bundle, noise
 from tests.support.tiny import write_tif
-from tests.support.volumes_tiny import affine_for, write_nifti
+from tests.support.volumes import affine_for, write_nifti
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from segcore.prediction.writers.cog import PROBABILITY_STEPS
 from segcore.prediction.writers.polygons import polygons
 from tests.support.bundles import make_bundle, noise
 from tests.support.tiny import write_tif
-from tests.support.volumes_tiny import affine_for, write_nifti, write_series
+from tests.support.volumes import affine_for, write_nifti, write_series
 
 ALL = ("classes", "probabilities", "polygons")
 ROOT = Path(__file__).parents[3]

@@ -1,7 +1,7 @@
 """The gate: its interval against scipy's paired bootstrap, its rules one at a time, and what must never happen."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segcore.errors import DataError, ParamsError
-from segcore.metrics import pixel
+from segcore.metrics.scores import scores
 from segcore.params.operations import Gate
 from segcore.promotion.gate import Candidate, Costs, Decision, decide
 from segcore.tables import counts
@@ -46,7 +46,7 @@ def candidate(skill: float, name: str = "unet", seed: int = 0, **over: object) -
 
 def judge(champion: Candidate | None, *challengers: Candidate, gate: Gate = GATE) -> Decision:
     decision = decide(champion, list(challengers), gate, "iou", [1], CLASSES, 0)
-    json.dumps(decision.record(), allow_nan=False)
+    json.dumps(asdict(decision), allow_nan=False)
     assert len(decision.reason) > 40 and "None" not in decision.reason and "nan" not in decision.reason
     return decision
 
@@ -82,15 +82,15 @@ def test_the_interval_is_that_of_a_loop_that_draws_the_same_clusters_for_both() 
     drawn = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), size=100)
     differences = []
     for times in drawn:
-        scores = []
+        found_scores = []
         for rows in (new.frozen, old.frozen):
             copies = [
                 rows[rows["cluster"] == f"c{index:02d}"].assign(item=lambda t, n=n: t["item"] + f" {n}")
                 for index, repeat in enumerate(times)
                 for n in range(repeat)
             ]
-            scores.append(pixel.scores(pd.concat(copies), [1])["iou/dataset/building"])
-        differences.append(scores[0] - scores[1])
+            found_scores.append(scores(pd.concat(copies), [1])["iou/dataset/building"])
+        differences.append(found_scores[0] - found_scores[1])
     low, high = np.quantile(differences, [0.025, 0.975])
     assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-6)
 
@@ -106,6 +106,19 @@ def test_a_clearly_better_challenger_is_promoted_and_the_sentence_names_the_figu
     for value in found["difference"]["frozen"].values():
         assert f"{100 * value:+.1f}" in decision.reason
     assert "NEW takes the place of OLD" in decision.reason and "margin of 0.0" in decision.reason
+
+
+def test_a_kept_champion_is_reported_with_score_interval_and_cost() -> None:
+    old = replace(candidate(0.9, "unet"), version=1)
+    new = replace(candidate(0.9, "new", seed=1), title="UNET", costs=Costs(9.5, 800, 20))
+    decision = judge(old, new)
+    found = decision.challengers[0]
+    low, high = (100 * found["difference"]["frozen"][end] for end in ("low", "high"))
+    assert decision.reason == (
+        f"Kept the champion (UNET, version 1). The new UNET scores the same: {100 * found['scores']['frozen']:.1f} % "
+        f"on the frozen test images (difference between {low:+.1f} and {high:+.1f} points), and is 5 % faster "
+        "(20 % would be needed)."
+    )
 
 
 def test_the_margin_decides() -> None:
@@ -236,7 +249,7 @@ def test_a_floor_that_is_not_kept_always_blocks(
     a: float, b: float, seed: int, name: str, champion: bool
 ) -> None:
     new = candidate(b, "new", seed + 1, costs=Costs(1, 1, 1))
-    reached = pixel.scores(new.frozen, [1])[f"iou/dataset/{name}"]
+    reached = scores(new.frozen, [1])[f"iou/dataset/{name}"]
     gate = Gate(bootstrap=100, floors={name: min(reached + 1e-6, 1)}, not_worse=0.9)
     if reached < 1:
         assert judge(candidate(a, "old", seed) if champion else None, new, gate=gate).winner is None

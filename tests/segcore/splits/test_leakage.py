@@ -1,121 +1,158 @@
-"""Whatever is linked, given or added, nothing leaks: found by painting, not by the code under test."""
-
-import json
+"""The check of what was prepared finds each kind of leak, and names the pair."""
 
 import numpy as np
 import pandas as pd
-from hypothesis import HealthCheck, event, given, settings
-from hypothesis import strategies as st
+import pytest
 
-from segcore.errors import DataError, LeakError
-from segcore.ingest.links.footprints import same_places
+from segcore.errors import LeakError
 from segcore.params import Split
-from segcore.splits.assignment import decide
-from segcore.splits.leakage import check
+from segcore.splits import assignment, leakage
 from segcore.splits.regions import assign
-
-FRACTIONS = {"train": 0.6, "validation": 0.2, "test": 0.2}
-KINDS_OF_SPLIT = [
-    Split(fractions=FRACTIONS),
-    Split(fractions=FRACTIONS, stratify=False),
-    Split(fractions=FRACTIONS, block=16),
-]
-
-
-def linked(*pairs):
-    rows = [[*sorted(pair), "near-duplicate", "as the test says"] for pair in pairs]
-    return pd.DataFrame(rows, columns=["a", "b", "kind", "detail"])
-
-
-worlds = st.lists(
-    st.tuples(
-        st.integers(0, 13),  # group
-        st.integers(0, 7),  # row, in steps of 16 pixels
-        st.integers(0, 7),  # column
-        st.sampled_from([16, 32, 48]),  # size: 32 and more may be divided
-        st.integers(0, 15),  # whose content
-        st.booleans(),  # whether it lies anywhere
-    ),
-    min_size=8,
-    max_size=16,
+from tests.support.items import (
+    FRACTIONS,
+    NO_LINKS,
+    SPLIT,
+    WHOLE,
+    assigned,
+    decided,
+    indexed,
+    items,
+    link,
+    placed,
 )
 
 
-def world(items):
-    rows = []
-    for index, (group, row, col, size, content, lies) in enumerate(items):
-        transform = json.dumps([1, 0, 500000 + 16 * col, 0, -1, 5000000 - 16 * row]) if lies else None
-        place = {"crs": "EPSG:32633" if lies else None, "transform": transform, "height": size, "width": size}
-        digest = f"content {content}-{size}" if content < 4 else f"of its own {index}"
-        rows.append({"id": f"i{index:02d}", "group": f"g{group}", "sha256": digest, **place})
-    return pd.DataFrame(rows)
+def test_a_group_in_two_splits_is_a_leak():
+    table = items([f"i{i}" for i in range(60)], [f"g{i % 20}" for i in range(60)])
+    regions = assigned(table, WHOLE)
+    regions.loc[0, "split"] = "test" if regions.loc[0, "split"] == "train" else "train"
+    with pytest.raises(LeakError, match="group 'g0' is in more than one split"):
+        leakage.check(regions, regions.iloc[:0], table, WHOLE, NO_LINKS)
 
 
-def leaks(regions, items, pairs):
-    """Every leak, found by painting and by looking at each pair; shares no code with what is tested."""
-    found = []
-    canvas = {name: np.zeros((192, 192), bool) for name in FRACTIONS}
-    held = regions.groupby("item")["split"].agg(set).to_dict()
-    rows = {row.id: row for row in items.itertuples() if row.id in held}
+def one_of_each(regions, first="train", second="test"):
+    return [regions[regions["split"] == name]["item"].iloc[0] for name in (first, second)]
+
+
+def test_the_same_content_in_two_splits_is_a_leak_that_names_the_pair():
+    table = items([f"i{i}" for i in range(60)])
+    regions = assigned(table, WHOLE)
+    one, two = one_of_each(regions)
+    table.loc[table["id"] == two, "sha256"] = table.loc[table["id"] == one, "sha256"].iloc[0]
+    with pytest.raises(LeakError, match="are the same picture") as caught:
+        leakage.check(regions, regions.iloc[:0], table, WHOLE, NO_LINKS)
+    assert one in str(caught.value) and two in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["duplicate", "near-duplicate", "same-place"])
+def test_linked_items_in_two_splits_are_a_leak_that_names_the_pair(kind):
+    table = items([f"i{i}" for i in range(60)])
+    regions = assigned(table, WHOLE)
+    one, two = one_of_each(regions, "validation", "test")
+    with pytest.raises(LeakError, match=f"linked \\({kind}") as caught:
+        leakage.check(regions, regions.iloc[:0], table, WHOLE, link(one, two, kind))
+    assert one in str(caught.value) and two in str(caught.value)
+
+
+def test_training_windows_of_a_test_item_are_a_leak():
+    table = items([f"i{i}" for i in range(60)])
+    decision, regions = decided(table, WHOLE)
+    windows = indexed(table, WHOLE, decision)
+    leakage.check(regions, windows, table, WHOLE, NO_LINKS)
+    windows.loc[0, "item"] = one_of_each(regions)[1]
+    with pytest.raises(LeakError, match=r"training window 0, 0 \(train\) and i\d+ \(test\)"):
+        leakage.check(regions, windows, table, WHOLE, NO_LINKS)
+    with pytest.raises(LeakError, match="a training window is of nobody, which is no item"):
+        leakage.check(regions, windows.assign(item="nobody"), table, WHOLE, NO_LINKS)
+
+
+def test_planes_of_a_volume_stay_together_and_one_in_another_split_is_a_leak():
+    table = items([f"v{i // 5}_z{i % 5:03d}" for i in range(60)], [f"v{i // 5}" for i in range(60)])
+    table = table.assign(volume=table["group"], sha256=table["group"])
+    catalogue = table.drop_duplicates("volume").assign(id=lambda t: t["volume"])
+    decision = assignment.decide(catalogue, NO_LINKS, WHOLE, {})
+    regions = assign(table, WHOLE, decision)
+    windows = indexed(table, WHOLE, decision)
+    assert regions.groupby("group")["split"].nunique().max() == 1
+    assert set(regions["id"]) == set(table["id"])
+    leakage.check(regions, windows, table, WHOLE, NO_LINKS)
+    where = regions["item"].isin(windows["item"])
+    regions.loc[regions.index[where][0], "split"] = "test"
+    with pytest.raises(LeakError, match=r"v\d+_z000"):
+        leakage.check(regions, windows, table, WHOLE, NO_LINKS)
+
+
+def test_overlapping_items_in_two_splits_are_a_leak_that_names_the_pair():
+    table = placed(items([f"i{i}" for i in range(12)]), [(0, 100 * i) for i in range(12)])
+    regions = assigned(table, WHOLE)
+    none = regions.iloc[:0]
+    leakage.check(regions, none, table, WHOLE, NO_LINKS)
+    one, two = one_of_each(regions)
+    table.loc[table["id"] == two, "transform"] = placed(table[:1], [(20, 100 * int(one[1:]) + 20)])[
+        "transform"
+    ][0]
+    with pytest.raises(LeakError, match="the same place on the map") as caught:
+        leakage.check(regions, none, table, WHOLE, NO_LINKS)
+    assert one in str(caught.value) and two in str(caught.value)
+
+
+def test_the_buffer_holds_on_the_map_between_regions_of_different_grids():
+    table = placed(items(["a", "b", "c", "d"]), [(0, 0), (0, 40), (500, 0), (900, 0)])
+    row = {"item": "a", "group": "a", "id": "a", "split": "train", "cluster": "a", "row": 0, "col": 0}
+    regions = pd.DataFrame([{**row, "height": 48, "width": 36}])
+    regions.loc[1] = {**row, "item": "b", "id": "b", "group": "b", "split": "test", "height": 48, "width": 48}
+    apart = Split(fractions=FRACTIONS, buffer=4)
+    leakage.check(regions, regions.iloc[:0], table, apart, NO_LINKS)
+    with pytest.raises(LeakError, match="buffer of 5 pixels"):
+        leakage.check(regions, regions.iloc[:0], table, Split(fractions=FRACTIONS, buffer=5), NO_LINKS)
+    windows = pd.DataFrame({"item": ["a"], "row": 0, "col": 0, "height": 40, "width": 40})
+    with pytest.raises(LeakError, match=r"training window 0, 0 \(train\) of a"):
+        leakage.check(regions, windows, table, apart, NO_LINKS)
+
+
+def test_no_window_and_no_region_comes_within_the_buffer_of_another_split():
+    label = np.zeros((512, 512), np.uint8)
+    table = items(["scene"], size=512)
+    decision, regions = decided(table, SPLIT)
+    windows = indexed(table, SPLIT, decision, label)
+    assert len(windows) > 20
+    owner = np.full((512, 512), "", dtype=object)
     for r in regions.itertuples():
-        if isinstance(rows[r.item].transform, str):
-            t = json.loads(rows[r.item].transform)
-            top, left = 5000000 - int(t[5]) + r.row, int(t[2]) - 500000 + r.col
-            canvas[r.split][top : top + r.height, left : left + r.width] = True
-    if sum(c.astype(int) for c in canvas.values()).max() > 1:
-        found.append("a place in two splits")
-    for a in rows.values():
-        for b in rows.values():
-            one_grid = (a.height, a.transform) == (b.height, b.transform)
-            same = a.sha256 == b.sha256
-            related = a.group == b.group or same or (a.id, b.id) in pairs
-            if a.id < b.id and related and not one_grid and not same and len(held[a.id] | held[b.id]) > 1:
-                found.append((a.id, b.id))
-            if a.id < b.id and same:
-                mine, theirs = (
-                    {(r.row, r.col): r.split for r in regions[regions["item"] == i].itertuples()}
-                    for i in (a.id, b.id)
-                )
-                if mine != theirs:
-                    found.append((a.id, b.id, "content"))
-    return found
+        owner[r.row : r.row + r.height, r.col : r.col + r.width] = r.split
+    for w in windows.itertuples():  # pixel by pixel, not by the code under test
+        around = owner[max(w.row - 8, 0) : w.row + 48, max(w.col - 8, 0) : w.col + 48]
+        assert not {"validation", "test"} & set(around.ravel())
+    leakage.check(regions, windows, table, SPLIT, NO_LINKS)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    worlds,
-    st.sets(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=5),
-    st.dictionaries(st.integers(0, 13), st.sampled_from(list(FRACTIONS)), max_size=2),
-    st.lists(st.integers(4, 16), min_size=1, max_size=4),
-    st.sampled_from(KINDS_OF_SPLIT),
-)
-def test_no_sequence_of_groups_links_given_splits_and_growth_ever_leaks(items, pairs, hand, steps, split):
-    everything = world(items)
-    pairs = {(f"i{a:02d}", f"i{b:02d}") for a, b in pairs if a < b}
-    registry, none = {}, everything.iloc[:0].assign(item=[], row=[], col=[])
-    for count in sorted(set(steps)):
-        table = everything[:count]
-        by_hand = {
-            s: [f"g{g}" for g, v in hand.items() if v == s and f"g{g}" in set(table["group"])]
-            for s in FRACTIONS
-        }
-        now = split.model_copy(update={"given": by_hand})
-        links = pd.concat([linked(*pairs), same_places(table)], ignore_index=True)
-        try:
-            decision = decide(table, links, now, registry)
-        except LeakError as error:
-            event("leak refused")  # only where what is fixed already cannot be kept apart
-            assert hand or registry, error
-            return
-        for group, entry in registry.items():
-            if group in decision.groups and f"g{group}" not in by_hand:
-                given_now = any(group in members for members in by_hand.values())
-                assert given_now or decision.groups[group] == entry.split
-        try:
-            regions = assign(table, now, decision)
-        except DataError:  # too few groups to fill every split
-            continue
-        event("checked, with blocks" if decision.anchors else "checked")
-        assert leaks(regions, table, pairs) == []
-        check(regions, none, table, now, links)
-        registry = decision.registry
+def test_a_window_that_reaches_a_test_block_is_a_leak():
+    table = items(["scene"], size=512)
+    decision, regions = decided(table, SPLIT)
+    windows = indexed(table, SPLIT, decision)
+    test = regions[regions["split"] == "test"].iloc[0]
+    windows.loc[0, ["row", "col"]] = [test["row"], test["col"]]
+    with pytest.raises(
+        LeakError, match=r"training window .* and scene_r\dc\d \(\w+\) of scene are 0 pixels apart"
+    ):
+        leakage.check(regions, windows, table, SPLIT, NO_LINKS)
+
+
+def test_without_a_buffer_regions_may_touch_but_not_overlap():
+    regions = assigned(items(["scene"], size=512), SPLIT.model_copy(update={"buffer": 0}))
+    split, none = SPLIT.model_copy(update={"buffer": 0}), regions.iloc[:0]
+    leakage.check(regions, none, items(["scene"], size=512), split, NO_LINKS)
+    row = regions.index[(regions["split"] == "train") & (regions["col"] > 0)][0]
+    grown = regions.copy()
+    grown.loc[row, ["row", "col", "height", "width"]] = [0, 0, 512, 512]
+    with pytest.raises(LeakError, match="0 pixels apart"):
+        leakage.check(grown, none, items(["scene"], size=512), split, NO_LINKS)
+
+
+def test_the_check_stays_fast_for_ten_thousand_items():
+    names = [f"i{i:05d}" for i in range(10_000)]
+    table = placed(items(names), [(60 * (i // 100), 60 * (i % 100)) for i in range(10_000)])
+    regions = assigned(table, WHOLE)
+    windows = regions.assign(row=0, col=0)[regions["split"] == "train"]
+    leakage.check(regions, windows, table, WHOLE, NO_LINKS)
+    shares = regions["split"].value_counts(normalize=True)
+    assert all(abs(shares[name] - share) < 0.001 for name, share in FRACTIONS.items())

@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-FORKED = [str(ROOT / "tests/support/forked.py")]
+FORKED = [str(ROOT / "tests/support/forked_torchrun.py")]
 
 
 def launch(launcher, script, processes, *arguments, **variables):
@@ -75,6 +75,7 @@ def close(a, b):
             assert mine[name] == pytest.approx(theirs[name], abs=TOLERANCE), (name, mine, theirs)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_metrics_of_one(one, two, prepared_scene):
     regions = prepared_scene[1].regions
     assert (regions["split"] == "validation").sum() % 2 == 1, "an uneven number is what is to be shown"
@@ -84,6 +85,7 @@ def test_two_processes_give_the_metrics_of_one(one, two, prepared_scene):
     assert first["facts"] == second["facts"] == alone["facts"]
 
 
+@pytest.mark.slow
 def test_both_processes_end_with_the_same_weights_near_those_of_one(one, two):
     (alone,), (first, second) = one[1], two[1]
     assert first.keys() == alone.keys(), "the bundle of a divided training is any other's"
@@ -92,6 +94,7 @@ def test_both_processes_end_with_the_same_weights_near_those_of_one(one, two):
         torch.testing.assert_close(first[name], alone[name], rtol=0, atol=5e-3, msg=name)
 
 
+@pytest.mark.slow
 def test_a_divided_training_is_repeatable_and_resumes_exactly(two, prepared_scene, tmp_path):
     whole, weights = two
     with pytest.raises(AssertionError):  # the first step after the second checkpoint kills both processes
@@ -103,6 +106,7 @@ def test_a_divided_training_is_repeatable_and_resumes_exactly(two, prepared_scen
         assert torch.equal(tensor, weights[0][name]), name
 
 
+@pytest.mark.slow
 def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path):
     """In float64, where nothing but a wrong formula is left to differ; the loss itself is float32."""
     launch(FORKED, "gradient_process.py", 2, tmp_path, "unet", "deeplab", "fcn")

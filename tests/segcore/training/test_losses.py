@@ -1,4 +1,4 @@
-"""Losses: four-pixel hand examples, hostile inputs, and MONAI as an independent witness."""
+"""Losses: four-pixel hand examples, broken_reader inputs, and MONAI as an independent witness."""
 
 import pytest
 import torch

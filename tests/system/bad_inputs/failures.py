@@ -18,7 +18,7 @@ from segcore.ingest.reader_pool import run_each
 from segcore.io import layouts
 from segcore.splits.assignment import decide
 from tasks.receive import _against_dataset
-from tests.support import hostile
+from tests.support import broken_reader
 from tests.support.tiny import make_pairs, params_for, write_tif
 from tests.system.bad_inputs.case import data_section
 
@@ -225,7 +225,9 @@ def changed_while_read(folder: Path) -> DataError:
 
 def slow_and_crashed() -> dict[str, DataError]:
     """Errors for a reader that hangs, and for one that crashes."""
-    found = dict(run_each(hostile.read, ["hang", "crash"], ["deep.gpkg", "odd.tif"], [1, 20], workers=2))
+    found = dict(
+        run_each(broken_reader.read, ["hang", "crash"], ["deep.gpkg", "odd.tif"], [1, 20], workers=2)
+    )
     return {"slow": found[0], "crashed": found[1]}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import MPEG2MPML, generate_uid
 
-from tests.support.volumes_tiny import save, slice_elements, write_seg, write_series
+from tests.support.volumes import save, slice_elements, write_seg, write_series
 from tests.system.bad_inputs.case import DataSet, Pair, cut
 
 

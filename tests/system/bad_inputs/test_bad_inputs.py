@@ -17,7 +17,10 @@ from tests.system.bad_inputs.case import Case, Found, built
 from tests.system.bad_inputs.cases import SETS, no_permission, texts
 from tests.system.bad_inputs.failures import FAILURES
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+]
 ALL = [(data_set.name, case) for data_set in SETS.values() for case in data_set.cases]
 ELSEWHERE = {  # kinds that are no item's own, and the tests here that make them
     "changed": "test_a_file_that_grows_while_it_is_read_is_not_kept",

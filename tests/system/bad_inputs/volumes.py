@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from tests.support.volumes_tiny import affine_for, overwrite_header, write_nifti
+from tests.support.volumes import affine_for, overwrite_header, write_nifti
 from tests.system.bad_inputs.case import DataSet, Pair, cut, scramble
 
 SHAPE = (12, 10, 5)

@@ -1,8 +1,8 @@
-"""Nights that are killed at random moments end like undisturbed ones: SEGFLOW_KILLS of them, ten by default.
+"""Nights that are killed at random moments end like undisturbed ones.
 
-`make test-crash` runs fifty. A night is killed several times, a victim of several kinds each time, at moments spread
-evenly over all that it does; then it comes to its end, everything is compared with the night that nobody disturbed, and
-the next night begins.
+`make test` kills three times, `make test-all` ten times, `make test-crash` fifty times (SEGFLOW_KILLS). A night is
+killed several times, a victim of several kinds each time, at moments spread evenly over all that it does; then it comes
+to its end, everything is compared with the night that nobody disturbed, and the next night begins.
 """
 
 import hashlib
@@ -23,12 +23,9 @@ import pytest
 from mlflow import MlflowClient
 
 from segcore.models.base.bundle import load_bundle
-from tests.flows.conftest import after_first_night, server
 from tests.support import nights, workspaces
 
-__all__ = ["after_first_night", "server"]
-
-KILLS = int(os.environ.get("SEGFLOW_KILLS", "10"))
+FEW, MANY = 3, int(os.environ.get("SEGFLOW_KILLS", "10"))
 KILLS_A_NIGHT = 10
 SEED = int(os.environ.get("SEGFLOW_KILL_SEED", "0"))
 VICTIMS = ("flow", "stage", "dvc", "all")
@@ -202,13 +199,15 @@ def disturb(
     return victims
 
 
-@pytest.mark.timeout(600 + 180 * KILLS)
-def test_killed_at_random_moments_every_night_ends_like_the_undisturbed_one(night: Night) -> None:
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.timeout(600 + 180 * MANY)
+def test_killed_at_random_moments_every_night_ends_like_the_undisturbed_one(night: Night, count: int) -> None:
+    night.restore()
     begun, usual = night.undisturbed()
     expected = night.outcome()
     assert expected["statuses"] == {"FINISHED"} and expected["inbox"] == [] and expected["decided"]
     dice, kills, whole = random.Random(SEED), Counter[str](), 0
-    while (left := KILLS - sum(kills.values())) > 0:
+    while (left := count - sum(kills.values())) > 0:
         night.restore()
         moments = sorted(dice.uniform(1, usual) for _ in range(min(left, KILLS_A_NIGHT)))
         kills.update(disturb(night, moments, begun, 10 * usual, dice))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _record(root: Path, champion: str | None = "fcn", **over: Any) -> DecisionRe
     rivals = [candidate(name) for name in TITLES if name != champion]
     gate = Gate(bootstrap=200, floors={"building": 0.2}, ceilings={"latency_ms": 50})
     held = candidate(champion) if champion else None
-    found = decide(held, rivals, gate, "iou", [1], ["background", "building"], 0).record()
+    found = asdict(decide(held, rivals, gate, "iou", [1], ["background", "building"], 0))
     for one in found["challengers"]:
         one |= {"architecture": one["name"][:-2], "seed": 0, "weights_sha256": "0" * 64}
     meta = {"format": FORMAT, "dataset": "buildings", "key": "b2", "batch": "b2", "inputs": "1" * 64}

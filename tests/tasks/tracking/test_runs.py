@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
+from segcore.comparison.results import LeaderboardRow, Score, read_comparison
 from segcore.errors import StageError
 from segcore.params import Params, load
 from tasks.tracking import runs as tracking
@@ -20,7 +22,9 @@ from tasks.tracking import store
 from tasks.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[3]
+OLD = ROOT / "tests/support/old"
 HEADLINE = "iou/dataset/foreground_mean"
+SUMMARY = {"parameters": 1, "macs": 1, "receptive_field": 1}
 TRAIN = """\
 import sys, time
 from pathlib import Path
@@ -168,18 +172,11 @@ def test_evaluation_and_comparison_find_the_original_run(
     assert run.info.run_id == run_id and run.data.metrics["test/iou.dataset.b_timent _dur_"] == 0.5
     assert {f.path for f in client.list_artifacts(run_id)} == {"evaluation", "images"}
     assert tracking.log_evaluation(Tracker.open(params), "fcn", 40, scores) is None, "trained elsewhere"
-    row = {
-        "rank": 1,
-        "title": "U-Net",
-        "architecture": "unet",
-        "seeds": 1,
-        "scores": {HEADLINE: {"estimate": 0.5}},
-    }
-    comparison = {"headline": HEADLINE, "verdict": "no difference shown", "leaderboard": [row]}
+    row = LeaderboardRow("unet", "U-Net", "model", 1, 1, {HEADLINE: Score(0.5, 0.4, 0.6, None)}, SUMMARY)
+    comparison = replace(read_comparison(OLD / "comparison.json"), leaderboard=[row])
     first = tracking.log_comparison(Tracker.open(params), params, comparison, [tmp_path])
-    assert tracking.log_comparison(Tracker.open(params), params, comparison, [tmp_path]) == first, (
-        "nothing changed, no other run"
-    )
+    again = tracking.log_comparison(Tracker.open(params), params, comparison, [tmp_path])
+    assert again == first, "nothing changed, no other run"
     made = client.get_run(first)
     assert made.info.status == "FINISHED" and made.data.tags["runs_elsewhere"] == "train@fcn-40"
     assert runs(params, 40)[0].data.tags["comparison"] == made.data.tags["comparison"]

@@ -1,18 +1,12 @@
-"""Stages, run keys and process groups, on a small pipeline that DVC really runs."""
+"""Stages and run keys, on a small pipeline that DVC really runs."""
 
-import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from segcore.errors import StageError
-from tasks import supervisor as processes
 from tasks.versioning import git
 from tasks.versioning import stages as versioning
 from tasks.versioning.lock_repair import mend
@@ -173,68 +167,3 @@ def test_git_state_outside_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git.state() == (None, False)
-
-
-# A command and its child, which may ignore SIGTERM: what dvc and a stubborn training look like.
-STUBBORN = """\
-import signal, subprocess, sys, time
-from pathlib import Path
-if len(sys.argv) == 2:
-    if "stubborn" in sys.argv[1]:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Path(sys.argv[1]).touch()
-    time.sleep(300)
-subprocess.run([sys.executable, __file__, sys.argv[1]]) if len(sys.argv) == 3 else None
-"""
-PARENT = """\
-import signal, sys
-from tasks.supervisor import run_in_group
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes are told to ignore it
-run_in_group([sys.executable, *sys.argv[1:]])
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is signalled on Linux alone")
-@pytest.mark.parametrize(
-    ("number", "child"), [(signal.SIGKILL, "stubborn"), (signal.SIGTERM, "meek"), (signal.SIGINT, "meek")]
-)
-def test_no_descendant_outlives_a_killed_parent(tmp_path: Path, number: int, child: str) -> None:
-    script, parent, ready = tmp_path / "child.py", tmp_path / "parent.py", tmp_path / f"{child} is ready"
-    script.write_text(STUBBORN)
-    parent.write_text(PARENT)
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    started = subprocess.Popen(
-        [sys.executable, parent, script, ready, "parent"], env=env, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 30
-    while not ready.exists():
-        assert time.monotonic() < deadline and started.poll() is None
-        time.sleep(0.05)
-    family = psutil.Process(started.pid).children(recursive=True)
-    assert len(family) == 3, "supervisor, command, grandchild"
-    started.send_signal(number)
-    started.communicate(timeout=30)
-    _, alive = psutil.wait_procs(family, timeout=processes.GRACE_SECONDS + 7)
-    assert not alive
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is signalled on Linux alone")
-def test_a_command_ends_where_its_supervisor_is_killed() -> None:
-    with processes.beside([sys.executable, "-c", "import time; time.sleep(300)"]) as supervisor:
-        deadline = time.monotonic() + 30
-        while not (family := psutil.Process(supervisor.pid).children()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        supervisor.kill()
-        _, alive = psutil.wait_procs(family, timeout=processes.GRACE_SECONDS)
-    for process in alive:
-        process.kill()
-    assert not alive
-
-
-def test_exit_status_and_both_outputs_come_back() -> None:
-    code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"
-    seen: list[str] = []
-    status, output, tail = processes.run_in_group([sys.executable, "-c", code], live=seen.append)
-    assert (status, output, "".join(seen)) == (7, "out\n", "err\n")
-    assert "out" in tail and "err" in tail

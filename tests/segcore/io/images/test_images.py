@@ -7,7 +7,7 @@ import pytest
 
 from segcore.errors import DataError
 from segcore.io import images
-from tests.support.reading import NOISE, kind_of, save
+from tests.support.images import NOISE, kind_of, save
 from tests.support.tiny import write_tif
 
 ENDINGS = [".png", ".jpg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".vrt"]

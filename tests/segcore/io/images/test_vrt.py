@@ -5,7 +5,7 @@ import pytest
 
 from segcore.io import images
 from segcore.io.images import geotiff
-from tests.support.reading import NOISE, kind_of
+from tests.support.images import NOISE, kind_of
 from tests.support.tiny import write_tif
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from segcore.io import layouts
 from segcore.io.layouts.pairs import mask_files
-from tests.support.finding import by_name, fails, find, problem, touch
+from tests.support.layouts import by_name, fails, find, problem, touch
 from tests.support.tiny import make_pairs, params_for
 
 # --- What is wrong with a pattern or folder --------------------------------------------------------------------

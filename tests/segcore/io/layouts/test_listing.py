@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tests.support.finding import fails, find, touch
+from tests.support.layouts import fails, find, touch
 from tests.support.tiny import make_pairs
 
 ROWS = [

@@ -15,7 +15,7 @@ from segcore.io.grid import same_place
 from segcore.io.images import open_source
 from segcore.prediction.writers.nifti import write_prediction
 from tests.support.tiny import params_for
-from tests.support.volumes_tiny import NAME, save, slice_elements, write_nifti, write_seg, write_series
+from tests.support.volumes import NAME, save, slice_elements, write_nifti, write_seg, write_series
 
 
 def stack(count=4, seed=0, high=4096):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segcore.errors import DataError
 from segcore.io.layouts import _patterns
-from tests.support.finding import by_name, find, problem, touch
+from tests.support.layouts import by_name, find, problem, touch
 from tests.support.tiny import make_pairs, write_tif
 
 

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.images import geotiff
-from tests.support.reading import NOISE, RNG, kind_of
+from tests.support.images import NOISE, RNG, kind_of
 from tests.support.tiny import write_tif
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segcore.errors import DataError
 from segcore.io import images
-from tests.support.reading import NOISE, RNG, kind_of, save
+from tests.support.images import NOISE, RNG, kind_of, save
 from tests.support.tiny import write_tif
 
 

@@ -1,4 +1,4 @@
-"""What torchrun does for test_sharing.py, out of one process that has torch already: `forked.py 2 SCRIPT ARGUMENTS`.
+"""What torchrun does for test_distributed.py, in forks of one process: `forked_torchrun.py 2 SCRIPT ARGUMENTS`.
 
 torchrun and each of its processes import torch by themselves, which takes longer than what is tested.
 """

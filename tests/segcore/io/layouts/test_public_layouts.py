@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.finding import by_name, fails, find, problem, touch
+from tests.support.layouts import by_name, fails, find, problem, touch
 
 # --- Pascal VOC ------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
-"""One Prefect server for all tests of flows: an embedded one each flow would cost more than the flows."""
+"""A Prefect server for the tests of one pytest process: an embedded one each flow would cost more than the flows."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,20 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
-import pytest
-
 from flows.ui import HOST, free_port
 from tasks.supervisor import end_with_this_process
-from tests.support import nights, workspaces
-
-# With two workers: each gets two files at the beginning, in turn, and then the next one whenever it is nearly done.
-# So the kills, which take as long as all the rest, go together with the shortest one.
-FIRST = ("test_crash", "test_cancel", "test_dvc_yaml", "test_compare_flow", "test_retrain_flow", "test_serve")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {name: number for number, name in enumerate(FIRST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+from tests.support import workspaces
 
 
 def _healthy(process: subprocess.Popen[bytes], api: str, seconds: float) -> bool:
@@ -39,8 +27,12 @@ def _healthy(process: subprocess.Popen[bytes], api: str, seconds: float) -> bool
 
 
 @contextmanager
-def _started() -> Iterator[tuple[str, bool, str]]:
-    """Address, whether it answers, and the log of a server whose database lies in memory where that is possible."""
+def started() -> Iterator[tuple[str, bool, str]]:
+    """Start a server whose database is kept in memory where the system has a file system there.
+
+    Yields:
+        Address of the API, whether it answers, and the server's log.
+    """
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(
         dir=memory if memory.is_dir() else None, ignore_cleanup_errors=True
@@ -64,23 +56,3 @@ def _started() -> Iterator[tuple[str, bool, str]]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(20)
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """Address of the API of a running Prefect server; one that hangs at its start is started anew, twice."""
-    logs = []
-    for _ in range(3):
-        with _started() as (api, answers, log):
-            if answers:
-                yield api
-                return
-        logs.append(log)
-    pytest.fail(f"no Prefect server after three tries; the last one said:\n{logs[-1]}")
-
-
-@pytest.fixture(scope="session")
-def after_first_night(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
-    """A project whose first night is over, to be copied by `nights.copy`: all workers share the one."""
-    base = tmp_path_factory.getbasetemp()
-    return nights.first_night(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base, server)

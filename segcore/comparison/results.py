@@ -1,0 +1,177 @@
+"""What a comparison found, by name; `to_json` is the content of comparison.json."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from segcore.errors import DataError
+
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score: the mean over seeds, its interval, and the seeds' standard deviation.
+
+    Attributes:
+        estimate: in the metric's own range; a share in [0, 1] for "%".
+        low, high: ends of the interval; None where none can be given.
+        seed_std: None with one seed.
+    """
+
+    estimate: float
+    low: float | None
+    high: float | None
+    seed_std: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two scores, with the ends of its interval; None where none can be given."""
+
+    difference: float
+    low: float | None
+    high: float | None
+
+    def times(self, sign: int) -> "Difference":
+        """The difference itself (1), or the other way round (-1)."""
+        if sign == 1:
+            return self
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Difference(-self.difference, low, high)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval, and 0 is not in it."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """Two architectures on the headline score: `a` is the better one, the difference is a - b.
+
+    Attributes:
+        p: of the permutation test; p_holm: corrected for the number of pairs.
+        significant: p_holm is below the level and the interval excludes 0.
+    """
+
+    a: str
+    b: str
+    difference: float
+    low: float | None
+    high: float | None
+    p: float
+    p_holm: float
+    significant: bool
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """One architecture or annotator.
+
+    Attributes:
+        architecture: its name; title: as it is printed.
+        kind: "model" or "human".
+        rank: None for a human.
+        seeds: number of evaluations.
+        scores: by score key (segcore.metrics.scores).
+        summary: content of the first seed's summary.json; None for a human.
+    """
+
+    architecture: str
+    title: str
+    kind: str
+    rank: int | None
+    seeds: int
+    scores: dict[str, Score]
+    summary: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a comparison found, in the order of comparison.json.
+
+    Attributes:
+        metric: a name in segcore.metrics.METRICS; headline: the score key that ranks.
+        colors: RGB per class.
+        cluster_kind: "block" or "group".
+        verdict: one or two sentences; notes: limits of the numbers.
+        leaderboard: best model first, humans last.
+        differences: training setting -> architecture -> value, where they are not the same for all.
+    """
+
+    dataset: str
+    metric: str
+    headline: str
+    classes: list[str]
+    colors: list[list[int]]
+    test_images: int
+    clusters: int
+    cluster_kind: str
+    seeds: list[int]
+    confidence: float
+    bootstrap: int
+    empty_policy: str
+    verdict: str
+    notes: list[str]
+    leaderboard: list[LeaderboardRow]
+    tests: list[PairTest]
+    differences: dict[str, dict[str, Any]]
+
+    @property
+    def models(self) -> list[LeaderboardRow]:
+        """Architectures, best first."""
+        return [row for row in self.leaderboard if row.kind == "model"]
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Printed name of each architecture and human."""
+        return {row.architecture: row.title for row in self.leaderboard}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-able values, numbers rounded to 6 decimals: the same on every machine."""
+        rounded: dict[str, Any] = _rounded(asdict(self))
+        return rounded
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Comparison":
+        """The inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError: a part is missing or unknown.
+        """
+        rows = [_row(row) for row in content["leaderboard"]]
+        tests = [PairTest(**test) for test in content["tests"]]
+        return cls(**{**content, "leaderboard": rows, "tests": tests})
+
+
+def _row(content: Mapping[str, Any]) -> LeaderboardRow:
+    scores = {key: Score(**score) for key, score in content["scores"].items()}
+    return LeaderboardRow(**{**content, "scores": scores})
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Read comparison.json.
+
+    Raises:
+        DataError: the file is missing or holds no comparison.
+    """
+    try:
+        return Comparison.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a comparison ({error})", "run the step compare again"
+        ) from error
+
+
+def _rounded(value: Any) -> Any:
+    """6 decimals: far finer than the statistics, coarse enough to be the same on every machine."""
+    if isinstance(value, float):
+        return round(value, _DECIMALS) + 0.0  # no -0.0
+    if isinstance(value, Mapping):
+        return {key: _rounded(v) for key, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_rounded(v) for v in value]
+    return value

@@ -1,0 +1,26 @@
+"""Training settings that are not the same for all compared architectures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from segcore.params import Params, flat
+
+
+def differing_settings(
+    models: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], p: Params
+) -> dict[str, dict[str, Any]]:
+    """Training settings (not an architecture's own keywords) that differ: setting -> architecture -> value.
+
+    Args:
+        models: name and summaries (one per seed) of each architecture.
+        p: parameters; the training settings are used.
+    """
+    settings = {name: flat(p.for_architecture(name).model_dump(exclude={"model"})) for name, _ in models}
+    for name, summaries in models:
+        # what was done outranks what was asked for
+        for key in ("encoder", "weights", "steps"):
+            done = {summary[key] for summary in summaries if key in summary}
+            settings[name] |= {key: done.pop()} if len(done) == 1 else {}
+    keys = next(iter(settings.values()))
+    by_key = {key: {name: values[key] for name, values in settings.items()} for key in keys}
+    return {key: values for key, values in by_key.items() if len({repr(v) for v in values.values()}) > 1}

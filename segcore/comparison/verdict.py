@@ -1,0 +1,162 @@
+"""The comparison in words: the verdict, and what its numbers do not show."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segcore.comparison.results import Difference, PairTest
+from segcore.comparison.statistics import smallest_p
+from segcore.comparison.text import difference_unit, interval_text, value_text
+from segcore.metrics import METRICS
+from segcore.params import Params
+
+FEW_CLUSTERS = 10
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A contestant with its headline score."""
+
+    name: str
+    title: str
+    estimate: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the verdict is worded from.
+
+    Attributes:
+        models: best first.
+        humans: each with the best model's difference from it.
+        tests: of all pairs of models.
+        clusters: number of test clusters; cluster_kind: "block" or "group".
+    """
+
+    models: list[Placed]
+    humans: list[tuple[Placed, Difference]]
+    tests: list[PairTest]
+    clusters: int
+    cluster_kind: str
+
+
+def sentence(standing: Standing, p: Params) -> str:
+    """The verdict; a winner is named only if a difference from every other model is shown."""
+    return _verdict(standing, p) + hopeless(standing.clusters, standing.cluster_kind, len(standing.tests), p)
+
+
+def notes(standing: Standing, differing: Sequence[str], p: Params) -> list[str]:
+    """Notes on humans, on the limits of the numbers, and on settings that differ."""
+    found = [
+        *_human_notes(standing, p),
+        *limits(standing.clusters, standing.cluster_kind, len(standing.tests), p),
+    ]
+    if differing:
+        found.append(f"Architectures were not trained alike: they differ in {_listed(list(differing))}.")
+    return found
+
+
+def level(p: Params) -> float:
+    """The level of the tests: 1 - confidence."""
+    return round(1 - p.compare.confidence, 9)
+
+
+def _verdict(standing: Standing, p: Params) -> str:
+    best, others = standing.models[0], standing.models[1:]
+    metric = METRICS[p.compare.metric]
+    one_seed = ", one seed" if best.seeds == 1 else ""
+    top = f"{best.title} (dataset {metric.title} {_value(best.estimate, p)}{one_seed})"
+    if not others:
+        return f"{top} was the only architecture trained, so there is nothing to compare it with."
+    against = {test.b: test for test in standing.tests if test.a == best.name}
+    leads = [
+        f"{m.title} by {_amount(_of(against[m.name]).times(metric.sign), p)}"
+        for m in others
+        if against[m.name].significant
+    ]
+    equals = [f"{m.title} ({_value(m.estimate, p)})" for m in others if not against[m.name].significant]
+    if not equals:
+        return f"{top} is best: it leads {_listed(leads)}."
+    also = f", but {best.title} leads {_listed(leads)}" if leads else ""
+    return f"No difference shown between {top} and {_listed(equals, 'or')}{also}."
+
+
+def _human_notes(standing: Standing, p: Params) -> list[str]:
+    best, found = standing.models[0], []
+    for human, difference in standing.humans:
+        side = "below" if difference.difference < 0 else "above"
+        signed = difference.times(-1 if side == "below" else 1)
+        found.append(
+            f"{human.title}, a human, reaches dataset {METRICS[p.compare.metric].title} "
+            f"{_value(human.estimate, p)} against the same ground truth; "
+            f"{best.title} lies {_amount(signed, p)} {side} that."
+        )
+    return found
+
+
+def limits(clusters: int, cluster_kind: str, tests: int, p: Params) -> list[str]:
+    """Notes on what the numbers do not show."""
+    seeds, notes = len(p.seeds), []
+    if seeds == 1:
+        notes.append(
+            "Each architecture was trained with one seed only: the seed's own variation is not measured, "
+            "and a difference may be one between these trainings rather than between the architectures."
+        )
+    else:
+        notes.append(
+            f"Scores are means over {seeds} seeds. Intervals cover the choice of test {cluster_kind}s and of "
+            "seeds; the tests hold the trained models fixed."
+        )
+    if p.evaluate.flips:
+        notes.append(
+            "Every prediction is a mean over four mirror images (evaluate.flips): GMACs, time and memory are those of "
+            "all four."
+        )
+    if clusters == 1:
+        notes.append(
+            f"All test images are of one {cluster_kind}: nothing can be said of others, intervals span all."
+        )
+    elif clusters < FEW_CLUSTERS:
+        notes.append(f"There are only {clusters} test {cluster_kind}s: the intervals are likely too narrow.")
+    least = smallest_p(clusters, p.compare.permutations) * tests
+    if hopeless(clusters, cluster_kind, tests, p):
+        notes.append(
+            f"With {clusters} test {cluster_kind}{'s' if clusters > 1 else ''} and {tests} "
+            f"comparison{'s' if tests > 1 else ''} no p after Holm's correction can fall below "
+            f"{min(least, 1):.2g}: no difference, however large, can be shown at the level of {level(p):g}."
+        )
+    if cluster_kind == "block":
+        notes.append(
+            "Blocks are parts of the same scenes: scores and intervals do not speak for other places."
+        )
+    return notes
+
+
+def hopeless(clusters: int, cluster_kind: str, tests: int, p: Params) -> str:
+    """What to add to a verdict where no test could have come out otherwise; empty where one could."""
+    if not tests or smallest_p(clusters, p.compare.permutations) * tests <= level(p):
+        return ""
+    groups = f"{clusters} test {cluster_kind}{'s' if clusters > 1 else ''}"
+    return f" With {groups} no difference can be shown, however large."
+
+
+def _of(test: PairTest) -> Difference:
+    return Difference(test.difference, test.low, test.high)
+
+
+def _value(score: float, p: Params) -> str:
+    unit = METRICS[p.compare.metric].unit
+    return f"{value_text(score, unit)} {unit}"
+
+
+def _amount(found: Difference, p: Params) -> str:
+    """A difference with its interval."""
+    unit = METRICS[p.compare.metric].unit
+    interval = interval_text(found.low, found.high, unit)
+    if found.low is not None:
+        interval = f"{100 * p.compare.confidence:g} % interval {interval}"
+    return f"{value_text(found.difference, unit)} {difference_unit(unit)} ({interval})"
+
+
+def _listed(words: Sequence[str], last: str = "and") -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

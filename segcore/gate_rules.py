@@ -1,0 +1,284 @@
+"""The gate's rules: one `Rule` each, with what it measures, its limit's key under `gate` in params.yaml, and its words.
+
+A new rule is one more row of RULES: the gate applies it, and decisions, terminal and report name it. Import-light
+(NumPy and pydantic): the section `gate` of params.yaml is made of the rules' parameters.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from segcore.errors import ParamsError
+from segcore.metrics import Metric
+
+# far finer than the statistics
+DIGITS = 6
+# sums in another order differ by rounding alone
+_TIE = 1e-12
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one prediction costs; None where it was not measured. Latency of one tile, memory at its peak, bundle."""
+
+    latency_ms: float | None = None
+    memory_mb: float | None = None
+    size_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better a challenger scores than the champion, and the ends of the interval, None without one.
+
+    In the metric's own range; where lower is better, a lower score is a positive gain.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A challenger's figures, which rules judge.
+
+    Attributes:
+        metric: compared.
+        class_scores: pooled score per class of the frozen test set; None where it has no pixel of the class.
+        costs: of the challenger; champion_costs: None where there is no champion.
+        frozen, new: gain on the frozen test set and on the new batch; None where no region is scored.
+    """
+
+    metric: Metric
+    class_scores: Mapping[str, float | None]
+    costs: Costs
+    champion_costs: Costs | None = None
+    frozen: Gain | None = None
+    new: Gain | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found for one challenger.
+
+    Attributes:
+        kind: of the rule.
+        rule: its subject, such as a class or a cost, or its title.
+        measured, threshold: compared; measured is None where it could not be measured.
+        note: remark on the measured value.
+    """
+
+    kind: str
+    rule: str
+    measured: float | None
+    threshold: float | None
+    passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A key under `gate` in params.yaml; `field` is a pydantic Field with default, bounds and description."""
+
+    name: str
+    annotation: Any
+    field: Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the gate.
+
+    Attributes:
+        kind: names it in decisions.
+        title: in words; "{}" stands for the subject of a finding.
+        measures: what is measured, in words; "{}" as in the title.
+        side: how the measured value must stand to the limit.
+        unit: of measured value and limit: "score" for scores, "points" for gains, "%" for shares; or by subject.
+        role: "limit" for every challenger, also without a champion; "required" against a champion; "better" and
+            "cheaper" for the two ways in which a challenger wins.
+        parameter: its limit.
+        check: a challenger's figures and the limit to findings, one per subject.
+        subjects: words for subjects that are keys.
+        unmet: how the decision's sentence begins where it is not met; empty: "does not meet the <title>".
+    """
+
+    kind: str
+    title: str
+    measures: str
+    side: Literal["at least", "at most", "above"]
+    unit: str | Mapping[str, str]
+    role: Literal["limit", "required", "better", "cheaper"]
+    parameter: Parameter
+    check: Callable[[Trial, Any], list[Finding]]
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    unmet: str = ""
+
+
+class Ceilings(BaseModel):
+    """Cost limits of a champion, measured on the machine that decides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    latency_ms: float | None = Field(default=None, gt=0, description="milliseconds per tile; null: no limit")
+    memory_mb: float | None = Field(default=None, gt=0, description="peak memory in MB; null: no limit")
+    size_mb: float | None = Field(default=None, gt=0, description="size of the bundle in MB; null: no limit")
+
+
+def finding(
+    kind: str, rule: str, measured: float | None, limit: float, passed: bool, note: str = ""
+) -> Finding:
+    """A finding with its measured value rounded."""
+    shown = None if measured is None else round(measured, DIGITS) + 0.0
+    return Finding(kind, rule, shown, limit, bool(passed), note)
+
+
+def _ceilings(trial: Trial, limits: Ceilings) -> list[Finding]:
+    """A cost that was not measured does not keep its ceiling."""
+    found = []
+    for name in Ceilings.model_fields:
+        most, cost = getattr(limits, name), getattr(trial.costs, name)
+        if most is not None:
+            note = "not measured, so not shown to keep the ceiling" if cost is None else ""
+            found.append(finding("ceiling", name, cost, most, cost is not None and cost <= most, note))
+    return found
+
+
+def _floors(trial: Trial, limits: Mapping[str, float]) -> list[Finding]:
+    """A class without a pixel on the frozen test set does not keep its floor: nothing shows that it would."""
+    unknown = sorted(set(limits) - set(trial.class_scores))
+    if unknown:
+        raise ParamsError(
+            f"gate.floors names {unknown[0]!r}, which is no class; classes: {', '.join(trial.class_scores)}",
+            "correct gate.floors in params.yaml",
+        )
+    found, sign = [], trial.metric.sign
+    for name, least in limits.items():
+        score = trial.class_scores[name]
+        note = (
+            "the frozen test set has no pixel of this class, so nothing shows its score"
+            if score is None
+            else ""
+        )
+        passed = score is not None and sign * score >= sign * least - _TIE
+        found.append(finding("floor", name, score, least, passed, note))
+    return found
+
+
+def _above(kind: str, name: str, gain: Gain | None, limit: float) -> list[Finding]:
+    low = gain.low if gain else None
+    if low is None:
+        return [finding(kind, name, None, limit, False, "no interval: fewer than two clusters")]
+    return [finding(kind, name, low, limit, low > limit + _TIE, "the interval's lower end")]
+
+
+def _better(trial: Trial, margin: float) -> list[Finding]:
+    return _above("better", "better on the frozen test set", trial.frozen, margin)
+
+
+def _not_worse(trial: Trial, loss: float) -> list[Finding]:
+    return _above("not_worse", "no worse on the frozen test set", trial.frozen, -loss)
+
+
+def _not_worse_new(trial: Trial, loss: float) -> list[Finding]:
+    """A batch without a scored region decides nothing; of one cluster, the difference itself has to do."""
+    kind, name, gain = "not_worse_new", "no worse on the new batch", trial.new
+    if gain is None:
+        return [finding(kind, name, None, -loss, True, "the new batch has no scored region")]
+    if gain.low is None:
+        note = "one cluster gives no interval: the difference itself counts"
+        return [finding(kind, name, gain.difference, -loss, gain.difference > -loss + _TIE, note)]
+    return _above(kind, name, gain, -loss)
+
+
+def _cheaper(trial: Trial, most: float) -> list[Finding]:
+    """Cost as a share of the champion's: the latency, or the size where either's latency was not measured."""
+    for name, what in (("latency_ms", "latency"), ("size_mb", "size")):
+        own, champions = getattr(trial.costs, name), getattr(trial.champion_costs, name)
+        if own is not None and champions:
+            share, note = own / champions, f"{what} as a share of the champion's"
+            return [finding("cheaper", f"cheaper: {what}", share, most, share <= most, note)]
+    return [finding("cheaper", "cheaper", None, most, False, "neither latency nor size was measured")]
+
+
+_NOT_WORSE = Parameter(
+    "not_worse",
+    float,
+    Field(default=0.01, ge=0, lt=1, description="not worse: it lies above minus this"),
+)
+_COSTS = {"latency_ms": "latency", "memory_mb": "memory", "size_mb": "size"}
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "ceiling", "ceiling of {}", "{}", "at most",
+        {"latency_ms": "ms", "memory_mb": "MB", "size_mb": "MB"}, "limit",
+        Parameter("ceilings", Ceilings, Field(default=Ceilings(), description="cost limits")),
+        _ceilings, subjects=_COSTS,
+    ),
+    Rule(
+        "floor", "floor of {}", "score of class {}", "at least", "score", "limit",
+        Parameter(
+            "floors", dict[str, float],
+            Field(default={}, description="lowest allowed score on the frozen test set, per class"),
+        ),
+        _floors,
+    ),
+    Rule(
+        "better", "{}", "lower end of the difference's interval", "above", "points", "better",
+        Parameter(
+            "margin", float,
+            Field(default=0.0, ge=0, lt=1, description="better: the interval of the difference lies above this"),
+        ),
+        _better,
+    ),
+    Rule(
+        "not_worse", "{}", "lower end of the difference's interval", "above", "points", "cheaper",
+        _NOT_WORSE, _not_worse, unmet="it is not shown to be no worse on the frozen test set",
+    ),
+    Rule(
+        "not_worse_new", "{}", "lower end of the difference's interval", "above", "points", "required",
+        _NOT_WORSE, _not_worse_new, unmet="on the new batch it is not shown to be no worse",
+    ),
+    Rule(
+        "cheaper", "{}", "cost as a share of the champion's", "at most", "%", "cheaper",
+        Parameter(
+            "cheaper", float,
+            Field(
+                default=0.8, gt=0, lt=1,
+                description="largest share of the champion's latency for a challenger that is only not worse",
+            ),
+        ),
+        _cheaper,
+    ),
+)  # fmt: skip
+
+
+def rule_of(kind: str) -> Rule:
+    """The rule of a kind; one without limit words for a kind of another version's decision."""
+    for rule in RULES:
+        if rule.kind == kind:
+            return rule
+    unused = Parameter("", float, None)
+    return Rule(kind, "{}", "{}", "at least", "", "limit", unused, lambda _, __: [])
+
+
+def kinds(*roles: str) -> set[str]:
+    """Kinds of the rules that have one of the roles."""
+    return {rule.kind for rule in RULES if rule.role in roles}
+
+
+def apply(trial: Trial, limits: Callable[[str], Any]) -> list[Finding]:
+    """Findings of all rules in their order; without a champion, of limits only.
+
+    Args:
+        trial: the challenger's figures.
+        limits: the value of a rule's parameter by its name.
+    """
+    return [
+        found
+        for rule in RULES
+        if trial.champion_costs is not None or rule.role == "limit"
+        for found in rule.check(trial, limits(rule.parameter.name))
+    ]
