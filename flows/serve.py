@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from datetime import timedelta
-from pathlib import Path
 
 from flows import environment  # noqa: F401  isort: skip  (before any server is started)
 from prefect import serve
@@ -28,6 +27,7 @@ from segcore import params as parameters
 from segcore.errors import SegflowError
 from segcore.ingest import inbox
 from segcore.params import Params
+from tasks.project import WORK
 from tasks.supervisor import die_with_parent, end_groups
 
 NAME = "retrain"
@@ -93,7 +93,7 @@ def main() -> None:
     stop = threading.Event()
     try:
         params = parameters.load()
-        Path("work").mkdir(exist_ok=True)
+        WORK.mkdir(exist_ok=True)
         _server(arguments.prefect_port)
         os.environ[SERVED] = "1"
         with get_client(sync_client=True) as client:

@@ -22,6 +22,7 @@ from segcore.files import atomic_folder
 from segcore.params import Params
 from segcore.tables.counts import count, counts_table, require_all
 from tasks.console import refuse_as_script, run
+from tasks.project import COMPARISON, EVALUATIONS, PARAMS, PREPARED, run_name, stage_name
 
 
 def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: list[str]) -> Contestant:
@@ -33,7 +34,7 @@ def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: 
     """
     tables, summaries = [], []
     for seed in seeds:
-        name = f"{architecture}-{seed}"
+        name = run_name(architecture, seed)
         try:
             table = pd.read_parquet(folder / name / "counts.parquet")
             summaries.append(json.loads((folder / name / "summary.json").read_text(encoding="utf-8")))
@@ -41,7 +42,7 @@ def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: 
             missing = Path(error.filename or folder / name)
             raise StageError(
                 f"{folder / name}: no {missing.name}, the evaluation of {architecture} with seed {seed}",
-                f"run `dvc repro evaluate@{name}` first, or take it out of params.yaml",
+                f"run `dvc repro {stage_name('evaluate', name)}` first, or take it out of params.yaml",
             ) from error
         require_all(table, test_regions)
         tables.append(table)
@@ -71,11 +72,9 @@ def build(root: Path, p: Params) -> Comparison:
         StageError: an evaluation is missing.
         DataError: evaluations are not whole, or there are no prepared data.
     """
-    prepared = PreparedData(root / "data/prepared")
+    prepared = PreparedData(root / PREPARED)
     test = prepared.regions[prepared.regions["split"] == "test"]
-    models = [
-        read_model(root / "evaluations", name, p.seeds, test["id"].tolist()) for name in p.architectures
-    ]
+    models = [read_model(root / EVALUATIONS, name, p.seeds, test["id"].tolist()) for name in p.architectures]
     humans = [
         score_baseline(prepared, name, test, p.evaluate.boundary_tolerance) for name in prepared.baselines
     ]
@@ -100,8 +99,8 @@ def write(comparison: Comparison, folder: Path) -> None:
 def _compare_here(_: argparse.Namespace) -> None:
     """Compare what params.yaml names, in the current folder."""
     root = Path()
-    comparison = build(root, params.load(root / "params.yaml"))
-    write(comparison, root / "comparison")
+    comparison = build(root, params.load(root / PARAMS))
+    write(comparison, root / COMPARISON)
     print(leaderboard_text(comparison))
 
 

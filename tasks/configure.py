@@ -18,6 +18,7 @@ from segcore import params
 from segcore.errors import ParamsError
 from segcore.files import atomic_write
 from tasks import console
+from tasks.project import PARAMS, WORK
 
 EXAMPLES = Path("examples")
 # Sections that describe the dataset: the example and the defaults decide them. Others keep what params.yaml has.
@@ -94,7 +95,7 @@ def _located(values: Any, source: str | None, example: Path) -> str:
 
 def _keep(path: Path, name: str) -> Path:
     """A copy of params.yaml in work/ that overwrites no earlier one of other content."""
-    folder = path.parent / "work"
+    folder = path.parent / WORK
     folder.mkdir(exist_ok=True)
     numbered = (folder / f"params-{name}{f'-{i}' if i else ''}.yaml" for i in itertools.count())
     kept = next(k for k in numbered if not k.exists() or k.read_bytes() == path.read_bytes())
@@ -102,9 +103,7 @@ def _keep(path: Path, name: str) -> Path:
     return kept
 
 
-def configure(
-    name: str, path: Path = Path("params.yaml"), examples: Path = EXAMPLES, source: str | None = None
-) -> bool:
+def configure(name: str, path: Path = PARAMS, examples: Path = EXAMPLES, source: str | None = None) -> bool:
     """Whether params.yaml was changed to be about the example `name`; a copy of the former is kept in work/.
 
     Args:

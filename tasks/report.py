@@ -17,6 +17,7 @@ from segcore.files import atomic_write
 from segcore.params import Params, load
 from segcore.plots import charts, gallery, style
 from tasks import console, formatting
+from tasks.project import PARAMS, PREPARED, report_folder
 from tasks.reporting import pictures
 from tasks.reporting import rows as views
 from tasks.reporting.champion import retrain_view
@@ -101,7 +102,7 @@ def report(root: Path, params: Params, prepared: Any) -> Path:
         StageError: the output of an earlier stage is missing.
     """
     inputs = read_inputs(root, params, prepared)
-    folder = root / "reports" / params.data.name
+    folder = root / report_folder(params.data.name)
     texts = {
         "index.html": report_html(inputs, root),
         "report.md": report_markdown(inputs),
@@ -117,15 +118,14 @@ def _report_here(arguments: argparse.Namespace) -> None:
     from segcore.data.prepared import PreparedData
 
     root = arguments.params.parent
-    folder = report(root, load(arguments.params), PreparedData(root / "data" / "prepared"))
+    folder = report(root, load(arguments.params), PreparedData(root / PREPARED))
     print(f"report: {folder / 'index.html'}")
 
 
 def main() -> None:
     """`python -m tasks report`: write the report of the comparison in the folder of params.yaml."""
     parser = argparse.ArgumentParser(prog="python -m tasks report", description=__doc__)
-    default = Path("params.yaml")
-    parser.add_argument("--params", type=Path, default=default, help="parameters file (default: %(default)s)")
+    parser.add_argument("--params", type=Path, default=PARAMS, help="parameters file (default: %(default)s)")
     console.run(_report_here, parser)
 
 

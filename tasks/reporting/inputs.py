@@ -19,6 +19,7 @@ from segcore.errors import StageError
 from segcore.params import Params
 from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
 from tasks.costs import mean_cost, read_cost
+from tasks.project import EVALUATIONS, INGESTED, MODELS, comparison_file, run_name, stage_name
 from tasks.versioning import git
 from tasks.versioning.stages import data_version
 
@@ -39,7 +40,8 @@ class TrainedRun:
 
     @property
     def name(self) -> str:
-        return f"{self.architecture}-{self.seed}"
+        """Of its folders."""
+        return run_name(self.architecture, self.seed)
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ def _json(path: Path, stage: str) -> Any:
 
 
 def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:
-    name = f"{architecture}-{seed}"
-    folder, stage = root / "evaluations" / name, f"evaluate@{name}"
+    name = run_name(architecture, seed)
+    folder, stage = root / EVALUATIONS / name, stage_name("evaluate", name)
+    history = _needed(root / MODELS / name / "history.csv", stage_name("train", name))
     return TrainedRun(
         architecture=architecture,
         seed=seed,
@@ -96,7 +99,7 @@ def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:
         calibration=_json(folder / "calibration.json", stage),
         confusion=pd.read_csv(_needed(folder / "confusion.csv", stage), index_col="truth"),
         counts=pd.read_parquet(_needed(folder / "counts.parquet", stage)),
-        history=pd.read_csv(_needed(root / "models" / name / "history.csv", f"train@{name}")),
+        history=pd.read_csv(history),
         cost=read_cost(root, name),
         predictions=folder / "predictions",
     )
@@ -108,9 +111,9 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
     Raises:
         StageError: a stage's output is missing; the remedy names the stage.
     """
-    comparison = read_comparison(_needed(root / "comparison" / "comparison.json", "compare"))
+    comparison = read_comparison(_needed(root / comparison_file(), "compare"))
     names = [row.architecture for row in comparison.models]
-    catalog = root / "data" / "ingested" / "catalog.parquet"
+    catalog = root / INGESTED / "catalog.parquet"
     revision, dirty = git.state(root)
     return Inputs(
         params=params,
