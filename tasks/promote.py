@@ -17,6 +17,7 @@ from segcore.errors import StageError
 from segcore.files import digest, locked
 from segcore.params import Params
 from segcore.promotion.drift import drift
+from segcore.promotion.figures import CandidateFigures
 from segcore.promotion.gate import Candidate, decide
 from tasks import console
 from tasks.project import PROMOTE_LOCK, stage_name
@@ -25,6 +26,7 @@ from tasks.promotion.candidates import Model
 from tasks.promotion.context import PromotionContext
 from tasks.promotion.record import (
     DecisionRecord,
+    JudgedModel,
     RegisteredVersion,
     read_record,
     record_path,
@@ -101,7 +103,7 @@ def _holds(record: DecisionRecord, mark: str, holder: RegisteredVersion | None) 
     """Whether a record is the decision on these inputs, and against this champion or one it made itself."""
     if record.inputs != mark:
         return False
-    own = [c["weights_sha256"] for c in record.challengers if c["name"] == record.winner]
+    own = [c.weights_sha256 for c in record.challengers if c.name == record.winner]
     version, weights = (holder.version, holder.weights_sha256) if holder else (None, None)
     return bool(record.acted) or record.champion_version == version or weights in own
 
@@ -134,9 +136,10 @@ def _decided(
         data.classes,
         p.compare.seed,
     )
-    identities = (
-        {"architecture": m.architecture, "seed": m.seed, "weights_sha256": m.weights} for m in rivals
-    )
+    challengers = [
+        JudgedModel(**vars(one), architecture=m.architecture, seed=m.seed, weights_sha256=m.weights)
+        for one, m in zip(decision.challengers, rivals, strict=True)
+    ]
     return DecisionRecord(
         dataset=p.data.name,
         key=key,
@@ -150,21 +153,21 @@ def _decided(
         best=decision.best,
         reason=decision.reason,
         champion=decision.champion,
-        challengers=[one | who for one, who in zip(decision.challengers, identities, strict=True)],
+        challengers=challengers,
         basis=decision.basis,
         drift=_drift(context, batch, champion, decision.champion),
     )
 
 
 def _drift(
-    context: PromotionContext, batch: str | None, champion: Model | None, judged: Mapping[str, Any] | None
+    context: PromotionContext, batch: str | None, champion: Model | None, judged: CandidateFigures | None
 ) -> dict[str, Any] | None:
     if batch is None:
         return None
     if champion is None or judged is None:
         return drift(context.data, batch)
     errors = candidates.calibration_errors(champion, batch)
-    return drift(context.data, batch, {"score": judged["scores"], "ece": errors})
+    return drift(context.data, batch, {"score": judged.scores, "ece": errors})
 
 
 def _act(context: PromotionContext, models: list[Model], record: DecisionRecord) -> DecisionRecord:
@@ -172,7 +175,7 @@ def _act(context: PromotionContext, models: list[Model], record: DecisionRecord)
     tracker, ids = context.registry.tracker, _training_runs(context, models)
     versions = _register(context, models, record, ids)
     tags = {"gate.outcome": record.outcome, "gate.reason": record.reason, "gate.winner": record.winner}
-    judged = {ids[c["name"]] for c in record.challengers if c["name"] in ids}
+    judged = {ids[c.name] for c in record.challengers if c.name in ids}
     for run_id in sorted(judged | set(filter(None, [record.champion_run]))):
         Run(tracker.client, run_id).tag(tags)
     return replace(record, versions=versions, acted=now())
@@ -198,7 +201,7 @@ def _register(
     registry = context.registry
     (model,) = [m for m in models if m.folder.name == record.best]
     facts = record.challenger(record.best)
-    scores = {"metric": record.basis.metric, **facts["scores"], "validation": facts["validation"]}
+    scores = {"metric": record.basis.metric, **facts.scores, "validation": facts.validation}
     decision = DecisionTags(record.outcome, record.reason, record.decided, json.dumps(scores))
     version = registry.register(model.folder, ids.get(record.best), {"batch": record.batch})
     if record.winner is not None:

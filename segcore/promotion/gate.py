@@ -6,14 +6,14 @@ chosen on, and the new batch. Differences come from a paired bootstrap of whole 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from segcore.comparison.statistics import run_scores
 from segcore.gate_rules import DIGITS, Costs, Finding, Gain, Trial, apply, kinds
 from segcore.metrics import METRICS
 from segcore.params.operations import Gate
-from segcore.promotion.basis import Basis
+from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
 from segcore.promotion.scoring import Candidate, ScoredCandidate, gain, require_same_regions, score
 from segcore.promotion.wording import sentence
 
@@ -51,7 +51,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided and by which figures; every part is JSON-able.
+    """What was decided and by which figures; `asdict` makes it JSON-able.
 
     Attributes:
         outcome: promoted, kept, first (no champion was there), or refused (the figures allow no decision).
@@ -59,7 +59,7 @@ class Decision:
         best: the challenger to watch: the winner, or the one that came closest.
         reason: one sentence with the figures that decided.
         champion: its scores and costs.
-        challengers: of each its scores, costs and rules, with "measured", "threshold" and "passed".
+        challengers: of each its scores, costs and findings of the rules.
         basis: metric, test sets, confidence and draws that the figures rest on.
     """
 
@@ -67,8 +67,8 @@ class Decision:
     winner: str | None
     best: str | None
     reason: str
-    champion: dict[str, Any] | None
-    challengers: list[dict[str, Any]]
+    champion: CandidateFigures | None
+    challengers: list[ChallengerFigures]
     basis: Basis
 
 
@@ -105,7 +105,7 @@ def decide(
     judged = [_judge(s, holder, gate, classes, basis) for s in contestants]
     outcome, winner, best = _choose(holder, judged, basis)
     facts = [_facts(j, holder is not None, key, metric, classes) for j in judged]
-    shown = _candidate(holder, key, metric, classes) if holder else None
+    shown = CandidateFigures(**_candidate(holder, key, metric, classes)) if holder else None
     chosen = best.scored.candidate.name if best else None
     version = champion.version if champion else None
     reason = sentence(outcome, shown, version, facts, chosen, basis)
@@ -177,6 +177,7 @@ def _choose(
 
 
 def _candidate(s: ScoredCandidate, key: str, metric: str, classes: Sequence[str]) -> dict[str, Any]:
+    """The fields of CandidateFigures."""
     frozen, new = (run_scores(run) if run else None for run in (s.frozen, s.new))
 
     def of(scores: Mapping[str, float] | None, name: str) -> float | None:
@@ -191,17 +192,17 @@ def _candidate(s: ScoredCandidate, key: str, metric: str, classes: Sequence[str]
             part: {name: of(scores, f"{metric}/dataset/{name}") for name in classes} if scores else None
             for part, scores in (("frozen", frozen), ("new", new))
         },
-        "costs": asdict(s.candidate.costs),
+        "costs": s.candidate.costs,
     }
 
 
 def _facts(
     j: Judged, against_champion: bool, key: str, metric: str, classes: Sequence[str]
-) -> dict[str, Any]:
-    gains = {"frozen": j.frozen, "new": j.new} if against_champion else {}
-    return _candidate(j.scored, key, metric, classes) | {
-        "difference": {name: found and asdict(found) for name, found in gains.items()},
-        "rules": [asdict(finding) for finding in j.findings],
-        "allowed": j.allowed,
-        "by": j.by,
-    }
+) -> ChallengerFigures:
+    return ChallengerFigures(
+        **_candidate(j.scored, key, metric, classes),
+        difference={"frozen": j.frozen, "new": j.new} if against_champion else {},
+        rules=j.findings,
+        allowed=j.allowed,
+        by=j.by,
+    )

@@ -15,7 +15,7 @@ from segcore.comparison.statistics import (
     run_scores,
 )
 from segcore.gate_rules import DIGITS, Costs, Gain
-from segcore.promotion.basis import Basis
+from segcore.promotion.figures import Basis
 
 
 @dataclass(frozen=True)

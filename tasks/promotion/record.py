@@ -13,12 +13,26 @@ from typing import Any
 from segcore.errors import DataError
 from segcore.files import atomic_write
 from segcore.metrics import METRICS
-from segcore.promotion.basis import Basis
+from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
 from segcore.promotion.rule_text import limit_text, measured_text, title_text
 from tasks.project import DECISIONS
 
 HISTORY = "history.json"
 FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedModel(ChallengerFigures):
+    """A challenger's figures, and which model it is.
+
+    Attributes:
+        architecture, seed: of its training.
+        weights_sha256: of its weights.
+    """
+
+    architecture: str
+    seed: int
+    weights_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +55,7 @@ class DecisionRecord:
         best: challenger that was registered: the winner, or the one that came closest.
         reason: one sentence with the figures that decided.
         champion: scores and costs of the champion.
-        challengers: of each its scores, costs and rules, architecture, seed and weights_sha256.
+        challengers: of each its scores, costs, findings of the rules, and which model it is.
         basis: what the figures rest on.
         drift: of the batch (see segcore/promotion/drift.py); None without a batch.
     """
@@ -60,8 +74,8 @@ class DecisionRecord:
     winner: str | None
     best: str | None
     reason: str
-    champion: dict[str, Any] | None
-    challengers: list[dict[str, Any]]
+    champion: CandidateFigures | None
+    challengers: list[JudgedModel]
     basis: Basis
     drift: Mapping[str, Any] | None = None
 
@@ -74,15 +88,18 @@ class DecisionRecord:
         """
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, this is {FORMAT}")
-        return cls(**{**content, "basis": Basis(**content["basis"])})
+        champion = CandidateFigures.from_json(content["champion"]) if content["champion"] else None
+        challengers = [JudgedModel.from_json(one) for one in content["challengers"]]
+        basis = Basis(**content["basis"])
+        return cls(**{**content, "champion": champion, "challengers": challengers, "basis": basis})
 
     def as_json(self) -> dict[str, Any]:
         """The content of the file."""
         return asdict(self)
 
-    def challenger(self, name: str) -> Mapping[str, Any]:
+    def challenger(self, name: str) -> JudgedModel:
         """Figures of one challenger."""
-        return next(one for one in self.challengers if one["name"] == name)
+        return next(one for one in self.challengers if one.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +208,10 @@ def record_text(record: DecisionRecord) -> str:
     """The decision for a terminal: one line per rule and challenger, then the sentence."""
     metric, lines = METRICS[record.basis.metric], []
     for one in record.challengers:
-        lines.append(f"{one['title']} (seed {one['seed']})")
-        for found in one["rules"]:
+        lines.append(f"{one.title} (seed {one.seed})")
+        for found in one.rules:
             measured, limit = measured_text(found, metric), limit_text(found, metric)
-            met = "yes" if found["passed"] else "no"
+            met = "yes" if found.passed else "no"
             lines.append(f"  {title_text(found):<32} {measured:>14}   {limit:<22} {met}")
     drift = record.drift
     return "\n".join([*lines, *([""] if lines else []), *(drift["verdicts"] if drift else []), record.reason])

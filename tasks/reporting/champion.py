@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from segcore.comparison.text import difference_unit
+from segcore.gate_rules import Gain
 from segcore.metrics import METRICS, Metric
 from segcore.plots import drift as charts
 from segcore.plots import style
 from segcore.promotion.rule_text import limit_text, measured_text, measures_text, title_text
-from tasks.promotion.record import DecisionRecord, latest, read_history
+from tasks.promotion.record import DecisionRecord, JudgedModel, latest, read_history
 from tasks.reporting.rows import place
 
 _OUTCOMES = {
@@ -72,36 +73,36 @@ def _candidates(record: DecisionRecord) -> list[dict[str, Any]]:
     """Champion and challengers, each challenger with the place of its difference's interval on a common axis."""
     champion = record.champion
     before = "champion until now" if record.outcome == "promoted" else "champion"
-    rows = [champion | {"role": before, "difference": None}] if champion else []
+    rows = [vars(champion) | {"role": before, "frozen": None}] if champion else []
     rows += [
-        c | {"role": "new champion" if c["name"] == record.winner else "challenger"}
-        for c in record.challengers
+        vars(one)
+        | {
+            "role": "new champion" if one.name == record.winner else "challenger",
+            "frozen": one.difference.get("frozen"),
+        }
+        for one in record.challengers
     ]
-    differences = [(row["difference"] or {}).get("frozen") for row in rows]
-    ends = [abs(v) for d in differences if d for v in d.values() if v is not None]
+    gains = [row["frozen"] for row in rows if row["frozen"]]
+    ends = [abs(v) for g in gains for v in (g.difference, g.low, g.high) if v is not None]
     reach = max([*ends, 0.01]) * 1.08
-    return [
-        row | {"frozen": difference, "interval": _place(difference, reach)}
-        for row, difference in zip(rows, differences, strict=True)
-    ]
+    return [row | {"interval": _place(row["frozen"], reach)} for row in rows]
 
 
-def _place(found: Mapping[str, Any] | None, reach: float) -> dict[str, float] | None:
+def _place(found: Gain | None, reach: float) -> dict[str, float] | None:
     """Positions on an axis from -reach to +reach."""
     if found is None:
         return None
-    return place(found["low"], found["difference"], found["high"], (-reach, reach))
+    return place(found.low, found.difference, found.high, (-reach, reach))
 
 
-def _rules(challengers: Sequence[Mapping[str, Any]], metric: Metric) -> list[dict[str, Any]]:
+def _rules(challengers: Sequence[JudgedModel], metric: Metric) -> list[dict[str, Any]]:
     """One row per rule with every challenger's value; all challengers have the same rules in the same order."""
     rows = []
-    for found in zip(*(c["rules"] for c in challengers), strict=True):
+    for found in zip(*(c.rules for c in challengers), strict=True):
         first = found[0]
-        name = title_text(first) if len({f["rule"] for f in found}) == 1 else first["kind"]
+        name = title_text(first) if len({f.rule for f in found}) == 1 else first.kind
         cells = [
-            {"value": _minus(measured_text(f, metric)), "passed": f["passed"], "note": f["note"]}
-            for f in found
+            {"value": _minus(measured_text(f, metric)), "passed": f.passed, "note": f.note} for f in found
         ]
         rows.append(
             {

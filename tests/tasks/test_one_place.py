@@ -126,9 +126,7 @@ def test_the_gate_decides_by_a_metric_that_is_better_when_lower(toy: Metric, tmp
     gate = operations.Gate(bootstrap=200)
     classes = ["background", "building"]
     decision = decide(old, [new], gate, "toy", [1], classes, 0)
-    assert (
-        decision.outcome == "promoted" and decision.challengers[0]["difference"]["frozen"]["difference"] > 0
-    )
+    assert decision.outcome == "promoted" and decision.challengers[0].difference["frozen"].difference > 0
     assert " px" in decision.reason and "points" not in decision.reason
     assert decide(new, [old], gate, "toy", [1], classes, 0).outcome == "kept"
 
@@ -215,7 +213,7 @@ def test_a_gate_rule_is_added_in_one_place(tmp_path: Path, monkeypatch: pytest.M
     gate = section.model_validate({"toy_budget": 5, "bootstrap": 200})
     champion, challenger = candidate("fcn", 9), candidate("unet", 9)
     decision = decide(champion, [challenger], gate, "iou", [1], classes, 0)
-    assert decision.outcome == "kept" and not decision.challengers[0]["allowed"]
+    assert decision.outcome == "kept" and not decision.challengers[0].allowed
     assert "toy budget" in decision.reason and "weight of the toys: 9.0 kg" in decision.reason
     assert "at most 5.0 kg" in decision.reason
     loose = section.model_validate({"bootstrap": 200})

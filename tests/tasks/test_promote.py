@@ -136,7 +136,7 @@ def aliases() -> dict[str, int]:
 def test_first_champion_is_the_best_by_validation_and_a_repeated_call_changes_nothing(project: Path) -> None:
     record = latest(project, "tiny")
     assert record and record.outcome == "first" and aliases() == {"champion": 1}
-    assert {c["name"] for c in record.challengers} == set(best_runs().values())
+    assert {c.name for c in record.challengers} == set(best_runs().values())
     assert record.winner in best_runs().values() and record.champion is None and record.acted
     (path,) = [f for f in Path("decisions/tiny").glob("*.json") if f.name != "history.json"]
     assert json.loads(path.read_text()) == record.as_json() and path.stem == record.key

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segcore.errors import DataError, ParamsError
+from segcore.gate_rules import Finding
 from segcore.metrics.scores import scores
 from segcore.params.operations import Gate
 from segcore.promotion.gate import Candidate, Costs, Decision, decide
@@ -51,14 +52,14 @@ def judge(champion: Candidate | None, *challengers: Candidate, gate: Gate = GATE
     return decision
 
 
-def rule(decision: Decision, kind: str, of: int = 0) -> dict:
-    return next(r for r in decision.challengers[of]["rules"] if r["kind"] == kind)
+def rule(decision: Decision, kind: str, of: int = 0) -> Finding:
+    return next(r for r in decision.challengers[of].rules if r.kind == kind)
 
 
 def test_the_interval_is_that_of_scipys_paired_bootstrap() -> None:
     old, new = candidate(0.9, "old"), candidate(0.92, "new", seed=1)
     gate = Gate(bootstrap=20_000, confidence=0.9)
-    mine = judge(old, new, gate=gate).challengers[0]["difference"]["frozen"]
+    mine = judge(old, new, gate=gate).challengers[0].difference["frozen"]
 
     def by_cluster(rows: pd.DataFrame) -> list[np.ndarray]:
         sums = rows[rows["class_index"] == 1].groupby("cluster")[["tp", "fp", "fn"]].sum()
@@ -72,13 +73,13 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap() -> None:
         n_resamples=20_000, confidence_level=0.9, method="percentile", rng=np.random.default_rng(5),
     ).confidence_interval  # fmt: skip
     width = theirs.high - theirs.low
-    assert mine["low"] == pytest.approx(theirs.low, abs=0.04 * width)
-    assert mine["high"] == pytest.approx(theirs.high, abs=0.04 * width)
+    assert mine.low == pytest.approx(theirs.low, abs=0.04 * width)
+    assert mine.high == pytest.approx(theirs.high, abs=0.04 * width)
 
 
 def test_the_interval_is_that_of_a_loop_that_draws_the_same_clusters_for_both() -> None:
     old, new = candidate(0.9, "old"), candidate(0.92, "new", seed=1)
-    found = judge(old, new, gate=Gate(bootstrap=100)).challengers[0]["difference"]["frozen"]
+    found = judge(old, new, gate=Gate(bootstrap=100)).challengers[0].difference["frozen"]
     drawn = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), size=100)
     differences = []
     for times in drawn:
@@ -92,18 +93,15 @@ def test_the_interval_is_that_of_a_loop_that_draws_the_same_clusters_for_both() 
             found_scores.append(scores(pd.concat(copies), [1])["iou/dataset/building"])
         differences.append(found_scores[0] - found_scores[1])
     low, high = np.quantile(differences, [0.025, 0.975])
-    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-6)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
 
 
 def test_a_clearly_better_challenger_is_promoted_and_the_sentence_names_the_figures() -> None:
     decision = judge(candidate(0.9, "old"), candidate(0.97, "new", seed=1))
     assert (decision.outcome, decision.winner) == ("promoted", "new")
     found = decision.challengers[0]
-    assert (
-        found["by"] == "better"
-        and rule(decision, "better")["measured"] == found["difference"]["frozen"]["low"]
-    )
-    for value in found["difference"]["frozen"].values():
+    assert found.by == "better" and rule(decision, "better").measured == found.difference["frozen"].low
+    for value in vars(found.difference["frozen"]).values():
         assert f"{100 * value:+.1f}" in decision.reason
     assert "NEW takes the place of OLD" in decision.reason and "margin of 0.0" in decision.reason
 
@@ -113,9 +111,10 @@ def test_a_kept_champion_is_reported_with_score_interval_and_cost() -> None:
     new = replace(candidate(0.9, "new", seed=1), title="UNET", costs=Costs(9.5, 800, 20))
     decision = judge(old, new)
     found = decision.challengers[0]
-    low, high = (100 * found["difference"]["frozen"][end] for end in ("low", "high"))
+    gain = found.difference["frozen"]
+    low, high = 100 * gain.low, 100 * gain.high
     assert decision.reason == (
-        f"Kept the champion (UNET, version 1). The new UNET scores the same: {100 * found['scores']['frozen']:.1f} % "
+        f"Kept the champion (UNET, version 1). The new UNET scores the same: {100 * found.scores['frozen']:.1f} % "
         f"on the frozen test images (difference between {low:+.1f} and {high:+.1f} points), and is 5 % faster "
         "(20 % would be needed)."
     )
@@ -123,7 +122,7 @@ def test_a_kept_champion_is_reported_with_score_interval_and_cost() -> None:
 
 def test_the_margin_decides() -> None:
     old, new = candidate(0.9, "old"), candidate(0.97, "new", seed=1)
-    low = judge(old, new).challengers[0]["difference"]["frozen"]["low"]
+    low = judge(old, new).challengers[0].difference["frozen"].low
     for margin, outcome in ((low - 0.001, "promoted"), (low, "kept"), (low + 0.001, "kept")):
         assert judge(old, new, gate=GATE.model_copy(update={"margin": margin})).outcome == outcome
 
@@ -133,14 +132,14 @@ def test_worse_on_the_new_batch_is_not_promoted() -> None:
     decision = judge(old, new)
     assert decision.outcome == "kept" and "on the new batch it is not shown to be no worse" in decision.reason
     assert judge(old, replace(new, new=EMPTY)).outcome == "promoted", "nothing of the batch is tested"
-    assert rule(judge(old, replace(new, new=EMPTY)), "not_worse_new")["measured"] is None
+    assert rule(judge(old, replace(new, new=EMPTY)), "not_worse_new").measured is None
 
 
 def test_of_one_cluster_in_the_new_batch_the_difference_itself_counts() -> None:
     old = candidate(0.9, "old", new=table(0.9, 3, 1, "n"))
     for skill, outcome in ((0.95, "promoted"), (0.6, "kept")):
         decision = judge(old, candidate(0.97, "new", seed=1, new=table(skill, 3, 1, "n")))
-        assert decision.outcome == outcome and "one cluster" in rule(decision, "not_worse_new")["note"]
+        assert decision.outcome == outcome and "one cluster" in rule(decision, "not_worse_new").note
 
 
 def test_no_worse_and_cheaper_is_promoted_by_latency_or_else_by_size() -> None:
@@ -148,7 +147,7 @@ def test_no_worse_and_cheaper_is_promoted_by_latency_or_else_by_size() -> None:
     same = {"frozen": old.frozen, "new": old.new}
     for costs, what in ((Costs(7.9, 800, 20), "latency"), (Costs(None, 800, 15.9), "size")):
         decision = judge(old, candidate(0.97, "new", costs=costs, **same))
-        assert decision.outcome == "promoted" and rule(decision, "cheaper")["rule"] == f"cheaper: {what}"
+        assert decision.outcome == "promoted" and rule(decision, "cheaper").rule == f"cheaper: {what}"
         assert f"its {what} is 79 % of the champion's" in decision.reason or what == "size"
     for costs in (Costs(8.1, 1, 1), Costs(None, 1, 17), Costs()):
         assert judge(old, candidate(0.97, "new", costs=costs, **same)).outcome == "kept"
@@ -210,9 +209,9 @@ def test_several_challengers_share_the_confidence_and_the_best_wins() -> None:
     decision = judge(old, *rivals)
     assert decision.winner == "best" and decision.basis.comparisons == 3
     assert decision.basis.confidence_each == pytest.approx(1 - 0.05 / 3, abs=1e-6)
-    alone = judge(old, rivals[0]).challengers[0]["difference"]["frozen"]
-    shared = decision.challengers[0]["difference"]["frozen"]
-    assert shared["low"] < alone["low"] and shared["high"] > alone["high"]
+    alone = judge(old, rivals[0]).challengers[0].difference["frozen"]
+    shared = decision.challengers[0].difference["frozen"]
+    assert shared.low < alone.low and shared.high > alone.high
 
 
 def test_unknown_classes_and_other_regions_are_errors() -> None:

@@ -126,8 +126,8 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
     assert record.reason in shown and "Floor of building" in shown and "Ceiling of latency" in shown
     assert "at least 20.0 %" in shown and "at most 50.0 ms" in shown and "Bonferroni" in shown
     for one in record.challengers:
-        assert one["title"] in shown
-        assert f"{100 * one['difference']['frozen']['low']:+.1f}".replace("-", "−") in shown
+        assert one.title in shown
+        assert f"{100 * one.difference['frozen'].low:+.1f}".replace("-", "−") in shown
     assert section.count("<svg") >= 4 and SOURCE in shown and "Band 1: large shift" in shown
     assert "pooled over 12 images or planes" in shown and "of the new batch" in shown
     assert not re.search(r"built-in|None|nan|object at", shown)
