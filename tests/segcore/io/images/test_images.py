@@ -10,16 +10,16 @@ from segcore.io import images
 from tests.support.images import NOISE, kind_of, save
 from tests.support.tiny import write_tif
 
-ENDINGS = [".png", ".jpg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".vrt"]
+EXTENSIONS = [".png", ".jpg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".vrt"]
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", EXTENSIONS)
 def test_an_empty_file_is_told(tmp_path, ending):
     (tmp_path / f"a{ending}").touch()
     assert kind_of(tmp_path / f"a{ending}")[0] == "empty-file"
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", EXTENSIONS)
 def test_a_missing_file_is_unreadable(tmp_path, ending):
     assert kind_of(tmp_path / f"a{ending}")[0] == "unreadable"
 
@@ -49,7 +49,7 @@ def sound_file(folder, ending):
     return path
 
 
-@pytest.mark.parametrize("ending", [e for e in ENDINGS if e != ".vrt"])
+@pytest.mark.parametrize("ending", [e for e in EXTENSIONS if e != ".vrt"])
 def test_truncated_files_are_unreadable(tmp_path, ending):
     path = sound_file(tmp_path, ending)
     content = path.read_bytes()
@@ -58,7 +58,7 @@ def test_truncated_files_are_unreadable(tmp_path, ending):
         assert kind_of(path)[0] == "unreadable", share
 
 
-@pytest.mark.parametrize("ending", [e for e in ENDINGS if e != ".vrt"])
+@pytest.mark.parametrize("ending", [e for e in EXTENSIONS if e != ".vrt"])
 def test_damaged_bytes_give_pixels_or_a_data_error_and_nothing_else(tmp_path, ending):
     path = sound_file(tmp_path, ending)
     content = path.read_bytes()
