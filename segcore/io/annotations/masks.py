@@ -127,17 +127,19 @@ class _Masks:
                     kind="label-colors",
                 )
         if self._palette is not None:
-            return self._palette[whole[0]]
+            colors: np.ndarray = self._palette[whole[0]]
+            return colors
         return _packed(whole)
 
     def _one_band(self, whole: np.ndarray) -> np.ndarray:
-        if any(not np.array_equal(whole[0], band) for band in whole[1:]):
+        if any(not np.array_equal(whole[0], other) for other in whole[1:]):
             raise DataError(
                 f"{self._name}: has {len(whole)} bands that differ where index values are expected",
                 self._color_remedy() or "provide a mask of one band with class values",
                 kind="label-bands",
             )
-        return whole[0]
+        band: np.ndarray = whole[0]
+        return band
 
     def _color_remedy(self) -> str:
         """Remedy for a colour-coded mask, with the colours of the whole file; empty if the mask is not colour-coded."""
@@ -216,7 +218,8 @@ def _is_integer(key: int | str) -> bool:
 def _packed(colors: np.ndarray) -> np.ndarray:
     """Colours (3, H, W), or grey (1, H, W), from 0 to 255 as (H, W) uint32 0xRRGGBB."""
     red, green, blue = (band.astype(np.uint32) for band in (colors if len(colors) == 3 else [colors[0]] * 3))
-    return (red << 16) | (green << 8) | blue
+    packed: np.ndarray = (red << 16) | (green << 8) | blue
+    return packed
 
 
 def _palette(info: Info) -> np.ndarray:

@@ -66,7 +66,7 @@ def _header(path: Path) -> Any:
     size = next((n for n in _HEADER_SIZES if n in declared), None)
     if size is None or len(block) < size:
         raise _damaged(path, "is not a NIfTI file: it does not begin with a NIfTI header")
-    kind = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
+    kind: Any = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
     endianness = "<" if declared[size] == "little" else ">"
     try:
         header = kind(block[:size], endianness=endianness, check=False)
@@ -146,7 +146,7 @@ def _read(path: Path, needed: int, packed: bool) -> bytearray:
         while len(data) < needed and (piece := stream.read(min(_PIECE, needed - len(data)))):
             data += piece
         if len(data) < needed:
-            raise _damaged(path, f"is truncated: {len(data)} bytes where its header asks for {needed}")
+            raise _damaged(path, f"is truncated: {len(data)} bytes, but its header declares {needed}")
         if packed and stream.read(_PIECE) and stream.read(1):
             raise _damaged(path, "unpacks to more than its header declares", "too-large")
     return data
