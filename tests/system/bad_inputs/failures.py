@@ -73,7 +73,7 @@ def pattern_that_matches_nothing(folder):
     pass
 
 
-@failure("no-images", "it holds archives: images.tar.gz")
+@failure("no-images", "it has archives: images.tar.gz")
 def archive_that_was_not_unpacked(folder):
     with tarfile.open(folder / "images.tar.gz", "w:gz") as archive:
         archive.add(folder / "images", "images")
@@ -93,12 +93,12 @@ def layout_that_does_not_exist(folder):
     pass
 
 
-@failure("bad-pattern", "is no path inside data.source", images="../*.png")
+@failure("bad-pattern", "is not a path inside data.source", images="../*.png")
 def pattern_that_climbs_out(folder):
     pass
 
 
-@failure("bad-pattern", "is no path inside data.source", images="/etc/*")
+@failure("bad-pattern", "is not a path inside data.source", images="/etc/*")
 def absolute_pattern(folder):
     pass
 
@@ -108,7 +108,7 @@ def placeholder_that_does_not_exist(folder):
     pass
 
 
-@failure("bad-pattern", "every image is a mask", images="images/*.png", masks="images/{stem}.png")
+@failure("bad-pattern", "every image is also a mask", images="images/*.png", masks="images/{stem}.png")
 def images_that_are_their_own_masks(folder):
     pass
 
@@ -151,7 +151,7 @@ def parquet_that_is_cut_off(folder):
     (folder / "items.parquet").write_bytes((folder / "items.parquet").read_bytes()[:200])
 
 
-@failure("no-list", "leads out of the source folder", listing="../items.csv")
+@failure("no-list", "is outside the source folder", listing="../items.csv")
 def list_outside_of_the_folder(folder):
     (folder.parent / "items.csv").write_text("image,mask\n")
 
@@ -167,19 +167,19 @@ def fifo_as_coco_annotations(folder):
     os.mkfifo(folder / "annotations" / "instances_train.json")
 
 
-@failure("no-list", "is no COCO file", layout="coco")
+@failure("no-list", "is not a COCO file", layout="coco")
 def coco_annotations_that_are_a_list(folder):
     (folder / "annotations").mkdir()
     (folder / "annotations" / "instances_train.json").write_text("[1, 2]")
 
 
-@failure("no-list", "is no COCO file", layout="coco")
+@failure("no-list", "is not a COCO file", layout="coco")
 def coco_annotations_nested_too_deep(folder):
     (folder / "annotations").mkdir()
     (folder / "annotations" / "instances_train.json").write_text("[" * 10**6)
 
 
-@failure("all-bad", "leads out of the source folder", layout="coco")
+@failure("all-bad", "is outside the source folder", layout="coco")
 def coco_file_names_that_climb_out(folder):
     (folder / "annotations").mkdir()
     text = '{"images": [{"id": 1, "file_name": "../../../etc/hostname.png"}], "annotations": []}'

@@ -94,25 +94,25 @@ def truncated_ppm(pair):
     cut(saved(pair, "truncated_ppm.ppm"))
 
 
-@case("unreadable", "no picture")
+@case("unreadable", "is not a picture")
 def text_as_png(pair):
-    pair.image.write_text("this is no picture at all")
+    pair.image.write_text("this is not a picture at all")
 
 
-@case("unreadable", "is a GIF, not what its ending says")
+@case("unreadable", "is a GIF, which does not match its file extension")
 def gif_as_png(pair):
     picture = Image.open(pair.image).convert("P")
     picture.save(pair.image, format="GIF")
 
 
-@case("unreadable", "is a JPEG, not what its ending says", of="mask")
+@case("unreadable", "is a JPEG, which does not match its file extension", of="mask")
 def jpeg_mask_named_png(pair):
     mask = Image.open(pair.mask)
     mask.load()
     mask.save(pair.mask, format="JPEG")
 
 
-@case("jpeg-mask", "lost a mask's exact values", of="mask")
+@case("jpeg-mask", "compression changes mask values", of="mask")
 def jpeg_mask(pair):
     mask = Image.open(pair.mask)
     mask.load()

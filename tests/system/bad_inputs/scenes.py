@@ -103,7 +103,7 @@ def tiff_of_a_million_squared(pair):
     pair.image.write_bytes(tiff(10**6, 10**6, **{"278": 1}))
 
 
-@case("too-large", "stored in pieces of 60000 x 60000 pixels")
+@case("too-large", "stored in blocks of 60000 x 60000 pixels")
 def tiff_in_one_huge_tile(pair):
     tiles = {"322": 60_000, "323": 60_000, "324": 8, "325": 8}
     pair.image.write_bytes(tiff(60_000, 60_000, **tiles))
@@ -119,12 +119,12 @@ def tiff_of_no_width(pair):
     pair.image.write_bytes(tiff(0, SIDE))
 
 
-@case("jpeg-mask", "lost a mask's exact values", of="mask")
+@case("jpeg-mask", "compression changes mask values", of="mask")
 def mask_in_a_tiff_compressed_as_jpeg(pair):
     mask_as(pair, compress="jpeg", tiled=True, blockxsize=64, blockysize=64)
 
 
-@case("jpeg-mask", "lost a mask's exact values", of="mask")
+@case("jpeg-mask", "compression changes mask values", of="mask")
 def jpeg_mask_named_tif(pair):
     Image.fromarray(content(pair)[1][0]).save(pair.mask, format="JPEG")
 
@@ -242,7 +242,7 @@ def vrt_of_a_missing_file(pair):
     pair.replace_image("vrt_of_a_missing_file.vrt").write_text(vrt("sound9.tif"))
 
 
-@case("outside", "is no GeoTIFF")
+@case("outside", "is not a GeoTIFF")
 def vrt_of_itself(pair):
     pair.replace_image("vrt_of_itself.vrt").write_text(vrt("vrt_of_itself.vrt"))
 
@@ -296,6 +296,6 @@ def all_but_nan_is_one_value(pair):
     image_as(pair, pixels)
 
 
-@FLOATS.case("band-missing", "has 1 bands, data.bands asks for [2, 1]")
+@FLOATS.case("band-missing", "has 1 bands, but data.bands is [2, 1]")
 def one_band_too_few(pair):
     image_as(pair, content(pair)[0][:1].astype(np.float32))

@@ -75,7 +75,7 @@ def slice_missing(pair):
     slices(pair)[1].unlink()
 
 
-@SERIES.case("missing-slice", "1 slices doubled")
+@SERIES.case("missing-slice", "1 slices duplicated")
 def slice_doubled(pair):
     found = pydicom.dcmread(slices(pair)[1])
     found.SOPInstanceUID = generate_uid()
@@ -92,7 +92,7 @@ def slice_truncated(pair):
     cut(slices(pair)[1], 0.97)
 
 
-@SERIES.case("unreadable", "no DICOM file", of="slice")
+@SERIES.case("unreadable", "not a DICOM file", of="slice")
 def slice_of_text(pair):
     slices(pair)[1].write_text("nothing " * 200)
 

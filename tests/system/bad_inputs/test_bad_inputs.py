@@ -113,7 +113,7 @@ def test_a_file_that_may_not_be_read_is_named_with_its_remedy(tmp_path):
 def test_masks_in_a_folder_that_may_not_be_read_are_not_called_missing(tmp_path):
     found = no_permission(tmp_path / "photos", "masks")
     assert [kind for _, kind, *_ in found] == ["no-permission"] * 4
-    assert found[1][2] == "a1.png: may not be seen, a folder of masks/a1.png may not be read"
+    assert found[1][2] == "a1.png: cannot be accessed, a folder of masks/a1.png may not be read"
 
 
 def test_a_mask_without_an_image_is_told(tmp_path):
@@ -138,7 +138,7 @@ def test_a_device_that_never_ends_is_not_read(tmp_path):
     except PermissionError:
         pytest.skip("this container may not make device nodes")
     found = catalog.build(params_for(folder).data, folder, tmp_path / "work").set_index("id")
-    assert found.loc["a1", "reason"] == "a1.png: is a device, no file"
+    assert found.loc["a1", "reason"] == "a1.png: is a device, not a file"
     assert list(found["status"].drop("a1")) == ["accepted"] * 3
 
 

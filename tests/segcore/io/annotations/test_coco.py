@@ -203,12 +203,12 @@ def test_folders_tell_images_of_one_name_apart(tmp_path):
     path = save(tmp_path / "c.json", objects, images)
     assert labels(path, image="x/a.png").classes.sum() == 81
     assert labels(path, image="y/a.png").classes.sum() == 25
-    fails(path, "not-annotated", "in other folders only", "export/x/a.png", image="z/a.png")
+    fails(path, "not-annotated", "only in other folders", "export/x/a.png", image="z/a.png")
 
 
 def test_images_that_are_missing_or_named_twice_are_refused(tmp_path):
     missing = save(tmp_path / "c.json", [], [entry("b.png")])
-    fails(missing, "not-annotated", "does not name the image a.png", "b.png")
+    fails(missing, "not-annotated", "does not list the image a.png", "b.png")
     twice = save(tmp_path / "d.json", [], [entry("a.png", 4), entry("a.png", 9)])
     fails(twice, "not-annotated", "2 times", "ids 4, 9")
 
@@ -228,9 +228,9 @@ def test_another_size_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "outline, text",
     [
-        ({"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}, "of size [50, 40]"),
-        ({"counts": [HEIGHT * WIDTH]}, "of size None"),
-        ({"size": [HEIGHT, WIDTH], "counts": [5, 5]}, "sums to 10 pixels, the image has 2000"),
+        ({"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}, "has size [50, 40]"),
+        ({"counts": [HEIGHT * WIDTH]}, "has size None"),
+        ({"size": [HEIGHT, WIDTH], "counts": [5, 5]}, "sums to 10 pixels, but the image has 2000"),
         ({"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]}, "not numbers from 0 to 2000"),
         ({"size": [HEIGHT, WIDTH], "counts": [2**70]}, "not numbers"),
         ({"size": [HEIGHT, WIDTH], "counts": [1.5, 1998.5]}, "not numbers"),
@@ -240,8 +240,8 @@ def test_another_size_is_refused(tmp_path):
         ({"size": [HEIGHT, WIDTH], "counts": "05"}, "sums to 5 pixels"),
         ({"size": [HEIGHT, WIDTH], "counts": "PPPPP"}, "cut off"),
         ({"size": [HEIGHT, WIDTH], "counts": "oooooooooooo0"}, "larger than any image"),
-        ({"size": [HEIGHT, WIDTH], "counts": "\x01\x02 "}, "no counts"),
-        ({"size": [HEIGHT, WIDTH], "counts": "ü"}, "no counts"),
+        ({"size": [HEIGHT, WIDTH], "counts": "\x01\x02 "}, "invalid characters"),
+        ({"size": [HEIGHT, WIDTH], "counts": "ü"}, "invalid characters"),
     ],
 )
 def test_run_length_masks_that_do_not_fit_are_refused(tmp_path, outline, text):
@@ -301,8 +301,8 @@ def test_objects_beside_the_image_are_noted(tmp_path):
 @pytest.mark.parametrize(
     "content, text",
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "not COCO"),
         ('{"images": []}', "`images` and `annotations`"),
         ('{"type": "Feature", "stac_version": "1.0.0"}', "STAC item"),
@@ -323,7 +323,7 @@ def test_files_that_are_no_coco_annotations_are_refused(tmp_path, content, text)
 def test_bytes_that_are_no_text_and_empty_files_are_refused(tmp_path):
     path = tmp_path / "c.json"
     path.write_bytes(b"\xff\xfe\x00garbage")
-    fails(path, "polygons-unreadable", "is no JSON")
+    fails(path, "polygons-unreadable", "is not JSON")
     empty = tmp_path / "d.json"
     empty.write_bytes(b"")
     fails(empty, "empty-file")

@@ -83,11 +83,11 @@ STAR = shapely.Polygon(
 RING = shapely.box(20, 20, 50, 50).difference(shapely.box(30, 30, 40, 40))
 
 
-@pytest.mark.parametrize("ending", ["geojson", "gpkg", "shp", "fgb", "geojsonl"])
-def test_a_polygon_covers_the_pixels_whose_centres_it_contains_in_every_format(tmp_path, ending):
-    shape = to_degrees(on_map(STAR)) if ending == "geojsonl" else on_map(STAR)
-    crs = "EPSG:4326" if ending == "geojsonl" else "EPSG:32633"
-    path = save(tmp_path / f"p.{ending}", [shape], crs=crs, kind="Polygon")
+@pytest.mark.parametrize("extension", ["geojson", "gpkg", "shp", "fgb", "geojsonl"])
+def test_a_polygon_covers_the_pixels_whose_centres_it_contains_in_every_format(tmp_path, extension):
+    shape = to_degrees(on_map(STAR)) if extension == "geojsonl" else on_map(STAR)
+    crs = "EPSG:4326" if extension == "geojsonl" else "EPSG:32633"
+    path = save(tmp_path / f"p.{extension}", [shape], crs=crs, kind="Polygon")
     found = labels(path)
     rows, columns = np.mgrid[:60, :80] + 0.5
     # GDAL writes degrees with 7 digits, 0.02 pixels here.
@@ -215,7 +215,7 @@ def test_polygons_that_cross_themselves_are_mended_and_named(tmp_path):
         notes = dict(source.notes)
     assert (
         set(notes) == {"polygons-invalid"}
-        and "cross themselves and were mended: 0" in notes["polygons-invalid"]
+        and "intersect themselves and were repaired: 0" in notes["polygons-invalid"]
     )
     assert found.instances[20, 3] == 1 and found.instances[10, 38] == 1 and found.instances[3, 20] == 0
 
@@ -226,7 +226,7 @@ def test_points_and_lines_are_left_out_and_noted(tmp_path):
     path = save(tmp_path / "p.geojson", [on_map(s) for s in (line, shapely.Point(9, 9), mixed)])
     with open_labels(path, tmp_path / "scene.tif", IMAGE, data_for()) as source:
         found = source.read((0, 0, 60, 80)).classes
-        assert source.notes == [("polygons-invalid", "2 features are no polygons and were left out: 0, 1")]
+        assert source.notes == [("polygons-invalid", "2 features are not polygons and were left out: 0, 1")]
     np.testing.assert_array_equal(found, inside(shapely.box(40, 10, 50, 20)))
 
 
@@ -235,14 +235,14 @@ def test_points_and_lines_are_left_out_and_noted(tmp_path):
 )
 def test_a_file_of_nothing_but_points_and_lines_is_refused(tmp_path, shapes):
     path = save(tmp_path / "p.geojson", [on_map(s) for s in shapes])
-    fails(path, "polygons-unreadable", "no polygons")
+    fails(path, "polygons-unreadable", "instead of polygons")
 
 
 def test_an_image_without_polygons_is_background_and_noted(tmp_path):
     path = save(tmp_path / "p.gpkg", [on_map(shapely.box(900, 900, 910, 910))])
     with open_labels(path, tmp_path / "scene.tif", IMAGE, data_for()) as source:
         found = source.read((0, 0, 60, 80))
-        assert source.notes == [("polygons-outside", "no polygon of p.gpkg lies within scene.tif")]
+        assert source.notes == [("polygons-outside", "no polygon of p.gpkg is within scene.tif")]
     assert not found.classes.any() and not found.instances.any()
 
 
@@ -256,14 +256,14 @@ def test_polygons_that_reach_out_are_clipped_quietly(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
-@pytest.mark.parametrize("ending", ["shp", "gpkg"])
-def test_coordinate_systems_are_needed_on_both_sides_or_neither(tmp_path, ending):
+@pytest.mark.parametrize("extension", ["shp", "gpkg"])
+def test_coordinate_systems_are_needed_on_both_sides_or_neither(tmp_path, extension):
     square = [on_map(shapely.box(0, 0, 10, 10))]
-    without = save(tmp_path / f"p.{ending}", square, crs=None, kind="Polygon")
+    without = save(tmp_path / f"p.{extension}", square, crs=None, kind="Polygon")
     nowhere = Info(60, 80, 3, "uint8", transform=GRID)
     fails(without, "polygons-no-crs", "the polygons have no coordinate system", "EPSG:32633")
     assert labels(without, image=nowhere).classes.sum() == 100
-    with_crs = save(tmp_path / f"q.{ending}", square, kind="Polygon")
+    with_crs = save(tmp_path / f"q.{extension}", square, kind="Polygon")
     fails(with_crs, "polygons-no-crs", "the image has no coordinate system", image=nowhere)
 
 
@@ -283,10 +283,10 @@ def test_a_missing_property_is_named_with_those_there_are(tmp_path):
     fails(path, "polygons-unreadable", "no property 'kind'", "it has use", "data.label_property", data=data)
 
 
-@pytest.mark.parametrize("ending", ["geojson", "gpkg", "shp", "fgb"])
+@pytest.mark.parametrize("extension", ["geojson", "gpkg", "shp", "fgb"])
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "html"])
-def test_damaged_files_are_refused(tmp_path, ending, damage):
-    path = save(tmp_path / f"p.{ending}", [on_map(STAR), on_map(RING)] * 200, kind="Polygon")
+def test_damaged_files_are_refused(tmp_path, extension, damage):
+    path = save(tmp_path / f"p.{extension}", [on_map(STAR), on_map(RING)] * 200, kind="Polygon")
     content = path.read_bytes()
     rng = np.random.default_rng(0)
     path.write_bytes(
@@ -321,7 +321,7 @@ def test_a_file_that_points_elsewhere_is_not_followed(tmp_path):
         f'<OGRVRTDataSource><OGRVRTLayer name="other"><SrcDataSource>{target}</SrcDataSource>'
         "</OGRVRTLayer></OGRVRTDataSource>"
     )
-    fails(path, "polygons-unreadable", "its content is no GeoJSON")
+    fails(path, "polygons-unreadable", "its content is not GeoJSON")
 
 
 def test_several_layers_are_named(tmp_path):

@@ -11,7 +11,7 @@ from segcore.constants import IGNORE
 from segcore.data.volumes import to_planes
 from segcore.errors import DataError
 from segcore.io.annotations import open_labels
-from segcore.io.grid import same_place
+from segcore.io.grid import check_same_grid
 from segcore.io.images import open_source
 from segcore.prediction.writers.nifti import write_prediction
 from tests.support.tiny import params_for
@@ -93,7 +93,7 @@ def test_a_nifti_file_of_the_same_patient_gives_the_same_planes(tmp_path):
     path = write_nifti(tmp_path / "mr.nii", stored, np.reshape(info.affine, (4, 4)))
     again, _, other = volume(path)
     np.testing.assert_array_equal(found, again)
-    same_place(info, other, (folder, path))
+    check_same_grid(info, other, (folder, path))
 
 
 def test_rescaled_values_are_int16_where_they_fit_and_float32_elsewhere(tmp_path):
@@ -157,7 +157,7 @@ def test_a_folder_without_positions_is_sorted_by_number_and_lies_nowhere(tmp_pat
     found, _, info = volume(folder)
     np.testing.assert_array_equal(found[:, 0], values)
     assert info.affine is None and info.depth == 4
-    with pytest.raises(DataError, match="axis 0 of the patient is not known"), open_source(folder, 0):
+    with pytest.raises(DataError, match="axis 0 of the patient is unknown"), open_source(folder, 0):
         pass
     (folder / "b.dcm").unlink()
     fails(folder, "missing-slice", "1 missing", "3")
@@ -279,7 +279,7 @@ def test_a_slice_that_is_unlike_the_others_is_refused(tmp_path, change, words):
 def test_missing_and_doubled_slices_are_told_with_their_positions(tmp_path):
     folder = write_series(tmp_path / "ct", stack(6))
     shutil.copy(folder / "c.dcm", folder / "again.dcm")
-    fails(folder, "missing-slice", "1 slices doubled", "36 mm")
+    fails(folder, "missing-slice", "1 slices duplicated", "36 mm")
     (folder / "again.dcm").unlink()
     (folder / "c.dcm").unlink()
     fails(folder, "missing-slice", "4 mm between 34 and 38", "2 mm is usual")
@@ -288,7 +288,7 @@ def test_missing_and_doubled_slices_are_told_with_their_positions(tmp_path):
 def test_slices_off_their_line_or_partly_without_position_are_refused(tmp_path):
     folder = write_series(tmp_path / "ct", stack(5))
     edit(folder / "c.dcm", ImagePositionPatient=[15, 20, 34])
-    fails(folder, "bad-affine", "do not lie on a line", "c.dcm is 5 mm off")
+    fails(folder, "bad-affine", "are not on a line", "c.dcm is 5 mm off")
     edit(folder / "c.dcm", ImagePositionPatient=None)
     fails(folder, "bad-affine", "missing in 1 of 5 slices", "c.dcm")
     (folder / "c.dcm").unlink()
@@ -474,7 +474,7 @@ def test_segmentation_and_image_are_not_taken_for_each_other(tmp_path):
     assert volume(folder)[2].depth == 4
     with pytest.raises(DataError) as caught:
         classes(folder / "a.dcm", folder, data_for({1: 1}))
-    told(caught.value, "unreadable", "is no DICOM segmentation")
+    told(caught.value, "unreadable", "is not a DICOM segmentation")
 
 
 def test_damaged_segmentations_are_refused(tmp_path):

@@ -116,7 +116,7 @@ def test_a_truncated_geotiff_is_told_by_its_header_alone(tmp_path, compress, kep
         images.info(path)
     assert caught.value.kind == "unreadable"
     if compress is None:
-        assert f"truncated: {int(len(content) * kept)} bytes, header demands" in caught.value.what
+        assert f"truncated: {int(len(content) * kept)} bytes, header requires" in caught.value.what
 
 
 def test_a_header_that_declares_a_huge_picture_is_told(tmp_path):

@@ -13,20 +13,20 @@ from tests.support.tiny import write_tif
 EXTENSIONS = [".png", ".jpg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".vrt"]
 
 
-@pytest.mark.parametrize("ending", EXTENSIONS)
-def test_an_empty_file_is_told(tmp_path, ending):
-    (tmp_path / f"a{ending}").touch()
-    assert kind_of(tmp_path / f"a{ending}")[0] == "empty-file"
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_an_empty_file_is_told(tmp_path, extension):
+    (tmp_path / f"a{extension}").touch()
+    assert kind_of(tmp_path / f"a{extension}")[0] == "empty-file"
 
 
-@pytest.mark.parametrize("ending", EXTENSIONS)
-def test_a_missing_file_is_unreadable(tmp_path, ending):
-    assert kind_of(tmp_path / f"a{ending}")[0] == "unreadable"
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_missing_file_is_unreadable(tmp_path, extension):
+    assert kind_of(tmp_path / f"a{extension}")[0] == "unreadable"
 
 
-@pytest.mark.parametrize("ending", [".png", ".tif"])
-def test_a_file_that_may_not_be_read_is_told(tmp_path, ending):
-    path = sound_file(tmp_path, ending)
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+def test_a_file_that_may_not_be_read_is_told(tmp_path, extension):
+    path = sound_file(tmp_path, extension)
     images.read(path)
     path.chmod(0)
     user = os.geteuid()
@@ -38,29 +38,29 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path, ending):
         os.seteuid(user)
 
 
-def sound_file(folder, ending):
-    path = folder / f"a{ending}"
-    if ending == ".tif":
+def sound_file(folder, extension):
+    path = folder / f"a{extension}"
+    if extension == ".tif":
         write_tif(path, NOISE, compress="deflate")
-    elif ending == ".pgm":
+    elif extension == ".pgm":
         save(path, NOISE[0])
     else:
         save(path, np.moveaxis(NOISE, 0, -1))
     return path
 
 
-@pytest.mark.parametrize("ending", [e for e in EXTENSIONS if e != ".vrt"])
-def test_truncated_files_are_unreadable(tmp_path, ending):
-    path = sound_file(tmp_path, ending)
+@pytest.mark.parametrize("extension", [e for e in EXTENSIONS if e != ".vrt"])
+def test_truncated_files_are_unreadable(tmp_path, extension):
+    path = sound_file(tmp_path, extension)
     content = path.read_bytes()
     for share in (0.01, 0.1, 0.5, 0.9):
         path.write_bytes(content[: max(1, int(len(content) * share))])
         assert kind_of(path)[0] == "unreadable", share
 
 
-@pytest.mark.parametrize("ending", [e for e in EXTENSIONS if e != ".vrt"])
-def test_damaged_bytes_give_pixels_or_a_data_error_and_nothing_else(tmp_path, ending):
-    path = sound_file(tmp_path, ending)
+@pytest.mark.parametrize("extension", [e for e in EXTENSIONS if e != ".vrt"])
+def test_damaged_bytes_give_pixels_or_a_data_error_and_nothing_else(tmp_path, extension):
+    path = sound_file(tmp_path, extension)
     content = path.read_bytes()
     rng = np.random.default_rng(1)
     failed = 0

@@ -76,7 +76,7 @@ def test_a_mask_of_another_ending_is_named_where_one_is_missing(tmp_path):
     folder = make_pairs(tmp_path / "d", 4)
     (folder / "masks/a3.png").unlink()
     (folder / "masks/a3.jpg").write_bytes(b"x")
-    assert problem(folder, "a3.png")[1].endswith("masks/a3.png is missing; a3.jpg lies there")
+    assert problem(folder, "a3.png")[1].endswith("masks/a3.png is missing; a3.jpg exists")
 
 
 def test_masks_without_an_image_are_listed(tmp_path):
@@ -101,7 +101,7 @@ def test_masks_that_leave_the_folder_are_refused(tmp_path, mask):
     (folder / "out").mkdir()
     (folder / "out" / "a0.png").symlink_to(tmp_path / "a0.png")
     kind, what = problem(folder, "a0.png", masks=mask)
-    assert kind == "outside" and "leads out of the source folder" in what
+    assert kind == "outside" and "is outside the source folder" in what
 
 
 def test_linked_images_and_folders_are_named_and_not_entered(tmp_path):
@@ -122,11 +122,11 @@ def test_a_linked_folder_of_images_that_leads_outside_is_told(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "images").symlink_to(tmp_path / "far" / "images")
     assert problem(tmp_path / "d", "images") == (
-        "outside", "images: images leads out of the source folder"
+        "outside", "images: images is outside the source folder"
     )  # fmt: skip
     (tmp_path / "d" / "leftImg8bit").symlink_to(tmp_path / "far")
     kind, text = fails(tmp_path / "d", layout="cityscapes", masks="masks/{stem}.png")
-    assert kind == "no-images" and "leftImg8bit leads out of the folder" in text
+    assert kind == "no-images" and "leftImg8bit points outside the folder" in text
 
 
 def test_links_within_the_folder_are_fine_and_loops_end(tmp_path):
