@@ -15,7 +15,7 @@ UTM = "urn:ogc:def:crs:EPSG::32633"
 
 
 def ring(seed: int, first: float = 5, last: float = 20) -> list[list[float]]:
-    """A square of the image's pixels, in metres."""
+    """A square from pixel `first` to pixel `last`, in map coordinates."""
     place = scenes.place(seed)
     corners = [(first, first), (last, first), (last, last), (first, last), (first, first)]
     return [list(place @ corner) for corner in corners]
@@ -131,7 +131,8 @@ def coco_pair(folder: Path, name: str, seed: int) -> Pair:
 
 
 SQUARE = [5, 5, 20, 5, 20, 20, 5, 20]
-OUTLINES: dict[str, dict[str, Any]] = {  # what the entry of a case has other than the sound ones
+# Case -> changes to its annotation (or, under "image", to its image entry).
+OUTLINES: dict[str, dict[str, Any]] = {
     "annotation_of_another_size": {"image": {"height": 480}},
     "run_length_mask_of_another_size": {"segmentation": {"size": [10, 10], "counts": [20, 80]}},
     "run_length_mask_cut_off": {"segmentation": {"size": [48, 56], "counts": "PQ5000o"}},
@@ -177,7 +178,7 @@ for name, kind, text in (
 ):
 
     def unchanged(pair: Pair) -> None:
-        """All that is wrong is in annotations.json."""
+        """The files stay valid; the damage is in annotations.json."""
 
     unchanged.__name__ = name
     COCO.case(kind, text, of="mask")(unchanged)

@@ -1,4 +1,4 @@
-"""Input that no item can be blamed for: all of the ingest fails, or a process must be ended."""
+"""Bad input that is not the fault of a single item: the ingest fails, or a process must be ended."""
 
 import os
 import tarfile
@@ -24,30 +24,40 @@ from tests.system.bad_inputs.case import data_section
 
 
 class Failure(NamedTuple):
-    """A folder that cannot be ingested: text is part of what is said, spoil damages the folder."""
+    """A folder that cannot be ingested.
+
+    Attributes:
+        name: of the case.
+        kind: expected kind of the error.
+        text: expected part of the error.
+        data: keys of the data section, see `data_section`.
+        damage: damages the folder.
+    """
 
     name: str
     kind: str
     text: str
     data: dict[str, Any]
-    spoil: Callable[[Path], None]
+    damage: Callable[[Path], None]
 
 
 FAILURES: list[Failure] = []
 
 
 def failure(kind: str, text: str, **data: Any) -> Callable[[Any], Any]:
-    def add(spoil: Callable[[Path], None]) -> Callable[[Path], None]:
-        FAILURES.append(Failure(spoil.__name__, kind, text, data, spoil))
-        return spoil
+    """Register a function that damages a folder of twelve pairs."""
+
+    def add(damage: Callable[[Path], None]) -> Callable[[Path], None]:
+        FAILURES.append(Failure(damage.__name__, kind, text, data, damage))
+        return damage
 
     return add
 
 
 def error_of(case: Failure, folder: Path) -> DataError:
-    """What is raised for twelve pairs that were spoilt."""
+    """The error of ingesting twelve pairs that a case has damaged."""
     make_pairs(folder, 12)
-    case.spoil(folder)
+    case.damage(folder)
     data = data_section(folder, case.data)
     try:
         table = catalog.build(data, folder, folder.parent / f"{case.name}-work")
@@ -215,24 +225,24 @@ def changed_while_read(folder: Path) -> DataError:
     try:
         inspection.inspect(item, folder, data, target, "")
     except DataError as error:
-        assert not list(target.iterdir()), "what was read of a file in change is kept"
+        assert not list(target.iterdir()), "data of a file that changed while it was read was kept"
         return error
     finally:
         done.set()
         writer.join()
-    raise AssertionError("nobody noticed")
+    raise AssertionError("the change was not noticed")
 
 
 def slow_and_crashed() -> dict[str, DataError]:
     """Errors for a reader that hangs, and for one that crashes."""
-    found = dict(
+    errors = dict(
         run_each(broken_reader.read, ["hang", "crash"], ["deep.gpkg", "odd.tif"], [1, 20], workers=2)
     )
-    return {"slow": found[0], "crashed": found[1]}
+    return {"slow": errors[0], "crashed": errors[1]}
 
 
 def set_aside() -> str:
-    """What is said of a new item that links train and test."""
+    """The message for a new item that links train and test."""
     ids = [f"i{n:02}" for n in range(12)]
     split = params_for(".").split
     table = pd.DataFrame({"id": ids, "group": ids, "height": 32, "width": 32})
@@ -247,7 +257,7 @@ def set_aside() -> str:
 
 
 def relabelled(folder: Path) -> DataError:
-    """An arriving image that the dataset has with another mask."""
+    """The error for a new image that the dataset already has with another mask."""
     data = params_for(make_pairs(folder / "dataset", 3)).data
     catalog.build(data, folder / "dataset", folder / "work").to_parquet(folder / "catalog.parquet")
     make_pairs(folder / "inbox", 3)
@@ -260,7 +270,7 @@ def relabelled(folder: Path) -> DataError:
 
 
 def stray_mask(folder: Path) -> str:
-    """The mask that has no image."""
+    """Path of the mask without an image."""
     make_pairs(folder, 3)
     (folder / "images" / "a1.png").unlink()
     data = params_for(folder).data

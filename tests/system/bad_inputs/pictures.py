@@ -14,7 +14,7 @@ SIZE = (48, 56)
 
 
 def pair(folder: Path, name: str, seed: int) -> Pair:
-    """images/<name>.png and masks/<name>_m.png with 0 and 255."""
+    """Write images/<name>.png, and masks/<name>_m.png with 0 and 255."""
     made = Pair(folder / "images" / f"{name}.png", folder / "masks" / f"{name}_m.png", seed)
     made.image.parent.mkdir(parents=True, exist_ok=True)
     made.mask.parent.mkdir(parents=True, exist_ok=True)
@@ -31,18 +31,18 @@ case = PICTURES.case
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG with a right checksum."""
+    """A chunk of a PNG with a correct checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png(width: int, height: int, *chunks: bytes) -> bytes:
-    """A PNG of RGB with this header and nothing but these chunks."""
+    """An RGB PNG with this size in its header, and only these chunks."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def saved(pair: Pair, name: str, **options: object) -> Path:
-    """The same picture under another name."""
+    """Save the image under another name, whose extension selects the format."""
     picture = Image.open(pair.image)
     picture.load()
     path = pair.replace_image(name)

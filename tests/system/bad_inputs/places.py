@@ -1,4 +1,4 @@
-"""What may lie where a picture is expected: folders, links, pipes, archives, odd names, and the wrong files."""
+"""Folders, links, pipes, archives, odd names and wrong files in the place of a picture."""
 
 import os
 import stat
@@ -101,7 +101,7 @@ def link_to_nothing(pair):
 
 
 @case("unknown-format", "unsupported file extension '.psd'")
-def unknown_ending(pair):
+def unsupported_extension(pair):
     pair.image = pair.image.rename(pair.image.with_suffix(".psd"))
 
 

@@ -1,4 +1,4 @@
-"""A sound file of each format that can be read."""
+"""A valid file of each supported format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,13 @@ from tests.system.bad_inputs.case import Pair
 
 
 class Sample(NamedTuple):
-    """A sound data set of one item: make writes it, damage is done to one of the files that match."""
+    """A valid data set of one item.
+
+    Attributes:
+        make: writes it into a folder.
+        files: pattern of the files of which one is damaged.
+        data: see `data_section`.
+    """
 
     make: Callable[[Path], Any]
     files: str

@@ -14,12 +14,12 @@ SIDE = 64
 
 
 def place(seed: int, x: float = 0) -> rasterio.Affine:
-    """Each seed has a place of its own, in metres of EPSG:32633."""
+    """Transform of the scene of a seed, each in another place, in metres of EPSG:32633."""
     return rasterio.Affine(0.5, 0, 400_000 + 100 * seed + x, 0, -0.5, 5_000_000)
 
 
 def content(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """(3, 64, 64) and (1, 64, 64) uint8, the mask of 0 and 255."""
+    """Image (3, 64, 64) and mask (1, 64, 64) with 0 and 255, both uint8."""
     image, mask = blobs(SIDE, SIDE, seed=pair.seed)
     return np.moveaxis(image, -1, 0).copy(), mask[None] * 255
 
@@ -55,7 +55,7 @@ def mask_as(pair: Pair, pixels: np.ndarray | None = None, **profile: object) -> 
 
 
 def tiff(width: int, height: int, samples: int = 1, **more: int) -> bytes:
-    """A little-endian TIFF of 8 bits whose one strip has 8 bytes."""
+    """A little-endian 8-bit TIFF with one strip of 8 bytes; `more` are further tags by number."""
     tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: samples, 278: height, 279: 8}
     tags |= {int(k): v for k, v in more.items()}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
@@ -259,7 +259,7 @@ def vrt_of_two_million_squared(pair):
 
 
 def float_pair(folder: Path, name: str, seed: int) -> Pair:
-    """Two bands of float32."""
+    """A pair whose image has two bands of float32."""
     made = pair(folder, name, seed)
     image_as(made, content(made)[0][:2].astype(np.float32) / 7)
     return made

@@ -13,7 +13,7 @@ SHAPE = (12, 10, 5)
 
 
 def content(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint16 volume and uint8 mask of 0 and 255."""
+    """Volume (uint16) and mask (uint8, 0 and 255)."""
     rng = np.random.default_rng(seed)
     mask = np.zeros(SHAPE, np.uint8)
     mask[3:8, 2:7, 1:4] = 255

@@ -50,7 +50,7 @@ def test_a_listing_gives_items(tmp_path, form):
     )
 
 
-def test_the_split_of_a_listing_is_translated(tmp_path):
+def test_the_split_of_a_listing_is_mapped(tmp_path):
     data = listed(tmp_path / "d", ROWS, splits={"val": "test", "train": "train"})
     assert [i.split for i in find(tmp_path / "d", **data)] == ["train", "test", None]
 
@@ -103,7 +103,7 @@ def test_a_listing_that_cannot_be_used_fails(tmp_path, content, expected, extens
     assert kind == "no-list" and text.startswith(f"list.{extension}: ") and expected in text
 
 
-def test_a_listing_must_be_there_within_the_folder_and_have_rows(tmp_path):
+def test_a_listing_must_exist_within_the_folder_and_have_rows(tmp_path):
     touch(tmp_path, "out.csv", "d/x")
     assert fails(tmp_path / "d", listing="list.csv")[0] == "no-list"
     assert fails(tmp_path / "d", layout="listing")[0] == "no-list"
