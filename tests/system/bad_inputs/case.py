@@ -1,4 +1,4 @@
-"""What a case of bad input is, and how many of them fraction one data set and one ingest."""
+"""Cases of bad input, many of which share one data set and one ingest."""
 
 import functools
 import os
@@ -92,12 +92,15 @@ class Ingested(NamedTuple):
 
 @dataclass
 class DataSet:
-    """Sound items and damaged ones, one item a case.
+    """Valid items and damaged ones, one item per case.
 
     Attributes:
-        make: writes a sound item: (folder, name, seed).
+        name: of the data set, and of its folder.
+        make: writes a valid item: (folder, name, seed).
         data: see `data_section`.
-        finish: writes what all items fraction, when all are there.
+        sound: number of valid items.
+        finish: writes files that all items share, after all items: (folder, pairs by name).
+        cases: registered by `case`.
     """
 
     name: str

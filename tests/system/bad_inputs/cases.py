@@ -33,13 +33,13 @@ SETS = {s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, FLOATS, POL
 
 HEAD = """# Bad input
 
-`make check-data` finds all of this before training. What is *quarantined* is left out and reported with its reason in
-the data card (and, after `make run`, in `data/ingested/quarantine.csv`); the other items are used, and a quarantined
-item is used as soon as it is mended. What is *noted* is used, and reported in the data card. What *fails* stops the
-ingest, because no single item is the cause.
+`make check-data` finds all of this before training. A *quarantined* item is left out and reported with its reason in
+the data card (and, after `make run`, in `data/ingested/quarantine.csv`); the other items are used. Correct a
+quarantined item, and the next run uses it. A *noted* item is used, and reported in the data card. Input that *fails*
+stops the ingest, because no single item is the cause.
 
-Each kind is produced by code in `tests/system/bad_inputs`; the texts here are its output
-(`python -m tests.system.bad_inputs.cases > docs/guide/bad-input.md`).
+The examples are real messages: the code in `tests/system/bad_inputs` produces each kind, and
+`python -m tests.system.bad_inputs.cases > docs/guide/bad-input.md` writes this page.
 """
 
 

@@ -1,6 +1,7 @@
 """Fuzzing of the readers: random damage to valid files of each format.
 
-`SEGFLOW_FUZZ_SECONDS=180 SEGFLOW_FUZZ_SEED=7 python -m tests.system.bad_inputs.fuzz` searches longer, from another seed.
+For a longer search, from another seed:
+`SEGFLOW_FUZZ_SECONDS=180 SEGFLOW_FUZZ_SEED=7 python -m tests.system.bad_inputs.fuzz`.
 """
 
 import gzip

@@ -39,19 +39,13 @@ case = SCENES.case
 
 
 def image_as(pair: Pair, pixels: np.ndarray | None = None, **profile: object) -> None:
-    write_tif(
-        pair.image,
-        content(pair)[0] if pixels is None else pixels,
-        **{"transform": place(pair.seed), **profile},
-    )
+    pixels = content(pair)[0] if pixels is None else pixels
+    write_tif(pair.image, pixels, **{"transform": place(pair.seed), **profile})
 
 
 def mask_as(pair: Pair, pixels: np.ndarray | None = None, **profile: object) -> None:
-    write_tif(
-        pair.mask,
-        content(pair)[1] if pixels is None else pixels,
-        **{"transform": place(pair.seed), **profile},
-    )
+    pixels = content(pair)[1] if pixels is None else pixels
+    write_tif(pair.mask, pixels, **{"transform": place(pair.seed), **profile})
 
 
 def tiff(width: int, height: int, samples: int = 1, **more: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Each kind of bad input is ingested and named with a remedy, and affects no other item."""
+"""Each kind of bad input is found and named with a remedy, and affects no other item."""
 
 import json
 import os
@@ -77,11 +77,8 @@ def test_valid_items_are_accepted_and_only_they_are_packed(data_set, root):
     accepted = ingested.table[ingested.table["status"] == "accepted"]
     assert {path.name for path in ingested.packed.iterdir()} >= set(accepted["packed"])
     for row in accepted.itertuples():
-        assert Packed(ingested.packed / row.packed).array("labels").shape == (
-            row.depth,
-            row.height,
-            row.width,
-        )
+        shape = (row.depth, row.height, row.width)
+        assert Packed(ingested.packed / row.packed).array("labels").shape == shape
         assert sum(json.loads(row.pixels_per_class).values()) + row.ignored_pixels == (
             row.depth * row.height * row.width
         )
@@ -102,9 +99,9 @@ def test_a_file_that_grows_while_it_is_read_is_not_kept(tmp_path):
 
 
 def test_a_reader_that_hangs_or_crashes_is_ended_and_named():
-    ingested = failures.slow_and_crashed()
-    assert ingested["slow"].kind == "slow" and ingested["slow"].what.startswith("deep.gpkg: ")
-    assert ingested["crashed"].kind == "crashed" and ingested["crashed"].what.startswith("odd.tif: ")
+    errors = failures.slow_and_crashed()
+    assert errors["slow"].kind == "slow" and errors["slow"].what.startswith("deep.gpkg: ")
+    assert errors["crashed"].kind == "crashed" and errors["crashed"].what.startswith("odd.tif: ")
 
 
 def test_a_file_without_read_permission_is_reported_with_its_remedy(tmp_path):
@@ -116,9 +113,9 @@ def test_a_file_without_read_permission_is_reported_with_its_remedy(tmp_path):
 
 
 def test_masks_in_a_folder_without_read_permission_are_not_reported_as_missing(tmp_path):
-    ingested = no_permission(tmp_path / "photos", "masks")
-    assert [kind for _, kind, *_ in ingested] == ["no-permission"] * 4
-    assert ingested[1][2] == "a1.png: cannot be accessed, a folder of masks/a1.png may not be read"
+    rows = no_permission(tmp_path / "photos", "masks")
+    assert [kind for _, kind, *_ in rows] == ["no-permission"] * 4
+    assert rows[1][2] == "a1.png: cannot be accessed, a folder of masks/a1.png may not be read"
 
 
 def test_a_mask_without_an_image_is_reported(tmp_path):
@@ -143,9 +140,9 @@ def test_a_device_that_never_ends_is_not_read(tmp_path):
         os.mknod(folder / "images" / "a1.png", stat.S_IFCHR | 0o666, os.makedev(1, 5))
     except PermissionError:
         pytest.skip("this container may not make device nodes")
-    ingested = catalog.build(params_for(folder).data, folder, tmp_path / "work").set_index("id")
-    assert ingested.loc["a1", "reason"] == "a1.png: is a device, not a file"
-    assert list(ingested["status"].drop("a1")) == ["accepted"] * 3
+    items = catalog.build(params_for(folder).data, folder, tmp_path / "work").set_index("id")
+    assert items.loc["a1", "reason"] == "a1.png: is a device, not a file"
+    assert list(items["status"].drop("a1")) == ["accepted"] * 3
 
 
 def test_a_second_ingest_gives_the_same_catalogue(root):
