@@ -40,7 +40,7 @@ def find_scenes(given: Sequence[str | Path], output: Path) -> list[Path]:
             raise DataError(
                 f"{text}: no scene is there",
                 "name a file, a folder other than the output's, or a pattern in quotes; "
-                f"endings: {', '.join(sorted(images.endings()))}",
+                f"endings: {', '.join(sorted(images.extensions()))}",
                 kind="no-images",
             )
         found |= dict.fromkeys(scenes)
@@ -50,7 +50,7 @@ def find_scenes(given: Sequence[str | Path], output: Path) -> list[Path]:
 def _matching(pattern: str, output: Path) -> list[Path]:
     paths = [Path(p).absolute() for p in glob.glob(pattern, recursive=True)]  # noqa: PTH207  (may be absolute)
     scenes = [scene for path in paths for scene in _in(path, output.absolute())]
-    return [s for s in scenes if s.is_dir() or s.name.lower().endswith(tuple(images.endings()))]
+    return [s for s in scenes if s.is_dir() or s.name.lower().endswith(tuple(images.extensions()))]
 
 
 def _in(path: Path, output: Path) -> list[Path]:
@@ -65,7 +65,7 @@ def _in(path: Path, output: Path) -> list[Path]:
     for entry in entries:
         if entry.is_dir():
             scenes += _in(entry, output)
-        elif entry.name.lower().endswith(tuple(images.endings())) and not entry.name.startswith("."):
+        elif entry.name.lower().endswith(tuple(images.extensions())) and not entry.name.startswith("."):
             scenes.append(entry)
     return scenes
 

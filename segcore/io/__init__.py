@@ -1,0 +1,1 @@
+"""Readers of image and ground truth formats, and layouts of data sets."""

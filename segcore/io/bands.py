@@ -1,4 +1,4 @@
-"""An image's pixels as params.yaml declares them: which bands, which values are no data, scaled by what."""
+"""Pixels of an image as params.yaml declares them: bands, nodata values and scale."""
 
 from dataclasses import replace
 
@@ -9,18 +9,24 @@ from segcore.errors import DataError
 from segcore.io.images import Source
 from segcore.params.data import Data
 
-_SAMPLES = 2**18  # pixels that an item's percentiles are measured on
+# Number of pixels that an item's percentiles are computed from.
+_SAMPLES = 2**18
 
 
 class Declared:
-    """An open image with the bands, validity and scale that params.yaml asks for.
+    """An open image with the bands, validity and scale of the data section of params.yaml.
+
+    Args:
+        source: the open image.
+        data: the data section.
+        name: of the image, for errors.
 
     Attributes:
-        info: header, with the bands and the dtype that `read` gives.
-        range: [low, high], each (C,), that the item's values were scaled from; None where they were not.
+        info: header, with the bands and dtype of the pixels that `read` returns.
+        range: [low, high], each (C,), the values that are scaled to 0 and 1; None without scaling per item.
 
     Raises:
-        DataError: a band that is asked for does not exist.
+        DataError: a band in data.bands does not exist.
     """
 
     def __init__(self, source: Source, data: Data, name: str) -> None:
@@ -29,11 +35,15 @@ class Declared:
         self.info = replace(source.info, bands=first.shape[0], dtype=str(first.dtype))
         self.range: list[list[float]] | None = None
         if data.scale == "item":
-            self.range = self._measured()
+            self.range = self._percentiles()
             self.info = replace(self.info, dtype="float32")
 
     def read(self, window: Window, plane: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (C, H, W), 0 where invalid, and validity (H, W) bool of a window of a plane."""
+        """Pixels (C, H, W), 0 where invalid, and validity (H, W) bool of a window of a plane.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
         pixels, valid = self._selected(self._source.read(window, plane))
         if self.range is not None:
             low, high = (np.asarray(v, np.float32)[:, None, None] for v in self.range)
@@ -44,7 +54,8 @@ class Declared:
 
     def _selected(self, raster: Raster) -> tuple[np.ndarray, np.ndarray]:
         pixels, valid, data = raster.pixels, raster.valid, self._data
-        if raster.info.palette:  # an index is no brightness
+        # Indices have no order, so they are replaced by their colours.
+        if raster.info.palette:
             colors = np.zeros((256, 3), np.uint8)
             colors[: len(raster.info.palette)] = raster.info.palette[:256]
             pixels = np.moveaxis(colors[pixels[0]], -1, 0)
@@ -53,7 +64,7 @@ class Declared:
         if data.bands is not None:
             if max(data.bands) > pixels.shape[0] or min(data.bands) < 1:
                 raise DataError(
-                    f"{self._name}: has {pixels.shape[0]} bands, data.bands asks for {data.bands}",
+                    f"{self._name}: has {pixels.shape[0]} bands, but data.bands is {data.bands}",
                     "correct data.bands, or remove the image",
                     kind="band-missing",
                 )
@@ -64,8 +75,8 @@ class Declared:
             valid = valid & np.isfinite(pixels).all(axis=0)
         return pixels, valid
 
-    def _measured(self) -> list[list[float]]:
-        """The item's own percentiles, of evenly spaced valid pixels."""
+    def _percentiles(self) -> list[list[float]]:
+        """[low, high] percentiles of the item's bands, from evenly spaced valid pixels."""
         info = self.info
         step = max(1, round((info.depth * info.height * info.width / _SAMPLES) ** 0.5))
         samples = []

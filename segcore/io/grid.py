@@ -1,4 +1,4 @@
-"""Whether a mask lies on the grid of its image."""
+"""Checks that a mask is on the grid of its image."""
 
 from itertools import product
 from pathlib import Path
@@ -8,23 +8,31 @@ import numpy as np
 from segcore.data.raster import Info
 from segcore.errors import DataError
 
+_RESAMPLE = "resample the mask (nearest neighbour) to the image's grid, or remove the pair"
 
-def same_place(image: Info, mask: Info, names: tuple[Path, Path]) -> None:
-    """Check that a mask lies on its image's grid.
+
+def check_same_grid(image: Info, mask: Info, names: tuple[Path, Path]) -> None:
+    """Check that a mask is on its image's grid.
+
+    Args:
+        image: header of the image.
+        mask: header of the mask.
+        names: paths of image and mask, for errors.
 
     Raises:
-        DataError: size, planes, CRS, transform, spacing or orientation differ; both values are in the message.
+        DataError: size, planes, CRS, transform, spacing or affine differ; the message gives both values.
     """
-    picture, own = names
-    same = picture.name == own.name  # then the folder tells which is meant
-    pair = f"{picture.name} and its mask {own.parent.name + '/' if same else ''}{own.name}"
-    resample = "resample the mask (nearest neighbour) to the image's grid, or remove the pair"
-    of = "planes x height x width" if max(image.depth, mask.depth) > 1 else "height x width"
+    image_path, mask_path = names
+    # The folder of the mask distinguishes it from an image of the same name.
+    same_name = image_path.name == mask_path.name
+    folder = f"{mask_path.parent.name}/" if same_name else ""
+    pair = f"{image_path.name} and its mask {folder}{mask_path.name}"
+    axes = "planes x height x width" if max(image.depth, mask.depth) > 1 else "height x width"
     sizes = [size_text(i) for i in (image, mask)]
     if sizes[0] != sizes[1]:
         raise DataError(
-            f"{pair}: sizes differ in {of}, image {sizes[0]}, mask {sizes[1]}",
-            "crop or " + resample,
+            f"{pair}: sizes differ in {axes}, image {sizes[0]}, mask {sizes[1]}",
+            "crop or " + _RESAMPLE,
             kind="size-mismatch",
         )
     if image.crs and mask.crs and image.crs != mask.crs:
@@ -33,31 +41,35 @@ def same_place(image: Info, mask: Info, names: tuple[Path, Path]) -> None:
             "reproject the mask to the image's coordinate system",
             kind="crs-mismatch",
         )
+    _check_geometry(image, mask, pair)
+
+
+def _check_geometry(image: Info, mask: Info, pair: str) -> None:
     if image.transform and mask.transform and not _close(image.transform, mask.transform):
         raise DataError(
             f"{pair}: affine transforms differ, image {image.transform}, mask {mask.transform}",
-            resample,
+            _RESAMPLE,
             kind="transform-mismatch",
         )
     if image.spacing and mask.spacing and not np.allclose(image.spacing, mask.spacing, rtol=1e-3):
         raise DataError(
             f"{pair}: voxel spacings differ, image {image.spacing} mm, mask {mask.spacing} mm",
-            resample,
+            _RESAMPLE,
             kind="spacing-mismatch",
         )
-    if image.affine and mask.affine and not _same_grid(image, mask):
+    if image.affine and mask.affine and not _same_voxels(image, mask):
         raise DataError(
             f"{pair}: voxel affines differ, image {image.orientation} {image.affine}, "
             f"mask {mask.orientation} {mask.affine}",
-            resample,
+            _RESAMPLE,
             kind="affine-mismatch",
         )
 
 
-def _same_grid(image: Info, mask: Info) -> bool:
-    """Whether the voxels of two volumes of one size lie on each other, however their files order them.
+def _same_voxels(image: Info, mask: Info) -> bool:
+    """Whether the voxels of two volumes of equal size coincide, whatever the axis order of their files.
 
-    Header rounding moves corners by far less than a tenth of a voxel, and less than half a voxel moves no label.
+    Tolerance: a tenth of a voxel at the corners; header rounding is far less, and half a voxel would move labels.
     """
     ends = [(0, n - 1) for n in (image.depth, image.height, image.width)]
     corners = np.array([(*corner, 1) for corner in product(*ends)]).T
@@ -67,7 +79,7 @@ def _same_grid(image: Info, mask: Info) -> bool:
 
 
 def size_text(info: Info) -> str:
-    """Planes (where there are several), height and width, such as "48 x 56"."""
+    """Size as text: planes (if there are several), height and width, such as "48 x 56"."""
     planes = f"{info.depth} x " if info.depth > 1 else ""
     return f"{planes}{info.height} x {info.width}"
 

@@ -1,4 +1,4 @@
-"""Layers of polygons as files hold them, through GDAL."""
+"""Reads layers of polygons from files, through GDAL."""
 
 import warnings
 from collections.abc import Iterator
@@ -23,10 +23,12 @@ DRIVERS = {
     ".shp": "ESRI Shapefile",
     ".fgb": "FlatGeobuf",
 }
-# How a file of these kinds begins; GDAL itself would open whatever the content is, and follow where that points.
+# First bytes of these formats. GDAL alone would open any content, and follow the files that it refers to.
 _STARTS = {".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb"}
-_PARTS = (".shx", ".dbf", ".prj", ".cpg")  # of a Shapefile
-_SAMPLED = 10_000  # features that tell what a file holds
+# The other files of a Shapefile.
+_PARTS = (".shx", ".dbf", ".prj", ".cpg")
+# Features that are read to find the geometry types of a file.
+_SAMPLED = 10_000
 _ERRORS = (
     RasterioError,
     CPLE_BaseError,
@@ -36,13 +38,21 @@ _ERRORS = (
     TypeError,
     OverflowError,
     OSError,
-    UnboundLocalError,  # pyogrio's own, on a damaged coordinate system
+    # pyogrio raises it on a damaged coordinate system.
+    UnboundLocalError,
 )
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer says of itself: its coordinate system as "EPSG:..." or WKT, and the names of its properties."""
+    """Metadata of a layer of polygons.
+
+    Attributes:
+        name: of the layer.
+        crs: coordinate system as "EPSG:..." or WKT; None where the file has none.
+        fields: names of the properties.
+        empty: whether the layer has no features.
+    """
 
     name: str
     crs: str | None
@@ -51,6 +61,7 @@ class Layer:
 
 
 def unreadable(path: Path, reason: object, remedy: str = "export it again from its source") -> DataError:
+    """The error for a file that cannot be read as polygons."""
     text = " ".join(str(reason).replace(f"{path.parent}/", "").split())
     return DataError(
         f"{path.name}: cannot be read as polygons ({text[:300]})", remedy, kind="polygons-unreadable"
@@ -59,9 +70,10 @@ def unreadable(path: Path, reason: object, remedy: str = "export it again from i
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What pyogrio, GDAL and GEOS say of a damaged file becomes DataError."""
+    """Turn errors of pyogrio, GDAL and GEOS on a damaged file into DataError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # GDAL's remarks on odd features; those that matter are found below
+        # GDAL warns of odd features; those that matter are checked after reading.
+        warnings.simplefilter("ignore")
         try:
             yield
         except _ERRORS as error:
@@ -69,18 +81,18 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _check_start(path: Path) -> None:
-    ending = path.suffix.lower()
+    extension = path.suffix.lower()
     with path.open("rb") as file:
         start = file.read(64)
-    expected = _STARTS.get(ending)
+    expected = _STARTS.get(extension)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n\x1e")
     if not (start.startswith(expected) if expected else text.startswith((b"{", b"["))):
-        raise unreadable(path, f"its content is no {DRIVERS[ending]}")
+        raise unreadable(path, f"its content is not {DRIVERS[extension]}")
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
-    """The layer of polygons of a file, which many images share."""
+def _layer_of(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
+    """The layer of polygons of a file; cached, because many images share the file."""
     import pyogrio
 
     _check_start(path)
@@ -90,7 +102,7 @@ def _opened(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
             raise unreadable(
                 path,
                 f"has {len(layers)} layers with geometry{': ' if layers else ''}{ids(layers)}",
-                "export the one layer of your polygons to a file of its own",
+                "export the layer with your polygons to a separate file",
             )
         info = pyogrio.read_info(path, layer=layers[0])
         driver, expected = info["driver"].removesuffix("Seq"), DRIVERS[path.suffix.lower()]
@@ -100,14 +112,14 @@ def _opened(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
     if kinds and not kinds & {"Polygon", "MultiPolygon", "GeometryCollection"}:
         raise unreadable(
             path,
-            f"holds no polygons but {', '.join(sorted(kinds))}",
-            "give polygons (buffer points or lines to areas), or restore the file",
+            f"holds {', '.join(sorted(kinds))} instead of polygons",
+            "provide polygons (buffer points or lines into areas), or restore the file",
         )
     return Layer(layers[0], info["crs"], tuple(map(str, info["fields"])), not kinds)
 
 
 def _kinds(path: Path, layer: str) -> set[str]:
-    """Types of the first geometries; "nothing" for those that are missing or damaged."""
+    """Geometry types of the first features; "nothing" for geometries that are missing or damaged."""
     import pyogrio.raw
     import shapely
 
@@ -120,17 +132,30 @@ def open_layer(path: Path) -> Layer:
     """The layer of polygons of a file.
 
     Raises:
-        DataError: damaged, no polygons, or several layers.
+        DataError: the file is damaged, has no polygons, or has several layers.
     """
     check_file(path)
     parts = [path, *(path.with_suffix(e) for e in _PARTS if path.suffix.lower() == ".shp")]
-    return _opened(
+    return _layer_of(
         path.absolute(), tuple((f.stat().st_size, f.stat().st_mtime_ns) for f in parts if f.exists())
     )
 
 
 def read(path: Path, layer: Layer, box: tuple[float, ...], field: str | None) -> tuple[Any, Any, Any]:
-    """Feature ids, geometries, and property values or None, of what lies in the box."""
+    """Features that intersect a box.
+
+    Args:
+        path: of the file.
+        layer: of the file, see `open_layer`.
+        box: left, bottom, right, top in the layer's coordinate system.
+        field: property to read; None for none.
+
+    Returns:
+        Feature ids, geometries, and property values (None without `field`), each (N,).
+
+    Raises:
+        DataError: the file is damaged.
+    """
     import pyogrio.raw
     import shapely
 

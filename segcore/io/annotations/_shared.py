@@ -1,4 +1,4 @@
-"""What all kinds of ground truth share: from declared values to class indices, and how errors list what they found."""
+"""Shared by all ground truth formats: mapping of declared values to class indices, and lists in error messages."""
 
 from collections.abc import Iterable
 
@@ -9,26 +9,28 @@ from segcore.errors import DataError
 from segcore.io.annotations import Labels
 from segcore.params.data import Data
 
-OTHERS = "others"  # key of label_values for every value that has no key of its own
+# Key of label_values for every value without a separate key.
+OTHERS = "others"
+# Longest list in a message.
 _SHOWN = 8
 
 
 def background_index(data: Data) -> int:
-    """Class of pixels that no object covers: background, or the first class where none is the background."""
+    """Class of pixels that no object covers: background, or the first class where no class is the background."""
     return 0 if data.background is None else data.classes.index(data.background)
 
 
 def object_index(data: Data) -> int:
-    """Class of objects that say nothing of what they are: the first class that is not `background_index`."""
+    """Class of objects without a category: the first foreground class that is not `background_index`."""
     outside = background_index(data)
     return next(i for i in data.foreground if i != outside)
 
 
 def class_of(value: object, table: dict[int | str, int]) -> int | None:
-    """Class of a category or property value; None where it is not declared, by itself or as "others".
+    """Class of a category or property value; None where neither the value nor "others" is declared.
 
-    Numbers and their texts mean the same: 3, 3.0 and "3" find a key 3 or "3". Truth values are "true" and
-    "false", none at all is "null".
+    Numbers and their texts are equivalent: 3, 3.0 and "3" match a key 3 or "3". Booleans are "true" and "false", a
+    missing value is "null".
     """
     for key in _keys(value):
         if key in table:
@@ -37,7 +39,7 @@ def class_of(value: object, table: dict[int | str, int]) -> int | None:
 
 
 def _keys(value: object) -> list[int | str]:
-    if shown(value) == "null":
+    if value_text(value) == "null":
         return ["null"]
     if isinstance(value, bool | np.bool_):
         return [str(bool(value)).lower()]
@@ -49,22 +51,22 @@ def _keys(value: object) -> list[int | str]:
     return [text, int(text)] if text.removeprefix("-").isdecimal() else [text]
 
 
-def shown(value: object) -> str:
-    """A category or property value in a message."""
+def value_text(value: object) -> str:
+    """A category or property value as text, for messages; "null" for None and NaN."""
     return "null" if value is None or value != value else str(value)
 
 
 def listed(counts: Iterable[tuple[object, int]], most: int = _SHOWN) -> str:
-    """'a (12), b (3) and 4 more', the most frequent first."""
+    """Values with their counts, most frequent first: 'a (12), b (3) and 4 more'."""
     ordered = sorted(counts, key=lambda pair: -pair[1])
     more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
     return ", ".join(f"{value} ({count})" for value, count in ordered[:most]) + more
 
 
 def ids(numbers: Iterable[object], most: int = _SHOWN) -> str:
-    """'3, 7, 9 and 4 more'."""
-    all_of = [str(n) for n in numbers]
-    return ", ".join(all_of[:most]) + (f" and {len(all_of) - most} more" if len(all_of) > most else "")
+    """The first values: '3, 7, 9 and 4 more'."""
+    texts = [str(n) for n in numbers]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def unknown_category(name: str, what: str, counts: dict[str, int], data: Data) -> DataError:
@@ -72,9 +74,9 @@ def unknown_category(name: str, what: str, counts: dict[str, int], data: Data) -
 
     Args:
         name: of the file.
-        what: they are, such as "categories".
-        counts: value -> polygons of this image that have it.
-        data: whose label_values lacks them.
+        what: what has the values, such as "annotations of a.png have categories".
+        counts: value -> number of polygons of this image with it.
+        data: its label_values lacks them.
     """
     return DataError(
         f"{name}: {what} that data.label_values does not declare: {listed(counts.items())}",
@@ -85,7 +87,7 @@ def unknown_category(name: str, what: str, counts: dict[str, int], data: Data) -
 
 
 def declared(data: Data) -> str:
-    """Keys of label_values, for a message."""
+    """Keys of label_values as text, for messages."""
     return ids(map(repr, data.label_values), most=20)
 
 
@@ -93,9 +95,9 @@ def from_numbers(numbers: np.ndarray, codes: np.ndarray, background: int) -> Lab
     """Labels of a window of numbered objects.
 
     Args:
-        numbers: (H, W) unsigned integers, 0 outside all objects.
-        codes: uint8 class of each number.
-        background: class that makes no object.
+        numbers: (H, W) unsigned integer object numbers, 0 outside all objects.
+        codes: (N,) uint8 class of each object number.
+        background: class whose pixels are not objects.
     """
     is_object = (codes != background) & (codes != IGNORE)
     kept = np.where(is_object, np.arange(len(codes), dtype=np.uint32), np.uint32(0))

@@ -1,7 +1,7 @@
 """COCO instance annotations (JSON): polygons and run-length masks of many images.
 
 https://cocodataset.org/#format-data. Polygons are drawn as pycocotools draws them. Objects are numbered from 1 in file
-order; where they overlap, the later one lies on top. Crowd regions (`iscrowd`) lie below all objects and become IGNORE.
+order; where they overlap, the later one is on top. Crowd regions (`iscrowd`) are below all objects and become IGNORE.
 """
 
 import json
@@ -23,14 +23,15 @@ from segcore.io.annotations._shared import background_index, class_of, from_numb
 from segcore.io.images._checks import check_file
 from segcore.params.data import Data
 
-ENDINGS = (".json",)
+EXTENSIONS = (".json",)
 
-_MOST_PIXELS = 2**28  # all of an image's objects are drawn at once
+# All objects of an image are drawn at once, in memory.
+_MOST_PIXELS = 2**28
 _EXPORT = "export the annotations again as COCO instances"
 
 
 class _Coco:
-    """A file of annotations, looked up by image."""
+    """Annotations of a file, indexed by image."""
 
     def __init__(self, name: str, content: dict[str, Any]) -> None:
         self.name = name
@@ -40,7 +41,7 @@ class _Coco:
             path = PurePosixPath(str(image["file_name"]).replace("\\", "/"))
             paths.append(path.parent)
             self._images.setdefault(path.name, []).append((path, {**image, "id": str(image["id"])}))
-        # Exports begin with folders of the machine that made them, the same for all images.
+        # Paths of exports often begin with folders of the exporting machine, the same for all images.
         self._prefix = len(_common(paths)) if paths else 0
         self.categories = {str(c["id"]): str(c["name"]) for c in content.get("categories", [])}
         self._annotations: dict[str, list[dict[str, Any]]] = {}
@@ -48,36 +49,36 @@ class _Coco:
             self._annotations.setdefault(str(annotation["image_id"]), []).append(annotation)
 
     def image(self, path: Path) -> dict[str, Any]:
-        """Entry of an image; the folders it is named with must be the image's own, but for those that all share.
+        """Entry of an image.
+
+        The folders in file_name must match those of the image, except for leading folders common to all entries.
 
         Raises:
-            DataError: none, or several.
+            DataError: no entry, or several ones.
         """
         named = self._images.get(path.name, [])
-        found = [i for p, i in named if _ends_with(path, p.parts)]
-        found = found or [i for p, i in named if _ends_with(path, p.parts[self._prefix :])]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            what = f"names {path.name} {len(found)} times (ids {ids(i['id'] for i in found)})"
-            remedy = "keep one entry, or name images with their folders"
+        entries = [i for p, i in named if _ends_with(path, p.parts)]
+        entries = entries or [i for p, i in named if _ends_with(path, p.parts[self._prefix :])]
+        if len(entries) == 1:
+            return entries[0]
+        if entries:
+            what = f"lists {path.name} {len(entries)} times (ids {ids(i['id'] for i in entries)})"
+            remedy = "keep one entry, or include the folders in file_name"
         elif named:
-            what = f"names {path.name} in other folders only ({ids(p for p, _ in named)})"
+            what = f"lists {path.name} only in other folders ({ids(p for p, _ in named)})"
             remedy = "correct file_name in the annotations, or move the image"
         else:
-            what = f"does not name the image {path.name}; it names {ids(self._images, most=3) or 'none'}"
-            remedy = (
-                "add it to `images` of the annotations (without objects it is all background), or remove it"
-            )
+            what = f"does not list the image {path.name}; it lists {ids(self._images, most=3) or 'none'}"
+            remedy = "add it to `images` of the annotations (without objects it is all background), or remove the image"
         raise DataError(f"{self.name}: {what}", remedy, kind="not-annotated")
 
     def annotations(self, image: dict[str, Any]) -> list[dict[str, Any]]:
-        """Of an image, in file order."""
+        """Annotations of an image, in file order."""
         return self._annotations.get(image["id"], [])
 
 
 def _common(folders: list[PurePosixPath]) -> tuple[str, ...]:
-    """Leading folders that all share."""
+    """Leading folders common to all."""
     first, last = min(f.parts for f in folders), max(f.parts for f in folders)
     same = [a == b for a, b in zip(first, last, strict=False)]
     return first[: same.index(False) if False in same else len(same)]
@@ -94,29 +95,29 @@ def _unreadable(name: str, what: str, remedy: str = _EXPORT) -> DataError:
 
 @lru_cache(maxsize=2)
 def _parsed(path: Path, size: int, changed: int) -> _Coco:
-    """A file that many images share; parsing is what takes long.
+    """Content of a file; cached, because many images share it and parsing is slow.
 
     Raises:
-        DataError: no JSON, or no COCO annotations.
+        DataError: the file is not JSON, or not COCO annotations.
     """
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path.name, f"is no JSON ({str(error)[:200] or 'nested too deep'})") from error
+        raise _unreadable(path.name, f"is not JSON ({str(error)[:200] or 'nested too deeply'})") from error
     lists = isinstance(content, dict) and all(
         isinstance(content.get(k, d), list)
         for k, d in (("images", None), ("annotations", None), ("categories", []))
     )
     if not lists:
         kind = content.get("type") if isinstance(content, dict) else None
-        known = {
+        other_formats = {
             "FeatureCollection": ("is GeoJSON, not COCO annotations", "rename it to end in .geojson"),
             "Feature": (
                 "is a GeoJSON or STAC item, not COCO annotations",
-                "point data.masks to the annotations",
+                "set data.masks to the annotation file",
             ),
         }
-        what, remedy = known.get(
+        what, remedy = other_formats.get(
             str(kind), ("is not COCO annotations: it lacks the lists `images` and `annotations`", _EXPORT)
         )
         raise _unreadable(path.name, what, remedy)
@@ -128,7 +129,7 @@ def _parsed(path: Path, size: int, changed: int) -> _Coco:
 
 
 class _Annotations:
-    """Annotations of one image, drawn."""
+    """Rasterised annotations of one image."""
 
     def __init__(
         self, numbers: np.ndarray, codes: np.ndarray, background: int, notes: list[tuple[str, str]]
@@ -137,27 +138,27 @@ class _Annotations:
         self._numbers, self._codes, self._background = numbers, codes, background
 
     def read(self, window: Window, plane: int = 0) -> Labels:
-        """Class indices and numbers of objects of a window."""
+        """Class indices and object numbers of a window."""
         row, column, height, width = window
         numbers = self._numbers[row : row + height, column : column + width]
         return from_numbers(numbers, self._codes, self._background)
 
 
 def _check_size(name: str, entry: dict[str, Any], image_path: Path, image: Info) -> None:
-    told = (entry.get("height", image.height), entry.get("width", image.width))
+    declared = (entry.get("height", image.height), entry.get("width", image.width))
     pair = f"{name} and {image_path.name}"
-    if told != (image.height, image.width) or image.depth != 1:
+    if declared != (image.height, image.width) or image.depth != 1:
         planes = f" x {image.depth} planes" if image.depth != 1 else ""
         raise DataError(
-            f"{pair}: sizes differ, annotations {told[0]} x {told[1]}, "
+            f"{pair}: sizes differ, annotations {declared[0]} x {declared[1]}, "
             f"image {image.height} x {image.width}{planes}",
-            "annotate the picture at its own size, or resize it to the annotations'",
+            "annotate the picture at its original size, or resize it to the size of the annotations",
             kind="size-mismatch",
         )
     if image.height * image.width > _MOST_PIXELS:
         raise DataError(
             f"{pair}: {image.height} x {image.width} pixels are too many for COCO annotations",
-            "cut the picture into tiles, or give polygons as GeoPackage",
+            "cut the picture into tiles, or provide the polygons as GeoPackage",
             kind="too-large",
         )
 
@@ -187,29 +188,36 @@ def _classes(coco: _Coco, annotations: list[dict[str, Any]], image_path: Path, d
 def _draw(
     coco: _Coco, annotations: list[dict[str, Any]], image: Info, crowds: set[int]
 ) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Numbers of objects (H, W) uint32, and notes."""
+    """Object numbers (H, W) uint32, and notes.
+
+    Raises:
+        DataError: no annotation has an outline, or one cannot be drawn.
+    """
     height, width = image.height, image.width
-    flat = np.zeros(height * width, np.uint32)  # column by column, as run-length masks are
-    lost, outside = [], []
+    # Column by column, like run-length masks.
+    flat = np.zeros(height * width, np.uint32)
+    without_outline, outside = [], []
     for index in sorted(range(len(annotations)), key=lambda i: (i not in crowds, i)):
         annotation = annotations[index]
         runs = runs_of(annotation, coco.name, height, width)
         if runs is None:
-            lost.append(annotation.get("id"))
+            without_outline.append(annotation.get("id"))
             continue
         if len(runs[0]) == 0:
             outside.append(annotation.get("id"))
         for start, length in zip(*runs, strict=True):
             flat[start : start + length] = index + 1
-    if lost and len(lost) == len(annotations):
+    if without_outline and len(without_outline) == len(annotations):
         raise _unreadable(
             coco.name,
-            f"annotations have no outlines (`segmentation`), such as {ids(lost)}; boxes do not say which pixels",
-            "export instance segmentations, or give the polygons as GeoJSON",
+            f"annotations have no outlines (`segmentation`; boxes are not enough): ids {ids(without_outline)}",
+            "export instance segmentations, or provide the polygons as GeoJSON",
         )
     notes = []
-    if lost:
-        notes.append(("polygons-invalid", f"annotations without an outline were left out: {ids(lost)}"))
+    if without_outline:
+        notes.append(
+            ("polygons-invalid", f"annotations without an outline were left out: {ids(without_outline)}")
+        )
     if outside:
         notes.append(("polygons-outside", f"annotations that cover no pixel: {ids(outside)}"))
     return flat.reshape(width, height).T, notes
@@ -219,12 +227,12 @@ def _draw(
 def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterator[_Annotations]:
     """Open and draw the annotations of an image.
 
-    The image is found by file_name, with or without folders; one that has no annotations is all background. A key of
-    data.label_values is the name or the id of a category, or "others".
+    The image is looked up by file_name, with or without folders; an image without annotations is all background. A
+    key of data.label_values is the name or the id of a category, or "others".
 
     Raises:
-        DataError: no COCO annotations, the image is not named or of another size, a category is not declared, no
-            annotation has an outline, or a run-length mask does not fit.
+        DataError: the file is not COCO annotations, does not list the image or lists it with another size, a category
+            is not declared, no annotation has an outline, or a run-length mask does not fit.
     """
     check_file(path)
     status = path.stat()

@@ -1,16 +1,15 @@
-"""Ground truth from a DICOM Segmentation object (DICOM PS3.3, A.51), laid onto the planes of its image by position.
+"""Ground truth from a DICOM Segmentation object (DICOM PS3.3, A.51), mapped to the planes of its image by position.
 
-A frame is laid where its position and directions put it, so a segmentation of part of the slices, of a part of each, or
-in another orientation fits as well; frames without a position go to the image that they reference. Planes without a
-frame are background. A key of `label_values` is the number of a segment or its label. BINARY, LABELMAP and FRACTIONAL
-objects are read; of the last, at least half of the greatest value is in.
+Frames are placed by their position and directions, so a segmentation may cover some of the slices, a part of each, or
+have another orientation; frames without a position are placed on the slice that they reference. Planes without a frame
+are background. A key of `label_values` is the number of a segment or its label. BINARY, LABELMAP and FRACTIONAL objects
+are read; a pixel of a FRACTIONAL one belongs to the segment from half of the maximum value on.
 
-Where segments overlap, the one of the highest number counts, and a note says how many pixels that were.
+Where segments overlap, the one with the highest number is used, and a note gives the number of such pixels.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,87 +19,17 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Window
 from segcore.errors import DataError
 from segcore.io.annotations import Labels
-from segcore.io.images._checks import RESTORE
-from segcore.io.images._declared import check_size
-from segcore.io.images._elements import frames, geometry, header, item, parsing, uid
-from segcore.io.images._series import SEGMENTATIONS, Series, read_series
+from segcore.io.annotations._segmentation import Segmentation, read_segmentation
+from segcore.io.images._elements import geometry, parsing, uid
+from segcore.io.images._series import Series, read_series
 from segcore.io.images._stacking import Frame
 from segcore.params.data import Data
 
-ENDINGS = (".dcm",)
+EXTENSIONS = (".dcm",)
 
-_TAGS = (
-    *("SOPClassUID", "FrameOfReferenceUID", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
-    *("SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-)
-_NEAR = 0.1  # of a voxel; labels that lie off by more were drawn on another grid
+# Largest offset from the image's grid, in voxels; labels further off were drawn on another grid.
+_NEAR = 0.1
 _EXPORT = "export the segmentation on the grid of its image series"
-
-
-@dataclass(frozen=True)
-class _Segmentation:
-    path: Path
-    elements: Any
-    kind: str
-    names: dict[int, str]  # of segments, by number
-
-    def segment_of(self, frame: int) -> int | None:
-        """Number of the segment that a frame shows; None where its values are the numbers."""
-        if self.kind == "LABELMAP":
-            return None
-        with parsing(self.path):
-            return int(item(self.elements, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """Stored values of the frames, (rows, columns) each.
-
-        Raises:
-            DataError: pixels are missing, truncated or damaged.
-        """
-        if self.elements.BitsAllocated != 1 or self.elements.file_meta.TransferSyntaxUID.is_encapsulated:
-            yield from frames(self.path, raw=True)
-            return
-        # pydicom 3.0 fails on frames of bits that do not begin with a byte, and passes truncated ones.
-        shape = int(self.elements.Rows), int(self.elements.Columns)
-        count, size = int(self.elements.get("NumberOfFrames") or 1), shape[0] * shape[1]
-        with parsing(self.path):
-            packed = np.frombuffer(header(self.path, ("PixelData",), pixels=True).PixelData, np.uint8)
-            if len(packed) * 8 < count * size:
-                raise DataError(
-                    f"{self.path.name}: is truncated: {len(packed)} bytes of pixels for {count} frames of "
-                    f"{shape[0]} x {shape[1]} bits",
-                    RESTORE,
-                    kind="unreadable",
-                )
-        for start in range(0, count * size, size):
-            some = np.unpackbits(packed[start // 8 : (start + size + 7) // 8], bitorder="little")
-            yield some[start % 8 : start % 8 + size].reshape(shape)
-
-    def references(self, frame: int) -> list[str]:
-        """SOP instances that a frame was drawn on."""
-        derivation = item(self.elements, frame, "DerivationImageSequence")
-        sources = derivation.get("SourceImageSequence", []) if derivation is not None else []
-        return [str(source.ReferencedSOPInstanceUID) for source in sources]
-
-
-def _opened(path: Path) -> _Segmentation:
-    elements = header(path, _TAGS)
-    if elements.get("SOPClassUID") not in SEGMENTATIONS:
-        raise DataError(
-            f"{path.name}: is no DICOM segmentation",
-            "give a Segmentation object, or convert the mask (an RTSTRUCT, perhaps) to one or to NIfTI",
-            kind="unreadable",
-        )
-    with parsing(path):
-        names = {
-            int(s.SegmentNumber): str(s.get("SegmentLabel", ""))[:64]
-            for s in elements.get("SegmentSequence", [])
-        }
-        values = int(elements.Rows) * int(elements.Columns) * int(elements.get("NumberOfFrames") or 1)
-        packed = elements.file_meta.TransferSyntaxUID.is_encapsulated
-        check_size(path.name, values * int(elements.BitsAllocated) // 8, values, path.stat().st_size, packed)
-        return _Segmentation(path, elements, str(elements.SegmentationType), names)
 
 
 def _class_of(path: Path, number: int, label: str, table: dict[int | str, int]) -> int:
@@ -109,28 +38,30 @@ def _class_of(path: Path, number: int, label: str, table: dict[int | str, int]) 
             return table[key]
     raise DataError(
         f"{path.name}: segment {number} ({label!r}) is not in data.label_values",
-        f'add {number} or "{label}" to data.label_values, or "others" for all segments that it does not name',
+        f'add {number} or "{label}" to data.label_values, or "others" for all segments without an entry',
         kind="unknown-category",
     )
 
 
 def _background(data: Data) -> int:
-    """Class of pixels that no segment holds."""
+    """Class of pixels outside all segments."""
     if 0 in data.label_table:
         return data.label_table[0]
     return IGNORE if data.background is None else data.classes.index(data.background)
 
 
-class _Places:
-    """Where pixels of frames lie in the planes (D, H, W) of the image."""
+class _FrameMap:
+    """Maps pixels of frames to voxels of the image's planes (D, H, W)."""
 
-    def __init__(self, found: _Segmentation, image_path: Path, image: Info, series: Series | None) -> None:
-        self._pair = f"{found.path.name} and its image {image_path.name}"
-        self._found, self._image, self._series = found, image, series
+    def __init__(
+        self, segmentation: Segmentation, image_path: Path, image: Info, series: Series | None
+    ) -> None:
+        self._pair = f"{segmentation.path.name} and its image {image_path.name}"
+        self._segmentation, self._image, self._series = segmentation, image, series
         self.shape = (image.depth, image.height, image.width)
         if image.canonical is not None:
             self._to_index = np.linalg.inv(np.reshape(image.canonical, (4, 4)))
-        ours = uid(found.elements, "FrameOfReferenceUID")
+        ours = uid(segmentation.elements, "FrameOfReferenceUID")
         theirs = series.frame_of_reference if series else None
         if ours and theirs and ours != theirs:
             raise DataError(
@@ -139,15 +70,18 @@ class _Places:
                 kind="affine-mismatch",
             )
 
-    def of(self, frame: int) -> np.ndarray:
-        """(3, 3): origin, step along a row and step down a column of a frame, in planes, rows and columns.
+    def origin_and_steps(self, frame: int) -> np.ndarray:
+        """Placement of a frame: columns are its origin, the step along a row, and the step down a column.
+
+        Returns:
+            (3, 3) int, in planes, rows and columns of the image.
 
         Raises:
-            DataError: it lies off the image's grid, or nothing tells where it lies.
+            DataError: the frame is off the image's grid, or has neither a position nor a usable reference.
         """
-        with parsing(self._found.path):
-            known = geometry(self._found.elements, frame)
-        position, directions, spacing = known["position"], known["directions"], known["spacing"]
+        with parsing(self._segmentation.path):
+            placed = geometry(self._segmentation.elements, frame)
+        position, directions, spacing = placed["position"], placed["directions"], placed["spacing"]
         if self._image.canonical is None or position is None or directions is None or spacing is None:
             plane, source = self._referenced(frame)
             position, directions, spacing = source.position, source.directions, source.spacing
@@ -156,22 +90,23 @@ class _Places:
         # From LPS to RAS: x and y change sign.
         points = np.stack([position, directions[:3] * spacing[1], directions[3:] * spacing[0]], axis=1)
         points *= np.array([[-1], [-1], [1]])
-        place = self._to_index[:3, :3] @ points
-        place[:, 0] += self._to_index[:3, 3]
-        self._check(place, frame)
-        return np.rint(place).astype(int)
+        voxels = self._to_index[:3, :3] @ points
+        voxels[:, 0] += self._to_index[:3, 3]
+        self._check(voxels, frame)
+        rounded: np.ndarray = np.rint(voxels).astype(int)
+        return rounded
 
-    def _check(self, place: np.ndarray, frame: int) -> None:
-        shape = (int(self._found.elements.Columns), int(self._found.elements.Rows))
-        far = place[:, 0] + place[:, 1] * (shape[0] - 1) + place[:, 2] * (shape[1] - 1)
-        ends = np.stack([place[:, 0], far])
-        whole = np.rint(place)
+    def _check(self, voxels: np.ndarray, frame: int) -> None:
+        shape = (int(self._segmentation.elements.Columns), int(self._segmentation.elements.Rows))
+        far = voxels[:, 0] + voxels[:, 1] * (shape[0] - 1) + voxels[:, 2] * (shape[1] - 1)
+        ends = np.stack([voxels[:, 0], far])
+        whole = np.rint(voxels)
         exact = whole[:, 0] + whole[:, 1] * (shape[0] - 1) + whole[:, 2] * (shape[1] - 1)
-        off = max(np.abs(far - exact).max(), np.abs(place - whole)[:, 0].max())
+        off = max(np.abs(far - exact).max(), np.abs(voxels - whole)[:, 0].max())
         if off > _NEAR or (np.abs(whole[:, 1:]).sum(axis=0) != 1).any():
             raise DataError(
-                f"{self._pair}: grids differ, image planes at {_list(self._image.canonical or ())}, frame {frame} of "
-                f"the segmentation {off:.3g} voxels off them, at (plane, row, column) {_list(place[:, 0])}",
+                f"{self._pair}: grids differ, image affine {_list(self._image.canonical or ())}, frame {frame} of "
+                f"the segmentation is {off:.3g} voxels off it, at (plane, row, column) {_list(voxels[:, 0])}",
                 _EXPORT,
                 kind="affine-mismatch",
             )
@@ -184,19 +119,23 @@ class _Places:
             )
 
     def _referenced(self, frame: int) -> tuple[int, Frame]:
-        """The slice of the series that a frame without a position was drawn on, and its number."""
-        found, series = self._found, self._series
+        """Index and slice of the series that a frame without a position references.
+
+        Raises:
+            DataError: it references none or several slices of the series, or one of another size.
+        """
+        segmentation, series = self._segmentation, self._series
         slices = {f.uid: (k, f) for k, f in enumerate(series.frames)} if series else {}
-        with parsing(found.path):
-            named = [slices[uid] for uid in found.references(frame) if uid in slices]
+        with parsing(segmentation.path):
+            named = [slices[uid] for uid in segmentation.references(frame) if uid in slices]
         if series is None or len(named) != 1 or len(slices) != len(series.frames):
             raise DataError(
-                f"{self._pair}: frame {frame} tells no position that the image knows, and references {len(named)} "
+                f"{self._pair}: frame {frame} has no position that fits the image, and references {len(named)} "
                 f"of the image's {len(slices)} files",
                 _EXPORT,
                 kind="affine-mismatch",
             )
-        size = (int(found.elements.Rows), int(found.elements.Columns))
+        size = (int(segmentation.elements.Rows), int(segmentation.elements.Columns))
         if size != (series.rows, series.columns):
             raise DataError(
                 f"{self._pair}: sizes differ, image {series.rows} x {series.columns}, mask {size[0]} x {size[1]}",
@@ -209,24 +148,25 @@ class _Places:
 class SegmentationLabels:
     """Class indices of a DICOM segmentation, on the planes of its image."""
 
-    def __init__(self, found: _Segmentation, places: _Places, data: Data) -> None:
+    def __init__(self, segmentation: Segmentation, frame_map: _FrameMap, data: Data) -> None:
         table = data.label_table
         self._classes = {0: _background(data)}
-        for number, label in found.names.items():
-            if number == 0:  # a LABELMAP may describe its background
+        for number, label in segmentation.names.items():
+            # A LABELMAP may describe its background.
+            if number == 0:
                 continue
-            self._classes[number] = _class_of(found.path, number, label, table)
-        self._found, self._places, self._data = found, places, data
+            self._classes[number] = _class_of(segmentation.path, number, label, table)
+        self._segmentation, self._frame_map, self._data = segmentation, frame_map, data
         self._numbers: np.ndarray | None = None
         self.notes: list[tuple[str, str]] = []
 
     def read(self, window: Window, plane: int = 0) -> Labels:
-        """Class indices of a window of a plane; the file is read as a whole with the first.
+        """Class indices of a window of a plane; the first call reads the whole file.
 
-        With `data.instances`, each segment but those of background is an object.
+        With `data.instances`, each segment except those of the background class is an object.
 
         Raises:
-            DataError: the file is damaged, or a frame does not lie on the image's grid.
+            DataError: the file is damaged, or a frame is not on the image's grid.
         """
         if self._numbers is None:
             self._numbers = self._read()
@@ -241,36 +181,39 @@ class SegmentationLabels:
         return Labels(classes, np.where(objects, numbers, 0).astype(np.uint32))
 
     def _read(self) -> np.ndarray:
-        """(D, H, W): number of the segment of each voxel, 0 for none."""
-        found, doubled = self._found, 0
-        out = np.zeros(self._places.shape, np.uint8 if max(self._classes) < 256 else np.uint16)
-        half = float(found.elements.get("MaximumFractionalValue") or 1) / 2
-        for frame, pixels in enumerate(found.frames()):
-            segment = found.segment_of(frame)
-            inside = pixels >= half if found.kind == "FRACTIONAL" else pixels > 0
+        """Segment number of each voxel: (D, H, W) uint8 or uint16, 0 for none."""
+        segmentation, overlapping = self._segmentation, 0
+        out = np.zeros(self._frame_map.shape, np.uint8 if max(self._classes) < 256 else np.uint16)
+        half = float(segmentation.elements.get("MaximumFractionalValue") or 1) / 2
+        for frame, pixels in enumerate(segmentation.frames()):
+            segment = segmentation.segment_of(frame)
+            inside = pixels >= half if segmentation.kind == "FRACTIONAL" else pixels > 0
             if not inside.any():
                 continue
             numbers = pixels[inside] if segment is None else np.array([segment])
-            self._check_known(numbers)
+            self._check_segments(numbers)
             numbers = numbers.astype(out.dtype)
             rows, columns = np.nonzero(inside)
-            place = self._places.of(frame)
-            at = tuple(place[:, :1] + place[:, 1:2] * columns + place[:, 2:] * rows)
+            voxels = self._frame_map.origin_and_steps(frame)
+            at = tuple(voxels[:, :1] + voxels[:, 1:2] * columns + voxels[:, 2:] * rows)
             before = out[at]
-            doubled += int(((before != 0) & (before != numbers)).sum())
+            overlapping += int(((before != 0) & (before != numbers)).sum())
             out[at] = np.maximum(before, numbers)
-        if doubled:
+        if overlapping:
             self.notes.append(
-                ("overlapping-segments", f"{found.path.name}: {doubled} pixels are in more than one segment")
+                (
+                    "overlapping-segments",
+                    f"{segmentation.path.name}: {overlapping} pixels are in more than one segment",
+                )
             )
         return out
 
-    def _check_known(self, numbers: np.ndarray) -> None:
+    def _check_segments(self, numbers: np.ndarray) -> None:
         unknown = sorted(set(np.unique(numbers).tolist()) - set(self._classes))
         if unknown:
             raise DataError(
-                f"{self._found.path.name}: pixels of segments {unknown[:8]}, which the file does not describe",
-                "export the segmentation anew",
+                f"{self._segmentation.path.name}: pixels of segments {unknown[:8]}, which the file does not describe",
+                "export the segmentation again",
                 kind="unreadable",
             )
 
@@ -285,12 +228,12 @@ def _is_dicom(path: Path) -> bool:
 
 @contextmanager
 def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterator[SegmentationLabels]:
-    """Open a segmentation of a volume; the image may be its DICOM series, or a NIfTI file of it.
+    """Open a segmentation of a volume; the image may be its DICOM series, or a NIfTI file of the series.
 
     Raises:
-        DataError: no segmentation, damaged, of another frame of reference or grid, or with segments that label_values
-            does not declare.
+        DataError: the file is not a segmentation, is damaged, has another frame of reference or grid, or has segments
+            that label_values does not declare.
     """
-    found = _opened(path)
+    segmentation = read_segmentation(path)
     series = read_series(image_path) if _is_dicom(image_path) else None
-    yield SegmentationLabels(found, _Places(found, image_path, image, series), data)
+    yield SegmentationLabels(segmentation, _FrameMap(segmentation, image_path, image, series), data)

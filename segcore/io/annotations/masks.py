@@ -1,4 +1,4 @@
-"""Masks: a raster, picture or volume whose values or colours are classes or numbers of objects."""
+"""Masks: rasters, pictures or volumes whose values or colours are classes or object numbers."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,29 +13,34 @@ from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.annotations import Labels
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
-from segcore.io.grid import same_place
+from segcore.io.grid import check_same_grid
 from segcore.params.data import Data
 
-ENDINGS: tuple[str, ...] = ()  # anything that no other kind of ground truth claims
+# Any extension that no other format has.
+EXTENSIONS: tuple[str, ...] = ()
 
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jp2")
-_UNKNOWN = 254  # no class has this index, because there are at most 254
-_MOST_DISTINCT = 100_000  # values counted for a message
-_MOST_COLORS = 64  # a picture with more is none of colour codes
+# No class has this index, because there are at most 254 classes.
+_UNKNOWN = 254
+# Limit of distinct values that are counted for a message.
+_MOST_DISTINCT = 100_000
+# A picture with more colours is not a colour-coded mask.
+_MOST_COLORS = 64
 
 
 class _Lookup:
-    """Class indices of integers, _UNKNOWN for those without a key; no sorting of pixels."""
+    """Maps integers to class indices, _UNKNOWN for those without a key, without sorting pixels."""
 
     def __init__(self, codes: dict[int, int]) -> None:
-        last = np.iinfo(np.int64).max  # a key that ends every search
+        # A sentinel key, so that every search ends at a valid index.
+        last = np.iinfo(np.int64).max
         keys = sorted(k for k in codes if -last <= k < last)
         self._keys = np.array([*keys, last], np.int64)
         self._codes = np.array([*(codes[k] for k in keys), _UNKNOWN], np.uint8)
         self._tables: dict[str, np.ndarray] = {}
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 of (H, W) integers."""
+        """Class indices (H, W) uint8 of (H, W) integers."""
         size = values.dtype.itemsize
         if size > 2:
             return self._search(values)
@@ -45,14 +50,16 @@ class _Lookup:
         if table is None:
             table = self._search(np.arange(2 ** (8 * size), dtype=index).view(values.dtype))
             self._tables[values.dtype.str] = table
-        return np.take(table, values.view(index))  # twice as fast as an index
+        # Twice as fast as indexing.
+        classes: np.ndarray = np.take(table, values.view(index))
+        return classes
 
     def _search(self, values: np.ndarray) -> np.ndarray:
         if values.dtype == np.uint64:
             values = np.minimum(values, np.uint64(np.iinfo(np.int64).max))
         values = values.astype(np.int64, copy=False)
-        places = np.searchsorted(self._keys, values)
-        return np.where(self._keys[places] == values, self._codes[places], np.uint8(_UNKNOWN))
+        positions = np.searchsorted(self._keys, values)
+        return np.where(self._keys[positions] == values, self._codes[positions], np.uint8(_UNKNOWN))
 
 
 class _Masks:
@@ -65,7 +72,7 @@ class _Masks:
         colors = {int(str(k)[1:], 16): v for k, v in table.items() if _is_color(k)}
         values = {int(k): v for k, v in table.items() if _is_integer(k)}
         info = source.info
-        # Where both are declared, colours speak of the masks that have colours, values of the others.
+        # Where both are declared, colours apply to masks that have colours, and values to the others.
         self._colored = bool(colors) and (not values or info.bands == 3 or info.palette is not None)
         self._palette = _palette(info) if self._colored and info.palette and info.bands == 1 else None
         self._lookup = _Lookup(colors if self._colored else values)
@@ -74,11 +81,11 @@ class _Masks:
         self._background = background_index(data)
 
     def read(self, window: Window, plane: int = 0) -> Labels:
-        """Class indices, and with data.instances the numbers of objects, of a window of a plane.
+        """Class indices, and with data.instances the object numbers, of a window of a plane.
 
         Raises:
-            DataError: fractions, bands that differ, or values or colours that label_values does not declare; those
-                are counted over the whole file.
+            DataError: fractions, bands that differ, or values or colours that label_values does not declare (these
+                are counted over the whole file).
         """
         raster = self._source.read(window, plane)
         values = self._values(raster)
@@ -86,8 +93,8 @@ class _Masks:
         unknown = classes == _UNKNOWN
         nodata = raster.info.nodata
         if nodata is not None and not valid.all():
-            # A value that label_values declares means what is declared, though the file calls it nodata:
-            # rasterising tools write 0 for both.
+            # A declared value keeps its declared class even if the file marks it as nodata, because rasterising
+            # tools write 0 for both.
             valid = valid | (~unknown & (raster.pixels == nodata).all(axis=0))
         if unknown.any():
             if self._others is not None:
@@ -100,40 +107,42 @@ class _Masks:
         return Labels(classes, self._numbers(values, (classes != self._background) & (classes != IGNORE)))
 
     def _values(self, raster: Raster) -> np.ndarray:
-        """(H, W) integers: values, or colours as 0xRRGGBB."""
+        """Values of a raster, or its colours as 0xRRGGBB: (H, W) integers."""
         whole = _whole(raster, self._name)
         if not self._colored:
             return self._one_band(whole)
         if len(whole) not in (1, 3):
             raise DataError(
                 f"{self._name}: has {len(whole)} bands where colours are expected",
-                "give a mask of red, green and blue, or one with a palette",
+                "provide a mask with red, green and blue bands, or one with a palette",
                 kind="label-bands",
             )
         if whole.dtype != np.uint8 and raster.valid.any():
             inside = whole[:, raster.valid]
             if inside.min() < 0 or inside.max() > 255:
                 raise DataError(
-                    f"{self._name}: colours reach from {inside.min()} to {inside.max()} ({raster.info.dtype}) "
+                    f"{self._name}: colours range from {inside.min()} to {inside.max()} ({raster.info.dtype}) "
                     "where 8 bits are expected",
-                    "give colours of 8 bits, 0 to 255, or index values",
+                    "provide 8-bit colours (0 to 255), or index values",
                     kind="label-colors",
                 )
         if self._palette is not None:
-            return self._palette[whole[0]]
+            colors: np.ndarray = self._palette[whole[0]]
+            return colors
         return _packed(whole)
 
     def _one_band(self, whole: np.ndarray) -> np.ndarray:
-        if any(not np.array_equal(whole[0], band) for band in whole[1:]):
+        if any(not np.array_equal(whole[0], other) for other in whole[1:]):
             raise DataError(
                 f"{self._name}: has {len(whole)} bands that differ where index values are expected",
-                self._color_remedy() or "give a mask of one band with class values",
+                self._color_remedy() or "provide a mask of one band with class values",
                 kind="label-bands",
             )
-        return whole[0]
+        band: np.ndarray = whole[0]
+        return band
 
     def _color_remedy(self) -> str:
-        """What to do about a colour-coded mask, naming its colours in the whole file; empty if it is none."""
+        """Remedy for a colour-coded mask, with the colours of the whole file; empty if the mask is not colour-coded."""
         info = self._source.info
         if (info.bands, info.dtype) != (3, "uint8"):
             return ""
@@ -143,23 +152,25 @@ class _Masks:
             counts.update(_count(_packed(raster.pixels)[raster.valid]))
             if len(counts) > _MOST_COLORS:
                 return ""
-        found = listed((f"#{value:06X}", count) for value, count in counts.items())
-        return f'it looks colour-coded: declare its colours in data.label_values as "#RRGGBB"; found {found}'
+        colors = listed((f"#{value:06X}", count) for value, count in counts.items())
+        return f'it looks colour-coded: declare its colours in data.label_values as "#RRGGBB"; found {colors}'
 
     def _numbers(self, values: np.ndarray, is_object: np.ndarray) -> np.ndarray:
         if self._colored:
-            values = values + 1  # black is a colour like others, and 0 stands for no object
+            # Black is a valid colour, while object number 0 means no object.
+            values = values + 1
         inside = values[is_object]
         if inside.size and (inside.min() < 0 or inside.max() > np.iinfo(np.uint32).max):
             raise DataError(
-                f"{self._name}: numbers of objects reach from {inside.min()} to {inside.max()}",
+                f"{self._name}: object numbers range from {inside.min()} to {inside.max()}",
                 "number objects from 1 to 4294967295; declare other values in data.label_values",
                 kind="label-values",
             )
-        return np.where(is_object, values, 0).astype(np.uint32)
+        numbers: np.ndarray = np.where(is_object, values, 0).astype(np.uint32)
+        return numbers
 
     def _undeclared(self) -> DataError:
-        """The error for undeclared values or colours, with their pixels in the whole file."""
+        """The error for undeclared values or colours, with their pixel counts in the whole file."""
         counts: Counter[int] = Counter()
         info = self._source.info
         for plane in range(info.depth):
@@ -170,11 +181,11 @@ class _Masks:
             if len(counts) > _MOST_DISTINCT:
                 break
         if self._colored:
-            found = listed((f"#{value:06X}", count) for value, count in counts.items())
+            colors = listed((f"#{value:06X}", count) for value, count in counts.items())
             return DataError(
-                f"{self._name}: colours outside the declared classes: {found}",
+                f"{self._name}: colours outside the declared classes: {colors}",
                 f"declare them in data.label_values (now {declared(self._data)}), as a class or as `ignore`, "
-                "or mend the mask",
+                "or correct the mask",
                 kind="label-colors",
             )
         return DataError(
@@ -185,15 +196,13 @@ class _Masks:
 
     def _remedy(self, unknown: set[int]) -> str:
         if unknown == {255} and 1 in self._table:
-            klass = self._table[1]
-            name = "ignore" if klass == IGNORE else self._data.classes[klass]
-            return (
-                f"if the mask marks {name!r} by 255 instead of 1, declare `255: {name}` in data.label_values"
-            )
+            code = self._table[1]
+            name = "ignore" if code == IGNORE else self._data.classes[code]
+            return f"if the mask marks {name!r} with 255 instead of 1, declare `255: {name}` in data.label_values"
         remedy = f"declare them in data.label_values (now {declared(self._data)}), as a class or as `ignore`"
         if self._source.info.palette is not None:
             remedy += ', or declare the colours of its palette as "#RRGGBB"'
-        return remedy + ", or mend the mask"
+        return remedy + ", or correct the mask"
 
 
 def _is_color(key: int | str) -> bool:
@@ -207,13 +216,14 @@ def _is_integer(key: int | str) -> bool:
 
 
 def _packed(colors: np.ndarray) -> np.ndarray:
-    """(3, H, W), or (1, H, W) of grey, of 0 to 255 as (H, W) uint32 of 0xRRGGBB."""
+    """Colours (3, H, W), or grey (1, H, W), from 0 to 255 as (H, W) uint32 0xRRGGBB."""
     red, green, blue = (band.astype(np.uint32) for band in (colors if len(colors) == 3 else [colors[0]] * 3))
-    return (red << 16) | (green << 8) | blue
+    packed: np.ndarray = (red << 16) | (green << 8) | blue
+    return packed
 
 
 def _palette(info: Info) -> np.ndarray:
-    """Colours 0xRRGGBB of all index values; black for those past the palette's end, as viewers show them."""
+    """Colours 0xRRGGBB of all index values; black past the end of the palette, as in viewers."""
     table = np.zeros(2 ** min(8 * np.dtype(info.dtype).itemsize, 16), np.uint32)
     for index, (red, green, blue) in enumerate((info.palette or ())[: len(table)]):
         table[index] = red << 16 | green << 8 | blue
@@ -221,10 +231,10 @@ def _palette(info: Info) -> np.ndarray:
 
 
 def _whole(raster: Raster, name: str) -> np.ndarray:
-    """Pixels as integers, 0 where a float has no data.
+    """Pixels (C, H, W) as integers, 0 where a float has no data.
 
     Raises:
-        DataError: fractions.
+        DataError: the values are not whole numbers.
     """
     pixels = raster.pixels
     if pixels.dtype == bool:
@@ -237,35 +247,36 @@ def _whole(raster: Raster, name: str) -> np.ndarray:
         examples = ", ".join(f"{v:g}" for v in np.unique(pixels[fractions])[:4])
         raise DataError(
             f"{name}: holds fractions ({pixels.dtype}), such as {examples}",
-            "give a mask of whole class values; if it was resampled, resample it with nearest neighbour",
+            "provide a mask of whole class values; if it was resampled, resample it with nearest neighbour",
             kind="label-fractions",
         )
-    return np.clip(pixels.astype(np.float64), -(2.0**53), 2.0**53).astype(np.int64)
+    whole: np.ndarray = np.clip(pixels.astype(np.float64), -(2.0**53), 2.0**53).astype(np.int64)
+    return whole
 
 
 def _count(values: np.ndarray) -> dict[int, int]:
-    found, counts = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+    distinct, counts = np.unique(values, return_counts=True)
+    return dict(zip(distinct.tolist(), counts.tolist(), strict=True))
 
 
 @contextmanager
 def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterator[_Masks]:
     """Open a mask.
 
-    Which keys of data.label_values count depends on the mask: "#RRGGBB" for masks of three bands or with a palette (a
-    grey mask counts as grey colours where nothing but colours is declared), integers for the others, and "others" for
-    whatever has no key. Transparent pixels, NaN, and nodata that has no key of its own become IGNORE. With
-    data.instances, values of classes other than background are numbers of objects; of colours, 0xRRGGBB + 1.
+    The mask decides which keys of data.label_values apply: "#RRGGBB" for masks with three bands or a palette (and for
+    grey masks if only colours are declared), integers for the others, and "others" for values without a key.
+    Transparent pixels, NaN, and nodata without a key become IGNORE. With data.instances, the values of classes other
+    than background are object numbers; for colours, the number is 0xRRGGBB + 1.
 
     Raises:
-        DataError: a JPEG, a mask that cannot be read, or one that does not lie on the image's grid.
+        DataError: the mask is a JPEG, cannot be read, or is not on the image's grid.
     """
     with images.open_source(path, image.axis if image.canonical else data.slices) as source:
         if source.info.lossy or path.name.lower().endswith(_LOSSY):
             raise DataError(
-                f"{path.name}: is a JPEG, which has lost a mask's exact values",
-                "give the mask as PNG or GeoTIFF, from before it was saved as JPEG",
+                f"{path.name}: is a JPEG, whose compression changes mask values",
+                "provide the original mask as PNG or GeoTIFF, not converted from the JPEG",
                 kind="jpeg-mask",
             )
-        same_place(image, source.info, (image_path, path))
+        check_same_grid(image, source.info, (image_path, path))
         yield _Masks(path, source, data)

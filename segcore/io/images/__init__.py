@@ -1,7 +1,6 @@
-"""One file a format: `ENDINGS`, `open_source(path, slices)`, and `write(path, pixels, info)` where it can write."""
+"""One module per image format: `EXTENSIONS`, `open_source(path, slices)`, optional: `write(path, pixels, like)`."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,7 @@ class Source(Protocol):
     """An open image.
 
     Attributes:
-        info: what its header says; known without reading pixels.
+        info: metadata from the header, available without reading pixels.
     """
 
     info: Info
@@ -31,56 +30,51 @@ class Source(Protocol):
 
 
 @cache
-def endings() -> tuple[str, ...]:
-    """File endings that can be read, in lower case with the dot, sorted."""
-    return tuple(sorted({ending for module in plugins.load_all(__name__) for ending in module.ENDINGS}))
+def extensions() -> tuple[str, ...]:
+    """Supported file extensions, in lower case with the dot, sorted."""
+    return tuple(sorted({e for module in plugins.load_all(__name__) for e in module.EXTENSIONS}))
 
 
 def _format_of(path: Path) -> ModuleType:
     name = path.name.lower()
     try:
         is_folder = path.is_dir()
-    except PermissionError:  # its format says so when it opens the file
+    # The reader of its format raises the error when it opens the file.
+    except PermissionError:
         is_folder = False
     if is_folder:
         return plugins.load(__name__, "dicom")
     for module in plugins.load_all(__name__):
-        if name.endswith(tuple(module.ENDINGS)):
+        if name.endswith(tuple(module.EXTENSIONS)):
             return module
     raise DataError(
-        f"{path.name}: ending {path.suffix!r} is unknown",
-        f"use one of {', '.join(endings())}",
+        f"{path.name}: unsupported file extension {path.suffix!r}",
+        f"use one of {', '.join(extensions())}",
         kind="unknown-format",
     )
 
 
-def open_source(path: Path, slices: str | int = "auto") -> AbstractContextManager[Source]:
+def open_source(path: Path, slices: str | int = "auto") -> AbstractContextManager[Source, None]:
     """Open an image.
 
     Args:
         path: a file, or a folder that holds one DICOM series.
-        slices: axis (0, 1, 2 in RAS order) that a volume is cut along, or "auto": the one of coarsest spacing.
+        slices: axis (0, 1, 2 in RAS order) that a volume is sliced along, or "auto": the axis of coarsest spacing.
 
     Raises:
-        DataError: unknown ending, or the file cannot be read.
+        DataError: unsupported file extension, or the file cannot be read.
     """
-    opened: AbstractContextManager[Source] = _format_of(path).open_source(path, slices)
+    opened: AbstractContextManager[Source, None] = _format_of(path).open_source(path, slices)
     return opened
-
-
-@contextmanager
-def _once(path: Path) -> Iterator[Source]:
-    with open_source(path) as source:
-        yield source
 
 
 def info(path: Path) -> Info:
     """Header of an image.
 
     Raises:
-        DataError: unknown ending, or the file cannot be read.
+        DataError: unsupported file extension, or the file cannot be read.
     """
-    with _once(path) as source:
+    with open_source(path) as source:
         return source.info
 
 
@@ -88,7 +82,7 @@ def read(path: Path, window: Window | None = None, plane: int = 0) -> Raster:
     """Pixels of a window of a plane, or of the whole plane.
 
     Raises:
-        DataError: unknown ending, or the file cannot be read.
+        DataError: unsupported file extension, or the file cannot be read.
     """
-    with _once(path) as source:
+    with open_source(path) as source:
         return source.read(window, plane)

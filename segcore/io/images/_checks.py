@@ -1,4 +1,4 @@
-"""What every reader says of a file that cannot be opened."""
+"""Checks and errors that all readers share for files that cannot be opened."""
 
 import os
 import stat
@@ -7,9 +7,8 @@ from pathlib import Path
 from segcore.errors import DataError
 
 RESTORE = "restore the file from its source, or remove the pair"
-
-
-_NO_FILES = {  # opening some of these would wait for ever
+# Not regular files; opening some of these would block forever.
+_SPECIAL_FILES = {
     stat.S_IFIFO: "a FIFO (named pipe)",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -21,21 +20,25 @@ _NO_FILES = {  # opening some of these would wait for ever
 def check_is_file(path: Path, status: os.stat_result) -> None:
     """Check that a path is a regular file, before it is opened.
 
+    Args:
+        path: of the file, for the error.
+        status: result of stat on it.
+
     Raises:
         DataError: it is a folder, FIFO, socket or device.
     """
-    what = _NO_FILES.get(stat.S_IFMT(status.st_mode))
-    if what is not None:
+    file_type = _SPECIAL_FILES.get(stat.S_IFMT(status.st_mode))
+    if file_type is not None:
         raise DataError(
-            f"{path.name}: is {what}, no file", "remove it, or narrow the pattern", kind="unreadable"
+            f"{path.name}: is {file_type}, not a file", "remove it, or narrow the pattern", kind="unreadable"
         )
 
 
 def check_file(path: Path) -> int:
-    """Bytes of a file that can be opened.
+    """Check that a file can be opened and is not empty; its size in bytes.
 
     Raises:
-        DataError: it is missing, no file, empty, or may not be read.
+        DataError: it is missing, not a regular file, empty, or may not be read.
     """
     try:
         check_is_file(path, path.stat())
@@ -56,6 +59,6 @@ def check_file(path: Path) -> int:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """The error for whatever a reading library says, without the folder's name and on one line."""
+    """The error for an exception of a reading library: its text on one line, without the folder's path."""
     reason = " ".join(str(error).replace(f"{path.parent}/", "").split()) or type(error).__name__
     return DataError(f"{path.name}: cannot be read ({reason[:300]})", RESTORE, kind="unreadable")

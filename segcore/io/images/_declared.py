@@ -1,4 +1,4 @@
-"""What a volume's header declares, against what its file can hold."""
+"""Checks that the size a volume's header declares fits its file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +7,15 @@ from pathlib import Path
 from segcore.errors import DataError
 from segcore.io.images._checks import unreadable
 
-MAX_VOXELS = 2**34  # of one volume, all bands; no scanner makes more, a damaged header asks for more
-_MOST_PACKED = 1032  # to 1 is the most that deflate can do; a header that asks for more lies
+# Limit of values of one volume, over all bands; only damaged headers declare more.
+MAX_VOXELS = 2**34
+# Largest compression ratio that deflate can reach.
+_MOST_PACKED = 1032
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what the file system or a decoder refuses while reading into a DataError that names the file.
+    """Turn an OSError of the file system or a decoder into a DataError that names the file.
 
     Raises:
         DataError: of kind "unreadable".
@@ -25,16 +27,17 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def check_size(name: str, needed: int, voxels: int, size: int, packed: bool) -> None:
-    """Check what a header declares against the file, before any memory is taken.
+    """Check the size that a header declares against the file, before memory is allocated.
 
     Args:
-        needed: bytes the header asks for.
-        voxels: values the header asks for.
+        name: of the file, for the error.
+        needed: bytes that the header declares.
+        voxels: values that the header declares.
         size: bytes of the file.
         packed: whether the file is compressed.
 
     Raises:
-        DataError: "too-large" for an absurd size, "unreadable" for more than the file can hold.
+        DataError: of kind "too-large" for more than MAX_VOXELS, "unreadable" for more than the file can hold.
     """
     if voxels > MAX_VOXELS:
         raise DataError(
@@ -42,11 +45,11 @@ def check_size(name: str, needed: int, voxels: int, size: int, packed: bool) -> 
             "restore the file from its source; its header is damaged",
             kind="too-large",
         )
-    room = (size + 2**16) * _MOST_PACKED if packed else size
-    if needed > room:
+    capacity = (size + 2**16) * _MOST_PACKED if packed else size
+    if needed > capacity:
         raise DataError(
-            f"{name}: header declares {needed} bytes of data, the file has {size}"
-            + (" compressed ones" if packed else ""),
-            "the file is truncated or its header damaged; restore it from its source",
+            f"{name}: header declares {needed} bytes of data, but the file has only {size}"
+            + (" (compressed)" if packed else ""),
+            "the file is truncated or its header is damaged; restore it from its source",
             kind="unreadable",
         )

@@ -1,7 +1,7 @@
-"""Elements of one DICOM file, but for its pixels.
+"""Header elements and decoded frames of one DICOM file.
 
-Standard: DICOM PS3.3, C.7.6.2 (Image Plane) and C.7.6.16 (Multi-frame Functional Groups). pydicom's own texts may quote
-what identifies a patient, so they reach no message and no log.
+Standard: DICOM PS3.3, C.7.6.2 (Image Plane) and C.7.6.16 (Multi-frame Functional Groups). Texts of pydicom may quote
+elements that identify a patient, so they are kept out of all messages and logs.
 """
 
 import logging
@@ -17,6 +17,7 @@ from segcore.errors import DataError
 from segcore.io.images._checks import RESTORE, check_file
 from segcore.io.images._declared import reading
 
+# Transfer syntaxes that deflate the whole data set.
 _DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1")
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "InstanceNumber"),
@@ -25,6 +26,7 @@ _TAGS = (
     *("SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue"),
     *("PixelPaddingRangeLimit", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
+# Elements that must have a single value.
 _SINGLE = tuple(
     tag
     for tag in _TAGS
@@ -35,7 +37,7 @@ _SINGLE = tuple(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings and no log of pydicom: both quote values of elements."""
+    """Silence warnings and logs of pydicom, because both quote values of elements."""
     log = logging.getLogger("pydicom")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
@@ -49,15 +51,16 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def parsing(path: Path) -> Iterator[None]:
-    """Turn whatever pydicom raises on a damaged file into a DataError without its text."""
+    """Turn any exception of pydicom on a damaged file into a DataError without the exception's text."""
     with reading(path), _quiet():
         try:
             yield
         except (DataError, OSError, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001 (damaged bytes make pydicom raise nearly anything; told on below)
+        # Damaged bytes make pydicom raise nearly any exception.
+        except Exception as error:  # noqa: BLE001
             raise DataError(
-                f"{path.name}: is damaged, truncated or no DICOM file ({type(error).__name__})",
+                f"{path.name}: is damaged, truncated or not a DICOM file ({type(error).__name__})",
                 RESTORE,
                 kind="unreadable",
             ) from None
@@ -67,11 +70,12 @@ def header(path: Path, tags: tuple[str, ...] = _TAGS, pixels: bool = False) -> A
     """Elements of a file, as a pydicom dataset.
 
     Args:
-        tags: the elements that are wanted.
+        path: of the file.
+        tags: keywords of the elements to read.
         pixels: whether PixelData may be among them.
 
     Raises:
-        DataError: no DICOM file, empty, or of a transfer syntax that cannot be read here.
+        DataError: the file is empty, not a DICOM file, or has a transfer syntax without an installed decoder.
     """
     import pydicom
     from pydicom.pixels import get_decoder
@@ -79,11 +83,11 @@ def header(path: Path, tags: tuple[str, ...] = _TAGS, pixels: bool = False) -> A
     check_file(path)
     with parsing(path):
         syntax = pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID
-        # A deflated data set is unpacked whole before anything of it is known.
         if not syntax.is_valid:
             raise DataError(
-                f"{path.name}: is damaged: it names no transfer syntax", RESTORE, kind="unreadable"
+                f"{path.name}: is damaged: it has no valid transfer syntax", RESTORE, kind="unreadable"
             )
+        # A deflated data set is refused: it would be decompressed whole before its header can be checked.
         usable = syntax not in _DEFLATED
         if usable and syntax.is_encapsulated:
             try:
@@ -96,26 +100,26 @@ def header(path: Path, tags: tuple[str, ...] = _TAGS, pixels: bool = False) -> A
                 "convert it to Explicit VR Little Endian, for example with `gdcmconv --raw`, `dcmdjpeg` or `dcmconv`",
                 kind="unreadable",
             )
-        found = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=list(tags))
-        # Elements are parsed when asked for; damage shall show here.
-        several = [e.keyword for e in found.iterall() if e.VM > 1 and e.keyword in _SINGLE]
+        elements = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=list(tags))
+        # pydicom parses elements on first access; accessing all of them raises the errors here.
+        several = [e.keyword for e in elements.iterall() if e.VM > 1 and e.keyword in _SINGLE]
         if several:
             raise DataError(
                 f"{path.name}: is damaged: {several[0]} has several values",
                 RESTORE,
                 kind="unreadable",
             )
-        return found
+        return elements
 
 
 def uid(elements: Any, key: str) -> str | None:
-    """An identifier; None where it is missing or damaged, as what is no identifier may hold anything."""
-    found = elements.get(key)
-    return str(found) if found and found.is_valid else None
+    """A UID; None where it is missing or invalid, because invalid values may hold any text."""
+    identifier = elements.get(key)
+    return str(identifier) if identifier and identifier.is_valid else None
 
 
 def item(elements: Any, number: int, sequence: str) -> Any:
-    """A functional group of a frame, or the one that all frames share, or None."""
+    """Functional group of a frame, else the group shared by all frames, else None."""
     per_frame = elements.get("PerFrameFunctionalGroupsSequence")
     shared = elements.get("SharedFunctionalGroupsSequence")
     for holder in ([per_frame[number]] if per_frame else []) + list(shared or [])[:1]:
@@ -125,15 +129,20 @@ def item(elements: Any, number: int, sequence: str) -> Any:
 
 
 def value(elements: Any, number: int, sequence: str, key: str, default: Any = None) -> Any:
-    """An element of a frame: of its functional group, or of the file."""
+    """An element of a frame: from its functional group, else from the file, else the default."""
     group = item(elements, number, sequence)
-    found = group.get(key) if group is not None else None
-    found = elements.get(key) if found is None else found
-    return default if found is None else found
+    element = group.get(key) if group is not None else None
+    element = elements.get(key) if element is None else element
+    return default if element is None else element
 
 
 def geometry(elements: Any, number: int) -> dict[str, Any]:
-    """Position, directions, spacing and thickness of a frame, LPS in mm; None where not told."""
+    """Placement of a frame, LPS in mm.
+
+    Returns:
+        "position" (3,), "directions" (6,) and "spacing" (between rows, between columns), each None where the file
+        lacks it, and "thickness", 1 where the file lacks it.
+    """
     position = value(elements, number, "PlanePositionSequence", "ImagePositionPatient")
     directions = value(elements, number, "PlaneOrientationSequence", "ImageOrientationPatient")
     spacing = value(elements, number, "PixelMeasuresSequence", "PixelSpacing")
@@ -148,7 +157,7 @@ def geometry(elements: Any, number: int) -> dict[str, Any]:
 
 
 def frames(path: Path, **options: Any) -> Iterator[np.ndarray]:
-    """Decoded frames of a file one after another; `options` are those of pydicom's `iter_pixels`.
+    """Decoded frames of a file, one by one; `options` are those of pydicom's `iter_pixels`.
 
     Raises:
         DataError: pixels are missing, truncated or damaged.

@@ -1,4 +1,4 @@
-"""Headers of a DICOM series: which files belong to it, in which order, and where they lie.
+"""Headers of a DICOM series: its files, their order, and the geometry of the volume.
 
 Messages name files, never values of identifying elements.
 """
@@ -16,51 +16,38 @@ from segcore.io.images._declared import check_size, reading
 from segcore.io.images._elements import geometry, header, parsing, uid, value
 from segcore.io.images._stacking import Frame, affine_of, in_order
 
-SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SOP classes
-_NO_IMAGES = {"dicomdir", "thumbs.db", "desktop.ini", "readme", "license", "version"}
-_NO_IMAGE_ENDINGS = (
-    *(
-        ".txt",
-        ".md",
-        ".csv",
-        ".tsv",
-        ".json",
-        ".xml",
-        ".html",
-        ".htm",
-        ".pdf",
-        ".log",
-        ".ini",
-        ".yaml",
-        ".yml",
-    ),
-    *(".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".zip", ".exe", ".db", ".part"),
+# SOP classes of segmentations.
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+# Files in a series' folder that are skipped.
+_NOT_IMAGES = {"dicomdir", "thumbs.db", "desktop.ini", "readme", "license", "version"}
+_NOT_IMAGE_EXTENSIONS = (
+    *(".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".html", ".htm", ".pdf", ".log", ".ini", ".yaml"),
+    *(".yml", ".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".zip", ".exe", ".db", ".part"),
 )
-_COLOURS = (
-    *(
-        "MONOCHROME1",
-        "MONOCHROME2",
-        "RGB",
-        "YBR_FULL",
-        "YBR_FULL_422",
-        "YBR_PARTIAL_420",
-        "YBR_ICT",
-        "YBR_RCT",
-    ),
-    "PALETTE COLOR",
+_SUPPORTED_COLOURS = (
+    *("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT"),
+    "YBR_RCT",
 )
+# Known but unsupported, so that the error may name it.
+_PALETTE = "PALETTE COLOR"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class Series:
-    """Slices in order, and what is the same for all.
+    """Ordered slices, and the elements that all of them share.
 
     Attributes:
-        affine: (column, row, slice) to mm in RAS+; None where the files tell no positions.
+        frames: slices, sorted along their normal.
+        affine: (4, 4), (column, row, slice) to mm in RAS+; None where the files have no positions.
+        rows: height in pixels.
+        columns: width in pixels.
+        samples: values per pixel.
+        photometric: PhotometricInterpretation.
         dtype: of stored values, before rescaling.
-        bits: used of each stored value.
-        padding: lowest and highest stored value that stand for no data.
+        bits: number of bits used of each stored value.
+        padding: lowest and highest stored value that mark pixels without data; None for none.
+        frame_of_reference: its UID; None where missing.
     """
 
     frames: tuple[Frame, ...]
@@ -79,24 +66,24 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
 
-    def image(file: Path) -> bool:
+    def may_be_image(file: Path) -> bool:
         name = file.name.lower()
-        return not (name.startswith(".") or name in _NO_IMAGES or name.endswith(_NO_IMAGE_ENDINGS))
+        return not (name.startswith(".") or name in _NOT_IMAGES or name.endswith(_NOT_IMAGE_EXTENSIONS))
 
     with reading(path):
-        return sorted(p for p in path.iterdir() if p.is_file() and image(p))
+        return sorted(p for p in path.iterdir() if p.is_file() and may_be_image(p))
 
 
 def _headers(path: Path) -> list[tuple[Path, Any]]:
-    found = [(file, header(file)) for file in _files(path)]
-    if not path.is_dir() and found[0][1].get("SOPClassUID") in SEGMENTATIONS:
+    headers = [(file, header(file)) for file in _files(path)]
+    if not path.is_dir() and headers[0][1].get("SOPClassUID") in SEGMENTATIONS:
         raise DataError(
             f"{path.name}: is a DICOM segmentation where an image is expected",
             "correct data.images and data.masks",
             kind="swapped",
         )
-    # Reports, presentation states and segmentations may lie beside the images.
-    images = [f for f in found if "Rows" in f[1] and f[1].get("SOPClassUID") not in SEGMENTATIONS]
+    # A folder may also hold reports, presentation states and segmentations.
+    images = [f for f in headers if "Rows" in f[1] and f[1].get("SOPClassUID") not in SEGMENTATIONS]
     if not images:
         raise DataError(
             f"{path.name}: is a folder that holds no DICOM image"
@@ -108,16 +95,20 @@ def _headers(path: Path) -> list[tuple[Path, Any]]:
     return images
 
 
-def _alike(path: Path, found: list[tuple[Path, Any]]) -> None:
-    """All files are of one series and one kind of pixel."""
+def _check_uniform(path: Path, headers: list[tuple[Path, Any]]) -> None:
+    """Check that all files belong to one series and have pixels of the same type.
+
+    Raises:
+        DataError: of kind "mixed-series".
+    """
     series: dict[str, list[str]] = {}
-    for file, elements in found:
+    for file, elements in headers:
         series.setdefault(str(elements.get("SeriesInstanceUID")), []).append(file.name)
     if len(series) > 1:
         parts = ", ".join(f"{len(names)} files such as {names[0]}" for names in series.values())
         raise DataError(
             f"{path.name}: holds {len(series)} series: {parts}",
-            "put each series into a folder of its own",
+            "put each series into a separate folder",
             kind="mixed-series",
         )
     keys = (
@@ -129,7 +120,7 @@ def _alike(path: Path, found: list[tuple[Path, Any]]) -> None:
         "PixelRepresentation",
     )
     for key in keys:
-        counts = Counter(elements.get(key) for _, elements in found)
+        counts = Counter(elements.get(key) for _, elements in headers)
         if len(counts) > 1:
             parts = ", ".join(f"{value} in {count}" for value, count in counts.most_common(4))
             raise DataError(
@@ -159,7 +150,11 @@ def _frames(file: Path, elements: Any) -> list[Frame]:
 
 
 def _check_pixels(file: Path, elements: Any) -> None:
-    """The declared size is one that the file can hold, and the colour type one that can be read."""
+    """Check that the file can hold the declared size and that the colour type is supported.
+
+    Raises:
+        DataError: of kind "unreadable", "not-3d" or "too-large".
+    """
     with parsing(file):
         bits, photometric = int(elements.BitsAllocated), str(elements.PhotometricInterpretation)
         values = int(elements.Rows) * int(elements.Columns) * int(elements.get("SamplesPerPixel") or 1)
@@ -168,15 +163,16 @@ def _check_pixels(file: Path, elements: Any) -> None:
         used = int(elements.get("BitsStored") or bits)
         if values < 1 or "PixelRepresentation" not in elements or not 1 <= used <= bits:
             raise DataError(
-                f"{file.name}: declares no pixels, or unusable ones",
+                f"{file.name}: declares no pixels, or an invalid pixel format",
                 "restore it from its source",
                 kind="unreadable",
             )
-    if bits not in (8, 16, 32) or photometric not in _COLOURS[:-1]:
-        colours = photometric if photometric in _COLOURS else "an unknown photometric interpretation"
+    if bits not in (8, 16, 32) or photometric not in _SUPPORTED_COLOURS:
+        known = photometric in (*_SUPPORTED_COLOURS, _PALETTE)
+        colours = photometric if known else "an unknown photometric interpretation"
         raise DataError(
-            f"{file.name}: {colours} of {bits} bits is not supported",
-            "convert it to MONOCHROME2 or RGB of 8 or 16 bits",
+            f"{file.name}: {colours} with {bits} bits is not supported",
+            "convert it to MONOCHROME2 or RGB with 8 or 16 bits",
             kind="not-3d",
         )
     check_size(
@@ -187,24 +183,24 @@ def _check_pixels(file: Path, elements: Any) -> None:
 def read_series(path: Path) -> Series:
     """Headers of a folder that holds one series, or of one file.
 
-    Slices are sorted along their normal, which is the third axis of the affine. Where no file tells a position they are
-    sorted by InstanceNumber, and nothing is known of where they lie.
+    Slices are sorted along their normal, which is the third axis of the affine. Where no file has a position they are
+    sorted by InstanceNumber, and the affine is None.
 
     Raises:
-        DataError: no series, several ones, slices missing, doubled or of different size, or positions that make no
-            volume.
+        DataError: no series or several ones, slices that are missing, duplicated or of different size, or positions
+            that do not form a volume.
     """
-    found = _headers(path)
-    for file, elements in found:
+    headers = _headers(path)
+    for file, elements in headers:
         _check_pixels(file, elements)
-    _alike(path, found)
-    frames = in_order(path.name, [frame for file, elements in found for frame in _frames(file, elements)])
-    first = found[0][1]
+    _check_uniform(path, headers)
+    frames = in_order(path.name, [frame for file, elements in headers for frame in _frames(file, elements)])
+    first = headers[0][1]
     affine = affine_of(path.name, frames)
     if affine is not None:
         affine = _LPS_TO_RAS @ affine
         check_affine(path.name, affine)
-    with parsing(found[0][0]):
+    with parsing(headers[0][0]):
         pad = first.get("PixelPaddingValue")
         limit = first.get("PixelPaddingRangeLimit", pad)
         return Series(
@@ -215,7 +211,7 @@ def read_series(path: Path) -> Series:
             samples=int(first.get("SamplesPerPixel") or 1),
             photometric=str(first.PhotometricInterpretation),
             dtype=np.dtype(f"{'int' if first.PixelRepresentation else 'uint'}{int(first.BitsAllocated)}"),
-            bits=max(int(e.get("BitsStored") or e.BitsAllocated) for _, e in found),
+            bits=max(int(e.get("BitsStored") or e.BitsAllocated) for _, e in headers),
             padding=None if pad is None else (float(min(pad, limit)), float(max(pad, limit))),
             frame_of_reference=uid(first, "FrameOfReferenceUID"),
         )

@@ -1,4 +1,4 @@
-"""Slices of a DICOM series in order, and the affine of the volume that they make."""
+"""Order of the slices of a DICOM series, and the affine of their volume."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,40 +8,54 @@ import numpy as np
 
 from segcore.errors import DataError
 
-UNEVEN = 0.1  # of the usual gap; positions are often rounded, a missing slice is a whole gap
-_RESTORE = "export the whole series anew, or remove it"
+# Largest deviation of a gap from the usual one, as a fraction: positions are often rounded.
+UNEVEN = 0.1
+_RESTORE = "export the whole series again, or remove it"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One slice: frame `number` of `file`; position and directions in mm, LPS, as DICOM has them."""
+    """One slice.
+
+    Attributes:
+        file: of the slice.
+        number: of the frame in the file, from 0.
+        uid: SOPInstanceUID.
+        instance: InstanceNumber; None where missing.
+        position: (3,), of the first pixel, LPS in mm.
+        directions: (6,), of increasing column index, then of increasing row index, LPS.
+        spacing: in mm, between rows, between columns.
+        thickness: in mm.
+        slope: RescaleSlope.
+        intercept: RescaleIntercept.
+    """
 
     file: Path
     number: int
     uid: str
     instance: int | None
     position: np.ndarray | None
-    directions: np.ndarray | None  # (6,): along columns' index, along rows' index
-    spacing: tuple[float, float] | None  # between rows, between columns
+    directions: np.ndarray | None
+    spacing: tuple[float, float] | None
     thickness: float
     slope: float
     intercept: float
 
 
 def in_order(name: str, frames: list[Frame]) -> list[Frame]:
-    """Slices sorted along their normal, or by InstanceNumber where none tells a position.
+    """Slices sorted along their normal, or by InstanceNumber where none has a position.
 
     Raises:
-        DataError: slices missing or doubled, of different orientation or spacing, or without any order.
+        DataError: slices that are missing, duplicated, of different orientation or spacing, or cannot be ordered.
     """
-    told = [f.position is not None and f.directions is not None and f.spacing is not None for f in frames]
-    if all(told):
+    complete = [f.position is not None and f.directions is not None and f.spacing is not None for f in frames]
+    if all(complete):
         return _by_position(name, frames)
-    if any(told):
-        lost = frames[told.index(False)].file.name
+    if any(complete):
+        incomplete = frames[complete.index(False)].file.name
         raise DataError(
-            f"{name}: position, orientation or spacing is missing in {told.count(False)} of {len(frames)} slices, "
-            f"first in {lost}",
+            f"{name}: position, orientation or spacing is missing in {complete.count(False)} of {len(frames)} slices, "
+            f"first in {incomplete}",
             _RESTORE,
             kind="bad-affine",
         )
@@ -54,18 +68,18 @@ def _by_number(name: str, frames: list[Frame]) -> list[Frame]:
     numbers = [f.instance for f in frames]
     if None in numbers:
         raise DataError(
-            f"{name}: slices tell neither position nor InstanceNumber, so their order is not known",
+            f"{name}: slices have neither position nor InstanceNumber, so their order is unknown",
             "export the series with ImagePositionPatient, or convert it to NIfTI",
             kind="bad-affine",
         )
-    # Frames of one multi-frame file share its number and are in order within it.
+    # Frames of a multi-frame file share its InstanceNumber and are stored in order.
     ordered = sorted(frames, key=lambda f: (f.instance or 0, f.number))
-    seen = sorted({(f.instance or 0) for f in frames})
-    doubled = [n for n, count in Counter((f.instance, f.number) for f in frames).items() if count > 1]
-    missing = sorted(set(range(seen[0], seen[-1] + 1)) - set(seen)) if len(seen) < 10**6 else []
-    if doubled or missing:
-        text = f"{len(missing)} missing" if missing else f"{len(doubled)} doubled"
-        which = missing if missing else sorted({n[0] or 0 for n in doubled})
+    present = sorted({(f.instance or 0) for f in frames})
+    duplicated = [n for n, count in Counter((f.instance, f.number) for f in frames).items() if count > 1]
+    missing = sorted(set(range(present[0], present[-1] + 1)) - set(present)) if len(present) < 10**6 else []
+    if duplicated or missing:
+        text = f"{len(missing)} missing" if missing else f"{len(duplicated)} duplicated"
+        which = missing if missing else sorted({n[0] or 0 for n in duplicated})
         raise DataError(
             f"{name}: slices {text} by InstanceNumber: {', '.join(map(str, which[:8]))}",
             _RESTORE,
@@ -89,22 +103,26 @@ def _by_position(name: str, frames: list[Frame]) -> list[Frame]:
     normal = np.cross(directions[0, :3], directions[0, 3:])
     along = np.array([f.position for f in frames]) @ normal
     if not np.isfinite(along).all():
-        raise DataError(f"{name}: positions of slices are no numbers", _RESTORE, kind="bad-affine")
+        raise DataError(f"{name}: positions of slices are not finite numbers", _RESTORE, kind="bad-affine")
     order = np.argsort(along, kind="stable")
     _check_gaps(name, along[order])
     return [frames[i] for i in order]
 
 
 def _check_gaps(name: str, along: np.ndarray) -> None:
-    """Positions (N,) in mm, ascending, are evenly spaced."""
+    """Check that ascending positions (N,) in mm are evenly spaced.
+
+    Raises:
+        DataError: of kind "missing-slice".
+    """
     gaps = np.diff(along)
     if not len(gaps):
         return
-    doubled = along[1:][gaps < 1e-3]
-    if len(doubled):
+    duplicated = along[1:][gaps < 1e-3]
+    if len(duplicated):
         raise DataError(
-            f"{name}: {len(doubled)} slices doubled, at {_list(doubled)} mm along the slice normal",
-            "keep one slice a position (phases, echoes and b-values each belong into a folder of their own)",
+            f"{name}: {len(duplicated)} slices duplicated, at {_list(duplicated)} mm along the slice normal",
+            "keep one slice per position (put phases, echoes and b-values into separate folders)",
             kind="missing-slice",
         )
     usual = float(np.median(gaps))
@@ -124,23 +142,24 @@ def _list(values: np.ndarray) -> str:
 
 
 def affine_of(name: str, frames: list[Frame]) -> np.ndarray | None:
-    """(column, row, slice) to mm, LPS; (4, 4), or None where the slices tell no position.
+    """Affine (4, 4) from (column, row, slice) to LPS in mm; None where the slices have no position.
 
     Raises:
-        DataError: slices do not lie on a line.
+        DataError: the slices are not on a line.
     """
     first, last = frames[0], frames[-1]
     if first.position is None or last.position is None or first.directions is None or first.spacing is None:
         return None
     along, down = first.directions[:3], first.directions[3:]
     step = np.cross(along, down) * first.thickness
-    if len(frames) > 1:  # slants with a tilted gantry
+    # With a tilted gantry the step is not along the normal.
+    if len(frames) > 1:
         step = (last.position - first.position) / (len(frames) - 1)
         even = first.position + np.arange(len(frames))[:, None] * step
         off = np.linalg.norm(np.array([f.position for f in frames]) - even, axis=1)
         if off.max() > np.linalg.norm(step) * 0.5:
             raise DataError(
-                f"{name}: slices do not lie on a line: {frames[int(off.argmax())].file.name} is {off.max():.3g} mm off",
+                f"{name}: slices are not on a line: {frames[int(off.argmax())].file.name} is {off.max():.3g} mm off",
                 "resample the series to a regular grid",
                 kind="bad-affine",
             )

@@ -1,7 +1,7 @@
-"""VRT files made safe: mosaics of GeoTIFFs of their own folder tree, and nothing else.
+"""Validates VRT files: only mosaics of GeoTIFFs in the VRT's folder tree are allowed.
 
-A VRT can name any file or address, nest other data sets and hold Python code. What GDAL is given is therefore written
-anew from what was understood here, with every source as an absolute path that was checked.
+A VRT can refer to any file or address, nest other data sets and contain Python code. GDAL therefore never opens the
+file itself, but XML that is rebuilt from the parsed elements, with every source as a checked absolute path.
 """
 
 from pathlib import Path
@@ -13,20 +13,11 @@ from segcore.io.images._checks import RESTORE, check_file, unreadable
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_BYTES = 2**26
 _SOURCES = {"simplesource", "complexsource", "averagedsource", "kernelfilteredsource", "nodatasource"}
-# Elements that keep their meaning without reaching outside; anything else of a band is refused by name.
-_KNOWN = {
+# Elements that cannot refer to anything outside the folder; any other element is refused.
+_ALLOWED = {
     *("vrtdataset", "srs", "geotransform", "metadata", "mdi", "vrtrasterband", "description", "nodatavalue"),
-    *(
-        "hidenodatavalue",
-        "colorinterp",
-        "colortable",
-        "entry",
-        "offset",
-        "scale",
-        "unittype",
-        "categorynames",
-    ),
-    *("category", "histograms", "histitem", "histmin", "histmax", "bucketcount", "includeoutofrange"),
+    *("hidenodatavalue", "colorinterp", "colortable", "entry", "offset", "scale", "unittype", "category"),
+    *("categorynames", "histograms", "histitem", "histmin", "histmax", "bucketcount", "includeoutofrange"),
     *("approximate", "histcounts", "maskband", "overviewlist", "gcplist", "gcp", "blockxsize", "blockysize"),
     *("sourcefilename", "sourceband", "sourceproperties", "srcrect", "dstrect", "nodata", "usemaskband"),
     *("scaleoffset", "scaleratio", "lut", "colortablecomponent", "exponent", "srcmin", "srcmax", "dstmin"),
@@ -37,7 +28,7 @@ _KNOWN = {
 def _refuse(path: Path, what: str) -> DataError:
     return DataError(
         f"{path.name}: {what}",
-        "give a VRT that only mosaics GeoTIFFs beside or below it (gdalbuildvrt), or a GeoTIFF (gdal_translate)",
+        "use a VRT that only mosaics GeoTIFFs in its folder or below (gdalbuildvrt), or a GeoTIFF (gdal_translate)",
         kind="outside",
     )
 
@@ -45,25 +36,29 @@ def _refuse(path: Path, what: str) -> DataError:
 def _parsed(path: Path) -> ElementTree.Element:
     if path.stat().st_size > _MOST_BYTES:
         raise DataError(
-            f"{path.name}: a VRT of {path.stat().st_size} bytes, more than {_MOST_BYTES}",
+            f"{path.name}: is a VRT of {path.stat().st_size} bytes, more than {_MOST_BYTES}",
             RESTORE,
             kind="too-large",
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
-        # Entities can unpack to gigabytes or read other files; a VRT has no use for them.
+        # Entities can expand to gigabytes or read other files, and a VRT needs none.
         if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
             raise _refuse(path, "declares XML entities")
         root = ElementTree.fromstring(text)
     except (OSError, UnicodeError, ElementTree.ParseError, ValueError) as error:
         raise unreadable(path, error) from error
     if root.tag != "VRTDataset":
-        raise DataError(f"{path.name}: is no VRT but <{root.tag[:40]}>", RESTORE, kind="unreadable")
+        raise DataError(f"{path.name}: is not a VRT but <{root.tag[:40]}>", RESTORE, kind="unreadable")
     return root
 
 
 def _source(path: Path, element: ElementTree.Element) -> Path:
-    """The file that a SourceFilename names, checked."""
+    """The file that a SourceFilename refers to, checked.
+
+    Raises:
+        DataError: it is outside the VRT's folder tree, missing, or not a GeoTIFF.
+    """
     text = (element.text or "").strip()
     folder = path.resolve().parent
     try:
@@ -77,35 +72,35 @@ def _source(path: Path, element: ElementTree.Element) -> Path:
     if not exists:
         raise DataError(
             f"{path.name}: its source {text[:200]} is missing",
-            "add that file, or mosaic anew with gdalbuildvrt",
+            "add that file, or build the mosaic again with gdalbuildvrt",
             kind="unreadable",
         )
     check_file(target)
     with target.open("rb") as file:
         if file.read(4) not in _TIFF:
-            raise _refuse(path, f"its source {text[:200]} is no GeoTIFF")
+            raise _refuse(path, f"its source {text[:200]} is not a GeoTIFF")
     return target
 
 
 def local_vrt(path: Path) -> tuple[str, list[Path]]:
-    """The VRT's XML with absolute paths, for GDAL to open, and the files that it names, in order of their names.
+    """A VRT's XML with absolute paths, for GDAL to open, and its source files, sorted.
 
     Raises:
-        DataError: it is no VRT, names a file that is missing or lies outside its folder tree, or does more than
+        DataError: it is not a VRT, refers to a file that is missing or outside its folder tree, or does more than
             mosaic GeoTIFFs (kind "outside").
     """
     root = _parsed(path)
     files = set()
     for element in root.iter():
         name = str(element.tag).lower()
-        if name not in _KNOWN:
-            raise _refuse(path, f"has <{str(element.tag)[:60]}>, which is not read")
+        if name not in _ALLOWED:
+            raise _refuse(path, f"has <{str(element.tag)[:60]}>, which is not allowed")
         sub = next((v for k, v in element.attrib.items() if k.lower() == "subclass"), "VRTSourcedRasterBand")
         if sub != "VRTSourcedRasterBand":
-            raise _refuse(path, f"is or holds a {sub[:60]}, which is not read")
-        # GDAL takes attributes for elements: <SimpleSource SourceFilename="...">.
+            raise _refuse(path, f"is or contains a {sub[:60]}, which is not allowed")
+        # GDAL reads attributes like elements: <SimpleSource SourceFilename="...">.
         if any(k.lower().endswith(("filename", "dataset", "source")) for k in element.attrib):
-            raise _refuse(path, f"has an attribute of <{element.tag}> that is not read")
+            raise _refuse(path, f"has an attribute of <{element.tag}> that is not allowed")
         if name == "sourcefilename":
             source = _source(path, element)
             files.add(source)

@@ -1,9 +1,9 @@
-"""DICOM: a folder that holds one series, or a file with one slice or many frames.
+"""DICOM: a folder with one series, or a file with one or more frames.
 
 Values are rescaled (RescaleSlope, RescaleIntercept): to int16 if they are whole numbers that fit, else to float32;
-without rescaling they keep their stored type. MONOCHROME1, where low values are bright, is inverted, so that bright
-means the same in all images, but not where values are rescaled, because those have a unit. Colours come out as RGB.
-PixelPaddingValue marks pixels that are not valid. A file without a position is a picture.
+without rescaling they keep their stored type. MONOCHROME1, where low values are bright, is inverted, so that brightness
+is consistent between images; rescaled values have a unit and are not inverted. Colours are converted to RGB.
+PixelPaddingValue marks invalid pixels. A file without a position is a picture, not a volume.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from segcore.errors import DataError
 from segcore.io.images._elements import frames
 from segcore.io.images._series import Series, read_series
 
-ENDINGS = (".dcm",)
+EXTENSIONS = (".dcm",)
 
 _INT16 = np.iinfo(np.int16)
 
@@ -31,7 +31,7 @@ def _whole(series: Series) -> bool:
 
 
 def _limits(series: Series) -> tuple[int, int]:
-    """Lowest and highest value that can be stored."""
+    """Lowest and highest value that the stored bits can represent."""
     if series.dtype.kind == "i":
         return -(2 ** (series.bits - 1)), 2 ** (series.bits - 1) - 1
     return 0, 2**series.bits - 1
@@ -43,15 +43,15 @@ def _surely_int16(series: Series) -> bool:
 
 
 def _load(series: Series, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
-    """Voxels (column, row, slice, bands) and which are valid."""
+    """Voxels (column, row, slice, bands), and validity (column, row, slice) bool; None where all are valid."""
     shape = (len(series.frames), series.rows, series.columns)
     out = np.empty((*shape, series.samples), dtype)
     valid = np.ones(shape, bool) if series.padding else None
     inverted = series.photometric == "MONOCHROME1" and not _rescaled(series)
-    places: dict[Path, list[int]] = {}
+    slices_of: dict[Path, list[int]] = {}
     for k, frame in enumerate(series.frames):
-        places.setdefault(frame.file, []).append(k)
-    for file, slices in places.items():
+        slices_of.setdefault(frame.file, []).append(k)
+    for file, slices in slices_of.items():
         decoded = frames(file, indices=[series.frames[k].number for k in slices])
         for k, stored in zip(slices, decoded, strict=True):
             frame = series.frames[k]
@@ -63,40 +63,41 @@ def _load(series: Series, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | Non
                 values = values * np.float64(frame.slope) + np.float64(frame.intercept)
             elif inverted:
                 values = (sum(_limits(series)) - values.astype(np.int64)).astype(dtype)
-            # Padding may lie outside of what int16 holds.
+            # Padding values may be out of the range of int16.
             out[k] = values if valid is None else np.where(valid[k][..., None], values, 0)
     return out.transpose(2, 1, 0, 3), None if valid is None else valid.transpose(2, 1, 0)
 
 
 @contextmanager
 def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource]:
-    """Open a series; headers of all slices are read now, pixels once and with the first plane.
+    """Open a series; headers of all slices are read now, all pixels with the first plane.
 
-    Pixels are read at once in one case: 16 bits with whole-number rescaling, where only values tell whether int16 holds
-    them.
+    Exception: with up to 16 bits and whole-number rescaling the pixels are read now, because only their values show
+    whether they fit into int16.
 
     Args:
+        path: a file, or a folder with one series.
         slices: RAS axis that planes are numbered along, or "auto" (see `segcore.data.volumes.describe`).
 
     Raises:
-        DataError: no series or several, slices missing or doubled, damaged, or a transfer syntax without a decoder.
+        DataError: no series or several, missing or duplicated slices, damage, or a transfer syntax without a decoder.
     """
     series = read_series(path)
     shape = (series.columns, series.rows, len(series.frames))
     if series.affine is None and shape[2] > 1 and slices not in ("auto", 2):
         raise DataError(
-            f"{path.name}: slices tell no position, so axis {slices} of the patient is not known",
+            f"{path.name}: slices have no position, so axis {slices} of the patient is unknown",
             "set data.slices to auto, or export the series with ImagePositionPatient",
             kind="bad-affine",
         )
     dtype = series.dtype
-    early = None
+    loaded = None
     if _rescaled(series):
         dtype = np.dtype(np.int16 if _whole(series) and _surely_int16(series) else np.float32)
         if dtype == np.float32 and _whole(series) and series.bits <= 16:
-            early = _load(series, dtype)
-            if early[0].min() >= _INT16.min and early[0].max() <= _INT16.max:
+            loaded = _load(series, dtype)
+            if loaded[0].min() >= _INT16.min and loaded[0].max() <= _INT16.max:
                 dtype = np.dtype(np.int16)
-                early = early[0].astype(dtype), early[1]
+                loaded = loaded[0].astype(dtype), loaded[1]
     info = describe(shape, series.affine, series.samples, dtype.name, slices)
-    yield VolumeSource(info, lambda: early or _load(series, dtype))
+    yield VolumeSource(info, lambda: loaded or _load(series, dtype))

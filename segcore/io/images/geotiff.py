@@ -18,18 +18,18 @@ from segcore.errors import DataError
 from segcore.io.images._checks import RESTORE, check_file, unreadable
 from segcore.io.images._vrt import local_vrt
 
-ENDINGS = (".tif", ".tiff", ".vrt")
+EXTENSIONS = (".tif", ".tiff", ".vrt")
 MOST_BLOCK_PIXELS = 2**28
 _BLOCKS_CHECKED = 4096
-# A small cache keeps memory flat; no listing of the folder, because folders may hold very many files.
+# A small cache bounds the memory; folders are not listed, because they may hold very many files.
 _SETTINGS = {"GDAL_CACHEMAX": 32_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
-# Damaged files make rasterio raise more than its own errors.
+# On damaged files rasterio raises more than RasterioError.
 _ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, TypeError, OverflowError, UnicodeError)
 
 
 @contextmanager
 def _failures(path: Path) -> Iterator[None]:
-    """What GDAL says of a file as DataError."""
+    """Turn errors of GDAL into DataError."""
     try:
         yield
     except _ERRORS as error:
@@ -53,16 +53,16 @@ class _GeoTiff:
         """Pixels (bands, height, width) of a window or of the whole file.
 
         A pixel is valid unless it is transparent or masked in the file, NaN or infinite in any band, or nodata.
-        Nodata of one band alone counts where it can be no sound value: black (0) and all of 8 bits are sound
-        values of single bands, so there every band must hold it.
+        A pixel with nodata in only some bands is invalid if nodata cannot be a regular value. For 8-bit files, and for
+        nodata of 0, it can, so there all bands must have it.
 
         Raises:
-            DataError: the file is damaged where the window lies.
+            DataError: the file is damaged within the window.
         """
         area = RasterioWindow(window[1], window[0], window[3], window[2]) if window else None
         with _failures(self._path):
             pixels = self._source.read(self._bands, window=area)
-            valid = ~_without_data(pixels, [self._source.nodatavals[i - 1] for i in self._bands])
+            valid = ~_nodata(pixels, [self._source.nodatavals[i - 1] for i in self._bands])
             for band in self._alpha:
                 valid &= self._source.read(band, window=area) > 0
             flags = self._source.mask_flag_enums[self._bands[0] - 1]
@@ -71,21 +71,26 @@ class _GeoTiff:
         return Raster(pixels, valid, self.info)
 
 
-def _without_data(pixels: np.ndarray, nodata: list[float | None]) -> np.ndarray:
-    """(height, width) bool: where the values themselves say that there is no data."""
+def _nodata(pixels: np.ndarray, nodata: list[float | None]) -> np.ndarray:
+    """Where pixel values mean no data, (height, width) bool.
+
+    Args:
+        pixels: (bands, height, width).
+        nodata: nodata value of each band.
+    """
     floating = np.issubdtype(pixels.dtype, np.floating)
-    without = ~np.isfinite(pixels).all(axis=0) if floating else np.zeros(pixels.shape[1:], bool)
+    not_finite = ~np.isfinite(pixels).all(axis=0) if floating else np.zeros(pixels.shape[1:], bool)
     fits = [n is not None and math.isfinite(n) and (floating or n in _span(pixels.dtype)) for n in nodata]
     if not any(fits):
-        return without
+        return not_finite
     equal = np.stack(
         [
             band == np.array(value).astype(pixels.dtype) if fit else np.zeros(band.shape, bool)
             for band, value, fit in zip(pixels, nodata, fits, strict=True)
         ]
     )
-    sound_in_one_band = pixels.dtype == np.uint8 or all(value in (0, None) for value in nodata)
-    return without | (equal.all(axis=0) if sound_in_one_band else equal.any(axis=0))
+    regular_value = pixels.dtype == np.uint8 or all(value in (0, None) for value in nodata)
+    return not_finite | (equal.all(axis=0) if regular_value else equal.any(axis=0))
 
 
 def _span(dtype: np.dtype) -> range:
@@ -112,13 +117,17 @@ def _info(source: rasterio.DatasetReader, bands: list[int]) -> Info:
 
 
 def _check_header(path: Path, source: rasterio.DatasetReader, size: int) -> None:
-    """Raises DataError for what cannot be read though its header can."""
+    """Check a header for what cannot be read.
+
+    Raises:
+        DataError: bands of different types, complex numbers, too large blocks, or a truncated file.
+    """
     name = path.name
     kinds = sorted(set(source.dtypes))
     if len(kinds) > 1:
         raise DataError(
             f"{name}: bands have different data types ({', '.join(kinds)})",
-            "bring all bands to one data type (gdal_translate -ot)",
+            "convert all bands to one data type (gdal_translate -ot)",
             kind="unreadable",
         )
     if kinds[0].startswith("complex"):
@@ -130,49 +139,49 @@ def _check_header(path: Path, source: rasterio.DatasetReader, size: int) -> None
     rows, columns = source.block_shapes[0]
     if rows * columns > MOST_BLOCK_PIXELS:
         raise DataError(
-            f"{name}: is stored in pieces of {rows} x {columns} pixels, more than {MOST_BLOCK_PIXELS}",
+            f"{name}: is stored in blocks of {rows} x {columns} pixels, more than {MOST_BLOCK_PIXELS}",
             "write it tiled: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE",
             kind="too-large",
         )
     if source.driver == "GTiff":
-        demanded = _demanded(source)
-        if demanded > size:
+        required = _required_size(source)
+        if required > size:
             raise DataError(
-                f"{name}: truncated: {size} bytes, header demands {demanded}", RESTORE, kind="unreadable"
+                f"{name}: truncated: {size} bytes, header requires {required}", RESTORE, kind="unreadable"
             )
 
 
-def _demanded(source: rasterio.DatasetReader) -> int:
-    """Bytes up to the end of the last block (of the first and last ones of a file of very many).
+def _required_size(source: rasterio.DatasetReader) -> int:
+    """Bytes up to the end of the last block; of very many blocks only the first and last ones are checked.
 
-    Blocks that were never written have no offset and count nothing, so sparse files are sound.
+    Blocks that were never written have no offset and are skipped, so sparse files pass.
     """
     rows, columns = source.block_shapes[0]
     down, across = math.ceil(source.height / rows), math.ceil(source.width / columns)
     blocks = range(down * across)
     half = _BLOCKS_CHECKED // 2
     checked = [*blocks] if len(blocks) <= 2 * half else [*blocks[:half], *blocks[-half:]]
-    most = 0
-    # bands stored side by side share their blocks
-    shared = source.interleaving is not None and source.interleaving.value == "PIXEL"
-    for band in {1} if shared else {1, source.count}:
+    end = 0
+    # Bands with pixel interleaving share their blocks.
+    interleaved = source.interleaving is not None and source.interleaving.value == "PIXEL"
+    for band in {1} if interleaved else {1, source.count}:
         for index in checked:
             at = f"{index % across}_{index // across}"
             offset = source.get_tag_item(f"BLOCK_OFFSET_{at}", "TIFF", bidx=band)
             length = source.get_tag_item(f"BLOCK_SIZE_{at}", "TIFF", bidx=band)
             if offset and length:
-                most = max(most, int(offset) + int(length))
-    return most
+                end = max(end, int(offset) + int(length))
+    return end
 
 
 def _driver(path: Path) -> str:
-    """Name of the one driver that may open a .tif, whatever else GDAL could make of it.
+    """Name of the only GDAL driver that may open a .tif.
 
-    Chips of tile servers are often JPEG or PNG under that ending, with their place in a sidecar file.
+    Tiles from tile servers are often JPEG or PNG with the extension .tif, and a sidecar file with their location.
     """
     with path.open("rb") as stream:
-        begin = stream.read(8)
-    return {b"\xff\xd8": "JPEG", b"\x89P": "PNG"}.get(begin[:2], "GTiff")
+        start = stream.read(8)
+    return {b"\xff\xd8": "JPEG", b"\x89P": "PNG"}.get(start[:2], "GTiff")
 
 
 def sources(path: Path) -> list[Path]:
@@ -189,18 +198,18 @@ def sources(path: Path) -> list[Path]:
 def open_source(path: Path, slices: str | int = "auto") -> Iterator[_GeoTiff]:
     """Open a GeoTIFF or VRT; it stays open for all windows.
 
-    A VRT may only mosaic GeoTIFFs of its own folder tree. Palette files give their indices.
+    A VRT may only mosaic GeoTIFFs in its folder tree. Palette files are read as indices.
 
     Raises:
-        DataError: the file is empty, may not be read, is damaged or truncated, holds complex numbers, is stored in
-            pieces too large for memory, or is a VRT that leaves its folder.
+        DataError: the file is empty, may not be read, is damaged or truncated, holds complex numbers, has blocks that
+            are too large for memory, or is a VRT that refers to files outside its folder.
     """
     size = check_file(path)
     is_vrt = path.name.lower().endswith(".vrt")
     name = local_vrt(path)[0] if is_vrt else str(path.absolute())
     with rasterio.Env(**_SETTINGS):
         with _failures(path), warnings.catch_warnings():
-            # An image without georeference is fine here: `Info.transform` is None then.
+            # An image without georeference is allowed; its `Info.transform` is None.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             source = rasterio.open(name, driver="VRT" if is_vrt else _driver(path))
         with source:
@@ -212,7 +221,7 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[_GeoTiff]:
 
 
 def write(path: Path, pixels: np.ndarray, like: Info) -> None:
-    """Write (bands, height, width) on the grid of `like`, as a compressed GeoTIFF."""
+    """Write pixels (bands, height, width) on the grid of `like`, as a compressed GeoTIFF."""
     profile = {
         "driver": "GTiff",
         "count": pixels.shape[0],

@@ -1,7 +1,7 @@
 """NIfTI-1 and NIfTI-2 in one file, plain or gzipped; headers through nibabel.
 
-Values are those on disk; where the header scales them (scl_slope, scl_inter) they are float32. A fourth or fifth
-dimension of up to 16 is taken for bands (as of MR sequences); a longer one is a series in time, which is refused.
+Values have their stored type; where the header scales them (scl_slope, scl_inter) they are float32. A fourth or fifth
+dimension of up to 16 is read as bands (such as MR sequences); a longer one is a time series, which is refused.
 """
 
 import gzip
@@ -20,13 +20,18 @@ from segcore.errors import DataError
 from segcore.io.images._checks import RESTORE, check_file
 from segcore.io.images._declared import check_size, reading
 
-ENDINGS = (".nii", ".nii.gz")
+EXTENSIONS = (".nii", ".nii.gz")
 
-MAX_BANDS = 16  # more values a voxel are taken for a series in time, not for channels
-_PIECE = 2**20  # bytes read at a time, so that memory follows what the file holds and not what it claims
-_UNITS = {"meter": 1000.0, "micron": 0.001}  # in mm; anything else is taken for mm
-_SIZES = {348: 1, 540: 2}  # sizeof_hdr of NIfTI-1 and NIfTI-2
-_quiet = logging.getLogger("segcore.nifti")  # nibabel's own logger would write each small fix to the terminal
+# More values per voxel are a time series, not channels.
+MAX_BANDS = 16
+# Bytes per read, so that memory grows with the content of the file and not with the size that its header declares.
+_PIECE = 2**20
+# In mm; any other unit is read as mm.
+_UNITS = {"meter": 1000.0, "micron": 0.001}
+# sizeof_hdr of NIfTI-1 and NIfTI-2.
+_HEADER_SIZES = (348, 540)
+# The default logger of nibabel would print each small fix to the terminal.
+_quiet = logging.getLogger("segcore.nifti")
 _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 
@@ -45,7 +50,8 @@ def _bytes(path: Path) -> Iterator[BufferedReader | gzip.GzipFile]:
             else:
                 with path.open("rb") as plain:
                     yield plain
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # the second is an OSError too
+        # Before `reading`, because BadGzipFile is an OSError too.
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise _damaged(path, f"is damaged or truncated ({error})") from error
 
 
@@ -57,14 +63,15 @@ def _header(path: Path) -> Any:
     with _bytes(path) as stream:
         block = stream.read(540)
     declared = {int.from_bytes(block[:4], order): order for order in ("little", "big")}
-    found = next((size for size in _SIZES if size in declared), None)
-    if found is None or len(block) < found:
-        raise _damaged(path, "is no NIfTI file: it does not begin with a NIfTI header")
-    kind = nibabel.Nifti1Header if found == 348 else nibabel.Nifti2Header
-    endianness = "<" if declared[found] == "little" else ">"
+    size = next((n for n in _HEADER_SIZES if n in declared), None)
+    if size is None or len(block) < size:
+        raise _damaged(path, "is not a NIfTI file: it does not begin with a NIfTI header")
+    kind: Any = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
+    endianness = "<" if declared[size] == "little" else ">"
     try:
-        header = kind(block[:found], endianness=endianness, check=False)
-        steps = np.abs(header["pixdim"][1:4])  # nibabel makes 1 of 0
+        header = kind(block[:size], endianness=endianness, check=False)
+        # Read before check_fix, which replaces 0 by 1.
+        steps = np.abs(header["pixdim"][1:4])
         header.check_fix(logger=_quiet, error_level=40)
         header.get_data_shape(), header.get_data_dtype(), header.get_slope_inter(), header.get_data_offset()
     except (HeaderDataError, KeyError, ValueError) as error:
@@ -76,38 +83,46 @@ def _header(path: Path) -> Any:
             kind="unreadable",
         )
     if not bytes(header["magic"]).startswith((b"n+1", b"n+2")):
-        raise _damaged(path, "is no NIfTI file: its magic word is missing")
+        raise _damaged(path, "is not a NIfTI file: its magic string is missing")
     steps = steps[: len(header.get_data_shape())]
     if not (np.isfinite(steps).all() and (steps > 0).all()):
         raise DataError(
             f"{path.name}: voxel spacing (pixdim) is {' x '.join(f'{float(s):g}' for s in steps)}",
-            "correct pixdim in the header, or export the volume anew",
+            "correct pixdim in the header, or export the volume again",
             kind="bad-affine",
         )
     return header
 
 
 def _shape(path: Path, header: Any) -> tuple[tuple[int, ...], int]:
-    """Stored (i, j, k) and bands."""
+    """Stored size (i, j, k), and bands.
+
+    Raises:
+        DataError: of kind "not-3d" or "unreadable".
+    """
     sizes = tuple(int(n) for n in header.get_data_shape())
     if len(sizes) < 2 or min(sizes) < 1:
         raise DataError(
-            f"{path.name}: dimensions {' x '.join(map(str, sizes)) or 'none'} are no volume",
-            "export a volume of three dimensions, or restore the file from its source",
+            f"{path.name}: dimensions {' x '.join(map(str, sizes)) or 'none'} are not a volume",
+            "export a volume with three dimensions, or restore the file from its source",
             kind="not-3d" if sizes and min(sizes) > 0 else "unreadable",
         )
     more = [n for n in sizes[3:] if n > 1]
     if len(more) > 1 or (more and more[0] > MAX_BANDS):
         raise DataError(
             f"{path.name}: has {len(sizes)} dimensions, {' x '.join(map(str, sizes))}",
-            f"save each time step as a volume of its own (up to {MAX_BANDS} channels may be the fourth dimension)",
+            f"save each time step as a separate volume (up to {MAX_BANDS} channels may be the fourth dimension)",
             kind="not-3d",
         )
     return (*sizes, 1)[:3], (more or [1])[0]
 
 
 def _affine(path: Path, header: Any) -> np.ndarray:
-    """In mm; a qform that is no rotation counts as damaged."""
+    """Affine (4, 4) to RAS in mm.
+
+    Raises:
+        DataError: it cannot be read or used, for example because the qform is not a rotation.
+    """
     from nibabel.spatialimages import HeaderDataError
 
     try:
@@ -121,13 +136,17 @@ def _affine(path: Path, header: Any) -> np.ndarray:
 
 
 def _read(path: Path, needed: int, packed: bool) -> bytearray:
-    """The first `needed` bytes, unpacked; a gzip file is read to its end, where its checksum is."""
+    """The first `needed` bytes, uncompressed; a gzip file is read to its end, where its checksum is.
+
+    Raises:
+        DataError: the file is damaged, truncated, or longer than its header declares.
+    """
     data = bytearray()
     with _bytes(path) as stream:
         while len(data) < needed and (piece := stream.read(min(_PIECE, needed - len(data)))):
             data += piece
         if len(data) < needed:
-            raise _damaged(path, f"is truncated: {len(data)} bytes where its header asks for {needed}")
+            raise _damaged(path, f"is truncated: {len(data)} bytes, but its header declares {needed}")
         if packed and stream.read(_PIECE) and stream.read(1):
             raise _damaged(path, "unpacks to more than its header declares", "too-large")
     return data
@@ -135,13 +154,15 @@ def _read(path: Path, needed: int, packed: bool) -> bytearray:
 
 @contextmanager
 def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource]:
-    """Open a volume; the header is read now, the voxels once and with the first plane.
+    """Open a volume; the header is read now, all voxels with the first plane.
 
     Args:
+        path: of the file.
         slices: RAS axis that planes are numbered along, or "auto" (see `segcore.data.volumes.describe`).
 
     Raises:
-        DataError: empty, damaged or truncated; absurd size; no volume; spacing or affine cannot be used.
+        DataError: the file is empty, damaged, truncated, too large or not a volume, or its spacing or affine cannot be
+            used.
     """
     header = _header(path)
     shape, bands = _shape(path, header)
@@ -149,7 +170,7 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource
     if stored.names or stored.kind not in "iuf" or stored.itemsize > 8:
         raise DataError(
             f"{path.name}: colour or complex type {stored.name if not stored.names else 'RGB'} is not supported",
-            "save one number a voxel (channels may be a fourth dimension)",
+            "save one number per voxel (channels may be a fourth dimension)",
             kind="not-3d",
         )
     voxels = bands * int(np.prod(shape, dtype=object))

@@ -1,4 +1,4 @@
-"""PNG, JPEG, WebP, BMP, PPM and PGM through Pillow; a picture has no place on Earth."""
+"""PNG, JPEG, WebP, BMP, PPM and PGM through Pillow, without georeference."""
 
 import struct
 import warnings
@@ -23,11 +23,11 @@ _FORMATS = {
     ".ppm": "PPM",
     ".pgm": "PPM",
 }
-ENDINGS = tuple(_FORMATS)
+EXTENSIONS = tuple(_FORMATS)
 MOST_PIXELS = 2**28
-# Pillow raises above twice its limit, before it decodes anything; below that our own limit holds.
+# Pillow raises above twice this value, before decoding.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
-# What Pillow's plugins raise on garbage.
+# Exceptions that Pillow's plugins raise on damaged files.
 _ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
     *(AttributeError, AssertionError, RuntimeError, struct.error, zlib.error),
@@ -37,17 +37,16 @@ _BANDS = {"1": 1, "L": 1, "P": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "F"
 
 @contextmanager
 def _pillow(path: Path) -> Iterator[None]:
-    """Pillow's failures become DataError."""
+    """Turn exceptions of Pillow into DataError."""
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # bombs are judged by our own limit, and damaged metadata does no harm
+        # Decompression bombs are caught by MOST_PIXELS, and damaged metadata does no harm.
+        warnings.simplefilter("ignore")
         try:
             yield
         except Image.DecompressionBombError as error:
             raise _too_large(path, f"more than {MOST_PIXELS} pixels") from error
         except UnidentifiedImageError as error:
-            raise _not_it(path) from error
+            raise _wrong_content(path) from error
         except _ERRORS as error:
             raise unreadable(path, error) from error
 
@@ -55,13 +54,13 @@ def _pillow(path: Path) -> Iterator[None]:
 def _too_large(path: Path, what: str) -> DataError:
     return DataError(
         f"{path.name}: declares {what}",
-        "give large pictures as tiled GeoTIFF, which is read piece by piece; if it is small, " + RESTORE,
+        "convert large pictures to tiled GeoTIFF, which is read in blocks; if it is small, " + RESTORE,
         kind="too-large",
     )
 
 
-def _not_it(path: Path) -> DataError:
-    """The error for a file that its ending's decoder does not know, naming what it is if that is plain."""
+def _wrong_content(path: Path) -> DataError:
+    """The error for a file whose content does not match its extension; names the actual format if recognised."""
     start = path.open("rb").read(12)
     magic = {
         b"GIF8": "a GIF",
@@ -74,19 +73,19 @@ def _not_it(path: Path) -> DataError:
         b"PK\x03\x04": "a ZIP archive",
         b"RIFF": "a WebP",
     }
-    found = next((what for key, what in magic.items() if start.startswith(key)), None)
-    own = {"PNG": "a PNG", "JPEG": "a JPEG", "WEBP": "a WebP", "BMP": "a BMP"}.get(
+    actual = next((name for key, name in magic.items() if start.startswith(key)), None)
+    expected = {"PNG": "a PNG", "JPEG": "a JPEG", "WEBP": "a WebP", "BMP": "a BMP"}.get(
         _FORMATS[path.suffix.lower()]
     )
-    if found is None or found == own:
+    if actual is None or actual == expected:
         return DataError(
-            f"{path.name}: cannot be read (is no picture, or its header is damaged)",
+            f"{path.name}: cannot be read (is not a picture, or its header is damaged)",
             RESTORE,
             kind="unreadable",
         )
     return DataError(
-        f"{path.name}: cannot be read (is {found}, not what its ending says)",
-        "rename it to the ending it should have, or convert it to PNG",
+        f"{path.name}: cannot be read (is {actual}, which does not match its file extension)",
+        "correct the file extension, or convert it to PNG",
         kind="unreadable",
     )
 
@@ -95,25 +94,24 @@ def _palette(image: Image.Image) -> tuple[tuple[int, int, int], ...] | None:
     if image.mode not in ("P", "PA") or image.palette is None:
         return None
     values = bytes(image.palette.palette)
-    stored = (
-        image.palette.rawmode or image.palette.mode
-    )  # BMP stores blue first, and perhaps a byte of padding
+    # BMP stores blue first, and sometimes a byte of padding.
+    stored = image.palette.rawmode or image.palette.mode
     step = len(stored)
-    places = [stored.index(band) for band in "RGB"]
+    offsets = [stored.index(band) for band in "RGB"]
     return tuple(
-        (values[i + places[0]], values[i + places[1]], values[i + places[2]])
+        (values[i + offsets[0]], values[i + offsets[1]], values[i + offsets[2]])
         for i in range(0, len(values) - step + 1, step)
     )
 
 
 class _Picture:
-    """An open picture; decoded once, when first read."""
+    """An open picture; decoded whole on the first read."""
 
     def __init__(self, path: Path, image: Image.Image) -> None:
         self._path = path
         self._image = image
         self._decoded: tuple[np.ndarray, np.ndarray] | None = None
-        # Pillow cuts 16-bit colours to 8 bits and stretches PPM's values to 255 or 65535: neither is the file's own.
+        # Pillow cuts 16-bit colours to 8 bits and stretches values of PPM to 255 or 65535; both are undone here.
         tile = image.tile[0] if image.tile else None  # type: ignore[attr-defined]
         arguments = tile.args if tile else ""
         raw = str(arguments[0] if isinstance(arguments, tuple) else arguments)
@@ -144,9 +142,9 @@ class _Picture:
     def read(self, window: Window | None = None, plane: int = 0) -> Raster:
         """Pixels (bands, height, width) of a window or of the whole picture.
 
-        A pixel is valid unless it is wholly transparent. Palette pictures give their indices, all of them valid:
-        they are label pictures, whose transparent background is how they look and not what they mean.
-        Pictures of 1 bit give 0 and 255. CMYK, YCbCr and the like become RGB.
+        A pixel is valid unless it is fully transparent. Palette pictures are read as indices, all valid: they are
+        usually masks, where a transparent background is only for display. 1-bit pictures become 0 and 255; CMYK, YCbCr
+        and similar become RGB.
 
         Raises:
             DataError: the file is damaged.
@@ -183,7 +181,7 @@ class _Picture:
         return pixels, np.ones(pixels.shape[1:], bool) if alpha is None else alpha
 
     def _wide_pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of 16-bit colours, which GDAL decodes whole."""
+        """Pixels and validity of 16-bit colours, decoded by GDAL because Pillow cuts them to 8 bits."""
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -201,13 +199,12 @@ class _Picture:
 
 @contextmanager
 def open_source(path: Path, slices: str | int = "auto") -> Iterator[_Picture]:
-    """Open a picture; only its header is read until pixels are asked for, then all of it is decoded once.
+    """Open a picture; the header is read now, all pixels with the first read.
 
-    Pixels are given as stored: an orientation in a JPEG's EXIF is not applied, because masks are drawn on, and have
-    the size of, the stored pixels.
+    An orientation in the EXIF data of a JPEG is not applied, because masks have the size of the stored pixels.
 
     Raises:
-        DataError: the file is empty, may not be read, is damaged, is not what its ending says, declares more than
+        DataError: the file is empty, may not be read, is damaged, does not match its extension, declares more than
             MOST_PIXELS pixels, or is an animation.
     """
     check_file(path)
@@ -218,11 +215,11 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[_Picture]:
             raise _too_large(path, f"{image.height} x {image.width} pixels")
         with _pillow(path):
             frames = getattr(image, "n_frames", 1)
-            # Cameras append previews to JPEGs (MPO); the first is the picture.
+            # Cameras append previews to JPEGs (MPO); the first frame is the picture.
             if frames > 1 and image.format != "MPO":
                 raise DataError(
                     f"{path.name}: is an animation of {frames} frames",
-                    "give each frame that is meant as a picture of its own",
+                    "save each frame that you need as a separate picture",
                     kind="unusable",
                 )
             picture = _Picture(path, image)
@@ -230,5 +227,5 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[_Picture]:
 
 
 def write(path: Path, pixels: np.ndarray, like: Info) -> None:
-    """Write (bands, height, width) uint8 with one or three bands."""
+    """Write pixels (bands, height, width) uint8 with one or three bands."""
     Image.fromarray(pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, -1)).save(path)

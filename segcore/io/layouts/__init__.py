@@ -1,4 +1,4 @@
-"""One file a layout of data sets: `find(data, folder) -> list[Item]`; nothing is read but names and lists."""
+"""One module per data set layout, with `find(data, folder) -> list[Item]`; only file names and lists are read."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from segcore.params.data import Data
 
 
 def names() -> list[str]:
-    """Known layouts, sorted: the files of this folder."""
+    """Names of the layouts, sorted: the modules of this folder."""
     return list(plugins.names(__name__))
 
 
 def find(data: Data, folder: Path) -> list[Item]:
-    """Items of the source in the order of their ids, with problems of pairing noted in them.
+    """Items of the source folder, sorted by id; problems of pairing are stored in them.
 
     Raises:
-        DataError: no such folder, no image in it, or an unknown layout.
+        DataError: the folder does not exist or has no image, or the layout is unknown.
     """
     if not folder.is_dir():
         raise DataError(
@@ -35,7 +35,13 @@ def find(data: Data, folder: Path) -> list[Item]:
 
 
 def stray_masks(data: Data, folder: Path, used: set[str]) -> list[Path]:
-    """Masks without an image, relative to the folder; none where one file holds the ground truth of many images."""
+    """Masks without an image, relative to the folder; empty for layouts other than `pairs`.
+
+    Args:
+        data: the data section of params.yaml.
+        folder: the source folder.
+        used: relative paths of the masks of all items.
+    """
     if data.listing or data.layout != "pairs":
         return []
     from segcore.io.layouts.pairs import mask_files

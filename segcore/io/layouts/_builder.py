@@ -1,4 +1,4 @@
-"""Puts one Item together; the first problem found with it is kept in it."""
+"""Builds one Item, and stores the first problem found in it."""
 
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.layouts import _patterns as patterns
-from segcore.io.layouts._files import Folder, shown
+from segcore.io.layouts._files import Folder, printable
 from segcore.io.layouts._item import Item
 from segcore.params.data import Data
 
@@ -23,10 +23,12 @@ SPLIT_NAMES = {
 
 
 class Builder:
-    """One image and what belongs to it.
+    """Builds the Item of one image.
 
     Args:
-        match: the image's path, and the words that patterns may use.
+        data: the data section of params.yaml.
+        source: the source folder.
+        match: path of the image, and the words that patterns may use.
     """
 
     def __init__(self, data: Data, source: Folder, match: patterns.Match) -> None:
@@ -34,84 +36,95 @@ class Builder:
         self.source = source
         self.match = match
         self.problem = source.problem(match.path)
-        # An escaped name stands for one that cannot be printed or stored.
+        # A name that cannot be printed or stored is escaped.
         bad = self.problem is not None and self.problem.kind == "bad-name"
-        self.image = Path(shown(match.path)) if bad else Path(match.path)
+        self.image = Path(printable(match.path)) if bad else Path(match.path)
 
-    def keep(self, problem: DataError | None) -> None:
-        """Note a problem unless there is one already."""
+    def note_problem(self, problem: DataError | None) -> None:
+        """Store a problem unless there is one already."""
         self.problem = self.problem or problem
 
-    def checked_image(self, list_name: str) -> None:
-        """Note it if the image that a list names is not there."""
+    def check_image_exists(self, list_name: str) -> None:
+        """Store a problem if the image that a list names does not exist."""
         if self.problem is None and not self.source.exists(self.match.path):
-            self.keep(
+            self.note_problem(
                 self.source.denied(self.match.path)
                 or DataError(
                     f"{self.match.path.name}: is named by {list_name}, but {self.match.path} is missing",
-                    "add the file, or take it off the list",
+                    "add the file, or remove it from the list",
                     kind="unreadable",
                 )
             )
 
     def file(self, path: PurePosixPath, what: str) -> Path | None:
-        """A mask or another file of the image, if it is there and within the source folder."""
-        problem = self.source.problem(path, what, known=False)
-        leads_away = problem is not None and problem.kind in ("outside", "unreadable")
-        if not leads_away and not self.source.exists(path):
-            self.keep(self.source.missing(self.match.path, what, str(path)))
+        """Path of a mask or another file of the image; None, with a problem stored, if it cannot be used."""
+        problem = self.source.problem(path, what, check_extension=False)
+        is_bad_link = problem is not None and problem.kind in ("outside", "unreadable")
+        if not is_bad_link and not self.source.exists(path):
+            self.note_problem(self.source.missing(self.match.path, what, str(path)))
             return None
-        self.keep(problem)
+        self.note_problem(problem)
         return None if problem else Path(path)
 
     def group(self, pattern: str) -> str:
-        """The group's name by data.group."""
+        """Name of the group, from a pattern such as data.group.
+
+        Raises:
+            DataError: the pattern cannot be used for any image (kind "bad-pattern").
+        """
         try:
             components = patterns.fill("data.group", pattern, self.match, self.cell)
         except DataError as error:
             if error.kind == "bad-pattern":
                 raise
-            self.keep(error)
-            return shown(self.match.path.name)
+            self.note_problem(error)
+            return printable(self.match.path.name)
         if patterns.has_wildcards(components):
             raise DataError(
                 f"data.group {pattern!r}: has more wildcards than data.images",
                 "use {stem}, {parent} or a word of data.images in params.yaml",
                 kind="bad-pattern",
             )
-        return shown(patterns.text_of(components))
+        return printable(patterns.text_of(components))
 
     def cell(self, size: Decimal) -> str:
-        """Name of the square of the CRS that the image's centre lies in; the image's header is read."""
-        name = shown(self.match.path.name)
+        """Name of the grid cell that contains the image's centre; reads the header of the image.
+
+        Args:
+            size: of a cell, in units of the CRS.
+
+        Raises:
+            DataError: the image cannot be read or is not georeferenced.
+        """
+        name = printable(self.match.path.name)
         if self.problem:
             raise self.problem
         info = images.info(self.source.path / self.match.path)
         if info.transform is None:
             raise DataError(
-                f"{name}: has no transform, so it lies in no {{cell:{size}}}",
-                "give georeferenced images, or set data.group in params.yaml to {stem} or {parent}",
+                f"{name}: has no transform, so {{cell:{size}}} cannot be determined",
+                "provide georeferenced images, or set data.group in params.yaml to {stem} or {parent}",
                 kind="unusable",
             )
         return patterns.cell_name(info.transform, info.height, info.width, size)
 
-    def split(self, text: str, usual: bool = False) -> str | None:
-        """The split that data.splits translates a text to.
+    def split(self, text: str, common_names: bool = False) -> str | None:
+        """The split that data.splits maps a text to; None for none.
 
         Args:
-            usual: where data.splits does not know it, take the usual names (train, val, test) as they are.
+            text: such as the name of a folder or list.
+            common_names: also accept common names of splits (train, val, test) that are not in data.splits.
         """
         splits = self.data.splits
         if text in splits:
             return splits[text]
-        if usual and text.lower() in SPLIT_NAMES:
+        if common_names and text.lower() in SPLIT_NAMES:
             return SPLIT_NAMES[text.lower()]
         if splits:
-            known = f", which knows {', '.join(sorted(splits))}"
-            self.keep(
+            self.note_problem(
                 DataError(
-                    f"{shown(self.match.path.name)}: its split {text!r} is not in data.splits",
-                    f"add it to data.splits in params.yaml{known}",
+                    f"{printable(self.match.path.name)}: its split {text!r} is not in data.splits",
+                    f"add it to data.splits in params.yaml, which has {', '.join(sorted(splits))}",
                     kind="unknown-split",
                 )
             )
@@ -140,5 +153,5 @@ class Builder:
 
 
 def is_set(data: Data, field: str) -> bool:
-    """Whether a setting differs from its default, so that it overrides a layout's own."""
+    """Whether a setting differs from its default, and so overrides the layout's default."""
     return bool(getattr(data, field) != Data.model_fields[field].default)

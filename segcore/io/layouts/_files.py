@@ -1,4 +1,4 @@
-"""Files of a source folder: found without leaving it, and judged by their names."""
+"""Finds files of a source folder without leaving it, and checks their names."""
 
 import errno
 import os
@@ -18,49 +18,56 @@ _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
 
 
 def is_junk(name: str, component: str = "") -> bool:
-    """Whether a file or folder is a system's leftover, a GDAL side file, or hidden (unless the pattern asks for it)."""
+    """Whether to skip a file or folder: system files, GDAL side files, and hidden ones.
+
+    Args:
+        name: of the file or folder.
+        component: of the pattern; hidden files are kept if it starts with a dot.
+    """
     hidden = name.startswith(".") and not (component.startswith(".") and not name.startswith("._"))
     return hidden or name.lower() in _JUNK or name.lower().endswith(".aux.xml")
 
 
 def is_archive(name: str) -> bool:
-    """Whether a name is that of an archive; .nii.gz is none."""
+    """Whether a name has the extension of an archive; .nii.gz does not count."""
     return name.lower().endswith(_ARCHIVES) and not name.lower().endswith(".nii.gz")
 
 
-def shown(path: PurePosixPath | Path | str) -> str:
-    """A path as it may be printed: control characters and undecodable bytes are escaped."""
+def printable(path: PurePosixPath | Path | str) -> str:
+    """A path as text that is safe to print: control characters and undecodable bytes are escaped."""
     text = str(path)
-    return text if text.isprintable() else "".join(c if _sound(c) else ascii(c)[1:-1] for c in text)
+    return text if text.isprintable() else "".join(c if _is_safe(c) else ascii(c)[1:-1] for c in text)
 
 
-def _sound(character: str) -> bool:
+def _is_safe(character: str) -> bool:
     return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
 
 
 def _is_link(path: Path) -> bool:
     try:
         return path.is_symlink()
-    except (OSError, ValueError):  # a name that no file can have: too long, or with a zero byte
+    # A name that no file can have: too long, or with a zero byte.
+    except (OSError, ValueError):
         return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself
+    # A link to itself.
+    except OSError:
         return False
 
 
 class Folder:
-    """A source folder; remembers which of its folders really lie within it.
+    """A source folder; caches listings, and which of its folders are inside it once links are resolved.
 
     Args:
         path: of the folder.
-        links_to: folders outside it that links may lead into.
+        links_to: folders outside it that links may point into.
 
     Attributes:
-        links_out: linked folders that lead out, met by `find` and not entered.
+        links_out: links to folders outside that `find` has skipped.
     """
 
     def __init__(self, path: Path, links_to: Sequence[str] = ()) -> None:
@@ -73,7 +80,7 @@ class Folder:
         self.links_out: set[str] = set()
 
     def is_inside(self, relative: PurePosixPath | Path) -> bool:
-        """Whether a path, its links followed, stays within the folder; it need not exist."""
+        """Whether a path with links resolved is inside the folder or links_to; it need not exist."""
         parent = relative.parent
         if ".." in relative.parts or self._is_link(relative):
             return self._resolves_inside(self.path / relative)
@@ -82,11 +89,11 @@ class Folder:
         return self._inside[parent]
 
     def _is_link(self, relative: PurePosixPath | Path) -> bool:
-        known = self._listed(relative.parent).get(relative.name)
-        return _is_link(self.path / relative) if known is None else known
+        is_link = self._listed(relative.parent).get(relative.name)
+        return _is_link(self.path / relative) if is_link is None else is_link
 
     def _listed(self, parent: PurePosixPath | Path) -> dict[str, bool]:
-        """Name -> whether it is a link, of what a folder holds: each folder is asked once, and not each file."""
+        """Entries of a folder: name -> whether it is a link; cached, so that files are not examined one by one."""
         if parent not in self._links:
             self._links[parent] = names_in(self.path / parent) or {}
         return self._links[parent]
@@ -95,7 +102,8 @@ class Folder:
         try:
             real = path.resolve()
             return any(real.is_relative_to(root) for root in self._roots)
-        except (OSError, RuntimeError, ValueError):  # a loop of links
+        # A loop of links.
+        except (OSError, RuntimeError, ValueError):
             return False
 
     def _is_loop(self, relative: PurePosixPath | Path) -> bool:
@@ -106,7 +114,7 @@ class Folder:
         return False
 
     def exists(self, relative: PurePosixPath | Path) -> bool:
-        """Whether there is a file or folder; no error where it cannot be known."""
+        """Whether a file or folder exists; False where it cannot be determined."""
         if self._listed(relative.parent).get(relative.name) is False:
             return True
         try:
@@ -115,7 +123,11 @@ class Folder:
             return False
 
     def find(self, pattern: Pattern) -> Iterator[Match]:
-        """Files and folders that match, sorted by folder and name; links out of the folder are not entered."""
+        """Files and folders that match, sorted by folder and name; links out of the folder are not followed.
+
+        Raises:
+            DataError: a folder may not be read (kind "no-permission").
+        """
         seen = set()
         for relative, is_folder in self._walk("", 0, pattern, (self._real,)):
             match = pattern.match(relative, is_folder)
@@ -159,61 +171,67 @@ class Folder:
             return []
         except PermissionError as error:
             raise DataError(
-                f"{shown(relative) or self.path.name}: the folder may not be read",
+                f"{printable(relative) or self.path.name}: the folder may not be read",
                 "give read permission: chmod u+rx on it",
                 kind="no-permission",
             ) from error
 
     def holds_files(self, relative: PurePosixPath) -> bool:
-        """Whether a folder holds files that are not junk, as a DICOM series does."""
+        """Whether a folder has files that are not junk, as a DICOM series does."""
         return any(entry.is_file() and not is_junk(entry.name) for entry in self._entries(str(relative)))
 
-    def problem(self, relative: PurePosixPath, what: str = "image", known: bool = True) -> DataError | None:
-        """What a name alone says against a file; None if nothing.
+    def problem(
+        self, relative: PurePosixPath, what: str = "image", check_extension: bool = True
+    ) -> DataError | None:
+        """Problem of a path that is found without reading the file; None if there is none.
 
         Args:
+            relative: path of the file.
             what: "image", "mask" and so on, for the message.
-            known: check that some reader knows the ending.
+            check_extension: also check that the file extension is supported.
         """
-        name = shown(relative.name)
+        name = printable(relative.name)
         text = str(relative)
-        if not text.isprintable() and not all(map(_sound, text)):
+        if not text.isprintable() and not all(map(_is_safe, text)):
             return DataError(
-                f"{relative.name!a}: its path {str(relative)!a} holds control or undecodable characters",
+                f"{relative.name!a}: its path {str(relative)!a} contains control or undecodable characters",
                 "rename it",
                 kind="bad-name",
             )
         if not self.is_inside(relative):
             if self._is_loop(relative):
                 return DataError(
-                    f"{name}: {os.strerror(errno.ELOOP)}: the link leads to itself",
-                    "replace the link by the file that is meant, or remove it",
+                    f"{name}: {os.strerror(errno.ELOOP)}: the link points to itself",
+                    "replace the link by the intended file, or remove it",
                     kind="unreadable",
                 )
             return DataError(
-                f"{name}: {relative} leads out of the source folder",
-                f"copy the {what} into the folder, or name the folder that it leads to under data.links_to",
+                f"{name}: {relative} is outside the source folder",
+                f"copy the {what} into the folder, or add the folder that it is in to data.links_to",
                 kind="outside",
             )
         if is_archive(name):
-            return DataError(f"{name}: is an archive, not an {what}", "unpack it first", kind="archive")
-        if known and not name.lower().endswith(images.endings()):
+            return DataError(
+                f"{name}: is an archive where the {what} is expected", "unpack it first", kind="archive"
+            )
+        if check_extension and not name.lower().endswith(images.extensions()):
             if (self.path / relative).is_dir():
                 return None
             return DataError(
-                f"{name}: ending {relative.suffix!r} is unknown",
-                f"convert it to one of {', '.join(images.endings())}, or narrow data.images",
+                f"{name}: unsupported file extension {relative.suffix!r}",
+                f"convert it to one of {', '.join(images.extensions())}, or narrow data.images",
                 kind="unknown-format",
             )
         return None
 
     def denied(self, path: str | PurePosixPath) -> DataError | None:
-        """The error for a path in a folder that may not be searched; None if that is not why it is not seen."""
+        """The error for a path in a folder without search permission; None if that is not the problem."""
         try:
             (self.path / path).lstat()
         except PermissionError:
             return DataError(
-                f"{shown(PurePosixPath(path).name)}: may not be seen, a folder of {shown(path)} may not be read",
+                f"{printable(PurePosixPath(path).name)}: cannot be accessed, "
+                f"a folder of {printable(path)} may not be read",
                 "give read permission: chmod u+rx on it",
                 kind="no-permission",
             )
@@ -222,7 +240,7 @@ class Folder:
         return None
 
     def _of_stem(self, path: PurePosixPath) -> list[str]:
-        """Names in a file's folder that differ from its own in the ending alone, sorted."""
+        """Names in a file's folder with the same stem, sorted."""
         if path.parent not in self._stems:
             stems: dict[str, list[str]] = {}
             for name in sorted(self._listed(path.parent)):
@@ -231,34 +249,36 @@ class Folder:
         return self._stems[path.parent].get(path.name.rpartition(".")[0], [])
 
     def missing(self, image: PurePosixPath, what: str, path: str) -> DataError:
-        """The error for an image that lacks its mask or another of its files."""
+        """The error for an image whose mask or other file is missing."""
         wanted = PurePosixPath(path)
-        alike = [n for n in self._of_stem(wanted) if n not in (image.name, wanted.name)]
-        there = f"; {shown(alike[0])} lies there" if alike else ""
+        same_stem = [n for n in self._of_stem(wanted) if n not in (image.name, wanted.name)]
+        hint = f"; {printable(same_stem[0])} exists" if same_stem else ""
         return self.denied(path) or DataError(
-            f"{shown(image.name)}: has no {what}, {shown(path)} is missing{there}",
+            f"{printable(image.name)}: has no {what}, {printable(path)} is missing{hint}",
             "add the file, correct the pattern in params.yaml, or move the image out of the folder",
             kind="missing-mask",
         )
 
 
 def with_unique_ids(items: list[Item]) -> list[Item]:
-    """Items of which those that share an id have a problem, and an id that tells them apart."""
+    """Items with unique ids; those that shared an id get a suffix and a problem."""
     by_id: dict[str, list[Item]] = {}
     for item in items:
         by_id.setdefault(item.id, []).append(item)
     out = []
-    for same in by_id.values():
-        if len(same) == 1:
-            out += same
+    for sharing in by_id.values():
+        if len(sharing) == 1:
+            out += sharing
             continue
-        for number, item in enumerate(same):
-            other = next(o for o in same if o is not item)
+        for number, item in enumerate(sharing):
+            other = next(o for o in sharing if o is not item)
             twice = other.image == item.image
-            what = "is named twice" if twice else f"and {shown(other.image)} give the same id {item.id!r}"
+            what = (
+                "is listed twice" if twice else f"and {printable(other.image)} give the same id {item.id!r}"
+            )
             problem = DataError(
-                f"{shown(item.image.name)}: {shown(item.image)} {what}",
-                "name it once" if twice else "rename one of them",
+                f"{printable(item.image.name)}: {printable(item.image)} {what}",
+                "list it once" if twice else "rename one of them",
                 kind="same-id",
             )
             new = f"{item.id}-{short_hash(f'{item.image} {number}')}"

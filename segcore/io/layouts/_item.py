@@ -1,4 +1,4 @@
-"""What a layout finds: images with their masks, before anything is read."""
+"""An image with its mask, as a layout finds it before any file is read."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,17 +8,17 @@ from segcore.errors import DataError
 
 @dataclass(frozen=True)
 class Item:
-    """One image (a picture, a scene, or a volume) and what belongs to it; paths are relative to the source folder.
+    """One image (a picture, a scene, or a volume) and its files; paths are relative to the source folder.
 
     Attributes:
-        id: unique, of letters, digits, `_`, `-` and `.`; stable as long as the file keeps its path.
-        group: what must never be divided between splits.
+        id: unique; letters, digits, `_`, `-` and `.`; stable while the path of the image is.
+        group: items of one group are never divided between splits.
         image: a file, or a folder for a DICOM series.
         mask: a raster, a volume, or a file of polygons or COCO annotations that other images share.
-        split: "train", "validation" or "test" where the data set says so.
-        valid: mask of what is scored.
-        baselines: masks of other annotators.
-        problem: found while pairing; such an item is quarantined.
+        split: "train", "validation" or "test" if the data set defines it, else None.
+        valid: mask of the pixels that are scored.
+        baselines: annotator -> mask.
+        problem: first problem found while pairing; an item with one is quarantined.
     """
 
     id: str

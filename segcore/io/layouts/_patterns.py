@@ -1,4 +1,4 @@
-"""Patterns of paths: what they match, and how the path of a mask or a group's name follows from an image's path."""
+"""Path patterns: matching of images, and derivation of mask paths and group names from an image's path."""
 
 import re
 import unicodedata
@@ -15,12 +15,13 @@ from segcore.io import images as formats
 BUILT_IN = ("stem", "name", "parent", "parent2", "parent3")
 _TOKEN = re.compile(r"(\{[^{}/]*\}|\*+|\?)")
 _LONGEST_ID = 120
-Token = tuple[str, str]  # kind ("text", "{", "*", "**" or "?") and text (of "text"), or name (of "{")
+# Kind ("text", "{", "*", "**" or "?"), and the text (of "text") or name (of "{").
+Token = tuple[str, str]
 
 
 @cache
 def tokens_of(pattern: str) -> list[list[Token]]:
-    """Tokens of each component of a path; `**` is one only where it is a whole component."""
+    """Tokens of each component of a path; `**` is special only as a whole component."""
     components = []
     for component in pattern.split("/"):
         if component == "**":
@@ -46,13 +47,13 @@ def _bad(setting: str, pattern: str, what: str, remedy: str) -> DataError:
 
 @dataclass(frozen=True)
 class Match:
-    """An image that a pattern matches.
+    """A match of a pattern.
 
     Attributes:
         path: relative to the source folder.
-        words: text of each `{word}`.
-        wild: texts of each `*`, `**` and `?`, in their order.
-        is_folder: whether it is a DICOM series.
+        words: word -> text that its `{word}` matched.
+        wild: kind of wildcard -> texts that the `*`, `**` or `?` matched, in order.
+        is_folder: whether the path is a folder (a DICOM series).
     """
 
     path: PurePosixPath
@@ -62,14 +63,15 @@ class Match:
 
 
 class Pattern:
-    """A pattern with `*`, `**`, `?` and `{word}`; a word that comes twice must match the same text.
+    """A pattern with `*`, `**`, `?` and `{word}`; a repeated word must match the same text.
 
     Args:
         components: tokens of each component of the path.
     """
 
     def __init__(self, components: list[list[Token]]) -> None:
-        self._names: dict[str, str] = {}  # group of the expression -> word
+        # Group of the regular expression -> word.
+        self._names: dict[str, str] = {}
         self._wild: dict[str, list[str]] = {"*": [], "**": [], "?": []}
         texts = [self._expression(tokens) for tokens in components]
         joined = ""
@@ -80,7 +82,7 @@ class Pattern:
             else:
                 joined += text if last else text + "/"
         self._whole = re.compile(joined, re.DOTALL)
-        # One expression a component, for a walk that does not enter folders in vain; None for `**`.
+        # One expression per component, so that a walk skips folders that cannot match; None for `**`.
         self.components = [
             None if tokens == [("**", "")] else re.compile(_loose(tokens), re.DOTALL) for tokens in components
         ]
@@ -91,10 +93,10 @@ class Pattern:
             if kind == "text":
                 out += re.escape(text)
             elif kind == "{":
-                known = next((group for group, word in self._names.items() if word == text), None)
-                group = known or f"w{len(self._names)}"
+                earlier = next((group for group, word in self._names.items() if word == text), None)
+                group = earlier or f"w{len(self._names)}"
                 self._names[group] = text
-                out += f"(?P={group})" if known else f"(?P<{group}>[^/]+?)"
+                out += f"(?P={group})" if earlier else f"(?P<{group}>[^/]+?)"
             else:
                 group = f"{'sdq'[('*', '**', '?').index(kind)]}{len(self._wild[kind])}"
                 self._wild[kind].append(group)
@@ -102,23 +104,23 @@ class Pattern:
         return out
 
     def wildcards(self, kind: str) -> int:
-        """How many `*`, `**` or `?` there are."""
+        """Number of wildcards of a kind (`*`, `**` or `?`)."""
         return len(self._wild[kind])
 
     @property
     def words(self) -> set[str]:
-        """Names of its `{word}`s."""
+        """Names of the pattern's `{word}`s."""
         return set(self._names.values())
 
     def match(self, path: str, is_folder: bool = False) -> Match | None:
-        """What a path relative to the source folder gives; None if it does not match."""
-        found = self._whole.fullmatch(path)
-        if not found:
+        """Match of a path relative to the source folder; None if it does not match."""
+        result = self._whole.fullmatch(path)
+        if not result:
             return None
         return Match(
             PurePosixPath(path),
-            {word: found[group] for group, word in self._names.items()},
-            {kind: [found[group] or "" for group in groups] for kind, groups in self._wild.items()},
+            {word: result[group] for group, word in self._names.items()},
+            {kind: [result[group] or "" for group in groups] for kind, groups in self._wild.items()},
             is_folder,
         )
 
@@ -134,37 +136,42 @@ def images_pattern(pattern: str) -> Pattern:
     """The pattern of data.images.
 
     Raises:
-        DataError: it is absolute, has "..", or a placeholder that is no word.
+        DataError: it is absolute, has "..", or has a placeholder that is not a word.
     """
     components = tokens_of(pattern)
     texts = pattern.split("/")
     if pattern.startswith("/") or ".." in texts or "\0" in pattern or not pattern.strip("/"):
-        raise _bad("data.images", pattern, "is no path inside data.source", "give a pattern relative to it")
+        raise _bad("data.images", pattern, "is not a path inside data.source", "use a pattern relative to it")
     for kind, text in [token for tokens in components for token in tokens]:
         if kind == "{" and not re.fullmatch(r"\w+", text):
             raise _bad(
-                "data.images", pattern, f"{{{text}}} is no word", "give letters and digits in the braces"
+                "data.images", pattern, f"{{{text}}} is not a word", "use letters and digits in the braces"
             )
     return Pattern([tokens for tokens in components if tokens and tokens != [("text", ".")]])
 
 
 def check_placeholders(setting: str, pattern: str, images: Pattern) -> None:
-    """Check that data.images gives what a pattern asks for.
+    """Check that all placeholders of a pattern exist.
+
+    Args:
+        setting: name of the setting, for errors.
+        pattern: its value.
+        images: pattern of data.images, whose words are placeholders.
 
     Raises:
-        DataError: a placeholder does not exist; the message names those that do.
+        DataError: a placeholder does not exist; the message lists those that do.
     """
-    known = [*dict.fromkeys([*sorted(images.words), *BUILT_IN])]
+    available = [*dict.fromkeys([*sorted(images.words), *BUILT_IN])]
     for kind, text in [token for tokens in tokens_of(pattern) for token in tokens]:
-        if kind != "{" or text in known:
+        if kind != "{" or text in available:
             continue
         if text.startswith("cell:"):
             _cell_size(setting, pattern, text)
             continue
-        listed = ", ".join(f"{{{name}}}" for name in [*known, "cell:500"])
+        listed = ", ".join(f"{{{name}}}" for name in [*available, "cell:500"])
         raise _bad(setting, pattern, f"{{{text}}} does not exist", f"use one of {listed}")
     if "\0" in pattern:
-        raise _bad(setting, pattern, "holds a zero byte", "remove it")
+        raise _bad(setting, pattern, "contains a zero byte", "remove it")
 
 
 def _cell_size(setting: str, pattern: str, text: str) -> Decimal:
@@ -173,12 +180,17 @@ def _cell_size(setting: str, pattern: str, text: str) -> Decimal:
     except InvalidOperation:
         size = Decimal(0)
     if not size.is_finite() or not Decimal("1e-9") <= size <= Decimal("1e9"):
-        raise _bad(setting, pattern, f"{{{text}}} has no size", "give {cell:500}, in units of the CRS,")
+        raise _bad(
+            setting,
+            pattern,
+            f"{{{text}}} has no valid size",
+            "use for example {cell:500}, in units of the CRS,",
+        )
     return size
 
 
 def cell_name(info_transform: tuple[float, ...], height: int, width: int, size: Decimal) -> str:
-    """The square of a grid that an image's centre lies in, such as "E499500N5000000": its south-west corner."""
+    """Name of the grid cell that contains an image's centre, by its south-west corner: such as "E499500N5000000"."""
     a, b, c, d, e, f = info_transform
     column, row = width / 2, height / 2
     parts = []
@@ -189,16 +201,19 @@ def cell_name(info_transform: tuple[float, ...], height: int, width: int, size: 
 
 
 def fill(setting: str, pattern: str, match: Match, cell: Callable[[Decimal], str]) -> list[list[Token]]:
-    """A pattern with the image's texts in the place of words and wildcards.
+    """A pattern with words and wildcards replaced by the texts that they matched in the image's path.
 
     Args:
-        cell: gives the name of the image's cell of some size; only called if the pattern asks for it.
+        setting: name of the setting, for errors.
+        pattern: its value.
+        match: of the image.
+        cell: size -> name of the image's grid cell; only called if the pattern has a `{cell:...}`.
 
     Returns:
         Tokens of each component; wildcards without a counterpart in data.images remain.
 
     Raises:
-        DataError: a placeholder does not exist, or is empty because the image lies less deep.
+        DataError: a placeholder does not exist, or is empty because the image has too few parent folders.
     """
     values = _values(match)
     wild = {kind: iter(texts) for kind, texts in match.wild.items()}
@@ -209,15 +224,15 @@ def fill(setting: str, pattern: str, match: Match, cell: Callable[[Decimal], str
             if kind == "text":
                 filled.append((kind, text))
             elif kind != "{":
-                taken = next(wild.get(kind, iter(())), None)
-                filled.append((kind, "") if taken is None else ("text", taken))
+                replacement = next(wild.get(kind, iter(())), None)
+                filled.append((kind, "") if replacement is None else ("text", replacement))
             elif text.startswith("cell:") and text not in values:
                 filled.append(("text", cell(_cell_size(setting, pattern, text))))
             elif values.get(text):
                 filled.append(("text", values[text]))
             else:
                 what = f"{{{text}}} of {str(match.path)!r} does not exist"
-                raise _bad(setting, pattern, what, "name a word or folder that every image's path has")
+                raise _bad(setting, pattern, what, "use a word or folder that the path of every image has")
         components.append(filled)
     return components
 
@@ -230,36 +245,37 @@ def _values(match: Match) -> dict[str, str]:
         "parent": parents[0],
         "parent2": parents[1],
         "parent3": parents[2],
-        **match.words,  # a user's own {stem} is theirs
+        # Words of data.images override the built-in placeholders.
+        **match.words,
     }
 
 
 def has_wildcards(components: list[list[Token]]) -> bool:
-    """Whether some wildcard found no counterpart."""
+    """Whether a wildcard is left."""
     return any(kind in ("*", "**", "?") for tokens in components for kind, _ in tokens)
 
 
 def text_of(components: list[list[Token]]) -> str:
-    """The path or name that filled tokens give; wildcards as they were written."""
+    """The path or name of filled tokens; wildcards are kept as written."""
     texts = ["".join(text if kind == "text" else kind for kind, text in tokens) for tokens in components]
     return "/".join(text for text in texts if text)
 
 
 @cache
-def _endings() -> tuple[str, ...]:
-    return tuple(sorted({".nii.gz", *formats.endings()}, key=len, reverse=True))
+def _extensions() -> tuple[str, ...]:
+    return tuple(sorted({".nii.gz", *formats.extensions()}, key=len, reverse=True))
 
 
 def stem_of(name: str) -> str:
-    """A file's name without its ending; of x.nii.gz it is x."""
-    ending = next((e for e in _endings() if name.lower().endswith(e) and len(name) > len(e)), None)
-    return name[: -len(ending)] if ending else PurePosixPath(name).stem
+    """A file's name without its extension; x for x.nii.gz."""
+    extension = next((e for e in _extensions() if name.lower().endswith(e) and len(name) > len(e)), None)
+    return name[: -len(extension)] if extension else PurePosixPath(name).stem
 
 
 def item_id(match: Match, pattern: str) -> str:
     """An id of ASCII letters, digits, `_`, `-` and `.`, from the path below the pattern's fixed folders.
 
-    Names with other letters, and very long ones, get six digits of a hash, so that they stay apart.
+    Names with other letters, and very long ones, get six digits of a hash, so that they stay unique.
     """
     fixed = re.split(r"[*?{]", pattern)[0].rpartition("/")[0]
     path = match.path
@@ -269,7 +285,7 @@ def item_id(match: Match, pattern: str) -> str:
 
 
 def safe_id(relative: str) -> str:
-    """As `item_id`, of any text with slashes."""
+    """As `item_id`, for any text with slashes."""
     composed = unicodedata.normalize("NFC", relative)
     plain = unicodedata.normalize("NFKD", composed).encode("ascii", "ignore").decode()
     text = re.sub(r"[^A-Za-z0-9_.-]+", "_", plain.replace("/", "__"))
@@ -279,5 +295,5 @@ def safe_id(relative: str) -> str:
 
 
 def short_hash(text: str) -> str:
-    """Six hexadecimal digits."""
+    """Six hexadecimal digits of a text's digest."""
     return digest(text)[:6]

@@ -1,7 +1,7 @@
 """Cityscapes: leftImg8bit/<split>/<city>/*_leftImg8bit.png with gtFine/<split>/<city>/*_gtFine_labelIds.png.
 
-A city is a group unless data.group says otherwise; its pattern, and that of data.masks (for labelTrainIds or
-gtCoarse), may use {split}, {city} and {frame}. Images without ground truth, as those of test, are left out.
+The group is the city unless data.group is set. The patterns of data.group and data.masks (for labelTrainIds or
+gtCoarse) may use {split}, {city} and {frame}. Images without ground truth, such as those of test, are left out.
 """
 
 from pathlib import Path, PurePosixPath
@@ -19,10 +19,10 @@ WITHOUT_TRUTH = ("test", "train_extra")
 
 
 def find(data: Data, folder: Path) -> list[Item]:
-    """Items with their city as group and the folder's split; val becomes validation.
+    """Items with the city as group and the folder's split; val becomes validation.
 
     Raises:
-        DataError: no image (kind "no-images"), or a pattern asks for what there is not.
+        DataError: no image (kind "no-images"), or a pattern has an unknown placeholder (kind "bad-pattern").
     """
     images = patterns.images_pattern(IMAGES)
     masks = data.masks if is_set(data, "masks") else MASKS
@@ -37,7 +37,7 @@ def find(data: Data, folder: Path) -> list[Item]:
         if match.words["split"] in WITHOUT_TRUTH and not source.exists(path):
             continue
         mask = build.file(path, "mask")
-        split = build.split(match.words["split"], usual=True)
+        split = build.split(match.words["split"], common_names=True)
         items.append(build.item(patterns.safe_id(match.words["frame"]), build.group(group), mask, split))
     if not items:
         raise no_images(IMAGES, folder, source)

@@ -1,6 +1,6 @@
-"""A table that names image and mask of each item: data.listing, a CSV or Parquet file within the source folder.
+"""A table of the image and mask of each item: data.listing, a CSV or Parquet file within the source folder.
 
-Columns: image and mask, and where wanted group, split, valid and those that data.baselines names (annotator: column).
+Columns: image and mask; optional: group, split, valid and those in data.baselines (annotator: column).
 Paths are relative to the source folder.
 """
 
@@ -11,7 +11,7 @@ import pandas as pd
 from segcore.errors import DataError
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts._builder import Builder
-from segcore.io.layouts._files import Folder, shown, with_unique_ids
+from segcore.io.layouts._files import Folder, printable, with_unique_ids
 from segcore.io.layouts._item import Item
 from segcore.io.layouts.pairs import no_images
 from segcore.params.data import Data
@@ -20,8 +20,8 @@ from segcore.params.data import Data
 def find(data: Data, folder: Path) -> list[Item]:
     """Items of the table's rows.
 
-    The split column is translated by data.splits, and names as train, val and test are known without; an empty cell
-    leaves the split open.
+    The split column is mapped by data.splits; common names such as train, val and test need no entry there. An empty
+    cell leaves the split open.
 
     Raises:
         DataError: the table is missing, unreadable or lacks a column (kind "no-list"), or has no row ("no-images").
@@ -36,7 +36,7 @@ def find(data: Data, folder: Path) -> list[Item]:
             raise _bad_list(
                 name,
                 f"lacks the column {column!r}; it has {', '.join(map(repr, map(str, table.columns)))}",
-                "add the column: image and mask are needed, and one for each of data.baselines",
+                "add the column: image and mask are needed, and one for each entry of data.baselines",
             )
     rows = [row for row in table.to_dict("records") if row["image"] or row["mask"]]
     if not rows:
@@ -48,31 +48,34 @@ def _item(data: Data, source: Folder, row: dict[str, str], name: str) -> Item:
     path = _path(source, row["image"] or row["mask"])
     build = Builder(data, source, patterns.Match(path, is_folder=(source.path / path).is_dir()))
     if not row["image"]:
-        build.keep(_bad_row(row["mask"], f"{name} names it as a mask without an image"))
-    build.checked_image(name)
+        build.note_problem(_bad_row(row["mask"], f"{name} names it as a mask without an image"))
+    build.check_image_exists(name)
     mask = _file(build, row["mask"], "mask")
     if not row["mask"]:
-        build.keep(source.missing(path, "mask", f"its cell in {name}"))
+        build.note_problem(source.missing(path, "mask", f"its cell in {name}"))
     valid = _file(build, row.get("valid", ""), "valid mask")
-    baselines = {who: _file(build, row[column], f"baseline {who}") for who, column in data.baselines.items()}
+    baselines = {
+        annotator: _file(build, row[column], f"baseline {annotator}")
+        for annotator, column in data.baselines.items()
+    }
     text = row.get("split", "")
-    split = build.split(text, usual=True) if text else None
+    split = build.split(text, common_names=True) if text else None
     if text and split is None:
-        build.keep(
+        build.note_problem(
             DataError(
-                f"{shown(path.name)}: its split {text!r} is unknown",
-                "name it train, validation or test, or translate it by data.splits in params.yaml",
+                f"{printable(path.name)}: its split {text!r} is unknown",
+                "use train, validation or test, or map it by data.splits in params.yaml",
                 kind="unknown-split",
             )
         )
     stem = path.name if build.match.is_folder else patterns.stem_of(path.name)
     group = row.get("group") or build.group(data.group)
     id_text = patterns.safe_id(path.with_name(stem).as_posix().lstrip("/"))
-    return build.item(id_text, shown(group), mask, split, valid, baselines)
+    return build.item(id_text, printable(group), mask, split, valid, baselines)
 
 
 def _path(source: Folder, text: str) -> PurePosixPath:
-    """A cell as a path, relative to the source folder if it lies within."""
+    """Path in a cell, relative to the source folder if it is inside."""
     path = PurePosixPath(text.replace("\\", "/"))
     root = PurePosixPath(source.path.absolute())
     return path.relative_to(root) if path.is_relative_to(root) else path
@@ -84,36 +87,40 @@ def _file(build: Builder, text: str, what: str) -> Path | None:
 
 def _bad_row(text: str, what: str) -> DataError:
     return DataError(
-        f"{shown(PurePosixPath(text).name)}: {what}", "complete or remove the row", kind="missing-mask"
+        f"{printable(PurePosixPath(text).name)}: {what}", "complete or remove the row", kind="missing-mask"
     )
 
 
 def _bad_list(name: str, what: str, remedy: str) -> DataError:
-    return DataError(f"{shown(PurePosixPath(name).name)}: {what}", remedy, kind="no-list")
+    return DataError(f"{printable(PurePosixPath(name).name)}: {what}", remedy, kind="no-list")
 
 
 def _table(source: Folder, path: PurePosixPath) -> pd.DataFrame:
-    """The table with text in every cell, empty where it has none."""
+    """The table with text in every cell, empty for missing values.
+
+    Raises:
+        DataError: it is missing, outside the source folder, or cannot be read (kind "no-list").
+    """
     if not source.is_inside(path):
-        raise _bad_list(str(path), "leads out of the source folder", "copy the list into the folder")
+        raise _bad_list(str(path), "is outside the source folder", "copy the list into the folder")
     if not source.exists(path):
         raise _bad_list(
             str(path), f"{path} is missing", "correct data.listing in params.yaml or add the file"
         )
     full = source.path / path
     if not full.is_file():
-        raise _bad_list(str(path), "is a folder, FIFO or device, no file", "name a CSV or Parquet file")
+        raise _bad_list(str(path), "is a folder, FIFO or device, not a file", "use a CSV or Parquet file")
     try:
         table = _parquet(full) if path.suffix.lower() in (".parquet", ".pq") else _csv(full)
-    # pandas and pyarrow raise their own errors as ValueError and OSError
+    # The errors of pandas and pyarrow are subclasses of ValueError and OSError.
     except (OSError, ValueError, TypeError, OverflowError) as error:
-        reason = " ".join(shown(str(error).replace(f"{full.parent}/", "").replace("\n", " ")).split())
+        reason = " ".join(printable(str(error).replace(f"{full.parent}/", "").replace("\n", " ")).split())
         raise _bad_list(
-            str(path), f"cannot be read as CSV or Parquet ({reason[:200]})", "write it anew as UTF-8 CSV"
+            str(path), f"cannot be read as CSV or Parquet ({reason[:200]})", "save it again as UTF-8 CSV"
         ) from error
     table.columns = [str(column).strip() for column in table.columns]
     if not table.columns.is_unique:
-        raise _bad_list(str(path), "has a column twice", "give each column once")
+        raise _bad_list(str(path), "has a column twice", "keep each column once")
     return table.map(lambda cell: "" if pd.isna(cell) else str(cell).strip()).reset_index(drop=True)
 
 
@@ -122,7 +129,7 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    """The table as objects; what pandas writes beside the columns is not needed, and may be damaged.
+    """The table as objects; metadata of pandas is ignored, because it may be damaged.
 
     Raises:
         ValueError: damaged.
@@ -132,16 +139,16 @@ def _parquet(path: Path) -> pd.DataFrame:
 
     try:
         with parquet.ParquetFile(path) as file:
-            read = file.read()
-        read.validate(full=True)
-        columns = [column.to_pylist() for column in read.columns]
+            table = file.read()
+        table.validate(full=True)
+        columns = [column.to_pylist() for column in table.columns]
     except (pyarrow.ArrowException, KeyError, IndexError, AttributeError) as error:
         raise ValueError(str(error)) from error
-    return pd.DataFrame(dict(enumerate(columns)), dtype=object).set_axis(read.column_names, axis=1)
+    return pd.DataFrame(dict(enumerate(columns)), dtype=object).set_axis(table.column_names, axis=1)
 
 
 def _separator(path: Path) -> str:
-    """Spreadsheets write semicolons in many countries."""
+    """Most frequent separator in the header; spreadsheets write semicolons in many countries."""
     with path.open(encoding="utf-8-sig") as file:
         header = file.readline()
     return max((",", ";", "\t"), key=header.count)

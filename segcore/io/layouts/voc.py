@@ -1,8 +1,8 @@
 """Pascal VOC: JPEGImages, SegmentationClass and ImageSets/Segmentation/{train,val,test}.txt.
 
-The lists decide which images are items and their split: val becomes validation, or whatever data.splits says of it.
-Without a list of test images nothing is in the test split; to score on VOC's val, set data.splits to
-{train: train, val: test}, or give the folder by patterns (layout pairs) to have it split by fractions.
+The lists define the items and their split: val becomes validation unless data.splits maps it to another split.
+Without a list of test images the test split is empty; to score on VOC's val, set data.splits to
+{train: train, val: test}, or use patterns (layout pairs), so that the items are split by fractions.
 Images of the test list without a mask are left out, because VOC does not publish them.
 """
 
@@ -43,28 +43,32 @@ def _items(data: Data, source: Folder, root: PurePosixPath, several: bool) -> li
     for name in sorted(names):
         match = by_stem.get(name, patterns.Match(root / "JPEGImages" / f"{name}.jpg"))
         build = Builder(data, source, match)
-        of = [list_name for list_name, stems in lists.items() if name in stems]
-        build.checked_image(f"{of[0]}.txt" if of else "no list")
+        in_lists = [list_name for list_name, stems in lists.items() if name in stems]
+        build.check_image_exists(f"{in_lists[0]}.txt" if in_lists else "no list")
         path = root / "SegmentationClass" / f"{name}.png"
-        if of == ["test"] and not source.exists(path):
+        if in_lists == ["test"] and not source.exists(path):
             continue
-        if len(of) > 1:
-            build.keep(
+        if len(in_lists) > 1:
+            build.note_problem(
                 DataError(
-                    f"{match.path.name}: is in {' and '.join(f'{o}.txt' for o in of)}",
-                    "take it off all lists but one",
+                    f"{match.path.name}: is in {' and '.join(f'{o}.txt' for o in in_lists)}",
+                    "keep it in one list only",
                     kind="unknown-split",
                 )
             )
         mask = build.file(path, "mask")
-        split = build.split(of[0], usual=True) if of else None
+        split = build.split(in_lists[0], common_names=True) if in_lists else None
         id_text = patterns.safe_id(f"{root}/{name}" if several else name)
         items.append(build.item(id_text, build.group(data.group), mask, split))
     return items
 
 
 def _lists(source: Folder, root: PurePosixPath) -> dict[str, set[str]]:
-    """Names in the lists that there are."""
+    """Names in each list that exists.
+
+    Raises:
+        DataError: a list cannot be read (kind "no-list").
+    """
     lists = {}
     for name in LISTS:
         path = root / "ImageSets" / "Segmentation" / f"{name}.txt"
@@ -72,17 +76,19 @@ def _lists(source: Folder, root: PurePosixPath) -> dict[str, set[str]]:
             continue
         if not source.is_inside(path):
             raise DataError(
-                f"{path.name}: {path} leads out of the source folder", "copy it there", kind="no-list"
+                f"{path.name}: {path} is outside the source folder", "copy it into the folder", kind="no-list"
             )
         if not (source.path / path).is_file():
             raise DataError(
-                f"{path.name}: is a folder, FIFO or device, no file", "give it as UTF-8 text", kind="no-list"
+                f"{path.name}: is a folder, FIFO or device, not a file",
+                "provide it as UTF-8 text",
+                kind="no-list",
             )
         try:
             lines = (source.path / path).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeError) as error:
             raise DataError(
-                f"{path.name}: the list cannot be read ({error})", "give it as UTF-8 text", kind="no-list"
+                f"{path.name}: the list cannot be read ({error})", "save it as UTF-8 text", kind="no-list"
             ) from error
         lists[name] = {line.split()[0] for line in lines if line.strip()}
     return lists

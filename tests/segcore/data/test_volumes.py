@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segcore.errors import DataError, ParamsError
-from segcore.io.grid import same_place
+from segcore.io.grid import check_same_grid
 from segcore.io.images import info as header
 from segcore.io.images import open_source
 from segcore.prediction.writers.nifti import stack_predictions, write_prediction
@@ -86,7 +86,7 @@ def test_planes_are_alike_however_the_file_orders_its_axes(tmp_path):
         )
         np.testing.assert_array_equal(found, plain)
         assert turned.orientation == codes and turned.affine != info.affine
-        same_place(info, turned, NAMES)
+        check_same_grid(info, turned, NAMES)
 
 
 def test_a_mask_that_lies_elsewhere_or_is_mirrored_is_refused_with_both_affines(tmp_path):
@@ -99,9 +99,9 @@ def test_a_mask_that_lies_elsewhere_or_is_mirrored_is_refused_with_both_affines(
         with pytest.raises(
             DataError, match=r"voxel affines differ, image RAS \(1\.0.*mask (LAS|RAS) \("
         ) as caught:
-            same_place(info, mask, NAMES)
+            check_same_grid(info, mask, NAMES)
         assert caught.value.kind == "affine-mismatch"
-    same_place(info, header(write_nifti(tmp_path / "mask.nii", labels(), near)), NAMES)
+    check_same_grid(info, header(write_nifti(tmp_path / "mask.nii", labels(), near)), NAMES)
 
 
 def test_planes_are_cut_along_the_coarsest_axis_and_the_last_of_equal_ones(tmp_path):

@@ -15,7 +15,7 @@ UTM = "urn:ogc:def:crs:EPSG::32633"
 
 
 def ring(seed: int, first: float = 5, last: float = 20) -> list[list[float]]:
-    """A square of the image's pixels, in metres."""
+    """A square from pixel `first` to pixel `last`, in map coordinates."""
     place = scenes.place(seed)
     corners = [(first, first), (last, first), (last, last), (first, last), (first, first)]
     return [list(place @ corner) for corner in corners]
@@ -60,17 +60,17 @@ def truncated_geojson(pair):
     cut(pair.mask)
 
 
-@case("polygons-unreadable", "its content is no GeoJSON", of="mask")
+@case("polygons-unreadable", "its content is not GeoJSON", of="mask")
 def text_as_geojson(pair):
     pair.mask.write_text("no polygons at all")
 
 
-@case("polygons-unreadable", "its content is no GPKG", of="mask")
+@case("polygons-unreadable", "its content is not GPKG", of="mask")
 def geojson_as_geopackage(pair):
     pair.mask = pair.mask.rename(pair.mask.with_suffix(".gpkg"))
 
 
-@case("polygons-unreadable", "holds no polygons but LineString", of="mask")
+@case("polygons-unreadable", "holds LineString instead of polygons", of="mask")
 def lines_instead_of_polygons(pair):
     geojson(pair.mask, {"type": "LineString", "coordinates": ring(pair.seed)})
 
@@ -96,7 +96,7 @@ def image_without_a_place(pair):
     Image.fromarray(blobs(64, 64, pair.seed)[0]).save(pair.replace_image("image_without_a_place.png"))
 
 
-@case("polygons-outside", "no polygon of polygons_elsewhere.geojson lies within")
+@case("polygons-outside", "no polygon of polygons_elsewhere.geojson is within")
 def polygons_elsewhere(pair):
     geojson(pair.mask, polygon(ring(pair.seed, 900, 990)))
 
@@ -106,7 +106,7 @@ def degrees_called_metres(pair):
     geojson(pair.mask, polygon([[13.0, 45.0], [13.1, 45.0], [13.1, 45.1], [13.0, 45.0]]))
 
 
-@case("polygons-invalid", "1 features cross themselves and were mended")
+@case("polygons-invalid", "1 features intersect themselves and were repaired")
 def polygon_that_crosses_itself(pair):
     corners = ring(pair.seed)
     corners[1], corners[2] = corners[2], corners[1]
@@ -131,7 +131,8 @@ def coco_pair(folder: Path, name: str, seed: int) -> Pair:
 
 
 SQUARE = [5, 5, 20, 5, 20, 20, 5, 20]
-OUTLINES: dict[str, dict[str, Any]] = {  # what the entry of a case has other than the sound ones
+# Case -> changes to its annotation (or, under "image", to its image entry).
+OUTLINES: dict[str, dict[str, Any]] = {
     "annotation_of_another_size": {"image": {"height": 480}},
     "run_length_mask_of_another_size": {"segmentation": {"size": [10, 10], "counts": [20, 80]}},
     "run_length_mask_cut_off": {"segmentation": {"size": [48, 56], "counts": "PQ5000o"}},
@@ -166,18 +167,18 @@ COCO = DataSet(
 )
 for name, kind, text in (
     ("annotation_of_another_size", "size-mismatch", "annotations 480 x 56, image 48 x 56"),
-    ("run_length_mask_of_another_size", "bad-run-length", "of size [10, 10], the image of [48, 56]"),
+    ("run_length_mask_of_another_size", "bad-run-length", "has size [10, 10], but the image has [48, 56]"),
     ("run_length_mask_cut_off", "bad-run-length", "run-length mask that"),
     ("outline_far_outside", "size-mismatch", "far outside the image of 48 x 56"),
-    ("outline_of_words", "polygons-unreadable", "no list of x, y, x, y"),
+    ("outline_of_words", "polygons-unreadable", "not a list of x, y, x, y"),
     ("annotation_without_outline", "polygons-unreadable", "no outlines"),
     ("category_that_is_not_declared", "unknown-category", "'road' (id 9) (1)"),
     ("outline_beside_the_image", "polygons-outside", "annotations that cover no pixel"),
-    ("image_that_is_not_annotated", "not-annotated", "does not name the image"),
+    ("image_that_is_not_annotated", "not-annotated", "does not list the image"),
 ):
 
     def unchanged(pair: Pair) -> None:
-        """All that is wrong is in annotations.json."""
+        """The files stay valid; the damage is in annotations.json."""
 
     unchanged.__name__ = name
     COCO.case(kind, text, of="mask")(unchanged)
@@ -214,7 +215,7 @@ LISTED = DataSet(
 )
 
 
-@LISTED.case("same-id", "is named twice")
+@LISTED.case("same-id", "is listed twice")
 def listed_twice(pair):
     pass
 
@@ -229,12 +230,12 @@ def listed_but_missing(pair):
     pair.image.unlink()
 
 
-@LISTED.case("outside", "/etc/hostname leads out of the source folder", of="outsider")
+@LISTED.case("outside", "/etc/hostname is outside the source folder", of="outsider")
 def listed_by_an_absolute_path(pair):
     pass
 
 
-@LISTED.case("outside", "../elsewhere.png leads out of the source folder")
+@LISTED.case("outside", "../elsewhere.png is outside the source folder")
 def listed_by_a_path_that_climbs_out(pair):
     pair.image = pair.image.rename(pair.source.parent / "elsewhere.png")
 

@@ -1,4 +1,4 @@
-"""What a case of bad input is, and how many of them share one data set and one ingest."""
+"""Cases of bad input, many of which share one data set and one ingest."""
 
 import functools
 import os
@@ -11,21 +11,25 @@ import pandas as pd
 
 from segcore.ingest import catalog
 from segcore.ingest.links import footprints
-from segcore.io.layouts._files import shown
+from segcore.io.layouts._files import printable
 from segcore.params.data import Data
 from tests.support.tiny import values_for
 
 
 @dataclass
 class Pair:
-    """Files of one item, sound until a case damages them; a case that renames one says so here."""
+    """Files of one item, valid until a case damages them; a case that renames a file updates its path here."""
 
     image: Path
     mask: Path
     seed: int
 
     def named(self, of: str) -> str | tuple[str, ...]:
-        """Names that an error may begin with."""
+        """Names that an error may begin with.
+
+        Args:
+            of: see `Case.of`; also "outsider", for a mask outside the source folder.
+        """
         if of == "slice":
             return tuple(path.name for path in self.image.iterdir())
         if of == "outsider":
@@ -34,17 +38,17 @@ class Pair:
 
     @property
     def source(self) -> Path:
-        """Folder that paths of the catalogue are relative to."""
+        """Source folder, which paths in the catalogue are relative to."""
         return self.image.parents[1]
 
     def replace_image(self, name: str) -> Path:
-        """Remove the image; the path of another in its place."""
+        """Remove the image; path for its replacement, with another name."""
         self.image.unlink()
         self.image = self.image.with_name(name)
         return self.image
 
     def replace_mask(self, name: str) -> Path:
-        """Remove the mask; the path of another in its place."""
+        """Remove the mask; path for its replacement, with another name."""
         self.mask.unlink()
         self.mask = self.mask.with_name(name)
         return self.mask
@@ -54,9 +58,11 @@ class Case(NamedTuple):
     """One kind of damage.
 
     Attributes:
-        kind: that it must be found as; "" for what is sound though it looks odd.
-        text: part of the reason, note or link.
-        of: whose name the reason begins with, "image", "mask" or "slice" (of a series).
+        name: of the case, and of its files.
+        kind: expected kind; "" for valid input that looks odd.
+        text: expected part of the reason, note or link.
+        of: the reason begins with the name of this file: "image", "mask" or "slice" (of a series).
+        damage: damages the files.
     """
 
     name: str
@@ -66,7 +72,7 @@ class Case(NamedTuple):
     damage: Callable[[Pair], None]
 
 
-class Found(NamedTuple):
+class Ingested(NamedTuple):
     """The catalogue of a data set, its links, and the files of each case."""
 
     table: pd.DataFrame
@@ -78,7 +84,7 @@ class Found(NamedTuple):
     def row(self, name: str) -> pd.Series:
         """The catalogue's row of a case."""
         pair = self.pairs[name]
-        image = shown(os.path.relpath(pair.image, self.folder))
+        image = printable(os.path.relpath(pair.image, self.folder))
         rows = self.table[self.table["image"] == image]
         assert len(rows) >= 1, f"{image} is not in the catalogue: {list(self.table['image'])}"
         return rows.iloc[0]
@@ -86,12 +92,15 @@ class Found(NamedTuple):
 
 @dataclass
 class DataSet:
-    """Sound items and damaged ones, one item a case.
+    """Valid items and damaged ones, one item per case.
 
     Attributes:
-        make: writes a sound item: (folder, name, seed).
+        name: of the data set, and of its folder.
+        make: writes a valid item: (folder, name, seed).
         data: see `data_section`.
-        finish: writes what all items share, when all are there.
+        sound: number of valid items.
+        finish: writes files that all items share, after all items: (folder, pairs by name).
+        cases: registered by `case`.
     """
 
     name: str
@@ -114,8 +123,8 @@ class DataSet:
         """The data section of params.yaml."""
         return data_section(folder, self.data)
 
-    def build(self, root: Path) -> Found:
-        """Make and ingest it."""
+    def build(self, root: Path) -> Ingested:
+        """Write the data set and ingest it."""
         folder = root / self.name
         pairs = {f"sound{i}": self.make(folder, f"sound{i}", i) for i in range(self.sound)}
         for number, case in enumerate(self.cases):
@@ -127,30 +136,30 @@ class DataSet:
         work = root / f"{self.name}-work"
         table = catalog.build(self.params(folder), folder, work)
         links = footprints.links(table[table["status"] == "accepted"])
-        return Found(table, links, pairs, folder, work / "items")
+        return Ingested(table, links, pairs, folder, work / "items")
 
 
 def data_section(folder: Path, over: dict[str, Any]) -> Data:
-    """The data section of params.yaml, whose keys `over` replaces."""
+    """The data section of params.yaml, with keys replaced by `over`."""
     return Data.model_validate({**values_for(folder)["data"], **over})
 
 
 @functools.cache
-def built(data_set: str, root: Path) -> Found:
-    """A data set, made and ingested once."""
+def built(data_set: str, root: Path) -> Ingested:
+    """A data set, written and ingested once."""
     from tests.system.bad_inputs.cases import SETS
 
     return SETS[data_set].build(root)
 
 
-def cut(path: Path, share: float = 0.5) -> None:
-    """Keep the first bytes of a file."""
+def cut(path: Path, fraction: float = 0.5) -> None:
+    """Truncate a file to a fraction of its bytes."""
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+    path.write_bytes(content[: int(len(content) * fraction)])
 
 
 def scramble(path: Path, start: float = 0.4, count: int = 40) -> None:
-    """Overwrite bytes in a file's middle."""
+    """Overwrite bytes of a file, from a fraction of its length on."""
     content = bytearray(path.read_bytes())
     at = int(len(content) * start)
     content[at : at + count] = bytes((7 * i + 3) % 256 for i in range(len(content[at : at + count])))

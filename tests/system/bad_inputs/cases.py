@@ -14,7 +14,7 @@ from tests.support.tiny import make_pairs
 from tests.system.bad_inputs import places as _places  # noqa: F401 (adds its cases to PICTURES)
 from tests.system.bad_inputs import unprivileged
 from tests.system.bad_inputs.annotations import COCO, COLOURS, LISTED, POLYGONS
-from tests.system.bad_inputs.case import Case, Found
+from tests.system.bad_inputs.case import Case, Ingested
 from tests.system.bad_inputs.failures import (
     FAILURES,
     changed_while_read,
@@ -33,18 +33,18 @@ SETS = {s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, FLOATS, POL
 
 HEAD = """# Bad input
 
-`make check-data` finds all of this before training. What is *quarantined* is left out and reported with its reason in
-the data card (and, after `make run`, in `data/ingested/quarantine.csv`); the other items are used, and a quarantined
-item is used as soon as it is mended. What is *noted* is used, and reported in the data card. What *fails* stops the
-ingest, because no single item is the cause.
+`make check-data` finds all of this before training. A *quarantined* item is left out and reported with its reason in
+the data card (and, after `make run`, in `data/ingested/quarantine.csv`); the other items are used. Correct a
+quarantined item, and the next run uses it. A *noted* item is used, and reported in the data card. Input that *fails*
+stops the ingest, because no single item is the cause.
 
-Each kind is produced by code in `tests/system/bad_inputs`; the texts here are its output
-(`python -m tests.system.bad_inputs.cases > docs/guide/bad-input.md`).
+The examples are real messages: the code in `tests/system/bad_inputs` produces each kind, and
+`python -m tests.system.bad_inputs.cases > docs/guide/bad-input.md` writes this page.
 """
 
 
 def no_permission(folder: Path, what: str = "images/a2.png") -> list[list[str]]:
-    """Image, kind, reason and remedy of each item that cannot be used where a file or folder may not be read."""
+    """Image, kind, reason and remedy of each quarantined item when a file or folder may not be read."""
     make_pairs(folder, 4)
     (folder / what).chmod(0)
     done = subprocess.run(
@@ -59,46 +59,46 @@ def no_permission(folder: Path, what: str = "images/a2.png") -> list[list[str]]:
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-def texts(found: Found, case: Case) -> list[tuple[str, str, str]]:
-    """Kind, text and remedy of all that is said of a case: as the reason, notes and links."""
-    row = found.row(case.name)
-    links = found.links[(found.links["a"] == row["id"]) | (found.links["b"] == row["id"])]
-    said = [(row["kind"], row["reason"], row["remedy"])] if row["kind"] else []
-    said += [(kind, f"{row['id']}: {text}", "") for kind, text in json.loads(row["notes"])]
-    return said + [(k, f"{a} and {b}: {t}", "") for a, b, k, t in links.itertuples(index=False)]
+def texts(ingested: Ingested, case: Case) -> list[tuple[str, str, str]]:
+    """Kind, text and remedy of all messages about a case: its reason, notes and links."""
+    row = ingested.row(case.name)
+    links = ingested.links[(ingested.links["a"] == row["id"]) | (ingested.links["b"] == row["id"])]
+    messages = [(row["kind"], row["reason"], row["remedy"])] if row["kind"] else []
+    messages += [(kind, f"{row['id']}: {text}", "") for kind, text in json.loads(row["notes"])]
+    return messages + [(k, f"{a} and {b}: {t}", "") for a, b, k, t in links.itertuples(index=False)]
 
 
 def examples(root: Path) -> dict[str, tuple[str, str]]:
-    """An example of each kind: text and remedy."""
-    seen: dict[str, tuple[str, str]] = {}
+    """An example per kind: kind -> text and remedy."""
+    example_of: dict[str, tuple[str, str]] = {}
     for case in FAILURES:
         folder = root / case.name / "photos"
         error = error_of(case, folder)
-        shown = error.what.replace(str(folder), "photos").replace("\n", " ")
-        seen.setdefault(case.kind, (shown[:300] + ("..." if len(shown) > 300 else ""), error.remedy))
+        text = error.what.replace(str(folder), "photos").replace("\n", " ")
+        example_of.setdefault(case.kind, (text[:300] + ("..." if len(text) > 300 else ""), error.remedy))
     for data_set in SETS.values():
-        found = data_set.build(root)
+        ingested = data_set.build(root)
         for case in data_set.cases:
-            for kind, text, remedy in texts(found, case):
+            for kind, text, remedy in texts(ingested, case):
                 if kind == case.kind:
-                    seen.setdefault(kind, (text, remedy))
+                    example_of.setdefault(kind, (text, remedy))
     changed, *others = changed_while_read(root / "changed"), *slow_and_crashed().values()
-    seen |= {error.kind: (error.what, error.remedy) for error in (changed, *others)}
+    example_of |= {error.kind: (error.what, error.remedy) for error in (changed, *others)}
     ((_, kind, reason, remedy),) = no_permission(root / "permission")
-    seen[kind] = reason, remedy
+    example_of[kind] = reason, remedy
     refused = relabelled(root / "relabelled")
-    seen[refused.kind] = refused.what, refused.remedy
-    seen["set-aside"] = set_aside(), ""
-    seen["mask-without-image"] = stray_mask(root / "stray"), ""
-    return seen
+    example_of[refused.kind] = refused.what, refused.remedy
+    example_of["set-aside"] = set_aside(), ""
+    example_of["mask-without-image"] = stray_mask(root / "stray"), ""
+    return example_of
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        seen = examples(Path(folder))
-    lacking = set(KINDS) - set(seen)
-    assert not lacking, f"no case makes {lacking}"
-    print(f"{HEAD}\n{table(seen)}")
+        example_of = examples(Path(folder))
+    missing = set(KINDS) - set(example_of)
+    assert not missing, f"no case has the kinds {missing}"
+    print(f"{HEAD}\n{table(example_of)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Input that no item can be blamed for: all of the ingest fails, or a process must be ended."""
+"""Bad input that is not the fault of a single item: the ingest fails, or a process must be ended."""
 
 import os
 import tarfile
@@ -24,30 +24,40 @@ from tests.system.bad_inputs.case import data_section
 
 
 class Failure(NamedTuple):
-    """A folder that cannot be ingested: text is part of what is said, spoil damages the folder."""
+    """A folder that cannot be ingested.
+
+    Attributes:
+        name: of the case.
+        kind: expected kind of the error.
+        text: expected part of the error.
+        data: keys of the data section, see `data_section`.
+        damage: damages the folder.
+    """
 
     name: str
     kind: str
     text: str
     data: dict[str, Any]
-    spoil: Callable[[Path], None]
+    damage: Callable[[Path], None]
 
 
 FAILURES: list[Failure] = []
 
 
 def failure(kind: str, text: str, **data: Any) -> Callable[[Any], Any]:
-    def add(spoil: Callable[[Path], None]) -> Callable[[Path], None]:
-        FAILURES.append(Failure(spoil.__name__, kind, text, data, spoil))
-        return spoil
+    """Register a function that damages a folder of twelve pairs."""
+
+    def add(damage: Callable[[Path], None]) -> Callable[[Path], None]:
+        FAILURES.append(Failure(damage.__name__, kind, text, data, damage))
+        return damage
 
     return add
 
 
 def error_of(case: Failure, folder: Path) -> DataError:
-    """What is raised for twelve pairs that were spoilt."""
+    """The error of ingesting twelve pairs that a case has damaged."""
     make_pairs(folder, 12)
-    case.spoil(folder)
+    case.damage(folder)
     data = data_section(folder, case.data)
     try:
         table = catalog.build(data, folder, folder.parent / f"{case.name}-work")
@@ -73,7 +83,7 @@ def pattern_that_matches_nothing(folder):
     pass
 
 
-@failure("no-images", "it holds archives: images.tar.gz")
+@failure("no-images", "it has archives: images.tar.gz")
 def archive_that_was_not_unpacked(folder):
     with tarfile.open(folder / "images.tar.gz", "w:gz") as archive:
         archive.add(folder / "images", "images")
@@ -93,12 +103,12 @@ def layout_that_does_not_exist(folder):
     pass
 
 
-@failure("bad-pattern", "is no path inside data.source", images="../*.png")
+@failure("bad-pattern", "is not a path inside data.source", images="../*.png")
 def pattern_that_climbs_out(folder):
     pass
 
 
-@failure("bad-pattern", "is no path inside data.source", images="/etc/*")
+@failure("bad-pattern", "is not a path inside data.source", images="/etc/*")
 def absolute_pattern(folder):
     pass
 
@@ -108,7 +118,7 @@ def placeholder_that_does_not_exist(folder):
     pass
 
 
-@failure("bad-pattern", "every image is a mask", images="images/*.png", masks="images/{stem}.png")
+@failure("bad-pattern", "every image is also a mask", images="images/*.png", masks="images/{stem}.png")
 def images_that_are_their_own_masks(folder):
     pass
 
@@ -151,7 +161,7 @@ def parquet_that_is_cut_off(folder):
     (folder / "items.parquet").write_bytes((folder / "items.parquet").read_bytes()[:200])
 
 
-@failure("no-list", "leads out of the source folder", listing="../items.csv")
+@failure("no-list", "is outside the source folder", listing="../items.csv")
 def list_outside_of_the_folder(folder):
     (folder.parent / "items.csv").write_text("image,mask\n")
 
@@ -167,19 +177,19 @@ def fifo_as_coco_annotations(folder):
     os.mkfifo(folder / "annotations" / "instances_train.json")
 
 
-@failure("no-list", "is no COCO file", layout="coco")
+@failure("no-list", "is not a COCO file", layout="coco")
 def coco_annotations_that_are_a_list(folder):
     (folder / "annotations").mkdir()
     (folder / "annotations" / "instances_train.json").write_text("[1, 2]")
 
 
-@failure("no-list", "is no COCO file", layout="coco")
+@failure("no-list", "is not a COCO file", layout="coco")
 def coco_annotations_nested_too_deep(folder):
     (folder / "annotations").mkdir()
     (folder / "annotations" / "instances_train.json").write_text("[" * 10**6)
 
 
-@failure("all-bad", "leads out of the source folder", layout="coco")
+@failure("all-bad", "is outside the source folder", layout="coco")
 def coco_file_names_that_climb_out(folder):
     (folder / "annotations").mkdir()
     text = '{"images": [{"id": 1, "file_name": "../../../etc/hostname.png"}], "annotations": []}'
@@ -215,24 +225,24 @@ def changed_while_read(folder: Path) -> DataError:
     try:
         inspection.inspect(item, folder, data, target, "")
     except DataError as error:
-        assert not list(target.iterdir()), "what was read of a file in change is kept"
+        assert not list(target.iterdir()), "data of a file that changed while it was read was kept"
         return error
     finally:
         done.set()
         writer.join()
-    raise AssertionError("nobody noticed")
+    raise AssertionError("the change was not noticed")
 
 
 def slow_and_crashed() -> dict[str, DataError]:
     """Errors for a reader that hangs, and for one that crashes."""
-    found = dict(
+    errors = dict(
         run_each(broken_reader.read, ["hang", "crash"], ["deep.gpkg", "odd.tif"], [1, 20], workers=2)
     )
-    return {"slow": found[0], "crashed": found[1]}
+    return {"slow": errors[0], "crashed": errors[1]}
 
 
 def set_aside() -> str:
-    """What is said of a new item that links train and test."""
+    """The message for a new item that links train and test."""
     ids = [f"i{n:02}" for n in range(12)]
     split = params_for(".").split
     table = pd.DataFrame({"id": ids, "group": ids, "height": 32, "width": 32})
@@ -247,7 +257,7 @@ def set_aside() -> str:
 
 
 def relabelled(folder: Path) -> DataError:
-    """An arriving image that the dataset has with another mask."""
+    """The error for a new image that the dataset already has with another mask."""
     data = params_for(make_pairs(folder / "dataset", 3)).data
     catalog.build(data, folder / "dataset", folder / "work").to_parquet(folder / "catalog.parquet")
     make_pairs(folder / "inbox", 3)
@@ -260,7 +270,7 @@ def relabelled(folder: Path) -> DataError:
 
 
 def stray_mask(folder: Path) -> str:
-    """The mask that has no image."""
+    """Path of the mask without an image."""
     make_pairs(folder, 3)
     (folder / "images" / "a1.png").unlink()
     data = params_for(folder).data

@@ -1,6 +1,7 @@
-"""Random damage to sound files of each format: what a reader must survive.
+"""Fuzzing of the readers: random damage to valid files of each format.
 
-`SEGFLOW_FUZZ_SECONDS=180 SEGFLOW_FUZZ_SEED=7 python -m tests.system.bad_inputs.fuzz` searches for longer, elsewhere.
+For a longer search, from another seed:
+`SEGFLOW_FUZZ_SECONDS=180 SEGFLOW_FUZZ_SEED=7 python -m tests.system.bad_inputs.fuzz`.
 """
 
 import gzip
@@ -26,12 +27,20 @@ from segcore.io import layouts
 from tests.system.bad_inputs.case import data_section
 from tests.system.bad_inputs.samples import SAMPLES
 
-LIMIT = 20.0  # seconds an item may take
-BATCH = 12  # items of each format at a time
+# Seconds per item.
+LIMIT = 20.0
+# Items of each format per batch.
+BATCH = 12
 
 
 class Outcome(NamedTuple):
-    """What became of an item: "accepted", a kind, or "escaped" with the traceback; and the memory of its process."""
+    """Outcome of reading an item.
+
+    Attributes:
+        what: "accepted", the kind of its DataError, or "escaped" for any other exception or an unhelpful error.
+        detail: message or traceback.
+        bytes: peak memory of the process.
+    """
 
     what: str
     detail: str
@@ -55,7 +64,7 @@ _WORDS = [
 
 
 def mutated(content: bytes, rng: random.Random, text: bool = False) -> bytes:
-    """Content with one to three pieces of damage, half of them in its first 512 bytes; of text, mostly its words."""
+    """Content with one to three random changes, half of them in the first 512 bytes; in text, mostly to its words."""
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         if not data:
@@ -90,7 +99,7 @@ def mutated(content: bytes, rng: random.Random, text: bool = False) -> bytes:
 
 
 def checksums(png: bytes) -> bytes:
-    """A PNG's chunks with right checksums, so that damage reaches the decoder."""
+    """A PNG with correct checksums of its chunks, so that damage reaches the decoder."""
     out, at = png[:8], 8
     while at + 12 <= len(png):
         length = int.from_bytes(png[at : at + 4], "big")
@@ -113,7 +122,7 @@ def damage(path: Path, rng: random.Random) -> None:
 
 
 def _check(error: DataError, folder: Path, items: list[Any]) -> Outcome | None:
-    """What is wrong with an error, if anything."""
+    """Outcome "escaped" for an error without a known kind, remedy or name; None if the error is fine."""
     named = (
         [path.name for path in folder.rglob("*")] + [item.image.name for item in items] + [str(folder), "'"]
     )
@@ -135,7 +144,7 @@ def attempt(job: tuple[str, int, Path]) -> Outcome:
     target, items = folder / ".packed", []
     target.mkdir()
     data = data_section(folder, sample.data)
-    found = Outcome("accepted", "", 0)
+    outcome = Outcome("accepted", "", 0)
     try:
         items = layouts.find(data, folder)
         for item in items:
@@ -143,22 +152,26 @@ def attempt(job: tuple[str, int, Path]) -> Outcome:
                 raise item.problem
             inspection.inspect(item, folder, data, target, "")
     except DataError as error:
-        found = _check(error, folder, items) or Outcome(error.kind, error.what, 0)
+        outcome = _check(error, folder, items) or Outcome(error.kind, error.what, 0)
     except MemoryError:
-        raise  # the pool tells it as it does for users
-    except Exception:  # noqa: BLE001 (whatever else escapes is what is searched for)
-        found = Outcome("escaped", traceback.format_exc(limit=-6), 0)
+        # The pool turns it into a DataError.
+        raise
+    # Any other exception is what the fuzzing searches for.
+    except Exception:  # noqa: BLE001
+        outcome = Outcome("escaped", traceback.format_exc(limit=-6), 0)
     shutil.rmtree(folder)
-    return found._replace(bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return outcome._replace(bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 class Search:
     """Outcomes of many attempts.
 
     Attributes:
-        tried: format -> attempts.
-        outcomes: format -> what became of them.
-        escaped: what no reader may raise, with the job that shows it again.
+        tried: format -> number of attempts.
+        outcomes: format -> outcome -> number of attempts.
+        escaped: jobs with exceptions that no reader may raise.
+        ended: jobs whose process was ended.
+        bytes: peak memory of any process.
     """
 
     def __init__(self) -> None:
@@ -169,31 +182,31 @@ class Search:
         self.bytes = 0
 
     def run(self, root: Path, seconds: float, seed: int = 0) -> "Search":
-        """Batches of attempts until the time is over."""
+        """Run batches of attempts until the time is over."""
         for name, sample in SAMPLES.items():
             sample.make(root / "sound" / name.replace(" ", "-"))
-        begun, number = time.monotonic(), seed * 1_000_000
-        while time.monotonic() - begun < seconds:
+        start, number = time.monotonic(), seed * 1_000_000
+        while time.monotonic() - start < seconds:
             jobs = [(name, number + i, root) for i in range(BATCH) for name in SAMPLES]
             names = [f"{name} {n}" for name, n, _ in jobs]
-            for index, found in run_each(attempt, jobs, names, [LIMIT] * len(jobs)):
-                self._add(jobs[index][0], names[index], found)
+            for index, outcome in run_each(attempt, jobs, names, [LIMIT] * len(jobs)):
+                self._add(jobs[index][0], names[index], outcome)
             number += BATCH
         return self
 
-    def _add(self, name: str, job: str, found: Outcome | DataError) -> None:
+    def _add(self, name: str, job: str, outcome: Outcome | DataError) -> None:
         self.tried[name] += 1
-        kind = found.kind if isinstance(found, DataError) else found.what
+        kind = outcome.kind if isinstance(outcome, DataError) else outcome.what
         self.outcomes[name][kind] += 1
-        if isinstance(found, DataError):
-            self.ended.append(f"{job}: {found.what}")
+        if isinstance(outcome, DataError):
+            self.ended.append(f"{job}: {outcome.what}")
         else:
-            self.bytes = max(self.bytes, found.bytes)
-            if found.what == "escaped":
-                self.escaped.append(f"{job}: {found.detail}")
+            self.bytes = max(self.bytes, outcome.bytes)
+            if outcome.what == "escaped":
+                self.escaped.append(f"{job}: {outcome.detail}")
 
     def table(self) -> str:
-        """Attempts a format, and what became of them."""
+        """Attempts and outcomes per format, as text."""
         lines = [
             f"{sum(self.tried.values())} damaged files; at most {self.bytes / 2**20:.0f} MiB in a process"
         ]
@@ -204,26 +217,27 @@ class Search:
 
 
 def seconds() -> float:
-    """How long to search, by SEGFLOW_FUZZ_SECONDS."""
+    """Duration of the search, from SEGFLOW_FUZZ_SECONDS."""
     return float(os.environ.get("SEGFLOW_FUZZ_SECONDS", "10"))
 
 
 def seed() -> int:
-    """Where to begin, by SEGFLOW_FUZZ_SEED."""
+    """Seed of the search, from SEGFLOW_FUZZ_SEED."""
     return int(os.environ.get("SEGFLOW_FUZZ_SEED", "0"))
 
 
 if __name__ == "__main__":
-    from tests.system.bad_inputs.fuzz import Search  # by its name, so that processes can import it
+    # Imported by name, because worker processes cannot import it from __main__.
+    from tests.system.bad_inputs.fuzz import Search
 
     with tempfile.TemporaryDirectory() as scratch:
-        found = Search().run(Path(scratch), seconds(), seed())
-    print(found.table())
-    seen: Counter[str] = Counter()
-    for text in found.escaped:
+        search = Search().run(Path(scratch), seconds(), seed())
+    print(search.table())
+    count_of: Counter[str] = Counter()
+    for text in search.escaped:
         last = text.strip().splitlines()[-1]
         last = re.sub(r"[0-9]+", "#", last)
-        seen[last[:80]] += 1
-        if seen[last[:80]] <= 2:
+        count_of[last[:80]] += 1
+        if count_of[last[:80]] <= 2:
             print("=" * 100, text, sep="\n")
-    print("escaped:", len(found.escaped), dict(seen))
+    print("escaped:", len(search.escaped), dict(count_of))

@@ -14,7 +14,7 @@ SIZE = (48, 56)
 
 
 def pair(folder: Path, name: str, seed: int) -> Pair:
-    """images/<name>.png and masks/<name>_m.png with 0 and 255."""
+    """Write images/<name>.png, and masks/<name>_m.png with 0 and 255."""
     made = Pair(folder / "images" / f"{name}.png", folder / "masks" / f"{name}_m.png", seed)
     made.image.parent.mkdir(parents=True, exist_ok=True)
     made.mask.parent.mkdir(parents=True, exist_ok=True)
@@ -31,18 +31,18 @@ case = PICTURES.case
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG with a right checksum."""
+    """A chunk of a PNG with a correct checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png(width: int, height: int, *chunks: bytes) -> bytes:
-    """A PNG of RGB with this header and nothing but these chunks."""
+    """An RGB PNG with this size in its header, and only these chunks."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def saved(pair: Pair, name: str, **options: object) -> Path:
-    """The same picture under another name."""
+    """Save the image under another name, whose extension selects the format."""
     picture = Image.open(pair.image)
     picture.load()
     path = pair.replace_image(name)
@@ -94,25 +94,25 @@ def truncated_ppm(pair):
     cut(saved(pair, "truncated_ppm.ppm"))
 
 
-@case("unreadable", "no picture")
+@case("unreadable", "is not a picture")
 def text_as_png(pair):
-    pair.image.write_text("this is no picture at all")
+    pair.image.write_text("this is not a picture at all")
 
 
-@case("unreadable", "is a GIF, not what its ending says")
+@case("unreadable", "is a GIF, which does not match its file extension")
 def gif_as_png(pair):
     picture = Image.open(pair.image).convert("P")
     picture.save(pair.image, format="GIF")
 
 
-@case("unreadable", "is a JPEG, not what its ending says", of="mask")
+@case("unreadable", "is a JPEG, which does not match its file extension", of="mask")
 def jpeg_mask_named_png(pair):
     mask = Image.open(pair.mask)
     mask.load()
     mask.save(pair.mask, format="JPEG")
 
 
-@case("jpeg-mask", "lost a mask's exact values", of="mask")
+@case("jpeg-mask", "compression changes mask values", of="mask")
 def jpeg_mask(pair):
     mask = Image.open(pair.mask)
     mask.load()

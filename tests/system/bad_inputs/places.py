@@ -1,4 +1,4 @@
-"""What may lie where a picture is expected: folders, links, pipes, archives, odd names, and the wrong files."""
+"""Folders, links, pipes, archives, odd names and wrong files in the place of a picture."""
 
 import os
 import stat
@@ -67,20 +67,20 @@ def socket_as_image(pair):
     os.mknod(pair.image, stat.S_IFSOCK | 0o600)
 
 
-@case("outside", "leads out of the source folder")
+@case("outside", "is outside the source folder")
 def image_linked_from_outside(pair):
     elsewhere = pair.source.parent / "elsewhere.png"
     pair.image.rename(elsewhere)
     pair.image.symlink_to(elsewhere)
 
 
-@case("outside", "leads out of the source folder", of="mask")
+@case("outside", "is outside the source folder", of="mask")
 def mask_linked_to_a_device(pair):
     pair.mask.unlink()
     pair.mask.symlink_to("/dev/zero")
 
 
-@case("outside", "leads out of the source folder")
+@case("outside", "is outside the source folder")
 def linked_folder(pair):
     outside = pair.source.parent / "outside"
     outside.mkdir()
@@ -100,8 +100,8 @@ def link_to_nothing(pair):
     pair.image.symlink_to("nothing.png")
 
 
-@case("unknown-format", "ending '.psd' is unknown")
-def unknown_ending(pair):
+@case("unknown-format", "unsupported file extension '.psd'")
+def unsupported_extension(pair):
     pair.image = pair.image.rename(pair.image.with_suffix(".psd"))
 
 

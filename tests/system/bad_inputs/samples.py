@@ -1,4 +1,4 @@
-"""A sound file of each format that can be read."""
+"""A valid file of each supported format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +13,25 @@ from tests.system.bad_inputs.case import Pair
 
 
 class Sample(NamedTuple):
-    """A sound data set of one item: make writes it, damage is done to one of the files that match."""
+    """A valid data set of one item.
+
+    Attributes:
+        make: writes it into a folder.
+        files: pattern of the files of which one is damaged.
+        data: see `data_section`.
+    """
 
     make: Callable[[Path], Any]
     files: str
     data: dict[str, Any]
 
 
-def _picture(ending: str, **options: Any) -> Sample:
+def _picture(extension: str, **options: Any) -> Sample:
     def make(folder: Path) -> None:
         pair = pictures.pair(folder, "x", 1)
-        pictures.saved(pair, f"x{ending}", **options)
+        pictures.saved(pair, f"x{extension}", **options)
 
-    return Sample(make, f"images/x{ending}", {**pictures.PICTURES.data})
+    return Sample(make, f"images/x{extension}", {**pictures.PICTURES.data})
 
 
 def _palette_mask(folder: Path) -> None:
@@ -54,7 +60,7 @@ def _nifti(folder: Path) -> None:
     volumes.write_nifti(pair.replace_image("x.nii"), volumes.content(1)[0])
 
 
-def _polygons(ending: str) -> Sample:
+def _polygons(extension: str) -> Sample:
     def make(folder: Path) -> None:
         import pyogrio.raw
         import shapely
@@ -63,7 +69,7 @@ def _polygons(ending: str) -> Sample:
         pair.mask.unlink()
         shapes = [shapely.Polygon(annotations.ring(1, at, at + 9)) for at in (3, 20, 44)]
         pyogrio.raw.write(
-            pair.mask.with_suffix(ending),
+            pair.mask.with_suffix(extension),
             shapely.to_wkb(np.array(shapes)),
             [np.array(["building"] * 3, object)],
             ["kind"],
@@ -71,7 +77,7 @@ def _polygons(ending: str) -> Sample:
             geometry_type="Polygon",
         )
 
-    return Sample(make, "labels/*", {**annotations.POLYGONS.data, "masks": f"labels/{{stem}}{ending}"})
+    return Sample(make, "labels/*", {**annotations.POLYGONS.data, "masks": f"labels/{{stem}}{extension}"})
 
 
 def _coco(folder: Path) -> None:

@@ -14,12 +14,12 @@ SIDE = 64
 
 
 def place(seed: int, x: float = 0) -> rasterio.Affine:
-    """Each seed has a place of its own, in metres of EPSG:32633."""
+    """Transform of the scene of a seed, each in another place, in metres of EPSG:32633."""
     return rasterio.Affine(0.5, 0, 400_000 + 100 * seed + x, 0, -0.5, 5_000_000)
 
 
 def content(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """(3, 64, 64) and (1, 64, 64) uint8, the mask of 0 and 255."""
+    """Image (3, 64, 64) and mask (1, 64, 64) with 0 and 255, both uint8."""
     image, mask = blobs(SIDE, SIDE, seed=pair.seed)
     return np.moveaxis(image, -1, 0).copy(), mask[None] * 255
 
@@ -39,23 +39,17 @@ case = SCENES.case
 
 
 def image_as(pair: Pair, pixels: np.ndarray | None = None, **profile: object) -> None:
-    write_tif(
-        pair.image,
-        content(pair)[0] if pixels is None else pixels,
-        **{"transform": place(pair.seed), **profile},
-    )
+    pixels = content(pair)[0] if pixels is None else pixels
+    write_tif(pair.image, pixels, **{"transform": place(pair.seed), **profile})
 
 
 def mask_as(pair: Pair, pixels: np.ndarray | None = None, **profile: object) -> None:
-    write_tif(
-        pair.mask,
-        content(pair)[1] if pixels is None else pixels,
-        **{"transform": place(pair.seed), **profile},
-    )
+    pixels = content(pair)[1] if pixels is None else pixels
+    write_tif(pair.mask, pixels, **{"transform": place(pair.seed), **profile})
 
 
 def tiff(width: int, height: int, samples: int = 1, **more: int) -> bytes:
-    """A little-endian TIFF of 8 bits whose one strip has 8 bytes."""
+    """A little-endian 8-bit TIFF with one strip of 8 bytes; `more` are further tags by number."""
     tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: samples, 278: height, 279: 8}
     tags |= {int(k): v for k, v in more.items()}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
@@ -103,7 +97,7 @@ def tiff_of_a_million_squared(pair):
     pair.image.write_bytes(tiff(10**6, 10**6, **{"278": 1}))
 
 
-@case("too-large", "stored in pieces of 60000 x 60000 pixels")
+@case("too-large", "stored in blocks of 60000 x 60000 pixels")
 def tiff_in_one_huge_tile(pair):
     tiles = {"322": 60_000, "323": 60_000, "324": 8, "325": 8}
     pair.image.write_bytes(tiff(60_000, 60_000, **tiles))
@@ -119,12 +113,12 @@ def tiff_of_no_width(pair):
     pair.image.write_bytes(tiff(0, SIDE))
 
 
-@case("jpeg-mask", "lost a mask's exact values", of="mask")
+@case("jpeg-mask", "compression changes mask values", of="mask")
 def mask_in_a_tiff_compressed_as_jpeg(pair):
     mask_as(pair, compress="jpeg", tiled=True, blockxsize=64, blockysize=64)
 
 
-@case("jpeg-mask", "lost a mask's exact values", of="mask")
+@case("jpeg-mask", "compression changes mask values", of="mask")
 def jpeg_mask_named_tif(pair):
     Image.fromarray(content(pair)[1][0]).save(pair.mask, format="JPEG")
 
@@ -242,7 +236,7 @@ def vrt_of_a_missing_file(pair):
     pair.replace_image("vrt_of_a_missing_file.vrt").write_text(vrt("sound9.tif"))
 
 
-@case("outside", "is no GeoTIFF")
+@case("outside", "is not a GeoTIFF")
 def vrt_of_itself(pair):
     pair.replace_image("vrt_of_itself.vrt").write_text(vrt("vrt_of_itself.vrt"))
 
@@ -259,7 +253,7 @@ def vrt_of_two_million_squared(pair):
 
 
 def float_pair(folder: Path, name: str, seed: int) -> Pair:
-    """Two bands of float32."""
+    """A pair whose image has two bands of float32."""
     made = pair(folder, name, seed)
     image_as(made, content(made)[0][:2].astype(np.float32) / 7)
     return made
@@ -296,6 +290,6 @@ def all_but_nan_is_one_value(pair):
     image_as(pair, pixels)
 
 
-@FLOATS.case("band-missing", "has 1 bands, data.bands asks for [2, 1]")
+@FLOATS.case("band-missing", "has 1 bands, but data.bands is [2, 1]")
 def one_band_too_few(pair):
     image_as(pair, content(pair)[0][:1].astype(np.float32))

@@ -11,20 +11,20 @@ from tests.system.bad_inputs.case import DataSet, Pair, cut
 
 
 def planes(seed: int) -> np.ndarray:
-    """(4, 6, 5) stored values of a series."""
+    """Stored values of a series, (4, 6, 5)."""
     return np.random.default_rng(seed).integers(1, 4000, (4, 6, 5))
 
 
-def segments(*names: tuple[int, ...]) -> np.ndarray:
-    """(4, 6, 5, 1 or 2) uint8: rectangles that overlap where there are two."""
-    out = np.zeros((4, 6, 5, len(names)), np.uint8)
-    for i, (first, last) in enumerate(names):
+def segments(*rows: tuple[int, ...]) -> np.ndarray:
+    """Rectangles (4, 6, 5, N) uint8, one per pair of first and last row."""
+    out = np.zeros((4, 6, 5, len(rows)), np.uint8)
+    for i, (first, last) in enumerate(rows):
         out[1:3, first:last, 1:4, i] = 1
     return out
 
 
 def series_pair(folder: Path, name: str, seed: int) -> Pair:
-    """A folder of four slices and a DICOM segmentation of it."""
+    """Write a folder of four slices and a DICOM segmentation of it."""
     made = Pair(folder / "images" / name, folder / "masks" / f"{name}.dcm", seed)
     write_series(made.image, planes(seed), SeriesInstanceUID=generate_uid())
     write_seg(made.mask, made.image, segments((1, 4)), ["square"])
@@ -44,13 +44,13 @@ def slices(pair: Pair) -> list[Path]:
 
 
 def changed(path: Path, **elements: object) -> None:
-    found = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(path)
     for key, value in elements.items():
         if value is None:
-            delattr(found, key)
+            delattr(dataset, key)
         else:
-            setattr(found, key, value)
-    found.save_as(path)
+            setattr(dataset, key, value)
+    dataset.save_as(path)
 
 
 @SERIES.case("mixed-series", "holds 2 series")
@@ -75,11 +75,11 @@ def slice_missing(pair):
     slices(pair)[1].unlink()
 
 
-@SERIES.case("missing-slice", "1 slices doubled")
-def slice_doubled(pair):
-    found = pydicom.dcmread(slices(pair)[1])
-    found.SOPInstanceUID = generate_uid()
-    found.save_as(pair.image / "copy.dcm")
+@SERIES.case("missing-slice", "1 slices duplicated")
+def slice_duplicated(pair):
+    dataset = pydicom.dcmread(slices(pair)[1])
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.save_as(pair.image / "copy.dcm")
 
 
 @SERIES.case("bad-affine", "is missing in 1 of 4 slices")
@@ -92,7 +92,7 @@ def slice_truncated(pair):
     cut(slices(pair)[1], 0.97)
 
 
-@SERIES.case("unreadable", "no DICOM file", of="slice")
+@SERIES.case("unreadable", "not a DICOM file", of="slice")
 def slice_of_text(pair):
     slices(pair)[1].write_text("nothing " * 200)
 
@@ -111,12 +111,12 @@ def slice_of_absurd_size(pair):
 @SERIES.case("unreadable", "cannot be decoded here", of="slice")
 def slice_of_a_codec_without_decoder(pair):
     for path in slices(pair):
-        found = pydicom.dcmread(path)
-        found.file_meta.TransferSyntaxUID = MPEG2MPML
-        found.PixelData = pydicom.encaps.encapsulate([bytes(60)])
-        found["PixelData"].VR = "OB"
-        found["PixelData"].is_undefined_length = True
-        found.save_as(path)
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = MPEG2MPML
+        dataset.PixelData = pydicom.encaps.encapsulate([bytes(60)])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        dataset.save_as(path)
 
 
 @SERIES.case("unreadable", "is a folder that holds no DICOM image")

@@ -1,4 +1,4 @@
-"""Each kind of bad input is found, named and mended by what the remedy says, and takes no other item with it."""
+"""Each kind of bad input is found and named with a remedy, and affects no other item."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from segcore.ingest import catalog
 from segcore.ingest.problems import KINDS, table
 from tests.support.tiny import make_pairs, params_for
 from tests.system.bad_inputs import failures
-from tests.system.bad_inputs.case import Case, Found, built
+from tests.system.bad_inputs.case import Case, Ingested, built
 from tests.system.bad_inputs.cases import SETS, no_permission, texts
 from tests.system.bad_inputs.failures import FAILURES
 
@@ -22,12 +22,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
 ]
 ALL = [(data_set.name, case) for data_set in SETS.values() for case in data_set.cases]
-ELSEWHERE = {  # kinds that are no item's own, and the tests here that make them
+# Kinds that are not caused by a single item -> the tests below that cause them.
+ELSEWHERE = {
     "changed": "test_a_file_that_grows_while_it_is_read_is_not_kept",
     "slow": "test_a_reader_that_hangs_or_crashes_is_ended_and_named",
     "crashed": "test_a_reader_that_hangs_or_crashes_is_ended_and_named",
-    "no-permission": "test_a_file_that_may_not_be_read_is_named_with_its_remedy",
-    "mask-without-image": "test_a_mask_without_an_image_is_told",
+    "no-permission": "test_a_file_without_read_permission_is_reported_with_its_remedy",
+    "mask-without-image": "test_a_mask_without_an_image_is_reported",
     "relabelled": "test_an_image_that_the_dataset_has_with_another_mask_is_refused",
     "set-aside": "test_an_item_that_links_train_and_test_is_set_aside",
 }
@@ -38,53 +39,54 @@ def root(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("bad-inputs")
 
 
-def check_said(text: str, remedy: str, folder: Path) -> None:
+def check_message(text: str, remedy: str, folder: Path) -> None:
     assert remedy.strip() and (text + remedy).isprintable()
     assert str(folder) not in text + remedy and "Traceback" not in text
 
 
-def check_quarantined(found: Found, case: Case) -> None:
-    row, pair = found.row(case.name), found.pairs[case.name]
+def check_quarantined(ingested: Ingested, case: Case) -> None:
+    row, pair = ingested.row(case.name), ingested.pairs[case.name]
     assert (row["status"], row["kind"]) == ("quarantined", case.kind), row["reason"]
     assert case.text in row["reason"]
     name = f"{pair.image.name!a}" if case.kind == "bad-name" else pair.named(case.of)
     assert row["reason"].startswith(name)
     assert row["packed"] is None
-    check_said(row["reason"], row["remedy"], found.folder)
+    check_message(row["reason"], row["remedy"], ingested.folder)
 
 
 @pytest.mark.parametrize(("data_set", "case"), ALL, ids=[case.name for _, case in ALL])
-def test_each_case_is_found_for_what_it_is(data_set, case, root):
-    found = built(data_set, root)
+def test_each_case_is_reported_with_its_kind(data_set, case, root):
+    ingested = built(data_set, root)
     if case.kind and KINDS[case.kind].outcome == "quarantined":
-        check_quarantined(found, case)
+        check_quarantined(ingested, case)
         return
-    row = found.row(case.name)
+    row = ingested.row(case.name)
     assert row["status"] == "accepted", (row["kind"], row["reason"])
-    said = texts(found, case)
+    messages = texts(ingested, case)
     if case.kind:
-        assert any(kind == case.kind and case.text in text for kind, text, _ in said), said
+        assert any(kind == case.kind and case.text in text for kind, text, _ in messages), messages
     else:
-        assert said == []
+        assert messages == []
 
 
 @pytest.mark.parametrize("data_set", SETS)
-def test_sound_items_beside_bad_ones_are_accepted_and_they_alone_are_packed(data_set, root):
-    found = built(data_set, root)
-    sound = [found.row(f"sound{i}") for i in range(SETS[data_set].sound)]
+def test_valid_items_are_accepted_and_only_they_are_packed(data_set, root):
+    ingested = built(data_set, root)
+    sound = [ingested.row(f"sound{i}") for i in range(SETS[data_set].sound)]
     assert all(row["status"] == "accepted" and row["notes"] == "[]" for row in sound)
-    accepted = found.table[found.table["status"] == "accepted"]
-    assert {path.name for path in found.packed.iterdir()} >= set(accepted["packed"])
+    accepted = ingested.table[ingested.table["status"] == "accepted"]
+    assert {path.name for path in ingested.packed.iterdir()} >= set(accepted["packed"])
     for row in accepted.itertuples():
-        assert Packed(found.packed / row.packed).array("labels").shape == (row.depth, row.height, row.width)
+        shape = (row.depth, row.height, row.width)
+        assert Packed(ingested.packed / row.packed).array("labels").shape == shape
         assert sum(json.loads(row.pixels_per_class).values()) + row.ignored_pixels == (
             row.depth * row.height * row.width
         )
-    assert found.table["id"].is_unique
+    assert ingested.table["id"].is_unique
 
 
 @pytest.mark.parametrize("case", FAILURES, ids=[case.name for case in FAILURES])
-def test_what_no_item_can_be_blamed_for_fails_with_its_remedy(case, tmp_path):
+def test_failures_of_the_whole_ingest_have_a_remedy(case, tmp_path):
     error = failures.error_of(case, tmp_path / "photos")
     assert error.kind == case.kind and KINDS[case.kind].outcome == "fails"
     assert case.text in error.what, error.what
@@ -97,26 +99,26 @@ def test_a_file_that_grows_while_it_is_read_is_not_kept(tmp_path):
 
 
 def test_a_reader_that_hangs_or_crashes_is_ended_and_named():
-    found = failures.slow_and_crashed()
-    assert found["slow"].kind == "slow" and found["slow"].what.startswith("deep.gpkg: ")
-    assert found["crashed"].kind == "crashed" and found["crashed"].what.startswith("odd.tif: ")
+    errors = failures.slow_and_crashed()
+    assert errors["slow"].kind == "slow" and errors["slow"].what.startswith("deep.gpkg: ")
+    assert errors["crashed"].kind == "crashed" and errors["crashed"].what.startswith("odd.tif: ")
 
 
-def test_a_file_that_may_not_be_read_is_named_with_its_remedy(tmp_path):
+def test_a_file_without_read_permission_is_reported_with_its_remedy(tmp_path):
     ((image, kind, reason, remedy),) = no_permission(tmp_path / "photos")
     assert (image, kind) == ("images/a2.png", "no-permission") and reason.startswith(
         "a2.png: may not be read"
     )
-    check_said(reason, remedy, tmp_path)
+    check_message(reason, remedy, tmp_path)
 
 
-def test_masks_in_a_folder_that_may_not_be_read_are_not_called_missing(tmp_path):
-    found = no_permission(tmp_path / "photos", "masks")
-    assert [kind for _, kind, *_ in found] == ["no-permission"] * 4
-    assert found[1][2] == "a1.png: may not be seen, a folder of masks/a1.png may not be read"
+def test_masks_in_a_folder_without_read_permission_are_not_reported_as_missing(tmp_path):
+    rows = no_permission(tmp_path / "photos", "masks")
+    assert [kind for _, kind, *_ in rows] == ["no-permission"] * 4
+    assert rows[1][2] == "a1.png: cannot be accessed, a folder of masks/a1.png may not be read"
 
 
-def test_a_mask_without_an_image_is_told(tmp_path):
+def test_a_mask_without_an_image_is_reported(tmp_path):
     assert failures.stray_mask(tmp_path / "photos") == "masks/a1.png"
 
 
@@ -134,23 +136,24 @@ def test_a_device_that_never_ends_is_not_read(tmp_path):
     folder = make_pairs(tmp_path / "photos", 4)
     (folder / "images" / "a1.png").unlink()
     try:
-        os.mknod(folder / "images" / "a1.png", stat.S_IFCHR | 0o666, os.makedev(1, 5))  # as /dev/zero
+        # The device numbers of /dev/zero.
+        os.mknod(folder / "images" / "a1.png", stat.S_IFCHR | 0o666, os.makedev(1, 5))
     except PermissionError:
         pytest.skip("this container may not make device nodes")
-    found = catalog.build(params_for(folder).data, folder, tmp_path / "work").set_index("id")
-    assert found.loc["a1", "reason"] == "a1.png: is a device, no file"
-    assert list(found["status"].drop("a1")) == ["accepted"] * 3
+    items = catalog.build(params_for(folder).data, folder, tmp_path / "work").set_index("id")
+    assert items.loc["a1", "reason"] == "a1.png: is a device, not a file"
+    assert list(items["status"].drop("a1")) == ["accepted"] * 3
 
 
-def test_a_second_ingest_says_the_same_and_reads_only_what_is_bad(root):
-    found = built("scenes", root)
+def test_a_second_ingest_gives_the_same_catalogue(root):
+    ingested = built("scenes", root)
     data_set = SETS["scenes"]
-    again = catalog.build(data_set.params(found.folder), found.folder, found.packed.parent)
+    again = catalog.build(data_set.params(ingested.folder), ingested.folder, ingested.packed.parent)
     columns = ["id", "status", "kind", "reason", "remedy", "notes", "packed"]
-    pd.testing.assert_frame_equal(found.table[columns], again[columns])
+    pd.testing.assert_frame_equal(ingested.table[columns], again[columns])
 
 
-def test_a_new_world_file_or_mask_beside_a_scene_is_noticed(tmp_path):
+def test_a_new_sidecar_file_of_a_scene_is_noticed(tmp_path):
     from tests.system.bad_inputs.scenes import pair
 
     for i in range(2):
@@ -164,9 +167,9 @@ def test_a_new_world_file_or_mask_beside_a_scene_is_noticed(tmp_path):
     assert before["packed"][0] != after["packed"][0] and before["packed"][1] == after["packed"][1]
 
 
-def test_every_kind_is_made_and_there_are_at_least_60_cases():
-    made = {case.kind for _, case in ALL} | {case.kind for case in FAILURES} | set(ELSEWHERE)
-    assert set(KINDS) - made == set() and made - {""} <= set(KINDS)
+def test_every_kind_has_a_case_and_there_are_at_least_60_cases():
+    covered = {case.kind for _, case in ALL} | {case.kind for case in FAILURES} | set(ELSEWHERE)
+    assert set(KINDS) - covered == set() and covered - {""} <= set(KINDS)
     assert all(name in globals() for name in ELSEWHERE.values())
     names = [case.name for _, case in ALL] + [case.name for case in FAILURES]
     assert len(names) == len(set(names)) >= 60

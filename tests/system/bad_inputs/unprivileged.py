@@ -9,11 +9,16 @@ from segcore.errors import DataError
 from segcore.ingest import catalog
 from tests.support.tiny import params_for
 
-_DROP_FROM_BOUNDING_SET, _OVERRIDE, _READ_SEARCH = 24, 1, 2  # linux/prctl.h, linux/capability.h
+# From linux/prctl.h and linux/capability.h.
+_DROP_FROM_BOUNDING_SET, _OVERRIDE, _READ_SEARCH = 24, 1, 2
 
 
 def drop() -> None:
-    """Give up what lets root read everything; takes effect with the next program that is started."""
+    """Drop the capabilities that let root read everything; takes effect in the next program that is started.
+
+    Raises:
+        OSError: the capabilities cannot be dropped.
+    """
     if os.geteuid() == 0:
         library = ctypes.CDLL(None, use_errno=True)
         for capability in (_OVERRIDE, _READ_SEARCH):

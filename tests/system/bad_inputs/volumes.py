@@ -13,7 +13,7 @@ SHAPE = (12, 10, 5)
 
 
 def content(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint16 volume and uint8 mask of 0 and 255."""
+    """Volume (uint16) and mask (uint8, 0 and 255)."""
     rng = np.random.default_rng(seed)
     mask = np.zeros(SHAPE, np.uint8)
     mask[3:8, 2:7, 1:4] = 255
@@ -41,7 +41,7 @@ def truncated_nifti(pair):
     cut(pair.image)
 
 
-@case("unreadable", "header declares 1552 bytes of data, the file has 1241")
+@case("unreadable", "header declares 1552 bytes of data, but the file has only 1241")
 def truncated_voxels(pair):
     path = write_nifti(pair.replace_image("truncated_voxels.nii"), content(pair.seed)[0])
     cut(path, 0.8)
@@ -57,7 +57,7 @@ def nifti_without_gzip(pair):
     pair.image.write_bytes(gzip.decompress(pair.image.read_bytes()))
 
 
-@case("unreadable", "is no NIfTI file")
+@case("unreadable", "is not a NIfTI file")
 def text_as_nifti(pair):
     pair.replace_image("text_as_nifti.nii").write_text("no NIfTI " * 100)
 

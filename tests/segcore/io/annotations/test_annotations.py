@@ -1,4 +1,4 @@
-"""Masks of any kind become class indices on their image's grid, or say why they cannot."""
+"""Masks of any format become class indices on their image's grid, or fail with a remedy."""
 
 import nibabel
 import numpy as np
@@ -68,7 +68,7 @@ def test_values_map_to_the_classes_and_to_ignore_as_declared(tmp_path):
     np.testing.assert_array_equal(found.classes, [[2, 0, IGNORE, 1]])
 
 
-def test_negative_values_are_legal_keys(tmp_path):
+def test_negative_values_are_valid_keys(tmp_path):
     path = save(tmp_path / "m.tif", np.array([[-1, 0, 1]], np.int16))
     found = labels(path, data_for({-1: "ignore", 0: "background", 1: "water"}))
     np.testing.assert_array_equal(found.classes, [[IGNORE, 0, 2]])
@@ -80,7 +80,7 @@ def test_a_picture_of_three_equal_bands_is_one_band(tmp_path):
     np.testing.assert_array_equal(labels(path, data_for(INDEX)).classes, mask)
 
 
-def test_undeclared_values_are_counted_over_the_whole_file_whatever_window_met_them(tmp_path):
+def test_undeclared_values_are_counted_over_the_whole_file_for_every_window(tmp_path):
     mask = np.zeros((20, 30), np.uint8)
     mask[0, 0], mask[10:, :2], mask[10:, 5] = 7, 7, 9
     path = save(tmp_path / "m.png", mask)
@@ -93,12 +93,12 @@ def test_undeclared_values_are_counted_over_the_whole_file_whatever_window_met_t
     assert str(one.value) == str(error)
 
 
-def test_masks_of_0_and_255_say_what_to_declare(tmp_path):
+def test_the_remedy_for_masks_of_0_and_255_is_a_declaration(tmp_path):
     path = save(tmp_path / "m.png", np.array([[0, 255, 255]], np.uint8))
     fails(path, data_for({0: 0, 1: "water"}), "label-values", "255 (2)", "declare `255: water`")
 
 
-def test_others_takes_every_value_without_a_key(tmp_path):
+def test_others_maps_every_value_without_a_key(tmp_path):
     path = save(tmp_path / "m.png", np.array([[0, 1, 77, 255]], np.uint8))
     found = labels(path, data_for({0: 0, 1: "water", "others": "road"}))
     np.testing.assert_array_equal(found.classes, [[0, 2, 1, 1]])
@@ -159,7 +159,7 @@ def test_a_palette_mask_gives_indices_where_no_colors_are_declared(tmp_path):
     np.testing.assert_array_equal(labels(path, data_for(INDEX)).classes, mask)
 
 
-def test_where_values_and_colors_are_declared_each_mask_uses_what_it_has(tmp_path):
+def test_where_values_and_colors_are_declared_each_mask_uses_its_type(tmp_path):
     picked, data = index_mask(), data_for({**INDEX, **COLORS})
     gray, rgb = save(tmp_path / "g.png", picked), save(tmp_path / "c.png", RGB[picked])
     palette = palette_mask(tmp_path / "p.png", 3 - picked, RGB[::-1])
@@ -219,7 +219,7 @@ def test_colors_number_objects_and_black_is_a_color(tmp_path):
     np.testing.assert_array_equal(found.instances, np.array([1, 0x6EC1E4 + 1, 0])[picked])
 
 
-def test_negative_numbers_of_objects_are_refused(tmp_path):
+def test_negative_object_numbers_are_refused(tmp_path):
     path = save(tmp_path / "m.tif", np.array([[0, 1, -3]], np.int32))
     data = data_for({0: 0, "others": 1}, instances=True)
     fails(path, data, "label-values", "from -3 to 1", "4294967295")
@@ -245,7 +245,7 @@ def test_planes_of_a_volume_are_read_one_by_one(tmp_path):
     assert info.depth == 4
 
 
-def test_a_jpeg_is_no_mask(tmp_path):
+def test_a_jpeg_mask_is_refused(tmp_path):
     path = save(tmp_path / "m.jpg", index_mask())
     fails(path, data_for(INDEX), "jpeg-mask", "PNG")
     tif = save(tmp_path / "m.tif", np.zeros((16, 16), np.uint8), compress="jpeg")

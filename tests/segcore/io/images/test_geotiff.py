@@ -1,4 +1,4 @@
-"""GeoTIFF: values, validity and place, and what each damaged file is told to be."""
+"""GeoTIFF: values, validity and georeference, and the errors of damaged files."""
 
 import struct
 import warnings
@@ -21,7 +21,7 @@ from tests.support.tiny import write_tif
     "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 )
 @pytest.mark.parametrize("bands", [1, 3, 7])
-def test_geotiff_keeps_values_dtype_and_place(tmp_path, dtype, bands):
+def test_geotiff_keeps_values_dtype_and_georeference(tmp_path, dtype, bands):
     pixels = RNG.integers(0, 100, (bands, 40, 50)).astype(dtype)
     write_tif(tmp_path / "a.tif", pixels, tiled=True, blockxsize=16, blockysize=32)
     raster = images.read(tmp_path / "a.tif")
@@ -32,7 +32,7 @@ def test_geotiff_keeps_values_dtype_and_place(tmp_path, dtype, bands):
     assert info.block == (32, 16) and info.depth == 1
 
 
-def test_geotiff_without_georeference_is_an_ordinary_picture_and_warns_of_nothing(tmp_path):
+def test_geotiff_without_georeference_is_read_without_a_warning(tmp_path):
     write_tif(tmp_path / "a.tif", NOISE, crs=None, transform=rasterio.Affine.identity())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -40,7 +40,7 @@ def test_geotiff_without_georeference_is_an_ordinary_picture_and_warns_of_nothin
     assert info.crs is None and info.transform is None
 
 
-def test_black_of_one_band_of_a_picture_is_no_nodata(tmp_path):
+def test_black_in_one_band_of_a_picture_is_valid(tmp_path):
     pixels = NOISE.copy()
     pixels[:, :2] = 0
     pixels[0, 5] = 0
@@ -65,7 +65,7 @@ def test_nan_and_infinity_are_nodata_whatever_the_tag_says(tmp_path):
     assert not valid[0, :4].any() and valid.sum() == 40 * 50 - 4
 
 
-def test_an_alpha_band_is_validity_and_no_band(tmp_path):
+def test_an_alpha_band_is_validity_and_not_a_band(tmp_path):
     alpha = np.full((1, 40, 50), 255, np.uint8)
     alpha[0, :7] = 0
     path = tmp_path / "a.tif"
@@ -107,7 +107,7 @@ def test_complex_values_are_refused_with_a_remedy(tmp_path):
 
 @pytest.mark.parametrize("compress", [None, "deflate", "lzw"])
 @pytest.mark.parametrize("kept", [0.3, 0.9])
-def test_a_truncated_geotiff_is_told_by_its_header_alone(tmp_path, compress, kept):
+def test_a_truncated_geotiff_is_recognised_by_its_header_alone(tmp_path, compress, kept):
     path = tmp_path / "a.tif"
     write_tif(path, RNG.integers(0, 255, (3, 200, 200)).astype(np.uint8), compress=compress)
     content = path.read_bytes()
@@ -116,10 +116,10 @@ def test_a_truncated_geotiff_is_told_by_its_header_alone(tmp_path, compress, kep
         images.info(path)
     assert caught.value.kind == "unreadable"
     if compress is None:
-        assert f"truncated: {int(len(content) * kept)} bytes, header demands" in caught.value.what
+        assert f"truncated: {int(len(content) * kept)} bytes, header requires" in caught.value.what
 
 
-def test_a_header_that_declares_a_huge_picture_is_told(tmp_path):
+def test_a_header_that_declares_a_huge_picture_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     with rasterio.open(
         path, "w", driver="GTiff", count=1, height=100, width=100, dtype="uint8", compress="deflate"
@@ -133,7 +133,7 @@ def test_a_header_that_declares_a_huge_picture_is_told(tmp_path):
 
 
 def set_tag(content, values):
-    """The bytes of a little-endian TIFF with other values in some tags of its first directory."""
+    """Bytes of a little-endian TIFF with changed values of tags in its first directory."""
     at = struct.unpack_from("<I", content, 4)[0]
     for i in range(struct.unpack_from("<H", content, at)[0]):
         entry = at + 2 + 12 * i
@@ -163,7 +163,7 @@ def test_a_damaged_mask_fails_too(tmp_path):
     assert kind_of(path)[0] == "unreadable"
 
 
-def test_a_sparse_geotiff_is_sound(tmp_path):
+def test_a_sparse_geotiff_is_read(tmp_path):
     path = tmp_path / "a.tif"
     with rasterio.open(
         path, "w", driver="GTiff", count=1, height=512, width=512, dtype="uint8", tiled=True,
@@ -173,7 +173,7 @@ def test_a_sparse_geotiff_is_sound(tmp_path):
     assert path.stat().st_size < 512 * 512 and images.read(path).pixels.sum() == 256 * 256
 
 
-def test_what_is_written_comes_back(tmp_path):
+def test_a_written_geotiff_is_read_back_unchanged(tmp_path):
     write_tif(tmp_path / "a.tif", NOISE, nodata=0)
     like = images.info(tmp_path / "a.tif")
     geotiff.write(tmp_path / "b.tif", NOISE[:1], like)
@@ -182,7 +182,7 @@ def test_what_is_written_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_a_jpeg_or_png_under_the_ending_tif_is_read(tmp_path, form):
+def test_a_jpeg_or_png_with_the_extension_tif_is_read(tmp_path, form):
     Image.fromarray(np.moveaxis(NOISE, 0, -1)).save(tmp_path / "a.tif", form)
     raster = images.read(tmp_path / "a.tif")
     assert raster.pixels.shape == (3, 40, 50) and raster.info.crs is None
@@ -192,6 +192,6 @@ def test_a_jpeg_or_png_under_the_ending_tif_is_read(tmp_path, form):
 @pytest.mark.parametrize(
     "start", [b"GIF89a", b"BM", b"\x89HDF", b"<GDAL_WMS>", b"{", b"not a picture at all"]
 )
-def test_nothing_else_under_the_ending_tif_is_opened(tmp_path, start):
+def test_no_other_content_with_the_extension_tif_is_opened(tmp_path, start):
     (tmp_path / "a.tif").write_bytes(start + bytes(500))
     assert kind_of(tmp_path / "a.tif")[0] == "unreadable"

@@ -1,4 +1,4 @@
-"""PNG, JPEG and their like: values and validity, and what each unusable file is told to be."""
+"""PNG, JPEG and other pictures: values and validity, and the errors of unusable files."""
 
 import struct
 import zlib
@@ -15,34 +15,36 @@ from tests.support.images import NOISE, RNG, kind_of, save
 from tests.support.tiny import write_tif
 
 
-@pytest.mark.parametrize("ending", [".png", ".bmp", ".ppm", ".webp", ".PNG"])
-def test_pictures_without_loss_keep_their_values(tmp_path, ending):
+@pytest.mark.parametrize("extension", [".png", ".bmp", ".ppm", ".webp", ".PNG"])
+def test_lossless_pictures_keep_their_values(tmp_path, extension):
     path = save(
-        tmp_path / f"a{ending}", np.moveaxis(NOISE, 0, -1), **({"lossless": True} if "w" in ending else {})
+        tmp_path / f"a{extension}",
+        np.moveaxis(NOISE, 0, -1),
+        **({"lossless": True} if "w" in extension else {}),
     )
     raster = images.read(path)
     assert np.array_equal(raster.pixels, NOISE) and raster.valid.all()
     assert raster.info.crs is None and raster.info.transform is None
 
 
-@pytest.mark.parametrize("ending", [".jpg", ".jpeg", ".JPG"])
-def test_jpegs_are_images_and_keep_their_stored_orientation(tmp_path, ending):
+@pytest.mark.parametrize("extension", [".jpg", ".jpeg", ".JPG"])
+def test_jpegs_are_images_and_keep_their_stored_orientation(tmp_path, extension):
     exif = Image.Exif()
     exif[0x0112] = 6
-    save(tmp_path / f"a{ending}", np.moveaxis(NOISE, 0, -1), exif=exif)
-    raster = images.read(tmp_path / f"a{ending}")
+    save(tmp_path / f"a{extension}", np.moveaxis(NOISE, 0, -1), exif=exif)
+    raster = images.read(tmp_path / f"a{extension}")
     assert raster.pixels.shape == (3, 40, 50) and raster.pixels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("ending", [".png", ".pgm"])
-def test_bits_stay_16_bits(tmp_path, ending):
+@pytest.mark.parametrize("extension", [".png", ".pgm"])
+def test_16_bit_grey_stays_16_bits(tmp_path, extension):
     grey = RNG.integers(0, 65535, (40, 50)).astype(np.uint16)
-    raster = images.read(save(tmp_path / f"a{ending}", grey))
+    raster = images.read(save(tmp_path / f"a{extension}", grey))
     assert raster.info.dtype == "uint16" and np.array_equal(raster.pixels[0], grey)
 
 
 @pytest.mark.parametrize("driver", ["PNG", "PNM"])
-def test_bit_colours_are_not_cut_to_8(tmp_path, driver):
+def test_16_bit_colours_are_not_cut_to_8_bits(tmp_path, driver):
     pixels = RNG.integers(0, 65535, (3, 40, 50)).astype(np.uint16)
     path = tmp_path / ("a.png" if driver == "PNG" else "a.ppm")
     write_tif(tmp_path / "t.tif", pixels, crs=None, transform=rasterio.Affine.identity())
@@ -69,14 +71,14 @@ def test_one_bit_gives_0_and_255(tmp_path):
     assert np.array_equal(raster.pixels[0] == 255, NOISE[0] > 100)
 
 
-@pytest.mark.parametrize("ending", [".png", ".bmp"])
+@pytest.mark.parametrize("extension", [".png", ".bmp"])
 @pytest.mark.parametrize("transparent", [False, True])
-def test_a_palette_picture_gives_indices_and_colours_and_stays_valid(tmp_path, ending, transparent):
+def test_a_palette_picture_gives_indices_and_colours_and_stays_valid(tmp_path, extension, transparent):
     index = RNG.integers(0, 3, (40, 50)).astype(np.uint8)
     picture = Image.fromarray(index, mode="P")
     picture.putpalette([0, 0, 0, 255, 0, 0, 1, 2, 3])
-    picture.save(tmp_path / f"a{ending}", **({"transparency": 0} if transparent else {}))
-    raster = images.read(tmp_path / f"a{ending}")
+    picture.save(tmp_path / f"a{extension}", **({"transparency": 0} if transparent else {}))
+    raster = images.read(tmp_path / f"a{extension}")
     assert np.array_equal(raster.pixels[0], index) and raster.valid.all()
     assert raster.info.palette[:3] == ((0, 0, 0), (255, 0, 0), (1, 2, 3))
 
@@ -116,18 +118,18 @@ def test_animations_are_refused(tmp_path):
     assert kind == "unusable" and "3 frames" in what
 
 
-def test_the_preview_in_a_cameras_jpeg_is_passed_over(tmp_path):
+def test_the_preview_in_a_cameras_jpeg_is_skipped(tmp_path):
     frames = [Image.fromarray(np.moveaxis(NOISE, 0, -1)), Image.new("RGB", (5, 4))]
     frames[0].save(tmp_path / "a.mpo", save_all=True, append_images=frames[1:])
     (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
     assert images.read(tmp_path / "a.jpg").pixels.shape == (3, 40, 50)
 
 
-def test_a_picture_of_another_format_is_told(tmp_path):
+def test_a_picture_of_another_format_is_named(tmp_path):
     Image.new("L", (9, 9)).save(tmp_path / "a.gif")
     (tmp_path / "a.gif").rename(tmp_path / "a.png")
     assert kind_of(tmp_path / "a.png") == (
-        "unreadable", "a.png: cannot be read (is a GIF, not what its ending says)"
+        "unreadable", "a.png: cannot be read (is a GIF, which does not match its file extension)"
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A VRT mosaics GeoTIFFs of its own folder tree; whatever else it could do is refused."""
+"""A VRT may mosaic GeoTIFFs in its folder tree; any other use is refused."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def vrt(name, extra="", inner="", band="", relative=1):
     return f'<VRTDataset rasterXSize="50" rasterYSize="40">{extra}{bands}</VRTDataset>'
 
 
-def test_a_vrt_reads_the_files_of_its_own_folders(tmp_path):
+def test_a_vrt_reads_the_files_in_its_folder_tree(tmp_path):
     write_tif(tmp_path / "tiles" / "a b.tif", NOISE)
     (tmp_path / "a.vrt").write_text(vrt("tiles/a b.tif"))
     assert np.array_equal(images.read(tmp_path / "a.vrt").pixels, NOISE)
@@ -79,6 +79,6 @@ def test_a_missing_source_of_a_vrt_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["<VRTDataset", "<html></html>", "no xml", "\udcff", "<VRTDataset/>"])
-def test_what_is_no_vrt_is_unreadable(tmp_path, text):
+def test_files_that_are_not_vrt_are_unreadable(tmp_path, text):
     (tmp_path / "a.vrt").write_bytes(text.encode("utf-8", "surrogateescape"))
     assert kind_of(tmp_path / "a.vrt")[0] == "unreadable"

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a folder, a pattern or an item is named before anything is read."""
+"""Problems of a folder, a pattern or an item are reported before any file is read."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from segcore.io.layouts.pairs import mask_files
 from tests.support.layouts import by_name, fails, find, problem, touch
 from tests.support.tiny import make_pairs, params_for
 
-# --- What is wrong with a pattern or folder --------------------------------------------------------------------
+# --- Problems of a pattern or folder --------------------------------------------------------------------
 
 
 def test_no_image_names_the_pattern_and_the_archives(tmp_path):
@@ -30,7 +30,7 @@ def test_no_folder_and_no_layout(tmp_path):
 @pytest.mark.parametrize(
     "word", ["sten", "stem.__class__", "0", "", "cell:0", "cell:x", "cell:-1", "parent4"]
 )
-def test_unknown_placeholders_fail_and_the_known_are_named(tmp_path, field, word):
+def test_unknown_placeholders_fail_and_the_available_ones_are_listed(tmp_path, field, word):
     kind, text = fails(make_pairs(tmp_path / "d", 1), **{field: f"x/{{{word}}}.png"})
     assert kind == "bad-pattern" and f"{{{word}}}" in text and "cell:500" in text
     if "cell" not in word:
@@ -62,7 +62,7 @@ def test_a_mask_pattern_that_gives_the_image_fails(tmp_path):
     assert fails(make_pairs(tmp_path / "d", 1), masks="images/{name}")[0] == "bad-pattern"
 
 
-# --- What is wrong with an item --------------------------------------------------------------------------------
+# --- Problems of an item --------------------------------------------------------------------------------
 
 
 def test_a_missing_mask_is_named_with_its_path(tmp_path):
@@ -72,11 +72,11 @@ def test_a_missing_mask_is_named_with_its_path(tmp_path):
     assert sum(i.problem is not None for i in find(folder)) == 1
 
 
-def test_a_mask_of_another_ending_is_named_where_one_is_missing(tmp_path):
+def test_a_mask_with_another_extension_is_named_where_one_is_missing(tmp_path):
     folder = make_pairs(tmp_path / "d", 4)
     (folder / "masks/a3.png").unlink()
     (folder / "masks/a3.jpg").write_bytes(b"x")
-    assert problem(folder, "a3.png")[1].endswith("masks/a3.png is missing; a3.jpg lies there")
+    assert problem(folder, "a3.png")[1].endswith("masks/a3.png is missing; a3.jpg exists")
 
 
 def test_masks_without_an_image_are_listed(tmp_path):
@@ -101,10 +101,10 @@ def test_masks_that_leave_the_folder_are_refused(tmp_path, mask):
     (folder / "out").mkdir()
     (folder / "out" / "a0.png").symlink_to(tmp_path / "a0.png")
     kind, what = problem(folder, "a0.png", masks=mask)
-    assert kind == "outside" and "leads out of the source folder" in what
+    assert kind == "outside" and "is outside the source folder" in what
 
 
-def test_linked_images_and_folders_are_named_and_not_entered(tmp_path):
+def test_links_out_of_the_folder_are_named_and_not_followed(tmp_path):
     folder = make_pairs(tmp_path / "d", 1)
     touch(tmp_path, "far/b.png", "b.png")
     (folder / "images" / "b.png").symlink_to(tmp_path / "b.png")
@@ -117,16 +117,16 @@ def test_linked_images_and_folders_are_named_and_not_entered(tmp_path):
     assert problem(folder, "more", images="mor*", masks="masks/a0.png")[0] == "outside"
 
 
-def test_a_linked_folder_of_images_that_leads_outside_is_told(tmp_path):
+def test_a_linked_folder_of_images_outside_is_reported(tmp_path):
     make_pairs(tmp_path / "far", 2)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "images").symlink_to(tmp_path / "far" / "images")
     assert problem(tmp_path / "d", "images") == (
-        "outside", "images: images leads out of the source folder"
+        "outside", "images: images is outside the source folder"
     )  # fmt: skip
     (tmp_path / "d" / "leftImg8bit").symlink_to(tmp_path / "far")
     kind, text = fails(tmp_path / "d", layout="cityscapes", masks="masks/{stem}.png")
-    assert kind == "no-images" and "leftImg8bit leads out of the folder" in text
+    assert kind == "no-images" and "leftImg8bit points outside the folder" in text
 
 
 def test_links_within_the_folder_are_fine_and_loops_end(tmp_path):
@@ -150,7 +150,7 @@ def test_control_characters_in_names_are_refused_and_escaped(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.7z", "a.rar", "a.TAR", "a.tif.gz"])
-def test_archives_are_told(tmp_path, name):
+def test_archives_are_reported(tmp_path, name):
     folder = make_pairs(tmp_path / "d", 1)
     touch(folder, f"images/{name}")
     assert problem(folder, name, images="images/*", masks="masks/a0.png")[0] == "archive"
@@ -158,7 +158,7 @@ def test_archives_are_told(tmp_path, name):
     assert problem(folder, "a0.png", masks="packed/{stem}.zip")[0] == "archive"
 
 
-def test_unknown_endings_are_told_and_leftovers_are_passed_over(tmp_path):
+def test_unsupported_extensions_are_reported_and_junk_is_skipped(tmp_path):
     folder = make_pairs(tmp_path / "d", 1)
     touch(
         folder, *(f"images/{n}" for n in ("._a0.png", ".DS_Store", "a0.png.aux.xml", "Thumbs.db", ".x/y.png"))
@@ -186,15 +186,15 @@ def test_files_that_give_the_same_id_name_each_other(tmp_path):
                for i in items)  # fmt: skip
 
 
-def test_items_cross_process_borders(tmp_path):
+def test_items_can_be_sent_to_another_process(tmp_path):
     import multiprocessing
 
     folder = make_pairs(tmp_path / "d", 1)
     (folder / "masks" / "a0.png").unlink()
     item = find(folder)[0]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        back = pool.apply(dataclasses.replace, (item,))
-    assert back.problem.what == item.problem.what and back.problem.kind == item.problem.kind
+        received = pool.apply(dataclasses.replace, (item,))
+    assert received.problem.what == item.problem.what and received.problem.kind == item.problem.kind
 
 
 def test_layouts_read_no_pixels(tmp_path):
@@ -206,7 +206,7 @@ def test_layouts_read_no_pixels(tmp_path):
     assert by_name(folder)["a9.png"].problem.kind == "missing-mask"
 
 
-def test_links_may_lead_into_folders_that_are_declared_such_as_the_cache_of_dvc(tmp_path):
+def test_links_may_point_into_declared_folders_such_as_the_cache_of_dvc(tmp_path):
     source, cache = make_pairs(tmp_path / "source", 3), tmp_path / "cache"
     cache.mkdir()
     for path in [*source.glob("*/*.png")]:

@@ -50,7 +50,7 @@ def test_a_listing_gives_items(tmp_path, form):
     )
 
 
-def test_the_split_of_a_listing_is_translated(tmp_path):
+def test_the_split_of_a_listing_is_mapped(tmp_path):
     data = listed(tmp_path / "d", ROWS, splits={"val": "test", "train": "train"})
     assert [i.split for i in find(tmp_path / "d", **data)] == ["train", "test", None]
 
@@ -94,21 +94,21 @@ def test_bad_rows_of_a_listing_are_quarantined(tmp_path, change, kind):
         (b"image,mask, mask\n1,2,3\n", "has a column twice"),
     ],
 )
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_listing_that_cannot_be_used_fails(tmp_path, content, expected, ending):
-    (tmp_path / f"list.{ending}").write_bytes(content)
-    if ending == "parquet":
+@pytest.mark.parametrize("extension", ["csv", "parquet"])
+def test_a_listing_that_cannot_be_used_fails(tmp_path, content, expected, extension):
+    (tmp_path / f"list.{extension}").write_bytes(content)
+    if extension == "parquet":
         expected = "cannot be read"
-    kind, text = fails(tmp_path, listing=f"list.{ending}")
-    assert kind == "no-list" and text.startswith(f"list.{ending}: ") and expected in text
+    kind, text = fails(tmp_path, listing=f"list.{extension}")
+    assert kind == "no-list" and text.startswith(f"list.{extension}: ") and expected in text
 
 
-def test_a_listing_must_be_there_within_the_folder_and_have_rows(tmp_path):
+def test_a_listing_must_exist_within_the_folder_and_have_rows(tmp_path):
     touch(tmp_path, "out.csv", "d/x")
     assert fails(tmp_path / "d", listing="list.csv")[0] == "no-list"
     assert fails(tmp_path / "d", layout="listing")[0] == "no-list"
     kind, text = fails(tmp_path / "d", listing="../out.csv")
-    assert kind == "no-list" and "leads out" in text
+    assert kind == "no-list" and "is outside" in text
     (tmp_path / "d" / "list.csv").write_text("image,mask\n")
     assert fails(tmp_path / "d", listing="list.csv")[0] == "no-images"
     (tmp_path / "d" / "list.csv").write_text("image,mask\na,b\n")

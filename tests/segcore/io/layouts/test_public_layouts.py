@@ -1,4 +1,4 @@
-"""Data sets laid out as Pascal VOC, Cityscapes and COCO are."""
+"""Data sets in the layouts of Pascal VOC, Cityscapes and COCO."""
 
 import json
 
@@ -21,7 +21,7 @@ def make_voc(root, **lists):
 
 
 @pytest.mark.parametrize("depth", ["", "VOC2012", "VOCdevkit/VOC2012"])
-def test_voc_lists_decide_items_and_splits(tmp_path, depth):
+def test_voc_lists_define_items_and_splits(tmp_path, depth):
     make_voc(tmp_path / depth, train=["2007_1", "2007_2"], val=["2007_3"], test=["2007_9"])
     touch(tmp_path / depth, "JPEGImages/unlisted.jpg")
     items = find(tmp_path, layout="voc")
@@ -54,7 +54,7 @@ def test_voc_problems(tmp_path):
     assert fails(tmp_path / "ImageSets", layout="voc")[0] == "no-images"
 
 
-def test_several_voc_years_have_ids_of_their_own(tmp_path):
+def test_several_voc_years_have_separate_ids(tmp_path):
     for year in ("VOC2011", "VOC2012"):
         make_voc(tmp_path / year, train=["a"])
     assert [i.id for i in find(tmp_path, layout="voc")] == ["VOC2011__a", "VOC2012__a"]
@@ -120,7 +120,7 @@ def coco(folder, name, files):
 
 
 @pytest.mark.parametrize("where", ["{}/", "images/{}/", "images/"])
-def test_coco_items_are_the_images_that_the_annotations_name(tmp_path, where):
+def test_coco_items_are_the_images_that_the_annotations_list(tmp_path, where):
     for split, files in (("train2017", ["1.jpg", "2.jpg"]), ("val2017", ["sub/3.jpg"])):
         touch(tmp_path, *(where.format(split) + f for f in [*files, "unnamed.jpg"]))
         coco(tmp_path, f"annotations/instances_{split}.json", files)
@@ -161,7 +161,7 @@ def test_an_annotation_file_that_lists_no_images_fails(tmp_path, text):
     assert fails(tmp_path, layout="coco")[0] == "no-list"
 
 
-def test_one_image_in_two_annotation_files_is_told(tmp_path):
+def test_one_image_in_two_annotation_files_is_reported(tmp_path):
     touch(tmp_path, "images/a.jpg")
     for split in ("train", "val"):
         coco(tmp_path, f"annotations/instances_{split}.json", ["a.jpg"])
