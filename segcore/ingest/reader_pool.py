@@ -1,4 +1,4 @@
-"""Work on hostile files: processes that may crash, hang or ask for all memory, and take nothing else with them."""
+"""Reads untrusted files in separate processes, so that a crash, a hang or a lack of memory costs one file only."""
 
 import errno
 import multiprocessing
@@ -6,10 +6,11 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
-from concurrent.futures import as_completed
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 from segcore.errors import DataError
@@ -17,8 +18,9 @@ from segcore.errors import DataError
 T = TypeVar("T")
 Result = Any
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_MEMORY = 4 * 2**30  # of address space that a process may take beyond what it has at its start, in bytes
-# What a process that reads needs. It also loads the module of the command anew, which must therefore load little.
+# bytes of address space that a reader process may use beyond what it has at its start
+_MEMORY = 4 * 2**30
+# Modules that a reader process needs. It also imports the main module of the command, which must therefore be light.
 _READING = (
     *(
         "segcore.ingest.inspection",
@@ -30,17 +32,21 @@ _READING = (
 )
 
 
+class _DiskFullError(DataError):
+    """The disk is full: a problem of the run and not of the file."""
+
+
 def warm_up(modules: Sequence[str] = ()) -> None:
-    """Start loading what reading needs in the background, long before `run_each` has anything to run.
+    """Start the fork server, which imports the modules for reading in the background before `run_each` needs them.
 
     Args:
-        modules: to be loaded as well, because the module of the command imports them.
+        modules: further modules to import, such as those that the main module of the command imports.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*_READING, *modules])
     if threading.current_thread() is not threading.main_thread():
         forkserver.ensure_running()
         return
-    # Ctrl-C while it loads is reported by this process alone.
+    # The fork server ignores Ctrl-C, so that only this process reports it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()
@@ -48,15 +54,115 @@ def warm_up(modules: Sequence[str] = ()) -> None:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with open("/proc/self/statm") if os.path.exists("/proc/self/statm") else open(os.devnull) as stream:  # noqa: PTH110, PTH123
-        pages = int((stream.read() or "0").split()[0])
+def _limit_memory() -> None:
+    statm = Path("/proc/self/statm")
+    pages = int(statm.read_text().split()[0]) if statm.exists() else 0
     limit = pages * resource.getpagesize() + _MEMORY
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(
         resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
     )
+
+
+def _reader_failed(name: str, reason: str) -> DataError:
+    return DataError(
+        f"{name}: its reader {reason}",
+        "the file is damaged or far too large: restore or remove it; report it if it is sound",
+        kind="crashed",
+    )
+
+
+def _attempt(function: Callable[[T], Result], name: str, job: T) -> Result | DataError:
+    """The result of a job, or its error as a DataError, which can be sent to the parent process."""
+    try:
+        return function(job)
+    except DataError as error:
+        return error
+    except MemoryError:
+        return _reader_failed(name, "ran out of memory")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return _DiskFullError(
+                f"{name}: cannot be packed ({error.strerror})",
+                "free disk space, then run again; items that are packed already are kept",
+            )
+        return _reader_failed(name, f"failed ({type(error).__name__}: {error})")
+
+
+def _serve(connection: Connection, function: Callable[[Any], Result]) -> None:
+    """Main function of a reader process: run jobs until the parent process closes the connection or exits."""
+    # After Ctrl-C the parent process kills its readers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _limit_memory()
+    try:
+        while True:
+            connection.send(_attempt(function, *connection.recv()))
+    except (EOFError, OSError):
+        return
+
+
+class _Reader:
+    """A reader process with a connection of its own; it is replaced when it crashes or exceeds its time limit."""
+
+    def __init__(self, function: Callable[[Any], Result]) -> None:
+        self._function = function
+        self.index = -1
+        self._name, self._seconds, self._deadline = "", 0.0, 0.0
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self.connection, child = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child, self._function), daemon=True)
+        self._process.start()
+        child.close()
+
+    def stop(self) -> None:
+        """Kill the process."""
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+    def begin(self, index: int, name: str, job: Any, seconds: float) -> None:
+        """Send a job to the process, which must be idle."""
+        try:
+            self.connection.send((name, job))
+        except OSError:
+            # The process was killed while it was idle, which is no fault of this job.
+            self.stop()
+            self._start()
+            self.connection.send((name, job))
+        self.index, self._name, self._seconds = index, name, seconds
+        self._deadline = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds until the time limit of the job, at least 0."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def outcome(self) -> Result | DataError | None:
+        """Result or error of the job; None while it is running."""
+        if self.connection.poll():
+            try:
+                return self.connection.recv()
+            except (EOFError, OSError):
+                self._process.join()
+                code = self._process.exitcode or 0
+                error = _reader_failed(self._name, f"crashed ({_exit_text(code)})")
+        elif self.remaining() > 0:
+            return None
+        else:
+            error = DataError(
+                f"{self._name}: reading took longer than {self._seconds:.0f} s",
+                "the file is damaged or far too complex: restore or remove it",
+                kind="slow",
+            )
+        self.stop()
+        self._start()
+        return error
+
+
+def _exit_text(code: int) -> str:
+    return signal.strsignal(-code) or f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
 def run_each(
@@ -66,68 +172,45 @@ def run_each(
     seconds: Sequence[float],
     workers: int | None = None,
 ) -> Iterator[tuple[int, Result | DataError]]:
-    """Run `function` on each job in processes of its own, on all cores.
+    """Run `function` on each job in reader processes, on all cores.
 
     Args:
-        function: importable; its DataError is a result.
-        jobs: arguments.
-        names: of the files, for errors.
-        seconds: that a job may take.
-        workers: processes; None: one a core.
+        function: importable function of one job; its result must not be None. A DataError counts as a result.
+        jobs: arguments, which can be pickled.
+        names: file name per job, for error messages.
+        seconds: time limit per job.
+        workers: number of processes; None: one per core.
 
     Yields:
-        index of the job and what became of it, as they finish.
+        index of a job and its result or error, in the order in which jobs finish.
 
     Raises:
         DataError: the disk is full.
     """
-    from pebble import CONSTS, ProcessPool
-
     if not jobs:
         return
     warm_up()
-    CONSTS.sleep_unit = 0.02  # what the pool waits at its end, and between looks at what may have hung
-    cores = workers or len(os.sched_getaffinity(0))
-    with ProcessPool(
-        max_workers=min(cores, len(jobs)),
-        initializer=_begin,
-        context=multiprocessing.get_context("forkserver"),
-    ) as pool:
-        futures: dict[Any, int] = {
-            pool.schedule(function, args=[job], timeout=limit): index
-            for index, (job, limit) in enumerate(zip(jobs, seconds, strict=True))
-        }
-        for future in as_completed(futures):
-            index = futures[future]
-            error = future.exception()
-            yield index, future.result() if error is None else _failed(names[index], error, seconds[index])
-
-
-def _failed(name: str, error: BaseException, seconds: float) -> DataError:
-    """What became of a file, whatever its reader raised: it concerns that file alone, unless the disk is full."""
-    from pebble import ProcessExpired
-
-    if isinstance(error, DataError):
-        return error
-    if isinstance(error, FutureTimeout):
-        return DataError(
-            f"{name}: reading took longer than {seconds:.0f} s",
-            "the file is damaged or far too complex: restore or remove it",
-            kind="slow",
-        )
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        raise DataError(
-            f"{name}: cannot be packed ({error.strerror})",
-            "free disk space, then run again; what was packed so far is kept",
-        ) from error
-    if isinstance(error, MemoryError):
-        reason = "ran out of memory"
-    elif isinstance(error, ProcessExpired):
-        reason = f"crashed ({error})"
-    else:
-        reason = f"failed ({type(error).__name__}: {error})"
-    return DataError(
-        f"{name}: its reader {reason}",
-        "the file is damaged or far too large: restore or remove it; report it if it is sound",
-        kind="crashed",
-    )
+    waiting = iter(enumerate(zip(names, jobs, seconds, strict=True)))
+    count = min(workers or len(os.sched_getaffinity(0)), len(jobs))
+    readers = [_Reader(function) for _ in range(count)]
+    try:
+        busy = readers
+        for reader, (index, job) in zip(readers, waiting, strict=False):
+            reader.begin(index, *job)
+        while busy:
+            wait([reader.connection for reader in busy], min(reader.remaining() for reader in busy))
+            for reader in list(busy):
+                outcome, finished = reader.outcome(), reader.index
+                if outcome is None:
+                    continue
+                following = next(waiting, None)
+                if following is None:
+                    busy = [other for other in busy if other is not reader]
+                else:
+                    reader.begin(following[0], *following[1])
+                if isinstance(outcome, _DiskFullError):
+                    raise outcome
+                yield finished, outcome
+    finally:
+        for reader in readers:
+            reader.stop()

@@ -1,6 +1,8 @@
 """Ingest checks every item before a second of training, quarantines what is bad, and goes on with the rest."""
 
 import json
+import multiprocessing
+import time
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from segcore.errors import DataError
 from segcore.ingest import catalog
 from segcore.ingest.problems import KINDS
 from segcore.ingest.reader_pool import run_each
+from tests.support import broken_reader
 from tests.support.changed_code import Code
 from tests.support.tiny import blobs, make_pairs, make_scene, params_for, write_tif
 from tests.support.volumes import affine_for, write_nifti
@@ -160,9 +163,6 @@ def test_mended_items_come_back_by_themselves_and_only_they_are_read(pairs, monk
 
 
 def test_a_reader_that_crashes_hangs_or_eats_memory_takes_one_item_and_no_other(tmp_path):
-    from segcore.ingest.reader_pool import run_each
-    from tests.support import broken_reader
-
     jobs = ["fine", "crash", "hang", "memory", "error", "also fine"]
     found = dict(run_each(broken_reader.read, jobs, list("abcdef"), [20, 20, 2, 20, 20, 20]))
     assert found[0] == "fine" and found[5] == "also fine"
@@ -170,10 +170,25 @@ def test_a_reader_that_crashes_hangs_or_eats_memory_takes_one_item_and_no_other(
     assert "KeyError" in found[4].what and found[4].what.startswith("e: ")
 
 
-def test_a_full_disk_ends_the_ingest_and_blames_no_item():
-    from segcore.ingest.reader_pool import run_each
-    from tests.support import broken_reader
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_crash_is_the_error_of_its_own_item_however_many_there_are(workers):
+    jobs = ["crash", "fine", "crash", "crash", "fine"] * 6
+    names = [f"{index}.tif" for index in range(len(jobs))]
+    found = dict(run_each(broken_reader.read, jobs, names, [20] * len(jobs), workers))
+    assert [found[index] for index, job in enumerate(jobs) if job == "fine"] == ["fine"] * 12
+    crashed = [(index, found[index]) for index, job in enumerate(jobs) if job == "crash"]
+    assert all(e.kind == "crashed" and e.what.startswith(f"{index}.tif: ") for index, e in crashed)
 
+
+def test_readers_end_when_the_caller_stops_early():
+    results = run_each(broken_reader.read, ["fine", "hang", "hang"], list("abc"), [60] * 3, 2)
+    assert next(results) == (0, "fine")
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 10 and not multiprocessing.active_children()
+
+
+def test_a_full_disk_ends_the_ingest_and_blames_no_item():
     with pytest.raises(DataError, match=r"cannot be packed[\s\S]*free disk space"):
         list(run_each(broken_reader.read, ["full"], ["a"], [20]))
 
