@@ -1,6 +1,6 @@
 """Compare segmentation networks; this package is usable without the pipeline around it.
 
-Rooms, in the order of the pipeline (a room imports only those above it and the ground floor):
+Rooms, in the order of the pipeline (a room imports only rooms above it and the base modules):
 
     params      params.yaml as typed values
     data        what all stages store and read: rasters, packed items, prepared data, volumes
@@ -11,7 +11,7 @@ Rooms, in the order of the pipeline (a room imports only those above it and the 
     inference   device, tiling, and test-time augmentation
     training    the training loop
     tables      evaluation tables
-    evaluation  predicts and counts the test regions; calibration, and complexity of networks
+    evaluation  predicts the test regions and counts their pixels; calibration, and complexity of networks
     metrics     scores from evaluation tables
     comparison  intervals, paired tests, verdict and leaderboard
     prediction  new images, as arrays or files
@@ -19,7 +19,7 @@ Rooms, in the order of the pipeline (a room imports only those above it and the 
     promotion   the gate between challenger and champion; drift of new data
     plots       figures
 
-Ground floor, on which no result depends: cache, cpu, downloads, errors, files, constants, plugins.
+Base modules, on which no result depends: cache, cpu, downloads, errors, files, constants, plugins.
 
     import segcore
     prediction = segcore.load("models/unet-0").predict(array)

@@ -1,4 +1,4 @@
-"""Results that are kept between runs, in a folder whose name is a hash of all that they depend on."""
+"""Cache of results between runs: a folder whose name is a hash of everything that the results depend on."""
 
 import shutil
 from pathlib import Path
@@ -33,26 +33,26 @@ def code_digest(*names: str) -> str:
     files: set[Path] = set()
     for name in names:
         path = SEGCORE / name
-        found = [path] if path.suffix == ".py" else list(path.rglob("*.py"))
-        if not found:
-            raise FileNotFoundError(f"{path}: holds no Python file")
-        files.update(found)
+        python_files = [path] if path.suffix == ".py" else list(path.rglob("*.py"))
+        if not python_files:
+            raise FileNotFoundError(f"{path}: no Python file there")
+        files.update(python_files)
     return digest(*(f"{file.relative_to(SEGCORE).as_posix()} {sha256(file)}" for file in sorted(files)))
 
 
 class Cache:
-    """A folder of results; where anything that they depend on differs, it is another folder, and empty.
+    """A folder of results. If anything that they depend on changes, another, empty folder is used.
 
     Args:
-        parent: folder that holds such folders and nothing else.
-        facts: all that the results depend on: settings as text, digests of data and code.
+        parent: folder that contains only such folders.
+        facts: everything that the results depend on: settings as text, digests of data and code.
     """
 
     def __init__(self, parent: Path, *facts: str) -> None:
         self.folder = parent / digest(*facts)[:16]
 
     def start(self) -> None:
-        """Create the folder, and remove results that depend on other facts; call it before writing."""
+        """Create the folder and delete results that depend on other facts; call it before writing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for other in self.folder.parent.iterdir():
             if other.is_dir() and other != self.folder:

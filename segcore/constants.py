@@ -1,4 +1,4 @@
-"""Values that every layer agrees on."""
+"""Constants that all layers share."""
 
-# A label of this value is left out of loss, gradient and score: nodata, outside the field of view, unlabelled.
+# Label of pixels that are excluded from loss, gradient and scores: nodata, outside the field of view, unlabelled.
 IGNORE = 255

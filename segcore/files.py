@@ -13,7 +13,7 @@ from segcore.errors import DataError
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file or folder is on the disk, and not only in memory."""
+    """Flush a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -22,7 +22,7 @@ def fsync(path: Path) -> None:
 
 
 def digest(*parts: str) -> str:
-    """Hex sha256 of texts, one per line; they may hold file names that are not UTF-8."""
+    """Hex sha256 of texts joined by newlines; file names that are not UTF-8 are allowed."""
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -30,7 +30,7 @@ def digest(*parts: str) -> str:
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed onto `path`.
 
-    A reader sees the old file or the new one, never a part. On an error the old file stays as it was.
+    Readers see the old file or the new one, never a part of it. After an error the old file is unchanged.
 
     Raises:
         DataError: the disk is full or not writable.
@@ -45,7 +45,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         fsync(path.parent)
     except OSError as error:
         raise DataError(
-            f"{path}: could not be written ({error.strerror or error}); what was there before is untouched",
+            f"{path}: could not be written ({error.strerror or error}); the previous content is unchanged",
             "free disk space or choose another folder, then run again",
         ) from error
     finally:
@@ -54,9 +54,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like `atomic_write` for a folder: fill the yielded one, and it replaces `path` as a whole.
+    """Yield a temporary folder that replaces `path` as a whole on success, as in `atomic_write`.
 
-    Hard links that are put into it must be of files that are on the disk already; all else is fsynced.
+    Hard links in it must be to files that are already on disk; everything else is fsynced.
 
     Raises:
         DataError: the disk is full or not writable.
@@ -69,7 +69,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
-            # the file of a link reached the disk under its first name
+            # a file with further hard links is on disk already
             if file.is_dir() or file.stat().st_nlink == 1:
                 fsync(file)
         if path.exists():
@@ -80,7 +80,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         if old.exists() and not path.exists():
             old.replace(path)
         raise DataError(
-            f"{path}: could not be written ({error.strerror or error}); what was there before is untouched",
+            f"{path}: could not be written ({error.strerror or error}); the previous content is unchanged",
             "free disk space or choose another folder, then run again",
         ) from error
     finally:
@@ -89,16 +89,17 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def names_in(folder: Path) -> dict[str, bool] | None:
-    """Name -> whether it is a link, of all that a folder holds; None where that cannot be known."""
+    """Names in a folder, each with whether it is a symbolic link; None if the folder cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name: entry.is_symlink() for entry in entries}
-    except (OSError, ValueError):  # not there, not to be listed, or a name that no folder can have
+    except (OSError, ValueError):
+        # ValueError: the name cannot be that of a folder
         return None
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Copy the files of a folder, but not its folders, into an existing one."""
+    """Copy the files of a folder, without its subfolders, into an existing folder."""
     for file in source.iterdir():
         if file.is_file():
             shutil.copyfile(file, target / file.name)
@@ -106,7 +107,7 @@ def copy_files(source: Path, target: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[Path]:
-    """Hold a lock that other processes wait for; it ends with its process, however that ends."""
+    """Hold an exclusive lock on `path`; it is released when the block or the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -114,10 +115,10 @@ def locked(path: Path) -> Iterator[Path]:
 
 
 def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write safetensors; a full disk is an OSError here as everywhere.
+    """Write tensors to a safetensors file.
 
     Raises:
-        OSError: the file could not be written.
+        OSError: the file could not be written, for example because the disk is full.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -129,6 +130,6 @@ def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str] |
 
 
 def sha256(path: Path | str) -> str:
-    """Hex sha256 of a file's content, read in pieces."""
+    """Hex sha256 of a file, read in chunks."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Plug-ins: every module of a package is one, unless its name begins with an underscore."""
+"""Plug-ins: the modules of a package whose names do not begin with an underscore."""
 
 from functools import cache
 from importlib import import_module
@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 def names(package: str) -> tuple[str, ...]:
-    """Names of a package's plug-ins, sorted; none of them is imported, nor is the package.
+    """Sorted names of a package's plug-ins; neither they nor the package are imported.
 
     Args:
         package: full name, such as "segcore.models".

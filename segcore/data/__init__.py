@@ -1,0 +1,1 @@
+"""Rasters, volumes, packed items and the prepared data."""

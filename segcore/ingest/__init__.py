@@ -1,0 +1,1 @@
+"""Checks images and masks, and builds the catalogue of items."""

@@ -1,4 +1,4 @@
-"""Rows of items that an earlier ingest has read, so that only new ones are read."""
+"""Cache of catalogue rows, so that an ingest reads only new and changed items."""
 
 import json
 from collections.abc import Collection
@@ -9,27 +9,28 @@ from segcore.cache import CODE, Cache, code_digest
 from segcore.files import atomic_write, digest
 from segcore.params.data import Data
 
-_READING = (  # settings that decide what a file's pixels and labels are
+# settings that affect the pixels and labels that are read from a file
+_READING = (
     *("classes", "background", "label_values", "label_property", "instances", "bands", "grey_to_rgb"),
     *("nodata", "slices", "baselines", "valid"),
 )
 
 
 def settings_fingerprint(data: Data) -> str:
-    """Hash of the settings that decide how files are read."""
+    """Hash of the settings that affect how files are read."""
     names = {*_READING, "scale", "percentiles"} if data.scale == "item" else set(_READING)
     return digest(json.dumps(data.model_dump(mode="json", include=names), sort_keys=True))
 
 
 class IngestCache(Cache):
-    """Rows of earlier ingests by id, valid as long as files, settings and reading code are the same.
+    """Catalogue rows of earlier ingests by item id, valid while files, settings and reading code are unchanged.
 
-    A row is added as soon as its item is on the disk, so that an ingest that is killed has not read in vain: rows.json
-    holds what the last whole ingest read, rows.jsonl what one that was cut short added.
+    A row is appended as soon as its packed file is on disk, so that an interrupted ingest need not read it again:
+    rows.json has the rows of the last complete ingest, rows.jsonl those that were appended since.
 
     Args:
-        work: folder of the ingest; the rows are kept in `rows` there.
-        data: the settings.
+        work: folder of the ingest; the rows are stored in its subfolder `rows`.
+        data: settings.
     """
 
     def __init__(self, work: Path, data: Data) -> None:
@@ -41,27 +42,35 @@ class IngestCache(Cache):
         if self.added.exists():
             for line in self.added.read_text().splitlines():
                 try:
-                    kept = json.loads(line)
-                except ValueError:  # the line that was being written when the process was killed
+                    entry = json.loads(line)
+                except ValueError:
+                    # an empty line, or one that was incomplete when the process was killed
                     continue
-                self.rows[kept["id"]] = {"stamp": kept["stamp"], "row": kept["row"]}
+                self.rows[entry["id"]] = {"stamp": entry["stamp"], "row": entry["row"]}
 
     def recall(self, item: str, stamp: str, packed: Collection[str] | None) -> dict[str, Any] | None:
-        """The row of an item that has not changed, whose packed file is among those that are there."""
-        kept = self.rows.get(item)
-        if kept is None or kept["stamp"] != stamp or kept["row"]["packed"] not in (packed or ()):
+        """Row of an item; None unless its stamp is unchanged and its packed file is in `packed`.
+
+        Args:
+            item: id of the item.
+            stamp: current stamp of its files (`source_files.stamp`).
+            packed: names of the existing packed files; None: there are none.
+        """
+        entry = self.rows.get(item)
+        if entry is None or entry["stamp"] != stamp or entry["row"]["packed"] not in (packed or ()):
             return None
-        row: dict[str, Any] = kept["row"]
+        row: dict[str, Any] = entry["row"]
         return row
 
     def add(self, item: str, stamp: str, row: dict[str, Any]) -> None:
-        """Keep a row beside those that are known; its packed file must be on the disk, and the cache started."""
+        """Append a row; its packed file must be on disk, and `start` must have been called."""
         line = {"id": item, "stamp": stamp, "row": row}
-        with self.added.open("a") as stream:  # begins on a line of its own, whatever was cut short before
+        with self.added.open("a") as stream:
+            # The first newline ends a line that an interrupted write has left incomplete.
             stream.write("\n" + json.dumps(line) + "\n")
 
     def save(self, rows: dict[str, dict[str, Any]]) -> None:
-        """Keep these rows, and no others."""
+        """Replace all stored rows."""
         self.start()
         with atomic_write(self.path) as part:
             part.write_text(json.dumps(rows))

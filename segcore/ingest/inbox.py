@@ -1,7 +1,7 @@
-"""The inbox: new files are copied out of a folder or an fsspec address only once nobody is writing them any more.
+"""The inbox: a folder or fsspec address from which new files are copied once they are complete.
 
-A snapshot is consistent: a file that changed less than `settle` seconds ago, or while it was copied, is left for the
-next time. Nothing in the inbox is changed by it.
+A snapshot is consistent: a file that changed less than `settle` seconds ago, or while it was copied, waits for the
+next snapshot. A snapshot changes nothing in the inbox.
 """
 
 import os
@@ -16,11 +16,18 @@ from fsspec.implementations.local import LocalFileSystem
 
 from segcore.errors import DataError
 
-TAKEN = ".taken"  # where accepted files are moved; hidden, so that no pattern finds them
+# folder in the inbox that accepted files are moved to; hidden, so that no pattern matches it
+TAKEN = ".taken"
 
 
 class InboxFile(NamedTuple):
-    """A file of the inbox: its path within it, bytes, and when it changed (seconds since 1970, 0 where unknown)."""
+    """A file of the inbox.
+
+    Attributes:
+        path: relative to the inbox.
+        size: bytes.
+        changed: time of its last change in seconds since 1970; 0 if unknown.
+    """
 
     path: str
     size: int
@@ -28,7 +35,7 @@ class InboxFile(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What was copied, what has not settled, and what may not be taken, with the reason."""
+    """Files that were copied, files that have not settled, and paths that are refused with the reason."""
 
     taken: list[InboxFile]
     waiting: list[InboxFile]
@@ -36,10 +43,13 @@ class Snapshot(NamedTuple):
 
 
 class Inbox:
-    """A folder or an address such as s3://bucket/inbox.
+    """Access to an inbox.
+
+    Args:
+        address: a folder, or an fsspec address such as s3://bucket/inbox.
 
     Raises:
-        DataError: the address cannot be understood or reached.
+        DataError: the address is not valid, or needs a package that is not installed.
     """
 
     def __init__(self, address: str) -> None:
@@ -56,23 +66,24 @@ class Inbox:
             Path(self.root).mkdir(parents=True, exist_ok=True)
 
     def entries(self) -> tuple[list[InboxFile], list[tuple[str, str]]]:
-        """All files but hidden ones, in the order of their paths; and those that may not be taken, with the reason.
+        """All files but hidden ones, sorted by path; and the paths that are refused, with the reason.
 
         Raises:
             DataError: the inbox cannot be listed.
         """
         try:
-            found = list(self._walk_folder() if self.local else self._walk_store())
-        except Exception as error:  # each file system has errors of its own
+            files = list(self._walk_folder() if self.local else self._walk_store())
+        except Exception as error:
+            # each file system raises errors of its own
             raise DataError(
                 f"{self.address}: the inbox cannot be listed ({type(error).__name__}: {error})",
                 "check the address, the network and the credentials in the environment, then run again",
             ) from error
-        good = sorted(entry for entry, reason in found if not reason)
-        return good, sorted((entry.path, reason) for entry, reason in found if reason)
+        accepted = sorted(file for file, reason in files if not reason)
+        return accepted, sorted((file.path, reason) for file, reason in files if reason)
 
     def _walk_folder(self) -> Iterator[tuple[InboxFile, str]]:
-        """Links are refused, wherever they lead: what they point to can change behind the snapshot's back."""
+        """Symbolic links are refused wherever they point, because their target could change unnoticed."""
         root = Path(self.root)
         for folder, names, files in os.walk(root, followlinks=False):
             links = [name for name in names if (Path(folder) / name).is_symlink()]
@@ -93,40 +104,42 @@ class Inbox:
             unsafe = not key.startswith(prefix) or not _is_plain(path)
             yield (
                 InboxFile(path, int(facts.get("size") or 0), _changed(facts)),
-                "leads out of the inbox" if unsafe else "",
+                "points outside the inbox" if unsafe else "",
             )
 
     def snapshot(self, target: Path, settle: float, now: float, known: Iterable[InboxFile] = ()) -> Snapshot:
-        """Copy what has settled into `target`, which is emptied first.
+        """Copy the files that have settled into `target`, which is emptied first.
 
         Args:
-            settle: seconds that a file must not have changed.
-            now: seconds since 1970.
-            known: entries that were taken before and have stayed; they are passed over.
+            target: folder of the copies.
+            settle: seconds for which a file must be unchanged.
+            now: current time in seconds since 1970.
+            known: files of earlier snapshots that are still in the inbox; they are skipped.
 
         Raises:
             DataError: the inbox cannot be listed or read, or the disk is full.
         """
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        entries, refused = self.entries()
-        before = set(known)
-        fresh = [entry for entry in entries if entry not in before]
-        settled = [entry for entry in fresh if now - entry.changed >= settle]
-        taken: list[InboxFile] = []
-        waiting = [entry for entry in fresh if now - entry.changed < settle]
-        for entry in settled:
-            (taken if self._copy(entry, target / entry.path) else waiting).append(entry)
-        return Snapshot(taken, waiting, refused)
+        files, refused = self.entries()
+        skipped = set(known)
+        new = [file for file in files if file not in skipped]
+        settled = [file for file in new if now - file.changed >= settle]
+        copied: list[InboxFile] = []
+        waiting = [file for file in new if now - file.changed < settle]
+        for file in settled:
+            (copied if self._copy(file, target / file.path) else waiting).append(file)
+        return Snapshot(copied, waiting, refused)
 
     def _copy(self, entry: InboxFile, target: Path) -> bool:
-        """Whether the file was the same before and after it was copied."""
+        """Copy a file; return False, without a copy, if it changed meanwhile."""
         target.parent.mkdir(parents=True, exist_ok=True)
         source = self._full(entry.path)
         try:
             self.fs.get_file(source, str(target))
             facts = self.fs.info(source)
-        except FileNotFoundError:  # taken away meanwhile
+        except FileNotFoundError:
+            # removed since the inbox was listed
             target.unlink(missing_ok=True)
             return False
         except OSError as error:
@@ -140,9 +153,11 @@ class Inbox:
         return same
 
     def remove(self, paths: Iterable[str], batch: str, how: str) -> None:
-        """Move files to .taken/<batch>/ of the inbox, or delete them; those that are gone already are passed over.
+        """Move files to .taken/<batch>/ in the inbox, or delete them; missing files are skipped.
 
         Args:
+            paths: relative to the inbox.
+            batch: name of the batch that the files belong to.
             how: "move", "delete" or "keep".
         """
         for path in paths if how != "keep" else ():
@@ -172,7 +187,7 @@ def _is_plain(path: str) -> bool:
 
 
 def _changed(facts: dict[str, Any]) -> float:
-    """When a file changed by what its file system says, whatever that calls it."""
+    """Time of the last change in seconds since 1970, whose key depends on the file system; 0 if unknown."""
     for name in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
         value = facts.get(name)
         if isinstance(value, datetime):

@@ -80,7 +80,7 @@ def _attempt(function: Callable[[T], Result], name: str, job: T) -> Result | Dat
         return error
     except MemoryError:
         return _reader_failed(name, "ran out of memory")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  any error concerns this file alone
         if isinstance(error, OSError) and error.errno in _NO_SPACE:
             return _DiskFullError(
                 f"{name}: cannot be packed ({error.strerror})",

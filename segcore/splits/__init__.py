@@ -1,0 +1,1 @@
+"""Assignment of groups to splits, the leakage check, and the preparation of the data."""

@@ -1,0 +1,1 @@
+"""Links between items that must share a split: duplicates, near duplicates, overlapping footprints."""
