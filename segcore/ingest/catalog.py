@@ -1,7 +1,7 @@
-"""The catalogue: one row an item, each checked before a second of training; what is bad is quarantined.
+"""The catalogue: one row per item. All items are checked before training; unusable ones are quarantined.
 
-An item whose files have not changed since the last ingest is not read again: its row comes from the cache,
-and its packed file is there already.
+An item whose files have not changed since the last ingest is not read again: its row comes from the cache, and its
+packed file is reused.
 """
 
 import json
@@ -30,19 +30,22 @@ COLUMNS = [
     *("objects", "band_min", "band_max", "scaled_from", "phash", "thumb"),
     *("status", "kind", "reason", "remedy", "notes"),
 ]
-FIRST = "0"  # the batch that data.source itself is
+# name of the batch that consists of data.source itself
+FIRST = "0"
 _WHOLE = ["bytes", "height", "width", "depth", "bands", "axis", "ignored_pixels", "objects"]
 _FRACTIONS = ["nodata", "valid_share"]
-_SECONDS, _BYTES_A_SECOND = 120.0, 2e6  # what a sound file takes at most
+Outcome = dict[str, Any] | DataError
+# time limit for reading an item: these seconds, and its size at this rate
+_SECONDS, _BYTES_PER_SECOND = 120.0, 2e6
 
 
 def is_sample(data: Data) -> bool:
-    """Whether the source is a sample's manifest and not a folder."""
+    """Whether the source is the manifest of a sample and not a folder."""
     return Path(data.source).suffix in (".yaml", ".yml") and not Path(data.source).is_dir()
 
 
 def batch_folders(data: Data) -> dict[str, Path]:
-    """Name -> folder of the batches that came after the source, the oldest first (their names begin with a date)."""
+    """Folders of later batches by name, the oldest first, because their names begin with a date."""
     parent = Path(data.batches) / data.name
     if not parent.is_dir():
         return {}
@@ -50,87 +53,100 @@ def batch_folders(data: Data) -> dict[str, Path]:
 
 
 def files_folder(data: Data, ingested: Path) -> Path:
-    """Folder that the catalogue's paths are relative to: the user's, or where a sample was unpacked."""
+    """Folder that the catalogue's paths are relative to: the source folder, or that of the unpacked sample."""
     return ingested / "files" if is_sample(data) else Path(data.source)
 
 
-def _seconds(stamp: str) -> float:
-    """What reading may take, by the sizes of an item's files."""
-    return float(_SECONDS + sum(fact[1] for fact in json.loads(stamp)) / _BYTES_A_SECOND)
+def _time_limit(stamp: str) -> float:
+    """Seconds that reading an item may take, from the sizes of its files in the stamp."""
+    return float(_SECONDS + sum(fact[1] for fact in json.loads(stamp)) / _BYTES_PER_SECOND)
 
 
-class Found(NamedTuple):
-    """An item, the folder that its paths are relative to, and the batch that brought it."""
+class BatchItem(NamedTuple):
+    """An item, the folder that its paths are relative to, and the name of its batch."""
 
     item: Item
     folder: Path
     batch: str
 
 
-def _find(data: Data, folder: Path, batches: Mapping[str, Path]) -> list[Found]:
-    """Items of the source, and those of later batches, whose ids begin with the batch's name."""
-    found = [Found(item, folder, FIRST) for item in layouts.find(data, folder)]
-    for batch, its_folder in batches.items():
-        for item in layouts.find(data, its_folder):
-            found.append(Found(replace(item, id=f"{batch}-{item.id}"), its_folder, batch))
-    return found
+def _find(data: Data, folder: Path, batches: Mapping[str, Path]) -> list[BatchItem]:
+    """Items of the source and of later batches; the ids of the latter begin with the name of the batch."""
+    items = [BatchItem(item, folder, FIRST) for item in layouts.find(data, folder)]
+    for batch, batch_folder in batches.items():
+        items.extend(
+            BatchItem(replace(item, id=f"{batch}-{item.id}"), batch_folder, batch)
+            for item in layouts.find(data, batch_folder)
+        )
+    return items
 
 
-def _read_all(
-    items: list[Found], data: Data, work: Path, progress: Callable[..., Iterable[Any]]
-) -> dict[str, dict[str, Any] | DataError]:
-    """Row or error of each item by its id; unchanged ones come from the cache."""
-    store = work / "items"
-    store.mkdir(parents=True, exist_ok=True)
-    cache, names, todo = IngestCache(work, data), listed(), []
-    found: dict[str, dict[str, Any] | DataError] = {}
+def _recall(
+    items: list[BatchItem], cache: IngestCache, store: Path
+) -> tuple[dict[str, str], dict[str, Outcome], list[BatchItem]]:
+    """Stamps and known outcomes by item id, and the items that have to be read."""
     stamps: dict[str, str] = {}
-    for one in items:
-        item = one.item
+    outcomes: dict[str, Outcome] = {}
+    unread, names = [], listed()
+    for batch_item in items:
+        item = batch_item.item
         try:
             if item.problem:
                 raise item.problem
-            stamps[item.id] = stamp(item, one.folder, names)
+            stamps[item.id] = stamp(item, batch_item.folder, names)
         except DataError as error:
-            found[item.id] = error
+            outcomes[item.id] = error
             continue
         row = cache.recall(item.id, stamps[item.id], names(store))
         if row is None:
-            todo.append(one)
+            unread.append(batch_item)
         else:
-            found[item.id] = row
-    if todo:
+            outcomes[item.id] = row
+    return stamps, outcomes, unread
+
+
+def _read_all(
+    items: list[BatchItem], data: Data, work: Path, progress: Callable[..., Iterable[Any]]
+) -> dict[str, Outcome]:
+    """Row or error by item id; rows of unchanged items come from the cache."""
+    store = work / "items"
+    store.mkdir(parents=True, exist_ok=True)
+    cache = IngestCache(work, data)
+    stamps, outcomes, unread = _recall(items, cache, store)
+    if unread:
         # Before any packed file is written: its name depends on settings and content, not on the code that reads it.
         cache.start()
     settings = settings_fingerprint(data)
-    jobs = [(one.item, one.folder, data, store, settings) for one in todo]
-    limits = [_seconds(stamps[one.item.id]) for one in todo]
-    results = run_each(inspection.inspect_job, jobs, [one.item.image.name for one in todo], limits)
+    jobs = [(batch_item.item, batch_item.folder, data, store, settings) for batch_item in unread]
+    limits = [_time_limit(stamps[batch_item.item.id]) for batch_item in unread]
+    results = run_each(inspection.inspect_job, jobs, [i.item.image.name for i in unread], limits)
 
     def keep(item: str, row: dict[str, Any]) -> None:
         fsync(store / row["packed"])
         cache.add(item, stamps[item], row)
 
-    with ThreadPoolExecutor(2) as disk:  # writes one item while the next is read
-        kept = []
-        for index, result in progress(results, total=len(todo)):
-            name = todo[index].item.id
-            found[name] = result
-            if isinstance(result, dict):
-                kept.append(disk.submit(keep, name, result))
-        for done in kept:
-            done.result()
-    rows = {k: v for k, v in found.items() if isinstance(v, dict)}
+    # Threads flush one item to disk while the next is read.
+    with ThreadPoolExecutor(2) as disk:
+        writes = []
+        for index, outcome in progress(results, total=len(unread)):
+            name = unread[index].item.id
+            outcomes[name] = outcome
+            if isinstance(outcome, dict):
+                writes.append(disk.submit(keep, name, outcome))
+        for write in writes:
+            write.result()
+    rows = {k: v for k, v in outcomes.items() if isinstance(v, dict)}
     cache.save({k: {"stamp": stamps[k], "row": v} for k, v in rows.items()})
-    named = {row["packed"] for row in rows.values()}
-    for path in store.iterdir():  # of items that are gone or have changed, and of runs that were killed
-        if path.name not in named:
+    current = {row["packed"] for row in rows.values()}
+    # Files of items that were removed or changed, and of runs that were killed.
+    for path in store.iterdir():
+        if path.name not in current:
             path.unlink()
-    return found
+    return outcomes
 
 
-def _row(one: Found, found: dict[str, Any] | DataError) -> dict[str, Any]:
-    item, batch = one.item, one.batch
+def _row(batch_item: BatchItem, outcome: Outcome) -> dict[str, Any]:
+    item, batch = batch_item.item, batch_item.batch
     row: dict[str, Any] = {
         "id": item.id,
         "group": item.group,
@@ -146,20 +162,25 @@ def _row(one: Found, found: dict[str, Any] | DataError) -> dict[str, Any]:
         "remedy": "",
         "notes": "[]",
     }
-    if isinstance(found, DataError):
-        problem = {"kind": found.kind, "reason": found.what, "remedy": found.remedy}
+    if isinstance(outcome, DataError):
+        problem = {"kind": outcome.kind, "reason": outcome.what, "remedy": outcome.remedy}
         return {**row, **problem, "status": "quarantined", "packed": None}
-    return {**row, **found, "thumb": bytes.fromhex(found["thumb"]), "notes": json.dumps(found["notes"])}
+    return {
+        **row,
+        **outcome,
+        "thumb": bytes.fromhex(outcome["thumb"]),
+        "notes": json.dumps(outcome["notes"]),
+    }
 
 
 def quarantine(table: pd.DataFrame, row: Any, kind: str, reason: str, remedy: str) -> None:
-    """Set a row of the catalogue aside, with the kind of problem (problems.KINDS), the reason and the remedy."""
+    """Mark a row of the catalogue as quarantined, with kind (a key of problems.KINDS), reason and remedy."""
     columns = ["status", "kind", "reason", "remedy", "packed"]
     table.loc[row, columns] = ["quarantined", kind, reason, remedy, None]
 
 
 def _compare(table: pd.DataFrame) -> None:
-    """Quarantine items whose bands or dtype differ from most others', and note mixed coordinate systems."""
+    """Quarantine items whose number of bands or dtype is not the usual one, and note mixed coordinate systems."""
     for column, kind, what in (("bands", "band-count", "bands"), ("dtype", "other-dtype", "dtype")):
         accepted = table[table["status"] == "accepted"]
         counts = (
@@ -186,10 +207,10 @@ def _compare(table: pd.DataFrame) -> None:
 
 
 def require_enough(table: pd.DataFrame, data: Data) -> None:
-    """Check that enough items can be used to go on.
+    """Check that enough items can be used.
 
     Raises:
-        DataError: no item can be used, or a larger share than data.max_quarantined cannot.
+        DataError: no item can be used, or a larger fraction than data.max_quarantined cannot.
     """
     bad = table[table["status"] == "quarantined"]
     if len(bad) < len(table) and len(bad) / len(table) <= data.max_quarantined:
@@ -198,7 +219,7 @@ def require_enough(table: pd.DataFrame, data: Data) -> None:
     raise DataError(
         f"{len(bad)} of {len(table)} items cannot be used:\n  {shown}",
         "; ".join(dict.fromkeys(bad["remedy"].head(3)))
-        + f"; up to {data.max_quarantined:.0%} bad items (data.max_quarantined) would be let pass",
+        + f"; data.max_quarantined accepts up to {data.max_quarantined:.0%} unusable items",
         kind="all-bad",
     )
 
@@ -207,24 +228,24 @@ def build(
     data: Data,
     folder: Path,
     work: Path,
-    progress: Callable[..., Iterable[Any]] = lambda found, total: found,
+    progress: Callable[..., Iterable[Any]] = lambda results, total: results,
     batches: Mapping[str, Path] | None = None,
 ) -> pd.DataFrame:
-    """The catalogue of a folder, every item accepted or quarantined with kind, reason and remedy.
+    """Build the catalogue: one row per item, accepted or quarantined with kind, reason and remedy.
 
     Args:
-        data: what the folder holds.
-        folder: of the images.
-        work: where packed items (`items/`) and the rows of the last ingest (`rows/`) are kept.
-        progress: wraps the results as they come; called with their number as `total`.
-        batches: name -> folder of what came later, each laid out as `folder` is.
+        data: settings.
+        folder: source folder.
+        work: folder of packed items (`items/`) and of the rows of the last ingest (`rows/`).
+        progress: wraps the iterator of results; called with their number as `total`.
+        batches: folders of later batches by name, laid out as `folder`.
 
     Raises:
-        DataError: missing or empty folder, or more bad items than data.max_quarantined allows; it lists them.
+        DataError: a folder is missing or has no images, or the disk is full.
     """
     items = _find(data, folder, batches or {})
-    found = _read_all(items, data, work, progress)
-    rows = [_row(one, found[one.item.id]) for one in items]
+    outcomes = _read_all(items, data, work, progress)
+    rows = [_row(batch_item, outcomes[batch_item.item.id]) for batch_item in items]
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     table = table.astype(dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_FRACTIONS, "Float64"))
     text = [c for c in COLUMNS if c not in (*_WHOLE, *_FRACTIONS)]

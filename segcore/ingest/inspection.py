@@ -23,11 +23,12 @@ from segcore.io.grid import size_text
 from segcore.io.layouts._item import Item
 from segcore.params.data import Data
 
-Row = dict[str, Any]  # what the catalogue says of an item
+# columns of the catalogue for one item
+Row = dict[str, Any]
 
 
 class _Truth:
-    """Everything drawn over an image: labels, the field of what is scored, other annotators."""
+    """Labels of an image, its mask of valid pixels, and the labels of other annotators (`data.baselines`)."""
 
     def __init__(self, item: Item, folder: Path, info: Info, data: Data, stack: ExitStack) -> None:
         assert item.mask is not None
@@ -39,15 +40,15 @@ class _Truth:
 
         self.labels = opened(item.mask)
         self.others = [opened(path) for path in item.baselines.values()]
-        self.field = None
+        self.valid = None
         if item.valid is not None:
             slices = info.axis if info.canonical else data.slices
-            self.field = stack.enter_context(images.open_source(folder / item.valid, slices))
-            mine, its = size_text(info), size_text(self.field.info)
-            if mine != its:
+            self.valid = stack.enter_context(images.open_source(folder / item.valid, slices))
+            image_size, mask_size = size_text(info), size_text(self.valid.info)
+            if image_size != mask_size:
                 raise DataError(
-                    f"{item.image.name} and {item.valid.name}: sizes differ in height x width, image {mine}, "
-                    f"mask of what is scored {its}",
+                    f"{item.image.name} and {item.valid.name}: sizes differ in height x width, image {image_size}, "
+                    f"mask of valid pixels {mask_size}",
                     "crop or resample it (nearest neighbour) to the image's grid",
                     kind="size-mismatch",
                 )
@@ -55,16 +56,18 @@ class _Truth:
     def read(
         self, window: Window, plane: int, valid: np.ndarray
     ) -> tuple[annotations.Labels, list[np.ndarray]]:
-        """Labels with IGNORE where the image is not valid or not scored, and those of other annotators."""
-        own = self.labels.read(window, plane)
-        if self.field is not None:
-            valid = valid & (self.field.read(window, plane).pixels != 0).any(axis=0)
-        classes = own.classes if valid.all() else np.where(valid, own.classes, np.uint8(IGNORE))
+        """Labels, and those of other annotators, of a window (h, w); IGNORE where pixels are not valid."""
+        labels = self.labels.read(window, plane)
+        if self.valid is not None:
+            valid = valid & (self.valid.read(window, plane).pixels != 0).any(axis=0)
+        classes = labels.classes if valid.all() else np.where(valid, labels.classes, np.uint8(IGNORE))
         hidden = classes == IGNORE
         others = [
             np.where(hidden, IGNORE, o.read(window, plane).classes).astype(np.uint8) for o in self.others
         ]
-        instances = None if own.instances is None else np.where(hidden, 0, own.instances).astype(np.uint32)
+        instances = labels.instances
+        if instances is not None:
+            instances = np.where(hidden, 0, instances).astype(np.uint32)
         return annotations.Labels(classes, instances), others
 
 
@@ -85,7 +88,7 @@ def _check_header(info: Info, data: Data, name: str) -> None:
 
 @contextmanager
 def _part(target: Path) -> Iterator[Path]:
-    """A temporary path that becomes `target` on success; whoever relies on it after a power cut has to sync it."""
+    """Yield a temporary path that is renamed to `target` on success; it is not fsynced, which the caller does."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
@@ -112,7 +115,7 @@ def _shapes(info: Info, truth: _Truth, instances: bool) -> Shapes:
 
 
 def _pack(source: Declared, truth: _Truth, data: Data, out: Path) -> tuple[Measures, str, bytes]:
-    """Read, measure and write every window; returns measures, and the signature of the middle plane."""
+    """Read, measure and write every window; return the measures and the signature of the middle plane."""
     info = source.info
     has_instances = truth.labels.read((0, 0, 1, 1), 0).instances is not None
     measures = Measures(info, len(data.classes))
@@ -120,13 +123,13 @@ def _pack(source: Declared, truth: _Truth, data: Data, out: Path) -> tuple[Measu
         for plane in range(info.depth):
             for window in pieces(info):
                 pixels, valid = source.read(window, plane)
-                own, others = truth.read(window, plane, valid)
-                measures.update(pixels, valid, own, plane, window)
+                labels, others = truth.read(window, plane, valid)
+                measures.update(pixels, valid, labels, plane, window)
                 writer.write("pixels", (plane,), window, np.moveaxis(pixels, 0, -1))
-                writer.write("labels", (plane,), window, own.classes)
+                writer.write("labels", (plane,), window, labels.classes)
                 writer.write("valid", (plane,), window, valid)
-                if own.instances is not None:
-                    writer.write("instances", (plane,), window, own.instances)
+                if labels.instances is not None:
+                    writer.write("instances", (plane,), window, labels.instances)
                 for index, other in enumerate(others):
                     writer.write("baselines", (index, plane), window, other)
             sample, sample_valid = measures.take_sample()
@@ -139,7 +142,7 @@ def _pack(source: Declared, truth: _Truth, data: Data, out: Path) -> tuple[Measu
 
 
 def _swapped(item: Item, folder: Path, info: Info, data: Data) -> bool:
-    """Whether the image would pass as the mask."""
+    """Whether the image can be read as a mask."""
     try:
         annotations.read_labels(folder / item.image, folder / item.image, info, data)
     except DataError:
@@ -165,35 +168,35 @@ def _geometry(info: Info) -> Row:
 
 
 def _content(item: Item, folder: Path, settings: str) -> tuple[list[str], str]:
-    """Hashes of image, mask and what else is drawn over it, and a key that names the packed result."""
+    """Content hashes of image, mask, mask of valid pixels and baselines, and the key in the packed file's name."""
     assert item.mask is not None
-    own = [item.image, item.mask, item.valid, *item.baselines.values()]
-    hashes = [content_hash(folder / path) for path in own if path]
+    paths = [item.image, item.mask, item.valid, *item.baselines.values()]
+    hashes = [content_hash(folder / path) for path in paths if path]
     if hashes[0] == hashes[1]:
         raise DataError(
-            f"{item.image.name}: and its mask {item.mask.name} have the same content",
+            f"{item.image.name}: has the same content as its mask {item.mask.name}",
             "give the mask that belongs to the image, or correct the pattern",
             kind="same-file",
         )
-    beside = [content_hash(path) for path in sidecars_of(item, folder)]
-    return hashes, digest(settings, *hashes, *beside)[:12]
+    sidecars = [content_hash(path) for path in sidecars_of(item, folder)]
+    return hashes, digest(settings, *hashes, *sidecars)[:12]
 
 
 def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -> Row:
     """Check one item and pack it into `target`/<id>-<key>.safetensors.
 
     Args:
-        item: what to read.
-        folder: that the item's paths are relative to.
-        data: what the files should hold.
+        item: item to read.
+        folder: folder that the item's paths are relative to.
+        data: settings.
         target: existing folder.
-        settings: fingerprint of what decides how files are read; part of the key.
+        settings: fingerprint of the settings that affect how files are read; part of the key.
 
     Returns:
-        What the catalogue says of it, less what comes from its name.
+        Columns of the catalogue that come from the content of the files.
 
     Raises:
-        DataError: it cannot be used.
+        DataError: the item cannot be used.
     """
     before, name = stamp(item, folder), item.image.name
     hashes, key = _content(item, folder, settings)
@@ -238,5 +241,5 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
 
 
 def inspect_job(job: tuple[Item, Path, Data, Path, str]) -> Row:
-    """`inspect` with all its arguments as one, for a process that loads this module and not the catalogue's."""
+    """`inspect` with its arguments as one tuple, for reader processes, which do not import the catalogue."""
     return inspect(*job)

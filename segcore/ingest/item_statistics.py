@@ -1,4 +1,4 @@
-"""What one pass over an item counts: classes, range of the bands, what is not valid, and an even sample of pixels."""
+"""Statistics from one pass over an item: class pixels, band ranges, valid pixels, and an even sample of pixels."""
 
 import json
 from typing import Any
@@ -38,7 +38,7 @@ class Measures:
     def update(
         self, pixels: np.ndarray, valid: np.ndarray, labels: Labels, plane: int, window: Window
     ) -> None:
-        """Add a window: pixels (C, h, w), valid (h, w), labels of it."""
+        """Add a window: pixels (C, h, w), valid (h, w) bool, labels (h, w)."""
         count = int(np.count_nonzero(valid))
         self.valid += count
         if count:
@@ -53,23 +53,23 @@ class Measures:
             self.objects.update(np.unique(labels.instances).tolist())
         row, col = window[0], window[1]
         first_row, first_col = -row % self.step, -col % self.step
-        taken = pixels[:, first_row :: self.step, first_col :: self.step]
+        sampled = pixels[:, first_row :: self.step, first_col :: self.step]
         at = (
-            slice((row + first_row) // self.step, (row + first_row) // self.step + taken.shape[1]),
-            slice((col + first_col) // self.step, (col + first_col) // self.step + taken.shape[2]),
+            slice((row + first_row) // self.step, (row + first_row) // self.step + sampled.shape[1]),
+            slice((col + first_col) // self.step, (col + first_col) // self.step + sampled.shape[2]),
         )
-        self._sample[at] = np.moveaxis(taken, 0, -1)
+        self._sample[at] = np.moveaxis(sampled, 0, -1)
         self._sample_valid[at] = valid[first_row :: self.step, first_col :: self.step]
 
     def take_sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """(h, w, C) sample of the plane that was just read and its validity (h, w) uint8."""
+        """Copies of the sample (h, w, C) of the plane that was read last, and of its validity (h, w) uint8."""
         return self._sample.copy(), self._sample_valid.copy()
 
     def require_usable(self, name: str) -> None:
-        """Check that there is something to learn from.
+        """Check that the item can be used for training or scoring.
 
         Raises:
-            DataError: nothing valid, a single value in all of the image, or nothing labelled.
+            DataError: no pixel is valid, all have the same value, or none is labelled.
         """
         if self.valid == 0:
             values = "NaN or infinite" if self._float else "nodata or transparent"
@@ -86,28 +86,28 @@ class Measures:
             )
         if self.class_pixels[:IGNORE].sum() == 0:
             raise DataError(
-                f"{name}: its mask leaves nothing to train on or to score, all pixels are ignored",
+                f"{name}: its mask leaves nothing to train on or score: all pixels are ignored",
                 "correct data.label_values, or remove the pair",
                 kind="all-ignored",
             )
 
     def notes(self, data: Data) -> list[tuple[str, str]]:
-        """What is allowed but worth telling: (kind, text)."""
-        found = []
+        """Notes on accepted but unusual content: (kind, text)."""
+        notes = []
         constant = [str(i + 1) for i in np.nonzero(self.low == self.high)[0]]
         if constant:
-            found.append(("constant-band", f"band {', '.join(constant)} has a single value"))
+            notes.append(("constant-band", f"band {', '.join(constant)} has a single value"))
         if self._float and self.valid < self.pixels:
-            found.append(("nan-pixels", f"{self.pixels - self.valid} pixels are not valid (NaN or nodata)"))
+            notes.append(("nan-pixels", f"{self.pixels - self.valid} pixels are not valid (NaN or nodata)"))
         present = [name for i, name in enumerate(data.classes) if self.class_pixels[i]]
         if data.background is not None and present == [data.background]:
-            found.append(("empty-mask", "holds background alone"))
+            notes.append(("empty-mask", "contains only background"))
         elif len(present) == 1:
-            found.append(("one-class", f"holds {present[0]} alone"))
-        return found
+            notes.append(("one-class", f"contains only {present[0]}"))
+        return notes
 
     def facts(self, data: Data) -> dict[str, Any]:
-        """Columns of the catalogue."""
+        """Columns of the catalogue with these statistics."""
         return {
             "valid_share": self.valid / max(self.pixels, 1),
             "pixels_per_class": json.dumps(

@@ -1,7 +1,7 @@
-"""Every kind of bad input there is: what it means and whether the item is quarantined or only noted.
+"""All kinds of bad input: what they mean, and whether the item is quarantined or only noted.
 
-`python -m segcore.ingest.problems` prints the table; tests/system/bad_inputs makes each kind in code, and with
-the texts seen there `python -m tests.system.bad_inputs.cases` writes docs/guide/bad-input.md.
+`python -m segcore.ingest.problems` prints the table. tests/system/bad_inputs produces each kind, and
+`python -m tests.system.bad_inputs.cases` prints docs/guide/bad-input.md with the texts from there.
 """
 
 from typing import NamedTuple
@@ -11,9 +11,9 @@ class Kind(NamedTuple):
     """One kind of problem.
 
     Attributes:
-        meaning: what it is.
-        outcome: what becomes of the item: quarantined, noted, or all of the ingest fails.
-        advice: what may be done about what is only noted; errors bring their own remedy.
+        meaning: what is wrong.
+        outcome: the item is "quarantined" or "noted", or the whole ingest "fails".
+        advice: what to do about a note; errors have their own remedy.
     """
 
     meaning: str
@@ -22,42 +22,42 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    # found by name
+    # found in names and settings
     "no-folder": Kind("the source folder is missing", "fails"),
     "no-images": Kind("no image matches the pattern", "fails"),
     "no-layout": Kind("the layout is unknown", "fails"),
-    "no-list": Kind("the list of items is missing, unreadable or lacks a column", "fails"),
-    "bad-pattern": Kind("a pattern has a placeholder that does not exist", "fails"),
+    "no-list": Kind("the list of items is missing, unreadable or without a required column", "fails"),
+    "bad-pattern": Kind("a pattern has an unknown placeholder", "fails"),
     "all-bad": Kind("more items are unusable than data.max_quarantined allows", "fails"),
     "missing-mask": Kind("an image has no mask"),
     "mask-without-image": Kind("a mask has no image", "noted", "add the image, or remove the mask"),
     "same-id": Kind("two images give the same id"),
-    "unknown-format": Kind("the ending is none that can be read"),
-    "archive": Kind("an archive lies where an image or mask is expected"),
-    "outside": Kind("a path or symbolic link leaves the source folder"),
-    "bad-name": Kind("a name holds a newline or another control character"),
-    "unknown-split": Kind("the data set's own split has a name that data.splits does not translate"),
+    "unknown-format": Kind("unsupported file extension"),
+    "archive": Kind("an archive in place of an image or mask"),
+    "outside": Kind("a path or symbolic link leads outside the source folder"),
+    "bad-name": Kind("a name contains a newline or another control character"),
+    "unknown-split": Kind("a split of the data set has a name that is not in data.splits"),
     # found by reading
-    "empty-file": Kind("the file has no bytes"),
-    "unreadable": Kind("the file is damaged, truncated or not what its ending says"),
-    "no-permission": Kind("the file may not be read"),
+    "empty-file": Kind("the file is empty (0 bytes)"),
+    "unreadable": Kind("the file is damaged, truncated or of another format than its extension"),
+    "no-permission": Kind("no permission to read the file"),
     "changed": Kind("the file was changed while it was read"),
-    "too-large": Kind("the header declares an absurd size, or the file unpacks to one (decompression bomb)"),
-    "slow": Kind("reading took longer than any sound file takes"),
-    "crashed": Kind("the reader crashed or ran out of memory on it"),
-    "jpeg-mask": Kind("a mask is a JPEG, which has lost its exact values"),
+    "too-large": Kind("the image, or its decompressed content, is larger than allowed (decompression bomb)"),
+    "slow": Kind("reading exceeded the time limit"),
+    "crashed": Kind("the reader crashed, failed or ran out of memory"),
+    "jpeg-mask": Kind("a mask is a JPEG, whose lossy compression changes label values"),
     "size-mismatch": Kind("image and mask differ in size or number of planes"),
     "crs-mismatch": Kind("image and mask differ in coordinate system"),
     "transform-mismatch": Kind("image and mask differ in affine transform"),
     "spacing-mismatch": Kind("volume and mask differ in voxel spacing"),
     "affine-mismatch": Kind("volume and mask differ in position or orientation"),
-    "label-values": Kind("a mask has values outside the declared classes (0/255 masks among them)"),
-    "label-colors": Kind("a mask has colours that are not in the table"),
-    "label-bands": Kind("a mask has bands that differ where index values are expected"),
-    "label-fractions": Kind("a mask has fractions"),
+    "label-values": Kind("a mask has values outside the declared classes, such as 255 in a 0/255 mask"),
+    "label-colors": Kind("a mask has colours that are not in data.label_values"),
+    "label-bands": Kind("a mask has several different bands instead of class indices"),
+    "label-fractions": Kind("a mask has values that are not whole numbers"),
     "swapped": Kind("image and mask are swapped"),
     "same-file": Kind("image and mask are the same file, or have the same content"),
-    "all-nodata": Kind("no pixel of the image is valid: all nodata, transparent or NaN"),
+    "all-nodata": Kind("no pixel of the image is valid: all are nodata, transparent or NaN"),
     "constant": Kind("every pixel of the image has the same value"),
     "constant-band": Kind(
         "one band of the image has a single value",
@@ -67,27 +67,25 @@ KINDS: dict[str, Kind] = {
     "nan-pixels": Kind(
         "some pixels are NaN or infinite; they count as nodata", "noted", "nothing, if there is no data there"
     ),
-    "all-ignored": Kind("the mask leaves nothing to train on or to score"),
-    "empty-mask": Kind(
-        "the mask holds background alone", "noted", "nothing, if there is nothing to see there"
-    ),
+    "all-ignored": Kind("all pixels of the mask are ignored: nothing is left to train on or score"),
+    "empty-mask": Kind("the mask contains only background", "noted", "nothing, if that is correct"),
     "one-class": Kind(
-        "the mask holds a single foreground class and nothing else",
+        "the mask contains only one class, which is not the background",
         "noted",
-        "nothing, if it is so; else check data.label_values",
+        "nothing, if that is correct; otherwise check data.label_values",
     ),
-    "polygons-unreadable": Kind("the file of polygons or annotations cannot be read or lacks what it needs"),
+    "polygons-unreadable": Kind("the file of polygons or annotations cannot be read or is incomplete"),
     "polygons-outside": Kind(
-        "no polygon of the file, or part of some, lies within the image",
+        "all polygons of the file are outside the image, or some are in part",
         "noted",
         "check that polygons and image belong together, and their coordinate systems",
     ),
     "polygons-invalid": Kind(
-        "polygons that cross themselves or are empty were mended or left out",
+        "invalid polygons (self-intersecting or empty) were repaired or left out",
         "noted",
-        "mend them in the program that drew them",
+        "repair them in the program that they were drawn with",
     ),
-    "polygons-no-crs": Kind("polygons without a coordinate system for an image that has one, or the reverse"),
+    "polygons-no-crs": Kind("only one of polygons and image has a coordinate system"),
     "unknown-category": Kind("a category or property value is not in data.label_values"),
     "bad-run-length": Kind("a run-length mask does not fit its image"),
     "overlapping-segments": Kind(
@@ -95,46 +93,46 @@ KINDS: dict[str, Kind] = {
         "noted",
         "export segments that do not overlap",
     ),
-    "not-annotated": Kind("the annotations do not name this image"),
-    "bad-affine": Kind("a volume's voxel spacing or affine is zero, singular, not a number or not known"),
-    "mixed-series": Kind("a folder holds slices of several DICOM series"),
-    "missing-slice": Kind("slices of a DICOM series are missing or doubled"),
-    "not-3d": Kind("a volume has more than three dimensions, or a colour type that is not supported"),
-    "unusable": Kind("anything else that keeps a file from being used"),
+    "not-annotated": Kind("the annotation file has no entry for the image"),
+    "bad-affine": Kind("the voxel spacing or affine of a volume is zero, singular, NaN or missing"),
+    "mixed-series": Kind("a folder contains slices of several DICOM series"),
+    "missing-slice": Kind("slices of a DICOM series are missing or duplicated"),
+    "not-3d": Kind("a volume has more than three dimensions, or an unsupported colour type"),
+    "unusable": Kind("any other reason why a file cannot be used"),
     # found by comparing items
-    "band-count": Kind("the number of bands differs from the other images'"),
-    "band-missing": Kind("data.bands asks for a band that the image does not have"),
-    "other-dtype": Kind("the data type differs from the other images'"),
+    "band-count": Kind("the number of bands differs from that of most images"),
+    "band-missing": Kind("data.bands names a band that the image does not have"),
+    "other-dtype": Kind("the data type differs from that of most images"),
     "mixed-crs": Kind(
         "coordinate systems differ between images", "noted", "nothing, or reproject to one coordinate system"
     ),
     "duplicate": Kind(
-        "the same picture as another item's; both go into one split", "noted", "remove one of them"
+        "the same content as another item; both go into one split", "noted", "remove one of them"
     ),
     "near-duplicate": Kind(
-        "nearly the same picture as another item's; both go into one split",
+        "nearly the same picture as another item; both go into one split",
         "noted",
         "nothing, or remove one of them",
     ),
     "same-place": Kind(
-        "the same place as another item's, perhaps on another date; both go into one split",
+        "overlaps another item on the map, perhaps of another date; both go into one split",
         "noted",
         "nothing",
     ),
-    "relabelled": Kind("the data have this image already, with another mask"),
+    "relabelled": Kind("the image is already in the data with another mask"),
     "set-aside": Kind(
-        "it links items that already are in different splits, so it is left out",
+        "it is linked to items of different splits and therefore left out",
         "noted",
-        "give the split by hand in split.given, or start a new registry under another data.name",
+        "assign its group in split.given, or start a new split file under another data.name",
     ),
 }
 
 
 def table(examples: dict[str, tuple[str, str]] | None = None) -> str:
-    """KINDS as Markdown: kind, meaning, outcome, example and remedy.
+    """KINDS as a Markdown table: kind, meaning, outcome, example and remedy.
 
     Args:
-        examples: kind -> error text or note, and remedy, as they were seen.
+        examples: error text or note, and remedy, by kind.
     """
 
     def cell(text: str) -> str:

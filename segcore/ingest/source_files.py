@@ -1,4 +1,4 @@
-"""Which files an item is made of, and whether they are the same as they were."""
+"""The files of an item, and stamps and hashes that show whether they have changed."""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -12,17 +12,19 @@ from segcore.io.images._checks import check_is_file, unreadable
 from segcore.io.layouts._item import Item
 
 Names = Callable[[Path], Collection[str] | None]
-_SAME_STEM = (".shp",)  # formats of several files that share a stem
-_SIDECARS = (".aux.xml", ".msk", ".ovr")  # that GDAL looks for beside a GeoTIFF
+# formats of several files that share a stem
+_SAME_STEM = (".shp",)
+# files that GDAL looks for beside a GeoTIFF
+_SIDECARS = (".aux.xml", ".msk", ".ovr")
 _WORLD_FILES = (".tfw", ".tifw", ".wld")
 
 
 def _unlisted(folder: Path) -> None:
-    """No listing: each file is asked for by itself."""
+    """No listing: each file is looked up separately."""
 
 
 def listed() -> Names:
-    """Names of the files in a folder, each folder listed once; None of one that may not be listed."""
+    """Function that returns the names in a folder, listing each folder once; None if it cannot be listed."""
     return cache(names_in)
 
 
@@ -40,38 +42,40 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _paths(item: Item, folder: Path) -> list[Path]:
-    own = [item.image, item.mask, item.valid, *item.baselines.values()]
-    return [file for path in own if path for file in files_of(folder / path)]
+    paths = [item.image, item.mask, item.valid, *item.baselines.values()]
+    return [file for path in paths if path for file in files_of(folder / path)]
 
 
 def _sidecars(path: Path, names: Names) -> list[Path]:
-    """Files beside a GeoTIFF that change its place, validity or nodata."""
+    """Files beside a GeoTIFF that affect its georeference, validity or nodata."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         return []
-    possible = [path.name + ending for ending in _SIDECARS] + [path.stem + ending for ending in _WORLD_FILES]
-    there = names(path.parent)
-    if there is None:
+    possible = [path.name + suffix for suffix in _SIDECARS] + [path.stem + suffix for suffix in _WORLD_FILES]
+    existing = names(path.parent)
+    if existing is None:
         return [p for p in map(path.with_name, possible) if p.exists()]
-    return [path.with_name(name) for name in possible if name in there]
+    return [path.with_name(name) for name in possible if name in existing]
 
 
 def files_of_row(row: Mapping[str, Any], folder: Path) -> list[Path]:
-    """All files of an item that a row of the catalogue of `folder` speaks of, and those beside them that matter."""
+    """All existing files of an item by its row in the catalogue of `folder`, with their sidecar files."""
     named = [row["image"], row["label"], row["valid"], *json.loads(row["baselines"] or "{}").values()]
-    found = [file for name in named if name and (folder / name).exists() for file in files_of(folder / name)]
-    return [*found, *(beside for path in found for beside in _sidecars(path, _unlisted))]
+    files = [file for name in named if name and (folder / name).exists() for file in files_of(folder / name)]
+    return [*files, *(sidecar for path in files for sidecar in _sidecars(path, _unlisted))]
 
 
 def sidecars_of(item: Item, folder: Path) -> list[Path]:
-    """Files beside an item's GeoTIFFs that change how they are read."""
-    return [beside for path in _paths(item, folder) for beside in _sidecars(path, _unlisted)]
+    """Files beside an item's GeoTIFFs that affect how they are read."""
+    return [sidecar for path in _paths(item, folder) for sidecar in _sidecars(path, _unlisted)]
 
 
 def stamp(item: Item, folder: Path, names: Names = _unlisted) -> str:
-    """Names, sizes and times of an item's files: as long as they are the same, so is the content.
+    """Names, sizes, times and inodes of an item's files as JSON: while it is unchanged, so is the content.
 
     Args:
-        names: what a folder holds, from `listed`, where many items are looked at; by default each file is asked for.
+        item: item with paths relative to `folder`.
+        folder: source folder.
+        names: from `listed`, to stamp many items faster; by default, each sidecar file is looked up separately.
 
     Raises:
         DataError: a file is missing or empty.
@@ -92,10 +96,10 @@ def stamp(item: Item, folder: Path, names: Names = _unlisted) -> str:
                 f"{path.name}: is empty (0 bytes)", "restore it from its source", kind="empty-file"
             )
         facts.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
-        for beside in _sidecars(path, names):
-            status = beside.stat()
-            check_is_file(beside, status)
-            facts.append((beside.name, status.st_size, status.st_mtime_ns, status.st_ino))
+        for sidecar in _sidecars(path, names):
+            status = sidecar.stat()
+            check_is_file(sidecar, status)
+            facts.append((sidecar.name, status.st_size, status.st_mtime_ns, status.st_ino))
     return json.dumps(facts)
 
 
@@ -105,16 +109,18 @@ def content_hash(path: Path) -> str:
     return _content_hash(path, tuple(files), tuple(f.stat().st_mtime_ns for f in files))
 
 
-@lru_cache(maxsize=16)  # a file of polygons or annotations belongs to many images
+# Cached, because a file of polygons or annotations may belong to many images.
+@lru_cache(maxsize=16)
 def _content_hash(path: Path, files: tuple[Path, ...], times: tuple[int, ...]) -> str:
     try:
         if files == (path,):
             return sha256(path)
-        # the empty text ends the last line, as in the hashes of before
+        # The empty text ends the last line, so that hashes stay equal to those in older catalogues.
         return digest(*(f"{f.name} {sha256(f)}" for f in files), "")
     except PermissionError as error:
         raise DataError(
             f"{path.name}: may not be read", "give this user the right to read it", kind="no-permission"
         ) from error
-    except OSError as error:  # a damaged disk, a file that was removed meanwhile
+    except OSError as error:
+        # a damaged disk, or a file that was removed meanwhile
         raise unreadable(path, error) from error

@@ -1,4 +1,4 @@
-"""Where pictures lie on the map: same grid, same place, and everything that links two items."""
+"""Footprints on the map: items on one grid, items of the same place, and all links between items."""
 
 import json
 from collections import defaultdict
@@ -11,17 +11,19 @@ import shapely
 
 from segcore.ingest.links.near_duplicates import near_duplicates
 
-_EDGE_POINTS = 16  # points an edge is given before it is reprojected, because straight lines bend
+# segments per edge before reprojection, because straight edges become curves
+_EDGE_POINTS = 16
 _COLUMNS = ["a", "b", "kind", "detail"]
 
 
-@lru_cache(maxsize=100_000)  # each item's is asked for some six times
+# Each transform is needed about six times.
+@lru_cache(maxsize=100_000)
 def _parsed(text: str) -> Any:
     return json.loads(text)
 
 
 def affine(value: Any) -> tuple[float, ...] | None:
-    """Six numbers from JSON text or a sequence; None where there are none."""
+    """Six numbers from JSON text or a sequence; None if there are none."""
     numbers = _parsed(value) if isinstance(value, str) else value
     return tuple(float(n) for n in numbers) if isinstance(numbers, (list, tuple, np.ndarray)) else None
 
@@ -31,15 +33,15 @@ def _column(table: pd.DataFrame, name: str) -> list[Any]:
 
 
 def is_placed(crs: Any, transform: Any) -> bool:
-    """Whether an item says where on the map it lies."""
+    """Whether an item is georeferenced: it has a CRS and an affine transform."""
     return isinstance(crs, str) and crs != "" and affine(transform) is not None
 
 
 def frames(items: pd.DataFrame) -> list[str]:
-    """For each row a name shared by all items whose pixels lie on one grid: row and column mean the same place.
+    """Name of the pixel grid of each row: on one grid, equal rows and columns are the same place.
 
-    Planes of one volume share a grid, so do items of equal CRS, transform and size (other dates of a place), and
-    items of equal content. The name is the smallest id of the catalogue there.
+    Planes of one volume share a grid, and so do items of equal CRS, transform and size (other dates of a place) and
+    items of equal content. A grid is named by the smallest catalogue id on it.
 
     Args:
         items: id (or `volume`, the id in the catalogue), height, width; optional crs, transform, sha256.
@@ -62,7 +64,8 @@ def frames(items: pd.DataFrame) -> list[str]:
         numbers = affine(transform)
         if numbers is not None and is_placed(crs, transform):
             pixel = max(abs(numbers[0]), abs(numbers[1]), 1e-12)
-            rounded = tuple(round(n / pixel * 1000) for n in numbers)  # to a thousandth of a pixel
+            # to a thousandth of a pixel
+            rounded = tuple(round(n / pixel * 1000) for n in numbers)
             keys.append(("grid", crs, height, width, f"{pixel:.9g}", rounded))
         if isinstance(digest, str) and digest:
             keys.append(("content", digest, height, width))
@@ -80,7 +83,7 @@ def rectangles(
     Args:
         transforms: n affine transforms (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f.
         boxes: (n, 4) row, col, height, width.
-        points: that each edge is divided by.
+        points: segments per edge.
         margin: pixels added on every side.
 
     Returns:
@@ -100,31 +103,33 @@ def rectangles(
 
 
 def to_degrees(polygons: np.ndarray, crs: str) -> np.ndarray:
-    """Polygons in EPSG:4326; None where they cannot be reprojected."""
+    """Polygons in EPSG:4326; None for those that cannot be reprojected."""
     from rasterio.errors import CRSError
     from rasterio.warp import transform
 
     xy = shapely.get_coordinates(polygons)
     try:
         lon, lat = transform(crs, "EPSG:4326", xy[:, 0], xy[:, 1])
-    except CRSError:  # a local system without a place on Earth can only be compared with itself
+    except CRSError:
+        # A local coordinate system has no relation to others.
         return np.full(len(polygons), None, dtype=object)
-    there = shapely.set_coordinates(polygons.copy(), np.stack([lon, lat], axis=-1))
-    sound = np.isfinite(shapely.area(there)) & shapely.is_valid(there)
-    return np.asarray(np.where(sound, there, None))
+    projected = shapely.set_coordinates(polygons.copy(), np.stack([lon, lat], axis=-1))
+    sound = np.isfinite(shapely.area(projected)) & shapely.is_valid(projected)
+    return np.asarray(np.where(sound, projected, None))
 
 
 def pixel_sizes(polygons: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Side of a square of one pixel's area, in the polygons' units."""
-    return np.sqrt(shapely.area(polygons) / (np.asarray(heights, float) * np.asarray(widths, float)))
+    """Side of a square with the area of one pixel, in the polygons' units."""
+    areas = shapely.area(polygons) / (np.asarray(heights, float) * np.asarray(widths, float))
+    return np.asarray(np.sqrt(areas))
 
 
 def _overlapping(
     polygons: np.ndarray, pixels: np.ndarray, system: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Index pairs i < j that share more than a strip one pixel wide, and their share of the smaller one.
+    """Index pairs i < j that overlap by more than a strip one pixel wide, and the overlap / the smaller area.
 
-    With `system`, only pairs that differ in it.
+    With `system` (one value per polygon), only pairs of different systems.
     """
     i, j = shapely.STRtree(polygons).query(polygons, predicate="intersects")
     wanted = i < j if system is None else (i < j) & (system[i] != system[j])
@@ -139,10 +144,13 @@ def _overlapping(
 def too_close(
     a: np.ndarray, b: np.ndarray, pixels: tuple[float, float], buffer: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Index pairs of polygons of `a` and `b` nearer than `buffer` pixels; with 0, that overlap by more than a strip.
+    """Index pairs of polygons of `a` and `b` that are closer than the buffer.
 
     Args:
-        pixels: side of a pixel of `a` and of `b` in the polygons' units; the larger one counts.
+        a: (n,) shapely polygons.
+        b: (m,) shapely polygons.
+        pixels: side of a pixel of `a` and of `b` in the polygons' units; the larger one is used.
+        buffer: distance in pixels; with 0, pairs that overlap by more than a strip one pixel wide.
     """
     side, tree = max(pixels), shapely.STRtree(b)
     if buffer > 0:
@@ -154,17 +162,17 @@ def too_close(
 
 
 def same_places(table: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of items whose footprints overlap by more than touching (a strip of one pixel).
+    """Pairs of items whose footprints overlap by more than a strip one pixel wide.
 
-    Footprints of one coordinate system are compared in it, others in EPSG:4326 with edges of many points. Items
-    without CRS or transform are left out; so are, for other systems, those that cannot be reprojected, or that
+    Footprints in one coordinate system are compared in it, others in EPSG:4326 with subdivided edges. Items without
+    CRS or transform are left out, and so are, between coordinate systems, items that cannot be reprojected or that
     cross the antimeridian.
 
     Args:
         table: catalogue rows with id, crs, transform, height, width.
 
     Returns:
-        a, b (ids, a < b), kind "same-place", detail (share of the smaller footprint); sorted, each pair once.
+        a, b (ids, a < b), kind "same-place", detail (fraction of the smaller footprint); sorted, each pair once.
     """
     table = table.sort_values("id", ignore_index=True)
     transforms = [affine(t) for t in _column(table, "transform")]
@@ -173,13 +181,13 @@ def same_places(table: pd.DataFrame) -> pd.DataFrame:
         if is_placed(crs, transforms[index]):
             by_crs[crs].append(index)
     height, width = table["height"].to_numpy(float), table["width"].to_numpy(float)
-    found: dict[tuple[int, int], float] = {}
+    overlaps: dict[tuple[int, int], float] = {}
 
     def compare(members: np.ndarray, polygons: np.ndarray, other: np.ndarray | None = None) -> None:
         pixels = pixel_sizes(polygons, height[members], width[members])
         for i, j, share in zip(*_overlapping(polygons, pixels, other), strict=True):
             a, b = sorted((int(members[i]), int(members[j])))
-            found[a, b] = float(share)
+            overlaps[a, b] = float(share)
 
     degrees: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for number, (crs, indices) in enumerate(sorted(by_crs.items())):
@@ -189,21 +197,21 @@ def same_places(table: pd.DataFrame) -> pd.DataFrame:
         given = [t for t in (transforms[i] for i in indices) if t is not None]
         compare(members, rectangles(given, boxes))
         if len(by_crs) > 1:
-            there = to_degrees(rectangles(given, boxes, points=_EDGE_POINTS), crs)
-            sound = ~shapely.is_missing(there)
-            degrees.append((members[sound], there[sound], np.full(sound.sum(), number)))
+            projected = to_degrees(rectangles(given, boxes, points=_EDGE_POINTS), crs)
+            sound = ~shapely.is_missing(projected)
+            degrees.append((members[sound], projected[sound], np.full(sound.sum(), number)))
     if degrees:
         compare(*map(np.concatenate, zip(*degrees, strict=True)))
     ids = table["id"].to_numpy()
     rows = [
         (ids[a], ids[b], "same-place", f"{share:.1%} of the smaller footprint is common")
-        for (a, b), share in sorted(found.items())
+        for (a, b), share in sorted(overlaps.items())
     ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def links(table: pd.DataFrame) -> pd.DataFrame:
-    """All that must keep two items in one split: same content, nearly the same picture, same place.
+    """All pairs of items that must be in one split: equal content, near duplicates, overlapping footprints.
 
     Args:
         table: catalogue rows with id, sha256, phash, thumb, crs, transform, height, width.

@@ -1,7 +1,7 @@
-"""Pictures that are the same or nearly so: candidates by perceptual hash, confirmed by what they show in detail.
+"""Duplicates and near duplicates: candidates by perceptual hash, confirmed by their fine structure.
 
-A hash alone links pictures of one kind (all retinas are a bright disc, all dull forests are grey), so the small grey
-pictures of each candidate pair must agree in fine structure too, both overall and in their middle.
+The hash alone would link pictures of one kind (all retinas are a bright disc, all dull forests are grey). Therefore
+the thumbnails of a candidate pair must also correlate in fine structure, both as a whole and in their centre.
 """
 
 from collections.abc import Collection, Iterator
@@ -11,17 +11,22 @@ import pandas as pd
 
 from segcore.ingest.links.perceptual_hash import SIDE
 
-# Tuned on six real sets: recompressed, brighter, shifted and resized copies of pictures of 250 pixels and more reach
-# 0.75 or more at distance 10 or less; different retinas, the most alike pictures there, stay below 0.45 in the middle.
-MAX_DISTANCE = 10  # of 64 bits
-MIN_DETAIL = 0.75  # correlation of fine structure, whole picture
-MIN_CENTRE = 0.6  # correlation of fine structure, middle half: not the rim of a field of view that all share
-_FLAT = 1.0  # grey levels of fine structure below which there is nothing to compare
+# Tuned on six real data sets: recompressed, brighter, shifted and resized copies of pictures of 250 pixels and more
+# reach 0.75 or more at distance 10 or less; different retinas, the most similar pictures of these sets, stay below 0.45
+# in the centre.
+# largest number of different bits, of 64
+MAX_DISTANCE = 10
+# lowest correlation of fine structure over the whole picture
+MIN_DETAIL = 0.75
+# lowest correlation of fine structure in the middle half, without the rim of a field of view that all pictures share
+MIN_CENTRE = 0.6
+# standard deviation of fine structure, in grey levels, below which a picture counts as flat and is not compared
+_FLAT = 1.0
 _BLOCK = 512
 
 
 def _detail(thumbs: np.ndarray) -> np.ndarray:
-    """(n, SIDE, SIDE) float32 fine structure: less the mean of the 5 x 5 pixels around."""
+    """(n, SIDE, SIDE) float32 fine structure: each pixel minus the mean of the 5 x 5 pixels around it."""
     padded = np.pad(thumbs, ((0, 0), (2, 2), (2, 2)), mode="edge")
     rows = np.sum([padded[:, k : k + SIDE] for k in range(5)], axis=0)
     around = np.sum([rows[:, :, k : k + SIDE] for k in range(5)], axis=0) / 25
@@ -29,7 +34,7 @@ def _detail(thumbs: np.ndarray) -> np.ndarray:
 
 
 def _unit_vectors(detail: np.ndarray) -> np.ndarray:
-    """(n, pixels) of mean 0 and length 1; NaN where there is no structure."""
+    """(n, pixels) vectors of mean 0 and length 1; NaN for flat pictures."""
     flat = detail.reshape(len(detail), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
@@ -37,14 +42,14 @@ def _unit_vectors(detail: np.ndarray) -> np.ndarray:
 
 
 def _candidates(hashes: np.ndarray, among: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Index pairs (i, j) with close hashes, a block of `among` at a time; each pair once."""
-    mine = np.zeros(len(hashes), bool)
-    mine[among] = True
+    """Index pairs (i, j) with similar hashes, i in `among`, in blocks of i; each pair once."""
+    is_among = np.zeros(len(hashes), bool)
+    is_among[among] = True
     for start in range(0, len(among), _BLOCK):
         rows = among[start : start + _BLOCK]
         i, j = np.nonzero(np.bitwise_count(hashes[rows, None] ^ hashes[None]) <= MAX_DISTANCE)
         i = rows[i]
-        once = (i != j) & (~mine[j] | (i < j))
+        once = (i != j) & (~is_among[j] | (i < j))
         yield i[once], j[once]
 
 
@@ -59,37 +64,39 @@ def _duplicates(table: pd.DataFrame, new: np.ndarray) -> Iterator[tuple[int, int
 
 
 def near_duplicates(table: pd.DataFrame, new: Collection[str] | None = None) -> pd.DataFrame:
-    """Pairs of items with the same content or nearly the same picture.
+    """Pairs of items with equal content or nearly the same picture.
 
-    Time grows with the square of the number of items, at a nanosecond a pair.
+    Time grows with the square of the number of items, about a nanosecond per pair.
 
     Args:
         table: catalogue rows with id, sha256, phash, thumb; without phash or thumb only contents are compared.
-        new: ids of which at least one is in every pair; None: all.
+        new: ids; only pairs with at least one of them are returned. None: all pairs.
 
     Returns:
         a, b (ids, a < b), kind ("duplicate" or "near-duplicate"), detail; sorted, each pair once.
     """
-    table = table.sort_values("id", ignore_index=True)  # so that i < j is a < b
+    # sorted, so that i < j means a < b
+    table = table.sort_values("id", ignore_index=True)
     is_new = np.ones(len(table), bool) if new is None else table["id"].isin(list(new)).to_numpy()
     pairs = list(_duplicates(table, is_new))
-    known = {(i, j) for i, j, *_ in pairs}
-    seen = np.flatnonzero((table["phash"].notna() & table["thumb"].notna()).to_numpy())
-    if len(seen):
-        hashes = np.array([int(h, 16) for h in table["phash"].iloc[seen]], np.uint64)
-        thumbs = np.stack([np.frombuffer(t, np.uint8) for t in table["thumb"].iloc[seen]])
+    duplicates = {(i, j) for i, j, *_ in pairs}
+    pictured = np.flatnonzero((table["phash"].notna() & table["thumb"].notna()).to_numpy())
+    if len(pictured):
+        hashes = np.array([int(h, 16) for h in table["phash"].iloc[pictured]], np.uint64)
+        thumbs = np.stack([np.frombuffer(t, np.uint8) for t in table["thumb"].iloc[pictured]])
         detail = _detail(thumbs.reshape(-1, SIDE, SIDE).astype(np.float32))
         whole = _unit_vectors(detail)
         centre = _unit_vectors(detail[:, SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4])
-        for i, j in _candidates(hashes, np.flatnonzero(is_new[seen])):
-            for at in range(0, len(i), 4_000):  # bounds memory where thousands of pictures have one hash
+        for i, j in _candidates(hashes, np.flatnonzero(is_new[pictured])):
+            # in blocks, to limit memory use when thousands of pictures have similar hashes
+            for at in range(0, len(i), 4_000):
                 p, q = i[at : at + 4_000], j[at : at + 4_000]
                 alike = np.einsum("nd,nd->n", whole[p], whole[q])
                 middle = np.einsum("nd,nd->n", centre[p], centre[q])
                 middle = np.where(np.isnan(centre[p, 0]) & np.isnan(centre[q, 0]), alike, middle)
                 for k in np.flatnonzero((alike >= MIN_DETAIL) & (middle >= MIN_CENTRE)):
-                    a, b = sorted((int(seen[p[k]]), int(seen[q[k]])))
-                    if (a, b) not in known:
+                    a, b = sorted((int(pictured[p[k]]), int(pictured[q[k]])))
+                    if (a, b) not in duplicates:
                         bits = int(np.bitwise_count(hashes[p[k]] ^ hashes[q[k]]))
                         text = f"perceptual hashes differ in {bits} of 64 bits, detail correlates by {alike[k]:.2f}"
                         pairs.append((a, b, "near-duplicate", text))

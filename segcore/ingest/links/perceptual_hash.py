@@ -1,8 +1,9 @@
-"""What a picture looks like, small enough to keep for every item; every process that reads loads no more than this."""
+"""Perceptual hash and thumbnail of a picture. Import-light, because every reader process imports it."""
 
 import numpy as np
 
-SIDE = 32  # of the small grey picture
+# side of the thumbnail in pixels
+SIDE = 32
 
 
 def _grey(pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -20,24 +21,25 @@ def _grey(pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
         if high > low:
             total += np.clip((np.where(sound, values, low) - low) / (high - low), 0, 1)
             used += 1
-    return np.rint(total * (255 / max(used, 1))).astype(np.uint8)
+    grey: np.ndarray = np.rint(total * (255 / max(used, 1))).astype(np.uint8)
+    return grey
 
 
 def _percentiles(values: np.ndarray) -> tuple[np.float32, np.float32]:
-    """2nd and 98th, by the nearest rank; numpy's own take longer than the rest of a signature."""
+    """2nd and 98th percentile by nearest rank; numpy's function takes longer than the rest of a signature."""
     ordered = np.sort(values)
     return ordered[round(0.02 * (len(ordered) - 1))], ordered[round(0.98 * (len(ordered) - 1))]
 
 
 def signature(pixels: np.ndarray, valid: np.ndarray) -> tuple[str, bytes]:
-    """What a picture looks like, small enough to keep for every item.
+    """Perceptual hash and thumbnail of a picture, small enough to store for every item.
 
     Args:
         pixels: (h, w, C), any dtype.
         valid: (h, w) bool, or 0 and 1.
 
     Returns:
-        Perceptual hash (imagehash.phash, 64 bits as 16 hex digits), and a 32 x 32 uint8 grey picture as bytes.
+        Perceptual hash (imagehash.phash, 64 bits as 16 hex digits), and a 32 x 32 uint8 grey thumbnail as bytes.
     """
     import imagehash
     from PIL import Image

@@ -128,5 +128,5 @@ def test_an_unknown_sample_lists_those_there_are(tmp_path):
     (tmp_path / "known.yaml").write_text("{}")
     with pytest.raises(ParamsError, match=r"no such sample[\s\S]*known"):
         samples.load_manifest(tmp_path / "other.yaml")
-    with pytest.raises(ParamsError, match="is no sample manifest"):
+    with pytest.raises(ParamsError, match="is not a sample manifest"):
         samples.load_manifest(tmp_path / "known.yaml")

@@ -119,7 +119,7 @@ def polygon_without_an_area(pair):
     geojson(pair.mask, polygon(corners), polygon([corners[0], corners[1], corners[0], corners[0]]))
 
 
-@case("empty-mask", "background alone")
+@case("empty-mask", "only background")
 def file_without_polygons(pair):
     geojson(pair.mask)
 
@@ -251,7 +251,7 @@ def listed_with_an_unknown_split(pair):
     pass
 
 
-@LISTED.case("size-mismatch", "mask of what is scored 9 x 9")
+@LISTED.case("size-mismatch", "mask of valid pixels 9 x 9")
 def listed_with_a_field_of_another_size(pair):
     pass
 

@@ -167,7 +167,7 @@ def mask_all_transparent(pair):
     mask_of(pair, np.stack([np.array(Image.open(pair.mask)), np.zeros(SIZE, np.uint8)], -1), "LA")
 
 
-@case("empty-mask", "background alone")
+@case("empty-mask", "only background")
 def mask_of_background_alone(pair):
     mask_of(pair, np.zeros(SIZE, np.uint8))
 
