@@ -1,14 +1,20 @@
-"""How many pixels each class has."""
+"""Number of pixels per class."""
 
 import numpy as np
 
 from segcore.constants import IGNORE
 
-_FEW = 24  # to compare with each of so few classes is faster by far than counting all 256 values
+# up to this number of classes, one comparison per class is much faster than counting all 256 values
+_FEW = 24
 
 
 def class_histogram(labels: np.ndarray, classes: int) -> np.ndarray:
-    """(256,) int64 pixels of each class index in uint8 labels of any shape; most are below `classes`, or IGNORE."""
+    """Pixels per label value, (256,) int64.
+
+    Args:
+        labels: uint8 of any shape.
+        classes: number of classes; counting is fastest if all labels are below it, or IGNORE.
+    """
     counts = np.zeros(256, dtype=np.int64)
     if classes <= _FEW:
         for index in (*range(classes), IGNORE):

@@ -1,6 +1,6 @@
 """A packed item: one safetensors file, written window by window and read by memory map.
 
-Training reads a crop of it without decoding anything, and any other tool that knows safetensors can read it too.
+Training reads crops of it without decoding, and any tool that reads safetensors can open it.
 """
 
 import json
@@ -41,7 +41,7 @@ def can_hold(dtype: str) -> bool:
 
 
 def sample_step(height: int, width: int) -> int:
-    """Every how many pixels a plane is sampled: 64 samples a side, and up to 512 of large scenes."""
+    """Distance of samples in pixels: at most 64 samples along the longer side, 512 for large scenes."""
     side = max(height, width)
     return max(1, -(-side // min(max(side // 8, 64), 512)))
 
@@ -53,7 +53,7 @@ def sample_shape(height: int, width: int) -> tuple[int, int]:
 
 
 def _contiguous(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The same values in C order; bands are put side by side one at a time, which numpy does five times as fast."""
+    """The same values in C order; bands are copied one by one, which is five times as fast in numpy."""
     if values.ndim < 3 or values.flags.c_contiguous:
         return np.ascontiguousarray(values, dtype)
     packed = np.empty(values.shape, dtype)
@@ -63,11 +63,11 @@ def _contiguous(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 class PackedWriter:
-    """Fills the tensors of a new file in any order; memory holds one window.
+    """Writes the tensors of a new file window by window, in any order; only one window is in memory.
 
     Args:
-        path: of the new file.
-        shapes: name -> dtype and shape; all but the first axis of a window's array follow from it.
+        path: new file.
+        shapes: dtype and shape of each tensor by name.
     """
 
     def __init__(self, path: Path, shapes: Shapes) -> None:
@@ -100,7 +100,14 @@ class PackedWriter:
         os.close(self._file)
 
     def write(self, name: str, lead: tuple[int, ...], window: Window, values: np.ndarray) -> None:
-        """Put (h, w, ...) values at a window of the plane that the leading indices choose."""
+        """Write values (h, w, ...) to a window of a plane.
+
+        Args:
+            name: of the tensor.
+            lead: indices before height and width, which select the plane.
+            window: row, column, height, width in pixels.
+            values: of the window.
+        """
         dtype, shape = self.shapes[name]
         values = _contiguous(values, dtype)
         height, width = shape[len(lead) : len(lead) + 2]
@@ -124,7 +131,7 @@ class Packed:
     """Read access to a packed item.
 
     Attributes:
-        shapes: name -> dtype and shape.
+        shapes: dtype and shape of each tensor by name.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -155,9 +162,10 @@ class Packed:
         return np.ndarray(shape, dtype, self._map, self._offsets[name])
 
     def sample_mask(self, plane: int, regions: Iterable[Any]) -> np.ndarray:
-        """(h, w) bool, True for valid pixels of a plane's even sample that lie in any of the regions.
+        """(h, w) bool, True for valid pixels of a plane's even sample that are in any of the regions.
 
         Args:
+            plane: index of the plane.
             regions: objects with `row`, `col`, `height` and `width` in pixels of the plane.
         """
         step = sample_step(*self.shapes["labels"][1][1:])
@@ -170,7 +178,7 @@ class Packed:
         return inside
 
     def thinned(self, name: str, lead: tuple[int, ...], step: int) -> np.ndarray:
-        """Every step-th row and column of a plane, read and not mapped: a large scene takes no memory."""
+        """Every `step`-th row and column of a plane, read in strips, so that a large scene needs little memory."""
         height, width = self.shapes[name][1][len(lead) : len(lead) + 2]
         strip = max(step, 2**20 // max(width, 1) // step * step)
         # copies, because a view would keep its whole strip in memory
@@ -178,12 +186,12 @@ class Packed:
         return np.concatenate(parts)
 
     def rows(self, name: str, lead: tuple[int, ...], first: int, count: int) -> np.ndarray:
-        """Rows of a plane, read and not mapped, so that they do not count as this process's memory for long."""
+        """Rows of a plane, read and not mapped, because mapped pages count as memory of the process."""
         height, width = self.shapes[name][1][len(lead) : len(lead) + 2]
         return self.window(name, lead, (first, 0, min(count, height - first), width))
 
     def window(self, name: str, lead: tuple[int, ...], window: Window) -> np.ndarray:
-        """(h, w, ...) of a plane, read and not mapped; of a narrow window no more than its own columns."""
+        """Values (h, w, ...) of a window of a plane, read and not mapped; other columns are not read."""
         dtype, shape = self.shapes[name]
         height, width, *rest = shape[len(lead) :]
         row, col, rows, cols = window

@@ -1,8 +1,8 @@
-"""The prepared data: an index of what trains, selects and tests, over packed items that are mapped into memory.
+"""The prepared data: an index of training, validation and test regions over memory-mapped packed items.
 
-`prepared/` holds `items.parquet` (where each picture or plane of a volume lies), `regions.parquet` (what trains,
-selects and tests), `windows.parquet` (training windows), `statistics.json` and `prepared.json` (classes, colours);
-`packed/` beside it one file an item, which never changes once written.
+`prepared/` contains `items.parquet` (packed file of each picture or plane of a volume), `regions.parquet` (regions and
+their splits), `windows.parquet` (training windows), `statistics.json` and `prepared.json` (classes, colours). `packed/`
+beside it contains one file per item, which never changes once written.
 """
 
 import json
@@ -20,7 +20,8 @@ from segcore.data.packed import Packed
 from segcore.data.raster import Info
 from segcore.errors import DataError
 
-_OPEN_FILES = 4096  # mapped at once; the system allows some 65,000 maps a process
+# largest number of files that are mapped at once; Linux allows about 65,000 maps per process
+_OPEN_FILES = 4096
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class LabelledImage:
     valid: np.ndarray
 
 
-def beside(plane: int, neighbours: int, depth: int) -> list[int]:
-    """A plane and its neighbours on either side, in order; the first and the last stand for what is beyond them."""
+def neighbouring_planes(plane: int, neighbours: int, depth: int) -> list[int]:
+    """Indices of a plane and its neighbours on both sides, in order; the first and last plane are repeated."""
     return [min(max(plane + step, 0), depth - 1) for step in range(-neighbours, neighbours + 1)]
 
 
@@ -47,8 +48,8 @@ class PreparedData:
     """Read access to a folder of prepared data.
 
     Args:
-        folder: of the index.
-        packed: of the packed items; None: the folder of that name beside `folder`.
+        folder: folder of the index.
+        packed: folder of the packed items; None: `packed` beside `folder`.
 
     Raises:
         DataError: the folder is missing or incomplete.
@@ -74,7 +75,7 @@ class PreparedData:
         self.baselines: list[str] = meta["baselines"]
         self.instances: bool = meta["instances"]
         self.neighbours: int = meta.get("neighbours", 0)
-        self._planes_seen = len(beside(0, self.neighbours, 1))
+        self._planes_seen = len(neighbouring_planes(0, self.neighbours, 1))
         self._where = {
             row.item: (row.packed, int(row.plane), int(row.height), int(row.width))
             for row in self.items[["item", "packed", "plane", "height", "width"]].itertuples()
@@ -89,11 +90,11 @@ class PreparedData:
 
     @property
     def channels(self) -> int:
-        """Number of channels that a network sees: the bands of a plane, and of its neighbours in a volume."""
+        """Number of input channels of a network: the bands of a plane, and of its neighbours in a volume."""
         return self.bands * self._planes_seen
 
     def of_channels(self, values: Sequence[float]) -> list[float]:
-        """A statistic of each band as one of each channel."""
+        """A statistic per band, repeated per input channel."""
         return list(values) * self._planes_seen
 
     def _plane(self, item: str, kind: str, index: int | None = None) -> np.ndarray:
@@ -104,27 +105,28 @@ class PreparedData:
         return view
 
     def _pixels(self, item: str) -> np.ndarray:
-        """(H, W, channels): of a plane, or of it and its neighbours in order (see `beside`)."""
+        """(H, W, channels) of a plane, or of it and its neighbours in order (see `neighbouring_planes`)."""
         if not self.neighbours:
             return self._plane(item, "pixels")
         name, plane, _, _ = self._where[item]
         planes = self._file(name).array("pixels")
-        return np.concatenate([planes[i] for i in beside(plane, self.neighbours, len(planes))], axis=-1)
+        indices = neighbouring_planes(plane, self.neighbours, len(planes))
+        return np.concatenate([planes[i] for i in indices], axis=-1)
 
     def training_bytes(self) -> int:
-        """Bytes of all items that training windows lie in: pixels, labels and validity."""
+        """Bytes of all items with training windows: pixels, labels and validity."""
         rows = self.items.loc[self.windows["item"].unique()]
         pixels = rows["height"].to_numpy(np.int64) * rows["width"].to_numpy(np.int64)
         value = np.array([np.dtype(kind).itemsize for kind in rows["dtype"]])
         return int((pixels * (value * self.channels + 2)).sum())
 
     def whole(self, item: str) -> LabelledImage:
-        """All of an item, as a view of the file where that is possible."""
+        """A whole item, as a view of the file where that is possible."""
         pixels, label = self._pixels(item), self._plane(item, "labels")
         return LabelledImage(pixels, label, self._plane(item, "valid") > 0)
 
     def crop(self, item: str, row: int, col: int, height: int, width: int) -> LabelledImage:
-        """A rectangle of an item as a network sees it; what lies outside the item is invalid and ignored."""
+        """A rectangle of an item as network input; pixels outside the item are invalid and ignored."""
         return self._cut(self._pixels(item), item, row, col, height, width)
 
     def _cut(
@@ -143,7 +145,7 @@ class PreparedData:
         )
 
     def volume_of(self, region_id: str) -> tuple[str, int, Info] | None:
-        """(id, plane, header) of the volume that a region is a plane of; None for pictures and scenes."""
+        """(id, plane, header) of the volume that contains the region's plane; None for pictures and scenes."""
         row = self.items.loc[self.region(region_id)["item"]]
         affine, spacing = json.loads(row["affine"]), json.loads(row["spacing"])
         if affine is None or spacing is None:
@@ -170,17 +172,17 @@ class PreparedData:
         if not self._regions:
             self._regions = {str(r["id"]): r for r in self.regions.to_dict("records")}
         if region_id not in self._regions:
-            raise DataError(f"{region_id}: no such region in {self.folder}", "take an id of regions.parquet")
+            raise DataError(f"{region_id}: no such region in {self.folder}", "use an id of regions.parquet")
         return self._regions[region_id]
 
     def read(self, region_id: str) -> LabelledImage:
-        """All of a region as a picture: its bands alone."""
+        """A region as a picture: its bands, without those of neighbouring planes."""
         r = self.region(region_id)
         pixels = self._plane(r["item"], "pixels")
         return self._cut(pixels, r["item"], r["row"], r["col"], r["height"], r["width"])
 
     def read_input(self, region_id: str) -> LabelledImage:
-        """All of a region as a network sees it, with the neighbours of its plane."""
+        """A region as network input, with the neighbours of its plane."""
         r = self.region(region_id)
         return self.crop(r["item"], r["row"], r["col"], r["height"], r["width"])
 
@@ -194,7 +196,7 @@ class PreparedData:
         return self._part(region_id, "baselines", self.baselines.index(name))
 
     def read_instances(self, region_id: str) -> np.ndarray:
-        """Numbers of objects of a region, (H, W) uint32, 0 where there is none.
+        """Object numbers of a region, (H, W) uint32, 0 where there is no object.
 
         Raises:
             DataError: the ground truth has no objects.
@@ -208,5 +210,5 @@ class PreparedData:
 
 
 def test_regions(data: PreparedData) -> pd.DataFrame:
-    """Rows of the region table that are held out for testing, in the order of their ids."""
+    """Rows of the region table in the test split, sorted by id."""
     return data.regions[data.regions["split"] == "test"].sort_values("id")

@@ -1,33 +1,35 @@
-"""Pixels, their validity and where they lie travel together."""
+"""Pixels of an image with their validity and position."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-Window = tuple[int, int, int, int]  # row, column, height, width in pixels
+# row, column, height, width in pixels
+Window = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Info:
-    """What an image's header says.
+    """Header of an image.
 
     Attributes:
-        height, width: of one plane, in pixels.
-        bands: channels of a pixel.
-        dtype: numpy's name of the values.
-        crs: coordinate reference system as "EPSG:..." or WKT; None without one.
-        transform: affine of pixel corners to CRS coordinates, six numbers (a, b, c, d, e, f); None without one.
-        nodata: value that stands for no data.
+        height: rows of one plane in pixels.
+        width: columns of one plane in pixels.
+        bands: values per pixel.
+        dtype: numpy name of the data type of the values.
+        crs: coordinate reference system as "EPSG:..." or WKT; None: none.
+        transform: affine of pixel corners to CRS coordinates, six numbers (a, b, c, d, e, f); None: none.
+        nodata: value of pixels without data; None: none.
         depth: planes of a volume; 1 for a picture.
         spacing: of a volume, in mm: between planes, rows, columns.
-        affine: of a volume as stored, 16 numbers row by row: voxel index to mm (RAS+); None without one.
-        orientation: of a volume as stored, such as "RAS" or "LPS"; planes are handed out as in RAS.
-        axis: of a volume in RAS order, the one that planes are numbered along: 0, 1 or 2.
-        canonical: of a volume, 16 numbers: (plane, row, column) as handed out to mm (RAS+); None without one.
+        affine: of a volume as stored, 16 numbers row by row: voxel index to mm (RAS+); None: none.
+        orientation: axis codes of a volume as stored, such as "RAS" or "LPS".
+        axis: RAS axis of a volume that planes are numbered along: 0, 1 or 2.
+        canonical: of a volume, 16 numbers row by row: (plane, row, column) as read to mm (RAS+); None: none.
         palette: colours (R, G, B) of index values, for pictures that have a palette.
-        lossy: whether the file was compressed with loss, as a JPEG is.
-        block: rows and columns of what the file stores in one piece; None where it is read whole.
+        lossy: whether the file has lossy compression, such as JPEG.
+        block: rows and columns of the blocks that the file is stored in; None: it is read as a whole.
     """
 
     height: int
@@ -55,7 +57,7 @@ class Raster:
     Attributes:
         pixels: (bands, height, width), the file's own dtype and values.
         valid: (height, width) bool, False where the file has no data.
-        info: of the whole file.
+        info: header of the whole file.
     """
 
     pixels: np.ndarray
@@ -64,13 +66,14 @@ class Raster:
 
 
 def pieces(info: Info, pixels: int = 2**20) -> Iterator[Window]:
-    """Windows that cover a plane, of about `pixels` pixels each and of whole blocks, so that none is decoded twice.
+    """Windows that cover a plane, of about `pixels` pixels and whole blocks, so that no block is decoded twice.
 
-    They are as wide as that allows, because long runs of pixels are written many times faster than short ones.
+    They are as wide as possible, because long runs of pixels are written much faster than short ones.
     """
     block_rows, block_cols = info.block or (info.height, info.width)
     cols = info.width
-    if block_cols < info.width:  # tiled
+    is_tiled = block_cols < info.width
+    if is_tiled:
         cols = min(block_cols * max(1, pixels // (block_rows * block_cols)), info.width)
     rows = block_rows * max(1, pixels // max(cols * block_rows, 1))
     for row in range(0, info.height, rows):

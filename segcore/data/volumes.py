@@ -1,9 +1,9 @@
-"""Volumes: planes that lie alike for every patient, and predictions back on the stored grid.
+"""Volumes: planes in the same orientation for all patients, and predictions back on the stored grid.
 
-A volume is stored as (i, j, k) with an affine that takes voxel indices to mm in RAS+ (x to the right, y to the front,
-z to the head of the patient). It is handed out as planes (D, H, W), upright: the plane's number grows along +R, +A or
-+S; rows run from the head down (in planes across z: from the front to the back); columns run towards the patient's
-right (in planes across x: from the back to the front). Oblique volumes take the closest of these; nothing is resampled.
+A volume is stored as (i, j, k) with an affine from voxel indices to mm in RAS+ (x to the right, y to the front, z to
+the head of the patient). It is read as upright planes (D, H, W): plane numbers increase along +R, +A or +S; rows run
+from head to foot (in planes across z: from front to back); columns run towards the patient's right (in planes across
+x: from back to front). Oblique volumes get the closest of these orientations; nothing is resampled.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ import numpy as np
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError, ParamsError
 
-_DIRECTIONS = {0: ("R", "I", "A"), 1: ("A", "I", "R"), 2: ("S", "P", "R")}  # of planes, rows, columns
+# directions of planes, rows and columns for each axis that planes are numbered along
+_DIRECTIONS = {0: ("R", "I", "A"), 1: ("A", "I", "R"), 2: ("S", "P", "R")}
 Loader = Callable[[], tuple[np.ndarray, np.ndarray | None]]
 
 
@@ -22,21 +23,21 @@ def check_affine(name: str, affine: np.ndarray) -> None:
     """Check that an affine (4, 4) can be inverted.
 
     Raises:
-        DataError: of kind "bad-affine": NaN, infinite, a voxel of no size, or singular.
+        DataError: of kind "bad-affine": it has NaN or infinite values or an axis of length 0, or is singular.
     """
     reason = None
     linear = affine[:3, :3]
     sizes = np.linalg.norm(linear, axis=0)
     if not np.isfinite(affine).all():
-        reason = "has values that are no numbers"
+        reason = "has NaN or infinite values"
     elif (sizes == 0).any():
-        reason = "has an axis of no length"
+        reason = "has an axis of length 0"
     elif abs(np.linalg.det(linear / sizes)) < 1e-3:
-        reason = "is singular: its axes lie in one plane"
+        reason = "is singular: its axes are in one plane"
     if reason:
         raise DataError(
             f"{name}: affine {reason}: {_numbers(affine)}",
-            "correct the header (sform, qform and pixdim of a NIfTI file) or export the volume anew",
+            "correct the header (sform, qform and pixdim of a NIfTI file) or export the volume again",
             kind="bad-affine",
         )
 
@@ -44,28 +45,30 @@ def check_affine(name: str, affine: np.ndarray) -> None:
 def describe(
     shape: tuple[int, ...], affine: np.ndarray | None, bands: int, dtype: str, slices: str | int
 ) -> Info:
-    """Header of a volume as handed out.
+    """Header of a volume as it is read.
 
     Args:
         shape: (i, j, k) as stored.
-        affine: (4, 4) voxel index as stored to mm in RAS+; None where nothing is known of position: then planes are
-            along k, rows along j and columns along i.
-        slices: axis in RAS that planes are numbered along, or "auto": the one of coarsest spacing, and of equal ones
-            the last. An axis of a single voxel always is the one, as other cuts would give lines.
+        affine: (4, 4) voxel index as stored to mm in RAS+; None: unknown. Planes are then along k, rows along j and
+            columns along i.
+        bands: values per voxel.
+        dtype: numpy name of the data type.
+        slices: RAS axis that planes are numbered along, or "auto": the axis of coarsest spacing, the last of equal
+            ones. An axis of a single voxel always takes precedence, because other planes would be lines.
 
     Raises:
         ParamsError: no such axis.
-        DataError: an axis is asked for, but the position is unknown.
     """
     if slices not in ("auto", 0, 1, 2):
-        raise ParamsError(f"data.slices: {slices!r} is no axis of a volume", "use auto, 0, 1 or 2")
+        raise ParamsError(f"data.slices: {slices!r} is not an axis of a volume", "use auto, 0, 1 or 2")
     common: dict[str, Any] = {"bands": bands, "dtype": dtype}
     if affine is None:
         return Info(height=shape[1], width=shape[0], depth=shape[2], **common)
     from nibabel.affines import voxel_sizes
     from nibabel.orientations import aff2axcodes, inv_ornt_aff, io_orientation
 
-    axes = io_orientation(affine)[:, 0].astype(int)  # RAS axis of each stored axis
+    # RAS axis of each stored axis
+    axes = io_orientation(affine)[:, 0].astype(int)
     in_ras = np.argsort(axes)
     size, spacing = np.array(shape)[in_ras], voxel_sizes(affine)[in_ras]
     axis = _axis(size, spacing) if slices == "auto" or 1 in size else int(slices)
@@ -106,11 +109,12 @@ def _stored_axes(affine: np.ndarray, axis: int) -> np.ndarray:
 
 
 def affine_of(info: Info) -> np.ndarray | None:
+    """Affine (4, 4) of a volume as stored, voxel index to mm in RAS+; None if unknown."""
     return None if info.affine is None else np.reshape(info.affine, (4, 4))
 
 
 def to_planes(stored: np.ndarray, info: Info) -> np.ndarray:
-    """(i, j, k, ...) as stored to (D, H, W, ...) as handed out; a view."""
+    """View (D, H, W, ...) in plane order of an array (i, j, k, ...) as stored."""
     from nibabel.orientations import apply_orientation
 
     affine = affine_of(info)
@@ -121,7 +125,7 @@ def to_planes(stored: np.ndarray, info: Info) -> np.ndarray:
 
 
 def from_planes(planes: np.ndarray, info: Info) -> np.ndarray:
-    """(D, H, W, ...) as handed out to (i, j, k, ...) as stored; the exact inverse of `to_planes`."""
+    """View (i, j, k, ...) as stored of an array (D, H, W, ...) in plane order; the exact inverse of `to_planes`."""
     from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
     affine = affine_of(info)
@@ -133,12 +137,12 @@ def from_planes(planes: np.ndarray, info: Info) -> np.ndarray:
 
 
 class VolumeSource:
-    """An open volume; its voxels are read as a whole at the first `read`, and once.
+    """An open volume; the first `read` loads all voxels.
 
     Args:
-        info: of `describe`.
-        load: gives voxels (i, j, k, bands) as stored, in the dtype of `info`, and which are valid, (i, j, k) bool or
-            None for all.
+        info: header from `describe`.
+        load: returns the voxels (i, j, k, bands) as stored, in the dtype of `info`, and their validity, (i, j, k)
+            bool, or None if all are valid.
     """
 
     def __init__(self, info: Info, load: Loader) -> None:
@@ -153,18 +157,18 @@ class VolumeSource:
             DataError: the file is truncated or damaged.
         """
         if self._planes is None:
-            stored, valid = self._load()
+            stored, stored_valid = self._load()
             self._planes = (
                 to_planes(stored, self.info),
-                None if valid is None else to_planes(valid, self.info),
+                None if stored_valid is None else to_planes(stored_valid, self.info),
             )
         row, column, height, width = window or (0, 0, self.info.height, self.info.width)
         area = (plane, slice(row, row + height), slice(column, column + width))
         pixels = np.ascontiguousarray(np.moveaxis(self._planes[0][area], -1, 0))
-        known = np.ones(pixels.shape[1:], bool) if self._planes[1] is None else self._planes[1][area].copy()
+        valid = np.ones(pixels.shape[1:], bool) if self._planes[1] is None else self._planes[1][area].copy()
         if pixels.dtype.kind == "f":
-            known &= np.isfinite(pixels).all(axis=0)
-        return Raster(pixels, known, self.info)
+            valid &= np.isfinite(pixels).all(axis=0)
+        return Raster(pixels, valid, self.info)
 
 
 def _numbers(values: np.ndarray) -> str:

@@ -141,13 +141,20 @@ def _pack(source: Declared, truth: _Truth, data: Data, out: Path) -> tuple[Measu
     return measures, phash, thumb
 
 
-def _swapped(item: Item, folder: Path, info: Info, data: Data) -> bool:
-    """Whether the image can be read as a mask."""
+def _require_not_swapped(error: DataError, item: Item, folder: Path, info: Info, data: Data) -> None:
+    """Raise a clearer error if the mask could not be read, but the image can be read as a mask."""
+    if error.kind not in ("label-values", "label-bands", "jpeg-mask"):
+        return
     try:
         annotations.read_labels(folder / item.image, folder / item.image, info, data)
     except DataError:
-        return False
-    return True
+        return
+    name = item.image.name
+    raise DataError(
+        f"{name}: image and mask are swapped: {name} contains class values and {item.mask and item.mask.name} does not",
+        "exchange the two files",
+        kind="swapped",
+    ) from error
 
 
 def _geometry(info: Info) -> Row:
@@ -210,15 +217,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
             declared = Declared(source, data, name)
             measures, phash, thumb = _pack(declared, truth, data, part)
         except DataError as error:
-            if error.kind in ("label-values", "label-bands", "jpeg-mask") and _swapped(
-                item, folder, info, data
-            ):
-                raise DataError(
-                    f"{name}: image and mask are swapped: {item.image.name} holds class values "
-                    f"and {item.mask and item.mask.name} does not",
-                    "exchange the two files",
-                    kind="swapped",
-                ) from error
+            _require_not_swapped(error, item, folder, info, data)
             raise
         measures.require_usable(name)
         if stamp(item, folder) != before:

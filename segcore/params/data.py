@@ -15,12 +15,12 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Where images and masks are, how they pair, and what the labels mean.
+    """Where images and masks are, how they are paired, and what the labels mean.
 
-    Patterns are relative to the source folder. In `images`, `*`, `**` and `?` match any text, and `{word}` matches a
+    Patterns are relative to the source folder. In `images`, `*`, `**` and `?` match any text, and `{word}` matches any
     text and names it. The other patterns may use these words; `{stem}`, `{name}`, `{parent}`, `{parent2}` and
-    `{parent3}` of the image's path; and `{cell:500}`, the square of 500 CRS units that contains its centre. Each `*` in
-    them stands for what the `*` in the same place of `images` matched.
+    `{parent3}` of the image's path; and `{cell:500}`, the square of 500 CRS units that contains its centre. Their first
+    `*` stands for the text that the first `*` of `images` matched, and so on.
     """
 
     name: str = Field(
@@ -53,7 +53,8 @@ class Data(Section):
         description="pattern of the group of an image, which is never divided between splits: patient, scene, area",
     )
     splits: dict[str, Literal["train", "validation", "test"]] = Field(
-        default={}, description="what each text of `{split}` means, where the dataset has splits of its own"
+        default={},
+        description="split of each text that `{split}` matches, if the dataset defines its own splits",
     )
     baselines: dict[str, str] = Field(
         default={},
@@ -61,24 +62,24 @@ class Data(Section):
     )
     classes: list[str] = Field(min_length=2, max_length=254, description="names of the classes, by index")
     background: str | None = Field(
-        default="background", description="class that is left out of foreground means; null: none"
+        default="background", description="class that is excluded from foreground means; null: none"
     )
     colors: list[tuple[int, int, int]] = Field(
         description="red, green and blue (0 to 255) of each class, for pictures"
     )
     label_values: dict[int | str, int | str] = Field(
         description='class (name or index) or `ignore` of each mask value, colour "#RRGGBB", category or property '
-        "value; the key `others` stands for all remaining ones"
+        "value; the key `others`: all remaining values"
     )
     label_property: str | None = Field(
         default=None,
         description="property of polygons whose value is looked up in `label_values`; null: all are class 1",
     )
     instances: bool = Field(
-        default=False, description="mask values are numbers of objects, except those of the background"
+        default=False, description="mask values are object numbers, except those of the background"
     )
     bands: list[int] | None = Field(default=None, description="bands to read, counted from 1; null: all")
-    grey_to_rgb: bool = Field(default=False, description="repeat the one band of grey pictures to three")
+    grey_to_rgb: bool = Field(default=False, description="repeat the band of grey pictures three times")
     nodata: float | None = Field(
         default=None, description="value of missing pixels in files that declare none; null: none"
     )
@@ -111,14 +112,14 @@ class Data(Section):
         default=0.5,
         ge=0,
         le=1,
-        description="share of items (0 to 1) that may be unusable; above it the ingest fails",
+        description="fraction of items (0 to 1) that may be unusable; above it, the ingest fails",
     )
 
     @field_validator("label_values", mode="before")
     @classmethod
     def _not_a_comment(cls, values: Any) -> Any:
         if values is None:
-            raise ValueError('is empty; put colours in quotes, because # begins a comment: {"#8429F6": land}')
+            raise ValueError('is empty; put colours in quotes, because # starts a comment: {"#8429F6": land}')
         return values
 
     @model_validator(mode="after")
@@ -136,8 +137,8 @@ class Data(Section):
             if low >= high:
                 raise ValueError(f"scale and percentiles: {low} is not below {high}")
         for value in self.label_values.values():
-            known = value == "ignore" or value in self.classes
-            if not known and not (isinstance(value, int) and 0 <= value < len(self.classes)):
+            is_name = value == "ignore" or value in self.classes
+            if not is_name and not (isinstance(value, int) and 0 <= value < len(self.classes)):
                 raise ValueError(
                     f"label_values names {value!r}; known: ignore, {', '.join(self.classes)}, "
                     f"or indices 0 to {len(self.classes) - 1}"

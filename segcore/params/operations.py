@@ -9,7 +9,7 @@ from segcore.params.data import Section
 
 
 class WarmStart(Section):
-    """Challengers that start from the champion's weights, where they have its architecture."""
+    """Start of challengers from the champion's weights, if they have its architecture."""
 
     enabled: bool = Field(default=False, description="start challengers from the champion's weights")
     steps: int | None = Field(
@@ -41,23 +41,23 @@ class Retrain(Section):
 
 
 def gate_section() -> type[Section]:
-    """The section `gate`: confidence and bootstrap, and the parameters of the gate's rules, each of them once."""
+    """The section `gate`: confidence and bootstrap, and each parameter of the gate rules once."""
     named = {rule.parameter.name: rule for rule in reversed(RULES)}
     fields = {name: (rule.parameter.annotation, rule.parameter.field) for name, rule in named.items()}
     limits = {name: fields[name] for name, rule in named.items() if rule.role == "limit"}
-    own = {
+    statistics = {
         "confidence": (float, Field(default=0.95, gt=0.5, lt=1, description="level of the interval")),
         "bootstrap": (int, Field(default=2000, ge=100, description="bootstrap resamples per interval")),
     }
-    doc = "When a challenger replaces the champion; scores are shares (0 to 1) of `compare.metric`."
-    order: dict[str, Any] = {n: fields[n] for n in reversed(fields) if n not in limits} | own | limits
+    doc = "When a challenger replaces the champion; scores are values (0 to 1) of `compare.metric`."
+    order: dict[str, Any] = {n: fields[n] for n in reversed(fields) if n not in limits} | statistics | limits
     return create_model("Gate", __base__=Section, __doc__=doc, **order)
 
 
 if TYPE_CHECKING:
 
     class Gate(Section):
-        """What is read of the section `gate` by name; rules read their own parameters."""
+        """Parameters of the section `gate` that do not belong to a gate rule."""
 
         confidence: float = 0.95
         bootstrap: int = 2000
@@ -79,7 +79,7 @@ class Schedule(Section):
     on_arrival: bool = Field(
         default=False, description="also retrain when the inbox contains new files that have settled"
     )
-    watch_seconds: float = Field(default=60, gt=0, description="seconds between two looks into the inbox")
+    watch_seconds: float = Field(default=60, gt=0, description="seconds between checks of the inbox")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Schedule":
@@ -99,7 +99,8 @@ class Predict(Section):
         default=None, description="average over four mirror images; null: `evaluate.flips`"
     )
     blend: Literal["probabilities", "logits"] = Field(
-        default="probabilities", description="what is averaged where windows overlap, before the argmax"
+        default="probabilities",
+        description="values that are averaged where windows overlap, before the argmax",
     )
     outputs: list[Literal["classes", "probabilities", "polygons"]] = Field(
         default=["classes"], description="files to write per scene"

@@ -19,7 +19,7 @@ __all__ = ["Data", "Params", "load", "merge"]
 
 T = TypeVar("T", bound=BaseModel)
 
-# names that other programs have for these keys
+# names of these keys in other programs
 SYNONYMS = {
     "backbone": "encoder",
     "batch_size": "batch",
@@ -79,7 +79,7 @@ class Params(Section):
         return self
 
     def for_architecture(self, name: str) -> TrainSettings:
-        """train.common overridden by train.<name>; nested sections merge key by key.
+        """`train.common` overridden by `train.<name>`; nested sections are merged key by key.
 
         Raises:
             ParamsError: an unknown or mistyped key.
@@ -89,12 +89,12 @@ class Params(Section):
 
 
 def architecture_names() -> list[str]:
-    """Known architectures, sorted: the files of segcore/models; torch is not imported."""
+    """Sorted names of the architectures, from the files of segcore/models; torch is not imported."""
     return list(plugins.names("segcore.models"))
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` overridden by `over`, sections merged key by key."""
+    """`base` overridden by `over`; nested sections are merged key by key."""
     result = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
@@ -111,7 +111,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _unknown_key(location: str, known: Iterable[str]) -> str:
-    """What is wrong with a key, given as `section.key`, and the key that was probably meant."""
+    """Error text for a key, given as `section.key`, with the key that was probably meant."""
     key = location.rpartition(".")[2].lower()
     names = sorted(known)
     likely = [SYNONYMS[key]] if SYNONYMS.get(key) in names else get_close_matches(key, names, n=1)
@@ -155,7 +155,7 @@ class _Unique(yaml.SafeLoader):
         twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(
-                problem=f"the key {twice!r} is there twice", problem_mark=node.start_mark
+                problem=f"duplicate key {twice!r}", problem_mark=node.start_mark
             )
         return super().construct_mapping(node, deep)
 
@@ -180,7 +180,7 @@ def load(path: Path | str = "params.yaml") -> Params:
     keys = (values.get("data") or {}).get("label_values") if isinstance(values, dict) else None
     if isinstance(keys, dict) and len({isinstance(key, str) for key in keys}) > 1:
         raise ParamsError(
-            f"{path}: data.label_values has both numbers and words as keys, which cannot be sorted",
+            f"{path}: data.label_values mixes numbers and texts as keys, which cannot be sorted",
             'put the numbers in quotes: {"0": background, others: thing}',
         )
     return _validated(Params, values, str(path))

@@ -13,13 +13,13 @@ SPLITS = ("train", "validation", "test")
 class Split(Section):
     """Which pixels are for training, checkpoint selection and test.
 
-    With `stratify`, groups are assigned so that splits have similar shares of each class; without it, by their hash.
-    `links` lists what keeps groups in one split, besides equal content, which always does.
+    With `stratify`, groups are assigned so that splits have similar fractions of each class; without it, by their hash.
+    `links` lists the relations that keep groups in one split, in addition to equal content, which always does.
     """
 
     seed: int = Field(default=0, description="seed of the assignment")
     fractions: dict[Literal["train", "validation", "test"], float] = Field(
-        description="share of each split; the three sum to 1"
+        description="fraction of each split; the three sum to 1"
     )
     stratify: bool = Field(
         default=True, description="balance the number of groups and the pixels of each class"
@@ -67,7 +67,7 @@ class Evaluate(Section):
     )
     flips: bool = Field(
         default=False,
-        description="average over four mirror images: slightly better scores in four times the time",
+        description="average over four mirror images: slightly better scores, four times the time",
     )
 
     @model_validator(mode="after")
@@ -90,7 +90,7 @@ class Compare(Section):
     @classmethod
     def _is_a_metric(cls, name: str) -> str:
         if name not in class_metrics():
-            raise ValueError(f"{name!r} is no metric; known: {', '.join(class_metrics())}")
+            raise ValueError(f"{name!r} is not a metric; known: {', '.join(class_metrics())}")
         return name
 
 
@@ -111,7 +111,7 @@ class Tracking(Section):
 
 
 class Machine(Section):
-    """Use of this machine; changes no result."""
+    """Use of this machine; it does not affect results."""
 
     slots: int | None = Field(
         default=None,

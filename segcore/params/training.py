@@ -18,7 +18,7 @@ class Augment(Section):
 
 
 class Speed(Section):
-    """How a training uses its machine; `auto` is resolved when it starts (segcore/training/runtime.py), and logged."""
+    """Use of the machine by a training; `auto` is resolved at its start (segcore/training/runtime.py) and logged."""
 
     channels_last: Literal["auto"] | bool = Field(default="auto", description="memory layout NHWC")
     fused: Literal["auto"] | bool = Field(default="auto", description="one kernel for the optimiser's step")
@@ -50,7 +50,7 @@ class TrainSettings(Section):
     encoder: str = Field(
         default="mobilenet_v2",
         description="`mobilenet_v2`, `resnet18`, `resnet34`, `resnet50`, `resnet101`, `vgg16` or `vgg16_bn`; `plain`: "
-        "U-Net's own, from scratch",
+        "the original encoder of U-Net, without pretrained weights",
     )
     weights: str = Field(
         default="imagenet",
@@ -66,8 +66,8 @@ class TrainSettings(Section):
     )
     normalization: Literal["imagenet", "data"] = Field(
         default="imagenet",
-        description="mean and deviation: ImageNet's, where weights are pretrained and images 8-bit RGB; `data`: those "
-        "of the training split",
+        description="mean and standard deviation: `imagenet` (used if weights are pretrained and images are 8-bit "
+        "RGB), or `data`: those of the training split",
     )
     loss: str = Field(
         default="dice_cross_entropy",
@@ -83,7 +83,7 @@ class TrainSettings(Section):
         default=0.5,
         ge=0,
         le=1,
-        description="share of the crops of a batch (0 to 1) that are placed on foreground",
+        description="fraction of the crops of a batch (0 to 1) that are placed on foreground",
     )
     augment: Augment = Field(default=Augment(), description="random changes of the crops")
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from segcore.data.prepared import beside
+from segcore.data.prepared import neighbouring_planes
 from segcore.data.raster import Info, Window
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
@@ -105,7 +105,7 @@ class Predictor:
         self.settings, self.tile = _resolved(settings or Predict(), self.description)
         self.data = declared_data(self.description)
         device = default_device() if device is None else torch.device(device)
-        self.channels_per_band = len(beside(0, self.data.neighbours, 1))
+        self.channels_per_band = len(neighbouring_planes(0, self.data.neighbours, 1))
         parameters = self.description.get("parameters", {})
         flips = bool(self.settings.flips)
         if flips:
@@ -242,7 +242,7 @@ class Predictor:
             return declared.read
 
         def read(window: Window, plane: int = 0) -> tuple[np.ndarray, np.ndarray]:
-            planes = beside(plane, self.data.neighbours, declared.info.depth)
+            planes = neighbouring_planes(plane, self.data.neighbours, declared.info.depth)
             found = {index: declared.read(window, index) for index in set(planes)}
             return np.concatenate([found[index][0] for index in planes]), found[plane][1]
 

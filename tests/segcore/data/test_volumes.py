@@ -115,7 +115,7 @@ def test_planes_are_cut_along_the_coarsest_axis_and_the_last_of_equal_ones(tmp_p
     assert axis("PIR", (1, 1, 3)) == (0, 5)
     assert axis("RAS", (3, 3, 1)) == (1, 7)
     assert axis("RAS", (1, 1, 3), (1, 7, 5), 2) == (0, 1)  # a single slice stays the slice it is
-    with pytest.raises(ParamsError, match="no axis"):
+    with pytest.raises(ParamsError, match="not an axis"):
         axis("RAS", (1, 1, 1), slices=3)
 
 

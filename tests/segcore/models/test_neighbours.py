@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from segcore.data.prepared import PreparedData, beside
+from segcore.data.prepared import PreparedData, neighbouring_planes
 from segcore.errors import DataError
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.bundle import save_bundle
@@ -35,7 +35,9 @@ def volumes(tmp_path_factory):
 
 def test_the_ends_of_a_volume_stand_for_what_is_beyond():
     assert (
-        beside(0, 1, 5) == [0, 0, 1] and beside(4, 2, 5) == [2, 3, 4, 4, 4] and beside(0, 1, 1) == [0, 0, 0]
+        neighbouring_planes(0, 1, 5) == [0, 0, 1]
+        and neighbouring_planes(4, 2, 5) == [2, 3, 4, 4, 4]
+        and neighbouring_planes(0, 1, 1) == [0, 0, 0]
     )
 
 
@@ -48,7 +50,7 @@ def test_a_network_sees_the_planes_beside_and_a_picture_does_not(volumes):
     for plane in range(7):
         assert shown[plane].image.shape[-1] == 1
         assert np.array_equal(seen[plane].label, shown[plane].label)
-        for channel, index in enumerate(beside(plane, 1, 7)):
+        for channel, index in enumerate(neighbouring_planes(plane, 1, 7)):
             assert np.array_equal(seen[plane].image[..., channel], shown[index].image[..., 0])
 
 

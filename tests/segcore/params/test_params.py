@@ -1,4 +1,4 @@
-"""params.yaml: typed, and unforgiving about what it does not know."""
+"""params.yaml: values are checked, and unknown keys are errors."""
 
 from pathlib import Path
 
@@ -86,15 +86,15 @@ def test_an_architecture_overrides_the_common_section_key_by_key():
 def test_numbers_and_words_as_label_values_are_quoted_because_dvc_sorts_them(tmp_path):
     values = values_for("s", data={"label_values": {0: 0, "others": 1}})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    with pytest.raises(ParamsError, match=r"both numbers and words[\s\S]*quotes"):
+    with pytest.raises(ParamsError, match=r"mixes numbers and texts[\s\S]*quotes"):
         params.load(tmp_path / "params.yaml")
     values["data"]["label_values"] = {"0": 0, "others": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     assert params.load(tmp_path / "params.yaml").data.label_table == {0: 0, "others": 1}
 
 
-def test_a_key_that_is_there_twice_is_told(tmp_path):
+def test_a_duplicate_key_is_named(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("seeds: [0]\ngate: {margin: 0.1}\ngate: {margin: 0.2}\n")
-    with pytest.raises(ParamsError, match=r"'gate' is there twice[\s\S]*line"):
+    with pytest.raises(ParamsError, match=r"duplicate key 'gate'[\s\S]*line"):
         params.load(path)
