@@ -1,16 +1,17 @@
-"""Which group goes into which split: linked groups stay together, and no group ever moves when data grow.
+"""Split assignment: linked groups stay together, and no group ever changes its split when data are added.
 
-    links = footprints.links(catalogue)                      # a, b, kind, detail
-    registry = linking.read_registry(path, split)            # {} at first
-    decision = linking.decide(catalogue, links, split, registry)
+    links = footprints.links(catalogue)                                # a, b, kind, detail
+    earlier = split_file.read_split_file(path, split)                  # {} at first
+    decision = assignment.decide(catalogue, links, split, earlier)
     items = prepared items whose `volume` (id in the catalogue) is not in decision.aside
-    regions = splits.assign(items, split, decision)
-    windows = windows.index_item(row, label, classes, prepare, split, decision)   # row: id, volume, group
-    splits.check(regions, windows, items, split, links)
-    linking.write_registry(path, split, decision.registry)   # last: a run that failed fixes nothing
+    table = regions.assign(items, split, decision)
+    index = windows.index_item(row, label, classes, prepare, split, decision)   # row: id, volume, group
+    leakage.check(table, index, items, split, links)
+    split_file.write_split_file(path, split, decision.entries)         # last: a failed run decides nothing
 
-What is given by hand comes first, then the registry, then what the data set says, then links to what is decided, and
-what is left is stratified. A new group that would bridge two splits is set aside.
+Splits given by hand (split.given) take precedence, then the split file of earlier runs, then splits of the data set,
+then links to groups that have a split. The remaining groups are stratified. A new group that is linked to two splits is
+set aside.
 """
 
 import json
@@ -37,49 +38,52 @@ from segcore.splits.constraints import (
     propagate,
     units_of,
 )
-from segcore.splits.split_file import GroupSplit, read_registry, write_registry
+from segcore.splits.split_file import GroupSplit, read_split_file, write_split_file
 from segcore.splits.stratify import stratify
 
-__all__ = ["Assignment", "GroupSplit", "decide", "read_registry", "write_registry"]
+__all__ = ["Assignment", "GroupSplit", "decide", "read_split_file", "write_split_file"]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What goes where.
+    """Splits of groups and items.
 
     Attributes:
-        groups: each group's split, BLOCKS where its scenes are divided, or None where it was set aside.
-        aside: ids (in the catalogue) that belong to no split, with the reason.
-        anchors: of items that are cut into blocks, the item that names the blocks (itself, or an earlier date).
-        clusters: of items that count as one case in statistics, what they are a case of: the group, or the smallest
-            of the groups it is linked to. The blocks of an item that is not here are cases each.
-        registry: old and new entries, to be written once all else succeeded.
+        groups: split of each group, BLOCKS if its scenes are divided, or None if it is set aside.
+        aside: ids (in the catalogue) of items without a split, with the reason.
+        anchors: for items that are divided into blocks, the item that the blocks are named after (the item itself, or
+            an earlier date of its grid).
+        clusters: for items that count as one case in statistics, the name of the case: the group, or the smallest of
+            the groups that it is linked to. Of an item that is missing here, each block is a case.
+        entries: entries of the split file, old and new.
     """
 
     groups: dict[str, str | None]
     aside: dict[str, str]
     anchors: dict[str, str]
     clusters: dict[str, str]
-    registry: dict[str, GroupSplit]
+    entries: dict[str, GroupSplit]
 
 
-def _check_given(items: pd.DataFrame, split: Split, registry: Mapping[str, GroupSplit]) -> None:
+def _check_given(items: pd.DataFrame, split: Split, earlier: Mapping[str, GroupSplit]) -> None:
     given = [name for members in split.given.values() for name in members]
-    absent = sorted(set(given) - set(items["group"]) - set(registry))
+    absent = sorted(set(given) - set(items["group"]) - set(earlier))
     twice = sorted({name for name in given if given.count(name) > 1})
     if absent or twice:
         what = f"split.given names unknown groups {absent}" if absent else f"split.given names {twice} twice"
-        raise DataError(what, f"groups there are: {', '.join(sorted(set(items['group']))[:20])}")
+        raise DataError(
+            what, f"correct split.given; existing groups: {', '.join(sorted(set(items['group']))[:20])}"
+        )
 
 
 def _strays(
-    items: pd.DataFrame, frame: Mapping[str, str], registry: Mapping[str, GroupSplit]
+    items: pd.DataFrame, frame: Mapping[str, str], earlier: Mapping[str, GroupSplit]
 ) -> dict[str, str]:
-    """Items of groups that are divided into blocks already, but that lie on another grid than those."""
+    """Items on another grid than the one by which their group was divided into blocks earlier, with the reason."""
     strays = {}
-    divided = {name for name, entry in registry.items() if entry.reason.startswith(BLOCKS_OF)}
+    divided = {name for name, entry in earlier.items() if entry.reason.startswith(BLOCKS_OF)}
     for group, rows in items.loc[items["group"].isin(list(divided)), ["id", "group"]].groupby("group"):
-        reason = registry[str(group)].reason
+        reason = earlier[str(group)].reason
         first = frame.get(reason.removeprefix(BLOCKS_OF), frame[rows["id"].iloc[0]])
         for name in rows["id"]:
             if frame[name] != first and first in {frame[i] for i in rows["id"]}:
@@ -88,18 +92,18 @@ def _strays(
 
 
 def _late(
-    items: pd.DataFrame, links: pd.DataFrame, split: Split, registry: Mapping[str, GroupSplit]
+    items: pd.DataFrame, links: pd.DataFrame, split: Split, earlier: Mapping[str, GroupSplit]
 ) -> dict[str, str]:
-    """Items that came in a later batch than one they are linked to, which is in another split than their known group.
+    """Items linked to an item of an earlier batch whose split differs from that of their own group, with the reason.
 
-    Nobody watches when a batch comes in, so that the pair must not stop everything else.
+    They are set aside instead of raising an error, because batches arrive unattended.
     """
     if "batch" not in items:
         return {}
-    decided = {name: entry.split for name, entry in registry.items() if entry.split in SPLITS}
+    decided = {name: entry.split for name, entry in earlier.items() if entry.split in SPLITS}
     decided |= {name: value for value, members in split.given.items() for name in members}
-    known = items[["id", "group", "batch"]].to_numpy().tolist()
-    group, batch = {i: g for i, g, _ in known}, {i: b for i, _, b in known}
+    rows = items[["id", "group", "batch"]].to_numpy().tolist()
+    group, batch = {i: g for i, g, _ in rows}, {i: b for i, _, b in rows}
     late: dict[str, str] = {}
     for a, b, kind in zip(links["a"], links["b"], links["kind"], strict=True):
         if a not in batch or b not in batch or batch[a] == batch[b]:
@@ -108,13 +112,14 @@ def _late(
         own, other = decided.get(group[new]), decided.get(group[old])
         if own and other and own != other:
             late.setdefault(
-                new, f"it is linked to {old} ({kind}), which is in {other}; its group {group[new]}, in {own}"
+                new,
+                f"it is linked to {old} ({kind}), which is in {other}; its own group {group[new]} is in {own}",
             )
     return late
 
 
 def _vectors(items: pd.DataFrame) -> dict[str, np.ndarray]:
-    """For each group its pixels of each class and, last, 1."""
+    """Vector of each group: pixels per class and, last, 1 (to count groups)."""
     counts = [json.loads(c) if isinstance(c, str) else {} for c in items.get("pixels_per_class", [])]
     names = sorted({name for c in counts for name in c})
     vectors: dict[str, np.ndarray] = {}
@@ -131,7 +136,7 @@ def _choose(
     vectors: Mapping[str, np.ndarray],
     split: Split,
 ) -> list[str]:
-    """A split for each unit, given what groups are held where."""
+    """A split for each unit, given the groups that each split already has."""
     wanted: dict[str, float] = {s: share for s, share in split.fractions.items() if s in allowed}
     fractions = {s: wanted[s] / sum(wanted.values()) for s in allowed}
     if not split.stratify:
@@ -147,16 +152,19 @@ def _choose(
 
 
 def _spread(state: State, units: list[list[str]], vectors: Mapping[str, np.ndarray]) -> None:
-    """Decide for the units that nothing decides: first those that the data set lets train, then all others."""
+    """Assign the remaining units: first those that the data set gives to train, then all others."""
     pools: dict[tuple[str, ...], list[list[str]]] = {}
     for unit in units:
         allowed = tuple(s for s in SPLITS if all(s in state.groups[name].allowed for name in unit))
         pools.setdefault(allowed, []).append(unit)
     for allowed, members in sorted(pools.items(), key=lambda pool: len(pool[0])):
-        ours = {n: v for n, v in state.values.items() if v in SPLITS}
-        if allowed != SPLITS:  # the balance among what the data set gives to train
-            ours = {n: v for n, v in ours.items() if state.groups[n].from_given_train}
-        for unit, value in zip(members, _choose(members, allowed, ours, vectors, state.split), strict=True):
+        assigned = {n: v for n, v in state.values.items() if v in SPLITS}
+        if allowed != SPLITS:
+            # balanced only among the groups that the data set gives to train
+            assigned = {n: v for n, v in assigned.items() if state.groups[n].from_given_train}
+        for unit, value in zip(
+            members, _choose(members, allowed, assigned, vectors, state.split), strict=True
+        ):
             how = "stratified" if state.split.stratify else "hash"
             for name in unit:
                 reason = how if name == unit[0] else f"linked to {unit[0]}"
@@ -168,7 +176,7 @@ def _spread(state: State, units: list[list[str]], vectors: Mapping[str, np.ndarr
 def _clusters(
     state: State, items: pd.DataFrame, links: pd.DataFrame, frame: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Anchors and clusters of items; see Decision."""
+    """Anchors and clusters of items; see Assignment."""
     unit = state.components()
     mixed = {
         frame[i]
@@ -190,36 +198,37 @@ def _clusters(
 
 
 def decide(
-    items: pd.DataFrame, links: pd.DataFrame, split: Split, registry: Mapping[str, GroupSplit]
+    items: pd.DataFrame, links: pd.DataFrame, split: Split, earlier: Mapping[str, GroupSplit]
 ) -> Assignment:
-    """Decide for every group of the catalogue.
+    """Assign every group of the catalogue to a split.
 
     Args:
-        items: catalogue rows with id, group, height, width; where there, split (as the data set gives it), status
-            (only "accepted" ones count), sha256, crs, transform, pixels_per_class.
-        links: a, b, kind, detail; of ids that are not in `items` they count nothing.
-        registry: decisions of earlier runs.
+        items: catalogue rows with id, group, height, width; optional: split (of the data set), status (only "accepted"
+            rows are used), sha256, crs, transform, pixels_per_class.
+        links: a, b, kind, detail; links of ids that are not in `items` are ignored.
+        split: settings.
+        earlier: entries of the split file, by group.
 
     Raises:
-        DataError: split.given names an unknown group, or one twice.
-        LeakError: what is given, or what was decided earlier, puts linked items into different splits.
+        DataError: split.given names an unknown group, or a group twice.
+        LeakError: linked items have different splits by split.given, the split file or the data set.
     """
     if "status" in items:
         items = items[items["status"] == "accepted"]
     items = items.sort_values("id", ignore_index=True)
-    _check_given(items, split, registry)
+    _check_given(items, split, earlier)
     frame = dict(zip(items["id"], frames(items), strict=True))
-    aside = _strays(items, frame, registry) | _late(items, links, split, registry)
+    aside = _strays(items, frame, earlier) | _late(items, links, split, earlier)
     if aside:
         items = items[~items["id"].isin(list(aside))]
         frame = dict(zip(items["id"], frames(items), strict=True))
     state = State(groups_of(items, frame, split), edges_of(items, links, frame), split)
-    open_given_train(state.groups, split, registry)
-    honour(state, registry)
+    open_given_train(state.groups, split, earlier)
+    honour(state, earlier)
     propagate(state)
     _spread(state, divide(state, units_of(state)), _vectors(items))
     anchors, clusters = _clusters(state, items, links, frame)
-    groups, entries = {}, dict(registry)
+    groups, entries = {}, dict(earlier)
     for name, value in state.values.items():
         groups[name] = BLOCKS if value and value.startswith(BLOCKS_OF) else value
         entries[name] = GroupSplit(groups[name], state.reasons[name])

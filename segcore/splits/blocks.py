@@ -1,7 +1,7 @@
-"""Blocks of large scenes: how a scene is divided, and which split each block belongs to.
+"""Blocks of large scenes: edges and splits.
 
-A scene larger than a block is divided into blocks, ranked by hash within the scene (Roberts et al. 2017, Ecography
-40:913: spatial block cross-validation).
+Large scenes are divided into blocks, which are assigned to splits in the order of a hash within the scene (Roberts et
+al. 2017, Ecography 40:913: spatial block cross-validation).
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,20 @@ import numpy as np
 from segcore.files import digest
 from segcore.params import Split
 
-BLOCKS = "blocks"  # in place of a split: the scene is divided
+# value in place of a split: the scene is divided into blocks
+BLOCKS = "blocks"
 
 
 def fraction(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts alone, by sha256."""
+    """A number in [0, 1) from the sha256 of the parts."""
     return int(digest("\x1f".join(map(str, parts)))[:16], 16) / 2**64
 
 
 def bucket(position: float, fractions: Mapping[Any, float]) -> str:
-    """The split whose share of [0, 1) holds the position."""
+    """The split whose part of [0, 1) contains the position."""
     edge = 0.0
-    for name in ("test", "validation", "train"):  # test first: its members depend on its own share alone
+    # test first, so that its members depend on its own fraction only
+    for name in ("test", "validation", "train"):
         edge += fractions[name]
         if position < edge:
             return name
@@ -31,10 +33,13 @@ def bucket(position: float, fractions: Mapping[Any, float]) -> str:
 
 
 def block_splits(anchor: str, rows: int, cols: int, split: Split) -> np.ndarray:
-    """(rows, cols) array of split names: blocks ranked by hash, the first ones test, the next validation.
+    """(rows, cols) array of split names: in the order of a hash, the first blocks are test, the next validation.
 
     Args:
-        anchor: the item that names the blocks; other dates of its grid have the same.
+        anchor: item that the blocks are named after; all dates of a grid have the same anchor.
+        rows: number of rows of blocks.
+        cols: number of columns of blocks.
+        split: settings.
     """
     order = sorted(
         ((r, c) for r in range(rows) for c in range(cols)),
@@ -53,5 +58,5 @@ def block_edges(length: int, block: int) -> np.ndarray:
 
 
 def is_divided(height: int, width: int, split: Split) -> bool:
-    """Whether a scene of this size is cut into blocks."""
+    """Whether a scene of this size in pixels is divided into blocks."""
     return split.block is not None and max(height, width) >= 2 * split.block

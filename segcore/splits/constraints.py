@@ -1,6 +1,6 @@
-"""What is known of groups, what links them, and the steps that decide for those that are not free.
+"""Groups, the links between them, and the steps that assign groups whose split is determined.
 
-Used by `segcore.splits.assignment`, which says what comes first.
+Used by `segcore.splits.assignment`, which describes the order of these steps.
 """
 
 from collections import defaultdict
@@ -21,28 +21,50 @@ ASIDE = "set aside: "
 
 @dataclass
 class Edge:
-    """Groups that must not be in different splits, each with the item that is the reason."""
+    """A link: groups that must not be in different splits.
+
+    Attributes:
+        members: for each group, its item that the link is about.
+        why: kind and detail of the link.
+        decided: for each assigned value, the first group that it was assigned to.
+    """
 
     members: dict[str, str]
     why: str
-    decided: dict[str, str] = field(default_factory=dict)  # value -> the first group decided so
+    decided: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Group:
-    """What is known of a group before anything is decided."""
+    """A group before splits are assigned.
+
+    Attributes:
+        items: ids of its items.
+        frame: pixel grid of its items; None if they are on several grids.
+        divisible: whether it can be divided into blocks.
+        given: split given by hand or by the data set.
+        by_hand: whether `given` comes from split.given.
+        allowed: splits that it may be assigned to.
+        from_given_train: whether the data set gives it to train.
+    """
 
     items: list[str]
-    frame: str | None  # of all its items; None: they lie on several
+    frame: str | None
     divisible: bool
-    given: str | None = None  # by hand, or by the data set
+    given: str | None = None
     by_hand: bool = False
     allowed: tuple[str, ...] = SPLITS
-    from_given_train: bool = False  # the data set says that it trains
+    from_given_train: bool = False
 
 
 class State:
-    """Groups, what links them, and what is decided so far."""
+    """Groups, links, and the splits that are assigned so far.
+
+    Attributes:
+        values: for each assigned group, its split, "blocks of X", or None if it is set aside.
+        reasons: for each assigned group, the reason.
+        touched: groups without a value that are linked to groups with one.
+    """
 
     def __init__(self, groups: dict[str, Group], edges: list[Edge], split: Split) -> None:
         self.groups, self.edges, self.split = groups, edges, split
@@ -50,37 +72,40 @@ class State:
         for edge in edges:
             for name in edge.members:
                 self.edges_of[name].append(edge)
-        self.values: dict[str, str | None] = {}  # split, "blocks of X", or None for set aside
+        self.values: dict[str, str | None] = {}
         self.reasons: dict[str, str] = {}
-        self.touched: set[str] = set()  # undecided groups next to decided ones
+        self.touched: set[str] = set()
 
     def order(self, names: Iterable[str]) -> list[str]:
-        """By hash, so that neither row order nor alphabet matters."""
+        """Names in the order of their hashes, so that neither row order nor alphabet matters."""
         return sorted(names, key=lambda name: (fraction(self.split.seed, name), name))
 
     def undecided(self) -> list[str]:
+        """Groups without a value, in the order of their hashes."""
         return [name for name in self.order(self.groups) if name not in self.values]
 
     def fix(self, name: str, value: str, reason: str) -> None:
+        """Assign a value to a group, and record it in its links."""
         self.values[name], self.reasons[name] = value, reason
         for edge in self.edges_of[name]:
             edge.decided.setdefault(value, name)
             self.touched.update(m for m in edge.members if m not in self.values)
 
     def set_aside(self, name: str, reason: str) -> None:
+        """Leave a group out of all splits."""
         self.values[name], self.reasons[name] = None, ASIDE + reason
 
     def neighbours(self, name: str) -> dict[str, tuple[str, Edge]]:
-        """Values of decided groups that a group is linked to, each with one such group and the link."""
-        found: dict[str, tuple[str, Edge]] = {}
+        """Values of the assigned groups that a group is linked to, each with one such group and the link."""
+        linked: dict[str, tuple[str, Edge]] = {}
         for edge in self.edges_of[name]:
             for value, other in edge.decided.items():
                 if other != name:
-                    found.setdefault(value, (other, edge))
-        return found
+                    linked.setdefault(value, (other, edge))
+        return linked
 
     def components(self) -> dict[str, str]:
-        """For each group that is not set aside, the smallest of all that it is linked to, at any remove."""
+        """For each group that is not set aside, the smallest group that it is linked to, directly or indirectly."""
         unit: dict[str, str] = {}
         for start in sorted(n for n, v in self.values.items() if v is not None):
             queue = [] if start in unit else [start]
@@ -92,6 +117,7 @@ class State:
         return unit
 
     def leak(self, name: str, value: str, other: str, edge: Edge) -> LeakError:
+        """The error for two linked groups that are fixed in different splits."""
         return LeakError(
             f"{edge.members[name]} (group {name}, {value}) and {edge.members[other]} (group {other}, "
             f"{self.values[other]}) are linked, but in different splits ({edge.why})",
@@ -101,7 +127,7 @@ class State:
 
 
 def edges_of(items: pd.DataFrame, links: pd.DataFrame, frame: Mapping[str, str]) -> list[Edge]:
-    """Links between groups; equal content and equal grids link by themselves."""
+    """Links between groups: those of the table, and groups of equal content or on one grid."""
     group = dict(zip(items["id"], items["group"], strict=True))
     edges = []
     for a, b, kind, detail in (
@@ -117,24 +143,24 @@ def edges_of(items: pd.DataFrame, links: pd.DataFrame, frame: Mapping[str, str])
 
 
 def groups_of(items: pd.DataFrame, frame: Mapping[str, str], split: Split) -> dict[str, Group]:
-    """Groups with what is given for them.
+    """Groups with their given splits.
 
     Raises:
         LeakError: the data set gives items of one group different splits.
     """
     by_hand = {name: s for s, members in split.given.items() for name in members}
-    rows: dict[str, list[tuple[str, int, int, str | None]]] = defaultdict(
-        list
-    )  # a table a group takes minutes
-    own = items["split"] if "split" in items else [None] * len(items)
-    for name, *row in zip(items["group"], items["id"], items["height"], items["width"], own, strict=True):
+    # Lists instead of one table per group, which would take minutes.
+    rows: dict[str, list[tuple[str, int, int, str | None]]] = defaultdict(list)
+    given_splits = items["split"] if "split" in items else [None] * len(items)
+    columns = (items["group"], items["id"], items["height"], items["width"], given_splits)
+    for name, *row in zip(*columns, strict=True):
         rows[name].append(tuple(row))
     groups = {}
     for name in sorted(rows):
-        here = {frame[i] for i, *_ in rows[name]}
+        group_frames = {frame[i] for i, *_ in rows[name]}
         large = all(is_divided(int(h), int(w), split) for _, h, w, _ in rows[name])
-        one = len(here) == 1
-        group = Group([i for i, *_ in rows[name]], here.pop() if one else None, large and one)
+        one = len(group_frames) == 1
+        group = Group([i for i, *_ in rows[name]], group_frames.pop() if one else None, large and one)
         given = [(i, s) for i, *_, s in rows[name] if isinstance(s, str)]
         if name in by_hand:
             group.given, group.by_hand = by_hand[name], True
@@ -143,7 +169,7 @@ def groups_of(items: pd.DataFrame, frame: Mapping[str, str], split: Split) -> di
             for other, its in given[1:]:
                 if its != value:
                     raise LeakError(
-                        f"{first} ({value}) and {other} ({its}) are of "
+                        f"{first} ({value}) and {other} ({its}) are in "
                         f"one group, {name}, but the data set puts them into different splits",
                         "give the group one split in split.given, or correct data.group",
                     )
@@ -153,15 +179,15 @@ def groups_of(items: pd.DataFrame, frame: Mapping[str, str], split: Split) -> di
     return groups
 
 
-def open_given_train(groups: dict[str, Group], split: Split, registry: Mapping[str, GroupSplit]) -> None:
-    """Where the data set says which groups train, but none selects or none tests, some of its train groups do."""
-    own = [g for g in groups.values() if g.given and not g.by_hand]
-    taken = {g.given for g in groups.values()}
-    lacking = [s for s in SPLITS if split.fractions[s] > 0 and s not in taken]  # type: ignore[index]
+def open_given_train(groups: dict[str, Group], split: Split, earlier: Mapping[str, GroupSplit]) -> None:
+    """Allow groups that the data set gives to train in the validation or test split, if it gives none to these."""
+    by_data_set = [g for g in groups.values() if g.given and not g.by_hand]
+    present = {g.given for g in groups.values()}
+    lacking = [s for s in SPLITS if split.fractions[s] > 0 and s not in present]  # type: ignore[index]
     complete = all(g.given for g in groups.values())
-    before = any(e.reason.startswith(CUT) for e in registry.values())
+    before = any(e.reason.startswith(CUT) for e in earlier.values())
     if lacking and (complete or before):
-        for group in own:
+        for group in by_data_set:
             if group.given == "train":
                 group.allowed = ("train", *lacking)
     for group in groups.values():
@@ -169,11 +195,11 @@ def open_given_train(groups: dict[str, Group], split: Split, registry: Mapping[s
             group.allowed = (group.given,)
 
 
-def honour(state: State, registry: Mapping[str, GroupSplit]) -> None:
-    """What is given by hand, the registry, then what the data set gives.
+def honour(state: State, earlier: Mapping[str, GroupSplit]) -> None:
+    """Assign groups by split.given, then by the split file, then by the splits of the data set.
 
     Raises:
-        LeakError: two groups that are given, or that the registry knows, are linked but in different splits.
+        LeakError: two groups with a given or earlier split are linked, but in different splits.
     """
 
     def fix(name: str, value: str, reason: str) -> None:
@@ -181,7 +207,7 @@ def honour(state: State, registry: Mapping[str, GroupSplit]) -> None:
             if other_value == value:
                 continue
             group = state.groups[name]
-            if name in registry or group.by_hand or state.groups[other].given:
+            if name in earlier or group.by_hand or state.groups[other].given:
                 raise state.leak(name, value, other, edge)
             state.set_aside(name, f"given as {value}, but linked to {other} ({other_value})")
             return
@@ -192,13 +218,14 @@ def honour(state: State, registry: Mapping[str, GroupSplit]) -> None:
         if state.groups[name].by_hand:
             fix(name, str(state.groups[name].given), "given")
     for name in ordered:
-        group, entry = state.groups[name], registry.get(name)
+        group, entry = state.groups[name], earlier.get(name)
         if name in state.values or entry is None:
             continue
         if entry.split is None:
             state.values[name], state.reasons[name] = None, entry.reason
         elif entry.reason.startswith(CUT):
-            group.given = None  # the data set says train, but this was decided here
+            # The data set gives it to train, but an earlier run moved it to another split.
+            group.given = None
             fix(name, entry.split, entry.reason)
         elif group.given:
             fix(name, group.given, "given")
@@ -213,7 +240,7 @@ def honour(state: State, registry: Mapping[str, GroupSplit]) -> None:
 
 
 def propagate(state: State) -> None:
-    """Undecided groups join what they are linked to; one that is linked to two splits is set aside.
+    """Assign groups to the split that they are linked to; groups that are linked to two splits are set aside.
 
     Raises:
         LeakError: a group that the data set gives to train is linked to one that is given to another split.
@@ -244,7 +271,7 @@ def propagate(state: State) -> None:
 
 
 def units_of(state: State) -> list[list[str]]:
-    """Undecided groups, those that are linked together, in the order of their hashes."""
+    """Units: lists of undecided groups that are linked to each other, in the order of their hashes."""
     units, seen = [], set()
     for start in state.undecided():
         if start in seen:
@@ -263,7 +290,7 @@ def units_of(state: State) -> list[list[str]]:
 
 
 def divide(state: State, units: list[list[str]]) -> list[list[str]]:
-    """Fix units that lie on one grid and are large enough for blocks; return the others."""
+    """Divide units on one grid that are large enough into blocks; return the other units."""
     whole = []
     for unit in units:
         members = [state.groups[name] for name in unit]

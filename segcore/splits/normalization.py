@@ -1,4 +1,4 @@
-"""Statistics of the training split: mean, std and range a band, pixels a class. No pixel of another split enters."""
+"""Statistics of the training split: mean, std and range per band, pixels per class. Other splits are not used."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ from segcore.errors import DataError
 from segcore.params.data import Data
 
 _PIXELS_AT_ONCE = 2**20
-_EXACT_ROWS = 256  # 256 x 255^2 < 2^24
+# rows whose squared 8-bit values sum exactly in float32: 256 x 255^2 < 2^24
+_EXACT_ROWS = 256
 
 
 class BandStatistics:
@@ -24,7 +25,7 @@ class BandStatistics:
         self.class_pixels = np.zeros(classes, dtype=np.int64)
 
     def update(self, image: np.ndarray, label: np.ndarray, valid: np.ndarray) -> None:
-        """Add pixels (h, w, C), labels (h, w) and validity (h, w)."""
+        """Add pixels (h, w, C), labels (h, w) uint8 and validity (h, w) bool."""
         whole = bool(valid.all())
         self.count += int(np.count_nonzero(valid))
         if image.dtype == np.uint8:
@@ -38,7 +39,7 @@ class BandStatistics:
         self.class_pixels += class_histogram(label if whole else label[valid], classes)[:classes]
 
     def _add_bytes(self, image: np.ndarray, valid: np.ndarray, whole: bool) -> None:
-        """Add few rows of uint8: the float32 sums of a column are whole numbers below 2^24, and so exact."""
+        """Add at most 256 rows of uint8: float32 sums of a column are whole numbers below 2^24 and therefore exact."""
         values = image.astype(np.float32)
         if not whole:
             values *= valid[..., None]
@@ -48,14 +49,14 @@ class BandStatistics:
         self.squares += rows.sum(axis=0).reshape(-1, len(self.total)).sum(axis=0, dtype=np.float64)
 
     def add(self, sums: dict[str, Any]) -> None:
-        """Add what `sums` of another one gave."""
+        """Add the result of `sums` of other statistics."""
         self.count += sums["count"]
         self.total += sums["total"]
         self.squares += sums["squares"]
         self.class_pixels += sums["class_pixels"]
 
     def sums(self) -> dict[str, Any]:
-        """What was counted so far, JSON-able."""
+        """Counts and sums so far, which can be written as JSON."""
         return {
             "count": self.count,
             "total": self.total.tolist(),
@@ -64,7 +65,7 @@ class BandStatistics:
         }
 
     def result(self) -> dict[str, Any]:
-        """mean and std a band (std at least 1e-6), pixels, pixels a class.
+        """Mean and std per band (std at least 1e-6), number of pixels, and pixels per class.
 
         Raises:
             DataError: no training pixel is valid.
@@ -84,7 +85,7 @@ class BandStatistics:
 
 
 def region_sums(packed: Packed, plane: int, region: Any, classes: int) -> dict[str, Any]:
-    """Exact sums over the valid pixels of a region (row, col, height, width) of a plane."""
+    """Sums over the valid pixels of a region (row, col, height, width) of a plane."""
     statistics = BandStatistics(packed.shapes["pixels"][1][-1], classes)
     step = max(1, _PIXELS_AT_ONCE // packed.shapes["labels"][1][-1])
     for first in range(region.row, region.row + region.height, step):
@@ -98,7 +99,7 @@ def region_sums(packed: Packed, plane: int, region: Any, classes: int) -> dict[s
 
 
 def sample_of(packed: Packed, plane: int, regions: pd.DataFrame) -> np.ndarray:
-    """(n, C) valid pixels of the even sample of a plane that lie in the regions."""
+    """Valid pixels (n, C) of the even sample of a plane that are in the regions."""
     sample: np.ndarray = packed.array("sample")[plane][packed.sample_mask(plane, regions.itertuples())]
     return sample
 
@@ -109,10 +110,10 @@ def is_scaled(data: Data, dtype: str) -> bool:
 
 
 def scaled(samples: np.ndarray, data: Data) -> dict[str, Any]:
-    """Range a band, and mean and std of the values clipped to it.
+    """Range per band, and mean and std of the values clipped to it.
 
     Args:
-        samples: (n, C) even sample of the training split's valid pixels.
+        samples: (n, C) even sample of the valid pixels of the training split.
         data: `scale` and `percentiles`.
 
     Returns:
@@ -129,7 +130,8 @@ def scaled(samples: np.ndarray, data: Data) -> dict[str, Any]:
         low, high = (np.full(bands, value) for value in data.scale)
     else:
         low, high = np.percentile(wide, data.percentiles, axis=0)
-        high = np.maximum(high, low + np.maximum(np.abs(low), 1) * 1e-6)  # a constant band keeps a range
+        # a constant band also needs a range
+        high = np.maximum(high, low + np.maximum(np.abs(low), 1) * 1e-6)
     clipped = np.clip(wide, low, high)
     return {
         "range": [low.tolist(), high.tolist()],

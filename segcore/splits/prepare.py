@@ -1,6 +1,6 @@
-"""From the catalogue to the prepared data: splits that cannot leak, training windows, statistics of the training split.
+"""From the catalogue to the prepared data: splits without leakage, training windows, statistics of the training split.
 
-What was computed for an item is kept in a cache under `work`, so that new data cost what the new data cost.
+Results per item are cached under `work`, so that only new data need time.
 """
 
 import json
@@ -22,12 +22,19 @@ from segcore.params import Params
 from segcore.splits import assignment, leakage, normalization, windows
 from segcore.splits.regions import assign
 
-_ROWS = 4096  # of windows written at a time
-_THREADS = 8  # each holds some 20 MB
+# rows of the window table that are written at a time
+_ROWS = 4096
+# each thread needs about 20 MB
+_THREADS = 8
 
 
 class LabelRows:
-    """Labels (H, W) of a plane whose row slices are read from disk; its file is opened for the first of them."""
+    """Labels (H, W) of a plane; slices of rows are read from disk, and the file is opened at the first read.
+
+    Args:
+        row: of the prepared items.
+        opened: returns the packed item of a file name.
+    """
 
     def __init__(self, row: Any, opened: Callable[[str], Packed]) -> None:
         self._row, self._opened = row, opened
@@ -40,19 +47,19 @@ class LabelRows:
 
 
 def _write(windows: pd.DataFrame, path: Path) -> None:
-    """The one table that grows with a scene's area, a few rows at a time: the writer holds several copies of them."""
+    """Write the window table, which grows with the area of scenes, in parts, because the writer copies them."""
     windows.to_parquet(path, index=False, row_group_size=_ROWS, use_dictionary=["item"])
 
 
 class PrepareCache(Cache):
-    """Windows and sums of the last preparation, valid as long as settings and code are the same.
+    """Windows and sums of the last preparation, valid while settings and code are unchanged.
 
-    Packed items are known by their names, which change with content and settings but not with the code that read
-    them: so the results depend on the code of the ingest as well.
+    Results are found by the names of packed items, which change with content and settings but not with the code that
+    reads images. Therefore the results also depend on the code of the ingest.
 
     Args:
         parent: folder of the cache.
-        p: the settings.
+        p: settings.
     """
 
     def __init__(self, parent: Path, p: Params) -> None:
@@ -60,16 +67,18 @@ class PrepareCache(Cache):
         code = code_digest(*CODE["ingest"], *CODE["prepare"])
         super().__init__(parent, json.dumps([settings, p.data.classes]), code)
         self.sums: dict[str, dict[str, Any]] = {}
-        self.keys: list[str] = []  # of the items whose windows are known; most of them may have none
-        self.windows = pd.DataFrame({"key": []})  # `key` is a position in `keys`
+        # items whose windows are cached, including items without windows
+        self.keys: list[str] = []
+        # the column `key` is a position in `keys`
+        self.windows = pd.DataFrame({"key": []})
         path = self.folder / "sums.json"
         if path.exists():
-            kept = json.loads(path.read_text())
-            self.sums, self.keys = kept["sums"], kept["keys"]
+            cached = json.loads(path.read_text())
+            self.sums, self.keys = cached["sums"], cached["keys"]
             self.windows = pd.read_parquet(self.folder / "windows.parquet")
 
     def save(self, sums: dict[str, dict[str, Any]], keys: list[str], windows: pd.DataFrame) -> None:
-        """Keep these, and no others; sums last, because they say that all is there."""
+        """Replace the cached results; sums.json is written last, because it marks the cache as complete."""
         self.start()
         (self.folder / "sums.json").unlink(missing_ok=True)
         with atomic_write(self.folder / "windows.parquet") as part:
@@ -79,7 +88,7 @@ class PrepareCache(Cache):
 
 
 def planes(accepted: pd.DataFrame) -> pd.DataFrame:
-    """One row a picture or plane of a volume: id, volume, plane, group, and what the catalogue says of the item."""
+    """One row per picture or plane of a volume: id, volume, plane, group, and columns of the catalogue."""
     columns = ["group", "batch", "packed", "height", "width", "depth", "bands", "dtype", "sha256", "crs"]
     place = ["transform", "spacing", "affine", "orientation", "axis"]
     table = accepted[["id", *columns, *place]].rename(columns={"id": "volume"})
@@ -95,9 +104,9 @@ def planes(accepted: pd.DataFrame) -> pd.DataFrame:
 def _each(
     function: Callable[[Any], Any], jobs: list[Any], progress: Callable[[list[Any]], Iterable[Any]] = iter
 ) -> list[Any]:
-    """What the function gives for each job, in threads: numpy lets others work while it counts."""
+    """Results of the function for all jobs, in threads, because numpy releases the GIL."""
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), _THREADS)) as pool:
-        return [found.result() for found in progress([pool.submit(function, job) for job in jobs])]
+        return [future.result() for future in progress([pool.submit(function, job) for job in jobs])]
 
 
 def _windows(
@@ -108,14 +117,15 @@ def _windows(
     cache: PrepareCache,
     progress: Callable[[list[Any]], Iterable[Any]],
 ) -> tuple[list[str], pd.DataFrame]:
-    """A key for each item that says all its windows depend on, and the windows with the position of their key."""
+    """Key of each item, which contains everything that its windows depend on, and windows with their key's position."""
     rows = list(items.itertuples(index=False))
     keys = [f"{r.packed}|{r.plane}|{decision.groups[r.group]}|{decision.anchors.get(r.volume)}" for r in rows]
     place = {key: index for index, key in enumerate(keys)}
-    here = pd.Series([place.get(key, -1) for key in cache.keys], dtype="int64")
-    kept = cache.windows.assign(key=here.reindex(cache.windows["key"]).to_numpy())
-    known, classes = set(cache.keys), len(p.data.classes)
-    new = [index for index, key in enumerate(keys) if key not in known]
+    # position of each cached key among the current keys, -1 if it is not needed any more
+    current = pd.Series([place.get(key, -1) for key in cache.keys], dtype="int64")
+    cached = cache.windows.assign(key=current.reindex(cache.windows["key"]).to_numpy())
+    cached_keys, classes = set(cache.keys), len(p.data.classes)
+    new = [index for index, key in enumerate(keys) if key not in cached_keys]
 
     def fresh(index: int) -> np.ndarray:
         label = LabelRows(rows[index], opened)
@@ -124,7 +134,7 @@ def _windows(
     cells = _each(fresh, new, progress)
     fresh_rows = windows.tabulated([rows[i].id for i in new], cells, classes)
     fresh_rows["key"] = np.repeat(np.array(new, np.int64), [len(c) for c in cells])
-    table = pd.concat([t for t in (kept[kept["key"] >= 0], fresh_rows) if len(t)] or [fresh_rows])
+    table = pd.concat([t for t in (cached[cached["key"] >= 0], fresh_rows) if len(t)] or [fresh_rows])
     return keys, table.sort_values("key", kind="stable", ignore_index=True)
 
 
@@ -135,7 +145,7 @@ def _sums(
     p: Params,
     cache: PrepareCache,
 ) -> dict[str, dict[str, Any]]:
-    """Sums over each training region, by a key that says all they depend on."""
+    """Sums over each training region, by a key that contains everything that they depend on."""
     where = items.set_index("id")[["packed", "plane"]].to_dict("index")
     places = {}
     for region in regions[regions["split"] == "train"].itertuples():
@@ -148,8 +158,8 @@ def _sums(
         return normalization.region_sums(opened(name), plane, region, len(p.data.classes))
 
     new = [key for key in places if key not in cache.sums]
-    found = cache.sums | dict(zip(new, _each(fresh, new), strict=True))
-    return {key: found[key] for key in places}
+    sums = cache.sums | dict(zip(new, _each(fresh, new), strict=True))
+    return {key: sums[key] for key in places}
 
 
 def _statistics(
@@ -174,7 +184,7 @@ def _statistics(
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """The same with Python's own strings: Arrow's take ten times as long where rows are looked at one by one."""
+    """The table with Python strings instead of Arrow's, which are ten times as slow in access row by row."""
     return table.astype({c: object for c, t in table.dtypes.items() if isinstance(t, pd.StringDtype)})
 
 
@@ -184,11 +194,11 @@ def prepare(
     p: Params,
     packed: Path,
     target: Path,
-    registry: Path,
+    split_file: Path,
     work: Path,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> assignment.Assignment:
-    """Split, index and measure the catalogue's accepted items into `target`.
+    """Write the prepared data of the accepted items of the catalogue to `target`.
 
     Args:
         catalogue: rows of the ingest.
@@ -196,26 +206,22 @@ def prepare(
         p: parameters; `data`, `split` and `prepare` are used.
         packed: folder of the packed items.
         target: an existing empty folder.
-        registry: file of the splits decided so far; written last.
-        work: folder where results are kept for the next time.
+        split_file: splits of earlier runs; written last.
+        work: folder of the cache.
+        progress: wraps the list of futures of the items whose windows are computed.
 
     Returns:
-        What was decided for each group, and what was set aside.
+        Splits of all groups, and the items that were set aside.
 
     Raises:
         DataError: a packed item is missing, a split is empty, or no window fits.
-        LeakError: something of one split reaches another.
+        LeakError: pixels, a group or linked items are in more than one split.
     """
     accepted = _plain(catalogue[catalogue["status"] == "accepted"].reset_index(drop=True))
     links = links[links["kind"].isin(p.split.links)]
-    decision = assignment.decide(accepted, links, p.split, assignment.read_registry(registry, p.split))
+    decision = assignment.decide(accepted, links, p.split, assignment.read_split_file(split_file, p.split))
     used = accepted[~accepted["id"].isin(list(decision.aside))]
-    absent = [name for name in used["packed"] if not (packed / name).is_file()]
-    if absent:
-        raise DataError(
-            f"{absent[0]}: is missing from {packed} (and {len(absent) - 1} more)",
-            "restore it, or run the step ingest again",
-        )
+    _require_packed(used, packed)
     items, has_objects = planes(used), bool(used["objects"].notna().all())
     opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
     cache = PrepareCache(work, p)
@@ -236,8 +242,18 @@ def prepare(
     _write(index, target / "windows.parquet")
     (target / "statistics.json").write_text(json.dumps(statistics, indent=2))
     (target / "prepared.json").write_text(json.dumps(_meta(p, has_objects, regions), indent=2))
-    assignment.write_registry(registry, p.split, decision.registry)
+    assignment.write_split_file(split_file, p.split, decision.entries)
     return decision
+
+
+def _require_packed(used: pd.DataFrame, packed: Path) -> None:
+    """Check that the packed file of each item exists."""
+    missing = [name for name in used["packed"] if not (packed / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{missing[0]}: is missing from {packed} (and {len(missing) - 1} more)",
+            "restore it, or run the step ingest again",
+        )
 
 
 def _meta(p: Params, has_objects: bool, regions: pd.DataFrame) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """The region table: whole items, or blocks of large scenes, and the split of each.
 
-`segcore.splits.assignment` assigns groups to splits. A scene larger than a block that is linked to nothing but other
-dates of its own grid is divided into blocks; a buffer is kept free between blocks of different splits. Splitting
-comes before windows are cut.
+`segcore.splits.assignment` assigns groups to splits. A large scene that is linked only to other dates of its grid is
+divided into blocks; a buffer between blocks of different splits is left unused. Windows are cut after splitting.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Rectangle(NamedTuple):
-    """Pixels of an item: first row and column, height and width."""
+    """A rectangle of an item in pixels: first row and column, height and width."""
 
     row: int
     col: int
@@ -28,24 +27,27 @@ class Rectangle(NamedTuple):
 
 
 def _trimmed(grid: np.ndarray, r: int, c: int, rows: np.ndarray, cols: np.ndarray, buffer: int) -> Rectangle:
-    """A block less the buffer along the sides that face another split; test blocks stay whole against all."""
+    """A block without the buffer along sides to other splits; of two blocks, the one of lower rank is trimmed.
+
+    Test blocks have the highest rank and are never trimmed.
+    """
     top, bottom, left, right = rows[r], rows[r + 1], cols[c], cols[c + 1]
     rank = {"train": 0, "validation": 1, "test": 2}
 
-    def yields(neighbours: np.ndarray) -> int:
+    def trim(neighbours: np.ndarray) -> int:
         return buffer * any(rank[n] > rank[grid[r, c]] for n in neighbours.ravel())
 
     around_c = slice(max(c - 1, 0), c + 2)
     around_r = slice(max(r - 1, 0), r + 2)
-    top += yields(grid[max(r - 1, 0) : r, around_c])
-    bottom -= yields(grid[r + 1 : r + 2, around_c])
-    left += yields(grid[around_r, max(c - 1, 0) : c])
-    right -= yields(grid[around_r, c + 1 : c + 2])
+    top += trim(grid[max(r - 1, 0) : r, around_c])
+    bottom -= trim(grid[r + 1 : r + 2, around_c])
+    left += trim(grid[around_r, max(c - 1, 0) : c])
+    right -= trim(grid[around_r, c + 1 : c + 2])
     return Rectangle(int(top), int(left), int(bottom - top), int(right - left))
 
 
 def _regions_of_item(row: Any, split: Split, decision: "Assignment") -> list[dict[str, object]]:
-    """Rows of the region table of one item: the whole of it, or its blocks."""
+    """Rows of the region table of one item: the whole item, or its blocks."""
     catalogued = getattr(row, "volume", row.id)
     name, anchor = decision.groups[row.group], decision.anchors.get(catalogued)
     base = {"item": row.id, "group": row.group}
@@ -72,11 +74,12 @@ def assign(items: pd.DataFrame, split: Split, decision: "Assignment") -> pd.Data
     """The region table: id, item, group, split, cluster, row, col, height, width.
 
     Args:
-        items: prepared items with id, group, height, width, and `volume`, the id in the catalogue, where it differs.
-        decision: what goes where; items that it sets aside get no region.
+        items: prepared items with id, group, height, width, and `volume`, the id in the catalogue, if it differs.
+        split: settings.
+        decision: splits of the groups; items that are set aside get no region.
 
     Raises:
-        DataError: a split stays empty.
+        DataError: a split is empty.
     """
     aside = decision.aside
     regions = pd.DataFrame(

@@ -1,8 +1,8 @@
-"""The registry of decisions, splits/<name>.csv: what was decided once stays, whatever data come later.
+"""The split file, splits/<name>.csv: it keeps the split of each group when data are added.
 
-Its first line records the settings it was made with; with other settings nothing is decided until somebody says, by
-deleting the file, that groups may move. It holds a row a group: group, split (a name of SPLITS, "blocks", or nothing
-where the group was set aside), reason.
+Its first line records the settings of the splits. With other settings, reading it is an error until the user deletes
+the file and thereby allows groups to change their split. It has one row per group: group, split (one of SPLITS,
+"blocks", or empty if the group is set aside), reason.
 """
 
 import csv
@@ -16,13 +16,14 @@ from segcore.files import atomic_write
 from segcore.params import SPLITS, Split
 from segcore.splits.blocks import BLOCKS
 
-VERSION = 1  # of the rules that decide; a new one makes old registries void
+# version of the rules of assignment; a new one invalidates old split files
+VERSION = 1
 _HEADER = ["group", "split", "reason"]
 _MARK = "# decided with "
 
 
 class GroupSplit(NamedTuple):
-    """What was decided for a group: its split, BLOCKS, or None where it was set aside; and why."""
+    """Assignment of a group: its split, BLOCKS, or None if it is set aside; and the reason."""
 
     split: str | None
     reason: str
@@ -33,14 +34,14 @@ def _settings(split: Split) -> dict[str, object]:
     return {"version": VERSION, **split.model_dump(include={"seed", "stratify", "block", "buffer"}), **named}
 
 
-def read_registry(path: Path | str, split: Split) -> dict[str, GroupSplit]:
-    """Decisions of earlier runs: group -> Entry; empty without a file.
+def read_split_file(path: Path | str, split: Split) -> dict[str, GroupSplit]:
+    """Splits of earlier runs by group; empty without a file.
 
     Raises:
         DataError: the file is damaged, or was made with other settings.
     """
     path = Path(path)
-    damaged = f"restore it with `git checkout {path}`, or delete it to split anew; groups may then change their split"
+    damaged = f"restore it with `git checkout {path}`, or delete it: groups may then change their split"
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             first = stream.readline()
@@ -49,31 +50,29 @@ def read_registry(path: Path | str, split: Split) -> dict[str, GroupSplit]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path.name}: the registry of splits cannot be read ({error})", damaged) from error
+        raise DataError(f"{path.name}: the split file cannot be read ({error})", damaged) from error
     if not isinstance(settings, dict) or not rows or rows[0] != _HEADER:
-        raise DataError(f"{path.name}: the registry of splits lacks its first two lines", damaged)
-    registry: dict[str, GroupSplit] = {}
+        raise DataError(f"{path.name}: the first two lines of the split file are missing or damaged", damaged)
+    entries: dict[str, GroupSplit] = {}
     for number, row in enumerate(rows[1:], start=3):
         if len(row) != 3 or not row[0] or row[1] not in (*SPLITS, BLOCKS, ""):
-            raise DataError(
-                f"{path.name}: row {number} of the registry of splits is not sound: {row}", damaged
-            )
-        if row[0] in registry:
-            raise DataError(f"{path.name}: group {row[0]!r} is twice in the registry of splits", damaged)
-        registry[row[0]] = GroupSplit(row[1] or None, row[2])
+            raise DataError(f"{path.name}: line {number} of the split file is not valid: {row}", damaged)
+        if row[0] in entries:
+            raise DataError(f"{path.name}: group {row[0]!r} is in the split file twice", damaged)
+        entries[row[0]] = GroupSplit(row[1] or None, row[2])
     now = json.loads(json.dumps(_settings(split)))
     if settings != now:
         changed = [f"{k} {settings.get(k)} -> {now[k]}" for k in now if settings.get(k) != now[k]]
         raise DataError(
-            f"{path}: {len(registry)} groups were given their split with other settings: {', '.join(changed)}",
-            "set split in params.yaml back, so that no test image ever trains, or delete the file to deal out all "
-            "groups anew",
+            f"{path}: {len(entries)} groups were given their split with other settings: {', '.join(changed)}",
+            "restore the old settings under split in params.yaml, so that no test image is ever used for training, or "
+            "delete the file to assign all groups again",
         )
-    return registry
+    return entries
 
 
-def write_registry(path: Path | str, split: Split, registry: Mapping[str, GroupSplit]) -> None:
-    """Write all decisions, sorted by group, in one step.
+def write_split_file(path: Path | str, split: Split, entries: Mapping[str, GroupSplit]) -> None:
+    """Write all entries, sorted by group, atomically.
 
     Raises:
         DataError: the disk is full or not writable.
@@ -82,5 +81,5 @@ def write_registry(path: Path | str, split: Split, registry: Mapping[str, GroupS
         stream.write(_MARK + json.dumps(_settings(split), sort_keys=True) + "\n")
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_HEADER)
-        for group, entry in sorted(registry.items()):
+        for group, entry in sorted(entries.items()):
             writer.writerow([group, entry.split or "", entry.reason])

@@ -1,20 +1,21 @@
-"""Units of groups are spread over splits so that class pixels and numbers of groups come close to the fractions.
+"""Stratified assignment of units to splits, so that class pixels and numbers of groups are close to the fractions.
 
-In the spirit of Sechidis et al. 2011 (ECML PKDD, iterative stratification) and of scikit-learn's
-StratifiedGroupKFold: the most telling units first, each to where it lessens the deviation most; then single moves and
-swaps as long as they help.
+Similar to Sechidis et al. 2011 (ECML PKDD, iterative stratification) and scikit-learn's StratifiedGroupKFold: the
+largest units first, each to the split where it reduces the deviation most; then single moves and swaps as long as they
+reduce it. The deviation is the squared difference from the fractions, summed over classes and number of groups.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-_SWAPS_UP_TO = 300  # units; beyond, single moves alone come close enough
+# number of units up to which swaps are tried; with more units, single moves are sufficient
+_SWAPS_UP_TO = 300
 _GAIN = 1e-12
 
 
 def _weights(total: np.ndarray) -> np.ndarray:
-    """Groups (last column) count as much as all classes together; what does not occur counts nothing."""
+    """Weights: groups (last column) count as much as all classes together; absent classes have weight 0."""
     weights = np.zeros(len(total))
     classes = np.flatnonzero(total[:-1] > 0)
     weights[classes] = 1 / max(len(classes), 1)
@@ -26,28 +27,30 @@ def stratify(units: np.ndarray, fractions: Sequence[float], present: np.ndarray)
     """Choose a split for each unit.
 
     Args:
-        units: (n, k) pixels of each class and, last, the number of groups of each unit; the order breaks ties.
-        fractions: s target shares that sum to 1.
-        present: (s, k) what the splits already hold, which stays where it is.
+        units: (n, k) pixels of each class and, last, the number of groups of each unit; ties are broken by order.
+        fractions: s target fractions that sum to 1.
+        present: (s, k) pixels and groups that are already in each split.
 
     Returns:
-        (n,) indices of splits. A split with a share above 0 holds something as long as units suffice.
+        (n,) indices of splits. A split with a fraction above 0 is not empty if there are enough units.
     """
     total = units.sum(axis=0) + present.sum(axis=0)
     scale = np.sqrt(_weights(total)) / np.maximum(total, 1)
     x, base = units * scale, present * scale
-    share = np.asarray(fractions, float)[:, None]
+    target = np.asarray(fractions, float)[:, None]
     chosen = np.full(len(x), -1)
     open_ = np.asarray(fractions) > 0
-    off = base - share * base.sum(axis=0)  # (s, k): what each split has too much of, of all placed so far
+    # (s, k) excess of each split over its fraction of everything assigned so far
+    off = base - target * base.sum(axis=0)
     for unit in np.argsort(-np.linalg.norm(x, axis=1).round(12), kind="stable"):
-        off -= share * x[unit]
-        cost = off @ x[unit]  # of the deviation's growth, the part that differs between splits
+        off -= target * x[unit]
+        # the part of the increase in deviation that differs between splits
+        cost = off @ x[unit]
         chosen[unit] = int(np.argmin(np.where(open_, cost.round(15), np.inf)))
         off[chosen[unit]] += x[unit]
-    held = present[:, -1] > 0
-    _fill(x, chosen, off, open_ & ~held)
-    _refine(x, chosen, off, open_, held)
+    has_groups = present[:, -1] > 0
+    _fill(x, chosen, off, open_ & ~has_groups)
+    _refine(x, chosen, off, open_, has_groups)
     return chosen
 
 
@@ -58,7 +61,7 @@ def _move(x: np.ndarray, chosen: np.ndarray, off: np.ndarray, unit: int, to: int
 
 
 def _move_costs(x: np.ndarray, chosen: np.ndarray, off: np.ndarray) -> np.ndarray:
-    """(n, s) change of the deviation if a unit moved to a split."""
+    """(n, s) change of the deviation if a unit is moved to a split."""
     square = (x**2).sum(axis=1)
     along = x @ off.T
     leave = square - 2 * along[np.arange(len(x)), chosen]
@@ -68,7 +71,7 @@ def _move_costs(x: np.ndarray, chosen: np.ndarray, off: np.ndarray) -> np.ndarra
 
 
 def _fill(x: np.ndarray, chosen: np.ndarray, off: np.ndarray, needy: np.ndarray) -> None:
-    """Give every needy split that got nothing the unit whose move costs least, from splits that keep one."""
+    """Move to each empty `needy` split the unit with the lowest cost, from a split that keeps at least one unit."""
     for split in np.flatnonzero(needy):
         counts = np.bincount(chosen, minlength=len(off))
         spare = (counts[chosen] > 1) | (~needy)[chosen]
@@ -77,13 +80,15 @@ def _fill(x: np.ndarray, chosen: np.ndarray, off: np.ndarray, needy: np.ndarray)
             _move(x, chosen, off, int(np.argmin(costs)), int(split))
 
 
-def _refine(x: np.ndarray, chosen: np.ndarray, off: np.ndarray, open_: np.ndarray, held: np.ndarray) -> None:
-    """Moves and swaps, the best first, until none lessens the deviation."""
+def _refine(
+    x: np.ndarray, chosen: np.ndarray, off: np.ndarray, open_: np.ndarray, has_groups: np.ndarray
+) -> None:
+    """Apply moves and swaps, the best first, until none reduces the deviation."""
     n = len(x)
     for _ in range(2 * n if n <= _SWAPS_UP_TO else 100):
         counts = np.bincount(chosen, minlength=len(off))
         costs = _move_costs(x, chosen, off)
-        stuck = (counts[chosen] <= 1) & ~held[chosen] & open_[chosen]
+        stuck = (counts[chosen] <= 1) & ~has_groups[chosen] & open_[chosen]
         costs[:, ~open_] = np.inf
         costs[stuck] = np.inf
         best = int(np.argmin(costs.round(15)))
@@ -91,10 +96,11 @@ def _refine(x: np.ndarray, chosen: np.ndarray, off: np.ndarray, open_: np.ndarra
         pair: tuple[int, int] | None = None
         if n <= _SWAPS_UP_TO:
             along = x @ off.T
-            mine = along[np.arange(n), chosen]
-            cross = along[:, chosen]  # (i, j): unit i against the split of unit j
+            own = along[np.arange(n), chosen]
+            # (i, j): unit i with the split of unit j
+            cross = along[:, chosen]
             apart = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
-            swaps = 2 * (apart + cross + cross.T - mine[:, None] - mine[None])
+            swaps = 2 * (apart + cross + cross.T - own[:, None] - own[None])
             swaps[chosen[:, None] == chosen[None]] = np.inf
             at = int(np.argmin(swaps.round(15)))
             if swaps.ravel()[at] < gain:

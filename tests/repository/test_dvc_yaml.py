@@ -51,7 +51,7 @@ def test_code_that_dvc_yaml_names_is_there(stage: str) -> None:
         assert (ROOT / name.replace("${item.architecture}", "unet")).exists(), name
 
 
-def test_plug_ins_that_are_loaded_by_name_lie_in_a_folder_that_the_stage_names() -> None:
+def test_plug_ins_that_are_loaded_by_name_are_in_a_folder_that_the_stage_names() -> None:
     sources = {
         path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
         for path in ROOT.glob("segcore/**/*.py")

@@ -1,4 +1,4 @@
-"""The table of bad inputs and the code that finds them name the same kinds."""
+"""The table of bad inputs and the code that detects them have the same kinds."""
 
 import ast
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ def results(node: ast.AST) -> set[str]:
     return {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
 
 
-def takers() -> dict[str, int]:
-    """Functions with a parameter `kind`, and its place among the arguments of a call."""
-    found = {"DataError": 2}
+def functions_with_kind() -> dict[str, int]:
+    """Functions with a parameter `kind`, and its position among the arguments of a call."""
+    positions = {"DataError": 2}
     for path, tree in TREES.items():
         if not path.relative_to(ROOT).as_posix().startswith(FINDERS):
             continue
@@ -34,27 +34,27 @@ def takers() -> dict[str, int]:
             if isinstance(node, ast.FunctionDef) and node.name != "__init__":
                 names = [a.arg for a in node.args.args if a.arg != "self"]
                 if "kind" in names:
-                    found[node.name] = names.index("kind")
-    return found
+                    positions[node.name] = names.index("kind")
+    return positions
 
 
 def raised() -> Iterator[tuple[str, str]]:
     """(kind, file) of every kind that the code gives to an error or to a quarantined row."""
-    places = takers()
+    positions = functions_with_kind()
     for path, tree in TREES.items():
         file = path.relative_to(ROOT).as_posix()
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-                if name not in places:
+                if name not in positions:
                     continue
-                own = [k.value for k in node.keywords if k.arg == "kind"] + node.args[places[name] :][:1]
+                own = [k.value for k in node.keywords if k.arg == "kind"] + node.args[positions[name] :][:1]
                 for value in own:
                     yield from ((kind, file) for kind in results(value))
             elif isinstance(node, ast.Assign) and file.startswith(FINDERS):
                 if any(isinstance(target, ast.Name) and target.id == "kind" for target in node.targets):
                     yield from ((kind, file) for kind in results(node.value))
-            elif isinstance(node, ast.FunctionDef) and node.name in places:
+            elif isinstance(node, ast.FunctionDef) and node.name in positions:
                 names = [a.arg for a in node.args.args]
                 for argument, default in zip(names[::-1], node.args.defaults[::-1], strict=False):
                     if argument == "kind":

@@ -1,4 +1,4 @@
-"""Files that were written before segcore had rooms are read: bundles, splits, packed items, decisions, registry.
+"""Files that were written before segcore had rooms can be read: bundles, splits, packed items, decisions, registry.
 
 `before_rooms/` was made by the code of that time, with the twelve pictures of `make_pairs`: params.yaml, the packed
 file of one picture, the split, a U-Net of 60 steps with what it predicts for that picture, the decision that made it
@@ -18,7 +18,7 @@ from segcore import params
 from segcore.data.packed import Packed
 from segcore.data.prepared import PreparedData
 from segcore.models.base.bundle import load_bundle, load_description
-from segcore.splits.assignment import read_registry
+from segcore.splits.assignment import read_split_file
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tasks.promotion.record import read_record, record_text
@@ -74,11 +74,11 @@ def test_an_old_bundle_predicts_what_it_did() -> None:
     assert (found[0].argmax(0) == blobs(48, 56, seed=0)[1]).mean() > 0.9
 
 
-def test_an_old_split_file_is_honoured(project: Path) -> None:
+def test_the_splits_of_an_old_split_file_are_kept(project: Path) -> None:
     p = params.load(project / "params.yaml")
-    old = read_registry(project / "splits/tiny.csv", p.split)
+    old = read_split_file(project / "splits/tiny.csv", p.split)
     assert len(old) == 12
-    # a split that would not be decided anew
+    # an assignment that a new run would not make
     exchanged = {"train": "test", "test": "train", "validation": "validation"}
     text = (project / "splits/tiny.csv").read_text(encoding="utf-8").splitlines()
     rows = [line.split(",") for line in text[2:]]

@@ -1,4 +1,4 @@
-"""No artefact is loaded through pickle, servers listen on this machine alone, and secrets are kept out of records."""
+"""No artefact is loaded through pickle, servers listen on the loopback address only, and no secret is recorded."""
 
 import ast
 import json
@@ -25,8 +25,8 @@ UNSAFE_CALLS = {
     "pd.read_pickle",
     "torch.load",
 }
-# PyTorch publishes ImageNet weights as a pickle: that one file is checked by its sha256 and opened with weights_only.
-# ruamel's round-trip loader, kept for the comments, builds plain values alone.
+# PyTorch publishes ImageNet weights as a pickle: this file is checked by its sha256 and opened with weights_only.
+# ruamel's round-trip loader, which keeps comments, builds plain values only.
 ALLOWED = {
     "segcore/models/base/pretrained.py": {"torch.load", "pickle.UnpicklingError"},
     "benchmarks/nights.py": {"yaml.load"},
@@ -40,7 +40,7 @@ def _name(node: ast.expr) -> str:
 
 
 def unsafe(text: str) -> set[str]:
-    """Imports and calls in a source that could run what a file says."""
+    """Imports and calls in a source that could execute the content of a file."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -56,7 +56,7 @@ def unsafe(text: str) -> set[str]:
     return found
 
 
-def test_no_source_loads_through_pickle_or_runs_what_a_file_says():
+def test_no_source_loads_through_pickle_or_executes_the_content_of_a_file():
     found = {p.relative_to(ROOT).as_posix(): unsafe(p.read_text(encoding="utf-8")) for p in SOURCES}
     found = {name: calls - ALLOWED.get(name, set()) for name, calls in found.items()}
     assert len(found) > 80 and not {name: calls for name, calls in found.items() if calls}
@@ -75,7 +75,7 @@ def test_the_one_pickle_is_opened_with_weights_only():
     assert {k.arg: _name(k.value) for k in calls[0].keywords}["weights_only"] == "True"
 
 
-def test_servers_listen_on_this_machine_alone(monkeypatch, tmp_path):
+def test_servers_listen_on_the_loopback_address_only(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"))

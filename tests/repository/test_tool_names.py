@@ -1,4 +1,4 @@
-"""segcore is a library of its own: it names no tool of the pipeline, not even in a text."""
+"""segcore is a standalone library: it names no tool of the pipeline, not even in a text."""
 
 import ast
 import re

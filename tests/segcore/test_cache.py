@@ -1,4 +1,4 @@
-"""The one cache: results of other settings, data or code are never found."""
+"""The cache: results of other settings, data or code are never used."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_a_renamed_file_counts(code: Code) -> None:
     assert code_digest("data") != before
 
 
-# Files that an earlier list of the ingest's code left out, among others the one that orients planes.
+# Files that an earlier list of the code of the ingest lacked, such as the one that orients planes.
 @pytest.mark.parametrize("name", ["data/volumes.py", "io/grid.py", "io/layouts/pairs.py", "params/data.py"])
 def test_rows_that_other_code_read_are_not_recalled(name: str, tmp_path: Path, code: Code) -> None:
     data = params_for(tmp_path).data
@@ -72,7 +72,7 @@ def test_rows_that_other_code_read_are_not_recalled(name: str, tmp_path: Path, c
     assert IngestCache(tmp_path / "work", data).recall("a", "s", ["a.safetensors"]) is None
 
 
-# The first three were left out of an earlier list. What the ingest reads is known by name alone: its code counts too.
+# An earlier list lacked the first three. Packed items are found by name only, so that the code of the ingest counts too.
 @pytest.mark.parametrize(
     "name",
     ["splits/assignment.py", "splits/regions.py", "data/raster.py", "data/volumes.py", "io/images/nifti.py"],
@@ -96,6 +96,7 @@ def test_a_preparation_that_was_killed_while_it_saved_leaves_nothing_half_read(t
     PrepareCache(tmp_path, p).save({"a": {}}, ["a"], pd.DataFrame({"key": [0], "item": ["a"]}))
     (sums,) = tmp_path.glob("*/sums.json")
     assert json.loads(sums.read_text()) == {"sums": {"a": {}}, "keys": ["a"]}
-    sums.unlink()  # it is written last
+    # it is written last
+    sums.unlink()
     found = PrepareCache(tmp_path, p)
     assert (found.sums, found.keys, len(found.windows)) == ({}, [], 0)

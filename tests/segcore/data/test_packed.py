@@ -1,4 +1,4 @@
-"""A packed item holds what was written, whatever the order of windows, and is an ordinary safetensors file."""
+"""A packed item contains what was written, in any order of windows, and is an ordinary safetensors file."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from segcore.data.packed import Packed, PackedWriter
 from segcore.errors import DataError
 
 
-def test_windows_in_any_order_give_the_whole_and_any_reader_of_safetensors_reads_it(tmp_path):
+def test_windows_may_be_written_in_any_order_and_any_safetensors_reader_reads_the_file(tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 60_000, (2, 50, 41, 3)).astype(np.uint16)
     labels = rng.integers(0, 5, (2, 50, 41)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The prepared data: what was packed is what the files hold, and statistics come from training pixels alone."""
+"""The prepared data: packed pixels are those of the files, and statistics come from training pixels only."""
 
 import json
 

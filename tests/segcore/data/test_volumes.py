@@ -55,7 +55,7 @@ def test_prediction_equal_to_the_labels_is_written_as_the_label_file(tmp_path, c
 
 @pytest.mark.parametrize("slices", [0, 1, 2])
 @pytest.mark.parametrize(("codes", "turn"), ORIENTATIONS)
-def test_each_pixel_lies_where_the_affines_of_file_and_planes_say(tmp_path, codes, turn, slices):
+def test_the_affines_of_file_and_planes_agree_for_each_pixel(tmp_path, codes, turn, slices):
     path = write_nifti(
         tmp_path / "v.nii", np.arange(210, dtype=np.int16).reshape(SHAPE), affine_for(codes, turn=turn)
     )
@@ -72,7 +72,7 @@ def test_each_pixel_lies_where_the_affines_of_file_and_planes_say(tmp_path, code
     assert steps[slices, 0] > 0 and steps[rows, 1] < 0 and steps[columns, 2] > 0
 
 
-def test_planes_are_alike_however_the_file_orders_its_axes(tmp_path):
+def test_planes_are_equal_for_any_order_of_axes_in_the_file(tmp_path):
     image = nibabel.Nifti1Image(labels(), affine_for("RAS"))
     plain, info = planes(write_nifti(tmp_path / "ras.nii", labels(), image.affine))
     for codes in ("LPS", "PIR", "SAL"):
@@ -89,7 +89,7 @@ def test_planes_are_alike_however_the_file_orders_its_axes(tmp_path):
         check_same_grid(info, turned, NAMES)
 
 
-def test_a_mask_that_lies_elsewhere_or_is_mirrored_is_refused_with_both_affines(tmp_path):
+def test_a_mask_that_is_shifted_or_mirrored_is_refused_with_both_affines(tmp_path):
     info = header(write_nifti(tmp_path / "image.nii", labels()))
     mirrored, moved, near = affine_for("LAS"), affine_for("RAS"), affine_for("RAS")
     moved[0, 3] += 0.5
@@ -225,7 +225,8 @@ def test_header_that_asks_for_more_than_the_file_holds_takes_no_memory(tmp_path,
     fails(path, "unreadable", "15625000")
     write_nifti(path, labels(), dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])
     fails(path, "too-large", "35181150961663")
-    with pytest.raises(DataError):  # already when opened, before any voxel
+    # at opening, before any voxel is read
+    with pytest.raises(DataError):
         header(path)
 
 

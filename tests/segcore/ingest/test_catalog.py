@@ -1,4 +1,4 @@
-"""Ingest checks every item before a second of training, quarantines what is bad, and goes on with the rest."""
+"""The ingest checks every item before training, quarantines unusable items, and continues with the others."""
 
 import json
 import multiprocessing
@@ -32,7 +32,7 @@ def bad(table) -> pd.DataFrame:
     return rows.set_index(rows["image"].map(lambda image: image.rpartition("/")[2]))
 
 
-def test_one_row_an_item_with_checksums_and_class_pixels(pairs):
+def test_one_row_per_item_with_checksums_and_class_pixels(pairs):
     table = build(pairs)
     assert list(table["id"]) == sorted(f"a{i}" for i in range(12))
     assert table["sha256"].str.len().eq(64).all() and (table["status"] == "accepted").all()
@@ -58,10 +58,10 @@ def test_image_without_mask_is_named(pairs):
 
 
 def test_masks_of_0_and_255_are_mapped_or_rejected(pairs):
+    p = params_for(pairs).data.model_copy(update={"label_values": {0: 0, 1: 1}})
+    table = catalog.build(p, pairs, pairs.parent / "work")
+    assert set(table["kind"]) == {"label-values"}
     with pytest.raises(DataError, match=r"12 of 12 items[\s\S]*outside the declared classes: 255"):
-        p = params_for(pairs).data.model_copy(update={"label_values": {0: 0, 1: 1}})
-        table = catalog.build(p, pairs, pairs.parent / "work")
-        assert set(table["kind"]) == {"label-values"}
         catalog.require_enough(table, p)
     assert sum(json.loads(p)["square"] for p in build(pairs)["pixels_per_class"]) > 0
 
@@ -82,7 +82,7 @@ def test_jpeg_masks_are_refused(pairs):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "garbage"])
-def test_unreadable_files_are_all_listed_and_the_rest_goes_on(pairs, damage):
+def test_unreadable_files_are_quarantined_and_all_others_are_accepted(pairs, damage):
     for name in ("a1", "a2"):
         path = pairs / "images" / f"{name}.png"
         content = path.read_bytes()
@@ -143,7 +143,7 @@ def test_groups_and_ids_come_from_folders_and_never_collide(tmp_path):
     assert table["id"].is_unique and "p_1__images__a0" in set(table["id"])
 
 
-def test_mended_items_come_back_by_themselves_and_only_they_are_read(pairs, monkeypatch):
+def test_repaired_items_are_accepted_and_no_other_item_is_read_again(pairs, monkeypatch):
     path = pairs / "images" / "a3.png"
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
@@ -162,7 +162,7 @@ def test_mended_items_come_back_by_themselves_and_only_they_are_read(pairs, monk
     pd.testing.assert_frame_equal(before[same], after[same], check_dtype=False)
 
 
-def test_a_reader_that_crashes_hangs_or_eats_memory_takes_one_item_and_no_other(tmp_path):
+def test_a_reader_that_crashes_hangs_or_runs_out_of_memory_costs_one_item_only(tmp_path):
     jobs = ["fine", "crash", "hang", "memory", "error", "also fine"]
     found = dict(run_each(broken_reader.read, jobs, list("abcdef"), [20, 20, 2, 20, 20, 20]))
     assert found[0] == "fine" and found[5] == "also fine"
@@ -193,7 +193,7 @@ def test_a_full_disk_ends_the_ingest_and_blames_no_item():
         list(run_each(broken_reader.read, ["full"], ["a"], [20]))
 
 
-def test_an_ingest_cut_short_has_not_read_in_vain(pairs, tmp_path, monkeypatch):
+def test_items_that_an_interrupted_ingest_has_read_are_not_read_again(pairs, tmp_path, monkeypatch):
     p, work, read = params_for(pairs).data, tmp_path / "work", []
 
     def counted(function, jobs, *rest):

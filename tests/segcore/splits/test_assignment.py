@@ -1,4 +1,4 @@
-"""Decisions: linked groups stay together, nothing moves when data grow, shares come close to what was asked for."""
+"""Linked groups stay together, no group changes its split when data are added, and fractions are approximated."""
 
 import json
 
@@ -9,7 +9,7 @@ import pytest
 from segcore.errors import DataError, LeakError
 from segcore.ingest.links.footprints import same_places
 from segcore.params import Split
-from segcore.splits.assignment import decide, read_registry, write_registry
+from segcore.splits.assignment import decide, read_split_file, write_split_file
 from segcore.splits.blocks import BLOCKS, bucket, fraction
 from segcore.splits.regions import assign
 from segcore.splits.split_file import GroupSplit
@@ -20,7 +20,7 @@ HASHED = Split(fractions=FRACTIONS, stratify=False)
 
 
 def catalogue(names, groups=None, seed=0, **columns):
-    """Items whose pixels a class vary as much as real ones do."""
+    """Items whose pixels per class vary as much as in real data sets."""
     rng = np.random.default_rng(seed)
     pixels = rng.lognormal(8, 1, (max(len(names), 1), 3)).astype(int)
     table = pd.DataFrame(
@@ -42,7 +42,7 @@ def linked(*pairs):
 
 
 def shares(table, groups):
-    """(splits, classes and groups) shares by plain addition."""
+    """(splits, classes and groups) fractions by plain addition."""
     counts = pd.DataFrame([json.loads(c) for c in table["pixels_per_class"]]).assign(groups=1)
     sums = counts.groupby(table["group"].map(groups).to_numpy()).sum().reindex(list(FRACTIONS), fill_value=0)
     return (sums / sums.sum()).to_numpy()
@@ -93,7 +93,7 @@ def test_growth_by_any_share_never_moves_a_group(split, more):
     everything = catalogue(names(200))
     pairs = linked(*((f"i{k:04d}", f"i{k + 100:04d}") for k in range(0, 100, 7)), ("i0003", "i0004"))
     before = decide(everything[:100], pairs, split, {})
-    after = decide(everything[: 100 + more], pairs, split, before.registry)
+    after = decide(everything[: 100 + more], pairs, split, before.entries)
     assert {g: after.groups[g] for g in before.groups} == before.groups
     assert all(after.groups[f"i{k + 100:04d}"] == before.groups[f"i{k:04d}"] for k in range(0, more, 7))
     if split.stratify:
@@ -105,7 +105,7 @@ def test_growth_a_group_at_a_time_keeps_the_shares_close():
     for count in range(20, 61):
         decision = decide(everything[:count], linked(), SPLIT, registry)
         assert all(decision.groups[g] == entry.split for g, entry in registry.items())
-        registry = decision.registry
+        registry = decision.entries
     assert deviation(everything, decision.groups) < 0.05
 
 
@@ -116,7 +116,7 @@ def test_without_the_registry_the_same_data_give_the_same_result_in_any_order_of
     first = decide(table, pairs, split, {})
     again = decide(table.sample(frac=1, random_state=1), pairs.iloc[::-1], split, {})
     assert first == again
-    assert decide(table, pairs, split, first.registry).groups == first.groups
+    assert decide(table, pairs, split, first.entries).groups == first.groups
 
 
 def test_linked_groups_are_one_unit_and_count_as_one_cluster():
@@ -125,7 +125,7 @@ def test_linked_groups_are_one_unit_and_count_as_one_cluster():
     assert len({decision.groups[g] for g in ("i0000", "i0005", "i0009")}) == 1
     assert decision.clusters["i0009"] == decision.clusters["i0000"] == "i0000"
     assert decision.clusters["i0001"] == "i0001"
-    assert sorted(decision.registry[g].reason.split(" ")[0] for g in ("i0000", "i0005", "i0009")) == [
+    assert sorted(decision.entries[g].reason.split(" ")[0] for g in ("i0000", "i0005", "i0009")) == [
         "linked",
         "linked",
         "stratified",
@@ -144,12 +144,12 @@ def test_a_new_group_that_bridges_two_splits_is_set_aside_and_stays_so():
     two = min(g for g, s in before.groups.items() if s == "test")
     table = catalogue([*names(12), "new", "next"])
     pairs = linked((one, "new"), (two, "new"), ("new", "next"))
-    after = decide(table, pairs, SPLIT, before.registry)
+    after = decide(table, pairs, SPLIT, before.entries)
     assert after.groups["new"] is None and set(after.aside) == {"new"}
     assert one in after.aside["new"] and two in after.aside["new"]
     assert after.groups["next"] in FRACTIONS  # what it was linked to takes no part
-    later = decide(table[table["id"] != one], pairs, SPLIT, after.registry)
-    assert later.groups["new"] is None and later.registry[one] == after.registry[one]
+    later = decide(table[table["id"] != one], pairs, SPLIT, after.entries)
+    assert later.groups["new"] is None and later.entries[one] == after.entries[one]
 
 
 def test_an_item_of_a_later_batch_that_links_known_groups_of_two_splits_is_set_aside_alone():
@@ -159,14 +159,14 @@ def test_an_item_of_a_later_batch_that_links_known_groups_of_two_splits_is_set_a
     for mine, other in (("train", "test"), ("test", "train"), ("validation", "test")):
         new = catalogue(["new", "sound"], [one[mine]] * 2, seed=1, batch="20300101-abc")
         both = pd.concat([table, new], ignore_index=True)
-        after = decide(both, linked(("new", one[other])), SPLIT, before.registry)
+        after = decide(both, linked(("new", one[other])), SPLIT, before.entries)
         assert set(after.aside) == {"new"} and after.groups == before.groups
         assert f"linked to {one[other]} (near-duplicate), which is in {other}" in after.aside["new"]
         regions = assign(both[~both["id"].isin(list(after.aside))], SPLIT, after)
         assert regions.loc[regions["item"] == "sound", "split"].tolist() == [mine]
         # of one batch nobody knows which is the newcomer, and a person is there to tell
         with pytest.raises(LeakError, match="new"):
-            decide(both.assign(batch="0"), linked(("new", one[other])), SPLIT, before.registry)
+            decide(both.assign(batch="0"), linked(("new", one[other])), SPLIT, before.entries)
 
 
 def test_a_chain_of_new_groups_between_two_splits_is_cut_at_one_of_them():
@@ -174,7 +174,7 @@ def test_a_chain_of_new_groups_between_two_splits_is_cut_at_one_of_them():
     one = min(g for g, s in before.groups.items() if s == "train")
     two = min(g for g, s in before.groups.items() if s == "test")
     after = decide(
-        catalogue([*names(12), "x", "y"]), linked((one, "x"), ("x", "y"), ("y", two)), SPLIT, before.registry
+        catalogue([*names(12), "x", "y"]), linked((one, "x"), ("x", "y"), ("y", two)), SPLIT, before.entries
     )
     assert sorted(str(after.groups[g]) for g in "xy") in (["None", "test"], ["None", "train"])
 
@@ -184,8 +184,8 @@ def test_given_splits_are_honoured_and_what_is_linked_follows():
     decision = decide(catalogue(names(12)), linked(("i0003", "i0007")), split, {})
     assert decision.groups["i0003"] == decision.groups["i0007"] == "test"
     assert decision.groups["i0001"] == "validation"
-    assert decision.registry["i0003"] == GroupSplit("test", "given")
-    kept = decide(catalogue(names(12)), linked(), SPLIT, decision.registry)
+    assert decision.entries["i0003"] == GroupSplit("test", "given")
+    kept = decide(catalogue(names(12)), linked(), SPLIT, decision.entries)
     assert kept.groups == decision.groups
 
 
@@ -205,47 +205,47 @@ def test_duplicates_across_given_splits_fail_closed_with_the_pair():
     own = catalogue(names(6), split=["train", "train", "train", "test", "test", "validation"])
     with pytest.raises(LeakError, match=r"i000[03] .*i000[03] "):
         decide(own, linked(("i0000", "i0003")), SPLIT, {})
-    only = own[
-        own["split"] != "validation"
-    ]  # train is divided then, but its link to test is a leak all the same
+    # train is divided then, but its link to test is still a leak
+    only = own[own["split"] != "validation"]
     with pytest.raises(LeakError, match=r"i000[03] .*i000[03] "):
         decide(only, linked(("i0000", "i0003")), SPLIT, {})
 
 
 def test_a_group_whose_items_are_given_different_splits_fails_with_the_pair():
     table = catalogue(["a", "b", "c"], ["p", "p", "q"], split=["train", "test", "test"])
-    with pytest.raises(LeakError, match=r"a \(train\) and b \(test\) are of one group, p"):
+    with pytest.raises(LeakError, match=r"a \(train\) and b \(test\) are in one group, p"):
         decide(table, linked(), SPLIT, {})
 
 
-@pytest.mark.parametrize(("there", "lacking"), [("test", "validation"), ("validation", "test")])
-def test_where_the_data_set_gives_no_validation_or_no_test_its_train_groups_yield_it(there, lacking):
-    own = ["train"] * 20 + [there] * 20
+@pytest.mark.parametrize(("present", "lacking"), [("test", "validation"), ("validation", "test")])
+def test_a_split_that_the_data_set_lacks_is_taken_from_its_train_groups(present, lacking):
+    own = ["train"] * 20 + [present] * 20
     table = catalogue(names(40), split=own)
     decision = decide(table, linked(("i0000", "i0001")), SPLIT, {})
     groups = decision.groups
-    assert {groups[g] for g in names(40)[20:]} == {there}
+    assert {groups[g] for g in names(40)[20:]} == {present}
     counts = pd.Series([groups[g] for g in names(20)]).value_counts()
-    assert dict(counts) == {"train": 15, lacking: 5}  # 0.6 to 0.2
+    # 0.6 to 0.2
+    assert dict(counts) == {"train": 15, lacking: 5}
     assert groups["i0000"] == groups["i0001"]
-    grown = catalogue(names(48), split=[*own, *["train"] * 4, *[there] * 2, lacking, None])
-    after = decide(grown, linked(("i0000", "i0001")), SPLIT, decision.registry)
+    grown = catalogue(names(48), split=[*own, *["train"] * 4, *[present] * 2, lacking, None])
+    after = decide(grown, linked(("i0000", "i0001")), SPLIT, decision.entries)
     assert {g: after.groups[g] for g in groups} == groups
     assert after.groups["i0046"] == lacking
 
 
-def test_registry_is_read_as_written_and_other_settings_move_nothing_in_silence(tmp_path):
+def test_a_split_file_is_read_as_written_and_other_settings_are_an_error(tmp_path):
     path = tmp_path / "splits" / "mine.csv"
-    assert read_registry(path, SPLIT) == {}
+    assert read_split_file(path, SPLIT) == {}
     entries = {
         "b, with comma": GroupSplit("test", "given"),
         "#a": GroupSplit(None, 'set aside: linked to "x"'),
         "ü": GroupSplit(BLOCKS, "blocks of s"),
     }
-    write_registry(path, SPLIT, entries)
-    assert read_registry(path, SPLIT) == entries
+    write_split_file(path, SPLIT, entries)
+    assert read_split_file(path, SPLIT) == entries
     text = path.read_text(encoding="utf-8")
-    write_registry(path, SPLIT, dict(reversed(entries.items())))
+    write_split_file(path, SPLIT, dict(reversed(entries.items())))
     assert path.read_text(encoding="utf-8") == text and '"seed": 0' in text.splitlines()[0]
     for change in (
         {"seed": 1},
@@ -256,8 +256,8 @@ def test_registry_is_read_as_written_and_other_settings_move_nothing_in_silence(
         with pytest.raises(
             DataError, match=r"3 groups were given their split with other settings: \w+ .* -> [\s\S]*delete"
         ):
-            read_registry(path, SPLIT.model_copy(update=change))
-    assert read_registry(path, SPLIT.model_copy(update={"given": {"test": ["ü"]}})) == entries
+            read_split_file(path, SPLIT.model_copy(update=change))
+    assert read_split_file(path, SPLIT.model_copy(update={"given": {"test": ["ü"]}})) == entries
 
 
 @pytest.mark.parametrize(
@@ -283,18 +283,18 @@ def test_registry_is_read_as_written_and_other_settings_move_nothing_in_silence(
         "no UTF-8",
     ],
 )
-def test_a_damaged_registry_is_an_error_that_names_it_and_the_remedy(tmp_path, damage):
+def test_a_damaged_split_file_is_an_error_that_names_it_and_the_remedy(tmp_path, damage):
     path = tmp_path / "mine.csv"
-    write_registry(path, SPLIT, {"a": GroupSplit("test", "given")})
+    write_split_file(path, SPLIT, {"a": GroupSplit("test", "given")})
     path.write_bytes(damage(path.read_text()).encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=r"mine.csv: .*[\s\S]*Remedy: restore it with `git checkout"):
-        read_registry(path, SPLIT)
+        read_split_file(path, SPLIT)
 
 
 def test_rows_of_groups_that_are_gone_are_kept():
     before = decide(catalogue(names(12)), linked(), SPLIT, {})
-    after = decide(catalogue(names(6)), linked(), SPLIT, before.registry)
-    assert set(after.registry) == set(names(12)) and set(after.groups) == set(names(6))
+    after = decide(catalogue(names(6)), linked(), SPLIT, before.entries)
+    assert set(after.entries) == set(names(12)) and set(after.groups) == set(names(6))
 
 
 SCENES = Split(fractions=FRACTIONS, block=64, buffer=4)
@@ -310,9 +310,9 @@ def test_a_new_date_shares_the_blocks_of_the_first_even_if_its_name_comes_earlie
     first = scenes(("m", 0, 0), ("z", 900, 900))
     before = decide(first, same_places(first), SCENES, {})
     more = scenes(("a", 0, 0), ("m", 0, 0), ("z", 900, 900))
-    after = decide(more, same_places(more), SCENES, before.registry)
+    after = decide(more, same_places(more), SCENES, before.entries)
     assert after.anchors == {"a": "m", "m": "m", "z": "z"}
-    assert after.registry["a"] == GroupSplit(BLOCKS, "blocks of m")
+    assert after.entries["a"] == GroupSplit(BLOCKS, "blocks of m")
     old, new = assign(first, SCENES, before), assign(more, SCENES, after)
     pd.testing.assert_frame_equal(old, new[new["item"] != "a"].reset_index(drop=True))
 
@@ -321,7 +321,7 @@ def test_a_newcomer_that_overlaps_a_divided_scene_is_set_aside():
     first = scenes(("m", 0, 0))
     before = decide(first, same_places(first), SCENES, {})
     more = scenes(("m", 0, 0), ("n", 50, 50))
-    after = decide(more, same_places(more), SCENES, before.registry)
+    after = decide(more, same_places(more), SCENES, before.entries)
     assert after.groups == {"m": BLOCKS, "n": None}
     assert "linked to m, which is divided into blocks of another grid" in after.aside["n"]
 
@@ -330,7 +330,7 @@ def test_an_item_that_joins_a_divided_group_on_another_grid_is_set_aside_alone()
     first = scenes(("m", 0, 0)).assign(group="city")
     before = decide(first, same_places(first), SCENES, {})
     more = scenes(("m", 0, 0), ("n", 900, 0)).assign(group="city")
-    after = decide(more, same_places(more), SCENES, before.registry)
+    after = decide(more, same_places(more), SCENES, before.entries)
     assert after.groups == {"city": BLOCKS} and set(after.aside) == {"n"}
     assert set(assign(more, SCENES, after)["item"]) == {"m"}
 
@@ -339,14 +339,13 @@ def test_no_member_of_the_test_set_ever_enters_a_later_training_set_however_ofte
     registry, frozen = tmp_path / "splits.csv", set()
     rng = np.random.default_rng(0)
     groups = [f"g{i:03d}" for i in rng.permutation(120)]
-    for night in range(
-        1, 7
-    ):  # twenty new groups a night, in an order that has nothing to do with their names
+    # twenty new groups per night, in an order that is unrelated to their names
+    for night in range(1, 7):
         table = catalogue(sorted(groups[: 20 * night]))
-        decision = decide(table, linked(), SPLIT, read_registry(registry, SPLIT))
+        decision = decide(table, linked(), SPLIT, read_split_file(registry, SPLIT))
         regions = assign(table.assign(volume=table["id"]), SPLIT, decision)
         held = {name: set(regions.loc[regions["split"] == name, "group"]) for name in FRACTIONS}
         assert frozen <= held["test"] and not frozen & (held["train"] | held["validation"])
         frozen = held["test"]
-        write_registry(registry, SPLIT, decision.registry)
+        write_split_file(registry, SPLIT, decision.entries)
     assert 0.15 < len(frozen) / 120 < 0.5

@@ -1,4 +1,4 @@
-"""A large scene is divided in blocks, alike at every date, and no further than its group and its neighbours allow."""
+"""A large scene is divided into blocks, the same ones at every date, unless its group or overlaps forbid it."""
 
 import json
 
@@ -22,7 +22,7 @@ def test_test_blocks_stay_whole_and_shares_are_exact():
 
 
 def painted(regions, windows, table, size=160):
-    """(3, 4 * size, 4 * size) bool: which pixels of the world train, select, test; windows train."""
+    """(3, 4 * size, 4 * size) bool: pixels of the world in train (with windows), validation and test."""
     world = np.zeros((3, 4 * size, 4 * size), bool)
     origin = {
         row.id: [round(v) for v in np.array(json.loads(row.transform))[[5, 2]]] for row in table.itertuples()
@@ -39,11 +39,12 @@ def test_other_dates_of_a_scene_share_its_blocks():
     decision, regions = decided(table, SPLIT, links)
     windows = indexed(table, SPLIT, decision)
     assert set(decision.groups.values()) == {blocks.BLOCKS} and set(decision.anchors.values()) == {"day1"}
-    assert {e.reason for e in decision.registry.values()} == {"blocks of day1"}
+    assert {e.reason for e in decision.entries.values()} == {"blocks of day1"}
     assert len(regions) > 60 and regions.groupby("cluster")["item"].nunique().eq(3).all()
     leakage.check(regions, windows, table, SPLIT, links)
     world = painted(regions, windows, table)
-    for k in range(3):  # pixel by pixel: nothing of another split within the buffer
+    # pixel by pixel: nothing of another split is within the buffer
+    for k in range(3):
         around = np.zeros_like(world[k])
         for r, c in np.argwhere(world[k])[:: 1 if k else 7]:
             around[max(r - 8, 0) : r + 9, max(c - 8, 0) : c + 9] = True
@@ -77,7 +78,7 @@ def test_a_group_with_several_scenes_is_not_divided():
     leakage.check(regions, regions.iloc[:0], table, SPLIT, NO_LINKS)
 
 
-def test_given_scenes_stay_whole_but_their_blocks_are_cases_of_their_own():
+def test_given_scenes_stay_in_one_split_but_each_of_their_blocks_is_a_case():
     table = items(["a", "b", "c"], size=320)
     split = SPLIT.model_copy(update={"given": {"test": ["a"], "train": ["b"], "validation": ["c"]}})
     regions = assigned(table, split)

@@ -1,4 +1,4 @@
-"""The check of what was prepared finds each kind of leak, and names the pair."""
+"""The leakage check finds each kind of leak, and names the pair."""
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,7 @@ def test_training_windows_of_a_test_item_are_a_leak():
     windows.loc[0, "item"] = one_of_each(regions)[1]
     with pytest.raises(LeakError, match=r"training window 0, 0 \(train\) and i\d+ \(test\)"):
         leakage.check(regions, windows, table, WHOLE, NO_LINKS)
-    with pytest.raises(LeakError, match="a training window is of nobody, which is no item"):
+    with pytest.raises(LeakError, match="a training window is of nobody, which is not an item"):
         leakage.check(regions, windows.assign(item="nobody"), table, WHOLE, NO_LINKS)
 
 
@@ -119,7 +119,8 @@ def test_no_window_and_no_region_comes_within_the_buffer_of_another_split():
     owner = np.full((512, 512), "", dtype=object)
     for r in regions.itertuples():
         owner[r.row : r.row + r.height, r.col : r.col + r.width] = r.split
-    for w in windows.itertuples():  # pixel by pixel, not by the code under test
+    # pixel by pixel, without the code under test
+    for w in windows.itertuples():
         around = owner[max(w.row - 8, 0) : w.row + 48, max(w.col - 8, 0) : w.col + 48]
         assert not {"validation", "test"} & set(around.ravel())
     leakage.check(regions, windows, table, SPLIT, NO_LINKS)

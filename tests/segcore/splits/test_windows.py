@@ -1,4 +1,4 @@
-"""Training windows are cut after splitting, cover their items, and their classes are counted in little memory."""
+"""Training windows are cut after splitting, cover their items, and their classes are counted with little memory."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def test_windows_are_cut_after_splitting_and_cover_every_pixel_of_a_training_ite
 
 
 class LazyLabel:
-    """Rows on demand, and a record of the largest piece that was asked for."""
+    """Labels that are read by slices of rows, and the size of the largest slice."""
 
     def __init__(self, array):
         self.array, self.shape, self.largest = array, array.shape, 0

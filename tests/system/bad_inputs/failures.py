@@ -253,7 +253,7 @@ def set_aside() -> str:
     links = pd.DataFrame(
         {"a": [one, other], "b": ["new", "new"], "kind": "duplicate", "detail": "same content"}
     )
-    return f"new: {decide(grown, links, split, before.registry).aside['new']}"
+    return f"new: {decide(grown, links, split, before.entries).aside['new']}"
 
 
 def relabelled(folder: Path) -> DataError:

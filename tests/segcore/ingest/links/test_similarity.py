@@ -1,4 +1,4 @@
-"""Duplicates, near duplicates and same places: found when they are, and not when they are merely alike."""
+"""Duplicates, near duplicates and overlapping footprints are found, and images that are merely similar are not linked."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from segcore.ingest.links.perceptual_hash import signature
 
 
 def landscape(seed, size=256):
-    """(size, size, 3) uint8 with structure at all scales, as nature has."""
+    """(size, size, 3) uint8 with structure at all scales, as in natural images."""
     rng = np.random.default_rng(seed)
     total = np.zeros((size, size, 3))
     for cells in (4, 8, 16, 32, 64, size):
@@ -59,7 +59,7 @@ def test_a_changed_copy_is_a_near_duplicate(copy):
     assert "of 64 bits" in found["detail"][0]
 
 
-def test_equal_content_is_a_duplicate_and_each_pair_comes_once_in_whatever_order_of_rows():
+def test_equal_content_is_a_duplicate_and_each_pair_is_returned_once_for_any_order_of_rows():
     pictures = [landscape(1), landscape(2), landscape(1), landscape(1)]
     rows = table(pictures, shas=["a" * 64, "b" * 64, "a" * 64, "c" * 64])
     found = near_duplicates(rows)
@@ -69,7 +69,7 @@ def test_equal_content_is_a_duplicate_and_each_pair_comes_once_in_whatever_order
     pd.testing.assert_frame_equal(found, near_duplicates(rows.sample(frac=1, random_state=3)))
 
 
-def test_only_pairs_with_a_new_item_when_asked_for():
+def test_with_new_ids_only_pairs_with_one_of_them_are_returned():
     rows = table([landscape(1), landscape(1), landscape(1)])
     assert near_duplicates(rows, new=["i02"])[["a", "b"]].to_numpy().tolist() == [
         ["i00", "i02"],
@@ -138,12 +138,12 @@ def test_footprints_that_overlap_are_one_place_and_those_that_touch_are_not():
     assert found["detail"].tolist() == ["50.0% of the smaller footprint is common"] * 2
 
 
-def test_a_rotated_footprint_lies_where_its_transform_puts_it():
+def test_the_footprint_of_a_rotated_transform_is_rotated():
     rotated = HERE @ Affine.translation(50, 50) @ Affine.rotation(45) @ Affine.translation(-50, -50)
-    corner = place(
-        "corner", HERE @ Affine.translation(-18, -18), height=20, width=20
-    )  # outside of the diamond
-    tip = place("tip", HERE @ Affine.translation(45, -18), height=10, width=10)  # inside of its upper tip
+    # outside the diamond
+    corner = place("corner", HERE @ Affine.translation(-18, -18), height=20, width=20)
+    # inside its upper tip
+    tip = place("tip", HERE @ Affine.translation(45, -18), height=10, width=10)
     found = same_places(pd.DataFrame([place("diamond", rotated), corner, tip]))
     assert found[["a", "b"]].to_numpy().tolist() == [["diamond", "tip"]]
 
