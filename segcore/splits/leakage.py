@@ -94,7 +94,7 @@ def _nearer(a: pd.DataFrame, b: pd.DataFrame, buffer: int) -> tuple[int, int, in
 
     def along(start: str, size: str, p: pd.DataFrame, q: pd.DataFrame) -> np.ndarray:
         p0, q0 = p[start].to_numpy(), q[start].to_numpy()
-        return np.maximum(p0 - q0 - q[size].to_numpy(), q0 - p0 - p[size].to_numpy())
+        return np.asarray(np.maximum(p0 - q0 - q[size].to_numpy(), q0 - p0 - p[size].to_numpy()))
 
     tree = shapely.STRtree(boxes(b, buffer))
     for start in range(0, len(a), _AT_ONCE):

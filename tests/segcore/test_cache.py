@@ -72,7 +72,7 @@ def test_rows_that_other_code_read_are_not_recalled(name: str, tmp_path: Path, c
     assert IngestCache(tmp_path / "work", data).recall("a", "s", ["a.safetensors"]) is None
 
 
-# An earlier list lacked the first three. Packed items are found by name only, so that the code of the ingest counts too.
+# An earlier list lacked the first three. Packed items are found by name only: the code of the ingest counts too.
 @pytest.mark.parametrize(
     "name",
     ["splits/assignment.py", "splits/regions.py", "data/raster.py", "data/volumes.py", "io/images/nifti.py"],

@@ -192,7 +192,7 @@ def test_spacing_or_affine_that_cannot_be_used_is_named(tmp_path):
     fails(path, "bad-affine", "singular")
     fails(write_nifti(tmp_path / "v.nii", labels(), srow_z=[0, 0, np.nan, 0]), "bad-affine", "nan")
     path = write_nifti(tmp_path / "v.nii", labels(), srow_x=[0, 0, 0, 0])
-    fails(path, "bad-affine", "no length")
+    fails(path, "bad-affine", "length 0")
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])

@@ -1,4 +1,4 @@
-"""Duplicates, near duplicates and overlapping footprints are found, and images that are merely similar are not linked."""
+"""Duplicates, near duplicates and overlapping footprints are found; images that are only similar are not linked."""
 
 import io
 import json
