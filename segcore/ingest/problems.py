@@ -76,7 +76,7 @@ KINDS: dict[str, Kind] = {
     ),
     "polygons-unreadable": Kind("the file of polygons or annotations cannot be read or is incomplete"),
     "polygons-outside": Kind(
-        "all polygons of the file are outside the image, or some are in part",
+        "some or all polygons of the file are partly or entirely outside the image",
         "noted",
         "check that polygons and image belong together, and their coordinate systems",
     ),

@@ -172,7 +172,7 @@ def mask_of_background_alone(pair):
     mask_of(pair, np.zeros(SIZE, np.uint8))
 
 
-@case("one-class", "square alone")
+@case("one-class", "only square")
 def mask_of_one_class_alone(pair):
     mask_of(pair, np.full(SIZE, 255, np.uint8))
 

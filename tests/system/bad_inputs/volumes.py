@@ -110,7 +110,7 @@ def singular_affine(pair):
     overwrite_header(pair.image, srow_x=[1, 1, 0, 0], srow_y=[1, 1, 0, 0])
 
 
-@case("bad-affine", "no numbers")
+@case("bad-affine", "NaN or infinite")
 def affine_of_nan(pair):
     overwrite_header(pair.image, srow_x=[np.nan, 0, 0, 0])
 
