@@ -214,7 +214,8 @@ def test_printed_table_tells_counts_kinds_examples_and_each_remedy_once(tmp_path
     assert "9 items: 1 accepted, 8 quarantined, 1 with notes, 1 group" in text
     assert max(map(len, text.splitlines())) <= 100 and "\033" not in text
     assert (
-        "    5  empty-file: the file is empty (0 bytes)" in text and text.count("restore it from its source") == 1
+        "    5  empty-file: the file is empty (0 bytes)" in text
+        and text.count("restore it from its source") == 1
     )
     assert (
         "images/n2.tif: is empty (0 bytes)" in text and "images/n3.tif" not in text and "and 2 more" in text
