@@ -1,8 +1,6 @@
 """The ingest checks every item before training, quarantines unusable items, and continues with the others."""
 
 import json
-import multiprocessing
-import time
 
 import numpy as np
 import pandas as pd
@@ -178,14 +176,6 @@ def test_a_crash_is_the_error_of_its_own_item_however_many_there_are(workers):
     assert [found[index] for index, job in enumerate(jobs) if job == "fine"] == ["fine"] * 12
     crashed = [(index, found[index]) for index, job in enumerate(jobs) if job == "crash"]
     assert all(e.kind == "crashed" and e.what.startswith(f"{index}.tif: ") for index, e in crashed)
-
-
-def test_readers_end_when_the_caller_stops_early():
-    results = run_each(broken_reader.read, ["fine", "hang", "hang"], list("abc"), [60] * 3, 2)
-    assert next(results) == (0, "fine")
-    started = time.monotonic()
-    results.close()
-    assert time.monotonic() - started < 10 and not multiprocessing.active_children()
 
 
 def test_a_full_disk_ends_the_ingest_and_blames_no_item():
