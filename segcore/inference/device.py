@@ -11,7 +11,7 @@ def default_device() -> torch.device:
 
 
 def choose_precision(setting: str, device: torch.device) -> str:
-    """bf16 where the device computes in it (CUDA from Ampere on, CPUs with AMX or AVX512-BF16), else fp32."""
+    """Resolve "auto": bf16 if the device supports it natively (CUDA from Ampere on, CPUs with AMX or AVX512-BF16)."""
     if setting != "auto":
         return setting
     if device.type == "cuda":

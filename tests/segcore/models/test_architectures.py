@@ -77,7 +77,7 @@ def test_values_are_clipped_to_the_range_before_they_are_normalised() -> None:
     image = torch.tensor([[-5.0, 12.0, 1e9], [0.0, 100.0, 1e9]])[None, :, None]
     expected = torch.tensor([[-5.0, 1.0, 5.0], [-1.0, 0.0, 2.0]])[None, :, None]
     torch.testing.assert_close(model.normalize(image), expected)
-    with pytest.raises(ModelError, match="is not 2 values below as many"):
+    with pytest.raises(ModelError, match="is not 2 lows below their highs"):
         model.set_range([0.0, 5.0], [1.0, 5.0])
 
 

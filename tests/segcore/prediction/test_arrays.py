@@ -142,9 +142,9 @@ WRONG = {
     "one axis": (np.zeros(5, np.uint8), r"shape \(5,\) is not that of an image"),
     "bands": (np.zeros((9, 9, 5), np.uint8), "has 5 bands, the model takes 3"),
     "bands first": (np.zeros((3, 9, 8), np.uint8), r"has 8 bands[\s\S]*arrays as \(H, W, C\)"),
-    "dtype": (np.zeros((9, 9, 3), np.float32), "holds float32 values, the training images held uint8"),
-    "words": (np.full((9, 9, 3), "x"), "holds <U1 values"),
-    "complex": (np.zeros((9, 9, 3), complex), "holds complex128 values"),
+    "dtype": (np.zeros((9, 9, 3), np.float32), "has float32 values, the training images have uint8"),
+    "words": (np.full((9, 9, 3), "x"), "has <U1 values"),
+    "complex": (np.zeros((9, 9, 3), complex), "has complex128 values"),
     "masked": (np.ma.zeros((9, 9, 3)), "is a masked array"),
 }
 

@@ -266,7 +266,7 @@ def test_an_absurd_size_is_refused_before_any_memory_is_taken(bundle, tmp_path, 
 def test_values_of_another_unit_are_refused(tmp_path, out):
     bundle = make_bundle(tmp_path / "bundle", input={"dtype": "uint8", "scale": "auto"})
     write_tif(tmp_path / "scene.tif", noise(64, 64).astype(np.uint16))
-    with pytest.raises(DataError, match=r"holds uint16 values, the training images held uint8"):
+    with pytest.raises(DataError, match=r"has uint16 values, the training images have uint8"):
         Predictor(bundle, Predict(tile=64, overlap=16)).predict_file(tmp_path / "scene.tif", out, "scene")
 
 
