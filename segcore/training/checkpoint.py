@@ -114,8 +114,14 @@ def load(
         raise ModelError(
             f"{path}: cannot be resumed ({error})", "delete the file to train from the start"
         ) from error
+    _load_moments(optimizer, _with_prefix(tensors, "optimizer."))
+    return _with_prefix(tensors, "best."), state
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Restore the optimiser's state from tensors named `<parameter index>.<name>`."""
     moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in _with_prefix(tensors, "optimizer.").items():
+    for key, value in tensors.items():
         index, _, name = key.partition(".")
         moments.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
@@ -126,7 +132,6 @@ def load(
             name: _in_memory_format(value, parameters[number]) for name, value in values.items()
         }
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    return _with_prefix(tensors, "best."), state
 
 
 def _is_other_format(values: Any) -> bool:

@@ -1,7 +1,7 @@
 """The training loop of all architectures."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,37 +82,19 @@ def train(
     """
     training = _begin(model, data, settings, folder, on_restart)
     context, state = training.context, training.state
-    processes, runtime = context.processes, context.runtime
-    on_start(runtime)
-    stepper = TrainStep(model, training.optimizer, context)
+    on_start(context.runtime)
+    part = context.processes.of_batch(settings.batch)
+    loader = Loader(Sampler(data, settings, window, seed), part, context.runtime, context.device)
     losses = Losses(model.title, on_step, read_every(context.device))
-    part = processes.of_batch(settings.batch)
-    loader = Loader(Sampler(data, settings, window, seed), part, runtime, context.device)
-    model.train()
     with Determinism(settings.deterministic) as nondeterministic, loader:
-        start = time.perf_counter()
-        while state.step < settings.steps and not _stops_early(state, settings):
-            step, rate = state.step, learning_rate(state.step, settings)
-            batch = loader.batch(step)
-            # for dropout: the same after a resume, different on each process
-            torch.manual_seed((seed + 1) * 1_000_003 + step + processes.rank * 1_000_000_007)
-            if settings.freeze_encoder:
-                freeze_encoder(model, step < settings.freeze_encoder)
-            loss = stepper.step(batch, rate)
-            training.average.follow(step + 1)
-            state.step = step + 1
-            losses.add(step + 1, loss)
-            if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
-                row = {"step": step + 1, "train_loss": losses.mean(), "learning_rate": rate}
-                state.seconds += time.perf_counter() - start
-                training.validate(data, row)
-                if processes.is_first:
-                    training.save(folder, model)
-                on_validation(state.history[-1])
-                start = time.perf_counter()
+        for row in training.rows(model, loader, losses, seed):
+            training.validate(data, row)
+            if context.processes.is_first:
+                training.save(folder, model)
+            on_validation(state.history[-1])
     model.requires_grad_(True).load_state_dict(training.best)
-    facts = {"best_step": state.best_step, "steps": state.step, "precision": runtime.precision}
-    facts |= {"nondeterministic": sorted(nondeterministic), "choices": runtime.as_dict()}
+    facts = {"best_step": state.best_step, "steps": state.step, "precision": context.runtime.precision}
+    facts |= {"nondeterministic": sorted(nondeterministic), "choices": context.runtime.as_dict()}
     facts["determinism"] = grade(settings.deterministic, sorted(nondeterministic))
     return Trained(model.eval(), state.history, facts, state.seconds, state.step * settings.batch)
 
@@ -131,6 +113,31 @@ class _Training:
     average: WeightAverage[SegmentationModel]
     best: dict[str, Tensor]
     state: TrainingState
+
+    def rows(
+        self, model: SegmentationModel, loader: Loader, losses: Losses, seed: int
+    ) -> Iterator[dict[str, Any]]:
+        """Train to the end, and yield step, train_loss and learning_rate whenever a validation is due."""
+        settings, state = self.context.settings, self.state
+        stepper = TrainStep(model, self.optimizer, self.context)
+        model.train()
+        start = time.perf_counter()
+        while state.step < settings.steps and not _stops_early(state, settings):
+            step, rate = state.step, learning_rate(state.step, settings)
+            batch = loader.batch(step)
+            # for dropout: the same after a resume, different on each process
+            torch.manual_seed((seed + 1) * 1_000_003 + step + self.context.processes.rank * 1_000_000_007)
+            if settings.freeze_encoder:
+                freeze_encoder(model, step < settings.freeze_encoder)
+            loss = stepper.step(batch, rate)
+            self.average.follow(step + 1)
+            state.step = step + 1
+            losses.add(step + 1, loss)
+            if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
+                row = {"step": step + 1, "train_loss": losses.mean(), "learning_rate": rate}
+                state.seconds += time.perf_counter() - start
+                yield row
+                start = time.perf_counter()
 
     def validate(self, data: PreparedData, row: dict[str, Any]) -> None:
         """Validate, add a row to the history, and keep the weights if they are the best so far."""
