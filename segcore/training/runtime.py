@@ -110,7 +110,7 @@ def choose_runtime(
         processes: of a distributed training, which neither accumulates gradients nor compiles.
 
     Raises:
-        ParamsError: micro_batch is set for a distributed training.
+        ParamsError: a micro_batch smaller than the batch in a distributed training.
     """
     speed, processes, on_gpu = settings.speed, processes or Distributed(), device.type == "cuda"
     micro = _resolve(speed.micro_batch, settings.batch)
