@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from segcore.models.base.factory import build_model
 from segcore.models.base.model import SegmentationModel
 
-MEAN, STD = 128.0, 60.0  # of raw pixels
+# of raw pixels
+MEAN, STD = 128.0, 60.0
 OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "fcn": ("fcn", {"variant": "8s"}),
     # as in params.yaml

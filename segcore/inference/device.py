@@ -2,7 +2,8 @@
 
 import torch
 
-Precision = str  # "fp32" or "bf16"
+# "fp32" or "bf16"
+Precision = str
 
 
 def default_device() -> torch.device:

@@ -15,7 +15,8 @@ from segcore.errors import ParamsError
 from segcore.inference.device import Precision, autocast
 from segcore.models.base.model import SegmentationModel
 
-Reader = Callable[[int, int, int, int], LabelledImage]  # row, col, height, width
+# called with row, col, height, width
+Reader = Callable[[int, int, int, int], LabelledImage]
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:

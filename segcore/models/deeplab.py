@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.model import SegmentationModel, choose, conv_bn_relu, upsample
 
-_LOW_LEVEL_CHANNELS = 48  # the best of table 1 of V3+
+# the best in table 1 of V3+
+_LOW_LEVEL_CHANNELS = 48
 
 
 def build(
@@ -143,6 +144,7 @@ class DeepLab(SegmentationModel):
         features = self.encoder(x)
         deep = self.aspp(features[-1])
         if self.has_decoder:
-            low = self.reduce(features[-4])  # stride 4
+            # stride 4
+            low = self.reduce(features[-4])
             deep = self.decode(torch.cat([upsample(deep, low.shape[-2:]), low], dim=1))
         return upsample(self.score(deep), x.shape[-2:])

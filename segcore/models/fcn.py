@@ -76,7 +76,8 @@ class FCN(SegmentationModel):
         super().__init__(in_channels, num_classes, f"FCN-{variant}", output_stride)
         self.encoder = build_encoder(encoder, in_channels, weights, output_stride)
         scored = _SCORED_MAPS[variant]
-        channels = self.encoder.channels[-scored:][::-1]  # coarsest first
+        # coarsest first
+        channels = self.encoder.channels[-scored:][::-1]
         strides = self.encoder.strides[-scored:][::-1]
         self.fully_connected = nn.Sequential()
         if fc_channels:
@@ -97,7 +98,8 @@ class FCN(SegmentationModel):
 
     def segment(self, x: Tensor) -> Tensor:
         """Logits (N, K, H, W) of normalised pixels (N, C, H, W)."""
-        features = self.encoder(x)[::-1]  # coarsest first
+        # coarsest first
+        features = self.encoder(x)[::-1]
         features[0] = self.fully_connected(features[0])
         total = self.scores[0](features[0])
         for score, up, feature in zip(self.scores[1:], self.ups, features[1:], strict=False):

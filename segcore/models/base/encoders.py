@@ -134,7 +134,8 @@ def _adapt_first_convolution(trunk: nn.Module, in_channels: int, pretrained: boo
     )
     with torch.no_grad():
         if pretrained:
-            mean = old.weight.mean(dim=1, keepdim=True)  # (out, 1, k, k)
+            # (out, 1, k, k)
+            mean = old.weight.mean(dim=1, keepdim=True)
             new.weight.copy_(mean.expand_as(new.weight) * (3 / in_channels))
         else:
             nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
