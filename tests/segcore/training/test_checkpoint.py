@@ -115,7 +115,7 @@ def without_a_weight(path):
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
-    del tensors[next(name for name in tensors if name.startswith("model."))]
+    del tensors["model.score.weight"]
     save_file(tensors, path, metadata=metadata)
 
 
