@@ -1,4 +1,4 @@
-"""A comparison without what is around it: every stage's own work in one process, no DVC, Prefect or MLflow.
+"""A comparison in one process without DVC, Prefect and MLflow: only the work of its stages.
 
 `python -m benchmarks._bare` in a project's folder prints seconds by stage as JSON. Imports are not counted.
 """
@@ -17,7 +17,7 @@ from tasks.tracking import runs as tracking
 
 
 class _Silent:
-    """Stands for a run of MLflow: whatever it is asked to log, it does not."""
+    """Stands for an MLflow run, and logs nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments, **keywords: None
@@ -39,8 +39,9 @@ def main() -> None:
         stage()
         seconds[name] = time.perf_counter() - start
 
+    # stages import them when they start, which is not measured
     import segcore.evaluation.evaluate
-    import segcore.training.loop  # noqa: F401  (stages import them when they begin)
+    import segcore.training.loop  # noqa: F401
 
     timed("ingest", lambda: ingest.ingest(p.data, work=project.WORK))
     timed(

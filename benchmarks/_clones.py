@@ -1,4 +1,4 @@
-"""Clones of this project that benchmarks run flows in, so that what is measured is what is committed."""
+"""Clones of this project in which benchmarks run flows, so that the committed state is measured."""
 
 import os
 import subprocess
@@ -8,11 +8,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def clone(target: Path) -> Path:
-    """This project as it is committed."""
+    """Clone the committed state of this project to `target`."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(target)], check=True)
     return target
 
 
 def environment(project: Path) -> dict[str, str]:
-    """Variables of a command in a clone: its own modules and its own Prefect database, the same packages."""
+    """Environment of a command in a clone: the clone's modules and Prefect database, this environment's packages."""
     return {**os.environ, "PYTHONPATH": str(project), "PREFECT_HOME": str(project / ".prefect")}

@@ -1,4 +1,4 @@
-"""The training area of a prepared scene, halved by a straight line: what was there, and what has arrived."""
+"""The training area of a prepared scene, divided by a straight line into an old and a new half."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from segcore.splits.blocks import block_edges
 
 
 def old_blocks(p: Params, data: PreparedData, seed: int) -> set[tuple[int, int]]:
-    """Rows and columns of the training blocks on one side of a line that halves them; the seed draws its direction."""
+    """Rows and columns of the training blocks on one side of a line that halves them; its direction is random."""
     blocks = _cells(p, data, data.regions[data.regions["split"] == "train"])
     angle = np.random.default_rng(seed).uniform(0, 2 * np.pi)
     order = np.argsort(blocks @ [np.sin(angle), np.cos(angle)], kind="stable")
@@ -25,22 +25,22 @@ def old_blocks(p: Params, data: PreparedData, seed: int) -> set[tuple[int, int]]
 def _cells(
     p: Params, data: PreparedData, table: pd.DataFrame, corner: tuple[float, float] = (0.5, 0.5)
 ) -> np.ndarray:
-    """(n, 2) row and column of the block that a point of each rectangle lies in; the sample is one scene."""
+    """(n, 2) row and column of the block that contains a point of each rectangle; the data are one scene."""
     assert p.split.block is not None
     scene = data.items.iloc[0]
-    places = []
-    for axis, start, length, share in (
+    cells = []
+    for axis, start, length, fraction in (
         ("height", "row", "height", corner[0]),
         ("width", "col", "width", corner[1]),
     ):
         edges = block_edges(int(scene[axis]), p.split.block)
-        point = np.minimum(table[start] + share * (table[length] - 1), scene[axis] - 1)
-        places.append(np.searchsorted(edges, point, "right") - 1)
-    return np.stack(places, axis=1)
+        point = np.minimum(table[start] + fraction * (table[length] - 1), scene[axis] - 1)
+        cells.append(np.searchsorted(edges, point, "right") - 1)
+    return np.stack(cells, axis=1)
 
 
 def write_old(p: Params, whole: Path, seed: int, target: Path) -> Path:
-    """Prepared data that train on the old half alone: its regions, windows and statistics, all else as it was."""
+    """Write prepared data whose training regions, windows and statistics are those of the old half only."""
     data, old = PreparedData(whole), old_blocks(p, PreparedData(whole), seed)
 
     def is_old(table: pd.DataFrame, corner: tuple[float, float]) -> np.ndarray:

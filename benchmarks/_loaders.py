@@ -1,7 +1,7 @@
-"""Training samples a second: this project's loader, a folder of PNGs, and TorchGeo on the GeoTIFFs.
+"""Training samples per second: this project's loader, a folder of PNGs, and TorchGeo on the GeoTIFFs.
 
-All give crops of 256 pixels in batches of 8, scaled by up to 1.25, flipped, turned by quarters, and changed in
-brightness and contrast; decoding is measured as it is in a training, with the files in the page cache.
+All give crops of 256 pixels in batches of 8, scaled by up to 1.25, flipped, rotated by quarter turns, and changed in
+brightness and contrast. Decoding is measured as in a training, with the files in the page cache.
 """
 
 import time
@@ -25,15 +25,16 @@ from segcore.training.sampler import Sampler
 SETTINGS = TrainSettings(steps=1, batch=8, crop=256, validate_every=1)
 ZOOM = SETTINGS.augment.scale
 WINDOW = 320
-CUT = round(SETTINGS.crop * ZOOM)  # pixels of the source that any augmented crop fits in
+# side in source pixels that contains any augmented crop
+CUT = round(SETTINGS.crop * ZOOM)
 
 
 @lru_cache(maxsize=2)
 def _transforms(side: int) -> Any:
-    """The same kinds of augmentation, composed as torchvision's manual does; on 8-bit values, which is fastest.
+    """The same kinds of augmentation, composed as in torchvision's manual, on 8-bit values (the fastest way).
 
     Args:
-        side: of the pictures they are given.
+        side: of the input images in pixels.
     """
     from torchvision.transforms import v2
 
@@ -55,7 +56,7 @@ def _turned(*values: Any, turns: int) -> Any:
 
 
 class PngFolder(Dataset[Any]):
-    """The usual data set: decode image and mask, crop, augment."""
+    """The usual dataset: decode image and mask, crop, augment."""
 
     def __init__(self, folder: Path) -> None:
         self.images = sorted((folder / "images").glob("*.png"))
@@ -73,7 +74,7 @@ class PngFolder(Dataset[Any]):
 
 
 def png_loader(folder: Path, workers: int) -> Iterator[Any]:
-    """Batches of a PNG folder, in random order without end."""
+    """Endless batches of a PNG folder in random order."""
     data = PngFolder(folder)
     sampler = RandomSampler(data, replacement=True, num_samples=10**6)
     return iter(DataLoader(data, SETTINGS.batch, sampler=sampler, num_workers=workers))
@@ -89,7 +90,7 @@ def _torchgeo_collate(samples: list[dict[str, Any]]) -> Any:
 
 
 def torchgeo_parts(folder: Path) -> tuple[Any, Any, Callable[[list[dict[str, Any]]], Any]]:
-    """Data set, sampler and collation: images and masks joined as TorchGeo's manual does it."""
+    """Dataset, sampler and collation: images and masks combined as in TorchGeo's manual."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchgeo.datasets import RasterDataset
@@ -108,7 +109,7 @@ def torchgeo_loader(folder: Path, workers: int) -> Iterator[Any]:
 
 
 def own_loader(prepared: Path, workers: int) -> Iterator[Any]:
-    """Batches of this project's sampler, drawn ahead by threads, as trainings do with one."""
+    """Batches of this project's sampler, made ahead by threads as in a training with loader threads."""
     sampler = Sampler(PreparedData(prepared), SETTINGS, WINDOW, seed=0)
     with ThreadPoolExecutor(workers) as pool:
         ahead = deque(pool.submit(sampler.batch, step) for step in range(2 * workers))
@@ -117,13 +118,13 @@ def own_loader(prepared: Path, workers: int) -> Iterator[Any]:
             ahead.append(pool.submit(sampler.batch, step))
 
 
-def rate(loader: Callable[[], Iterator[Any]], batches: int, warm: int = 4) -> float:
-    """Samples a second after the first batches, with torch on one thread a worker."""
+def rate(loader: Callable[[], Iterator[Any]], batches: int, warmup: int = 4) -> float:
+    """Samples per second after `warmup` batches, with one torch thread per worker."""
     torch.set_num_threads(1)
-    found = loader()
-    for _ in range(warm):
-        next(found)
+    iterator = loader()
+    for _ in range(warmup):
+        next(iterator)
     start = time.perf_counter()
     for _ in range(batches):
-        next(found)
+        next(iterator)
     return batches * SETTINGS.batch / (time.perf_counter() - start)

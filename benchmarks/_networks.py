@@ -1,4 +1,4 @@
-"""The networks that training is measured with; every contestant trains the very same one."""
+"""The networks of the training benchmark; all contestants train the same one."""
 
 from typing import Any
 
@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from segcore.models.base.factory import build_model
 from segcore.models.base.model import SegmentationModel
 
-MEAN, STD = 128.0, 60.0  # of raw pixels
+# of raw pixels
+MEAN, STD = 128.0, 60.0
 OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "fcn": ("fcn", {"variant": "8s"}),
-    "unet": ("unet", {"decoder_channels": [96, 32, 24, 16]}),  # of params.yaml
+    # as in params.yaml
+    "unet": ("unet", {"decoder_channels": [96, 32, 24, 16]}),
     "deeplab": ("deeplab", {}),
 }
 SMP = {"smp-unet": "Unet", "smp-deeplab": "DeepLabV3Plus"}
@@ -19,7 +21,7 @@ NETWORKS = (*OWN, *SMP)
 
 
 class _Foreign(SegmentationModel):
-    """A network of segmentation_models_pytorch as one of ours."""
+    """A network of segmentation_models_pytorch with the interface of segcore."""
 
     def __init__(self, name: str) -> None:
         super().__init__(3, 2, f"smp {SMP[name]}", 32)
@@ -32,7 +34,7 @@ class _Foreign(SegmentationModel):
 
 
 class Plain(nn.Module):
-    """What other loops train: normalised pixels (N, 3, H, W) to logits (N, 2, H, W), and nothing else."""
+    """The network without normalisation, as other loops train it: pixels (N, 3, H, W) to logits (N, 2, H, W)."""
 
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ def network(name: str) -> SegmentationModel:
 
 
 def size(model: SegmentationModel, crop: int) -> tuple[float, float]:
-    """Millions of parameters, and GFLOPs (multiplications and additions) of one crop's forward pass."""
+    """Millions of parameters, and GFLOPs (multiplications and additions) of the forward pass of one crop."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model.eval()

@@ -1,4 +1,4 @@
-"""Pictures for the benchmarks: GeoTIFFs that compress as aerial images do, their masks, and PNG folders of the same."""
+"""Images for the benchmarks: GeoTIFFs that compress like aerial images, their masks, and the same as PNG folders."""
 
 import os
 from collections.abc import Iterator
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-NOISE = 6  # grey levels; a GeoTIFF of it takes about 70 % of its pixels' bytes
-CELL = 64  # pixels of ground that are alike
+# grey levels; with deflate, a GeoTIFF then has about 70 % of its uncompressed size
+NOISE = 6
+# side in pixels of areas of similar colour
+CELL = 64
 
 
 def _strips(side: int, seed: int, rows: int = 1024) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -31,14 +33,16 @@ def _strips(side: int, seed: int, rows: int = 1024) -> Iterator[tuple[int, np.nd
 
 
 def write_pair(folder: Path, number: int, side: int, tiled: bool) -> None:
-    """images/<number>.tif (3 bands uint8) and masks/<number>.tif, deflate, each at a place of its own."""
+    """images/<number>.tif (3 bands uint8) and masks/<number>.tif, deflate, each at another position."""
     import rasterio
     from rasterio.windows import Window
 
     blocks = {"tiled": True, "blockxsize": 256, "blockysize": 256} if tiled else {}
-    place = rasterio.Affine(0.5, 0, 300_000 + number % 64 * side, 0, -0.5, 6_000_000 - number // 64 * side)
+    transform = rasterio.Affine(
+        0.5, 0, 300_000 + number % 64 * side, 0, -0.5, 6_000_000 - number // 64 * side
+    )
     profile = {"driver": "GTiff", "height": side, "width": side, "dtype": "uint8", "compress": "deflate"}
-    profile |= {"crs": "EPSG:32633", "transform": place, "BIGTIFF": "IF_SAFER", **blocks}
+    profile |= {"crs": "EPSG:32633", "transform": transform, "BIGTIFF": "IF_SAFER", **blocks}
     paths = [folder / kind / f"p{number:05d}.tif" for kind in ("images", "masks")]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +58,7 @@ def write_pair(folder: Path, number: int, side: int, tiled: bool) -> None:
 
 
 def write_pairs(folder: Path, numbers: range, side: int, tiled: bool) -> Path:
-    """Many of `write_pair`, on all cores."""
+    """Write many pairs with `write_pair`, on all cores."""
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         jobs = [pool.submit(write_pair, folder, number, side, tiled) for number in numbers]
         for job in jobs:
@@ -68,17 +72,15 @@ def _cut(path: Path, target: Path, tile: int) -> None:
 
     with rasterio.open(path) as source:
         pixels = source.read()
-    picture = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
-    for row in range(0, picture.shape[0], tile):
-        for col in range(0, picture.shape[1], tile):
+    image = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+    for row in range(0, image.shape[0], tile):
+        for col in range(0, image.shape[1], tile):
             name = f"{path.stem}_{row}_{col}.png"
-            Image.fromarray(picture[row : row + tile, col : col + tile]).save(
-                target / path.parent.name / name
-            )
+            Image.fromarray(image[row : row + tile, col : col + tile]).save(target / path.parent.name / name)
 
 
 def write_pngs(source: Path, target: Path, tile: int) -> Path:
-    """The same pictures as PNG tiles: images/*.png and masks/*.png."""
+    """Write the same images as PNG tiles: images/*.png and masks/*.png."""
     for kind in ("images", "masks"):
         (target / kind).mkdir(parents=True)
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:

@@ -1,8 +1,9 @@
-"""The plain way to predict a scene: read all of it, loop over the windows, stitch, write. Run as a script with a limit.
+"""Predict a scene with a plain script (read all, loop over windows, stitch, write) or with segflow, under a limit.
 
     python -m benchmarks._plain MODE BUNDLE SCENE OUTPUT TILE OVERLAP LIMIT_BYTES
 
-MODE is `plain` or `segflow`. Prints the seconds of the prediction, without start-up, and the peak of memory in MB.
+MODE is `plain` or `segflow`. Prints the seconds of the prediction, without start-up, and peak memory in MB. LIMIT_BYTES
+limits the memory of the process; 0: no limit.
 """
 
 import resource
@@ -21,7 +22,7 @@ from segcore.prediction.predictor import Predictor
 
 
 def plain(bundle: Path, scene: Path, target: Path, tile: int, overlap: int) -> None:
-    """Read all, loop, stitch; the same network, windows and blending as segflow."""
+    """Read the whole scene, loop, stitch; network, windows and blending are those of segflow."""
     model = load_bundle(bundle, "cuda" if torch.cuda.is_available() else "cpu")
     device = next(model.parameters()).device
     with rasterio.open(scene) as source:
@@ -34,12 +35,12 @@ def plain(bundle: Path, scene: Path, target: Path, tile: int, overlap: int) -> N
         for col in cols:
             area = (slice(row, row + tile), slice(col, col + tile))
             window = torch.from_numpy(image[:, *area]).to(device)[None]
-            found = model.predict(window)[0].cpu().numpy()
-            down = blend_weights(found.shape[1], overlap, row == 0, row == rows[-1])
-            across = blend_weights(found.shape[2], overlap, col == 0, col == cols[-1])
-            share = down[:, None] * across
-            total[:, *area] += found * share
-            weight[area] += share
+            probabilities = model.predict(window)[0].cpu().numpy()
+            down = blend_weights(probabilities.shape[1], overlap, row == 0, row == rows[-1])
+            across = blend_weights(probabilities.shape[2], overlap, col == 0, col == cols[-1])
+            tile_weight = down[:, None] * across
+            total[:, *area] += probabilities * tile_weight
+            weight[area] += tile_weight
     classes = (total / weight).argmax(axis=0).astype(np.uint8)
     with rasterio.open(target, "w", **{**profile, "count": 1, "compress": "deflate"}) as out:
         out.write(classes, 1)

@@ -1,4 +1,4 @@
-"""The data steps as commands in a folder of their own: how long they take, and how much memory all their processes."""
+"""The data steps as commands in a separate folder: their time, and the memory of all their processes."""
 
 import os
 import subprocess
@@ -16,14 +16,14 @@ STEPS = ("ingest", "prepare")
 
 
 class Run(NamedTuple):
-    """Seconds from start to end of a command, and the peak of its processes' memory in MB."""
+    """Seconds from start to end of a command, and peak memory of its processes in MB."""
 
     seconds: float
     peak: float
 
 
 def write_params(folder: Path, source: Path, block: int | None = None) -> None:
-    """params.yaml of a comparison of what `write_pairs` wrote."""
+    """Write params.yaml of a comparison on the images of `write_pairs`."""
     values: dict[str, Any] = {
         "architectures": ["fcn"],
         "seeds": [0],
@@ -45,8 +45,8 @@ def write_params(folder: Path, source: Path, block: int | None = None) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
 
 
-def _memory(process: psutil.Process) -> int:
-    """Bytes that a process and all it started hold; pages that several share are counted once (PSS)."""
+def memory_of(process: psutil.Process) -> int:
+    """Memory of a process and its children in bytes; shared pages are counted once (PSS)."""
     total = 0
     for one in [process, *process.children(recursive=True)]:
         try:
@@ -58,10 +58,12 @@ def _memory(process: psutil.Process) -> int:
 
 
 def run(step: str, folder: Path, watch: bool = False) -> Run:
-    """Run `python -m tasks.<step>` in `folder`.
+    """Run `python -m tasks <step>` in `folder`.
 
     Args:
-        watch: also sample memory, 50 times a second; it slows the command a little.
+        step: one of STEPS.
+        folder: of the project.
+        watch: also sample memory, 50 times per second; it slows the command a little.
 
     Raises:
         RuntimeError: the command failed.
@@ -74,15 +76,15 @@ def run(step: str, folder: Path, watch: bool = False) -> Run:
             [sys.executable, "-m", "tasks", step], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT
         )
 
-        def look() -> None:
+        def sample() -> None:
             root = psutil.Process(process.pid)
             while not stop.wait(0.02):
                 try:
-                    peak[0] = max(peak[0], _memory(root))
+                    peak[0] = max(peak[0], memory_of(root))
                 except psutil.NoSuchProcess:
                     return
 
-        watcher = threading.Thread(target=look)
+        watcher = threading.Thread(target=sample)
         if watch:
             watcher.start()
         status = process.wait()
@@ -91,12 +93,12 @@ def run(step: str, folder: Path, watch: bool = False) -> Run:
         if watch:
             watcher.join()
     if status:
-        raise RuntimeError(f"tasks.{step} failed:\n{(folder / f'{step}.log').read_text()[-3000:]}")
+        raise RuntimeError(f"tasks {step} failed:\n{(folder / f'{step}.log').read_text()[-3000:]}")
     return Run(seconds, peak[0] / 1e6)
 
 
 def plain_read(source: Path) -> float:
-    """Seconds to read all images and masks whole with rasterio, one after the other, in this process."""
+    """Seconds to read all images and masks with rasterio, one after the other, in this process."""
     import rasterio
 
     start = time.perf_counter()

@@ -1,12 +1,12 @@
-"""One timed training in a process of its own: `python -m benchmarks._trainers ours '{...}'` prints figures as JSON.
+"""One timed training in a separate process: `python -m benchmarks._trainers ours '{...}'` prints figures as JSON.
 
-- ours: `segcore.training.loop.train` on the prepared data, every choice on auto;
+- ours: `segcore.training.loop.train` on the prepared data, with every setting of `speed` at auto;
 - lightning: Lightning's Trainer, a DataLoader of PNG tiles, albumentations;
 - torchvision: the loop of torchvision's references/segmentation/train.py, a DataLoader of PNG tiles, transforms.v2;
 - torchgeo: SemanticSegmentationTask in Lightning's Trainer, RandomGeoSampler on the GeoTIFFs;
-- limit: forward, loss, backward and optimiser on one batch that stays on the device.
+- limit: forward, loss, backward and optimiser on one batch that remains on the device.
 
-All minimise cross-entropy with AdamW. The others get the network in torch's own memory format, as those loops give it.
+All minimise cross-entropy with AdamW. In the other loops the network has torch's default memory format, as usual there.
 """
 
 import json
@@ -30,12 +30,12 @@ RATE = 1e-3
 
 
 class Job(NamedTuple):
-    """What is trained, how long, and where the data lie."""
+    """Network, length and data of a training; paths are strings, for JSON."""
 
     network: str
     batch: int
     crop: int
-    warm: int
+    warmup: int
     steps: int
     workers: int
     prepared: str
@@ -44,10 +44,10 @@ class Job(NamedTuple):
 
 
 class Clock:
-    """Seconds between two steps, with the device waited for."""
+    """Seconds between two steps, after synchronising the device."""
 
     def __init__(self, job: Job) -> None:
-        self.first, self.last, self.start, self.seconds = job.warm, job.warm + job.steps, 0.0, 0.0
+        self.first, self.last, self.start, self.seconds = job.warmup, job.warmup + job.steps, 0.0, 0.0
 
     def __call__(self, done: int) -> None:
         if done not in (self.first, self.last):
@@ -96,11 +96,12 @@ class Tiles(Dataset[Any]):
 def _one_thread(worker: int) -> None:
     import cv2
 
-    cv2.setNumThreads(0)  # as albumentations' manual advises
+    # as recommended by albumentations
+    cv2.setNumThreads(0)
 
 
 def _loader(data: Any, job: Job, **options: Any) -> DataLoader[Any]:
-    """As the manuals have it: one worker process a core, pinned memory for a GPU."""
+    """A DataLoader as in the manuals: worker processes, and pinned memory for a GPU."""
     if "sampler" not in options:
         options["sampler"] = RandomSampler(data, replacement=True, num_samples=10**6)
     return DataLoader(
@@ -117,7 +118,7 @@ def _fit(module: Any, loader: Any, job: Job, clock: Clock, precision: str) -> No
 
     with tempfile.TemporaryDirectory() as folder:
         lightning.Trainer(
-            max_steps=job.warm + job.steps,
+            max_steps=job.warmup + job.steps,
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             logger=False,
             enable_checkpointing=False,
@@ -130,7 +131,7 @@ def _fit(module: Any, loader: Any, job: Job, clock: Clock, precision: str) -> No
 
 
 def lightning(job: Job, clock: Clock, precision: str) -> None:
-    """(b): what most would write with segmentation_models_pytorch."""
+    """(b): the usual code with segmentation_models_pytorch."""
     import lightning as pl
 
     class Module(pl.LightningModule):
@@ -156,7 +157,7 @@ def lightning(job: Job, clock: Clock, precision: str) -> None:
 
 
 def torchvision(job: Job, clock: Clock, precision: str) -> None:
-    """(c): `train_one_epoch` of torchvision's reference, with its meter that reads the loss at every step."""
+    """(c): `train_one_epoch` of torchvision's reference, whose meter reads the loss at every step."""
     from benchmarks._loaders import PngFolder
 
     device = default_device()
@@ -174,12 +175,12 @@ def torchvision(job: Job, clock: Clock, precision: str) -> None:
         schedule.step()
         meter.append((loss.item(), optimizer.param_groups[0]["lr"]))
         clock(step + 1)
-        if step + 1 == job.warm + job.steps:
+        if step + 1 == job.warmup + job.steps:
             return
 
 
 def torchgeo(job: Job, clock: Clock, precision: str) -> None:
-    """(d): TorchGeo's task, data set and sampler."""
+    """(d): TorchGeo's task, dataset and sampler."""
     warnings.simplefilter("ignore")
     from torchgeo.trainers import SemanticSegmentationTask
 
@@ -197,29 +198,29 @@ def torchgeo(job: Job, clock: Clock, precision: str) -> None:
 
 
 def _settings(job: Job, precision: str) -> Any:
-    """Of our training; what is not named has the default that a user gets."""
+    """Settings of our training; the others have their defaults."""
     from segcore.params import TrainSettings
 
-    steps = job.warm + job.steps
+    steps = job.warmup + job.steps
     options: dict[str, Any] = {"loss": "cross_entropy", "learning_rate": RATE, "precision": precision}
     return TrainSettings(steps=steps, batch=job.batch, crop=job.crop, validate_every=steps, **options)
 
 
 def limit(job: Job, clock: Clock, precision: str) -> None:
-    """(e): nothing but the network's steps, with the choices of (a): memory, threads, optimiser, compilation."""
+    """(e): only the steps of the network, with the runtime of (a): memory format, threads, optimiser, compilation."""
     from segcore.data.prepared import PreparedData
     from segcore.training.runtime import choose_runtime
 
     device = default_device()
-    choices = choose_runtime(_settings(job, precision), PreparedData(job.prepared), device)
-    choices.apply()
+    runtime = choose_runtime(_settings(job, precision), PreparedData(job.prepared), device)
+    runtime.apply()
     model = _networks.network(job.network).to(device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=choices.fused)
-    forward = torch.compile(model.segment) if choices.compile else model.segment
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=runtime.fused)
+    forward = torch.compile(model.segment) if runtime.compile else model.segment
     image = torch.randn(job.batch, 3, job.crop, job.crop, device=device)
     image = image.contiguous(memory_format=torch.channels_last)
     mask = torch.randint(0, 2, (job.batch, job.crop, job.crop), device=device)
-    for step in range(job.warm + job.steps):
+    for step in range(job.warmup + job.steps):
         with autocast(device, precision):
             loss = F.cross_entropy(forward(image), mask)
         optimizer.zero_grad(set_to_none=True)
@@ -239,7 +240,7 @@ def ours(job: Job, clock: Clock, precision: str) -> None:
     model.criterion = build_loss("cross_entropy")
 
     class Timed(BaseException):
-        """Validation is no part of what is measured."""
+        """Ends the training before its validation, which is not measured."""
 
     def on_step(done: int, loss: object) -> None:
         clock(done)

@@ -1,11 +1,11 @@
-"""What the data steps cost, beside plain alternatives in the same run: `make bench WHAT=data`; `OPTIONS=--quick`.
+"""Time and memory of the data steps, compared with plain alternatives: `make bench WHAT=data`; `OPTIONS=--quick`.
 
-- reading: ingest and prepare, as commands with all their start-up, against reading the same files with rasterio alone;
-- growth: the same two commands once 1 % of new images are there, against their first time;
-- loader: training samples a second against a folder of PNGs and TorchGeo's RandomGeoSampler;
+- reading: the commands ingest and prepare, start-up included, compared with only reading the same files with rasterio;
+- growth: the same commands after 1 % of new images has been added, compared with the first time;
+- loader: training samples per second, compared with a folder of PNGs and TorchGeo's RandomGeoSampler;
 - memory: peak of ingest and prepare, all processes together, for a small and a large scene.
 
-Everything is made in a temporary folder. A goal that is missed is said so; the exit code is 0 all the same.
+All files are written to a temporary folder. The table shows missed goals; the exit code is 0 in any case.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PACKAGES = ("numpy", "pandas", "pillow", "rasterio", "torch", "torchgeo", "torch
 
 
 class Sizes(NamedTuple):
-    """How much is measured: (pictures, side) of two sets, batches of a loader, sides of the scenes for memory."""
+    """Sizes of a run: (images, side) of two sets, batches per loader, sides of the scenes for memory."""
 
     chips: tuple[int, int]
     scenes: tuple[int, int]
@@ -39,7 +39,7 @@ QUICK = Sizes((100, 512), (20, 1024), 12, (2_000, 4_000))
 
 
 class Line(NamedTuple):
-    """A row of the table: what was measured, both figures, their ratio, and the goal with whether it is met."""
+    """A row of the table: what was measured, both figures, their ratio, the goal, and whether it is met."""
 
     what: str
     ours: str
@@ -49,12 +49,13 @@ class Line(NamedTuple):
     met: bool
 
     def text(self) -> str:
-        said = "met" if self.met else "GOAL MISSED"
-        return f"| {self.what} | {self.ours} | {self.other} | {self.ratio:.2f} | {self.goal} | {said} |"
+        """The row in Markdown."""
+        verdict = "met" if self.met else "GOAL MISSED"
+        return f"| {self.what} | {self.ours} | {self.other} | {self.ratio:.2f} | {self.goal} | {verdict} |"
 
 
 def machine(packages: Sequence[str] = PACKAGES) -> list[str]:
-    """Cores, what the processor can do, and versions."""
+    """Cores, processor with instruction sets, load, and versions of packages."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
     flags = [flag for flag in FLAGS if flag in facts.get("flags", "").split()]
@@ -71,7 +72,7 @@ def _both(folder: Path) -> float:
 
 
 def reading(root: Path, name: str, count: int, side: int, tiled: bool) -> tuple[Line, float]:
-    """Full ingest and prepare against reading with rasterio, and the seconds of the former."""
+    """Ingest and prepare compared with reading with rasterio; also the seconds of ingest and prepare."""
     source = _pictures.write_pairs(root / name, range(count), side, tiled)
     plain = min(_steps.plain_read(source) for _ in range(3))
     _steps.write_params(root / f"{name}-work", source)
@@ -83,7 +84,7 @@ def reading(root: Path, name: str, count: int, side: int, tiled: bool) -> tuple[
 
 
 def growth(root: Path, name: str, count: int, side: int, first: float) -> Line:
-    """1 % more pictures of a set that was read before."""
+    """Ingest and prepare after 1 % more images were added to a set."""
     more = max(1, count // 100)
     _pictures.write_pairs(root / name, range(count, count + more), side, tiled=True)
     seconds = _both(root / f"{name}-work")
@@ -94,7 +95,7 @@ def growth(root: Path, name: str, count: int, side: int, first: float) -> Line:
 
 
 def loading(root: Path, name: str, batches: int) -> list[Line]:
-    """Training samples a second with one and two workers, each the best of two."""
+    """Training samples per second with one and two workers, each the best of two runs."""
     from benchmarks import _loaders
 
     warnings.filterwarnings("ignore", module="torchgeo|torch.utils.data")
@@ -105,39 +106,40 @@ def loading(root: Path, name: str, batches: int) -> list[Line]:
         def best(loader: Callable[..., object], *arguments: Path, count: int, n: int = workers) -> float:
             return max(_loaders.rate(lambda: loader(*arguments, n), count) for _ in range(2))  # type: ignore[arg-type,return-value]
 
-        own = best(_loaders.own_loader, root / f"{name}-work" / "data" / "prepared", count=4 * batches)
+        ours = best(_loaders.own_loader, root / f"{name}-work" / "data" / "prepared", count=4 * batches)
         others = {f"PNG tiles of {t}": best(_loaders.png_loader, p, count=batches) for t, p in tiles.items()}
         others["TorchGeo"] = best(_loaders.torchgeo_loader, root / name, count=batches)
         fastest = max(others.values())
         for label, rate in others.items():
             goal = "≥ 5" if rate == fastest else ""
-            what = f"loader: samples a second, {workers} worker{'s' * (workers > 1)} / {label}"
-            ratio = own / rate
-            lines.append(Line(what, f"{own:.0f}", f"{rate:.0f}", ratio, goal, ratio >= 5 or not goal))
+            what = f"loader: samples per second, {workers} worker{'s' * (workers > 1)} / {label}"
+            ratio = ours / rate
+            lines.append(Line(what, f"{ours:.0f}", f"{rate:.0f}", ratio, goal, ratio >= 5 or not goal))
     return lines
 
 
 def memory(root: Path, sides: tuple[int, int]) -> list[Line]:
-    """Peak memory of each step for one scene, small and large."""
+    """Peak memory of each step for a small and a large scene."""
     peaks: dict[str, list[float]] = {step: [] for step in _steps.STEPS}
     for side in sides:
         source = root / f"scene{side}"
         _pictures.write_pair(source, 0, side, tiled=True)
         work = root / f"scene{side}-work"
         _steps.write_params(work, source, block=500)
-        seen: dict[str, list[float]] = {step: [] for step in _steps.STEPS}
-        for _ in range(2):  # a peak lasts milliseconds, and the sampling can miss it
+        samples: dict[str, list[float]] = {step: [] for step in _steps.STEPS}
+        # twice, because a peak lasts milliseconds and sampling can miss it
+        for _ in range(2):
             for step in _steps.STEPS:
-                seen[step].append(_steps.run(step, work, watch=True).peak)
+                samples[step].append(_steps.run(step, work, watch=True).peak)
             for name in ("data", "work"):
                 shutil.rmtree(work / name)
         for step in _steps.STEPS:
-            peaks[step].append(max(seen[step]))
+            peaks[step].append(max(samples[step]))
         shutil.rmtree(work)
         shutil.rmtree(source)
     return [
         Line(
-            f"memory: peak of {step}, a scene of {sides[1]:,} pixels a side / of {sides[0]:,}",
+            f"memory: peak of {step}, a scene of side {sides[1]:,} pixels / {sides[0]:,}",
             f"{large:.0f} MB",
             f"{small:.0f} MB",
             large / small,
@@ -153,15 +155,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.data", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; says little")
+    parser.add_argument("--quick", action="store_true", help="small sizes, only to check that it runs")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder (12 GB needed)")
     parser.add_argument(
-        "--folder", type=Path, help="where the temporary folder is made (12 GB are free there)"
+        "--only", choices=("reading", "loader", "memory"), help="one part; reading includes growth"
     )
     parser.add_argument(
-        "--only", choices=("reading", "loader", "memory"), help="one part; growth comes with reading"
-    )
-    parser.add_argument(
-        "--scenes", type=int, help="how many scenes `reading` and `growth` take (30 MB each; default: 300)"
+        "--scenes", type=int, help="number of scenes of `reading` and `growth` (30 MB each; default: 300)"
     )
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL

@@ -1,8 +1,8 @@
-"""Three nights of a project, as a transcript: `python -m benchmarks.nights`.
+"""Transcript of three nights of retraining: `python -m benchmarks.nights`.
 
-The scene of the buildings sample is cut into tiles, and the tiles into three batches. Night 1: the first batch, and a
-first champion. Night 2: a sound batch arrives, and challengers begin with the champion's weights. Night 3: damaged
-files and wrong masks arrive. Everything happens in a clone of this project in a temporary folder; the pages are kept.
+The scene of the buildings sample is cut into tiles, and the tiles are divided into three batches. Night 1: the first
+batch and the first champion. Night 2: a good batch arrives, and challengers start from the champion's weights. Night 3:
+damaged files and wrong masks arrive. All runs in a clone of this project in a temporary folder; the reports are kept.
 """
 
 import argparse
@@ -25,27 +25,29 @@ from segcore import params
 from segcore.ingest import samples
 
 TILE = 500
-NIGHTS = {"first": 0.36, "second": 0.44}  # shares of the tiles; the rest comes in the third night
+# fractions of the tiles; the rest arrives in the third night
+NIGHTS = {"first": 0.36, "second": 0.44}
+# age of the files in seconds
 LONG_AGO = 3600
 
 
 def tiles(folder: Path) -> list[tuple[str, Window]]:
-    """Names and places of the scene's tiles, dealt out so that each batch has tiles of every part of the scene."""
+    """Names and windows of the scene's tiles, shuffled, so that each batch has tiles of all parts of the scene."""
     with rasterio.open(next((folder / "images").glob("*.tif"))) as scene:
         down, across = scene.height // TILE, scene.width // TILE
-    places = [(r, c) for r in range(down) for c in range(across)]
-    order = np.random.default_rng(0).permutation(len(places))
+    cells = [(r, c) for r in range(down) for c in range(across)]
+    order = np.random.default_rng(0).permutation(len(cells))
     return [
         (
-            f"r{places[i][0]:02d}c{places[i][1]:02d}",
-            Window(places[i][1] * TILE, places[i][0] * TILE, TILE, TILE),
+            f"r{cells[i][0]:02d}c{cells[i][1]:02d}",
+            Window(cells[i][1] * TILE, cells[i][0] * TILE, TILE, TILE),
         )
         for i in order
     ]
 
 
 def cut(sample: Path, target: Path, chosen: list[tuple[str, Window]]) -> None:
-    """Tiles of image and mask as GeoTIFFs, as if they had lain there for an hour."""
+    """Write tiles of image and mask as GeoTIFFs with a modification time an hour ago."""
     for kind in ("images", "masks"):
         (target / kind).mkdir(parents=True, exist_ok=True)
         with rasterio.open(next((sample / kind).glob("*.tif"))) as scene:
@@ -65,7 +67,7 @@ def cut(sample: Path, target: Path, chosen: list[tuple[str, Window]]) -> None:
 
 
 def spoil(inbox: Path) -> None:
-    """A third of the images damaged in ways that are seen, and the masks of the others shuffled, which is not."""
+    """Damage a third of the pairs, which is detected, and exchange the masks of the others, which is not."""
     images = sorted((inbox / "images").glob("*.tif"))
     for number, path in enumerate(images[: len(images) // 3]):
         mask = inbox / "masks" / path.name
@@ -80,9 +82,8 @@ def spoil(inbox: Path) -> None:
     for path in rest:
         with rasterio.open(inbox / "masks" / path.name) as mask:
             pixels.append(mask.read())
-    for path, others in zip(
-        rest, pixels[1:] + pixels[:1], strict=True
-    ):  # each keeps its own place on the map
+    # each file keeps its georeference
+    for path, others in zip(rest, pixels[1:] + pixels[:1], strict=True):
         with rasterio.open(inbox / "masks" / path.name, "r+") as mask:
             mask.write(others)
     for path in inbox.rglob("*.tif"):
@@ -90,7 +91,7 @@ def spoil(inbox: Path) -> None:
 
 
 def configure(project: Path, steps: int, architectures: list[str]) -> None:
-    """params.yaml of the project: tiles instead of the scene, one seed, warm start."""
+    """Change params.yaml of the project: tiles instead of the scene, one seed, warm start."""
     yaml = YAML()
     document: Any = yaml.load(project / "params.yaml")
     document["seeds"] = [0]
@@ -103,7 +104,7 @@ def configure(project: Path, steps: int, architectures: list[str]) -> None:
 
 
 def night(project: Path, title: str) -> None:
-    """Run the flow and print what it says."""
+    """Run the flow and print its output."""
     print(f"\n## {title}\n", flush=True)
     start = time.monotonic()
     done = subprocess.run(
@@ -114,8 +115,8 @@ def night(project: Path, title: str) -> None:
         text=True,
         check=False,
     )
-    kept = [line for line in done.stdout.splitlines() if line.strip() and "|" not in line[:40]]
-    print("\n".join(kept), f"\nexit code {done.returncode}, {time.monotonic() - start:.0f} s", flush=True)
+    shown = [line for line in done.stdout.splitlines() if line.strip() and "|" not in line[:40]]
+    print("\n".join(shown), f"\nexit code {done.returncode}, {time.monotonic() - start:.0f} s", flush=True)
     if done.returncode:
         print(done.stderr[-3000:], flush=True)
 
@@ -125,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.nights", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, help="where the clone is made and stays (default: temporary)")
+    parser.add_argument("--folder", type=Path, help="folder of the clone, which is kept (default: temporary)")
     parser.add_argument("--steps", type=int, default=60, help="of each training (default: %(default)s)")
     parser.add_argument(
         "--architectures", nargs="+", default=["fcn", "unet", "deeplab"], help="default: all three"
@@ -136,7 +137,7 @@ def main() -> None:
     os.chdir(project)
     samples.fetch(samples.load_manifest(params.load().data.source), sample)
     chosen = tiles(sample)
-    first, second = (round(len(chosen) * share) for share in NIGHTS.values())
+    first, second = (round(len(chosen) * fraction) for fraction in NIGHTS.values())
     cut(sample, project / "data/first", chosen[:first])
     configure(project, arguments.steps, arguments.architectures)
     night(project, f"Night 1: {first} tiles, no champion yet")
@@ -149,7 +150,7 @@ def main() -> None:
     spoil(inbox)
     night(
         project,
-        f"Night 3: {len(chosen) - first - second} tiles, a third damaged, the others with masks of others",
+        f"Night 3: {len(chosen) - first - second} tiles, a third damaged, the others with wrong masks",
     )
     shutil.copytree(project / "reports/buildings", root / "report-3")
     print(f"\nPages: {root}/report-1, -2, -3", flush=True)

@@ -1,10 +1,10 @@
-"""What Prefect, DVC and MLflow add to a comparison: `python -m benchmarks.overhead`.
+"""Overhead of Prefect, DVC and MLflow in a comparison: `python -m benchmarks.overhead`.
 
-- whole: the flow `compare` of the buildings sample from nothing, against its stages' own work, one process;
-- rerun: the flow when nothing has changed, with a Prefect server that runs already, against `dvc repro`; what the
-  flow's temporary server takes where there is none is told by itself.
+- whole: the flow `compare` of the buildings sample from scratch, compared with the work of its stages in one process;
+- rerun: the flow when nothing has changed, with a running Prefect server, compared with `dvc repro`; the time of the
+  flow's temporary server, if none runs, is shown separately.
 
-Everything is made in clones of this project in a temporary folder. A goal that is missed is said so.
+All runs are in clones of this project in a temporary folder. The tables show missed goals.
 """
 
 import argparse
@@ -27,19 +27,20 @@ from benchmarks import _clones
 from benchmarks.data import machine
 from flows.ui import free_port
 
-RUN = 600.0  # seconds of a usual run, of which the flow may add 5 %
+# seconds of a typical run, to which the flow may add 5 %
+RUN = 600.0
 PACKAGES = ("dvc", "mlflow", "prefect", "torch")
 
 
 def environment(project: Path, server: str | None = None) -> dict[str, str]:
-    """As of every clone, with this interpreter's `python` and `dvc`, and a Prefect server that runs, if one does."""
+    """Environment of a clone, with this interpreter's `python` and `dvc`, and the Prefect server `server` if given."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     named = {"PREFECT_API_URL": server} if server else {}
     return {**_clones.environment(project), "PATH": path, **named}
 
 
 def run(project: Path, command: Sequence[str], server: str | None = None) -> tuple[float, str]:
-    """Seconds of a command in a clone, and what it printed.
+    """Seconds of a command in a clone, and its output.
 
     Raises:
         RuntimeError: it failed.
@@ -55,7 +56,7 @@ def run(project: Path, command: Sequence[str], server: str | None = None) -> tup
 
 
 def make_project(target: Path, steps: int) -> Path:
-    """A clone whose trainings take so many steps."""
+    """A clone with `steps` steps per training."""
     project, round_trip = _clones.clone(target), YAML()
     document: Any = round_trip.load(project / "params.yaml")
     common = document["train"]["common"]
@@ -68,7 +69,7 @@ def make_project(target: Path, steps: int) -> Path:
 
 @contextmanager
 def prefect_server(project: Path) -> Iterator[str]:
-    """Address of a Prefect server on this machine, ready."""
+    """Address of a Prefect server on this machine, started and ready."""
     address = f"http://127.0.0.1:{free_port(4300)}"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
     process = subprocess.Popen(
@@ -94,7 +95,7 @@ def prefect_server(project: Path) -> Iterator[str]:
 
 
 def whole(root: Path, steps: int) -> Path:
-    """Print the flow from nothing beside the bare work; returns the flow's project."""
+    """Print the time of the flow from scratch and of its stages alone; returns the project of the flow."""
     bare = make_project(root / "bare", steps)
     _, output = run(bare, [sys.executable, "-m", "benchmarks._bare"])
     stages: dict[str, float] = json.loads(output.strip().splitlines()[-1])
@@ -102,27 +103,28 @@ def whole(root: Path, steps: int) -> Path:
     seconds, _ = run(project, [sys.executable, "-m", "flows.compare"])
     work = sum(stages.values())
     added = seconds - work
-    share = added / RUN
-    print("\n| stage | own work, s |\n|---|---|")
+    fraction = added / RUN
+    print("\n| stage | seconds |\n|---|---|")
     for name, value in stages.items():
         print(f"| {name} | {value:.1f} |")
-    print("\n| what | flow | bare work | added | of the bare work | of a run of 600 s | goal | |")
+    print("\n| what | flow | stages alone | added | of the stages | of a run of 600 s | goal | |")
     print("|---|---|---|---|---|---|---|---|")
-    said = "met" if added <= 0.05 * max(work, RUN) else "GOAL MISSED"
+    verdict = "met" if added <= 0.05 * max(work, RUN) else "GOAL MISSED"
     print(
         f"| compare, {len(stages)} stages of {steps} steps | {seconds:.1f} s | {work:.1f} s | {added:.1f} s | "
-        f"{added / work:.1%} | {share:.1%} | ≤ 5 % | {said} |",
+        f"{added / work:.1%} | {fraction:.1%} | ≤ 5 % | {verdict} |",
         flush=True,
     )
     return project
 
 
 def rerun(project: Path, rounds: int) -> None:
-    """Print an unchanged flow beside `dvc repro`, in turn, and the temporary server by itself."""
+    """Print the time of an unchanged flow and of `dvc repro`, run in turn, and of the temporary server."""
     dvc, flow = [str(Path(sys.executable).with_name("dvc")), "repro"], [sys.executable, "-m", "flows.compare"]
     times: dict[str, list[float]] = {"dvc": [], "flow": [], "alone": []}
     with prefect_server(project) as server:
-        run(project, flow, server)  # the server's first flow run prepares its database
+        # the server's first flow run prepares its database
+        run(project, flow, server)
         for _ in range(rounds):
             times["dvc"].append(run(project, dvc)[0])
             times["flow"].append(run(project, flow, server)[0])
@@ -130,13 +132,11 @@ def rerun(project: Path, rounds: int) -> None:
         times["alone"].append(run(project, flow)[0])
     bare, ours, alone = (statistics.median(times[name]) for name in ("dvc", "flow", "alone"))
     print("\n| what | flow | dvc repro | ratio | goal | |\n|---|---|---|---|---|---|")
-    said = "met" if ours <= 2 * bare else "GOAL MISSED"
+    verdict = "met" if ours <= 2 * bare else "GOAL MISSED"
     print(
-        f"| nothing changed, server runs | {ours:.1f} s | {bare:.1f} s | {ours / bare:.2f} | ≤ 2 | {said} |"
+        f"| nothing changed, running server | {ours:.1f} s | {bare:.1f} s | {ours / bare:.2f} | ≤ 2 | {verdict} |"
     )
-    print(
-        f"| nothing changed, its own temporary server | {alone:.1f} s | {bare:.1f} s | {alone / bare:.2f} | | |"
-    )
+    print(f"| nothing changed, temporary server | {alone:.1f} s | {bare:.1f} s | {alone / bare:.2f} | | |")
     print(f"| the temporary server alone | {alone - ours:.1f} s | | | | |", flush=True)
 
 
@@ -149,7 +149,9 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=150, help="of each training (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of each rerun (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="where the clones are made and stay (default: temporary)")
+    parser.add_argument(
+        "--folder", type=Path, help="folder of the clones, which are kept (default: temporary)"
+    )
     arguments = parser.parse_args()
     root = arguments.folder or Path(tempfile.mkdtemp(prefix="segflow-overhead-"))
     print("\n".join(machine(PACKAGES)), flush=True)

@@ -1,15 +1,15 @@
-"""What prediction costs beside the network alone and beside a plain script: `make bench WHAT=predict`.
+"""Speed and memory of prediction, compared with the network alone and a plain script: `make bench WHAT=predict`.
 
-- forward: scene megapixels a second of the whole prediction (read, windows, blending, COG) against the forward passes
-  of the same windows alone, on tensors that are in memory;
-- plain: the same against a script that reads all, loops, and stitches, with the same network, windows and blending;
-- memory: peak for a scene of 40,000 pixels a side against one of 2,000;
-- limit: the large one beside the plain script, both under a limit of memory that the script does not fit into.
+- forward: megapixels per second of the whole prediction (read, windows, blending, COG), compared with the forward
+  passes of the same windows on tensors in memory;
+- plain: the same, compared with a script that reads all, loops and stitches, with equal network, windows and blending;
+- memory: peak for a scene with a side of 40,000 pixels, compared with 2,000;
+- limit: the large scene under a memory limit that the plain script exceeds.
 
-The scenes of the last two have pixels along their diagonal and nodata elsewhere: everything is read, blended and
-written as ever, but windows of nodata alone cost the network nothing, so that it takes minutes and not hours.
+The scenes of the last two have pixels along their diagonal and nodata elsewhere: all pixels are read, blended and
+written as usual, but windows without data are not predicted, so that it takes minutes instead of hours.
 
-Everything is made in a temporary folder. A goal that is missed is said so; the exit code is 0 all the same.
+All files are written to a temporary folder. The table shows missed goals; the exit code is 0 in any case.
 """
 
 import argparse
@@ -36,7 +36,8 @@ from segcore.params import Predict
 from segcore.prediction.mosaic import Grid
 from segcore.prediction.predictor import Predictor
 
-TILE, OVERLAP = 704, 64  # of params.yaml
+# as in params.yaml
+TILE, OVERLAP = 704, 64
 FACTS = {
     "classes": ["ground", "object"],
     "colors": [[0, 0, 0], [255, 179, 0]],
@@ -49,11 +50,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "deeplab": {},
 }
 PACKAGES = ("numpy", "rasterio", "torch", "torchvision")
-CELL = 512  # pixels
+# side in pixels
+CELL = 512
 
 
 class Sizes(NamedTuple):
-    """Side of the scene that is timed, and sides of those whose memory is measured."""
+    """Side of the scene for speed, sides of the scenes for memory, and the memory limit in bytes."""
 
     timed: int
     memory: tuple[int, int]
@@ -65,7 +67,7 @@ QUICK = Sizes(1_500, (1_000, 4_000), 10**9)
 
 
 def make_bundle(folder: Path, architecture: str, **keywords: Any) -> Path:
-    """A bundle of random weights."""
+    """Write a bundle with random weights."""
     torch.manual_seed(0)
     folder.mkdir()
     model = build_model(architecture, 3, 2, **keywords).eval()
@@ -75,13 +77,13 @@ def make_bundle(folder: Path, architecture: str, **keywords: Any) -> Path:
 
 
 def scene_of(root: Path, side: int) -> Path:
-    """A tiled, deflated GeoTIFF of 3 bands of 8 bits."""
+    """A tiled, deflated GeoTIFF with 3 bands of 8 bits."""
     _pictures.write_pair(root / f"scene{side}", 0, side, tiled=True)
     return root / f"scene{side}" / "images" / "p00000.tif"
 
 
 def diagonal(root: Path, side: int) -> Path:
-    """A tiled scene of 3 bands of 8 bits with nodata 0 but for a cell in every fourth place of its diagonal."""
+    """A tiled scene with 3 bands of 8 bits: nodata 0 except in every fourth cell of its diagonal."""
     path = root / f"diagonal{side}.tif"
     profile = {"driver": "GTiff", "count": 3, "height": side, "width": side, "dtype": "uint8", "nodata": 0}
     profile |= {
@@ -100,7 +102,7 @@ def diagonal(root: Path, side: int) -> Path:
 
 
 def forward(bundle: Path, side: int) -> float:
-    """Seconds of the forward passes of a scene's windows, on tensors in memory, after warm-up and synchronised."""
+    """Seconds of the forward passes of a scene's windows on tensors in memory, after warm-up, synchronised."""
     predictor = Predictor(bundle, Predict(tile=TILE, overlap=OVERLAP))
     model, grid = predictor.model, Grid(side, side, TILE, OVERLAP, side)
     device = next(model.parameters()).device
@@ -119,7 +121,7 @@ def forward(bundle: Path, side: int) -> float:
 
 
 def script(mode: str, bundle: Path, scene: Path, output: Path, limit: int = 0) -> tuple[float, float] | None:
-    """Seconds, and peak memory in MB, of a prediction in a process of its own; None where memory ran out."""
+    """Seconds and peak memory in MB of a prediction in a separate process; None if it ran out of memory."""
     command = [sys.executable, "-m", "benchmarks._plain", mode, bundle, scene, output, TILE, OVERLAP, limit]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     shutil.rmtree(output, ignore_errors=True)
@@ -138,7 +140,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def speed(root: Path, side: int, architecture: str, rounds: int) -> list[Line]:
-    """Lines `forward` and `plain` of one network; each figure the best of some rounds, in which all take turns."""
+    """Lines `forward` and `plain` of one network; each figure is the best of several rounds, run in turn."""
     bundle = make_bundle(root / architecture, architecture, **NETWORKS[architecture])
     scene, out, millions = scene_of(root, side), root / "out", side**2 / 1e6
     predictor = Predictor(bundle, Predict(tile=TILE, overlap=OVERLAP))
@@ -151,16 +153,17 @@ def speed(root: Path, side: int, architecture: str, rounds: int) -> list[Line]:
         )
         for _ in range(rounds)
     ]
-    alone, own, plain = (millions / min(times) for times in zip(*timed, strict=True))
-    what = f"{architecture}, {side:,} pixels a side, megapixels a second"
+    alone, ours, plain = (millions / min(times) for times in zip(*timed, strict=True))
+    what = f"{architecture}, side {side:,} pixels, megapixels per second"
+    per_forward, per_plain = ours / alone, ours / plain
     return [
-        Line(f"{what} / forward passes alone", f"{own:.2f}", f"{alone:.2f}", own / alone, "≥ 0.9", own >= 0.9 * alone),
-        Line(f"{what} / plain script", f"{own:.2f}", f"{plain:.2f}", own / plain, "≥ 1.5", own >= 1.5 * plain),
+        Line(f"{what} / forward only", f"{ours:.2f}", f"{alone:.2f}", per_forward, "≥ 0.9", per_forward >= 0.9),
+        Line(f"{what} / plain script", f"{ours:.2f}", f"{plain:.2f}", per_plain, "≥ 1.5", per_plain >= 1.5),
     ]  # fmt: skip
 
 
 def memory(root: Path, sides: tuple[int, int], limit: int) -> list[Line]:
-    """Peaks of a small and a large scene, and the large one under a limit of memory beside the plain script."""
+    """Peak memory of a small and a large scene, and the plain script on the large one under a memory limit."""
     bundle = make_bundle(root / "memory", "unet", **NETWORKS["unet"])
     small = script("segflow", bundle, scene_of(root, sides[0]), root / "out", limit)
     scene = diagonal(root, sides[1])
@@ -168,16 +171,16 @@ def memory(root: Path, sides: tuple[int, int], limit: int) -> list[Line]:
     large = script("segflow", bundle, scene, root / "out", limit)
     assert small is not None and large is not None
     ratio = large[1] / small[1]
-    peak = f"memory: peak of a scene of {sides[1]:,} pixels a side / of {sides[0]:,}"
-    ends = "out of memory" if plain is None else f"{plain[0]:.0f} s, {plain[1]:,.0f} MB"
+    peak = f"memory: peak of a scene, side {sides[1]:,} pixels / {sides[0]:,}"
+    plain_result = "out of memory" if plain is None else f"{plain[0]:.0f} s, {plain[1]:,.0f} MB"
     return [
         Line(peak, f"{large[1]:.0f} MB", f"{small[1]:.0f} MB", ratio, "≤ 1.1", ratio <= 1.1),
         Line(
-            f"limit of {limit / 1e9:.0f} GB: {sides[1]:,} pixels a side / plain script",
+            f"limit of {limit / 1e9:.0f} GB: side {sides[1]:,} pixels / plain script",
             f"{large[0]:.0f} s, {large[1]:,.0f} MB",
-            ends,
+            plain_result,
             (plain[0] if plain else float("inf")) / large[0],
-            "works where it fails",
+            "plain script fails",
             plain is None,
         ),
     ]
@@ -190,14 +193,12 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; says little")
-    parser.add_argument(
-        "--folder", type=Path, help="where the temporary folder is made (12 GB are free there)"
-    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, only to check that it runs")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder (12 GB needed)")
     parser.add_argument("--only", choices=("speed", "memory"), help="one part")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--rounds", type=int, default=3, help="more of them on a busy machine (default: 3)")
-    parser.add_argument("--side", type=int, help="of the scene whose time is taken")
+    parser.add_argument("--rounds", type=int, default=3, help="more on a busy machine (default: 3)")
+    parser.add_argument("--side", type=int, help="of the scene for speed, in pixels")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
     sizes = sizes._replace(timed=arguments.side or sizes.timed)

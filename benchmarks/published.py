@@ -1,16 +1,16 @@
-"""Ours beside published figures: `python -m benchmarks.published`, or with `--quick` to see that it runs.
+"""Comparison with published scores: `python -m benchmarks.published`, or with `--quick` to check that it runs.
 
 FCN, U-Net and DeepLabV3+ are trained and scored by the ordinary pipeline (`python -m flows.compare`, as `make run`)
-in clones of this project, with three seeds. Budgets and published figures stand in benchmarks/published.yaml; they
-were chosen on validation data alone (docs/notes/tuning.md), and the test part is read by the final evaluation only.
+in clones of this project, with three seeds. Settings and published scores are in benchmarks/published.yaml. Settings
+were chosen on validation data only (docs/notes/tuning.md); test data are only read by the final evaluation.
 
-Intervals: 95 %, over test clusters (pictures, patients, areas) and seeds, both drawn with replacement. An asterisk
-marks a published figure. Protocols differ; below each table is said how.
+Intervals: 95 %, over test clusters (images, patients, areas) and seeds, both drawn with replacement. An asterisk
+marks a published score. Protocols differ; the differences are listed below each table.
 
-On a CPU one training a core goes side by side, each with one thread, which is nearly twice as fast as one with two; so
-nothing is said of time here but the minutes of all together.
+On a CPU, as many trainings as there are cores run at the same time with one thread each, which is nearly twice as fast
+as one training with two threads. Only the total time is therefore reported.
 
-With `--folder` a run that was interrupted goes on where it was: DVC has what is done, and a training its checkpoint.
+With `--folder` an interrupted run can be continued: DVC skips finished stages, and trainings resume from checkpoints.
 """
 
 import argparse
@@ -39,7 +39,7 @@ QUICK = {"train": {"common": {"steps": 4, "validate_every": 4, "warmup_steps": 1
 
 
 def project(folder: Path) -> Path:
-    """A clone of this project as it is committed, or the one that is there brought up to that commit."""
+    """A clone of the committed state of this project; an existing clone is updated to that commit."""
     if not (folder / ".git").is_dir():
         clone(folder)
     head = subprocess.run(
@@ -51,21 +51,23 @@ def project(folder: Path) -> Path:
 
 
 def side_by_side() -> int | None:
-    """Trainings at a time: one a core, or what the pipeline thinks best of GPUs."""
+    """Number of parallel trainings: one per core; None on GPUs, for the pipeline's default."""
     return None if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
-def set_up(folder: Path, name: str, over: dict[str, Any], seeds: list[int], architectures: list[str]) -> None:
-    """params.yaml of the clone: the example, and over it what the plan says.
+def set_up(
+    folder: Path, name: str, changes: dict[str, Any], seeds: list[int], architectures: list[str]
+) -> None:
+    """Write params.yaml of the clone: the example, with the changes of the plan.
 
     Raises:
-        ParamsError: SEGFLOW_DATA is not set, or the plan has a key that there is not.
+        ParamsError: SEGFLOW_DATA is not set, or the plan has an unknown key.
     """
     path = folder / "params.yaml"
     configure.configure(name, path, folder / "examples")
     document = YAML()
     values: Any = document.load(path)
-    values = params.merge(values, over)
+    values = params.merge(values, changes)
     values |= {"seeds": seeds, "architectures": architectures}
     values["tracking"]["system_metrics"] = False
     values["machine"]["slots"] = side_by_side()
@@ -74,7 +76,7 @@ def set_up(folder: Path, name: str, over: dict[str, Any], seeds: list[int], arch
 
 
 def run(folder: Path) -> float:
-    """The whole comparison; seconds that it took.
+    """Run the comparison; returns its seconds.
 
     Raises:
         CalledProcessError: a stage failed.
@@ -92,7 +94,7 @@ def run(folder: Path) -> float:
 def table(
     folder: Path, plan: dict[str, Any], p: params.Params
 ) -> tuple[list[str], dict[str, dict[str, float]]]:
-    """Rows of Markdown, published ones first, and our means by architecture and measure."""
+    """Rows in Markdown, published ones first, and our means by architecture and measure."""
     measures: dict[str, str] = plan["measures"]
     rows = [
         "| network | " + " | ".join(measures.values()) + " | each seed | GMACs (256 x 256) |",
@@ -109,30 +111,32 @@ def table(
             continue
         runs = [_scored.read(path / "counts.parquet") for path in folders]
         summary = json.loads((folders[0] / "summary.json").read_text())
-        found = {key: _scored.estimate(runs, _scored.MEASURES[key], p.data.foreground) for key in measures}
-        cells = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high, _ in found.values()]
-        each = ", ".join(f"{score:.3f}" for score in next(iter(found.values()))[3])
+        estimates = {
+            key: _scored.estimate(runs, _scored.MEASURES[key], p.data.foreground) for key in measures
+        }
+        cells = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high, _ in estimates.values()]
+        each = ", ".join(f"{score:.3f}" for score in next(iter(estimates.values()))[3])
         gmacs = f"{summary['macs'] / 1e9:.2f}"
         rows.append(f"| {summary['title']} | " + " | ".join(cells) + f" | {each} | {gmacs} |")
-        means[architecture] = {key: values[0] for key, values in found.items()}
+        means[architecture] = {key: values[0] for key, values in estimates.items()}
     return rows, means
 
 
 def verdicts(plan: dict[str, Any], means: dict[str, dict[str, float]]) -> list[str]:
-    """Whether each goal was met, and by how much it was missed."""
+    """Whether each goal was met, and the difference to it."""
     lines = []
     for goal in plan["goals"]:
-        wanted = {key: value for key, value in goal.items() if key != "of"}
-        first = next(iter(wanted))
+        minimum = {key: value for key, value in goal.items() if key != "of"}
+        first = next(iter(minimum))
         of = max(means, key=lambda a: means[a][first], default="") if goal["of"] == "best" else goal["of"]
         if of not in means:
             lines.append(f"Goal of {of}: not measured.")
             continue
         parts = [
             f"{plan['measures'][k]} {means[of][k]:.3f} of {v:.3f} ({means[of][k] - v:+.3f})"
-            for k, v in wanted.items()
+            for k, v in minimum.items()
         ]
-        met = all(means[of][key] >= value for key, value in wanted.items())
+        met = all(means[of][key] >= value for key, value in minimum.items())
         lines.append(
             f"Goal {'met' if met else 'MISSED'} by {of}{' (best)' * (goal['of'] == 'best')}: "
             + ", ".join(parts)
@@ -141,20 +145,20 @@ def verdicts(plan: dict[str, Any], means: dict[str, dict[str, float]]) -> list[s
 
 
 def budgets(p: params.Params) -> list[str]:
-    """What each network was trained with; one line where that is the same for all."""
-    said: dict[str, list[str]] = {}
+    """Training settings of each network; one line if they are the same for all."""
+    networks: dict[str, list[str]] = {}
     for architecture in p.architectures:
         s = p.for_architecture(architecture)
-        shown = (
+        text = (
             f"encoder {s.encoder} (weights {s.weights}), steps {s.steps}, batch {s.batch}, crop {s.crop}, "
             f"magnify {s.magnify:g}, learning rate {s.learning_rate:g}"
         )
-        said.setdefault(shown, []).append(architecture)
-    return [f"{'Each' if len(said) == 1 else ', '.join(of)}: {text}." for text, of in said.items()]
+        networks.setdefault(text, []).append(architecture)
+    return [f"{'Each' if len(networks) == 1 else ', '.join(of)}: {text}." for text, of in networks.items()]
 
 
 def report(folder: Path, name: str, plan: dict[str, Any]) -> None:
-    """Print a data set's table."""
+    """Print the table of a dataset."""
     p = params.load(folder / "params.yaml")
     rows = table(folder, plan, p)
     print(f"\n## {plan['title']}\n", *budgets(p), f"Seeds {', '.join(map(str, p.seeds))}.\n", sep="\n")
@@ -184,12 +188,14 @@ def main() -> None:
         "--architectures", nargs="+", default=["fcn", "unet", "deeplab"], help="default: all three"
     )
     parser.add_argument(
-        "--folder", type=Path, help="all is kept there, and what is trained already is not trained again"
+        "--folder",
+        type=Path,
+        help="folder of the results, which are kept; finished trainings are not repeated",
     )
+    parser.add_argument("--quick", action="store_true", help="4 steps, one seed: only to check that it runs")
     parser.add_argument(
-        "--quick", action="store_true", help="4 steps, one seed: shows that it runs, says nothing"
+        "--only-report", action="store_true", help="only print the tables of the results in --folder"
     )
-    parser.add_argument("--only-report", action="store_true", help="tables of what is there in --folder")
     console.run(lambda arguments: _measure(arguments, plans), parser)
 
 
@@ -199,11 +205,13 @@ def _measure(arguments: argparse.Namespace, plans: dict[str, Any]) -> None:
     print(__doc__, *machine(("torch", "torchvision")), sep="\n", flush=True)
     for name in arguments.data:
         folder = root / name
-        over = params.merge(plans[name]["params"], QUICK) if arguments.quick else plans[name]["params"]
+        changes = params.merge(plans[name]["params"], QUICK) if arguments.quick else plans[name]["params"]
         if not arguments.only_report:
-            set_up(project(folder), name, over, seeds, arguments.architectures)
+            set_up(project(folder), name, changes, seeds, arguments.architectures)
             seconds = run(folder)
-            print(f"\n{name}: {seconds / 60:.1f} minutes for what was not there yet.", flush=True)
+            print(
+                f"\n{name}: {seconds / 60:.1f} minutes for the stages that were not finished yet.", flush=True
+            )
         report(folder, name, plans[name])
     if arguments.folder is None:
         shutil.rmtree(root)

@@ -1,10 +1,10 @@
-"""Images a second of a training beside other loops: `make bench WHAT=training`, `OPTIONS=--quick` for a trial.
+"""Images per second of a training, compared with other loops: `make bench WHAT=training`; `OPTIONS=--quick`.
 
-Every contestant trains the same network on the same scenes, in the same batches, crops and precision, in a process of
-its own (benchmarks/_trainers.py says what each does). They take turns; first steps are left out; the median of
-the rounds counts. Memory is the peak of a contestant's processes, pages that they share counted once.
+Every contestant trains the same network on the same scenes, with the same batches, crops and precision, in a separate
+process (described in benchmarks/_trainers.py). They run in turn; the first steps are not timed; figures are medians
+over rounds. Memory is the peak of a contestant's processes, with shared pages counted once.
 
-Everything is made in a temporary folder. A goal that is missed is said so; the exit code is 0 all the same.
+All files are written to a temporary folder. The table shows missed goals; the exit code is 0 in any case.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks._trainers import CONTESTANTS, Job
 from benchmarks.data import machine
 
 PACKAGES = ("torch", "torchvision", "lightning", "segmentation-models-pytorch", "albumentations", "torchgeo")
-WORDS = {
+TITLES = {
     "ours": "(a) segflow",
     "lightning": "(b) Lightning, PNG tiles, albumentations",
     "torchvision": "(c) torchvision's reference loop, PNG tiles, transforms.v2",
@@ -36,16 +36,17 @@ WORDS = {
     "limit": "(e) limit: one resident batch",
 }
 TILE = 512
-LIMIT, NOISE = 0.95, 0.05  # share of the limit to reach; what repeated measurements of one loop differ by
+# fraction of the limit to reach, and relative difference between repeated measurements of one loop
+LIMIT, NOISE = 0.95, 0.05
 
 
 class Sizes(NamedTuple):
-    """Scenes and their side in pixels, rounds, steps that are timed, and steps before them."""
+    """Number and side of the scenes, rounds, timed steps, and steps before them."""
 
     scenes: tuple[int, int]
     rounds: int
     steps: int
-    warm: int
+    warmup: int
 
 
 FULL = Sizes((12, 2048), 3, 16, 4)
@@ -54,7 +55,7 @@ GPU = Sizes((12, 2048), 3, 200, 40)
 
 
 def make_data(root: Path, count: int, side: int) -> dict[str, str]:
-    """GeoTIFFs, the prepared data made of them, and the same pixels as PNG tiles."""
+    """Make GeoTIFFs, the prepared data, and PNG tiles of the same pixels; returns their paths."""
     scenes = _pictures.write_pairs(root / "scenes", range(count), side, tiled=True)
     work = root / "work"
     _steps.write_params(work, scenes)
@@ -65,24 +66,24 @@ def make_data(root: Path, count: int, side: int) -> dict[str, str]:
 
 
 def measure(name: str, job: Job) -> dict[str, Any]:
-    """Figures of one contestant in a process of its own, with the peak of memory in MB.
+    """Figures of one contestant in a separate process, with peak memory in MB.
 
     Raises:
-        RuntimeError: it failed; the message ends with what it said.
+        RuntimeError: it failed; the message ends with its output.
     """
     command = [sys.executable, "-m", "benchmarks._trainers", name, json.dumps(job._asdict())]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=_steps.ROOT)
         peak, stop = [0], threading.Event()
 
-        def look() -> None:
+        def sample() -> None:
             while not stop.wait(0.5):
                 try:
-                    peak[0] = max(peak[0], _steps._memory(psutil.Process(process.pid)))
+                    peak[0] = max(peak[0], _steps.memory_of(psutil.Process(process.pid)))
                 except psutil.NoSuchProcess:
                     return
 
-        watcher = threading.Thread(target=look)
+        watcher = threading.Thread(target=sample)
         watcher.start()
         output, _ = process.communicate()
         stop.set()
@@ -94,18 +95,18 @@ def measure(name: str, job: Job) -> dict[str, Any]:
 
 
 def rounds(job: Job, names: list[str], count: int) -> dict[str, list[dict[str, Any]]]:
-    """Figures of each contestant, all taking turns."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    """Figures of each contestant, measured in turn."""
+    figures: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for number in range(count):
         for name in names:
-            found[name].append(measure(name, job))
-            rate = found[name][-1]["rate"]
+            figures[name].append(measure(name, job))
+            rate = figures[name][-1]["rate"]
             print(
-                f"round {number + 1}, {job.network}, {name}: {rate:.1f} images a second",
+                f"round {number + 1}, {job.network}, {name}: {rate:.1f} images per second",
                 file=sys.stderr,
                 flush=True,
             )
-    return found
+    return figures
 
 
 def _verdict(ratio: float, goal: float) -> str:
@@ -113,27 +114,27 @@ def _verdict(ratio: float, goal: float) -> str:
 
 
 def _limit_verdict(ratios: list[float]) -> str:
-    """No training is faster than its own steps: a ratio well above 1 says that the limit was disturbed."""
+    """No training is faster than its steps: a ratio well above 1 means that the measurement was disturbed."""
     if max(ratios) > 1 + NOISE:
         return f"≥ {LIMIT:g} | disturbed: {', '.join(f'{ratio:.2f}' for ratio in ratios)} in turn"
     return _verdict(statistics.median(ratios), LIMIT)
 
 
-def table(network: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """A line a contestant; ours beside it, and what was to be reached.
+def table(network: str, figures: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """One row per contestant, with our ratio to it and the goal.
 
     Raises:
         RuntimeError: the contestants did not train the same network.
     """
-    first = {name: runs[0] for name, runs in found.items()}
+    first = {name: runs[0] for name, runs in figures.items()}
     if len({json.dumps([run["size"], run["precision"]]) for run in first.values()}) > 1:
         raise RuntimeError(f"not the same network: { {name: run['size'] for name, run in first.items()} }")
-    rates = {name: statistics.median(run["rate"] for run in runs) for name, runs in found.items()}
+    rates = {name: statistics.median(run["rate"] for run in runs) for name, runs in figures.items()}
     fastest = max((rate for name, rate in rates.items() if name not in ("ours", "limit")), default=0.0)
     gpu, lines = torch.cuda.is_available(), []
-    for name, runs in found.items():
-        # of neighbours in time, so that what else the machine does falls on both
-        ratios = [own["rate"] / other["rate"] for own, other in zip(found["ours"], runs, strict=True)]
+    for name, runs in figures.items():
+        # of measurements that follow each other, so that other load affects both
+        ratios = [ours["rate"] / other["rate"] for ours, other in zip(figures["ours"], runs, strict=True)]
         ratio, goal = statistics.median(ratios), " | "
         if name == "limit":
             goal = _limit_verdict(ratios)
@@ -143,12 +144,12 @@ def table(network: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
         memory = f"{max(r['memory_mb'] for r in runs):,.0f} MB"
         memory += f", {max(r['device_mb'] for r in runs):,.0f} MB on the device" if gpu else ""
         lines.append(
-            f"| {network}: {WORDS[name]} | {rates[name]:.1f} ({spread}) | {ratio:.2f} | {goal} | {memory} |"
+            f"| {network}: {TITLES[name]} | {rates[name]:.1f} ({spread}) | {ratio:.2f} | {goal} | {memory} |"
         )
     run = first["ours"]
     millions, flops = run["size"]
     lines.append(
-        f"| {network}: {millions:.2f} million parameters, {flops:.2f} GFLOPs a crop, {run['precision']}, "
+        f"| {network}: {millions:.2f} million parameters, {flops:.2f} GFLOPs per crop, {run['precision']}, "
         f"{run['threads']} threads | | | | | |"
     )
     return lines
@@ -161,16 +162,14 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="few steps, to see that it runs; says little")
+    parser.add_argument("--quick", action="store_true", help="few steps, only to check that it runs")
     parser.add_argument("--networks", nargs="+", default=["unet"], choices=NETWORKS)
     parser.add_argument("--only", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
-    parser.add_argument("--rounds", type=int, help="in which all take turns")
-    parser.add_argument("--steps", type=int, help="that are timed in each")
+    parser.add_argument("--rounds", type=int, help="rounds of measurements")
+    parser.add_argument("--steps", type=int, help="timed steps per measurement")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--workers", type=int, help="processes of the DataLoaders; default: one a core")
-    parser.add_argument(
-        "--folder", type=Path, help="where the temporary folder is made (2 GB are free there)"
-    )
+    parser.add_argument("--workers", type=int, help="processes of the DataLoaders; default: one per core")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder (2 GB needed)")
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
     sizes = QUICK if arguments.quick else GPU if gpu else FULL
@@ -181,7 +180,7 @@ def main() -> None:
         "\n".join(machine(PACKAGES)), f"Networks run on: {device}; batches of {arguments.batch}", "", sep="\n"
     )
     print(
-        "| what | images a second | segflow / it | goal | | peak of memory |\n|---|---|---|---|---|---|",
+        "| what | images per second | segflow / it | goal | | peak memory |\n|---|---|---|---|---|---|",
         flush=True,
     )
     root = Path(tempfile.mkdtemp(prefix="segflow-bench-", dir=arguments.folder))
@@ -189,7 +188,7 @@ def main() -> None:
         data = make_data(root, *sizes.scenes)
         for network in arguments.networks:
             steps, workers = arguments.steps or sizes.steps, arguments.workers or cores
-            job = Job(network, arguments.batch, 256, sizes.warm, steps, workers, **data)
+            job = Job(network, arguments.batch, 256, sizes.warmup, steps, workers, **data)
             print(*table(network, rounds(job, names, arguments.rounds or sizes.rounds)), sep="\n", flush=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)

@@ -1,16 +1,16 @@
-"""What is a model of other data worth as a start? `python -m benchmarks.transfer`; `--quick` shows that it runs.
+"""Gain of transfer from a model of other data: `python -m benchmarks.transfer`; `--quick` to check that it runs.
 
-- Source: the buildings sample, an aerial scene of one city; a U-Net of N steps, as `make demo` trains it.
+- Source: the buildings sample, an aerial scene of one city; a U-Net with N steps, as trained by `make demo`.
 - Target: building footprints of another continent (examples/banepa.yaml), with `--target-steps` steps.
-- ImageNet: the encoder's ImageNet weights, as without any transfer. The encoder of each other row had them before.
-- Transfer: begins with the source's weights, head included where its classes are the same (`python -m tasks transfer`).
-- Rests, then released: the same, but the encoder is fixed in the first third of the steps (`freeze_encoder`),
-  and once with ImageNet weights alone, so that what resting does by itself can be told apart.
-- Scores: pooled IoU of the foreground on the target's test part, of the weights of the best validation; differences to
-  ImageNet of the same seed, mean with least and greatest over seeds.
+- ImageNet: the encoder starts from ImageNet weights, without transfer. So did the source's encoder.
+- Transfer: starts from the source's weights, with the head if the classes are the same (`python -m tasks transfer`).
+- Frozen at first: the encoder is frozen in the first third of the steps (`freeze_encoder`), with transfer and, to
+  separate both effects, with ImageNet weights.
+- Scores: pooled foreground IoU on the target's test data, with the weights of the best validation; differences to
+  ImageNet with the same seed, mean with minimum and maximum over seeds.
 
-Trainings and scores are those of `tasks.train` and `segcore.evaluation.evaluate`. A transfer has the source's steps
-behind it.
+Trainings and scores are those of `tasks.train` and `segcore.evaluation.evaluate`. The steps of the source are not
+counted for a transfer.
 """
 
 import argparse
@@ -28,16 +28,17 @@ from segcore.params import Params
 from tasks import console, initial_weights
 from tasks.project import PREPARED
 
-VARIANTS = {  # name: (transfer, share of the steps in which the encoder rests)
+# name: (transfer, fraction of the steps with a frozen encoder)
+VARIANTS = {
     "ImageNet": (False, 0.0),
-    "ImageNet, rests, then released": (False, 1 / 3),
+    "ImageNet, frozen at first": (False, 1 / 3),
     "transfer": (True, 0.0),
-    "transfer, rests, then released": (True, 1 / 3),
+    "transfer, frozen at first": (True, 1 / 3),
 }
 
 
 def project(folder: Path, name: str, steps: int) -> Params:
-    """Parameters of an example with that many steps, its data prepared in `folder`."""
+    """Parameters of an example with `steps` steps; its data are prepared in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     p = settings(folder, steps, name)
@@ -46,21 +47,21 @@ def project(folder: Path, name: str, steps: int) -> Params:
 
 
 def score(p: Params, architecture: str, seed: int, variant: str, source: Path) -> float:
-    """Test IoU of a variant, trained in a folder of its own below the current one."""
-    transfer, rest = VARIANTS[variant]
+    """Test IoU of a variant, trained in a separate folder below the current one."""
+    transfer, frozen = VARIANTS[variant]
     root = Path(variant.replace(", ", "-").replace(" ", "-"))
     common = p.train["common"]
     if transfer and not (root / "models" / f"{architecture}-{seed}").is_dir():
         initial_weights.place_transfer(source, root)
-    common = {**common, "freeze_encoder": round(rest * common["steps"])}
+    common = {**common, "freeze_encoder": round(frozen * common["steps"])}
     p = p.model_copy(update={"train": {**p.train, "common": common}})
     return test_score(p, trained(p, architecture, seed, PREPARED, root), PreparedData(PREPARED))
 
 
 def measure(root: Path, steps: int, target_steps: int, seeds: list[int], architecture: str) -> None:
-    """Print a row a seed, then the differences."""
+    """Print one row per seed, then the differences."""
     rows: list[list[float]] = []
-    # what is wrong with the target is told before anything is trained
+    # first, so that errors of the target's data appear before any training
     project(root / "target", "banepa", target_steps)
     print("| seed | " + " | ".join(VARIANTS) + " |\n|" + "---|" * (len(VARIANTS) + 1), flush=True)
     for seed in seeds:
@@ -85,8 +86,10 @@ def main() -> None:
     parser.add_argument("--target-steps", type=int, default=40, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--architecture", default="unet", help="default: %(default)s")
-    parser.add_argument("--folder", type=Path, help="what is trained there already is not trained again")
-    parser.add_argument("--quick", action="store_true", help="3 steps, one seed: shows that it runs")
+    parser.add_argument(
+        "--folder", type=Path, help="folder of the results; finished trainings are not repeated"
+    )
+    parser.add_argument("--quick", action="store_true", help="3 steps, one seed: only to check that it runs")
     console.run(_measure, parser)
 
 

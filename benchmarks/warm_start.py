@@ -1,23 +1,22 @@
-"""Does a warm start save steps? `python -m benchmarks.warm_start`, or with `--quick` to see that it runs.
+"""Steps saved by a warm start: `python -m benchmarks.warm_start`, or with `--quick` to check that it runs.
 
-Goal: on the buildings sample, its training area divided into an old and a new half, a training that begins with the
-champion reaches the score of one from scratch in at most 25 % of its steps.
+Goal: on the buildings sample, with its training area divided into an old and a new half, a training that starts from
+the champion's weights reaches the score of one from scratch in at most 25 % of its steps.
 
-- Data: the sample as `make demo` splits it. A straight line, whose direction the seed draws, halves the training
-  blocks: on one side lies what was there before (old), on the other what has arrived since (new). Validation and test
-  blocks lie on both sides, belong to neither half, and are the same for all.
-- Champion: trained on the old half alone with all N steps.
-- From scratch: trained on both halves with N steps, and like the champion from the encoder's ImageNet weights, which is
-  what the pipeline does without a warm start. Scored on the validation blocks at every twelfth of N.
-- Warm start: placed and trained as the retraining does it, on both halves, with a quarter of N as its budget
-  (`retrain.warm_start.steps`), which the schedule of the learning rate is stretched over. Scored at the same intervals.
-- Counted: the first step at which the warm start has the from-scratch score at step N, and its best one at any step.
-  "0, again at 15" means that the champion had it before any step, so that no warm start was needed for it, and that
-  the warm start, which first unsettles the weights, had it again at step 15.
-- Test scores are those of the bundles that the pipeline writes: the weights of the best validation.
+- Data: the sample with the split of `make demo`. A straight line with a random direction halves the training blocks
+  into old and new ones. Validation and test blocks are on both sides, belong to neither half, and are always the same.
+- Champion: trained only on the old half, with N steps.
+- From scratch: trained on both halves with N steps, and like the champion from the encoder's ImageNet weights, as in
+  the pipeline without a warm start. Validated after every twelfth of N.
+- Warm start: trained on both halves as in a retraining, with a quarter of N as the number of steps
+  (`retrain.warm_start.steps`) and a learning-rate schedule of that length. Validated at the same intervals.
+- Counted: the first step at which the warm start reaches the from-scratch score at step N, and its best at any step.
+  "0, again at 15" means that the champion itself had this score, and that the warm start, whose score first drops,
+  reached it again at step 15.
+- Test scores are those of the bundles of the pipeline, with the weights of the best validation.
 
-Trainings and scores are those of `tasks.train` and `segcore.evaluation.evaluate`. The warm start has the champion's N
-steps behind it: what is compared is what a night costs, not how many steps the weights have seen in all.
+Trainings and scores are those of `tasks.train` and `segcore.evaluation.evaluate`. The champion's N steps are not
+counted for the warm start: the cost of one night is compared, not the total number of steps.
 """
 
 import argparse
@@ -57,11 +56,15 @@ class Row(NamedTuple):
 
     architecture: str
     seed: int
-    champion: float  # validation, before any step
-    final: float  # validation of the training from scratch at its last step
-    best: float  # and at any step
-    warm: float  # best validation of the warm start within its budget
-    to_final: int | None  # steps of the warm start until it has `final`; at least one interval
+    # validation of the champion
+    champion: float
+    # validation of the training from scratch, at its last step and at its best
+    final: float
+    best: float
+    # best validation of the warm start
+    warm: float
+    # steps of the warm start until it reaches `final` and `best`; at least one validation interval
+    to_final: int | None
     to_best: int | None
     test_champion: float
     test_scratch: float
@@ -69,7 +72,7 @@ class Row(NamedTuple):
 
 
 def settings(folder: Path, steps: int, example: str = "buildings") -> Params:
-    """Parameters of `make demo SAMPLE=example`, with N steps, and as many validations as there."""
+    """Parameters of `make demo SAMPLE=example` with N steps and three validations."""
     path = folder / "params.yaml"
     shutil.copy(ROOT / "params.yaml", path)
     configure.configure(example, path, ROOT / "examples")
@@ -85,43 +88,43 @@ def settings(folder: Path, steps: int, example: str = "buildings") -> Params:
 
 
 def prepare_once(p: Params) -> None:
-    """Prepare the data in the current folder, where they are not yet."""
+    """Prepare the data in the current folder, unless they are there already."""
     if not PREPARED.is_dir():
         ingest(p.data)
         prepare(p)
 
 
-def closely_watched(p: Params) -> Params:
-    """With a validation every twelfth of the steps, which changes nothing but from how many the best is taken."""
+def often_validated(p: Params) -> Params:
+    """Parameters with a validation after every twelfth of the steps; only the choice of the best weights changes."""
     common = p.train["common"]
     every = {"validate_every": max(1, common["steps"] // 12)}
     return p.model_copy(update={"train": {**p.train, "common": {**common, **every}}})
 
 
 def trained(p: Params, architecture: str, seed: int, prepared: Path, root: Path) -> Path:
-    """The bundle of a training in `root`, where it is not there yet."""
+    """Bundle of a training in `root`, trained unless it is there already."""
     bundle = root / "models" / f"{architecture}-{seed}"
     return bundle if bundle.is_dir() else train(p, architecture, seed, prepared, root)
 
 
 def test_score(p: Params, bundle: Path, data: PreparedData) -> float:
-    """What the evaluation says of a bundle."""
+    """Foreground IoU of a bundle on the test data."""
     precision = choose_precision(p.train["common"].get("precision", "auto"), default_device())
-    found = evaluate(load_bundle(bundle, default_device()), data, p.evaluate, precision)
-    return scores(found.counts, data.foreground)["iou/dataset/foreground_mean"]
+    result = evaluate(load_bundle(bundle, default_device()), data, p.evaluate, precision)
+    return scores(result.counts, data.foreground)["iou/dataset/foreground_mean"]
 
 
 def first_at(curve: pd.DataFrame, score: float) -> int | None:
-    """The first step at which a curve (step, val_iou) has a score."""
+    """First step at which a curve (step, val_iou) reaches a score; None if it does not."""
     reached = curve.loc[curve["val_iou"] >= score, "step"]
     return int(reached.iloc[0]) if len(reached) else None
 
 
 def measure(p: Params, architecture: str, seed: int, old: Path) -> Row:
-    """Champion, from scratch and warm start, each in a folder of its own below the current one."""
+    """Train champion, from scratch and warm start, each in a separate folder below the current one."""
     data, common = PreparedData(PREPARED), p.train["common"]
     champion = trained(p, architecture, seed, old, Path("champion"))
-    p = closely_watched(p)
+    p = often_validated(p)
     scratch = trained(p, architecture, seed, PREPARED, Path("scratch"))
     initial_weights.place(champion, round(GOAL * common["steps"]), Path("warm"))
     warm = trained(p, architecture, seed, PREPARED, Path("warm"))
@@ -151,23 +154,23 @@ def line(row: Row, steps: int) -> str:
 
 
 def summary(rows: list[Row], steps: int) -> Iterable[str]:
-    """For each architecture how often the goal was met, and means with least and greatest over seeds."""
+    """For each architecture, how often the goal was met, and means with minimum and maximum over seeds."""
     for architecture in dict.fromkeys(row.architecture for row in rows):
-        own = [row for row in rows if row.architecture == architecture]
+        matching = [row for row in rows if row.architecture == architecture]
 
         def spread(values: list[float]) -> str:
             return f"{np.mean(values):+.3f} ({min(values):+.3f} to {max(values):+.3f})"
 
         final, best = (
             sum(step is not None for step in s)
-            for s in zip(*((r.to_final, r.to_best) for r in own), strict=True)
+            for s in zip(*((r.to_final, r.to_best) for r in matching), strict=True)
         )
-        at_once = sum(row.champion >= row.final for row in own)
-        warm = spread([r.test_warm - r.test_scratch for r in own])
-        champion = spread([r.test_champion - r.test_scratch for r in own])
+        at_once = sum(row.champion >= row.final for row in matching)
+        warm = spread([r.test_warm - r.test_scratch for r in matching])
+        champion = spread([r.test_champion - r.test_scratch for r in matching])
         yield (
-            f"{architecture}: from-scratch score at step {steps} reached within {GOAL:.0%} in {final} of {len(own)} "
-            f"seeds (the champion has it before any step in {at_once}), its best one in {best}; test IoU less "
+            f"{architecture}: from-scratch score at step {steps} reached within {GOAL:.0%} in {final} of "
+            f"{len(matching)} seeds (the champion itself has it in {at_once}), its best one in {best}; test IoU minus "
             f"that from scratch: warm start {warm}, champion {champion}"
         )
 
@@ -180,7 +183,7 @@ HEAD = (
 
 
 def table(p: Params, steps: int, seeds: list[int]) -> list[Row]:
-    """All rows, each printed as soon as it is measured; data are prepared where they are not yet."""
+    """Measure all rows, and print each at once; data are prepared unless they are there already."""
     prepare_once(p)
     print(HEAD, flush=True)
     rows = []
@@ -208,10 +211,12 @@ def _arguments() -> argparse.Namespace:
         "--architectures", nargs="+", default=["fcn", "unet", "deeplab"], help="default: all three"
     )
     parser.add_argument(
-        "--folder", type=Path, help="all is kept there, and what is trained already is not trained again"
+        "--folder",
+        type=Path,
+        help="folder of the results, which are kept; finished trainings are not repeated",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="8 steps, one seed, FCN: shows that it runs, says nothing"
+        "--quick", action="store_true", help="8 steps, one seed, FCN: only to check that it runs"
     )
     arguments = parser.parse_args()
     if arguments.quick:

@@ -132,7 +132,6 @@ def metrics_page() -> str:
 
 def commands_page() -> str:
     """Help texts of `python -m tasks` and of each of its commands."""
-
     width = {**os.environ, "COLUMNS": "100"}
 
     def shown(name: str) -> str:

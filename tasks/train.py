@@ -129,6 +129,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             progress.on_step,
             progress.on_validation,
             progress.on_start,
+            progress.on_restart,
         )
         progress.bar.close()
         _save(run, trained, architecture, _facts(p, trained, seed, prepared, architecture), target, root)
@@ -146,6 +147,9 @@ class _Progress:
     def on_start(self, choices: "Runtime") -> None:
         self.bar.write(f"train: {choices.text()}")
         self.run.log_params({f"machine.{name}": value for name, value in choices.as_dict().items()})
+
+    def on_restart(self, line: str) -> None:
+        self.bar.write(f"train: {line}")
 
     def on_step(self, step: int, loss: float) -> None:
         self.bar.update(step - self.bar.n)

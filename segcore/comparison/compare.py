@@ -145,7 +145,7 @@ def _row(scores: _Scores, models: Sequence[_Scores], headline: str, p: Params) -
 
 
 def _difference(a: _Scores, b: _Scores, key: str, p: Params) -> Difference:
-    """a - b; draws of the same number are of the same test clusters, so they are subtracted pair by pair."""
+    """A - b; draws of the same number are of the same test clusters, so they are subtracted pair by pair."""
     low, high = _interval(a.draws[key] - b.draws[key], a, key, p, least=-1.0)
     return Difference(a.estimate(key) - b.estimate(key), low, high)
 

@@ -16,13 +16,12 @@ _LONGEST = 1 << 15  # pixels; a field that reaches further counts as global
 
 @dataclass(frozen=True)
 class Complexity:
-    """
-    Attributes:
-        parameters: number of trainable and frozen weights; buffers do not count.
-        macs: multiply-accumulates of convolutions and matrix products for one image of the size asked for.
-        receptive_field: side, in pixels, of the square around a pixel that can change its logits, without
-            what reaches it through pooling over the whole image.
-        global_context: whether there is such a pooling.
+    """Attributes:
+    parameters: number of trainable and frozen weights; buffers do not count.
+    macs: multiply-accumulates of convolutions and matrix products for one image of the size asked for.
+    receptive_field: side, in pixels, of the square around a pixel that can change its logits, without
+        what reaches it through pooling over the whole image.
+    global_context: whether there is such a pooling.
     """
 
     parameters: int

@@ -1,0 +1,1 @@
+"""Inference: device, precision, tiling and test-time augmentation, as used in validation and evaluation."""

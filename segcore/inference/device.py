@@ -2,7 +2,8 @@
 
 import torch
 
-Precision = str  # "fp32" or "bf16"
+# "fp32" or "bf16"
+Precision = str
 
 
 def default_device() -> torch.device:
@@ -11,7 +12,7 @@ def default_device() -> torch.device:
 
 
 def choose_precision(setting: str, device: torch.device) -> str:
-    """bf16 where the device computes in it (CUDA from Ampere on, CPUs with AMX or AVX512-BF16), else fp32."""
+    """Resolve "auto": bf16 if the device supports it natively (CUDA from Ampere on, CPUs with AMX or AVX512-BF16)."""
     if setting != "auto":
         return setting
     if device.type == "cuda":

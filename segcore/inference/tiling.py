@@ -1,7 +1,7 @@
 """Tiled inference of bounded memory: probabilities are blended over overlapping tiles, before the argmax.
 
-Near an edge inside the scene a tile's pixels lack context. The outer quarter of the overlap is therefore left out,
-the next half fades in linearly, and at the scene's own border every pixel counts.
+Pixels near a tile's edge lack context. The outer quarter of the overlap therefore has weight 0, the next half fades
+in linearly, and at the border of the scene all pixels have full weight.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,11 +15,12 @@ from segcore.errors import ParamsError
 from segcore.inference.device import Precision, autocast
 from segcore.models.base.model import SegmentationModel
 
-Reader = Callable[[int, int, int, int], LabelledImage]  # row, col, height, width
+# called with row, col, height, width
+Reader = Callable[[int, int, int, int], LabelledImage]
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First pixels of tiles that cover `length`; the last one ends with it.
+    """First pixels of tiles that cover `length` pixels; the last tile ends at `length`.
 
     Raises:
         ParamsError: the overlap is more than half a tile.
@@ -34,7 +35,7 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def blend_weights(size: int, overlap: int, first: bool, last: bool) -> np.ndarray:
-    """(size,) float32 weights of a tile along one axis; 1 up to the edge where the tile ends with the scene."""
+    """(size,) float32 weights of a tile along one axis; 1 up to the edge at the border of the scene."""
     margin, fade = overlap // 4, max(overlap - 2 * (overlap // 4), 0)
     distance = np.arange(size, dtype=np.float32) + 0.5
     ramp = np.clip((distance - margin) / fade, 0, 1) if fade else np.ones(size, np.float32)
@@ -63,16 +64,19 @@ def predict_bands(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Class probabilities of a scene from top to bottom.
 
-    Memory holds one row of tiles, however high the scene is.
+    One row of tiles is in memory, however high the scene is.
 
     Args:
-        model: on its device; set to evaluation by `predict`.
-        read: pixels of a rectangle of the scene.
-        height, width: of the scene in pixels.
-        tile, overlap: in pixels; a scene smaller than a tile is one tile.
+        model: on its device; `predict` sets it to evaluation mode.
+        read: reads a rectangle (row, col, height, width) of the scene.
+        height: of the scene in pixels.
+        width: of the scene in pixels.
+        tile: side of the tiles in pixels; a scene smaller than a tile is one tile.
+        overlap: of neighbouring tiles in pixels.
+        precision: "fp32" or "bf16".
 
     Yields:
-        first row, and (K, rows, width) float32 probabilities, in order and without gaps.
+        The first row, and (K, rows, width) float32 probabilities, in order and without gaps.
     """
     device = next(model.parameters()).device
     rows, cols = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
@@ -86,9 +90,9 @@ def predict_bands(
             with autocast(device, precision):
                 probabilities = model.predict(image, valid)[0].cpu().numpy()
             across = blend_weights(wide, overlap, col == 0, j == len(cols) - 1)
-            share = down[:, None] * across
-            total[:, :, col : col + wide] += probabilities * share
-            weight[:, col : col + wide] += share
+            tile_weight = down[:, None] * across
+            total[:, :, col : col + wide] += probabilities * tile_weight
+            weight[:, col : col + wide] += tile_weight
         done = (rows[i + 1] if i + 1 < len(rows) else height) - row
         yield row, total[:, :done] / weight[:done]
         total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], axis=1)
@@ -96,7 +100,7 @@ def predict_bands(
 
 
 def patch_reader(patch: LabelledImage) -> Reader:
-    """Reads rectangles of a patch that is in memory."""
+    """A function that reads rectangles of a patch in memory."""
 
     def read(row: int, col: int, height: int, width: int) -> LabelledImage:
         part = (slice(row, row + height), slice(col, col + width))

@@ -1,6 +1,6 @@
-"""Test-time augmentation by flips: the mean of the predictions of an image and of its mirror images.
+"""Test-time augmentation by flips: the mean of the predictions for an image and its mirror images.
 
-Four passes instead of one; the measured costs of a model include them (`segcore.prediction.speed`).
+Four forward passes instead of one; the measured costs of a model include them (`segcore.prediction.speed`).
 """
 
 from torch import Tensor
@@ -26,7 +26,7 @@ class FlipAveraged(SegmentationModel):
             getattr(self, name).copy_(getattr(model, name))
 
     def segment(self, x: Tensor) -> Tensor:
-        """Logits of the wrapped model, without flips."""
+        """Logits (N, K, H, W) of the wrapped model, without flips."""
         return self.model.segment(x)
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -34,35 +34,35 @@ class FlipAveraged(SegmentationModel):
         total: Tensor | None = None
         for axes in FLIPS:
             flipped = None if valid is None else valid.flip(axes)
-            found = self.model(images.flip(axes), flipped).float().softmax(dim=1).flip(axes)
-            total = found if total is None else total.add_(found)
+            probabilities = self.model(images.flip(axes), flipped).float().softmax(dim=1).flip(axes)
+            total = probabilities if total is None else total.add_(probabilities)
         assert total is not None
         return total.div_(len(FLIPS)).clamp_min_(_SMALLEST).log_()
 
 
 def with_flips(model: SegmentationModel, flips: bool) -> SegmentationModel:
-    """The model itself, or with `flips` the mean of its predictions over mirror images."""
+    """`model`, or with `flips` the mean of its predictions over mirror images."""
     return FlipAveraged(model).to(next(model.parameters()).device).eval() if flips else model
 
 
 def passes(flips: bool) -> int:
-    """Passes of the network over an image."""
+    """Number of forward passes per image."""
     return len(FLIPS) if flips else 1
 
 
 def require_trained(settings: dict[str, object], name: str) -> None:
-    """Check that a network was trained with mirror images.
+    """Check that a network was trained with flips.
 
     Args:
         settings: `parameters` of its model.json.
         name: of the model, for the error message.
 
     Raises:
-        ParamsError: it was trained without them.
+        ParamsError: it was trained without flips.
     """
     augment = settings.get("augment")
     if isinstance(augment, dict) and not augment.get("flip", True):
         raise ParamsError(
-            f"evaluate.flips: {name} was trained without mirror images (train.common.augment.flip: false)",
+            f"evaluate.flips: {name} was trained without flips (train.common.augment.flip: false)",
             "set evaluate.flips and predict.flips to false",
         )

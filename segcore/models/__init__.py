@@ -1,1 +1,1 @@
-"""Architectures: each module here is one and has a function `build`; what they share is in `base`."""
+"""Architectures: each module defines one, with a function `build`; shared code is in `base`."""

@@ -4,11 +4,11 @@ V3: Chen, Papandreou, Schroff and Adam 2017, "Rethinking Atrous Convolution for 
 arXiv 1706.05587. V3+: Chen, Zhu, Papandreou, Schroff and Adam 2018, "Encoder-Decoder with Atrous Separable
 Convolution for Semantic Image Segmentation", arXiv 1802.02611.
 
-The encoder keeps output stride 16 or 8 by dilation. Atrous spatial pyramid pooling (ASPP) looks at its last
-map through a 1x1 convolution, three 3x3 ones of growing dilation, and the mean of the whole image. V3 scores
-the result; V3+ first upsamples it to stride 4, concatenates low-level features reduced to 48 channels and
-convolves twice by 3x3. Convolutions may be separable, as in V3+.
-Not as in the papers: 128 channels by default where they have 256, and no multi-grid.
+The encoder has output stride 16 or 8 by dilation. Atrous spatial pyramid pooling (ASPP) applies to its last map
+a 1x1 convolution, three 3x3 ones of growing dilation, and image pooling (the mean of the whole map). V3 scores the
+result; V3+ first upsamples it to stride 4, concatenates low-level features reduced to 48 channels and applies two
+3x3 convolutions. Convolutions can be separable, as in V3+.
+Differences from the papers: 128 channels by default instead of 256, and no multi-grid.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.model import SegmentationModel, choose, conv_bn_relu, upsample
 
-_LOW_LEVEL_CHANNELS = 48  # the best of table 1 of V3+
+# the best in table 1 of V3+
+_LOW_LEVEL_CHANNELS = 48
 
 
 def build(
@@ -39,15 +40,19 @@ def build(
     """A DeepLab.
 
     Args:
+        in_channels: bands of the image.
+        num_classes: classes, background included.
+        encoder: one of `ENCODERS`.
+        weights: of the encoder, see `load_encoder_weights`.
         output_stride: of the encoder, 16 or 8.
         version: "v3" or "v3+".
         aspp_channels: width of each ASPP branch and of the decoder; 256 in the papers.
         atrous_rates: dilations of ASPP; None: 6, 12, 18 at output stride 16 and twice these at 8, as in V3.
         separable: depthwise separable 3x3 convolutions in ASPP and decoder.
-        dropout: after ASPP.
+        dropout: probability, after ASPP.
 
     Raises:
-        ModelError: a value that is unknown, or weights that do not fit.
+        ModelError: an unknown value, or weights that do not fit.
     """
     choose("version", version, ("v3", "v3+"))
     choose("output_stride", output_stride, (16, 8))
@@ -72,6 +77,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, 1, 1)."""
         if self.training and x.shape[0] == 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(x)
@@ -98,15 +104,18 @@ class ASPP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply all branches to (N, C, h, w), concatenate and project to (N, channels, h, w)."""
         local = [branch(x) for branch in self.branches]
-        everywhere = self.image_pooling(x).expand_as(local[0])
-        # an expanded map has no memory format, and cat would fall back to the slow one for all that follows
-        everywhere = everywhere.contiguous(memory_format=torch.channels_last)
-        projected: Tensor = self.project(torch.cat([*local, everywhere], dim=1))
+        pooled = self.image_pooling(x).expand_as(local[0])
+        # an expanded map has no memory format; without one, cat would make all later layers slow
+        pooled = pooled.contiguous(memory_format=torch.channels_last)
+        projected: Tensor = self.project(torch.cat([*local, pooled], dim=1))
         return projected
 
 
 class DeepLab(SegmentationModel):
+    """DeepLabV3 or DeepLabV3+; arguments as those of `build`."""
+
     def __init__(
         self,
         in_channels: int,
@@ -131,9 +140,11 @@ class DeepLab(SegmentationModel):
         self.score = nn.Conv2d(channels, num_classes, 1)
 
     def segment(self, x: Tensor) -> Tensor:
+        """Logits (N, K, H, W) of normalised pixels (N, C, H, W)."""
         features = self.encoder(x)
         deep = self.aspp(features[-1])
         if self.has_decoder:
-            low = self.reduce(features[-4])  # stride 4
+            # stride 4
+            low = self.reduce(features[-4])
             deep = self.decode(torch.cat([upsample(deep, low.shape[-2:]), low], dim=1))
         return upsample(self.score(deep), x.shape[-2:])

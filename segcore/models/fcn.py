@@ -3,12 +3,12 @@
 Long, Shelhamer and Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation", arXiv 1411.4038.
 
 The coarsest map is scored by a 1x1 convolution; the scores are upsampled by two and added to the 1x1 scores
-of the next finer map, down to stride 32, 16 or 8 (FCN-32s, -16s, -8s). As in the paper the upsampling
-between the skips is learnt and starts as bilinear, and the last one is fixed to bilinear. With VGG the fully
+of the next finer map, down to stride 32, 16 or 8 (FCN-32s, -16s, -8s). As in the paper, the upsampling
+between skips is learnt, initialised as bilinear, and the final upsampling is bilinear. With VGG the fully
 connected layers fc6 and fc7 become convolutions; other encoders are scored directly, as the paper does with
 GoogLeNet.
-Not as in the paper: skips are trained from the start and not one after another, and borders are padded by the
-kernel's half and not by 100 pixels.
+Differences from the paper: all skips are trained from the start instead of one after another, and borders are
+padded by half the kernel instead of 100 pixels.
 """
 
 from itertools import pairwise
@@ -20,7 +20,8 @@ from segcore.models.base.encoders import build_encoder
 from segcore.models.base.model import SegmentationModel, choose, upsample
 from segcore.models.base.pretrained import load_encoder_weights
 
-_FINEST = {"32s": 1, "16s": 2, "8s": 3}  # how many maps are scored
+# number of feature maps that are scored
+_SCORED_MAPS = {"32s": 1, "16s": 2, "8s": 3}
 
 
 def build(
@@ -37,15 +38,19 @@ def build(
     """An FCN.
 
     Args:
+        in_channels: bands of the image.
+        num_classes: classes, background included.
+        encoder: one of `ENCODERS`.
+        weights: of the encoder, see `load_encoder_weights`.
         variant: "32s", "16s" or "8s", the stride of the finest map that is scored.
         output_stride: of the encoder: 32 as in the paper; 16 or 8 by dilation.
-        fc_channels: width of fc6 and fc7, 0 leaves them out; None: 4096 for VGG as in the paper, else 0.
-        dropout: after fc6 and fc7.
+        fc_channels: width of fc6 and fc7; 0: without them; None: 4096 for VGG as in the paper, else 0.
+        dropout: probability, after fc6 and fc7.
 
     Raises:
-        ModelError: a value that is unknown, or weights that do not fit.
+        ModelError: an unknown value, or weights that do not fit.
     """
-    choose("variant", variant, list(_FINEST))
+    choose("variant", variant, list(_SCORED_MAPS))
     if fc_channels is None:
         fc_channels = 4096 if encoder.startswith("vgg") else 0
     model = FCN(in_channels, num_classes, encoder, weights, output_stride, variant, fc_channels, dropout)
@@ -55,6 +60,8 @@ def build(
 
 
 class FCN(SegmentationModel):
+    """FCN-32s, -16s or -8s; arguments as those of `build`."""
+
     def __init__(
         self,
         in_channels: int,
@@ -68,8 +75,9 @@ class FCN(SegmentationModel):
     ) -> None:
         super().__init__(in_channels, num_classes, f"FCN-{variant}", output_stride)
         self.encoder = build_encoder(encoder, in_channels, weights, output_stride)
-        scored = _FINEST[variant]
-        channels = self.encoder.channels[-scored:][::-1]  # coarsest first
+        scored = _SCORED_MAPS[variant]
+        # coarsest first
+        channels = self.encoder.channels[-scored:][::-1]
         strides = self.encoder.strides[-scored:][::-1]
         self.fully_connected = nn.Sequential()
         if fc_channels:
@@ -89,7 +97,9 @@ class FCN(SegmentationModel):
         )
 
     def segment(self, x: Tensor) -> Tensor:
-        features = self.encoder(x)[::-1]  # coarsest first
+        """Logits (N, K, H, W) of normalised pixels (N, C, H, W)."""
+        # coarsest first
+        features = self.encoder(x)[::-1]
         features[0] = self.fully_connected(features[0])
         total = self.scores[0](features[0])
         for score, up, feature in zip(self.scores[1:], self.ups, features[1:], strict=False):
@@ -97,7 +107,7 @@ class FCN(SegmentationModel):
         return upsample(total, x.shape[-2:])
 
     def load_fully_connected(self, state: dict[str, Tensor] | None) -> None:
-        """fc6 and fc7 from the classifier of torchvision's VGG, where the weights have them."""
+        """Copy fc6 and fc7 from the classifier of torchvision's VGG, if `state` contains it."""
         if state is None or "classifier.0.weight" not in state:
             return
         for layer, key in (
@@ -111,9 +121,9 @@ class FCN(SegmentationModel):
 
 
 def bilinear_transposed(channels: int, factor: int) -> nn.Module:
-    """A learnable transposed convolution that starts as bilinear upsampling by an even factor, or by 1.
+    """A learnable transposed convolution, initialised as bilinear upsampling by an even factor, or by 1.
 
-    Each channel starts on its own. The kernel is 2 * factor wide, as in the paper's released code.
+    At first channels are not mixed. The kernel is 2 * factor wide, as in the paper's released code.
     """
     if factor == 1:
         return nn.Identity()

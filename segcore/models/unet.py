@@ -3,10 +3,10 @@
 Ronneberger, Fischer and Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
 arXiv 1505.04597.
 
-A contracting path, and an expanding one that upsamples by two, concatenates the feature map of the same size
-and convolves twice by 3x3. The encoder "plain" is the paper's; the shared ones take its place as in
-TernausNet (Iglovikov and Shvets 2018, arXiv 1801.05746).
-Not as in the paper: convolutions are padded, so that the output is as large as the input, and batch norm
+A contracting path, and an expanding path that upsamples by two, concatenates the feature map of the same size
+and applies two 3x3 convolutions. The encoder "plain" is the paper's; other encoders replace it as in TernausNet
+(Iglovikov and Shvets 2018, arXiv 1801.05746).
+Differences from the paper: convolutions are padded, so that the output is as large as the input, and batch norm
 follows each of them.
 """
 
@@ -34,16 +34,19 @@ def build(
     """A U-Net.
 
     Args:
-        encoder: "plain" or a shared one.
+        in_channels: bands of the image.
+        num_classes: classes, background included.
+        encoder: "plain" or one of `ENCODERS`.
+        weights: of the encoder, see `load_encoder_weights`; "plain" has none.
         width: channels of the first stage of "plain"; each of the four further stages doubles them.
-        decoder_channels: of each step up, coarsest first; None: those of the encoder's map of the same size,
-            as in the paper, but at least 32.
+        decoder_channels: channels of each decoder stage, coarsest first; None: as the encoder's map of the same
+            size, as in the paper, but at least 32.
         upsampling: "transposed" (2x2 transposed convolution, as in the paper) or "bilinear".
-        full_resolution: shared encoders but VGG have their finest map at stride 2. True adds a step up to
+        full_resolution: the finest map of all `ENCODERS` except VGG has stride 2. True adds a decoder stage at
             stride 1 without a skip; False upsamples the logits, which takes half the time.
 
     Raises:
-        ModelError: a value that is unknown, or weights that do not fit.
+        ModelError: an unknown value, or weights that do not fit.
     """
     choose("encoder", encoder, ("plain", *ENCODERS))
     choose("upsampling", upsampling, ("transposed", "bilinear"))
@@ -65,6 +68,7 @@ def build(
 
 
 def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each with batch norm and ReLU."""
     return nn.Sequential(conv_bn_relu(in_channels, out_channels), conv_bn_relu(out_channels, out_channels))
 
 
@@ -92,12 +96,15 @@ class Up(nn.Module):
         self.convolve = double_conv(out_channels + skip_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """Merge x (N, C, h, w) and skip (N, S, 2h, 2w) into (N, out_channels, 2h, 2w)."""
         x = self.up(x)
         merged: Tensor = self.convolve(x if skip is None else torch.cat([skip, x], dim=1))
         return merged
 
 
 class UNet(SegmentationModel):
+    """U-Net on the feature maps of an encoder; arguments as those of `build`."""
+
     def __init__(
         self,
         in_channels: int,
@@ -119,6 +126,7 @@ class UNet(SegmentationModel):
         self.score = nn.Conv2d(below, num_classes, 1)
 
     def segment(self, x: Tensor) -> Tensor:
+        """Logits (N, K, H, W) of normalised pixels (N, C, H, W)."""
         *skips, below = self.encoder(x)
         for up in self.ups:
             below = up(below, skips.pop() if skips else None)

@@ -1,0 +1,1 @@
+"""Planning of a training: measurements that suggest its settings."""

@@ -1,7 +1,7 @@
-"""Learning-rate range test: which rates teach a network something, found in one short training.
+"""Learning-rate range test: the range of useful learning rates, found in one short training.
 
-Smith 2017, arXiv 1506.01186: the rate grows from step to step; where the loss falls fastest the network learns most a
-step, and where it rises again the rate is too high.
+Smith 2017, arXiv 1506.01186: the learning rate grows from step to step. Where the loss falls fastest, the network
+learns most per step; where it rises again, the rate is too high.
 """
 
 import math
@@ -20,19 +20,22 @@ from segcore.training.runtime import choose_runtime, fit_micro_batch
 from segcore.training.sampler import Sampler
 from segcore.training.step import StepContext, TrainStep
 
-_SMOOTH = 0.9  # of the running mean of losses
-_WORSE = 4.0  # times the lowest loss: nothing more is to be learnt of higher rates
+# decay of the running mean of losses
+_SMOOTH = 0.9
+# The test ends when the smoothed loss exceeds its minimum by this factor.
+_WORSE = 4.0
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """
+    """Result of a learning-rate range test.
+
     Attributes:
-        rates: of each step, growing.
-        losses: of each step, as they were; `smooth` their bias-corrected running mean.
-        steepest: the rate at which the smoothed loss falls fastest, a step up in the rate's logarithm: a good
-            one to train with.
-        lowest: the rate at which the smoothed loss is least, beyond which training becomes unstable.
+        rates: learning rate of each step, increasing.
+        losses: loss of each step.
+        smooth: bias-corrected running mean of the losses.
+        steepest: rate at which the smoothed loss falls fastest per unit of log(rate): a good learning rate.
+        lowest: rate at which the smoothed loss is lowest; training becomes unstable beyond it.
     """
 
     rates: list[float]
@@ -52,14 +55,20 @@ def range_test(
     low: float = 1e-5,
     high: float = 0.1,
 ) -> RangeTest:
-    """Train a fresh model on the training split while the rate grows from `low` to `high`; it is of no use afterwards.
+    """Train a new model on the training split while the learning rate grows from `low` to `high`.
 
-    The encoder's rate grows along, `encoder_learning_rate` times as high. The test ends early where the loss explodes.
+    The encoder's rate is `encoder_learning_rate` times as high. The test ends early if the loss explodes. The model is
+    not usable afterwards.
 
     Args:
-        model: of `training.new_model`.
-        steps: each with the batch of a training.
-        low, high: learning rates.
+        model: from `training.build.new_model`.
+        data: prepared data.
+        settings: of the training; its number of steps and its schedule are not used.
+        window: side of the training windows in pixels.
+        seed: of crops and augmentation.
+        steps: number of steps, each with a full batch.
+        low: first learning rate.
+        high: last learning rate.
     """
     device, processes = distributed.accelerator().device, Distributed()
     runtime = choose_runtime(settings, data, device)
@@ -89,10 +98,10 @@ def range_test(
 
 
 def suggestions(rates: list[float], smooth: list[float]) -> tuple[float, float]:
-    """The rates at which a smoothed loss falls fastest and at which it is least; slopes over five steps."""
+    """The rates at which a smoothed loss falls fastest and is lowest; slopes are averaged over five steps."""
     values = np.asarray(smooth)
-    least = int(values.argmin())
-    if least < 2:
-        return rates[least], rates[least]
+    minimum = int(values.argmin())
+    if minimum < 2:
+        return rates[minimum], rates[minimum]
     slopes = np.gradient(np.convolve(np.pad(values, 2, mode="edge"), np.full(5, 0.2), "valid"))
-    return rates[int(slopes[: least + 1].argmin())], rates[least]
+    return rates[int(slopes[: minimum + 1].argmin())], rates[minimum]

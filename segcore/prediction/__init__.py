@@ -1,0 +1,1 @@
+"""Prediction of new scenes and arrays with a trained model."""

@@ -1,4 +1,4 @@
-"""Prediction of arrays in memory: an array read like a file, and blocks collected into arrays."""
+"""Prediction of arrays in memory: arrays as image sources, and a writer that collects blocks into arrays."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,11 @@ _SHAPES = "(H, W), (H, W, C), or (D, H, W, C) for a volume"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model predicts of one image; of a volume each array has an axis D before H.
+    """Prediction for one image; for a volume, each array has an axis D before H.
 
     Attributes:
-        classes: (H, W) uint8 class indices, 255 where not valid.
-        probabilities: (K, H, W) float32 in 0..1, which sum to 1 where valid; 0 elsewhere.
+        classes: (H, W) uint8 class indices, 255 where invalid.
+        probabilities: (K, H, W) float32 in 0..1, with sum 1 where valid; 0 elsewhere.
         valid: (H, W) bool, False where the image has no data.
     """
 
@@ -33,10 +33,10 @@ class ArraySource:
 
     Args:
         image: (H, W), (H, W, C), or (D, H, W, C) raw pixels, of an integer or floating dtype.
-        valid: (H, W), or (D, H, W) of a volume; True (or not 0) where there is data. None: everywhere.
+        valid: (H, W), or (D, H, W) for a volume; True (or not 0) where there is data. None: everywhere.
 
     Raises:
-        DataError: an empty or masked array, another number of axes, another dtype, or a `valid` of another size.
+        DataError: an empty or masked array, a wrong number of axes or dtype, or a `valid` of another size.
     """
 
     def __init__(self, image: np.ndarray, valid: np.ndarray | None = None) -> None:
@@ -49,7 +49,7 @@ class ArraySource:
             raise DataError(f"array: shape {image.shape} is not that of an image", f"give {_SHAPES}")
         if image.dtype.kind not in "uif":
             raise DataError(
-                f"array: holds {image.dtype} values",
+                f"array: has {image.dtype} values",
                 "give raw pixel values as integers or floating-point numbers",
             )
         self.is_volume = image.ndim == 4
@@ -71,7 +71,7 @@ class ArraySource:
         """Pixels of a window of a plane, or of the whole plane."""
         row, col, height, width = window or (0, 0, self.info.height, self.info.width)
         part = (plane, slice(row, row + height), slice(col, col + width))
-        # A copy, because torch takes no negative strides, foreign byte order or read-only memory.
+        # a copy, because torch accepts no negative strides, foreign byte order or read-only memory
         pixels = np.array(np.moveaxis(self._planes[part], -1, 0), self.info.dtype, order="C")
         return Raster(pixels, self._valid[part], self.info)
 
@@ -80,9 +80,9 @@ class ArrayWriter:
     """Collects the blocks of all planes in memory.
 
     Args:
-        info: of the image; its planes are collected.
+        info: of the image.
         num_classes: K.
-        blend: of the blocks' scores, "probabilities" or "logits".
+        blend: what the blocks' scores are, "probabilities" or "logits".
     """
 
     def __init__(self, info: Info, num_classes: int, blend: str) -> None:
@@ -93,7 +93,7 @@ class ArrayWriter:
         self._valid = np.ones(size, bool)
 
     def put(self, plane: int, block: mosaic.Block) -> None:
-        """Take in a finished block."""
+        """Add a finished block."""
         height, width = block.scores.shape[1:]
         at: Any = (plane, slice(block.row, block.row + height), slice(block.col, block.col + width))
         self._classes[at] = mosaic.classes(block.scores).cpu().numpy()
@@ -102,7 +102,7 @@ class ArrayWriter:
             self._valid[at] = block.valid
 
     def result(self, is_volume: bool) -> Prediction:
-        """The prediction of all planes; the axis D is dropped unless it is a volume's."""
+        """The prediction of all planes; without the axis D if it is not a volume."""
         self._classes[~self._valid] = IGNORE
         self._probabilities[:, ~self._valid] = 0
         if is_volume:

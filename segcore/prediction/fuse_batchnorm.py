@@ -1,6 +1,6 @@
-"""Batch norm folded into the convolution before it, for prediction only.
+"""Batch norm fused into the preceding convolution, for prediction only.
 
-A batch norm in evaluation mode is an affine map per channel, and can be part of the convolution (Jacob et al. 2018,
+A batch norm in evaluation mode is an affine map per channel and can be merged into the convolution (Jacob et al. 2018,
 arXiv 1712.05877, section 3.2). This saves one pass over each feature map; results differ by rounding.
 """
 
@@ -14,12 +14,12 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def fused(model: M) -> M:
-    """A copy in evaluation mode whose convolutions hold the batch norms that directly follow them in a Sequential."""
-    found = copy.deepcopy(model).eval()
-    for part in found.modules():
+    """A copy in evaluation mode; batch norms that directly follow a convolution in a Sequential are merged into it."""
+    copied = copy.deepcopy(model).eval()
+    for part in copied.modules():
         if isinstance(part, nn.Sequential):
             _fuse(part)
-    return found
+    return copied
 
 
 def _fuse(part: nn.Sequential) -> None:

@@ -1,8 +1,8 @@
 """Overlapping windows blended into a scene of any size, in bounded memory.
 
-Windows and weights are those of `segcore.inference.tiling`, so that a scene is predicted as in the evaluation. They are
-processed in panels of columns, each from top to bottom. Memory holds one row of windows of one panel; the `overlap`
-columns that neighbouring panels have in common are stored in a file.
+Windows and weights are those of `segcore.inference.tiling`, so that a scene is predicted as in the evaluation. Windows
+are processed in panels of columns, each from top to bottom. One row of windows of one panel is in memory; the `overlap`
+columns that neighbouring panels have in common are stored in a temporary file.
 """
 
 import tempfile
@@ -23,10 +23,11 @@ from segcore.inference.tiling import blend_weights, tile_starts
 from segcore.models.base.model import SegmentationModel
 
 T = TypeVar("T")
-ReadWindow = Callable[[Window], tuple[np.ndarray, np.ndarray]]  # pixels (C, H, W) and validity (H, W)
-# Types of pixels that torch takes; all others are converted to float32.
+# returns pixels (C, H, W) and validity (H, W)
+ReadWindow = Callable[[Window], tuple[np.ndarray, np.ndarray]]
+# dtypes of pixels that torch supports; others are converted to float32
 _TORCH_DTYPES = ("uint8", "int16", "int32", "float32")
-# Pixels per batch of windows: more is slower on a CPU, and no faster on a GPU.
+# Pixels per batch of windows: larger batches are slower on a CPU, and no faster on a GPU.
 _BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**22}
 
 
@@ -34,38 +35,40 @@ class Grid:
     """The windows of a plane, their weights, and the panels in which they are processed.
 
     Args:
-        height, width: of the plane in pixels.
-        tile, overlap: of windows in pixels; a plane smaller than a window is one window.
-        most: columns of a panel, in pixels; a panel may be up to one window wider.
+        height: of the plane in pixels.
+        width: of the plane in pixels.
+        tile: side of the windows in pixels; a plane smaller than a window is one window.
+        overlap: of neighbouring windows in pixels.
+        max_columns: width of a panel in pixels; a panel can be up to one window wider.
 
     Raises:
         ParamsError: the overlap is more than half a tile.
     """
 
-    def __init__(self, height: int, width: int, tile: int, overlap: int, most: int) -> None:
+    def __init__(self, height: int, width: int, tile: int, overlap: int, max_columns: int) -> None:
         self.height, self.width, self.overlap = height, width, overlap
         self.rows, self.cols = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
         self.tall, self.wide = min(tile, height), min(tile, width)
         self.down = normalized_weights(self.rows, self.tall, height, overlap)
         self.across = normalized_weights(self.cols, self.wide, width, overlap)
-        self.panels = panels(self.cols, self.wide, most)
+        self.panels = panels(self.cols, self.wide, max_columns)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.cols)
 
     def done_rows(self, index: int) -> int:
-        """Rows that no later row of windows reaches."""
+        """Number of rows of a row of windows that no later row of windows covers."""
         return (self.rows[index + 1] if index + 1 < len(self.rows) else self.height) - self.rows[index]
 
     def extent(self, panel: tuple[int, int]) -> tuple[int, int, int]:
-        """First column of a panel, its width, and the width that is done when the panel is."""
+        """First column of a panel, its width, and the width that no later panel covers."""
         first, end = panel
         left, right = self.cols[first], self.cols[end - 1] + self.wide
         return left, right - left, (self.cols[end] if end < len(self.cols) else right) - left
 
 
 def normalized_weights(starts: list[int], size: int, length: int, overlap: int) -> list[np.ndarray]:
-    """(size,) float32 for each window along one axis: its weight in the mean; weights sum to 1 at every pixel."""
+    """(size,) float32 weights of each window along one axis; they sum to 1 at every pixel."""
     last = len(starts) - 1
     weights = [blend_weights(size, overlap, i == 0, i == last) for i in range(len(starts))]
     total = np.zeros(length, np.float32)
@@ -74,14 +77,14 @@ def normalized_weights(starts: list[int], size: int, length: int, overlap: int) 
     return [w / total[s : s + size] for s, w in zip(starts, weights, strict=True)]
 
 
-def panels(starts: list[int], wide: int, most: int) -> list[tuple[int, int]]:
-    """(first, end) of the windows of each panel.
+def panels(starts: list[int], wide: int, max_columns: int) -> list[tuple[int, int]]:
+    """Half-open ranges (first, end) of the windows of each panel.
 
-    The last two windows may overlap by more than the others and share a panel, so that panels overlap by `overlap`.
+    The last two windows can overlap by more than the others and share a panel, so that panels overlap by `overlap`.
     """
     borders = [0]
     for index in range(1, len(starts) - 1):
-        if starts[index] + wide - starts[borders[-1]] > most:
+        if starts[index] + wide - starts[borders[-1]] > max_columns:
             borders.append(index)
     return list(zip(borders, [*borders[1:], len(starts)], strict=True))
 
@@ -92,7 +95,7 @@ class Strip:
 
     Attributes:
         pixels: (C, H, W), raw.
-        valid: (H, W) bool; None where all are.
+        valid: (H, W) bool; None if all are valid.
     """
 
     pixels: np.ndarray
@@ -100,7 +103,7 @@ class Strip:
 
 
 def strips(grid: Grid, read: ReadWindow) -> Iterator[Strip]:
-    """Every row of windows of every panel; within a panel no pixel is read twice.
+    """Read every row of windows of every panel; within a panel no pixel is read twice.
 
     Raises:
         DataError: from `read`.
@@ -129,11 +132,11 @@ def strips_of_planes(
 
 
 def ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The items, none of which is None; the next one is made in a thread while the last one is used."""
+    """Yield the items (none may be None); a thread makes the next one while the current one is used."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
+        upcoming = pool.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, items, None)
             yield item
 
 
@@ -143,9 +146,9 @@ class Block:
 
     Attributes:
         row, col: of its first pixel.
-        scores: (K, H, W) float32 on the model's device, mean probabilities or mean logits; valid until the next block.
-        valid: (H, W) bool; None where all are.
-        windows: how many windows were predicted for it.
+        scores: (K, H, W) float32 on the model's device, mean probabilities or logits; overwritten by the next block.
+        valid: (H, W) bool; None if all are valid.
+        windows: number of windows that were predicted for it.
     """
 
     row: int
@@ -156,14 +159,14 @@ class Block:
 
 
 class Mosaic:
-    """Predicts windows and blends what is declared.
+    """Predicts the windows of a grid and blends their scores.
 
     Args:
         model: on its device, in evaluation mode.
         grid: of the plane.
         blend: "probabilities", averaged after the softmax, or "logits", averaged before it.
         precision: "fp32" or "bf16".
-        scratch: folder for the file that panels share; None where there is one panel.
+        scratch: folder for the temporary file; None if there is only one panel.
     """
 
     def __init__(
@@ -175,45 +178,45 @@ class Mosaic:
         self.down, self.across = (
             [torch.from_numpy(w).to(self.device) for w in weights] for weights in (grid.down, grid.across)
         )
-        self._seam: np.ndarray | None = None
+        self._shared_columns: np.ndarray | None = None
         if len(grid.panels) > 1 and grid.overlap:
-            # The file has no name and is gone with its last reference.
+            # The file has no name and is deleted with its last reference.
             with tempfile.TemporaryFile(dir=scratch) as file:
                 shape = (grid.height, model.num_classes, grid.overlap)
-                self._seam = np.memmap(file, np.float32, "w+", shape=shape)
+                self._shared_columns = np.memmap(file, np.float32, "w+", shape=shape)
 
     def blocks(self, strips: Iterator[Strip]) -> Iterator[Block]:
-        """Rectangles that cover the plane once, panel by panel from top to bottom.
+        """Rectangles that cover each pixel of the plane once, panel by panel from top to bottom.
 
         Args:
-            strips: of `strips`, in its order.
+            strips: from the function `strips`, in its order.
         """
         for number, panel in enumerate(self.grid.panels):
-            left, width, own = self.grid.extent(panel)
+            left, width, unshared = self.grid.extent(panel)
             total = torch.zeros(self.model.num_classes, self.grid.tall, width, device=self.device)
             for index, row in enumerate(self.grid.rows):
                 strip, done = next(strips), self.grid.done_rows(index)
                 self._add(total, strip, panel, index)
-                self._exchange(total[:, :done], row, number, own)
-                valid = None if strip.valid is None else strip.valid[:done, :own]
-                yield Block(row, left, total[:, :done, :own], valid, panel[1] - panel[0])
+                self._exchange(total[:, :done], row, number, unshared)
+                valid = None if strip.valid is None else strip.valid[:done, :unshared]
+                yield Block(row, left, total[:, :done, :unshared], valid, panel[1] - panel[0])
                 rest = total[:, done:].clone()
                 total[:, : rest.shape[1]] = rest
                 total[:, rest.shape[1] :] = 0
 
-    def _exchange(self, rows: Tensor, row: int, number: int, own: int) -> None:
-        """Add the columns that the previous panel has stored, and store those of the next one."""
-        if self._seam is None:
+    def _exchange(self, rows: Tensor, row: int, number: int, unshared: int) -> None:
+        """Add the shared columns that the previous panel stored, and store those for the next panel."""
+        if self._shared_columns is None:
             return
-        stored = self._seam[row : row + rows.shape[1]]
+        stored = self._shared_columns[row : row + rows.shape[1]]
         if number > 0:
             rows[:, :, : self.grid.overlap] += torch.from_numpy(stored.transpose(1, 0, 2)).to(self.device)
         if number + 1 < len(self.grid.panels):
-            stored[:] = rows[:, :, own:].cpu().numpy().transpose(1, 0, 2)
+            stored[:] = rows[:, :, unshared:].cpu().numpy().transpose(1, 0, 2)
 
     @torch.inference_mode()
     def _add(self, total: Tensor, strip: Strip, panel: tuple[int, int], index: int) -> None:
-        """Predict the windows of a strip and add them by weight; windows without a valid pixel are skipped."""
+        """Predict the windows of a strip and add their weighted scores; windows without a valid pixel are skipped."""
         left, wide = self.grid.cols[panel[0]], self.grid.wide
         areas = {j: slice(self.grid.cols[j] - left, self.grid.cols[j] - left + wide) for j in range(*panel)}
         used = [j for j in areas if strip.valid is None or strip.valid[:, areas[j]].any()]
@@ -243,13 +246,13 @@ def probabilities(scores: Tensor, blend: str) -> Tensor:
 
 
 def classes(scores: Tensor) -> Tensor:
-    """(H, W) uint8 index of the highest score (K, H, W); of equal ones the first, as argmax gives.
+    """(H, W) uint8 index of the highest of the scores (K, H, W); the first of equal ones, as argmax.
 
-    One comparison a class: torch.argmax along the first axis takes many times as long.
+    One comparison per class: torch.argmax along the first axis takes many times as long.
     """
-    found = (scores[1] > scores[0]).view(torch.uint8)
+    index_of_best = (scores[1] > scores[0]).view(torch.uint8)
     best = torch.maximum(scores[0], scores[1]) if len(scores) > 2 else scores[1]
     for index in range(2, len(scores)):
-        found.masked_fill_(scores[index] > best, index)
+        index_of_best.masked_fill_(scores[index] > best, index)
         best = torch.maximum(best, scores[index])
-    return found
+    return index_of_best

@@ -4,8 +4,8 @@
     prediction = predictor.predict(array)                   # classes, probabilities, valid
     predictor.predict_file("scene.tif", "predictions")      # ["scene.tif"]
 
-Pixels are treated as they were for training, as `input` of model.json states: bands, nodata, scaling, and the axis that
-volumes are cut along.
+Pixels are processed as in training, according to `input` of model.json: bands, nodata, scaling, and the axis along
+which volumes are cut into planes.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,11 @@ from segcore.prediction.fuse_batchnorm import fused
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
 
-Progress = Callable[[int, int], None]  # windows done, and of how many
+# called with the number of windows done and their total
+Progress = Callable[[int, int], None]
 _PANEL_BYTES = 32_000_000
-_STRIPED = 16_384  # columns of a panel where rows can only be decoded whole
+# width of a panel if the file's blocks are whole rows, which can only be decoded as a whole
+_STRIPED_COLUMNS = 16_384
 
 
 class _BlockWriter(Protocol):
@@ -65,9 +67,9 @@ def load(bundle: Path | str, device: torch.device | str | None = None, **setting
 
 
 def declared_data(description: dict[str, Any]) -> Data:
-    """The `data` section that pixels are read by, from a bundle's model.json.
+    """The `data` parameters for reading pixels, from a bundle's model.json.
 
-    Bundles of older versions have no `input`: all bands are used as they are.
+    Bundles of older versions have no `input`: all bands are used, unscaled.
     """
     given = {k: v for k, v in description.get("input", {}).items() if k in Data.model_fields}
     fixed: dict[str, Any] = {"name": "scene", "source": "", "label_values": {}, "background": None}
@@ -80,18 +82,17 @@ class Predictor:
 
     Args:
         bundle: folder of model.json and model.safetensors, whose checksum is verified.
-        settings: tile None is the tile that the bundle names, and the overlap then at most half of it;
-            flips None is False.
+        settings: tile None: the bundle's tile, with an overlap of at most half of it; flips None: False.
         device: None for CUDA where available, else the CPU.
 
     Attributes:
         classes: names, in the order of the class indices.
-        settings: as used, without None.
+        settings: with all None resolved.
         precision: "fp32" or "bf16".
 
     Raises:
         ModelError: the bundle is missing or damaged.
-        ParamsError: the overlap is more than half a tile, or flips for a model that was trained without.
+        ParamsError: the overlap is more than half a tile, or flips are set for a model trained without.
     """
 
     def __init__(
@@ -117,20 +118,20 @@ class Predictor:
     def predict(self, image: np.ndarray | Path | str, valid: np.ndarray | None = None) -> Prediction:
         """Predict an array, or a file as a whole in memory.
 
-        Both are tiled, and bands, nodata, scaling and normalisation are those of the training. Pixels that are NaN,
-        infinite, nodata of the training data or not `valid` do not influence the others.
+        Both are tiled; bands, nodata, scaling and normalisation are those of the training. Pixels that are NaN,
+        infinite, nodata as in the training data, or not `valid` do not influence others.
 
         Args:
             image: raw pixel values (H, W), (H, W, C), or (D, H, W, C) for a volume; or the path of a file, or of a
-                folder that holds one DICOM series.
-            valid: (H, W) or (D, H, W), True where the array has data; None: everywhere. A file has its own.
+                folder with one DICOM series.
+            valid: (H, W) or (D, H, W), True where the array has data; None: everywhere. Only for arrays.
 
         Returns:
-            classes (H, W) uint8, probabilities (K, H, W) float32 and valid (H, W) bool; of a volume with an axis D
+            classes (H, W) uint8, probabilities (K, H, W) float32 and valid (H, W) bool; for a volume with an axis D
             before H, planes of a file in RAS order.
 
         Raises:
-            DataError: the image cannot be read, is empty, or does not fit the model: bands, dtype.
+            DataError: the image cannot be read, is empty, or does not fit the model (bands, dtype).
         """
         if not isinstance(image, Path | str):
             array = ArraySource(image, valid)
@@ -138,7 +139,7 @@ class Predictor:
         if valid is not None:
             raise DataError(
                 f"{image}: a mask is given for a file, which has its own nodata",
-                "give the pixels as an array, or no mask",
+                "pass the pixels as an array, or no mask",
             )
         with images.open_source(Path(image), self.data.slices) as source:
             return self._predict_source(source, Path(image).name, _is_volume(source.info))
@@ -147,7 +148,7 @@ class Predictor:
         declared = self._declared(source, name)
         info = declared.info
         collected = ArrayWriter(info, self.model.num_classes, self.settings.blend)
-        # One panel: all of the image is in memory anyway.
+        # one panel, because the whole image is in memory anyway
         self._run(declared, collected, mosaic.Grid(info.height, info.width, *self._tiling, info.width), None)
         return collected.result(is_volume)
 
@@ -163,14 +164,14 @@ class Predictor:
         Every file appears complete or not at all.
 
         Args:
-            scene: a file, or a folder that holds one DICOM series.
-            folder: for the outputs; those of the same name are replaced.
-            name: that the outputs' names begin with; None: that of the scene without its ending.
-            progress: called with the windows done and their total.
+            scene: a file, or a folder with one DICOM series.
+            folder: for the outputs; files of the same name are replaced.
+            name: prefix of the outputs' names; None: the scene's name without file extension.
+            progress: called with the number of windows done and their total.
 
         Returns:
-            Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif (uint8, 0 to 254 is 0 to 1),
-            NAME.gpkg; of a volume NAME.nii.gz.
+            Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif (uint8, 0..254 for 0..1),
+            NAME.gpkg; for a volume NAME.nii.gz.
 
         Raises:
             DataError: the scene cannot be read, does not fit the model, or the outputs cannot be written.
@@ -198,21 +199,21 @@ class Predictor:
         return self.tile, self.settings.overlap
 
     def _declared(self, source: images.Source, name: str) -> Declared:
-        """The image as the training data were read; checked to fit the model."""
+        """The image, read like the training data, after checking that it fits the model."""
         _check_size(source.info, self.data, name)
         declared = Declared(source, self.data, name)
         bands = self.model.in_channels // self.channels_per_band
         if declared.info.bands != bands:
             raise DataError(
                 f"{name}: has {declared.info.bands} bands, the model takes {bands}",
-                "give the bands of the training images, in their order; arrays as (H, W, C)",
+                "give the bands of the training images in their order; arrays as (H, W, C)",
                 kind="band-count",
             )
         trained, stored = self.description.get("input", {}).get("dtype"), source.info.dtype
         if trained and self.data.scale != "item" and (trained == "uint8") != (stored == "uint8"):
             raise DataError(
-                f"{name}: holds {stored} values, the training images held {trained}",
-                "give the raw values in the units and dtype of the training images (of files: gdal_translate -ot "
+                f"{name}: has {stored} values, the training images have {trained}",
+                "give raw values in the units and dtype of the training images (for files: gdal_translate -ot "
                 "and -scale)",
                 kind="other-dtype",
             )
@@ -229,38 +230,38 @@ class Predictor:
         depth, done = declared.info.depth, 0
         blending = mosaic.Mosaic(self.model, grid, self.settings.blend, self.precision, scratch)
         strips = mosaic.strips_of_planes(grid, depth, self._reader(declared))
-        with closing(strips), closing(mosaic.ahead(strips)) as coming:
+        with closing(strips), closing(mosaic.ahead(strips)) as upcoming:
             for plane in range(depth):
-                for block in blending.blocks(coming):
+                for block in blending.blocks(upcoming):
                     writer.put(plane, block)
                     done += block.windows
                     progress(done, len(grid) * depth)
 
     def _reader(self, declared: Declared) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-        """Reads a window of a plane as the model sees it: with its neighbours, if the model was trained with them."""
+        """A function that reads a window as the model's input, with neighbouring planes if trained with them."""
         if self.channels_per_band == 1:
             return declared.read
 
         def read(window: Window, plane: int = 0) -> tuple[np.ndarray, np.ndarray]:
             planes = neighbouring_planes(plane, self.data.neighbours, declared.info.depth)
-            found = {index: declared.read(window, index) for index in set(planes)}
-            return np.concatenate([found[index][0] for index in planes]), found[plane][1]
+            rasters = {index: declared.read(window, index) for index in set(planes)}
+            return np.concatenate([rasters[index][0] for index in planes]), rasters[plane][1]
 
         return read
 
     def _panel(self, info: Info) -> int:
-        """Columns of a panel that fit into a fixed amount of memory."""
+        """Width of a panel in pixels, such that it fits into a fixed amount of memory."""
         if info.block and info.block[1] >= info.width:
-            return _STRIPED
-        pixel = (
+            return _STRIPED_COLUMNS
+        bytes_per_pixel = (
             3 * info.bands * self.channels_per_band * np.dtype(info.dtype).itemsize
             + 8 * self.model.num_classes
         )
-        return _PANEL_BYTES // (self.tile * pixel)
+        return _PANEL_BYTES // (self.tile * bytes_per_pixel)
 
 
 def _resolved(settings: Predict, description: dict[str, Any]) -> tuple[Predict, int]:
-    """Settings without None, and the tile.
+    """Settings with all None resolved, and the tile.
 
     Raises:
         ParamsError: the overlap is more than half a tile.

@@ -20,12 +20,13 @@ from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
 from segcore.prediction.writers.nifti import write_prediction
 from segcore.prediction.writers.polygons import write_polygons
 
-_QUEUED_BLOCKS = 4  # blocks that may wait for the disk
+# maximum of blocks that wait to be written
+_QUEUED_BLOCKS = 4
 
 
 @contextmanager
 def scratch_folder(folder: Path, name: str) -> Iterator[Path]:
-    """A folder in the output folder, always of the same name, so that remains of a killed run are removed."""
+    """A temporary folder in the output folder; its name is fixed, so that the remains of a killed run are removed."""
     part = folder / f".{name}.part"
     with writing(part):
         shutil.rmtree(part, ignore_errors=True)
@@ -43,7 +44,7 @@ class SceneWriter:
         description: model.json of the bundle.
         settings: `outputs` and `blend`.
         info: of the scene.
-        name: that the outputs' names begin with.
+        name: prefix of the outputs' names.
         folder: scratch folder.
 
     Raises:
@@ -72,7 +73,7 @@ class SceneWriter:
                 if "probabilities" in self.outputs:
                     self._probabilities = self._open("probabilities", len(self.class_names))
                     cog.describe_probabilities(self._probabilities, self.class_names)
-        # Entered last, so that the thread ends before the files are closed.
+        # entered last, so that the thread ends before the files are closed
         self._thread = self._stack.enter_context(ThreadPoolExecutor(1))
         return self
 

@@ -18,7 +18,8 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")  # makes VmHWM start anew
+        # resets VmHWM
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_mb(device: torch.device) -> float:
@@ -33,11 +34,11 @@ def _peak_mb(device: torch.device) -> float:
 def measure_speed(
     model: SegmentationModel, tile: int, precision: str, repeats: int = 5, flips: bool = False
 ) -> dict[str, Any]:
-    """Latency of one tile after warm-up, synchronised, and peak memory while predicting.
+    """Latency of one tile after warm-up, synchronised, and peak memory during prediction.
 
-    With `flips` all passes over a tile count, so that a better score never comes without its price.
+    With `flips`, latency includes all passes over a tile, so that the cost of the better score is counted.
 
-    Peak memory is the device's allocation on CUDA, and that of the whole process on a CPU.
+    Peak memory is that allocated on the device on CUDA, and that of the whole process on a CPU.
 
     Returns:
         latency_ms (median), latency_tile, latency_batch, latency_passes, ms_per_megapixel, peak_memory_mb, precision,

@@ -125,7 +125,8 @@ def _range(data: PreparedData, band: int, values: np.ndarray) -> tuple[float, fl
 
 def _bins(data: PreparedData, low: float, high: float) -> tuple[int, tuple[float, float]]:
     """Number of bins and their outer edges. Whole numbers get bins of a whole width: with any other, neighbouring bins
-    would hold now more, now fewer of the values there can be, and two kinds of rounding would look like a shift."""
+    would hold now more, now fewer of the values there can be, and two kinds of rounding would look like a shift.
+    """
     if not np.issubdtype(np.dtype(str(data.items["dtype"].iloc[0])), np.integer):
         return BINS, (low, high)
     span = np.floor(high) - np.floor(low) + 1

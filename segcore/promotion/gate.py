@@ -132,7 +132,8 @@ def _basis(
     gate: Gate, metric: str, key: str, seed: int, one: ScoredCandidate | None, comparisons: int
 ) -> Basis:
     """What the figures rest on. Each of n comparisons errs with (1 - confidence) / n, so that all together err no
-    more often than 1 - confidence (Bonferroni)."""
+    more often than 1 - confidence (Bonferroni).
+    """
     sizes = {
         name: {"regions": len(run.items), "clusters": len(run.clusters)}
         if run

@@ -1,0 +1,1 @@
+"""Training of a network: batches, losses, steps, checkpoints and validation."""

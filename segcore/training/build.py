@@ -1,4 +1,4 @@
-"""An untrained model, ready for the loop."""
+"""An untrained model, ready for the training loop."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from segcore.training.losses import build_loss
 
 
 def class_weights(settings: TrainSettings, data: PreparedData) -> list[float] | None:
-    """Median-frequency weights of the training split (Eigen and Fergus 2015), or None."""
+    """Median-frequency class weights of the training split (Eigen and Fergus 2015), (K,); None if not set."""
     if settings.class_weights == "none":
         return None
     pixels = np.asarray(data.statistics["class_pixels"], dtype=float)
@@ -23,10 +23,12 @@ def class_weights(settings: TrainSettings, data: PreparedData) -> list[float] | 
 def normalization(
     weights: str, data: PreparedData, choice: str = "imagenet"
 ) -> tuple[list[float], list[float]]:
-    """Mean and std per band: of the training split, or those that pretrained encoders expect of 8-bit RGB.
+    """Mean and std per channel: of the training split, or for 8-bit RGB those that pretrained encoders expect.
 
     Args:
-        choice: "data", or "imagenet" for pretrained encoders of three bands of 8 bits.
+        weights: of the encoder; "none" has no expected normalisation.
+        data: prepared data.
+        choice: "data" for the training split; "imagenet" for ImageNet's values where they apply, else as "data".
     """
     if choice == "data":
         return data.of_channels(data.statistics["mean"]), data.of_channels(data.statistics["std"])
@@ -37,7 +39,7 @@ def normalization(
 
 
 def new_model(architecture: str, settings: TrainSettings, data: PreparedData, seed: int) -> SegmentationModel:
-    """An untrained model with its encoder's weights, normalisation and loss.
+    """Build an untrained model with encoder weights, normalisation and loss.
 
     Raises:
         ModelError: unknown keywords, or weights that cannot be loaded.

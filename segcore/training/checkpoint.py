@@ -1,10 +1,11 @@
 """Training state on disk without pickle: one safetensors file, replaced atomically.
 
-Sampler and random state need no place here: both are pure functions of seed and step.
+Sampler and random state are not stored: both are pure functions of seed and step.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ class TrainingState:
     """Progress of a training, as stored in its checkpoint; JSON-able.
 
     Attributes:
-        step: steps done.
+        step: number of steps done.
         best_iou, best_step: of the best validation so far.
-        validations_since_best: for early stopping.
+        validations_since_best: number of validations since then, for early stopping.
         history: one row per validation.
         seconds: wall time of the training steps.
         runtime: `Runtime` as a dict; None before the first step.
@@ -52,7 +53,11 @@ def save(
     """Replace the checkpoint in `folder`; after a kill while saving, the previous one still loads.
 
     Args:
+        folder: existing.
+        model: with its current weights.
         best: weights of the best validation so far.
+        optimizer: of the training.
+        state: progress.
         average: of the weights, if there is one.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
@@ -71,48 +76,76 @@ def load(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: WeightAverage[Any] | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Tensor], TrainingState]:
-    """Restore model, optimiser and average, which stay as they are if there is no checkpoint.
+    """Restore model, optimiser and average; they are unchanged if there is no checkpoint to resume from.
+
+    A checkpoint in the format of another version of segflow is not resumed, so that an unattended retraining after an
+    upgrade does not fail; the next `save` replaces it.
+
+    Args:
+        folder: of the checkpoint.
+        model: as when the training started.
+        optimizer: of the training.
+        average: of the weights, if there is one.
+        report: called with one line if a checkpoint is not resumed.
 
     Returns:
         The best weights so far, and the state; without a checkpoint no weights, and the state of step 0.
 
     Raises:
-        ModelError: the checkpoint is damaged, of another model, or of an older version of segflow.
+        ModelError: the checkpoint is damaged or of another model.
     """
     path = folder / _NAME
     if not path.exists():
         return {}, TrainingState()
     try:
         with safe_open(path, "pt") as file:
-            state = TrainingState(**json.loads(file.metadata()["state"]))
+            values = json.loads(file.metadata()["state"])
+            if _is_other_format(values):
+                report(f"{path}: is a checkpoint of another version of segflow; training starts from step 0")
+                return {}, TrainingState()
+            state = TrainingState(**values)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        model.load_state_dict(_under(tensors, "model."))
+        model.load_state_dict(_with_prefix(tensors, "model."))
         if average is not None:
-            average.load(_under(tensors, "average."))
+            average.load(_with_prefix(tensors, "average."))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: cannot be resumed ({error})", "delete the file to train from the start"
         ) from error
+    _load_moments(optimizer, _with_prefix(tensors, "optimizer."))
+    return _with_prefix(tensors, "best."), state
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Restore the optimiser's state from tensors named `<parameter index>.<name>`."""
     moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in _under(tensors, "optimizer.").items():
+    for key, value in tensors.items():
         index, _, name = key.partition(".")
         moments.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, values in moments.items():
-        # Fused optimisers read weights and moments in memory order, without comparing their layouts.
-        moments[number] = {name: _laid_out(value, parameters[number]) for name, value in values.items()}
+        # fused optimisers read weights and moments in memory order, without comparing their layouts
+        moments[number] = {
+            name: _in_memory_format(value, parameters[number]) for name, value in values.items()
+        }
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    return _under(tensors, "best."), state
 
 
-def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
-    """The value in the memory format of its parameter; a counter as it is."""
+def _is_other_format(values: Any) -> bool:
+    """Whether a stored state has entries that `TrainingState` does not have, as those of older versions."""
+    return isinstance(values, dict) and not values.keys() <= {f.name for f in fields(TrainingState)}
+
+
+def _in_memory_format(value: Tensor, parameter: Tensor) -> Tensor:
+    """The value in the memory format of its parameter; a counter unchanged."""
     if value.shape != parameter.shape:
         return value
     return torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name starts with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Which operators keep two runs of one seed from giving equal weights."""
+"""Deterministic algorithms, and which operators have none, so that two runs with one seed may differ."""
 
 import os
 import warnings
@@ -10,11 +10,11 @@ _WARNING = "does not have a deterministic implementation"
 
 
 def grade(wanted: bool, names: list[str]) -> str:
-    """What may be said of two runs of one seed with the same choices: "bit-exact", or what prevents it.
+    """Reproducibility of a run with the same seed and runtime: "bit-exact", or what prevents it.
 
     Args:
-        wanted: whether deterministic algorithms were asked for; nothing was watched otherwise.
-        names: of `Determinism`.
+        wanted: whether deterministic algorithms were requested; if not, operators were not recorded.
+        names: operators without a deterministic form, from `Determinism`.
     """
     if not wanted:
         return "not asked for (deterministic: false)"
@@ -22,9 +22,9 @@ def grade(wanted: bool, names: list[str]) -> str:
 
 
 class Determinism:
-    """Deterministic algorithms where there are any; operators without one are named, not hidden.
+    """Context with deterministic algorithms where available; its value collects the names of operators without one.
 
-    PyTorch's switches and the environment variable of cuBLAS are as they were before when it ends.
+    On exit, PyTorch's switches and the environment variable of cuBLAS are restored.
     """
 
     def __init__(self, wanted: bool) -> None:
@@ -40,12 +40,12 @@ class Determinism:
             os.environ.get(_WORKSPACE),
         )
         if self.wanted:
-            # else cuBLAS may add in another order
+            # without it, the order of cuBLAS's sums may vary
             os.environ.setdefault(_WORKSPACE, ":4096:8")
         torch.use_deterministic_algorithms(self.wanted, warn_only=True)
-        # Trying kernels may choose others the next time.
+        # benchmarking may choose other kernels in the next run
         torch.backends.cudnn.benchmark = not self.wanted
-        # Filling fresh tensors with NaN finds bugs in operators; it costs a sixth of a step here.
+        # Filling new tensors with NaN only serves to find bugs in operators; it takes a sixth of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._catch = warnings.catch_warnings(record=True)
         self._caught = self._catch.__enter__()

@@ -1,8 +1,8 @@
-"""One training divided among processes, which `torchrun` starts: each takes a part of every batch.
+"""Training on several processes, started by `torchrun`: each takes a part of every batch.
 
-The loss is computed over the logits of the whole batch on each process, batch norm over the activations of all, and
-gradients are added up. Results therefore agree with those of one process to float rounding; only dropout draws other
-masks. A single process skips all of this.
+On each process the loss is computed over the logits of the whole batch and batch norm over the activations of all
+processes; gradients are summed. Results therefore agree with those of a single process to float rounding, except that
+dropout draws other masks. A single process skips all of this.
 """
 
 import os
@@ -27,7 +27,7 @@ def accelerator() -> Accelerator:
 
 @dataclass(frozen=True)
 class Distributed:
-    """The process group of a training: this process's part of every batch, and the exchange with the others.
+    """The process group of a training: this process's part of every batch, and the communication with the others.
 
     Attributes:
         rank: number of this process, from 0.
@@ -48,7 +48,7 @@ class Distributed:
         return self.rank == 0
 
     def of_batch(self, batch: int, rank: int | None = None) -> slice:
-        """Which items of a batch this process (or another) takes; parts differ in size by one at most.
+        """Slice of a batch for this process (or for `rank`); sizes differ by one at most.
 
         Raises:
             ParamsError: there are fewer items than processes.
@@ -62,15 +62,15 @@ class Distributed:
         return slice(rank * batch // self.world, (rank + 1) * batch // self.world)
 
     def whole_batch(self, part: Tensor, batch: int) -> Tensor:
-        """The tensors (n, ...) of all processes as one (batch, ...); gradients reach this process's part alone.
+        """Concatenate the tensors (n, ...) of all processes to (batch, ...); gradients reach this process's part only.
 
-        Added up over processes (`add_gradients`), such gradients are those of the whole batch.
+        Summed over processes (`add_gradients`), these gradients are those of the whole batch.
         """
         if self.world == 1:
             return part
         counts = [(s := self.of_batch(batch, rank)).stop - s.start for rank in range(self.world)]
         # gloo does not support bfloat16
-        part = _wide(part)
+        part = _as_float32(part)
         padded = part.new_zeros(max(counts), *part.shape[1:])
         padded[: len(part)] = part.detach()
         received = [torch.empty_like(padded) for _ in counts]
@@ -80,7 +80,7 @@ class Distributed:
         return torch.cat(parts)
 
     def add_gradients(self, model: nn.Module) -> None:
-        """Replace every gradient by its sum over processes, all in one message."""
+        """Replace every gradient by its sum over processes, in one message."""
         if self.world == 1:
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -92,16 +92,16 @@ class Distributed:
             gradient.copy_(summed.view_as(gradient))
 
     def gathered(self, rows: list[Any]) -> list[Any]:
-        """The rows of all processes, those of the first one first."""
+        """The rows of all processes, in the order of ranks."""
         return rows if self.world == 1 else list(gather_object(rows))
 
     def prepare(self, model: nn.Module) -> None:
-        """Compute batch norm over the batches of all processes, and start all from the same weights."""
+        """Replace batch norm by one over the batches of all processes, and copy rank 0's weights to all."""
         if self.world == 1:
             return
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
-                # DeepLab's subclass differs only for a batch of one item, which cannot be divided.
+                # also DeepLab's subclass, which differs only for a batch of one item, and that cannot be divided
                 if isinstance(child, nn.BatchNorm2d):
                     setattr(module, name, _SharedBatchNorm.like(child))
         with torch.no_grad():
@@ -109,7 +109,7 @@ class Distributed:
                 dist.broadcast(tensor, 0)
 
     def require_same(self, step: int) -> None:
-        """Check that all processes continue from the same step.
+        """Check that all processes resume from the same step.
 
         Raises:
             ModelError: they have different checkpoints.
@@ -117,12 +117,13 @@ class Distributed:
         steps = self.gathered([step])
         if len(set(steps)) > 1:
             raise ModelError(
-                f"processes found checkpoints of different steps: {steps}",
+                f"the processes have checkpoints of different steps: {steps}",
                 "give all of them access to the same folder work/checkpoints, or delete it everywhere",
             )
 
 
-def _wide(x: Tensor) -> Tensor:
+def _as_float32(x: Tensor) -> Tensor:
+    """Half-precision values as float32; other dtypes unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -145,35 +146,37 @@ class _Sum(torch.autograd.Function):
 class _SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, which may differ in size.
 
-    torch's SyncBatchNorm does the same (Zhang et al. 2018) but refuses to run on CPUs, where it could be tested.
+    torch's SyncBatchNorm does the same (Zhang et al. 2018), but does not run on CPUs, where tests run.
     """
 
     @classmethod
     def like(cls, other: nn.BatchNorm2d) -> "_SharedBatchNorm":
-        mine = cls(other.num_features, other.eps, other.momentum, other.affine, other.track_running_stats)
-        # The same parameter objects, because an optimiser may hold them.
-        mine.weight, mine.bias = other.weight, other.bias
-        mine._buffers.update(other._buffers)
-        return mine.train(other.training)
+        copy = cls(other.num_features, other.eps, other.momentum, other.affine, other.track_running_stats)
+        # the same parameter objects, because an optimiser may refer to them
+        copy.weight, copy.bias = other.weight, other.bias
+        copy._buffers.update(other._buffers)
+        return copy.train(other.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same; statistics are float32 as those of torch."""
+        """Normalise (N, C, H, W); statistics are float32, as in torch."""
         if not self.training:
             return super().forward(x)
-        pixels = _wide(x)
+        pixels = _as_float32(x)
         count = pixels.new_tensor([pixels.numel() / pixels.shape[1]])
         sums = _Sum.apply(torch.cat([pixels.sum((0, 2, 3)), count]))
         total, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         centred = pixels - mean[:, None, None]
-        # of the centred ones, because differences of large squares lose digits
+        # from centred values, because differences of large squares lose digits
         variance = _Sum.apply(centred.square().sum((0, 2, 3))) / total
         if self.running_mean is not None and self.running_var is not None:
-            self._remember(mean.detach(), variance.detach() * total / (total - 1).clamp_min(1))
+            self._update_running_statistics(
+                mean.detach(), variance.detach() * total / (total - 1).clamp_min(1)
+            )
         scale = self.weight * torch.rsqrt(variance + self.eps)
         normalized: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
         return normalized.to(x.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked.add_(1)

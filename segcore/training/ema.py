@@ -1,7 +1,7 @@
 """Weights averaged over the steps of a training.
 
-An exponential moving average of the weights is validated and saved in their place. It is closer to the centre of the
-region that the last steps move in: Polyak and Juditsky 1992, doi 10.1137/0330046; for networks that segment or
+An exponential moving average of the weights is validated and saved instead of them. It is closer to the centre of the
+region in which the last steps move: Polyak and Juditsky 1992, doi 10.1137/0330046; for networks that segment or
 classify, Tarvainen and Valpola 2017, arXiv 1703.01780.
 """
 
@@ -11,35 +11,35 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-# A twentieth of the budget: long enough to smooth the batches' noise, short enough to forget how the training began.
-# docs/notes/tuning.md has the measurement.
-_SHARE = 20
-_LONGEST = 0.9999
+# The time constant is a twentieth of the steps: long enough to smooth the noise of batches, short enough to forget the
+# first steps. docs/notes/tuning.md has the measurement.
+_TIME_CONSTANTS = 20
+_MAX_DECAY = 0.9999
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def decay_of(setting: float | str | None, steps: int) -> float:
-    """How much of the average stays at each step, in 0..1; 0 is no average.
+    """Decay of the average per step, in 0..1; 0: no average.
 
     Args:
         setting: "auto" (a time constant of a twentieth of the steps), the decay itself, or None.
         steps: of the training.
     """
     if setting == "auto":
-        return min(max(1 - _SHARE / steps, 0.0), _LONGEST)
+        return min(max(1 - _TIME_CONSTANTS / steps, 0.0), _MAX_DECAY)
     return float(setting or 0.0)
 
 
 class WeightAverage(Generic[Network]):
-    """A copy of a network that follows it; parameters and batch norm's running statistics are averaged alike.
+    """A moving average of a network's parameters and batch norm's running statistics.
 
-    Counters, which are whole numbers, are copied. The first steps weigh more, so that the untrained weights are soon
+    Integer counters are copied. The first steps weigh more, so that the untrained weights are soon
     forgotten: the decay is at most `(1 + n) / (10 + n)` at the n-th step, as in TensorFlow's ExponentialMovingAverage.
 
     Args:
-        model: that is trained, on its device.
-        decay: of `decay_of`; with 0 the average is the network itself, and nothing is copied.
+        model: the network in training, on its device.
+        decay: from `decay_of`; with 0 the average is the network itself, and nothing is copied.
     """
 
     def __init__(self, model: Network, decay: float) -> None:
@@ -51,7 +51,7 @@ class WeightAverage(Generic[Network]):
 
     @torch.no_grad()
     def follow(self, step: int) -> None:
-        """Take in the network's weights after a step.
+        """Update the average after a step.
 
         Args:
             step: steps done, from 1.
@@ -65,14 +65,14 @@ class WeightAverage(Generic[Network]):
             mean.copy_(value)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of it: nothing where there is no average."""
+        """Tensors for a checkpoint; empty if there is no average."""
         return dict(self.model.state_dict()) if self.decay > 0 else {}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`.
+        """Restore the average from `state`.
 
         Raises:
-            RuntimeError: it is of another network, or empty although there is an average.
+            RuntimeError: `state` is of another network, or empty although there is an average.
         """
         if self.decay > 0:
             self.model.load_state_dict(state)

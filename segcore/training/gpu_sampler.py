@@ -1,8 +1,8 @@
-"""Training data that are kept on the device: batches are cut and augmented there, all items of a batch at once.
+"""Training data on the device: batches are cut and augmented there, all items of a batch at once.
 
-The same draws as those of `Sampler`, so that every training sees the same crops in the same order wherever it runs.
-Labels, validity, flips and quarter turns are exactly the same; resized pixels differ by rounding, by a level at most,
-because here both directions are resampled before one rounding.
+Draws are those of `Sampler`, so that every training gets the same crops in the same order on any device. Labels,
+validity, flips and quarter turns are identical; resized pixels differ by one level at most, because here both axes are
+resampled before one rounding.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ _WIDER = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype
 
 
 class _Drawn(NamedTuple):
-    """For each item of a batch (N,): the place of its square among all pixels, and its augmentation."""
+    """For each item of a batch, (N,) each: where its crop window is among all pixels, and its augmentation."""
 
     start: Tensor
     width: Tensor
@@ -33,11 +33,11 @@ class _Drawn(NamedTuple):
 
 
 class GpuSampler:
-    """Batches of a sampler's draws from items that are copied to the device once.
+    """Batches of a sampler's draws, cut from items that are copied to the device once.
 
     Args:
-        sampler: whose data and settings these are.
-        device: that has room for `PreparedData.training_bytes()`.
+        sampler: of the training.
+        device: with at least `PreparedData.training_bytes()` of free memory.
     """
 
     def __init__(self, sampler: Sampler, device: torch.device) -> None:
@@ -69,17 +69,17 @@ class GpuSampler:
         self.pixels, self.labels, self.valid = (torch.cat(parts) for parts in (pixels, labels, valid))
 
     def batch(self, step: int, part: slice = slice(None)) -> dict[str, Tensor]:
-        """As `Sampler.batch`, on the device; nothing waits for it."""
+        """As `Sampler.batch`, on the device; the CPU does not wait for it."""
         rows, factors = [], []
-        for square, changes in self.sampler.draws(step)[part]:
-            place = self.places[square.item]
+        for window, changes in self.sampler.draws(step)[part]:
+            place = self.places[window.item]
             rows.append(
-                (*place, square.row, square.col, square.height, changes.across, changes.down, changes.turns)
+                (*place, window.row, window.col, window.height, changes.across, changes.down, changes.turns)
             )
             factors.append((changes.gain, changes.shift))
         drawn = _Drawn(*self._copied(torch.tensor(rows, dtype=torch.int64)).unbind(1))
         gain, shift = self._copied(torch.tensor(factors, dtype=torch.float32))[:, :, None].unbind(1)
-        label, valid = self._marks(drawn)
+        label, valid = self._label_and_validity(drawn)
         image = _turned(self._image(drawn), drawn)
         centre = image.mean((2, 3), keepdim=True)
         moved = (shift * self.brightness)[:, :, None, None]
@@ -91,7 +91,7 @@ class GpuSampler:
         return pinned.to(self.device, non_blocking=True)
 
     def _at(self, drawn: _Drawn, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
-        """Index of each pixel (N, H, W) and whether there is one, for rows (N, H) and columns (N, W) of items."""
+        """Index of each pixel and whether it is inside its item, (N, H, W) both, for rows (N, H) and columns (N, W)."""
         inside = [(at >= 0) & (at < end[:, None]) for at, end in ((rows, drawn.height), (cols, drawn.width))]
         row = torch.where(inside[0], rows, 0)[:, :, None] * drawn.width[:, None, None]
         at = drawn.start[:, None, None] + row + torch.where(inside[1], cols, 0)[:, None]
@@ -101,12 +101,13 @@ class GpuSampler:
         """(N, C, crop, crop) float32, antialiased; 8-bit values stay whole numbers."""
         along = torch.arange(self.most, device=self.device)
         at, inside = self._at(drawn, drawn.row[:, None] + along, drawn.col[:, None] + along)
-        squares = self.pixels[at].permute(0, 3, 1, 2).float().masked_fill(~inside[:, None], 0)
-        weights = self.resize[drawn.side - self.least][:, None]  # (N, 1, crop, most), 0 beyond the square
-        image = weights @ squares @ weights.mT
+        windows = self.pixels[at].permute(0, 3, 1, 2).float().masked_fill(~inside[:, None], 0)
+        # (N, 1, crop, most), 0 beyond the window
+        weights = self.resize[drawn.side - self.least][:, None]
+        image = weights @ windows @ weights.mT
         return image.round_() if self.pixels.dtype == torch.uint8 else image
 
-    def _marks(self, drawn: _Drawn) -> tuple[Tensor, Tensor]:
+    def _label_and_validity(self, drawn: _Drawn) -> tuple[Tensor, Tensor]:
         chosen = self.nearest[drawn.side - self.least]
         at, inside = self._at(drawn, drawn.row[:, None] + chosen, drawn.col[:, None] + chosen)
         return self.labels[at].masked_fill(~inside, IGNORE), self.valid[at] & inside
@@ -115,7 +116,7 @@ class GpuSampler:
 def _tables(least: int, most: int, crop: int) -> tuple[Tensor, Tensor]:
     """For each side from least to most: (crop, most) weights of antialiased bilinear resizing, (crop,) nearest pixels.
 
-    Resizing is linear, so that resized unit vectors are its weights.
+    Resizing is linear, so its weights are the resized unit vectors.
     """
     weights = torch.zeros(most - least + 1, crop, most)
     for side in range(least, most + 1):
@@ -129,7 +130,7 @@ def _tables(least: int, most: int, crop: int) -> tuple[Tensor, Tensor]:
 
 
 def _turned(x: Tensor, drawn: _Drawn) -> Tensor:
-    """Flip and turn each of (N, ..., H, W) as it was drawn."""
+    """Flip and turn each item of (N, ..., H, W) as drawn."""
 
     def each(which: Tensor, changed: Tensor) -> Tensor:
         return torch.where(which.bool().view(-1, *[1] * (x.ndim - 1)), changed, x)

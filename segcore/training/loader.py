@@ -1,4 +1,4 @@
-"""Training batches on the device, each ready when its step begins."""
+"""Training batches on the device, prepared ahead of their steps."""
 
 import threading
 from collections import deque
@@ -16,13 +16,13 @@ Batch = dict[str, Tensor]
 
 
 class Loader:
-    """Batches of successive steps: made ahead by threads and copied to the device, or made from data kept there.
+    """Batches of successive steps: made ahead by threads and copied to the device, or made from data on the device.
 
     Without threads (`workers: 0`) a batch is made when its step begins.
 
     Args:
         sampler: of the training.
-        part: which items of each batch this process takes.
+        part: items of each batch that this process takes.
         runtime: hold_data, workers, threads.
         device: of the network.
     """
@@ -37,16 +37,16 @@ class Loader:
     def __enter__(self) -> "Loader":
         if self._workers:
             self._pool = ThreadPoolExecutor(self._workers)
-            # A crop is small: threads of its own would only wait for those of the network. torch counts threads for
-            # each thread that calls it, but also sets the number of threads yet to come, hence in this order.
+            # Each worker uses one torch thread: more would only wait for those of the network. torch's setting is per
+            # calling thread, but is also the default of new threads: hence workers first, then the caller.
             ready = threading.Barrier(self._workers + 1)
 
-            def alone() -> None:
+            def use_one_thread() -> None:
                 torch.set_num_threads(1)
                 ready.wait()
 
             for _ in range(self._workers):
-                self._pool.submit(alone)
+                self._pool.submit(use_one_thread)
             ready.wait()
             torch.set_num_threads(self._threads)
         return self
@@ -58,22 +58,23 @@ class Loader:
             self._pool.shutdown(cancel_futures=True)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, on the device; to be called with steps in order.
+        """The batch of a step, on the device; call it with consecutive steps.
 
-        image (N, C, crop, crop) float32 raw values, label (N, crop, crop) int64, valid (N, crop, crop) bool.
+        Returns:
+            image (N, C, crop, crop) float32 raw values, label (N, crop, crop) int64, valid (N, crop, crop) bool.
         """
         if self._gpu_sampler is not None:
             return self._gpu_sampler.batch(step, self._part)
         if not self._workers:
-            return self._sent(self._make(step))
+            return self._to_device(self._make(step))
         if not self._ahead:
             self._next = step
         while len(self._ahead) < self._workers + 1:
             self._ahead.append(self._pool.submit(self._make, self._next))
             self._next += 1
-        return self._sent(self._ahead.popleft().result())
+        return self._to_device(self._ahead.popleft().result())
 
-    def _sent(self, batch: Batch) -> Batch:
+    def _to_device(self, batch: Batch) -> Batch:
         if self._device.type == "cpu":
             return batch
         return {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()}

@@ -1,7 +1,7 @@
-"""One short loop that trains every architecture."""
+"""The training loop of all architectures."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ class Trained:
         model: with the weights of the best validation.
         history: one row per validation: step, train_loss, learning_rate, val_loss, val_iou, best.
         facts: best_step, steps, precision, nondeterministic (operators without a deterministic form),
-            determinism (the grade: bit-exact, or what prevents it), choices (how the machine was used).
-        seconds, images: wall time and crops of the training steps, resumed parts added up.
+            determinism (see `determinism.grade`), choices (`Runtime` as a dict).
+        seconds: wall time of the training steps, over all resumed parts.
+        images: number of training crops, over all resumed parts.
     """
 
     model: SegmentationModel
@@ -55,58 +56,45 @@ def train(
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     on_validation: Callable[[dict[str, Any]], None] = lambda row: None,
     on_start: Callable[[Runtime], None] = lambda runtime: None,
+    on_restart: Callable[[str], None] = lambda line: None,
 ) -> Trained:
-    """Train from `folder`'s checkpoint if there is one, else from the model as given.
+    """Train, from the checkpoint in `folder` if there is one.
 
-    Killed at any step and resumed, the result is that of the uninterrupted run: crops, augmentation and dropout
-    depend on seed and step alone. Under `torchrun` each process trains on its part of every batch
+    A training that is killed at any step and resumed gives the result of an uninterrupted one: crops, augmentation and
+    dropout depend on seed and step alone. Under `torchrun` each process trains on its part of every batch
     (segcore/training/distributed.py) and returns the same model; the first writes the checkpoints, which all must be
     able to read.
 
     Args:
         model: from `new_model`; moved to the device.
+        data: prepared data.
+        settings: of the training.
         window: side of the training windows in pixels.
-        folder: for checkpoints, one after each validation.
-        on_step: called with steps done and the loss, on a GPU for several steps at once.
-        on_validation: called with the history's new row.
-        on_start: called with how the machine is used, before the first step.
+        seed: of crops, augmentation and dropout.
+        folder: for the checkpoint, which is replaced after each validation.
+        on_step: called with the number of steps done and the loss; on a GPU for several steps at once.
+        on_validation: called with the new row of the history.
+        on_start: called with the runtime before the first step.
+        on_restart: called with one line if the checkpoint is of another version of segflow and therefore not resumed.
 
     Raises:
         ModelError: the loss is not finite, or the checkpoint is damaged.
     """
-    training = _begin(model, data, settings, folder)
+    training = _begin(model, data, settings, folder, on_restart)
     context, state = training.context, training.state
-    processes, runtime = context.processes, context.runtime
-    on_start(runtime)
-    stepper = TrainStep(model, training.optimizer, context)
+    on_start(context.runtime)
+    part = context.processes.of_batch(settings.batch)
+    loader = Loader(Sampler(data, settings, window, seed), part, context.runtime, context.device)
     losses = Losses(model.title, on_step, read_every(context.device))
-    part = processes.of_batch(settings.batch)
-    loader = Loader(Sampler(data, settings, window, seed), part, runtime, context.device)
-    model.train()
     with Determinism(settings.deterministic) as nondeterministic, loader:
-        start = time.perf_counter()
-        while state.step < settings.steps and not _stops_early(state, settings):
-            step, rate = state.step, learning_rate(state.step, settings)
-            batch = loader.batch(step)
-            # for dropout: the same after a resume, another in each process
-            torch.manual_seed((seed + 1) * 1_000_003 + step + processes.rank * 1_000_000_007)
-            if settings.freeze_encoder:
-                freeze_encoder(model, step < settings.freeze_encoder)
-            loss = stepper.step(batch, rate)
-            training.average.follow(step + 1)
-            state.step = step + 1
-            losses.add(step + 1, loss)
-            if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
-                row = {"step": step + 1, "train_loss": losses.mean(), "learning_rate": rate}
-                state.seconds += time.perf_counter() - start
-                training.validate(data, row)
-                if processes.is_first:
-                    training.save(folder, model)
-                on_validation(state.history[-1])
-                start = time.perf_counter()
+        for row in training.rows(model, loader, losses, seed):
+            training.validate(data, row)
+            if context.processes.is_first:
+                training.save(folder, model)
+            on_validation(state.history[-1])
     model.requires_grad_(True).load_state_dict(training.best)
-    facts = {"best_step": state.best_step, "steps": state.step, "precision": runtime.precision}
-    facts |= {"nondeterministic": sorted(nondeterministic), "choices": runtime.as_dict()}
+    facts = {"best_step": state.best_step, "steps": state.step, "precision": context.runtime.precision}
+    facts |= {"nondeterministic": sorted(nondeterministic), "choices": context.runtime.as_dict()}
     facts["determinism"] = grade(settings.deterministic, sorted(nondeterministic))
     return Trained(model.eval(), state.history, facts, state.seconds, state.step * settings.batch)
 
@@ -116,7 +104,7 @@ class _Training:
     """A training between two steps.
 
     Attributes:
-        average: of the weights; it is validated and kept as the best.
+        average: of the weights; validated, and the source of `best`.
         best: weights of the best validation so far; empty before the first.
     """
 
@@ -126,8 +114,33 @@ class _Training:
     best: dict[str, Tensor]
     state: TrainingState
 
+    def rows(
+        self, model: SegmentationModel, loader: Loader, losses: Losses, seed: int
+    ) -> Iterator[dict[str, Any]]:
+        """Train to the end, and yield step, train_loss and learning_rate whenever a validation is due."""
+        settings, state = self.context.settings, self.state
+        stepper = TrainStep(model, self.optimizer, self.context)
+        model.train()
+        start = time.perf_counter()
+        while state.step < settings.steps and not _stops_early(state, settings):
+            step, rate = state.step, learning_rate(state.step, settings)
+            batch = loader.batch(step)
+            # for dropout: the same after a resume, different on each process
+            torch.manual_seed((seed + 1) * 1_000_003 + step + self.context.processes.rank * 1_000_000_007)
+            if settings.freeze_encoder:
+                freeze_encoder(model, step < settings.freeze_encoder)
+            loss = stepper.step(batch, rate)
+            self.average.follow(step + 1)
+            state.step = step + 1
+            losses.add(step + 1, loss)
+            if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
+                row = {"step": step + 1, "train_loss": losses.mean(), "learning_rate": rate}
+                state.seconds += time.perf_counter() - start
+                yield row
+                start = time.perf_counter()
+
     def validate(self, data: PreparedData, row: dict[str, Any]) -> None:
-        """Add a row to the history, and keep the weights if they are the best so far."""
+        """Validate, add a row to the history, and keep the weights if they are the best so far."""
         context, state, model = self.context, self.state, self.average.model
         tile, precision = 2 * context.settings.crop, context.runtime.precision
         loss, iou = validate(model, data, tile, precision, context.processes)
@@ -143,7 +156,13 @@ class _Training:
         checkpoint.save(folder, model, self.best, self.optimizer, self.state, self.average)
 
 
-def _begin(model: SegmentationModel, data: PreparedData, settings: TrainSettings, folder: Path) -> _Training:
+def _begin(
+    model: SegmentationModel,
+    data: PreparedData,
+    settings: TrainSettings,
+    folder: Path,
+    on_restart: Callable[[str], None],
+) -> _Training:
     """The training at its checkpoint, or before its first step."""
     accelerator = distributed.accelerator()
     processes, device = Distributed.of(accelerator), accelerator.device
@@ -152,7 +171,7 @@ def _begin(model: SegmentationModel, data: PreparedData, settings: TrainSettings
     processes.prepare(model)
     optimizer = make_optimizer(model, settings, runtime.fused)
     average = WeightAverage(model, decay_of(settings.ema, settings.steps))
-    best, state = checkpoint.load(folder, model, optimizer, average)
+    best, state = checkpoint.load(folder, model, optimizer, average, on_restart)
     processes.require_same(state.step)
     resumed = resume_runtime(state.runtime, runtime)
     runtime = resumed or fit_micro_batch(runtime, settings, model, processes)

@@ -1,8 +1,8 @@
 """Losses over logits `(N, K, H, W)`: cross-entropy, soft Dice, their sum, and focal loss.
 
 Labels are class indices `(N, H, W)` int64 with IGNORE, or soft labels: class probabilities `(N, K, H, W)`,
-in which a pixel of nothing but zeros is ignored. An ignored pixel changes neither loss nor gradient, whatever
-its logits. Sums are taken in float32, because the 262,144 pixels of a 512 x 512 crop overflow float16.
+in which a pixel with all zeros is ignored. An ignored pixel changes neither loss nor gradient, whatever
+its logits. Sums are float32, because the 262,144 pixels of a 512 x 512 crop overflow float16.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,24 +16,24 @@ from segcore.errors import ParamsError
 
 Loss = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
-_EPS = 1e-6  # keeps quotients finite; far below one pixel, so that hand examples hold
+# keeps quotients finite; far below one pixel, so that results are exact to six digits
+_EPS = 1e-6
 NAMES = ("cross_entropy", "dice", "dice_semimetric", "dice_cross_entropy", "focal")
 
 
 def build_loss(name: str, class_weights: Sequence[float] | None = None, **keywords: float) -> Loss:
-    """Make the loss of that name.
+    """Build a loss by name.
 
     Args:
         name: one of NAMES. "dice_semimetric" is the Dice to use with soft labels, see `soft_dice`.
         class_weights: one weight per class, each 0 or more; a weighted mean over pixels (cross-entropy, focal)
-            or over classes (Dice). None weighs all alike.
+            or over classes (Dice). None: all equal.
         keywords: focal takes `gamma` (2.0); dice_cross_entropy takes `dice_weight` and
             `cross_entropy_weight` (1.0 each).
 
     Returns:
         A function of logits `(N, K, H, W)` in any float dtype and labels as above, which returns float32
-        scalars: "loss", to be minimised, and its components. A batch that is all ignored has loss 0 and
-        gradient 0.
+        scalars: "loss", to be minimised, and its components. If all pixels are ignored, loss and gradient are 0.
 
     Raises:
         ParamsError: the name or a keyword is unknown, or a value is out of range.
@@ -75,31 +75,34 @@ def _check(
     name: str,
     class_weights: Sequence[float] | None,
     keywords: dict[str, float],
-    known: dict[str, float],
+    defaults: dict[str, float],
 ) -> None:
-    unknown = sorted(set(keywords) - set(known))
+    unknown = sorted(set(keywords) - set(defaults))
     if unknown:
-        takes = ", ".join(known) or "none"
-        raise ParamsError(f"loss {name!r} has no keyword {', '.join(unknown)}", f"its keywords are: {takes}")
+        valid = ", ".join(defaults) or "none"
+        raise ParamsError(f"loss {name!r} has no keyword {', '.join(unknown)}", f"its keywords are: {valid}")
     if class_weights is not None and (min(class_weights) < 0 or max(class_weights) <= 0):
         raise ParamsError(
-            f"class weights {list(class_weights)} are not usable",
-            "give each class 0 or more, and one more than 0",
+            f"class weights {list(class_weights)} have a negative value, or are all 0",
+            "give each class a weight of 0 or more, and at least one class more than 0",
         )
     gamma = keywords.get("gamma", 2.0)
-    if gamma != 0 and gamma < 1:  # (1 - p)^gamma has an infinite slope at p = 1
-        raise ParamsError(f"focal gamma {gamma} is not usable", "choose 0 or a number of at least 1")
+    # between 0 and 1, (1 - p)^gamma has an infinite slope at p = 1
+    if gamma != 0 and gamma < 1:
+        raise ParamsError(
+            f"focal gamma {gamma} is neither 0 nor at least 1", "choose 0 or a number of at least 1"
+        )
 
 
 def one_hot(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Labels as class probabilities, and where they are valid.
+    """Convert labels to class probabilities and a validity mask.
 
     Args:
         labels: `(N, H, W)` int64 with IGNORE, or soft `(N, K, H, W)` in [0, 1], all 0 where ignored.
         num_classes: K.
 
     Returns:
-        target `(N, K, H, W)` float32, all 0 where ignored, and valid `(N, H, W)` bool.
+        Target `(N, K, H, W)` float32, all 0 where ignored, and valid `(N, H, W)` bool.
 
     Raises:
         RuntimeError: a label is neither IGNORE nor below num_classes (torch's own check).
@@ -115,12 +118,12 @@ def one_hot(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
 
 
 def _log_softmax(logits: Tensor, valid: Tensor) -> Tensor:
-    """`(N, K, H, W)` float32; ignored logits are replaced first: inf and NaN there reach no gradient."""
+    """`(N, K, H, W)` float32; ignored logits are set to 0 first, so that inf and NaN there affect no gradient."""
     return F.log_softmax(torch.where(valid[:, None], logits, 0.0).float(), dim=1)
 
 
 def cross_entropy(log_probabilities: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of `-log p` of the target class over valid pixels, weighted by class as torch's own is.
+    """Mean of `-log p` of the target class over valid pixels, weighted by class as in torch.
 
     Args:
         log_probabilities: `(N, K, H, W)` float32, at most 0.
@@ -147,19 +150,19 @@ def focal(
 
 
 def _pixel_mean(losses: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
-    share = target if weights is None else target * weights[:, None, None]
-    return (share * losses).sum() / share.sum().clamp_min(_EPS)
+    weighted = target if weights is None else target * weights[:, None, None]
+    return (weighted * losses).sum() / weighted.sum().clamp_min(_EPS)
 
 
 def soft_dice(probabilities: Tensor, target: Tensor, valid: Tensor, semimetric: bool = False) -> Tensor:
     """Soft Dice loss of each class, pooled over the batch's valid pixels.
 
-    With p the probability and g the target it is `1 - 2 sum(pg) / (sum(p) + sum(g))`
-    (Milletari et al., arXiv 1606.04797). With soft labels that is not least at p = g; the semimetric form
-    `sum|p - g| / (sum(p) + sum(g))` is, and equals it on hard labels (Wang et al., arXiv 2303.16296).
+    With probability p and target g it is `1 - 2 sum(pg) / (sum(p) + sum(g))`
+    (Milletari et al., arXiv 1606.04797). With soft labels its minimum is not at p = g; that of the semimetric form
+    `sum|p - g| / (sum(p) + sum(g))` is, and both are equal on hard labels (Wang et al., arXiv 2303.16296).
 
-    A class without target has nothing to overlap with, and the quotient is 1 for whatever is predicted, with
-    gradient 0. There the loss is `sum(p) / (sum(p) + valid pixels)` instead, which false positives raise.
+    For a class without target pixels this loss is 1 for any prediction, with gradient 0. It is therefore replaced by
+    `sum(p) / (sum(p) + valid pixels)`, which false positives increase.
 
     Args:
         probabilities: `(N, K, H, W)` in [0, 1], any float dtype.
@@ -173,7 +176,8 @@ def soft_dice(probabilities: Tensor, target: Tensor, valid: Tensor, semimetric: 
     p = torch.where(valid[:, None], probabilities, 0.0).float()
     g = torch.where(valid[:, None], target, 0.0).float()
     over = (0, 2, 3)
-    size, target_size = p.sum(over) + g.sum(over), g.sum(over)  # (K,)
+    # (K,)
+    size, target_size = p.sum(over) + g.sum(over), g.sum(over)
     disagreement = (p - g).abs().sum(over) if semimetric else (p + g - 2 * p * g).sum(over)
     smooth = torch.where(target_size > 0, _EPS, valid.sum().float().clamp_min(1.0))
     return disagreement / (size + smooth)

@@ -1,4 +1,4 @@
-"""How many items of a batch fit into memory at once."""
+"""The number of items of a batch that fit into memory at once."""
 
 import copy
 import gc
@@ -11,20 +11,22 @@ from segcore.inference.device import autocast
 from segcore.models.base.model import SegmentationModel
 from segcore.params import TrainSettings
 
-# Fraction of the free memory that may be used; other processes may grow.
+# Fraction of the free memory that may be used: other processes may need more later.
 _MEMORY_FRACTION = 0.8
-# Activations, and their gradients.
-_TWICE = 2
+# activations and their gradients
+_ACTIVATION_COPIES = 2
 
 
 def largest(model: SegmentationModel, settings: TrainSettings, precision: str) -> int:
-    """The batch, or a half, a quarter, ... of it: the most items whose forward and backward pass fit.
+    """The largest micro-batch whose forward and backward pass fit: the batch, or a half, a quarter, ... of it.
 
-    On CUDA each is tried. On a CPU, where running out of memory ends the process, it is estimated from what one item's
-    forward pass keeps for the backward pass.
+    On CUDA each size is tried. On a CPU, where running out of memory ends the process, memory is estimated from what
+    one item's forward pass keeps for the backward pass.
 
     Args:
-        model: on its device; a copy of it is tried, so that it stays as it is.
+        model: on its device; unchanged, because a copy is used.
+        settings: batch and crop.
+        precision: "fp32" or "bf16".
     """
     device, count = next(model.parameters()).device, settings.batch
     trial = copy.deepcopy(model).train()
@@ -49,7 +51,7 @@ def _fits(
             return False
         return True
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    needed = _TWICE * count * kept_bytes(model, settings, precision) + 4 * weights
+    needed = _ACTIVATION_COPIES * count * kept_bytes(model, settings, precision) + 4 * weights
     return needed <= _MEMORY_FRACTION * psutil.virtual_memory().available
 
 
@@ -64,19 +66,19 @@ def _pass(
 
 
 def kept_bytes(model: SegmentationModel, settings: TrainSettings, precision: str) -> int:
-    """Bytes that one item's forward pass keeps for the backward pass; storages that several share count once."""
-    found: dict[int, int] = {}
+    """Bytes that one item's forward pass keeps for the backward pass; shared storages are counted once."""
+    sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        found[storage.data_ptr()] = storage.nbytes()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     device = next(model.parameters()).device
     image = torch.zeros(1, model.in_channels, settings.crop, settings.crop, device=device)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), autocast(device, precision):
-        # Kept until all are counted, because freed storages could be reused at the same address.
+        # not freed until all are counted: a freed address could be reused by another storage
         kept = model(image)
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     del kept
-    return sum(size for address, size in found.items() if address not in parameters)
+    return sum(size for address, size in sizes.items() if address not in parameters)

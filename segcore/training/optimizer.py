@@ -1,4 +1,4 @@
-"""The optimiser of every training, and its learning rate from step to step."""
+"""The optimiser of all trainings, and its learning-rate schedule."""
 
 import math
 
@@ -9,7 +9,7 @@ from segcore.params import TrainSettings
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings, fused: bool = True) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); the encoder learns slower, norms and biases do not decay."""
+    """AdamW (Loshchilov and Hutter 2019); lower rate for a pretrained encoder, no decay of norms and biases."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
@@ -23,9 +23,14 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, fused: bool = True
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then cosine (Loshchilov and Hutter 2017) or poly 0.9 (Chen et al. 2017) decay to 0."""
+    """Learning rate of a step, from 0.
+
+    Linear warm-up, then cosine (Loshchilov and Hutter 2017) or poly 0.9 (Chen et al. 2017) decay to 0.
+    """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
-    decay = 0.5 * (1 + math.cos(math.pi * done)) if settings.schedule == "cosine" else (1 - done) ** 0.9
+    progress = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
+    decay = (
+        0.5 * (1 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else (1 - progress) ** 0.9
+    )
     return settings.learning_rate * decay

@@ -1,7 +1,7 @@
-"""How a training uses its machine: what `train.common.speed` leaves at `auto` is resolved here, once, and logged.
+"""How a training uses its machine: `auto` in `train.common.speed` is resolved here once, and logged.
 
-Channels-last and fused optimisers are faster wherever they were measured; the rest depends on device, data and length.
-The same seed and runtime give the same weights; another runtime gives others, by float rounding at least.
+Channels-last and fused optimisers were faster on every machine measured; the rest depends on device, data and number of
+steps. The same seed and runtime give the same weights; with another runtime they differ, at least by float rounding.
 """
 
 import ctypes
@@ -23,31 +23,31 @@ from segcore.training.micro_batch import largest
 
 T = TypeVar("T")
 
-# Compiling takes about a minute, which a training of fewer steps does not win back.
+# Compiling takes about a minute, more than it saves in a training of fewer steps.
 COMPILE_FROM = 2000
 # Largest fraction of the device's free memory that the training data may take.
 DATA_FRACTION = 0.25
-# With at least this many cores, one of them makes batches.
+# With at least this many cores, a CPU training has one loader thread.
 CORES_TO_SPARE = 8
-# Threads that make batches at most; they share one interpreter.
+# Maximum of loader threads, which share one interpreter.
 LOADERS = 8
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a training does on its machine; JSON-able, and the same after a resume.
+    """How a training uses its machine; JSON-able, and the same after a resume.
 
     Attributes:
         device: "cpu" or "cuda".
         precision: "fp32" or "bf16", of the forward pass (weights stay float32).
         channels_last: memory format of weights and activations.
         fused: one kernel for the optimiser's step.
-        compile: torch.compile for the training's forward pass.
-        hold_data: training items are kept on the device, and batches are cut and augmented there.
-        threads: of the CPU's operators.
-        workers: threads that make batches ahead; 0: each is made when its step begins.
-        micro_batch: items that pass the network at once; fewer than the batch: gradients are accumulated.
-        keep_memory: freed memory stays with the process (glibc), which saves clearing it again at every step.
+        compile: torch.compile for the forward pass.
+        hold_data: training items are on the device, and batches are cut and augmented there.
+        threads: number of threads of CPU operators.
+        workers: number of loader threads, which make batches ahead; 0: each is made when its step begins.
+        micro_batch: items per forward pass; if fewer than the batch, gradients are accumulated.
+        keep_memory: freed memory is not returned to the system (glibc), which saves clearing it again at every step.
     """
 
     device: str
@@ -62,22 +62,22 @@ class Runtime:
     keep_memory: bool
 
     def text(self) -> str:
-        """One line for people."""
-        words = {
+        """Summary in one line, for the log."""
+        switches = {
             "channels-last": self.channels_last,
             "fused optimiser": self.fused,
             "compiled": self.compile,
-            "data held on the device": self.hold_data,
-            "memory kept": self.keep_memory,
+            "data on the device": self.hold_data,
+            "freed memory kept": self.keep_memory,
         }
-        yes, no = ([word for word, holds in words.items() if holds is wanted] for wanted in (True, False))
+        on, off = ([name for name, value in switches.items() if value is wanted] for wanted in (True, False))
         counts = [
             f"{self.threads} threads",
-            f"{self.workers} threads for batches ahead",
-            f"{self.micro_batch} items at once",
+            f"{self.workers} loader threads",
+            f"{self.micro_batch} items per forward pass",
         ]
         return (
-            ", ".join([self.device, self.precision, *counts, *yes]) + f"; not: {', '.join(no) or 'nothing'}"
+            ", ".join([self.device, self.precision, *counts, *on]) + f"; not: {', '.join(off) or 'nothing'}"
         )
 
     def place(self, model: SegmentationModel, device: torch.device) -> None:
@@ -88,7 +88,7 @@ class Runtime:
             model.to(memory_format=torch.channels_last)
 
     def apply(self) -> None:
-        """Set the process's threads and how it gives memory back."""
+        """Set this process's threads and whether it returns freed memory."""
         torch.set_num_threads(self.threads)
         if self.keep_memory:
             _keep_memory()
@@ -101,39 +101,42 @@ class Runtime:
 def choose_runtime(
     settings: TrainSettings, data: PreparedData, device: torch.device, processes: Distributed | None = None
 ) -> Runtime:
-    """Resolve what the settings leave at `auto`.
+    """Resolve the settings that are `auto`.
 
     Args:
+        settings: of the training.
+        data: prepared data; the size of the training items counts.
+        device: of the training.
         processes: of a distributed training, which neither accumulates gradients nor compiles.
 
     Raises:
-        ParamsError: a setting that this training cannot follow.
+        ParamsError: a micro_batch smaller than the batch in a distributed training.
     """
-    wanted, processes, on_gpu = settings.speed, processes or Distributed(), device.type == "cuda"
-    micro = _or(wanted.micro_batch, settings.batch)
+    speed, processes, on_gpu = settings.speed, processes or Distributed(), device.type == "cuda"
+    micro = _resolve(speed.micro_batch, settings.batch)
     if micro < settings.batch and processes.world > 1:
         raise ParamsError(
             f"micro_batch {micro} of a batch of {settings.batch} on {processes.world} processes",
-            "set train.common.speed.micro_batch to auto: more processes already take fewer items each",
+            "set train.common.speed.micro_batch to auto: each process already takes only a part of the batch",
         )
-    on_device = _or(wanted.hold_data, on_gpu and data.training_bytes() <= DATA_FRACTION * _free(device))
-    ahead = 0 if on_device else _or(wanted.workers, _loaders(on_gpu))
-    # torch's own number heeds OMP_NUM_THREADS, but not a container's limit
-    room = cores() if on_gpu else max(1, cores() - ahead)
-    threads = _or(wanted.threads, min(torch.get_num_threads(), room))
+    on_device = _resolve(speed.hold_data, on_gpu and data.training_bytes() <= DATA_FRACTION * _free(device))
+    ahead = 0 if on_device else _resolve(speed.workers, _loaders(on_gpu))
+    # torch's default respects OMP_NUM_THREADS, but not a container's limit
+    limit = cores() if on_gpu else max(1, cores() - ahead)
+    threads = _resolve(speed.threads, min(torch.get_num_threads(), limit))
     return Runtime(
         device=device.type,
         precision=choose_precision(settings.precision, device),
-        channels_last=_or(wanted.channels_last, True),
-        fused=_or(wanted.fused, True),
-        compile=_or(
-            wanted.compile, on_gpu and processes.world == 1 and settings.steps >= COMPILE_FROM and _triton()
+        channels_last=_resolve(speed.channels_last, True),
+        fused=_resolve(speed.fused, True),
+        compile=_resolve(
+            speed.compile, on_gpu and processes.world == 1 and settings.steps >= COMPILE_FROM and _triton()
         ),
         hold_data=on_device,
         threads=threads,
         workers=ahead,
         micro_batch=min(micro, settings.batch),
-        keep_memory=_or(wanted.keep_memory, not on_gpu and platform.libc_ver()[0] == "glibc"),
+        keep_memory=_resolve(speed.keep_memory, not on_gpu and platform.libc_ver()[0] == "glibc"),
     )
 
 
@@ -143,10 +146,13 @@ def fit_micro_batch(
     model: SegmentationModel,
     processes: Distributed | None = None,
 ) -> Runtime:
-    """The same runtime with a micro-batch that fits into memory, unless the settings or several processes fix it.
+    """The runtime with a micro-batch that fits into memory; unchanged if it is set or there are several processes.
 
     Args:
+        runtime: of `choose_runtime`.
+        settings: of the training.
         model: on its device.
+        processes: of a distributed training.
     """
     if settings.speed.micro_batch != "auto" or (processes is not None and processes.world > 1):
         return runtime
@@ -154,23 +160,23 @@ def fit_micro_batch(
 
 
 def resume_runtime(stored: dict[str, Any] | None, fresh: Runtime) -> Runtime | None:
-    """The runtime of a checkpoint; None without one, or if its device is not that of `fresh`."""
+    """The runtime of a checkpoint; None without a checkpoint, or if the device is another now."""
     return Runtime(**stored) if stored and stored["device"] == fresh.device else None
 
 
 def _loaders(on_gpu: bool) -> int:
-    """Threads that make batches ahead.
+    """Number of loader threads.
 
-    On a CPU of few cores a thread beside those of the operators makes these wait for each other at the end of every
-    operator: a step took a third longer, whereas making its batch before it takes 2 %. Many cores were not measured.
+    On a CPU with few cores, a loader thread delays the threads of the operators, which wait for each other: a step took
+    a third longer, whereas making its batch without a thread takes 2 % of it. Many cores were not measured.
     """
     if on_gpu:
         return max(1, min(LOADERS, cores() - 1))
     return 1 if cores() >= CORES_TO_SPARE else 0
 
 
-def _or(setting: T | str, found: T) -> T:
-    return found if setting == "auto" else setting  # type: ignore[return-value]
+def _resolve(setting: T | str, automatic: T) -> T:
+    return automatic if setting == "auto" else setting  # type: ignore[return-value]
 
 
 def _free(device: torch.device) -> int:
@@ -184,10 +190,11 @@ def _triton() -> bool:
 
 
 def _keep_memory() -> None:
-    """Let malloc neither map big blocks one by one nor give them back: the kernel clears each page anew."""
+    """Make malloc keep freed memory and not map large blocks: the kernel clears every page that it maps."""
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    trim, top_pad, map_max = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
+    # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
+    trim, top_pad, map_max = -1, -2, -4
     for option, value in ((map_max, 0), (trim, 2**31 - 1), (top_pad, 64 * 2**20)):
         libc.mallopt(ctypes.c_int(option), ctypes.c_int(value))

@@ -1,6 +1,6 @@
-"""Training batches: which crops, and how image and mask are altered together.
+"""Training batches: sampling of crops, and augmentation of image and mask together.
 
-A batch is a pure function of the seed and the step. Every architecture therefore sees the same crops in the same
+A batch is a pure function of the seed and the step. Every architecture therefore gets the same crops in the same
 order, and a resumed training needs no sampler state.
 """
 
@@ -18,10 +18,10 @@ from segcore.params import TrainSettings
 
 
 class Sampler:
-    """Draws windows: a fraction of them by the foreground classes in them, the rest uniformly.
+    """Draws windows: a fraction by the foreground classes that they contain, the rest uniformly.
 
     Args:
-        data: prepared data; its training windows are drawn from.
+        data: prepared data with its training windows.
         settings: batch, crop, foreground_share, augment.
         window: side of the windows in pixels.
         seed: of the training.
@@ -33,7 +33,7 @@ class Sampler:
         self.places = list(zip(windows["item"], windows["row"], windows["col"], strict=True))
         counts = windows[[f"class_{k}" for k in data.foreground]].to_numpy(np.float64)
         present = counts[:, counts.sum(axis=0) > 0]
-        # Each class weighs the same, so that a rare one is seen as often as a common one.
+        # Each class has the same total weight, so that rare classes are drawn as often as common ones.
         weights = (present / present.sum(axis=0)).sum(axis=1) if present.size else np.ones(len(windows))
         self.weights = np.cumsum(weights / weights.sum())
 
@@ -42,23 +42,23 @@ class Sampler:
 
         Args:
             step: from 0.
-            part: these items of it alone, equal to those of the whole batch.
+            part: only these items; they are equal to those of the whole batch.
         """
         drawn = self.draws(step)[part]
         std = np.asarray(self.data.of_channels(self.data.statistics["std"]))
         batch = _Crops.empty(0, 0, self.settings.crop)
-        for index, (square, changes) in enumerate(drawn):
-            patch = self.data.crop(*square)
+        for index, (window, changes) in enumerate(drawn):
+            patch = self.data.crop(*window)
             if index == 0:
                 batch = _Crops.empty(len(drawn), patch.image.shape[-1], self.settings.crop)
             _augment_into(batch.at(index), patch, self.settings, std, changes)
         return batch._asdict()
 
     def draws(self, step: int) -> list[tuple["CropWindow", "Augmentation"]]:
-        """Which squares the batch of a step is made of, and what becomes of each; no pixel is read."""
+        """Crop window and augmentation of each item of a step's batch; no pixel is read."""
         rng = np.random.default_rng([self.seed, step])
-        wanted = round(self.settings.batch * self.settings.foreground_share)
-        return [self._draw(index < wanted, rng) for index in range(self.settings.batch)]
+        by_class = round(self.settings.batch * self.settings.foreground_share)
+        return [self._draw(index < by_class, rng) for index in range(self.settings.batch)]
 
     def _draw(self, foreground: bool, rng: np.random.Generator) -> tuple["CropWindow", "Augmentation"]:
         draw = rng.random()
@@ -68,13 +68,12 @@ class Sampler:
         zoom = float(np.exp(rng.uniform(-np.log(scale), np.log(scale))))
         side = min(round(crop / zoom), self.window)
         down, right = (int(rng.integers(0, self.window - side + 1)) for _ in range(2))
-        return CropWindow(item, int(row) + down, int(col) + right, side, side), Augmentation.draw(
-            self.settings, rng
-        )
+        window = CropWindow(item, int(row) + down, int(col) + right, side, side)
+        return window, Augmentation.draw(self.settings, rng)
 
 
 class CropWindow(NamedTuple):
-    """Where a crop is cut from; it may reach beyond the item."""
+    """The square that a crop is cut from, in pixels; it may reach beyond the item."""
 
     item: str
     row: int
@@ -84,12 +83,13 @@ class CropWindow(NamedTuple):
 
 
 class Augmentation(NamedTuple):
-    """What augmentation does to one crop.
+    """Random augmentation of one crop.
 
     Attributes:
-        across, down: whether it is flipped.
-        turns: by 90 degrees.
-        gain: of contrast.
+        across: whether it is flipped horizontally.
+        down: whether it is flipped vertically.
+        turns: number of quarter turns, 0 to 3.
+        gain: factor of contrast.
         shift: of brightness, in -1..1.
     """
 
@@ -101,6 +101,7 @@ class Augmentation(NamedTuple):
 
     @classmethod
     def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "Augmentation":
+        """Draw an augmentation within the limits of `settings.augment`."""
         options, changes = settings.augment, rng.random(3)
         across, down = (bool(options.flip and choice < 0.5) for choice in changes[:2])
         turns = int(changes[2] * 4) if options.rotate90 else 0
@@ -130,13 +131,13 @@ class _Crops(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def nearest(side: int, crop: int) -> np.ndarray:
-    """(crop,) which of `side` pixels torch's nearest-neighbour resize takes for each of `crop`."""
+    """(crop,) source index in 0..side-1 of each pixel in torch's nearest-neighbour resize from side to crop."""
     pixels = torch.arange(side, dtype=torch.float32)[None, None]
     return functional.interpolate(pixels, size=crop, mode="nearest")[0, 0].numpy().astype(np.intp)
 
 
 def _resized(image: np.ndarray, crop: int) -> Tensor:
-    """(H, W, C) as float32 (C, crop, crop), antialiased; 8-bit values stay whole numbers, six times as fast."""
+    """(H, W, C) to float32 (C, crop, crop), antialiased; 8-bit values stay integers, which is six times as fast."""
     if image.shape[0] != crop and image.dtype == np.uint8:
         x = torch.from_numpy(image).permute(2, 0, 1)
     else:
@@ -154,7 +155,7 @@ def _resized(image: np.ndarray, crop: int) -> Tensor:
 def augment(
     patch: LabelledImage, settings: TrainSettings, std: np.ndarray, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Resize to the crop, flip, turn, and shift brightness and contrast.
+    """Resize to the crop, flip, turn, and change brightness and contrast.
 
     Labels and validity are resampled by nearest neighbour.
 
@@ -162,7 +163,7 @@ def augment(
         patch: square of any side.
         settings: crop and augment.
         std: (C,) of the training split; brightness is shifted in units of it.
-        rng: source of all changes.
+        rng: random generator.
 
     Returns:
         image (C, crop, crop) float32, label (crop, crop) int64, valid (crop, crop) bool.
@@ -175,7 +176,7 @@ def augment(
 def _augment_into(
     out: _Crops, patch: LabelledImage, settings: TrainSettings, std: np.ndarray, changes: Augmentation
 ) -> None:
-    """`augment` without copies: this and the resampling are what a loader's time goes into."""
+    """`augment` without copies; most of a loader's time is spent here."""
     across, down, turns, gain, _ = changes
     crop, side = settings.crop, patch.image.shape[1]
     shift = torch.from_numpy(std * settings.augment.brightness * changes.shift).float()[:, None, None]
@@ -191,5 +192,6 @@ def _augment_into(
     x = torch.rot90(x, turns, (-2, -1))
     centre = x.mean(dim=(1, 2), keepdim=True)
     x.sub_(centre).mul_(gain).add_(centre).add_(shift)
-    for target, band in zip(out.image, x, strict=True):  # one at a time: turned ones are copied twice as fast
+    # band by band, which copies turned images twice as fast
+    for target, band in zip(out.image, x, strict=True):
         target.copy_(band)

@@ -1,4 +1,4 @@
-"""One optimiser step, and losses that are read from the device several at a time."""
+"""One optimiser step, and losses, which are read from the device several at a time."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _MAX_GRADIENT_NORM = 5.0
 
 
 class StepContext(NamedTuple):
-    """What stays the same from step to step."""
+    """Arguments that are the same for all steps of a training."""
 
     settings: TrainSettings
     device: torch.device
@@ -30,15 +30,16 @@ class StepContext(NamedTuple):
 
 
 class TrainStep:
-    """Steps of a network; nothing in one waits for the device.
+    """Optimiser steps of a network; they do not wait for the device.
 
-    Where fewer items than the batch pass at once (`Runtime.micro_batch`), their gradients are added up, each part
-    weighing as much as it has items. Batch norm then sees the statistics of a part, and Dice is the mean of the
-    parts' Dice, which differs a little from that of the whole batch.
+    With a micro-batch smaller than the batch (`Runtime.micro_batch`), gradients are accumulated, weighted by the number
+    of items. Batch norm then uses the statistics of a micro-batch, and Dice is the mean over micro-batches, which
+    differs slightly from that of the whole batch.
 
     Args:
-        model: that is trained.
-        optimizer: whose groups have a `factor` of the learning rate.
+        model: the network in training.
+        optimizer: its groups have a `factor` of the learning rate.
+        context: settings, device, processes and runtime.
     """
 
     def __init__(
@@ -87,46 +88,44 @@ class TrainStep:
 
 
 def read_every(device: torch.device) -> int:
-    """Number of steps between two reads of the losses; on a CPU reading does not wait."""
+    """Number of steps between two reads of the losses; 1 on a CPU, where reading does not wait."""
     return 1 if device.type == "cpu" else _READ_EVERY
 
 
 class Losses:
-    """Losses that stay on the device until several are read at once.
+    """Losses that remain on the device until several are read at once.
 
     Args:
-        title: of the network, for the message.
-        on_step: called with steps done and the loss, in order.
-        every: number of losses that are read at once.
+        title: of the network, for the error message.
+        on_step: called with the number of steps done and the loss, in order.
+        every: number of losses per read.
     """
 
     def __init__(self, title: str, on_step: Callable[[int, float], None], every: int) -> None:
         self.title, self.on_step, self.every = title, on_step, every
-        self.waiting: list[tuple[int, Tensor]] = []
+        self.unread: list[tuple[int, Tensor]] = []
         self.values: list[float] = []
 
     def add(self, step: int, loss: Tensor) -> None:
-        """Take in the loss of a step, from 1.
+        """Add the loss of a step, counted from 1.
 
         Raises:
-            ModelError: it, or one of those that waited, is not finite.
+            ModelError: this or an earlier unread loss is not finite.
         """
-        self.waiting.append((step, loss))
-        if len(self.waiting) >= self.every:
+        self.unread.append((step, loss))
+        if len(self.unread) >= self.every:
             self.read()
 
     def read(self) -> None:
-        """Read all that are waiting; to be called before weights are validated or saved.
+        """Read all losses on the device; to be called before weights are validated or saved.
 
         Raises:
             ModelError: one is not finite.
         """
-        if not self.waiting:
+        if not self.unread:
             return
-        waiting, self.waiting = self.waiting, []
-        for (step, _), value in zip(
-            waiting, torch.stack([loss for _, loss in waiting]).tolist(), strict=True
-        ):
+        unread, self.unread = self.unread, []
+        for (step, _), value in zip(unread, torch.stack([loss for _, loss in unread]).tolist(), strict=True):
             if not math.isfinite(value):
                 raise ModelError(
                     f"{self.title}: the loss is {value}", "lower train.learning_rate, or check the images"

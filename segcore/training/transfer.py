@@ -1,7 +1,7 @@
-"""Start a training from the weights of a network trained on other data, and freeze the encoder at first.
+"""Transfer learning: initial weights from a network trained on other data, and a frozen encoder in the first steps.
 
-Yosinski et al. 2014, arXiv 1411.1792: layers of a related task are a better start than random ones, the later ones the
-less so, and tuning them further is better than leaving them as they are.
+Yosinski et al. 2014, arXiv 1411.1792: layers of a related task are better initial weights than random ones, early
+layers more so than late ones, and fine-tuning them is better than freezing them.
 """
 
 from collections.abc import Mapping
@@ -12,56 +12,57 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 
-# Buffers of the normalisation, which stays that of the new data.
+# buffers of the normalisation, which is always that of the new data
 _NORMALIZATION = ("mean", "std", "low", "high")
-# Modules whose name begins so have one output channel per class.
+# modules whose name starts with this have one output channel per class
 _HEAD = "score"
 
 
 class Transferred(NamedTuple):
-    """Names of tensors: taken over, and left out because they do not fit or belong to other classes."""
+    """Names of tensors: copied, and skipped because they do not fit or belong to other classes."""
 
-    taken: list[str]
-    left: list[str]
+    copied: list[str]
+    skipped: list[str]
 
 
 def take_over(model: nn.Module, state: Mapping[str, Tensor], same_classes: bool, source: str) -> Transferred:
-    """Copy what fits of another network's weights into a fresh one: tensors of the same name and shape.
+    """Copy the tensors of another network that have the same name and shape into a new one.
 
-    The normalisation stays that of the new data, and what scores classes is left out where these are others.
+    The normalisation is not copied, and with other classes neither is the scoring layer.
 
     Args:
-        state: of the other network.
+        model: the new network, changed in place.
+        state: state_dict of the other network.
         same_classes: whether its classes are the same, in the same order.
-        source: for the message.
+        source: of the weights, for the error message.
 
     Raises:
         ModelError: less than half of the encoder fits.
     """
-    own = model.state_dict()
-    taken: list[str] = []
-    left: list[str] = []
-    for name, tensor in own.items():
+    target = model.state_dict()
+    copied: list[str] = []
+    skipped: list[str] = []
+    for name, tensor in target.items():
         if name in _NORMALIZATION:
             continue
         fits = name in state and state[name].shape == tensor.shape
-        (taken if fits and (same_classes or not name.startswith(_HEAD)) else left).append(name)
-    encoder = {name: tensor.numel() for name, tensor in own.items() if name.startswith("encoder.")}
-    if 2 * sum(encoder.get(name, 0) for name in taken) < sum(encoder.values()):
+        (copied if fits and (same_classes or not name.startswith(_HEAD)) else skipped).append(name)
+    encoder = {name: tensor.numel() for name, tensor in target.items() if name.startswith("encoder.")}
+    if 2 * sum(encoder.get(name, 0) for name in copied) < sum(encoder.values()):
         raise ModelError(
             f"{source}: less than half of its encoder fits this network",
-            "take a model of the same encoder and number of bands, or remove it from start/",
+            "use a model with the same encoder and number of bands, or remove it from start/",
         )
     with torch.no_grad():
-        for name in taken:
-            own[name].copy_(state[name])
-    return Transferred(taken, left)
+        for name in copied:
+            target[name].copy_(state[name])
+    return Transferred(copied, skipped)
 
 
 def freeze_encoder(model: nn.Module, frozen: bool) -> None:
-    """Freeze the encoder, weights and running statistics of batch norm, or train it again.
+    """Freeze or unfreeze the encoder: its weights and the running statistics of batch norm.
 
-    To be called before every step, because a validation sets all of the network to training mode afterwards.
+    To be called before every step, because after a validation the whole network is in training mode.
     """
     encoder = model.encoder
     assert isinstance(encoder, nn.Module)

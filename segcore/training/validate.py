@@ -1,4 +1,4 @@
-"""Loss and IoU on the validation regions, by which a training selects its weights."""
+"""Loss and IoU on the validation regions, used to select the best weights of a training."""
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ def validate(
 ) -> tuple[float, float]:
     """Loss (mean over pixels) and pooled foreground mean IoU on the validation regions, as in evaluation.
 
-    With several processes each region is read by one of them, and by no other to fill up; sums are taken in the
-    order of regions, so that the same weights give the same numbers however many processes there are.
+    With several processes, each region is read by exactly one of them. Sums are taken in the order of regions, so that
+    the same weights give the same numbers for any number of processes.
     """
     processes = processes or Distributed()
     classes, rows = model.num_classes, []
@@ -29,7 +29,8 @@ def validate(
         patch = data.read_input(region)
         probabilities = predict_patch(model, patch, tile, min(64, tile // 4), precision)
         scored = patch.label != IGNORE
-        logits = torch.from_numpy(probabilities).clamp_min(1e-12).log()[None]  # softmax of log p is p
+        # softmax(log p) = p
+        logits = torch.from_numpy(probabilities).clamp_min(1e-12).log()[None]
         loss = model.criterion(logits, torch.from_numpy(patch.label).long()[None])["loss"]
         pair = patch.label[scored].astype(np.int64) * classes + probabilities.argmax(0)[scored]
         counts = np.bincount(pair, minlength=classes**2).reshape(classes, classes)

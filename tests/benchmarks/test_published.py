@@ -1,4 +1,4 @@
-"""benchmarks/published: scores by the definitions of publications, and a plan that fits the examples."""
+"""benchmarks/published: scores as defined in publications, and a plan that matches the examples."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_the_estimate_is_the_mean_of_seeds_within_its_interval(counted):
 
 
 @pytest.mark.parametrize("name", yaml.safe_load(published.PLAN.read_text()))
-def test_the_plan_fits_its_example_and_names_measures_that_there_are(name, tmp_path, monkeypatch):
+def test_the_plan_matches_its_example_and_uses_existing_measures(name, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGFLOW_DATA", str(tmp_path))
     plan = yaml.safe_load(published.PLAN.read_text())[name]
     used = {*plan["measures"], *(key for row in plan["published"].values() for key in row)}
@@ -63,7 +63,7 @@ def test_the_plan_fits_its_example_and_names_measures_that_there_are(name, tmp_p
         p.for_architecture(architecture)
 
 
-def test_goals_say_by_how_much_they_are_met_or_missed():
+def test_verdicts_show_the_difference_to_each_goal():
     plan = {
         "measures": {"pooled_iou": "IoU"},
         "goals": [{"of": "best", "pooled_iou": 0.8}, {"of": "fcn", "pooled_iou": 0.8}],

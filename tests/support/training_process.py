@@ -1,4 +1,4 @@
-"""One process of a training that `torchrun` started for test_distributed.py; the first writes what came of it."""
+"""One process of a training that `torchrun` started for test_distributed.py; it writes its results."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from segcore.training.loop import train
 
 
 def main(prepared: str, settings: str, window: str, folder: str) -> None:
-    """Train U-Net with seed 0 in `folder`; history, facts and weights lie there afterwards, by rank."""
+    """Train U-Net with seed 0 in `folder`; history, facts and weights are written there, by rank."""
     data, options = PreparedData(prepared), TrainSettings(**json.loads(settings))
     where, rank = Path(folder), accelerator().process_index
     before = (where / "checkpoint.safetensors").exists()
@@ -29,8 +29,8 @@ def main(prepared: str, settings: str, window: str, folder: str) -> None:
     trained = train(new_model("unet", options, data, 0), data, options, int(window), 0, where, on_step)
     weights = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
     save_file(weights, where / f"weights-{rank}.safetensors")
-    told = {"history": trained.history, "facts": trained.facts, "resumed": before}
-    (where / f"told-{rank}.json").write_text(json.dumps(told))
+    results = {"history": trained.history, "facts": trained.facts, "resumed": before}
+    (where / f"results-{rank}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from segcore import params
 from segcore.errors import ParamsError
 from tasks.configure import configure
 from tasks.project import WORK
+from tasks.train import _checkpoints
 from tests.support.tiny import make_pairs, values_for
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +91,22 @@ def test_train_and_evaluate_write_what_the_report_needs(project):
         "peak_memory_mb",
     }
     assert wanted | {"train_seconds"} <= set(cost) and cost["latency_ms"] > 0
+
+
+def test_a_checkpoint_of_an_older_version_does_not_stop_an_unattended_training(project):
+    p, prepared = params.load(project / "params.yaml"), project / "data/prepared"
+    folder = _checkpoints(p, p.for_architecture("unet"), "unet", 1, prepared, project)
+    folder.mkdir(parents=True)
+    old = {"step": 2, "best_iou": 0.5, "best_step": 2, "stale": 0, "history": [], "seconds": 1.0}
+    save_file(
+        {"model.x": torch.zeros(1)}, folder / "checkpoint.safetensors", metadata={"state": json.dumps(old)}
+    )
+    done = command(project, "tasks", "train", "unet", "1")
+    assert done.returncode == 0, done.stderr
+    line = "is a checkpoint of another version of segflow; training starts from step 0"
+    assert (done.stdout + done.stderr).count(line) == 1
+    assert list(pd.read_csv(project / "models/unet-1/history.csv")["step"]) == [2, 4]
+    shutil.rmtree(project / "models/unet-1")
 
 
 def test_new_scenes_are_predicted_as_the_evaluation_predicted(project):

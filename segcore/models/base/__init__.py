@@ -1,0 +1,1 @@
+"""Shared by all architectures: base class, encoders, pretrained weights, factory and bundles."""

@@ -1,6 +1,6 @@
-"""The model bundle: a folder with weights and all that is needed to use them, without pickle or other code.
+"""The model bundle: a folder with weights and everything needed to use them, without pickles or code.
 
-`model.safetensors` holds the weights and the normalisation; `model.json` the architecture and its keywords, classes
+`model.safetensors` contains the weights and the normalisation; `model.json` the architecture and its keywords, classes
 and colours, bands, tile size, checksums and versions.
 """
 
@@ -24,8 +24,10 @@ def save_bundle(folder: Path, model: "SegmentationModel", architecture: str, fac
     """Write model.safetensors and model.json into an existing folder.
 
     Args:
-        folder: better one of `files.atomic_folder`, so that the bundle appears whole.
-        facts: JSON-able; classes, colors, foreground, tile and what else travels with the model.
+        folder: best from `files.atomic_folder`, so that the bundle appears complete or not at all.
+        model: with its normalisation.
+        architecture: name of its module in segcore/models.
+        facts: JSON-able: classes, colors, foreground, tile and further entries of model.json.
     """
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     save_tensors(weights, folder / "model.safetensors")
@@ -45,7 +47,7 @@ def save_bundle(folder: Path, model: "SegmentationModel", architecture: str, fac
 
 
 def load_description(folder: Path | str) -> dict[str, Any]:
-    """Contents of model.json.
+    """Read model.json.
 
     Raises:
         ModelError: missing or malformed.
@@ -61,19 +63,21 @@ def load_description(folder: Path | str) -> dict[str, Any]:
         raise ModelError(f"{path}: is damaged ({error})", "train again, or restore the file") from error
     if description.get("format") != _FORMAT:
         raise ModelError(
-            f"{path}: has format {description.get('format')}, this is {_FORMAT}", "use a matching segflow"
+            f"{path}: has format {description.get('format')}, this version of segflow reads {_FORMAT}",
+            "use the version of segflow that wrote it",
         )
     return description
 
 
 def verified(folder: Path | str, weights: str | None = None) -> dict[str, Any]:
-    """model.json of a bundle whose weights are the ones it describes; nothing of them is loaded.
+    """model.json of a bundle, after checking the checksum of its weights, which are not loaded.
 
     Args:
-        weights: sha256 that the weights must have besides, as it was registered.
+        folder: the bundle.
+        weights: registered sha256 that the weights must also have; None: not checked.
 
     Raises:
-        ModelError: missing or damaged files, or weights that are not the ones described or registered.
+        ModelError: missing or damaged files, or weights with another checksum than described or registered.
     """
     description, path = load_description(folder), Path(folder) / "model.safetensors"
     if not path.is_file() or sha256(path) != description["weights_sha256"]:
@@ -92,7 +96,7 @@ def verified(folder: Path | str, weights: str | None = None) -> dict[str, Any]:
 def load_bundle(
     folder: Path | str, device: "torch.device | str" = "cpu", description: dict[str, Any] | None = None
 ) -> "SegmentationModel":
-    """The model of a bundle, on `device`, in evaluation mode; its checksum is verified first.
+    """The model of a bundle, on `device`, in evaluation mode; the checksum of its weights is verified first.
 
     Args:
         folder: with model.json and model.safetensors.
@@ -106,7 +110,8 @@ def load_bundle(
 
     from segcore.models.base.factory import rebuild_model
 
-    d = description or verified(folder)
-    model = rebuild_model(d["architecture"], d["in_channels"], d["num_classes"], d["settings"])
+    description = description or verified(folder)
+    architecture, settings = description["architecture"], description["settings"]
+    model = rebuild_model(architecture, description["in_channels"], description["num_classes"], settings)
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     return model.to(device).eval()

@@ -20,7 +20,7 @@ class Encoder(nn.Module):
     """A network cut into stages, each of which gives one feature map.
 
     Attributes:
-        channels: of each feature map, finest first.
+        channels: number of channels of each feature map, finest first.
         strides: input pixels per pixel of each feature map, finest first.
     """
 
@@ -48,9 +48,9 @@ def build_encoder(name: str, in_channels: int, weights: str = "none", output_str
         name: one of ENCODERS.
         in_channels: bands. Pretrained weights expect 3; for another number C the first convolution gets the
             mean of its RGB filters for every band, times 3 / C, so that activations keep their scale.
-        weights: what `segcore.models.base.pretrained.load_encoder_weights` takes.
-        output_stride: 32, 16 or 8; strides beyond it are replaced by dilation, which leaves the shape of
-            every weight, and every value on the coarser grid, as it was.
+        weights: specification, see `segcore.models.base.pretrained.load_encoder_weights`.
+        output_stride: 32, 16 or 8; larger strides are replaced by dilation, which changes neither
+            the shape of a weight nor the values on the coarser grid.
 
     Raises:
         ModelError: an unknown encoder or output stride, or weights that do not fit.
@@ -72,13 +72,13 @@ def build_encoder(name: str, in_channels: int, weights: str = "none", output_str
 
 
 def _trunk(name: str) -> nn.Module:
-    """The torchvision network with torchvision's key names, less what follows the last feature map."""
-    # takes longer than torch itself, and is not needed by networks without an encoder of it
+    """The torchvision network with torchvision's key names, without the layers after the last feature map."""
+    # imported here: slower to import than torch itself, and not needed for U-Net's plain encoder
     from torchvision import models
     from torchvision.models import vgg
 
     if name.startswith("vgg"):
-        # not torchvision.models.vgg16(): that fills 120 million classifier weights which are not used
+        # not torchvision.models.vgg16(), which initialises 120 million classifier weights that are not used
         trunk = nn.Module()
         trunk.features = vgg.make_layers(vgg.cfgs["D"], batch_norm=name.endswith("_bn"))
         for module in trunk.modules():
@@ -117,7 +117,8 @@ def _channels(stages: list[nn.Module]) -> list[int]:
     channels: list[int] = []
     for stage in stages:
         widths = [module.out_channels for module in stage.modules() if isinstance(module, nn.Conv2d)]
-        channels.append(widths[-1] if widths else channels[-1])  # VGG's second stage is a pooling alone
+        # VGG's second stage is only a pooling
+        channels.append(widths[-1] if widths else channels[-1])
     return channels
 
 
@@ -133,7 +134,8 @@ def _adapt_first_convolution(trunk: nn.Module, in_channels: int, pretrained: boo
     )
     with torch.no_grad():
         if pretrained:
-            mean = old.weight.mean(dim=1, keepdim=True)  # (out, 1, k, k)
+            # (out, 1, k, k)
+            mean = old.weight.mean(dim=1, keepdim=True)
             new.weight.copy_(mean.expand_as(new.weight) * (3 / in_channels))
         else:
             nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
@@ -143,17 +145,18 @@ def _adapt_first_convolution(trunk: nn.Module, in_channels: int, pretrained: boo
 
 
 def _dilate(stage: nn.Module, rate: int) -> None:
-    """Take the one stride of 2 out of a stage and dilate by `rate` what follows it.
+    """Remove a stage's stride of 2 and dilate the layers after it by `rate`.
 
-    What comes before the stride, and the strided layer itself, see a grid that earlier stages have already
-    made `rate` / 2 times too fine. torchvision's replace_stride_with_dilation does the same, but refuses
-    ResNet-18 and -34 and does not support MobileNet.
+    The layers before the stride, and the strided layer itself, are dilated by `rate` / 2, the factor by which
+    the grid of the earlier stages is already finer. torchvision's replace_stride_with_dilation does the same, but
+    supports neither ResNet-18 and -34 nor MobileNet.
     """
     before = rate // 2
     current = before
     for name, module in list(stage.named_modules()):
         if isinstance(module, nn.MaxPool2d):
-            pad = nn.ReplicationPad2d((0, before, 0, before))  # a copy never changes a maximum
+            # repeated pixels never change a maximum
+            pad = nn.ReplicationPad2d((0, before, 0, before))
             pool = nn.MaxPool2d(kernel_size=2, stride=1, dilation=before)
             stage.set_submodule(name, nn.Sequential(pad, pool))
             current = rate
@@ -163,5 +166,6 @@ def _dilate(stage: nn.Module, rate: int) -> None:
             module.stride = (1, 1)
             module.dilation = (current, current)
             module.padding = (current * (kernel // 2), current * (kernel // 2))
-            if strided and kernel > 1:  # the 1x1 convolution of a shortcut does not move the grid
+            # a shortcut's 1x1 convolution is parallel to the strided 3x3 one: later layers are not dilated by it
+            if strided and kernel > 1:
                 current = rate

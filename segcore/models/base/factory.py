@@ -1,4 +1,4 @@
-"""The architectures: each module of segcore/models is one and has a function `build`."""
+"""Architectures by name: each module of segcore/models defines one, with a function `build`."""
 
 import inspect
 from collections.abc import Mapping
@@ -38,19 +38,19 @@ def build_model(
         in_channels: bands of the image.
         num_classes: classes, background included.
         magnify: see `SegmentationModel`.
-        keywords: what the architecture's `build` takes; `defaults(name)` lists them.
+        keywords: of the architecture's `build`; `defaults(name)` lists them.
 
     Raises:
-        ModelError: unknown architecture, keyword or value; the message lists the known ones.
+        ModelError: unknown architecture, keyword or value; the message lists the valid ones.
     """
-    known = defaults(name)
-    for unknown in sorted(keywords.keys() - known.keys()):
+    default_keywords = defaults(name)
+    for unknown in sorted(keywords.keys() - default_keywords.keys()):
         raise ModelError(
-            f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(known)}"
+            f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(default_keywords)}"
         )
     model: SegmentationModel = plugins.load(models.__name__, name).build(in_channels, num_classes, **keywords)
-    model.settings = known | keywords
-    # Bundles of older versions do not have the keyword.
+    model.settings = default_keywords | keywords
+    # left out at 1, as in the bundles of older versions
     if magnify != 1:
         model.magnify = model.settings["magnify"] = magnify
     return model
@@ -59,7 +59,7 @@ def build_model(
 def rebuild_model(
     name: str, in_channels: int, num_classes: int, settings: Mapping[str, Any]
 ) -> SegmentationModel:
-    """The model of saved `settings`, ready for its saved state_dict; pretrained weights are not fetched."""
+    """Build the model of saved `settings`, to load its saved state_dict into; pretrained weights are not fetched."""
     keywords: dict[str, Any] = {key: "none" if key == "weights" else value for key, value in settings.items()}
     model = build_model(name, in_channels, num_classes, **keywords)
     model.settings = dict(settings)

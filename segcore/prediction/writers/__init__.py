@@ -1,0 +1,1 @@
+"""Output formats of predictions: one module per format."""

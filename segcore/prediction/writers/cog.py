@@ -1,7 +1,7 @@
-"""Predictions of a scene as cloud-optimised GeoTIFF on the scene's own grid.
+"""Predictions of a scene as cloud-optimised GeoTIFF on the grid of the scene.
 
-Blocks are written as they come to a plain tiled file, which GDAL's COG driver then compresses and gives overviews;
-both need a bounded cache, however large the scene is.
+Blocks are written to a plain tiled file as they are finished; GDAL's COG driver then compresses it and adds overviews.
+Both need a bounded cache, however large the scene is.
 """
 
 import shutil
@@ -21,20 +21,21 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info
 from segcore.errors import DataError
 
-PROBABILITY_STEPS = 254  # 255 is nodata
+# 255 is nodata
+PROBABILITY_STEPS = 254
 _BLOCK = 512
 _CACHE = 32_000_000
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What GDAL and the file system refuse becomes DataError.
+    """Raise errors of GDAL and of the file system as DataError.
 
     Raises:
         DataError: the disk is full or not writable.
     """
     try:
-        # A scene without a place on Earth is fine; GDAL's cache stays small.
+        # scenes without georeference are allowed; a small GDAL cache
         with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield
@@ -47,10 +48,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_room(folder: Path, info: Info, bands: int) -> None:
-    """Check that the disk holds the plain files, which have one byte a pixel and band.
+    """Check that the disk has room for the plain files, with one byte per pixel and band.
 
     Raises:
-        DataError: it does not; GDAL itself may lose the end of a file without a word.
+        DataError: it does not. GDAL itself may truncate a file without an error.
     """
     needed, free = 2 * info.height * info.width * bands, shutil.disk_usage(folder).free
     if needed > free:
@@ -62,10 +63,10 @@ def check_room(folder: Path, info: Info, bands: int) -> None:
 
 
 def create(path: Path, info: Info, bands: int) -> rasterio.io.DatasetWriter:
-    """A plain tiled uint8 GeoTIFF of `bands` bands on the grid of `info`, nodata 255, to be written in any order."""
-    place = {"crs": info.crs} if info.crs else {}
+    """Open a plain tiled uint8 GeoTIFF with `bands` bands on the grid of `info`, nodata 255, written in any order."""
+    georeference = {"crs": info.crs} if info.crs else {}
     if info.transform:
-        place |= {"transform": rasterio.Affine(*info.transform)}
+        georeference |= {"transform": rasterio.Affine(*info.transform)}
     return rasterio.open(
         path,
         "w",
@@ -80,7 +81,7 @@ def create(path: Path, info: Info, bands: int) -> rasterio.io.DatasetWriter:
         blockysize=_BLOCK,
         interleave="pixel",
         bigtiff="IF_NEEDED",
-        **place,
+        **georeference,
     )
 
 
@@ -92,7 +93,7 @@ def put(file: rasterio.io.DatasetWriter, row: int, col: int, values: np.ndarray)
 def describe_classes(
     file: rasterio.io.DatasetWriter, names: Sequence[str], colors: Sequence[Sequence[int]]
 ) -> None:
-    """Give a class raster its colours, and the classes' names as tags CLASS_0, CLASS_1, ..."""
+    """Set the colour table of a class raster, and the class names as tags CLASS_0, CLASS_1, ..."""
     table = {i: (*map(int, color), 255) for i, color in enumerate(colors)}
     file.write_colormap(1, {**table, IGNORE: (0, 0, 0, 0)})
     file.set_band_description(1, "class")
@@ -100,16 +101,18 @@ def describe_classes(
 
 
 def describe_probabilities(file: rasterio.io.DatasetWriter, names: Sequence[str]) -> None:
-    """Name the bands after the classes, and give the scale by which 0 to 254 become 0 to 1."""
+    """Name the bands after the classes, and set the scale that maps 0..254 to 0..1."""
     for band, name in enumerate(names, 1):
         file.set_band_description(band, name)
     file.scales = [1 / PROBABILITY_STEPS] * len(names)
 
 
 def to_cog(plain: Path, target: Path, resampling: str, tags: Mapping[str, str]) -> None:
-    """Make a COG with overviews of a plain file, which is removed.
+    """Convert a plain file to a COG with overviews, and remove it.
 
     Args:
+        plain: from `create`, closed.
+        target: the COG.
         resampling: of the overviews, "NEAREST" for class indices and "AVERAGE" for probabilities.
         tags: further metadata.
     """

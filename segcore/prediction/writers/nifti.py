@@ -11,43 +11,44 @@ from segcore.files import atomic_write
 
 
 def stack_predictions(parts: Mapping[int, np.ndarray], info: Info) -> np.ndarray:
-    """Planes (H, W) by number as one volume (D, H, W) uint8.
+    """Stack planes (H, W), keyed by their number, to a volume (D, H, W) uint8.
 
     Raises:
         ValueError: planes are missing, or there are more than the volume has.
     """
     if set(parts) != set(range(info.depth)):
-        odd = sorted(set(parts) ^ set(range(info.depth)))
-        raise ValueError(f"planes missing or too many for {info.depth}: {odd[:10]}")
+        differing = sorted(set(parts) ^ set(range(info.depth)))
+        raise ValueError(f"planes missing or beyond the depth of {info.depth}: {differing[:10]}")
     return np.stack([np.asarray(parts[i], np.uint8) for i in range(info.depth)])
 
 
 def write_prediction(path: Path, planes: np.ndarray, info: Info) -> None:
     """Write class indices as NIfTI on the grid of their source: its axis order, orientation, spacing and affine.
 
-    The affine is held in float32, as in every NIfTI-1 file; one that came from there is kept to the bit. A DICOM
-    series gives (column, row, slice). A source without a position gives an affine of its indices.
+    The affine is float32, as in every NIfTI-1 file; that of a NIfTI source is kept bit for bit. The axes of a DICOM
+    series are (column, row, slice). A source without a position gets the identity as affine.
 
     Args:
-        planes: (D, H, W) uint8 in the order handed out.
+        path: .nii or .nii.gz, replaced atomically.
+        planes: (D, H, W) uint8, in the order in which the source was read.
         info: of the source.
 
     Raises:
-        ValueError: the shape is not that of `info`.
+        ValueError: the shape differs from that of `info`.
         DataError: the disk is full or not writable.
     """
     import nibabel
 
     if planes.shape != (info.depth, info.height, info.width):
         raise ValueError(f"prediction {planes.shape} for {(info.depth, info.height, info.width)}")
-    known = affine_of(info)
-    affine = np.eye(4) if known is None else known
+    source_affine = affine_of(info)
+    affine = np.eye(4) if source_affine is None else source_affine
     image = nibabel.Nifti1Image(np.asfortranarray(from_planes(planes, info).astype(np.uint8)), affine)
     image.set_sform(affine, code="scanner")
     unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    # A qform holds no shear (tilted gantries); readers that prefer it must then fall back on the sform.
-    straight = np.allclose(unit.T @ unit, np.eye(3), atol=1e-4)
-    image.set_qform(affine, code="scanner" if straight else "unknown")
+    # A qform cannot store shear (tilted gantries); with code "unknown", readers use the sform instead.
+    orthogonal = np.allclose(unit.T @ unit, np.eye(3), atol=1e-4)
+    image.set_qform(affine, code="scanner" if orthogonal else "unknown")
     image.header.set_xyzt_units("mm")
     with atomic_write(path) as temporary:
         data = image.to_bytes()

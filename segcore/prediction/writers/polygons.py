@@ -1,8 +1,7 @@
 """Polygons of a class raster as GeoPackage, block by block.
 
-A polygon that crosses a block's border waits until no further block can touch it, and is put together then. Memory
-holds one row of blocks and the polygons that reach its lower border; a single object of the size of the scene is held
-as a whole.
+The parts of a polygon that crosses block borders are merged once no further block can touch it. One row of blocks and
+the polygons that reach its lower border are in memory; an object as large as the scene is in memory as a whole.
 """
 
 import warnings
@@ -17,12 +16,16 @@ from rasterio.features import shapes
 
 from segcore.data.raster import Info
 
-BLOCK = 4096  # pixels a side
-Found = tuple[np.ndarray, np.ndarray]  # polygons, and the class of each
+# side in pixels
+BLOCK = 4096
+# polygons, and the class of each
+Polygons = tuple[np.ndarray, np.ndarray]
 
 
-def _of_block(source: rasterio.DatasetReader, row: int, col: int, side: int, wanted: Sequence[int]) -> Found:
-    """Polygons of a block, in pixels of the scene; pixels that touch at a corner alone are not connected."""
+def _of_block(
+    source: rasterio.DatasetReader, row: int, col: int, side: int, wanted: Sequence[int]
+) -> Polygons:
+    """Polygons of a block, in pixels of the scene; pixels that only touch at a corner are not connected."""
     window = rasterio.windows.Window(col, row, min(side, source.width - col), min(side, source.height - row))
     classes = source.read(1, window=window)
     place = rasterio.Affine.translation(col, row)
@@ -32,14 +35,14 @@ def _of_block(source: rasterio.DatasetReader, row: int, col: int, side: int, wan
     return _arrays([p for p, _ in pairs], [v for _, v in pairs])
 
 
-def _arrays(polygons: Sequence[object], values: Sequence[int]) -> Found:
-    found = np.empty(len(polygons), object)
-    found[:] = polygons
-    return found, np.asarray(values, np.int32)
+def _arrays(polygons: Sequence[object], values: Sequence[int]) -> Polygons:
+    array = np.empty(len(polygons), object)
+    array[:] = polygons
+    return array, np.asarray(values, np.int32)
 
 
-def _joined(polygons: np.ndarray, values: np.ndarray) -> Found:
-    """Polygons of one class that share an edge become one."""
+def _joined(polygons: np.ndarray, values: np.ndarray) -> Polygons:
+    """Merge polygons of the same class that share an edge."""
     parts, numbers = [np.empty(0, object)], [np.empty(0, np.int32)]
     for value in np.unique(values):
         joined = shapely.get_parts(shapely.union_all(polygons[values == value]))
@@ -48,22 +51,22 @@ def _joined(polygons: np.ndarray, values: np.ndarray) -> Found:
     return np.concatenate(parts), np.concatenate(numbers)
 
 
-def polygons(path: Path, wanted: Sequence[int], side: int = BLOCK) -> Iterator[Found]:
-    """Polygons of connected pixels of one class, in pixels (column, row) of the raster, as they are complete.
+def polygons(path: Path, wanted: Sequence[int], side: int = BLOCK) -> Iterator[Polygons]:
+    """Polygons of connected pixels of the same class, in pixels (column, row) of the raster, once complete.
 
     Args:
         path: a raster of class indices.
-        wanted: classes that get polygons.
+        wanted: indices of the classes that get polygons.
         side: of the blocks in pixels.
 
     Yields:
         (n,) shapely polygons and (n,) int32 classes.
     """
     with rasterio.open(path) as source:
-        open_ones = _arrays([], [])
+        incomplete = _arrays([], [])
         for row in range(0, source.height, side):
             bottom = min(row + side, source.height)
-            crossing = [open_ones]
+            crossing = [incomplete]
             for col in range(0, source.width, side):
                 found, values = _of_block(source, row, col, side, wanted)
                 right = min(col + side, source.width)
@@ -73,10 +76,10 @@ def polygons(path: Path, wanted: Sequence[int], side: int = BLOCK) -> Iterator[F
                 crossing.append((found[cut], values[cut]))
                 yield found[~cut], values[~cut]
             joined, values = _joined(*(np.concatenate(part) for part in zip(*crossing, strict=True)))
-            waits = shapely.bounds(joined).reshape(-1, 4)[:, 3] >= bottom
-            waits &= bottom < source.height
-            open_ones = joined[waits], values[waits]
-            yield joined[~waits], values[~waits]
+            is_incomplete = shapely.bounds(joined).reshape(-1, 4)[:, 3] >= bottom
+            is_incomplete &= bottom < source.height
+            incomplete = joined[is_incomplete], values[is_incomplete]
+            yield joined[~is_incomplete], values[~is_incomplete]
 
 
 @contextmanager
@@ -92,14 +95,14 @@ def write_polygons(
 ) -> None:
     """Write a GeoPackage with one layer `classes`: polygons with the fields `class` (index) and `name`.
 
-    Coordinates are those of the scene's coordinate system; without one, pixels (column, row).
+    Coordinates are in the scene's coordinate system; without one, in pixels (column, row).
 
     Args:
         raster: class indices.
         target: a new file.
         info: of the scene.
         names: of all classes.
-        wanted: classes that get polygons.
+        wanted: indices of the classes that get polygons.
 
     Raises:
         OSError: the disk is full or not writable.

@@ -1,4 +1,4 @@
-"""Tiled inference: covers every pixel, has no seams, and needs no more memory for a higher scene."""
+"""Tiled inference: every pixel is covered, there are no seams, and a higher scene needs no more memory."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_an_overlap_of_more_than_half_a_tile_is_refused():
         tile_starts(100, 20, 11)
 
 
-def test_no_more_than_a_row_of_tiles_is_held_as_the_scene_grows():
+def test_one_row_of_tiles_is_in_memory_however_high_the_scene():
     sizes = {}
     for height in (96, 384):
         scene = patch(height, 64)
@@ -88,7 +88,7 @@ def test_the_prediction_does_not_depend_on_batch_size():
 
 
 class ByTile(SegmentationModel):
-    """Sure of class 1 in bright tiles, and leaning to class 0 in dark ones."""
+    """Probability of class 1: 0.9 in bright tiles and 0.4 in dark ones."""
 
     def __init__(self) -> None:
         super().__init__(3, 2, "by tile", 1)
@@ -101,28 +101,29 @@ class ByTile(SegmentationModel):
 
 def test_probabilities_are_blended_before_the_argmax():
     image = np.zeros((32, 48, 3), np.float32)
-    image[:, :16] = (
-        2  # the left tile (columns 0 to 31) is bright on average, the right one (16 to 47) is dark
-    )
+    # the left tile (columns 0 to 31) is bright on average, the right one (16 to 47) is dark
+    image[:, :16] = 2
     scene = LabelledImage(image, np.zeros((32, 48), np.uint8), np.ones((32, 48), bool))
-    found = predict_patch(ByTile(), scene, 32, 16)[1, 0]
+    blended = predict_patch(ByTile(), scene, 32, 16)[1, 0]
     left = blend_weights(32, 16, True, False)[16:]
     right = blend_weights(32, 16, False, True)[:16]
-    assert np.allclose(found[:16], 0.9) and np.allclose(found[32:], 0.4)
-    assert np.allclose(found[16:32], (0.9 * left + 0.4 * right) / (left + right), atol=1e-6)
-    assert 0.5 < found[23] < 0.9  # a vote of the tiles' argmaxes would be a draw here
+    assert np.allclose(blended[:16], 0.9) and np.allclose(blended[32:], 0.4)
+    assert np.allclose(blended[16:32], (0.9 * left + 0.4 * right) / (left + right), atol=1e-6)
+    # the argmaxes of the two tiles differ here
+    assert 0.5 < blended[23] < 0.9
 
 
-def test_flips_are_the_mean_over_mirror_images_and_equal_the_model_where_it_does_not_care():
+def test_flips_give_the_mean_over_mirror_images():
     torch.manual_seed(0)
     model = build_model("unet", 3, 2, encoder="plain", width=4).eval()
     image = torch.rand(1, 3, 40, 56) * 255
     valid = torch.rand(1, 40, 56) > 0.1
-    found = FlipAveraged(model).eval().predict(image, valid)
+    averaged = FlipAveraged(model).eval().predict(image, valid)
     views = [
         model.predict(image.flip(axes), valid.flip(axes)).flip(axes) for axes in ((), (-1,), (-2,), (-2, -1))
     ]
-    assert torch.allclose(found, torch.stack(views).mean(0), atol=1e-6)
-    assert not torch.allclose(found, views[0], atol=1e-3)
+    assert torch.allclose(averaged, torch.stack(views).mean(0), atol=1e-6)
+    assert not torch.allclose(averaged, views[0], atol=1e-3)
     mirrored = FlipAveraged(model).eval().predict(image.flip(-1), valid.flip(-1)).flip(-1)
-    assert torch.allclose(found, mirrored, atol=1e-6)  # what the model itself is not
+    # which does not hold for the model itself
+    assert torch.allclose(averaged, mirrored, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Planes of a volume beside the one that is segmented: seen by training, evaluation and prediction alike."""
+"""Neighbouring planes as extra channels (2.5D), the same in training, evaluation and prediction."""
 
 import nibabel
 import numpy as np
@@ -33,7 +33,7 @@ def volumes(tmp_path_factory):
     return p, PreparedData(prepare(p, root / "ingested", root / "prepared"))
 
 
-def test_the_ends_of_a_volume_stand_for_what_is_beyond():
+def test_the_end_planes_of_a_volume_are_repeated_beyond_it():
     assert (
         neighbouring_planes(0, 1, 5) == [0, 0, 1]
         and neighbouring_planes(4, 2, 5) == [2, 3, 4, 4, 4]
@@ -41,20 +41,20 @@ def test_the_ends_of_a_volume_stand_for_what_is_beyond():
     )
 
 
-def test_a_network_sees_the_planes_beside_and_a_picture_does_not(volumes):
+def test_inputs_contain_neighbouring_planes_and_pictures_do_not(volumes):
     _, data = volumes
     planes = data.items[data.items["volume"] == data.items["volume"].iloc[0]].sort_values("plane")
-    seen = [data.read_input(item) for item in planes["item"]]
-    shown = [data.read(item) for item in planes["item"]]
+    inputs = [data.read_input(item) for item in planes["item"]]
+    pictures = [data.read(item) for item in planes["item"]]
     assert data.bands == 1 and data.channels == 3 and len(planes) == 7
     for plane in range(7):
-        assert shown[plane].image.shape[-1] == 1
-        assert np.array_equal(seen[plane].label, shown[plane].label)
+        assert pictures[plane].image.shape[-1] == 1
+        assert np.array_equal(inputs[plane].label, pictures[plane].label)
         for channel, index in enumerate(neighbouring_planes(plane, 1, 7)):
-            assert np.array_equal(seen[plane].image[..., channel], shown[index].image[..., 0])
+            assert np.array_equal(inputs[plane].image[..., channel], pictures[index].image[..., 0])
 
 
-def test_a_prediction_sees_what_the_evaluation_saw(volumes, tmp_path):
+def test_prediction_and_evaluation_get_the_same_input(volumes, tmp_path):
     p, data = volumes
     model = new_model("unet", p.for_architecture("unet"), data, 0).eval()
     assert model.in_channels == 3 and len(model.low) == 3
@@ -71,14 +71,15 @@ def test_a_prediction_sees_what_the_evaluation_saw(volumes, tmp_path):
     volume = data.items["volume"].iloc[0]
     scene = data.folder.parent / "source" / "images" / f"{volume}.nii.gz"
     Predictor(tmp_path / "bundle", Predict(tile=64, overlap=8)).predict_file(scene, tmp_path, "v")
-    made = np.asarray(nibabel.load(tmp_path / "v.nii.gz").dataobj)
+    written = np.asarray(nibabel.load(tmp_path / "v.nii.gz").dataobj)
     planes = data.items[data.items["volume"] == volume].sort_values("plane")
     read = [predict_patch(model, data.read_input(item), 64, 8).argmax(0) for item in planes["item"]]
-    assert sorted(np.stack(read).ravel()) == sorted(made.ravel()) and 0 < made.mean() < 1
+    assert sorted(np.stack(read).ravel()) == sorted(written.ravel()) and 0 < written.mean() < 1
     agree = max(
-        np.mean(np.stack([p.T[::a, ::b] for p in read], -1) == made) for a in (1, -1) for b in (1, -1)
+        np.mean(np.stack([p.T[::a, ::b] for p in read], -1) == written) for a in (1, -1) for b in (1, -1)
     )
-    assert agree == 1  # whichever way the planes are handed out
+    # for either orientation of the planes
+    assert agree == 1
 
 
 def test_a_scene_of_other_bands_is_named(volumes, tmp_path):

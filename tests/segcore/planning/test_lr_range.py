@@ -1,4 +1,4 @@
-"""The learning-rate range test: its curve, its suggestions, and that it ends where the loss explodes."""
+"""The learning-rate range test: its curve, its suggestions, and its end when the loss explodes."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from segcore.planning.lr_range import range_test, suggestions
 from segcore.training.build import new_model
 
 
-def test_the_suggestions_are_where_the_loss_falls_fastest_and_where_it_is_least():
+def test_the_suggestions_are_the_rates_of_the_steepest_and_the_lowest_loss():
     rates = np.geomspace(1e-5, 1, 51)
     loss = 1 / (1 + (rates / 1e-3) ** 2) + np.maximum(0, np.log10(rates / 0.03))
     steepest, lowest = suggestions(list(rates), list(loss))
@@ -16,7 +16,7 @@ def test_the_suggestions_are_where_the_loss_falls_fastest_and_where_it_is_least(
     assert suggestions([1e-5, 1e-4], [1.0, 2.0]) == (1e-5, 1e-5)
 
 
-def test_rates_grow_the_weights_learn_and_an_exploding_loss_ends_the_test(prepared_scene):
+def test_rates_increase_and_an_exploding_loss_ends_the_test(prepared_scene):
     p, data = prepared_scene
     settings = TrainSettings(
         weights="none", steps=6, batch=2, crop=32, validate_every=2, model={"encoder": "plain", "width": 4}

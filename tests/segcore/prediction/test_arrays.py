@@ -1,4 +1,4 @@
-"""Arrays are predicted as files of the same pixels are."""
+"""Arrays are predicted like files of the same pixels."""
 
 from pathlib import Path
 
@@ -19,11 +19,6 @@ from tests.support.tiny import write_tif
 from tests.support.volumes import affine_for, write_nifti
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundle") / "unet-0")
-
-
 def array_of(pixels: np.ndarray) -> np.ndarray:
     """(C, H, W) to (H, W, C)."""
     return np.moveaxis(pixels, 0, -1)
@@ -41,18 +36,17 @@ def test_an_array_and_a_geotiff_of_the_same_pixels_give_the_same(bundle, tmp_pat
     pixels[:, 20:130, 100:200] = 0
     write_tif(tmp_path / "scene.tif", pixels, nodata=0)
     predictor = load(bundle, **settings)
-    found = predictor.predict(array_of(pixels), (pixels != 0).any(axis=0))
-    same(found, predictor.predict(tmp_path / "scene.tif"))
-    assert found.classes.shape == found.valid.shape == (150, 233) and found.probabilities.shape == (
-        3,
-        150,
-        233,
-    )
-    assert (found.classes.dtype, found.probabilities.dtype) == (np.uint8, np.float32)
-    assert not found.valid[20:130, 100:200].any() and found.valid.mean() > 0.5
-    assert (found.classes[~found.valid] == 255).all() and (found.probabilities[:, ~found.valid] == 0).all()
-    assert np.allclose(found.probabilities[:, found.valid].sum(axis=0), 1, atol=1e-5)
-    assert np.array_equal(found.probabilities.argmax(axis=0)[found.valid], found.classes[found.valid])
+    result = predictor.predict(array_of(pixels), (pixels != 0).any(axis=0))
+    same(result, predictor.predict(tmp_path / "scene.tif"))
+    assert result.classes.shape == result.valid.shape == (150, 233)
+    assert result.probabilities.shape == (3, 150, 233)
+    assert (result.classes.dtype, result.probabilities.dtype) == (np.uint8, np.float32)
+    assert not result.valid[20:130, 100:200].any() and result.valid.mean() > 0.5
+    assert (result.classes[~result.valid] == 255).all() and (
+        result.probabilities[:, ~result.valid] == 0
+    ).all()
+    assert np.allclose(result.probabilities[:, result.valid].sum(axis=0), 1, atol=1e-5)
+    assert np.array_equal(result.probabilities.argmax(axis=0)[result.valid], result.classes[result.valid])
 
 
 def test_an_array_gives_the_classes_that_are_written_to_a_file(bundle, tmp_path):
@@ -71,41 +65,41 @@ def test_a_picture_gives_the_same_as_its_array(bundle, tmp_path):
     same(predictor.predict(image), predictor.predict(str(tmp_path / "p.png")))
 
 
-def test_bands_nodata_and_grey_pictures_are_treated_as_for_training(tmp_path):
+def test_bands_nodata_and_grey_images_are_processed_as_in_training(tmp_path):
     facts = {"bands": [5, 1, 3], "nodata": 7, "dtype": "uint8"}
     predictor = load(make_bundle(tmp_path / "bands", input=facts))
     pixels = noise(70, 60, bands=5)
     pixels[:, :10] = 7
     write_tif(tmp_path / "scene.tif", pixels)
-    found = predictor.predict(array_of(pixels))
-    same(found, predictor.predict(tmp_path / "scene.tif"))
-    assert not found.valid[:10].any()
+    result = predictor.predict(array_of(pixels))
+    same(result, predictor.predict(tmp_path / "scene.tif"))
+    assert not result.valid[:10].any()
     grey = load(make_bundle(tmp_path / "grey", input={"grey_to_rgb": True, "dtype": "uint8"}))
     one = noise(40, 50, bands=1)[0]
     same(grey.predict(one), grey.predict(np.repeat(one[..., None], 3, axis=2)))
 
 
-def test_values_that_are_not_finite_are_not_valid_and_change_nothing_else(tmp_path):
+def test_non_finite_values_are_invalid_and_change_nothing_else(tmp_path):
     facts = {"scale": "item", "percentiles": [0.5, 99.5], "dtype": "float32"}
     predictor = load(make_bundle(tmp_path / "bundle", input=facts))
     pixels = noise(64, 80).astype(np.float32) * 900
     pixels[0, 5, 6], pixels[1, 7, 8] = np.nan, np.inf
     write_tif(tmp_path / "scene.tif", pixels)
-    found = predictor.predict(array_of(pixels))
-    same(found, predictor.predict(tmp_path / "scene.tif"))
-    assert np.argwhere(~found.valid).tolist() == [[5, 6], [7, 8]] and np.isfinite(found.probabilities).all()
+    result = predictor.predict(array_of(pixels))
+    same(result, predictor.predict(tmp_path / "scene.tif"))
+    assert np.argwhere(~result.valid).tolist() == [[5, 6], [7, 8]] and np.isfinite(result.probabilities).all()
 
 
-def test_magnified_models_give_the_image_s_own_pixels(tmp_path):
+def test_magnified_models_give_the_original_size(tmp_path):
     torch.manual_seed(0)
     model = segcore.build_model("unet", 3, 2, encoder="plain", width=4, magnify=2)
     (tmp_path / "bundle").mkdir()
     facts = {"classes": ["a", "b"], "colors": [[0, 0, 0], [9, 9, 9]], "foreground": [1], "tile": 64}
     save_bundle(tmp_path / "bundle", model, "unet", {**facts, "parameters": {"precision": "fp32"}})
     pixels = noise(40, 50)
-    found = load(tmp_path / "bundle").predict(array_of(pixels))
+    result = load(tmp_path / "bundle").predict(array_of(pixels))
     expected = load_bundle(tmp_path / "bundle").predict(torch.from_numpy(pixels).float()[None])[0].numpy()
-    assert np.abs(found.probabilities - expected).max() < 1e-5
+    assert np.abs(result.probabilities - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("layout", ["reversed", "big-endian", "read-only", "int64"])
@@ -126,10 +120,10 @@ def test_volumes_are_predicted_plane_by_plane_with_their_neighbours(tmp_path):
     facts = {"neighbours": 1, "dtype": "int16", "slices": 2}
     predictor = load(make_bundle(tmp_path / "bundle", bands=3, input=facts))
     planes = noise(24, 20, bands=5).astype(np.int16)
-    found = predictor.predict(planes[..., None])
-    assert found.classes.shape == (5, 24, 20) and found.probabilities.shape == (3, 5, 24, 20)
+    result = predictor.predict(planes[..., None])
+    assert result.classes.shape == (5, 24, 20) and result.probabilities.shape == (3, 5, 24, 20)
     alone = predictor.predict(planes[1:4, ..., None])
-    assert np.array_equal(alone.classes[1], found.classes[2])
+    assert np.array_equal(alone.classes[1], result.classes[2])
     write_nifti(tmp_path / "v.nii.gz", planes.transpose(2, 1, 0), affine_for("RAS"))
     with open_source(tmp_path / "v.nii.gz", 2) as source:
         read = np.stack([source.read(None, plane).pixels for plane in range(source.info.depth)])
@@ -142,9 +136,9 @@ WRONG = {
     "one axis": (np.zeros(5, np.uint8), r"shape \(5,\) is not that of an image"),
     "bands": (np.zeros((9, 9, 5), np.uint8), "has 5 bands, the model takes 3"),
     "bands first": (np.zeros((3, 9, 8), np.uint8), r"has 8 bands[\s\S]*arrays as \(H, W, C\)"),
-    "dtype": (np.zeros((9, 9, 3), np.float32), "holds float32 values, the training images held uint8"),
-    "words": (np.full((9, 9, 3), "x"), "holds <U1 values"),
-    "complex": (np.zeros((9, 9, 3), complex), "holds complex128 values"),
+    "dtype": (np.zeros((9, 9, 3), np.float32), "has float32 values, the training images have uint8"),
+    "words": (np.full((9, 9, 3), "x"), "has <U1 values"),
+    "complex": (np.zeros((9, 9, 3), complex), "has complex128 values"),
     "masked": (np.ma.zeros((9, 9, 3)), "is a masked array"),
 }
 
@@ -175,7 +169,7 @@ def test_tile_and_overlap_come_from_the_bundle_and_unknown_settings_are_named(bu
         load(bundle, tiel=96)
 
 
-def test_the_library_s_names_are_those_of_the_rooms():
+def test_the_names_of_the_package_are_those_of_its_modules():
     assert segcore.load is load and segcore.load_bundle is load_bundle
     assert set(segcore.__all__) <= set(dir(segcore))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

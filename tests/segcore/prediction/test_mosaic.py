@@ -1,4 +1,4 @@
-"""Blending over a scene of any size: as if in one piece, whatever panels it is worked off in."""
+"""Blending over a scene of any size: equal to a prediction in one piece, for any panels."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ class Small(SegmentationModel):
 
 
 class ByTile(SegmentationModel):
-    """Logits (0, a) all over a window, with a what its first pixel holds."""
+    """Logits (0, a) in the whole window, where a is the value of its first pixel."""
 
     def __init__(self) -> None:
         super().__init__(1, 2, "by tile", 1)
@@ -38,8 +38,8 @@ class ByTile(SegmentationModel):
         return logits[..., None, None].expand(-1, -1, *x.shape[-2:])
 
 
-def predicted(model, pixels, tile, overlap, blend, most, tmp_path, valid=None):
-    """(K, H, W) scores put together of blocks, each pixel of which is given once."""
+def predicted(model, pixels, tile, overlap, blend, max_columns, tmp_path, valid=None):
+    """(K, H, W) scores assembled from blocks, which cover each pixel once."""
     height, width = pixels.shape[1:]
     valid = np.ones((height, width), bool) if valid is None else valid
 
@@ -48,7 +48,7 @@ def predicted(model, pixels, tile, overlap, blend, most, tmp_path, valid=None):
         area = (slice(row, row + tall), slice(col, col + wide))
         return pixels[:, *area], valid[area]
 
-    grid = mosaic.Grid(height, width, tile, overlap, most)
+    grid = mosaic.Grid(height, width, tile, overlap, max_columns)
     found = np.full((model.num_classes, height, width), np.nan, np.float32)
     times = np.zeros((height, width), int)
     blending = mosaic.Mosaic(model.eval(), grid, blend, "fp32", tmp_path)
@@ -63,29 +63,31 @@ def predicted(model, pixels, tile, overlap, blend, most, tmp_path, valid=None):
 
 @pytest.mark.parametrize("size", [(100, 130), (64, 64), (65, 227), (31, 200)])
 @pytest.mark.parametrize("overlap", [16, 24])
-@pytest.mark.parametrize("most", [1, 100, 10_000])
+@pytest.mark.parametrize("max_columns", [1, 100, 10_000])
 @pytest.mark.parametrize("blend", ["probabilities", "logits"])
-def test_tiled_equals_whole_seams_included(size, overlap, most, blend, tmp_path):
+def test_tiled_equals_whole_seams_included(size, overlap, max_columns, blend, tmp_path):
     pixels = np.random.default_rng(0).random((3, *size)).astype(np.float32)
     model = Small()
-    tiled, grid = predicted(model, pixels, 48, overlap, blend, most, tmp_path)
+    tiled, grid = predicted(model, pixels, 48, overlap, blend, max_columns, tmp_path)
     with torch.inference_mode():
         logits = model.eval()(torch.from_numpy(pixels)[None])[0]
     whole = logits.softmax(0) if blend == "probabilities" else logits
     assert np.allclose(tiled, whole, atol=1e-5)
-    assert most != 1 or len(grid.cols) < 3 or len(grid.panels) == len(grid.cols) - 1, "panels were tried"
+    assert max_columns != 1 or len(grid.cols) < 3 or len(grid.panels) == len(grid.cols) - 1, (
+        "there are several panels"
+    )
 
 
 @pytest.mark.parametrize("size", [(7, 5), (48, 48), (49, 95), (96, 10), (97, 244)])
 @pytest.mark.parametrize("overlap", [0, 1, 5, 24])
-@pytest.mark.parametrize("most", [1, 10_000])
-def test_every_pixel_is_covered_and_probabilities_sum_to_one(size, overlap, most, tmp_path):
+@pytest.mark.parametrize("max_columns", [1, 10_000])
+def test_every_pixel_is_covered_and_probabilities_sum_to_one(size, overlap, max_columns, tmp_path):
     pixels = np.random.default_rng(0).random((3, *size)).astype(np.float32)
-    found, _ = predicted(Small(), pixels, 48, overlap, "probabilities", most, tmp_path)
+    found, _ = predicted(Small(), pixels, 48, overlap, "probabilities", max_columns, tmp_path)
     assert np.allclose(found.sum(0), 1, atol=1e-5)
 
 
-def test_scenes_are_predicted_as_the_evaluation_predicts(tmp_path):
+def test_scenes_are_predicted_as_in_the_evaluation(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 255, (3, 117, 203), dtype=np.uint8)
     valid = np.random.default_rng(2).random((117, 203)) > 0.1
     valid[:60, 100:] = False
@@ -96,10 +98,11 @@ def test_scenes_are_predicted_as_the_evaluation_predicts(tmp_path):
 
 
 @pytest.mark.parametrize("blend", ["probabilities", "logits"])
-def test_what_is_declared_is_blended_before_the_argmax(blend, tmp_path):
+def test_scores_are_blended_before_the_argmax(blend, tmp_path):
     left, right = 9.0, -0.5
     pixels = np.zeros((1, 32, 48), np.float32)
-    pixels[0, 0, 0], pixels[0, 0, 16] = left, right  # the first pixels of the two windows
+    # the first pixels of the two windows
+    pixels[0, 0, 0], pixels[0, 0, 16] = left, right
     found, _ = predicted(ByTile(), pixels, 32, 16, blend, 10_000, tmp_path)
     fade = np.clip((np.arange(16) + 0.5 - 4) / 8, 0, 1)
     weight_left = fade[::-1] / (fade + fade[::-1])
@@ -116,7 +119,8 @@ def test_what_is_declared_is_blended_before_the_argmax(blend, tmp_path):
         assert np.allclose(found[1, 0, 16:32] - found[0, 0, 16:32], wanted, atol=1e-5)
         classes = wanted > 0
     assert np.array_equal(mosaic.classes(torch.from_numpy(found))[0, 16:32], classes)
-    votes = weight_left > 0.5  # the windows' labels, averaged with the same weights
+    # the windows' class labels, averaged with the same weights
+    votes = weight_left > 0.5
     assert (votes.sum(), classes.sum()) == (8, 10 if blend == "probabilities" else 12)
 
 

@@ -1,4 +1,4 @@
-"""Deterministic training leaves PyTorch as it was."""
+"""Deterministic training restores the switches of PyTorch."""
 
 import os
 
@@ -20,7 +20,7 @@ def switches() -> tuple[object, ...]:
 
 @pytest.fixture
 def restored():
-    """Switches as they were, whatever a test does to them."""
+    """Restore the switches after a test."""
     enabled, warn_only, benchmark, fill, _ = switches()
     yield
     torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
@@ -40,10 +40,15 @@ def test_every_switch_is_afterwards_as_it_was_before(wanted, before, monkeypatch
     torch.backends.cudnn.benchmark = benchmark
     torch.utils.deterministic.fill_uninitialized_memory = fill
     expected = switches()
-    with pytest.raises(RuntimeError, match="stop"), Determinism(wanted):
-        assert torch.are_deterministic_algorithms_enabled() == wanted
-        assert torch.backends.cudnn.benchmark == (not wanted)
-        raise RuntimeError("stop")
+
+    def fail_inside():
+        with Determinism(wanted):
+            assert torch.are_deterministic_algorithms_enabled() == wanted
+            assert torch.backends.cudnn.benchmark == (not wanted)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_inside()
     assert switches() == expected
 
 

@@ -1,4 +1,4 @@
-"""One training on two processes: shares add up to the batch of one process, and so do loss, gradient and scores."""
+"""A training on two processes gives the batches, loss, gradients and scores of one process."""
 
 import json
 import os
@@ -17,18 +17,20 @@ from segcore.training.distributed import Distributed
 from segcore.training.sampler import Sampler
 
 ROOT = Path(__file__).parents[3]
-# Adam divides by the gradient's size: where a gradient is almost nothing, rounding alone moves its weight by the
-# learning rate, so that weights agree to a few parts in a thousand and scores to four digits.
+# Adam divides by the gradient's size: if a gradient is almost 0, rounding alone changes its weight by the learning
+# rate, so that weights agree to a few parts in a thousand and scores to four digits.
 TOLERANCE = 1e-4
 SETTINGS = {
     "weights": "none",
     "steps": 6,
-    "batch": 3,  # two processes take one and two
+    # two processes take one and two items
+    "batch": 3,
     "crop": 32,
     "validate_every": 2,
     "warmup_steps": 1,
     "learning_rate": 0.0003,
-    "precision": "fp32",  # `auto` is bf16 on a CPU with AMX, where rounding alone differs by more than TOLERANCE
+    # `auto` is bf16 on a CPU with AMX, where rounding differs by more than TOLERANCE
+    "precision": "fp32",
     "model": {"encoder": "plain", "width": 4},
 }
 
@@ -38,7 +40,7 @@ FORKED = [str(ROOT / "tests/support/forked_torchrun.py")]
 
 
 def launch(launcher, script, processes, *arguments, **variables):
-    """Run a script of this folder, by `launcher` where there are several processes."""
+    """Run a script of tests/support, by `launcher` if there are several processes."""
     script = str(ROOT / "tests/support" / script)
     start = [*launcher, str(processes)] if processes > 1 else []
     command = [sys.executable, *start, script, *map(str, arguments)]
@@ -48,13 +50,13 @@ def launch(launcher, script, processes, *arguments, **variables):
 
 
 def trained(prepared_scene, folder, processes, launcher=FORKED, **variables):
-    """What each process told, and its weights."""
+    """The results of each process, and its weights."""
     p, data = prepared_scene
     folder.mkdir(exist_ok=True)
     arguments = (data.folder, json.dumps(SETTINGS), p.prepare.window, folder)
     launch(launcher, "training_process.py", processes, *arguments, **variables)
-    told = [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(processes)]
-    return told, [load_file(folder / f"weights-{rank}.safetensors") for rank in range(processes)]
+    results = [json.loads((folder / f"results-{rank}.json").read_text()) for rank in range(processes)]
+    return results, [load_file(folder / f"weights-{rank}.safetensors") for rank in range(processes)]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def close(a, b):
 @pytest.mark.slow
 def test_two_processes_give_the_metrics_of_one(one, two, prepared_scene):
     regions = prepared_scene[1].regions
-    assert (regions["split"] == "validation").sum() % 2 == 1, "an uneven number is what is to be shown"
+    assert (regions["split"] == "validation").sum() % 2 == 1, "the test needs an odd number"
     (alone,), _ = one
     first, second = two[0]
     close(alone, first)
@@ -88,35 +90,37 @@ def test_two_processes_give_the_metrics_of_one(one, two, prepared_scene):
 @pytest.mark.slow
 def test_both_processes_end_with_the_same_weights_near_those_of_one(one, two):
     (alone,), (first, second) = one[1], two[1]
-    assert first.keys() == alone.keys(), "the bundle of a divided training is any other's"
+    assert first.keys() == alone.keys(), "the bundle of a distributed training has the same tensors"
     for name in first:
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], alone[name], rtol=0, atol=5e-3, msg=name)
 
 
 @pytest.mark.slow
-def test_a_divided_training_is_repeatable_and_resumes_exactly(two, prepared_scene, tmp_path):
+def test_a_distributed_training_is_repeatable_and_resumes_exactly(two, prepared_scene, tmp_path):
     whole, weights = two
-    with pytest.raises(AssertionError):  # the first step after the second checkpoint kills both processes
+    # the first step after the second checkpoint kills both processes
+    with pytest.raises(AssertionError):
         trained(prepared_scene, tmp_path / "cut", 2, SEGFLOW_TEST_KILL_AT="5")
     assert (tmp_path / "cut/checkpoint.safetensors").exists()
-    told, resumed = trained(prepared_scene, tmp_path / "cut", 2)
-    assert told[0]["resumed"] and told[0]["history"] == whole[0]["history"]
+    results, resumed = trained(prepared_scene, tmp_path / "cut", 2)
+    assert results[0]["resumed"] and results[0]["history"] == whole[0]["history"]
     for name, tensor in resumed[0].items():
         assert torch.equal(tensor, weights[0][name]), name
 
 
 @pytest.mark.slow
 def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path):
-    """In float64, where nothing but a wrong formula is left to differ; the loss itself is float32."""
+    """In float64, where only a wrong formula could differ; the loss itself is float32."""
     launch(FORKED, "gradient_process.py", 2, tmp_path, "unet", "deeplab", "fcn")
     for rank in range(2):
-        for name, far in json.loads((tmp_path / f"distances-{rank}.json").read_text()).items():
-            assert far["loss"] < 1e-6 and far["gradient"] < 1e-6 and far["statistics"] < 1e-12, (name, far)
+        for name, distances in json.loads((tmp_path / f"distances-{rank}.json").read_text()).items():
+            assert distances["loss"] < 1e-6 and distances["gradient"] < 1e-6, name
+            assert distances["statistics"] < 1e-12, name
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_shares_are_the_batch_of_one_process(prepared_scene, world):
+def test_the_parts_of_all_processes_are_the_batch_of_one(prepared_scene, world):
     p, data = prepared_scene
     sampler = Sampler(data, TrainSettings(**{**SETTINGS, "batch": 5}), p.prepare.window, 0)
     whole = sampler.batch(4)
@@ -126,10 +130,10 @@ def test_shares_are_the_batch_of_one_process(prepared_scene, world):
 
 
 @pytest.mark.parametrize(("batch", "world"), [(8, 3), (3, 3), (7, 2), (1, 1)])
-def test_every_item_has_one_owner_and_shares_differ_by_one_at_most(batch, world):
-    shares = [range(batch)[Distributed(rank, world).of_batch(batch)] for rank in range(world)]
-    assert [i for share in shares for i in share] == list(range(batch))
-    assert np.ptp([len(share) for share in shares]) <= 1
+def test_every_item_is_in_one_part_and_parts_differ_by_one_at_most(batch, world):
+    parts = [range(batch)[Distributed(rank, world).of_batch(batch)] for rank in range(world)]
+    assert [i for part in parts for i in part] == list(range(batch))
+    assert np.ptp([len(part) for part in parts]) <= 1
 
 
 def test_more_processes_than_items_are_refused():

@@ -1,4 +1,4 @@
-"""Data held on the device give the batches of the loader; a CPU stands for the device here."""
+"""Data on the device give the batches of the sampler; the device is a CPU here."""
 
 import numpy as np
 import pytest
@@ -24,70 +24,73 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in ("image", "label", "valid"))
 
 
-def batches(own):
-    """Those of the loader and of held data, whose labels and validity are equal."""
-    held = GpuSampler(own, CPU)
+def batches(host):
+    """Batches of the sampler and of the GPU sampler, whose labels and validity are equal."""
+    on_device = GpuSampler(host, CPU)
     for step in range(6):
-        plain, other = own.batch(step), held.batch(step)
+        plain, other = host.batch(step), on_device.batch(step)
         assert torch.equal(plain["label"], other["label"]) and torch.equal(plain["valid"], other["valid"])
         yield plain, other
 
 
-def test_flips_and_turns_are_exactly_those_of_the_loader(prepared_scene):
-    own = sampler(prepared_scene, scale=1.0, brightness=0, contrast=0)
-    for plain, other in batches(own):
-        assert torch.allclose(
-            plain["image"], other["image"], atol=1e-3
-        )  # centred and moved back: float rounding
+def test_flips_and_turns_are_exactly_those_of_the_sampler(prepared_scene):
+    host = sampler(prepared_scene, scale=1.0, brightness=0, contrast=0)
+    for plain, other in batches(host):
+        # not equal, because pixels are centred and moved back
+        assert torch.allclose(plain["image"], other["image"], atol=1e-3)
         assert {k: v.dtype for k, v in plain.items()} == {k: v.dtype for k, v in other.items()}
 
 
 def test_resized_and_recoloured_pixels_are_within_a_level(prepared_scene):
-    own = sampler(prepared_scene, scale=1.25, brightness=0.2, contrast=0.2)
-    for plain, other in batches(own):
+    host = sampler(prepared_scene, scale=1.25, brightness=0.2, contrast=0.2)
+    for plain, other in batches(host):
         difference = (plain["image"] - other["image"]).abs()
-        assert difference.max() <= 1.3 and difference.mean() < 0.5  # a level times the gain of contrast
+        # one level times the gain of contrast
+        assert difference.max() <= 1.3 and difference.mean() < 0.5
 
 
-def test_a_share_of_a_batch_is_what_it_is_in_the_whole(prepared_scene):
-    held = GpuSampler(sampler(prepared_scene), CPU)
-    whole, part = held.batch(1), held.batch(1, slice(2, 5))
+def test_a_part_of_a_batch_equals_that_of_the_whole_batch(prepared_scene):
+    on_device = GpuSampler(sampler(prepared_scene), CPU)
+    whole, part = on_device.batch(1), on_device.batch(1, slice(2, 5))
     assert torch.equal(whole["label"][2:5], part["label"])
     assert torch.allclose(whole["image"][2:5], part["image"], atol=1e-4)
 
 
-def test_what_lies_outside_an_item_is_ignored(prepared_scene):
-    own = sampler(prepared_scene, flip=False, rotate90=False, scale=1.0, brightness=0, contrast=0)
-    own.places = [(item, -8, 0) for item, _, _ in own.places]
-    own.window = 32  # no room to move: every crop begins eight rows above its item
-    plain, held = own.batch(0), GpuSampler(own, CPU).batch(0)
-    assert (held["label"][:, :8] == IGNORE).all() and not held["valid"][:, :8].any()
-    assert torch.equal(plain["label"], held["label"])
-    assert torch.allclose(plain["image"], held["image"], atol=1e-3)
+def test_pixels_outside_an_item_are_ignored(prepared_scene):
+    host = sampler(prepared_scene, flip=False, rotate90=False, scale=1.0, brightness=0, contrast=0)
+    host.places = [(item, -8, 0) for item, _, _ in host.places]
+    # no room to move: every crop begins eight rows above its item
+    host.window = 32
+    plain, on_device = host.batch(0), GpuSampler(host, CPU).batch(0)
+    assert (on_device["label"][:, :8] == IGNORE).all() and not on_device["valid"][:, :8].any()
+    assert torch.equal(plain["label"], on_device["label"])
+    assert torch.allclose(plain["image"], on_device["image"], atol=1e-3)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_a_feed_gives_the_batches_of_its_steps_in_order(prepared_scene, workers):
-    own = sampler(prepared_scene)
-    settings = own.settings.model_copy(
-        update={"speed": own.settings.speed.model_copy(update={"workers": workers})}
+def test_a_loader_gives_the_batches_of_its_steps_in_order(prepared_scene, workers):
+    host = sampler(prepared_scene)
+    settings = host.settings.model_copy(
+        update={"speed": host.settings.speed.model_copy(update={"workers": workers})}
     )
     threads = torch.get_num_threads()
-    with Loader(own, slice(1, 4), choose_runtime(settings, own.data, CPU), CPU) as feed:
-        assert torch.get_num_threads() == threads  # those of the network's operators
-        for step in range(2, 9):  # as after a resume
-            assert same(feed.batch(step), own.batch(step, slice(1, 4)))
+    with Loader(host, slice(1, 4), choose_runtime(settings, host.data, CPU), CPU) as loader:
+        # those of the network's operators
+        assert torch.get_num_threads() == threads
+        # from step 2, as after a resume
+        for step in range(2, 9):
+            assert same(loader.batch(step), host.batch(step, slice(1, 4)))
 
 
-def test_values_of_16_bits_are_held_as_they_are(prepared_scene, monkeypatch):
-    own = sampler(prepared_scene, scale=1.0, brightness=0, contrast=0)
-    original = type(own.data).whole
+def test_16_bit_values_are_not_changed_on_the_device(prepared_scene, monkeypatch):
+    host = sampler(prepared_scene, scale=1.0, brightness=0, contrast=0)
+    original = type(host.data).whole
 
     def wide(self, item):
         patch = original(self, item)
         return patch.__class__((patch.image.astype(np.uint16) * 257), patch.label, patch.valid)
 
-    monkeypatch.setattr(type(own.data), "whole", wide)
-    wider = GpuSampler(own, CPU).batch(0)["image"]
+    monkeypatch.setattr(type(host.data), "whole", wide)
+    wider = GpuSampler(host, CPU).batch(0)["image"]
     monkeypatch.undo()
-    assert torch.allclose(wider, own.batch(0)["image"] * 257, rtol=1e-4, atol=1)
+    assert torch.allclose(wider, host.batch(0)["image"] * 257, rtol=1e-4, atol=1)

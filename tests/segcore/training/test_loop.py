@@ -1,183 +1,34 @@
-"""The training loop: exact resume, selection on validation, determinism, and what it refuses."""
+"""The training loop: selection on validation, determinism, schedules, and errors."""
 
-import json
 import warnings
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
 from segcore.inference.device import choose_precision
 from segcore.params import TrainSettings
-from segcore.training import checkpoint
 from segcore.training.build import class_weights, new_model, normalization
 from segcore.training.determinism import grade
-from segcore.training.ema import WeightAverage, decay_of
-from segcore.training.loop import train
 from segcore.training.optimizer import learning_rate, make_optimizer
 from segcore.training.validate import validate
+from tests.support.trainings import Killed, run, same, small
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing after it runs."""
-
-
-SMALL = {
-    "unet": {"encoder": "plain", "width": 4},
-    "deeplab": {"encoder": "mobilenet_v2", "aspp_channels": 8, "dropout": 0.5},
-}
-
-
-def small(architecture="unet", **over):
-    values = {"weights": "none", "steps": 6, "batch": 2, "crop": 32, "validate_every": 2, "warmup_steps": 1}
-    return TrainSettings(**{**values, "model": SMALL[architecture], **over})
-
-
-def run(prepared_scene, folder, architecture="unet", kill_at=None, seed=0, **over):
-    p, data = prepared_scene
-    base = small(architecture)
-    settings = base.model_copy(update=over)
-    folder.mkdir(exist_ok=True)
-
-    def on_step(step, loss):
-        if step == kill_at:
-            raise Killed
-
-    model = new_model(architecture, settings, data, seed)
-    return train(model, data, settings, p.prepare.window, seed, folder, on_step)
-
-
-def same(a, b):
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
-
-
-KILLS = [("unet", 1), ("unet", 2), ("unet", 4), ("unet", 5), ("unet", 6), ("deeplab", 3)]
-
-
-@pytest.mark.parametrize(("architecture", "kill_at"), KILLS)
-def test_killed_at_any_step_and_resumed_ends_as_the_uninterrupted_run(
-    prepared_scene, tmp_path, architecture, kill_at
-):
-    whole = run(prepared_scene, tmp_path / "whole", architecture)
-    with pytest.raises(Killed):
-        run(prepared_scene, tmp_path / "cut", architecture, kill_at=kill_at)
-    resumed = run(prepared_scene, tmp_path / "cut", architecture)
-    assert same(whole.model, resumed.model)
-    assert whole.history == resumed.history and whole.facts == resumed.facts
-
-
-@pytest.mark.parametrize("kill_at", [3, 5])
-def test_averaged_weights_survive_a_resume(prepared_scene, tmp_path, kill_at):
-    whole = run(prepared_scene, tmp_path / "whole", ema=0.5)
-    with pytest.raises(Killed):
-        run(prepared_scene, tmp_path / "cut", kill_at=kill_at, ema=0.5)
-    resumed = run(prepared_scene, tmp_path / "cut", ema=0.5)
-    assert same(whole.model, resumed.model) and whole.history == resumed.history
-    plain = run(prepared_scene, tmp_path / "plain", ema=None)
-    assert not same(whole.model, plain.model)
-
-
-def test_a_resting_encoder_keeps_weights_and_statistics_until_it_is_released(prepared_scene, tmp_path):
+def test_a_frozen_encoder_keeps_weights_and_statistics_until_it_is_unfrozen(prepared_scene, tmp_path):
     _, data = prepared_scene
-    begun = new_model("unet", small(), data, 0).encoder.state_dict()
-    rests = run(prepared_scene, tmp_path / "rests", freeze_encoder=6).model
-    assert all(torch.equal(value, begun[name]) for name, value in rests.encoder.state_dict().items())
-    assert all(parameter.requires_grad for parameter in rests.parameters())
-    whole = run(prepared_scene, tmp_path / "released", freeze_encoder=3, validate_every=5)
-    assert not torch.equal(next(whole.model.encoder.parameters()), next(iter(begun.values())))
+    initial = new_model("unet", small(), data, 0).encoder.state_dict()
+    frozen = run(prepared_scene, tmp_path / "frozen", freeze_encoder=6).model
+    assert all(torch.equal(value, initial[name]) for name, value in frozen.encoder.state_dict().items())
+    assert all(parameter.requires_grad for parameter in frozen.parameters())
+    whole = run(prepared_scene, tmp_path / "unfrozen", freeze_encoder=3, validate_every=5)
+    assert not torch.equal(next(whole.model.encoder.parameters()), next(iter(initial.values())))
     with pytest.raises(Killed):
         run(prepared_scene, tmp_path / "cut", freeze_encoder=3, validate_every=5, kill_at=6)
     assert same(whole.model, run(prepared_scene, tmp_path / "cut", freeze_encoder=3, validate_every=5).model)
-
-
-def test_the_average_is_that_of_parameters_and_statistics_and_counters_are_copied():
-    model = torch.nn.BatchNorm2d(1)
-    average = WeightAverage(model, 0.9)
-    weights = []
-    for step in (1, 2):
-        model(torch.randn(4, 1, 3, 3))
-        with torch.no_grad():
-            model.weight.add_(step)
-        weights.append((model.weight.item(), model.running_mean.item()))
-        average.follow(step)
-    kept = [(1 + n) / (10 + n) for n in (1, 2)]  # below 0.9: the first steps weigh more
-    for value, start, (one, two) in zip(
-        (average.model.weight, average.model.running_mean),
-        (1.0, 0.0),
-        zip(*weights, strict=True),
-        strict=True,
-    ):
-        expected = kept[1] * (kept[0] * start + (1 - kept[0]) * one) + (1 - kept[1]) * two
-        assert value.item() == pytest.approx(expected, rel=1e-5)
-    assert average.model.num_batches_tracked == 2 and average.state().keys() == model.state_dict().keys()
-    assert WeightAverage(model, 0).model is model and not WeightAverage(model, 0).state()
-
-
-def test_the_decay_follows_the_budget():
-    assert decay_of("auto", 200) == pytest.approx(0.9) and decay_of("auto", 5) == 0
-    assert decay_of(0.99, 5) == 0.99 and decay_of(None, 200) == 0
-
-
-def test_best_score_survives_a_resume(prepared_scene, tmp_path):
-    with pytest.raises(Killed):
-        run(prepared_scene, tmp_path / "cut", kill_at=5)
-    _, data = prepared_scene
-    settings = small()
-    model = new_model("unet", settings, data, 0)
-    best, state = checkpoint.load(tmp_path / "cut", model, make_optimizer(model, settings))
-    assert state.step == 4 and len(state.history) == 2
-    assert state.best_iou == max(row["val_iou"] for row in state.history) and best
-
-
-def test_killed_while_saving_the_previous_checkpoint_still_loads(prepared_scene, tmp_path, monkeypatch):
-    def half_a_file(tensors, path, metadata):
-        path.write_bytes(b"half a fi")
-        raise Killed
-
-    real = checkpoint.save_tensors
-    calls = []
-
-    def save_tensors(tensors, path, metadata):
-        calls.append(path)
-        return (real if len(calls) == 1 else half_a_file)(tensors, path, metadata=metadata)
-
-    monkeypatch.setattr(checkpoint, "save_tensors", save_tensors)
-    with pytest.raises(Killed):
-        run(prepared_scene, tmp_path / "cut")
-    monkeypatch.undo()
-    resumed = run(prepared_scene, tmp_path / "cut")
-    assert len(resumed.history) == 3 and same(resumed.model, run(prepared_scene, tmp_path / "whole").model)
-
-
-def test_a_damaged_checkpoint_is_named(prepared_scene, tmp_path):
-    (tmp_path / "cut").mkdir()
-    (tmp_path / "cut" / "checkpoint.safetensors").write_bytes(b"\x00" * 64)
-    with pytest.raises(ModelError, match="cannot be resumed"):
-        run(prepared_scene, tmp_path / "cut")
-
-
-def test_a_checkpoint_of_an_older_version_is_named(prepared_scene, tmp_path):
-    with pytest.raises(Killed):
-        run(prepared_scene, tmp_path / "cut", kill_at=3)
-    path = tmp_path / "cut" / "checkpoint.safetensors"
-    old = {
-        "step": 2,
-        "best_iou": 0.5,
-        "best_step": 2,
-        "stale": 0,
-        "history": [],
-        "seconds": 1.0,
-        "choices": {},
-    }
-    save_file(load_file(path), path, metadata={"state": json.dumps(old)})
-    with pytest.raises(ModelError, match=r"cannot be resumed[\s\S]*delete the file to train from the start"):
-        run(prepared_scene, tmp_path / "cut")
 
 
 def test_a_last_batch_of_one_does_not_break_batch_norm(prepared_scene, tmp_path):
@@ -262,7 +113,7 @@ def test_normalisation_is_what_pretrained_weights_expect_else_of_the_training_sp
     assert normalization("none", data)[0] == data.statistics["mean"]
 
 
-def test_schedules_start_low_peak_and_end_at_nothing():
+def test_schedules_start_low_reach_the_peak_and_end_near_zero():
     for schedule in ("cosine", "poly"):
         s = TrainSettings(steps=100, batch=1, crop=32, validate_every=1, warmup_steps=10, schedule=schedule)
         rates = [learning_rate(i, s) for i in range(100)]
@@ -279,7 +130,7 @@ def test_class_weights_come_from_the_training_split(prepared_scene):
     assert weights is not None and weights[1] / weights[0] == pytest.approx(pixels[0] / pixels[1])
 
 
-def test_precision_is_what_was_asked_or_what_the_device_computes_in():
+def test_precision_is_the_setting_or_with_auto_that_of_the_device():
     cpu = torch.device("cpu")
     assert choose_precision("bf16", cpu) == "bf16" and choose_precision("auto", cpu) in ("fp32", "bf16")
 
@@ -296,10 +147,10 @@ def test_an_unknown_keyword_is_named(prepared_scene):
         new_model("unet", settings, data, 0)
 
 
-def test_accumulated_gradients_are_those_of_the_batch_where_norms_rest(prepared_scene):
-    """Cross-entropy is a mean over pixels, so that equal parts add up; batch norm alone would tell parts apart.
+def test_accumulated_gradients_are_those_of_the_batch_with_batch_norm_in_evaluation_mode(prepared_scene):
+    """Cross-entropy is a mean over pixels, so that equal parts add up; only batch norm would differ.
 
-    In fp32: `auto` is bf16 on a CPU with AMX, where a product's rounding depends on how many are summed at once.
+    In fp32: `auto` is bf16 on a CPU with AMX, where rounding depends on the number of summands.
     """
     from segcore.training.distributed import Distributed
     from segcore.training.runtime import choose_runtime
@@ -314,7 +165,7 @@ def test_accumulated_gradients_are_those_of_the_batch_where_norms_rest(prepared_
         "valid": torch.ones(5, 32, 32).bool(),
     }
     batch["label"] = torch.randint(0, 2, (5, 32, 32), generator=generator)
-    found = []
+    results = []
     for micro in (5, 2):
         model = new_model("unet", settings, data, 0).eval()
         speed = settings.speed.model_copy(update={"micro_batch": micro})
@@ -323,22 +174,9 @@ def test_accumulated_gradients_are_those_of_the_batch_where_norms_rest(prepared_
             model, make_optimizer(model, settings), StepContext(settings, cpu, Distributed(), choices)
         )
         loss = stepper.step(batch, 1e-3)
-        found.append((float(loss), torch.cat([p.grad.flatten() for p in model.parameters()])))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
-    assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "speed", [{"micro_batch": 1}, {"hold_data": True}, {"channels_last": False, "fused": False}]
-)
-def test_a_resume_is_exact_with_other_choices_too(prepared_scene, tmp_path, speed):
-    options = {"speed": small().speed.model_copy(update=speed)}
-    whole = run(prepared_scene, tmp_path / "whole", **options)
-    with pytest.raises(Killed):
-        run(prepared_scene, tmp_path / "cut", kill_at=5, **options)
-    resumed = run(prepared_scene, tmp_path / "cut", **options)
-    assert same(whole.model, resumed.model) and whole.history == resumed.history
-    assert whole.facts == resumed.facts and speed.items() <= whole.facts["choices"].items()
+        results.append((float(loss), torch.cat([p.grad.flatten() for p in model.parameters()])))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-6)
 
 
 def test_each_run_states_its_grade(prepared_scene, tmp_path):
@@ -348,27 +186,15 @@ def test_each_run_states_its_grade(prepared_scene, tmp_path):
     assert grade(True, ["a_backward", "b"]) == "not bit-exact: a_backward, b"
 
 
-def test_losses_are_read_together_and_one_that_is_not_finite_is_never_passed_over():
+def test_losses_are_read_together_and_one_that_is_not_finite_is_an_error():
     from segcore.training.step import Losses
 
-    told = []
-    losses = Losses("U-Net", lambda step, loss: told.append((step, loss)), every=3)
+    reported = []
+    losses = Losses("U-Net", lambda step, loss: reported.append((step, loss)), every=3)
     losses.add(1, torch.tensor(2.0))
-    assert told == []
+    assert reported == []
     losses.add(2, torch.tensor(4.0))
-    assert losses.mean() == 3.0 and told == [(1, 2.0), (2, 4.0)]
+    assert losses.mean() == 3.0 and reported == [(1, 2.0), (2, 4.0)]
     losses.add(3, torch.tensor(float("nan")))
     with pytest.raises(ModelError, match="U-Net: the loss is nan"):
         losses.mean()
-
-
-def test_a_resume_lays_moments_out_as_the_weights(prepared_scene, tmp_path):
-    """A fused optimiser runs through both as they lie in memory."""
-    with pytest.raises(Killed):
-        run(prepared_scene, tmp_path / "cut", kill_at=5)
-    _, data = prepared_scene
-    model = new_model("unet", small(), data, 0).to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, small())
-    checkpoint.load(tmp_path / "cut", model, optimizer)
-    for parameter, values in optimizer.state.items():
-        assert values["exp_avg"].stride() == parameter.stride() == values["exp_avg_sq"].stride()

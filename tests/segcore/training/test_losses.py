@@ -1,4 +1,4 @@
-"""Losses: four-pixel hand examples, broken_reader inputs, and MONAI as an independent witness."""
+"""Losses: examples of four pixels calculated by hand, invalid inputs, and comparison with MONAI."""
 
 import pytest
 import torch
@@ -27,14 +27,14 @@ def dice_of(p: list[float], g: list[float]) -> float:
     return float(soft_dice(probabilities, target, torch.ones(1, 1, len(p), dtype=torch.bool)))
 
 
-def test_hand_examples_of_dice_hold() -> None:
+def test_dice_of_examples_calculated_by_hand() -> None:
     assert dice_of([1, 0, 0, 1, 0, 0], [1, 0, 1, 1, 0, 0]) == pytest.approx(0.2, abs=1e-6)
     assert dice_of([0.9, 0.6, 0.4, 0.1], [1, 1, 0, 0]) == pytest.approx(0.25, abs=1e-6)
     assert dice_of([1, 0, 1, 1], [1, 0, 1, 1]) == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_perfect_prediction_has_loss_zero_with_absent_classes(name: str) -> None:
+def test_a_perfect_prediction_has_loss_zero_even_with_absent_classes(name: str) -> None:
     labels = torch.randint(0, 2, (2, 8, 8), generator=torch.Generator().manual_seed(0))
     logits = one_hot(labels, 4)[0] * 100
     for value in build_loss(name)(logits, labels).values():
@@ -64,7 +64,7 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(name: str, garbage: flo
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ignored_rows_are_as_if_cut_off(name: str) -> None:
+def test_the_loss_with_ignored_rows_is_that_without_them(name: str) -> None:
     logits, labels = batch(2)
     kept = build_loss(name)(logits[:, :, :5], labels[:, :5])["loss"]
     labels[:, 5:] = IGNORE
@@ -91,7 +91,7 @@ def test_losses_are_finite_in_half_precision_at_512(name: str, dtype: torch.dtyp
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, rtol=0.01, atol=0.001)
     assert half.grad is not None and torch.isfinite(half.grad).all()
-    # The case is one that a sum in float16 does overflow.
+    # this case does overflow in float16
     assert torch.isinf(torch.ones(512, 512, dtype=torch.float16).sum().half())
 
 
@@ -101,13 +101,15 @@ def test_dice_on_empty_target_has_gradient_for_false_positives(sharpness: float)
     logits = torch.zeros(1, 2, 32, 32)
     logits[:, 0], logits[:, 1, :16] = sharpness / 2, sharpness
     logits.requires_grad_()
-    build_loss("dice", class_weights=[0, 1])(logits, labels)["loss"].backward()  # the empty class alone
+    # only the empty class
+    build_loss("dice", class_weights=[0, 1])(logits, labels)["loss"].backward()
     assert logits.grad is not None and torch.isfinite(logits.grad).all()
     false_positives = logits.grad[0, 1, :16]
-    assert (false_positives > 1e-6).all()  # descent lowers their logits
+    # gradient descent lowers their logits
+    assert (false_positives > 1e-6).all()
 
 
-def test_plain_dice_misses_soft_labels_and_semimetric_finds_them() -> None:
+def test_the_minimum_of_plain_dice_is_not_at_soft_labels_and_that_of_the_semimetric_is() -> None:
     soft = torch.full((1, 1, 4, 4), 0.7)
     valid = torch.ones(1, 4, 4, dtype=torch.bool)
     grid = torch.linspace(0, 1, 101)
@@ -150,7 +152,8 @@ def test_soft_labels_of_zero_and_one_equal_hard_labels(seed: int) -> None:
 @given(seed=st.integers(0, 2**31), classes=st.integers(2, 5), gamma=st.sampled_from([0.0, 1.0, 2.0, 3.5]))
 @settings(max_examples=40, deadline=None)
 def test_losses_equal_monai(seed: int, classes: int, gamma: float) -> None:
-    import monai.losses  # takes seconds, which only the worker of this test is to spend
+    # imported here, because it takes seconds
+    import monai.losses
 
     logits, labels = batch(seed, classes)
     truth = labels[:, None]
@@ -163,9 +166,8 @@ def test_losses_equal_monai(seed: int, classes: int, gamma: float) -> None:
     torch.testing.assert_close(ours["loss"], both, rtol=1e-4, atol=1e-5)
     focal = monai.losses.FocalLoss(to_onehot_y=True, use_softmax=True, gamma=gamma)(logits, truth)
     ours = build_loss("focal", gamma=gamma)(logits, labels)
-    torch.testing.assert_close(
-        ours["loss"], focal * classes, rtol=1e-4, atol=1e-5
-    )  # MONAI divides by classes too
+    # MONAI also divides by the number of classes
+    torch.testing.assert_close(ours["loss"], focal * classes, rtol=1e-4, atol=1e-5)
 
 
 @given(seed=st.integers(0, 2**31))
@@ -188,7 +190,7 @@ def test_label_beyond_the_classes_is_refused() -> None:
         build_loss("dice")(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 2), 2))
 
 
-def test_unknown_names_and_values_are_refused_with_the_known_ones() -> None:
+def test_unknown_names_and_values_are_refused_with_the_valid_ones() -> None:
     with pytest.raises(ParamsError, match=r"lovasz.*\n.*cross_entropy, dice, .*focal"):
         build_loss("lovasz")
     with pytest.raises(ParamsError, match=r"gama.*\n.*gamma"):

@@ -1,4 +1,4 @@
-"""How a training uses its machine: what auto means, what is fixed by hand, and that a resume keeps it."""
+"""The runtime: values of auto, values that are set, and that a resume keeps them."""
 
 import pytest
 import torch
@@ -28,37 +28,40 @@ def test_auto_on_a_cpu(prepared_scene):
     assert "channels-last" in found.text() and "not: compiled" in found.text()
 
 
-def test_every_choice_can_be_fixed_by_hand(prepared_scene):
+def test_every_part_of_the_runtime_can_be_set(prepared_scene):
     fixed = {"channels_last": False, "fused": False, "compile": True, "hold_data": True, "keep_memory": False}
     fixed |= {"threads": 1, "workers": 2, "micro_batch": 3}
     assert set(fixed) == set(Speed.model_fields)
     found = choose_runtime(settings(speed=fixed, precision="bf16"), prepared_scene[1], CPU).as_dict()
-    assert found == {**fixed, "device": "cpu", "precision": "bf16", "workers": 0}  # held data need no threads
+    # data on the device need no loader threads
+    assert found == {**fixed, "device": "cpu", "precision": "bf16", "workers": 0}
 
 
-def test_a_resume_keeps_the_choices_unless_the_device_is_another(prepared_scene):
+def test_a_resume_keeps_the_runtime_unless_the_device_is_another(prepared_scene):
     fresh = choose_runtime(settings(), prepared_scene[1], CPU)
     old = {**fresh.as_dict(), "threads": 7, "micro_batch": 1}
     assert resume_runtime(old, fresh) == Runtime(**old)
     assert resume_runtime({**old, "device": "cuda"}, fresh) is None and resume_runtime(None, fresh) is None
 
 
-def test_a_divided_training_does_not_accumulate(prepared_scene):
+def test_a_distributed_training_does_not_accumulate_gradients(prepared_scene):
     with pytest.raises(ParamsError, match="micro_batch 1 of a batch of 4 on 2 processes"):
         choose_runtime(settings(speed={"micro_batch": 1}), prepared_scene[1], CPU, Distributed(0, 2))
 
 
-def test_the_micro_batch_is_halved_until_it_fits_and_the_model_is_left_as_it_is(prepared_scene, monkeypatch):
+def test_the_micro_batch_is_halved_until_it_fits_and_the_model_is_unchanged(prepared_scene, monkeypatch):
     chosen = settings()
     model = new_model("unet", chosen, prepared_scene[1], 0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     one = micro_batch.kept_bytes(model, chosen, "fp32")
     pixels = chosen.crop**2
-    assert one > 4 * pixels * 3 * 4  # the first convolutions alone keep more
+    # the first convolutions alone keep more
+    assert one > 4 * pixels * 3 * 4
     model.load_state_dict(before)
 
     class Memory:
-        available = one * 5  # one item and its gradients take two, four of five may be used: two items
+        # an item and its gradients take 2 * one, and four fifths may be used: two items
+        available = one * 5
 
     monkeypatch.setattr(micro_batch.psutil, "virtual_memory", lambda: Memory)
     fresh = choose_runtime(chosen, prepared_scene[1], CPU)

@@ -15,7 +15,7 @@ def settings(**over):
     return TrainSettings(steps=1, batch=4, crop=32, validate_every=1, **over)
 
 
-def test_every_architecture_sees_the_same_crops_and_augmentation(prepared_scene):
+def test_every_architecture_gets_the_same_crops_and_augmentation(prepared_scene):
     p, data = prepared_scene
     one, two = (Sampler(data, p.for_architecture(a), p.prepare.window, seed=3) for a in ("fcn", "unet"))
     for step in (0, 1, 9):
@@ -40,15 +40,15 @@ def test_image_and_mask_move_together():
     label = np.zeros((32, 32), np.uint8)
     label[3:9, 5:21] = 1
     patch = LabelledImage(np.repeat(label[..., None] * 200, 3, axis=2), label, np.ones((32, 32), bool))
-    still = {"brightness": 0, "contrast": 0}
+    geometric = {"brightness": 0, "contrast": 0}
     for seed in range(20):
         image, changed, valid = augment(
-            patch, settings(augment=still), np.ones(3), np.random.default_rng(seed)
+            patch, settings(augment=geometric), np.ones(3), np.random.default_rng(seed)
         )
         assert torch.equal(image[0] > 100, changed == 1) and valid.all()
 
 
-def test_off_means_off():
+def test_an_augmentation_that_is_off_changes_nothing():
     rng = np.random.default_rng(1)
     patch = LabelledImage(
         rng.integers(0, 255, (32, 32, 2), dtype=np.uint8),
@@ -60,9 +60,9 @@ def test_off_means_off():
     assert torch.equal(image, torch.from_numpy(np.moveaxis(patch.image, -1, 0).astype(np.float32)))
 
 
-@pytest.mark.parametrize("side", (20, 45))
-@pytest.mark.parametrize("bands", (1, 3, 7))
-def test_bit_pictures_are_resized_as_pillow_does_and_within_a_level_of_16_bit_ones(side, bands):
+@pytest.mark.parametrize("side", [20, 45])
+@pytest.mark.parametrize("bands", [1, 3, 7])
+def test_8_bit_images_are_resized_as_by_pillow_and_within_a_level_of_16_bit_ones(side, bands):
     rng = np.random.default_rng(2)
     image = rng.integers(0, 256, (side, side, bands), dtype=np.uint8)
     off = settings(augment={"flip": False, "rotate90": False, "brightness": 0, "contrast": 0})
@@ -78,14 +78,14 @@ def test_bit_pictures_are_resized_as_pillow_does_and_within_a_level_of_16_bit_on
     assert np.abs(eight - resized(image.astype(np.uint16))).max() <= 1.01
 
 
-def test_foreground_is_drawn_more_often_when_asked(prepared_scene):
+def test_foreground_is_drawn_more_often_with_a_foreground_share(prepared_scene):
     p, data = prepared_scene
-    share = {}
-    for wanted in (0.0, 1.0):
-        s = p.for_architecture("fcn").model_copy(update={"foreground_share": wanted, "batch": 8})
+    fraction = {}
+    for share in (0.0, 1.0):
+        s = p.for_architecture("fcn").model_copy(update={"foreground_share": share, "batch": 8})
         sampler = Sampler(data, s, p.prepare.window, 0)
-        share[wanted] = np.mean([(sampler.batch(i)["label"] == 1).float().mean() for i in range(30)])
-    assert share[1.0] > share[0.0] * 1.1
+        fraction[share] = np.mean([(sampler.batch(i)["label"] == 1).float().mean() for i in range(30)])
+    assert fraction[1.0] > fraction[0.0] * 1.1
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,4 +1,4 @@
-"""Bundles: whole, verified, and without pickle."""
+"""Bundles: complete, verified, and without pickles."""
 
 import json
 
@@ -19,7 +19,7 @@ def bundle(tmp_path):
     return tmp_path, model.eval()
 
 
-def test_a_loaded_bundle_predicts_as_the_model_did(bundle):
+def test_a_loaded_bundle_predicts_like_the_saved_model(bundle):
     folder, model = bundle
     image = torch.rand(2, 4, 37, 41) * 9
     assert torch.equal(load_bundle(folder).predict(image), model.predict(image))

