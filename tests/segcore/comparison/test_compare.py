@@ -138,7 +138,7 @@ def test_one_cluster_says_nothing_about_others() -> None:
         result["tests"][0]["low"],
         result["tests"][0]["high"],
     ) == (-1, 1)
-    assert any("nothing can be said of others" in note for note in result["notes"])
+    assert any("nothing is known about other" in note for note in result["notes"])
 
 
 def test_single_architecture_is_not_called_best() -> None:
@@ -160,7 +160,7 @@ def test_human_is_shown_without_rank_and_compared_in_words() -> None:
     row = result["leaderboard"][-1]
     assert (row["kind"], row["rank"], row["summary"], row["seeds"]) == ("human", None, None, 1)
     note = next(note for note in result["notes"] if note.startswith("Second annotator, a human"))
-    assert "U-Net lies " in note and note.endswith("above that.")
+    assert "U-Net is " in note and note.endswith("above that.")
     assert all("second-annotator" not in (t["a"], t["b"]) for t in result["tests"])
 
 
@@ -176,7 +176,7 @@ def test_settings_that_differ_are_printed_beside_the_score() -> None:
         "augment.flip": {"fcn": True, "unet": False},
         "steps": {"fcn": 10, "unet": 7},
     }
-    assert any("learning_rate" in note and "not trained alike" in note for note in result["notes"])
+    assert any("learning_rate" in note and "settings are not the same" in note for note in result["notes"])
     assert compared({"fcn": [0.8], "unet": [0.8]})["differences"] == {}
 
 

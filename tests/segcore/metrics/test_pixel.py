@@ -140,7 +140,7 @@ def test_missing_prediction_is_an_error() -> None:
     require_all(rows, ["image-0"])
     with pytest.raises(DataError, match="1 of 2 images have no prediction: image-7"):
         require_all(rows, ["image-0", "image-7"])
-    with pytest.raises(DataError, match="do not belong"):
+    with pytest.raises(DataError, match="do not belong to the scored set"):
         require_all(rows, [])
     with pytest.raises(DataError, match="one row for each image and class"):
         scores(rows.iloc[1:], FOREGROUND)

@@ -143,7 +143,7 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
     ("over", "words"),
     [
         ({"champion": None, "drift": None, "batch": None}, "becomes the first champion"),
-        ({"acted": None}, "not acted upon yet"),
+        ({"acted": None}, "not carried out yet"),
     ],
 )
 def test_section_of_other_outcomes(over: dict[str, Any], words: str, root: Path, project) -> None:
