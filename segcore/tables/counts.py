@@ -34,7 +34,7 @@ def confusion(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np
         `(K, K)` int64.
 
     Raises:
-        DataError: the shapes differ, or a valid pixel holds no class index below K.
+        DataError: the shapes differ, or a valid pixel is not a class index below K.
     """
     if prediction.shape != label.shape:
         raise DataError(
@@ -46,7 +46,7 @@ def confusion(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np
     for name, values in (("label", true), ("prediction", predicted)):
         if values.size and not 0 <= values.min() <= values.max() < num_classes:
             raise DataError(
-                f"{name} holds values {values.min()} to {values.max()}, classes are 0 to {num_classes - 1}",
+                f"{name} has values {values.min()} to {values.max()}, classes are 0 to {num_classes - 1}",
                 f"map every value to a class, or to {IGNORE} to ignore it",
             )
     return np.bincount(true * num_classes + predicted, minlength=num_classes**2).reshape(
@@ -69,7 +69,7 @@ def count(
         K rows in the order of classes, columns COUNTS, int64. `ignored` and `pixels` (valid) are of the whole image.
 
     Raises:
-        DataError: the shapes differ, or a valid pixel holds no class index below K.
+        DataError: the shapes differ, or a valid pixel is not a class index below K.
     """
     matrix = confusion(prediction, label, num_classes)
     tp = np.diag(matrix)
@@ -182,7 +182,7 @@ def as_arrays(table: pd.DataFrame) -> Evaluation:
     )
     if per_image.empty or not gapless or (per_image != len(classes)).any(axis=None):
         raise DataError(
-            "the evaluation table holds no valid pixel, or not one row per image and class",
+            "the evaluation table has no valid pixel, or not one row per image and class",
             "evaluate the model again",
         )
     shape = (len(per_image), len(classes))
