@@ -41,7 +41,7 @@ class ClusterSums:
 
 
 def cluster_sums(table: pd.DataFrame, foreground: Sequence[int]) -> ClusterSums:
-    """Sum an evaluation table over clusters; `foreground` holds class indices.
+    """Sum an evaluation table over clusters; `foreground` contains class indices.
 
     Raises:
         DataError: the table is incomplete.

@@ -109,7 +109,7 @@ def limits(clusters: int, cluster_kind: str, tests: int, p: Params) -> list[str]
     else:
         notes.append(
             f"Scores are means over {seeds} seeds. Intervals cover the choice of test {cluster_kind}s and of "
-            "seeds; the tests hold the trained models fixed."
+            "seeds; the tests treat the trained models as fixed."
         )
     if p.evaluate.flips:
         notes.append(

@@ -67,7 +67,7 @@ class ScoredCandidate:
 
 
 def score(candidate: Candidate, foreground: Sequence[int]) -> ScoredCandidate:
-    """Sum a candidate's tables over clusters; `foreground` holds class indices.
+    """Sum a candidate's tables over clusters; `foreground` contains class indices.
 
     Raises:
         DataError: a table is incomplete.
