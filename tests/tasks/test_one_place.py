@@ -288,7 +288,9 @@ def test_a_damaged_comparison_is_named_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "comparison.json"
     for text in ("{", "{}", "[]", '{"leaderboard": [], "tests": []}'):
         path.write_text(text)
-        with pytest.raises(DataError, match=r"comparison\.json: cannot be read(.|\n)*run the step compare again"):
+        with pytest.raises(
+            DataError, match=r"comparison\.json: cannot be read(.|\n)*run the step compare again"
+        ):
             read_comparison(path)
 
 
