@@ -68,7 +68,7 @@ ui: install ## the MLflow and Prefect UIs on this machine
 lint: install ## ruff, mypy and the layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
-# whole files to a worker, in the order of tests/conftest.py: xdist alone would begin with the files of most tests
+# each worker gets whole files, in the order of tests/conftest.py; by default xdist begins with the files with most tests
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: lint ## lint, types, layers, unit tests, flows and three kills of a retraining (6 minutes)
 	@$(PYTEST) -m 'not slow and not distributed'

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A worker: its own clone, made on the first start, DVC's remote, and one stage at a time.
+# A worker: clones the repository on its first start, configures DVC's remote, and runs one stage at a time.
 set -eu
 : "${SEGFLOW_CLONE:?name the folder of the clone of this worker}"
 : "${SEGFLOW_GIT:?give the address of the git repository}"

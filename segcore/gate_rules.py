@@ -1,7 +1,7 @@
-"""The gate's rules: one `Rule` each, with what it measures, its limit's key under `gate` in params.yaml, and its words.
+"""The gate's rules, one `Rule` each: what it measures, the key of its limit under `gate` in params.yaml, its texts.
 
-A new rule is one more row of RULES: the gate applies it, and decisions, terminal and report name it. Import-light
-(NumPy and pydantic): the section `gate` of params.yaml is made of the rules' parameters.
+A new rule is one more row of RULES: the gate applies it, and decisions, terminal and report show it. Import-light
+(NumPy and pydantic), because the section `gate` of params.yaml is built from the rules' parameters.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from segcore.errors import ParamsError
 from segcore.metrics import Metric
 
-# far finer than the statistics
+# decimals of measured values, far finer than the statistics
 DIGITS = 6
-# sums in another order differ by rounding alone
+# tolerance for rounding, because sums in another order differ in the last digits
 _TIE = 1e-12
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What one prediction costs; None where it was not measured. Latency of one tile, memory at its peak, bundle."""
+    """Costs of a model: latency per tile, peak memory, size of the bundle. None where not measured."""
 
     latency_ms: float | None = None
     memory_mb: float | None = None
@@ -30,9 +30,9 @@ class Costs:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better a challenger scores than the champion, and the ends of the interval, None without one.
+    """How much better a challenger scores than the champion, with the ends of the interval (None without one).
 
-    In the metric's own range; where lower is better, a lower score is a positive gain.
+    In the metric's own range. For metrics where lower is better, a lower score is a positive gain.
     """
 
     difference: float
@@ -42,12 +42,13 @@ class Gain:
 
 @dataclass(frozen=True)
 class Trial:
-    """A challenger's figures, which rules judge.
+    """A challenger's figures, the input of every rule.
 
     Attributes:
-        metric: compared.
+        metric: the compared metric.
         class_scores: pooled score per class of the frozen test set; None where it has no pixel of the class.
-        costs: of the challenger; champion_costs: None where there is no champion.
+        costs: costs of the challenger.
+        champion_costs: costs of the champion; None without a champion.
         frozen, new: gain on the frozen test set and on the new batch; None where no region is scored.
     """
 
@@ -61,12 +62,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found for one challenger.
+    """Result of a rule for one challenger.
 
     Attributes:
-        kind: of the rule.
-        rule: its subject, such as a class or a cost, or its title.
-        measured, threshold: compared; measured is None where it could not be measured.
+        kind: kind of the rule.
+        rule: subject of the rule, such as a class or a cost, or its title.
+        measured, threshold: the compared values; measured is None where it could not be measured.
         note: remark on the measured value.
     """
 
@@ -92,17 +93,17 @@ class Rule:
     """One rule of the gate.
 
     Attributes:
-        kind: names it in decisions.
-        title: in words; "{}" stands for the subject of a finding.
-        measures: what is measured, in words; "{}" as in the title.
-        side: how the measured value must stand to the limit.
+        kind: key of the rule in decisions.
+        title: printed name; "{}" is replaced by the subject of a finding.
+        measures: printed name of the measured value; "{}" as in the title.
+        side: required relation of the measured value to the limit.
         unit: of measured value and limit: "score" for scores, "points" for gains, "%" for shares; or by subject.
         role: "limit" for every challenger, also without a champion; "required" against a champion; "better" and
             "cheaper" for the two ways in which a challenger wins.
-        parameter: its limit.
-        check: a challenger's figures and the limit to findings, one per subject.
-        subjects: words for subjects that are keys.
-        unmet: how the decision's sentence begins where it is not met; empty: "does not meet the <title>".
+        parameter: the key of its limit in params.yaml.
+        check: function of a challenger's figures and the limit that returns one finding per subject.
+        subjects: printed names of subjects that are keys.
+        unmet: text for the decision where the rule is not met; empty: "does not meet the <title>".
     """
 
     kind: str
@@ -118,7 +119,7 @@ class Rule:
 
 
 class Ceilings(BaseModel):
-    """Cost limits of a champion, measured on the machine that decides."""
+    """Cost limits of a champion; costs are measured on the machine that runs the gate."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -136,25 +137,25 @@ def finding(
 
 
 def _ceilings(trial: Trial, limits: Ceilings) -> list[Finding]:
-    """A cost that was not measured does not keep its ceiling."""
-    found = []
+    """Cost limits; a cost that was not measured does not meet its limit."""
+    findings = []
     for name in Ceilings.model_fields:
         most, cost = getattr(limits, name), getattr(trial.costs, name)
         if most is not None:
-            note = "not measured, so not shown to keep the ceiling" if cost is None else ""
-            found.append(finding("ceiling", name, cost, most, cost is not None and cost <= most, note))
-    return found
+            note = "not measured, so not shown to meet the limit" if cost is None else ""
+            findings.append(finding("ceiling", name, cost, most, cost is not None and cost <= most, note))
+    return findings
 
 
 def _floors(trial: Trial, limits: Mapping[str, float]) -> list[Finding]:
-    """A class without a pixel on the frozen test set does not keep its floor: nothing shows that it would."""
+    """Minimum scores; a class without a pixel in the frozen test set does not meet its minimum."""
     unknown = sorted(set(limits) - set(trial.class_scores))
     if unknown:
         raise ParamsError(
-            f"gate.floors names {unknown[0]!r}, which is no class; classes: {', '.join(trial.class_scores)}",
+            f"gate.floors names {unknown[0]!r}, which is not a class; classes: {', '.join(trial.class_scores)}",
             "correct gate.floors in params.yaml",
         )
-    found, sign = [], trial.metric.sign
+    findings, sign = [], trial.metric.sign
     for name, least in limits.items():
         score = trial.class_scores[name]
         note = (
@@ -163,8 +164,8 @@ def _floors(trial: Trial, limits: Mapping[str, float]) -> list[Finding]:
             else ""
         )
         passed = score is not None and sign * score >= sign * least - _TIE
-        found.append(finding("floor", name, score, least, passed, note))
-    return found
+        findings.append(finding("floor", name, score, least, passed, note))
+    return findings
 
 
 def _above(kind: str, name: str, gain: Gain | None, limit: float) -> list[Finding]:
@@ -183,7 +184,7 @@ def _not_worse(trial: Trial, loss: float) -> list[Finding]:
 
 
 def _not_worse_new(trial: Trial, loss: float) -> list[Finding]:
-    """A batch without a scored region decides nothing; of one cluster, the difference itself has to do."""
+    """Not worse on the new batch: met without a scored region; with one cluster the difference itself counts."""
     kind, name, gain = "not_worse_new", "no worse on the new batch", trial.new
     if gain is None:
         return [finding(kind, name, None, -loss, True, "the new batch has no scored region")]
@@ -194,31 +195,33 @@ def _not_worse_new(trial: Trial, loss: float) -> list[Finding]:
 
 
 def _cheaper(trial: Trial, most: float) -> list[Finding]:
-    """Cost as a share of the champion's: the latency, or the size where either's latency was not measured."""
+    """Cost relative to the champion's: latency, or size if the latency of either was not measured."""
     for name, what in (("latency_ms", "latency"), ("size_mb", "size")):
-        own, champions = getattr(trial.costs, name), getattr(trial.champion_costs, name)
-        if own is not None and champions:
-            share, note = own / champions, f"{what} as a share of the champion's"
-            return [finding("cheaper", f"cheaper: {what}", share, most, share <= most, note)]
+        cost, champion_cost = getattr(trial.costs, name), getattr(trial.champion_costs, name)
+        if cost is not None and champion_cost:
+            ratio, note = cost / champion_cost, f"{what} relative to the champion's"
+            return [finding("cheaper", f"cheaper: {what}", ratio, most, ratio <= most, note)]
     return [finding("cheaper", "cheaper", None, most, False, "neither latency nor size was measured")]
 
 
 _NOT_WORSE = Parameter(
     "not_worse",
     float,
-    Field(default=0.01, ge=0, lt=1, description="not worse: it lies above minus this"),
+    Field(
+        default=0.01, ge=0, lt=1, description="not worse: the interval of the difference is above minus this"
+    ),
 )
 _COSTS = {"latency_ms": "latency", "memory_mb": "memory", "size_mb": "size"}
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        "ceiling", "ceiling of {}", "{}", "at most",
+        "ceiling", "{} limit", "{}", "at most",
         {"latency_ms": "ms", "memory_mb": "MB", "size_mb": "MB"}, "limit",
         Parameter("ceilings", Ceilings, Field(default=Ceilings(), description="cost limits")),
         _ceilings, subjects=_COSTS,
     ),
     Rule(
-        "floor", "floor of {}", "score of class {}", "at least", "score", "limit",
+        "floor", "minimum score of {}", "score of class {}", "at least", "score", "limit",
         Parameter(
             "floors", dict[str, float],
             Field(default={}, description="lowest allowed score on the frozen test set, per class"),
@@ -229,7 +232,7 @@ RULES: tuple[Rule, ...] = (
         "better", "{}", "lower end of the difference's interval", "above", "points", "better",
         Parameter(
             "margin", float,
-            Field(default=0.0, ge=0, lt=1, description="better: the interval of the difference lies above this"),
+            Field(default=0.0, ge=0, lt=1, description="better: the interval of the difference is above this"),
         ),
         _better,
     ),
@@ -242,12 +245,12 @@ RULES: tuple[Rule, ...] = (
         _NOT_WORSE, _not_worse_new, unmet="on the new batch it is not shown to be no worse",
     ),
     Rule(
-        "cheaper", "{}", "cost as a share of the champion's", "at most", "%", "cheaper",
+        "cheaper", "{}", "cost relative to the champion's", "at most", "%", "cheaper",
         Parameter(
             "cheaper", float,
             Field(
                 default=0.8, gt=0, lt=1,
-                description="largest share of the champion's latency for a challenger that is only not worse",
+                description="a challenger that is only not worse needs at most this fraction of the champion's latency",
             ),
         ),
         _cheaper,
@@ -256,7 +259,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def rule_of(kind: str) -> Rule:
-    """The rule of a kind; one without limit words for a kind of another version's decision."""
+    """The rule of a kind; a placeholder for a kind that only another version's decision contains."""
     for rule in RULES:
         if rule.kind == kind:
             return rule
@@ -270,11 +273,11 @@ def kinds(*roles: str) -> set[str]:
 
 
 def apply(trial: Trial, limits: Callable[[str], Any]) -> list[Finding]:
-    """Findings of all rules in their order; without a champion, of limits only.
+    """Findings of all rules in their order; without a champion, of the limits only.
 
     Args:
         trial: the challenger's figures.
-        limits: the value of a rule's parameter by its name.
+        limits: returns the value of a parameter under `gate` by its name.
     """
     return [
         found

@@ -1,0 +1,1 @@
+"""Comparison of evaluation tables: intervals, ranks, paired tests, verdict and leaderboard."""

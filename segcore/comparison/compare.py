@@ -29,13 +29,21 @@ __all__ = ["Contestant", "compare"]
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is ranked: an architecture with one evaluation table per seed, or a human with one."""
+    """What is ranked: an architecture with one evaluation table per seed, or a human with one.
+
+    Attributes:
+        name: key of the architecture or annotator.
+        title: printed name.
+        kind: "model" or "human".
+        tables: evaluation tables (segcore.tables.counts), one per seed.
+        summaries: contents of summary.json, one per seed; none for a human.
+    """
 
     name: str
     title: str
-    kind: str  # "model" or "human"
+    kind: str
     tables: Sequence[pd.DataFrame]
-    summaries: Sequence[Mapping[str, Any]] = ()  # one per seed; none for a human
+    summaries: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,13 @@ class _Scores:
 
     contestant: Contestant
     runs: list[ClusterSums]
-    estimates: dict[str, np.ndarray]  # score key -> (S,)
-    draws: dict[str, np.ndarray]  # score key -> (B,)
+    # score key -> (S,), one value per seed
+    estimates: dict[str, np.ndarray]
+    # score key -> (B,), one value per bootstrap draw
+    draws: dict[str, np.ndarray]
 
     def estimate(self, key: str) -> float:
-        """Mean over seeds, rounded so that scores that are printed alike are equal."""
+        """Mean over seeds, rounded so that scores with the same printed value rank the same."""
         return round(float(self.estimates[key].mean()), 6)
 
 
@@ -58,13 +68,13 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
     Args:
         contestants: models and humans, all on the same test images.
         p: parameters; `compare`, `data`, `seeds` and the training settings are used.
-        cluster_kind: "block" or "group", what intervals and tests draw as a whole.
+        cluster_kind: "block" or "group", the unit that intervals and tests resample.
 
     Returns:
-        Numbers are rounded to 6 decimals; shares lie in [0, 1].
+        The comparison, numbers rounded to 6 decimals; scores in "%" are in [0, 1].
 
     Raises:
-        DataError: the tables are not whole or not of the same images.
+        DataError: a table is incomplete, or the tables are of different images.
     """
     headline = f"{p.compare.metric}/dataset/foreground_mean"
     scored = [_score(c, p) for c in contestants]
@@ -84,7 +94,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         len(first.clusters),
         cluster_kind,
     )
-    found = Comparison(
+    comparison = Comparison(
         dataset=p.data.name,
         metric=p.compare.metric,
         headline=headline,
@@ -103,7 +113,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         tests=tests,
         differences=differences,
     )
-    return Comparison.from_json(found.to_json())
+    return Comparison.from_json(comparison.to_json())
 
 
 def _score(contestant: Contestant, p: Params) -> _Scores:
@@ -119,7 +129,10 @@ def _placed(s: _Scores, headline: str) -> verdict.Placed:
 def _interval(
     draws: np.ndarray, scores: _Scores, key: str, p: Params, least: float
 ) -> tuple[float | None, float | None]:
-    """The interval of draws. One cluster shows nothing of others: the whole range then, `least` to 1, of a share."""
+    """Interval of bootstrap draws.
+
+    With one cluster nothing is known about others: the whole range, `least` to 1, of scores in "%", else None.
+    """
     if len(scores.runs[0].clusters) > 1:
         return interval(draws, p.compare.confidence)
     return (least, 1.0) if unit_of(key) == "%" else (None, None)
@@ -131,8 +144,8 @@ def _row(scores: _Scores, models: Sequence[_Scores], headline: str, p: Params) -
         low, high = _interval(scores.draws[key], scores, key, p, least=0.0)
         spread = float(values.std(ddof=1)) if len(values) > 1 else None
         by_key[key] = Score(float(values.mean()), low, high, spread)
-    sign, own, contestant = METRICS[p.compare.metric].sign, scores.estimate(headline), scores.contestant
-    better = sum(sign * other.estimate(headline) > sign * own for other in models)
+    sign, estimate, contestant = METRICS[p.compare.metric].sign, scores.estimate(headline), scores.contestant
+    better = sum(sign * other.estimate(headline) > sign * estimate for other in models)
     return LeaderboardRow(
         architecture=contestant.name,
         title=contestant.title,
@@ -145,7 +158,7 @@ def _row(scores: _Scores, models: Sequence[_Scores], headline: str, p: Params) -
 
 
 def _difference(a: _Scores, b: _Scores, key: str, p: Params) -> Difference:
-    """A - b; draws of the same number are of the same test clusters, so they are subtracted pair by pair."""
+    """Difference a - b. Draws with the same index resample the same clusters, so they are subtracted pairwise."""
     low, high = _interval(a.draws[key] - b.draws[key], a, key, p, least=-1.0)
     return Difference(a.estimate(key) - b.estimate(key), low, high)
 
@@ -153,8 +166,8 @@ def _difference(a: _Scores, b: _Scores, key: str, p: Params) -> Difference:
 def _tests(models: Sequence[_Scores], key: str, p: Params) -> list[PairTest]:
     """All pairs on the headline score, the better one first, corrected for their number.
 
-    The test takes the trained models as given, the interval counts their seeds as well: a difference is shown where
-    the test is significant and the interval leaves out 0.
+    The test treats the trained models as fixed; the interval also covers the choice of seeds. A difference counts as
+    shown if the test is significant and the interval excludes 0.
     """
     pairs = list(combinations(models, 2))
     p_values = [
@@ -162,8 +175,8 @@ def _tests(models: Sequence[_Scores], key: str, p: Params) -> list[PairTest]:
     ]
     tests = []
     for (a, b), value, corrected in zip(pairs, p_values, holm(p_values), strict=True):
-        found = _difference(a, b, key, p)
-        shown = corrected <= verdict.level(p) and found.excludes_zero
+        gap = _difference(a, b, key, p)
+        shown = corrected <= verdict.level(p) and gap.excludes_zero
         names = (a.contestant.name, b.contestant.name)
-        tests.append(PairTest(*names, found.difference, found.low, found.high, value, corrected, shown))
+        tests.append(PairTest(*names, gap.difference, gap.low, gap.high, value, corrected, shown))
     return tests

@@ -1,7 +1,7 @@
-"""The leaderboard, made once from a comparison and shown in many ways.
+"""The leaderboard, computed once from a comparison and rendered in several formats.
 
-`leaderboard` gives columns and rows. Terminal and Markdown are rendered here; CSV, HTML and tables of trackers
-are made from its `records`. A new column is one more `Column`.
+`leaderboard` returns columns and rows. Text for terminals and Markdown is rendered here; CSV, HTML and tables of
+trackers are made from its `records`. A new column is one more `Column`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,8 @@ from segcore.comparison.text import duration_text, interval_text, value_text
 from segcore.metrics import class_metrics, score_title, unit_of
 
 Value = str | float | Score | None
-Cost = Mapping[str, Any]  # content of a costs file
+# content of a costs file
+Cost = Mapping[str, Any]
 NONE = "-"
 
 
@@ -22,14 +23,14 @@ class Column:
     """One column.
 
     Attributes:
-        key: names it in CSV files and trackers.
-        title: its heading; says what a score is a mean of.
-        unit: of what is shown.
+        key: name of the column in CSV files and trackers.
+        title: heading; states what a score is a mean of.
+        unit: unit of the shown value.
         part: the table it belongs to: "scores", "sizes" or "costs" (of this machine); "name" is in all of them,
-            "detail" only in tables for machines and in the report's list of all scores.
-        value: row and the architecture's costs to the cell's value; None where there is none.
-        show: a value that is not None as text without its unit.
-        short: heading where the table says the rest.
+            "detail" only in CSV files, trackers and the report's list of all scores.
+        value: function of a row and the architecture's costs that returns the cell's value, or None.
+        show: formats a value that is not None, without its unit.
+        short: shorter heading for the report, whose caption states the rest.
         below: key of the column under whose value the report shows this one in small type.
     """
 
@@ -44,13 +45,13 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Title and unit; scores are in per cent as the caption says."""
+        """Title and unit; per cent is left out, because the caption states it."""
         return self.title if self.unit in ("", "%") else f"{self.title} ({self.unit})"
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Columns, and per row of the comparison the columns' values in their order."""
+    """Columns, and for each row of the comparison one value per column."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -58,7 +59,7 @@ class Leaderboard:
     values: tuple[tuple[Value, ...], ...]
 
     def records(self, intervals: bool = False) -> list[dict[str, str | float | None]]:
-        """Rows as plain values by column key; with `intervals`, those of scores as "<key> low" and so on."""
+        """Rows as plain values by column key; with `intervals` also "<key> low", "<key> high" and "<key> seed_std"."""
         records = []
         for values in self.values:
             record: dict[str, str | float | None] = {}
@@ -74,7 +75,7 @@ class Leaderboard:
         return records
 
     def table(self, *parts: str) -> list[list[str]]:
-        """Headings and cells as text; rows without any value in the parts are left out."""
+        """Headings and cells as text; rows without a value in these parts are left out."""
         shown = [(i, c) for i, c in enumerate(self.columns) if c.part in (*parts, "name")]
         rows = [[column.heading for _, column in shown]]
         for row, values in zip(self.rows, self.values, strict=True):
@@ -90,7 +91,7 @@ def leaderboard(comparison: Comparison, costs: Mapping[str, Cost | None] | None 
 
     Args:
         comparison: what was compared.
-        costs: architecture -> content of a costs file; without it there are no columns of costs.
+        costs: architecture -> content of a costs file; without it there are no cost columns.
     """
     columns = [c for c in _columns(comparison) if costs or c.part != "costs"]
     rows = tuple(comparison.leaderboard)
@@ -102,9 +103,9 @@ def leaderboard(comparison: Comparison, costs: Mapping[str, Cost | None] | None 
 
 
 def _columns(comparison: Comparison) -> list[Column]:
-    """All columns in their order; scores that no table shows are "detail"."""
+    """All columns in their order; scores that are in no table are "detail"."""
     shown = _shown_scores(comparison)
-    every = dict.fromkeys(key for row in comparison.leaderboard for key in row.scores)
+    score_keys = dict.fromkeys(key for row in comparison.leaderboard for key in row.scores)
     return [
         Column("rank", "rank", "", "scores", lambda row, _: row.rank),
         Column("title", "architecture", "", "name", lambda row, _: row.title),
@@ -113,7 +114,7 @@ def _columns(comparison: Comparison) -> list[Column]:
         *shown,
         Column("seeds", "seeds", "", "scores", lambda row, _: row.seeds),
         *COLUMNS,
-        *(_score_column(key) for key in every if key not in {column.key for column in shown}),
+        *(_score_column(key) for key in score_keys if key not in {column.key for column in shown}),
     ]
 
 
@@ -147,7 +148,7 @@ def _shown_scores(comparison: Comparison) -> list[Column]:
 def _score_column(
     key: str, title: str = "", short: str = "", show: Callable[[Score], str] | None = None
 ) -> Column:
-    """A score's column; without a title it is a detail."""
+    """Column of a score; without a title its part is "detail"."""
     unit = unit_of(key)
     part: Literal["scores", "detail"] = "scores" if title else "detail"
     text = show or (lambda score: value_text(score.estimate, unit))
@@ -172,7 +173,7 @@ def _tiles_per_second(_: LeaderboardRow, cost: Cost) -> float | None:
     return 1000 * cost["latency_batch"] / cost["latency_ms"] if cost.get("latency_ms") else None
 
 
-# Columns that are no scores: what a network is, and what it cost on this machine.
+# Columns other than scores: the size of a network, and its costs on this machine.
 COLUMNS: list[Column] = [
     Column(
         "parameters", "parameters", "M", "sizes", _summary("parameters"), lambda n: f"{n / 1e6:.2f}",
@@ -204,11 +205,11 @@ COLUMNS: list[Column] = [
 
 
 def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | None = None) -> str:
-    """Scores and sizes as aligned tables for a terminal, ended by the verdict.
+    """Scores and sizes as aligned tables for a terminal, followed by the verdict and its notes.
 
     Args:
         comparison: what was compared.
-        costs: architecture -> content of a costs file; without it no timings are shown.
+        costs: architecture -> content of a costs file; without it there are no timings.
     """
     board = leaderboard(comparison, costs)
     parts = [board.caption, *(_aligned(table) for table in _tables(board))]
@@ -238,7 +239,7 @@ def _caption(comparison: Comparison) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as need be; a header takes a line for each of its words."""
+    """Columns padded to their widest cell; headings with one word per line."""
     stacked = [title.replace(",", "").split(" ") for title in rows[0]]
     height = max(map(len, stacked))
     header = [[words[line] if line < len(words) else "" for words in stacked] for line in range(height)]

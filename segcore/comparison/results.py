@@ -1,4 +1,4 @@
-"""What a comparison found, by name; `to_json` is the content of comparison.json."""
+"""The result of a comparison as dataclasses; `Comparison.to_json` is the content of comparison.json."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ class Score:
     """One score: the mean over seeds, its interval, and the seeds' standard deviation.
 
     Attributes:
-        estimate: in the metric's own range; a share in [0, 1] for "%".
-        low, high: ends of the interval; None where none can be given.
+        estimate: in the metric's own range; in [0, 1] for "%".
+        low, high: ends of the interval; None without an interval.
         seed_std: None with one seed.
     """
 
@@ -29,14 +29,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two scores, with the ends of its interval; None where none can be given."""
+    """A difference of two scores with the ends of its interval; they are None without an interval."""
 
     difference: float
     low: float | None
     high: float | None
 
     def times(self, sign: int) -> "Difference":
-        """The difference itself (1), or the other way round (-1)."""
+        """The difference multiplied by 1 or -1; -1 exchanges the ends of the interval."""
         if sign == 1:
             return self
         low, high = (None if end is None else -end for end in (self.high, self.low))
@@ -44,7 +44,7 @@ class Difference:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether there is an interval, and 0 is not in it."""
+        """Whether there is an interval and it excludes 0."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
@@ -72,7 +72,7 @@ class LeaderboardRow:
     """One architecture or annotator.
 
     Attributes:
-        architecture: its name; title: as it is printed.
+        architecture: its key; title: its printed name.
         kind: "model" or "human".
         rank: None for a human.
         seeds: number of evaluations.
@@ -91,15 +91,15 @@ class LeaderboardRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that a comparison found, in the order of comparison.json.
+    """The whole result; fields in the order of comparison.json.
 
     Attributes:
-        metric: a name in segcore.metrics.METRICS; headline: the score key that ranks.
+        metric: a name in segcore.metrics.METRICS; headline: the score key that determines the ranks.
         colors: RGB per class.
         cluster_kind: "block" or "group".
         verdict: one or two sentences; notes: limits of the numbers.
         leaderboard: best model first, humans last.
-        differences: training setting -> architecture -> value, where they are not the same for all.
+        differences: training setting -> architecture -> value, only settings that differ.
     """
 
     dataset: str
@@ -140,7 +140,7 @@ class Comparison:
         """The inverse of `to_json`.
 
         Raises:
-            KeyError, TypeError: a part is missing or unknown.
+            KeyError, TypeError: a key is missing or unknown.
         """
         rows = [_row(row) for row in content["leaderboard"]]
         tests = [PairTest(**test) for test in content["tests"]]
@@ -156,7 +156,7 @@ def read_comparison(path: Path) -> Comparison:
     """Read comparison.json.
 
     Raises:
-        DataError: the file is missing or holds no comparison.
+        DataError: the file is missing or not a comparison.
     """
     try:
         return Comparison.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -167,9 +167,10 @@ def read_comparison(path: Path) -> Comparison:
 
 
 def _rounded(value: Any) -> Any:
-    """6 decimals: far finer than the statistics, coarse enough to be the same on every machine."""
+    """Round to 6 decimals: finer than the statistics, coarse enough to be the same on every machine."""
     if isinstance(value, float):
-        return round(value, _DECIMALS) + 0.0  # no -0.0
+        # + 0.0 turns -0.0 into 0.0
+        return round(value, _DECIMALS) + 0.0
     if isinstance(value, Mapping):
         return {key: _rounded(v) for key, v in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

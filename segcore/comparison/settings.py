@@ -1,4 +1,4 @@
-"""Training settings that are not the same for all compared architectures."""
+"""Training settings that differ between the compared architectures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from segcore.params import Params, flat
 def differing_settings(
     models: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], p: Params
 ) -> dict[str, dict[str, Any]]:
-    """Training settings (not an architecture's own keywords) that differ: setting -> architecture -> value.
+    """Training settings that differ, without an architecture's own keywords: setting -> architecture -> value.
 
     Args:
         models: name and summaries (one per seed) of each architecture.
@@ -17,10 +17,10 @@ def differing_settings(
     """
     settings = {name: flat(p.for_architecture(name).model_dump(exclude={"model"})) for name, _ in models}
     for name, summaries in models:
-        # what was done outranks what was asked for
+        # values of the finished training replace those of params.yaml
         for key in ("encoder", "weights", "steps"):
-            done = {summary[key] for summary in summaries if key in summary}
-            settings[name] |= {key: done.pop()} if len(done) == 1 else {}
+            recorded = {summary[key] for summary in summaries if key in summary}
+            settings[name] |= {key: recorded.pop()} if len(recorded) == 1 else {}
     keys = next(iter(settings.values()))
     by_key = {key: {name: values[key] for name, values in settings.items()} for key in keys}
     return {key: values for key, values in by_key.items() if len({repr(v) for v in values.values()}) > 1}

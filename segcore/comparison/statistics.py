@@ -1,7 +1,7 @@
-"""How sure a score or a difference is: cluster bootstrap, paired permutation test, Holm's correction.
+"""Uncertainty of scores and differences: cluster bootstrap, paired permutation test, Holm's correction.
 
-Images of one cluster (a patient, a scene, a block of a scene) resemble each other, so clusters are drawn
-and swapped as a whole. Everything is made of sums over clusters; all draws are matrix products with them.
+Images of one cluster (a patient, a scene, a block of a scene) resemble each other, so whole clusters are resampled
+and swapped. All statistics are computed from sums over clusters; draws are matrix products with these sums.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,36 @@ from segcore.metrics import EMPTY_RATE
 from segcore.metrics.scores import empty_images, keyed
 from segcore.tables.counts import COUNTS, as_arrays
 
-EXACT_CLUSTERS = 12  # up to here all 2^clusters swaps are tried
+# up to this number of clusters all 2^clusters swaps are tried
+EXACT_CLUSTERS = 12
 _TIE = 1e-12
 
 
 @dataclass(frozen=True)
 class ClusterSums:
-    """One run (an architecture and a seed) as sums over each cluster's images, clusters sorted by name."""
+    """One run (an architecture and a seed) as sums over each cluster's images.
 
-    clusters: tuple[str, ...]  # C
-    items: tuple[str, ...]  # I
-    classes: tuple[str, ...]  # K
+    Attributes:
+        clusters: C names, sorted.
+        items: names of all images.
+        classes: K names.
+        foreground: indices of the foreground classes.
+        sums: counts `(C, K)` by COUNTS; image scores `(C,)` by score key; numbers of images `(C,)`: "images", "empty"
+            (without true foreground) and "hallucinated" (empty, with predicted foreground).
+    """
+
+    clusters: tuple[str, ...]
+    items: tuple[str, ...]
+    classes: tuple[str, ...]
     foreground: tuple[int, ...]
-    sums: dict[str, np.ndarray]  # (C, K) counts; (C,) image scores by key, "images", "empty", "hallucinated"
+    sums: dict[str, np.ndarray]
 
 
 def cluster_sums(table: pd.DataFrame, foreground: Sequence[int]) -> ClusterSums:
-    """Sum an evaluation table over clusters; `foreground` holds class indices.
+    """Sum an evaluation table over clusters; `foreground` contains class indices.
 
     Raises:
-        DataError: the table is not whole.
+        DataError: the table is incomplete.
     """
     evaluation = as_arrays(table)
     empty, hallucinated = empty_images(evaluation.counts, foreground)
@@ -42,7 +52,8 @@ def cluster_sums(table: pd.DataFrame, foreground: Sequence[int]) -> ClusterSums:
     values |= keyed(evaluation.counts, "image", evaluation.classes, foreground)
     values |= {"images": np.ones(len(empty)), "empty": empty, "hallucinated": hallucinated}
     names, index = np.unique(evaluation.clusters.astype(str), return_inverse=True)
-    member = (np.arange(len(names))[:, None] == index).astype(np.float64)  # (C, I)
+    # (C, I): which images belong to a cluster
+    member = (np.arange(len(names))[:, None] == index).astype(np.float64)
     return ClusterSums(
         tuple(names.tolist()),
         tuple(evaluation.items.tolist()),
@@ -53,7 +64,7 @@ def cluster_sums(table: pd.DataFrame, foreground: Sequence[int]) -> ClusterSums:
 
 
 def _scores(sums: Mapping[str, np.ndarray], like: ClusterSums) -> dict[str, np.ndarray]:
-    """Every score of sums with leading axes `(...)`; the empty-image rate is NaN without an empty image."""
+    """Every score of sums `(...)` or `(..., K)`, by score key; the empty-image rate is NaN without an empty image."""
     result = keyed({name: sums[name] for name in COUNTS}, "dataset", like.classes, like.foreground)
     images = np.maximum(sums["images"], 1)
     result |= {key: values / images for key, values in sums.items() if "/image" in key}
@@ -64,7 +75,7 @@ def _scores(sums: Mapping[str, np.ndarray], like: ClusterSums) -> dict[str, np.n
 
 
 def run_scores(run: ClusterSums) -> dict[str, float]:
-    """Every score of one run on the whole test set: those of `segcore.metrics.scores.scores`."""
+    """Every score of one run on the whole test set, equal to those of `segcore.metrics.scores.scores`."""
     total = {name: values.sum(0) for name, values in run.sums.items()}
     return {key: float(value) for key, value in _scores(total, run).items()}
 
@@ -78,29 +89,29 @@ def seed_scores(runs: Sequence[ClusterSums]) -> dict[str, np.ndarray]:
 def bootstrap(runs: Sequence[ClusterSums], draws: int = 2000, seed: int = 0) -> dict[str, np.ndarray]:
     """Scores of `draws` resampled test sets, averaged over resampled seeds.
 
-    Each draw takes as many clusters as there are, with replacement, and, crossed with them, as many seeds.
-    The same number of clusters, seeds, draws and the same seed give the same resamples: draws of two
-    architectures are paired, and their difference is a draw of the difference.
+    Each draw resamples all clusters with replacement and, independently, all seeds. The same numbers of clusters,
+    seeds and draws and the same random seed give the same resamples, so draws of two architectures are paired: their
+    differences are draws of the difference.
 
     Accounts for the choice of test clusters, and of seeds if there are several. Does not account for the
     choice of training data, nor, with one seed, for the seed. With fewer than about ten clusters, or with two
     or three seeds, its intervals are too narrow.
 
     Args:
-        runs: one run a seed, of one architecture, all on the same items.
-        draws: B.
-        seed: of the resampling.
+        runs: one run per seed, of one architecture, all on the same items.
+        draws: number of draws, B.
+        seed: random seed of the resampling.
 
     Returns:
-        score key -> `(B,)`; NaN in the empty-image rate of a draw without an empty image.
+        score key -> `(B,)`; the empty-image rate is NaN in draws without an empty image.
     """
     require_same(runs)
     rng = np.random.default_rng(seed)
     clusters, seeds = len(runs[0].clusters), len(runs)
-    weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws).astype(
-        np.float64
-    )  # (B, C)
-    seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # (B, S)
+    # how often each cluster is drawn, (B, C), and the weight of each seed, (B, S)
+    drawn_clusters = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)
+    weights = drawn_clusters.astype(np.float64)
+    seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
     total: dict[str, np.ndarray] = {}
     for index, run in enumerate(runs):
         drawn = _scores({name: weights @ values for name, values in run.sums.items()}, run)
@@ -110,7 +121,7 @@ def bootstrap(runs: Sequence[ClusterSums], draws: int = 2000, seed: int = 0) -> 
 
 
 def interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Percentile interval of bootstrap draws `(B,)`; draws of NaN are left out."""
+    """Percentile interval of bootstrap draws `(B,)`; NaN is left out."""
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(draws, [tail, 1 - tail])
     return float(low), float(high)
@@ -121,19 +132,20 @@ def permutation_test(
 ) -> float:
     """Two-sided p of the difference between two architectures in one score, averaged over seeds.
 
-    Under the null hypothesis it does not matter which of the two predicted a cluster: both architectures'
-    counts are swapped a cluster at a time, for all seeds together. All swaps are tried for up to 12 clusters;
-    otherwise `permutations` random ones, p = (1 + as extreme) / (1 + permutations) (Phipson and Smyth 2010).
+    Under the null hypothesis the two architectures are exchangeable within a cluster: their counts are swapped
+    cluster by cluster, for all seeds together. For up to 12 clusters all swaps are tried; otherwise `permutations`
+    random ones, with p = (1 + number as extreme) / (1 + permutations) (Phipson and Smyth 2010).
 
-    Accounts for the choice of test clusters, given the trained models: a significant difference is one
-    between these trainings, which several seeds make more typical of the architectures. With C clusters p is
-    never below `smallest_p(C)`.
+    Accounts for the choice of test clusters, given the trained models: a significant difference is one between these
+    trainings, which represent the architectures better if there are several seeds. With C clusters p is never below
+    `smallest_p(C, permutations)`.
 
     Args:
-        a, b: one run a seed, the same number for both, on the same items.
+        a: one run per seed of the first architecture.
+        b: the same for the second one: as many runs, on the same items.
         key: a score key.
         permutations: random swaps for more than 12 clusters.
-        seed: of the random swaps.
+        seed: random seed of the swaps.
 
     Raises:
         DataError: the runs are not on the same items and clusters, or differ in number.
@@ -143,7 +155,8 @@ def permutation_test(
     require_same([*a, *b])
     clusters = len(a[0].clusters)
     if clusters <= EXACT_CLUSTERS:
-        swaps = (np.arange(2**clusters)[:, None] >> np.arange(clusters)) & 1  # (P, C), first row: no swap
+        # (P, C) of 0 and 1; the first row swaps nothing
+        swaps = (np.arange(2**clusters)[:, None] >> np.arange(clusters)) & 1
     else:
         swaps = np.random.default_rng(seed).integers(0, 2, (permutations, clusters))
     observed = np.mean(seed_scores(a)[key] - seed_scores(b)[key])
@@ -158,7 +171,7 @@ def permutation_test(
 
 
 def smallest_p(clusters: int, permutations: int) -> float:
-    """The least p that `permutation_test` can give."""
+    """The smallest p that `permutation_test` can return."""
     return 2.0 ** (1 - clusters) if clusters <= EXACT_CLUSTERS else 1 / (1 + permutations)
 
 

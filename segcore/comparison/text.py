@@ -1,8 +1,8 @@
-"""Numbers of a comparison as text, the same in terminal, report and decisions."""
+"""Numbers of a comparison as text, formatted the same in terminal, report and decisions."""
 
 
 def value_text(value: float, unit: str = "%", signed: bool = False) -> str:
-    """A score or a difference in its unit, without the unit: a share of 0.542 in "%" is "54.2"."""
+    """A score or a difference in its unit, without the unit: 0.542 in "%" is "54.2"."""
     sign = "+" if signed else ""
     return f"{100 * value:{sign}.1f}" if unit == "%" else f"{value:{sign}.4g}"
 

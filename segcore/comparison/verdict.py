@@ -1,4 +1,4 @@
-"""The comparison in words: the verdict, and what its numbers do not show."""
+"""The verdict of a comparison as text, and notes on the limits of its numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class Placed:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the verdict is worded from.
+    """Input of the verdict and its notes.
 
     Attributes:
         models: best first.
-        humans: each with the best model's difference from it.
+        humans: each with the difference of the best model from it.
         tests: of all pairs of models.
         clusters: number of test clusters; cluster_kind: "block" or "group".
     """
@@ -41,19 +41,23 @@ class Standing:
 
 
 def sentence(standing: Standing, p: Params) -> str:
-    """The verdict; a winner is named only if a difference from every other model is shown."""
-    return _verdict(standing, p) + hopeless(standing.clusters, standing.cluster_kind, len(standing.tests), p)
+    """The verdict; it names a winner only if its difference from every other model is shown."""
+    return _verdict(standing, p) + none_possible(
+        standing.clusters, standing.cluster_kind, len(standing.tests), p
+    )
 
 
 def notes(standing: Standing, differing: Sequence[str], p: Params) -> list[str]:
     """Notes on humans, on the limits of the numbers, and on settings that differ."""
-    found = [
+    lines = [
         *_human_notes(standing, p),
         *limits(standing.clusters, standing.cluster_kind, len(standing.tests), p),
     ]
     if differing:
-        found.append(f"Architectures were not trained alike: they differ in {_listed(list(differing))}.")
-    return found
+        lines.append(
+            f"Training settings are not the same: architectures differ in {_listed(list(differing))}."
+        )
+    return lines
 
 
 def level(p: Params) -> float:
@@ -82,58 +86,59 @@ def _verdict(standing: Standing, p: Params) -> str:
 
 
 def _human_notes(standing: Standing, p: Params) -> list[str]:
-    best, found = standing.models[0], []
+    best, lines = standing.models[0], []
     for human, difference in standing.humans:
         side = "below" if difference.difference < 0 else "above"
         signed = difference.times(-1 if side == "below" else 1)
-        found.append(
+        lines.append(
             f"{human.title}, a human, reaches dataset {METRICS[p.compare.metric].title} "
             f"{_value(human.estimate, p)} against the same ground truth; "
-            f"{best.title} lies {_amount(signed, p)} {side} that."
+            f"{best.title} is {_amount(signed, p)} {side} that."
         )
-    return found
+    return lines
 
 
 def limits(clusters: int, cluster_kind: str, tests: int, p: Params) -> list[str]:
-    """Notes on what the numbers do not show."""
+    """Notes on the limits of the numbers."""
     seeds, notes = len(p.seeds), []
     if seeds == 1:
         notes.append(
-            "Each architecture was trained with one seed only: the seed's own variation is not measured, "
-            "and a difference may be one between these trainings rather than between the architectures."
+            "Each architecture was trained with one seed only: the variation between seeds is not measured, "
+            "and a difference may be due to these trainings rather than to the architectures."
         )
     else:
         notes.append(
             f"Scores are means over {seeds} seeds. Intervals cover the choice of test {cluster_kind}s and of "
-            "seeds; the tests hold the trained models fixed."
+            "seeds; the tests treat the trained models as fixed."
         )
     if p.evaluate.flips:
         notes.append(
-            "Every prediction is a mean over four mirror images (evaluate.flips): GMACs, time and memory are those of "
-            "all four."
+            "Every prediction is the mean over four mirror images (evaluate.flips): GMACs, time and memory are those "
+            "of all four."
         )
     if clusters == 1:
         notes.append(
-            f"All test images are of one {cluster_kind}: nothing can be said of others, intervals span all."
+            f"All test images are of one {cluster_kind}: nothing is known about other {cluster_kind}s, so intervals "
+            "span the whole range."
         )
     elif clusters < FEW_CLUSTERS:
         notes.append(f"There are only {clusters} test {cluster_kind}s: the intervals are likely too narrow.")
     least = smallest_p(clusters, p.compare.permutations) * tests
-    if hopeless(clusters, cluster_kind, tests, p):
+    if none_possible(clusters, cluster_kind, tests, p):
         notes.append(
             f"With {clusters} test {cluster_kind}{'s' if clusters > 1 else ''} and {tests} "
-            f"comparison{'s' if tests > 1 else ''} no p after Holm's correction can fall below "
+            f"comparison{'s' if tests > 1 else ''} no p-value after Holm's correction can be below "
             f"{min(least, 1):.2g}: no difference, however large, can be shown at the level of {level(p):g}."
         )
     if cluster_kind == "block":
         notes.append(
-            "Blocks are parts of the same scenes: scores and intervals do not speak for other places."
+            "Blocks are parts of the same scenes: scores and intervals say nothing about other places."
         )
     return notes
 
 
-def hopeless(clusters: int, cluster_kind: str, tests: int, p: Params) -> str:
-    """What to add to a verdict where no test could have come out otherwise; empty where one could."""
+def none_possible(clusters: int, cluster_kind: str, tests: int, p: Params) -> str:
+    """Sentence for the verdict if no test could have shown a difference; empty if one could."""
     if not tests or smallest_p(clusters, p.compare.permutations) * tests <= level(p):
         return ""
     groups = f"{clusters} test {cluster_kind}{'s' if clusters > 1 else ''}"
@@ -149,13 +154,13 @@ def _value(score: float, p: Params) -> str:
     return f"{value_text(score, unit)} {unit}"
 
 
-def _amount(found: Difference, p: Params) -> str:
+def _amount(gap: Difference, p: Params) -> str:
     """A difference with its interval."""
     unit = METRICS[p.compare.metric].unit
-    interval = interval_text(found.low, found.high, unit)
-    if found.low is not None:
+    interval = interval_text(gap.low, gap.high, unit)
+    if gap.low is not None:
         interval = f"{100 * p.compare.confidence:g} % interval {interval}"
-    return f"{value_text(found.difference, unit)} {difference_unit(unit)} ({interval})"
+    return f"{value_text(gap.difference, unit)} {difference_unit(unit)} ({interval})"
 
 
 def _listed(words: Sequence[str], last: str = "and") -> str:

@@ -1,4 +1,4 @@
-"""Does a probability of 0.9 mean right nine times in ten? (Guo et al. 2017, arXiv 1706.04599)"""
+"""Calibration: is a prediction of confidence 0.9 right nine times in ten (Guo et al. 2017, arXiv 1706.04599)."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from segcore.constants import IGNORE
 
 
 class Calibration:
-    """Confidence and accuracy of the predicted class, gathered a tile at a time in equal bins `(a, b]`."""
+    """Confidence and accuracy of the predicted class, accumulated by region in bins `(a, b]` of equal width."""
 
     def __init__(self, bins: int = 15) -> None:
         self.count = np.zeros(bins, dtype=np.int64)
@@ -14,7 +14,7 @@ class Calibration:
         self.confidence = np.zeros(bins)
 
     def update(self, probabilities: np.ndarray, label: np.ndarray) -> None:
-        """Add the valid pixels of a tile: probabilities `(K, H, W)` in [0, 1], label `(H, W)` with IGNORE."""
+        """Add the valid pixels of a region: probabilities `(K, H, W)` in [0, 1], label `(H, W)` with IGNORE."""
         valid = label != IGNORE
         confidence = probabilities.max(0)[valid].astype(np.float64)
         correct = probabilities.argmax(0)[valid] == label[valid]

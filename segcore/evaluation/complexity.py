@@ -1,4 +1,4 @@
-"""What a network costs and how far it sees."""
+"""Parameters, multiply-accumulates and receptive field of a network."""
 
 import copy
 from dataclasses import dataclass
@@ -11,17 +11,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segcore.models.base.model import SegmentationModel
 
-_LONGEST = 1 << 15  # pixels; a field that reaches further counts as global
+# pixels; a receptive field of this length or more counts as global
+_LONGEST = 1 << 15
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Attributes:
-    parameters: number of trainable and frozen weights; buffers do not count.
-    macs: multiply-accumulates of convolutions and matrix products for one image of the size asked for.
-    receptive_field: side, in pixels, of the square around a pixel that can change its logits, without
-        what reaches it through pooling over the whole image.
-    global_context: whether there is such a pooling.
+    """Size, cost and receptive field of a network.
+
+    Attributes:
+        parameters: number of trainable and frozen weights; buffers do not count.
+        macs: multiply-accumulates of convolutions and matrix products for one image.
+        receptive_field: side in pixels of the square of input that can change a pixel's logits, pooling over the whole
+            image excluded.
+        global_context: whether the network pools over the whole image, or its receptive field exceeds all sizes tried.
     """
 
     parameters: int
@@ -31,10 +34,11 @@ class Complexity:
 
 
 def complexity(model: SegmentationModel, size: int = 256) -> Complexity:
-    """Measure a model; it is left as it was.
+    """Measure a model without changing it.
 
     Args:
-        size: height and width in pixels of the image that `macs` is for.
+        model: any architecture of segcore.models.
+        size: height and width in pixels of the image for `macs`.
     """
     field, reaches_everywhere = _receptive_field(model)
     pooled = any(_is_image_pooling(module) for module in model.modules())
@@ -47,28 +51,29 @@ def complexity(model: SegmentationModel, size: int = 256) -> Complexity:
 
 
 def _copy_sharing_weights(model: SegmentationModel) -> SegmentationModel:
-    """A copy whose modules can be exchanged; the tensors stay those of the original."""
+    """A copy whose modules can be replaced; it shares the tensors of the original."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
 
 
 def _macs(model: SegmentationModel, size: int) -> int:
-    """Counted on the meta device, where shapes are computed and pixels are not."""
+    """Multiply-accumulates, counted on the meta device, which computes shapes only."""
     network = _copy_sharing_weights(model)
     state = {key: torch.empty_like(value, device="meta") for key, value in network.state_dict().items()}
     image = torch.empty(1, model.in_channels, size, size, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         functional_call(network, state, (image,))
-    return counter.get_total_flops() // 2  # a multiply-accumulate is two operations
+    # a multiply-accumulate is two operations
+    return int(counter.get_total_flops()) // 2
 
 
 def _receptive_field(model: SegmentationModel) -> tuple[int, bool]:
-    """The side of the local field, and whether it outgrows every image that was tried.
+    """Side of the local receptive field in pixels, and whether it exceeds every image that was tried.
 
-    The gradient of the logits of one central pixel is non-zero on the field, if nothing cancels. So every
-    convolution is replaced by a sum over its window and channels, maxima by such sums too, and what acts on a
-    pixel alone (ReLU, batch norm) is left out. One channel suffices, which makes it cheap; and as windows
-    are rectangles, a wide strip and a tall one show the whole field.
+    The gradient of the logits of one central pixel is non-zero on the receptive field, unless terms cancel. To rule
+    that out, convolutions and max pooling are replaced by sums over their window and channels, and pointwise layers
+    (ReLU, batch norm) are removed. One channel is enough, which keeps it cheap. As windows are rectangles, a wide
+    and a tall strip together give the whole field.
     """
     network = _copy_sharing_weights(model)
     for name, module in list(network.named_modules()):
@@ -87,8 +92,8 @@ def _receptive_field(model: SegmentationModel) -> tuple[int, bool]:
 
 
 def _extent(network: SegmentationModel, height: int, width: int, dim: int) -> int:
-    """Pixels from the first to the last non-zero gradient along `dim`; all of them if it touches an end."""
-    # the mean, because what is clipped to the model's range has no gradient
+    """Pixels from the first to the last non-zero gradient along `dim`; the whole length if one is at an edge."""
+    # the model's mean, because values that it clips have no gradient
     image = network.mean[None, :, None, None].expand(1, -1, height, width).clone().requires_grad_()
     with torch.enable_grad():
         logits = network(image)
@@ -108,11 +113,11 @@ def _is_image_pooling(module: nn.Module) -> bool:
 
 
 def _neutral(module: nn.Module) -> nn.Module | None:
-    """What stands for a module when the receptive field is measured; None: the module itself."""
+    """Replacement of a module for the measurement of the receptive field; None keeps the module."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d):
         return _Window(module)
     if _is_image_pooling(module):
-        return _Nothing()
+        return _Zero()
     pointwise = (
         nn.modules.batchnorm._BatchNorm,
         nn.LayerNorm,
@@ -127,15 +132,15 @@ def _neutral(module: nn.Module) -> nn.Module | None:
     return nn.Identity() if isinstance(module, pointwise) else None
 
 
-class _Nothing(nn.Module):
-    """In place of the mean of the image: a 0 that depends on no pixel."""
+class _Zero(nn.Module):
+    """Replaces pooling over the whole image by a 0 that depends on no pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.new_zeros(x.shape[0], 1, 1, 1)
 
 
 class _Binary(torch.autograd.Function):
-    """Identity; its gradient is 1 where one arrives and 0 elsewhere, so that no depth over- or underflows."""
+    """Identity whose gradient is 1 where the incoming one is not 0, so that deep networks do not over- or underflow."""
 
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:
@@ -147,7 +152,7 @@ class _Binary(torch.autograd.Function):
 
 
 class _Window(nn.Module):
-    """The geometry of a convolution or pooling, on one channel, with all weights 1."""
+    """The window of a convolution or pooling as a sum: one channel, all weights 1."""
 
     def __init__(self, layer: nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d) -> None:
         super().__init__()

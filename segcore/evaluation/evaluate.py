@@ -1,4 +1,4 @@
-"""Scores of a model on held-out regions, from which every figure of the report derives."""
+"""Evaluation of a model on the test regions."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,7 +20,13 @@ from segcore.tables.counts import confusion, count, counts_table, require_all
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation gives: the evaluation table, (K, K) confusion (rows truth), and calibration curve."""
+    """Result of an evaluation.
+
+    Attributes:
+        counts: the evaluation table.
+        confusion: (K, K) int64 pixels, rows truth, columns prediction.
+        calibration: curve and error, see `Calibration.result`.
+    """
 
     counts: pd.DataFrame
     confusion: np.ndarray
@@ -35,12 +41,15 @@ def evaluate(
     keep: Callable[[str, np.ndarray], None] = lambda region, prediction: None,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> Evaluated:
-    """Predict every test region at full resolution and count against its untouched labels.
+    """Predict every test region at full resolution and compare it with its original labels.
 
     Args:
-        model: of a bundle, on its device.
+        model: model of a bundle, on its device.
+        data: prepared data with the test regions.
+        settings: tile, overlap, flips and boundary tolerance.
         precision: "fp32" or "bf16".
-        keep: receives each region's id and (H, W) uint8 prediction.
+        keep: called with each region's id and (H, W) uint8 prediction.
+        progress: wraps the list of regions, such as `tqdm`.
 
     Raises:
         DataError: a region has no counts.

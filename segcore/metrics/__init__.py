@@ -1,6 +1,7 @@
-"""The table of metrics: one row per metric, which parameters, leaderboard, charts, gate and tracking read.
+"""The table of metrics, one row per metric: read by parameters, leaderboard, charts, gate and tracking.
 
-Import-light (NumPy only): params.yaml is checked against it. Scores of evaluation tables: `segcore.metrics.scores`.
+Import-light (NumPy only), because params.yaml is checked against it. `segcore.metrics.scores` computes the scores of
+evaluation tables.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ __all__ = [
 EMPTY_POLICY = (
     "A class absent from truth and prediction scores 1.0 (agreement on absence), pooled and per image."
 )
-# Its own key beside the metrics' ones: it counts images, not pixels.
+# A score key besides those of the metrics, because it counts images and not pixels.
 EMPTY_RATE = "empty_image_false_positive_rate"
 
 
@@ -34,13 +35,13 @@ class Metric:
     """One metric.
 
     Attributes:
-        name: its key in params.yaml and the first part of its score keys.
-        title: in the middle of a sentence, such as "boundary F1".
-        function: counts, each `(..., K)`, to values `(..., K)`, or `(...)` without `per_class`.
-        unit: "%" for values in [0, 1], which are shown times 100; any other is printed after the value.
+        name: key in params.yaml and first part of the score keys.
+        title: printed name within a sentence, such as "boundary F1".
+        function: takes counts, each `(..., K)`, and returns values `(..., K)`, or `(...)` without `per_class`.
+        unit: "%" for values in [0, 1], which are printed times 100; any other unit is printed after the value.
         higher_is_better: False for distances and errors.
-        tables: evaluation tables that it needs; "counts" is the only one today.
-        per_class: whether there is a value per class, and so foreground and all-class means.
+        tables: evaluation tables that it needs; "counts" is the only one so far.
+        per_class: whether there is one value per class, and therefore means of the foreground and of all classes.
     """
 
     name: str
@@ -53,17 +54,17 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """The title at the head of a column or axis."""
+        """The title as the heading of a column or axis."""
         return self.title[0].upper() + self.title[1:]
 
     @property
     def sign(self) -> int:
-        """1, or -1 where lower is better: a difference times it is a gain."""
+        """1, or -1 where lower is better; a difference multiplied by it is a gain."""
         return 1 if self.higher_is_better else -1
 
     @property
     def direction(self) -> str:
-        """In words."""
+        """Which direction is better, as text."""
         return "higher is better" if self.higher_is_better else "lower is better"
 
 
@@ -84,7 +85,7 @@ def class_metrics() -> dict[str, Metric]:
 
 
 def score_title(key: str) -> str:
-    """A score key in words: `iou/dataset/building` -> `IoU, building (pooled pixels)`."""
+    """Printed name of a score key: `iou/dataset/building` -> `IoU, building (pooled pixels)`."""
     if key == EMPTY_RATE:
         return "False-positive rate on images without foreground"
     name, aggregate, *target = key.split("/")
@@ -95,7 +96,7 @@ def score_title(key: str) -> str:
 
 
 def unit_of(key: str) -> str:
-    """The unit of a score key: that of its metric, "%" for the empty-image rate."""
+    """Unit of a score key: that of its metric; "%" for the empty-image rate."""
     name = key.partition("/")[0]
     return METRICS[name].unit if name in METRICS else "%"
 

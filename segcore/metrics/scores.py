@@ -1,4 +1,4 @@
-"""Scores of evaluation tables, under their score keys.
+"""Scores of evaluation tables, by score key.
 
 Score keys: "<metric>/<aggregate>/<class name | foreground_mean | all_mean>". The aggregate `dataset` pools
 the pixels of all images, and so favours large objects (arXiv 2310.19252); `image` is the mean of images.
@@ -17,10 +17,10 @@ from segcore.tables.counts import as_arrays
 def keyed(
     counts: Counts, aggregate: str, classes: Sequence[str], foreground: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """Every score of counts `(..., K)`, each `(...)`, under its score key.
+    """Every score of counts `(..., K)`, each `(...)`, by score key.
 
-    Counts summed over images give the `dataset` scores; counts of single images give the values whose mean
-    are the `image` scores. `foreground` holds the class indices of foreground_mean.
+    Counts summed over images give the `dataset` scores; counts of single images give the values whose means
+    are the `image` scores. `foreground` contains the class indices of foreground_mean.
     """
     result = {}
     for name, metric in METRICS.items():
@@ -36,7 +36,7 @@ def keyed(
 
 
 def empty_images(counts: Counts, foreground: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Images `(I,)` bool without true foreground, and those of them on which some is predicted."""
+    """Masks `(I,)` bool of the images without true foreground, and of those among them with predicted foreground."""
     true, predicted = counts["tp"] + counts["fn"], counts["tp"] + counts["fp"]
     empty = true[..., list(foreground)].sum(-1) == 0
     return empty, empty & (predicted[..., list(foreground)].sum(-1) > 0)
@@ -45,11 +45,11 @@ def empty_images(counts: Counts, foreground: Sequence[int]) -> tuple[np.ndarray,
 def scores(table: pd.DataFrame, foreground: Sequence[int]) -> dict[str, float]:
     """Every score of an evaluation table by its score key, each in [0, 1].
 
-    "empty_image_false_positive_rate", the share of images without foreground on which any is predicted, is
-    there only if such images are.
+    "empty_image_false_positive_rate", the fraction of images without foreground for which some is predicted, is
+    included only if there are such images.
 
     Raises:
-        DataError: the table is not whole, see `as_arrays`.
+        DataError: the table is incomplete, see `as_arrays`.
     """
     evaluation = as_arrays(table)
     counts, classes = evaluation.counts, evaluation.classes

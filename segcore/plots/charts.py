@@ -59,8 +59,8 @@ def accuracy_cost(comparison: Comparison, costs: Mapping[str, Mapping[str, Any] 
             _whisker(axes, score, cost, colour, vertical=True)
             label = f"{row.title}, {_summary(row)['parameters'] / 1e6:.1f} M parameters"
             axes.plot([], [], "o", color=colour, label=label)
-        # A legend and not labels at the bubbles: networks of like cost would write over each other. Above
-        # the axes, as within them any corner may hold a whisker or the line of a person.
+        # A legend instead of labels at the bubbles, which would overlap for networks of similar cost. It is above
+        # the axes, because inside them any corner may contain a whisker or the line of the human.
         figure.legend(loc="outside upper left", ncols=min(3, max(1, len(rows))))
         _human_line(axes, comparison)
         what = "milliseconds per megapixel" if by_time else "GMACs per 256 × 256 crop"
@@ -74,7 +74,7 @@ def accuracy_cost(comparison: Comparison, costs: Mapping[str, Mapping[str, Any] 
 
 
 def _ticks_in_unit(axis: Axis, unit: str) -> None:
-    """Shares are labelled in per cent; other units as they are."""
+    """Label values in "%" in per cent; leave other units as they are."""
     if unit == "%":
         axis.set_major_formatter(PERCENT)
 
@@ -157,7 +157,7 @@ def metric_bars(comparison: Comparison) -> Figure:
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
-    """Validation IoU and losses by step; the step kept (best on validation) is marked.
+    """Validation IoU and losses by step, with a marker at the selected step (best on validation).
 
     Args:
         histories: run (`<architecture>-<seed>`) -> history.csv.
@@ -185,7 +185,8 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, 
                 markeredgecolor=PAPER,
             )
             trained = history.dropna(subset=["train_loss"])
-            dot = shapes[architecture] if len(history) == 1 else None  # a line of one point is not seen
+            # a line of one point would be invisible
+            dot = shapes[architecture] if len(history) == 1 else None
             right.plot(
                 trained["step"], trained["train_loss"], color=colour, linewidth=1, alpha=0.45, marker=dot
             )
@@ -228,10 +229,11 @@ def calibration_curves(calibrations: Mapping[str, Mapping[str, Any]], titles: Ma
 
 
 def confusion_matrices(confusions: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
-    """Where the pixels of each true class went, in per cent of the class; one panel per architecture.
+    """Confusion matrices in per cent of each true class, one panel per architecture.
 
     Args:
-        confusions: architecture -> counts, index = truth, columns = prediction.
+        confusions: architecture -> pixel counts, index = truth, columns = prediction.
+        titles: architecture -> printed name.
     """
     palette = colours(confusions)
     classes = len(next(iter(confusions.values()))) if confusions else 0

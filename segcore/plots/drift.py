@@ -14,15 +14,16 @@ from segcore.plots.palette import INK, MUTED
 from segcore.plots.style import RC, new_figure
 
 TRAINING, NEW = MUTED, "#2f76b5"
-_BANDS = 12  # drawn; of more, those that moved most
+# at most this many bands are drawn, those with the largest PSI
+_BANDS = 12
 _COLUMNS = 4
 
 
 def band_histograms(drift: Mapping[str, Any]) -> Figure:
-    """Share of values by value, a panel a band; of more than twelve bands those of the largest PSI.
+    """Histogram of the values, one panel per band; of more than twelve bands, those with the largest PSI.
 
     Args:
-        drift: what `segcore.promotion.drift.drift` gives.
+        drift: result of `segcore.promotion.drift.drift`.
     """
     bands = sorted(drift["bands"], key=lambda b: -b["psi"])[:_BANDS]
     bands.sort(key=lambda b: b["band"])
@@ -59,7 +60,7 @@ def class_balance(drift: Mapping[str, Any]) -> Figure:
     """Share of each class's pixels in the training data and in the new batch.
 
     Args:
-        drift: what `segcore.promotion.drift.drift` gives.
+        drift: result of `segcore.promotion.drift.drift`.
     """
     classes = drift["classes"]
     at = np.arange(len(classes["names"]))

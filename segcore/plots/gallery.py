@@ -1,4 +1,4 @@
-"""Pictures of images, truth and predictions, with errors coloured; and where the splits lie."""
+"""Pictures of images, truth and predictions with coloured errors, and maps of the splits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,29 @@ from segcore.plots.palette import SPLITS
 from segcore.plots.pictures import LEFT_OUT, to_rgb
 from segcore.plots.style import RC, new_figure
 
-# White, orange and blue over dimmed grey: apart for every common kind of colour vision, and in grey print.
+# White, orange and blue over dimmed grey differ for every common kind of colour vision, and in grey print.
 HIT, FALSE_ALARM, MISS = (255, 255, 255), (255, 145, 20), (45, 140, 255)
-WRONG_CLASS, OVERLOOKED = (255, 70, 170), (70, 215, 255)  # beside class colours, which are any but these
+# With several foreground classes; class colours should differ from these.
+WRONG_CLASS, OVERLOOKED = (255, 70, 170), (70, 215, 255)
 SCENE_SIDE = 720
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test image and the labels that architectures and annotators gave it, (H, W); image (H, W, C)."""
+    """One test image with its truth and predictions.
+
+    Attributes:
+        item: id of the item.
+        kind: "best", "typical" or "worst".
+        image: (H, W, C) raw values.
+        truth: (H, W) class indices with IGNORE.
+        valid: (H, W) bool.
+        predictions: architecture or annotator -> (H, W) class indices.
+        iou: architecture or annotator -> foreground IoU of the image in [0, 1].
+    """
 
     item: str
-    kind: str  # best, typical or worst
+    kind: str
     image: np.ndarray
     truth: np.ndarray
     valid: np.ndarray
@@ -35,7 +46,7 @@ class Case:
 
 
 def image_iou(counts: pd.DataFrame, foreground: Sequence[int]) -> pd.Series:
-    """Foreground IoU of each image in [0, 1]: mean over the foreground classes, both-empty counts 1.
+    """Foreground IoU of each image in [0, 1]: mean over the foreground classes; empty in both counts as 1.
 
     Args:
         counts: the evaluation table. Images without foreground in the truth are left out.
@@ -97,9 +108,9 @@ def error_map(
     valid: np.ndarray,
     foreground: Sequence[int],
 ) -> np.ndarray:
-    """False alarms orange and misses blue over the dimmed picture (H, W, 3) uint8; right foreground white.
+    """False alarms orange, misses blue and correct foreground white over the dimmed picture (H, W, 3) uint8.
 
-    With several foreground classes what is right stays dim, a wrong class is pink, an overlooked object cyan.
+    With several foreground classes correct pixels stay dimmed, a wrong class is pink, missed foreground cyan.
     """
     shown = _dimmed(picture)
     wrong, claimed = prediction != truth, np.isin(prediction, foreground)
@@ -115,7 +126,7 @@ def error_map(
 def case_pictures(
     case: Case, colors: Sequence[Sequence[int]], foreground: Sequence[int]
 ) -> dict[str, list[np.ndarray]]:
-    """`image`, `truth` and one entry an architecture: its error map, and its class map if classes are many.
+    """`image`, `truth` and one entry per architecture: its error map, after its class map if classes are several.
 
     Args:
         case: the image with its predictions.
@@ -149,7 +160,7 @@ def gallery_image(
 
 
 def detail_window(case: Case, share: float = 0.42) -> tuple[slice, slice]:
-    """Rows and columns of the square in which the architectures together make most errors."""
+    """Rows and columns of the square with most errors, summed over the predictions."""
     height, width = case.truth.shape
     side = max(1, round(min(height, width) * share))
     scored = case.valid & (case.truth != IGNORE)
@@ -185,9 +196,9 @@ def _tinted(picture: np.ndarray, split: str, tint: float, width: int = 3) -> np.
 
 
 def split_map(prepared: Any) -> np.ndarray | None:
-    """Where the splits lie in the item with most regions, (H, W, 3) uint8, or None if no item has several.
+    """Map of the splits in the item with most regions, (H, W, 3) uint8; None if no item has several regions.
 
-    The gaps between blocks are the buffer that belongs to no split.
+    The gaps between blocks are the buffer, which belongs to no split.
     """
     regions = prepared.regions
     if len(regions) == 0 or regions.groupby("item").size().max() < 2:

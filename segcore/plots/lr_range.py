@@ -15,12 +15,14 @@ def lr_range(
     """Loss against learning rate, the latter on a logarithmic scale.
 
     Args:
-        losses: of single batches; smooth: their running mean.
-        marked: names of rates to draw a line at.
+        rates: learning rate of each batch.
+        losses: training loss of each batch.
+        smooth: running mean of the losses.
+        marked: label -> learning rate at which a line is drawn.
     """
     with mpl.rc_context(RC):
         figure, (axes,) = new_figure(7.2, 3.4)
-        axes.plot(rates, losses, ".", color=MUTED, alpha=0.5, markersize=4, label="a batch")
+        axes.plot(rates, losses, ".", color=MUTED, alpha=0.5, markersize=4, label="one batch")
         axes.plot(rates, smooth, color=INK, linewidth=1.8, label="running mean")
         for number, (name, rate) in enumerate(marked.items()):
             axes.axvline(rate, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)

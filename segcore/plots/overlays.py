@@ -1,4 +1,4 @@
-"""Small pictures of packed items with their classes drawn over them, read by strides so that size costs nothing."""
+"""Small pictures of packed items with their classes drawn over them, read with strides so that large items are fast."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,17 +11,14 @@ from segcore.data.packed import Packed
 from segcore.plots.pictures import to_rgb
 
 TINT = 0.34
-DARK, BRIGHT = (
-    120,
-    235,
-)  # 8-bit pictures whose 99th percentile is below the first are brightened to the second
-_HATCH = np.array(
-    [[128, 136, 148], [96, 104, 116]], np.float32
-)  # middling greys: seen on light and dark pages
+# 8-bit pictures whose 99th percentile is below DARK are brightened to BRIGHT
+DARK, BRIGHT = 120, 235
+# medium greys, visible on light and dark pages
+_HATCH = np.array([[128, 136, 148], [96, 104, 116]], np.float32)
 
 
 class Look(NamedTuple):
-    """One plane of an item as it looks, (H, W, 3) uint8 both, and which plane of how many (from 0)."""
+    """One plane of an item: the image and the image with its classes, (H, W, 3) uint8; index and number of planes."""
 
     image: np.ndarray
     masked: np.ndarray
@@ -30,12 +27,12 @@ class Look(NamedTuple):
 
 
 def fullest_plane(labels: np.ndarray, classes: Sequence[int], side: int = 128) -> int:
-    """Plane of labels (D, H, W) with most pixels of these classes, counted on a grid; the middle one if there is none.
+    """Index of the plane with most pixels of these classes, counted on a grid; the middle one if there are none.
 
     Args:
-        labels: class indices, uint8.
-        classes: indices that count.
-        side: about how many pixels a side are looked at.
+        labels: class indices (D, H, W), uint8.
+        classes: class indices to count.
+        side: number of grid points along the longer side, approximately.
     """
     depth, height, width = labels.shape
     if depth == 1:
@@ -55,14 +52,14 @@ def look(
 ) -> Look:
     """A picture of an item and one with its classes tinted and outlined, of `side` to about 2 x `side` pixels.
 
-    Small items are enlarged by a whole factor. Pixels that are not valid are hatched in both pictures, those whose
-    label is ignored are hatched over the image in the second.
+    Small items are enlarged by an integer factor. Invalid pixels are hatched in both pictures; pixels with an ignored
+    label are hatched over the image in the second.
 
     Args:
         packed: tensors pixels (D, H, W, C), labels and valid (D, H, W), perhaps instances (D, H, W).
         colors: class index -> RGB of the classes to show.
-        side: that the pictures will be shown at.
-        spacing: of planes, rows, columns: unequal rows and columns are stretched to their true proportion.
+        side: side in pixels at which the pictures will be shown.
+        spacing: spacing of planes, rows and columns; pixels that are not square are stretched to their proportion.
     """
     labels = packed.array("labels")
     plane = fullest_plane(labels, list(colors))
@@ -80,7 +77,8 @@ def look(
         np.arange(size[0]) * classes.shape[0] // size[0],
         np.arange(size[1]) * classes.shape[1] // size[1],
     )
-    grid = (rows[:, None], cols)  # nearest neighbours
+    # nearest neighbours
+    grid = (rows[:, None], cols)
     line = max(1, round(max(size) / side * 1.4))
     picture = _hatched(picture, ~valid[grid], line)
     masked = outlined(picture, classes[grid], objects[grid], valid[grid], colors, line)
@@ -88,8 +86,9 @@ def look(
 
 
 def _brightened(picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """A dark picture (H, W, 3) uint8 with all bands raised by one factor, so that hues stay."""
-    step = max(1, min(valid.shape) // 128)  # a percentile needs no more
+    """A dark picture (H, W, 3) uint8 with all bands multiplied by one factor, which preserves hues."""
+    # a sample is enough for a percentile
+    step = max(1, min(valid.shape) // 128)
     seen = picture[::step, ::step][valid[::step, ::step]]
     top = float(np.percentile(seen, 99)) if len(seen) else 255.0
     if not 0 < top < DARK:
@@ -98,16 +97,17 @@ def _brightened(picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def _mapped(picture: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """8-bit values replaced by those of a table of 256."""
-    return np.clip(table, 0, 255).astype(np.uint8)[picture]
+    """8-bit values replaced by those of a table of 256 entries."""
+    mapped: np.ndarray = np.clip(table, 0, 255).astype(np.uint8)[picture]
+    return mapped
 
 
 def _shown_size(shape: tuple[int, ...], side: int, spacing: Sequence[float] | None) -> tuple[int, int]:
-    """Rows and columns to draw at: enlarged by a whole factor where small, and in the proportion of the spacing."""
+    """Rows and columns of the picture: in the proportion of the spacing, small items enlarged by an integer factor."""
     tall, wide = (spacing[1], spacing[2]) if spacing else (1.0, 1.0)
-    true = (shape[0] * max(tall / wide, 1.0), shape[1] * max(wide / tall, 1.0))
-    factor = max(1, round(side / max(true)))
-    return max(1, round(true[0] * factor)), max(1, round(true[1] * factor))
+    proportional = (shape[0] * max(tall / wide, 1.0), shape[1] * max(wide / tall, 1.0))
+    factor = max(1, round(side / max(proportional)))
+    return max(1, round(proportional[0] * factor)), max(1, round(proportional[1] * factor))
 
 
 def _hatched(picture: np.ndarray, where: np.ndarray, line: int, strength: float = 1.0) -> np.ndarray:
@@ -134,13 +134,13 @@ def _grown(where: np.ndarray, times: int) -> np.ndarray:
 
 def _edges(objects: np.ndarray) -> np.ndarray:
     """Pixels (H, W) bool with a neighbour of another value."""
-    found = np.zeros(objects.shape, bool)
+    edges = np.zeros(objects.shape, bool)
     across, down = objects[:, 1:] != objects[:, :-1], objects[1:] != objects[:-1]
-    found[:, 1:] |= across
-    found[:, :-1] |= across
-    found[1:] |= down
-    found[:-1] |= down
-    return found
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return edges
 
 
 def outlined(
@@ -151,12 +151,13 @@ def outlined(
     colors: Mapping[int, Sequence[int]],
     line: int = 1,
 ) -> np.ndarray:
-    """The picture (H, W, 3) uint8 with classes tinted, and outlined around each object.
+    """The picture with its classes tinted and each object outlined, (H, W, 3) uint8.
 
     Args:
+        picture: (H, W, 3) uint8.
         classes: (H, W) class indices; IGNORE is hatched.
         objects: (H, W) numbers of objects, or the classes again.
-        valid: (H, W) bool; elsewhere nothing is drawn.
+        valid: (H, W) bool; nothing is drawn over invalid pixels.
         colors: class index -> RGB of the classes to show.
         line: width of the outlines in pixels.
     """
@@ -164,9 +165,8 @@ def outlined(
     drawn = np.isin(classes, list(colors)) & valid
     inside = _edges(objects) & drawn
     contour = _grown(inside, line - 1) & drawn
-    halo = (
-        _grown(inside, max(1, line // 2)) & ~drawn & valid
-    )  # outlines stay apart from an image of their colour
+    # a dark rim makes outlines visible on an image of the same colour
+    halo = _grown(inside, max(1, line // 2)) & ~drawn & valid
     shown[halo] = _mapped(shown[halo], np.arange(256) * 0.45)
     for index, colour in colors.items():
         here = (classes == index) & drawn

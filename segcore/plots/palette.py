@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 INK, MUTED, LINE, PAPER = "#1b2430", "#5d6878", "#d8dde5", "#fefefe"
 HUMAN = "#6a6151"
-# Chosen to stay apart under deuteranopia and protanopia; markers repeat the distinction without colour.
+# Distinguishable with deuteranopia and protanopia; markers repeat the distinction without colour.
 KNOWN = {"fcn": "#7058c8", "unet": "#00866f", "deeplab": "#c2386b"}
 FALLBACK = ("#a06a00", "#2f76b5", "#6b7f1e", "#8a4b2f", "#4d5b8c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 SPLITS = {"train": "#4477aa", "validation": "#c9a227", "test": "#d1495b"}
 
-# Each chart colour with its counterpart on a dark page; `svg` turns the first into a CSS variable.
+# Each chart colour with its counterpart on a dark page; `svg` replaces the first by a CSS variable.
 DARK = {
     INK: "#e8ecf2",
     MUTED: "#9aa6b5",
@@ -29,12 +29,12 @@ DARK = {
 
 
 def colours(architectures: Iterable[str]) -> dict[str, str]:
-    """One colour an architecture, the same for a known name in every report."""
+    """One colour per architecture; those in KNOWN have the same in every report."""
     unknown = sorted(set(architectures) - set(KNOWN))
     return KNOWN | {name: FALLBACK[i % len(FALLBACK)] for i, name in enumerate(unknown)}
 
 
 def markers(architectures: Iterable[str]) -> dict[str, str]:
-    """One marker an architecture, so that colour is never the only distinction."""
+    """One marker per architecture, so that colour is never the only distinction."""
     names = [*KNOWN, *sorted(set(architectures) - set(KNOWN))]
     return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}

@@ -6,11 +6,12 @@ import io
 import numpy as np
 from PIL import Image
 
-LEFT_OUT = (58, 64, 74)  # what is not valid
+# colour of invalid pixels
+LEFT_OUT = (58, 64, 74)
 
 
 def to_rgb(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(H, W, C) raw values of any dtype as (H, W, 3) uint8: the first three bands (or one as grey).
+    """Raw values (H, W, C) of any dtype as (H, W, 3) uint8: the first three bands, or the first one as grey.
 
     8-bit values are shown as they are; others are stretched from their 2nd to their 98th percentile.
     """
@@ -32,6 +33,7 @@ def data_uri(picture: np.ndarray, side: int = 512) -> str:
     kind = "png" if picture.shape[-1] == 4 else "jpeg"
     if kind == "png":
         image.save(buffer, "PNG", optimize=True)
-    else:  # no chroma subsampling: it would smear thin coloured errors; `optimize` fails on noisy small pictures
+    else:
+        # no chroma subsampling, which would smear thin errors; no `optimize`, which fails on noisy small pictures
         image.save(buffer, "JPEG", quality=86, subsampling=0)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

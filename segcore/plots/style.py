@@ -1,4 +1,4 @@
-"""Type and output of every chart: one look, in print, on a light page and on a dark one."""
+"""Style and output of all charts, the same in print and on light and dark pages."""
 
 import io
 import re
@@ -45,10 +45,11 @@ def new_figure(width: float, height: float, panels: int = 1, **axes: Any) -> tup
 
 
 def svg(figure: Figure, name: str) -> str:
-    """Inline SVG whose text is text and whose colours follow the page's light or dark theme.
+    """Inline SVG with selectable text, whose colours follow the page's light or dark theme.
 
     Args:
-        name: unique on the page; it keeps the ids of several drawings apart and the output deterministic.
+        figure: the chart.
+        name: unique on the page; makes ids unique and the output deterministic.
     """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

@@ -1,8 +1,8 @@
-"""Does a new batch look like the training data? Bands and classes of both, and the champion on both test sets.
+"""Drift between the training data and a new batch: band values, class balance, the champion on both test sets.
 
-The population stability index (PSI) of two histograms p, q is the sum of (p - q) ln(p / q). That less than 0.1 is
-little and more than 0.25 much is a rule of thumb of credit scoring (Siddiqi, "Credit Risk Scorecards", Wiley 2006). It
-does not know how many scenes a batch has: one or two differ from all the others by what they show.
+The population stability index (PSI) of two histograms p, q is the sum of (p - q) ln(p / q). Below 0.1 the shift is
+small and above 0.25 large, by a rule of thumb from credit scoring (Siddiqi, "Credit Risk Scorecards", Wiley 2006).
+The rule ignores the number of scenes: a batch of one or two scenes differs from all others by its content alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +18,10 @@ from segcore.data.prepared import PreparedData
 BINS = 64
 MODERATE, LARGE = 0.1, 0.25
 SOURCE = "Siddiqi, Credit Risk Scorecards, Wiley 2006"
-_PLANES = 4000  # read of each side at most, evenly over all of them
-_VALUES = 2_000_000  # of a band, of each side at most
+# at most this many planes are read of the training data, and of the batch, evenly spaced
+_PLANES = 4000
+# at most this many values per band, of the training data and of the batch
+_VALUES = 2_000_000
 _DIGITS = 6
 
 
@@ -30,16 +32,16 @@ def drift(
 
     Args:
         data: prepared data whose items name their batch.
-        batch: the new one.
+        batch: name of the new batch.
         champion: "score" and "ece", each with "frozen" and "new" in [0, 1] (None where nothing is scored); None where
             there is no champion.
 
     Returns:
-        JSON-able: "training" and "new" (images: pictures or planes, how many were read, values a band); "bands", of
-        each its "range", both histograms (shares that add up to 1, up to 64 bins between "edges"), "outside" (share of
-        new values beyond the range), "psi" and "ks" (the Kolmogorov-Smirnov distance, in [0, 1]); "classes", shares of
-        both and "psi"; "champion"; "verdicts", a plain line each; "thresholds". None where either side has no valid
-        pixel.
+        Values for JSON: "training" and "new" (number of images or planes, of those read, and of values per band);
+        "bands", for each its "range", both histograms (fractions that add up to 1, up to 64 bins between "edges"),
+        "outside" (fraction of new values outside the range), "psi" and "ks" (Kolmogorov-Smirnov distance in [0, 1]);
+        "classes" with the fractions of both and "psi"; "champion"; "verdicts", one sentence each; "thresholds".
+        None if the training data or the batch have no valid pixel.
 
     Raises:
         DataError: a packed item is missing or damaged.
@@ -54,30 +56,34 @@ def drift(
         for band in range(training.values.shape[1])
     ]
     classes = _classes(data.classes, training.classes, new.classes)
-    held = {name: dict(values) for name, values in champion.items()} if champion else None
+    champion_scores = {name: dict(values) for name, values in champion.items()} if champion else None
     return {
         "batch": batch,
         "training": training.facts,
         "new": new.facts,
         "bands": bands,
         "classes": classes,
-        "champion": held,
+        "champion": champion_scores,
         "thresholds": {"psi": [MODERATE, LARGE], "source": SOURCE},
-        "verdicts": [*map(_band_verdict, bands), _class_verdict(classes), *_champion_verdicts(held)],
+        "verdicts": [
+            *map(_band_verdict, bands),
+            _class_verdict(classes),
+            *_champion_verdicts(champion_scores),
+        ],
     }
 
 
 def psi(a: np.ndarray, b: np.ndarray) -> float:
-    """Population stability index of two histograms (counts, same bins), 0 for equal shares.
+    """Population stability index of two histograms (counts, same bins), 0 for equal proportions.
 
-    Half a count is added to every bin, so that an empty one gives a large and not an infinite index.
+    Half a count is added to every bin, so that an empty bin gives a large index and not an infinite one.
     """
     p, q = ((counts + 0.5) / (counts + 0.5).sum() for counts in (np.asarray(a, float), np.asarray(b, float)))
     return float(((p - q) * np.log(p / q)).sum())
 
 
 def expected_calibration_error(curves: Iterable[Mapping[str, Sequence[float]]]) -> float | None:
-    """Pooled over calibration curves of `Calibration.result` with the same bins; None where no pixel was counted."""
+    """Error in [0, 1], pooled over curves of `Calibration.result` with the same bins; None without a counted pixel."""
     pixels = confident = correct = np.zeros(1)
     for curve in curves:
         count = np.asarray(curve["count"], float)
@@ -88,7 +94,7 @@ def expected_calibration_error(curves: Iterable[Mapping[str, Sequence[float]]]) 
 
 
 class _Sample:
-    """Values (n, C), pixels of each class of the even sample, and what was read."""
+    """Values (n, C), number of pixels per class (K,), and how much was read."""
 
     def __init__(self, values: np.ndarray, classes: np.ndarray, facts: dict[str, int]) -> None:
         self.values, self.classes, self.facts = values, classes, facts
@@ -110,22 +116,24 @@ def _sample(data: PreparedData, regions: pd.DataFrame) -> _Sample:
 
 
 def _plane(packed: Packed, plane: int, regions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Valid pixels (n, C) and labels (n,) uint8 of a plane's even sample that lie in the regions."""
+    """Valid pixels (n, C) and labels (n,) uint8 inside the regions, from the plane's even sample."""
     kept = packed.sample_mask(plane, regions.itertuples())
     step = sample_step(*packed.shapes["labels"][1][1:])
     return packed.array("sample")[plane][kept], packed.thinned("labels", (plane,), step)[kept]
 
 
 def _range(data: PreparedData, band: int, values: np.ndarray) -> tuple[float, float]:
-    """What the models clip to, or else lowest and highest value of training; never empty."""
-    given = data.statistics.get("range")
-    low, high = (given[0][band], given[1][band]) if given else (values.min(), values.max())
+    """The range that models clip to, or the lowest and highest training value; never empty."""
+    clipped = data.statistics.get("range")
+    low, high = (clipped[0][band], clipped[1][band]) if clipped else (values.min(), values.max())
     return float(low), float(max(high, low + max(abs(low), 1) * 1e-6))
 
 
 def _bins(data: PreparedData, low: float, high: float) -> tuple[int, tuple[float, float]]:
-    """Number of bins and their outer edges. Whole numbers get bins of a whole width: with any other, neighbouring bins
-    would hold now more, now fewer of the values there can be, and two kinds of rounding would look like a shift.
+    """Number of bins and their outer edges.
+
+    Bins of integers have an integer width. With any other width, neighbouring bins would contain different numbers of
+    possible values, and a difference in rounding would look like a shift.
     """
     if not np.issubdtype(np.dtype(str(data.items["dtype"].iloc[0])), np.integer):
         return BINS, (low, high)
@@ -136,13 +144,14 @@ def _bins(data: PreparedData, low: float, high: float) -> tuple[int, tuple[float
 
 
 def _band(data: PreparedData, band: int, training: np.ndarray, new: np.ndarray) -> dict[str, Any]:
-    limits = _range(data, band, training)
-    from scipy.stats import ks_2samp  # takes a second to import
+    # imported here, because it takes a second
+    from scipy.stats import ks_2samp
 
+    limits = _range(data, band, training)
     bins, edges = _bins(data, *limits)
     counts = [np.histogram(np.clip(v, *edges), bins, edges)[0] for v in (training, new)]
     shares = [np.round(c / c.sum(), _DIGITS).tolist() for c in counts]
-    found = psi(*counts)
+    index = psi(*counts)
     return {
         "band": band + 1,
         "range": list(limits),
@@ -150,46 +159,47 @@ def _band(data: PreparedData, band: int, training: np.ndarray, new: np.ndarray) 
         "training": shares[0],
         "new": shares[1],
         "outside": round(float(((new < limits[0]) | (new > limits[1])).mean()), _DIGITS),
-        "psi": round(found, _DIGITS),
+        "psi": round(index, _DIGITS),
         "ks": round(float(ks_2samp(training, new, method="asymp").statistic), _DIGITS),
-        "level": _level(found),
+        "level": _level(index),
     }
 
 
 def _classes(names: Sequence[str], training: np.ndarray, new: np.ndarray) -> dict[str, Any]:
-    found = psi(training, new)
+    index = psi(training, new)
     shares = [np.round(c / max(1, c.sum()), _DIGITS).tolist() for c in (training, new)]
     return {
-        "names": list(names), "training": shares[0], "new": shares[1], "psi": round(found, _DIGITS),
-        "level": _level(found),
+        "names": list(names), "training": shares[0], "new": shares[1], "psi": round(index, _DIGITS),
+        "level": _level(index),
     }  # fmt: skip
 
 
-def _level(found: float) -> str:
-    return "little" if found < MODERATE else "moderate" if found <= LARGE else "large"
+def _level(index: float) -> str:
+    return "little" if index < MODERATE else "moderate" if index <= LARGE else "large"
 
 
-def _words(level: str, found: float) -> str:
+def _shift_text(level: str, index: float) -> str:
     limit = {
         "little": f"below {MODERATE:g}", "moderate": f"between {MODERATE:g} and {LARGE:g}", "large": f"above {LARGE:g}"
     }  # fmt: skip
-    return f"{level} shift, PSI {found:.2f} ({limit[level]})"
+    return f"{level} shift, PSI {index:.2f} ({limit[level]})"
 
 
 def _band_verdict(band: Mapping[str, Any]) -> str:
-    beyond = f"; {100 * band['outside']:.1f} % of its values lie outside the training range"
-    text = f"Band {band['band']}: {_words(band['level'], band['psi'])}, Kolmogorov-Smirnov distance {band['ks']:.2f}"
+    beyond = f"; {100 * band['outside']:.1f} % of its values are outside the training range"
+    shift = _shift_text(band["level"], band["psi"])
+    text = f"Band {band['band']}: {shift}, Kolmogorov-Smirnov distance {band['ks']:.2f}"
     return f"{text}{beyond if band['outside'] >= 0.001 else ''}."
 
 
 def _class_verdict(classes: Mapping[str, Any]) -> str:
-    moved = max(
+    changed = max(
         zip(classes["names"], classes["training"], classes["new"], strict=True),
         key=lambda c: abs(c[2] - c[1]),
     )
     return (
-        f"Class balance: {_words(classes['level'], classes['psi'])}; {moved[0]} moved most, from "
-        f"{100 * moved[1]:.1f} % to {100 * moved[2]:.1f} % of the pixels."
+        f"Class balance: {_shift_text(classes['level'], classes['psi'])}; {changed[0]} changed most, from "
+        f"{100 * changed[1]:.1f} % to {100 * changed[2]:.1f} % of the pixels."
     )
 
 
@@ -200,7 +210,7 @@ def _champion_verdicts(champion: Mapping[str, Mapping[str, float | None]] | None
         frozen, new = values.get("frozen"), values.get("new")
         if frozen is not None and new is not None:
             change = 100 * (new - frozen)
-            side = "more" if change >= 0 else "less"
+            side = "higher" if change >= 0 else "lower"
             lines.append(
                 f"The champion's {words} is {100 * new:.1f} % on the new batch and {100 * frozen:.1f} % on the frozen "
                 f"test set: {abs(change):.1f} points {side}."

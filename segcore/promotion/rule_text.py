@@ -10,7 +10,7 @@ def _subject(found: Finding) -> str:
 
 
 def title_text(found: Finding) -> str:
-    """The rule in words, such as "ceiling of latency"."""
+    """The rule in words, such as "latency limit"."""
     return rule_of(found.kind).title.format(_subject(found))
 
 

@@ -20,16 +20,16 @@ from segcore.promotion.figures import Basis
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that is judged.
+    """A model that the gate compares.
 
     Attributes:
         name: unique among the challengers.
-        title: as it is printed.
-        validation: score on the validation split; only chooses where there is no champion yet.
+        title: printed name.
+        validation: score on the validation split; decides only where there is no champion yet.
         frozen: evaluation table (segcore.tables.counts) of the frozen test set.
         new: evaluation table of the new batch; may have no row.
-        costs: measured on the machine that decides.
-        version: in the registry, of the champion.
+        costs: measured on the machine that runs the gate.
+        version: version of the champion in the registry; None for challengers.
     """
 
     name: str
@@ -43,12 +43,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """A candidate with sums over clusters; None for a set without a scored pixel."""
+    """A candidate with sums over clusters.
+
+    Attributes:
+        candidate: the candidate.
+        frozen, new: sums of both test sets; None for a set without a scored pixel.
+        present: true pixels per class of the frozen test set, (K,); empty if it has no scored pixel.
+    """
 
     candidate: Candidate
     frozen: ClusterSums | None
     new: ClusterSums | None
-    # pixels of each class on the frozen test set, (K,)
     present: tuple[int, ...]
 
     def class_scores(self, metric: str, classes: Sequence[str]) -> dict[str, float | None]:
@@ -62,10 +67,10 @@ class ScoredCandidate:
 
 
 def score(candidate: Candidate, foreground: Sequence[int]) -> ScoredCandidate:
-    """Sum a candidate's tables over clusters; `foreground` holds class indices.
+    """Sum a candidate's tables over clusters; `foreground` contains class indices.
 
     Raises:
-        DataError: a table is not whole.
+        DataError: a table is incomplete.
     """
     frozen, new = _sums(candidate.frozen, foreground), _sums(candidate.new, foreground)
     present = frozen.sums["tp"] + frozen.sums["fn"] if frozen else np.zeros((1, 0))
@@ -73,7 +78,7 @@ def score(candidate: Candidate, foreground: Sequence[int]) -> ScoredCandidate:
 
 
 def _sums(table: pd.DataFrame, foreground: Sequence[int]) -> ClusterSums | None:
-    """None where no pixel of the table can be scored."""
+    """Sums over clusters; None if no pixel of the table can be scored."""
     return cluster_sums(table, foreground) if len(table) and (table["pixels"] > 0).any() else None
 
 
@@ -95,8 +100,9 @@ def gain(
     """Challenger minus champion, times `sign`; no interval from fewer than two clusters; None where nothing is scored.
 
     Args:
-        challenger, champion: sums over the same clusters.
-        sign: of the metric; -1 where lower is better.
+        challenger: sums over clusters.
+        champion: sums over the same clusters.
+        sign: sign of the metric; -1 where lower is better.
         basis: of the decision: score, bootstrap, seed and confidence_each are used.
     """
     if challenger is None or champion is None:

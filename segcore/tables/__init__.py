@@ -1,0 +1,1 @@
+"""Evaluation tables, from which every score derives."""

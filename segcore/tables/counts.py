@@ -1,4 +1,4 @@
-"""The evaluation table: counts of one row per image and class, from which every score derives."""
+"""The evaluation table: pixel counts, one row per image and class, from which every score derives."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ COUNTS = (
 
 
 def confusion(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
-    """Pixels of each true class (row) and predicted class (column), ignored pixels left out.
+    """Number of pixels by true class (row) and predicted class (column), without ignored pixels.
 
     Args:
-        prediction: `(H, W)` class indices; anything where the label is IGNORE.
+        prediction: `(H, W)` class indices; any value where the label is IGNORE.
         label: `(H, W)` class indices with IGNORE.
         num_classes: K.
 
@@ -34,7 +34,7 @@ def confusion(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np
         `(K, K)` int64.
 
     Raises:
-        DataError: the shapes differ, or a valid pixel holds no class index below K.
+        DataError: the shapes differ, or a valid pixel is not a class index below K.
     """
     if prediction.shape != label.shape:
         raise DataError(
@@ -46,7 +46,7 @@ def confusion(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np
     for name, values in (("label", true), ("prediction", predicted)):
         if values.size and not 0 <= values.min() <= values.max() < num_classes:
             raise DataError(
-                f"{name} holds values {values.min()} to {values.max()}, classes are 0 to {num_classes - 1}",
+                f"{name} has values {values.min()} to {values.max()}, classes are 0 to {num_classes - 1}",
                 f"map every value to a class, or to {IGNORE} to ignore it",
             )
     return np.bincount(true * num_classes + predicted, minlength=num_classes**2).reshape(
@@ -57,60 +57,61 @@ def confusion(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np
 def count(
     prediction: np.ndarray, label: np.ndarray, num_classes: int, boundary_tolerance: int = 2
 ) -> pd.DataFrame:
-    """Count one image's agreement, class by class.
+    """Pixel counts of one image, one row per class.
 
     Args:
-        prediction: `(H, W)` uint8 class indices; anything where the label is IGNORE.
-        label: `(H, W)` uint8 class indices with IGNORE, untouched and at the original resolution.
+        prediction: `(H, W)` uint8 class indices; any value where the label is IGNORE.
+        label: `(H, W)` uint8 class indices with IGNORE, at the original resolution.
         num_classes: K.
-        boundary_tolerance: pixels (Euclidean) within which a boundary pixel counts as found.
+        boundary_tolerance: Euclidean distance in pixels up to which boundary pixels match.
 
     Returns:
-        K rows in the order of classes, columns COUNTS, int64. `ignored` and `pixels` (valid) are the image's.
+        K rows in the order of classes, columns COUNTS, int64. `ignored` and `pixels` (valid) are of the whole image.
 
     Raises:
-        DataError: the shapes differ, or a valid pixel holds no class index below K.
+        DataError: the shapes differ, or a valid pixel is not a class index below K.
     """
     matrix = confusion(prediction, label, num_classes)
     tp = np.diag(matrix)
     valid = label != IGNORE
     pixels = int(valid.sum())
-    table = np.empty(
-        (num_classes, len(COUNTS)), dtype=np.int64
-    )  # a frame filled by columns takes milliseconds
+    # an array, because filling a data frame by columns takes milliseconds
+    table = np.empty((num_classes, len(COUNTS)), dtype=np.int64)
     table[:, 0], table[:, 1], table[:, 2] = tp, matrix.sum(0) - tp, matrix.sum(1) - tp
     table[:, 3], table[:, 4] = label.size - pixels, pixels
     for index in range(num_classes):
         predicted, true = _boundary(prediction == index, valid), _boundary(label == index, valid)
-        found = _matched(predicted, true, boundary_tolerance), _matched(true, predicted, boundary_tolerance)
-        table[index, 5:] = predicted.sum(), found[0], true.sum(), found[1]
+        predicted_matched = _matched(predicted, true, boundary_tolerance)
+        true_matched = _matched(true, predicted, boundary_tolerance)
+        table[index, 5:] = predicted.sum(), predicted_matched, true.sum(), true_matched
     return pd.DataFrame(table, columns=list(COUNTS))
 
 
 def _boundary(mask: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Valid pixels of the mask with a valid 4-neighbour outside it: borders of nodata or image are none."""
+    """Valid pixels of the mask with a valid 4-neighbour outside it; edges of image and nodata do not count."""
     outside = np.pad(~mask & valid, 1)
     beside = outside[:-2, 1:-1] | outside[2:, 1:-1] | outside[1:-1, :-2] | outside[1:-1, 2:]
-    return mask & valid & beside
+    boundary: np.ndarray = mask & valid & beside
+    return boundary
 
 
 def _matched(boundary: np.ndarray, other: np.ndarray, tolerance: int) -> int:
-    """Pixels of `boundary` with a pixel of `other` within the tolerance."""
+    """Number of pixels of `boundary` with a pixel of `other` within the tolerance."""
     rows, columns = np.nonzero(boundary)
     padded = np.pad(other, tolerance)
-    found = np.zeros(len(rows), dtype=bool)
+    matched = np.zeros(len(rows), dtype=bool)
     for dy in range(-tolerance, tolerance + 1):
         for dx in range(-tolerance, tolerance + 1):
             if dy**2 + dx**2 <= tolerance**2:
-                found |= padded[rows + tolerance + dy, columns + tolerance + dx]
-    return int(found.sum())
+                matched |= padded[rows + tolerance + dy, columns + tolerance + dx]
+    return int(matched.sum())
 
 
 def counts_table(images: Iterable[tuple[str, str, pd.DataFrame]], classes: Sequence[str]) -> pd.DataFrame:
-    """The evaluation table: one row for each image and class.
+    """The evaluation table: one row per image and class.
 
     Args:
-        images: item, its cluster (what is resampled as a whole: patient, scene, block), and its `count`.
+        images: item, its cluster (resampled as a whole: patient, scene, block), and its `count`.
         classes: K names.
 
     Returns:
@@ -141,7 +142,7 @@ def require_all(table: pd.DataFrame, expected_items: Iterable[str]) -> None:
     for what, items in (
         ("have no prediction", expected - counted),
         ("are counted twice", twice),
-        ("do not belong to the set that is scored", counted - expected),
+        ("do not belong to the scored set", counted - expected),
     ):
         if items:
             raise DataError(
@@ -152,12 +153,19 @@ def require_all(table: pd.DataFrame, expected_items: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation table as arrays, images sorted by name; those without a valid pixel are left out."""
+    """An evaluation table as arrays, images sorted by name; those without a valid pixel are left out.
 
-    items: np.ndarray  # (I,) str
-    clusters: np.ndarray  # (I,) str
-    classes: list[str]  # K names
-    counts: dict[str, np.ndarray]  # COUNTS, each (I, K) int64
+    Attributes:
+        items: (I,) str.
+        clusters: (I,) str.
+        classes: K names.
+        counts: by COUNTS, each (I, K) int64.
+    """
+
+    items: np.ndarray
+    clusters: np.ndarray
+    classes: list[str]
+    counts: dict[str, np.ndarray]
 
 
 def as_arrays(table: pd.DataFrame) -> Evaluation:
@@ -174,7 +182,7 @@ def as_arrays(table: pd.DataFrame) -> Evaluation:
     )
     if per_image.empty or not gapless or (per_image != len(classes)).any(axis=None):
         raise DataError(
-            "the evaluation table holds no valid pixel, or not one row for each image and class",
+            "the evaluation table has no valid pixel, or not one row per image and class",
             "evaluate the model again",
         )
     shape = (len(per_image), len(classes))

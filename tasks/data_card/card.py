@@ -1,6 +1,6 @@
-"""The data card: what a check of the data found, as a table on the terminal and as one page to look at.
+"""The data card: the result of a check of the data, as text for the terminal and as one page.
 
-Writes reports/<data.name>/data.html, one self-contained file that asks the network for nothing.
+Writes reports/<data.name>/data.html, one self-contained file that loads nothing from the network.
 """
 
 import os
@@ -16,12 +16,13 @@ from segcore.files import atomic_write
 from segcore.params.data import Data
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-WIDTH = 100  # columns of the printed table
+# columns of the printed text
+WIDTH = 100
 EXAMPLES = 3
 
 
 def printable(text: Any) -> str:
-    """Text without control characters, so that no file name can steer a terminal."""
+    """Text with control characters escaped, so that no file name can control the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
@@ -32,7 +33,7 @@ def _wrapped(text: str, indent: str, first: str | None = None) -> list[str]:
 
 
 class _Ink:
-    """Bold, red, yellow and grey where a terminal shows them, else nothing."""
+    """Bold, red, yellow and grey on a terminal that shows them; plain text elsewhere."""
 
     def __init__(self) -> None:
         self.on = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -64,15 +65,15 @@ def _class_lines(good: pd.DataFrame, ink: _Ink) -> list[str]:
         names, pixels, items = [*names, "(ignored)"], [*pixels, ignored.sum()], [*items, (ignored > 0).sum()]
     wide = max(9, min(28, max((len(printable(name)) for name in names), default=0)))
     lines = [ink(f"  {'class':<{wide}}  {'items':>7}  {'pixels':>7}   share", _GREY)]
-    for name, count, held in zip(names, pixels, items, strict=True):
+    for name, count, number in zip(names, pixels, items, strict=True):
         share = count / max(1, sum(pixels))
         start = f"  {textwrap.shorten(printable(name), wide, placeholder='…'):<{wide}}"
-        lines.append(f"{start}  {held:>7,}  {amount(count):>7}  {share:>6.1%}  {_bar(share)}")
+        lines.append(f"{start}  {number:>7,}  {amount(count):>7}  {share:>6.1%}  {_bar(share)}")
     return lines
 
 
 def _block_lines(blocks: Sequence[dict[str, Any]], title: str, colour: int, ink: _Ink) -> list[str]:
-    """A kind each: number, meaning, a few examples, and remedies at the end."""
+    """Per kind: number, meaning, a few examples, then the remedies."""
     if not blocks:
         return []
     lines = ["", ink(title, _BOLD)]
@@ -94,12 +95,12 @@ def _problems(table: pd.DataFrame) -> list[dict[str, Any]]:
     blocks = problem_blocks(table)
     for block in blocks:
         rows = block["rows"][:EXAMPLES]
-        # a reason begins with the file's name: its path says more
+        # replace the file name at the beginning of a reason by the whole path
         block["examples"] = [
             path + reason[len(name) :] if reason.startswith(name := Path(path).name) else f"{path}: {reason}"
             for path, reason, _ in rows
         ]
-        remedies = [block["remedy"]] if block["remedy"] else [own for *_, own in rows if own]
+        remedies = [block["remedy"]] if block["remedy"] else [remedy for *_, remedy in rows if remedy]
         block |= {"shown": len(rows), "remedies": list(dict.fromkeys(remedies))}
     return blocks
 
@@ -131,7 +132,7 @@ def _links(links: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) -> str:
-    """What was found, for the terminal: at most 100 columns, coloured only where that shows.
+    """Result of the check as text of at most 100 columns, coloured on terminals that show colours.
 
     Args:
         table: the catalogue.
@@ -159,7 +160,7 @@ def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) ->
 def card_html(
     table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path], data: Data, store: Path
 ) -> str:
-    """The card as one HTML file's text; arguments as of `write_card`."""
+    """The card as HTML; arguments as of `write_card`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from tasks.data_card import facts as data_facts
@@ -218,14 +219,14 @@ def write_card(
         table: the catalogue, accepted and quarantined items.
         links: pairs that must share a split: a, b, kind, detail.
         strays: masks without an image.
-        data: what the folder holds.
-        store: folder of the packed files that `table.packed` names.
-        target: the file to write; a former one stays whole until the new one is.
+        data: the section `data` of params.yaml.
+        store: folder of the packed files named in the column `packed`.
+        target: the file to write, replaced atomically.
 
     Raises:
         DataError: a packed file is missing, or the disk is full.
     """
-    # file names may hold bytes that are no text
+    # file names may contain bytes that are not valid UTF-8
     content = card_html(table, links, strays, data, store).encode("utf-8", "backslashreplace")
     with atomic_write(target) as part:
         part.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What a catalogue says of its items, in numbers and in words, for the data card."""
+"""Facts about the items of a catalogue, as numbers and as text, for the data card."""
 
 import json
 from collections import Counter
@@ -14,12 +14,12 @@ from tasks.formatting import amount
 
 
 def parsed(value: Any) -> Any:
-    """A JSON column's value; None where there is none."""
+    """Value of a JSON column; None if it is empty."""
     return json.loads(value) if isinstance(value, str) and value else None
 
 
 def accepted(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the catalogue that are used."""
+    """Rows of the accepted items."""
     return table[table["status"] == "accepted"]
 
 
@@ -29,19 +29,20 @@ def plural(count: int, word: str) -> str:
 
 
 def number(value: float) -> str:
-    """A band's value or a length with three or four digits."""
+    """A number as text: three digits; integers and values from 1000 on without decimals, up to ten million."""
     whole = abs(value) >= 1000 or float(value).is_integer()
     return (f"{value:,.0f}" if whole and abs(value) < 1e7 else f"{value:.3g}").replace("-", "−")
 
 
 def counted(values: Iterable[Any]) -> list[tuple[Any, int]]:
-    """Different values with their number, the most frequent first; missing ones are left out."""
-    kept = [v for v in values if v is not None and v == v]  # NaN is not equal to itself
+    """Distinct values with their number, the most frequent first; missing values are left out."""
+    # NaN is not equal to itself
+    kept = [v for v in values if v is not None and v == v]
     return sorted(Counter(kept).items(), key=lambda pair: -pair[1])
 
 
 def some(values: Iterable[Any], most: int = 3) -> str:
-    """The most frequent values, with their numbers if they differ."""
+    """The most frequent values as text, with their numbers if there are several."""
     pairs = counted(values)
     if len(pairs) < 2:
         return str(pairs[0][0]) if pairs else "none"
@@ -50,7 +51,7 @@ def some(values: Iterable[Any], most: int = 3) -> str:
 
 
 def sizes(good: pd.DataFrame) -> list[str]:
-    """`width × height` of each item, and planes where there are volumes."""
+    """`width × height` of each item, and `× planes` if there are volumes."""
     volumes = bool((good["depth"] > 1).any())
     return [
         f"{int(w)} × {int(h)}" + (f" × {int(d)}" if volumes else "")
@@ -59,19 +60,19 @@ def sizes(good: pd.DataFrame) -> list[str]:
 
 
 def pixel_counts(good: pd.DataFrame) -> np.ndarray:
-    """Pixels of each item, all planes, float64."""
+    """Number of pixels of each item in all planes, (items,) float64."""
     return good[["height", "width", "depth"]].astype(np.float64).prod(axis=1).to_numpy()
 
 
 def class_counts(good: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """(items, classes) pixels, int64."""
+    """Number of pixels, (items, classes) int64."""
     rows = [parsed(text) or {} for text in good["pixels_per_class"]]
     counts = [[row.get(name, 0) for name in classes] for row in rows]
     return np.array(counts, np.int64).reshape(len(good), len(classes))
 
 
 def shares(counts: np.ndarray) -> np.ndarray:
-    """Counts (..., classes) as shares of their row; 0 where a row has none."""
+    """Counts (..., classes) as fractions of their row; 0 if the row is empty."""
     return counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
 
 
@@ -85,43 +86,43 @@ def _unit(crs: str) -> tuple[str, bool]:
 
 
 def pixel_sizes(good: pd.DataFrame) -> list[str]:
-    """Ground size of a pixel (height) of each item that has one, to two digits; degrees also in metres."""
-    found = []
+    """Height of a pixel on the ground, for each georeferenced item, to two digits; degrees also in metres."""
+    texts = []
     for text, crs in zip(good["transform"], good["crs"], strict=True):
         transform = parsed(text)
         if transform and isinstance(crs, str) and crs:
             unit, angle = _unit(crs)
             side = float(np.hypot(transform[1], transform[4]))
-            found.append(f"{side:.2g}{unit}" + (f", about {side * 111_320:.2g} m" if angle else ""))
-    return found
+            texts.append(f"{side:.2g}{unit}" + (f", about {side * 111_320:.2g} m" if angle else ""))
+    return texts
 
 
 def spacings(good: pd.DataFrame) -> list[str]:
     """Voxel spacing of each volume in mm: planes, rows, columns."""
-    return [" × ".join(f"{v:.3g}" for v in found) for text in good["spacing"] if (found := parsed(text))]
+    return [" × ".join(f"{v:.3g}" for v in values) for text in good["spacing"] if (values := parsed(text))]
 
 
 def noted(table: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """(kind, id, text) of every note on an accepted item."""
+    """(kind, id, text) of all notes on accepted items."""
     good = accepted(table)
     pairs = zip(good["id"], good["notes"], strict=True)
     return [(kind, str(item), text) for item, notes in pairs for kind, text in parsed(notes) or []]
 
 
 def short_crs(text: str) -> str:
-    """A coordinate system's code, or the name within its WKT."""
+    """Code of a coordinate system, or the name in its WKT."""
     return text.split('"')[1] if '"' in text else text
 
 
 def declared(data: Data) -> dict[str, str]:
-    """What params.yaml says of the data, line by line."""
+    """Settings of the section `data` of params.yaml: name -> text."""
     how = data.listing or (f"{data.images} with {data.masks}" if data.layout == "pairs" else data.layout)
     labels = {"Labels from": f"property {data.label_property}"} if data.label_property else {}
     return {"Source": data.source, "Pairing": how, "Group": data.group} | labels
 
 
 def facts(good: pd.DataFrame) -> dict[str, str]:
-    """What the accepted items are, line by line."""
+    """Facts about the accepted items: name -> text."""
     if not len(good):
         return {}
     found = {
@@ -140,7 +141,7 @@ def facts(good: pd.DataFrame) -> dict[str, str]:
         found["Nodata"] = some([number(float(v)) for v in good["nodata"].dropna()])
     if good["objects"].notna().any():
         objects = good["objects"].dropna().astype(int)
-        found["Objects"] = f"{objects.sum():,}, {objects.min():,} to {objects.max():,} an item"
+        found["Objects"] = f"{objects.sum():,}, {objects.min():,} to {objects.max():,} per item"
     if good["split"].notna().any():
         found["Given split"] = some(good["split"])
     found["On disk"] = f"{amount(float(good['bytes'].fillna(0).sum()))}B of images"
@@ -148,7 +149,7 @@ def facts(good: pd.DataFrame) -> dict[str, str]:
 
 
 def size_words(good: pd.DataFrame) -> str:
-    """The sizes: one by one where they are few, else the range along each axis and the most frequent one."""
+    """The sizes: up to three in full, else the range along each axis and the most frequent size."""
     different = counted(sizes(good))
     if len(different) <= 3:
         return some(sizes(good))
@@ -162,11 +163,11 @@ def size_words(good: pd.DataFrame) -> str:
 
 
 def valid_words(good: pd.DataFrame) -> str:
-    """How much of the images is valid, in words."""
+    """The valid fraction of the images as text."""
     partly = int((good["valid_share"] < 1).sum())
     if not partly:
         return "every pixel"
     total = float((good["valid_share"].astype(float) * pixel_counts(good)).sum() / pixel_counts(good).sum())
     least = float(good["valid_share"].min())
-    who = f"{plural(partly, 'item')} {'is' if partly == 1 else 'are'} not valid throughout"
-    return f"{total * 100:.4g} % of all pixels; {who}, the least {least * 100:.3g} %"
+    items = f"{plural(partly, 'item')} {'has' if partly == 1 else 'have'} invalid pixels"
+    return f"{total * 100:.4g} % of all pixels; {items}, lowest valid share {least * 100:.3g} %"

@@ -1,4 +1,4 @@
-"""Pictures that earlier data cards drew, so that a card of few new items draws few."""
+"""Cache of the data card's pictures, so that only new items are drawn."""
 
 import json
 from collections.abc import Collection
@@ -12,13 +12,13 @@ Cell = dict[str, Any]
 
 
 class PictureCache(Cache):
-    """What was drawn of packed items, valid as long as the item, the colours and the drawing code are the same.
+    """Pictures of packed items, valid while the item, the colours and the drawing code are the same.
 
     Args:
-        store: folder of the packed items; the pictures are kept in `pictures` beside it. The name of a packed item
+        store: folder of the packed items; the pictures are stored in `pictures` beside it. The name of a packed item
             changes with its content and settings, but not with the code that read it.
-        drawing: file of the code that draws, besides that of segcore.
-        settings: what else a picture depends on; can be written as JSON.
+        drawing: file of the drawing code outside segcore.
+        settings: what else a picture depends on; JSON values.
     """
 
     def __init__(self, store: Path, drawing: str, settings: Any) -> None:
@@ -31,7 +31,7 @@ class PictureCache(Cache):
         return packed in self.cells
 
     def save(self, packed: Collection[str]) -> None:
-        """Keep the pictures of these items, and no others."""
+        """Save the pictures of these items and remove all others."""
         self.start()
         with atomic_write(self.path) as part:
             part.write_text(json.dumps({name: self.cells[name] for name in packed}))

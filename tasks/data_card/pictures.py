@@ -1,4 +1,4 @@
-"""What the data card shows: which items, their pictures with masks, linked pairs side by side, small charts."""
+"""Pictures and small charts of the data card: chosen items with masks, linked pairs side by side."""
 
 import re
 from collections.abc import Collection, Container, Sequence
@@ -17,49 +17,54 @@ from tasks.data_card.facts import class_counts, counted, number, parsed, pixel_c
 from tasks.data_card.picture_cache import PictureCache
 
 MOST_PICTURES, MOST_PAIRS = 18, 6
-BUDGET = 3_200_000  # bytes of all pictures, inlined: noisy ones are drawn smaller
+# bytes of all inlined pictures; noisy pictures are drawn smaller to meet it
+BUDGET = 3_200_000
 SIDES = (384, 320, 256, 192, 128)
-MOST_COLUMNS = 160  # items in a chart of columns; of more, evenly chosen ones
+# items in a column chart; if there are more, evenly chosen ones
+MOST_COLUMNS = 160
 MOST_BANDS = 24
 MOST_SHAPES = 40
 
 
 def foreground_shares(good: pd.DataFrame, data: Data) -> np.ndarray:
-    """Share of each item's labelled pixels that is foreground, (items,) in [0, 1]."""
+    """Foreground fraction of each item's labelled pixels, (items,) in [0, 1]."""
     return shares(class_counts(good, data.classes))[:, data.foreground].sum(axis=1)
 
 
 def prominence(good: pd.DataFrame, data: Data) -> np.ndarray:
-    """What items are ordered by, (items,) in [0, 1]: foreground; where all is foreground, the commonest class."""
+    """Sort key of items, (items,) in [0, 1]: fraction of foreground, or of the most common class without background."""
     if data.background is not None:
         return foreground_shares(good, data)
     part = shares(class_counts(good, data.classes))
     return part[:, int(part.sum(axis=0).argmax())]
 
 
-def _spread(rest: Sequence[int], count: int, known: Collection[int]) -> list[int]:
-    """`count` rows spread evenly over the ordered `rest`; of each one's neighbourhood, a known row if there is one."""
+def _spread(rest: Sequence[int], count: int, preferred: Collection[int]) -> list[int]:
+    """`count` rows spread evenly over the ordered `rest`; near each place a preferred row is taken if there is one."""
     places = np.linspace(0, len(rest) - 1, min(len(rest), count)).round().astype(int)
     around = int(places[1] - places[0] - 1) // 2 if len(places) > 1 else 0
-    found = []
+    rows = []
     for place in places:
         near = sorted(
             range(max(0, place - around), min(len(rest), place + around + 1)), key=lambda i: abs(i - place)
         )
-        found.append(rest[next((i for i in near if rest[i] in known), place)])
-    return found
+        rows.append(rest[next((i for i in near if rest[i] in preferred), place)])
+    return rows
 
 
 def choose(
     good: pd.DataFrame, data: Data, most: int = MOST_PICTURES, known: Container[str] = ()
 ) -> list[tuple[int, str]]:
-    """Items worth a look, from most foreground to least: (row, why); evenly spread ones have no reason given.
+    """Items to show, from most foreground to least: (row, reason); the reason is "" for evenly spread ones.
 
-    Among them are the items with most and least foreground, two without any, one of each kind of note, the least
-    valid and the largest.
+    They include the items with most and least foreground, two without foreground, one per kind of note, the one with
+    the smallest valid fraction, and the largest.
 
     Args:
-        known: packed names of items that were shown before: where others would do as well, they are taken again.
+        good: the accepted items.
+        data: the section `data` of params.yaml.
+        most: largest number of items.
+        known: packed names of items with cached pictures, preferred among evenly spread ones.
     """
     part = prominence(good, data)
     order = np.argsort(-part, kind="stable")
@@ -97,16 +102,16 @@ def _look(row: Any, data: Data, store: Path) -> Look:
 
 
 def _inlined(pictures: Sequence[np.ndarray], limit: float) -> list[str]:
-    """Data URIs, all at the largest of SIDES at which they take no more than `limit` bytes together."""
+    """Data URIs, all at the largest of SIDES at which they take at most `limit` bytes together."""
     for side in SIDES:
-        found = [data_uri(picture, side) for picture in pictures]
-        if sum(map(len, found)) <= limit:
+        uris = [data_uri(picture, side) for picture in pictures]
+        if sum(map(len, uris)) <= limit:
             break
-    return found
+    return uris
 
 
 def _headline(part: Sequence[float], data: Data) -> tuple[str, float]:
-    """Class and share to tell of an item: the foreground together, or its commonest class where all is foreground."""
+    """Class and fraction shown for an item: all foreground as one (""), or its most common class without background."""
     if data.background is not None:
         return "", sum(part[i] for i in data.foreground)
     most = int(np.argmax(part))
@@ -114,17 +119,17 @@ def _headline(part: Sequence[float], data: Data) -> tuple[str, float]:
 
 
 def distinct_parts(names: Sequence[str]) -> list[str]:
-    """Names without the words that all of them begin or end with, or have at one place where all have as many."""
+    """Names without common words: those at the beginning or end, or at one position if all have as many words."""
     words = [re.split(r"(?<=[._-])", name) for name in names]
     if len(names) > 1 and len({len(w) for w in words}) == 1:
         differ = [len(set(column)) > 1 for column in zip(*words, strict=True)]
         if any(differ):
-            words = [[word for word, own in zip(w, differ, strict=True) if own] for w in words]
+            words = [[word for word, kept in zip(w, differ, strict=True) if kept] for w in words]
     for end in (0, -1):
         while len(names) > 1 and all(len(w) > 1 for w in words) and len({w[end] for w in words}) == 1:
-            for own in words:
-                own.pop(end)
-    return ["".join(own).rstrip("._-") or name for own, name in zip(words, names, strict=True)]
+            for w in words:
+                w.pop(end)
+    return ["".join(w).rstrip("._-") or name for w, name in zip(words, names, strict=True)]
 
 
 def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET) -> list[dict[str, Any]]:
@@ -152,12 +157,12 @@ def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET)
             "id": item.id,
             "group": item.group if item.group != item.id else None,
             "why": why,
-            "shares": own,
-            "most": _headline(own, data),
+            "shares": fractions,
+            "most": _headline(fractions, data),
             "objects": None if pd.isna(item.objects) else int(item.objects),
             **cache.cells[item.packed],
         }
-        for item, (_, why), own in zip(picked.itertuples(), chosen, part, strict=True)
+        for item, (_, why), fractions in zip(picked.itertuples(), chosen, part, strict=True)
     ]
     names = distinct_parts(list(picked["id"]))
     return [
@@ -167,7 +172,7 @@ def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET)
 
 
 def pictured_pairs(links: pd.DataFrame, most: int = MOST_PAIRS) -> pd.DataFrame:
-    """The first pairs of every kind in turn, `most` in all."""
+    """Up to `most` pairs, taken from every kind in turn."""
     turn = links.groupby("kind", sort=False).cumcount()
     return links.assign(turn=turn).sort_values("turn", kind="stable").head(most)
 
@@ -175,20 +180,20 @@ def pictured_pairs(links: pd.DataFrame, most: int = MOST_PAIRS) -> pd.DataFrame:
 def pair_pictures(
     good: pd.DataFrame, links: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET / 4
 ) -> list[dict[str, Any]]:
-    """Linked pairs with a picture of each of the two, masks drawn over them."""
+    """Linked pairs with a picture of both items, masks drawn over them."""
     by_id = {row.id: row for row in good.itertuples()}
-    known = links[links["a"].isin(set(by_id)) & links["b"].isin(set(by_id))]
-    found = []
-    for pair in pictured_pairs(known).itertuples():
+    accepted = links[links["a"].isin(set(by_id)) & links["b"].isin(set(by_id))]
+    pairs = []
+    for pair in pictured_pairs(accepted).itertuples():
         drawn = [_look(by_id[item], data, store).masked for item in (pair.a, pair.b)]
         pictures = _inlined(drawn, budget / MOST_PAIRS)
         names = ((pair.a, pictures[0]), (pair.b, pictures[1]))
-        found.append({"kind": pair.kind, "detail": pair.detail, "items": names})
-    return found
+        pairs.append({"kind": pair.kind, "detail": pair.detail, "items": names})
+    return pairs
 
 
 def _columns(values: np.ndarray, colours: Sequence[str]) -> dict[str, Any]:
-    """Stacked columns (items, series) of shares as one SVG path a series, in a box of 1 x 100 an item."""
+    """Stacked columns of fractions (items, series) as one SVG path per series, in a box of 1 x 100 per item."""
     wide = 0.86 if len(values) <= 60 else 1.02
     ends = 100 - np.cumsum(values, axis=1) * 100
     starts = np.hstack([np.full((len(values), 1), 100.0), ends[:, :-1]])
@@ -207,9 +212,9 @@ def _evenly(order: np.ndarray) -> np.ndarray:
 
 
 def class_columns(good: pd.DataFrame, data: Data, colours: Sequence[str]) -> dict[str, Any] | None:
-    """Every item (or MOST_COLUMNS of them) as a column of its class shares, most prominent first.
+    """Every item (or MOST_COLUMNS of them) as a column of its class fractions, ordered by `prominence`.
 
-    Background is the empty part of a column; the scale ends at `top`, the largest share of foreground.
+    Background is the empty part of a column; the scale ends at `top`, the largest fraction of foreground.
     """
     if len(good) < 2:
         return None
@@ -220,15 +225,16 @@ def class_columns(good: pd.DataFrame, data: Data, colours: Sequence[str]) -> dic
 
 
 def valid_columns(good: pd.DataFrame) -> dict[str, Any] | None:
-    """Valid share of every item (or MOST_COLUMNS of them), most first; None where all are nearly full."""
+    """Valid fraction of every item (or MOST_COLUMNS of them), largest first; None if all are nearly 1."""
     valid = good["valid_share"].fillna(1).to_numpy(np.float64)
-    if len(good) < 2 or valid.min() > 0.98:  # more cannot be told from a full column
+    # above 0.98 a column looks full
+    if len(good) < 2 or valid.min() > 0.98:
         return None
     return _columns(valid[_evenly(np.argsort(-valid, kind="stable"))][:, None], ["var(--2f76b5)"])
 
 
 def shape_frames(good: pd.DataFrame) -> list[dict[str, Any]]:
-    """The different sizes as frames in a box of 100, the largest first, and how many items have each."""
+    """The distinct sizes as frames in a box of 100, the largest first, with the number of items."""
     pairs = counted(zip(good["width"].astype(int), good["height"].astype(int), strict=True))
     if len(pairs) < 2:
         return []
@@ -241,7 +247,7 @@ def shape_frames(good: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def band_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
-    """Range of each band: over all items, and of the typical item (medians of lowest and highest)."""
+    """Range of each band over all items, and of the typical item (medians of lowest and highest value)."""
     if not len(good):
         return []
     low = np.array([parsed(text) for text in good["band_min"]], np.float64)

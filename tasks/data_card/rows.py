@@ -1,4 +1,4 @@
-"""What the data card says: its verdict, tiles, and the rows of its tables."""
+"""Texts of the data card: its verdict, tiles, and the rows of its tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,39 +26,41 @@ from tasks.data_card.facts import (
 )
 from tasks.formatting import amount, hexcolour
 
-MOST_ROWS = 10_000  # problems listed in all: more make a page that no browser likes
-MOST_NOTES = 1_000  # of each kind
+# problems listed in all; more would make the page too slow
+MOST_ROWS = 10_000
+# notes per kind
+MOST_NOTES = 1_000
 MOST_PAIRS = 2_000
 MOST_GROUPS = 50
 
 
 def verdict(table: pd.DataFrame, limit: float = 1.0) -> str:
-    """What the check found, in a sentence; `limit` is data.max_quarantined."""
+    """Result of the check as a sentence; `limit` is data.max_quarantined."""
     total, good = len(table), len(accepted(table))
     bad = total - good
     if total == 0:
-        return "There is no item."
+        return "There are no items."
     if bad == 0:
         return "The one item can be used." if total == 1 else f"All {total:,} items can be used."
     if good == 0:
         return "The one item cannot be used." if total == 1 else f"None of the {total:,} items can be used."
-    said = f"{bad:,} of {total:,} items {'is' if bad == 1 else 'are'} quarantined"
+    text = f"{bad:,} of {total:,} items {'is' if bad == 1 else 'are'} quarantined"
     if bad / total > limit:
-        return f"{said}, more than data.max_quarantined ({limit:g}) allows: the ingest stops."
-    return f"{said}; the other {f'{good:,} go' if good > 1 else 'one goes'} on."
+        return f"{text}, more than data.max_quarantined ({limit:g}) allows: the ingest stops."
+    return f"{text}; the other {f'{good:,} are' if good > 1 else 'one is'} used."
 
 
 def remarks(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) -> list[tuple[str, str]]:
-    """What else there is to know: (section of the card, phrase)."""
+    """Further results: (section of the card, phrase)."""
     items = len({item for _, item, _ in noted(table)})
-    found = []
+    phrases = []
     if items:
-        found.append(("notes", f"{plural(items, 'item')} with notes"))
+        phrases.append(("notes", f"{plural(items, 'item')} with notes"))
     if len(links):
-        found.append(("pairs", f"{plural(len(links), 'pair')} kept in one split"))
+        phrases.append(("pairs", f"{plural(len(links), 'linked pair')}"))
     if strays:
-        found.append(("notes", f"{plural(len(strays), 'mask')} without an image"))
-    return found
+        phrases.append(("notes", f"{plural(len(strays), 'mask')} without an image"))
+    return phrases
 
 
 def _place_tile(good: pd.DataFrame, volumes: bool) -> tuple[str, str, str]:
@@ -79,7 +81,7 @@ def tiles(table: pd.DataFrame, data: Data) -> list[dict[str, str]]:
     """The numbers at the top of the card."""
     good = accepted(table)
     bad = table[table["status"] != "accepted"]
-    kinds = f"{plural(bad['kind'].nunique(), 'kind')} of problem" if len(bad) else "nothing is wrong"
+    kinds = f"{plural(bad['kind'].nunique(), 'kind')} of problem" if len(bad) else "no problems"
     names = ", ".join(data.classes[:3]) + (
         f" and {len(data.classes) - 3} more" if len(data.classes) > 3 else ""
     )
@@ -108,7 +110,7 @@ def tiles(table: pd.DataFrame, data: Data) -> list[dict[str, str]]:
 
 
 def class_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
-    """A class each: colour, label values, pixels, share, items that hold it; ignored pixels last, if any."""
+    """One row per class: colour, label values, pixels, fraction, items that contain it; last the ignored pixels."""
     counts = class_counts(good, data.classes)
     total, items = counts.sum(axis=0), (counts > 0).sum(axis=0)
     ignored = good["ignored_pixels"].fillna(0).astype(np.int64)
@@ -139,14 +141,14 @@ def class_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
 
 
 def meaning(kind: str) -> str:
-    """What a kind of problem is."""
+    """Description of a kind of problem."""
     return KINDS[kind].meaning if kind in KINDS else ""
 
 
 def problem_blocks(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Quarantined items by kind, the most frequent first: meaning, remedies, and rows of path and reason.
 
-    A remedy that all rows of a kind share is told once; otherwise each row has its own.
+    A remedy that is the same for all rows of a kind is given once; otherwise each row has its own.
     """
     bad = table[table["status"] != "accepted"].fillna({"kind": "", "reason": "", "remedy": ""})
     blocks = []
@@ -160,35 +162,36 @@ def problem_blocks(table: pd.DataFrame) -> list[dict[str, Any]]:
         block = {"kind": kind, "meaning": meaning(kind), "remedy": common, "count": count}
         blocks.append(block | {"rows": listed})
     left = MOST_ROWS
-    for block in reversed(blocks):  # rare kinds are listed in full
+    # rarest kinds first, so that these are listed in full
+    for block in reversed(blocks):
         block["rows"] = block["rows"][:left]
         left -= len(block["rows"])
     return blocks
 
 
 def without_name(reason: str, path: str) -> str:
-    """A reason without the file's name that it begins with, where that stands beside it."""
+    """A reason without the file name at its beginning, for rows that show the path."""
     return reason.removeprefix(f"{Path(path).name}: ")
 
 
 def note_blocks(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:
-    """Notes by kind, the most frequent first; rows of items that share a text, and the text."""
+    """Notes by kind, the most frequent first; rows of (items with the same text, text)."""
     by_kind: dict[str, list[tuple[str, str]]] = {}
     for kind, item, text in [*noted(table), *(("mask-without-image", p.as_posix(), "") for p in strays)]:
         by_kind.setdefault(kind, []).append((item, text))
     blocks = []
-    for kind, found in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
+    for kind, notes in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
         texts: dict[str, list[str]] = {}
-        for item, text in found[:MOST_NOTES]:
+        for item, text in notes[:MOST_NOTES]:
             texts.setdefault(text, []).append(item)
         listed = [(items, text) for text, items in texts.items()]
         block = {"kind": kind, "meaning": meaning(kind), "rows": listed}
-        blocks.append(block | {"count": len(found), "listed": min(len(found), MOST_NOTES)})
+        blocks.append(block | {"count": len(notes), "listed": min(len(notes), MOST_NOTES)})
     return blocks
 
 
 def group_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
-    """The groups with most pixels: items, pixels, share of each class; nothing where every item is its own."""
+    """The groups with most pixels: items, pixels, fraction per class; empty if every item is its own group."""
     if good["group"].nunique() in (0, len(good)):
         return []
     facts = pd.DataFrame(class_counts(good, data.classes), index=good["group"].astype(str))

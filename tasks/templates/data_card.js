@@ -1,4 +1,4 @@
-// Filter a section's rows by words; blocks without a hit go away, those with one open.
+// Filter a section's rows by words: blocks without a match are hidden, those with one are opened.
 document.querySelectorAll("[data-filter]").forEach((input) => {
   const section = document.querySelector(`[data-filtered="${input.dataset.filter}"]`);
   const rows = [...section.querySelectorAll(".listing tr")].map((row) => [row, row.textContent.toLowerCase()]);

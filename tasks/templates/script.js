@@ -1,4 +1,4 @@
-// Click a gallery picture to enlarge it; left and right go along its row, so that differences blink into view.
+// Click a gallery picture to enlarge it; the left and right arrow keys show its neighbours in the same place.
 const zoom = document.getElementById("zoom");
 let pictures = [];
 let shown = 0;

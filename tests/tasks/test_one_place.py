@@ -277,9 +277,9 @@ def test_a_decision_of_an_earlier_version_is_read_and_shown(tmp_path: Path) -> N
     path.write_text((OLD / "decision.json").read_text())
     record = read_record(path)
     assert record is not None and record.reason in record_text(record)
-    assert "at most 50.0 ms" in record_text(record) and "floor of building" in record_text(record)
+    assert "at most 50.0 ms" in record_text(record) and "minimum score of building" in record_text(record)
     page = html.unescape((report_stage.report(folder, params, prepared) / "index.html").read_text())
-    assert "Ceiling of latency" in page and "+13.7" in page
+    assert "Latency limit" in page and "+13.7" in page
 
 
 def test_a_damaged_comparison_is_named_with_the_remedy(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_page_opens_with_the_verdict_and_shows_every_architecture(page: str, pro
     assert page.index("<h1") < page.index("<table>")
     for row in comparison["leaderboard"]:
         assert row["title"] in page
-    assert "Second annotator" in page and "a person, for scale" in page
+    assert "Second annotator" in page and "human, for comparison" in page
 
 
 def test_both_empty_policy_is_printed(page: str) -> None:

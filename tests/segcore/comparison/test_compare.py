@@ -49,7 +49,7 @@ def parameters(architectures: list[str], seeds: list[int], **train: dict[str, An
 
 
 def table(skill: float, seed: int, clusters: int = 16, size: int = 16) -> pd.DataFrame:
-    """Maps that are right with probability `skill`, less so in some clusters; one truth for all."""
+    """Tables of maps that are right with probability `skill`, lower in some clusters; all have the same truth."""
     rng = np.random.default_rng(seed)
     images = []
     for cluster in range(clusters):
@@ -105,7 +105,7 @@ def test_no_difference_shown_is_a_verdict() -> None:
     assert not any(test["significant"] for test in result["tests"])
     result = compared({"fcn": [0.6], "unet": [0.8], "deeplab": [0.8]})
     assert result["verdict"].startswith("No difference shown between ")
-    assert result["verdict"].count("FCN-8s by ") == 1  # told apart from the best, and so not called equal
+    assert result["verdict"].count("FCN-8s by ") == 1  # differs from the best, so it is not called equal
 
 
 def test_scores_average_several_seeds_and_carry_interval_and_spread() -> None:
@@ -122,7 +122,7 @@ def test_scores_average_several_seeds_and_carry_interval_and_spread() -> None:
     assert not any("one seed only" in note for note in result["notes"])
 
 
-def test_one_seed_and_few_clusters_are_admitted() -> None:
+def test_notes_state_one_seed_and_few_clusters() -> None:
     result = compared({"fcn": [0.6], "unet": [0.95]}, clusters=4)
     notes = " ".join(result["notes"])
     assert "one seed only" in notes and "only 4 test groups" in notes and "cannot" not in result["verdict"]
@@ -138,7 +138,7 @@ def test_one_cluster_says_nothing_about_others() -> None:
         result["tests"][0]["low"],
         result["tests"][0]["high"],
     ) == (-1, 1)
-    assert any("nothing can be said of others" in note for note in result["notes"])
+    assert any("nothing is known about other" in note for note in result["notes"])
 
 
 def test_single_architecture_is_not_called_best() -> None:
@@ -154,13 +154,13 @@ def test_equal_scores_share_a_rank() -> None:
     assert result["tests"][0]["p"] == 1.0
 
 
-def test_human_is_shown_without_rank_and_compared_in_words() -> None:
+def test_human_has_no_rank_and_is_compared_in_a_note() -> None:
     human = Contestant("second-annotator", "Second annotator", "human", [table(0.85, 7)])
     result = compared({"fcn": [0.7], "unet": [0.9]}, human)
     row = result["leaderboard"][-1]
     assert (row["kind"], row["rank"], row["summary"], row["seeds"]) == ("human", None, None, 1)
     note = next(note for note in result["notes"] if note.startswith("Second annotator, a human"))
-    assert "U-Net lies " in note and note.endswith("above that.")
+    assert "U-Net is " in note and note.endswith("above that.")
     assert all("second-annotator" not in (t["a"], t["b"]) for t in result["tests"])
 
 
@@ -176,7 +176,7 @@ def test_settings_that_differ_are_printed_beside_the_score() -> None:
         "augment.flip": {"fcn": True, "unet": False},
         "steps": {"fcn": 10, "unet": 7},
     }
-    assert any("learning_rate" in note and "not trained alike" in note for note in result["notes"])
+    assert any("learning_rate" in note and "settings are not the same" in note for note in result["notes"])
     assert compared({"fcn": [0.8], "unet": [0.8]})["differences"] == {}
 
 

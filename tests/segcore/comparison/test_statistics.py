@@ -80,7 +80,7 @@ def test_intervals_are_deterministic_contain_the_score_and_narrow_with_clusters(
     assert widths[1] < widths[0] / 2
 
 
-def test_interval_of_image_mean_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_interval_of_image_mean_covers_the_truth_about_as_often_as_its_confidence() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(150):

@@ -11,7 +11,7 @@ from segcore.models.base.factory import SegmentationModel, build_model, names
 
 
 class Small(SegmentationModel):
-    """Layers one after another, with logits at the input's size."""
+    """A sequence of layers, with logits resized to the input's size."""
 
     def __init__(self, *layers: nn.Module, channels: int = 3) -> None:
         super().__init__(channels, 2, "small", 8)
@@ -80,10 +80,10 @@ def test_published_fields_of_vgg16_are_found() -> None:
     assert complexity(full, size=32).receptive_field == 404 + 32
 
 
-def test_the_field_of_unet_is_a_change_of_pixels_within_it_and_of_none_beyond() -> None:
+def test_pixels_inside_the_field_of_unet_change_its_logits_and_those_outside_do_not() -> None:
     model = build_model("unet", 1, 2, encoder="plain", width=4).eval()
     side = complexity(model, size=32).receptive_field
-    reach = (side + 1) // 2 + model.output_stride  # the field is not centred: it depends on the grid's phase
+    reach = (side + 1) // 2 + model.output_stride  # the field is not centred, because of strides
     image = torch.zeros(1, 1, 32, 512)
     beyond = image.clone()
     beyond[..., : 256 - reach] = 50.0

@@ -1,4 +1,4 @@
-"""Metrics: the statements of correctness on small maps, and torchmetrics as an independent witness."""
+"""Metrics on small maps, and against torchmetrics as an independent reference."""
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ def test_hallucination_on_empty_image_lowers_scores_and_has_its_own_rate() -> No
     result = scores(table(predictions, labels), FOREGROUND)
     for metric in class_metrics():
         for aggregate in ("dataset", "image"):
-            if (metric, aggregate) != ("recall", "dataset"):  # pooled recall cannot see false positives
+            if (metric, aggregate) != ("recall", "dataset"):  # pooled recall ignores false positives
                 assert result[f"{metric}/{aggregate}/building"] < 1, (metric, aggregate)
     assert result["iou/image/building"] == 0.75
     assert result[EMPTY_RATE] == 1.0
@@ -90,7 +90,7 @@ def test_both_empty_has_one_policy_for_every_metric() -> None:
     )
     missed = nothing | {"fn": np.array([9]), "boundary_true": np.array([8])}
     invented = nothing | {"fp": np.array([9]), "boundary_predicted": np.array([8])}
-    covered = nothing | {"fp": np.array([9])}  # all of the image, and so without a boundary
+    covered = nothing | {"fp": np.array([9])}  # the whole image, without a boundary
     for counts in (missed, invented, covered):
         assert all(metric.function(counts).item() == 0 for metric in class_metrics().values())
 
@@ -131,7 +131,7 @@ def test_item_counted_twice_is_refused() -> None:
     padded = pd.concat([rows, rows[rows["item"] == "image-1"]])
     with pytest.raises(DataError, match="counted twice: image-1"):
         require_all(padded, ["image-0", "image-1"])
-    with pytest.raises(DataError, match="one row for each image and class"):
+    with pytest.raises(DataError, match="one row per image and class"):
         scores(padded, FOREGROUND)
 
 
@@ -140,9 +140,9 @@ def test_missing_prediction_is_an_error() -> None:
     require_all(rows, ["image-0"])
     with pytest.raises(DataError, match="1 of 2 images have no prediction: image-7"):
         require_all(rows, ["image-0", "image-7"])
-    with pytest.raises(DataError, match="do not belong"):
+    with pytest.raises(DataError, match="do not belong to the scored set"):
         require_all(rows, [])
-    with pytest.raises(DataError, match="one row for each image and class"):
+    with pytest.raises(DataError, match="one row per image and class"):
         scores(rows.iloc[1:], FOREGROUND)
 
 
@@ -181,18 +181,19 @@ def test_hand_example_of_dice_holds() -> None:
     assert pixel.iou(counts)[1] == pytest.approx(2 / 3)
 
 
-def test_value_that_is_no_class_is_refused() -> None:
+def test_value_that_is_not_a_class_is_refused() -> None:
     label = np.zeros((2, 2), dtype=np.uint8)
-    with pytest.raises(DataError, match="label holds values 0 to 7"):
+    with pytest.raises(DataError, match="label has values 0 to 7"):
         count(label, np.array([[0, 7], [0, 0]], dtype=np.uint8), 2)
-    with pytest.raises(DataError, match="prediction holds values 0 to 255"):
+    with pytest.raises(DataError, match="prediction has values 0 to 255"):
         count(np.array([[0, 255], [0, 0]], dtype=np.uint8), label, 2)
 
 
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=25, deadline=None)
 def test_scores_equal_torchmetrics(seed: int) -> None:
-    import torchmetrics.classification as tm  # takes seconds, which only the worker of this test is to spend
+    # imported here, because it takes seconds
+    import torchmetrics.classification as tm
 
     pairs = [random_pair(seed + i) for i in range(2)]
     rows = table(*map(list, zip(*pairs, strict=True)))
@@ -253,7 +254,7 @@ def test_boundary_matches_equal_a_search_over_all_pairs(seed: int, tolerance: in
         assert row["boundary_true_matched"] == near.any(0).sum()
 
 
-def test_borders_of_image_and_nodata_are_no_boundary() -> None:
+def test_borders_of_image_and_nodata_are_not_boundaries() -> None:
     label = np.ones((6, 6), dtype=np.uint8)
     label[:, 3:] = IGNORE
     counts = count(np.ones((6, 6), dtype=np.uint8), label, 2)
@@ -265,7 +266,7 @@ def test_borders_of_image_and_nodata_are_no_boundary() -> None:
     ]
 
 
-def test_calibration_equals_torchmetrics_a_tile_at_a_time() -> None:
+def test_calibration_updated_by_tile_equals_torchmetrics() -> None:
     import torchmetrics.classification as tm
 
     _, label = random_pair(4, (40, 50))

@@ -1,4 +1,4 @@
-"""The gallery's choice and colours, and charts that follow the page's theme."""
+"""Selection and colours of the gallery, and charts that follow the page's theme."""
 
 import json
 import re
@@ -74,7 +74,7 @@ def test_pixel_iou_equals_the_evaluation_tables() -> None:
     assert pixel_iou(truth * 0, other * 0, valid, [1]) == 1.0
 
 
-def test_to_rgb_stretches_high_dynamic_range_over_valid_pixels_alone() -> None:
+def test_to_rgb_stretches_high_dynamic_range_over_valid_pixels_only() -> None:
     image = np.linspace(1000, 3000, 400, dtype=np.float32).reshape(20, 20, 1)
     image[0, 0] = np.nan
     valid = np.ones((20, 20), bool)
@@ -85,7 +85,7 @@ def test_to_rgb_stretches_high_dynamic_range_over_valid_pixels_alone() -> None:
     assert tuple(shown[0, 0]) == LEFT_OUT
 
 
-def test_detail_window_holds_the_errors() -> None:
+def test_detail_window_contains_the_errors() -> None:
     truth = np.zeros((40, 60), np.uint8)
     prediction = truth.copy()
     prediction[30:36, 50:56] = 1
@@ -112,7 +112,7 @@ def test_gallery_image_has_a_panel_for_image_truth_and_each_architecture() -> No
     assert figure.axes[2].get_title(loc="left").startswith("FCN-8s · IoU 100")
 
 
-def test_colours_are_stable_and_apart() -> None:
+def test_colours_are_stable_and_distinct() -> None:
     palette = colours(["unet", "segformer", "swin"])
     assert palette["unet"] == colours(["unet"])["unet"]
     assert len(set(palette.values())) == len(palette)
@@ -129,7 +129,7 @@ def test_svg_follows_the_theme_and_is_deterministic() -> None:
         style.svg(charts.confusion_matrices(_confusion(), {"unet": "U-Net"}), "confusion") for _ in range(2)
     ]
     assert drawn[0] == drawn[1]
-    assert "90.0" in drawn[0] and "U-Net" in drawn[0]  # text is text
+    assert "90.0" in drawn[0] and "U-Net" in drawn[0]  # text is not drawn as paths
     assert not [colour for colour in DARK if re.search(colour, drawn[0], re.IGNORECASE)]
     assert "metadata" not in drawn[0]
     ids = re.findall(r'\bid="([^"]+)"', drawn[0])

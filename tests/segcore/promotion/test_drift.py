@@ -1,4 +1,4 @@
-"""Drift between a batch and the training data: indices against hand-made values, and data that truly differ."""
+"""Drift between a batch and the training data: indices computed by hand, and data that really differ."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_pooled_calibration_error_is_that_of_all_pixels_together() -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    """Twelve items of batch 0; a0 to a3 are made brighter by half and called batch 1."""
+    """Twelve items of batch 0; a0 to a3 are brightened by half and assigned to batch 1."""
     root = tmp_path_factory.mktemp("drift")
     make_pairs(root / "source")
     for name in ("a0", "a1", "a2", "a3"):
@@ -74,7 +74,7 @@ def test_a_brighter_band_is_found_and_the_others_are_not(data: PreparedData) -> 
     assert (
         len(verdicts) == 5
         and verdicts[0].startswith("Band 1: large shift")
-        and "10.0 points less" in verdicts[4]
+        and "10.0 points lower" in verdicts[4]
     )
 
 

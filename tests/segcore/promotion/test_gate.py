@@ -215,7 +215,7 @@ def test_several_challengers_share_the_confidence_and_the_best_wins() -> None:
 
 
 def test_unknown_classes_and_other_regions_are_errors() -> None:
-    with pytest.raises(ParamsError, match="'roof', which is no class"):
+    with pytest.raises(ParamsError, match="'roof', which is not a class"):
         judge(None, candidate(0.9), gate=Gate(floors={"roof": 0.5}))
     with pytest.raises(DataError, match="differ in their test images"):
         judge(candidate(0.9), candidate(0.9, frozen=table(0.9, clusters=5)))

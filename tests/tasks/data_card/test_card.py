@@ -1,4 +1,4 @@
-"""The data card and the printed table: every problem is told, any data can be shown, and the page stays small."""
+"""The data card and the printed summary: every problem is listed, any data can be shown, the page stays small."""
 
 import html
 import json
@@ -22,7 +22,7 @@ NO_LINKS = pd.DataFrame(columns=LINKS)
 
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Path:
-    """A store of packed items; the memory of pictures lies beside it."""
+    """A store of packed items, with the picture cache beside it."""
     (tmp_path / "items").mkdir()
     return tmp_path / "items"
 
@@ -36,7 +36,7 @@ def _card(
 
 
 class _Tags(HTMLParser):
-    """Attributes of every tag, and whether tags close in order."""
+    """Collects the attributes of every tag and checks that tags close in order."""
 
     VOID = frozenset({"meta", "link", "img", "input", "path", "rect", "br"})
 
@@ -61,7 +61,7 @@ class _Tags(HTMLParser):
 
 
 def _sound(page: str) -> _Tags:
-    """Check that a page is well formed and loads nothing from elsewhere."""
+    """Check that a page is well formed and loads nothing external."""
     tags = _Tags(page)
     assert not tags.wrong and not tags.open
     addresses = [
@@ -92,7 +92,7 @@ def test_every_quarantined_file_is_listed_with_reason_and_remedy(tmp_path: Path)
     for bad in MIXED:
         assert bad["image"] in page and bad["remedy"] in page
         assert bad["reason"].removeprefix(f"{bad['id']}.tif: ") in page
-    assert page.count("copy it again") == 1  # a remedy of many files is told once
+    assert page.count("copy it again") == 1  # a remedy shared by many files is shown once
     assert "3 of 4 items are quarantined, more than data.max_quarantined (0.5) allows" in page
 
 
@@ -114,14 +114,14 @@ def test_file_names_reasons_and_notes_are_escaped(tmp_path: Path) -> None:
     assert len(scripts) == 1
 
 
-def test_stray_mask_whose_name_is_no_text_can_be_told(tmp_path: Path) -> None:
+def test_stray_mask_whose_name_is_not_utf8_is_listed(tmp_path: Path) -> None:
     stray = Path(b"masks/sk\xe9ne.tif".decode("utf-8", "surrogateescape"))
     rows = [card_row("good", tmp_path)]
     assert "masks/sk\\udce9ne.tif" in _card(rows, tmp_path, strays=[stray])
     assert "masks/sk\\udce9ne.tif" in card.summary(catalogue(rows), NO_LINKS, [stray])
 
 
-def test_card_of_nothing_accepted_tells_the_problems(tmp_path: Path) -> None:
+def test_card_of_nothing_accepted_lists_the_problems(tmp_path: Path) -> None:
     page = _card(MIXED, tmp_path)
     assert "None of the 3 items can be used." in page and _pictures(_sound(page)) == 0
 
@@ -164,7 +164,7 @@ def test_missing_packed_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     assert not (tmp_path / "reports" / "data.html").exists()
 
 
-def test_linked_pairs_stand_side_by_side_every_kind_in_turn(tmp_path: Path) -> None:
+def test_linked_pairs_are_shown_side_by_side_with_every_kind_in_turn(tmp_path: Path) -> None:
     rows = [card_row(name, tmp_path) for name in "abc"]
     links = pd.DataFrame(
         [("a", "b", "duplicate", ""), ("a", "c", "duplicate", ""), ("b", "c", "same-place", "overlap 0.9")],
@@ -174,7 +174,7 @@ def test_linked_pairs_stand_side_by_side_every_kind_in_turn(tmp_path: Path) -> N
     assert "overlap 0.9" in (page := _card(rows, tmp_path, links)) and _pictures(_sound(page)) == 6 + 6
 
 
-def test_items_worth_a_look_are_among_those_shown(tmp_path: Path) -> None:
+def test_remarkable_items_are_among_those_shown(tmp_path: Path) -> None:
     def with_water(i: int, water: int) -> dict[str, Any]:
         counts = {"background": 1000 - water, "water": water, "roof": 0}
         return {"id": f"i{i}", "pixels_per_class": json.dumps(counts), "notes": "[]", "valid_share": 1.0}
@@ -194,7 +194,7 @@ def test_items_worth_a_look_are_among_those_shown(tmp_path: Path) -> None:
     assert len(rows) == MOST_PICTURES and rows == sorted(rows, reverse=True)
 
 
-def test_names_are_shortened_to_what_tells_them_apart() -> None:
+def test_names_are_shortened_to_their_distinct_parts() -> None:
     assert distinct_parts(["train__a_1_S1.tif", "train__b_2_S1.tif"]) == ["a_1", "b_2"]
     assert distinct_parts(["area1__images__f_00", "area2__images__f_07"]) == ["area1_00", "area2_07"]
     assert distinct_parts(["only_one"]) == ["only_one"] and distinct_parts(["same", "same"]) == [
@@ -203,7 +203,7 @@ def test_names_are_shortened_to_what_tells_them_apart() -> None:
     ]
 
 
-def test_printed_table_tells_counts_kinds_examples_and_each_remedy_once(tmp_path: Path) -> None:
+def test_printed_summary_has_counts_kinds_examples_and_each_remedy_once(tmp_path: Path) -> None:
     many = [
         bad_row(f"n{i}", "empty-file", f"n{i}.tif: is empty (0 bytes)", "restore it from its source")
         for i in range(5)
@@ -233,7 +233,7 @@ def test_printed_table_tells_counts_kinds_examples_and_each_remedy_once(tmp_path
     assert len(set(numbers)) == 1 and len(numbers) == 3
 
 
-def test_printed_table_of_nothing_accepted_and_hostile_names(tmp_path: Path) -> None:
+def test_printed_summary_of_nothing_accepted_and_hostile_names(tmp_path: Path) -> None:
     name = "a\033[31m\n" + "x" * 150
     text = card.summary(
         catalogue([bad_row("a", "bad-name", f"{name}: line break", "rename it")]), NO_LINKS, []
@@ -242,7 +242,7 @@ def test_printed_table_of_nothing_accepted_and_hostile_names(tmp_path: Path) -> 
     assert text.endswith("The one item cannot be used.")
 
 
-def test_a_card_of_one_more_item_shows_what_was_drawn_before(tmp_path: Path) -> None:
+def test_a_card_of_one_more_item_reuses_cached_pictures(tmp_path: Path) -> None:
     store = tmp_path / "items"
     store.mkdir()
     rows = [card_row(f"i{n:02}", store) for n in range(41)]
@@ -253,7 +253,7 @@ def test_a_card_of_one_more_item_shows_what_was_drawn_before(tmp_path: Path) -> 
     _card(rows[:40], store)
     (drawn,) = tmp_path.glob("pictures/*/cells.json")
     before = json.loads(drawn.read_text())
-    # the drawn ones are recalled, not drawn again: their packed files may even be gone
+    # pictures come from the cache and are not drawn again: their packed files may even be missing
     for name in before:
         (store / name).unlink()
     page = _card([*rows[:17], rows[40], *rows[17:40]], store)
@@ -262,7 +262,7 @@ def test_a_card_of_one_more_item_shows_what_was_drawn_before(tmp_path: Path) -> 
     assert len(set(before) & set(after)) >= MOST_PICTURES - 1
 
 
-def test_chosen_items_are_spread_as_evenly_with_known_ones(tmp_path: Path) -> None:
+def test_chosen_items_are_spread_evenly_when_some_are_cached(tmp_path: Path) -> None:
     rows = [card_row(f"i{n:03}", tmp_path) for n in range(1)] * 200
     table = catalogue([{**row, "id": f"i{n}", "packed": f"p{n}"} for n, row in enumerate(rows)])
     first = [row for row, _ in choose(table, card_data())]

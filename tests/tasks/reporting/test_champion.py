@@ -123,7 +123,7 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
     page = _page(root, project)
     section = page[page.index('<section id="champion">') : page.index('<section id="data">')]
     shown = html.unescape(section).replace("\N{NON-BREAKING HYPHEN}", "-").replace("\N{NO-BREAK SPACE}", " ")
-    assert record.reason in shown and "Floor of building" in shown and "Ceiling of latency" in shown
+    assert record.reason in shown and "Minimum score of building" in shown and "Latency limit" in shown
     assert "at least 20.0 %" in shown and "at most 50.0 ms" in shown and "Bonferroni" in shown
     for one in record.challengers:
         assert one.title in shown
@@ -143,7 +143,7 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
     ("over", "words"),
     [
         ({"champion": None, "drift": None, "batch": None}, "becomes the first champion"),
-        ({"acted": None}, "not acted upon yet"),
+        ({"acted": None}, "not carried out yet"),
     ],
 )
 def test_section_of_other_outcomes(over: dict[str, Any], words: str, root: Path, project) -> None:
