@@ -136,13 +136,18 @@ def copy_code(folder: Path) -> Path:
     return folder
 
 
-def toy(folder: Path) -> Path:
-    """A copy of the code with the toy pipeline, whose warm process has nothing to load: no stage is forked from it."""
-    copy_code(folder)
+def remove_preload(folder: Path) -> None:
+    """Let the fork server of a copy of the code load nothing, so that it starts at once."""
     server = folder / "tasks/forkserver/server.py"
-    text, loads = server.read_text(), "        preload()\n"
-    assert text.count(loads) == 1
-    server.write_text(text.replace(loads, ""))
+    text, call = server.read_text(), "        preload()\n"
+    assert text.count(call) == 1
+    server.write_text(text.replace(call, ""))
+
+
+def toy(folder: Path) -> Path:
+    """A copy of the code with the toy pipeline, of which no stage runs in the fork server."""
+    copy_code(folder)
+    remove_preload(folder)
     (folder / "dvc.yaml").write_text(TOY)
     (folder / "toy.py").write_text(TOY_SCRIPT)
     (folder / "params.yaml").write_text(TOY_PARAMS)

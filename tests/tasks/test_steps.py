@@ -186,6 +186,6 @@ def test_an_example_is_laid_over_params_and_back_and_the_former_is_kept(tmp_path
     assert vessels.data.name == "vessels" and len(vessels.split.given["test"]) == 10
     assert params.load(tmp_path / "work/params-buildings.yaml") == before
     assert configure("buildings", path, examples) and params.load(path) == before
-    assert "# files of segcore/models" in path.read_text()
+    assert "# modules of segcore/models" in path.read_text()
     with pytest.raises(ParamsError, match=r"choose one of .*buildings.* vessels"):
         configure("none", path, examples)
