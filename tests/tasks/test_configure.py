@@ -1,4 +1,4 @@
-"""Merging an example into params.yaml: keys that it omits are defaults or clear errors; params.yaml is never partial."""
+"""Merging an example into params.yaml: omitted keys are defaults or clear errors; params.yaml is never partial."""
 
 import shutil
 from pathlib import Path
