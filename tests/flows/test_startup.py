@@ -11,9 +11,7 @@ from segcore.params import Params
 from tests.support.tiny import params_for
 
 
-def test_parallel_stages_divide_the_cores(
-    pairs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parallel_stages_divide_the_cores(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params: Params = params_for(pairs)
     two = params.model_copy(update={"machine": params.machine.model_copy(update={"slots": 2})})
     monkeypatch.setattr(run_state, "gpus", lambda: 0)
