@@ -1,4 +1,4 @@
-"""Small real data, built in code, and what tests share that would take long to make for each."""
+"""Fixtures that are shared because they take long to make, and the order of test files."""
 
 import gc
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# two workers on two cores; tiny networks gain nothing from threads
+# two workers on two cores; tiny networks run no faster with threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -15,8 +15,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 from tests.support.tiny import make_pairs, make_scene, params_for
 
 TESTS = Path(__file__).parent
-# Folders whose files take longest. `--dist loadfile` hands files out in order, so the many short ones come last and
-# leave no worker idle at the end.
+# Folders whose files take longest. `--dist loadfile` assigns files to workers in order, so short ones come last and no
+# worker is idle at the end.
 LONGEST_FIRST = ("system", "flows", "tasks")
 
 
@@ -27,8 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def imported_packages_are_no_garbage() -> Iterator[None]:
-    """Spare the garbage collector the million objects of torch and others: each training starts with a collection."""
+def freeze_imported_objects() -> Iterator[None]:
+    """Exclude the million objects of torch and others from collection, with which each training starts."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -55,7 +55,7 @@ def prepared_scene(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """Address of the API of a running Prefect server; one that hangs at its start is started anew, twice."""
+    """Address of the API of a running Prefect server; one that does not answer is restarted, at most twice."""
     from tests.support import prefect_server
 
     logs = []
@@ -69,9 +69,9 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def after_first_night(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
-    """A project whose first night is over, to be copied by `nights.copy`; pytest-xdist's workers share it."""
-    from tests.support import nights
+def after_first_round(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
+    """A project after its first round of retraining, to be copied by `retraining.copy`; shared by xdist's workers."""
+    from tests.support import retraining
 
     base = tmp_path_factory.getbasetemp()
-    return nights.first_night(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base, server)
+    return retraining.first_round(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base, server)

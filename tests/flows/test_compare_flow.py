@@ -1,4 +1,4 @@
-"""The real pipeline on six tiny images: what runs, what does not run again, and what MLflow and DVC keep of it."""
+"""The real pipeline on six tiny images: which stages run, which are cached, and what MLflow and DVC record."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ STAGES = {
 
 
 def draw(folder: Path) -> None:
-    """Six 64 x 64 pictures of a bright rectangle, each its own, on noise, with masks of 0 and 255."""
+    """Six images of 64 x 64 pixels with different bright rectangles on noise, and masks of 0 and 255."""
     generator = np.random.default_rng(0)
     for number, name in enumerate("abcdef"):
         pixels = generator.integers(0, 90, (64, 64, 3), dtype=np.uint8)
@@ -98,7 +98,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
     return folder
 
 
-def test_flow_leaves_report_and_one_flat_run_a_training(compared: Path) -> None:
+def test_the_flow_writes_the_report_and_one_flat_run_per_training(compared: Path) -> None:
     assert (compared / "reports/tiny/index.html").stat().st_size > 1000
     trainings = workspaces.runs(compared, "training")
     assert sorted(run.data.tags["stage"] for run in trainings) == ["train@fcn-0", "train@unet-0"]
@@ -112,7 +112,7 @@ def test_flow_leaves_report_and_one_flat_run_a_training(compared: Path) -> None:
     assert trainings[0].data.metrics.keys() == trainings[1].data.metrics.keys()
 
 
-def test_second_flow_runs_nothing_and_creates_no_run(compared: Path, server: str) -> None:
+def test_a_second_flow_runs_no_stage_and_creates_no_run(compared: Path, server: str) -> None:
     before = {
         run.info.run_id for kind in ("training", "comparison") for run in workspaces.runs(compared, kind)
     }
@@ -124,13 +124,13 @@ def test_second_flow_runs_nothing_and_creates_no_run(compared: Path, server: str
 
 
 @pytest.mark.slow
-def test_dvc_repro_gives_the_lock_of_the_flow(compared: Path, tmp_path: Path) -> None:
+def test_dvc_repro_writes_the_same_lock_as_the_flow(compared: Path, tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
     dvc(folder, "repro")
     assert lock(folder) == lock(compared)
 
 
-def test_a_new_metric_predicts_nothing_anew(compared: Path) -> None:
+def test_a_new_metric_reruns_no_evaluation(compared: Path) -> None:
     file = compared / "segcore/metrics/pixel.py"
     text = file.read_text()
     file.write_text(text + "\n\ndef accuracy_of_nothing() -> float:\n    return 1.0\n")
@@ -139,7 +139,7 @@ def test_a_new_metric_predicts_nothing_anew(compared: Path) -> None:
     assert set(changed) == {"compare", "report"}
 
 
-def test_a_number_of_unet_reruns_what_depends_on_it(compared: Path, server: str) -> None:
+def test_a_changed_setting_of_unet_reruns_only_what_depends_on_it(compared: Path, server: str) -> None:
     old = (compared / "params.yaml").read_text()
     (compared / "params.yaml").write_text(old.replace("learning_rate: 0.001", "learning_rate: 0.01"))
     ran = run_flow(compared, server)
@@ -147,6 +147,6 @@ def test_a_number_of_unet_reruns_what_depends_on_it(compared: Path, server: str)
     assert ran <= {"train@unet-0", "evaluate@unet-0", "compare", "report"}
     stages = [run.data.tags["stage"] for run in workspaces.runs(compared, "training")]
     assert sorted(stages) == ["train@fcn-0", "train@unet-0", "train@unet-0"], (
-        "the cached one has its run still"
+        "the cached training keeps its run"
     )
     assert len(workspaces.runs(compared, "comparison")) == 2

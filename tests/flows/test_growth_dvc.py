@@ -1,4 +1,4 @@
-"""With new data, DVC runs ingest and prepare again, and stores and transfers what is new."""
+"""With new data, DVC runs ingest and prepare again, and stores and transfers only the new files."""
 
 import hashlib
 import shutil
@@ -13,7 +13,8 @@ from tests.support import workspaces
 from tests.support.tiny import blobs, make_pairs, values_for
 
 COUNT = 40
-TABLES = {  # may change with every new item; all else is one file an item
+# may change with every new item; all others are one file per item
+TABLES = {
     *("catalog.parquet", "links.parquet", "quarantine.csv"),
     *("items.parquet", "regions.parquet", "windows.parquet", "statistics.json", "prepared.json"),
 }
@@ -32,12 +33,12 @@ def _dvc(folder: Path, *arguments: str) -> str:
 
 
 def _stored(remote: Path) -> set[str]:
-    """MD5s of what a remote holds; lists of a folder's files end in .dir."""
+    """MD5 sums of the files in a remote; those of folder lists end in .dir."""
     return {f.parent.name + f.name for f in (remote / "files" / "md5").glob("*/*")}
 
 
 def _prepared_and_pushed(folder: Path, remote: Path) -> tuple[set[str], dict[Path, str]]:
-    """What the remote holds then, and the MD5 of every file of the data."""
+    """MD5 sums in the remote after a push, and the MD5 sum of every data file."""
     _dvc(folder, "repro", "prepare")
     _dvc(folder, "push", "ingest", "prepare")
     files = [f for f in (folder / "data").rglob("*") if f.is_file()]
@@ -66,7 +67,8 @@ def test_a_second_push_transfers_one_packed_file_and_the_tables(tmp_path):
     name = {md5: path for path, md5 in grown.items()}
     new = after - before
     lists = {md5 for md5 in new if md5.endswith(".dir")}
-    assert len(lists) == 3  # ingested, packed, prepared
+    # ingested, packed, prepared
+    assert len(lists) == 3
     (added,) = (name[md5] for md5 in new - lists if name[md5].parts[0] == "packed")
     assert added.name.startswith("new-")
     assert {name[md5].name for md5 in new - lists} - {added.name} <= TABLES

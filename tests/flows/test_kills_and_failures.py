@@ -1,4 +1,4 @@
-"""A comparison that is killed or fails leaves nothing that blocks the next: on a pipeline that computes nothing."""
+"""A killed or failed comparison does not block the next one; tested with a pipeline that computes nothing."""
 
 import signal
 import time
@@ -31,13 +31,13 @@ def trainings(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_killed_flow_leaves_no_process_and_the_next_one_completes(toy: Path) -> None:
-    """Without a server: the embedded one must go as well."""
+def test_a_killed_flow_leaves_no_process_and_the_next_one_completes(toy: Path) -> None:
+    """No server is configured, so the embedded one must end too."""
     (toy / "wait-unet").touch()
     process = workspaces.start(toy)
     try:
         wait_for(lambda: (toy / "started-unet-0").exists() or process.poll() is not None, 150)
-        wait_for(lambda: "train@fcn-0" in (toy / "dvc.lock").read_text(), 60)  # the other one is recorded
+        wait_for(lambda: "train@fcn-0" in (toy / "dvc.lock").read_text(), 60)
         process.send_signal(signal.SIGKILL)
         wait_for(lambda: not workspaces.processes_in(toy), 20)
     finally:
@@ -47,10 +47,12 @@ def test_killed_flow_leaves_no_process_and_the_next_one_completes(toy: Path) -> 
     status, output = workspaces.flow(toy)
     assert status == 0, output
     assert "7 stages" in output or "Stages: " in output
-    assert trainings(toy) == {"train@fcn-0": ["FINISHED"], "train@unet-0": ["FINISHED"]}, "one run, resumed"
+    assert trainings(toy) == {"train@fcn-0": ["FINISHED"], "train@unet-0": ["FINISHED"]}, (
+        "one run each, resumed"
+    )
 
 
-def test_failing_stage_fails_its_run_and_the_flow(toy: Path, server: str) -> None:
+def test_a_failing_stage_fails_its_run_and_the_flow(toy: Path, server: str) -> None:
     yaml = YAML()
     params = yaml.load(toy / "params.yaml")
     params["train"]["unet"]["steps"] = 13
@@ -58,13 +60,15 @@ def test_failing_stage_fails_its_run_and_the_flow(toy: Path, server: str) -> Non
     status, output = workspaces.flow(toy, PREFECT_API_URL=server)
     assert status == 1
     assert "thirteen steps bring bad luck" in output and "Remedy:" in output
-    assert "prefect/flow_engine.py" not in output and "flows/compare.py" not in output, "no traceback of ours"
+    assert "prefect/flow_engine.py" not in output and "flows/compare.py" not in output, (
+        "no traceback of the flow"
+    )
     stages = trainings(toy)
     assert stages["train@unet-0"] == ["FAILED", "FINISHED"]
     assert stages["train@fcn-0"] == ["FINISHED"]
 
 
-def test_wrong_params_are_told_before_anything_starts(toy: Path) -> None:
+def test_wrong_params_are_reported_before_anything_starts(toy: Path) -> None:
     text = (toy / "params.yaml").read_text()
     (toy / "params.yaml").write_text(text + "\nsped: 3\n")
     status, output = workspaces.flow(toy)

@@ -14,7 +14,7 @@ from segcore.comparison.results import read_comparison
 from tests.tasks.test_one_place import OLD
 
 
-def test_a_new_column_is_in_prefects_table(
+def test_a_new_column_appears_in_prefects_table(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     column = board.Column("toy", "toy", "", "sizes", lambda row, _: f"toy of {row.architecture}")

@@ -1,4 +1,4 @@
-"""What came of a retraining reaches whoever asked for it: a webhook on loopback hears of the outcomes, and no other."""
+"""Notifications of a retraining's outcome: a webhook on loopback receives the selected outcomes and no others."""
 
 import json
 import subprocess
@@ -19,12 +19,14 @@ from prefect.states import Completed, Failed, State
 from flows.notify import remove
 from tests.support import workspaces
 
-SECONDS = 30  # for a message to arrive
-SILENCE = 3  # long enough for one that must not: those that must take a second
+# seconds for a message to arrive
+SECONDS = 30
+# seconds without a message; expected messages arrive within one second
+SILENCE = 3
 
 
 @pytest.fixture(scope="module")
-def heard() -> Iterator[tuple[str, list[dict[str, str]]]]:
+def webhook() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Address of a small HTTP server, and the messages that were posted to it."""
     messages: list[dict[str, str]] = []
 
@@ -37,29 +39,29 @@ def heard() -> Iterator[tuple[str, list[dict[str, str]]]]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    webhook = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=webhook.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{webhook.server_port}/ops", messages
-    webhook.shutdown()
-    webhook.server_close()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/ops", messages
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
-def messages(heard: tuple[str, list[dict[str, str]]], server: str) -> list[dict[str, str]]:
-    """Those that come from now on, through the block custom-webhook/ops of Prefect's server."""
-    address, found = heard
-    found.clear()
+def messages(webhook: tuple[str, list[dict[str, str]]], server: str) -> list[dict[str, str]]:
+    """Messages received from now on, through the block custom-webhook/ops of Prefect's server."""
+    address, received = webhook
+    received.clear()
     with temporary_settings({PREFECT_API_URL: server}):
         block = CustomWebhookNotificationBlock(
             name="ops", url=address, json_data={"subject": "{{subject}}", "body": "{{body}}"}
         )
         block.save("ops", overwrite=True, _sync=True)
-    return found
+    return received
 
 
 @pytest.fixture
 def notify(server: str, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
-    """(exit status, output) of `python -m flows.notify`; nothing is sent any more afterwards."""
+    """Runs `python -m flows.notify`: (exit status, output). Afterwards notifications are off."""
 
     def command(*arguments: str) -> tuple[int, str]:
         env = workspaces.environment(tmp_path, PREFECT_API_URL=server, PYTHONPATH=str(workspaces.ROOT))
@@ -79,7 +81,7 @@ def notify(server: str, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str
 
 
 def end(server: str, state: State, name: str = "retrain") -> None:
-    """A run of a flow of this name that ends in this state, as the server sees it."""
+    """Create a run of a flow of this name on the server and set its final state."""
 
     @flow(name=name)
     def any_flow() -> None:
@@ -93,11 +95,11 @@ def end(server: str, state: State, name: str = "retrain") -> None:
 def wait_for(condition: Callable[[], bool], what: Callable[[], object]) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"waited too long; there is {what()}"
+        assert time.monotonic() < deadline, f"waited too long; received {what()}"
         time.sleep(0.1)
 
 
-def test_the_outcomes_asked_for_arrive_and_no_others(
+def test_only_the_selected_outcomes_are_sent(
     notify: Callable[..., tuple[int, str]], messages: list[dict[str, str]], server: str
 ) -> None:
     status, output = notify("custom-webhook/ops", "--on", "promoted", "failed")
@@ -114,18 +116,19 @@ def test_the_outcomes_asked_for_arrive_and_no_others(
     assert "receiving failed" in by_subject["segflow: Failed"]
 
 
-def test_a_second_call_replaces_the_first_and_off_ends_it(
+def test_a_second_call_replaces_the_first_and_off_stops_notifications(
     notify: Callable[..., tuple[int, str]], messages: list[dict[str, str]], server: str
 ) -> None:
     assert notify("custom-webhook/ops", "--on", "failed")[0] == 0
-    assert notify("custom-webhook/ops")[0] == 0  # the default: promoted, kept, failed
+    # default: promoted, kept, failed
+    assert notify("custom-webhook/ops")[0] == 0
     end(server, Completed(name="Unchanged", message="Nothing new"))
     end(server, Completed(name="Kept", message="U-Net stays champion"))
     end(server, Failed(message="receiving failed"))
     wait_for(lambda: len(messages) >= 2, lambda: messages)
     status, output = notify("--off")
     assert status == 0 and "notify: off" in output
-    end(server, Failed(message="nobody hears this"))
+    end(server, Failed(message="not sent"))
     time.sleep(SILENCE)
     assert sorted(message["subject"] for message in messages) == ["segflow: Failed", "segflow: Kept"], (
         "each once, though notifications were set twice"

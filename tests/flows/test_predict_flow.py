@@ -1,4 +1,4 @@
-"""The prediction flow: one task a scene, failures told, nothing repeated."""
+"""The prediction flow: one task per scene, failures reported, finished scenes not repeated."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def flow(folder: Path, server: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_one_task_a_scene_and_failures_are_told(project: Path, server: str) -> None:
+def test_each_scene_is_a_task_and_failures_are_reported(project: Path, server: str) -> None:
     write_tif(project / "scenes/five.tif", noise(40, 40, bands=5))
     status, output = flow(project, server)
     assert status == 1 and "1 of 3 scenes failed" in output and "has 5 bands" in output, output

@@ -1,4 +1,4 @@
-"""Nights of a tiny project: a first champion, a batch, nothing new, bad items; and two at a time are one."""
+"""Rounds of a tiny project: first champion, nothing new, a batch with a bad item, two rounds at once."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tests.support import nights, workspaces
+from tests.support import retraining, workspaces
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -23,12 +23,12 @@ def aliases(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, after_first_night: Path) -> Path:
-    """A project after its first night: the inbox was empty, but there was no champion yet."""
-    return nights.copy(after_first_night, tmp_path_factory.mktemp("nights") / "project")
+def first(tmp_path_factory: pytest.TempPathFactory, after_first_round: Path) -> Path:
+    """A project after its first round: the inbox was empty, and there was no champion yet."""
+    return retraining.copy(after_first_round, tmp_path_factory.mktemp("rounds") / "project")
 
 
-def test_the_first_night_makes_a_champion_and_commits_the_decision(first: Path) -> None:
+def test_the_first_round_makes_a_champion_and_commits_the_decision(first: Path) -> None:
     assert aliases(first)["champion"] == "1"
     message = git(first, "log", "-1", "--format=%B")
     assert message.startswith("Retraining of tiny on batch 0")
@@ -38,44 +38,44 @@ def test_the_first_night_makes_a_champion_and_commits_the_decision(first: Path) 
     assert git(first, "status", "--porcelain", "--untracked-files=no") == ""
 
 
-def test_a_night_without_anything_new_stops_early_and_says_so(first: Path, server: str) -> None:
+def test_a_round_without_new_data_stops_early_and_reports_it(first: Path, server: str) -> None:
     before = git(first, "rev-parse", "HEAD")
-    status, output = nights.retrain(first, PREFECT_API_URL=server)
+    status, output = retraining.retrain(first, PREFECT_API_URL=server)
     assert status == 0 and "Unchanged: Nothing new" in output
     assert "train@unet-0" not in output and git(first, "rev-parse", "HEAD") == before
 
 
 def test_a_dry_run_decides_and_changes_nothing(first: Path, server: str) -> None:
     before, champion = git(first, "rev-parse", "HEAD"), aliases(first)
-    nights.arrive(first, ["n1", "n2", "n3", "n4"], seed=300)
-    nights.arrive(first, ["broken"], seed=400)
+    retraining.arrive(first, ["n1", "n2", "n3", "n4"], seed=300)
+    retraining.arrive(first, ["broken"], seed=400)
     (first / "data/inbox/masks/broken.png").unlink()
     old = pd.read_parquet(first / "data/prepared/regions.parquet").set_index("id")["split"]
-    status, output = nights.retrain(first, "--dry-run", PREFECT_API_URL=server)
+    status, output = retraining.retrain(first, "--dry-run", PREFECT_API_URL=server)
     assert status == 0, output
     assert "broken.png: has no mask" in output and (first / "data/inbox/images/broken.png").exists()
-    (batch,) = nights.batches(first)
-    assert nights.record(first, batch)["acted"] is None and aliases(first) == champion
+    (batch,) = retraining.batches(first)
+    assert retraining.record(first, batch)["acted"] is None and aliases(first) == champion
     messages = git(first, "log", f"{before.strip()}..HEAD", "--format=%s").splitlines()
     assert [m.partition(":")[0] for m in messages] == ["Data of tiny"], (
-        "the data are a version, the decision is not"
+        "the new data are committed, the decision is not"
     )
     assert f"data/tiny/{batch}" in git(first, "tag")
     now = pd.read_parquet(first / "data/prepared/regions.parquet").set_index("id")["split"]
     assert len(now) == len(old) + 4 and now[old.index].equals(old), "no item ever changes its split"
 
 
-def test_of_two_at_once_one_runs_and_acts_on_what_was_decided(first: Path, server: str) -> None:
-    (batch,) = nights.batches(first)
-    decided = nights.record(first, batch)["decided"]
-    one, two = (nights.start(first, PREFECT_API_URL=server) for _ in range(2))
+def test_of_two_rounds_at_once_one_runs_and_acts_on_the_earlier_decision(first: Path, server: str) -> None:
+    (batch,) = retraining.batches(first)
+    decided = retraining.record(first, batch)["decided"]
+    one, two = (retraining.start(first, PREFECT_API_URL=server) for _ in range(2))
     outputs = [process.communicate(timeout=300)[0] for process in (one, two)]
     assert [one.returncode, two.returncode] == [0, 0], outputs
     assert sum("Skipped: another retraining is running" in output for output in outputs) == 1
-    assert nights.batches(first) == [batch]
-    decision = nights.record(first, batch)
+    assert retraining.batches(first) == [batch]
+    decision = retraining.record(first, batch)
     assert decision["outcome"] in ("promoted", "kept") and decision["acted"]
-    assert decision["decided"] == decided, "not once more"
+    assert decision["decided"] == decided, "it is not decided again"
     assert sum(decision["reason"] in output for output in outputs) == 1
     page = (first / "reports/tiny/index.html").read_text()
     assert '<section id="champion">' in page and f"on batch {batch}" in page
@@ -87,26 +87,28 @@ def test_of_two_at_once_one_runs_and_acts_on_what_was_decided(first: Path, serve
     assert git(first, "log", "-1", "--format=%s").strip() == f"Retraining of tiny on batch {batch}"
 
 
-def test_wrong_params_are_told_before_anything_starts(first: Path) -> None:
+def test_wrong_params_are_reported_before_anything_starts(first: Path) -> None:
     text = (first / "params.yaml").read_text()
     (first / "params.yaml").write_text(text + "\nretrain: {inboxx: 3}\n")
-    status, output = nights.retrain(first)
+    status, output = retraining.retrain(first)
     (first / "params.yaml").write_text(text)
     assert status == 1 and "inboxx" in output and "Remedy:" in output and "Traceback" not in output
 
 
-def test_without_git_a_batch_is_received_and_dvc_goes_on(after_first_night: Path, tmp_path: Path) -> None:
-    """The files of a clone unpacked from an archive: data are versioned by DVC, and nothing is committed."""
-    folder = nights.copy(after_first_night, tmp_path / "project")
+def test_without_git_a_batch_is_received_and_versioned_by_dvc(
+    after_first_round: Path, tmp_path: Path
+) -> None:
+    """As in files unpacked from an archive: DVC versions the data, and nothing is committed."""
+    folder = retraining.copy(after_first_round, tmp_path / "project")
     shutil.rmtree(folder / ".git")
-    nights.arrive(folder, ["n1", "n2"], seed=300)
+    retraining.arrive(folder, ["n1", "n2"], seed=300)
     env = workspaces.environment(folder, GIT_CEILING_DIRECTORIES=str(tmp_path))
     for command in (["tasks", "receive"], ["dvc", "repro", "prepare"]):
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=folder, env=env, capture_output=True, text=True, timeout=200
         )
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
-    (batch,) = nights.batches(folder)
+    (batch,) = retraining.batches(folder)
     assert (folder / f"data/batches/tiny/{batch}.dvc").exists()
     items = pd.read_parquet(folder / "data/prepared/items.parquet")
     assert (items["batch"] == batch).sum() == 2

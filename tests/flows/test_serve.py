@@ -10,21 +10,22 @@ from pathlib import Path
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from tests.support import nights
+from tests.support import retraining
 from tests.support.serving import served_runs, serving, wait_for
 
-MISSED = 20  # seconds without a server of rounds
+# seconds without a process that serves rounds
+MISSED = 20
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, after_first_night: Path) -> Path:
-    """Nothing in its inbox is sound, so that each round ends as Unchanged within seconds."""
-    return nights.copy(after_first_night, tmp_path_factory.mktemp("served") / "project")
+def project(tmp_path_factory: pytest.TempPathFactory, after_first_round: Path) -> Path:
+    """A project whose inbox gets only broken items, so that each round ends as Unchanged within seconds."""
+    return retraining.copy(after_first_round, tmp_path_factory.mktemp("served") / "project")
 
 
 @contextmanager
 def scheduled(folder: Path, schedule: str) -> Iterator[None]:
-    """With this section `schedule` in params.yaml, and a settling time of a second."""
+    """Use this section `schedule` in params.yaml, and a settling time of one second."""
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(f"{text}\nschedule: {schedule}\nretrain: {{settle_seconds: 1}}\n")
     try:
@@ -35,7 +36,7 @@ def scheduled(folder: Path, schedule: str) -> Iterator[None]:
 
 @pytest.fixture
 def runs(server: str) -> Callable[[], list[FlowRun]]:
-    """Reads the runs of the served flow since the beginning of the test."""
+    """A function that returns the runs of the served flow since the beginning of the test."""
     return served_runs(server)
 
 
@@ -53,7 +54,8 @@ def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
             wait_for(lambda: any(run.state_name == "Running" for run in runs()), 60)
             process.kill()
             process.wait()
-        time.sleep(MISSED)  # three triggers and more are missed
+        # at least three triggers are missed
+        time.sleep(MISSED)
         started = {run.id for run in ended(runs())}
         with serving(project, server):
             wait_for(lambda: len({run.id for run in ended(runs())} - started) >= 2, 120)
@@ -61,13 +63,13 @@ def test_scheduled_runs_appear_and_missed_ones_do_not_pile_up(
     spans = sorted((run.start_time, run.end_time) for run in ended(found) if run.end_time)
     assert all(later[0] >= earlier[1] for earlier, later in pairwise(spans)), "never two at a time"
     late = [r for r in found if r.state_name in ("Late", "Pending") and r.state.timestamp < spans[-1][0]]
-    assert len(late) <= 1, "those that were missed were cancelled, and none waits"
+    assert len(late) <= 1, "missed runs were cancelled, and none waits"
     assert any(run.state_name in ("Cancelled", "Skipped") for run in found)
-    assert any(run.state_name == "Crashed" for run in found), "the one that was killed keeps no place"
+    assert any(run.state_name == "Crashed" for run in found), "the killed run holds no slot"
 
 
 @pytest.mark.slow
-def test_where_no_server_is_named_there_is_one_and_rounds_run_on_it(project: Path) -> None:
+def test_without_a_configured_server_serve_starts_one_and_rounds_run_on_it(project: Path) -> None:
     log = project / "serve.log"
     with scheduled(project, "{interval_minutes: 0.1}"), serving(project, None):
         wait_for(lambda: "are being served" in log.read_text(), 120)
@@ -75,10 +77,10 @@ def test_where_no_server_is_named_there_is_one_and_rounds_run_on_it(project: Pat
         assert found
         runs = served_runs(f"{found[1]}/api")
         wait_for(lambda: bool(ended(runs())), 120)
-        assert "temporary server" not in log.read_text(), "two servers know nothing of each other's slots"
+        assert "temporary server" not in log.read_text(), "two servers would not share their slots"
 
 
-def test_an_arrival_starts_one_run_and_no_arrival_none(
+def test_each_arrival_starts_one_run_and_nothing_else_does(
     project: Path, server: str, runs: Callable[[], list[FlowRun]]
 ) -> None:
     with (
@@ -88,14 +90,16 @@ def test_an_arrival_starts_one_run_and_no_arrival_none(
         wait_for(lambda: "are being served" in (project / "serve.log").read_text(), 90)
         time.sleep(4)
         assert runs() == [], "nothing has arrived"
-        nights.arrive(project, ["lonely"], seed=700)  # an image without its mask is no reason to train
+        # an image without a mask is quarantined, so that nothing is trained
+        retraining.arrive(project, ["lonely"], seed=700)
         (project / "data/inbox/masks/lonely.png").unlink()
         wait_for(lambda: bool(ended(runs())), 120)
         time.sleep(4)
-        assert len(runs()) == 1, "one for the arrival, and none for what is left in the inbox"
-        for number in range(2):  # the second one while the round of the first one runs
-            nights.arrive(project, [f"late{number}"], seed=710 + number)
+        assert len(runs()) == 1, "one for the arrival, none for the item left in the inbox"
+        # the second item arrives while the round of the first one runs
+        for number in range(2):
+            retraining.arrive(project, [f"late{number}"], seed=710 + number)
             (project / f"data/inbox/masks/late{number}.png").unlink()
             wait_for(lambda: any(run.state_name == "Running" for run in runs()), 60)
         wait_for(lambda: len(ended(runs())) == 3, 120)
-        assert len(runs()) == 3, "what arrived meanwhile has a round of its own, and none was cancelled"
+        assert len(runs()) == 3, "the later arrival has its own round, and none was cancelled"

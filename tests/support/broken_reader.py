@@ -1,4 +1,4 @@
-"""A reader that does the worst that a damaged file can make it do."""
+"""A reader that fails in the worst ways that a damaged file can cause."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import time
 
 
 def read(what: str) -> str:
-    """Crash, hang, fail, or ask for all memory, as told."""
+    """Crash, hang, fail, or exhaust memory, by the name in `what`; any other text is returned."""
     if what == "crash":
         os.abort()
     if what == "hang":

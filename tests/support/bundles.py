@@ -19,12 +19,13 @@ FACTS: dict[str, Any] = {
 
 
 def make_bundle(folder: Path, bands: int = 3, seed: int = 0, **facts: Any) -> Path:
-    """A U-Net of random weights, whose three classes all occur in `noise`."""
+    """A U-Net of random weights that predicts each of its three classes somewhere in `noise`."""
     torch.manual_seed(seed)
     model = build_model("unet", bands, 3, encoder="plain", width=4)
     model.set_normalization([100.0] * bands, [50.0] * bands)
     score = model.eval().score
-    with torch.no_grad():  # logits of zero mean and a spread of 3, so that every class occurs
+    # logits with mean 0 and standard deviation 3 per class, so that every class is predicted
+    with torch.no_grad():
         logits = model(torch.from_numpy(noise(96, 96, bands).astype(np.float32))[None])
         score.bias -= logits.mean((0, 2, 3))
         factor = 3 / logits.std((0, 2, 3))
@@ -36,7 +37,7 @@ def make_bundle(folder: Path, bands: int = 3, seed: int = 0, **facts: Any) -> Pa
 
 
 def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarray:
-    """(bands, H, W) uint8, squares of 8 pixels of 1 to 254."""
+    """(bands, H, W) uint8, values 1 to 254, constant in squares of 8 x 8 pixels."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(1, 255, (bands, -(-height // 8), -(-width // 8)), dtype=np.uint8)
     return coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]

@@ -1,4 +1,4 @@
-"""A copy of segcore's files whose code can be changed, so that caches find other code than before."""
+"""A copy of segcore's files, to test that caches depend on code."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ SEGCORE = Path(cache.__file__).parent
 
 
 class Code:
-    """segcore as the caches see it."""
+    """The copy from which caches compute their fingerprints."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder / "segcore"
@@ -19,14 +19,14 @@ class Code:
         monkeypatch.setattr(cache, "SEGCORE", self.folder)
 
     def change(self, name: str) -> None:
-        """Add a line to a file, such as "data/volumes.py"."""
+        """Append a comment to a file, such as "data/volumes.py"."""
         path = self.folder / name
         assert path.is_file(), name
         path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
 
 
 def files_of(*names: str) -> list[str]:
-    """Every Python file of rooms and files of segcore, relative to it."""
+    """Paths, relative to segcore, of the Python files in these of its folders and files."""
     found = []
     for name in names:
         path = SEGCORE / name

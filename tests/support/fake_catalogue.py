@@ -1,4 +1,4 @@
-"""Catalogue rows and packed items made in code, without an ingest."""
+"""Catalogue rows and packed items made in code, without the ingest stage."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def card_data(**over: Any) -> Data:
 
 
 def pack(path: Path, pixels: np.ndarray, labels: np.ndarray, valid: np.ndarray | None = None) -> Path:
-    """pixels (D, H, W, C), labels (D, H, W); all valid unless told."""
+    """Write pixels (D, H, W, C), labels (D, H, W) and validity (D, H, W); default: all valid."""
     valid = np.ones(labels.shape, np.uint8) if valid is None else valid.astype(np.uint8)
     tensors = {"pixels": pixels, "labels": labels.astype(np.uint8), "valid": valid}
     with PackedWriter(path, {n: (t.dtype, t.shape) for n, t in tensors.items()}) as writer:

@@ -1,4 +1,4 @@
-"""What the stages before the report leave behind, made small: truth perturbed, scores counted."""
+"""Small outputs of the stages before the report: predictions are perturbed labels, scores are counted from them."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ SKILL = {"fcn": 0.35, "unet": 0.12, "deeplab": 0.18}
 
 @dataclass
 class FakePrepared:
-    """The interface of segcore.data.prepared.PreparedData over arrays in memory."""
+    """In-memory stand-in with the interface of segcore.data.prepared.PreparedData."""
 
     regions: pd.DataFrame
     patches: dict[str, Any]
@@ -38,7 +38,7 @@ class FakePrepared:
 
 
 def scene_patches(classes: int = 2, blocks: int = 4, side: int = 48) -> FakePrepared:
-    """One synthetic scene divided in blocks x blocks regions, rectangles as objects, one nodata corner."""
+    """One synthetic scene of blocks x blocks regions with rectangles as objects and a nodata corner."""
     random = np.random.default_rng(0)
     rows, patches = [], {}
     for i in range(blocks * blocks):
@@ -73,7 +73,7 @@ def scene_patches(classes: int = 2, blocks: int = 4, side: int = 48) -> FakePrep
 
 
 def perturbed(label: np.ndarray, badness: float, seed: int) -> np.ndarray:
-    """Truth shifted, with objects' edges eaten and blobs added: more so the larger `badness`."""
+    """Labels shifted and overlaid with random squares, the more the larger `badness`."""
     random = np.random.default_rng(seed)
     truth = np.where(label == IGNORE, 0, label)
     shift = max(1, round(badness * 4))

@@ -1,6 +1,6 @@
-"""What torchrun does for test_distributed.py, in forks of one process: `forked_torchrun.py 2 SCRIPT ARGUMENTS`.
+"""torchrun by forks of one process, for test_distributed.py: `forked_torchrun.py 2 SCRIPT ARGUMENTS`.
 
-torchrun and each of its processes import torch by themselves, which takes longer than what is tested.
+The real torchrun and each of its processes import torch, which takes longer than the tested code.
 """
 
 import os
@@ -16,7 +16,7 @@ from segcore.training import loop  # noqa: F401
 
 
 def _become(rank: int, processes: int, port: int, script: str, arguments: list[str]) -> None:
-    """Run the script in this process with torchrun's variables, and end."""
+    """Run the script in this process with torchrun's variables."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ |= {name: str(value) for name, value in place.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -25,7 +25,7 @@ def _become(rank: int, processes: int, port: int, script: str, arguments: list[s
 
 
 def main(processes: int, script: str, arguments: list[str]) -> int:
-    """0 where all processes ended with it."""
+    """Run the processes; the exit status is 0 if all of them succeed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,7 +41,8 @@ def main(processes: int, script: str, arguments: list[str]) -> int:
         ended, status = os.wait()
         children.discard(ended)
         worst = worst or abs(os.waitstatus_to_exitcode(status))
-        for left in children if worst else ():  # it would wait for the one that ended
+        # the others would wait for the failed process
+        for left in children if worst else ():
             os.kill(left, signal.SIGKILL)
     return worst
 

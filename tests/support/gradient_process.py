@@ -1,4 +1,4 @@
-"""One process of test_distributed.py: how far gradients of a divided batch in float64 are from those of the whole."""
+"""One process of test_distributed.py: float64 gradients of a divided batch compared with those of the whole batch."""
 
 import copy
 import json
@@ -12,7 +12,8 @@ from segcore.models.base.factory import build_model
 from segcore.training.distributed import Distributed, accelerator
 from segcore.training.losses import build_loss
 
-BATCH = 5  # two processes take two and three
+# not divisible by two processes
+BATCH = 5
 
 
 def distances(name: str, share: Distributed) -> dict[str, float]:
@@ -24,13 +25,15 @@ def distances(name: str, share: Distributed) -> dict[str, float]:
     whole = build_model(name, 3, 3, **small).double()
     for module in whole.modules():
         if isinstance(module, nn.Dropout | nn.Dropout2d):
-            module.p = 0.0  # masks differ between processes, by design
+            # dropout masks differ between processes by design
+            module.p = 0.0
     whole.criterion = build_loss("dice_cross_entropy", [1.0, 2.0, 0.5])
     divided = copy.deepcopy(whole)
     share.prepare(divided)
     images = torch.randn(BATCH, 3, 64, 64, dtype=torch.float64)
     labels = torch.randint(0, 3, (BATCH, 64, 64))
-    labels[0, :50] = 255  # valid pixels differ from item to item, so that a mean of means would be wrong
+    # items have different numbers of valid pixels, so that a mean of means is wrong
+    labels[0, :50] = 255
     expected = whole.loss({"image": images, "label": labels})["loss"]
     expected.backward()
     part = share.of_batch(BATCH)

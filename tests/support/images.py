@@ -1,4 +1,4 @@
-"""What the tests of readers share."""
+"""Helpers for tests of image readers."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ NOISE = RNG.integers(1, 250, (3, 40, 50)).astype(np.uint8)
 
 
 def kind_of(path):
-    """Kind and message of the error that reading a whole file gives."""
+    """Kind and message of the DataError that reading a whole file raises."""
     with pytest.raises(DataError) as caught:
         images.read(path)
     assert caught.value.what.startswith(path.name) and caught.value.remedy

@@ -1,4 +1,4 @@
-"""Tables of items, and what the splits make of them."""
+"""Tables of items, and their split assignment, regions and windows."""
 
 import json
 
@@ -30,7 +30,7 @@ def items(names, groups=None, size=48):
 
 
 def placed(table, origins, crs="EPSG:32633"):
-    """The items at (row, col) pixels of one world of half-metre pixels."""
+    """The items placed at (row, col) pixels of one map with pixels of 0.5 m."""
     transforms = [json.dumps([0.5, 0, 500000 + c / 2, 0, -0.5, 5000000 - r / 2]) for r, c in origins]
     return table.assign(crs=crs, transform=transforms)
 

@@ -1,4 +1,4 @@
-"""What the tests of layouts share."""
+"""Helpers for tests of layouts."""
 
 import pytest
 

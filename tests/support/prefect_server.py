@@ -1,4 +1,4 @@
-"""A Prefect server for the tests of one pytest process: an embedded one each flow would cost more than the flows."""
+"""A Prefect server for one pytest process: an embedded server per flow would take longer than the flows."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def _healthy(process: subprocess.Popen[bytes], api: str, seconds: float) -> bool
 
 @contextmanager
 def started() -> Iterator[tuple[str, bool, str]]:
-    """Start a server whose database is kept in memory where the system has a file system there.
+    """Start a server whose database is kept in /dev/shm if that exists.
 
     Yields:
         Address of the API, whether it answers, and the server's log.

@@ -1,4 +1,4 @@
-"""`make serve` as a process of a test, and what comes of it."""
+"""`make serve` as a process of a test, and the flow runs that it starts."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from tests.support import workspaces
 
 @contextmanager
 def serving(folder: Path, server: str | None) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m flows.serve` looking for runs every two seconds, not ten; None: with a server of its own."""
+    """`python -m flows.serve` that polls for runs every 2 s; server None: it starts its own server."""
     named = {"PREFECT_API_URL": server} if server else {}
     env = workspaces.environment(folder, PREFECT_RUNNER_POLL_FREQUENCY="2", **named)
     command = [sys.executable, "-u", "-m", "flows.serve", "--prefect-port", "0"]
@@ -36,10 +36,11 @@ def serving(folder: Path, server: str | None) -> Iterator[subprocess.Popen[bytes
 
 
 def served_runs(server: str) -> Callable[[], list[FlowRun]]:
-    """Reads the runs of the served flow since this call, the earliest first."""
+    """A function that returns the runs of the served flow since this call, earliest first."""
 
     def read(but: frozenset[object] = frozenset()) -> list[FlowRun]:
-        with SyncPrefectClient(server) as client:  # this process read its settings before there was a server
+        # by address: this process read Prefect's settings before the server was started
+        with SyncPrefectClient(server) as client:
             others = FlowRunFilter(id=FlowRunFilterId(not_any_=list(but))) if but else None
             found = client.read_flow_runs(flow_run_filter=others, sort=FlowRunSort.START_TIME_ASC)
             return [run for run in found if run.deployment_id is not None]

@@ -58,7 +58,7 @@ def make_scene(folder: Path, size: int = 256) -> Path:
 
 
 def values_for(source: Path | str, scene: bool = False, **over: Any) -> dict[str, Any]:
-    """params.yaml's values for a tiny run; `over` is laid on top, section by section."""
+    """Values of params.yaml for a tiny run; `over` is merged into them."""
     ending = "tif" if scene else "png"
     values: dict[str, Any] = {
         "architectures": ["fcn", "unet"],

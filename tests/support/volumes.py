@@ -8,7 +8,8 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-NAME = "Doe^Jane"  # must reach no message
+# must not appear in any message
+NAME = "Doe^Jane"
 
 
 def affine_for(codes: str, spacing: tuple[float, ...] = (1.0, 1.5, 4.0), turn: float = 0.0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Copies of the project in a temporary folder, for tests that run it as a user does: by its commands."""
+"""Copies of the project in temporary folders, for tests that run its commands as a user does."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ CODE = (
     ".gitignore",
 )
 
-# Stages with the names, the files and the graph of the real ones, but no work: seconds instead of minutes.
+# Stages with the names, outputs and graph of the real ones that compute nothing: seconds instead of minutes.
 TOY = """\
 stages:
   prepare:
@@ -121,7 +121,7 @@ machine: {slots: 2}
 
 
 def copy_code(folder: Path) -> Path:
-    """A project folder with the code of this one, no data, and git as in a fresh clone."""
+    """A copy of the project's code without data, in git like a fresh clone."""
     folder.mkdir(parents=True)
     for name in CODE:
         source, target = ROOT / name, folder / name
@@ -136,13 +136,18 @@ def copy_code(folder: Path) -> Path:
     return folder
 
 
-def toy(folder: Path) -> Path:
-    """A copy of the code with the toy pipeline, whose warm process has nothing to load: no stage is forked from it."""
-    copy_code(folder)
+def remove_preload(folder: Path) -> None:
+    """Let the fork server of a copy of the code load nothing, so that it starts at once."""
     server = folder / "tasks/forkserver/server.py"
-    text, loads = server.read_text(), "        preload()\n"
-    assert text.count(loads) == 1
-    server.write_text(text.replace(loads, ""))
+    text, call = server.read_text(), "        preload()\n"
+    assert text.count(call) == 1
+    server.write_text(text.replace(call, ""))
+
+
+def toy(folder: Path) -> Path:
+    """A copy of the code with the toy pipeline, of which no stage runs in the fork server."""
+    copy_code(folder)
+    remove_preload(folder)
     (folder / "dvc.yaml").write_text(TOY)
     (folder / "toy.py").write_text(TOY_SCRIPT)
     (folder / "params.yaml").write_text(TOY_PARAMS)
@@ -150,7 +155,7 @@ def toy(folder: Path) -> Path:
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Variables of a user who has set none: no server, and Prefect's state inside the folder."""
+    """Environment without the user's settings: no server, and Prefect's state inside the folder."""
     prefixes = ("PREFECT", "MLFLOW", "DVC", "SEGFLOW")
     mine = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
     path = os.pathsep.join([str(Path(sys.executable).parent), mine.get("PATH", os.defpath)])
@@ -164,7 +169,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def start(folder: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
-    """`python -m flows.compare`, not waited for."""
+    """Start `python -m flows.compare`."""
     command = [sys.executable, "-m", "flows.compare", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, cwd=folder, env=environment(folder, **env), text=True, **pipes)
@@ -182,7 +187,7 @@ def flow(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Command lines of the processes that work in `folder`."""
+    """Command lines of the processes whose working folder is `folder`."""
     found = []
     for process in psutil.process_iter():
         try:

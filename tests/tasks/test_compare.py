@@ -78,7 +78,8 @@ def project(tmp_path: Path) -> Path:
     (prepared / "prepared.json").write_text(json.dumps(meta | {"baselines": ["second-annotator"]}))
     (prepared / "statistics.json").write_text("{}")
     other = blurred(labels, 0.85, rng)
-    other[0, 5, :4] = 255  # left unlabelled by this annotator
+    # not labelled by this annotator
+    other[0, 5, :4] = 255
     (tmp_path / "data/packed").mkdir()
     tensors = {"pixels": labels[..., None], "labels": labels, "valid": (labels < 255).astype(np.uint8)}
     save_file({**tensors, "baselines": other[None]}, tmp_path / "data/packed/all.safetensors")
@@ -103,7 +104,7 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_stage_writes_the_same_bytes_each_time(project: Path) -> None:
+def test_the_stage_writes_the_same_bytes_each_time(project: Path) -> None:
     first = run(project)
     assert first.returncode == 0, first.stderr
     assert "U-Net" in first.stdout and "is best" in first.stdout
@@ -158,6 +159,6 @@ def test_evaluation_without_a_test_region_is_an_error(project: Path) -> None:
         compare.build(project, params.load(project / "params.yaml"))
 
 
-def test_help_is_there(project: Path) -> None:
+def test_help_is_printed(project: Path) -> None:
     shown = run(project, "--help")
     assert shown.returncode == 0 and "usage: python -m tasks compare" in shown.stdout

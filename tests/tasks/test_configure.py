@@ -1,4 +1,4 @@
-"""An example laid over params.yaml: what it leaves out is a default or a clear error, and nothing is half written."""
+"""Merging an example into params.yaml: omitted keys are defaults or clear errors; params.yaml is never partial."""
 
 import shutil
 from pathlib import Path
@@ -48,7 +48,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def lay(project: Path, values: Any) -> Params:
+def merged(project: Path, values: Any) -> Params:
     (project / "examples").mkdir()
     path = project / "examples" / "meadows.yaml"
     if isinstance(values, str):
@@ -72,49 +72,49 @@ def refused(project: Path, values: Any) -> ParamsError:
     """The error of an example; params.yaml stays as it was."""
     before = (project / "params.yaml").read_bytes()
     with pytest.raises(ParamsError) as caught:
-        lay(project, values)
+        merged(project, values)
     assert (project / "params.yaml").read_bytes() == before
     assert not list(project.glob(".params.yaml*"))
     assert "meadows.yaml" in caught.value.what and caught.value.remedy
     return caught.value
 
 
-def test_what_the_example_says_holds_and_other_settings_stay(project: Path) -> None:
-    p = lay(project, EXAMPLE)
+def test_an_example_sets_its_keys_and_keeps_other_settings(project: Path) -> None:
+    p = merged(project, EXAMPLE)
     assert (p.data.name, p.seeds, p.report.title) == ("meadows", [0, 1], "Meadows")
     assert p.for_architecture("unet").steps == 7
-    # of the method, not of the dataset
+    # overlap belongs to the method, not to the dataset
     assert (p.evaluate.tile, p.evaluate.overlap) == (256, 32)
 
 
 @pytest.mark.parametrize(("section", "key"), REQUIRED)
-def test_a_required_key_that_is_left_out_is_named(section: str, key: str, project: Path) -> None:
+def test_a_missing_required_key_is_named(section: str, key: str, project: Path) -> None:
     error = refused(project, without(section, key))
     assert f"{section}.{key} is missing" in error.what and key in error.remedy
 
 
-def test_split_fractions_are_such_a_key() -> None:
+def test_split_fractions_are_required() -> None:
     assert ("split", "fractions") in REQUIRED
 
 
 @pytest.mark.parametrize(("section", "model"), [("data", Data), ("split", Split), ("report", Report)])
-def test_what_is_left_out_of_a_section_of_the_dataset_is_the_default(
+def test_keys_missing_in_a_section_about_the_dataset_get_their_defaults(
     section: str, model: Any, project: Path
 ) -> None:
-    found = getattr(lay(project, EXAMPLE), section)
+    found = getattr(merged(project, EXAMPLE), section)
     for key, field in model.model_fields.items():
         if key not in EXAMPLE[section]:
             assert getattr(found, key) == field.get_default(call_default_factory=True), key
 
 
 @pytest.mark.parametrize("section", Params.model_fields)
-def test_a_section_that_is_left_out_is_a_default_or_named(section: str, project: Path) -> None:
+def test_a_missing_section_is_a_default_or_named_in_an_error(section: str, project: Path) -> None:
     if section not in EXAMPLE:
-        lay(project, EXAMPLE)
+        merged(project, EXAMPLE)
     elif section in ("data", "split"):
         assert f"{section}." in refused(project, without(section)).what
     else:
-        p = lay(project, without(section))
+        p = merged(project, without(section))
         assert section != "report" or p.report.title is None
 
 
@@ -138,16 +138,16 @@ def test_an_unknown_section_is_named_with_the_known_ones(project: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "a: [\n", "just words\n"])
-def test_an_example_that_is_no_yaml_of_sections_is_a_clear_error(text: str, project: Path) -> None:
+def test_an_example_that_is_not_yaml_with_sections_is_a_clear_error(text: str, project: Path) -> None:
     refused(project, text)
 
 
-def test_a_section_that_params_yaml_does_not_have_yet_is_added(project: Path) -> None:
+def test_a_section_that_params_yaml_lacks_is_added(project: Path) -> None:
     yaml = YAML(typ="rt")
     values = yaml.load(project / "params.yaml")
     del values["report"], values["gate"]
     yaml.dump(values, project / "params.yaml")
-    p = lay(project, {**EXAMPLE, "gate": {"margin": 0.1}})
+    p = merged(project, {**EXAMPLE, "gate": {"margin": 0.1}})
     assert (p.report.title, p.gate.margin) == ("Meadows", 0.1)
 
 

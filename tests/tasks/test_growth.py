@@ -1,4 +1,4 @@
-"""New data cost what the new data cost: nothing old is read, packed or indexed again, and memory does not grow."""
+"""Adding data costs only the new data: no old item is read, packed or indexed again, and memory does not grow."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ def _add(folder: Path, name: str, seed: int) -> None:
 
 
 def _facts(folder: Path) -> dict[str, tuple[int, int, str]]:
-    """Inode, time and content of each file."""
+    """Inode, modification time and SHA-256 of each file, by name."""
     return {
         f.name: (f.stat().st_ino, f.stat().st_mtime_ns, hashlib.sha256(f.read_bytes()).hexdigest())
         for f in folder.iterdir()
@@ -39,7 +39,7 @@ def _facts(folder: Path) -> dict[str, tuple[int, int, str]]:
 
 
 class Project:
-    """A folder with pictures, and what was opened and indexed since `forget`."""
+    """A folder with images; records the packed files opened and items indexed by the last `prepare`."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.source = root, make_pairs(root / "source", count=COUNT)
@@ -86,10 +86,11 @@ def test_new_items_leave_packed_files_untouched_and_add_only_their_own(project):
     assert set(after) - set(before) == {table.set_index("id").at["new", "packed"]}
 
 
-def test_what_was_read_once_is_not_read_again(project):
+def test_unchanged_files_are_not_read_again(project):
     project.ingest()
     images = sorted(project.source.rglob("*.png"))
-    for path in images:  # same size, time and inode, but no longer a picture: reading it would be found out
+    # same size, time and inode, but no longer images: reading one would fail
+    for path in images:
         status = path.stat()
         with path.open("r+b") as file:
             file.write(b"\0" * status.st_size)
@@ -112,7 +113,7 @@ def test_prepare_opens_and_indexes_only_new_items(project):
     assert project.opened <= {table.set_index("id").at["new", "packed"]}
 
 
-def test_items_without_training_windows_are_remembered_too(project):
+def test_items_without_training_windows_are_cached_too(project):
     project.ingest()
     regions = pd.read_parquet(project.prepare() / "regions.parquet")
     assert set(regions["split"]) == {"train", "validation", "test"}
@@ -122,10 +123,11 @@ def test_items_without_training_windows_are_remembered_too(project):
     assert not held_out & set(project.indexed)
 
 
-def test_prepared_data_are_the_same_whether_remembered_or_computed(project):
+def test_prepared_data_are_the_same_cached_or_computed(project):
     project.ingest()
     project.prepare()
-    _add(project.source, "a05b", seed=500)  # sorts between old ones
+    # its name sorts between those of old items
+    _add(project.source, "a05b", seed=500)
     project.ingest()
     project.prepare()
     grown = project.root / "data" / "prepared"
@@ -140,7 +142,7 @@ def test_prepared_data_are_the_same_whether_remembered_or_computed(project):
         assert (grown / name).read_text() == (anew / name).read_text()
 
 
-def test_a_changed_item_is_read_again_and_its_old_file_goes(project):
+def test_a_changed_item_is_read_again_and_its_old_packed_file_is_removed(project):
     first = project.ingest().set_index("id")
     _add(project.source, "a3", seed=500)
     second = project.ingest().set_index("id")
@@ -182,7 +184,7 @@ inspection.inspect_job((item, source, data, work, "settings"))
 
 
 def _peak(folder: Path, side: int) -> int:
-    """Bytes that reading and packing one scene takes at most."""
+    """Peak memory in bytes of reading and packing one scene."""
     _scene(folder / "source", side)
     (folder / "work").mkdir()
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -200,6 +202,7 @@ def _peak(folder: Path, side: int) -> int:
     return peak
 
 
-def test_memory_does_not_grow_with_a_scene(tmp_path):
+def test_memory_does_not_grow_with_the_size_of_a_scene(tmp_path):
     small, large = (_peak(tmp_path / str(side), side) for side in (1_000, 5_000))
-    assert large < small + 60e6  # of 125 MB in all that the larger scene's pixels, labels and validity take
+    # pixels, labels and validity of the larger scene take 125 MB
+    assert large < small + 60e6

@@ -1,4 +1,4 @@
-"""A training may begin with a former champion of its architecture, and says so; one that does not fit is left alone."""
+"""A training may start from the champion of its architecture; a champion that does not fit is not used."""
 
 import shutil
 
@@ -31,7 +31,7 @@ def p(tmp_path):
     return params_for(tmp_path)
 
 
-def test_a_fitting_bundle_is_begun_with_and_has_its_own_budget(p, tmp_path):
+def test_training_starts_from_a_fitting_bundle_with_its_own_number_of_steps(p, tmp_path):
     place(bundle(tmp_path / "champion"), 7, tmp_path)
     model = fresh()
     assert begin_with(p, "unet", model, tmp_path).steps == 7
@@ -39,7 +39,7 @@ def test_a_fitting_bundle_is_begun_with_and_has_its_own_budget(p, tmp_path):
     assert all(torch.equal(value, begun[name]) for name, value in model.state_dict().items())
 
 
-def test_the_warm_up_shrinks_with_a_smaller_budget(p, tmp_path):
+def test_the_warm_up_is_shortened_with_fewer_steps(p, tmp_path):
     lengths = {"steps": 60, "warmup_steps": 10}
     p = p.model_copy(update={"train": {**p.train, "common": {**p.train["common"], **lengths}}})
     champion = bundle(tmp_path / "champion")
@@ -49,7 +49,7 @@ def test_the_warm_up_shrinks_with_a_smaller_budget(p, tmp_path):
         assert (settings.steps, settings.warmup_steps) == expected
 
 
-def test_other_architectures_and_other_classes_begin_afresh(p, tmp_path, capsys):
+def test_other_architectures_and_other_classes_start_from_new_weights(p, tmp_path, capsys):
     usual = p.for_architecture("unet").steps
     model = fresh()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -60,7 +60,7 @@ def test_other_architectures_and_other_classes_begin_afresh(p, tmp_path, capsys)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_start_holds_the_champion_alone_and_is_emptied_without_one(tmp_path):
+def test_the_start_folder_holds_only_the_champion_and_is_emptied_without_one(tmp_path):
     (tmp_path / START).mkdir()
     (tmp_path / START / "README.md").write_text("kept")
     place(bundle(tmp_path / "a", "unet"), root=tmp_path)
@@ -75,9 +75,7 @@ def test_start_holds_the_champion_alone_and_is_emptied_without_one(tmp_path):
     place(None, root=tmp_path)
 
 
-def test_a_model_of_other_data_gives_what_fits_and_keeps_the_head_and_the_normalisation_out(
-    p, tmp_path, capsys
-):
+def test_a_model_of_other_data_transfers_weights_except_head_and_normalisation(p, tmp_path, capsys):
     other = bundle(tmp_path / "other", classes=("background", "square", "round"))
     place_transfer(other, tmp_path)
     model, kept = fresh(), fresh()
@@ -93,14 +91,14 @@ def test_a_model_of_other_data_gives_what_fits_and_keeps_the_head_and_the_normal
     assert "left out: score.weight, score.bias" in capsys.readouterr().out
 
 
-def test_a_model_of_the_same_classes_gives_its_head_as_well(p, tmp_path):
+def test_a_model_of_the_same_classes_transfers_its_head_too(p, tmp_path):
     place_transfer(bundle(tmp_path / "other"), tmp_path)
     model = fresh()
     begin_with(p, "unet", model, tmp_path)
     assert torch.equal(model.score.weight, load_bundle(tmp_path / "other").score.weight)
 
 
-def test_a_model_of_another_encoder_is_refused(p, tmp_path):
+def test_a_model_with_another_encoder_is_refused(p, tmp_path):
     torch.manual_seed(0)
     model = build_model("unet", 3, 2, encoder="plain", width=4)
     (tmp_path / "plain").mkdir()
@@ -110,7 +108,7 @@ def test_a_model_of_another_encoder_is_refused(p, tmp_path):
         begin_with(p, "unet", fresh(), tmp_path)
 
 
-def test_a_retraining_leaves_models_of_other_data_and_clear_takes_them_alone(p, tmp_path):
+def test_placing_a_champion_keeps_models_of_other_data_and_clear_removes_only_them(p, tmp_path):
     place_transfer(bundle(tmp_path / "other"), tmp_path)
     place(None, root=tmp_path)
     assert (tmp_path / START / "unet" / TRANSFER).is_file()

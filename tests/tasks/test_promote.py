@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,17 +60,16 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the template as the current folder, with a measurement that costs no time."""
     folder = tmp_path / "project"
-    shutil.copytree(
-        template, folder, ignore=shutil.ignore_patterns("mlruns")
-    )  # artifacts stay where the store says
+    # artifacts stay in the template, to whose folder the store's paths lead
+    shutil.copytree(template, folder, ignore=shutil.ignore_patterns("mlruns"))
     monkeypatch.chdir(folder)
     # MLflow keeps a store open by its address for as long as the process lives, so each test has an address of its own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     monkeypatch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
-    yield folder
+    return folder
 
 
 def registry_of(p: Params) -> Registry:

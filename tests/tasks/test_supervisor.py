@@ -1,4 +1,4 @@
-"""What runs in a process group: ends with its parent, whatever its own children do, and both outputs come back."""
+"""A command in a process group ends with its parent, whatever its children do, and both outputs are returned."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 from tasks import supervisor
 
 ROOT = Path(__file__).parents[2]
-# A command and its child, which may ignore SIGTERM: what dvc and a stubborn training look like.
+# A command and its child, which may ignore SIGTERM, like dvc and a training that does not end.
 STUBBORN = """\
 import signal, subprocess, sys, time
 from pathlib import Path
@@ -27,12 +27,13 @@ subprocess.run([sys.executable, __file__, sys.argv[1]]) if len(sys.argv) == 3 el
 PARENT = """\
 import signal, sys
 from tasks.supervisor import run_in_group
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes are told to ignore it
+# background processes of a shell ignore SIGINT
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run_in_group([sys.executable, *sys.argv[1:]])
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is signalled on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the death of a parent")
 @pytest.mark.parametrize(
     ("number", "child"), [(signal.SIGKILL, "stubborn"), (signal.SIGTERM, "meek"), (signal.SIGINT, "meek")]
 )
@@ -56,8 +57,8 @@ def test_no_descendant_outlives_a_killed_parent(tmp_path: Path, number: int, chi
     assert not alive
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is signalled on Linux alone")
-def test_a_command_ends_where_its_supervisor_is_killed() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the death of a parent")
+def test_a_command_ends_when_its_supervisor_is_killed() -> None:
     with supervisor.beside([sys.executable, "-c", "import time; time.sleep(300)"]) as process:
         deadline = time.monotonic() + 30
         while not (family := psutil.Process(process.pid).children()):
@@ -70,7 +71,7 @@ def test_a_command_ends_where_its_supervisor_is_killed() -> None:
     assert not alive
 
 
-def test_exit_status_and_both_outputs_come_back() -> None:
+def test_exit_status_and_both_outputs_are_returned() -> None:
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"
     seen: list[str] = []
     status, output, tail = supervisor.run_in_group([sys.executable, "-c", code], live=seen.append)

@@ -1,4 +1,4 @@
-"""The whole comparison on real data sets of every kind, on a tiny budget, where their folders are at hand.
+"""The whole comparison on real data sets of every kind, with few steps, if their folders are available.
 
 SEGFLOW_DATA names the folder that holds them, as in examples/*.yaml.
 """
@@ -21,7 +21,7 @@ from tasks.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 TINY = {"steps": 2, "batch": 2, "validate_every": 2, "warmup_steps": 1, "weights": "none"}
-# items quarantined and regions of test, as counted by hand
+# quarantined items, counted by hand
 EXPECTED = {"amazon": 1, "banepa": 0, "dubai": 0, "floods": 2, "hippocampus": 1, "nuclei": 0}
 
 
@@ -31,7 +31,8 @@ def small_budget(path: Path) -> params.Params:
     values["seeds"], values["architectures"] = [0], ["fcn", "unet", "deeplab"]
     values["train"]["common"].update(TINY, crop=min(64, values["train"]["common"]["crop"]))
     values["prepare"].update(window=min(96, values["prepare"]["window"]), stride=64)
-    if not values["data"].get("splits"):  # as few test images as there can be
+    # as few test images as possible
+    if not values["data"].get("splits"):
         values["split"]["fractions"] = {"train": 0.94, "validation": 0.03, "test": 0.03}
     values["evaluate"].update(tile=256, overlap=16, kept_predictions=3)
     values["compare"].update(bootstrap=50, permutations=50)
@@ -41,7 +42,7 @@ def small_budget(path: Path) -> params.Params:
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_the_whole_comparison_runs_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_comparison_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = os.environ.get("SEGFLOW_DATA")
     if not folder:
         pytest.skip("SEGFLOW_DATA does not name a folder of data sets")

@@ -1,8 +1,8 @@
-"""Nights that are killed at random moments end like undisturbed ones.
+"""Rounds of retraining that are killed at random moments end like undisturbed ones.
 
-`make test` kills three times, `make test-all` ten times, `make test-crash` fifty times (SEGFLOW_KILLS). A night is
-killed several times, a victim of several kinds each time, at moments spread evenly over all that it does; then it comes
-to its end, everything is compared with the night that nobody disturbed, and the next night begins.
+`make test` kills three times, `make test-all` ten times, `make test-crash` fifty times (SEGFLOW_KILLS). A round is
+killed at up to ten moments, drawn uniformly from its duration; each time a random kind of process is killed. Then the
+round is completed, its results are compared with those of the undisturbed round, and the next round begins.
 """
 
 import hashlib
@@ -23,30 +23,30 @@ import pytest
 from mlflow import MlflowClient
 
 from segcore.models.base.bundle import load_bundle
-from tests.support import nights, workspaces
+from tests.support import retraining, workspaces
 
 FEW, MANY = 3, int(os.environ.get("SEGFLOW_KILLS", "10"))
-KILLS_A_NIGHT = 10
+KILLS_PER_ROUND = 10
 SEED = int(os.environ.get("SEGFLOW_KILL_SEED", "0"))
 VICTIMS = ("flow", "stage", "dvc", "all")
-ORPHANS_GONE = 20  # seconds
-KINDS = ("training", "comparison")  # of MLflow runs
+# seconds for orphans to end
+ORPHANS_GONE = 20
 
 
-class Night:
-    """A project whose first night is over, with a batch in the inbox; it can be put back into that state."""
+class Round:
+    """A project after its first round with a batch in the inbox; `restore` returns it to that state."""
 
     def __init__(self, first: Path, folder: Path, api: str) -> None:
         self.folder, self.api, self.kept = folder, api, folder.with_name("kept")
-        nights.copy(first, folder)
-        nights.arrive(folder, ["n1", "n2", "n3"], seed=300)
+        retraining.copy(first, folder)
+        retraining.arrive(folder, ["n1", "n2", "n3"], seed=300)
         subprocess.run(["cp", "-a", folder, self.kept], check=True)
 
     def start(self) -> subprocess.Popen[str]:
-        return nights.start(self.folder, PREFECT_API_URL=self.api)
+        return retraining.start(self.folder, PREFECT_API_URL=self.api)
 
     def undisturbed(self) -> tuple[float, float]:
-        """Seconds until the flow says its first word, and until it ends."""
+        """Seconds until the flow's first output, and until it ends."""
         start, flow = time.monotonic(), self.start()
         assert flow.stdout is not None
         first = flow.stdout.readline()
@@ -60,13 +60,13 @@ class Night:
         subprocess.run(["cp", "-a", self.kept, self.folder], check=True)
 
     def outcome(self) -> dict[str, Any]:
-        """What must be the same whatever happened on the way; everything is read whole."""
+        """Results that must not depend on kills; all files are read completely."""
         folder = self.folder
         load_bundle(folder / "models/unet-0")
         table = pd.read_parquet(folder / "data/ingested/catalog.parquet")
         for name in ("items", "regions", "windows"):
             pd.read_parquet(folder / f"data/prepared/{name}.parquet")
-        (batch,) = nights.batches(folder)
+        (batch,) = retraining.batches(folder)
         commits = subprocess.run(
             ["git", "log", "--format=%s"], cwd=folder, capture_output=True, text=True, check=True
         )
@@ -83,7 +83,7 @@ class Night:
             "commits": sorted(
                 s.partition(":")[0].partition(" on batch")[0] for s in commits.stdout.splitlines()
             ),
-            "decided": nights.record(folder, batch)["acted"] is not None,
+            "decided": retraining.record(folder, batch)["acted"] is not None,
             "champion": "champion" in client.get_registered_model("tiny").aliases,
             "statuses": {
                 run.info.status
@@ -94,8 +94,8 @@ class Night:
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory: pytest.TempPathFactory, after_first_night: Path, server: str) -> Night:
-    return Night(after_first_night, tmp_path_factory.mktemp("crash") / "project", server)
+def project(tmp_path_factory: pytest.TempPathFactory, after_first_round: Path, server: str) -> Round:
+    return Round(after_first_round, tmp_path_factory.mktemp("crash") / "project", server)
 
 
 def living(folder: Path) -> list[psutil.Process]:
@@ -108,7 +108,7 @@ def living(folder: Path) -> list[psutil.Process]:
 
 
 def kill(victim: str, flow: subprocess.Popen[str], folder: Path, dice: random.Random) -> str:
-    """Kill -9 a victim; where there is none of its kind at the moment, the flow."""
+    """Kill -9 a process of a kind, or the flow if there is none of that kind now; returns the kind killed."""
     here = living(folder)
     words = {p: " ".join(p.cmdline()) for p in here}
     kinds = {
@@ -146,13 +146,13 @@ def held_slots(api: str) -> int:
 
 
 class Attempts:
-    """The flow of one night, started again as often as kills have ended it."""
+    """The flow of one round, restarted after each kill that ended it."""
 
-    def __init__(self, night: Night) -> None:
-        self.night, self.flow, self.hurt = night, night.start(), False
+    def __init__(self, project: Round) -> None:
+        self.project, self.flow, self.hurt = project, project.start(), False
 
     def ends_within(self, seconds: float) -> bool:
-        """Whether the flow came to an end by itself; it may fail only where something of it was killed."""
+        """Whether the flow ended in time; it may fail only if one of its processes was killed."""
         try:
             output, _ = self.flow.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -161,28 +161,31 @@ class Attempts:
         return True
 
     def again(self) -> None:
-        assert gone(self.night.folder), f"left behind: {living(self.night.folder)}"
-        self.flow, self.hurt = self.night.start(), False
+        assert gone(self.project.folder), f"left behind: {living(self.project.folder)}"
+        self.flow, self.hurt = self.project.start(), False
 
     def kill(self, dice: random.Random) -> str:
         self.hurt = True
-        victim = kill(dice.choice(VICTIMS), self.flow, self.night.folder, dice)
+        victim = kill(dice.choice(VICTIMS), self.flow, self.project.folder, dice)
         if victim in ("flow", "all"):
             self.flow.communicate(timeout=ORPHANS_GONE)
         return victim
 
 
 def disturb(
-    night: Night, moments: list[float], begun: float, longest: float, dice: random.Random
+    project: Round, moments: list[float], begun: float, longest: float, dice: random.Random
 ) -> list[str]:
-    """Victims of one night, which ends before this returns; fewer than moments where it ends before the last of them.
+    """Kill processes of one round and complete it; returns the kinds killed, fewer than moments if it ends earlier.
 
     Args:
-        moments: seconds into the night, ascending; a flow that is started again gets the seconds that its start takes.
-        longest: seconds that what is left may take.
+        project: the project.
+        moments: seconds since the start of the round, ascending.
+        begun: seconds that a start of the flow takes, added after each restart.
+        longest: seconds that the rest of the round may take.
+        dice: random numbers that select processes.
     """
     victims: list[str] = []
-    attempts, now = Attempts(night), 0.0
+    attempts, now = Attempts(project), 0.0
     for moment in moments:
         wait, now = moment - now, moment
         while attempts.flow.returncode is not None or attempts.ends_within(wait):
@@ -191,30 +194,30 @@ def disturb(
             attempts.again()
             wait += begun
         victims.append(attempts.kill(dice))
-        print(f"kill {len(victims)} of this night: {victims[-1]} after {moment:.0f} s", flush=True)
+        print(f"kill {len(victims)} of this round: {victims[-1]} after {moment:.0f} s", flush=True)
     while attempts.flow.returncode != 0:
         if attempts.flow.returncode is not None:
             attempts.again()
-        assert attempts.ends_within(longest), "the night does not end"
+        assert attempts.ends_within(longest), "the round does not end"
     return victims
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.timeout(600 + 180 * MANY)
-def test_killed_at_random_moments_every_night_ends_like_the_undisturbed_one(night: Night, count: int) -> None:
-    night.restore()
-    begun, usual = night.undisturbed()
-    expected = night.outcome()
+def test_a_round_killed_at_random_moments_ends_like_the_undisturbed_one(project: Round, count: int) -> None:
+    project.restore()
+    begun, usual = project.undisturbed()
+    expected = project.outcome()
     assert expected["statuses"] == {"FINISHED"} and expected["inbox"] == [] and expected["decided"]
     dice, kills, whole = random.Random(SEED), Counter[str](), 0
     while (left := count - sum(kills.values())) > 0:
-        night.restore()
-        moments = sorted(dice.uniform(1, usual) for _ in range(min(left, KILLS_A_NIGHT)))
-        kills.update(disturb(night, moments, begun, 10 * usual, dice))
+        project.restore()
+        moments = sorted(dice.uniform(1, usual) for _ in range(min(left, KILLS_PER_ROUND)))
+        kills.update(disturb(project, moments, begun, 10 * usual, dice))
         whole += 1
-        assert gone(night.folder), f"left behind: {living(night.folder)}"
-        assert night.outcome() == expected, f"after {sum(kills.values())} kills"
-        assert held_slots(night.api) == 0
+        assert gone(project.folder), f"left behind: {living(project.folder)}"
+        assert project.outcome() == expected, f"after {sum(kills.values())} kills"
+        assert held_slots(project.api) == 0
     print(
-        f"{sum(kills.values())} kills ({dict(kills)}) in {whole} nights; each ended like the undisturbed one"
+        f"{sum(kills.values())} kills ({dict(kills)}) in {whole} rounds; each ended like the undisturbed one"
     )

@@ -32,7 +32,7 @@ _START_SECONDS = 180
 
 @dataclass(frozen=True)
 class Cluster:
-    """Addresses of the services, and the variables by which clients and workers find them."""
+    """Addresses of the services, and the environment variables that point clients and workers to them."""
 
     folder: Path
     prefect: str
@@ -41,23 +41,28 @@ class Cluster:
     variables: Mapping[str, str]
 
     def environment(self, clone: Path, **more: str) -> dict[str, str]:
-        """Variables of whoever works in `clone`."""
+        """Environment of a process in `clone`."""
         mine = workspaces.environment(clone, **QUIET, **self.variables, **more)
-        del mine["PYTHONPATH"]  # nobody sets it on a real worker
+        # not set on a real worker
+        del mine["PYTHONPATH"]
         return mine
 
 
 def postgres_programs() -> Path:
-    """Folder of initdb and postgres; on Debian and Ubuntu they are in no PATH."""
+    """Folder of initdb and postgres, which are not in PATH on Debian and Ubuntu."""
     found = shutil.which("initdb")
     folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not folders:
-        raise RuntimeError("no PostgreSQL here. Remedy: apt-get install postgresql")
+        raise RuntimeError("PostgreSQL is not installed. Remedy: apt-get install postgresql")
     return folders[-1]
 
 
 def wait_for(what: str, true: Callable[[], bool], seconds: float, log: Path | None = None) -> None:
-    """Return as soon as `true()`; it may raise OSError until then."""
+    """Wait until `true()`, which may raise OSError before.
+
+    Raises:
+        TimeoutError: after `seconds`, with the end of the log.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -66,12 +71,12 @@ def wait_for(what: str, true: Callable[[], bool], seconds: float, log: Path | No
         except OSError:
             pass
         time.sleep(0.3)
-    said = log.read_text(errors="replace")[-3000:] if log and log.exists() else ""
-    raise TimeoutError(f"{what} did not happen within {seconds:.0f} s\n{said}")
+    output = log.read_text(errors="replace")[-3000:] if log and log.exists() else ""
+    raise TimeoutError(f"{what} did not happen within {seconds:.0f} s\n{output}")
 
 
 def answers(port: int) -> Callable[[], bool]:
-    """Whether something listens on a port of this machine."""
+    """A function that returns whether a process listens on a port of this machine."""
 
     def check() -> bool:
         with socket.create_connection((HOST, port), timeout=2):
@@ -81,16 +86,14 @@ def answers(port: int) -> Callable[[], bool]:
 
 
 def kill_tree(pid: int) -> None:
-    """SIGKILL to a process and all below it at once, as a power cut does."""
+    """SIGKILL to a process and all its descendants at once, like a power cut."""
     try:
         root = psutil.Process(pid)
         every = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
-    for number in (
-        signal.SIGSTOP,
-        signal.SIGKILL,
-    ):  # stopped first, so that none sees another die and reports it
+    # stopped first, so that no process can react to the death of another
+    for number in (signal.SIGSTOP, signal.SIGKILL):
         for process in every:
             try:
                 process.send_signal(number)
@@ -123,7 +126,8 @@ def running(
 def _postgres(log: Path) -> Iterator[str]:
     """`user:password@host:port` of a server with the databases prefect and mlflow; its files end with the block."""
     programs, port, password = postgres_programs(), free_port(0), secrets.token_hex(16)
-    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+    # PostgreSQL refuses to run as root
+    user = "nobody" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="segflow-pg-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "password").write_text(password)
@@ -143,7 +147,8 @@ def _postgres(log: Path) -> Iterator[str]:
                 try:
                     connection = psycopg2.connect(f"postgresql://{address}/postgres")
                     break
-                except psycopg2.OperationalError:  # it listens before it takes calls
+                except psycopg2.OperationalError:
+                    # the port is open before connections are accepted
                     time.sleep(0.3)
             assert connection is not None, log.read_text()
             connection.autocommit = True
@@ -156,7 +161,7 @@ def _postgres(log: Path) -> Iterator[str]:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """All services; their logs lie in `folder`/logs."""
+    """All services; their logs are in `folder`/logs."""
     logs = folder / "logs"
     logs.mkdir(parents=True)
     s3, prefect, mlflow = (free_port(0) for _ in range(3))
@@ -217,7 +222,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def deploy(cluster: Cluster, project: Path) -> None:
-    """The work pool, and the deployments of prefect.yaml that this project has."""
+    """Create the work pool and the deployments of prefect.yaml."""
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     for command in (
         ["work-pool", "create", "--type", "process", "segflow"],

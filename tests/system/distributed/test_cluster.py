@@ -1,6 +1,6 @@
 """`make test-distributed`: two workers in two clones behind PostgreSQL and S3, everything on loopback.
 
-The toy pipeline stands for the real one: what travels, who runs what, and what a death costs is the same.
+The toy pipeline has the same transfers, assignment of stages to workers and recovery as the real one.
 """
 
 import shutil
@@ -38,7 +38,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """The services, the orchestrating clone, and the workers' clones with the processes that serve them."""
+    """The services, the orchestrating clone, and the workers' clones with the worker processes."""
 
     cluster: Cluster
     first: Path
@@ -90,7 +90,7 @@ def lock(folder: Path) -> object:
 
 
 def single_machine(setting: Setting, name: str, params: str) -> object:
-    """dvc.lock of the same project where DVC alone has run it, with no remote."""
+    """dvc.lock after `dvc repro` of the same project without a remote."""
     folder = setting.clone(name)
     (folder / ".dvc/config.local").unlink()
     (folder / "params.yaml").write_text(params.replace("infrastructure: workers", "infrastructure: local"))
@@ -124,7 +124,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         yield Setting(found, first, processes)
 
 
-def test_two_comparisons_at_once_train_everything_once_and_end_with_the_lock_of_one_machine(
+def test_two_comparisons_at_once_train_each_model_once_and_write_the_lock_of_a_single_machine(
     setting: Setting,
 ) -> None:
     second = setting.clone("second")
@@ -143,7 +143,7 @@ def test_two_comparisons_at_once_train_everything_once_and_end_with_the_lock_of_
     assert lock(second) == expected
 
 
-def test_a_worker_killed_in_mid_training_loses_nothing(setting: Setting) -> None:
+def test_killing_a_worker_during_a_training_loses_nothing(setting: Setting) -> None:
     params = setting.first / "params.yaml"
     params.write_text(params.read_text().replace("steps: 3", "steps: 4"))
     for clone_ in setting.workers:

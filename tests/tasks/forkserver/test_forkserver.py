@@ -1,5 +1,6 @@
-"""Stages run in a fork as they run in a process of their own: arguments, exit codes, signals and code."""
+"""A stage in a fork of the fork server behaves as in a process of its own: output, exit codes, signals and code."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from tasks.forkserver import client
+from tests.support import workspaces
 
 ROOT = Path(__file__).parents[3]
 TOY = """\
@@ -43,21 +45,54 @@ def main():
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project's code, whose report is a toy once the fork server has loaded the real one."""
-    folder = tmp_path_factory.mktemp("forkserver")
+# Starts a fork server and writes to `<address>.json` what preloading did.
+OBSERVED_SERVER = """\
+import json, sys, threading
+from pathlib import Path
+import torch
+gpu_calls = []
+for name in ("is_available", "device_count", "_lazy_init"):
+    setattr(torch.cuda, name, lambda *a, name=name, **k: gpu_calls.append(name))
+from tasks.forkserver import server
+preload = server.preload
+def observed_preload():
+    preload()
+    facts = {"gpu_calls": gpu_calls, "threads": threading.active_count(), "modules": list(sys.modules)}
+    Path(f"{sys.argv[1]}.json").write_text(json.dumps(facts))
+server.preload = observed_preload
+server.main(sys.argv[1:])
+"""
+
+
+def copy_code(folder: Path) -> Path:
     for name in ("tasks", "segcore"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
 @pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's code, whose report is replaced by a toy after the fork server has loaded it."""
+    return copy_code(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def quick_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's code with the toy report and a fork server that preloads nothing."""
+    folder = copy_code(tmp_path_factory.mktemp("quick"))
+    workspaces.remove_preload(folder)
+    (folder / "tasks/report.py").write_text(TOY)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def address(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    address = str(tmp_path_factory.mktemp("socket") / "address")
-    process = listening(project, address)
+    """Socket of a fork server that has preloaded everything."""
+    address = str(tmp_path_factory.mktemp("socket") / "server")
+    process = listening(project, address, "-c", OBSERVED_SERVER)
     try:
-        assert run(project, address, "train", "--help")[0] == 0  # it has loaded all
+        # answered after preloading
+        assert run(project, address, "train", "--help")[0] == 0
         (project / "tasks/report.py").write_text(TOY)
         yield address
     finally:
@@ -72,15 +107,16 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def listening(project: Path, address: str) -> subprocess.Popen[bytes]:
-    """A fork server that takes requests."""
-    process = subprocess.Popen([sys.executable, "-m", "tasks.forkserver.server", address], cwd=project)
+def listening(project: Path, address: str, *program: str) -> subprocess.Popen[bytes]:
+    """A fork server that accepts requests; `program`: Python's options in place of `-m tasks.forkserver.server`."""
+    words = program or ("-m", "tasks.forkserver.server")
+    process = subprocess.Popen([sys.executable, *words, address], cwd=project)
     wait_for(Path(address).exists)
     return process
 
 
 def begin(project: Path, address: str, *words: str) -> subprocess.Popen[str]:
-    """A stage as DVC would start it."""
+    """Start a stage as DVC does."""
     return subprocess.Popen(
         [sys.executable, "-m", "tasks", *words],
         cwd=project,
@@ -99,7 +135,7 @@ def run(project: Path, address: str, *words: str) -> tuple[int, str, str]:
 
 
 def waiting(project: Path, address: str) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """A stage that waits, and the process that does its work."""
+    """A stage that waits, and the fork that runs it."""
     for name in ("pid", "ended"):
         (project / name).unlink(missing_ok=True)
     stage = begin(project, address, "report", "wait")
@@ -110,7 +146,7 @@ def waiting(project: Path, address: str) -> tuple[subprocess.Popen[str], psutil.
     return stage, psutil.Process(int((project / "pid").read_text()))
 
 
-def test_words_environment_input_and_new_code_reach_the_fork_and_its_words_and_code_come_back(
+def test_a_fork_gets_arguments_environment_input_and_new_code_and_returns_output_and_exit_code(
     project: Path, address: str
 ) -> None:
     status, output, errors = run(project, address, "report", "hello")
@@ -122,7 +158,7 @@ def test_words_environment_input_and_new_code_reach_the_fork_and_its_words_and_c
     assert status == 2 and "required: word" in errors
 
 
-def test_the_work_is_done_by_a_fork_that_has_torch(project: Path, address: str) -> None:
+def test_a_stage_runs_in_a_fork_that_has_torch_loaded(project: Path, address: str) -> None:
     stage, work = waiting(project, address)
     assert work.pid != stage.pid
     assert any("libtorch" in mapped.path for mapped in work.memory_maps())
@@ -130,7 +166,7 @@ def test_the_work_is_done_by_a_fork_that_has_torch(project: Path, address: str) 
     stage.communicate(timeout=20)
 
 
-def test_sigterm_ends_the_fork_in_order(project: Path, address: str) -> None:
+def test_sigterm_to_a_stage_ends_its_fork_cleanly(project: Path, address: str) -> None:
     stage, work = waiting(project, address)
     stage.terminate()
     stage.communicate(timeout=20)
@@ -138,7 +174,7 @@ def test_sigterm_ends_the_fork_in_order(project: Path, address: str) -> None:
     assert not work.is_running()
 
 
-def test_a_killed_stage_is_killed_with_its_fork(project: Path, address: str) -> None:
+def test_killing_a_stage_kills_its_fork(project: Path, address: str) -> None:
     stage, work = waiting(project, address)
     stage.kill()
     stage.communicate(timeout=20)
@@ -147,67 +183,57 @@ def test_a_killed_stage_is_killed_with_its_fork(project: Path, address: str) -> 
     assert run(project, address, "report", "hello")[0] == 0, "the fork server goes on"
 
 
-def test_a_killed_fork_server_fails_its_stages_and_ends_its_forks(project: Path, tmp_path: Path) -> None:
-    (project / "tasks/report.py").write_text(TOY)
-    own = str(tmp_path / "own")
-    process = listening(project, own)
-    stage, work = waiting(project, own)
+def test_killing_the_fork_server_fails_its_stages_and_ends_its_forks(
+    quick_project: Path, tmp_path: Path
+) -> None:
+    project, address = quick_project, str(tmp_path / "server")
+    process = listening(project, address)
+    stage, work = waiting(project, address)
     process.kill()
     process.wait()
     stage.communicate(timeout=20)
     assert stage.returncode == 128 + signal.SIGKILL
     wait_for(lambda: not work.is_running() or work.status() == psutil.STATUS_ZOMBIE, 10)
-    assert (project / "ended").read_text() == "in order", "the fork heard of it"
-    status, output, _ = run(project, own, "report", "hello")
+    assert (project / "ended").read_text() == "in order", "the fork was terminated, not killed"
+    status, output, _ = run(project, address, "report", "hello")
     assert status == 0 and output == "said hello toy asked\n", (
-        "without a fork server a stage runs in its own process"
+        "without a server a stage runs in its own process"
     )
 
 
-def test_a_fork_server_that_is_sent_sigterm_waits_for_its_forks(project: Path, tmp_path: Path) -> None:
-    (project / "tasks/report.py").write_text(TOY)
-    own = str(tmp_path / "own")
-    process = listening(project, own)
-    stage, work = waiting(project, own)
+def test_a_terminated_fork_server_waits_for_its_forks(quick_project: Path, tmp_path: Path) -> None:
+    project, address = quick_project, str(tmp_path / "server")
+    process = listening(project, address)
+    stage, work = waiting(project, address)
     process.terminate()
     stage.communicate(timeout=20)
-    assert stage.returncode == 128 + signal.SIGTERM, "that of the fork, which had the time to end"
+    assert stage.returncode == 128 + signal.SIGTERM, "exit status of the fork, which had time to end"
     assert (project / "ended").read_text() == "in order" and not work.is_running()
     assert process.wait(20) == 128 + signal.SIGTERM
 
 
-def test_a_stage_that_the_fork_server_never_began_does_its_work_itself(project: Path, tmp_path: Path) -> None:
-    (project / "tasks/report.py").write_text(TOY)
-    own = str(tmp_path / "own")
-    with socket.socket(socket.AF_UNIX) as listener:  # as one that ends while it loads
-        listener.bind(own)
+def test_a_stage_that_the_fork_server_did_not_start_runs_in_its_own_process(
+    quick_project: Path, tmp_path: Path
+) -> None:
+    address = str(tmp_path / "server")
+    # like a server that ends while it preloads
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
         listener.listen()
-        stage = begin(project, own, "report", "hello")
+        stage = begin(quick_project, address, "report", "hello")
         listener.accept()[0].close()
     assert stage.communicate("asked", timeout=60)[0] == "said hello toy asked\n" and stage.returncode == 0
 
 
-def test_a_module_that_is_no_stage_runs_by_itself(project: Path, address: str) -> None:
+def test_a_command_that_is_not_a_stage_runs_in_its_own_process(project: Path, address: str) -> None:
     status, output, _ = run(project, address, "measure", "--help")
     assert status == 0 and "measure" in output
 
 
-PRELOAD = """
-import threading
-import torch
-asked = []
-for name in ("is_available", "device_count", "_lazy_init"):
-    setattr(torch.cuda, name, lambda *a, name=name, **k: asked.append(name))
-from tasks.forkserver import server
-server.preload()
-assert not asked, asked
-assert threading.active_count() == 1
-import sys
-assert "tasks.train" not in sys.modules and "segcore.training.loop" not in sys.modules
-assert "torch._dynamo" in sys.modules and "mlflow" in sys.modules
-"""
-
-
-def test_loading_begins_no_thread_and_asks_for_no_gpu_and_forgets_our_own_code(project: Path) -> None:
-    """A process that has spoken with CUDA has forks that cannot."""
-    subprocess.run([sys.executable, "-c", PRELOAD], cwd=ROOT, check=True)
+def test_preloading_starts_no_thread_queries_no_gpu_and_unloads_segflows_modules(address: str) -> None:
+    """Forks of a process that has initialised CUDA cannot use it."""
+    facts = json.loads(Path(f"{address}.json").read_text())
+    assert facts["gpu_calls"] == [] and facts["threads"] == 1
+    modules = set(facts["modules"])
+    assert not modules & {"tasks.train", "segcore.training.loop"}
+    assert {"torch._dynamo", "mlflow"} <= modules

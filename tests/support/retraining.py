@@ -1,4 +1,4 @@
-"""A tiny project that is retrained: one architecture, twelve pictures at first, and an inbox."""
+"""A tiny project to retrain: one architecture, twelve images at first, and an inbox."""
 
 import json
 import os
@@ -23,7 +23,7 @@ LONG_AGO = 3600.0
 
 
 def project(folder: Path, **over: Any) -> Path:
-    """A clone in git and DVC with a tiny dataset of its own, and nothing computed yet."""
+    """A project in git with a tiny dataset, before anything is computed."""
     workspaces.copy_code(folder)
     shutil.copy(workspaces.ROOT / "dvc.yaml", folder)
     make_pairs(folder / "pictures", count=12)
@@ -40,7 +40,7 @@ def project(folder: Path, **over: Any) -> Path:
 
 
 def arrive(folder: Path, names: list[str], seed: int) -> None:
-    """Put pictures with masks into the inbox, as if they had lain there for an hour."""
+    """Put images with masks into the inbox, last changed an hour ago."""
     for number, name in enumerate(names):
         image, mask = blobs(48, 56, seed=seed + number)
         for kind, array in (("images", image), ("masks", mask * 255)):
@@ -51,7 +51,7 @@ def arrive(folder: Path, names: list[str], seed: int) -> None:
 
 
 def start(folder: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
-    """`python -m flows.retrain` in a process group of its own, not waited for."""
+    """Start `python -m flows.retrain` in a new process group."""
     return subprocess.Popen(
         [sys.executable, "-m", "flows.retrain", *arguments],
         cwd=folder,
@@ -81,26 +81,26 @@ def record(folder: Path, batch: str) -> dict[str, Any]:
 
 
 def batches(folder: Path) -> list[str]:
-    """Names of the batches, the oldest first."""
+    """Names of the batches, oldest first."""
     parent = folder / "data/batches/tiny"
     return sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
 
 
-def first_night(base: Path, api: str) -> Path:
-    """A project whose first night is over, made once for all workers of a test run; to be copied by `copy`."""
-    folder = base / "first-night" / "project"
+def first_round(base: Path, api: str) -> Path:
+    """A project after its first round, made once for all workers of a test run; to be copied by `copy`."""
+    folder = base / "first-round" / "project"
     base.mkdir(parents=True, exist_ok=True)
-    with locked(base / "first-night.lock"):
-        if not folder.with_name("over").exists():
+    with locked(base / "first-round.lock"):
+        if not folder.with_name("done").exists():
             shutil.rmtree(folder.parent, ignore_errors=True)
             status, output = retrain(project(folder), PREFECT_API_URL=api)
             assert status == 0 and "First:" in output, output
-            folder.with_name("over").touch()
+            folder.with_name("done").touch()
     return folder
 
 
 def copy(source: Path, target: Path) -> Path:
-    """A copy of a project that works by itself: MLflow's store names the folders of artifacts by their whole paths."""
+    """An independent copy of a project; the absolute paths of artifacts in MLflow's store are rewritten."""
     target.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", source, target], check=True)
     columns = {
