@@ -1,1 +1,1 @@
-"""One step of the pipeline per file: paths in, paths out. `python -m tasks --help` lists the commands."""
+"""Stages and commands of the pipeline, one per file; `python -m tasks --help` lists them."""

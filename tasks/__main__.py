@@ -1,4 +1,4 @@
-"""Entry of every step: `python -m tasks train unet 0`.
+"""Entry point of every stage and command: `python -m tasks train unet 0`.
 
 Import-light: in a flow, a stage continues in a fork (tasks/forkserver/client.py) before anything slow is imported.
 """
@@ -13,20 +13,20 @@ COMMANDS = {
     "prepare": "assign splits, fit statistics, list the training windows",
     "train": "train one architecture with one seed",
     "evaluate": "score one trained model on the test regions",
-    "compare": "intervals, tests, ranks and verdict of all evaluations",
-    "report": "the comparison as one page",
-    "receive": "take what the inbox holds as a new batch of the data",
-    "promote": "judge the models against the champion, and act",
-    "predict": "predict new scenes",
+    "compare": "compare all evaluations: intervals, tests, ranks and verdict",
+    "report": "write the comparison as one HTML page",
+    "receive": "add new files of the inbox to the data as a batch",
+    "promote": "compare the models with the champion and update the registry",
+    "predict": "predict new scenes with any model",
     "configure": "merge an example into params.yaml",
-    "transfer": "let trainings start from a model of other data",
+    "transfer": "start trainings from the weights of a model of other data",
     "lr-range": "find learning rates by a range test",
-    "measure": "latency and memory of models on this machine",
+    "measure": "measure latency and memory of models on this machine",
 }
 
 
 def usage() -> str:
-    """The commands, one per line."""
+    """Usage text: one line per command."""
     lines = [f"  {name:<10} {help_text}" for name, help_text in COMMANDS.items()]
     return "usage: python -m tasks COMMAND [--help] ...\n\ncommands:\n" + "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Stage compare: evaluation tables in, intervals, tests, ranks and verdict out.
+"""Compare all evaluations: confidence intervals, paired tests, ranks and verdict.
 
 `python -m tasks compare` reads params.yaml, data/prepared and evaluations/<architecture>-<seed>, and writes
 comparison/{comparison.json, leaderboard.csv, metrics.json}.
@@ -30,7 +30,7 @@ def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: 
 
     Raises:
         StageError: an evaluation is missing.
-        DataError: an evaluation lacks a test region or has another.
+        DataError: an evaluation lacks a test region, or has a region that is not in the test split.
     """
     tables, summaries = [], []
     for seed in seeds:
@@ -42,7 +42,7 @@ def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: 
             missing = Path(error.filename or folder / name)
             raise StageError(
                 f"{folder / name}: no {missing.name}, the evaluation of {architecture} with seed {seed}",
-                f"run `dvc repro {stage_name('evaluate', name)}` first, or take it out of params.yaml",
+                f"run `dvc repro {stage_name('evaluate', name)}` first, or remove it from params.yaml",
             ) from error
         require_all(table, test_regions)
         tables.append(table)
@@ -52,9 +52,9 @@ def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: 
 def score_baseline(
     prepared: PreparedData, name: str, test: pd.DataFrame, boundary_tolerance: int
 ) -> Contestant:
-    """Another annotator of the test regions, scored against the same labels as the models.
+    """Score another annotator of the test regions against the same labels as the models.
 
-    A pixel that this annotator left unlabelled counts as the first class.
+    Pixels that this annotator left unlabelled count as the first class.
     """
     images = []
     for region, cluster in test[["id", "cluster"]].astype(str).to_numpy():
@@ -70,7 +70,7 @@ def build(root: Path, p: Params) -> Comparison:
 
     Raises:
         StageError: an evaluation is missing.
-        DataError: evaluations are not whole, or there are no prepared data.
+        DataError: an evaluation is incomplete, or there are no prepared data.
     """
     prepared = PreparedData(root / PREPARED)
     test = prepared.regions[prepared.regions["split"] == "test"]
@@ -83,7 +83,7 @@ def build(root: Path, p: Params) -> Comparison:
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Write comparison.json, leaderboard.csv (one row per contestant) and metrics.json (for DVC) at once."""
+    """Write comparison.json, leaderboard.csv (one row per contestant) and metrics.json (for DVC), all or none."""
     metrics = {
         row.architecture: {key: score.estimate for key, score in row.scores.items()}
         for row in comparison.models
@@ -97,7 +97,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 
 def _compare_here(_: argparse.Namespace) -> None:
-    """Compare what params.yaml names, in the current folder."""
+    """Compare the architectures and seeds of params.yaml in the current folder."""
     root = Path()
     comparison = build(root, params.load(root / PARAMS))
     write(comparison, root / COMPARISON)

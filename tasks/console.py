@@ -1,4 +1,4 @@
-"""What the command lines share: progress bars, common arguments, and exit codes."""
+"""Shared by all commands: progress bars, common arguments, exit codes."""
 
 import argparse
 import logging
@@ -17,16 +17,16 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None, unit: str = "it") -> "tqdm[T]":
-    """A progress bar on standard error, the same look for every step."""
+    """A progress bar on standard error, in the same style for every stage."""
     return tqdm(
         items, desc=f"{label:<22}", total=total, unit=unit, dynamic_ncols=True, mininterval=0.5, leave=True
     )
 
 
 def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> None:
-    """Parse arguments, run `main`, and exit: 0 done, 1 an error printed with its remedy, 130 interrupted.
+    """Parse arguments and run `main`. Exit codes: 0 done, 1 error (printed with its remedy), 130 interrupted.
 
-    SIGTERM and the death of the parent process also end it in order.
+    SIGTERM and the death of the parent process also end it with clean-up.
     """
     die_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -42,7 +42,7 @@ def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentPars
 
 
 def refuse_as_script(name: str) -> None:
-    """Exit with status 2 where a command's module is run as a script, such as `python -m tasks.train`.
+    """Exit with status 2 if a command's module is run as a script, such as `python -m tasks.train`.
 
     Args:
         name: `__name__` of the module.
@@ -54,15 +54,15 @@ def refuse_as_script(name: str) -> None:
 
 
 def parse_run(description: str | None, name: str) -> argparse.ArgumentParser:
-    """Arguments that training and evaluation share."""
+    """Parser of the arguments that `train` and `evaluate` share."""
     parser = argparse.ArgumentParser(prog=f"python -m tasks {name}", description=description)
     parser.add_argument("architecture", help="one of " + ", ".join(architecture_names()))
-    parser.add_argument("seed", type=_seed, help="one of seeds in params.yaml, or any other from 0 on")
+    parser.add_argument("seed", type=_seed, help="one of `seeds` in params.yaml, or any other integer >= 0")
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     return parser
 
 
 def _seed(word: str) -> int:
     if not word.isdecimal():
-        raise argparse.ArgumentTypeError(f"{word} is no whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{word} is not an integer >= 0")
     return int(word)

@@ -1,6 +1,6 @@
-"""What training and prediction cost on this machine: kept in work/costs/, beside DVC, one file for these very weights.
+"""Costs of training and prediction on this machine, in work/costs/: one JSON file per bundle and weights.
 
-Timings differ from machine to machine and run to run. As outputs of DVC they would make dvc.lock differ as well.
+They are no DVC outputs: timings differ between machines and runs, and dvc.lock would differ with them.
 """
 
 import json
@@ -14,7 +14,7 @@ from tasks.project import COSTS, MODELS, run_name
 
 
 def cost_file(root: Path, name: str) -> Path:
-    """Where the measurements of the bundle models/<name> are.
+    """Path of the measurements of the bundle models/<name>.
 
     Raises:
         ModelError: there is no such bundle.
@@ -24,13 +24,13 @@ def cost_file(root: Path, name: str) -> Path:
         weights = json.loads(description.read_text(encoding="utf-8"))["weights_sha256"]
     except FileNotFoundError as error:
         raise ModelError(
-            f"{description.parent}: holds no model bundle", f"run `dvc repro train@{name}`"
+            f"{description.parent}: contains no model bundle", f"run `dvc repro train@{name}`"
         ) from error
     return root / COSTS / f"{name}-{weights[:12]}.json"
 
 
 def read_cost(root: Path, name: str) -> dict[str, Any] | None:
-    """Measurements of a bundle, or None where it was not measured on this machine, or is not on it."""
+    """Measurements of a bundle; None if it was not measured on this machine, or does not exist here."""
     if not (root / MODELS / name / "model.json").exists():
         return None
     path = cost_file(root, name)
@@ -46,7 +46,7 @@ def merge_cost(root: Path, name: str, facts: dict[str, Any]) -> None:
 
 
 def mean_cost(costs: list[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Numbers averaged over the runs that were measured; words taken from the first of them."""
+    """Mean of the numbers over all measured runs; of texts the first value. None if no run was measured."""
     measured = [cost for cost in costs if cost]
     if not measured:
         return None

@@ -1,7 +1,7 @@
-"""Step 4: score one trained model on the held-out test regions, at full resolution.
+"""Score one trained model on the test regions at full resolution.
 
 `python -m tasks evaluate unet 0` reads models/unet-0/ and data/prepared/ and writes evaluations/unet-0/. Latency and
-memory are facts of this machine and go to work/costs/, so that dvc.lock is the same everywhere.
+memory depend on the machine and are written to work/costs/, so that dvc.lock is the same everywhere.
 """
 
 import json
@@ -26,19 +26,19 @@ from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+    # torch takes seconds to import; --help and errors in the arguments must not wait for it
     from segcore.evaluation.evaluate import Evaluated
 
-# of timing
+# timed passes over the tile; the fastest counts
 _ROUNDS = 3
 
 
 def measure_cost(
     architecture: str, seed: int, tile: int, root: Path = Path(), flips: bool = False
 ) -> dict[str, Any]:
-    """Measure a bundle's latency and memory on this machine and keep them in work/costs/.
+    """Measure a bundle's latency and memory on this machine, and write them to work/costs/.
 
-    In a fresh process: in this one its memory would depend on what was scored before, and on whether it was forked.
+    Measured in a fresh process: in this one, peak memory would include earlier work and depend on forking.
 
     Raises:
         StageError: the bundle could not be loaded or run.
@@ -85,18 +85,18 @@ def _write(part: Path, result: "Evaluated", summary: dict[str, Any], classes: li
 
 
 class _Volumes:
-    """Stacks the predicted planes of each volume, and writes it on its own grid when the last one is there."""
+    """Collects the predicted planes of each volume, and writes the volume on its own grid once it is complete."""
 
     def __init__(self, data: PreparedData, folder: Path) -> None:
         self.data, self.folder = data, folder
         self.planes: dict[str, dict[int, Any]] = {}
 
     def add(self, region: str, prediction: Any) -> None:
-        """Take a plane (H, W) uint8; regions that are no plane of a volume are passed over."""
-        found = self.data.volume_of(region)
-        if found is None:
+        """Add a plane, (H, W) uint8; regions that are not planes of a volume are ignored."""
+        place = self.data.volume_of(region)
+        if place is None:
             return
-        volume, plane, info = found
+        volume, plane, info = place
         planes = self.planes.setdefault(volume, {})
         planes[plane] = prediction
         if len(planes) == info.depth:
@@ -116,7 +116,7 @@ def run_evaluation(
     name = run_name(architecture, seed)
     data, folder = PreparedData(prepared), root / MODELS / name
     description = load_description(folder)
-    # not before what is wrong was told
+    # imported late: wrong arguments are reported at once
     from segcore.evaluation.evaluate import evaluate, save_prediction
     from segcore.inference.device import choose_precision, default_device
     from segcore.inference.tta import require_trained
@@ -148,7 +148,7 @@ def run_evaluation(
 def _log(
     p: Params, architecture: str, seed: int, data: PreparedData, result: "Evaluated", title: str, root: Path
 ) -> None:
-    """Measure this machine and add scores, costs and pictures to the training's MLflow run."""
+    """Measure costs on this machine, and log scores, costs and pictures to the MLflow run of the training."""
     from tasks.tracking.pictures import write_pictures
 
     print(f"evaluate: measuring latency and memory with tiles of {p.evaluate.tile} pixels", flush=True)
@@ -156,7 +156,7 @@ def _log(
     numbers = {
         f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")
     }
-    found = {**scores(result.counts, data.foreground), **numbers, "ece": result.calibration["ece"]}
+    metrics = {**scores(result.counts, data.foreground), **numbers, "ece": result.calibration["ece"]}
     evaluations = root / EVALUATIONS
     with TemporaryDirectory() as folder:
         charts, gallery = write_pictures(
@@ -164,7 +164,9 @@ def _log(
         )
         name = run_name(architecture, seed)
         files = [evaluations / name, *charts]
-        runs.log_evaluation(Tracker.open(p), architecture, seed, found, files, gallery, cost_file(root, name))
+        runs.log_evaluation(
+            Tracker.open(p), architecture, seed, metrics, files, gallery, cost_file(root, name)
+        )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Numbers, times and colours as the report writes them."""
+"""Numbers, times and colours as text, in the style of the report."""
 
 import re
 from typing import Any
@@ -8,22 +8,22 @@ from segcore.plots.palette import DARK
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as per cent without the sign."""
+    """A fraction in [0, 1] as a percentage, without the per cent sign; a dash for None."""
     return "–" if value is None else f"{value * 100:.{digits}f}"
 
 
 def points(value: float, unit: str = "%") -> str:
-    """A difference, signed; of two shares in percentage points."""
+    """A signed difference; for scores in %, in percentage points."""
     return value_text(value, unit, signed=True).replace("-", "−")
 
 
 def score(value: float | None, unit: str = "%") -> str:
-    """A score in its unit, without the unit."""
+    """A score as a number in its unit; the unit is not printed."""
     return "–" if value is None else value_text(value, unit).replace("-", "−")
 
 
 def interval(low: float | None, high: float | None, unit: str = "%", signed: bool = False) -> str:
-    """An interval in its unit, without the unit."""
+    """An interval as numbers in its unit; the unit is not printed."""
     return interval_text(low, high, unit, signed).replace("-", "−")
 
 
@@ -48,7 +48,7 @@ def chance(value: float) -> str:
 
 
 def unbroken(text: str) -> str:
-    """Names such as U-Net, `61.2 %` and `p = 0.2` held together at line ends."""
+    """Replace hyphens and spaces so that U-Net, `61.2 %` and `p = 0.2` are not broken at line ends."""
     text = re.sub(r"(?<=\w)-(?=\w)", "\N{NON-BREAKING HYPHEN}", text)
     return re.sub(r" (?=[%=<])|(?<=[=<]) ", "\N{NO-BREAK SPACE}", text)
 

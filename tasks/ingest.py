@@ -1,7 +1,7 @@
-"""Step 1: fetch or find images and masks, read and check each once, quarantine what is bad, pack the rest.
+"""Find or download images and masks, read and check each once, quarantine bad items, pack the others.
 
 `python -m tasks ingest` reads `data` of params.yaml and writes data/ingested/ (catalogue, links, quarantine) and
-data/packed/ (one file an accepted item). `--check` only checks, and writes the data card; so does `make check-data`.
+data/packed/ (one file per accepted item). `--check`, like `make check-data`, only checks and writes the data card.
 """
 
 import argparse
@@ -19,14 +19,15 @@ from segcore.ingest import reader_pool
 from tasks import console
 from tasks.project import INGESTED, WORK, report_folder
 
-if TYPE_CHECKING:  # the readers' processes load this module too, and need none of these
+if TYPE_CHECKING:
+    # the reader processes load this module as well, and do not need these
     import pandas as pd
 
     from segcore import params
 
 
 class Checked(NamedTuple):
-    """What a check finds: the catalogue, linked pairs, masks without an image, and the folder of packed items."""
+    """Result of a check: catalogue, linked pairs, masks without an image, folder of the packed items."""
 
     table: "pd.DataFrame"
     links: "pd.DataFrame"
@@ -34,67 +35,68 @@ class Checked(NamedTuple):
     store: Path
 
 
-def _progress(found: Iterable[Any], total: int) -> Iterable[Any]:
-    return console.progress(found, "ingest", total=total) if total else found
+def _progress(rows: Iterable[Any], total: int) -> Iterable[Any]:
+    return console.progress(rows, "ingest", total=total) if total else rows
 
 
 def check(data: "params.Data", folder: Path, work: Path = WORK) -> Checked:
-    """Read and check every item of a folder, and of later batches, that was not read before; print what was found.
+    """Read and check all items of the folder and of later batches that were not read before; print a summary.
 
     Raises:
-        DataError: missing or empty folder, or a pattern that is wrong.
+        DataError: missing or empty folder, or a wrong pattern.
     """
     from segcore.ingest import catalog
     from segcore.ingest.links import footprints
     from segcore.io import layouts
     from tasks.data_card import card
 
-    own = work / "ingest" / data.name
-    table = catalog.build(data, folder, own, _progress, catalog.batch_folders(data))
+    cache = work / "ingest" / data.name
+    table = catalog.build(data, folder, cache, _progress, catalog.batch_folders(data))
     links = footprints.links(table[table["status"] == "accepted"])
     used = {*table["label"], *table["valid"]}.union(*(json.loads(b).values() for b in table["baselines"]))
-    found = Checked(table, links, layouts.stray_masks(data, folder, used), own / "items")
-    print(card.summary(found.table, found.links, found.strays), flush=True)
-    return found
+    checked = Checked(table, links, layouts.stray_masks(data, folder, used), cache / "items")
+    print(card.summary(checked.table, checked.links, checked.strays), flush=True)
+    return checked
 
 
-def write_card(found: Checked, data: "params.Data", root: Path = Path()) -> Path:
-    """Write reports/<name>/data.html and say where it is."""
+def write_card(checked: Checked, data: "params.Data", root: Path = Path()) -> Path:
+    """Write reports/<name>/data.html, and print and return its path."""
     from tasks.data_card import card
 
     target = root / report_folder(data.name) / "data.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    card.write_card(found.table, found.links, found.strays, data, found.store, target)
+    card.write_card(checked.table, checked.links, checked.strays, data, checked.store, target)
     print(f"Data card: {target}", flush=True)
     return target
 
 
 def _alone(data: "params.Data", work: Path) -> AbstractContextManager[Path]:
-    """Wait for another ingest or check of the same data to end: each removes packed items that it does not know."""
+    """Lock: only one ingest or check per dataset at a time, because each removes packed items that it does not use."""
     return locked(work / "ingest" / data.name / "lock")
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under another name: packed items never change, so one copy on disk is enough."""
+    """Hard link `source` as `target`: packed items never change, so one copy on disk is enough."""
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:
+        # another file system, or one without hard links
         shutil.copyfile(source, target)
 
 
 def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = None) -> Path:
-    """Write `target`/{catalog,links}.parquet and quarantine.csv, and packed items to the folder `packed` beside it.
+    """Write `target`/{catalog,links}.parquet and quarantine.csv, and packed items to its sibling folder `packed`.
 
     Args:
         data: what to ingest.
-        target: folder that is replaced as a whole, or not at all.
-        work: where packed items and the rows of what was read are kept; None: beside `target`.
+        target: folder that is replaced as a whole or, on an error, not at all.
+        work: folder of the cache of packed items and catalogue rows; None: `work` beside `target`.
 
     Returns:
         Path of the catalogue.
 
     Raises:
-        DataError: more unusable items than data.max_quarantined; DownloadError: the sample cannot be had.
+        DataError: more unusable items than data.max_quarantined; DownloadError: the sample cannot be downloaded.
     """
     from segcore.ingest import catalog, samples
 
@@ -106,42 +108,42 @@ def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = Non
     ):
         if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), part / "files")
-        found = check(data, catalog.files_folder(data, part), work)
-        write_card(found, data, work.parent)
-        catalog.require_enough(found.table, data)
-        bad = found.table[found.table["status"] == "quarantined"]
-        found.table.to_parquet(part / "catalog.parquet", index=False)
-        found.links.to_parquet(part / "links.parquet", index=False)
+        checked = check(data, catalog.files_folder(data, part), work)
+        write_card(checked, data, work.parent)
+        catalog.require_enough(checked.table, data)
+        bad = checked.table[checked.table["status"] == "quarantined"]
+        checked.table.to_parquet(part / "catalog.parquet", index=False)
+        checked.links.to_parquet(part / "links.parquet", index=False)
         bad[["id", "image", "label", "kind", "reason", "remedy"]].to_csv(part / "quarantine.csv", index=False)
-        for name in found.table.loc[found.table["status"] == "accepted", "packed"]:
-            _link(found.store / name, packed / name)
+        for name in checked.table.loc[checked.table["status"] == "accepted", "packed"]:
+            _link(checked.store / name, packed / name)
     return target / "catalog.parquet"
 
 
 def check_only(data: "params.Data", work: Path = WORK) -> None:
-    """Check and write the data card; data/ stays as it is.
+    """Check the data and write the data card; data/ is not changed.
 
     Raises:
-        DataError: as `ingest`.
+        DataError: as for `ingest`.
     """
     from segcore.ingest import catalog, samples
 
     with _alone(data, work), tempfile.TemporaryDirectory() as folder:
         if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), Path(folder) / "files")
-        found = check(data, catalog.files_folder(data, Path(folder)), work)
-        write_card(found, data, work.parent)
-    catalog.require_enough(found.table, data)
+        checked = check(data, catalog.files_folder(data, Path(folder)), work)
+        write_card(checked, data, work.parent)
+    catalog.require_enough(checked.table, data)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks ingest", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="only check, and write the data card")
+    parser.add_argument("--check", action="store_true", help="only check the data and write the data card")
 
     def run(arguments: argparse.Namespace) -> None:
-        # the readers' processes load their modules while this one loads its own
+        # reader processes import their modules while this process imports its own
         reader_pool.warm_up([console.__name__])
         from segcore import params
 

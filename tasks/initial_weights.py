@@ -1,7 +1,7 @@
-"""Weights that a training begins with: of a former champion of the same architecture, or of a model of other data.
+"""Initial weights of a training, from start/<architecture>/.
 
-What the retraining places in start/ must be of the same classes, and is taken over whole. What tasks/transfer.py places
-there is of other data, and only what fits is taken over.
+Either the champion of the same architecture (placed by the retraining: same classes, all weights are loaded), or a
+model of other data (placed by tasks/transfer.py: only the weights that fit are loaded).
 """
 
 import json
@@ -19,18 +19,21 @@ if TYPE_CHECKING:
 
 BUDGET = "budget.json"
 _BUNDLE = ("model.safetensors", "model.json")
-# says that the model is of other data
+# its presence marks a model of other data
 TRANSFER = "transfer.json"
 _SAME = ("architecture", "in_channels", "num_classes", "settings", "classes")
 
 
-def begin_with(
+def load_initial_weights(
     p: Params, architecture: str, model: "SegmentationModel", root: Path = Path()
 ) -> TrainSettings:
-    """Load start/<architecture>/ into a fresh model, where it is there and fits; returns the settings to train with.
+    """Load the weights of start/<architecture>/ into a new model, if there are any and they fit.
 
-    The weights' own normalisation comes with them, and so does the budget of steps, if `place` was given one. The
-    warm-up shrinks with the budget: else it would take most of a short one, which then ends before it has settled down.
+    Normalisation statistics are part of the weights. If `place` was given a number of steps, it replaces `steps`, and
+    the warm-up is shortened in proportion: it would otherwise take most of a short training.
+
+    Returns:
+        The settings to train with.
 
     Raises:
         ModelError: the bundle is damaged.
@@ -42,12 +45,12 @@ def begin_with(
     if (folder / TRANSFER).is_file():
         _transfer(p, model, folder, facts)
         return settings
-    own = (architecture, model.in_channels, model.num_classes, model.settings, p.data.classes)
-    if tuple(facts[name] for name in _SAME) != own:
-        print(f"train: {folder} is of other classes, bands or settings, so it is not begun with", flush=True)
+    expected = (architecture, model.in_channels, model.num_classes, model.settings, p.data.classes)
+    if tuple(facts[name] for name in _SAME) != expected:
+        print(f"train: {folder} has other classes, bands or settings: its weights are not used", flush=True)
         return settings
     model.load_state_dict(load_bundle(folder).state_dict())
-    print(f"train: begins with the weights in {folder}", flush=True)
+    print(f"train: starts from the weights in {folder}", flush=True)
     budget = json.loads((folder / BUDGET).read_text())["steps"] if (folder / BUDGET).is_file() else None
     steps = budget or settings.steps
     warm_up = round(settings.warmup_steps * min(steps / settings.steps, 1))
@@ -58,17 +61,17 @@ def _transfer(p: Params, model: "SegmentationModel", folder: Path, facts: dict[s
     from segcore.training.transfer import take_over
 
     state = load_bundle(folder).state_dict()
-    taken, left = take_over(model, state, facts["classes"] == p.data.classes, str(folder))
+    loaded, left = take_over(model, state, facts["classes"] == p.data.classes, str(folder))
     named = f"; left out: {', '.join(left[:4])}{' ...' * (len(left) > 4)}" if left else ""
     print(
-        f"train: begins with {len(taken)} of {len(taken) + len(left)} tensors of {folder}, which learnt "
+        f"train: starts from {len(loaded)} of {len(loaded) + len(left)} tensors of {folder}, which was trained for "
         f"{', '.join(facts['classes'])}{named}",
         flush=True,
     )
 
 
 def place_transfer(bundle: Path, root: Path = Path()) -> Path:
-    """Make start/<architecture> hold a model of other data; others in start/ stay.
+    """Copy a model of other data to start/<architecture>, which is returned; others in start/ are kept.
 
     Raises:
         ModelError: the bundle is missing or damaged.
@@ -83,16 +86,18 @@ def place_transfer(bundle: Path, root: Path = Path()) -> Path:
 
 
 def clear(root: Path = Path()) -> None:
-    """Take every model of other data out of start/."""
+    """Remove all models of other data from start/."""
     for marker in (root / START).glob(f"*/{TRANSFER}"):
         shutil.rmtree(marker.parent)
 
 
 def place(bundle: Path | None, steps: int | None = None, root: Path = Path()) -> None:
-    """Make start/ hold this bundle alone, or none; what is the same stays untouched, and so do models of other data.
+    """Make `bundle` the only champion in start/; an unchanged bundle and models of other data are left untouched.
 
     Args:
-        steps: of a training that begins with it; None: as many as any other.
+        bundle: folder of the champion's bundle; None: remove the champion from start/.
+        steps: of a training that starts from it; None: as in params.yaml.
+        root: the project's folder.
     """
     start = root / START
     architecture = load_description(bundle)["architecture"] if bundle else None

@@ -1,7 +1,7 @@
-"""Latency and memory of model bundles on this machine, in a process of its own, printed as JSON.
+"""Measure latency and memory of model bundles on this machine in a fresh process; prints JSON.
 
-`python -m tasks measure models/unet-0 models/fcn-0 --tile 512`. In a process that held other models before, their
-memory would count as well.
+`python -m tasks measure models/unet-0 models/fcn-0 --tile 512`. The process is fresh because peak memory would include
+models that were loaded in it before.
 """
 
 import argparse
@@ -24,12 +24,12 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Latency and peak memory of each bundle, from one fresh process.
 
-    With several bundles each is timed in turn, round after round, so that whatever else the machine does at the
-    moment falls on all of them alike; the memory is then that of all together.
+    Several bundles are timed in turn, round after round, so that other load of the machine affects all of them alike;
+    peak memory is then that of all bundles together.
 
     Returns:
-        Of each what `segcore.prediction.speed.measure_speed` says; latency_ms is the least of the rounds,
-        because other programs only add to it.
+        The result of `segcore.prediction.speed.measure_speed` per bundle; latency_ms is the minimum over the rounds,
+        because other programs can only add to it.
 
     Raises:
         StageError: a bundle could not be loaded or run.
@@ -43,10 +43,10 @@ def measure(
     if status != 0:
         raise StageError(
             f"{', '.join(map(str, bundles))}: could not be measured:\n{tail.strip()[-2000:]}",
-            "mend the cause named above, then run again",
+            "fix the cause named above, then run again",
         )
-    found: list[dict[str, Any]] = json.loads(output.splitlines()[-1])
-    return found
+    costs: list[dict[str, Any]] = json.loads(output.splitlines()[-1])
+    return costs
 
 
 def _measure_here(arguments: argparse.Namespace) -> None:
@@ -56,28 +56,32 @@ def _measure_here(arguments: argparse.Namespace) -> None:
 
     models = []
     for bundle in arguments.bundles:
-        asked = load_description(bundle)["parameters"]["precision"]
-        models.append((load_bundle(bundle, default_device()), choose_precision(asked, default_device())))
+        precision = load_description(bundle)["parameters"]["precision"]
+        models.append((load_bundle(bundle, default_device()), choose_precision(precision, default_device())))
     rounds = [
         [measure_speed(m, arguments.tile, precision, 1, arguments.flips) for m, precision in models]
         for _ in range(arguments.rounds)
     ]
-    found = []
+    costs = []
     for times in zip(*rounds, strict=True):
         latency = min(t["latency_ms"] for t in times)
         peak = max(t["peak_memory_mb"] for t in times)
-        found.append(times[0] | {"latency_ms": latency, "peak_memory_mb": peak})
-        found[-1]["ms_per_megapixel"] = latency / (arguments.tile**2 / 1e6)
-    print(json.dumps(found))
+        costs.append(times[0] | {"latency_ms": latency, "peak_memory_mb": peak})
+        costs[-1]["ms_per_megapixel"] = latency / (arguments.tile**2 / 1e6)
+    print(json.dumps(costs))
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks measure", description=__doc__)
     parser.add_argument("bundles", type=Path, nargs="+", help="folders with model.json and model.safetensors")
-    parser.add_argument("--tile", type=int, required=True, help="pixels a side")
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"default: {_ROUNDS}; the fastest counts")
-    parser.add_argument("--flips", action="store_true", help="with the mean over mirror images")
+    parser.add_argument("--tile", type=int, required=True, help="side of the square tile in pixels")
+    parser.add_argument(
+        "--rounds", type=int, default=_ROUNDS, help=f"timed rounds; the fastest counts (default: {_ROUNDS})"
+    )
+    parser.add_argument(
+        "--flips", action="store_true", help="measure with test-time augmentation (mean over mirror images)"
+    )
     console.run(_measure_here, parser)
 
 

@@ -1,8 +1,8 @@
 """Predict new scenes with the champion or any other model.
 
 `python -m tasks predict SCENES... --model ADDRESS --output FOLDER` writes a class raster on each scene's own grid (of
-volumes NIfTI), and probabilities or polygons where `predict.outputs` of params.yaml asks for them. A scene that cannot
-be used is told and passed over. Killed and started again, it goes on with the scenes that are not done yet.
+volumes NIfTI), and probabilities or polygons if `predict.outputs` of params.yaml names them. Scenes that cannot be used
+are reported and skipped. After an interruption, run the same command again: it continues with the remaining scenes.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
 from tasks.tracking.fetch import CHAMPION, find_bundle
 
 if TYPE_CHECKING:
-    # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+    # torch takes seconds to import; --help and errors in the arguments must not wait for it
     from segcore.prediction.predictor import Progress
 
 
 def settings_of(p: Params) -> Predict:
-    """`predict` of params.yaml, with tile and flips of `evaluate` where it leaves them open."""
+    """`predict` of params.yaml; where its tile or flips is null, that of `evaluate`."""
     tile = p.evaluate.tile if p.predict.tile is None else p.predict.tile
     flips = p.evaluate.flips if p.predict.flips is None else p.predict.flips
     outputs = sorted(set(p.predict.outputs))
@@ -37,11 +37,11 @@ def settings_of(p: Params) -> Predict:
 
 
 class Batch:
-    """Scenes, one model, one output folder; `with` it, because the folder is locked and the record kept.
+    """Scenes, one model, one output folder; a context manager that locks the folder and saves the record.
 
     Attributes:
-        todo: scenes that are not done yet.
-        failed: errors by scene, so far.
+        todo: scenes that are not predicted yet.
+        failed: error of each scene that has failed so far.
 
     Raises:
         SegflowError: a scene, the model or a setting is wrong.
@@ -50,14 +50,14 @@ class Batch:
     def __init__(self, p: Params, scenes: Sequence[str | Path], address: str, output: Path) -> None:
         self.output, self.scenes = output, find_scenes(scenes, output)
         bundle = find_bundle(p, address)
-        d = load_description(bundle)
+        description = load_description(bundle)
         from segcore.prediction.predictor import Predictor
 
         self.predictor = Predictor(bundle, settings_of(p))
         self.model = {
             "address": address,
-            "architecture": d["architecture"],
-            "weights_sha256": d["weights_sha256"],
+            "architecture": description["architecture"],
+            "weights_sha256": description["weights_sha256"],
         }
         self.failed: dict[Path, DataError] = {}
 
@@ -66,12 +66,12 @@ class Batch:
         self._lock = locked(self.output / ".lock")
         self._lock.__enter__()
         for left in self.output.glob(".*.part"):
-            # of a run that was killed
+            # left behind by a killed run
             shutil.rmtree(left, ignore_errors=True)
         settings = {**self.predictor.settings.model_dump(), "precision": self.predictor.precision}
         self.record = Record.open(self.output, self.model, settings)
         self.names = self.record.names(self.scenes)
-        self._spare_sources()
+        self._refuse_to_overwrite_scenes()
         self.todo = [scene for scene in self.scenes if not self._is_done(scene)]
         values = ", ".join(f"{value} {name}" for value, name in enumerate(self.predictor.classes))
         print(f"predict: in class rasters {values}, {IGNORE} nodata", flush=True)
@@ -85,12 +85,12 @@ class Batch:
         finally:
             self._lock.__exit__(kind, error, trace)
 
-    def _spare_sources(self) -> None:
-        own = {scene.resolve() for scene in self.scenes}
+    def _refuse_to_overwrite_scenes(self) -> None:
+        sources = {scene.resolve() for scene in self.scenes}
         for scene, name in self.names.items():
-            for ending in OUTPUTS:
-                target = (self.output / f"{name}{ending}").resolve()
-                if target in own:
+            for suffix in OUTPUTS:
+                target = (self.output / f"{name}{suffix}").resolve()
+                if target in sources:
                     raise ParamsError(
                         f"{target}: the prediction of {scene.name} would overwrite a scene",
                         "choose another --output",
@@ -100,14 +100,14 @@ class Batch:
         try:
             return self.record.is_done(scene)
         except DataError:
-            # told when its turn comes
+            # reported when the scene is predicted
             return False
 
     def predict(self, scene: Path, progress: "Progress" = lambda done, total: None) -> list[str]:
-        """Predict a scene and note it in the record; returns the names of its files.
+        """Predict a scene and add it to the record; returns the names of its files.
 
         Raises:
-            DataError: the scene cannot be used; that is noted as well.
+            DataError: the scene cannot be used; the error is recorded as well.
         """
         name = self.names[scene]
         try:
@@ -121,7 +121,7 @@ class Batch:
         return files
 
     def finish(self) -> dict[str, int]:
-        """How many scenes were predicted now and before.
+        """Numbers of scenes predicted now and before.
 
         Raises:
             StageError: scenes failed; all are listed.
@@ -130,7 +130,7 @@ class Batch:
             lines = "\n".join(f"  {scene}: {error.what}" for scene, error in self.failed.items())
             raise StageError(
                 f"{len(self.failed)} of {len(self.scenes)} scenes failed, the others are in {self.output}:\n{lines}",
-                "mend or remove these scenes, then run again: what is done is not repeated",
+                "correct or remove these scenes, then run again: finished scenes are not repeated",
             )
         return {"predicted": len(self.todo), "done before": len(self.scenes) - len(self.todo)}
 
@@ -138,19 +138,19 @@ class Batch:
 def run_prediction(
     p: Params, scenes: Sequence[str | Path], address: str = CHAMPION, output: Path = PREDICTIONS
 ) -> dict[str, int]:
-    """Predict all scenes that are not done yet, one after the other.
+    """Predict all scenes that are not predicted yet, one after the other.
 
     Args:
         p: parameters; `predict` is used, and `evaluate.tile` and `evaluate.flips`.
         scenes: files, folders and glob patterns.
-        address: of `find_bundle`.
+        address: of the model, as for `find_bundle`.
         output: folder of the files and of predictions.json.
 
     Returns:
         Numbers of scenes "predicted" and "done before".
 
     Raises:
-        StageError: some scenes failed; the others are done. SegflowError: nothing could be started.
+        StageError: some scenes failed; the others are predicted. SegflowError: nothing was predicted.
     """
     with Batch(p, scenes, address, output) as batch:
         bar: Any = console.progress(batch.todo, "predict", unit="scene")
@@ -168,21 +168,25 @@ def run_prediction(
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Arguments that the command and the flow share."""
-    found = argparse.ArgumentParser(
+    """Parser of the arguments that the command and the flow share."""
+    arguments = argparse.ArgumentParser(
         prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("scenes", nargs="+", metavar="SCENES", help="files, folders, or patterns in quotes")
-    found.add_argument(
+    arguments.add_argument(
+        "scenes", nargs="+", metavar="SCENES", help="files, folders, or patterns in quotes"
+    )
+    arguments.add_argument(
         "--model",
         default=CHAMPION,
         metavar="ADDRESS",
-        help="a bundle's folder such as models/unet-0, models:/NAME@ALIAS, models:/NAME/3, "
-        "or champion for the one of data.name (default: %(default)s)",
+        help="folder of a bundle such as models/unet-0, models:/NAME@ALIAS, models:/NAME/3, "
+        "or champion: that of data.name (default: %(default)s)",
     )
-    found.add_argument("--output", type=Path, default=PREDICTIONS, help="folder (default: %(default)s)")
-    found.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
-    return found
+    arguments.add_argument(
+        "--output", type=Path, default=PREDICTIONS, help="output folder (default: %(default)s)"
+    )
+    arguments.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
+    return arguments
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Step 2: split without leaks, index training windows, fit statistics on the training split.
+"""Assign splits without leaks, index training windows, compute statistics of the training split.
 
-`python -m tasks prepare` reads data/ingested/ and data/packed/, and writes data/prepared/ and splits/<name>.csv, which
-says for good which group is in which split. It fails if any leak is found.
+`python -m tasks prepare` reads data/ingested/ and data/packed/, and writes data/prepared/ and splits/<name>.csv, the
+permanent split assignment of all groups. It fails if any leak is found.
 """
 
 import argparse
@@ -35,11 +35,11 @@ def prepare(
         p: parameters.
         ingested: folder of the catalogue; packed items are in `packed` beside it.
         target: folder that is replaced.
-        registry: of the splits decided so far; None: splits-<name>.csv beside `target`.
-        work: where results are kept for the next time; None: beside `target`.
+        registry: CSV file of the split assignments so far; None: splits-<name>.csv beside `target`.
+        work: folder of the cache; None: `work` beside `target`.
 
     Raises:
-        DataError: no catalogue, unreadable files or an empty split; LeakError: splits that touch.
+        DataError: no catalogue, unreadable files or an empty split; LeakError: splits share pixels or groups.
     """
     registry = registry or target.parent / f"splits-{p.data.name}.csv"
     work = work or target.parent / "work"
@@ -47,7 +47,7 @@ def prepare(
         table = pd.read_parquet(ingested / "catalog.parquet")
         links = pd.read_parquet(ingested / "links.parquet")
     except FileNotFoundError as error:
-        raise DataError(f"{ingested}: has no catalogue", "run `dvc repro ingest` first") from error
+        raise DataError(f"{ingested}: contains no catalogue", "run `dvc repro ingest` first") from error
     packed = ingested.parent / "packed"
     with atomic_folder(target) as part:
         decision = preparation.prepare(
@@ -61,7 +61,7 @@ def prepare(
             lambda rows: console.progress(rows, "prepare"),
         )
     for item, reason in decision.aside.items():
-        print(f"prepare: {item} is set aside: {reason}", flush=True)
+        print(f"prepare: {item} is left out: {reason}", flush=True)
     data = PreparedData(target, packed)
     _print_summary(data)
     return target
@@ -71,8 +71,8 @@ def _print_summary(data: PreparedData) -> None:
     clusters = data.regions.loc[data.regions["split"] == "test", "cluster"].nunique()
     if clusters < _FEW:
         print(
-            f"prepare: only {clusters} groups or blocks to test on: differences between architectures can hardly be "
-            "shown; more groups, a finer data.group or a larger test share would help",
+            f"prepare: only {clusters} groups or blocks in the test split: differences between architectures can hardly "
+            "be shown; add groups, use a finer data.group or a larger test fraction",
             flush=True,
         )
     counts = data.regions["split"].value_counts()
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks prepare", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
 
-    # Arrow's own allocator keeps what it once had, so that memory would grow with the tables.
+    # Arrow's default allocator does not return memory, so that memory use would grow with the tables.
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
 
     def run(arguments: argparse.Namespace) -> None:

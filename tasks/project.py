@@ -1,4 +1,4 @@
-"""Where everything is in a project, and what it is called: every path and name that more than one module uses.
+"""Paths and names in a project that more than one module uses.
 
 Paths are relative to the project's folder. Import-light: standard library and segcore.files only.
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segcore.files import digest, sha256
 
-# results of stages, kept by DVC
+# outputs of stages, tracked by DVC
 INGESTED = Path("data/ingested")
 PACKED = Path("data/packed")
 PREPARED = Path("data/prepared")
@@ -17,14 +17,14 @@ EVALUATIONS = Path("evaluations")
 COMPARISON = Path("comparison")
 REPORTS = Path("reports")
 
-# kept by git or by the user
+# tracked by git, or the user's own
 PARAMS = Path("params.yaml")
 DVC_LOCK = Path("dvc.lock")
 DECISIONS = Path("decisions")
 START = Path("start")
 PREDICTIONS = Path("predictions")
 
-# of this machine alone: measurements, checkpoints, caches and locks
+# local to this machine: measurements, checkpoints, caches and locks
 WORK = Path("work")
 COSTS = WORK / "costs"
 GATE_COSTS = WORK / "gate-costs"
@@ -36,7 +36,7 @@ LR_RANGE = WORK / "lr-range"
 PROMOTE_LOCK = WORK / "promote.lock"
 RETRAIN_LOCK = WORK / "retrain.lock"
 STAGE_LOCK = WORK / "stage.lock"
-# last dvc.lock that DVC wrote in full
+# last complete dvc.lock
 LOCK_COPY = WORK / "dvc.lock.good"
 
 
@@ -46,22 +46,22 @@ def run_name(architecture: str, seed: int) -> str:
 
 
 def stage_name(kind: str, run: str) -> str:
-    """`train@unet-0`: DVC's name of a stage of a matrix."""
+    """`train@unet-0`: DVC's name of a matrix stage."""
     return f"{kind}@{run}"
 
 
 def split_file(dataset: str) -> Path:
-    """Remembers the split of every group of a data set."""
+    """Split assignment of all groups of a dataset."""
     return SPLITS / f"{dataset}.csv"
 
 
 def report_folder(dataset: str) -> Path:
-    """Report, data card and scores of a data set."""
+    """Folder of report, data card and scores of a dataset."""
     return REPORTS / dataset
 
 
 def comparison_file() -> Path:
-    """All results of the comparison, as JSON."""
+    """JSON file with all results of the comparison."""
     return COMPARISON / "comparison.json"
 
 

@@ -1,8 +1,8 @@
-"""Decide whether a challenger becomes champion, and act on it.
+"""Decide whether a challenger becomes champion, and update the registry.
 
-`python -m tasks promote [--batch ID] [--dry-run]` judges the models of the last comparison against the champion in
-MLflow's registry by the section `gate` of params.yaml, writes decisions/<data.name>/<batch or run key>.json and moves
-the aliases. `--rollback` makes the champion before this one champion again. Exit code 0 whatever was decided.
+`python -m tasks promote [--batch ID] [--dry-run]` compares the models of the last comparison with the champion in
+MLflow's registry by the rules in section `gate` of params.yaml, writes decisions/<data.name>/<batch or run key>.json
+and moves the aliases. `--rollback` makes the previous champion champion again. Exit code 0 whatever the decision.
 """
 
 import argparse
@@ -48,20 +48,23 @@ def promote(
     dry_run: bool = False,
     registry: Registry | None = None,
 ) -> DecisionRecord:
-    """Decide, unless this was decided before, and act, unless `dry_run` or done before.
+    """Decide and update the registry; a decision on the same inputs is read, and not acted upon twice.
 
     Args:
         p: parameters; `gate`, `compare`, `evaluate`, `architectures` and `seeds` are used.
         root: the project's folder.
-        batch: of the items that are new; None: no batch is, all test regions are the frozen test set.
-        dry_run: leave registry and runs as they are. The record is written, and a later call acts on it.
-        registry: one that is open already; None: it is opened.
+        batch: name of the batch that counts as new; None: none, all test regions are the frozen test set.
+        dry_run: do not change registry and runs. The record is written, and a later call acts on it.
+        registry: an open registry; None: it is opened here.
+
+    Returns:
+        The record of the decision.
 
     Raises:
-        StageError: an evaluation is missing, the registry does not answer, or the batch has no item.
+        StageError: an evaluation is missing, the registry does not respond, or the batch has no item.
         ModelError: the champion's bundle is damaged; DataError: no prepared data.
     """
-    # a second process waits, and reads the decision of the first
+    # a second process waits, then reads the decision of the first
     with locked(root / PROMOTE_LOCK):
         context = PromotionContext.open(p, root, registry)
         if batch is not None:
@@ -71,8 +74,8 @@ def promote(
         path = record_path(root, p.data.name, batch or (stages.run_key("compare") or mark)[:16])
         holder = context.registry.champion()
         record = read_record(path)
-        if record is None or not _holds(record, mark, holder):
-            record = _decided(context, models, holder, batch, mark, path.stem)
+        if record is None or not _is_current(record, mark, holder):
+            record = _new_decision(context, models, holder, batch, mark, path.stem)
             write_record(path, record)
         if dry_run:
             return record
@@ -87,28 +90,28 @@ def _require_batch(context: PromotionContext, batch: str) -> None:
     batches = set(context.data.items["batch"].astype(str))
     if batch not in batches:
         raise StageError(
-            f"batch {batch}: no prepared item is of it",
-            f"name one that there is, such as {', '.join(sorted(batches)[-5:])}",
+            f"batch {batch}: has no prepared item",
+            f"name an existing batch, such as {', '.join(sorted(batches)[-5:])}",
         )
 
 
 def _inputs_hash(context: PromotionContext, models: list[Model], batch: str | None) -> str:
-    """Of everything that a decision depends on, except the champion."""
+    """Hash of everything that a decision depends on, except the champion."""
     p = context.params
     facts = [p.gate.model_dump_json(), p.compare.metric, str(p.compare.seed), context.data_hash, str(batch)]
     return digest(*facts, *(m.weights for m in models))
 
 
-def _holds(record: DecisionRecord, mark: str, holder: RegisteredVersion | None) -> bool:
-    """Whether a record is the decision on these inputs, and against this champion or one it made itself."""
+def _is_current(record: DecisionRecord, mark: str, holder: RegisteredVersion | None) -> bool:
+    """Whether a record decides on these inputs, against this champion or one that it promoted itself."""
     if record.inputs != mark:
         return False
-    own = [c.weights_sha256 for c in record.challengers if c.name == record.winner]
+    promoted = [c.weights_sha256 for c in record.challengers if c.name == record.winner]
     version, weights = (holder.version, holder.weights_sha256) if holder else (None, None)
-    return bool(record.acted) or record.champion_version == version or weights in own
+    return bool(record.acted) or record.champion_version == version or weights in promoted
 
 
-def _decided(
+def _new_decision(
     context: PromotionContext,
     models: list[Model],
     holder: RegisteredVersion | None,
@@ -119,9 +122,9 @@ def _decided(
     p, data = context.params, context.data
     champion = candidates.champion(context, holder.version) if holder else None
     rivals = [m for m in models if champion is None or m.weights != champion.weights]
-    everyone = [*([champion] if champion else []), *rivals]
+    models_to_judge = [*([champion] if champion else []), *rivals]
     judged = {}
-    for model, cost in zip(everyone, candidates.costs(context, everyone), strict=True):
+    for model, cost in zip(models_to_judge, candidates.costs(context, models_to_judge), strict=True):
         name = "champion" if model is champion else model.folder.name
         frozen, new = candidates.split(model.counts, data, batch)
         version = holder.version if holder and model is champion else None
@@ -171,7 +174,7 @@ def _drift(
 
 
 def _act(context: PromotionContext, models: list[Model], record: DecisionRecord) -> DecisionRecord:
-    """Change registry and runs as the record says; each step may be repeated, and the record is marked last."""
+    """Update registry and runs as decided; every step can be repeated, and the record is marked as acted upon last."""
     tracker, ids = context.registry.tracker, _training_runs(context, models)
     versions = _register(context, models, record, ids)
     tags = {"gate.outcome": record.outcome, "gate.reason": record.reason, "gate.winner": record.winner}
@@ -182,20 +185,20 @@ def _act(context: PromotionContext, models: list[Model], record: DecisionRecord)
 
 
 def _training_runs(context: PromotionContext, models: list[Model]) -> dict[str, str]:
-    """Id of the MLflow run of each model's training, by the model's name; of those that this store has."""
-    keys, found = stages.run_keys(), {}
+    """Run id of each model's training by the model's name; models without a run in this store are left out."""
+    keys, ids = stages.run_keys(), {}
     for model in models:
         stage = stage_name("train", model.folder.name)
         run = runs.training_of(context.registry.tracker, stage, keys.get(stage))
         if run is not None:
-            found[model.folder.name] = run.info.run_id
-    return found
+            ids[model.folder.name] = run.info.run_id
+    return ids
 
 
 def _register(
     context: PromotionContext, models: list[Model], record: DecisionRecord, ids: Mapping[str, str]
 ) -> dict[str, int]:
-    """Register the best challenger, and give it its alias; versions by alias."""
+    """Register the best challenger and set its alias; returns versions by alias."""
     if record.best is None:
         return dict(record.versions)
     registry = context.registry
@@ -212,7 +215,7 @@ def _register(
 
 
 def rollback(p: Params, root: Path = Path()) -> tuple[int, int]:
-    """Exchange champion and previous champion; (restored, demoted).
+    """Exchange champion and previous champion; returns their versions (restored, demoted).
 
     Raises:
         StageError: there is no previous champion.
@@ -228,12 +231,16 @@ def _main(arguments: argparse.Namespace) -> None:
     p = params.load(arguments.params)
     if arguments.rollback:
         restored, demoted = rollback(p)
-        print(f"promote: version {restored} is champion again; version {demoted} is the previous one now")
+        print(
+            f"promote: version {restored} is champion again; version {demoted} is now the previous champion"
+        )
         return
     record = promote(p, batch=arguments.batch, dry_run=arguments.dry_run)
     print(record_text(record))
     if arguments.dry_run and record.acted is None:
-        print("Nothing was changed (--dry-run); without it, this decision is acted upon.")
+        print(
+            "The registry was not changed (--dry-run). Run again without --dry-run to act on this decision."
+        )
 
 
 def main() -> None:
@@ -243,11 +250,9 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--batch", help="batch whose items count as new (column batch of the catalogue)")
     parser.add_argument(
-        "--batch", help="name of the ingest whose items are new (column batch of the catalogue)"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="decide and write the record, but change nothing else"
+        "--dry-run", action="store_true", help="decide and write the record, but do not change the registry"
     )
     parser.add_argument("--rollback", action="store_true", help="make the previous champion champion again")
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")

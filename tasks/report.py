@@ -1,7 +1,7 @@
-"""The report stage: everything that a comparison found, as one page to look at.
+"""Write the report of a comparison.
 
-Writes reports/<data.name>/index.html (one self-contained file), report.md (the same in brief) and scores.md
-(verdict and leaderboard without timings or dates: the same on every machine, and so DVC's output).
+Files in reports/<data.name>: index.html (one self-contained file), report.md (short form) and scores.md (verdict and
+leaderboard without timings and dates: identical on every machine, hence the one that DVC tracks).
 """
 
 import argparse
@@ -27,12 +27,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def all_charts(inputs: Inputs) -> dict[str, Figure]:
-    """The page's charts by name."""
+    """Charts of the page by name."""
     titles = inputs.titles
     confusions: dict[str, pd.DataFrame] = {}
     for run in inputs.runs:
-        known = confusions.get(run.architecture)
-        confusions[run.architecture] = run.confusion if known is None else known + run.confusion
+        total = confusions.get(run.architecture)
+        confusions[run.architecture] = run.confusion if total is None else total + run.confusion
     calibrations = {name: run.calibration for name, run in inputs.first_runs.items()}
     return {
         "accuracy_cost": charts.accuracy_cost(inputs.comparison, inputs.costs),
@@ -45,7 +45,7 @@ def all_charts(inputs: Inputs) -> dict[str, Figure]:
 
 
 def figures(inputs: Inputs) -> dict[str, Figure]:
-    """Every picture of the report by name, charts and gallery, for the tracker."""
+    """All charts and gallery pictures of the report by name, for the tracker."""
     data = inputs.params.data
     pictured = {
         f"gallery_{i:02d}_{case.kind}": gallery.gallery_image(
@@ -69,19 +69,19 @@ def _environment() -> Environment:
 
 
 def scores_markdown(comparison: Comparison) -> str:
-    """Verdict and leaderboard; depends on the comparison alone, so that it is the same on every machine."""
+    """Verdict and leaderboard; depends on the comparison only, so that it is identical on every machine."""
     return _environment().get_template("scores.md.j2").render(views.scores_view(comparison))
 
 
 def report_markdown(inputs: Inputs) -> str:
-    """The report in brief, without pictures, for places that show Markdown."""
+    """Short form of the report in Markdown, without pictures."""
     measured = {name: cost for name, cost in inputs.costs.items() if cost}
     view = views.scores_view(inputs.comparison, measured) | views.page_view(inputs)
     return _environment().get_template("report.md.j2").render(view)
 
 
 def report_html(inputs: Inputs, root: Path) -> str:
-    """The whole report as one HTML file that asks the network for nothing; decisions are read under `root`."""
+    """The report as one HTML file without network requests; decisions are read from the project folder `root`."""
     drawn = {name: style.svg(figure, name.replace("_", "-")) for name, figure in all_charts(inputs).items()}
     view = views.scores_view(inputs.comparison, inputs.costs) | views.page_view(inputs)
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
@@ -94,9 +94,9 @@ def report(root: Path, params: Params, prepared: Any) -> Path:
     """Write the three files of reports/<data.name> under `root`; returns the folder.
 
     Args:
-        root: the project's folder, where the earlier stages left their outputs.
+        root: the project's folder, with the outputs of the earlier stages.
         params: params.yaml.
-        prepared: segcore.data.prepared.PreparedData, or anything with its `regions` and `read`.
+        prepared: segcore.data.prepared.PreparedData, or an object with the same interface.
 
     Raises:
         StageError: the output of an earlier stage is missing.
@@ -123,7 +123,7 @@ def _report_here(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """`python -m tasks report`: write the report of the comparison in the folder of params.yaml."""
+    """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks report", description=__doc__)
     parser.add_argument("--params", type=Path, default=PARAMS, help="parameters file (default: %(default)s)")
     console.run(_report_here, parser)

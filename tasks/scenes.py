@@ -1,4 +1,4 @@
-"""Which scenes are predicted, under which names, and the record of those that are done, predictions.json."""
+"""Scenes to predict, names of their outputs, and predictions.json, the record of the scenes that are done."""
 
 import glob
 import json
@@ -16,39 +16,40 @@ from segcore.io.layouts._item import Item
 from segcore.io.layouts._patterns import stem_of
 
 RECORD = "predictions.json"
-# between two writes of the record: what a kill loses at most, besides the scene it hit
+# interval between two writes of the record: a kill loses at most the work of this time and the current scene
 _SECONDS = 1.0
-# what a name may become
+# suffixes of the outputs of a scene
 OUTPUTS = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz")
 
 
 def find_scenes(given: Sequence[str | Path], output: Path) -> list[Path]:
-    """Absolute paths of the scenes that files, folders and glob patterns name, sorted, each once.
+    """Absolute paths of the scenes given as files, folders or glob patterns; sorted, without duplicates.
 
-    A folder stands for all images below it; one that holds .dcm files is a scene itself, a DICOM series. Hidden files
-    and what lies in `output` are passed over.
+    A folder stands for all images below it; a folder with .dcm files is one scene, a DICOM series. Hidden files and
+    files in `output` are ignored.
 
     Raises:
-        DataError: nothing is there.
+        DataError: a path or pattern matches no scene.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for text in map(str, given):
         scenes = (
             _in(Path(text).absolute(), output.absolute()) if Path(text).exists() else _matching(text, output)
         )
         if not scenes:
             raise DataError(
-                f"{text}: no scene is there",
+                f"{text}: no scene found",
                 "name a file, a folder other than the output's, or a pattern in quotes; "
-                f"endings: {', '.join(sorted(images.extensions()))}",
+                f"file extensions: {', '.join(sorted(images.extensions()))}",
                 kind="no-images",
             )
-        found |= dict.fromkeys(scenes)
-    return sorted(found)
+        paths |= dict.fromkeys(scenes)
+    return sorted(paths)
 
 
 def _matching(pattern: str, output: Path) -> list[Path]:
-    paths = [Path(p).absolute() for p in glob.glob(pattern, recursive=True)]  # noqa: PTH207  (may be absolute)
+    # Path.glob takes no absolute patterns
+    paths = [Path(p).absolute() for p in glob.glob(pattern, recursive=True)]  # noqa: PTH207
     scenes = [scene for path in paths for scene in _in(path, output.absolute())]
     return [s for s in scenes if s.is_dir() or s.name.lower().endswith(tuple(images.extensions()))]
 
@@ -70,12 +71,13 @@ def _in(path: Path, output: Path) -> list[Path]:
     return scenes
 
 
-def _claimed(name: str) -> set[str]:
-    return {(name + ending).lower() for ending in OUTPUTS}
+def _output_files(name: str) -> set[str]:
+    """All files that a scene of this name may have, in lower case."""
+    return {(name + suffix).lower() for suffix in OUTPUTS}
 
 
-def _choices(scene: Path, folder: bool) -> Iterable[str]:
-    """Names for a scene's outputs, the plainest first; the last one is nobody else's."""
+def _possible_names(scene: Path, folder: bool) -> Iterable[str]:
+    """Names for a scene's outputs, the shortest first; the last one is unique."""
     stem = scene.name if folder else stem_of(scene.name)
     yield stem
     yield f"{scene.parent.name}-{stem}"
@@ -89,8 +91,8 @@ class Record:
     Attributes:
         path: of the file.
         model: address, architecture and sha256 of the weights.
-        settings: how scenes are predicted.
-        scenes: by absolute path: name, stamp, key of model and settings, files; or error.
+        settings: of the prediction.
+        scenes: absolute path -> name, stamp, key (of model and settings) and files, or error.
     """
 
     path: Path
@@ -101,10 +103,10 @@ class Record:
 
     @classmethod
     def open(cls, folder: Path, model: dict[str, Any], settings: dict[str, Any]) -> "Record":
-        """The record of an output folder, empty where there is none.
+        """Read the record of an output folder; empty if there is none.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the record is damaged.
         """
         path = folder / RECORD
         record = cls(path, model, settings)
@@ -114,29 +116,29 @@ class Record:
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
                     f"{path}: the record of predictions is damaged ({error})",
-                    "delete it; all scenes are then predicted anew",
+                    "delete it; all scenes are then predicted again",
                 ) from error
         return record
 
     @property
     def key(self) -> str:
-        """Hash of what a scene's files depend on, but the scene."""
+        """Hash of model and settings: of everything that a scene's files depend on, except the scene."""
         facts = json.dumps([self.model["weights_sha256"], self.settings], sort_keys=True)
         return digest(facts)[:16]
 
     def names(self, scenes: Sequence[Path]) -> dict[Path, str]:
-        """A name for each scene; one that is in the record keeps its name, and no file belongs to two scenes."""
-        taken = {file for entry in self.scenes.values() for file in _claimed(entry["name"])}
+        """A name for each scene: that in the record, else a new one. No two scenes share an output file."""
+        used = {file for entry in self.scenes.values() for file in _output_files(entry["name"])}
         names = {s: self.scenes[str(s)]["name"] for s in scenes if str(s) in self.scenes}
         for scene in scenes:
             if scene not in names:
-                choices = _choices(scene, scene.is_dir())
-                names[scene] = next(c for c in choices if not _claimed(c) & taken)
-                taken |= _claimed(names[scene])
+                possible = _possible_names(scene, scene.is_dir())
+                names[scene] = next(name for name in possible if not _output_files(name) & used)
+                used |= _output_files(names[scene])
         return names
 
     def is_done(self, scene: Path) -> bool:
-        """Whether a scene's files are there, made of the same content with the same model and settings."""
+        """Whether a scene's files exist and were made from the same content with the same model and settings."""
         entry = self.scenes.get(str(scene), {})
         if entry.get("key") != self.key or "files" not in entry:
             return False
@@ -145,7 +147,7 @@ class Record:
         )
 
     def add(self, scene: Path, name: str, **facts: Any) -> None:
-        """Note what became of a scene; files that an earlier prediction made and this one did not are removed."""
+        """Record the result of a scene; files of an earlier prediction that this one did not write are removed."""
         if "files" in facts:
             for file in set(self.scenes.get(str(scene), {}).get("files", [])) - set(facts["files"]):
                 (self.path.parent / file).unlink(missing_ok=True)
@@ -154,7 +156,7 @@ class Record:
             self.save()
 
     def save(self) -> None:
-        """Write the record in one step.
+        """Write the record atomically.
 
         Raises:
             DataError: the disk is full or not writable.
@@ -166,9 +168,9 @@ class Record:
 
 
 def stamp_of(scene: Path) -> str:
-    """Names, sizes and times of a scene's files.
+    """Stamp of a scene: names, sizes and modification times of its files.
 
     Raises:
-        DataError: a file is missing, empty or may not be read.
+        DataError: a file is missing, empty or not readable.
     """
     return stamp(Item(scene.name, "", Path(scene.name)), scene.parent)

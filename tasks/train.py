@@ -1,10 +1,10 @@
-"""Step 3: train one architecture with one seed.
+"""Train one architecture with one seed.
 
-`python -m tasks train unet 0` reads data/prepared/ and `train` of params.yaml, and writes models/unet-0/. Killed at
-any moment, it goes on from its last checkpoint, which lies in work/checkpoints/ out of DVC's reach.
+`python -m tasks train unet 0` reads data/prepared/ and `train` of params.yaml, and writes models/unet-0/. A killed
+training resumes from its last checkpoint, which is in work/checkpoints/ because DVC would remove it elsewhere.
 
-`torchrun --nproc-per-node 2 -m tasks train unet 0` divides one training among processes; SEGFLOW_PROCESSES=2 makes the
-plain command do so on this machine. The first process alone writes the bundle, the checkpoints and the MLflow run.
+`torchrun --nproc-per-node 2 -m tasks train unet 0` distributes one training over processes; so does the plain command
+with SEGFLOW_PROCESSES=2, on this machine. Only the first process writes the bundle, checkpoints and the MLflow run.
 """
 
 import json
@@ -24,25 +24,25 @@ from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
 from tasks import console
 from tasks.costs import merge_cost
-from tasks.initial_weights import begin_with
+from tasks.initial_weights import load_initial_weights
 from tasks.project import CHECKPOINTS, MODELS, PREPARED, START, data_fingerprint, run_name
 from tasks.tracking import runs
 from tasks.tracking.tracker import Run, Tracker
 from tasks.versioning import stages
 
 if TYPE_CHECKING:
-    # torch takes seconds to import, which neither --help nor a mistaken argument waits for
+    # torch takes seconds to import; --help and errors in the arguments must not wait for it
     from segcore.training.loop import Trained
     from segcore.training.runtime import Runtime
 
 
 def code_fingerprint() -> str:
-    """Hash of segcore's sources."""
+    """Hash of all source files of segcore."""
     sources = sorted((Path(__file__).parents[1] / "segcore").rglob("*.py"))
     return digest(*(f"{path.name} {sha256(path)}" for path in sources))
 
 
-# how pixels become the model's input; segcore/prediction/predictor.py reads scenes by it
+# keys of `data` that define how pixels become model input; segcore/prediction/predictor.py reads scenes with them
 _INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "neighbours", "max_pixels"}
 
 
@@ -73,11 +73,11 @@ def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architectur
 def _checkpoints(
     p: Params, settings: TrainSettings, architecture: str, seed: int, prepared: Path, root: Path
 ) -> Path:
-    """The folder of checkpoints, which names exactly what this training depends on."""
-    begun = root / START / architecture / "model.json"
+    """Folder of the checkpoints; its name contains a hash of everything that the training depends on."""
+    initial = root / START / architecture / "model.json"
     facts = [architecture, seed, p.prepare.window, settings.model_dump(mode="json")]
-    identity = json.dumps([*facts, *([sha256(begun)] if begun.is_file() else [])], sort_keys=True)
-    # DVC's key names exactly what this training depends on; without DVC, all of segcore's code stands for it.
+    identity = json.dumps([*facts, *([sha256(initial)] if initial.is_file() else [])], sort_keys=True)
+    # DVC's run key covers exactly the code that the training depends on; without DVC, all of segcore is hashed.
     key = digest(stages.run_key() or code_fingerprint(), identity, data_fingerprint(prepared))[:16]
     return root / CHECKPOINTS / f"{run_name(architecture, seed)}-{key}"
 
@@ -85,8 +85,8 @@ def _checkpoints(
 def _warn_of_warmup(settings: TrainSettings) -> None:
     if settings.warmup_steps >= settings.steps:
         print(
-            f"train: the warm-up takes {settings.warmup_steps} steps of {settings.steps}, so that the full "
-            "learning rate is never reached: lower warmup_steps in params.yaml",
+            f"train: the warm-up takes {settings.warmup_steps} of {settings.steps} steps, so the full learning rate "
+            "is never reached: lower warmup_steps in params.yaml",
             flush=True,
         )
 
@@ -96,20 +96,23 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
 
     Args:
         p: parameters.
-        architecture: file name in segcore/models without ending.
+        architecture: file name in segcore/models without extension.
         seed: of initialisation, crops, augmentation and dropout.
-        prepared: the prepared data.
+        prepared: folder of the prepared data.
         root: the project's folder.
 
+    Returns:
+        Folder of the bundle.
+
     Raises:
-        ModelError: unknown architecture, weights or a loss that is not finite; DataError: no prepared data.
+        ModelError: unknown architecture or weights, or the loss is not finite; DataError: no prepared data.
     """
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
-    # not before what is wrong with the arguments was told
+    # imported late: wrong arguments are reported at once
     from segcore.training import build, distributed, loop
 
     model = build.new_model(architecture, settings, data, seed)
-    settings = begin_with(p, architecture, model, root)
+    settings = load_initial_weights(p, architecture, model, root)
     _warn_of_warmup(settings)
     folder = _checkpoints(p, settings, architecture, seed, prepared, root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,9 +147,9 @@ class _Progress:
         self.run, self.shown = run, dict[str, str]()
         self.bar: tqdm[int] = console.progress([], label, total=steps, unit="step")
 
-    def on_start(self, choices: "Runtime") -> None:
-        self.bar.write(f"train: {choices.text()}")
-        self.run.log_params({f"machine.{name}": value for name, value in choices.as_dict().items()})
+    def on_start(self, runtime: "Runtime") -> None:
+        self.bar.write(f"train: {runtime.text()}")
+        self.run.log_params({f"machine.{name}": value for name, value in runtime.as_dict().items()})
 
     def on_restart(self, line: str) -> None:
         self.bar.write(f"train: {line}")
@@ -165,7 +168,7 @@ class _Progress:
 def _save(
     run: Run, trained: "Trained", architecture: str, facts: dict[str, Any], target: Path, root: Path
 ) -> None:
-    """Write the bundle and its history, and log both with the speed of the training."""
+    """Write the bundle with its history, and log both and the training speed."""
     print(f"train: determinism of this run: {trained.facts['determinism']}", flush=True)
     run.tag({"determinism": trained.facts["determinism"]})
     with atomic_folder(target) as part:
@@ -179,7 +182,7 @@ def _save(
 
 
 def _divide() -> None:
-    """Become `torchrun` where SEGFLOW_PROCESSES asks for several processes and this is not yet one of them."""
+    """Replace this process by `torchrun` if SEGFLOW_PROCESSES is above 1, and this is not one of its processes."""
     processes = os.environ.get("SEGFLOW_PROCESSES", "1")
     if processes == "1" or "RANK" in os.environ:
         return

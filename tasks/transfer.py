@@ -1,8 +1,8 @@
-"""Let trainings begin with a model of other data: what of it fits is taken over, and DVC sees where they begin.
+"""Start trainings from the weights of a model of other data, as far as they fit.
 
-`python -m tasks transfer ../nuclei/models/unet-0` (or `models:/NAME@champion` of the registry) fills start/unet/, and
-`train@unet-*` begins with it until `--clear` takes it away. `train.common.freeze_encoder` lets the
-encoder rest at first.
+`python -m tasks transfer ../nuclei/models/unet-0` (or `models:/NAME@champion` of the registry) fills start/unet/, a
+dependency of the stages `train@unet-*`, which start from it until `--clear` removes it. Steps with a frozen encoder:
+`train.common.freeze_encoder`.
 """
 
 import argparse
@@ -18,14 +18,14 @@ def _place(arguments: argparse.Namespace) -> None:
         clear()
     for address in arguments.models:
         folder = place_transfer(find_bundle(params.load(), address))
-        print(f"transfer: {folder} holds {address}; trainings of {folder.name} begin with it", flush=True)
+        print(f"transfer: copied {address} to {folder}; trainings of {folder.name} start from it", flush=True)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks transfer", description=__doc__)
-    parser.add_argument("models", nargs="*", help="folders of models, or models:/NAME@champion")
-    parser.add_argument("--clear", action="store_true", help="take away what was placed before")
+    parser.add_argument("models", nargs="*", help="folders of bundles, or models:/NAME@champion")
+    parser.add_argument("--clear", action="store_true", help="remove the models that were placed before")
     console.run(_place, parser)
 
 

@@ -8,7 +8,7 @@ import torch
 from segcore.errors import ModelError
 from segcore.models.base.bundle import load_bundle, save_bundle
 from segcore.models.base.factory import build_model
-from tasks.initial_weights import TRANSFER, begin_with, clear, place, place_transfer
+from tasks.initial_weights import TRANSFER, load_initial_weights, clear, place, place_transfer
 from tasks.project import START
 from tests.support.tiny import params_for
 
@@ -34,9 +34,9 @@ def p(tmp_path):
 def test_training_starts_from_a_fitting_bundle_with_its_own_number_of_steps(p, tmp_path):
     place(bundle(tmp_path / "champion"), 7, tmp_path)
     model = fresh()
-    assert begin_with(p, "unet", model, tmp_path).steps == 7
-    begun = load_bundle(tmp_path / "champion").state_dict()
-    assert all(torch.equal(value, begun[name]) for name, value in model.state_dict().items())
+    assert load_initial_weights(p, "unet", model, tmp_path).steps == 7
+    loaded = load_bundle(tmp_path / "champion").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
 
 
 def test_the_warm_up_is_shortened_with_fewer_steps(p, tmp_path):
@@ -45,7 +45,7 @@ def test_the_warm_up_is_shortened_with_fewer_steps(p, tmp_path):
     champion = bundle(tmp_path / "champion")
     for steps, expected in ((15, (15, 2)), (None, (60, 10)), (600, (600, 10))):
         place(champion, steps, tmp_path)
-        settings = begin_with(p, "unet", fresh(), tmp_path)
+        settings = load_initial_weights(p, "unet", fresh(), tmp_path)
         assert (settings.steps, settings.warmup_steps) == expected
 
 
@@ -53,9 +53,9 @@ def test_other_architectures_and_other_classes_start_from_new_weights(p, tmp_pat
     usual = p.for_architecture("unet").steps
     model = fresh()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert begin_with(p, "unet", model, tmp_path).steps == usual
+    assert load_initial_weights(p, "unet", model, tmp_path).steps == usual
     place(bundle(tmp_path / "three", classes=("background", "square", "round")), root=tmp_path)
-    assert begin_with(p, "unet", model, tmp_path).steps == usual
+    assert load_initial_weights(p, "unet", model, tmp_path).steps == usual
     assert "other classes" in capsys.readouterr().out
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -81,20 +81,20 @@ def test_a_model_of_other_data_transfers_weights_except_head_and_normalisation(p
     model, kept = fresh(), fresh()
     kept.set_normalization([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
     model.load_state_dict(kept.state_dict())
-    assert begin_with(p, "unet", model, tmp_path).steps == p.for_architecture("unet").steps
-    begun = load_bundle(other).state_dict()
+    assert load_initial_weights(p, "unet", model, tmp_path).steps == p.for_architecture("unet").steps
+    loaded = load_bundle(other).state_dict()
     for name, value in model.state_dict().items():
         if name.startswith("score") or name in ("mean", "std", "low", "high"):
             assert torch.equal(value, kept.state_dict()[name]), name
         else:
-            assert torch.equal(value, begun[name]), name
+            assert torch.equal(value, loaded[name]), name
     assert "left out: score.weight, score.bias" in capsys.readouterr().out
 
 
 def test_a_model_of_the_same_classes_transfers_its_head_too(p, tmp_path):
     place_transfer(bundle(tmp_path / "other"), tmp_path)
     model = fresh()
-    begin_with(p, "unet", model, tmp_path)
+    load_initial_weights(p, "unet", model, tmp_path)
     assert torch.equal(model.score.weight, load_bundle(tmp_path / "other").score.weight)
 
 
@@ -105,7 +105,7 @@ def test_a_model_with_another_encoder_is_refused(p, tmp_path):
     save_bundle(tmp_path / "plain", model, "unet", {"classes": ["background", "square"]})
     place_transfer(tmp_path / "plain", tmp_path)
     with pytest.raises(ModelError, match="less than half of its encoder fits"):
-        begin_with(p, "unet", fresh(), tmp_path)
+        load_initial_weights(p, "unet", fresh(), tmp_path)
 
 
 def test_placing_a_champion_keeps_models_of_other_data_and_clear_removes_only_them(p, tmp_path):

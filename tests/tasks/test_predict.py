@@ -192,7 +192,7 @@ def test_files_folders_and_patterns_are_found(project: Path) -> None:
     assert [p.name for p in find_scenes([project / "scenes" / "*.t*"], out)] == [
         f"s{i}.tif" for i in range(4)
     ]
-    with pytest.raises(DataError, match="no scene is there"):
+    with pytest.raises(DataError, match="no scene found"):
         find_scenes(["nowhere/*.tif"], out)
 
 

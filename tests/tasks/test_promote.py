@@ -256,7 +256,7 @@ def test_other_settings_decide_anew_and_the_decision_acted_upon_is_kept(project:
 
 
 def test_what_cannot_be_judged_is_told_with_a_remedy(project: Path) -> None:
-    with pytest.raises(StageError, match="no prepared item is of it"):
+    with pytest.raises(StageError, match="has no prepared item"):
         stage.promote(load(), batch="nowhere")
     with pytest.raises(StageError, match="no previous champion"):
         stage.rollback(load())
