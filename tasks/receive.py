@@ -1,8 +1,9 @@
-"""New data: a snapshot of the inbox, checked, becomes a batch of the dataset, data/batches/<name>/<date>-<content>/.
+"""Check the new files of the inbox, and add the valid items as a batch, data/batches/<name>/<date>-<content>/.
 
-`python -m tasks receive` takes what has settled in `retrain.inbox` of params.yaml, keeps sound items as a new version
-of the data (DVC, git commit and tag), and leaves the others in the inbox with their reason, to come back by themselves
-once they are mended. Killed at any moment and run again, it neither loses an item nor takes one twice.
+`python -m tasks receive` copies the files of `retrain.inbox` (params.yaml) that have not changed for
+`retrain.settle_seconds`. Valid items become a new version of the data (DVC, git commit and tag). The others stay in the
+inbox, are reported with the reason, and are added once they are corrected. Killed at any time and run again, it neither
+loses an item nor adds one twice.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,15 +34,17 @@ QUARANTINE = ["id", "image", "label", "kind", "reason", "remedy"]
 
 
 class Received(NamedTuple):
-    """What became of the inbox.
+    """Result of one check of the inbox.
 
     Attributes:
-        batch: name of the new batch, None where nothing new was accepted.
-        accepted: number of its items.
-        known: ids of items whose image the dataset has already.
-        quarantined: QUARANTINE columns, a row an item that stays in the inbox.
-        waiting: files that have not settled.
+        batch: name of the new batch; None: no new item was accepted.
+        accepted: number of items in the batch.
+        known: ids of items whose image and mask the dataset already contains.
+        quarantined: QUARANTINE columns, one row per item that stays in the inbox.
+        waiting: files that changed less than retrain.settle_seconds ago, or while they were copied.
         strays: settled files that belong to no item.
+        settle_seconds: time for which a file must not change.
+        settled_at: local time at which all waiting files have settled, if they do not change again.
     """
 
     batch: str | None
@@ -50,15 +53,27 @@ class Received(NamedTuple):
     quarantined: pd.DataFrame
     waiting: list[str]
     strays: list[str]
+    settle_seconds: float
+    settled_at: datetime
 
     def text(self) -> str:
         """One sentence."""
-        parts = [f"{self.accepted} accepted" + (f" as batch {self.batch}" if self.batch else "")]
+        parts = [f"{self.accepted} accepted as batch {self.batch}"] if self.batch else []
         parts += [f"{len(self.quarantined)} quarantined"] if len(self.quarantined) else []
-        parts += [f"{len(self.known)} known already"] if self.known else []
-        parts += [f"{len(self.waiting)} files still arriving"] if self.waiting else []
-        parts += [f"{len(self.strays)} other files"] if self.strays else []
-        return ", ".join(parts)
+        parts += [f"{len(self.known)} already in the data"] if self.known else []
+        parts += [f"{len(self.strays)} files that belong to no item"] if self.strays else []
+        if self.waiting:
+            parts.append(
+                f"{len(self.waiting)} files changed less than {self.settle_seconds:g} s ago "
+                f"(retrain.settle_seconds): run again after {_clock(self.settled_at)}"
+            )
+        return ", ".join(parts) or "0 accepted"
+
+
+def _clock(moment: datetime) -> str:
+    """Such as 16:42, rounded up to a minute; with the date if that is not today."""
+    rounded = (moment + timedelta(seconds=59, microseconds=999_999)).replace(second=0, microsecond=0)
+    return f"{rounded:%H:%M}" if rounded.date() == datetime.now().date() else f"{rounded:%Y-%m-%d %H:%M}"
 
 
 def folder_of(p: Params) -> Path:
@@ -72,7 +87,7 @@ def tag_of(p: Params, batch: str) -> str:
 
 
 def finish(p: Params) -> None:
-    """Record batches that a killed run had moved into place but not recorded yet."""
+    """Record (DVC, git) batches that a killed run had created but not recorded."""
     for name, folder in catalog.batch_folders(p.data).items():
         _record(p, name, folder)
 
@@ -82,7 +97,7 @@ def _record(p: Params, batch: str, folder: Path) -> None:
     if not tracked.exists():
         stages.add(folder)
     if git.is_repository():
-        # not there in a folder that somebody put here by hand
+        # missing in batch folders that were created by hand
         facts = folder / "batch.json"
         count = f", {json.loads(facts.read_text())['items']} items" if facts.exists() else ""
         message = f"Data of {p.data.name}: batch {batch}{count}"
@@ -90,10 +105,10 @@ def _record(p: Params, batch: str, folder: Path) -> None:
 
 
 def _check(p: Params, staging: Path, work: Path) -> pd.DataFrame:
-    """Catalogue of the snapshot; an empty one where no image has come yet."""
+    """Catalogue of the snapshot; empty if it contains no image."""
 
-    def progress(found: Iterable[Any], total: int) -> Iterable[Any]:
-        return console.progress(found, "receive", total=total) if total else found
+    def progress(rows: Iterable[Any], total: int) -> Iterable[Any]:
+        return console.progress(rows, "receive", total=total) if total else rows
 
     try:
         return catalog.build(p.data, staging, work, progress)
@@ -104,7 +119,7 @@ def _check(p: Params, staging: Path, work: Path) -> pd.DataFrame:
 
 
 def _against_dataset(table: pd.DataFrame, catalogue: Path) -> list[str]:
-    """Quarantine what does not fit the dataset; returns ids of sound items that it has already."""
+    """Quarantine items that do not fit the dataset; returns ids of valid items that it already contains."""
     if not catalogue.exists():
         return []
     before = pd.read_parquet(catalogue, columns=["id", "sha256", "label_sha256", "bands", "dtype", "status"])
@@ -115,50 +130,52 @@ def _against_dataset(table: pd.DataFrame, catalogue: Path) -> list[str]:
     for index, row in table[table["status"] == "accepted"].iterrows():
         odd = [name for name, value in usual.items() if row[name] != value]
         if odd:
-            said = ", ".join(f"{name} is {row[name]}, the dataset has {usual[name]}" for name in odd)
-            kind, remedy = _KIND_OF[odd[0]], "convert it, or use another data.name for these"
-            catalog.quarantine(table, index, kind, f"{row['image']}: {said}", remedy)
+            reason = ", ".join(f"{name} is {row[name]}, the dataset has {usual[name]}" for name in odd)
+            kind, remedy = _KIND_OF[odd[0]], "convert it, or use another data.name for such images"
+            catalog.quarantine(table, index, kind, f"{row['image']}: {reason}", remedy)
         elif row["sha256"] in labels and labels[row["sha256"]] == row["label_sha256"]:
             known.append(str(row["id"]))
         elif row["sha256"] in labels:
-            said = f"{row['image']}: the dataset has this image with another mask"
-            remedy = "if the new mask is right, replace the old one in its batch and run `dvc add` on that"
-            catalog.quarantine(table, index, "relabelled", said, remedy)
+            reason = f"{row['image']}: the dataset contains this image with another mask"
+            remedy = (
+                "if the new mask is correct, replace the old one in its batch and run `dvc add` on that batch"
+            )
+            catalog.quarantine(table, index, "relabelled", reason, remedy)
     return known
 
 
 def _in_batches(p: Params, table: pd.DataFrame, staging: Path) -> list[str]:
-    """Ids of sound items whose files a batch has: of one that a killed run had moved but not taken out of the inbox.
+    """Ids of valid items whose files are in a batch: a killed run added them but did not remove them from the inbox.
 
-    The catalogue does not know them until the next ingestion.
+    They are not in the catalogue before the next ingestion.
     """
     batches = catalog.batch_folders(p.data).values()
 
     def has(batch: Path, file: Path) -> bool:
-        kept = batch / file.relative_to(staging)
-        return kept.is_file() and filecmp.cmp(kept, file, shallow=False)
+        added = batch / file.relative_to(staging)
+        return added.is_file() and filecmp.cmp(added, file, shallow=False)
 
-    found = []
+    ids = []
     for row in table[table["status"] == "accepted"].to_dict("records"):
         files = files_of_row(row, staging)
         if any(all(has(batch, file) for file in files) for batch in batches):
-            found.append(str(row["id"]))
-    return found
+            ids.append(str(row["id"]))
+    return ids
 
 
 def _files(rows: pd.DataFrame, staging: Path) -> list[str]:
-    """Paths within the inbox of all files of these items."""
-    found = {path for row in rows.to_dict("records") for path in files_of_row(row, staging)}
-    return sorted(path.relative_to(staging).as_posix() for path in found)
+    """Paths of all files of these items, relative to the inbox; sorted."""
+    paths = {path for row in rows.to_dict("records") for path in files_of_row(row, staging)}
+    return sorted(path.relative_to(staging).as_posix() for path in paths)
 
 
-def _list(p: Params, staging: Path) -> list[str]:
-    """The table that names the items, which a batch needs as well; it stays in the inbox for those that wait."""
+def _listing(p: Params, staging: Path) -> list[str]:
+    """The table `data.listing`: copied into each batch, and kept in the inbox for items that are still there."""
     return [p.data.listing] if p.data.listing and (staging / p.data.listing).is_file() else []
 
 
 def _append(p: Params, staging: Path, files: list[str], items: int, now: float) -> str:
-    """Move the snapshot's sound files into a new batch folder, whole or not at all; returns its name."""
+    """Copy valid files of the snapshot into a new batch folder, all or none; returns the batch's name."""
     content = digest(*(f"{name} {sha256(staging / name)}" for name in files))
     day = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d")
     batch = f"{day}-{content[:8]}"
@@ -173,80 +190,80 @@ def _append(p: Params, staging: Path, files: list[str], items: int, now: float) 
     return batch
 
 
-def _known(memory: Path) -> list[inbox.InboxFile]:
-    return [inbox.InboxFile(*entry) for entry in json.loads(memory.read_text())] if memory.exists() else []
+def _read_taken(path: Path) -> list[inbox.InboxFile]:
+    return [inbox.InboxFile(*entry) for entry in json.loads(path.read_text())] if path.exists() else []
 
 
 def receive(p: Params, now: float | None = None) -> Received:
-    """Take what is new in the inbox, as `main` says.
+    """Check the new files of the inbox, and add the valid items as a batch.
 
     Args:
-        now: seconds since 1970; None: this moment.
+        p: parameters; `data` and `retrain` are used.
+        now: seconds since 1970; None: the current time.
 
     Raises:
-        DataError: the inbox cannot be reached, or the disk is full; StageError: DVC or git refuses.
+        DataError: the inbox cannot be reached, or the disk is full; StageError: DVC or git failed.
     """
     now = time.time() if now is None else now
     work = RECEIVED / p.data.name
     with locked(work / "lock"):
         stages.init_if_needed()
         finish(p)
-        box, memory = inbox.Inbox(p.retrain.inbox), work / "taken.json"
+        box, settle = inbox.Inbox(p.retrain.inbox), p.retrain.settle_seconds
         staging = work / "snapshot"
-        before = _known(memory)
-        snapshot = box.snapshot(staging, p.retrain.settle_seconds, now, before)
+        taken = _read_taken(work / "taken.json")
+        snapshot = box.snapshot(staging, settle, now, taken)
         table = _check(p, staging, work)
         known = _against_dataset(table, INGESTED / "catalog.parquet")
         known = sorted({*known, *_in_batches(p, table, staging)})
-        good = table[(table["status"] == "accepted") & ~table["id"].isin(known)]
-        files = _files(good, staging)
-        batch = _append(p, staging, [*files, *_list(p, staging)], len(good), now) if len(good) else None
+        valid = table[(table["status"] == "accepted") & ~table["id"].isin(known)]
+        files = _files(valid, staging)
+        batch = _append(p, staging, [*files, *_listing(p, staging)], len(valid), now) if len(valid) else None
         if batch:
             _record(p, batch, folder_of(p) / batch)
-        gone = [*files, *_files(table[table["id"].isin(known)], staging)]
-        shared = set(_files(table[table["status"] == "quarantined"], staging))
-        gone = [name for name in gone if name not in shared]
-        named = {*_files(table, staging), *_list(p, staging)}
-        strays = [entry.path for entry in snapshot.taken if entry.path not in named]
-        _forget(box, memory, before, snapshot, gone, batch or "known", p.retrain.taken)
+        done = [*files, *_files(table[table["id"].isin(known)], staging)]
+        # quarantined items stay in the inbox with all their files
+        quarantined = set(_files(table[table["status"] == "quarantined"], staging))
+        done = [name for name in done if name not in quarantined]
+        of_items = {*_files(table, staging), *_listing(p, staging)}
+        strays = [entry.path for entry in snapshot.taken if entry.path not in of_items]
+        if p.retrain.taken == "keep":
+            _remember(work / "taken.json", taken, snapshot, done)
+        box.remove(done, batch or "known", p.retrain.taken)
         bad = pd.concat([table.loc[table["status"] == "quarantined", QUARANTINE], _refused(snapshot.refused)])
         with atomic_write(work / "quarantine.csv") as part:
             bad.to_csv(part, index=False)
         shutil.rmtree(staging, ignore_errors=True)
-        return Received(batch, len(good), known, bad, [entry.path for entry in snapshot.waiting], strays)
+        waiting = [entry.path for entry in snapshot.waiting]
+        # a file that changed while it was copied has settled `settle` seconds from now at the earliest
+        last_change = max([now, *(entry.changed for entry in snapshot.waiting)])
+        settled_at = datetime.fromtimestamp(last_change + settle)
+        return Received(batch, len(valid), known, bad, waiting, strays, settle, settled_at)
 
 
-def _forget(
-    box: inbox.Inbox,
-    memory: Path,
-    before: Iterable[inbox.InboxFile],
-    snapshot: inbox.Snapshot,
-    gone: list[str],
-    batch: str,
-    how: str,
+def _remember(
+    path: Path, before: Iterable[inbox.InboxFile], snapshot: inbox.Snapshot, done: list[str]
 ) -> None:
-    """Take files out of the inbox, or where they stay remember that they were taken."""
-    if how == "keep":
-        names = set(gone)
-        kept = [*before, *(entry for entry in snapshot.taken if entry.path in names)]
-        with atomic_write(memory) as part:
-            part.write_text(json.dumps(kept))
-    box.remove(gone, batch, how)
+    """Add files that stay in the inbox to the list of those that were taken."""
+    names = set(done)
+    taken = [*before, *(entry for entry in snapshot.taken if entry.path in names)]
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(taken))
 
 
-def _refused(found: list[tuple[str, str]]) -> pd.DataFrame:
+def _refused(files: list[tuple[str, str]]) -> pd.DataFrame:
     remedy = "copy the file itself into the inbox"
-    rows = [(path, path, None, "outside", f"{path}: {why}", remedy) for path, why in found]
+    rows = [(path, path, None, "outside", f"{path}: {why}", remedy) for path, why in files]
     return pd.DataFrame(rows, columns=QUARANTINE)
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one call accepted, as its file has it.
+    """What one call accepted; content of its JSON file.
 
     Attributes:
-        batch: name of the new batch; None: nothing new was accepted.
-        accepted: number of its items.
+        batch: name of the new batch; None: no new item was accepted.
+        accepted: number of items in the batch.
         text: one sentence on the whole inbox.
     """
 
@@ -267,18 +284,18 @@ def read_receipt(p: Params) -> Receipt:
 
 def _receive_here(arguments: argparse.Namespace) -> None:
     p = params.load(arguments.params)
-    found = receive(p)
+    received = receive(p)
     with atomic_write(receipt_file(p)) as part:
-        part.write_text(json.dumps(asdict(Receipt(found.batch, found.accepted, found.text()))))
-    show(found)
+        part.write_text(json.dumps(asdict(Receipt(received.batch, received.accepted, received.text()))))
+    show(received)
 
 
 def show(received: Received) -> None:
-    """Print what became of the inbox."""
+    """Print the result of one check of the inbox."""
     print(f"receive: {received.text()}", flush=True)
     if received.strays:
         shown = ", ".join(received.strays[:5]) + (", ..." if len(received.strays) > 5 else "")
-        print(f"  They stay, no pattern of params.yaml's data section names them: {shown}", flush=True)
+        print(f"  Left in the inbox, no pattern in section data of params.yaml matches: {shown}", flush=True)
     rows: list[Any] = received.quarantined.to_dict("records")
     for row in rows[:20]:
         print(f"  {row['reason']}\n    Remedy: {row['remedy']}", flush=True)

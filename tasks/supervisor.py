@@ -1,8 +1,8 @@
-"""Children that do not outlive their parent: on Linux however it ends, elsewhere save by kill -9.
+"""Child processes that end with their parent: on Linux however it ends, elsewhere unless it is killed by SIGKILL.
 
-Run as a script, this file is the supervisor of one process group: it starts a command, ends the whole
-group when its own parent dies or it receives SIGTERM, and returns the command's exit status. Standard library
-only, because every stage starts one.
+Run as a script, this file is the supervisor of one process group: it starts a command, ends the whole group when its
+own parent dies or on SIGTERM, and returns the command's exit status. Import-light (standard library only), because
+every stage starts one.
 """
 
 import ctypes
@@ -19,14 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-# between SIGTERM and SIGKILL: enough to close a tracking run, short for who waits
+# between SIGTERM and SIGKILL: long enough to close a tracking run
 GRACE_SECONDS = 8.0
 TAIL_BYTES = 4000
 TERMINATED = 128 + signal.SIGTERM
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# live supervisors of this process
+# process groups of the running supervisors that this process started
 _groups: set[int] = set()
 _stopped = threading.Event()
 _watchers: list[subprocess.Popen[bytes]] = []
@@ -38,15 +38,15 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # a second one must not cut the cleaning up short
+    # a second SIGTERM must not interrupt the clean-up
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(TERMINATED)
 
 
 def die_with_parent() -> None:
-    """Call first in a stage's `main`: SIGTERM raises SystemExit(143), and comes when the parent dies too.
+    """Make SIGTERM raise SystemExit(143), and have SIGTERM sent when the parent dies; call first in a stage's `main`.
 
-    DVC, killed, leaves the command it runs behind; with this the command ends as well.
+    A killed DVC does not end the command that it runs; with this, the command ends as well.
     """
     signal.signal(signal.SIGTERM, _terminate)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -57,17 +57,20 @@ def run_in_group(
     env: Mapping[str, str] | None = None,
     live: Callable[[str], object] | None = None,
 ) -> tuple[int, str, str]:
-    """Run `command` in a process group of its own and wait for it.
+    """Run `command` in a new process group and wait for it.
 
-    Whatever ends the wait (an error, Ctrl-C, a cancelled flow, this process killed) ends the whole group.
+    Whatever ends the wait (an error, Ctrl-C, a cancelled flow, a kill of this process) also ends the whole group.
 
     Args:
         command: program and arguments.
-        env: the whole environment; None for this process's.
-        live: receives standard error as it comes, in pieces.
+        env: complete environment; None: that of this process.
+        live: called with each piece of standard error as it arrives.
 
     Returns:
-        (exit status, standard output, last part of both outputs as they came).
+        Exit status, standard output, and the last TAIL_BYTES of standard output and error in order of arrival.
+
+    Raises:
+        StageError: `end_groups` was called in this process.
     """
     with _supervised(command, env, subprocess.PIPE) as child:
         assert child.stdout is not None and child.stderr is not None
@@ -87,14 +90,16 @@ def run_in_group(
 
 
 @contextmanager
-def beside(command: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Have `command` run in a process group of its own during the block; its end, however it comes, ends the group.
+def in_background(
+    command: Sequence[str], env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `command` in a new process group during the `with` block; the group ends with the block.
 
-    It writes to standard error as this process does, and nothing to standard output.
+    Its standard error is that of this process; its standard output is discarded.
 
     Args:
         command: program and arguments.
-        env: the whole environment; None for this process's.
+        env: complete environment; None: that of this process.
     """
     with _supervised(command, env, None) as child:
         yield child
@@ -104,16 +109,16 @@ def beside(command: Sequence[str], env: Mapping[str, str] | None = None) -> Iter
 def _supervised(
     command: Sequence[str], env: Mapping[str, str] | None, pipe: int | None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A supervised command, its outputs in pipes or (None) beside this process's own; ended with the block.
+    """A supervised command that ends with the block; `pipe`: for both outputs, or None as in `in_background`.
 
     Raises:
-        StageError: this process was told to stop.
+        StageError: `end_groups` was called in this process.
     """
     if _stopped.is_set():
-        # a retry, say, of what was just ended; imported here, as a script sees the standard library alone
+        # for example a retry of a command that was just ended; imported here, because a script (-I) finds no segcore
         from segcore.errors import StageError
 
-        raise StageError("nothing is started any more: this process was told to stop", "run again")
+        raise StageError("no command is started: this process is being stopped", "run again")
     supervised = [sys.executable, "-I", str(Path(__file__).resolve()), str(os.getpid()), *command]
     out = subprocess.DEVNULL if pipe is None else pipe
     child = subprocess.Popen(supervised, env=env, stdout=out, stderr=pipe, start_new_session=True)
@@ -126,7 +131,11 @@ def _supervised(
 
 
 def end_groups(wait: bool = False) -> None:
-    """For the main thread, while others wait for theirs: end every group of `run_in_group`, and start no more."""
+    """End all process groups of this process and start no more; for the main thread, while other threads wait.
+
+    Args:
+        wait: return only when all have ended, at most GRACE_SECONDS + 2 s later.
+    """
     _stopped.set()
     for group in list(_groups):
         _signal_group(group, signal.SIGTERM)
@@ -136,16 +145,16 @@ def end_groups(wait: bool = False) -> None:
 
 
 def end_with_this_process(pid: int) -> None:
-    """See to it that another process is sent SIGTERM when this one ends, even by kill -9."""
+    """Have SIGTERM sent to another process when this one ends, even by SIGKILL."""
     watcher = [sys.executable, "-I", str(Path(__file__).resolve()), "watch", str(pid)]
-    # the pipe closes with this process, and nobody else holds its end
+    # the pipe closes when this process ends, because no other process has its write end open
     _watchers.append(subprocess.Popen(watcher, stdin=subprocess.PIPE, start_new_session=True))
 
 
 def _watch(pid: int) -> int:
     sys.stdin.read()
     with suppress(ProcessLookupError):
-        # it has ended by itself
+        # it has already ended
         os.kill(pid, signal.SIGTERM)
     return 0
 
@@ -162,7 +171,7 @@ def _drain(stream: IO[bytes], sinks: list[Callable[[bytes], object]]) -> None:
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Whether the group still had a member."""
+    """Send a signal to a process group; returns whether it had a member."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
@@ -180,11 +189,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             child.wait()
 
 
-# The supervisor, from here on.
+# Code of the supervisor process.
 
 
 def _reap() -> bool:
-    """Whether a child or an adopted orphan still lives."""
+    """Collect ended children; returns whether a child or an adopted orphan is still running."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -194,41 +203,41 @@ def _reap() -> bool:
             return True
 
 
-def _end_own_group(*_: object) -> None:
-    """SIGTERM to all others of the group, after a grace SIGKILL; returns when none is left."""
+def _end_group(*_: object) -> None:
+    """Send SIGTERM to all others of the group, then SIGKILL after GRACE_SECONDS; returns when none is left."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
     while _reap():
         if time.monotonic() > deadline:
-            # this process as well
+            # kills this process as well
             os.killpg(0, signal.SIGKILL)
         time.sleep(0.02)
 
 
 def _terminated(*_: object) -> None:
-    _end_own_group()
+    _end_group()
     os._exit(TERMINATED)
 
 
 def _end_with(parent: int) -> None:
-    """SIGTERM to this process when its parent is killed, who then can end nobody."""
+    """Have SIGTERM sent to this process when its parent dies; a killed parent cannot end its children."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
-        # it died before the line above
+        # the parent died before the call above
         os._exit(TERMINATED)
 
 
 def _supervise(parent: int, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminated)
-    # orphans of the command come here, so none is lost sight of
+    # orphans of the command become children of this process
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _end_with(parent)
-    own = os.getpid()
-    # no thread runs beside
-    status = subprocess.Popen(command, preexec_fn=lambda: _end_with(own)).wait()
+    supervisor = os.getpid()
+    # preexec_fn is safe: this process has no other thread
+    status = subprocess.Popen(command, preexec_fn=lambda: _end_with(supervisor)).wait()
     if _reap():
-        _end_own_group()
+        _end_group()
     return status if status >= 0 else 128 - status
 
 

@@ -8,7 +8,7 @@ import torch
 from segcore.errors import ModelError
 from segcore.models.base.bundle import load_bundle, save_bundle
 from segcore.models.base.factory import build_model
-from tasks.initial_weights import TRANSFER, load_initial_weights, clear, place, place_transfer
+from tasks.initial_weights import TRANSFER, clear, load_initial_weights, place, place_transfer
 from tasks.project import START
 from tests.support.tiny import params_for
 

@@ -1,10 +1,12 @@
-"""New data become a batch: whole, once, recorded by DVC and git; what is bad stays in the inbox with its reason."""
+"""New data become a batch: complete, once, recorded by DVC and git; bad items stay in the inbox with the reason."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from datetime import datetime
 
 import pytest
 from PIL import Image
@@ -22,7 +24,7 @@ HOUR = 3600
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A project in git and DVC, whose dataset has 12 items."""
+    """A project in git and DVC with a dataset of 12 items."""
     folder = tmp_path_factory.mktemp("template")
     make_pairs(folder / "source")
     (folder / ".gitignore").write_text("/source/\n/work/\n/data/ingested/\n/data/packed/\n/data/inbox/\n")
@@ -36,7 +38,7 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def project(template, tmp_path, monkeypatch):
-    """Parameters of a copy of the template, which is the current folder."""
+    """Parameters of a copy of the template; the copy is the current folder."""
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     p = params_for(tmp_path / "source")
@@ -83,7 +85,9 @@ def test_sound_items_become_a_batch_with_a_commit_and_a_tag(project):
         "data/batches/tiny/.gitignore",
         f"data/batches/tiny/{found.batch}.dvc",
     ]
-    assert git("diff", "--cached", "--name-only").split() == ["notes.txt"], "others' work is left alone"
+    assert git("diff", "--cached", "--name-only").split() == ["notes.txt"], (
+        "other staged files are not committed"
+    )
     assert not list(receiving.Path("data/inbox/images").iterdir())
     table = catalog.build(
         project.data,
@@ -96,7 +100,7 @@ def test_sound_items_become_a_batch_with_a_commit_and_a_tag(project):
     assert set(table[table["batch"] == "0"]["id"]) == {f"a{i}" for i in range(12)}
 
 
-def test_bad_items_stay_with_their_reason_and_come_by_themselves_once_mended(project):
+def test_bad_items_stay_with_the_reason_and_are_added_once_corrected(project):
     arrive("good", 100)
     arrive("lonely", 101, truth=False)
     arrive("broken", 102)
@@ -114,11 +118,11 @@ def test_bad_items_stay_with_their_reason_and_come_by_themselves_once_mended(pro
     assert again.batch is None and len(again.quarantined) == 2
     arrive("broken", 102)
     arrive("lonely", 101)
-    mended = receive(project)
-    assert mended.accepted == 2 and mended.quarantined.empty and mended.batch != found.batch
+    corrected = receive(project)
+    assert corrected.accepted == 2 and corrected.quarantined.empty and corrected.batch != found.batch
 
 
-def test_what_the_dataset_has_is_not_taken_twice_and_another_mask_is_refused(project):
+def test_items_of_the_dataset_are_not_added_twice_and_another_mask_is_refused(project):
     for name in ("images", "masks"):
         target = receiving.Path("data/inbox") / name
         target.mkdir(parents=True)
@@ -142,11 +146,16 @@ def test_items_unlike_the_dataset_are_refused(project):
     assert found.batch is None and list(found.quarantined["kind"]) == ["band-count"]
 
 
-def test_a_partner_still_arriving_leaves_the_item_for_the_next_time(project):
+def test_an_item_with_a_file_that_has_not_settled_is_left_for_the_next_time(project):
     arrive("late", 100)
     os.utime("data/inbox/masks/late.png", (time.time(),) * 2)
     first = receive(project)
     assert first.batch is None and first.waiting == ["masks/late.png"]
+    assert re.fullmatch(
+        r"(?s).*1 files changed less than 60 s ago \(retrain.settle_seconds\): run again after ([-\d]+ )?\d\d:\d\d",
+        first.text(),
+    )
+    assert 60 <= (first.settled_at - datetime.now()).total_seconds() + 5 < 70
     assert receive(project, now=time.time() + HOUR).accepted == 1
 
 
@@ -157,7 +166,7 @@ def test_an_empty_inbox_is_no_error(project):
 
 @pytest.mark.parametrize("catalogued", [True, False])
 @pytest.mark.parametrize("moment", ["add", "commit", "remove"])
-def test_killed_at_any_step_nothing_is_lost_or_taken_twice(project, monkeypatch, moment, catalogued):
+def test_after_a_kill_at_any_step_nothing_is_lost_or_added_twice(project, monkeypatch, moment, catalogued):
     arrive("n1", 100)
     where = {"add": (receiving.stages, "add"), "commit": (receiving.git, "commit")}
     place, name = where.get(moment, (receiving.inbox.Inbox, "remove"))
@@ -179,7 +188,7 @@ def test_killed_at_any_step_nothing_is_lost_or_taken_twice(project, monkeypatch,
     assert receive(project).text() == "0 accepted"
 
 
-def test_what_came_after_a_kill_is_a_batch_without_what_came_before(project, monkeypatch):
+def test_items_that_arrive_after_a_kill_are_a_batch_without_earlier_ones(project, monkeypatch):
     arrive("n1", 100)
     with monkeypatch.context() as patch:
         patch.setattr(receiving.inbox.Inbox, "remove", lambda *_: 1 / 0)
