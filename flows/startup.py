@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tasks.forkserver import client
-from tasks.supervisor import beside
+from tasks.supervisor import in_background
 
 _server = ExitStack()
 _variables: dict[str, str] = {}
@@ -25,7 +25,7 @@ def start_fork_server(environment: Mapping[str, str]) -> None:
     folder = _server.enter_context(TemporaryDirectory(prefix="segflow-"))
     address = str(Path(folder) / "socket")
     command = [sys.executable, "-m", "tasks.forkserver.server", address]
-    _server.enter_context(beside(command, {**os.environ, **environment}))
+    _server.enter_context(in_background(command, {**os.environ, **environment}))
     _variables[client.VARIABLE] = address
 
 

@@ -71,8 +71,8 @@ def _print_summary(data: PreparedData) -> None:
     clusters = data.regions.loc[data.regions["split"] == "test", "cluster"].nunique()
     if clusters < _FEW:
         print(
-            f"prepare: only {clusters} groups or blocks in the test split: differences between architectures are hardly "
-            "detectable; add groups, use a finer data.group or a larger test fraction",
+            f"prepare: only {clusters} groups or blocks in the test split: differences between architectures can "
+            "hardly be shown; add groups, use a finer data.group or a larger test fraction",
             flush=True,
         )
     counts = data.regions["split"].value_counts()

@@ -152,7 +152,7 @@ def test_an_item_with_a_file_that_has_not_settled_is_left_for_the_next_time(proj
     first = receive(project)
     assert first.batch is None and first.waiting == ["masks/late.png"]
     assert re.fullmatch(
-        r"(?s).*1 files changed less than 60 s ago \(retrain.settle_seconds\): run again after ([-\d]+ )?\d\d:\d\d",
+        r"(?s).*1 file changed less than 60 s ago \(retrain.settle_seconds\): run again after ([-\d]+ )?\d\d:\d\d",
         first.text(),
     )
     assert 60 <= (first.settled_at - datetime.now()).total_seconds() + 5 < 70
