@@ -1,7 +1,7 @@
-"""Whether a challenger takes the champion's place: rules in a fixed order, each with the figures that decided.
+"""Whether a challenger replaces the champion: rules in a fixed order, each with the figures that decided.
 
-Champion and challengers are scored on the same two sets of test regions: the frozen test set, which the champion was
-chosen on, and the new batch. Differences come from a paired bootstrap of whole clusters (Efron and Tibshirani 1993,
+Champion and challengers are scored on the same two sets of test regions: the frozen test set, on which the champion was
+chosen, and the new batch. Differences come from a paired bootstrap of whole clusters (Efron and Tibshirani 1993,
 "An Introduction to the Bootstrap", chapter 8): the same draws of clusters for both, subtracted draw by draw.
 """
 
@@ -24,7 +24,7 @@ Outcome = Literal["promoted", "kept", "first", "refused"]
 
 @dataclass(frozen=True)
 class Judged:
-    """A challenger with what the rules found; gains are None without a champion or a scored region."""
+    """A challenger with the findings of the rules; gains are None without a champion or without a scored region."""
 
     scored: ScoredCandidate
     findings: list[Finding]
@@ -42,25 +42,25 @@ class Judged:
 
     @property
     def by(self) -> str | None:
-        """The way in which it takes the champion's place: "better" or "cheaper"."""
+        """Why it may replace the champion: "better" or "cheaper"; None if it may not."""
         if not self.passed("limit", "required"):
             return None
-        found = {finding.kind for finding in self.findings}
-        return next((way for way in ("better", "cheaper") if way in found and self.passed(way)), None)
+        checked = {finding.kind for finding in self.findings}
+        return next((way for way in ("better", "cheaper") if way in checked and self.passed(way)), None)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided and by which figures; `asdict` makes it JSON-able.
+    """The decision and its figures; `asdict` gives values that JSON can hold.
 
     Attributes:
-        outcome: promoted, kept, first (no champion was there), or refused (the figures allow no decision).
+        outcome: promoted, kept, first (there was no champion), or refused (the figures allow no decision).
         winner: the challenger that becomes champion.
-        best: the challenger to watch: the winner, or the one that came closest.
+        best: the winner, or the challenger that came closest.
         reason: one sentence with the figures that decided.
-        champion: its scores and costs.
-        challengers: of each its scores, costs and findings of the rules.
-        basis: metric, test sets, confidence and draws that the figures rest on.
+        champion: scores and costs of the champion.
+        challengers: scores, costs and findings of the rules of each challenger.
+        basis: metric, test sets, confidence and number of draws behind the figures.
     """
 
     outcome: Outcome
@@ -81,31 +81,32 @@ def decide(
     classes: list[str],
     seed: int,
 ) -> Decision:
-    """Apply the gate: ceilings, class floors, better, or no worse and cheaper; else the champion stays.
+    """Apply the gate: cost limits and minimum class scores, then better, or no worse and cheaper; else keep the champion.
 
     Args:
-        champion: None where there is none yet; then the challenger of the best validation score that keeps floors
-            and ceilings is chosen, without an interval.
-        challengers: all scored on the champion's regions; none equal to the champion.
-        gate: margins and limits; its confidence is shared out among the challengers (Bonferroni).
-        metric: of `segcore.metrics.METRICS`; its pooled foreground mean decides, its pooled class scores
-        meet floors. foreground: class indices of the mean.
+        champion: None if there is none yet; then, among the challengers that meet all limits, the one with the best
+            validation score is chosen, without an interval.
+        challengers: all scored on the champion's regions; none with the champion's weights.
+        gate: margins and limits; its error rate is divided among the challengers (Bonferroni).
+        metric: name in `segcore.metrics.METRICS`; its pooled foreground mean decides, its pooled class scores are
+            compared with the minimum scores.
+        foreground: indices of the classes in the mean.
         classes: names of all classes.
         seed: of the bootstrap.
 
     Raises:
-        ParamsError: a floor names a class that there is not.
-        DataError: a table is not whole, or candidates were not scored on the same regions.
+        ParamsError: a minimum score is given for an unknown class.
+        DataError: a table is incomplete, or candidates were not scored on the same regions.
     """
     key = f"{metric}/dataset/foreground_mean"
     contestants = [score(c, foreground) for c in challengers]
-    holder = score(champion, foreground) if champion else None
-    require_same_regions([*([holder] if holder else []), *contestants])
-    basis = _basis(gate, metric, key, seed, holder or next(iter(contestants), None), len(challengers))
-    judged = [_judge(s, holder, gate, classes, basis) for s in contestants]
-    outcome, winner, best = _choose(holder, judged, basis)
-    facts = [_facts(j, holder is not None, key, metric, classes) for j in judged]
-    shown = CandidateFigures(**_candidate(holder, key, metric, classes)) if holder else None
+    incumbent = score(champion, foreground) if champion else None
+    require_same_regions([*([incumbent] if incumbent else []), *contestants])
+    basis = _basis(gate, metric, key, seed, incumbent or next(iter(contestants), None), len(challengers))
+    judged = [_judge(s, incumbent, gate, classes, basis) for s in contestants]
+    outcome, winner, best = _choose(incumbent, judged, basis)
+    facts = [_facts(j, incumbent is not None, key, metric, classes) for j in judged]
+    shown = CandidateFigures(**_candidate(incumbent, key, metric, classes)) if incumbent else None
     chosen = best.scored.candidate.name if best else None
     version = champion.version if champion else None
     reason = sentence(outcome, shown, version, facts, chosen, basis)
@@ -114,15 +115,15 @@ def decide(
 
 def _judge(
     challenger: ScoredCandidate,
-    holder: ScoredCandidate | None,
+    incumbent: ScoredCandidate | None,
     gate: Gate,
     classes: Sequence[str],
     basis: Basis,
 ) -> Judged:
     metric = METRICS[basis.metric]
-    frozen = gain(challenger.frozen, holder.frozen, metric.sign, basis) if holder else None
-    new = gain(challenger.new, holder.new, metric.sign, basis) if holder else None
-    champion_costs = holder.candidate.costs if holder else None
+    frozen = gain(challenger.frozen, incumbent.frozen, metric.sign, basis) if incumbent else None
+    new = gain(challenger.new, incumbent.new, metric.sign, basis) if incumbent else None
+    champion_costs = incumbent.candidate.costs if incumbent else None
     class_scores = challenger.class_scores(basis.metric, classes)
     trial = Trial(metric, class_scores, challenger.candidate.costs, champion_costs, frozen, new)
     return Judged(challenger, apply(trial, lambda name: getattr(gate, name)), frozen, new)
@@ -155,10 +156,10 @@ def _basis(
 
 
 def _choose(
-    holder: ScoredCandidate | None, judged: Sequence[Judged], basis: Basis
+    incumbent: ScoredCandidate | None, judged: Sequence[Judged], basis: Basis
 ) -> tuple[Outcome, str | None, Judged | None]:
-    """Outcome, winner's name, and the challenger that the sentence speaks of."""
-    if holder is None:
+    """Outcome, name of the winner, and the challenger that the sentence describes."""
+    if incumbent is None:
         ranked = sorted(judged, key=lambda j: (-j.scored.candidate.validation, j.scored.candidate.name))
         fit = next((j for j in ranked if j.allowed), None)
         return (
@@ -166,8 +167,8 @@ def _choose(
         )
 
     def rank(j: Judged) -> tuple[bool, float, str]:
-        found = j.frozen.difference if j.frozen else j.scored.candidate.validation
-        return not j.allowed, -found, j.scored.candidate.name
+        gained = j.frozen.difference if j.frozen else j.scored.candidate.validation
+        return not j.allowed, -gained, j.scored.candidate.name
 
     ranked = sorted(judged, key=rank)
     best = next(iter(ranked), None)

@@ -1,12 +1,12 @@
-"""Findings of the gate's rules as text, from the words of `segcore.gate_rules`; old decisions' findings too."""
+"""Findings of the gate's rules as text, with the words of `segcore.gate_rules`; also those of old decisions."""
 
 from segcore.comparison.text import difference_unit, value_text
 from segcore.gate_rules import Finding, rule_of
 from segcore.metrics import Metric
 
 
-def _subject(found: Finding) -> str:
-    return str(rule_of(found.kind).subjects.get(found.rule, found.rule))
+def _subject(finding: Finding) -> str:
+    return str(rule_of(finding.kind).subjects.get(finding.rule, finding.rule))
 
 
 def title_text(found: Finding) -> str:
@@ -14,44 +14,44 @@ def title_text(found: Finding) -> str:
     return rule_of(found.kind).title.format(_subject(found))
 
 
-def measures_text(found: Finding) -> str:
-    """What was measured in words, such as "score of class road"."""
-    return rule_of(found.kind).measures.format(_subject(found))
+def measures_text(finding: Finding) -> str:
+    """What was measured, such as "score of class road"."""
+    return rule_of(finding.kind).measures.format(_subject(finding))
 
 
-def measured_text(found: Finding, metric: Metric) -> str:
-    """The measured value with its unit; a dash where there is none."""
-    signed = rule_of(found.kind).unit == "points"
-    return _with_unit(found, found.measured, metric, signed)
+def measured_text(finding: Finding, metric: Metric) -> str:
+    """The measured value with its unit; a dash if there is none."""
+    signed = rule_of(finding.kind).unit == "points"
+    return _with_unit(finding, finding.measured, metric, signed)
 
 
-def limit_text(found: Finding, metric: Metric) -> str:
+def limit_text(finding: Finding, metric: Metric) -> str:
     """What is needed, such as "at most 50.0 ms"."""
-    rule = rule_of(found.kind)
+    rule = rule_of(finding.kind)
     side = "at most" if rule.unit == "score" and metric.sign < 0 else rule.side
-    return f"{side} {_with_unit(found, found.threshold, metric, signed=False)}"
+    return f"{side} {_with_unit(finding, finding.threshold, metric, signed=False)}"
 
 
-def _with_unit(found: Finding, value: float | None, metric: Metric, signed: bool) -> str:
+def _with_unit(finding: Finding, value: float | None, metric: Metric, signed: bool) -> str:
     if value is None:
         return "–"
-    unit = rule_of(found.kind).unit
+    unit = rule_of(finding.kind).unit
     if not isinstance(unit, str):
-        return f"{value:,.1f} {unit[found.rule]}"
+        return f"{value:,.1f} {unit[finding.rule]}"
     if unit in ("score", "points"):
         if unit == "score":
             return f"{value_text(value, metric.unit)} {metric.unit}"
-        # limits as they stand in params.yaml, however small
+        # limits in full precision, as in params.yaml
         exact = f"{round(100 * value, 3):g}" if metric.unit == "%" else f"{value:g}"
         text = value_text(value, metric.unit, signed=True) if signed else exact
         return f"{text} {difference_unit(metric.unit)}"
     return f"{value_text(value, unit)} {unit}".strip()
 
 
-def unmet_text(found: Finding, metric: Metric) -> str:
-    """Why a rule is not met, as the rest of a sentence on the challenger."""
-    start = rule_of(found.kind).unmet or f"it does not meet the {title_text(found)}"
-    if found.measured is None:
-        return f"{start} ({found.note})"
-    what = found.note if found.note.startswith("one cluster") else measures_text(found)
-    return f"{start} ({what}: {measured_text(found, metric)}; needed: {limit_text(found, metric)})"
+def unmet_text(finding: Finding, metric: Metric) -> str:
+    """Why a rule is not met, as the end of a sentence about the challenger."""
+    start = rule_of(finding.kind).unmet or f"it does not meet the {title_text(finding)}"
+    if finding.measured is None:
+        return f"{start} ({finding.note})"
+    what = finding.note if finding.note.startswith("one cluster") else measures_text(finding)
+    return f"{start} ({what}: {measured_text(finding, metric)}; needed: {limit_text(finding, metric)})"

@@ -8,10 +8,10 @@ from segcore.metrics import METRICS, Metric
 from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
 from segcore.promotion.rule_text import limit_text, unmet_text
 
-# Words of a cost that is lower, by its name in the rule "cheaper".
+# What a lower cost means, by the cost's name in the rule "cheaper".
 _LESS = {"latency": "faster", "size": "smaller"}
-# Rules that the sentence on a score and a cost covers.
-_OWN_WORDS = ("better", "not_worse", "not_worse_new", "cheaper")
+# Rules that the clauses on score and cost already cover.
+_COVERED = ("better", "not_worse", "not_worse_new", "cheaper")
 
 
 def sentence(
@@ -22,33 +22,34 @@ def sentence(
     chosen: str | None,
     basis: Basis,
 ) -> str:
-    """Why the gate decided as it did.
+    """The reason for the gate's decision.
 
     Args:
         outcome: promoted, kept, first or refused.
-        champion, challengers: their figures.
-        version: of the champion in the registry, where it is known.
-        chosen: name of the challenger that the sentence speaks of.
-        basis: as in the decision's record.
+        champion: figures of the champion; None: there is none.
+        version: of the champion in the registry; None: unknown.
+        challengers: figures of the challengers.
+        chosen: name of the challenger that the sentence describes.
+        basis: of the decision.
     """
     one = next((c for c in challengers if c.name == chosen), None)
     if champion is None:
         if one is None:
-            return "There is neither a champion nor a challenger, so nothing is decided."
+            return "There is neither a champion nor a challenger, so there is nothing to decide."
         return _first(outcome, one, METRICS[basis.metric])
-    known = f"{champion.title}, version {version}" if version is not None else champion.title
-    kept = f"Kept the champion ({known})"
+    label = f"{champion.title}, version {version}" if version is not None else champion.title
+    kept = f"Kept the champion ({label})"
     if one is None:
-        return f"{kept}: there is no challenger that differs from it."
+        return f"{kept}: no challenger differs from it."
     if outcome == "refused":
         return (
             f"{kept}: the frozen test set has {_clusters(basis.frozen['clusters'])}, "
-            f"and no interval of a difference can be given from fewer than two."
+            f"but an interval of the difference needs at least two."
         )
     new = f"the new {one.title}" if one.title == champion.title else str(one.title)
     start = f"{new[0].upper()}{new[1:]}"
     if outcome == "promoted":
-        return f"{start} takes the place of {champion.title}: {_for(one, basis)}."
+        return f"{start} replaces {champion.title} as champion: {_for(one, basis)}."
     return f"{kept}. {start} {_against(one, basis)}."
 
 
@@ -63,25 +64,25 @@ def _first(outcome: str, one: ChallengerFigures, metric: Metric) -> str:
 
 def _for(one: ChallengerFigures, basis: Basis) -> str:
     metric, gate, frozen = METRICS[basis.metric], basis.gate, _frozen(one)
-    found = _gain(frozen, basis, metric)
+    difference = _gain(frozen, basis, metric)
     if one.by == "better":
         margin = value_text(gate["margin"], metric.unit)
-        text = f"it scores {_score(one, metric)} on the frozen test images, {found}, above the margin of {margin}"
+        text = f"it scores {_score(one, metric)} on the frozen test images, {difference}, above the margin of {margin}"
     else:
-        cheaper = _found(one, "cheaper")
-        share = cheaper.measured
-        assert share is not None
+        cheaper = _finding(one, "cheaper")
+        fraction = cheaper.measured
+        assert fraction is not None
         text = (
-            f"its {_cost(cheaper)} is {100 * share:.0f} % of the champion's "
+            f"its {_cost(cheaper)} is {100 * fraction:.0f} % of the champion's "
             f"(needed: {limit_text(cheaper, metric)}), and it is no worse: {_score(one, metric)} on the frozen "
-            f"test images, {found}, {limit_text(_found(one, 'not_worse'), metric)}"
+            f"test images, {difference}, {limit_text(_finding(one, 'not_worse'), metric)}"
         )
     new = one.difference["new"]
     return text if new is None else f"{text}; on the new batch it is no worse, {_gain(new, basis, metric)}"
 
 
 def _against(one: ChallengerFigures, basis: Basis) -> str:
-    """Limits that it does not meet; else how it scores, what it costs, and what other rules it does not meet."""
+    """The limits that it does not meet; else its score, its cost, and the other rules that it does not meet."""
     metric = METRICS[basis.metric]
     limits = _unmet(one, metric, "limit")
     if limits:
@@ -89,22 +90,22 @@ def _against(one: ChallengerFigures, basis: Basis) -> str:
     frozen = _frozen(one)
     interval = interval_text(frozen.low, frozen.high, metric.unit, signed=True, between=" and ")
     score = (
-        f"scores {_standing(frozen, basis, metric)}: {_score(one, metric)} on the frozen test images "
+        f"scores {_relative_score(frozen, basis, metric)}: {_score(one, metric)} on the frozen test images "
         f"(difference between {interval} {difference_unit(metric.unit)})"
     )
-    cheaper = _found(one, "cheaper")
-    if _found(one, "better").passed:
+    cheaper = _finding(one, "cheaper")
+    if _finding(one, "better").passed:
         return f"{score}, but {'; '.join(_unmet(one, metric, 'required', 'better'))}"
     if cheaper.passed:
         return f"{score}, and {_cost_clause(cheaper)}, but {'; '.join(_unmet(one, metric, 'required', 'cheaper'))}"
-    # the interval above says that it is not shown to be no worse
-    others = _unmet(one, metric, "required", "better", "cheaper", without=_OWN_WORDS)
+    # the interval in `score` already shows whether it is no worse
+    others = _unmet(one, metric, "required", "better", "cheaper", without=_COVERED)
     cost = "" if cheaper.measured is None else f", and {_cost_clause(cheaper)}"
     return "; ".join([f"{score}{cost}", *others])
 
 
-def _standing(frozen: Gain, basis: Basis, metric: Metric) -> str:
-    """What the interval shows."""
+def _relative_score(frozen: Gain, basis: Basis, metric: Metric) -> str:
+    """Score relative to the champion's, as far as the interval shows it."""
     low, high = frozen.low, frozen.high
     assert low is not None and high is not None
     if low > basis.gate["margin"]:
@@ -119,9 +120,9 @@ def _standing(frozen: Gain, basis: Basis, metric: Metric) -> str:
 
 def _cost_clause(cheaper: Finding) -> str:
     """Such as "is 5 % faster (20 % would be needed)"."""
-    share, most = cheaper.measured, cheaper.threshold
-    assert share is not None and most is not None
-    less, saved = _LESS.get(_cost(cheaper), "cheaper"), 100 * (1 - share)
+    fraction, most = cheaper.measured, cheaper.threshold
+    assert fraction is not None and most is not None
+    less, saved = _LESS.get(_cost(cheaper), "cheaper"), 100 * (1 - fraction)
     needed = "" if cheaper.passed else f" ({100 * (1 - most):.0f} % would be needed)"
     if round(saved) <= 0:
         return f"is not {less}{needed}"
@@ -140,13 +141,13 @@ def _unmet(one: ChallengerFigures, metric: Metric, *roles: str, without: tuple[s
 
 
 def _frozen(one: ChallengerFigures) -> Gain:
-    """The gain on the frozen test set: there is one wherever a challenger is compared with a champion."""
+    """The gain on the frozen test set; never None where a challenger is compared with a champion."""
     gain = one.difference["frozen"]
     assert gain is not None
     return gain
 
 
-def _found(one: ChallengerFigures, kind: str) -> Finding:
+def _finding(one: ChallengerFigures, kind: str) -> Finding:
     return next(rule for rule in one.rules if rule.kind == kind)
 
 
@@ -156,13 +157,13 @@ def _score(one: ChallengerFigures, metric: Metric) -> str:
     return f"{value_text(score, metric.unit)} {metric.unit}"
 
 
-def _gain(found: Gain, basis: Basis, metric: Metric) -> str:
+def _gain(gain: Gain, basis: Basis, metric: Metric) -> str:
     """A difference with its interval."""
-    text = f"{value_text(found.difference, metric.unit, signed=True)} {difference_unit(metric.unit)}"
-    if found.low is None:
+    text = f"{value_text(gain.difference, metric.unit, signed=True)} {difference_unit(metric.unit)}"
+    if gain.low is None:
         return f"{text} (one cluster, no interval)"
     confidence = f"{100 * basis.confidence_each:.4g}"
-    interval = interval_text(found.low, found.high, metric.unit, signed=True)
+    interval = interval_text(gain.low, gain.high, metric.unit, signed=True)
     return f"{text} ({confidence} % interval {interval})"
 
 

@@ -1,0 +1,1 @@
+"""Content of the report: inputs, rows, pictures, and the section on champion and challengers."""

@@ -1,6 +1,6 @@
-"""The page's section on champion and challengers: the last decision, drift, and the registry's history.
+"""Report section on champion and challengers: the last decision, drift, and the history of the registry.
 
-Everything comes from the files under decisions/<data.name>/, so the report needs no MLflow.
+It reads only the files in decisions/<data.name>/, so the report does not need MLflow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,11 @@ _OUTCOMES = {
 
 
 def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
-    """What the section shows, or None where nothing was decided yet.
+    """Content of the section, or None if there is no decision yet.
 
     Args:
         root: the project's folder.
-        name: of the data set.
+        name: of the dataset.
 
     Raises:
         DataError: a decision cannot be read.
@@ -58,7 +58,7 @@ def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
 
 
 def when(moment: str | None) -> str:
-    """`2026-01-31T12:00:00Z` as a person writes it; a dash for None."""
+    """`2026-01-31T12:00:00Z` as `2026-01-31 12:00 UTC`; a dash for None."""
     return moment.replace("T", " ")[:16] + " UTC" if moment else "–"
 
 
@@ -70,10 +70,10 @@ def _charts(drift: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _candidates(record: DecisionRecord) -> list[dict[str, Any]]:
-    """Champion and challengers, each challenger with the place of its difference's interval on a common axis."""
+    """One row per model; challengers have the positions of their difference and its interval on a common axis."""
     champion = record.champion
-    before = "champion until now" if record.outcome == "promoted" else "champion"
-    rows = [vars(champion) | {"role": before, "frozen": None}] if champion else []
+    role = "champion until now" if record.outcome == "promoted" else "champion"
+    rows = [vars(champion) | {"role": role, "frozen": None}] if champion else []
     rows += [
         vars(one)
         | {
@@ -88,21 +88,21 @@ def _candidates(record: DecisionRecord) -> list[dict[str, Any]]:
     return [row | {"interval": _place(row["frozen"], reach)} for row in rows]
 
 
-def _place(found: Gain | None, reach: float) -> dict[str, float] | None:
+def _place(gain: Gain | None, reach: float) -> dict[str, float] | None:
     """Positions on an axis from -reach to +reach."""
-    if found is None:
+    if gain is None:
         return None
-    return place(found.low, found.difference, found.high, (-reach, reach))
+    return place(gain.low, gain.difference, gain.high, (-reach, reach))
 
 
 def _rules(challengers: Sequence[JudgedModel], metric: Metric) -> list[dict[str, Any]]:
-    """One row per rule with every challenger's value; all challengers have the same rules in the same order."""
+    """One row per rule with the value of each challenger; all have the same rules in the same order."""
     rows = []
-    for found in zip(*(c.rules for c in challengers), strict=True):
-        first = found[0]
-        name = title_text(first) if len({f.rule for f in found}) == 1 else first.kind
+    for findings in zip(*(c.rules for c in challengers), strict=True):
+        first = findings[0]
+        name = title_text(first) if len({f.rule for f in findings}) == 1 else first.kind
         cells = [
-            {"value": _minus(measured_text(f, metric)), "passed": f.passed, "note": f.note} for f in found
+            {"value": _minus(measured_text(f, metric)), "passed": f.passed, "note": f.note} for f in findings
         ]
         rows.append(
             {
@@ -124,7 +124,7 @@ def _minus(text: str) -> str:
 
 
 def _basis(record: DecisionRecord) -> str:
-    """What the figures rest on, in a sentence or two."""
+    """Test sets, confidence and draws behind the figures, in one or two sentences."""
     basis = record.basis
     frozen, new = basis.frozen, basis.new
     sets = f"Frozen test set: {frozen['regions']} regions in {frozen['clusters']} clusters"
@@ -134,9 +134,11 @@ def _basis(record: DecisionRecord) -> str:
         else "; no region of a new batch"
     )
     if record.champion is None:
-        return f"{sets}. Without a champion the validation score chooses, and no difference is measured."
+        return f"{sets}. Without a champion, the validation score decides and no difference is measured."
     number, error = basis.comparisons, f"{100 - 100 * basis.confidence:.3g} %"
-    shared = f" each, so that {number} comparisons together err no more often than {error} (Bonferroni)"
+    shared = (
+        f" each, so that the error rate of all {number} comparisons together is at most {error} (Bonferroni)"
+    )
     return (
         f"{sets}. Intervals: {100 * basis.confidence_each:.4g} %{shared if number > 1 else ''}, "
         f"{basis.bootstrap} paired bootstrap draws of whole clusters, pooled test pixels."

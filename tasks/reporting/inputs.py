@@ -1,4 +1,4 @@
-"""Everything the report is made of, read and checked once; and the facts of code, data and machine."""
+"""Inputs of the report, read and checked once; code version, data version and machine."""
 
 import json
 import platform
@@ -26,7 +26,7 @@ from tasks.versioning.stages import data_version
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """One architecture trained with one seed, as its stages left it."""
+    """Results of one architecture trained with one seed."""
 
     architecture: str
     seed: int
@@ -40,13 +40,13 @@ class TrainedRun:
 
     @property
     def name(self) -> str:
-        """Of its folders."""
+        """Name of its folders."""
         return run_name(self.architecture, self.seed)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The report's sources; `prepared` has the interface of segcore.data.prepared.PreparedData."""
+    """Inputs of the report; `prepared` has the interface of segcore.data.prepared.PreparedData."""
 
     params: Params
     comparison: Comparison
@@ -57,48 +57,48 @@ class Inputs:
 
     @property
     def titles(self) -> dict[str, str]:
-        """Architecture -> printed name, in the leaderboard's order."""
+        """Architecture -> printed name, in leaderboard order."""
         return {row.architecture: row.title for row in self.comparison.models}
 
     @property
     def column_titles(self) -> dict[str, str]:
-        """Printed names of all rows of the leaderboard, humans too."""
+        """Printed names of all rows of the leaderboard, including human annotators."""
         return self.comparison.titles
 
     @property
     def first_runs(self) -> dict[str, TrainedRun]:
-        """The first seed's run of each architecture, in the leaderboard's order."""
+        """Run of the first seed of each architecture, in leaderboard order."""
         return {name: next(run for run in self.runs if run.architecture == name) for name in self.titles}
 
     @property
     def costs(self) -> dict[str, dict[str, Any] | None]:
-        """Costs of each architecture: the mean over its measured seeds, or None when none was measured."""
+        """Costs of each architecture: mean over the measured seeds; None if no seed was measured."""
         return {
             name: mean_cost([r.cost for r in self.runs if r.architecture == name]) for name in self.titles
         }
 
 
-def _needed(path: Path, stage: str) -> Path:
+def _require(path: Path, stage: str) -> Path:
     if not path.exists():
-        raise StageError(f"{path}: is missing, and the report needs it", f"run `dvc repro {stage}` first")
+        raise StageError(f"{path}: is missing; the report needs it", f"run `dvc repro {stage}` first")
     return path
 
 
 def _json(path: Path, stage: str) -> Any:
-    return json.loads(_needed(path, stage).read_text(encoding="utf-8"))
+    return json.loads(_require(path, stage).read_text(encoding="utf-8"))
 
 
 def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:
     name = run_name(architecture, seed)
     folder, stage = root / EVALUATIONS / name, stage_name("evaluate", name)
-    history = _needed(root / MODELS / name / "history.csv", stage_name("train", name))
+    history = _require(root / MODELS / name / "history.csv", stage_name("train", name))
     return TrainedRun(
         architecture=architecture,
         seed=seed,
         summary=_json(folder / "summary.json", stage),
         calibration=_json(folder / "calibration.json", stage),
-        confusion=pd.read_csv(_needed(folder / "confusion.csv", stage), index_col="truth"),
-        counts=pd.read_parquet(_needed(folder / "counts.parquet", stage)),
+        confusion=pd.read_csv(_require(folder / "confusion.csv", stage), index_col="truth"),
+        counts=pd.read_parquet(_require(folder / "counts.parquet", stage)),
         history=pd.read_csv(history),
         cost=read_cost(root, name),
         predictions=folder / "predictions",
@@ -106,12 +106,12 @@ def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:
 
 
 def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
-    """Read what the earlier stages left under `root`.
+    """Read the outputs of the earlier stages in the project folder `root`.
 
     Raises:
         StageError: a stage's output is missing; the remedy names the stage.
     """
-    comparison = read_comparison(_needed(root / comparison_file(), "compare"))
+    comparison = read_comparison(_require(root / comparison_file(), "compare"))
     names = [row.architecture for row in comparison.models]
     catalog = root / INGESTED / "catalog.parquet"
     revision, dirty = git.state(root)
@@ -131,13 +131,14 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
 
 def _processor() -> str:
     listing = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", listing.read_text()) if listing.exists() else None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    model = re.search(r"model name\s*:\s*(.+)", listing.read_text()) if listing.exists() else None
+    return model.group(1).strip() if model else platform.processor() or platform.machine()
 
 
 def machine_facts() -> dict[str, str]:
-    """What of this machine bears on speed and numbers; neither its name nor a path."""
-    import torch  # a second of start-up that tests of the page need not pay
+    """Facts about this machine that affect speed and numbers; neither its name nor a path."""
+    # imported late: it takes a second that most tests of the page do not need
+    import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores, threads = psutil.cpu_count(logical=False), psutil.cpu_count()
@@ -157,9 +158,9 @@ def _prediction(run: TrainedRun, item: str) -> np.ndarray:
 
 
 def gallery_cases(inputs: Inputs) -> list[Case]:
-    """Best, typical and worst test images with foreground, by the IoU averaged over the architectures.
+    """Best, typical and worst test images with foreground, by mean IoU of the architectures.
 
-    Other annotators of the same images stand beside the architectures but have no say in the choice.
+    Human annotators of the same images are shown next to the architectures, but do not affect the choice.
     """
     runs = inputs.first_runs
     scores = {name: image_iou(run.counts, inputs.params.data.foreground) for name, run in runs.items()}
@@ -173,7 +174,8 @@ def gallery_cases(inputs: Inputs) -> list[Case]:
         iou = {name: float(scores[name][item]) for name in runs}
         for name in [name for name in inputs.prepared.baselines if name in inputs.column_titles]:
             labels = inputs.prepared.read_baseline(name, item)
-            predictions[name] = np.where(labels == IGNORE, 0, labels)  # as the comparison counts them
+            # as the comparison counts unlabelled pixels
+            predictions[name] = np.where(labels == IGNORE, 0, labels)
             iou[name] = pixel_iou(patch.label, predictions[name], patch.valid, inputs.params.data.foreground)
         cases.append(Case(item, kind, patch.image, patch.label, patch.valid, predictions, iou))
     return cases

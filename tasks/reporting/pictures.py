@@ -22,16 +22,18 @@ from segcore.plots.pictures import LEFT_OUT, data_uri
 from tasks.formatting import amount, hexcolour
 from tasks.reporting.inputs import Inputs
 
-LABELS_READ = 300  # label blocks read for a split's class balance; more add nothing to two digits
+# label blocks read for the class balance of a split; more do not change its two digits
+LABELS_READ = 300
 
 
 def _row(inputs: Inputs, case: gallery.Case, side: int) -> dict[str, Any]:
-    """One case: for each column the whole picture and the detail around the densest errors."""
+    """One case: per column the whole picture and the detail with the densest errors."""
     data = inputs.params.data
     detail = detail_window(case)
     shown = gallery.case_pictures(case, data.colors, data.foreground)
     titles = {"image": "Image", "truth": "Truth"} | inputs.column_titles
-    if len(data.foreground) > 1:  # two pictures an architecture: image and truth share a column, too
+    # two pictures per architecture, so image and truth share a column as well
+    if len(data.foreground) > 1:
         shown["image"] += shown.pop("truth")
         titles["image"] = "Image, truth"
     columns = []
@@ -50,7 +52,7 @@ def _row(inputs: Inputs, case: gallery.Case, side: int) -> dict[str, Any]:
 
 
 def gallery_view(inputs: Inputs, cases: list[gallery.Case]) -> dict[str, Any]:
-    """The gallery's rows, pictures inlined; smaller pictures when there are many, to keep the page light."""
+    """Rows of the gallery with inlined pictures; many pictures are made smaller, to keep the page small."""
     data = inputs.params.data
     many = len(data.foreground) > 1
     cells = len(cases) * (2 + len(inputs.column_titles) * (1 + many))
@@ -89,7 +91,7 @@ def _splits(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def data_view(inputs: Inputs) -> dict[str, Any]:
-    """The data card: what came in, how it was split, how the classes are balanced."""
+    """Section on the data: catalogue, splits and class balance."""
     data = inputs.params.data
     scene = split_map(inputs.prepared)
     picture = contact_sheet(inputs.prepared) if scene is None else scene

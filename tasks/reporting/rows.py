@@ -1,4 +1,4 @@
-"""What the report's templates show, worked out from its inputs: rows, sentences, captions."""
+"""Values for the templates of the report, computed from its inputs: rows, sentences, captions."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,26 +12,27 @@ from segcore.metrics import METRICS, Metric, score_title, unit_of
 from segcore.plots.palette import HUMAN, colours
 from tasks.formatting import chance, interval, points, score
 
-if TYPE_CHECKING:  # its imports of charts and pictures are slow, and the data card needs none of them
+if TYPE_CHECKING:
+    # slow: imports charts and pictures, which the data card does not need
     from tasks.reporting.inputs import Inputs
 
 UNMEASURED = "not measured on this machine"
 
 
 def _stacked(board: Leaderboard, *parts: str, without: Sequence[str] = ()) -> list[list[Column]]:
-    """Columns of these parts, each followed by those that are shown below its values."""
+    """Columns of these parts, each with the columns that are shown below its values."""
     columns = [c for c in board.columns if c.part in parts and c.key not in without]
     keys = {c.key for c in columns}
     return [[c, *(low for low in columns if low.below == c.key)] for c in columns if c.below not in keys]
 
 
 def _measures(board: Leaderboard) -> list[list[Column]]:
-    """Columns of sizes and costs; receptive fields are in the page's table of networks."""
+    """Columns of sizes and costs; the receptive field is in the page's table of networks."""
     return _stacked(board, "sizes", "costs", without=("receptive_field",))
 
 
 def _score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
-    """Score columns beside the headline; the page has rank and seeds elsewhere."""
+    """Score columns except the headline; rank and seeds are elsewhere on the page."""
     return _stacked(board, "scores", without=("rank", "seeds", comparison.headline))
 
 
@@ -44,7 +45,7 @@ def _cells(
 
 
 def place(low: float | None, at: float, high: float | None, axis: tuple[float, float]) -> dict[str, float]:
-    """Positions of a value and its interval on an axis, in per cent of its width; without an end, the value's own."""
+    """Positions of a value and its interval on an axis, in % of the axis; a missing end is at the value itself."""
     start, span = axis[0], max(axis[1] - axis[0], 1e-9)
     ends = {"low": at if low is None else low, "high": at if high is None else high, "at": at}
     return {name: (value - start) / span * 100 for name, value in ends.items()}
@@ -64,7 +65,7 @@ def _headlines(comparison: Comparison) -> list[Score]:
 
 
 def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, Any]]:
-    """What the page shows per row of the leaderboard, in its order."""
+    """Values of the page per row of the leaderboard, in leaderboard order."""
     unit = METRICS[comparison.metric].unit
     axis = _axis(_headlines(comparison), unit)
     palette = colours(row.architecture for row in comparison.models)
@@ -87,8 +88,8 @@ def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, A
     return rows
 
 
-def in_words(test: PairTest, titles: Mapping[str, str], metric: Metric) -> str:
-    """A paired test in plain words; no difference shown is a finding too."""
+def pair_text(test: PairTest, titles: Mapping[str, str], metric: Metric) -> str:
+    """A paired test as a sentence, also if it shows no difference."""
     a, b = titles.get(test.a, test.a), titles.get(test.b, test.b)
     if test.difference * metric.sign < 0:
         a, b = b, a
@@ -102,12 +103,12 @@ def _tests(comparison: Comparison) -> list[dict[str, Any]]:
     titles, tests, metric = comparison.titles, comparison.tests, METRICS[comparison.metric]
     ends = [abs(v) for t in tests for v in (t.low, t.high, t.difference) if v is not None]
     reach = max(ends, default=0.01) * 1.08
-    # the better side is on the right: a of the pair, whichever sign its difference has
+    # the side where `a` of the pair is better is on the right, also if lower is better
     axis = (-reach, reach) if metric.higher_is_better else (reach, -reach)
     return [
         {
             "result": test,
-            "sentence": in_words(test, titles, metric),
+            "sentence": pair_text(test, titles, metric),
             "names": (titles.get(test.a, test.a), titles.get(test.b, test.b)),
             "interval": place(test.low, test.difference, test.high, axis),
         }
@@ -116,7 +117,7 @@ def _tests(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The leaderboard and the tests; without `costs` it depends on the comparison alone."""
+    """Leaderboard and tests; without `costs` they depend on the comparison only."""
     metric = METRICS[comparison.metric]
     board = leaderboard(comparison, costs)
     keys = sorted({key for row in comparison.leaderboard for key in row.scores})
@@ -152,10 +153,10 @@ def _lead_tile(comparison: Comparison) -> dict[str, str]:
     why = f"p = {chance(test.p_holm)}".replace("= <", "<")
     if test.significant:
         return _tile(points(gap, metric.unit), unit, ahead, f"a difference is shown ({why})")
-    # significant for these very models, but not over seeds
+    # significant for these models, but not over seeds
     if test.p_holm <= 1 - comparison.confidence:
         why = "over seeds, the interval includes 0"
-    # nothing in large type that the verdict takes back
+    # the tile must not show a lead that the verdict denies
     between = f"between {first.title} and {second.title}"
     return _tile(score(abs(gap), metric.unit), unit, between, f"no difference shown ({why})")
 
@@ -182,11 +183,11 @@ def _tiles(inputs: "Inputs") -> list[dict[str, str]]:
 
 
 def _held_out(comparison: Comparison) -> dict[str, str]:
-    """Tile of the test set; blocks of a scene are no images."""
+    """Tile of the test set; it counts blocks if scenes are divided, else images."""
     clusters, images = comparison.clusters, comparison.test_images
     if comparison.cluster_kind == "block":
         return _tile(
-            str(clusters), "blocks", "of scenes held out for the test", "apart from what was trained on"
+            str(clusters), "blocks", "of scenes held out for the test", "separate from the training area"
         )
     return _tile(
         str(images), "images", "held out for the test", f"in {clusters} group{'s' * (clusters != 1)}"
@@ -202,7 +203,7 @@ def _speed_note(inputs: "Inputs") -> str:
     return (
         "Speed: the fastest of several passes over a tile after warm-up passes, device synchronised; "
         f"tile of {c['latency_tile']:.0f} pixels a side, batch {c['latency_batch']:.0f}, "
-        f"{c['precision']} on {c['device']}{threads}. Compare only what one machine measured."
+        f"{c['precision']} on {c['device']}{threads}. Compare only measurements of one machine."
     )
 
 
@@ -227,7 +228,7 @@ def _captions(inputs: "Inputs") -> dict[str, str]:
 
 
 def page_view(inputs: "Inputs") -> dict[str, Any]:
-    """What the page and its brief form add to the scores: costs, facts, settings."""
+    """Values of the page and its short form besides the scores: costs, facts, settings."""
     params = inputs.params.model_dump(mode="json")
     return {
         "title": inputs.params.report.title or inputs.params.data.name.capitalize(),

@@ -1,4 +1,4 @@
-"""The report stage over a small synthetic project: three files, self-contained, honest, deterministic."""
+"""The report stage on a small synthetic project: three self-contained, deterministic files."""
 
 import html
 import json
@@ -19,7 +19,7 @@ from tasks.costs import cost_file, mean_cost
 from tasks.formatting import amount, chance, duration, points, unbroken
 from tasks.reporting import rows
 from tasks.reporting.inputs import gallery_cases, read_inputs
-from tasks.reporting.rows import in_words
+from tasks.reporting.rows import pair_text
 from tasks.versioning.stages import data_version
 from tests.support.fake_project import FakePrepared, build_project, scene_patches
 
@@ -87,7 +87,7 @@ class _Tags(HTMLParser):
             self.wrong.append(tag)
 
 
-def test_page_asks_the_network_for_nothing(page: str) -> None:
+def test_page_makes_no_network_request(page: str) -> None:
     tags = _Tags()
     tags.feed(page)
     links = [
@@ -98,7 +98,7 @@ def test_page_asks_the_network_for_nothing(page: str) -> None:
     assert len(page) < 6_000_000
 
 
-def test_page_is_well_formed_and_every_picture_has_words(page: str) -> None:
+def test_page_is_well_formed_and_every_picture_has_an_alt_text(page: str) -> None:
     tags = _Tags()
     tags.feed(page)
     assert not tags.wrong and not tags.open
@@ -150,19 +150,19 @@ def test_settings_that_differ_are_printed(page: str) -> None:
 
 def test_no_difference_shown_is_a_verdict() -> None:
     test = PairTest("unet", "fcn", -0.012, -0.03, 0.01, 0.4, 0.4, significant=False)
-    words = in_words(test, {}, METRICS["iou"])
+    words = pair_text(test, {}, METRICS["iou"])
     assert words == "No difference shown between fcn and unet: a gap of 1.2 points can be chance."
     shown = replace(test, significant=True)
-    assert in_words(shown, {}, METRICS["iou"]) == "fcn is better than unet by 1.2 points."
+    assert pair_text(shown, {}, METRICS["iou"]) == "fcn is better than unet by 1.2 points."
     lower_is_better = replace(METRICS["iou"], higher_is_better=False)
-    assert in_words(shown, {}, lower_is_better) == "unet is better than fcn by 1.2 points."
+    assert pair_text(shown, {}, lower_is_better) == "unet is better than fcn by 1.2 points."
 
 
 def test_speed_is_printed_with_warm_up_batch_precision_and_device(page: str) -> None:
     assert re.search(r"after warm-up passes, device synchronised.*batch 1, fp32 on cpu, 2 threads", page)
 
 
-def test_unmeasured_costs_are_said_to_be_so(tmp_path: Path) -> None:
+def test_unmeasured_costs_are_labelled(tmp_path: Path) -> None:
     prepared = scene_patches()
     build_project(tmp_path, prepared, _params(prepared), measured=False)
     folder = stage.report(tmp_path, _params(prepared), prepared)
@@ -222,14 +222,14 @@ def test_missing_stage_is_named_with_its_remedy(project, tmp_path: Path) -> None
         read_inputs(copy, params, prepared)
 
 
-def test_figures_hold_every_chart_and_the_gallery(project) -> None:
+def test_figures_contain_every_chart_and_the_gallery(project) -> None:
     inputs = read_inputs(*project)
     figures = stage.figures(inputs)
     assert {"accuracy_cost", "learning", "calibration", "confusion"} <= set(figures)
     assert sum(name.startswith("gallery_") for name in figures) == len(gallery_cases(inputs)) > 0
 
 
-def test_annotators_stand_beside_the_architectures_in_the_gallery(project) -> None:
+def test_annotators_are_next_to_the_architectures_in_the_gallery(project) -> None:
     case = gallery_cases(read_inputs(*project))[0]
     assert list(case.predictions) == [*read_inputs(*project).titles, "human"]
     assert 0 < case.iou["human"] <= 1

@@ -1,4 +1,4 @@
-"""The gate: its interval against scipy's paired bootstrap, its rules one at a time, and what must never happen."""
+"""The gate: intervals against scipy's paired bootstrap, each rule separately, and properties that always hold."""
 
 import json
 from dataclasses import asdict, replace
@@ -22,7 +22,7 @@ GATE = Gate(bootstrap=400)
 
 
 def table(skill: float, seed: int = 0, clusters: int = 12, prefix: str = "c") -> pd.DataFrame:
-    """Counts of random maps, right with probability `skill`; two images a cluster, the truth always the same."""
+    """Counts of random maps, correct with probability `skill`; two images per cluster, always the same truth."""
     rng, rows = np.random.default_rng(seed), []
     for cluster in range(clusters):
         for image in range(2):
@@ -103,7 +103,7 @@ def test_a_clearly_better_challenger_is_promoted_and_the_sentence_names_the_figu
     assert found.by == "better" and rule(decision, "better").measured == found.difference["frozen"].low
     for value in vars(found.difference["frozen"]).values():
         assert f"{100 * value:+.1f}" in decision.reason
-    assert "NEW takes the place of OLD" in decision.reason and "margin of 0.0" in decision.reason
+    assert "NEW replaces OLD as champion" in decision.reason and "margin of 0.0" in decision.reason
 
 
 def test_a_kept_champion_is_reported_with_score_interval_and_cost() -> None:
@@ -135,7 +135,7 @@ def test_worse_on_the_new_batch_is_not_promoted() -> None:
     assert rule(judge(old, replace(new, new=EMPTY)), "not_worse_new").measured is None
 
 
-def test_of_one_cluster_in_the_new_batch_the_difference_itself_counts() -> None:
+def test_with_one_cluster_in_the_new_batch_the_difference_itself_decides() -> None:
     old = candidate(0.9, "old", new=table(0.9, 3, 1, "n"))
     for skill, outcome in ((0.95, "promoted"), (0.6, "kept")):
         decision = judge(old, candidate(0.97, "new", seed=1, new=table(skill, 3, 1, "n")))
@@ -156,7 +156,7 @@ def test_no_worse_and_cheaper_is_promoted_by_latency_or_else_by_size() -> None:
     assert "not shown to be no worse on the frozen test set" in cheap_and_worse.reason
 
 
-def test_ceilings_and_floors_block_the_better_one_and_say_so() -> None:
+def test_a_better_one_that_exceeds_a_limit_is_blocked_and_the_limit_is_named() -> None:
     old, new = candidate(0.9, "old"), candidate(0.99, "new", seed=1)
     limits = {
         "latency": {"ceilings": {"latency_ms": 9.9}},
@@ -171,7 +171,7 @@ def test_ceilings_and_floors_block_the_better_one_and_say_so() -> None:
     assert unmeasured.outcome == "kept" and "not measured" in unmeasured.reason
 
 
-def test_a_floor_of_a_class_without_pixels_is_not_kept() -> None:
+def test_a_minimum_score_of_a_class_without_pixels_is_not_met() -> None:
     bare = table(0.99).query("cluster == 'c99'")
     rows = [(f"i{i}", f"i{i}", counts.count(*[np.zeros((8, 8), np.uint8)] * 2, 2)) for i in range(4)]
     empty_truth = counts.counts_table(rows, CLASSES)
@@ -181,7 +181,7 @@ def test_a_floor_of_a_class_without_pixels_is_not_kept() -> None:
     assert decision.outcome == "kept" and "no pixel of this class" in decision.reason
 
 
-def test_the_first_champion_is_the_best_by_validation_that_keeps_the_limits() -> None:
+def test_the_first_champion_is_the_best_by_validation_that_meets_the_limits() -> None:
     better, worse = candidate(0.97, "better", costs=Costs(20)), candidate(0.9, "worse", costs=Costs(5))
     assert judge(None, worse, better).winner == "better"
     decision = judge(None, worse, better, gate=Gate(ceilings={"latency_ms": 10}))
@@ -195,7 +195,7 @@ def test_the_first_champion_is_the_best_by_validation_that_keeps_the_limits() ->
 def test_fewer_than_two_clusters_are_refused() -> None:
     for rows in (table(0.9, clusters=1), EMPTY):
         decision = judge(candidate(0.9, "old", frozen=rows), candidate(0.99, "new", frozen=rows))
-        assert decision.outcome == "refused" and "fewer than two" in decision.reason
+        assert decision.outcome == "refused" and "at least two" in decision.reason
 
 
 def test_without_a_challenger_the_champion_stays() -> None:
@@ -203,7 +203,7 @@ def test_without_a_challenger_the_champion_stays() -> None:
     assert judge(None).outcome == "refused"
 
 
-def test_several_challengers_share_the_confidence_and_the_best_wins() -> None:
+def test_the_error_rate_is_divided_among_challengers_and_the_best_wins() -> None:
     old = candidate(0.9, "old")
     rivals = [candidate(0.96, "good", seed=1), candidate(0.98, "best", seed=2), candidate(0.5, "bad", seed=3)]
     decision = judge(old, *rivals)
@@ -244,7 +244,7 @@ def test_a_higher_margin_never_promotes_more(a: float, b: float, seed: int, marg
 
 @settings(max_examples=25, deadline=None)
 @given(a=skills, b=skills, seed=st.integers(0, 99), name=st.sampled_from(CLASSES), champion=st.booleans())
-def test_a_floor_that_is_not_kept_always_blocks(
+def test_a_minimum_score_that_is_not_met_always_blocks(
     a: float, b: float, seed: int, name: str, champion: bool
 ) -> None:
     new = candidate(b, "new", seed + 1, costs=Costs(1, 1, 1))

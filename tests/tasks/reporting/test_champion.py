@@ -1,4 +1,4 @@
-"""The page's section on champion and challengers, from decisions the gate really took; without MLflow."""
+"""Report section on champion and challengers, from real decisions of the gate; without MLflow."""
 
 import html
 import json
@@ -70,13 +70,13 @@ def _record(root: Path, champion: str | None = "fcn", **over: Any) -> DecisionRe
 
     rivals = [candidate(name) for name in TITLES if name != champion]
     gate = Gate(bootstrap=200, floors={"building": 0.2}, ceilings={"latency_ms": 50})
-    held = candidate(champion) if champion else None
-    found = asdict(decide(held, rivals, gate, "iou", [1], ["background", "building"], 0))
-    for one in found["challengers"]:
+    current = candidate(champion) if champion else None
+    decision = asdict(decide(current, rivals, gate, "iou", [1], ["background", "building"], 0))
+    for one in decision["challengers"]:
         one |= {"architecture": one["name"][:-2], "seed": 0, "weights_sha256": "0" * 64}
     meta = {"format": FORMAT, "dataset": "buildings", "key": "b2", "batch": "b2", "inputs": "1" * 64}
     times = {"decided": "2026-01-02T10:00:00Z", "acted": "2026-01-02T10:00:05Z"}
-    content = {**meta, **times, "champion_version": 1, "versions": {}, **found, "drift": _drift(), **over}
+    content = {**meta, **times, "champion_version": 1, "versions": {}, **decision, "drift": _drift(), **over}
     return DecisionRecord.from_json(content)
 
 
@@ -152,7 +152,7 @@ def test_section_of_other_outcomes(over: dict[str, Any], words: str, root: Path,
     assert words in _page(root, project)
 
 
-def test_the_latest_decision_is_shown_and_a_damaged_one_is_told(root: Path) -> None:
+def test_the_latest_decision_is_shown_and_a_damaged_one_is_an_error(root: Path) -> None:
     for key, moment in (("b1", "2026-01-03T00:00:00Z"), ("b2", "2026-01-02T00:00:00Z")):
         write_record(record_path(root, "buildings", key), _record(root, key=key, decided=moment))
     view = retrain_view(root, "buildings")
@@ -163,7 +163,7 @@ def test_the_latest_decision_is_shown_and_a_damaged_one_is_told(root: Path) -> N
     assert when(None) == "–"
 
 
-def test_keys_that_are_no_file_names_are_refused(root: Path) -> None:
+def test_keys_that_are_not_file_names_are_refused(root: Path) -> None:
     for key in ("../x", "history", "", "a/b"):
         with pytest.raises(DataError, match="cannot name a decision"):
             record_path(root, "buildings", key)
