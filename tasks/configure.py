@@ -1,7 +1,7 @@
 """Merge an example's settings into params.yaml, as `dvc exp run --set-param` would; comments are kept.
 
-`python -m tasks configure vessels` applies examples/vessels.yaml. If params.yaml already
-describes that dataset, nothing changes, so that your own settings are kept.
+`python -m tasks configure vessels` applies examples/vessels.yaml. If params.yaml already describes that dataset, nothing
+changes, so that your own settings are kept.
 """
 
 import argparse

@@ -81,7 +81,7 @@ def decide(
     classes: list[str],
     seed: int,
 ) -> Decision:
-    """Apply the gate: cost limits and minimum class scores, then better, or no worse and cheaper; else keep the champion.
+    """Apply the gate: all limits, and either better, or no worse and cheaper; otherwise keep the champion.
 
     Args:
         champion: None if there is none yet; then, among the challengers that meet all limits, the one with the best

@@ -104,7 +104,7 @@ def test_keys_missing_in_a_section_about_the_dataset_get_their_defaults(
     found = getattr(merged(project, EXAMPLE), section)
     for key, field in model.model_fields.items():
         if key not in EXAMPLE[section]:
-            assert getattr(found, key) == field.get_default(call_default_factory=True), key
+            assert getattr(merged, key) == field.get_default(call_default_factory=True), key
 
 
 @pytest.mark.parametrize("section", Params.model_fields)

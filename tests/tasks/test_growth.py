@@ -75,7 +75,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path, monkeypatch)
 
 
-def test_new_items_leave_packed_files_untouched_and_add_only_their_own(project):
+def test_new_items_only_add_packed_files(project):
     project.ingest()
     packed = project.root / "data" / "packed"
     before = _facts(packed)
@@ -133,13 +133,13 @@ def test_prepared_data_are_the_same_cached_or_computed(project):
     grown = project.root / "data" / "prepared"
     registry = (project.root / "prepared.csv").read_text()
     (project.root / "again.csv").write_text(registry)
-    anew = project.prepare("again", work="other work")
+    computed = project.prepare("again", work="other work")
     assert len(project.indexed) == COUNT + 1
     for name in ("items", "regions", "windows"):
-        left, right = (pd.read_parquet(folder / f"{name}.parquet") for folder in (grown, anew))
+        left, right = (pd.read_parquet(folder / f"{name}.parquet") for folder in (grown, computed))
         pd.testing.assert_frame_equal(left, right)
     for name in ("statistics.json", "prepared.json"):
-        assert (grown / name).read_text() == (anew / name).read_text()
+        assert (grown / name).read_text() == (computed / name).read_text()
 
 
 def test_a_changed_item_is_read_again_and_its_old_packed_file_is_removed(project):

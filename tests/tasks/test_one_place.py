@@ -1,4 +1,4 @@
-"""A metric, a leaderboard column and a gate rule are each added in one place, and are then seen everywhere."""
+"""A metric, a leaderboard column and a gate rule are each added in one place, and then appear everywhere."""
 
 import dataclasses
 import html
@@ -47,7 +47,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Metric:
 
 @pytest.fixture
 def tracked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A store of the working folder, and run keys by stage as DVC would give them."""
+    """An MLflow store in the working folder, and run keys by stage as from DVC."""
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     keys = {"train@unet-0": "a" * 64}
@@ -58,7 +58,7 @@ def tracked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def built(folder: Path, metric: str = "iou", **over: object) -> tuple[Path, root.Params, object]:
-    """A fake project that is compared by a metric."""
+    """A fake project, compared by `metric`."""
     prepared = scene_patches()
     values = _params(prepared).model_dump() | {"tracking": {"system_metrics": False}, **over}
     values["compare"]["metric"] = metric
@@ -137,7 +137,7 @@ def test_a_new_metric_reaches_the_run_of_an_evaluation_that_is_not_run_again(
 ) -> None:
     folder, params, _ = built(tmp_path / "project", architectures=["unet"])
     monkeypatch.chdir(folder)
-    # this folder is no DVC project
+    # this folder is not a DVC project
     Path("dvc.lock").unlink()
     with tracking.training_run(Tracker.open(params), params, "unet", 0, "U-Net"):
         pass
@@ -152,7 +152,7 @@ def test_a_new_metric_reaches_the_run_of_an_evaluation_that_is_not_run_again(
     assert logged["test/toy.dataset.foreground_mean"] == pytest.approx(
         expected.scores["toy/dataset/foreground_mean"].estimate, abs=1e-6
     )
-    assert logged["test/iou.dataset.building"] == 0.5, "what was logged stays"
+    assert logged["test/iou.dataset.building"] == 0.5, "earlier values are kept"
     assert "leaderboard/toy.dataset.foreground_mean unet" in client.get_run(made).data.metrics
     table = json.loads(Path(client.download_artifacts(made, "leaderboard.json", str(tmp_path))).read_text())
     assert "toy/dataset/foreground_mean" in table["columns"]
@@ -167,7 +167,7 @@ def test_a_column_is_added_in_one_place(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(board, "COLUMNS", [*board.COLUMNS, column])
     folder, params, prepared = built(tmp_path / "project")
     monkeypatch.chdir(folder)
-    # this folder is no DVC project
+    # this folder is not a DVC project
     Path("dvc.lock").unlink()
     comparison = read_comparison(folder / "comparison/comparison.json")
     assert "16000" in board.leaderboard_text(comparison)
@@ -231,7 +231,7 @@ def test_a_gate_rule_is_added_in_one_place(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_params_yaml_takes_the_parameter_of_an_added_rule(tmp_path: Path) -> None:
-    """In a process of its own: the section is made when segcore.params is imported."""
+    """In a new process: the section is created when segcore.params is imported."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["gate"]["toy_budget"] = 5
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
@@ -260,7 +260,7 @@ def test_the_section_gate_has_the_keys_and_defaults_that_it_had() -> None:
     assert operations.Gate().model_dump_json() == (
         '{"margin":0.0,"not_worse":0.01,"cheaper":0.8,"confidence":0.95,"bootstrap":2000,"floors":{},'
         '"ceilings":{"latency_ms":null,"memory_mb":null,"size_mb":null}}'
-    ), "decisions are found again by a hash of it"
+    ), "decisions are looked up by a hash of it"
 
 
 def test_a_comparison_of_an_earlier_version_is_read_and_written_unchanged() -> None:
@@ -294,7 +294,7 @@ def test_a_damaged_comparison_is_named_with_the_remedy(tmp_path: Path) -> None:
             read_comparison(path)
 
 
-def test_metrics_are_rows_of_what_they_are() -> None:
+def test_metrics_have_consistent_fields() -> None:
     counts = {name: np.zeros((2, 3)) for name in ("tp", "fp", "fn", "pixels")}
     counts |= {f"boundary_{n}": np.zeros((2, 3)) for n in ("predicted", "true")}
     counts |= {f"boundary_{n}_matched": np.zeros((2, 3)) for n in ("predicted", "true")}

@@ -1,4 +1,4 @@
-"""The command that predicts scenes: what it finds, names, skips and repeats, and models by their address."""
+"""The command `predict`: scenes found, names, scenes skipped and repeated, and models by address."""
 
 import json
 import os
@@ -88,19 +88,19 @@ def test_help_names_the_arguments(tmp_path: Path) -> None:
     assert done.returncode == 0 and "python -m tasks predict" in done.stdout and "models:/" in done.stdout
 
 
-def test_killed_between_scenes_it_goes_on_with_those_not_done(project: Path) -> None:
+def test_after_a_kill_it_continues_with_the_remaining_scenes(project: Path) -> None:
     done = command(project, "-c", KILL_AFTER, "2")
     assert done.returncode == -signal.SIGKILL
     before = state(project / "out")
-    assert set(before) == {"s0.tif", "s1.tif"}, "the scene it was at has left no file"
-    assert (project / "out" / ".s2.part").is_dir(), "it was killed at work"
+    assert set(before) == {"s0.tif", "s1.tif"}, "the scene in progress has left no file"
+    assert (project / "out" / ".s2.part").is_dir(), "it was killed during a scene"
     assert run_prediction(load(), ["scenes"], "bundle", Path("out")) == {"predicted": 2, "done before": 2}
     after = state(project / "out")
-    assert len(after) == 4 and {k: after[k] for k in before} == before, "what was done keeps inode and time"
+    assert len(after) == 4 and {k: after[k] for k in before} == before, "finished files keep inode and time"
     assert not list((project / "out").glob(".*.part"))
 
 
-def test_sigterm_ends_it_in_order(project: Path) -> None:
+def test_sigterm_ends_it_with_clean_up(project: Path) -> None:
     for number in range(4, 60):
         shutil.copy(project / "scenes/s0.tif", project / f"scenes/s{number}.tif")
     process = subprocess.Popen(
@@ -116,10 +116,12 @@ def test_sigterm_ends_it_in_order(project: Path) -> None:
     assert process.wait(30) == 143
     found = json.loads((project / "out/predictions.json").read_text())["scenes"]
     assert 1 <= len(found) < 60 and not list((project / "out").glob(".*.part"))
-    assert len(list((project / "out").glob("*.tif"))) - len(found) in (0, 1), "all that is done is noted"
+    assert len(list((project / "out").glob("*.tif"))) - len(found) in (0, 1), (
+        "all finished scenes are recorded"
+    )
 
 
-def test_changed_scenes_models_and_settings_are_predicted_anew(project: Path) -> None:
+def test_changed_scenes_models_and_settings_are_predicted_again(project: Path) -> None:
     run_prediction(load(), ["scenes"], "bundle", Path("out"))
     write_tif(project / "scenes/s1.tif", noise(70, 90, seed=9))
     before = state(project / "out")
@@ -134,15 +136,15 @@ def test_changed_scenes_models_and_settings_are_predicted_anew(project: Path) ->
     assert run_prediction(p, ["scenes"], "other", Path("out"))["predicted"] == 4
 
 
-def test_outputs_no_longer_asked_for_are_removed(project: Path) -> None:
+def test_outputs_no_longer_requested_are_removed(project: Path) -> None:
     both = {"overlap": 16, "outputs": ["classes", "probabilities"]}
     run_prediction(Params.model_validate(values_for("x", predict=both)), ["scenes"], "bundle", Path("out"))
     assert (project / "out/s0_probabilities.tif").exists()
     run_prediction(load(), ["scenes"], "bundle", Path("out"))
-    assert not (project / "out/s0_probabilities.tif").exists(), "it would be of another model or setting"
+    assert not (project / "out/s0_probabilities.tif").exists(), "it would belong to another model or setting"
 
 
-def test_bad_scenes_are_told_and_the_others_go_on(project: Path) -> None:
+def test_bad_scenes_are_reported_and_the_others_are_predicted(project: Path) -> None:
     write_tif(project / "scenes/five.tif", noise(40, 40, bands=5))
     data = (project / "scenes/s1.tif").read_bytes()
     (project / "scenes/s1.tif").write_bytes(data[: len(data) // 2])
@@ -154,7 +156,7 @@ def test_bad_scenes_are_told_and_the_others_go_on(project: Path) -> None:
     (project / "scenes/s1.tif").write_bytes(data)
     with pytest.raises(StageError, match="1 of 5 scenes failed"):
         run_prediction(load(), ["scenes"], "bundle", Path("out"))
-    assert "s1.tif" in state(project / "out"), "mended"
+    assert "s1.tif" in state(project / "out"), "corrected"
 
 
 def test_scenes_of_one_stem_do_not_share_a_file(project: Path) -> None:
@@ -171,7 +173,7 @@ def test_scenes_of_one_stem_do_not_share_a_file(project: Path) -> None:
     for path, entry in record.items():
         with rasterio.open(path) as source, rasterio.open(project / "out" / entry["files"][0]) as made:
             assert made.shape == source.shape
-    assert record[str(project / "scenes/a/s0.tif")]["name"] == "s0", "a name given once stays"
+    assert record[str(project / "scenes/a/s0.tif")]["name"] == "s0", "a name is never changed"
 
 
 def test_scenes_are_never_overwritten(project: Path) -> None:
@@ -196,14 +198,14 @@ def test_files_folders_and_patterns_are_found(project: Path) -> None:
         find_scenes(["nowhere/*.tif"], out)
 
 
-def test_a_damaged_record_is_told(project: Path) -> None:
+def test_a_damaged_record_is_an_error(project: Path) -> None:
     (project / "out").mkdir()
     (project / "out/predictions.json").write_text("{")
     with pytest.raises(DataError, match=r"predictions\.json"):
         run_prediction(load(), ["scenes"], "bundle", Path("out"))
 
 
-def test_a_record_of_thousands_is_not_written_for_each(tmp_path: Path) -> None:
+def test_the_record_is_not_written_once_per_scene(tmp_path: Path) -> None:
     record = Record(tmp_path / "predictions.json", {"weights_sha256": ""}, {})
     start = time.monotonic()
     for number in range(3000):
@@ -216,7 +218,8 @@ def test_a_record_of_thousands_is_not_written_for_each(tmp_path: Path) -> None:
 @pytest.fixture
 def registered(project: Path) -> Params:
     """A store with version 1 of the model `tiny`, without an alias."""
-    store = {"uri": f"sqlite:///{project}/mlflow.db"}  # MLflow keeps stores by address for as long as it runs
+    # MLflow keeps stores open by address, so each test needs its own
+    store = {"uri": f"sqlite:///{project}/mlflow.db"}
     p = Params.model_validate(values_for("source", predict={"overlap": 16}, tracking=store))
     client = Tracker.open(p).client
     run = client.create_run(Tracker.open(p).experiment())
@@ -240,14 +243,14 @@ def test_models_are_fetched_by_address(project: Path, registered: Params) -> Non
         assert counts == {"predicted": 0, "done before": 1}, "the same weights by another address"
 
 
-def test_addresses_that_mean_nothing_say_what_there_is(project: Path, registered: Params) -> None:
-    for address, said in (
+def test_unknown_addresses_are_errors_that_list_the_known_ones(project: Path, registered: Params) -> None:
+    for address, message in (
         ("models:/other/1", "there is tiny"),
         ("models:/tiny/7", "there is no version 7; known: 1"),
         ("models:/tiny", "is no address of a model"),
         ("nowhere", "holds no model bundle"),
     ):
-        with pytest.raises(ModelError, match=said):
+        with pytest.raises(ModelError, match=message):
             run_prediction(registered, ["scenes/s0.tif"], address, Path("out"))
 
 
@@ -261,7 +264,7 @@ def test_a_registered_model_that_was_tampered_with_is_refused(project: Path, reg
     assert not (project / "fetched").exists()
 
 
-def test_a_store_that_does_not_answer_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_respond_is_an_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(StageError, match="does not answer"):

@@ -1,4 +1,4 @@
-"""Promotion over a tiny real project: real trainings, a real MLflow registry, counts made better or worse by hand."""
+"""Promotion in a tiny real project: real trainings, a real MLflow registry, counts made better or worse by hand."""
 
 import json
 import os
@@ -38,7 +38,7 @@ COST = {"latency_ms": 10.0, "peak_memory_mb": 700.0}
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared data of 20 pictures, FCN and U-Net trained and evaluated with seeds 0 and 1, and a first champion."""
+    """Prepared data of 20 images, FCN and U-Net trained and evaluated with seeds 0 and 1, and a first champion."""
     folder = tmp_path_factory.mktemp("template")
     make_pairs(folder / "source", count=20)
     values = values_for("source", seeds=[0, 1], gate={"bootstrap": 200})
@@ -61,12 +61,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the template as the current folder, with a measurement that costs no time."""
+    """A copy of the template as the current folder, with fixed costs instead of measurements."""
     folder = tmp_path / "project"
     # artifacts stay in the template, to whose folder the store's paths lead
     shutil.copytree(template, folder, ignore=shutil.ignore_patterns("mlruns"))
     monkeypatch.chdir(folder)
-    # MLflow keeps a store open by its address for as long as the process lives, so each test has an address of its own
+    # MLflow keeps stores open by address, so each test needs its own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     monkeypatch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
     return folder
@@ -80,21 +80,21 @@ def load() -> Params:
     return params.load("params.yaml")
 
 
-def mark_batch(batch: str, share: float = 0.5) -> list[str]:
-    """Call the last test items (and some training items) of the prepared data a batch; returns its test items."""
+def mark_batch(batch: str, fraction: float = 0.5) -> list[str]:
+    """Mark the last test and training items of the prepared data as a batch; returns its test items."""
     items = pd.read_parquet("data/prepared/items.parquet")
     regions = pd.read_parquet("data/prepared/regions.parquet")
-    named = []
-    for name in ("test", "train"):
-        there = sorted(regions.loc[regions["split"] == name, "item"].unique())
-        named.append(there[-max(1, round(len(there) * share)) :])
-    items.loc[items["item"].isin([*named[0], *named[1]]), "batch"] = batch
+    marked = []
+    for split in ("test", "train"):
+        names = sorted(regions.loc[regions["split"] == split, "item"].unique())
+        marked.append(names[-max(1, round(len(names) * fraction)) :])
+    items.loc[items["item"].isin([*marked[0], *marked[1]]), "batch"] = batch
     items.to_parquet("data/prepared/items.parquet", index=False)
-    return named[0]
+    return marked[0]
 
 
 def rewrite(run: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    """Alter a run's evaluation table, as another training would have."""
+    """Change a run's evaluation table, as if another training had produced it."""
     path = Path("evaluations") / run / "counts.parquet"
     change(pd.read_parquet(path)).to_parquet(path, index=False)
 
@@ -104,7 +104,7 @@ def perfect(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def new_weights(run: str) -> None:
-    """Another model under the same name: its weights moved by a hair."""
+    """Replace a model by one of the same name with slightly different weights."""
     from safetensors.torch import load_file
 
     from segcore.files import save_tensors, sha256
@@ -120,7 +120,7 @@ def new_weights(run: str) -> None:
 
 
 def best_runs() -> dict[str, str]:
-    """By architecture the run whose validation score is best."""
+    """The run with the best validation score of each architecture."""
     scores = {f.parent.name: pd.read_csv(f)["val_iou"].max() for f in Path("models").glob("*/history.csv")}
     return {
         a: max((r for r in sorted(scores) if r.startswith(a)), key=lambda r: scores[r])
@@ -146,7 +146,7 @@ def test_first_champion_is_the_best_by_validation_and_a_repeated_call_changes_no
 
 
 def better_challenger(batch: str | None = None) -> str:
-    """A perfect challenger of the architecture that is not champion, and the champion's own run left as it is."""
+    """Make the best run of the other architecture a perfect challenger; the champion's run is unchanged."""
     champion = registry_of(load()).champion()
     assert champion
     run = best_runs()["unet" if champion.architecture == "fcn" else "fcn"]
@@ -175,19 +175,23 @@ def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
     assert latest(project, "tiny") == done and done.reason in record_text(done)
     assert done.drift["champion"]["ece"].keys() == {"frozen", "new"}
     assert stage.rollback(load()) == (1, 2) and aliases() == {"champion": 1, "previous": 2}
-    assert stage.promote(load(), batch="b2") == done and aliases()["champion"] == 1, "a rollback stays"
+    assert stage.promote(load(), batch="b2") == done and aliases()["champion"] == 1, (
+        "a rollback is not undone"
+    )
 
 
-def test_the_champions_evaluation_is_that_of_its_own_training_and_is_kept(
+def test_the_champions_evaluation_equals_that_of_its_training_and_is_cached(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = latest(project, "tiny").winner
     mark_batch("b2")
     context = PromotionContext.open(load(), project)
     champion = candidates.champion(context, 1)
-    own = pd.read_parquet(f"evaluations/{first}/counts.parquet").sort_values(["item", "class_index"])
+    trained = pd.read_parquet(f"evaluations/{first}/counts.parquet").sort_values(["item", "class_index"])
     again = champion.counts.sort_values(["item", "class_index"])
-    pd.testing.assert_frame_equal(again.reset_index(drop=True), own.reset_index(drop=True), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        again.reset_index(drop=True), trained.reset_index(drop=True), check_dtype=False
+    )
     curve = json.loads(Path(f"evaluations/{first}/calibration.json").read_text())
     assert candidates.calibration_errors(champion, None)["frozen"] == pytest.approx(curve["ece"])
     assert set(champion.calibrations) == {"0", "b2"}
@@ -195,7 +199,7 @@ def test_the_champions_evaluation_is_that_of_its_own_training_and_is_kept(
     assert candidates.champion(context, 1).weights == champion.weights
 
 
-def test_no_better_challenger_is_kept_as_challenger_and_runs_are_tagged(project: Path) -> None:
+def test_a_challenger_that_is_not_better_gets_its_alias_and_runs_are_tagged(project: Path) -> None:
     mark_batch("b2")
     champion = registry_of(load()).champion()
     other = best_runs()["unet" if champion.architecture == "fcn" else "fcn"]
@@ -212,11 +216,11 @@ def test_no_better_challenger_is_kept_as_challenger_and_runs_are_tagged(project:
 
 
 class Killed(BaseException):
-    """Stands for kill -9."""
+    """Simulates SIGKILL."""
 
 
 @pytest.mark.parametrize("where", ["register", "promote", "champion_set", "write_json", "write_history"])
-def test_killed_anywhere_after_deciding_a_repeated_call_acts_once(
+def test_after_a_kill_anywhere_a_repeated_call_acts_once(
     where: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark_batch("b2")
@@ -243,7 +247,7 @@ def test_killed_anywhere_after_deciding_a_repeated_call_acts_once(
     assert aliases() == {"champion": 2, "previous": 1} and len(registry_of(load()).history()) == 2
 
 
-def test_other_settings_decide_anew_and_the_decision_acted_upon_is_kept(project: Path) -> None:
+def test_other_settings_give_a_new_decision_and_the_old_one_is_kept(project: Path) -> None:
     mark_batch("b2")
     old = stage.promote(load(), batch="b2")
     values = yaml.safe_load(Path("params.yaml").read_text())
@@ -255,7 +259,7 @@ def test_other_settings_decide_anew_and_the_decision_acted_upon_is_kept(project:
     assert kept == old.as_json()
 
 
-def test_what_cannot_be_judged_is_told_with_a_remedy(project: Path) -> None:
+def test_models_that_cannot_be_judged_are_errors_with_a_remedy(project: Path) -> None:
     with pytest.raises(StageError, match="has no prepared item"):
         stage.promote(load(), batch="nowhere")
     with pytest.raises(StageError, match="no previous champion"):
@@ -269,7 +273,7 @@ def test_what_cannot_be_judged_is_told_with_a_remedy(project: Path) -> None:
         stage.promote(load())
 
 
-def test_a_champion_that_knows_other_classes_is_refused(project: Path) -> None:
+def test_a_champion_with_other_classes_is_refused(project: Path) -> None:
     meta = json.loads(Path("data/prepared/prepared.json").read_text())
     Path("data/prepared/prepared.json").write_text(json.dumps(meta | {"classes": ["background", "circle"]}))
     with pytest.raises(StageError, match=r"classes.*differ from those of the data"):

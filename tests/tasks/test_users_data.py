@@ -1,6 +1,6 @@
 """The whole comparison on real data sets of every kind, with few steps, if their folders are available.
 
-SEGFLOW_DATA names the folder that holds them, as in examples/*.yaml.
+SEGFLOW_DATA is their parent folder, as in examples/*.yaml.
 """
 
 import json

@@ -78,8 +78,8 @@ def test_a_brighter_band_is_found_and_the_others_are_not(data: PreparedData) -> 
     )
 
 
-def test_figures_are_those_of_the_pixels_themselves(data: PreparedData) -> None:
-    """Small pictures are sampled whole, so every pixel counts."""
+def test_figures_equal_those_of_all_pixels(data: PreparedData) -> None:
+    """Small images are read completely, so every pixel counts."""
     from scipy.stats import ks_2samp
 
     found = drift(data, "1")
@@ -93,7 +93,7 @@ def test_figures_are_those_of_the_pixels_themselves(data: PreparedData) -> None:
     assert [found["classes"][k][1] for k in ("training", "new")] == pytest.approx(square, abs=1e-6)
 
 
-def test_bins_of_whole_numbers_hold_equally_many_of_them(data: PreparedData) -> None:
+def test_bins_of_integers_are_equally_wide(data: PreparedData) -> None:
     found = drift(data, "1")
     assert found is not None
     for band in found["bands"]:
