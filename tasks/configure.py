@@ -1,7 +1,7 @@
 """Merge an example's settings into params.yaml, as `dvc exp run --set-param` would; comments are kept.
 
-`python -m tasks configure vessels` applies examples/vessels.yaml. If params.yaml already describes that dataset, nothing
-changes, so that your own settings are kept.
+`python -m tasks configure vessels` applies examples/vessels.yaml. If params.yaml already describes that dataset, it is
+not changed, so that your own settings are kept.
 """
 
 import argparse
@@ -104,6 +104,16 @@ def _keep(path: Path, name: str) -> Path:
     return kept
 
 
+def _yaml() -> YAML:
+    """Reader and writer that keep comments and quotes, and write None as `null`."""
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 120
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return yaml
+
+
 def configure(name: str, path: Path = PARAMS, examples: Path = EXAMPLES, source: str | None = None) -> bool:
     """Merge the example `name` into params.yaml, and keep a copy of the previous params.yaml in work/.
 
@@ -125,11 +135,7 @@ def configure(name: str, path: Path = PARAMS, examples: Path = EXAMPLES, source:
         names = ", ".join(sorted(p.stem for p in examples.glob("*.yaml")))
         raise ParamsError(f"{name}: no such example", f"choose one of {names}")
     before = params.load(path).data
-    yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 120
-    yaml.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    yaml = _yaml()
     over = _read(example, yaml)
     if before.name == over["data"]["name"] and source in (None, before.source):
         return False

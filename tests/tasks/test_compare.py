@@ -56,16 +56,8 @@ def project(tmp_path: Path) -> Path:
     regions = pd.DataFrame({"id": names, "item": names, "group": names, "cluster": names, **place})
     regions["split"] = ["test"] * ITEMS + ["train"]
     regions.to_parquet(prepared / "regions.parquet")
-    items = pd.DataFrame(
-        {
-            "item": names,
-            "height": SIZE,
-            "width": SIZE,
-            "plane": range(ITEMS + 1),
-            "dtype": "uint8",
-            "bands": 1,
-        }
-    ).assign(packed="all.safetensors")
+    size = {"height": SIZE, "width": SIZE, "dtype": "uint8", "bands": 1}
+    items = pd.DataFrame({"item": names, "plane": range(ITEMS + 1), "packed": "all.safetensors", **size})
     items.to_parquet(prepared / "items.parquet")
     regions[:0].to_parquet(prepared / "windows.parquet")
     meta = {

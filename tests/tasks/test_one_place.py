@@ -20,7 +20,7 @@ from docs import generate
 from segcore import gate_rules, metrics
 from segcore.comparison import leaderboard as board
 from segcore.comparison.results import Comparison, read_comparison
-from segcore.errors import ParamsError
+from segcore.errors import DataError, ParamsError
 from segcore.metrics import METRICS, Metric
 from segcore.params import load, operations, root
 from segcore.promotion.gate import Candidate, Costs, decide
@@ -77,9 +77,8 @@ def by_metric(folder: Path, metric: str) -> Path:
 
 
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(
-        ParamsError, match=r"compare\.metric.*'toy'.*iou, dice, precision, recall, boundary_f1"
-    ):
+    known = "iou, dice, precision, recall, boundary_f1"
+    with pytest.raises(ParamsError, match=rf"compare\.metric.*'toy'.*{known}"):
         load(by_metric(tmp_path, "toy"))
     with pytest.raises(ParamsError, match="pixel_accuracy"):
         load(by_metric(tmp_path, "pixel_accuracy"))
@@ -283,8 +282,6 @@ def test_a_decision_of_an_earlier_version_is_read_and_shown(tmp_path: Path) -> N
 
 
 def test_a_damaged_comparison_is_named_with_the_remedy(tmp_path: Path) -> None:
-    from segcore.errors import DataError
-
     path = tmp_path / "comparison.json"
     for text in ("{", "{}", "[]", '{"leaderboard": [], "tests": []}'):
         path.write_text(text)

@@ -93,7 +93,7 @@ def test_figures_equal_those_of_all_pixels(data: PreparedData) -> None:
     assert [found["classes"][k][1] for k in ("training", "new")] == pytest.approx(square, abs=1e-6)
 
 
-def test_bins_of_integers_are_equally_wide(data: PreparedData) -> None:
+def test_bins_of_integer_data_have_an_integer_width(data: PreparedData) -> None:
     found = drift(data, "1")
     assert found is not None
     for band in found["bands"]:
