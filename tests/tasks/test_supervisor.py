@@ -59,7 +59,7 @@ def test_no_descendant_outlives_a_killed_parent(tmp_path: Path, number: int, chi
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the death of a parent")
 def test_a_command_ends_when_its_supervisor_is_killed() -> None:
-    with supervisor.beside([sys.executable, "-c", "import time; time.sleep(300)"]) as process:
+    with supervisor.in_background([sys.executable, "-c", "import time; time.sleep(300)"]) as process:
         deadline = time.monotonic() + 30
         while not (family := psutil.Process(process.pid).children()):
             assert time.monotonic() < deadline
