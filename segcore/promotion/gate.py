@@ -132,8 +132,9 @@ def _judge(
 def _basis(
     gate: Gate, metric: str, key: str, seed: int, one: ScoredCandidate | None, comparisons: int
 ) -> Basis:
-    """What the figures rest on. Each of n comparisons errs with (1 - confidence) / n, so that all together err no
-    more often than 1 - confidence (Bonferroni).
+    """Basis of the figures; each of n comparisons has error rate (1 - confidence) / n.
+
+    The error rate of all together is then at most 1 - confidence (Bonferroni).
     """
     sizes = {
         name: {"regions": len(run.items), "clusters": len(run.clusters)}

@@ -9,9 +9,9 @@ def _subject(finding: Finding) -> str:
     return str(rule_of(finding.kind).subjects.get(finding.rule, finding.rule))
 
 
-def title_text(found: Finding) -> str:
-    """The rule in words, such as "latency limit"."""
-    return rule_of(found.kind).title.format(_subject(found))
+def title_text(finding: Finding) -> str:
+    """Title of the rule, such as "latency limit"."""
+    return rule_of(finding.kind).title.format(_subject(finding))
 
 
 def measures_text(finding: Finding) -> str:

@@ -101,10 +101,10 @@ def test_split_fractions_are_required() -> None:
 def test_keys_missing_in_a_section_about_the_dataset_get_their_defaults(
     section: str, model: Any, project: Path
 ) -> None:
-    merged = getattr(merged(project, EXAMPLE), section)
+    values = getattr(merged(project, EXAMPLE), section)
     for key, field in model.model_fields.items():
         if key not in EXAMPLE[section]:
-            assert getattr(merged, key) == field.get_default(call_default_factory=True), key
+            assert getattr(values, key) == field.get_default(call_default_factory=True), key
 
 
 @pytest.mark.parametrize("section", Params.model_fields)
