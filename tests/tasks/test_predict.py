@@ -242,9 +242,9 @@ def test_models_are_fetched_by_address(project: Path, registered: Params) -> Non
 
 def test_addresses_that_mean_nothing_say_what_there_is(project: Path, registered: Params) -> None:
     for address, said in (
-        ("models:/other/1", "there is tiny"),
-        ("models:/tiny/7", "there is no version 7; known: 1"),
-        ("models:/tiny", "is no address of a model"),
+        ("models:/other/1", "registered: tiny"),
+        ("models:/tiny/7", "there is no version 7; existing versions: 1"),
+        ("models:/tiny", "not a model address"),
         ("nowhere", "holds no model bundle"),
     ):
         with pytest.raises(ModelError, match=said):
