@@ -125,7 +125,7 @@ def compare(retries: int = 0) -> dict[str, str]:
     # no output of DVC: it holds timings
     page = report_folder(params.data.name) / "index.html"
     if not page.exists():
-        found = found._replace(same=found.same - {"report"})
+        found = found._replace(unchanged=found.unchanged - {"report"})
     tracker = Tracker.open(params)
     tracker.close_abandoned()
     try:
@@ -175,7 +175,7 @@ def _run_all(
         upstream = [futures[name] for name in stage.upstream]
         future: Any = step.submit(  # type: ignore[call-overload]
             stage,
-            stage.name in found.same,
+            stage.name in found.unchanged,
             stage.name in force,
             slots=semaphore,
             pool=pool,

@@ -92,7 +92,7 @@ class Pool:
 
     def _send(self) -> str:
         remote.send(remote.light_before_heavy(self.graph))
-        with stages.still():
+        with stages.dvc_locked():
             return git.snapshot()
 
     def _submit(self, stage: str, revision: str, key: str) -> Outcome:

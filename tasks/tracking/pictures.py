@@ -1,4 +1,4 @@
-"""Pictures of one evaluated run for MLflow; file names and cases are the same for all runs, so that the UI aligns them."""
+"""Pictures of an evaluated run for MLflow; file names and cases are the same for all runs, for comparison in its UI."""
 
 import json
 from pathlib import Path

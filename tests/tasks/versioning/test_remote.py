@@ -121,7 +121,7 @@ def test_only_a_marked_clone_has_its_edits_thrown_away(
     git(worker, "config", "segflow.worker", "true")
     revisions.check_out(revision)
     assert (worker / "dvc.yaml").read_text() == (client / "dvc.yaml").read_text()
-    with pytest.raises(StageError, match="is no revision"):
+    with pytest.raises(StageError, match="is not a revision"):
         revisions.check_out("--orphan")
 
 
