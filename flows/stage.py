@@ -38,7 +38,7 @@ def stage(name: str, revision: str) -> State[Any]:
         StageError: the clone, the remote or the stage failed; the message says which, and the remedy.
     """
     os.chdir(os.environ.get("SEGFLOW_CLONE", "."))
-    run_state.no_traceback_for_mendable_errors()
+    run_state.hide_tracebacks_of_user_errors()
     with locked(STAGE_LOCK):
         git.check_out(revision)
         remote.check_remote()
