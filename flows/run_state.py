@@ -173,7 +173,7 @@ def _is_alive(run: FlowRun) -> bool | None:
 
 
 def _crash(client: SyncPrefectClient, run: FlowRun) -> None:
-    client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
+    client.set_flow_run_state(run.id, Crashed(message="its process is dead"), force=True)
 
 
 def flow_variables() -> dict[str, str]:

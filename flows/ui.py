@@ -102,7 +102,7 @@ def start(servers: Servers) -> dict[str, str]:
 
 
 def serve(servers: Servers) -> None:
-    """Start the servers, and return when this process is interrupted.
+    """Start the servers, and wait until one ends or this process is interrupted.
 
     Raises:
         StageError: a server ended or does not answer.

@@ -40,8 +40,8 @@ _MAX_REQUEST_BYTES = 8 * 2**20
 class _Server:
     """Forks one process per request, and sends its exit status to the client.
 
-    On SIGTERM it accepts no more requests, sends SIGTERM to its forks and waits until each has closed its MLflow run and
-    its client has the exit status.
+    On SIGTERM it accepts no more requests, sends SIGTERM to its forks and waits for their end, so that each closes its
+    MLflow run and its client receives the exit status.
 
     Args:
         listener: bound and listening socket.
