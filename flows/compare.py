@@ -119,21 +119,23 @@ def compare(retries: int = 0) -> dict[str, str]:
     run_state.bind_embedded_server()
     run_state.free_slots(slots)
     stages.init_if_needed()
-    found = _survey()
+    pipeline = _survey()
     # the page contains timings, so it is not an output of a DVC stage, and its absence is not noticed by DVC
     page = report_folder(params.data.name) / "index.html"
     if not page.exists():
-        found = found._replace(unchanged=found.unchanged - {"report"})
+        pipeline = pipeline._replace(unchanged=pipeline.unchanged - {"report"})
     tracker = Tracker.open(params)
     tracker.close_abandoned()
     try:
-        if not found.nothing_to_do:
+        if not pipeline.nothing_to_do:
             startup.start_fork_server(threads)
         force = set() if page.exists() else {"report"}
         pool = (
-            workers.Pool(params, found.graph, tracker) if params.machine.infrastructure == "workers" else None
+            workers.Pool(params, pipeline.graph, tracker)
+            if params.machine.infrastructure == "workers"
+            else None
         )
-        outcomes = _run_all(found, pool, slots, threads, retries, force)
+        outcomes = _run_all(pipeline, pool, slots, threads, retries, force)
     except BaseException as error:
         if not isinstance(error, Exception):
             # Ctrl-C or a cancelled run: other threads are still waiting for their stages
@@ -158,14 +160,14 @@ def _survey() -> Survey:
 
 
 def _run_all(
-    found: Survey,
+    pipeline: Survey,
     pool: workers.Pool | None,
     slots: int,
     threads: dict[str, str],
     retries: int,
     force: set[str],
 ) -> dict[str, str]:
-    graph = found.graph
+    graph = pipeline.graph
     semaphore = threading.BoundedSemaphore(slots)
     futures: dict[str, PrefectFuture[Any]] = {}
     stage_task, tally = run_stage.with_options(retries=retries), Tally(len(graph))
@@ -173,7 +175,7 @@ def _run_all(
         upstream = [futures[name] for name in stage.upstream]
         future: Any = stage_task.submit(  # type: ignore[call-overload]
             stage,
-            stage.name in found.unchanged,
+            stage.name in pipeline.unchanged,
             stage.name in force,
             slots=semaphore,
             pool=pool,

@@ -22,7 +22,7 @@ def keep_copy() -> None:
             temporary.write_bytes(DVC_LOCK.read_bytes())
 
 
-def mend(repo: Any) -> list[str]:
+def repair(repo: Any) -> list[str]:
     """Replace a dvc.lock that cannot be parsed by its copy, and remove an unreadable list of running processes.
 
     A dvc.lock with merge conflicts is not changed: DVC reports it, and the user resolves it.
@@ -37,14 +37,14 @@ def mend(repo: Any) -> list[str]:
     from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
     with repo.lock:
-        repairs = _mend_lock()
+        repairs = _repair_lock()
     folder = Path(repo.tmp_dir)
     hardlink = repo.config["core"].get("hardlink_lock", False)
     with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), hardlink_lock=hardlink, wait=True):
-        return repairs + _mend_processes(folder / RWLOCK_FILE)
+        return repairs + _repair_processes(folder / RWLOCK_FILE)
 
 
-def _mend_lock() -> list[str]:
+def _repair_lock() -> list[str]:
     if not DVC_LOCK.exists():
         return []
     text = DVC_LOCK.read_text(encoding="utf-8", errors="replace")
@@ -76,7 +76,7 @@ def _is_valid(text: str) -> bool:
     return True
 
 
-def _mend_processes(path: Path) -> list[str]:
+def _repair_processes(path: Path) -> list[str]:
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -87,18 +87,18 @@ def _mend_processes(path: Path) -> list[str]:
     return []
 
 
-def _mend_here(_: argparse.Namespace) -> None:
+def _repair_here(_: argparse.Namespace) -> None:
     from dvc.repo import Repo
 
     with Repo(_wait_for_lock=True) as repo:
-        for sentence in mend(repo):
+        for sentence in repair(repo):
             print(sentence)
 
 
 def main() -> None:
     """Command line."""
     console.run(
-        _mend_here,
+        _repair_here,
         argparse.ArgumentParser(prog="python -m tasks.versioning.lock_repair", description=__doc__),
     )
 

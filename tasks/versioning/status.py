@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from segcore.errors import StageError
 from tasks import console
 from tasks.supervisor import run_in_group
-from tasks.versioning.lock_repair import mend
+from tasks.versioning.lock_repair import repair
 from tasks.versioning.stages import Stage
 
 _REMEDY = (
@@ -48,7 +48,7 @@ def survey() -> Survey:
     if status != 0:
         raise StageError(f"dvc status failed:\n{tail.strip()}", "correct the cause above and run again")
     answer = json.loads(output.splitlines()[-1])
-    for sentence in answer.get("mended", []):
+    for sentence in answer.get("repairs", []):
         print(sentence, file=sys.stderr)
     if "error" in answer:
         raise StageError(*answer["error"])
@@ -102,7 +102,7 @@ def _print_here(_: argparse.Namespace) -> None:
 
     try:
         with Repo(_wait_for_lock=True) as repo:
-            answer: dict[str, Any] = {"mended": mend(repo)}
+            answer: dict[str, Any] = {"repairs": repair(repo)}
             answer |= {"graph": stages(repo), "changed": list(repo.status())}
     except StageError as error:
         answer = {"error": [error.what, error.remedy]}

@@ -9,7 +9,7 @@ import pytest
 from segcore.errors import StageError
 from tasks.versioning import git
 from tasks.versioning import stages as versioning
-from tasks.versioning.lock_repair import mend
+from tasks.versioning.lock_repair import repair
 from tasks.versioning.status import stages, survey
 
 ROOT = Path(__file__).parents[3]
@@ -118,7 +118,7 @@ def test_a_lock_truncated_anywhere_is_repaired_and_nothing_runs_again() -> None:
     for length in sorted({*range(0, len(whole), 53), *lines}):
         lock.write_text(whole[:length])
         with Repo() as repo:
-            outcomes.add(bool(mend(repo)))
+            outcomes.add(bool(repair(repo)))
             # fails if dvc.lock is truncated
             repo.status()
     assert outcomes == {True, False}
