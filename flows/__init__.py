@@ -1,0 +1,1 @@
+"""Prefect flows: order, schedule and retries of the stages."""

@@ -1,9 +1,9 @@
-"""The whole comparison: every DVC stage as a Prefect task, independent ones side by side.
+"""The whole comparison: each DVC stage is a Prefect task; independent stages run in parallel.
 
     python -m flows.compare                                     # params.yaml as it is
-    python -m flows.compare --params-overlay examples/x.yaml    # after laying that file over params.yaml
+    python -m flows.compare --params-overlay examples/x.yaml    # merges that file into params.yaml first
 
-`dvc repro` gives the same result, one stage after the other and without the tracked comparison.
+`dvc repro` gives the same result, one stage after the other and without logging the comparison to MLflow.
 """
 
 import argparse
@@ -34,24 +34,24 @@ from tasks.versioning.remote import HEAVY
 from tasks.versioning.stages import Stage
 from tasks.versioning.status import Survey, survey
 
-_MOST_THREADS = 32
-# Until Prefect's server has written down the end of the stage before: a slot that is asked for meanwhile is a
-# conflict in its SQLite, after which the client waits for two seconds.
-_CALM_SECONDS = 0.3
+_MAX_THREADS = 32
+# Prefect's server records the end of the previous stage meanwhile: a slot requested during that write is a conflict in
+# its SQLite database, after which the client waits for two seconds
+_RECORD_SECONDS = 0.3
 
 
 class Tally:
-    """How many stages are done, counted by several threads.
+    """Thread-safe count of the finished stages.
 
     Args:
-        total: stages.
+        total: number of all stages.
     """
 
     def __init__(self, total: int) -> None:
         self.total, self._done, self._lock = total, 0, threading.Lock()
 
-    def one_more(self) -> str:
-        """Note that a stage is done; "3 of 16 stages done"."""
+    def add_one(self) -> str:
+        """Count a finished stage; returns text such as "3 of 16 stages done"."""
         with self._lock:
             self._done += 1
             return f"{self._done} of {self.total} stages done"
@@ -60,85 +60,85 @@ class Tally:
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
 def run_stage(
     stage: Stage,
-    same: bool,
+    unchanged: bool,
     force: bool,
     slots: threading.BoundedSemaphore,
     pool: workers.Pool | None,
     tally: Tally,
     threads: dict[str, str],
 ) -> State[Any]:
-    """Bring one stage up to date; its state is named and worded after what happened: ran or cached.
+    """Bring one stage up to date; the name of the returned state is Ran or Cached.
 
     Args:
-        stage: of the survey's graph.
-        same: DVC has found it unchanged, with all that is upstream of it.
-        force: run it even so.
-        slots: bounds the heavy stages that run at a time in this process.
+        stage: stage of the survey's graph.
+        unchanged: whether the stage and everything upstream of it are unchanged.
+        force: run it even if it is unchanged.
+        slots: limits how many heavy stages run at the same time in this process.
         pool: runs heavy stages on other machines; None: they run here.
-        tally: of the stages that are done.
-        threads: environment that divides the cores.
+        tally: count of the finished stages.
+        threads: environment variables that divide the cores between stages.
 
     Raises:
         StageError: the stage failed.
     """
-    if same and not force:
-        return Completed(
-            name="Cached", message=f"cached, nothing it depends on has changed · {tally.one_more()}"
-        )
+    if unchanged and not force:
+        return Completed(name="Cached", message=f"cached, no dependency has changed · {tally.add_one()}")
     env = run_state.flow_variables() | startup.variables() | threads
     if stage.kind in HEAVY and pool is not None:
         outcome = pool.run(stage)
     elif stage.kind in HEAVY:
         with slots:
-            time.sleep(_CALM_SECONDS)
+            time.sleep(_RECORD_SECONDS)
             with concurrency(run_state.LIMIT, lease_duration=60, strict=True):
                 outcome = stages.reproduce(stage.name, force, env)
     else:
         outcome = stages.reproduce(stage.name, force, env)
-    done = tally.one_more()
+    done = tally.add_one()
     get_run_logger().info("%s %s · %s", stage.name, outcome, done)
     if outcome == "ran":
         return Completed(name="Ran", message=f"ran · {done}")
     return Completed(name="Cached", message=f"cached, DVC had its result · {done}")
 
 
-@flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=_MOST_THREADS))  # type: ignore[arg-type]
+@flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=_MAX_THREADS))  # type: ignore[arg-type]
 def compare(retries: int = 0) -> dict[str, str]:
     """Run all stages of the project in the current folder, and log the comparison.
 
     Args:
-        retries: how often a failed stage is started again; a training continues from its checkpoint.
+        retries: how often a failed stage is started again; a training resumes from its checkpoint.
 
     Returns:
         "ran" or "cached" by stage name.
 
     Raises:
-        ParamsError: params.yaml is wrong.
-        StageError: a stage failed; those that do not depend on it were finished first.
+        ParamsError: params.yaml is invalid.
+        StageError: a stage failed; stages that do not depend on it were finished first.
     """
     params = parameters.load()
     slots, threads = run_state.slots_of(params), run_state.thread_variables(params)
     run_state.bind_embedded_server()
     run_state.free_slots(slots)
     stages.init_if_needed()
-    found = _survey()
-    # no output of DVC: it holds timings
+    pipeline = _survey()
+    # the page contains timings, so it is not an output of a DVC stage, and its absence is not noticed by DVC
     page = report_folder(params.data.name) / "index.html"
     if not page.exists():
-        found = found._replace(same=found.same - {"report"})
+        pipeline = pipeline._replace(unchanged=pipeline.unchanged - {"report"})
     tracker = Tracker.open(params)
     tracker.close_abandoned()
     try:
-        if not found.nothing_to_do:
+        if not pipeline.nothing_to_do:
             startup.start_fork_server(threads)
         force = set() if page.exists() else {"report"}
         pool = (
-            workers.Pool(params, found.graph, tracker) if params.machine.infrastructure == "workers" else None
+            workers.Pool(params, pipeline.graph, tracker)
+            if params.machine.infrastructure == "workers"
+            else None
         )
-        outcomes = _run_all(found, pool, slots, threads, retries, force)
+        outcomes = _run_all(pipeline, pool, slots, threads, retries, force)
     except BaseException as error:
         if not isinstance(error, Exception):
-            # Ctrl-C or a cancelled run: other threads still wait for their stages
+            # Ctrl-C or a cancelled run: other threads are still waiting for their stages
             end_groups()
         raise
     finally:
@@ -151,31 +151,31 @@ def compare(retries: int = 0) -> dict[str, str]:
 
 
 def _survey() -> Survey:
-    """What there is to do, after results that params.yaml no longer names are removed."""
-    found = survey()
-    removed = stages.prune(found.graph)
+    """State of the pipeline, after results that are no longer in params.yaml are removed."""
+    current = survey()
+    removed = stages.prune(current.graph)
     for path in removed:
-        get_run_logger().info("removed %s: params.yaml names it no more (DVC's cache keeps it)", path)
-    return survey() if removed else found
+        get_run_logger().info("removed %s: no longer in params.yaml (DVC's cache keeps it)", path)
+    return survey() if removed else current
 
 
 def _run_all(
-    found: Survey,
+    pipeline: Survey,
     pool: workers.Pool | None,
     slots: int,
     threads: dict[str, str],
     retries: int,
     force: set[str],
 ) -> dict[str, str]:
-    graph = found.graph
+    graph = pipeline.graph
     semaphore = threading.BoundedSemaphore(slots)
     futures: dict[str, PrefectFuture[Any]] = {}
-    step, tally = run_stage.with_options(retries=retries), Tally(len(graph))
+    stage_task, tally = run_stage.with_options(retries=retries), Tally(len(graph))
     for stage in graph:
         upstream = [futures[name] for name in stage.upstream]
-        future: Any = step.submit(  # type: ignore[call-overload]
+        future: Any = stage_task.submit(  # type: ignore[call-overload]
             stage,
-            stage.name in found.same,
+            stage.name in pipeline.unchanged,
             stage.name in force,
             slots=semaphore,
             pool=pool,
@@ -191,23 +191,25 @@ def _run_all(
         failures[0].result()
     skipped = [name for name, future in futures.items() if not future.state.is_completed()]
     if skipped:
-        raise StageError(f"stages were not run: {', '.join(skipped)}", "see the log above, then run again")
+        raise StageError(
+            f"these stages did not run: {', '.join(skipped)}", "see the log above, then run again"
+        )
     return {name: str(future.state.name).lower() for name, future in futures.items()}
 
 
 def main() -> None:
-    """Command line: exits with 1 and a remedy on an error that can be mended."""
+    """Command line; exits with status 1 and prints a remedy on a SegflowError."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--params-overlay", type=Path, help="make params.yaml be about this example first")
+    parser.add_argument("--params-overlay", type=Path, help="merge this example file into params.yaml first")
     parser.add_argument(
         "--retries", type=int, default=0, help="how often a failed stage is started again (default: 0)"
     )
     arguments = parser.parse_args()
-    with run_state.as_command("Interrupted; stages that finished are kept."):
+    with run_state.as_command("Interrupted; finished stages are kept."):
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
         params = parameters.load()

@@ -1,4 +1,4 @@
-"""Import before prefect: nothing reports home, and a busy machine may take its time to start a server."""
+"""Environment variables, imported before prefect: no usage data is sent, and a server may start slowly."""
 
 import os
 

@@ -1,11 +1,11 @@
-"""Tell somebody what came of a retraining, through a notification block of Prefect's: off until this is called.
+"""Notifications of the outcome of a retraining, through a notification block of Prefect; off by default.
 
-    python -m flows.notify slack-webhook/ops            # every outcome of: promoted, kept, failed
+    python -m flows.notify slack-webhook/ops            # outcomes promoted, kept and failed
     python -m flows.notify slack-webhook/ops --on failed promoted
     python -m flows.notify --off
 
-The block is made once in Prefect's UI or in Python; its secrets stay on the server. Needs a server that keeps running:
-`make serve`, or the one that PREFECT_API_URL names.
+Create the block once in Prefect's UI or in Python; its secrets stay on the server. Needs a permanent server:
+`make serve`, or the one at PREFECT_API_URL.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from segcore.errors import StageError
 
 NAME = "segflow: what came of a retraining"
-# word on the command line -> names of the flow run's state
+# outcome on the command line -> names of the flow run's state
 OUTCOMES = {
     "promoted": ("Promoted", "First"),
     "kept": ("Kept", "Refused"),
@@ -34,7 +34,7 @@ _BODY = "{{ flow_run.name }}: {{ flow_run.state.name }}\n{{ flow_run.state.messa
 
 
 def trigger(outcomes: tuple[str, ...]) -> EventTrigger:
-    """Fires once for each run of the flow `retrain` that ends in one of the outcomes."""
+    """A trigger that fires once for each run of the flow `retrain` with one of the outcomes."""
     states = [state for outcome in outcomes for state in OUTCOMES[outcome]]
     return EventTrigger(
         expect={f"prefect.flow-run.{state}" for state in states},
@@ -46,16 +46,16 @@ def trigger(outcomes: tuple[str, ...]) -> EventTrigger:
 
 
 def remove() -> int:
-    """Take the automation away; returns how many there were."""
+    """Delete the automation; returns the number of deleted ones."""
     with get_client(sync_client=True) as client:
-        found = client.read_automations_by_name(NAME)
-        for automation in found:
+        automations = client.read_automations_by_name(NAME)
+        for automation in automations:
             client.delete_automation(automation.id)
-        return len(found)
+        return len(automations)
 
 
 def notify(block: str, outcomes: tuple[str, ...] = DEFAULT) -> Any:
-    """Send a message through a block whenever a retraining ends in one of the outcomes; replaces what was set before.
+    """Send a message through a block when a retraining has one of the outcomes; replaces earlier settings.
 
     Args:
         block: type and name of a notification block, such as slack-webhook/ops.
@@ -70,7 +70,8 @@ def notify(block: str, outcomes: tuple[str, ...] = DEFAULT) -> Any:
             document = client.read_block_document_by_name(name, kind, include_secrets=False)
         except ObjectNotFound as error:
             raise StageError(
-                f"{block}: Prefect has no such block", "make it in Prefect's UI under Blocks, then run again"
+                f"{block}: Prefect has no such block",
+                "create it in Prefect's UI under Blocks, then run again",
             ) from error
     remove()
     action = SendNotification(
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument(
         "--on", nargs="+", choices=OUTCOMES, default=DEFAULT, help=f"default: {' '.join(DEFAULT)}"
     )
-    parser.add_argument("--off", action="store_true", help="send nothing any more")
+    parser.add_argument("--off", action="store_true", help="send no more messages")
     arguments = parser.parse_args()
     if bool(arguments.block) == arguments.off:
         parser.error("name a block, or give --off")

@@ -1,8 +1,8 @@
-"""Prediction of new scenes as a Prefect flow, one task a scene.
+"""Prediction of new scenes as a Prefect flow, one task per scene.
 
     python -m flows.predict SCENES... --model ADDRESS --output FOLDER
 
-The same as `python -m tasks predict`, with a view of what was done: a scene that cannot be used is a failed task.
+Does the same as `python -m tasks predict`, and shows progress in Prefect's UI: an unusable scene is a failed task.
 """
 
 import argparse
@@ -25,12 +25,12 @@ def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
     """Predict one scene.
 
     Args:
-        batch: entered.
-        scene: of `batch.todo`.
-        name: that its files begin with.
+        batch: an entered batch.
+        scene: an element of `batch.todo`.
+        name: prefix of its output files.
 
     Returns:
-        Names of its files.
+        Names of its output files.
 
     Raises:
         DataError: the scene cannot be used.
@@ -48,30 +48,31 @@ def predict(
 
     Args:
         scenes: files, folders and glob patterns.
-        model: a bundle's folder, an address `models:/...`, or "champion".
-        output: folder of the files and of predictions.json.
+        model: a bundle folder, an address `models:/...`, or "champion".
+        output: folder of the output files and of predictions.json.
         params: parameters file.
 
     Returns:
         Numbers of scenes "predicted" and "done before".
 
     Raises:
-        StageError: some scenes failed; the others are done. SegflowError: nothing could be started.
+        StageError: some scenes failed; the others are done.
+        SegflowError: the prediction could not start.
     """
     run_state.bind_embedded_server()
     with Batch(parameters.load(params), scenes, model, Path(output)) as batch:
         for scene in batch.todo:
             state = predict_scene(batch, scene, batch.names[scene], return_state=True)
             if scene not in batch.failed:
-                # raises what is no fault of the scene
+                # raises errors other than those of the scene
                 state.result()
         return batch.finish()
 
 
 def main() -> None:
-    """Command line: exits with 1 and a remedy on an error that can be mended."""
+    """Command line; exits with status 1 and prints a remedy on a SegflowError."""
     arguments: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
-    with run_state.as_command("Interrupted; scenes that are done are kept."):
+    with run_state.as_command("Interrupted; finished scenes are kept."):
         output = str(arguments.output)
         counts = predict(list(arguments.scenes), arguments.model, output, str(arguments.params))
         print(", ".join(f"{number} {what}" for what, number in counts.items()) + f": {output}")

@@ -1,12 +1,13 @@
-"""Unattended retraining: what has arrived in the inbox becomes a new version of the data, and perhaps a new champion.
+"""Unattended retraining: new files in the inbox become a new version of the data, and possibly a new champion.
 
-    python -m flows.retrain              # now; `make serve` runs it by schedule
+    python -m flows.retrain              # once; `make serve` runs it by schedule
     python -m flows.retrain --dry-run    # decide, but promote and push nothing
 
-Inbox -> batch -> comparison -> gate -> promotion -> report -> push. Killed at any moment and started again, it goes on
-with what is missing. Where nothing new was accepted and the last batch has its decision, it stops early and says so.
+Inbox -> batch -> comparison -> gate -> promotion -> report -> push. After a kill at any time, the next run continues
+with the missing steps. If no new file was accepted and the last batch has its decision, it stops early and reports
+that.
 
-What needs torch is imported where it is used: a round that finds nothing new is over before torch would be loaded.
+Modules that need torch are imported inside functions, so that a run without new data does not load torch.
 """
 
 import argparse
@@ -49,18 +50,18 @@ from tasks.versioning import git, stages
 if TYPE_CHECKING:
     from tasks.tracking.registry import Registry
 
-# set by flows.serve for the runs it starts
+# environment variable, set by flows.serve for the runs that it starts
 SERVED = "SEGFLOW_SERVED"
 
 
 @dataclass(frozen=True)
-class Round:
-    """What the tasks of one retraining share.
+class GateInputs:
+    """Inputs of the task that decides on the champion.
 
     Attributes:
-        params: the whole of params.yaml.
-        registry: of the data set, opened once; its tracker as well.
-        batch: name of the last batch; `catalog.FIRST` where there is none but the source.
+        params: all of params.yaml.
+        registry: registry of the data set, with its tracker.
+        batch: name of the last batch; `catalog.FIRST` if the data come from the source only.
         dry_run: decide, but promote, commit and push nothing.
     """
 
@@ -71,8 +72,8 @@ class Round:
 
 
 @contextmanager
-def _alone() -> Iterator[bool]:
-    """Whether no other process retrains in this folder; the lock ends with the process."""
+def _retrain_lock() -> Iterator[bool]:
+    """Take the lock of this folder; False if another process has it. The lock is released when its process ends."""
     RETRAIN_LOCK.parent.mkdir(exist_ok=True)
     with RETRAIN_LOCK.open("a") as stream:
         try:
@@ -84,15 +85,15 @@ def _alone() -> Iterator[bool]:
 
 
 def _is_decided(dataset: str, batch: str) -> bool:
-    """Whether the gate has decided on this batch and acted; any record is a decision on the source itself."""
+    """Whether a decision on this batch was made and acted upon; for the source, whether any decision was."""
     if batch == catalog.FIRST:
         return any(record.acted for record in records(Path(), dataset))
-    found = read_record(record_path(Path(), dataset, batch))
-    return found is not None and found.acted is not None
+    decision = read_record(record_path(Path(), dataset, batch))
+    return decision is not None and decision.acted is not None
 
 
 def champion_bundle(registry: "Registry") -> Path | None:
-    """The champion's bundle, fetched from the registry where it is not here yet; None where there is no champion."""
+    """The champion's bundle, downloaded from the registry unless it is here; None without a champion."""
     from tasks.promotion.candidates import fetch_champion
 
     champion = registry.champion()
@@ -100,105 +101,108 @@ def champion_bundle(registry: "Registry") -> Path | None:
 
 
 @task(name="receive", cache_policy=NO_CACHE)
-def take_in(params: Params) -> Receipt:
-    """Make the inbox a new batch; in a process of its own, whose readers load nothing but what reading needs."""
+def receive_batch(params: Params) -> Receipt:
+    """Make a new batch of the files in the inbox; in a new process, which loads only what reading images needs."""
     receive.receipt_file(params).unlink(missing_ok=True)
     status, output, tail = run_in_group([sys.executable, "-m", "tasks", "receive"], live=sys.stderr.write)
     if status != 0:
         raise StageError(
-            f"receiving failed with status {status}:\n{tail.strip()}", "mend the cause and run again"
+            f"receiving failed with status {status}:\n{tail.strip()}", "correct the cause above and run again"
         )
     print(output, end="", flush=True)
     return receive.read_receipt(params)
 
 
 @task(name="promote", cache_policy=NO_CACHE)
-def gate(this: Round) -> DecisionRecord:
-    """Decide on the champion, and act on the decision; a batch without any prepared item is not judged by."""
+def gate(inputs: GateInputs) -> DecisionRecord:
+    """Decide on the champion and act on the decision; a batch without prepared items is not used for it."""
     from tasks.promote import promote
 
     prepared = set(PreparedData(PREPARED).items["batch"])
-    batch = this.batch if this.batch != catalog.FIRST and this.batch in prepared else None
-    return promote(this.params, batch=batch, dry_run=this.dry_run, registry=this.registry)
+    batch = inputs.batch if inputs.batch != catalog.FIRST and inputs.batch in prepared else None
+    return promote(inputs.params, batch=batch, dry_run=inputs.dry_run, registry=inputs.registry)
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def show(this: Round) -> None:
+def write_report(params: Params) -> None:
     """Write the report again, now with the decision."""
     from tasks.report import report
 
-    report(Path(), this.params, PreparedData(PREPARED))
+    report(Path(), params, PreparedData(PREPARED))
 
 
 @task(name="record", cache_policy=NO_CACHE)
-def record(this: Round, sentence: str) -> None:
-    """Commit what belongs to the result: parameters, hashes, splits, scores and the decision."""
+def commit_result(params: Params, batch: str, sentence: str) -> None:
+    """Commit parameters, hashes, splits, scores and the decision, in a git repository."""
     if not git.is_repository():
         return
-    name = this.params.data.name
+    name = params.data.name
     paths = [PARAMS, DVC_LOCK, split_file(name), report_folder(name) / "scores.md", DECISIONS / name]
-    git.commit(paths, f"Retraining of {name} on batch {this.batch}\n\n{sentence}")
+    git.commit(paths, f"Retraining of {name} on batch {batch}\n\n{sentence}")
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)
 def push(params: Params) -> State[Any]:
-    """Send data and results, and commits where that is asked for, to the remotes that are configured."""
-    sent = ["data"] if params.retrain.push_data and stages.push() else []
-    sent += ["git"] if params.retrain.push_git and git.push() else []
-    return Completed(message=f"pushed: {', '.join(sent)}" if sent else "nothing to push, or nowhere")
+    """Push data, results and commits to the configured remotes, as set by `retrain.push_data` and `push_git`."""
+    pushed = ["data"] if params.retrain.push_data and stages.push() else []
+    pushed += ["git"] if params.retrain.push_git and git.push() else []
+    return Completed(
+        message=f"pushed: {', '.join(pushed)}" if pushed else "nothing pushed: off, or no remote"
+    )
 
 
 @flow(name="retrain")
 def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
-    """One retraining in the current folder; the message of its state is a sentence on the outcome.
+    """One retraining in the current folder; the message of the returned state is a sentence on the outcome.
 
     Args:
         dry_run: decide without promoting, committing the decision or pushing.
         retries: how often a failed stage is started again.
 
     Raises:
-        SegflowError: what cannot be mended by trying again; what was done stays, and the next run goes on from there.
+        SegflowError: a step failed for a reason that a retry cannot remove; finished steps are kept, and the next run
+            continues after them.
     """
     if os.environ.get(SERVED):
-        # by hand it may outlive the terminal that it was started from
+        # a run started by hand may outlive its terminal
         die_with_parent()
     run_state.tag_process()
-    with _alone() as alone:
-        if not alone:
+    with _retrain_lock() as is_locked:
+        if not is_locked:
             return Completed(name="Skipped", message="another retraining is running in this folder")
         return _round(parameters.load(), dry_run, retries)
 
 
 def _round(params: Params, dry_run: bool, retries: int) -> State[Any]:
     run_state.bind_embedded_server()
-    received = take_in(params)
+    received = receive_batch(params)
     batch = max(catalog.batch_folders(params.data), default=catalog.FIRST)
     if received.batch is None and _is_decided(params.data.name, batch):
         sentence = f"Nothing new: {received.text}"
         get_run_logger().info(sentence)
         if not dry_run:
-            # what the last round could not send
+            # the last run may have failed to push
             push(params)
         return Completed(name="Unchanged", message=sentence)
     from tasks import initial_weights
     from tasks.tracking.registry import Registry
     from tasks.tracking.tracker import Tracker
 
-    this = Round(params, Registry(Tracker.open(params)), batch, dry_run)
-    start = params.retrain.warm_start
-    initial_weights.place(champion_bundle(this.registry) if start.enabled else None, start.steps)
+    inputs = GateInputs(params, Registry(Tracker.open(params)), batch, dry_run)
+    warm_start = params.retrain.warm_start
+    initial_weights.place(champion_bundle(inputs.registry) if warm_start.enabled else None, warm_start.steps)
     compare(retries)
-    decision = gate(this)
-    show(this)
+    decision = gate(inputs)
+    write_report(params)
     if not dry_run:
-        record(this, decision.reason)
+        commit_result(params, batch, decision.reason)
         push(params)
     get_run_logger().info(decision.reason)
     return Completed(name=decision.outcome.capitalize(), message=f"{received.text}. {decision.reason}")
 
 
 def main() -> None:
-    """Command line: exits with 1 and a remedy on an error that can be mended."""
+    """Command line; exits with status 1 and prints a remedy on a SegflowError."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.retrain",
         description=__doc__,
@@ -209,7 +213,7 @@ def main() -> None:
         "--retries", type=int, default=1, help="how often a failed stage is started again (default: 1)"
     )
     arguments = parser.parse_args()
-    with run_state.as_command("Interrupted; what was done is kept, the next run goes on from there."):
+    with run_state.as_command("Interrupted; finished steps are kept, and the next run continues after them."):
         parameters.load()
         state = retrain(arguments.dry_run, arguments.retries, return_state=True)
         state.result(raise_on_failure=True)

@@ -1,4 +1,4 @@
-"""What flows share around their stages: slots, dead flow runs, variables for children, the closing words."""
+"""Helpers of all flows: slots, dead flow runs, environment variables of stages, the summary."""
 
 import csv
 import logging
@@ -41,18 +41,18 @@ from tasks.tracking import store
 LIMIT = "segflow-gpu"
 _BUSY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _PROCESS = "process:"
-# at most; it takes one or two
+# upper limit; the server usually takes one or two seconds
 _RECORDED_SECONDS = 10
-# runs that the server tells of at once
+# largest number of task runs in one answer of the server
 _PAGE = 200
-# of NVIDIA, of Windows' GPUs under Linux, of AMD
+# device files of the drivers of NVIDIA, WSL and AMD
 _DRIVERS = ("nvidiactl", "dxg", "kfd")
 
 
 def gpus() -> int:
-    """Number of CUDA devices, 0 without."""
+    """Number of CUDA devices."""
     if sys.platform == "linux" and not any(Path("/dev", name).exists() for name in _DRIVERS):
-        # no driver: torch, which takes seconds to load, would say the same
+        # without a driver there are none; torch, which takes seconds to load, would return the same
         return 0
     import torch
 
@@ -60,15 +60,15 @@ def gpus() -> int:
 
 
 def slots_of(params: Params) -> int:
-    """Heavy stages that run at a time: what params.yaml says, else one a GPU, or one."""
+    """Number of heavy stages that run at the same time: `machine.slots`, else one per GPU, else one."""
     return params.machine.slots or gpus() or 1
 
 
 def thread_variables(params: Params) -> dict[str, str]:
-    """Environment by which stages that share CPUs get their part of the cores, unless the user's own says how many.
+    """Environment variables that divide the cores between stages on CPUs; empty if the user has set OMP_NUM_THREADS.
 
-    With all cores each, threads of one wait for those of the other at the end of every operator, and both come to a
-    halt.
+    If each stage used all cores, threads of different stages would wait for each other at the end of every operator,
+    which slows down both many times.
     """
     slots = slots_of(params)
     if slots == 1 or gpus() or "OMP_NUM_THREADS" in os.environ:
@@ -77,31 +77,34 @@ def thread_variables(params: Params) -> dict[str, str]:
 
 
 def process_tag() -> str:
-    """Tag of a flow run that tells, later, whether its process lives."""
+    """Tag of a flow run that identifies its process, to check later whether it is alive."""
     return _PROCESS + process_mark()
 
 
 def tag_process() -> None:
-    """Give the present flow run its process' tag, where a deployment and not this project's command started it."""
-    own = list(runtime.flow_run.tags)
-    if not any(tag.startswith(_PROCESS) for tag in own):
+    """Add the process tag to the present flow run if it lacks it, as one started by a deployment does."""
+    present_tags = list(runtime.flow_run.tags)
+    if not any(tag.startswith(_PROCESS) for tag in present_tags):
         with get_client(sync_client=True) as client:
-            client.update_flow_run(runtime.flow_run.id, tags=[*own, process_tag()])
+            client.update_flow_run(runtime.flow_run.id, tags=[*present_tags, process_tag()])
 
 
 def bind_embedded_server() -> None:
-    """Let the server that Prefect starts where none is configured end with this process, even by kill -9."""
+    """Make the server that Prefect starts where none is configured end with this process, even after kill -9."""
     for child in psutil.Process().children():
+        # the child may have ended meanwhile
         with suppress(psutil.NoSuchProcess):
-            # it has ended already
             if any("prefect.server.api.server" in argument for argument in child.cmdline()):
                 end_with_this_process(child.pid)
 
 
 def wait_until_recorded(tasks: int) -> None:
-    """Where Prefect's server ends with this process: let it write down all tasks of this flow run before it does.
+    """Wait until an embedded Prefect server has recorded all task runs of this flow run.
 
-    Ended in the midst of it, it prints a traceback below the flow's result.
+    If it ended with this process while it writes, it would print a traceback below the flow's result.
+
+    Args:
+        tasks: number of task runs.
     """
     if PREFECT_API_URL.value():
         return
@@ -116,10 +119,10 @@ def wait_until_recorded(tasks: int) -> None:
 
 
 def free_slots(slots: int) -> None:
-    """Set the limit on heavy stages to `slots`, and free those that flows held when they were killed.
+    """Set the limit of heavy stages to `slots`, and release slots of killed flow runs.
 
-    A flow run whose process is dead becomes Crashed. Where no other flow run of this server remains, slots
-    still held are left-overs, which an embedded server, gone with its flow, can no longer take back itself.
+    Flow runs whose process is dead become Crashed. If this server has no other flow run, all slots in use are
+    left-overs of killed runs: an embedded server that was killed with its flow could not release them.
     """
     with get_client(sync_client=True) as client:
         others = close_dead(client)
@@ -129,54 +132,54 @@ def free_slots(slots: int) -> None:
 
 
 def close_dead(client: SyncPrefectClient) -> list[FlowRun]:
-    """Mark dead flow runs as Crashed; returns those that live, or whose fate is unknown, but this one."""
-    living = []
+    """Set dead flow runs to Crashed; returns the other running ones, without this one, also those of unknown state."""
+    others = []
     for run in client.read_flow_runs(flow_run_filter=_in_states(StateType.RUNNING)):
         if str(run.id) == runtime.flow_run.id:
             continue
-        if _lives(run) is False:
+        if _is_alive(run) is False:
             _crash(client, run)
         else:
-            living.append(run)
-    return living
+            others.append(run)
+    return others
 
 
 def close_unserved(client: SyncPrefectClient, deployment: str) -> None:
-    """Mark as Crashed what a killed `flows.serve` has left of a deployment, before this process serves it alone.
+    """Set flow runs that a killed `flows.serve` has left of a deployment to Crashed, before this process serves it.
 
-    A run that was killed before it could say which process it is counts as dead. Left as it is, it would keep the only
-    place of the deployment for five minutes, and every new run would be cancelled.
+    A run without a process tag was killed before it could set it, and counts as dead. It would otherwise occupy the
+    deployment's concurrency limit for five minutes, in which every new run would be cancelled.
     """
     for run in busy_runs(client, deployment):
-        if not _lives(run):
+        if not _is_alive(run):
             _crash(client, run)
 
 
 def busy_runs(client: SyncPrefectClient, deployment: str) -> list[FlowRun]:
-    """Flow runs that hold a deployment's place: while there is one, a trigger is cancelled."""
+    """Flow runs that count for a deployment's concurrency limit: while there is one, a new run is cancelled."""
     name = DeploymentFilter(name=DeploymentFilterName(any_=[deployment]))
     return client.read_flow_runs(flow_run_filter=_in_states(*_BUSY), deployment_filter=name)
 
 
 def _in_states(*kinds: StateType) -> FlowRunFilter:
-    """Filter of flow runs."""
+    """Filter for flow runs in these states."""
     return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(kinds))))
 
 
-def _lives(run: FlowRun) -> bool | None:
-    """Whether the process of a flow run lives; None where the run does not tell which one it is."""
+def _is_alive(run: FlowRun) -> bool | None:
+    """Whether the process of a flow run is alive; None if the run has no process tag."""
     mark = next((t.removeprefix(_PROCESS) for t in run.tags if t.startswith(_PROCESS)), None)
     return None if mark is None else is_alive(mark)
 
 
 def _crash(client: SyncPrefectClient, run: FlowRun) -> None:
-    client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
+    client.set_flow_run_state(run.id, Crashed(message="its process is dead"), force=True)
 
 
 def flow_variables() -> dict[str, str]:
-    """Environment by which a stage tells MLflow which flow run it belongs to."""
-    known = {"SEGFLOW_FLOW_RUN_ID": runtime.flow_run.id, "SEGFLOW_FLOW_RUN_URL": runtime.flow_run.ui_url}
-    return {name: str(value) for name, value in known.items() if value}
+    """Environment variables with the flow run, which a stage logs to MLflow."""
+    values = {"SEGFLOW_FLOW_RUN_ID": runtime.flow_run.id, "SEGFLOW_FLOW_RUN_URL": runtime.flow_run.ui_url}
+    return {name: str(value) for name, value in values.items() if value}
 
 
 def publish(comparison: Comparison, folder: Path) -> None:
@@ -192,7 +195,7 @@ def publish(comparison: Comparison, folder: Path) -> None:
 
 
 def summary(params: Params, outcomes: Mapping[str, str]) -> str:
-    """What a user reads at the end."""
+    """Text printed at the end: leaderboard, numbers of stages, addresses of the report and the UIs."""
     from tasks.costs import measured_costs
 
     comparison = read_comparison(comparison_file())
@@ -213,7 +216,7 @@ def summary(params: Params, outcomes: Mapping[str, str]) -> str:
 
 
 def _left_out(params: Params) -> list[str]:
-    """A line on quarantined items, where there are any."""
+    """A line on quarantined items, if there are any."""
     path = INGESTED / "quarantine.csv"
     if not path.is_file():
         return []
@@ -227,7 +230,7 @@ def _left_out(params: Params) -> list[str]:
 
 
 def _address(server: str, port: int) -> str:
-    """A server's own address, or that of `make ui` for what is kept in this folder."""
+    """Address of a server's UI; for stores in this folder, that of `make ui`."""
     return (
         server.removesuffix("/api")
         if server.startswith("http")
@@ -235,8 +238,8 @@ def _address(server: str, port: int) -> str:
     )
 
 
-def _plain(record: logging.LogRecord) -> bool:
-    """Take the traceback from an error that a user can mend: its message names cause and remedy."""
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Log filter that removes the traceback of a SegflowError: its message contains cause and remedy."""
     if record.exc_info and isinstance(record.exc_info[1], SegflowError):
         record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
     return True
@@ -244,20 +247,20 @@ def _plain(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def as_command(interrupted: str) -> Iterator[None]:
-    """What the commands of flows share: the process' tag, and exit code 1 with a remedy where an error can be mended.
+    """Common part of the commands of flows: the process tag, and exit code 1 with a remedy on a SegflowError.
 
-    They send no heartbeats, unless the user's environment asks for them; nobody else listens to any but those of the
-    workers' stages, and waiting for the thread that sends them takes a second at the end of every flow.
+    Heartbeats are off unless the user's environment sets them: only those of the workers' stages are used, and the
+    end of the thread that sends them takes a second in every flow.
 
     Args:
-        interrupted: what is said at Ctrl-C, before exit code 130.
+        interrupted: message printed at Ctrl-C, before exit code 130.
     """
     try:
-        no_traceback_for_mendable_errors()
-        asked = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name in os.environ
+        hide_tracebacks_of_user_errors()
+        is_set = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name in os.environ
         with (
             tags(process_tag()),
-            temporary_settings({} if asked else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+            temporary_settings({} if is_set else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         ):
             yield
     except SegflowError as error:
@@ -268,7 +271,7 @@ def as_command(interrupted: str) -> Iterator[None]:
         sys.exit(130)
 
 
-def no_traceback_for_mendable_errors() -> None:
-    """Filter the log of Prefect's engine."""
+def hide_tracebacks_of_user_errors() -> None:
+    """Remove tracebacks of a SegflowError from the log of Prefect's engine."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_plain)
+        logging.getLogger(name).addFilter(_without_traceback)

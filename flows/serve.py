@@ -1,8 +1,8 @@
 """Serve the scheduled retraining on this machine, until Ctrl-C: `make serve`.
 
-One process: Prefect's server (unless PREFECT_API_URL names one), a deployment of the flow `retrain` with the schedule
-of params.yaml, and a look at the inbox every `schedule.watch_seconds` where `schedule.on_arrival` is set. At most one
-retraining runs; a trigger that comes meanwhile, or one of many that were missed, is cancelled at once.
+Starts Prefect's server (unless PREFECT_API_URL is set) and a deployment of the flow `retrain` with the schedule of
+params.yaml; with `schedule.on_arrival`, the inbox is checked every `schedule.watch_seconds`. At most one retraining
+runs; further triggers, also missed ones, are cancelled at once.
 """
 
 import argparse
@@ -34,49 +34,54 @@ NAME = "retrain"
 
 
 def deployment(params: Params) -> RunnerDeployment:
-    """The flow `retrain` with its schedule; of several triggers at a time one runs."""
-    wanted, schedule = params.schedule, None
-    if wanted.cron:
-        schedule = Cron(wanted.cron, timezone=wanted.timezone)
-    elif wanted.interval_minutes:
-        schedule = Interval(timedelta(minutes=wanted.interval_minutes), timezone=wanted.timezone)
-    one = ConcurrencyLimitConfig(
+    """The flow `retrain` with its schedule; a run that is triggered while another one runs is cancelled."""
+    settings, schedule = params.schedule, None
+    if settings.cron:
+        schedule = Cron(settings.cron, timezone=settings.timezone)
+    elif settings.interval_minutes:
+        schedule = Interval(timedelta(minutes=settings.interval_minutes), timezone=settings.timezone)
+    limit = ConcurrencyLimitConfig(
         limit=1,
         collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW,
-        # that a run killed before its process was up keeps the place; the least there is
+        # how long a run that was killed before its process started counts for the limit; Prefect's minimum
         grace_period_seconds=60,
     )
-    return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=one)
+    return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=limit)
 
 
 def watch(params: Params, stop: threading.Event) -> None:
-    """Trigger a retraining when the inbox holds settled files that it did not hold at the last trigger.
+    """Trigger a retraining when the inbox has settled files that it did not have at the last trigger.
 
-    What arrives while one runs waits for its end: that one has looked into the inbox already.
+    Files that arrive during a retraining trigger one after its end, since the running one has already read the inbox.
+
+    Args:
+        params: all of params.yaml.
+        stop: ends the loop when set.
     """
     settings = params.retrain
     seen: set[inbox.InboxFile] = set()
     while not stop.wait(params.schedule.watch_seconds):
         try:
             entries, _ = inbox.Inbox(settings.inbox).entries()
-            here = {entry for entry in entries if time.time() - entry.changed >= settings.settle_seconds}
-            if here - seen:
+            settled = {entry for entry in entries if time.time() - entry.changed >= settings.settle_seconds}
+            if settled - seen:
                 with get_client(sync_client=True) as client:
                     if run_state.busy_runs(client, NAME):
                         continue
                 run_deployment(f"retrain/{NAME}", timeout=0)
-                print(f"serve: {len(here - seen)} new files in {settings.inbox}", flush=True)
-            seen = here
-        except Exception as error:  # noqa: BLE001 - a store that is out of reach for a while must not end the watch
-            print(f"serve: {settings.inbox} could not be looked at: {error}", file=sys.stderr, flush=True)
+                print(f"serve: {len(settled - seen)} new files in {settings.inbox}", flush=True)
+            seen = settled
+        # the inbox or the server may be unreachable for a while, which must not end the loop
+        except Exception as error:  # noqa: BLE001
+            print(f"serve: {settings.inbox} could not be checked: {error}", file=sys.stderr, flush=True)
 
 
 def _server(port: int) -> None:
-    """Start Prefect's server where none is named, and point this process and its children at it."""
-    found = ui.prefect_server(port)
-    ui.start(found)
-    os.environ["PREFECT_API_URL"] = f"{found['Prefect'][0]}/api"
-    # else Prefect, which read its settings before, starts a second server for itself
+    """Start Prefect's server unless PREFECT_API_URL is set, and set that variable for this process and its children."""
+    servers = ui.prefect_server(port)
+    ui.start(servers)
+    os.environ["PREFECT_API_URL"] = f"{servers['Prefect'][0]}/api"
+    # Prefect has already read its settings, and would otherwise start a second server
     refresh_global_settings_context()
 
 

@@ -1,8 +1,8 @@
-"""One stage on a worker, in the worker's own clone: what flows/workers.py submits for each training and evaluation.
+"""One stage on a worker, in the worker's clone; flows/workers.py submits it for each training and evaluation.
 
-The clone is the folder that SEGFLOW_CLONE names, else the one the worker was started in. It must be marked
-(`git config segflow.worker true`, since edits in it are thrown away), have DVC's remote in .dvc/config.local, and
-credentials in the environment; docs/guide/cluster.md has the commands.
+The clone is the folder SEGFLOW_CLONE, else the one in which the worker was started. It must be marked with
+`git config segflow.worker true` (edits in it are discarded) and have DVC's remote in .dvc/config.local; credentials
+are read from the environment. docs/guide/cluster.md has the commands.
 """
 
 import os
@@ -23,22 +23,22 @@ from tasks.versioning import git, remote, stages
 
 @flow(name="stage")
 def stage(name: str, revision: str) -> State[Any]:
-    """Bring one stage up to date at a revision and send its result to DVC's remote; nothing else ever runs.
+    """Bring one stage up to date at a revision and push its result to DVC's remote; no other stage runs.
 
-    One stage at a time runs in a clone; others wait for it.
+    A clone runs one stage at a time; further flow runs wait.
 
     Args:
         name: of the stage, such as `train@unet-0`.
-        revision: commit, of `revisions.snapshot`, 40 hexadecimal digits.
+        revision: commit from `git.snapshot`, 40 hexadecimal digits.
 
     Returns:
-        A completed state named Ran, or Cached where DVC had the result.
+        A completed state named Ran, or Cached if DVC had the result.
 
     Raises:
-        StageError: the clone, the remote or the stage failed; the message says which, and the remedy.
+        StageError: the clone, the remote or the stage failed.
     """
     os.chdir(os.environ.get("SEGFLOW_CLONE", "."))
-    run_state.no_traceback_for_mendable_errors()
+    run_state.hide_tracebacks_of_user_errors()
     with locked(STAGE_LOCK):
         git.check_out(revision)
         remote.check_remote()
@@ -54,13 +54,13 @@ def stage(name: str, revision: str) -> State[Any]:
 
 
 def require_shared_store(address: str) -> None:
-    """See to it that runs go where all machines see them.
+    """Check that all machines can log to the MLflow store.
 
     Raises:
-        StageError: the store is a file of one machine.
+        StageError: the store is a SQLite file.
     """
     if address.startswith("sqlite:"):
         raise StageError(
-            f"{address}: a store in a file is not shared by workers",
-            "start an MLflow server, and name it in tracking.uri or MLFLOW_TRACKING_URI on every machine",
+            f"{address}: workers cannot share a store in a file",
+            "start an MLflow server, and set tracking.uri or MLFLOW_TRACKING_URI to its address on every machine",
         )

@@ -1,4 +1,4 @@
-"""The fork server of a flow: started once something has to run, ended with the flow."""
+"""The fork server of a flow: started when a stage has to run, ended with the flow."""
 
 import os
 import sys
@@ -15,10 +15,10 @@ _variables: dict[str, str] = {}
 
 
 def start_fork_server(environment: Mapping[str, str]) -> None:
-    """Start the process from which stages are forked (tasks/forkserver/server.py), if it does not run yet.
+    """Start the process from which stages are forked (tasks/forkserver/server.py), unless it is running; Linux only.
 
     Args:
-        environment: variables of that process besides this process's.
+        environment: environment variables of that process, in addition to those of this process.
     """
     if _variables or sys.platform != "linux":
         return
@@ -30,7 +30,7 @@ def start_fork_server(environment: Mapping[str, str]) -> None:
 
 
 def variables() -> dict[str, str]:
-    """Environment by which a stage finds the fork server; empty where none runs."""
+    """Environment variables with the fork server's address; empty without a fork server."""
     return dict(_variables)
 
 

@@ -19,12 +19,16 @@ from tasks.tracking import store as tracking_store
 
 HOST = "127.0.0.1"
 _START_SECONDS = 180
-# one worker and no job runner: half a gigabyte instead of three
+# without the job runner, and with one worker, the MLflow server needs 0.5 GB of memory, not 3 GB
 _LIGHT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def free_port(wanted: int) -> int:
-    """`wanted`, or where that is taken any free port."""
+    """`wanted`, or any free port if that is in use.
+
+    Raises:
+        StageError: no port is free.
+    """
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,31 +37,31 @@ def free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise StageError(f"no free port on {HOST}", "end a program that serves there")
+    raise StageError(f"no free port on {HOST}", "end a program that uses one")
 
 
-Servers = dict[
-    str, tuple[str, list[str] | None]
-]  # address and command by name; no command where it serves already
+# by name: address, and command; no command for a server that is already running
+Servers = dict[str, tuple[str, list[str] | None]]
 
 
 def commands(mlflow_port: int, prefect_port: int) -> Servers:
-    """Servers of both interfaces; params.yaml or PREFECT_API_URL may name ones that serve already."""
+    """Servers of both interfaces; those in params.yaml and PREFECT_API_URL are already running."""
     store = tracking_store.uri(parameters.load())
     python = [sys.executable, "-m"]
-    found: Servers = {}
+    servers: Servers = {}
     if store.startswith("http"):
-        found["MLflow"] = (store, None)
+        servers["MLflow"] = (store, None)
     else:
         tracking_store.ensure_store(store)
         port = _port("MLflow", mlflow_port)
-        serve = ["mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
-        found["MLflow"] = (f"http://{HOST}:{port}", [*python, *serve, "--host", HOST, "--port", str(port)])
-    return found | prefect_server(prefect_port)
+        command = ["mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
+        command += ["--host", HOST, "--port", str(port)]
+        servers["MLflow"] = (f"http://{HOST}:{port}", [*python, *command])
+    return servers | prefect_server(prefect_port)
 
 
 def prefect_server(wanted: int) -> Servers:
-    """Prefect's server, on the wanted port where that is free."""
+    """Prefect's server: the one at PREFECT_API_URL, else a new one, on the wanted port if that is free."""
     api = os.environ.get("PREFECT_API_URL")
     if api:
         return {"Prefect": (api.removesuffix("/api"), None)}
@@ -69,18 +73,18 @@ def prefect_server(wanted: int) -> Servers:
 def _port(name: str, wanted: int) -> int:
     port = free_port(wanted)
     if port != wanted:
-        print(f"{name}: port {wanted} is taken, using {port}")
+        print(f"{name}: port {wanted} is in use, using {port}")
     return port
 
 
 def start(servers: Servers) -> dict[str, str]:
-    """Start the servers and say when each answers.
+    """Start the servers, and print the address of each when it answers.
 
     Returns:
-        The last lines of each server that ends, by name: empty as long as they serve.
+        The last lines of output of each server that has ended, by name; filled while the servers run.
 
     Raises:
-        StageError: a server ended by itself, or does not answer.
+        StageError: a server ended or does not answer.
     """
     ended: dict[str, str] = {}
 
@@ -98,14 +102,14 @@ def start(servers: Servers) -> dict[str, str]:
 
 
 def serve(servers: Servers) -> None:
-    """Start the servers, and stay until one ends or this process is told to.
+    """Start the servers, and wait until one ends or this process is interrupted.
 
     Raises:
-        StageError: a server ended by itself, or does not answer.
+        StageError: a server ended or does not answer.
     """
     try:
         ended = start(servers)
-        print("Ctrl-C ends them.", flush=True)
+        print("Press Ctrl-C to end them.", flush=True)
         while not ended:
             time.sleep(0.5)
         raise StageError(

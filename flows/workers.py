@@ -1,9 +1,9 @@
 """Trainings and evaluations on other machines: `machine.infrastructure: workers`.
 
-The client puts the project (git) and the prepared data (DVC) where workers find them, and submits one flow run of
-flows/stage.py for each stage. A result is never asked for twice: the flow run's idempotency key holds the stage's
-run key and the number of the attempt, so that whoever asks for the same result gets the same flow run.
-A flow run that no longer sends heartbeats is marked Crashed by an automation of Prefect's server, and tried again.
+The client pushes the project (git) and the prepared data (DVC) to their remotes, and submits one flow run of
+flows/stage.py per stage. The idempotency key of the flow run contains the stage's run key and the number of the
+attempt, so that several clients that need the same result share one flow run. An automation of Prefect's server sets
+flow runs without heartbeats to Crashed; the client submits them again.
 """
 
 import itertools
@@ -34,25 +34,25 @@ from tasks.tracking.tracker import Tracker
 from tasks.versioning import git, remote, stages
 from tasks.versioning.stages import Outcome, Stage
 
-# of workers under one stage: a stage that takes its machine down must not take all of them
-MOST_DEATHS = 5
-_LOOK_SECONDS = 2.0
-# a worker takes some 10 s from taking a flow run to beginning it
+# attempts of one stage that may end with a dead worker: a stage that crashes its machine must not crash all of them
+MAX_CRASHES = 5
+_POLL_SECONDS = 2.0
+# a worker usually starts a flow run about 10 s after it has taken it
 _PENDING_SECONDS = 180.0
-# three heartbeats of 30 s, which prefect.yaml asks for
-_SILENT_SECONDS = 90
+# three heartbeats of 30 s, the interval set in prefect.yaml
+_HEARTBEAT_TIMEOUT_SECONDS = 90
 _AUTOMATION = "segflow: stages of dead workers"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
 class Pool:
-    """The work pool of one comparison. Threads may share it.
+    """The work pool of one comparison; thread-safe.
 
     Args:
-        params: the whole of params.yaml.
-        graph: of the survey.
-        tracker: of the data set.
+        params: all of params.yaml.
+        graph: all stages.
+        tracker: tracker of the data set.
 
     Raises:
         StageError: a server, DVC's remote or the deployment that workers need is missing.
@@ -65,8 +65,8 @@ class Pool:
         self._revision: str | None = None
         if not os.environ.get("PREFECT_API_URL"):
             raise StageError(
-                "workers need a Prefect server of their own",
-                "start one and set PREFECT_API_URL to its address",
+                "workers need a permanent Prefect server, and PREFECT_API_URL is not set",
+                "start a server and set PREFECT_API_URL to its address",
             )
         require_shared_store(tracker.address)
         remote.check_remote()
@@ -74,15 +74,15 @@ class Pool:
         _ensure_automation()
 
     def run(self, stage: Stage) -> Outcome:
-        """Have a worker bring `stage` up to date, and take its result into this folder.
+        """Bring `stage` up to date on a worker, and fetch its result to this folder.
 
         Raises:
-            StageError: the stage failed or was cancelled there, or its workers died MOST_DEATHS times.
+            StageError: the stage failed or was cancelled on the worker, or MAX_CRASHES workers died.
         """
         outcome: Outcome = "cached"
         if not remote.restore(stage.name):
             with self._lock:
-                # the first thread sends code and data, the others need only wait
+                # the first thread pushes code and data, the others wait for it
                 revision = self._revision = self._revision or self._send()
                 key = stages.next_run_key(stage.name)
             outcome = self._submit(stage.name, revision, key)
@@ -92,11 +92,11 @@ class Pool:
 
     def _send(self) -> str:
         remote.send(remote.light_before_heavy(self.graph))
-        with stages.still():
+        with stages.dvc_locked():
             return git.snapshot()
 
     def _submit(self, stage: str, revision: str, key: str) -> Outcome:
-        deaths = 0
+        crashes = 0
         for attempt in itertools.count():
             run: FlowRun = run_deployment(  # type: ignore[assignment]
                 self.deployment,
@@ -113,21 +113,22 @@ class Pool:
                 if not earlier:
                     raise StageError(
                         f"a worker finished {stage}, but its result is not in DVC's remote",
-                        "give workers and this folder the same remote, see dvc remote list",
+                        "configure the same remote for the workers and this folder, see dvc remote list",
                     )
             elif not earlier and state.is_crashed():
-                deaths += 1
-                if deaths >= MOST_DEATHS:
+                crashes += 1
+                if crashes >= MAX_CRASHES:
                     raise StageError(
-                        f"{stage}: {deaths} workers died under it: {state.message}", "see the workers' logs"
+                        f"{stage}: {crashes} workers died while they ran it: {state.message}",
+                        "see the workers' logs",
                     )
                 get_run_logger().warning("%s: its worker died (%s); trying again", stage, state.message)
             elif not earlier:
                 raise StageError(
                     f"{stage} {str(state.name).lower()} on its worker: {state.message}",
-                    f"see the log of flow run {run.id}, mend the cause and run again",
+                    f"see the log of flow run {run.id}, correct the cause and run again",
                 )
-        raise AssertionError("attempts never end by themselves")
+        raise AssertionError("the loop has no other end")
 
     def _wait(self, run: UUID, stage: str) -> State[Any]:
         warned = False
@@ -141,16 +142,16 @@ class Pool:
                     return state
                 waiting = (datetime.now(UTC) - state.timestamp).total_seconds()
                 if state.is_pending() and waiting > _PENDING_SECONDS:
-                    gone: State[Any] = Crashed(
-                        message=f"its worker took it and did not begin within {waiting:.0f} s"
+                    crashed: State[Any] = Crashed(
+                        message=f"its worker took it and did not start it within {waiting:.0f} s"
                     )
-                    client.set_flow_run_state(run, gone, force=True)
+                    client.set_flow_run_state(run, crashed, force=True)
                 if state.name == "Late" and not warned:
                     warned = True
                     get_run_logger().warning(
                         "%s: no free worker in the work pool %s yet", stage, self.work_pool
                     )
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
 
 
 def _check_deployment(name: str) -> None:
@@ -165,12 +166,12 @@ def _check_deployment(name: str) -> None:
 
 
 def _ensure_automation() -> None:
-    """Have Prefect's server mark as Crashed a flow run `stage` without heartbeats: an engine killed by -9 cannot."""
+    """Create the automation that sets flow runs `stage` without heartbeats to Crashed, as after a kill -9."""
     try:
         Automation.read(name=_AUTOMATION, _sync=True)  # type: ignore[call-overload]
         return
     except ValueError:
-        # there is none of that name
+        # it does not exist yet
         pass
     trigger = EventTrigger(
         after={_HEARTBEAT},
@@ -182,8 +183,8 @@ def _ensure_automation() -> None:
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
-        within=timedelta(seconds=_SILENT_SECONDS),
+        within=timedelta(seconds=_HEARTBEAT_TIMEOUT_SECONDS),
     )
-    message = f"no heartbeat for {_SILENT_SECONDS} s: its worker is gone"
+    message = f"no heartbeat for {_HEARTBEAT_TIMEOUT_SECONDS} s: its worker is dead"
     crashed = ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=False)
     Automation(name=_AUTOMATION, trigger=trigger, actions=[crashed]).create(_sync=True)  # type: ignore[call-arg]

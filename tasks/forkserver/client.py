@@ -1,9 +1,9 @@
-"""Client of the fork server: a stage runs in a fork that has already loaded torch, MLflow and DVC.
+"""Client of the fork server: a stage runs in a fork of a process that has already loaded torch, MLflow and DVC.
 
 A flow starts the fork server (tasks/forkserver/server.py) once. DVC starts a stage by its command, `python -m tasks
 train unet 0`. That process reads the server's address from SEGFLOW_FORKSERVER, sends its arguments, environment, folder
-and standard streams, and exits with the status of the fork. SIGTERM and SIGKILL of this process reach the fork. Without
-a server, or on systems other than Linux, the command runs in this process.
+and standard streams, and exits with the status of the fork. If this process receives SIGTERM or SIGKILL, so does the
+fork. Without a server, or on systems other than Linux, the command runs in this process.
 
 Import-light: standard library only, because every stage imports this file first.
 """
@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 VARIABLE = "SEGFLOW_FORKSERVER"
 STAGES = ("ingest", "prepare", "train", "evaluate", "compare", "report")
-# the first answer: the fork has begun; the second is its exit status
-BEGUN = b"B"
+# first answer of the server: the fork has started; the second answer is its exit status
+STARTED = b"B"
 _PR_SET_PDEATHSIG = 1
 _KILLED = 128 + signal.SIGKILL
 
@@ -37,8 +37,8 @@ class Job(NamedTuple):
 def run_in_fork() -> None:
     """Run this process's command in a fork of the server, and exit with its status.
 
-    Returns where no server is named, where the command is not a stage, and where the server ends or cannot fork before
-    the stage has begun: the caller then runs the command in this process.
+    Returns if no server is configured, if the command is not a stage, or if the server ends or cannot fork before the
+    stage has started: the caller then runs the command in this process.
     """
     address = os.environ.pop(VARIABLE, "")
     words = sys.orig_argv
@@ -49,7 +49,7 @@ def run_in_fork() -> None:
 
     def forward(number: int, _: object) -> None:
         received.append(number)
-        # an error means that the server is ending, and its forks with it
+        # on an error the server is ending, and its forks with it
         with suppress(OSError):
             line.send(b"T")
 
@@ -63,7 +63,7 @@ def run_in_fork() -> None:
             socket.send_fds(line, [len(request).to_bytes(4, "big")], [0, 1, 2])
             line.sendall(request)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        if line.recv(1) == BEGUN:
+        if line.recv(1) == STARTED:
             os._exit(_exit_status(line))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if received:
@@ -71,7 +71,7 @@ def run_in_fork() -> None:
 
 
 def _exit_status(line: socket.socket) -> int:
-    """Exit status of the fork; that of a killed process where the server is gone."""
+    """Exit status of the fork; that of a killed process if the server has ended."""
     try:
         answer = line.recv(1)
     except OSError:

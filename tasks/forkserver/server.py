@@ -2,9 +2,9 @@
 
 `python -m tasks.forkserver.server SOCKET`.
 
-Only third-party packages are preloaded. Every fork imports segflow's own modules from their files, as a new process
-would, so that the code that DVC has hashed is the code that runs. The server starts nothing that a fork cannot share:
-no thread, no CUDA, no connection.
+Only third-party packages stay loaded. Every fork imports segflow's modules from their files, as a new process would,
+so that the code that DVC has hashed is the code that runs. The server starts nothing that a fork cannot share: no
+thread, no CUDA, no connection.
 """
 
 import atexit
@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from tasks.forkserver.client import BEGUN, STAGES, Job
+from tasks.forkserver.client import STAGES, STARTED, Job
 
-# imported late by stages, so that --help and wrong arguments are answered fast
+# modules that stages import inside functions, so that --help and wrong arguments are answered fast
 _LATE = (
     "segcore.evaluation.evaluate",
     "segcore.training.loop",
@@ -40,44 +40,46 @@ _MAX_REQUEST_BYTES = 8 * 2**20
 class _Server:
     """Forks one process per request, and sends its exit status to the client.
 
-    On SIGTERM it takes no more requests, sends SIGTERM to its forks, and ends after them: each closes its MLflow run
-    first, and its client receives the exit status.
+    On SIGTERM it accepts no more requests, sends SIGTERM to its forks and waits for their end, so that each closes its
+    MLflow run and its client receives the exit status.
 
     Args:
-        listener: bound and listening.
+        listener: bound and listening socket.
     """
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener, self.selector = listener, selectors.DefaultSelector()
         self.selector.register(listener, selectors.EVENT_READ)
-        # by the client's socket: pid, and a file descriptor that is readable when the fork has ended
+        # key: file number of the client's socket; value: pid, and a file descriptor that is readable when the fork
+        # has ended
         self.forks: dict[int, tuple[int, int]] = {}
-        self.woken, self.waker = socket.socketpair()
-        self.waker.setblocking(False)
-        self.selector.register(self.woken, selectors.EVENT_READ)
+        # Python writes to `signal_writer` when a signal arrives, which ends the wait in `serve`
+        self.signal_reader, self.signal_writer = socket.socketpair()
+        self.signal_writer.setblocking(False)
+        self.selector.register(self.signal_reader, selectors.EVENT_READ)
         signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self.signal_writer.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> Job | None:
-        """Answer requests. Returns the job in every fork, and None in the server at its end."""
+        """Answer requests. Returns the job in each fork, and None in the server when it ends."""
         while True:
             for key, _ in self.selector.select():
-                found: Any = key.fileobj
-                if found is self.listener:
+                source: Any = key.fileobj
+                if source is self.listener:
                     job = self._accept()
                     if job is not None:
                         return job
-                elif found is self.woken:
+                elif source is self.signal_reader:
                     self._end()
-                elif isinstance(found, socket.socket):
-                    self._receive(found)
+                elif isinstance(source, socket.socket):
+                    self._receive(source)
                 else:
-                    self._ended(key.data)
+                    self._reap(key.data)
             if self.listener.fileno() < 0 and not self.forks:
                 return None
 
     def _end(self) -> None:
-        self.woken.recv(64)
+        self.signal_reader.recv(64)
         if self.listener.fileno() >= 0:
             self.selector.unregister(self.listener)
             self.listener.close()
@@ -87,19 +89,19 @@ class _Server:
     def _accept(self) -> Job | None:
         line, _ = self.listener.accept()
         files: list[int] = []
-        # SIGTERM waits until the fork has become a stage, which handles it
+        # SIGTERM is blocked until the fork runs the stage, which handles it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             job = _request(line, files)
             pid = os.fork()
             if pid == 0:
-                self._leave(line)
+                self._close_sockets(line)
                 for number, file in enumerate(files):
                     os.dup2(file, number)
                 return job
-            self._note(line, pid)
+            self._register(line, pid)
         except (OSError, ValueError) as error:
-            # the client finds its connection closed, and runs the stage itself
+            # closes the connection, whereupon the client runs the stage in its own process
             print(f"fork server: {error}", file=sys.stderr, flush=True)
             line.close()
         finally:
@@ -108,66 +110,67 @@ class _Server:
                 os.close(file)
         return None
 
-    def _note(self, line: socket.socket, pid: int) -> None:
-        """Register a fork, and report its start to the client."""
+    def _register(self, line: socket.socket, pid: int) -> None:
+        """Watch a fork for its end, and report its start to the client."""
         try:
             end = os.pidfd_open(pid)
         except OSError:
-            # too many open files: the client runs the stage itself, so the fork must not
+            # too many open files: the client will run the stage in its own process, so the fork must not
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
         self.forks[line.fileno()] = pid, end
         self.selector.register(line, selectors.EVENT_READ)
         self.selector.register(end, selectors.EVENT_READ, line)
-        # an error means that the client has ended, which `_receive` finds
+        # on an error the client has ended, which `_receive` handles
         with suppress(OSError):
-            line.send(BEGUN)
+            line.send(STARTED)
 
-    def _leave(self, line: socket.socket) -> None:
-        """In a fork: close the server's sockets, so that clients notice when the server itself ends."""
+    def _close_sockets(self, line: socket.socket) -> None:
+        """In a fork: close the server's sockets, so that clients notice the end of the server."""
         for key in list(self.selector.get_map().values()):
-            found: Any = key.fileobj
-            if isinstance(found, socket.socket):
-                found.close()
+            source: Any = key.fileobj
+            if isinstance(source, socket.socket):
+                source.close()
             else:
-                os.close(found)
+                os.close(source)
         self.selector.close()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self.waker.close()
+        self.signal_writer.close()
         line.close()
 
     def _receive(self, line: socket.socket) -> None:
-        """SIGTERM for the fork where the client asks for it; SIGKILL where the client was killed."""
+        """Send the fork SIGTERM if the client requests it, and SIGKILL if the client was killed."""
         if line.fileno() not in self.forks:
-            # its fork has ended at the same moment
+            # the fork has ended at the same moment
             return
         pid, _ = self.forks[line.fileno()]
         try:
-            asked = line.recv(64)
+            request = line.recv(64)
         except OSError:
-            asked = b""
-        # not yet waited for, so the pid is still that of the fork
-        os.kill(pid, signal.SIGTERM if asked else signal.SIGKILL)
-        if not asked:
+            request = b""
+        # the fork is not yet reaped, so the pid is still its own
+        os.kill(pid, signal.SIGTERM if request else signal.SIGKILL)
+        if not request:
             self.selector.unregister(line)
 
-    def _ended(self, line: socket.socket) -> None:
+    def _reap(self, line: socket.socket) -> None:
+        """Send the exit status of an ended fork to its client."""
         pid, end = self.forks.pop(line.fileno())
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self.selector.unregister(end)
         os.close(end)
         if line in {key.fileobj for key in self.selector.get_map().values()}:
             self.selector.unregister(line)
-        # an error means that the client was killed at the same moment
+        # on an error the client was killed at the same moment
         with suppress(OSError):
             line.send(bytes([status if status >= 0 else 128 - status]))
         line.close()
 
 
 def _request(line: socket.socket, files: list[int]) -> Job:
-    """Read one request; received file descriptors are added to `files`, also on an error.
+    """Read one request; the received file descriptors are added to `files`, also when an error is raised.
 
     Raises:
         OSError: the request is incomplete.
@@ -178,18 +181,18 @@ def _request(line: socket.socket, files: list[int]) -> Job:
     files += received
     size = int.from_bytes(head, "big")
     if len(files) != 3 or not 0 < size < _MAX_REQUEST_BYTES:
-        raise OSError(f"a request of {size} bytes with {len(files)} files")
+        raise OSError(f"invalid request: {size} bytes, {len(files)} file descriptors")
     request = b""
     while len(request) < size:
         piece = line.recv(size - len(request))
         if not piece:
-            raise OSError("the request ended early")
+            raise OSError("incomplete request")
         request += piece
     return Job(*json.loads(request))
 
 
 def preload() -> None:
-    """Import what stages need, then drop segflow's own modules, which every fork imports anew."""
+    """Import what stages need, then unload segflow's own modules, which every fork imports again."""
     for name in (*(f"tasks.{stage}" for stage in STAGES), *_LATE):
         importlib.import_module(name)
     from tasks.tracking import store
@@ -207,7 +210,7 @@ def preload() -> None:
 
 
 def run(job: Job) -> NoReturn:
-    """Run the stage as `python -m tasks` would, and exit without the interpreter's clean-up, which takes seconds."""
+    """Run the stage as `python -m tasks` would; exits without the interpreter's clean-up, which takes seconds."""
     os.chdir(job.folder)
     os.environ.clear()
     os.environ.update(job.environment)
@@ -217,10 +220,11 @@ def run(job: Job) -> NoReturn:
         runpy.run_module("tasks", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         status = _status(end)
-    except BaseException:  # noqa: BLE001  (as the interpreter does: traceback and status 1)
+    # as the interpreter does: traceback and status 1
+    except BaseException:  # noqa: BLE001
         traceback.print_exc()
         status = 1
-    # what the interpreter does at its end, except for the clean-up
+    # the steps of the interpreter's exit, without the clean-up
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -236,19 +240,23 @@ def _status(end: SystemExit) -> int:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Listen first, so that early clients wait; then import."""
+    """Serve requests on a socket; listens before it imports, so that early clients wait.
+
+    Args:
+        arguments: path of the socket.
+    """
     # raises on systems without pidfd, before a client connects
     os.close(os.pidfd_open(os.getpid()))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(arguments[0])
         listener.listen(64)
         preload()
-        # a garbage collection in a fork would copy every page that it visits
+        # otherwise a garbage collection in a fork would copy all memory pages that it visits
         gc.freeze()
         job = _Server(listener).serve()
     if job is not None:
         run(job)
-    # without the interpreter's clean-up, during which libraries print warnings
+    # skips the interpreter's clean-up, during which libraries print warnings
     os._exit(128 + signal.SIGTERM)
 
 

@@ -1,0 +1,1 @@
+"""Candidates of the promotion gate and records of its decisions."""

@@ -1,4 +1,4 @@
-"""What the gate is given: challengers and champion, scored on the same test regions and measured on this machine."""
+"""Candidates of the gate: challengers and champion, scored on the same test regions and measured on this machine."""
 
 import copy
 import json
@@ -28,62 +28,75 @@ _FILES = ("model.json", "model.safetensors")
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle with its evaluation table of all present test regions."""
+    """A bundle and its evaluation on all present test regions.
+
+    Attributes:
+        folder: the bundle's folder.
+        description: content of model.json.
+        counts: evaluation table.
+        validation: best foreground IoU on the validation split, in [0, 1].
+        calibrations: calibration curve of each batch; empty for challengers.
+    """
 
     folder: Path
     description: Mapping[str, Any]
     counts: pd.DataFrame
     validation: float
-    calibrations: Mapping[str, Mapping[str, Any]]  # by batch; empty for challengers
+    calibrations: Mapping[str, Mapping[str, Any]]
 
     @property
     def architecture(self) -> str:
+        """Name, such as `unet`."""
         return str(self.description["architecture"])
 
     @property
     def seed(self) -> int:
+        """Seed of the training."""
         return int(self.description["seed"])
 
     @property
     def title(self) -> str:
+        """Title, such as `U-Net`."""
         return str(self.description["title"])
 
     @property
     def weights(self) -> str:
+        """The sha256 of the weights."""
         return str(self.description["weights_sha256"])
 
     @property
     def size_mb(self) -> float:
-        """Of the files that prediction needs."""
+        """Size of the files that prediction needs, in MiB."""
         return sum((self.folder / name).stat().st_size for name in _FILES) / 2**20
 
 
 def validation_score(folder: Path) -> float:
-    """Best foreground IoU on the validation split, in [0, 1], of history.csv beside a bundle.
+    """Best foreground IoU on the validation split, in [0, 1], from history.csv in a bundle's folder.
 
     Raises:
-        StageError: there is no history.
+        StageError: history.csv is missing.
     """
     path = folder / "history.csv"
     if not path.exists():
         raise StageError(
-            f"{path}: is missing, and says how a seed did on validation",
+            f"{path}: is missing, and the best seed is chosen by its validation scores",
             f"run `dvc repro {stage_name('train', folder.name)}`",
         )
     return float(pd.read_csv(path)["val_iou"].max())
 
 
 def challengers(context: PromotionContext) -> list[Model]:
-    """Of each architecture the seed of the best validation score: the test set has no say in the choice.
+    """For each architecture, the seed with the best validation score; test scores do not influence the choice.
 
     Raises:
         StageError: a bundle, its history or its evaluation is missing.
-        DataError: an evaluation is of other test regions.
+        DataError: the test regions of an evaluation differ from the present ones.
     """
     p, root, chosen = context.params, context.root, []
     for architecture in p.architectures:
         folders = [root / MODELS / run_name(architecture, seed) for seed in p.seeds]
-        best = max(folders, key=validation_score)  # the first of equals
+        # the first seed where several have the same score
+        best = max(folders, key=validation_score)
         path = root / EVALUATIONS / best.name / "counts.parquet"
         if not path.exists():
             raise StageError(
@@ -96,31 +109,31 @@ def challengers(context: PromotionContext) -> list[Model]:
 
 
 def fetch_champion(registry: Registry, version: int, root: Path = Path()) -> Path:
-    """The bundle of a registered version, verified; fetched where it is not here yet.
+    """Verified bundle of a registered version, downloaded to work/ unless it is there.
 
     Raises:
-        ModelError, StageError: as `Registry.fetch`.
+        ModelError: as `Registry.fetch`.
     """
     return registry.fetch(version, root / CHAMPIONS / str(version))
 
 
 def champion(context: PromotionContext, version: int) -> Model:
-    """A registered version, fetched, verified and evaluated on the present test regions; all of it is kept.
+    """A registered version, evaluated on the present test regions; bundle and evaluation are cached.
 
     Raises:
-        ModelError: its bundle is damaged, or not the one that was registered.
-        StageError: it cannot be fetched, or knows other classes or bands than the data.
+        ModelError: its bundle cannot be downloaded, is damaged, or differs from the registered one.
+        StageError: its classes or bands differ from those of the data.
     """
     data, folder = context.data, fetch_champion(context.registry, version, context.root)
     description = load_description(folder)
-    for what, own, asked in (
+    for what, of_champion, of_data in (
         ("classes", description["classes"], data.classes),
-        ("number of channels", description["in_channels"], data.channels),
+        ("channels", description["in_channels"], data.channels),
     ):
-        if own != asked:
+        if of_champion != of_data:
             raise StageError(
-                f"champion version {version}: its {what} ({own}) differ from those of the data ({asked})",
-                "give the new task a data.name of its own in params.yaml, which begins a registry of its own",
+                f"champion version {version}: its {what} ({of_champion}) differ from those of the data ({of_data})",
+                "set another data.name in params.yaml for the new task; it then has a separate registered model",
             )
     counts, calibrations = _evaluated(context, folder, description)
     history = folder / "history.csv"
@@ -132,14 +145,15 @@ def champion(context: PromotionContext, version: int) -> Model:
 def _evaluated(
     context: PromotionContext, folder: Path, description: dict[str, Any]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Counts of all test regions, calibration curves by batch; computed once for the same data, settings and code."""
-    from segcore.evaluation.evaluate import evaluate  # torch, which a rollback does not wait for
+    """Counts of all test regions and calibration curves by batch, cached by weights, data, settings and code."""
+    # imported here, since a rollback needs no torch
+    from segcore.evaluation.evaluate import evaluate
     from segcore.inference.device import choose_precision, default_device
     from segcore.models.base.factory import defaults
 
     p, data = context.params, context.data
     architecture = description["architecture"]
-    # raises a ModelError where the champion's architecture is no longer there
+    # raises a ModelError if the champion's architecture no longer exists
     defaults(architecture)
     precision = choose_precision(description["parameters"]["precision"], default_device())
     code = code_digest(*CODE["ingest"], *CODE["evaluate"], f"models/{architecture}.py")
@@ -150,20 +164,22 @@ def _evaluated(
         precision,
     ]
     cache = Cache(folder / "evaluation", *facts, code, sha256(__file__))
-    # written last
+    # written last, so the entry is complete if this file exists
     curves_file = cache.folder / "calibration.json"
     if not curves_file.exists():
         model = load_bundle(folder, default_device(), description)
         tables, curves = [], {}
         for batch, part in _by_batch(data):
-            found = evaluate(model, part, p.evaluate, precision, progress=_bar(f"champion, batch {batch}"))
-            tables.append(found.counts)
-            curves[batch] = found.calibration
+            evaluation = evaluate(
+                model, part, p.evaluate, precision, progress=_bar(f"champion, batch {batch}")
+            )
+            tables.append(evaluation.counts)
+            curves[batch] = evaluation.calibration
         cache.start()
-        with atomic_write(cache.folder / "counts.parquet") as written:
-            pd.concat(tables, ignore_index=True).to_parquet(written, index=False)
-        with atomic_write(curves_file) as written:
-            written.write_text(json.dumps(curves) + "\n")
+        with atomic_write(cache.folder / "counts.parquet") as temporary:
+            pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+        with atomic_write(curves_file) as temporary:
+            temporary.write_text(json.dumps(curves) + "\n")
     counts = pd.read_parquet(cache.folder / "counts.parquet")
     require_all(counts, test_regions(data)["id"])
     return counts, json.loads(curves_file.read_text())
@@ -182,20 +198,20 @@ def batches(data: PreparedData) -> pd.Series:
 
 
 def _by_batch(data: PreparedData) -> list[tuple[str, PreparedData]]:
-    """The data with the test regions of one batch alone, for each batch."""
-    regions, of = test_regions(data), batches(data)
+    """For each batch, its name and the data restricted to its test regions."""
+    regions, batch_of = test_regions(data), batches(data)
     parts = []
-    for batch in sorted(of.unique()):
+    for batch in sorted(batch_of.unique()):
         part = copy.copy(data)
-        part.regions = regions[regions["id"].map(of) == batch]
+        part.regions = regions[regions["id"].map(batch_of) == batch]
         parts.append((str(batch), part))
     return parts
 
 
 def split(counts: pd.DataFrame, data: PreparedData, batch: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(frozen test set, new batch) of an evaluation table.
+    """Divide an evaluation table into (frozen test set, new batch).
 
-    Where no test region is of another batch, there is nothing from before: all of them are the frozen test set.
+    If all test regions are of the new batch, there is no earlier data, and all of them are the frozen test set.
     """
     new = counts["item"].map(batches(data)) == batch
     if batch is None or new.all():
@@ -204,7 +220,7 @@ def split(counts: pd.DataFrame, data: PreparedData, batch: str | None) -> tuple[
 
 
 def calibration_errors(model: Model, batch: str | None) -> dict[str, float | None]:
-    """Expected calibration error in [0, 1] on the frozen test set and on the new batch; None without pixels."""
+    """Expected calibration error in [0, 1] on the frozen test set and the new batch; None without pixels."""
     curves = model.calibrations
     before = [curve for name, curve in curves.items() if name != batch]
     new = [curve for name, curve in curves.items() if name == batch and before]
@@ -215,9 +231,10 @@ def calibration_errors(model: Model, batch: str | None) -> dict[str, float | Non
 
 
 def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
-    """Latency, memory and size of each bundle; measured once for the same bundles, tile, code and machine.
+    """Latency, memory and size of each bundle, cached by bundles, tile, code and machine.
 
-    Memory is measured for each alone, latency in turns. Other programs that compute meanwhile make both worse.
+    Memory is measured with one model per process, latency with all models in turn. Other programs that run at the
+    same time make the results worse.
     """
     import torch
 
@@ -230,14 +247,15 @@ def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
     cache = Cache(root / GATE_COSTS, json.dumps(how), machine, code, *(m.weights for m in models))
     path = cache.folder / "costs.json"
     if not path.exists():
-        alone = [measure([m.folder], *how)[0] for m in console.progress(list(models), "measure memory")]
+        single = [measure([m.folder], *how)[0] for m in console.progress(list(models), "measure memory")]
         print("promote: measuring latency, the models in turn", flush=True)
-        timed = measure([m.folder for m in models], *how) if len(models) > 1 else alone
-        found = [t | {"peak_memory_mb": a["peak_memory_mb"]} for t, a in zip(timed, alone, strict=True)]
+        timed = measure([m.folder for m in models], *how) if len(models) > 1 else single
+        rows = [t | {"peak_memory_mb": s["peak_memory_mb"]} for t, s in zip(timed, single, strict=True)]
         cache.start()
-        with atomic_write(path) as part:
-            part.write_text(json.dumps(found, indent=2) + "\n")
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(rows, indent=2) + "\n")
     measured = json.loads(path.read_text())
     return [
-        Costs(f["latency_ms"], f["peak_memory_mb"], m.size_mb) for f, m in zip(measured, models, strict=True)
+        Costs(row["latency_ms"], row["peak_memory_mb"], m.size_mb)
+        for row, m in zip(measured, models, strict=True)
     ]

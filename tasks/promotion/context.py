@@ -1,4 +1,4 @@
-"""Everything that one promotion works with, opened once and handed on."""
+"""Parameters, data and registry of one promotion, opened once and passed to its functions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ class PromotionContext:
     """Parameters, prepared data and model registry of one promotion.
 
     Attributes:
-        root: the project's folder.
-        params: the whole of params.yaml.
+        root: project folder.
+        params: all of params.yaml.
         data: prepared data.
         data_hash: hash of the prepared data.
-        registry: of the data set; its tracker finds the runs of the trainings.
+        registry: registry of the data set; its tracker finds the runs of the trainings.
     """
 
     root: Path
@@ -33,12 +33,13 @@ class PromotionContext:
         """The context of the project in `root`.
 
         Args:
-            p: parameters.
-            root: the project's folder.
-            registry: one that is open already; None: it is opened.
+            p: all of params.yaml.
+            root: project folder.
+            registry: an open registry; None: it is opened.
 
         Raises:
-            DataError: there are no prepared data; StageError: the registry does not answer.
+            DataError: there are no prepared data.
+            StageError: the registry does not answer.
         """
         data = PreparedData(root / PREPARED)
         return cls(root, p, data, data_fingerprint(data.folder), registry or Registry(Tracker.open(p)))

@@ -1,6 +1,7 @@
 """Decisions as files: decisions/<data.name>/<batch or run key>.json, and history.json with the registry's versions.
 
-A decision is written before it is acted upon. After a kill in between, the next call reads it and decides nothing.
+A decision is written before the registry changes. After a kill in between, the next call reads it and does not decide
+again.
 """
 
 import json
@@ -23,11 +24,12 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedModel(ChallengerFigures):
-    """A challenger's figures, and which model it is.
+    """A challenger's figures and identity.
 
     Attributes:
-        architecture, seed: of its training.
-        weights_sha256: of its weights.
+        architecture: its name, such as `unet`.
+        seed: seed of its training.
+        weights_sha256: hash of its weights.
     """
 
     architecture: str
@@ -37,27 +39,27 @@ class JudgedModel(ChallengerFigures):
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRecord:
-    """One decision, as its JSON file has it.
+    """One decision, as stored in its JSON file.
 
     Attributes:
-        format: of the file.
+        format: version of the file format.
         dataset: `data.name`.
-        key: of the file's name.
-        batch: whose items are new; None: no batch.
-        decided: time, ISO 8601 in UTC.
-        acted: time when registry and runs followed it; None: not yet.
-        inputs: hash of everything that it depends on, except the champion.
-        champion_version: in the registry, when it was decided; None: there was no champion.
+        key: file name without extension: the batch, or a run key.
+        batch: batch whose items are new; None: no batch.
+        decided: time of the decision, ISO 8601 in UTC.
+        acted: time when registry and runs were updated; None: not yet.
+        inputs: hash of all inputs of the decision except the champion.
+        champion_version: version of the champion at the time of the decision; None: there was no champion.
         champion_run: MLflow run of that version.
-        versions: that were registered by it, by alias.
+        versions: versions registered by this decision, by alias.
         outcome: promoted, kept, first or refused.
         winner: challenger that becomes champion.
         best: challenger that was registered: the winner, or the one that came closest.
-        reason: one sentence with the figures that decided.
+        reason: one sentence with the figures that determined the outcome.
         champion: scores and costs of the champion.
-        challengers: of each its scores, costs, findings of the rules, and which model it is.
-        basis: what the figures rest on.
-        drift: of the batch (see segcore/promotion/drift.py); None without a batch.
+        challengers: scores, costs, rule results and identity of each challenger.
+        basis: data and settings on which the figures are based.
+        drift: drift of the batch (see segcore/promotion/drift.py); None without a batch.
     """
 
     format: int = FORMAT
@@ -81,13 +83,13 @@ class DecisionRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "DecisionRecord":
-        """The record of a file's content.
+        """The record in a file's content.
 
         Raises:
             KeyError, TypeError, ValueError: it is not a decision of this format.
         """
         if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}, this is {FORMAT}")
+            raise ValueError(f"its format is {content['format']}, this version of segflow reads {FORMAT}")
         champion = CandidateFigures.from_json(content["champion"]) if content["champion"] else None
         challengers = [JudgedModel.from_json(one) for one in content["challengers"]]
         basis = Basis(**content["basis"])
@@ -108,15 +110,18 @@ class RegisteredVersion:
 
     Attributes:
         version: its number.
-        architecture, title, seed: of the model.
-        weights_sha256: of the weights.
-        promoted, restored: when it became champion, and again by a rollback; None: never.
+        architecture: name of the architecture, such as `unet`.
+        title: title of the architecture, such as `U-Net`.
+        weights_sha256: hash of the weights.
+        promoted: when it became champion; None: never.
+        restored: when a rollback made it champion again; None: never.
+        seed: seed of its training.
         run_id: MLflow run of its training.
-        registered: when.
-        scores: as registered.
-        aliases: that it has now.
-        outcome: of the decision on it.
-        decision: the same as a sentence.
+        registered: when it was registered.
+        scores: scores at registration.
+        aliases: its present aliases.
+        outcome: outcome of the decision on it.
+        decision: reason of that decision, one sentence.
     """
 
     version: int
@@ -135,23 +140,24 @@ class RegisteredVersion:
 
 
 def record_path(root: Path, name: str, key: str) -> Path:
-    """Where the decision on a batch or run is.
+    """Path of the decision on a batch or run.
 
     Raises:
-        DataError: the key cannot be a file's name, or is that of the history.
+        DataError: the key is not a valid file name, or is that of the history.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.:+-]*", key) or f"{key}.json" == HISTORY:
         raise DataError(
-            f"batch {key!r}: cannot name a decision", "name batches with letters, digits and any of -_.:+"
+            f"batch {key!r}: not usable as the file name of a decision",
+            "name batches with letters, digits and any of -_.:+",
         )
     return root / DECISIONS / name / f"{key}.json"
 
 
 def read_record(path: Path) -> DecisionRecord | None:
-    """A decision, or None where there is none.
+    """Read a decision; None if the file does not exist.
 
     Raises:
-        DataError: the file is no decision of this format.
+        DataError: the file is not a decision of this format.
     """
     if not path.exists():
         return None
@@ -159,13 +165,12 @@ def read_record(path: Path) -> DecisionRecord | None:
         return DecisionRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: is no decision that can be read ({error})",
-            "restore it with git, or remove it to decide again",
+            f"{path}: not a readable decision ({error})", "restore it with git, or remove it to decide again"
         ) from error
 
 
 def write_record(path: Path, record: DecisionRecord) -> None:
-    """Write a decision to its file; an earlier one on other inputs that was acted upon keeps a file of its own."""
+    """Write a decision; one on other inputs that was already acted upon is first saved under another file name."""
     earlier = read_record(path)
     if earlier and earlier.acted and earlier.inputs != record.inputs:
         write_json(path.with_name(f"{path.stem}.{earlier.inputs[:8]}.json"), earlier.as_json())
@@ -173,45 +178,45 @@ def write_record(path: Path, record: DecisionRecord) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON as a whole or not at all; NaN, which is no JSON, is refused."""
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    """Write JSON atomically; NaN, which JSON does not allow, raises a ValueError."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_history(root: Path, name: str, versions: Sequence[RegisteredVersion]) -> Path:
-    """Write the registry's versions beside the decisions, so that the report needs no MLflow."""
+    """Write the registry's versions to the folder of the decisions, so that the report needs no MLflow."""
     path = root / DECISIONS / name / HISTORY
     write_json(path, {"format": FORMAT, "versions": [asdict(version) for version in versions]})
     return path
 
 
 def latest(root: Path, name: str) -> DecisionRecord | None:
-    """The decision that was taken last, or None where none was."""
+    """The most recent decision; None without decisions."""
     return max(records(root, name), key=lambda record: record.decided, default=None)
 
 
 def records(root: Path, name: str) -> list[DecisionRecord]:
     """All decisions of a data set."""
     folder = root / DECISIONS / name
-    found = [read_record(path) for path in sorted(folder.glob("*.json")) if path.name != HISTORY]
-    return [record for record in found if record]
+    read = [read_record(path) for path in sorted(folder.glob("*.json")) if path.name != HISTORY]
+    return [record for record in read if record]
 
 
 def read_history(root: Path, name: str) -> list[RegisteredVersion]:
-    """The registry's versions as they were last written, newest first."""
+    """The registry's versions as last written, newest first."""
     path = root / DECISIONS / name / HISTORY
     rows = json.loads(path.read_text(encoding="utf-8"))["versions"] if path.exists() else []
     return [RegisteredVersion(**row) for row in rows]
 
 
 def record_text(record: DecisionRecord) -> str:
-    """The decision for a terminal: one line per rule and challenger, then the sentence."""
+    """The decision as text for a terminal: one line per rule and challenger, drift, and the reason."""
     metric, lines = METRICS[record.basis.metric], []
     for one in record.challengers:
         lines.append(f"{one.title} (seed {one.seed})")
-        for found in one.rules:
-            measured, limit = measured_text(found, metric), limit_text(found, metric)
-            met = "yes" if found.passed else "no"
-            lines.append(f"  {title_text(found):<32} {measured:>14}   {limit:<22} {met}")
+        for result in one.rules:
+            measured, limit = measured_text(result, metric), limit_text(result, metric)
+            met = "yes" if result.passed else "no"
+            lines.append(f"  {title_text(result):<32} {measured:>14}   {limit:<22} {met}")
     drift = record.drift
     return "\n".join([*lines, *([""] if lines else []), *(drift["verdicts"] if drift else []), record.reason])

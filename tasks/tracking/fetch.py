@@ -1,4 +1,4 @@
-"""Models out of MLflow's registry, by their address: `models:/NAME@ALIAS` or `models:/NAME/VERSION`."""
+"""Models from MLflow's registry, by address: `models:/NAME@ALIAS` or `models:/NAME/VERSION`."""
 
 import re
 from contextlib import suppress
@@ -22,33 +22,33 @@ _ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
 
 def fetch_model(client: "MlflowClient", address: str, target: Path) -> Path:
-    """The bundle of a registered model version in a folder; a complete one that is there already is not fetched again.
+    """Download the bundle of a registered model version to a folder, unless the folder already has it.
 
-    Nothing is loaded from it before model.json is understood and the weights match the registered hash.
+    model.json is parsed and the weights are checked against the registered hash before anything is loaded.
 
     Args:
-        client: of the store, as `Tracker.open` gives it.
+        client: client of the store, from `Tracker.open`.
         address: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        target: folder that the bundle replaces as a whole.
+        target: folder, replaced as a whole.
 
     Returns:
         `target`, with model.json and model.safetensors.
 
     Raises:
-        ModelError: no such model, version or alias; the store has no bundle of it, or a damaged one.
-        StageError: the store does not answer.
+        ModelError: the model, version or alias does not exist, its bundle is missing or damaged, or the registry
+            does not answer.
     """
     parts = _ADDRESS.fullmatch(address)
     if parts is None:
-        raise ModelError(f"{address}: is no address of a model", "write models:/NAME@ALIAS or models:/NAME/3")
+        raise ModelError(f"{address}: not a model address", "write models:/NAME@ALIAS or models:/NAME/3")
     name, alias, number = parts.groups()
-    found = _version(client, address, name, alias, number)
-    weights = found.tags.get("weights_sha256")
+    version = _version(client, address, name, alias, number)
+    weights = version.tags.get("weights_sha256")
     with suppress(ModelError):
         if verified(target, weights):
             return target
     with TemporaryDirectory() as folder:
-        bundle = _downloaded(client, found, address, Path(folder))
+        bundle = _downloaded(client, version, address, Path(folder))
         verified(bundle, weights)
         with atomic_folder(target) as part:
             copy_files(bundle, part)
@@ -62,10 +62,11 @@ def find_bundle(p: Params, address: str, root: Path = Path()) -> Path:
         p: parameters; `data.name` and `tracking` are used.
         address: a folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or `champion`, short for
             `models:/<data.name>@champion`.
-        root: the project's folder; a registered model is fetched into work/predict below it.
+        root: project folder; a registered model is downloaded to work/predict below it.
 
     Raises:
-        ModelError: there is none; StageError: the registry does not answer.
+        ModelError: as `fetch_model`; a folder is not checked here.
+        StageError: the store cannot be reached or used.
     """
     if address == CHAMPION:
         address = f"models:/{p.data.name}@{CHAMPION}"
@@ -88,29 +89,28 @@ def _version(
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise ModelError(
                 f"{address}: the registry does not answer ({error.message})",
-                "start the server, correct tracking.uri, or name a bundle's folder, such as models/unet-0",
+                "start the server, correct tracking.uri, or name a bundle folder, such as models/unet-0",
             ) from error
         raise ModelError(
             f"{address}: {_missing(client, name, alias, number)}",
-            "run `make retrain` or `make promote` first, or name a bundle's folder, such as models/unet-0",
+            "run `make retrain` or `make promote` first, or name a bundle folder, such as models/unet-0",
         ) from error
 
 
 def _missing(client: "MlflowClient", name: str, alias: str | None, number: str | None) -> str:
-    """What of an address does not exist, and what does."""
-    known = {model.name: model for model in client.search_registered_models()}
-    if name not in known:
-        return f"no registered model has that name; there is {', '.join(sorted(known)) or 'none'}"
+    """The part of an address that does not exist, and the existing alternatives."""
+    models = {model.name: model for model in client.search_registered_models()}
+    if name not in models:
+        return f"no registered model has that name; registered: {', '.join(sorted(models)) or 'none'}"
     if alias is not None:
-        return (
-            f"no version has the alias {alias!r}; known: {', '.join(sorted(known[name].aliases)) or 'none'}"
-        )
+        aliases = ", ".join(sorted(models[name].aliases)) or "none"
+        return f"no version has the alias {alias!r}; existing aliases: {aliases}"
     numbers = sorted(int(v.version) for v in client.search_model_versions(f"name = '{name}'"))
-    return f"there is no version {number}; known: {', '.join(map(str, numbers)) or 'none'}"
+    return f"there is no version {number}; existing versions: {', '.join(map(str, numbers)) or 'none'}"
 
 
 def _downloaded(client: "MlflowClient", version: "ModelVersion", address: str, folder: Path) -> Path:
-    """The folder with model.json among the version's files."""
+    """Download the version's files; returns the folder of its model.json."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -122,12 +122,12 @@ def _downloaded(client: "MlflowClient", version: "ModelVersion", address: str, f
     except (MlflowException, OSError) as error:
         raise ModelError(
             f"{address}: version {version.version} cannot be downloaded ({error})",
-            "check that the store's files can be reached from this machine, or name a bundle's folder",
+            "check that this machine can read the store's files, or name a bundle folder",
         ) from error
-    described = sorted(Path(files).rglob("model.json"))
-    if not described:
+    descriptions = sorted(Path(files).rglob("model.json"))
+    if not descriptions:
         raise ModelError(
-            f"{address}: version {version.version} holds no model.json",
-            "register a bundle that tasks.train wrote, or name a bundle's folder",
+            f"{address}: version {version.version} has no model.json",
+            "register a bundle that the stage train wrote, or name a bundle folder",
         )
-    return described[0].parent
+    return descriptions[0].parent

@@ -1,4 +1,4 @@
-"""Pictures of one evaluated run for the tracker: the same file names and cases for every run, so that they line up."""
+"""Pictures of an evaluated run for MLflow; file names and cases are the same for all runs, for comparison in its UI."""
 
 import json
 from pathlib import Path
@@ -27,17 +27,21 @@ def write_pictures(
 
     Args:
         data: prepared data.
-        models, evaluations: folders of bundles and of evaluations.
-        title: the architecture's printed name.
+        models: folder of bundles.
+        evaluations: folder of evaluations.
+        architecture: its name, such as `unet`.
+        seed: seed of the training.
+        title: the architecture's title in figures, such as `U-Net`.
+        folder: receives the files.
 
     Returns:
-        Charts (learning, calibration, confusion), and the gallery: image, truth and errors of the same test regions
-        whatever the run.
+        Paths of the charts (learning, calibration, confusion), and of the gallery: image, truth and errors of up to
+        four test regions, the same ones for every run.
     """
     run, titles = run_name(architecture, seed), {architecture: title}
     source = evaluations / run
     calibration = json.loads((source / "calibration.json").read_text())
-    drawn = {
+    figures = {
         "learning": charts.learning_curves({run: pd.read_csv(models / run / "history.csv")}, titles),
         "calibration": charts.calibration_curves({architecture: calibration}, titles),
         "confusion": charts.confusion_matrices(
@@ -45,19 +49,19 @@ def write_pictures(
         ),
     }
     scores = gallery.image_iou(pd.read_parquet(source / "counts.parquet"), data.foreground)
-    kept = sorted(path.stem for path in (source / "predictions").glob("*.png"))
+    predicted = sorted(path.stem for path in (source / "predictions").glob("*.png"))
     cases = []
-    for index, region in enumerate([name for name in kept if name in scores.index][:_CASES]):
+    for index, region in enumerate([name for name in predicted if name in scores.index][:_CASES]):
         patch = data.read(region)
         with Image.open(source / "predictions" / f"{region}.png") as picture:
             prediction = np.array(picture)
-        found, iou = {architecture: prediction}, {architecture: float(scores[region])}
-        case = gallery.Case(region, "test", patch.image, patch.label, patch.valid, found, iou)
+        predictions, iou = {architecture: prediction}, {architecture: float(scores[region])}
+        case = gallery.Case(region, "test", patch.image, patch.label, patch.valid, predictions, iou)
         path = folder / f"case_{index}.png"
         style.save_png(gallery.gallery_image(case, data.colors, data.foreground, titles), path)
         cases.append(path)
     files = []
-    for name, figure in drawn.items():
+    for name, figure in figures.items():
         files.append(folder / f"{name}.png")
         style.save_png(figure, files[-1])
     return files, cases

@@ -1,8 +1,7 @@
-"""Champion and challengers in MLflow's model registry: one registered model per data set, one version
-per set of weights.
+"""Champion and challengers in MLflow's registry: one registered model per data set, one version per set of weights.
 
 The aliases are `champion`, `challenger` and `previous` (the champion before). A registry has no transactions, so
-aliases are moved in an order in which every half-done state still has a champion and is finished by a repeated call.
+aliases change in an order in which every intermediate state has a champion, and a repeated call completes the change.
 """
 
 import json
@@ -25,21 +24,21 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-# tag of the registered model: "restored,demoted" while a rollback is under way
+# tag of the registered model during a rollback: "restored,demoted", two version numbers
 _EXCHANGE = "gate.exchange"
-# of a run's artifacts, as tasks/train.py logs the bundle
+# artifact folder in which tasks/train.py logs the bundle
 _FOLDER = "model"
 
 
 @dataclass(frozen=True)
 class DecisionTags:
-    """What a version keeps of the decision on it.
+    """The decision on a version, as stored in its tags.
 
     Attributes:
         outcome: promoted, kept or first.
         reason: one sentence.
         decided: time, ISO 8601 in UTC.
-        scores: JSON of the scores that the decision rests on; None: there are none.
+        scores: scores that the decision is based on, as JSON; None without scores.
     """
 
     outcome: str
@@ -48,15 +47,16 @@ class DecisionTags:
     scores: str | None = None
 
     def as_tags(self) -> dict[str, object]:
+        """Tags by name."""
         tags: dict[str, object] = {"gate.outcome": self.outcome, "gate.reason": self.reason}
         return tags | ({} if self.scores is None else {"scores": self.scores})
 
 
 class Registry:
-    """The registered model of one data set. Bundles that were fetched by this object are not verified again.
+    """The registered model of one data set. Each bundle is verified once per object.
 
     Args:
-        tracker: of the data set.
+        tracker: tracker of the data set.
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -64,10 +64,10 @@ class Registry:
         self._fetched: dict[int, Path] = {}
 
     def fetch(self, version: int, target: Path) -> Path:
-        """The verified bundle of a version in the folder `target`; downloaded where it is not there yet.
+        """Download the bundle of a version to the folder `target` unless it is there, and verify it.
 
         Raises:
-            ModelError: there is no such version, or its bundle is damaged; StageError: the store does not answer.
+            ModelError: there is no such version, its bundle is damaged, or the registry does not answer.
         """
         if self._fetched.get(version) != target:
             address = f"models:/{self.tracker.dataset}/{version}"
@@ -75,44 +75,44 @@ class Registry:
         return self._fetched[version]
 
     def register(self, bundle: Path, run_id: str | None, tags: Mapping[str, object]) -> int:
-        """The version of a bundle in the registered model; the same weights give the same version.
+        """Register a bundle, and return its version; the same weights always have the same version.
 
         Args:
             bundle: folder with model.json and model.safetensors.
-            run_id: of its training. Where this store has no such run, or the run holds other weights, the bundle is
-                logged to a run of its own.
-            tags: of the version, besides architecture, seed, title and weights_sha256; None is left out.
+            run_id: run of its training. If this store has no such run, or the run has other weights, the bundle is
+                logged to a new run.
+            tags: tags of the version, besides architecture, seed, title and weights_sha256; None values are omitted.
 
         Raises:
-            ModelError: no bundle, or weights that are not the ones described.
+            ModelError: there is no bundle, or its weights do not match its model.json.
             StageError: the store does not answer.
         """
         description = verified(bundle)
         client, name = self.tracker.client, self.tracker.dataset
         weights = description["weights_sha256"]
-        known = [v for v in _versions(client, name) if v.tags.get("weights_sha256") == weights]
-        if known:
-            return min(int(version.version) for version in known)
-        if not (run_id and _holds(client, run_id, weights)):
+        same_weights = [v for v in _versions(client, name) if v.tags.get("weights_sha256") == weights]
+        if same_weights:
+            return min(int(version.version) for version in same_weights)
+        if not (run_id and _has_bundle(client, run_id, weights)):
             run_id = _log_bundle(self.tracker, bundle, description)
         facts = {"weights_sha256": weights} | {
             k: description.get(k) for k in ("architecture", "seed", "title")
         }
-        shown = {k: str(v) for k, v in (facts | dict(tags)).items() if v is not None}
+        all_tags = {k: str(v) for k, v in (facts | dict(tags)).items() if v is not None}
         _ensure_model(client, name)
         source = f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
-        return int(
-            client.create_model_version(name, source, run_id, tags=shown).version
-        )  # tags come with it, or it does not
+        # version and tags are created in one call, so that no version is without tags
+        return int(client.create_model_version(name, source, run_id, tags=all_tags).version)
 
     def promote(self, version: int, decision: DecisionTags) -> None:
-        """Make a version champion and the champion before it `previous`; repeated, it changes nothing.
+        """Make a version the champion, and the old champion `previous`; a repeated call changes nothing.
 
-        `previous` is set first: after a kill in between the old champion has two aliases, and a repeated call goes on.
+        `previous` is set first: after a kill in between, the old champion has two aliases, and a repeated call
+        completes the promotion.
 
         Args:
-            version: of `register`.
-            decision: on the version, which keeps it as tags.
+            version: its number, from `register`.
+            decision: decision on the version, stored as its tags.
 
         Raises:
             StageError: there is no such version.
@@ -128,11 +128,11 @@ class Registry:
         if old != version:
             client.set_registered_model_alias(name, CHAMPION, str(version))
         if CHALLENGER in aliases:
-            # it was measured against a champion that is no more
+            # it was compared with the old champion
             client.delete_registered_model_alias(name, CHALLENGER)
 
     def set_challenger(self, version: int, decision: DecisionTags | None = None) -> None:
-        """Give a version the alias `challenger`, and the decision's outcome and reason as tags.
+        """Give a version the alias `challenger`, and the decision as tags.
 
         Raises:
             StageError: there is no such version.
@@ -144,10 +144,10 @@ class Registry:
         client.set_registered_model_alias(name, CHALLENGER, str(version))
 
     def rollback(self) -> tuple[int, int]:
-        """Exchange champion and previous; (restored, demoted).
+        """Exchange champion and previous; returns the version numbers (restored, demoted).
 
-        What is to be exchanged is written down first, so that a call after a kill finishes that exchange and begins no
-        other.
+        Both numbers are first stored in a tag, so that a call after a kill completes that exchange and does not start
+        another one.
 
         Raises:
             StageError: there is no previous champion.
@@ -168,29 +168,32 @@ class Registry:
         return restored, demoted
 
     def champion(self) -> RegisteredVersion | None:
-        """The champion's version, or None where there is none."""
+        """The champion's version; None without a champion."""
         return next((version for version in self.history() if CHAMPION in version.aliases), None)
 
     def history(self) -> list[RegisteredVersion]:
-        """Every version, newest first."""
+        """All versions, newest first."""
         client, name = self.tracker.client, self.tracker.dataset
         aliases = _aliases(client, name)
-        found = sorted(_versions(client, name), key=lambda v: -int(v.version))
-        return [_version(v, [a for a, number in aliases.items() if number == int(v.version)]) for v in found]
+        newest_first = sorted(_versions(client, name), key=lambda v: -int(v.version))
+        return [
+            _registered_version(v, [a for a, number in aliases.items() if number == int(v.version)])
+            for v in newest_first
+        ]
 
 
-def _version(found: "ModelVersion", aliases: list[str]) -> RegisteredVersion:
-    tags = found.tags
+def _registered_version(version: "ModelVersion", aliases: list[str]) -> RegisteredVersion:
+    tags = version.tags
     return RegisteredVersion(
-        version=int(found.version),
+        version=int(version.version),
         architecture=tags.get("architecture"),
         title=tags.get("title"),
         weights_sha256=tags.get("weights_sha256"),
         promoted=tags.get("promoted"),
         restored=tags.get("restored"),
         seed=int(tags["seed"]) if tags.get("seed", "").isdigit() else None,
-        run_id=found.run_id or None,
-        registered=_iso(found.creation_timestamp / 1000),
+        run_id=version.run_id or None,
+        registered=_iso(version.creation_timestamp / 1000),
         scores=json.loads(tags.get("scores", "{}")),
         aliases=sorted(aliases),
         outcome=tags.get("gate.outcome"),
@@ -199,12 +202,12 @@ def _version(found: "ModelVersion", aliases: list[str]) -> RegisteredVersion:
 
 
 def _finish_exchange(client: "MlflowClient", name: str) -> tuple[int, int] | None:
-    """Do what the tag of an exchange says, and remove it; None where there is none."""
+    """Complete the exchange that the model's tag describes, and remove the tag; None without the tag."""
     model = _model(client, name)
-    wanted = model.tags.get(_EXCHANGE) if model else None
-    if not wanted:
+    exchange = model.tags.get(_EXCHANGE) if model else None
+    if not exchange:
         return None
-    restored, demoted = (int(part) for part in wanted.split(","))
+    restored, demoted = (int(part) for part in exchange.split(","))
     client.set_registered_model_alias(name, CHAMPION, str(restored))
     client.set_registered_model_alias(name, PREVIOUS, str(demoted))
     _tag(client, name, restored, {"restored": now()})
@@ -212,8 +215,8 @@ def _finish_exchange(client: "MlflowClient", name: str) -> tuple[int, int] | Non
     return restored, demoted
 
 
-def _holds(client: "MlflowClient", run_id: str, weights: str) -> bool:
-    """Whether this store has the run, and the run the bundle with these weights."""
+def _has_bundle(client: "MlflowClient", run_id: str, weights: str) -> bool:
+    """Whether this store has the run, and the run has the bundle with these weights (sha256)."""
     from mlflow.exceptions import MlflowException
 
     with TemporaryDirectory() as folder:
@@ -236,7 +239,7 @@ def _log_bundle(tracker: Tracker, bundle: Path, description: Mapping[str, Any]) 
 
 
 def _model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
-    """The registered model; None where there is none. Any other answer is an error, or a champion would be lost."""
+    """The registered model; None if it does not exist. Other errors are raised: ignoring one would lose a champion."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -255,7 +258,7 @@ def _ensure_model(client: "MlflowClient", name: str) -> None:
 
     if _model(client, name) is None:
         with suppress(MlflowException):
-            # another process was faster
+            # another process may have created it meanwhile
             client.create_registered_model(name)
 
 
@@ -275,7 +278,8 @@ def _require(client: "MlflowClient", name: str, version: int) -> "ModelVersion":
         return client.get_model_version(name, str(version))
     except MlflowException as error:
         raise StageError(
-            f"{name}: the registry has no version {version}", "take a version of the history in the report"
+            f"{name}: the registry has no version {version}",
+            "choose a version from the history in the report",
         ) from error
 
 
@@ -289,5 +293,5 @@ def _iso(seconds: float) -> str:
 
 
 def now() -> str:
-    """This moment in UTC, ISO 8601."""
+    """Current time in UTC, ISO 8601."""
     return _iso(time.time())

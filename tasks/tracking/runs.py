@@ -7,8 +7,8 @@
     log_evaluation(tracker, "unet", 0, {"iou/dataset/building": 0.6}, files=[figure], gallery=[prediction])
     log_comparison(tracker, params, comparison, files=[Path("reports/buildings/index.html")])
 
-A run is found by its `run_key` (tasks/versioning/stages.py). A training that DVC restores does not execute, so its
-run stays the one that trained it, and `log_comparison` only tags it.
+Runs are found by `run_key` (tasks/versioning/stages.py). Where DVC restores a training from its cache, the run of
+the original training is used, and `log_comparison` only adds tags to it.
 """
 
 import logging
@@ -34,16 +34,16 @@ from tasks.versioning import git, stages
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
-# Okabe and Ito's palette: told apart by colour-blind readers too
+# palette of Okabe and Ito, distinguishable with colour blindness
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _UNTRACKED = "untracked by dvc"
 _SAMPLING_SECONDS = 10.0
-# folder of a run's artifacts
+# artifact folder of a run
 _COSTS = "costs"
 
 
 def _flat_key(score: str) -> str:
-    """`cost/latency_ms` as it is, else `test/iou.dataset.building`: the UI makes one section of charts a folder."""
+    """`cost/latency_ms` unchanged, else `test/iou.dataset.building`: MLflow's UI shows one chart section per folder."""
     return score if score.startswith("cost/") else "test/" + score.replace("/", ".")
 
 
@@ -51,16 +51,16 @@ def _flat_key(score: str) -> str:
 def training_run(tracker: Tracker, params: Params, architecture: str, seed: int, title: str) -> Iterator[Run]:
     """The run of one training: FINISHED after the block, FAILED on an error, KILLED on SIGTERM or Ctrl-C.
 
-    A training that continues from its checkpoint, under the same run_key, continues its run as well.
+    A training that resumes from its checkpoint, with the same run_key, continues its run as well.
 
     Args:
-        tracker: of the data set.
-        params: the whole of params.yaml.
+        tracker: tracker of the data set.
+        params: all of params.yaml.
         architecture: its name, such as `unet`.
-        seed: of this training.
+        seed: seed of this training.
         title: the model's title, such as `U-Net`.
     """
-    # from here on SIGTERM raises an exception, so that the run is closed
+    # SIGTERM now raises an exception, so that the run is closed
     die_with_parent()
     key = stages.run_key()
     interrupted = tracker.find(f"tags.run_key = '{key}' and tags.kind = 'training'") if key else []
@@ -103,24 +103,24 @@ def log_evaluation(
     """Add an evaluation to the run of its training: `test/<score key, with dots>`, and `cost/...`.
 
     Args:
-        tracker: of the data set.
+        tracker: tracker of the data set.
         architecture: its name, such as `unet`.
-        seed: of the training.
+        seed: seed of the training.
         scores: by score key, such as `iou/dataset/building`.
-        files: files or folders kept under `evaluation/`.
-        gallery: pictures, shown as one slider.
-        costs: file of measurements, for `fetch_costs`.
+        files: files or folders, logged under `evaluation/`.
+        gallery: pictures, logged as one image series.
+        costs: file with measurements, for `fetch_costs`.
 
     Returns:
-        The run's id, or None where this store has no run of that training: nothing is logged then, and a line
-        on standard error says so.
+        The run's id, or None where this store has no run of that training: a line on standard error reports it, and
+        nothing is logged.
     """
     stage = stage_name("train", run_name(architecture, seed))
-    found = training_of(tracker, stage, stages.run_key(stage))
-    if found is None:
-        _say(f"no run of {stage} in {tracker.address}; its evaluation is not logged there")
+    training = training_of(tracker, stage, stages.run_key(stage))
+    if training is None:
+        _warn(f"no run of {stage} in {tracker.address}, so its evaluation is not logged")
         return None
-    run = Run(tracker.client, found.info.run_id)
+    run = Run(tracker.client, training.info.run_id)
     run.log_step({_flat_key(key): value for key, value in scores.items()})
     run.tag({"evaluation_run_key": stages.run_key()})
     for path in files:
@@ -133,50 +133,50 @@ def log_evaluation(
 
 
 def fetch_costs(tracker: Tracker, architecture: str, seed: int, root: Path = Path()) -> bool:
-    """Copy what a worker measured of a bundle to work/costs/, where the report reads it; False where there is nothing.
+    """Copy a worker's cost measurements of a bundle to work/costs/ for the report; False where there are none.
 
-    The file is named by the weights, so that a measurement of this machine is replaced by that of the worker.
+    The file name contains the hash of the weights, so the worker's measurement replaces one of this machine.
     """
     stage = stage_name("train", run_name(architecture, seed))
-    found = training_of(tracker, stage, stages.run_key(stage))
-    if found is None:
+    training = training_of(tracker, stage, stages.run_key(stage))
+    if training is None:
         return False
-    listed = tracker.client.list_artifacts(found.info.run_id, _COSTS)
-    for artifact in listed:
+    artifacts = tracker.client.list_artifacts(training.info.run_id, _COSTS)
+    for artifact in artifacts:
         target = root / COSTS
         target.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=root / WORK) as folder:
-            got = tracker.client.download_artifacts(found.info.run_id, artifact.path, folder)
-            Path(got).replace(target / Path(artifact.path).name)
-    return bool(listed)
+            downloaded = tracker.client.download_artifacts(training.info.run_id, artifact.path, folder)
+            Path(downloaded).replace(target / Path(artifact.path).name)
+    return bool(artifacts)
 
 
 def log_comparison(
     tracker: Tracker, params: Params, comparison: Comparison, files: Iterable[Path] = ()
 ) -> str:
-    """The comparison's own run, and its mark on the runs it compares: one value of the tag `comparison`.
+    """Log a comparison as a run, and give it and the compared training runs the same value of the tag `comparison`.
 
-    Where nothing has changed since the last time, the run there is stays, and no other is made. A training's run that
-    lacks scores, such as those of a metric added since its evaluation, gets them.
+    If nothing has changed since the last call, its run is kept and no new one is created. Scores that a training run
+    lacks, such as those of a metric added after its evaluation, are logged to it.
 
     Args:
-        tracker: of the data set.
-        params: the whole of params.yaml.
-        comparison: what was compared.
+        tracker: tracker of the data set.
+        params: all of params.yaml.
+        comparison: result of the stage compare.
         files: files or folders of the report.
 
     Returns:
-        The comparison run's id.
+        Id of the comparison's run.
     """
     keys = stages.run_keys()
     key = keys.get("report") or keys.get("compare")
     same = f"tags.run_key = '{key}' and tags.kind = 'comparison' and attributes.status = 'FINISHED'"
     earlier = tracker.find(same) if key else []
     trained = [stage_name("train", run_name(a, s)) for a in params.architectures for s in params.seeds]
-    found = {stage: training_of(tracker, stage, keys.get(stage)) for stage in trained}
-    missing = [stage for stage, run in found.items() if run is None]
+    trainings = {stage: training_of(tracker, stage, keys.get(stage)) for stage in trained}
+    missing = [stage for stage, run in trainings.items() if run is None]
     if missing:
-        _say(f"restored from another store, so not shown here: {', '.join(missing)}")
+        _warn(f"no run in {tracker.address} (trained elsewhere, restored by DVC): {', '.join(missing)}")
     if earlier:
         run = Run(tracker.client, earlier[0].info.run_id)
     else:
@@ -189,7 +189,7 @@ def log_comparison(
     runs_elsewhere = ", ".join(missing) if missing else "none"
     run.tag({**_origin(key), "stage": "compare", "comparison": mark, "runs_elsewhere": runs_elsewhere})
     run.tag({"mlflow.note.content": comparison.verdict})
-    for stage, training in found.items():
+    for stage, training in trainings.items():
         if training is not None:
             logged = Run(tracker.client, training.info.run_id)
             logged.tag({"comparison": mark})
@@ -198,15 +198,15 @@ def log_comparison(
 
 
 def training_of(tracker: Tracker, stage: str, key: str | None) -> "MlflowRun | None":
-    """The latest run whose training made the present result of a stage.
+    """The latest run that trained the present result of a stage; finished runs take precedence.
 
     Args:
-        tracker: of the data set.
+        tracker: tracker of the data set.
         stage: such as `train@unet-0`.
         key: run key of the stage (tasks/versioning/stages.py); None where DVC has no record of it.
     """
-    wanted = f"tags.run_key = '{key or _UNTRACKED}'"
-    runs = tracker.find(f"{wanted} and tags.kind = 'training' and tags.stage = '{stage}'")
+    has_key = f"tags.run_key = '{key or _UNTRACKED}'"
+    runs = tracker.find(f"{has_key} and tags.kind = 'training' and tags.stage = '{stage}'")
     finished = [run for run in runs if run.info.status == "FINISHED"]
     return next(iter(finished or runs), None)
 
@@ -216,7 +216,7 @@ def _source(name: str) -> dict[str, str]:
 
 
 def _origin(key: str | None) -> dict[str, object]:
-    """Tags that say which data, code, flow and process a run comes from."""
+    """Tags for the data, code, flow run and process that a run comes from."""
     revision, dirty = git.state()
     return {
         "run_key": key or _UNTRACKED,
@@ -243,8 +243,8 @@ def _log_data(run: Run, params: Params) -> None:
     if version is None:
         return
     source = CodeDatasetSource({"path": "data/prepared", "dvc_md5": version, "source": params.data.source})
-    known = Dataset(params.data.name, version[:12], "code", source.to_json())
-    run.client.log_inputs(run.id, [DatasetInput(known, [InputTag("mlflow.data.context", "training")])])
+    dataset = Dataset(params.data.name, version[:12], "code", source.to_json())
+    run.client.log_inputs(run.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def _log_leaderboard(run: Run, comparison: Comparison) -> None:
@@ -259,7 +259,7 @@ def _log_leaderboard(run: Run, comparison: Comparison) -> None:
 
 
 def _log_lacking_scores(run: Run, training: "MlflowRun", params: Params, stage: str) -> None:
-    """Log scores that a run has not: DVC restores an evaluation without running it when only metrics are added."""
+    """Log scores that a run lacks: when only metrics are added, DVC restores an evaluation without running it."""
     table = EVALUATIONS / stage.partition("@")[2] / "counts.parquet"
     logged = training.data.metrics
     complete = all(any(key.startswith(f"test/{name}.") for key in logged) for name in METRICS)
@@ -269,14 +269,14 @@ def _log_lacking_scores(run: Run, training: "MlflowRun", params: Params, stage: 
 
     from segcore.metrics.scores import scores
 
-    found = {_flat_key(k): v for k, v in scores(pd.read_parquet(table), params.data.foreground).items()}
-    run.log_step({key: value for key, value in found.items() if key not in logged})
+    all_scores = {_flat_key(k): v for k, v in scores(pd.read_parquet(table), params.data.foreground).items()}
+    run.log_step({key: value for key, value in all_scores.items() if key not in logged})
 
 
 def _system_metrics(run: Run, tracker: Tracker, resumed: bool) -> Any:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    # else four lines per training
+    # at its usual level it logs four lines per training
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     monitor = SystemMetricsMonitor(
         run.id, _SAMPLING_SECONDS, resume_logging=resumed, tracking_uri=tracker.address
@@ -285,5 +285,5 @@ def _system_metrics(run: Run, tracker: Tracker, resumed: bool) -> Any:
     return monitor
 
 
-def _say(line: str) -> None:
+def _warn(line: str) -> None:
     print(f"tracking: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The MLflow store: its address, creation and upgrade, and clients of it."""
+"""The MLflow store: address, creation, upgrade and clients."""
 
 import logging
 import os
@@ -21,9 +21,9 @@ _SQLITE = "sqlite:///"
 
 
 def uri(params: Params) -> str:
-    """Address of the store: the variable MLFLOW_TRACKING_URI, else tracking.uri, else the embedded one.
+    """Address of the store: the variable MLFLOW_TRACKING_URI, else tracking.uri, else the embedded SQLite file.
 
-    A file gets its absolute path, because MLflow keeps one connection per address, whatever the working folder.
+    SQLite paths are made absolute: MLflow caches one connection per address, also when the working folder changes.
     """
     address = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri or DEFAULT_URI
     return (
@@ -34,7 +34,7 @@ def uri(params: Params) -> str:
 
 
 def open_client(address: str) -> "MlflowClient":
-    """A client of the store, which is created or upgraded first.
+    """Create or upgrade the store where needed, and open a client of it.
 
     Raises:
         StageError: the store cannot be reached or used.
@@ -44,10 +44,10 @@ def open_client(address: str) -> "MlflowClient":
 
 
 def ensure_store(address: str) -> None:
-    """Create or upgrade the store, once for each version of MLflow; safe when several processes call it.
+    """Create or upgrade the store, once per version of MLflow; safe to call from several processes.
 
-    Processes that open a fresh SQLite store at the same moment crash each other, so one creates it while the
-    others wait for its lock.
+    Processes that create the same SQLite store at once make each other fail, so one creates it while the
+    others wait for a lock.
 
     Raises:
         StageError: the store cannot be reached or used.
@@ -57,26 +57,27 @@ def ensure_store(address: str) -> None:
         return
     file = Path(address.removeprefix(_SQLITE))
     file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file.with_name(file.name + ".lock")) as stamp:
-        if file.exists() and stamp.read_text() == version("mlflow"):
+    # the lock file contains the version of MLflow that last upgraded the store
+    with locked(file.with_name(file.name + ".lock")) as version_file:
+        if file.exists() and version_file.read_text() == version("mlflow"):
             return
         if file.exists():
             _upgrade(address, file)
-        # creates a fresh store, and the rows that MLflow adds on first use
+        # creates a missing store, and the rows that MLflow adds on first use
         _probe(address)
-        stamp.write_text(version("mlflow"))
+        version_file.write_text(version("mlflow"))
 
 
 def _upgrade(address: str, file: Path) -> None:
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", address]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **_quiet()})
     if done.returncode != 0:
-        remedy = f"move {file} away to start a new one, or set tracking.uri in params.yaml to another store"
+        remedy = f"move {file} away to start a new store, or set tracking.uri in params.yaml to another one"
         raise StageError(f"{file}: MLflow cannot use this store:\n{done.stderr.strip()[-2000:]}", remedy)
 
 
 def preload() -> None:
-    """Import what logging to any store needs; nothing is opened."""
+    """Import the modules that logging needs; opens no store."""
     for name, value in _quiet().items():
         os.environ.setdefault(name, value)
     import mlflow.data.code_dataset_source
@@ -93,14 +94,14 @@ def _quiet() -> dict[str, str]:
 def _client(address: str) -> "MlflowClient":
     for name, value in _quiet().items():
         os.environ.setdefault(name, value)
-    # the default waits for minutes
+    # with the default number of retries, an unreachable server is reported only after minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    # three lines for each small file
+    # the progress bar prints three lines for each small file
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils"):
-        # else dozens of lines for a fresh store
+        # they log dozens of lines when they create a store
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=address, registry_uri=address)
 

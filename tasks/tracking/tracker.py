@@ -1,4 +1,4 @@
-"""Runs of one data set in MLflow: the tracker is opened once, and handed to everything that logs or reads runs."""
+"""Runs of one data set in MLflow: the tracker is opened once and passed to all code that logs or reads runs."""
 
 import re
 import time
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Tracker(NamedTuple):
-    """The opened store, seen from one data set.
+    """An open store and the data set whose runs are read and logged.
 
     Attributes:
-        client: of the store.
-        address: of the store.
-        dataset: name of the data set, of its experiment and of its registered model.
+        client: MLflow client of the store.
+        address: address of the store.
+        dataset: name of the data set; its experiment and its registered model have the same name.
     """
 
     client: "MlflowClient"
@@ -40,32 +40,33 @@ class Tracker(NamedTuple):
         return cls(_client(address), address, p.data.name)
 
     def experiment(self) -> str:
-        """Id of the data set's experiment, created or restored where needed."""
+        """Id of the data set's experiment, which is created or restored where needed."""
         return _experiment(self.client, self.dataset)
 
     def find(self, condition: str) -> list["MlflowRun"]:
         """Runs of the data set that meet an MLflow filter, latest first."""
-        found = self.client.get_experiment_by_name(self.dataset)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(self.dataset)
+        if experiment is None:
             return []
-        return list(self.client.search_runs([found.experiment_id], condition, order_by=["start_time DESC"]))
+        runs = self.client.search_runs([experiment.experiment_id], condition, order_by=["start_time DESC"])
+        return list(runs)
 
     def create(self, name: str, kind: str, tags: Mapping[str, str] | None = None) -> "Run":
-        """A new run with the mark of this process, by which `close_abandoned` finds it."""
-        whole = {"kind": kind, "process": process_mark(), **(tags or {})}
-        created = self.client.create_run(self.experiment(), run_name=name, tags=whole)
+        """Create a run; its tag `process` identifies this process for `close_abandoned`."""
+        all_tags = {"kind": kind, "process": process_mark(), **(tags or {})}
+        created = self.client.create_run(self.experiment(), run_name=name, tags=all_tags)
         return Run(self.client, created.info.run_id)
 
     def close_abandoned(self) -> list[str]:
-        """Mark as FAILED the RUNNING runs whose process is dead; returns their ids."""
+        """Set RUNNING runs whose process is dead to FAILED; returns their ids."""
         running = self.find("attributes.status = 'RUNNING'")
         dead = [run for run in running if run.data.tags.get("process") and not is_running(run)]
         return self._fail(dead)
 
     def close_of_flow_run(self, flow_run: str) -> list[str]:
-        """Mark as FAILED the RUNNING runs that a dead flow run on another machine left behind; returns their ids.
+        """Set RUNNING runs of a dead flow run on another machine to FAILED; returns their ids.
 
-        The next training with the same run_key then continues such a run instead of making a second one.
+        The next training with the same run_key then continues such a run and does not create a second one.
         """
         return self._fail(
             self.find(f"attributes.status = 'RUNNING' and tags.prefect_flow_run_id = '{flow_run}'")
@@ -79,7 +80,7 @@ class Tracker(NamedTuple):
 
 
 def is_running(run: "MlflowRun") -> bool:
-    """Whether `run` is RUNNING and the process that logs to it is alive."""
+    """Whether the run is RUNNING and the process that logs to it is alive."""
     mark = run.data.tags.get("process")
     return run.info.status == "RUNNING" and mark is not None and is_alive(mark)
 
@@ -90,21 +91,21 @@ def _client(address: str) -> "MlflowClient":
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:
-    """Id of the experiment `name`, created, or brought back from the bin, where needed."""
+    """Id of the experiment `name`, which is created, or restored if it was deleted."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return str(client.create_experiment(name))
         except MlflowException:
-            # another process was faster
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            # another process may have created it meanwhile
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
 
 
 class Run(NamedTuple):
@@ -114,7 +115,7 @@ class Run(NamedTuple):
     id: str
 
     def log_step(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log values by name, such as `train/loss` and `val/iou`, as of an optimiser step."""
+        """Log values by name, such as `train/loss` and `val/iou`, at an optimiser step."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -123,36 +124,36 @@ class Run(NamedTuple):
         )
 
     def log_params(self, values: Mapping[str, object]) -> None:
-        """Log parameters; one that has another value already (in a resumed run) becomes a tag, as it cannot change."""
+        """Log parameters; where a resumed run has another value, which MLflow cannot change, the new one is a tag."""
         from mlflow.entities import Param
 
-        there = self.client.get_run(self.id).data.params
+        logged = self.client.get_run(self.id).data.params
         named = {metric_key(name): str(value) for name, value in values.items()}
-        new = [Param(name, value) for name, value in named.items() if name not in there]
+        new = [Param(name, value) for name, value in named.items() if name not in logged]
         self.client.log_batch(self.id, params=new)
-        self.tag({name: value for name, value in named.items() if there.get(name, value) != value})
+        self.tag({name: value for name, value in named.items() if logged.get(name, value) != value})
 
     def log_files(self, path: Path, folder: str | None = None) -> None:
-        """Store a file, or all of a folder, among the run's artifacts."""
+        """Log a file, or all files of a folder, as artifacts of the run."""
         if path.is_dir():
             self.client.log_artifacts(self.id, str(path), folder)
         else:
             self.client.log_artifact(self.id, str(path), folder)
 
     def log_image(self, path: Path, key: str, step: int = 0) -> None:
-        """Add a picture to the slider `key`."""
+        """Add a picture to the image series `key`, which the UI shows with a slider."""
         from PIL import Image
 
         with Image.open(path) as image:
             self.client.log_image(self.id, image.convert("RGB"), key=key, step=step)
 
     def tag(self, tags: Mapping[str, object]) -> None:
-        """Set tags; a value of None is left out."""
+        """Set tags, except those with the value None."""
         from mlflow.entities import RunTag
 
         self.client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items() if v is not None])
 
 
 def metric_key(name: str) -> str:
-    """`name` with every character that MLflow refuses (such as an accent or a bracket) replaced by `_`."""
+    """`name` with every character that MLflow does not accept (such as `â` or a bracket) replaced by `_`."""
     return re.sub(r"[^0-9A-Za-z_\-. :/]", "_", name)

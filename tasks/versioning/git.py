@@ -1,5 +1,7 @@
-"""What git records of an unattended run, chosen paths alone, so that whatever else is being edited stays as it is;
-and revisions for workers, which get the project as it lies here without a commit on anybody's branch.
+"""Git commits of unattended runs, and revisions for workers.
+
+A commit contains only the given paths, so that other edits are left alone. A revision for workers contains the
+working tree, edits included, and is on no branch.
 """
 
 import os
@@ -11,11 +13,11 @@ from pathlib import Path
 
 from segcore.errors import StageError
 
-# where git knows no other
+# used where git has no name or address configured
 _AUTHOR = {"user.name": "segflow", "user.email": "segflow@localhost"}
 
 
-# What a training may depend on besides tracked files: it goes along even if nobody has added it to git yet.
+# paths that a training may depend on: they are part of a revision even if they are not yet added to git
 _CARRIED = (
     "data/batches",
     "dvc.lock",
@@ -32,22 +34,23 @@ _WORKER = "segflow.worker"
 
 
 def _git(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    whole = {**os.environ, **(env or {})}
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, env=whole)
+    environment = {**os.environ, **(env or {})}
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
-def _must(*arguments: str, env: Mapping[str, str] | None = None) -> str:
+def _checked_git(*arguments: str, env: Mapping[str, str] | None = None) -> str:
+    """Standard output of git; a StageError where it fails."""
     done = _git(*arguments, env=env)
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()
+        message = (done.stderr or done.stdout).strip()
         raise StageError(
-            f"git {arguments[0]} failed:\n{said}", "mend the cause named above and run again; nothing is lost"
+            f"git {arguments[0]} failed:\n{message}", "correct the cause above and run again; nothing is lost"
         )
     return done.stdout
 
 
 def is_repository() -> bool:
-    """Whether this folder is in a git work tree, and git is there."""
+    """Whether git is installed and this folder is in a git work tree."""
     try:
         return _git("rev-parse", "--is-inside-work-tree").stdout.strip() == "true"
     except FileNotFoundError:
@@ -67,84 +70,89 @@ def state(root: Path = Path()) -> tuple[str | None, bool]:
 
 
 def commit(paths: Sequence[Path], message: str, tag: str | None = None) -> bool:
-    """Commit these paths as they are, and tag the result; False where nothing had changed and no tag was missing.
+    """Commit these paths and tag the result; False if nothing had changed and no tag was missing.
 
-    What is staged or edited elsewhere is left alone. Killed half-way, a repeated call does the rest.
+    Other paths, staged or edited, are left alone. After a kill, a repeated call completes the commit and the tag.
 
     Raises:
-        StageError: git refuses, for a hook or a conflict, say.
+        StageError: git failed, for example because of a hook or a conflict.
     """
     names = [str(path) for path in paths if path.exists()]
     if names:
-        _must("add", "--force", "--", *names)
+        _checked_git("add", "--force", "--", *names)
     changed = bool(names) and _git("diff", "--cached", "--quiet", "--", *names).returncode != 0
     if changed:
-        unknown = [name for name in _AUTHOR if not _git("config", name).stdout.strip()]
-        author = [part for name in unknown for part in ("-c", f"{name}={_AUTHOR[name]}")]
-        _must(*author, "commit", "--quiet", "--message", message, "--only", "--", *names)
-    missing = tag is not None and _git("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}").returncode != 0
-    if tag is not None and missing:
-        _must("tag", tag)
-    return changed or missing
+        missing_options = [name for name in _AUTHOR if not _git("config", name).stdout.strip()]
+        author = [part for name in missing_options for part in ("-c", f"{name}={_AUTHOR[name]}")]
+        _checked_git(*author, "commit", "--quiet", "--message", message, "--only", "--", *names)
+    untagged = (
+        tag is not None and _git("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}").returncode != 0
+    )
+    if tag is not None and untagged:
+        _checked_git("tag", tag)
+    return changed or untagged
 
 
 def push() -> bool:
-    """Send the present branch and its tags to its remote; False where it has none.
+    """Push the current branch and all tags to its remote; False if the branch has none.
 
     Raises:
-        StageError: the remote refuses.
+        StageError: the remote rejects them or cannot be reached.
     """
     upstream = _git("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
     if upstream.returncode != 0:
         return False
-    _must("push", "--quiet", "--follow-tags")
-    _must("push", "--quiet", "--tags")
+    _checked_git("push", "--quiet", "--follow-tags")
+    _checked_git("push", "--quiet", "--tags")
     return True
 
 
 def snapshot(remote: str = "origin") -> str:
-    """Put the project as it lies here, edits included, on the remote for workers; branch and index stay as they are.
+    """Push the working tree, edits included, to the remote for workers; branch and index do not change.
 
-    The same files on the same commit always make the same revision, so that two orchestrators share it.
+    The same files on the same commit always give the same revision, so that several clients share it.
 
     Returns:
         The revision, 40 hexadecimal digits; on the remote it is the ref `refs/segflow/<revision>`.
 
     Raises:
-        StageError: this is no clone, the remote is missing or refuses.
+        StageError: this is not a clone, or the remote is missing or rejects the revision.
     """
     if _git("remote", "get-url", remote).returncode != 0:
         raise StageError(
             f"workers get the code through git, and this folder has no remote {remote!r}",
-            f"add one that the workers can read: git remote add {remote} ADDRESS",
+            f"add a remote that the workers can read: git remote add {remote} ADDRESS",
         )
     with tempfile.TemporaryDirectory() as folder:
         env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        _must("read-tree", "HEAD", env=env)
-        _must("add", "--update", env=env)
-        _must("add", "--", *(name for name in _CARRIED if Path(name).exists()), env=env)
-        tree = _must("write-tree", env=env).strip()
-    when = _must("show", "--no-patch", "--format=%cI", "HEAD").strip()
+        _checked_git("read-tree", "HEAD", env=env)
+        _checked_git("add", "--update", env=env)
+        _checked_git("add", "--", *(name for name in _CARRIED if Path(name).exists()), env=env)
+        tree = _checked_git("write-tree", env=env).strip()
+    when = _checked_git("show", "--no-patch", "--format=%cI", "HEAD").strip()
     identity = {"NAME": _AUTHOR["user.name"], "EMAIL": _AUTHOR["user.email"], "DATE": when}
-    by = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in identity.items()}
-    revision = _must("commit-tree", tree, "-p", "HEAD", "-m", "For segflow workers", env=by).strip()
-    _must("push", "--quiet", remote, f"{revision}:{_REFS}{revision}")
+    # author and time are fixed, so that the revision depends only on the files and the commit
+    fixed = {
+        f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in identity.items()
+    }
+    revision = _checked_git("commit-tree", tree, "-p", "HEAD", "-m", "For segflow workers", env=fixed).strip()
+    _checked_git("push", "--quiet", remote, f"{revision}:{_REFS}{revision}")
     return revision
 
 
 def check_out(revision: str, remote: str = "origin") -> None:
-    """Make this clone, a worker's own, be at `revision` of `snapshot`; edits of tracked files are thrown away.
+    """Check out a revision of `snapshot` in a worker's clone; edits of tracked files are discarded.
 
     Raises:
         StageError: the clone is not marked as a worker's, or the remote does not have the revision.
     """
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise StageError(f"{revision!r} is no revision", "give 40 hexadecimal digits, see git rev-parse")
+        raise StageError(f"{revision!r} is not a revision", "give 40 hexadecimal digits, see git rev-parse")
     if _git("config", "--type=bool", _WORKER).stdout.strip() != "true":
         raise StageError(
-            f"{Path.cwd()} is not marked as a worker's clone, whose edits may be thrown away",
+            f"{Path.cwd()} is not marked as a worker's clone, in which edits may be discarded",
             f"point SEGFLOW_CLONE at a clone made for the worker, and there: git config {_WORKER} true",
         )
     if _git("cat-file", "-e", f"{revision}^{{commit}}").returncode != 0:
-        _must("fetch", "--quiet", remote, f"{_REFS}{revision}")
-    _must("checkout", "--quiet", "--force", "--detach", revision)
+        _checked_git("fetch", "--quiet", remote, f"{_REFS}{revision}")
+    _checked_git("checkout", "--quiet", "--force", "--detach", revision)

@@ -1,7 +1,8 @@
-"""Repair of DVC's files after a kill: DVC writes dvc.lock and its list of running processes in place.
+"""Repair of DVC's files after a kill.
 
-Cut short by kill -9 or a power failure, either stops DVC altogether. A copy of dvc.lock is kept after each stage and
-replaces a file that cannot be parsed; results that are missing from the copy come back out of DVC's run cache.
+DVC writes dvc.lock and its list of running processes in place. If kill -9 or a power failure truncates one of them,
+every DVC command fails. A copy of dvc.lock is saved after each stage and replaces a file that cannot be parsed; DVC
+restores results that are missing from the copy from its run cache.
 """
 
 import argparse
@@ -15,19 +16,19 @@ from tasks.project import DVC_LOCK, LOCK_COPY
 
 
 def keep_copy() -> None:
-    """Copy dvc.lock to work/; the caller holds DVC's lock, so that no half-written file is copied."""
+    """Copy dvc.lock to work/; the caller must hold DVC's lock, else the copy may be incomplete."""
     if DVC_LOCK.exists():
         with atomic_write(LOCK_COPY) as temporary:
             temporary.write_bytes(DVC_LOCK.read_bytes())
 
 
-def mend(repo: Any) -> list[str]:
+def repair(repo: Any) -> list[str]:
     """Replace a dvc.lock that cannot be parsed by its copy, and remove an unreadable list of running processes.
 
-    A dvc.lock with merge conflicts stays as it is: DVC reports it, and the user resolves it.
+    A dvc.lock with merge conflicts is not changed: DVC reports it, and the user resolves it.
 
     Args:
-        repo: DVC's, of the current folder.
+        repo: dvc.repo.Repo of the current folder.
 
     Returns:
         One sentence per repair.
@@ -36,36 +37,36 @@ def mend(repo: Any) -> list[str]:
     from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
     with repo.lock:
-        done = _mend_lock()
+        repairs = _repair_lock()
     folder = Path(repo.tmp_dir)
     hardlink = repo.config["core"].get("hardlink_lock", False)
     with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), hardlink_lock=hardlink, wait=True):
-        return done + _mend_processes(folder / RWLOCK_FILE)
+        return repairs + _repair_processes(folder / RWLOCK_FILE)
 
 
-def _mend_lock() -> list[str]:
+def _repair_lock() -> list[str]:
     if not DVC_LOCK.exists():
         return []
     text = DVC_LOCK.read_text(encoding="utf-8", errors="replace")
-    if _is_sound(text):
+    if _is_valid(text):
         keep_copy()
         return []
     if "\n<<<<<<< " in text:
         return []
     if not LOCK_COPY.exists():
         DVC_LOCK.unlink()
-        return [f"{DVC_LOCK} ended amid a record, by a kill: removed, results come back out of DVC's cache"]
+        return [f"{DVC_LOCK} was truncated by a kill: removed; DVC restores results from its cache"]
     with atomic_write(DVC_LOCK) as temporary:
         temporary.write_bytes(LOCK_COPY.read_bytes())
-    return [f"{DVC_LOCK} ended amid a record, by a kill: replaced by its last good copy, {LOCK_COPY}"]
+    return [f"{DVC_LOCK} was truncated by a kill: replaced by its last valid copy, {LOCK_COPY}"]
 
 
-def _is_sound(text: str) -> bool:
+def _is_valid(text: str) -> bool:
     from dvc.dvcfile import Lockfile
     from dvc.exceptions import DvcException
     from dvc.utils.serialize import parse_yaml
 
-    # half a value can be valid YAML and yet stop DVC, as `hash: m` does
+    # a truncated value can be valid YAML that DVC does not accept, such as `hash: m`
     if not text.endswith("\n"):
         return False
     try:
@@ -75,29 +76,29 @@ def _is_sound(text: str) -> bool:
     return True
 
 
-def _mend_processes(path: Path) -> list[str]:
+def _repair_processes(path: Path) -> list[str]:
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     except ValueError:
         path.unlink()
-        return [f"{path.name}, DVC's list of running processes, was cut short by a kill: removed"]
+        return [f"{path.name}, DVC's list of running processes, was truncated by a kill: removed"]
     return []
 
 
-def _mend_here(_: argparse.Namespace) -> None:
+def _repair_here(_: argparse.Namespace) -> None:
     from dvc.repo import Repo
 
     with Repo(_wait_for_lock=True) as repo:
-        for sentence in mend(repo):
+        for sentence in repair(repo):
             print(sentence)
 
 
 def main() -> None:
     """Command line."""
     console.run(
-        _mend_here,
+        _repair_here,
         argparse.ArgumentParser(prog="python -m tasks.versioning.lock_repair", description=__doc__),
     )
 

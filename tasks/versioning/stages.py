@@ -1,7 +1,7 @@
-"""What DVC does for the pipeline: the graph of stages, running one, and what identifies a stage's result.
+"""DVC stages: running one, and the run key that identifies its result.
 
-DVC is driven as a subprocess, one a stage; only a running stage's own dependencies are read through its library
-(and the graph, by tasks/versioning/status.py). Every function works on the project in the current folder.
+DVC runs as one subprocess per stage; its library is used only for the dependencies of a stage, for its lock, and in
+tasks/versioning/status.py. All functions work on the project in the current folder.
 """
 
 import json
@@ -27,11 +27,17 @@ Entry = dict[str, Any]
 
 
 class Stage(NamedTuple):
-    """One stage of dvc.yaml; architecture and seed only where its matrix has them."""
+    """One stage of dvc.yaml.
 
-    # train@unet-0
+    Attributes:
+        name: such as `train@unet-0`.
+        kind: name without the matrix item, such as `train`.
+        upstream: names of the stages that it depends on directly.
+        architecture: of a stage with a matrix; else None.
+        seed: of a stage with a matrix; else None.
+    """
+
     name: str
-    # train
     kind: str
     upstream: tuple[str, ...]
     architecture: str | None
@@ -44,60 +50,64 @@ def reproduce(
     env: Mapping[str, str] | None = None,
     live: Callable[[str], object] | None = sys.stderr.write,
 ) -> Outcome:
-    """Bring one stage up to date; its upstream stages must be so already.
+    """Bring one stage up to date; its upstream stages must already be up to date.
 
     Args:
         stage: its name, such as `train@unet-0`.
-        force: run it though nothing changed.
-        env: variables that the stage's command sees besides this process's.
-        live: receives the command's standard error (its progress bars) as it comes.
+        force: run it even if nothing has changed.
+        env: environment variables of the stage, in addition to those of this process.
+        live: receives the command's standard error (progress bars) as it is written.
 
     Returns:
-        "ran", or "cached" where nothing had changed or the result was restored.
+        "ran", or "cached" if nothing had changed or DVC restored the result.
 
     Raises:
         StageError: the stage failed; the message ends with the last lines of its output.
     """
     command = ["repro", "--single-item", *(["--force"] if force else []), stage]
-    status, output, tail = drive(command, env, live)
+    status, output, tail = run_dvc(command, env, live)
     if status != 0:
-        # DVC itself may be what was killed, and then a retry would find half a dvc.lock
-        _, _, mended = run_in_group([sys.executable, "-m", "tasks.versioning.lock_repair"])
+        # if DVC itself was killed, dvc.lock may be incomplete, and a retry would fail
+        _, _, repairs = run_in_group([sys.executable, "-m", "tasks.versioning.lock_repair"])
         raise StageError(
-            f"stage {stage} failed with status {status}:\n{mended}{tail.strip()}",
-            "mend the cause named above and run again; stages that finished are kept",
+            f"stage {stage} failed with status {status}:\n{repairs}{tail.strip()}",
+            "correct the cause above and run again; finished stages are kept",
         )
-    with still():
+    with dvc_locked():
         lock_repair.keep_copy()
     return "ran" if f"Running stage '{stage}':" in output.splitlines() else "cached"
 
 
 def prune(graph: list[Stage]) -> list[Path]:
-    """Remove trainings' and evaluations' folders that params.yaml names no more; DVC's cache still has them.
+    """Remove folders of trainings and evaluations that are no longer in params.yaml; DVC's cache keeps them.
 
-    Later stages depend on `models` and `evaluations` as a whole, so a left-over would change their hashes from
-    clone to clone. Folders not named like DVC's, `<architecture>-<seed>`, stay.
+    Later stages depend on the whole folders `models` and `evaluations`, so left-overs would give each clone other
+    hashes. Folders with names other than `<architecture>-<seed>` are kept.
+
+    Returns:
+        The removed folders.
     """
-    kept = {(s.kind, s.name.partition("@")[2]) for s in graph}
+    in_graph = {(s.kind, s.name.partition("@")[2]) for s in graph}
     removed = []
     for kind, folder in (("evaluate", EVALUATIONS), ("train", MODELS)):
         for path in sorted(folder.glob("*-*")):
-            if re.fullmatch(r"[a-z0-9_]+-\d+", path.name) and path.is_dir() and (kind, path.name) not in kept:
+            is_output = path.is_dir() and re.fullmatch(r"[a-z0-9_]+-\d+", path.name)
+            if is_output and (kind, path.name) not in in_graph:
                 rmtree(path)
                 removed.append(path)
     return removed
 
 
 def run_key(stage: str | None = None) -> str | None:
-    """sha256 of a stage's command, dependency hashes and parameters: the name of its result.
+    """sha256 of a stage's command, dependency hashes and parameters; it identifies the stage's result.
 
-    The same inside the running stage, where dvc.lock is not yet written, and afterwards from dvc.lock.
+    It is the same inside the running stage, before dvc.lock is written, and afterwards from dvc.lock.
 
     Args:
-        stage: its name; None for the stage this process runs in.
+        stage: its name; None for the stage that this process runs.
 
     Returns:
-        None where DVC did not start this process (no `stage` given), or has no record of the stage.
+        The key; None if DVC did not start this process (`stage` is None), or has no record of the stage.
     """
     running = os.environ.get("DVC_STAGE")
     if stage is None or stage == running:
@@ -106,18 +116,18 @@ def run_key(stage: str | None = None) -> str | None:
 
 
 def run_keys() -> dict[str, str]:
-    """Run key of every stage that dvc.lock has a result of, by the stage's name."""
+    """Run keys of all stages with a result in dvc.lock, by stage name."""
     return {name: _key(entry) for name, entry in _lock_entries().items()}
 
 
 @lru_cache(maxsize=1)
 def _running_key(stage: str) -> str:
-    """Of the stage that this process is: its inputs stay what they are while it runs, and asking DVC takes time."""
+    """Run key of the stage of this process; cached, since its inputs do not change while it runs and DVC is slow."""
     return _key(_running_entry(stage))
 
 
 def next_run_key(stage: str) -> str:
-    """The run key that `stage` gets if it runs now; what it depends on must be there.
+    """The run key that `stage` would get if it ran now; its dependencies must exist.
 
     Raises:
         StageError: a dependency is missing.
@@ -127,66 +137,65 @@ def next_run_key(stage: str) -> str:
     try:
         return _key(_running_entry(stage))
     except (DvcException, OSError) as error:
-        raise StageError(f"{stage}: {error}", "bring the stages before it up to date first") from error
+        raise StageError(f"{stage}: {error}", "bring its upstream stages up to date first") from error
 
 
 def recorded() -> set[str]:
-    """Names of the stages that dvc.lock has a result of."""
+    """Names of the stages with a result in dvc.lock."""
     return set(_lock_entries())
 
 
 def data_version(root: Path = Path()) -> str | None:
-    """DVC's md5 of data/prepared as recorded in dvc.lock; None before the first `prepare`."""
+    """DVC's md5 of data/prepared, from dvc.lock; None before the first `prepare`."""
     outs = _lock_entries(root).get("prepare", {}).get("outs", [])
     return next((out["md5"] for out in outs if Path(out["path"]) == PREPARED), None)
 
 
 def init_if_needed() -> None:
-    """Make this folder a DVC project where it is none yet (a fresh clone is one).
+    """Make this folder a DVC project if it is not one yet (a fresh clone is).
 
-    A clone's files without its git, unpacked from an archive say, are one that expects git: DVC is told to do without.
+    A copy without .git, for example from an archive, has a DVC configuration that expects git: this sets
+    core.no_scm there.
 
     Raises:
-        StageError: DVC refuses.
+        StageError: DVC failed.
     """
     folder, has_git = Path(".dvc"), Path(".git").exists()
     if not folder.is_dir():
         command = ["init", "--quiet", *([] if has_git else ["--no-scm"])]
     else:
         files = [file for file in (folder / "config", folder / "config.local") if file.exists()]
-        told = any(word in file.read_text() for file in files for word in ("no_scm", "subdir"))
-        if has_git or told:
+        is_configured = any(option in file.read_text() for file in files for option in ("no_scm", "subdir"))
+        if has_git or is_configured:
             return
         command = ["config", "--local", "core.no_scm", "true"]
-    status, _, tail = drive(command)
+    status, _, tail = run_dvc(command)
     if status != 0:
-        raise StageError(f"dvc {command[0]} failed:\n{tail.strip()}", "run from the project's folder")
+        raise StageError(f"dvc {command[0]} failed:\n{tail.strip()}", "run from the project folder")
 
 
 def add(path: Path) -> Path:
-    """Put a folder under DVC's care; returns the .dvc file, which is git's to keep.
+    """Track a folder with DVC; returns its .dvc file, which belongs into git.
 
     Raises:
-        StageError: DVC refuses.
+        StageError: DVC failed.
     """
-    status, _, tail = drive(["add", "--quiet", str(path)])
+    status, _, tail = run_dvc(["add", "--quiet", str(path)])
     if status != 0:
-        raise StageError(
-            f"dvc add {path} failed:\n{tail.strip()}", "mend the cause named above and run again"
-        )
+        raise StageError(f"dvc add {path} failed:\n{tail.strip()}", "correct the cause above and run again")
     return path.with_name(path.name + ".dvc")
 
 
 def push() -> bool:
-    """Send data and results to DVC's default remote; False where none is configured.
+    """Push data and results to DVC's default remote; False if none is configured.
 
     Raises:
-        StageError: the remote cannot be written.
+        StageError: DVC cannot write to the remote.
     """
-    status, output, _ = drive(["config", "core.remote"])
+    status, output, _ = run_dvc(["config", "core.remote"])
     if status != 0 or not output.strip():
         return False
-    status, _, tail = drive(["push", "--run-cache"])
+    status, _, tail = run_dvc(["push", "--run-cache"])
     if status != 0:
         raise StageError(
             f"dvc push failed:\n{tail.strip()}", "check the remote and the credentials, then run again"
@@ -194,27 +203,32 @@ def push() -> bool:
     return True
 
 
-def drive(
+def run_dvc(
     arguments: list[str],
     env: Mapping[str, str] | None = None,
     live: Callable[[str], object] | None = None,
 ) -> tuple[int, str, str]:
-    """Run dvc with these arguments: (exit status, standard output, last part of both outputs).
+    """Run dvc.
 
     Args:
-        env: variables that it, and a stage that it runs, see besides this process's.
-        live: receives standard error as it comes.
+        arguments: such as `["push", "--run-cache"]`.
+        env: environment variables of DVC and its stages, in addition to those of this process.
+        live: receives standard error as it is written.
+
+    Returns:
+        Exit status, standard output, and the last part of both outputs.
     """
+    # `python` in a stage's command is this interpreter
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    # the stage's `python` is this one; DVC_NO_ANALYTICS keeps it from starting a reporting process
-    whole = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true", **(env or {})}
-    whole.pop("DVC_STAGE", None)
-    return run_in_group([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], whole, live)
+    # without DVC_NO_ANALYTICS, DVC starts a process that sends usage data
+    environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true", **(env or {})}
+    environment.pop("DVC_STAGE", None)
+    return run_in_group([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], environment, live)
 
 
 @contextmanager
-def still(root: Path = Path()) -> Iterator[None]:
-    """Hold DVC's lock: DVC writes dvc.lock in place, and a reader could see half of it."""
+def dvc_locked(root: Path = Path()) -> Iterator[None]:
+    """Hold DVC's lock: DVC writes dvc.lock in place, so a reader without the lock could see an incomplete file."""
     from dvc.repo import Repo
 
     with Repo(str(root) if root != Path() else None, _wait_for_lock=True) as repo, repo.lock:
@@ -222,7 +236,7 @@ def still(root: Path = Path()) -> Iterator[None]:
 
 
 def preload() -> None:
-    """Import what a running stage asks DVC with; no project is opened."""
+    """Import the parts of DVC that a stage uses; opens no project."""
     import dvc.dependency
     import dvc.repo
     import dvc.repo.index  # noqa: F401
@@ -235,22 +249,22 @@ def _lock_entries(root: Path = Path()) -> dict[str, Entry]:
     if not lock.exists():
         return {}
     # without .dvc, as in an exported folder, no DVC process writes the file
-    with still(root) if (root / ".dvc").is_dir() else nullcontext():
+    with dvc_locked(root) if (root / ".dvc").is_dir() else nullcontext():
         return YAML(typ="safe").load(lock).get("stages") or {}
 
 
 def _running_entry(stage: str) -> Entry:
-    """What dvc.lock will say of the command and inputs of the stage that runs now, or runs next."""
+    """Command and inputs of a stage that runs now or would run next, as DVC will write them to dvc.lock."""
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 
     with Repo() as repo:
-        (found,) = repo.stage.collect(stage)
-        found.save_deps()
-        deps = [d for d in found.deps if not isinstance(d, ParamsDependency)]
-        params = [d for d in found.deps if isinstance(d, ParamsDependency)]
+        (dvc_stage,) = repo.stage.collect(stage)
+        dvc_stage.save_deps()
+        deps = [d for d in dvc_stage.deps if not isinstance(d, ParamsDependency)]
+        params = [d for d in dvc_stage.deps if isinstance(d, ParamsDependency)]
         return {
-            "cmd": found.cmd,
+            "cmd": dvc_stage.cmd,
             "deps": [{"path": d.def_path, "md5": d.hash_info.value} for d in deps],
             "params": {p.def_path: dict(p.hash_info.value) for p in params},
         }

@@ -1,7 +1,7 @@
-"""What DVC has to do: the stages of dvc.yaml in order, and which of them are up to date.
+"""State of the pipeline: the stages of dvc.yaml in order, and which of them are up to date.
 
-`python -m tasks.versioning.status` prints both as JSON. `survey` asks such a process, so that who asks need not load
-DVC and may load something else meanwhile.
+`python -m tasks.versioning.status` prints both as JSON. `survey` runs it as a subprocess, so that the caller does not
+import DVC.
 """
 
 import argparse
@@ -12,62 +12,67 @@ from typing import Any, NamedTuple
 from segcore.errors import StageError
 from tasks import console
 from tasks.supervisor import run_in_group
-from tasks.versioning.lock_repair import mend
+from tasks.versioning.lock_repair import repair
 from tasks.versioning.stages import Stage
 
 _REMEDY = (
-    "correct dvc.yaml or params.yaml, then run again; a dvc.lock that is damaged can be removed: "
-    "results come back out of DVC's cache"
+    "correct dvc.yaml or params.yaml, then run again; a damaged dvc.lock can be removed: "
+    "DVC restores results from its cache"
 )
 
 
 class Survey(NamedTuple):
-    """The stages, every one after those it depends on, and the names of those that are up to date with all upstream."""
+    """State of the pipeline.
+
+    Attributes:
+        graph: all stages, each after those it depends on.
+        unchanged: names of the stages that are up to date together with everything upstream.
+    """
 
     graph: list[Stage]
-    same: set[str]
+    unchanged: set[str]
 
     @property
     def nothing_to_do(self) -> bool:
         """Whether every stage is up to date."""
-        return len(self.same) == len(self.graph)
+        return len(self.unchanged) == len(self.graph)
 
 
 def survey() -> Survey:
-    """Ask DVC about the project in the current folder.
+    """State of the project in the current folder, after repairs of DVC's files.
 
     Raises:
-        StageError: there is no DVC project here, dvc.yaml or params.yaml does not fit together, or DVC cannot tell.
+        StageError: there is no DVC project here, dvc.yaml and params.yaml do not match, or DVC failed.
     """
     status, output, tail = run_in_group([sys.executable, "-m", "tasks.versioning.status"])
     if status != 0:
-        raise StageError(f"dvc status failed:\n{tail.strip()}", "mend the cause named above and run again")
-    found = json.loads(output.splitlines()[-1])
-    for sentence in found.get("mended", []):
+        raise StageError(f"dvc status failed:\n{tail.strip()}", "correct the cause above and run again")
+    answer = json.loads(output.splitlines()[-1])
+    for sentence in answer.get("repairs", []):
         print(sentence, file=sys.stderr)
-    if "error" in found:
-        raise StageError(*found["error"])
-    graph = [Stage(name, kind, tuple(upstream), *rest) for name, kind, upstream, *rest in found["graph"]]
-    return Survey(graph, unchanged(graph, set(found["changed"])))
+    if "error" in answer:
+        raise StageError(*answer["error"])
+    graph = [Stage(name, kind, tuple(upstream), *rest) for name, kind, upstream, *rest in answer["graph"]]
+    return Survey(graph, unchanged(graph, set(answer["changed"])))
 
 
 def unchanged(graph: list[Stage], changed: set[str]) -> set[str]:
     """Names of the stages that are up to date together with everything upstream of them."""
-    same: set[str] = set()
+    names: set[str] = set()
     for stage in graph:
-        if stage.name not in changed and same.issuperset(stage.upstream):
-            same.add(stage.name)
-    return same
+        if stage.name not in changed and names.issuperset(stage.upstream):
+            names.add(stage.name)
+    return names
 
 
 def stages(repo: Any = None) -> list[Stage]:
-    """The stages of dvc.yaml with params.yaml filled in, every one after those it depends on.
+    """The stages of dvc.yaml with values of params.yaml, each after those it depends on.
 
     Args:
-        repo: DVC's, of the current folder; None: it is opened.
+        repo: dvc.repo.Repo of the current folder; None: it is opened.
 
     Raises:
-        StageError: there is no DVC project here, or dvc.yaml or params.yaml does not fit together.
+        StageError: there is no DVC project here, or dvc.yaml and params.yaml do not match.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -97,13 +102,13 @@ def _print_here(_: argparse.Namespace) -> None:
 
     try:
         with Repo(_wait_for_lock=True) as repo:
-            found: dict[str, Any] = {"mended": mend(repo)}
-            found |= {"graph": stages(repo), "changed": list(repo.status())}
+            answer: dict[str, Any] = {"repairs": repair(repo)}
+            answer |= {"graph": stages(repo), "changed": list(repo.status())}
     except StageError as error:
-        found = {"error": [error.what, error.remedy]}
+        answer = {"error": [error.what, error.remedy]}
     except DvcException as error:
-        found = {"error": [f"DVC: {error}", _REMEDY]}
-    print(json.dumps(found))
+        answer = {"error": [f"DVC: {error}", _REMEDY]}
+    print(json.dumps(answer))
 
 
 def main() -> None:

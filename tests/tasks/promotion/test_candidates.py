@@ -1,4 +1,4 @@
-"""What the gate is given is never older than the code that makes it."""
+"""Cached inputs of the gate are recomputed when the code that they depend on changes."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Code:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A U-Net that has learned nothing."""
+    """An untrained U-Net."""
     torch.manual_seed(0)
     model = build_model("unet", 3, 2, encoder="plain", width=2)
     model.set_normalization([80, 80, 80], [30, 30, 30])
@@ -36,13 +36,13 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def _context(p: Any, data: Any, root: Path = Path()) -> PromotionContext:
-    """Without a store: no run and no version is read here."""
+    """A context without a store: these tests read no run and no version."""
     unused: Any = None
     registry = Registry(Tracker(unused, "", p.data.name))
     return PromotionContext(root, p, data, data_fingerprint(data.folder), registry)
 
 
-# Of these the earlier list of files held none but the last: the gate would have compared old code with new.
+# an earlier list of files had only the last of these, so that results of old and new code were compared
 @pytest.mark.parametrize(
     "name",
     [
@@ -51,7 +51,7 @@ def _context(p: Any, data: Any, root: Path = Path()) -> PromotionContext:
         "evaluation/evaluate.py",
     ],
 )
-def test_the_champion_is_evaluated_anew_when_code_changes_that_its_scores_depend_on(
+def test_the_champion_is_evaluated_again_when_code_changes_that_its_scores_depend_on(
     name: str, prepared_scene: Any, bundle: Path, code: Code, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     p, data = prepared_scene
@@ -78,7 +78,7 @@ def test_the_champion_is_evaluated_anew_when_code_changes_that_its_scores_depend
     assert len(list((bundle / "evaluation").iterdir())) == 1
 
 
-def test_costs_are_measured_anew_when_the_code_that_predicts_changes(
+def test_costs_are_measured_again_when_the_code_that_predicts_changes(
     bundle: Path, prepared_scene: Any, tmp_path: Path, code: Code, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     p, data = prepared_scene
@@ -97,7 +97,9 @@ def test_costs_are_measured_anew_when_the_code_that_predicts_changes(
     assert len(measured) == 3
 
 
-def test_a_champion_whose_architecture_is_gone_is_named(prepared_scene: Any, bundle: Path) -> None:
+def test_a_champion_with_an_architecture_that_no_longer_exists_is_an_error(
+    prepared_scene: Any, bundle: Path
+) -> None:
     from segcore.errors import ModelError
 
     p, data = prepared_scene

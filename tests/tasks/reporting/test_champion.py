@@ -158,14 +158,14 @@ def test_the_latest_decision_is_shown_and_a_damaged_one_is_an_error(root: Path) 
     view = retrain_view(root, "buildings")
     assert view and view["record"].key == "b1" and view["history"] == []
     record_path(root, "buildings", "b1").write_text('{"format": 1')
-    with pytest.raises(DataError, match=r"b1\.json: is no decision that can be read"):
+    with pytest.raises(DataError, match=r"b1\.json: not a readable decision"):
         retrain_view(root, "buildings")
     assert when(None) == "–"
 
 
 def test_keys_that_are_not_file_names_are_refused(root: Path) -> None:
     for key in ("../x", "history", "", "a/b"):
-        with pytest.raises(DataError, match="cannot name a decision"):
+        with pytest.raises(DataError, match="not usable as the file name"):
             record_path(root, "buildings", key)
 
 

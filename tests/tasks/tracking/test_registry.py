@@ -1,4 +1,4 @@
-"""Champion, challenger and previous in a real embedded MLflow registry, also when killed between two calls."""
+"""Champion, challenger and previous in a real embedded MLflow registry, also after a kill between two calls."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ MOVES = (
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing of this project catches it."""
+    """Simulates kill -9: no code of this project catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def params(store: Path, request: pytest.FixtureRequest) -> Params:
-    """A registered model for each test."""
+    """Parameters with a new registered model for each test."""
     name = hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
     return params_for("source", data={"name": f"d{name}"})
 
@@ -65,8 +65,8 @@ def decision(number: int) -> DecisionTags:
 
 
 def aliases(params: Params) -> dict[str, int]:
-    found = Tracker.open(params).client.get_registered_model(params.data.name).aliases
-    return {alias: int(version) for alias, version in found.items()}
+    registered = Tracker.open(params).client.get_registered_model(params.data.name).aliases
+    return {alias: int(version) for alias, version in registered.items()}
 
 
 def versions(params: Params, folder: Path, count: int) -> list[int]:
@@ -76,7 +76,9 @@ def versions(params: Params, folder: Path, count: int) -> list[int]:
     ]
 
 
-def test_same_weights_are_one_version_and_other_weights_another(params: Params, tmp_path: Path) -> None:
+def test_the_same_weights_share_a_version_and_other_weights_get_a_new_one(
+    params: Params, tmp_path: Path
+) -> None:
     scores = {"scores": json.dumps({"frozen": 0.8}), "batch": None}
     first = registry_of(params).register(bundle(tmp_path / "a", "one"), None, scores)
     again = registry_of(params).register(bundle(tmp_path / "b", "one"), None, {})
@@ -87,18 +89,19 @@ def test_same_weights_are_one_version_and_other_weights_another(params: Params, 
     assert newest.aliases == [] and newest.promoted is None and newest.decision is None
 
 
-def test_source_is_the_training_run_where_this_store_has_it(params: Params, tmp_path: Path) -> None:
+def test_a_version_has_the_training_run_as_source_if_the_store_has_it(params: Params, tmp_path: Path) -> None:
     client, folder = Tracker.open(params).client, bundle(tmp_path / "a", "one")
     run = client.create_run(Tracker.open(params).experiment()).info.run_id
     client.log_artifacts(run, str(folder), "model")
     assert registry_of(params).register(folder, run, {}) == 1
     assert registry_of(params).history()[0].run_id == run
     other = bundle(tmp_path / "b", "two")
-    for missing in ("0" * 32, run, None):  # of another store, of other weights, none
-        version = registry_of(params).register(other, missing, {})
-        made = registry_of(params).history()[0].run_id
-        assert version == 2 and made not in (run, None)
-    assert client.get_run(made).data.tags["kind"] == "registration"
+    run_of_another_store = "0" * 32
+    for unsuitable in (run_of_another_store, run, None):
+        version = registry_of(params).register(other, unsuitable, {})
+        created = registry_of(params).history()[0].run_id
+        assert version == 2 and created not in (run, None)
+    assert client.get_run(created).data.tags["kind"] == "registration"
 
 
 def test_promotion_rollback_and_history(params: Params, tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_promotion_rollback_and_history(params: Params, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("action", ["promote", "rollback"])
-def test_killed_between_any_two_calls_a_repeated_call_finishes(
+def test_after_a_kill_between_any_two_calls_a_repeated_call_completes_the_change(
     action: str, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two, three = versions(params, tmp_path, 3)
@@ -170,29 +173,31 @@ def test_killed_between_any_two_calls_a_repeated_call_finishes(
     assert aliases(params) == wanted
     total = len(calls)
     assert total >= 4
-    for kept in range(total):
+    for done in range(total):
         limit = 10**9
         prepare()
         calls.clear()
-        limit = kept
+        limit = done
         with pytest.raises(Killed):
             act()
-        assert registry_of(params).champion() is not None, f"no champion after {kept} calls"
+        assert registry_of(params).champion() is not None, f"no champion after {done} calls"
         limit = 10**9
         act()
-        assert aliases(params) == wanted, f"killed after {kept} of {total} calls"
+        assert aliases(params) == wanted, f"killed after {done} of {total} calls"
 
 
-def test_download_verifies_keeps_and_refuses(params: Params, tmp_path: Path) -> None:
+def test_a_download_is_verified_and_reused_and_damaged_bundles_are_rejected(
+    params: Params, tmp_path: Path
+) -> None:
     one = registry_of(params).register(bundle(tmp_path / "a", "one"), None, {})
     target = fetch_model(
         Tracker.open(params).client, f"models:/{params.data.name}/{one}", tmp_path / "work" / "1"
     )
     assert (target / "model.safetensors").read_text() == "one"
-    stamp = (target / "model.json").stat().st_mtime_ns
+    written_at = (target / "model.json").stat().st_mtime_ns
     assert (
         fetch_model(Tracker.open(params).client, f"models:/{params.data.name}/{one}", target) / "model.json"
-    ).stat().st_mtime_ns == stamp
+    ).stat().st_mtime_ns == written_at
     (target / "model.safetensors").write_text("damaged here")
     assert (
         fetch_model(Tracker.open(params).client, f"models:/{params.data.name}/{one}", target)

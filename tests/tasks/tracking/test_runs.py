@@ -1,4 +1,4 @@
-"""What MLflow keeps of trainings, evaluations and comparisons, in a real embedded store."""
+"""Trainings, evaluations and comparisons logged to a real embedded MLflow store."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ with tracking.training_run(Tracker.open(params), params, "unet", int(sys.argv[2]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder without a store yet: the first test opens it from several processes at the same moment."""
+    """A folder without a store: the first test opens it from several processes at the same time."""
     folder = tmp_path_factory.mktemp("project")
     text = (ROOT / "params.yaml").read_text().replace("system_metrics: true", "system_metrics: false")
     (folder / "params.yaml").write_text(text)
@@ -71,7 +71,7 @@ def runs(params: Params, seed: int) -> list[Run]:
     return list(client.search_runs([experiment], f"tags.seed = '{seed}' and tags.kind = 'training'"))
 
 
-def test_processes_that_log_to_a_fresh_store_lose_nothing(project: Path, params: Params) -> None:
+def test_several_processes_that_log_to_a_new_store_lose_nothing(project: Path, params: Params) -> None:
     together = [start(project, seed, 25) for seed in (10, 11, 12)]
     assert [process.wait(120) for process in together] == [0, 0, 0]
     client = MlflowClient(store.uri(params))
@@ -81,14 +81,16 @@ def test_processes_that_log_to_a_fresh_store_lose_nothing(project: Path, params:
         assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 25
 
 
-def test_sigterm_ends_a_run_as_killed_and_kill_9_is_noticed(project: Path, params: Params) -> None:
+def test_sigterm_sets_a_run_to_killed_and_a_run_after_kill_9_is_closed_as_failed(
+    project: Path, params: Params
+) -> None:
     for seed, number, status in ((20, signal.SIGTERM, "KILLED"), (21, signal.SIGKILL, "RUNNING")):
         process = start(project, seed, 0)
         while not (project / f"ready-{seed}").exists():
             assert process.poll() is None
             time.sleep(0.05)
         if seed == 21:
-            assert Tracker.open(params).close_abandoned() == [], "its process lives"
+            assert Tracker.open(params).close_abandoned() == [], "its process is alive"
         process.send_signal(number)
         process.wait(10)
         assert runs(params, seed)[0].info.status == status
@@ -105,11 +107,11 @@ def sigterm() -> Iterator[None]:
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, str]:
-    """Run keys by stage, as DVC would give them; None is the stage that runs."""
-    known: dict[str | None, str] = {}
-    monkeypatch.setattr(tracking.stages, "run_key", lambda stage=None: known.get(stage))
-    monkeypatch.setattr(tracking.stages, "run_keys", lambda: known)
-    return known
+    """Run keys by stage, in place of DVC's; None is the stage of this process."""
+    by_stage: dict[str | None, str] = {}
+    monkeypatch.setattr(tracking.stages, "run_key", lambda stage=None: by_stage.get(stage))
+    monkeypatch.setattr(tracking.stages, "run_keys", lambda: by_stage)
+    return by_stage
 
 
 @pytest.mark.usefixtures("project", "sigterm")
@@ -132,7 +134,7 @@ def test_failed_training_resumes_its_run_and_a_finished_one_does_not(
 
 
 @pytest.mark.usefixtures("project", "sigterm")
-def test_what_a_worker_measured_comes_to_the_client_and_its_dead_run_is_closed(
+def test_a_workers_measurements_are_copied_to_the_client_and_its_dead_run_is_closed(
     tmp_path: Path, params: Params, keys: dict[str | None, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys |= {None: "e" * 64, "train@unet-60": "e" * 64}
@@ -176,17 +178,17 @@ def test_evaluation_and_comparison_find_the_original_run(
     comparison = replace(read_comparison(OLD / "comparison.json"), leaderboard=[row])
     first = tracking.log_comparison(Tracker.open(params), params, comparison, [tmp_path])
     again = tracking.log_comparison(Tracker.open(params), params, comparison, [tmp_path])
-    assert again == first, "nothing changed, no other run"
-    made = client.get_run(first)
-    assert made.info.status == "FINISHED" and made.data.tags["runs_elsewhere"] == "train@fcn-40"
-    assert runs(params, 40)[0].data.tags["comparison"] == made.data.tags["comparison"]
+    assert again == first, "nothing has changed, so there is no new run"
+    created = client.get_run(first)
+    assert created.info.status == "FINISHED" and created.data.tags["runs_elsewhere"] == "train@fcn-40"
+    assert runs(params, 40)[0].data.tags["comparison"] == created.data.tags["comparison"]
     keys["report"] = "e" * 64
     assert tracking.log_comparison(Tracker.open(params), params, comparison) != first
 
 
 @pytest.mark.usefixtures("project")
-def test_store_that_is_none_is_told(params: Params, tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("this is no database, but long enough to be taken for one" * 20)
+def test_a_file_that_is_not_a_store_is_reported(params: Params, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, but as long as the header of one" * 20)
     with pytest.raises(StageError, match=r"mlflow\.db") as caught:
         store.ensure_store(f"sqlite:///{tmp_path}/mlflow.db")
     assert "tracking.uri" in caught.value.remedy
@@ -196,6 +198,6 @@ def test_a_parameter_that_cannot_change_becomes_a_tag(project: Path, params: Par
     with tracking.training_run(Tracker.open(params), params, "unet", 77, "U-Net") as run:
         run.log_params({"machine.threads": 2})
         run.log_params({"machine.threads": 4, "machine.device": "cpu"})
-    (found,) = runs(params, 77)
-    assert found.data.params["machine.threads"] == "2" and found.data.tags["machine.threads"] == "4"
-    assert found.data.params["machine.device"] == "cpu" and "machine.device" not in found.data.tags
+    (logged,) = runs(params, 77)
+    assert logged.data.params["machine.threads"] == "2" and logged.data.tags["machine.threads"] == "4"
+    assert logged.data.params["machine.device"] == "cpu" and "machine.device" not in logged.data.tags

@@ -1,4 +1,4 @@
-"""What travels between clones: revisions by git, results by DVC's remote; nothing runs that is to be restored only."""
+"""Exchange between clones: revisions through git, results through DVC's remote; restoring never runs a stage."""
 
 import subprocess
 from pathlib import Path
@@ -55,13 +55,12 @@ def clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     git(tmp_path, "clone", "-q", "origin.git", "worker")
     for folder in (client, worker):
         remote = f"[core]\n    remote = store\n['remote \"store\"']\n    url = {tmp_path / 'store'}\n"
-        (folder / ".dvc/config.local").write_text(
-            remote
-        )  # what `dvc remote add --local -d` writes in a second
+        # the same as `dvc remote add --local -d`, which takes a second
+        (folder / ".dvc/config.local").write_text(remote)
     return client, worker
 
 
-def test_a_stage_travels_to_a_worker_and_its_result_back_and_nothing_else_runs(
+def test_a_worker_runs_one_stage_and_the_client_restores_its_result_and_nothing_else_runs(
     clones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, worker = clones
@@ -108,7 +107,7 @@ def test_a_snapshot_is_repeatable_and_touches_neither_branch_nor_index(clones: t
     assert "notes.txt" not in git(client, "ls-tree", "--name-only", first).splitlines()
 
 
-def test_only_a_marked_clone_has_its_edits_thrown_away(
+def test_edits_are_discarded_only_in_a_marked_clone(
     clones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, worker = clones
@@ -121,11 +120,11 @@ def test_only_a_marked_clone_has_its_edits_thrown_away(
     git(worker, "config", "segflow.worker", "true")
     revisions.check_out(revision)
     assert (worker / "dvc.yaml").read_text() == (client / "dvc.yaml").read_text()
-    with pytest.raises(StageError, match="is no revision"):
+    with pytest.raises(StageError, match="is not a revision"):
         revisions.check_out("--orphan")
 
 
-def test_no_remote_is_told_before_anything_is_submitted(
+def test_a_missing_remote_is_reported_before_anything_is_submitted(
     clones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, _ = clones

@@ -1,4 +1,4 @@
-"""Stages and run keys, on a small pipeline that DVC really runs."""
+"""Stages and run keys of a small pipeline that DVC runs."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from segcore.errors import StageError
 from tasks.versioning import git
 from tasks.versioning import stages as versioning
-from tasks.versioning.lock_repair import mend
+from tasks.versioning.lock_repair import repair
 from tasks.versioning.status import stages, survey
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +33,7 @@ from tasks.versioning import stages as versioning
 name = "-".join(sys.argv[1:])
 print("working", file=sys.stderr)
 if Path("fail").exists():
-    raise ValueError("told to fail")
+    raise ValueError("fails as requested")
 Path("keys").mkdir(exist_ok=True)
 Path("keys", name).write_text(versioning.run_key())
 Path("models").mkdir(exist_ok=True)
@@ -62,9 +62,9 @@ def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stages_come_after_what_they_depend_on() -> None:
-    found = stages()
-    assert [s.name for s in found] == ["prepare", "train@fcn-0", "train@unet-0"]
-    assert found[2] == versioning.Stage("train@unet-0", "train", ("prepare",), "unet", 0)
+    graph = stages()
+    assert [s.name for s in graph] == ["prepare", "train@fcn-0", "train@unet-0"]
+    assert graph[2] == versioning.Stage("train@unet-0", "train", ("prepare",), "unet", 0)
 
 
 def test_stage_runs_once_then_is_cached_under_one_key() -> None:
@@ -74,12 +74,12 @@ def test_stage_runs_once_then_is_cached_under_one_key() -> None:
     assert versioning.reproduce("train@fcn-0", live=seen.append) == "ran"
     assert "working" in "".join(seen)
     assert versioning.reproduce("train@fcn-0") == "cached"
-    assert survey().same == {"prepare", "train@fcn-0"}
+    assert survey().unchanged == {"prepare", "train@fcn-0"}
     key = versioning.run_key("train@fcn-0")
     assert key is not None and Path("keys/fcn-0").read_text() == key, (
         "the same inside the stage and afterwards"
     )
-    assert versioning.run_key() is None, "this process is no stage"
+    assert versioning.run_key() is None, "this process is not a stage"
     Path("models/fcn-0").unlink()
     assert versioning.reproduce("train@fcn-0") == "cached", "restored"
     assert Path("models/fcn-0").read_text() == "weights"
@@ -87,17 +87,17 @@ def test_stage_runs_once_then_is_cached_under_one_key() -> None:
     assert str(versioning.data_version()).endswith(".dir")
 
 
-def test_failing_stage_tells_its_last_lines() -> None:
+def test_the_error_of_a_failing_stage_has_its_last_lines() -> None:
     Path("fail").touch()
     try:
-        with pytest.raises(StageError, match="told to fail") as caught:
+        with pytest.raises(StageError, match="fails as requested") as caught:
             versioning.reproduce("train@unet-0", live=None)
     finally:
         Path("fail").unlink()
     assert "train@unet-0" in str(caught.value) and "Remedy" in str(caught.value)
 
 
-def test_broken_dvc_yaml_is_told() -> None:
+def test_an_invalid_dvc_yaml_is_reported() -> None:
     text = Path("dvc.yaml").read_text()
     Path("dvc.yaml").write_text(text.replace("${seeds}", "${seed}"))
     try:
@@ -107,7 +107,7 @@ def test_broken_dvc_yaml_is_told() -> None:
         Path("dvc.yaml").write_text(text)
 
 
-def test_a_lock_that_a_kill_cut_anywhere_is_mended_and_nothing_runs_again() -> None:
+def test_a_lock_truncated_anywhere_is_repaired_and_nothing_runs_again() -> None:
     from dvc.repo import Repo
 
     for name in ("prepare", "train@fcn-0", "train@unet-0"):
@@ -118,30 +118,31 @@ def test_a_lock_that_a_kill_cut_anywhere_is_mended_and_nothing_runs_again() -> N
     for length in sorted({*range(0, len(whole), 53), *lines}):
         lock.write_text(whole[:length])
         with Repo() as repo:
-            outcomes.add(bool(mend(repo)))
-            repo.status()  # which is what fails on a lock cut short
+            outcomes.add(bool(repair(repo)))
+            # fails if dvc.lock is truncated
+            repo.status()
     assert outcomes == {True, False}
     for length in (0, whole.index("train@fcn-0:"), len(whole) - 20):
         lock.write_text(whole[:length])
         processes_list.write_text("")
         survey()
         ran = {name: versioning.reproduce(name) for name in ("train@fcn-0", "train@unet-0")}
-        assert set(ran.values()) == {"cached"}, "out of the run cache"
+        assert set(ran.values()) == {"cached"}, "from the run cache"
     versioning.reproduce("prepare")
     assert lock.read_text() == whole
 
 
-def test_a_retry_finds_the_lock_mended() -> None:
+def test_a_failed_stage_repairs_the_lock_for_the_retry() -> None:
     whole = Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(whole[: whole.rindex("md5") + 3])
-    with pytest.raises(StageError, match="ended amid"):
+    with pytest.raises(StageError, match="truncated by a kill"):
         versioning.reproduce("train@fcn-0", live=None)
     versioning.reproduce("train@fcn-0")
     versioning.reproduce("train@unet-0")
     assert Path("dvc.lock").read_text() == whole
 
 
-def test_a_lock_that_a_merge_left_in_conflict_is_told_and_kept() -> None:
+def test_a_lock_with_merge_conflicts_is_reported_and_kept() -> None:
     whole = Path("dvc.lock").read_text()
     damaged = whole.replace("    cmd:", "<<<<<<< HEAD\n    cmd:", 1)
     Path("dvc.lock").write_text(damaged)
@@ -153,7 +154,7 @@ def test_a_lock_that_a_merge_left_in_conflict_is_told_and_kept() -> None:
         Path("dvc.lock").write_text(whole)
 
 
-def test_prune_removes_only_what_no_stage_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prune_removes_only_folders_without_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = [versioning.Stage("evaluate@unet-0", "evaluate", (), "unet", 0)]
     graph += [versioning.Stage("train@unet-0", "train", (), "unet", 0)]
     monkeypatch.chdir(tmp_path)
