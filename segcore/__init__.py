@@ -1,6 +1,7 @@
 """Compare segmentation networks; this package is usable without the pipeline around it.
 
-Rooms, in the order of the pipeline (a room imports only rooms above it and the base modules):
+Rooms, in the order of the pipeline. A room imports only rooms above it and the base modules; `params` also reads the
+names of metrics and the parameters of the gate's rules:
 
     params      params.yaml as typed values
     data        what all stages store and read: rasters, packed items, prepared data, volumes
@@ -19,7 +20,7 @@ Rooms, in the order of the pipeline (a room imports only rooms above it and the 
     promotion   the gate between challenger and champion; drift of new data
     plots       figures
 
-Base modules, on which no result depends: cache, cpu, downloads, errors, files, constants, plugins.
+Base modules, on which no result depends: cache, constants, cpu, downloads, errors, files, gate_rules, plugins.
 
     import segcore
     prediction = segcore.load("models/unet-0").predict(array)
