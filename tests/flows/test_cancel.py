@@ -61,6 +61,7 @@ def stop_in_training(folder: Path, stop: Callable[[], object]) -> None:
     assert run.info.status == "KILLED", "closed by the training"
 
 
+@pytest.mark.slow
 def test_cancelling_a_run_stops_its_training_and_the_next_run_resumes_it(project: Path, server: str) -> None:
     runs = served_runs(server)
     with serving(project, server), SyncPrefectClient(server) as client:

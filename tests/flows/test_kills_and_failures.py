@@ -31,6 +31,7 @@ def trainings(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_flow_leaves_no_process_and_the_next_one_completes(toy: Path) -> None:
     """No server is configured, so the embedded one must end too."""
     (toy / "wait-unet").touch()
