@@ -1,7 +1,4 @@
-"""Groups, the links between them, and the steps that assign groups whose split is determined.
-
-Used by `segcore.splits.assignment`, which describes the order of these steps.
-"""
+"""Groups, their links, and the steps, ordered by `segcore.splits.assignment`, that assign determined groups."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

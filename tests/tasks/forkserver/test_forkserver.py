@@ -237,3 +237,22 @@ def test_preloading_starts_no_thread_queries_no_gpu_and_unloads_segflows_modules
     modules = set(facts["modules"])
     assert not modules & {"tasks.train", "segcore.training.loop"}
     assert {"torch._dynamo", "mlflow"} <= modules
+
+
+def test_importing_the_package_does_nothing(tmp_path: Path) -> None:
+    """A program that only imports `tasks`, as tests and notebooks do, is not handed to a fork server."""
+    code = "import sys, tasks; print(sorted(m for m in sys.modules if m.split('.')[0] in ('tasks', 'segcore')))"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "server"))
+        listener.listen()
+        listener.settimeout(0.2)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, client.VARIABLE: str(tmp_path / "server")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and done.stdout == "['tasks']\n"
+        with pytest.raises(TimeoutError):
+            listener.accept()
