@@ -20,7 +20,7 @@ names of metrics and the parameters of the gate's rules:
     promotion   the gate between challenger and champion; drift of new data
     plots       figures
 
-Base modules, on which no result depends: cache, constants, cpu, downloads, errors, files, gate_rules, plugins.
+Base modules: cache, constants, cpu, downloads, errors, files, gate_rules, plugins.
 
     import segcore
     prediction = segcore.load("models/unet-0").predict(array)

@@ -10,7 +10,7 @@ SEGCORE = Path(__file__).parent
 # The code that results depend on: rooms and files of segcore, for ingest, prepare and evaluate as dvc.yaml names them
 # (tests/repository/test_dvc_yaml.py). An evaluated architecture adds its own file of models/.
 CODE: dict[str, tuple[str, ...]] = {
-    "ingest": ("params/data.py", "data", "io", "ingest"),
+    "ingest": ("params/data.py", "constants.py", "downloads.py", "data", "io", "ingest"),
     "prepare": ("params/data.py", "data", "ingest/links", "splits"),
     "evaluate": (
         *("data", "models/base", "inference", "tables", "evaluation"),

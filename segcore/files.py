@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         DataError: the disk is full or not writable.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         fsync(temporary)
         temporary.replace(path)
@@ -49,7 +49,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             "free disk space or choose another folder, then run again",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # nothing to remove where nothing can be written, which is the error above
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -62,10 +64,10 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         DataError: the disk is full or not writable.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):

@@ -269,6 +269,7 @@ def _resolved(settings: Predict, description: dict[str, Any]) -> tuple[Predict, 
     tile, overlap = settings.tile, settings.overlap
     if tile is None:
         tile = int(description["tile"])
+    if "overlap" not in settings.model_fields_set or settings.tile is None:
         overlap = min(overlap, tile // 2)
     if overlap * 2 > tile:
         raise ParamsError(

@@ -17,7 +17,7 @@ from tasks.project import DVC_LOCK, LOCK_COPY
 
 def keep_copy() -> None:
     """Copy dvc.lock to work/; the caller must hold DVC's lock, else the copy may be incomplete."""
-    if DVC_LOCK.exists():
+    if DVC_LOCK.exists() and not _same_bytes():
         with atomic_write(LOCK_COPY) as temporary:
             temporary.write_bytes(DVC_LOCK.read_bytes())
 
@@ -48,17 +48,23 @@ def _repair_lock() -> list[str]:
     if not DVC_LOCK.exists():
         return []
     text = DVC_LOCK.read_text(encoding="utf-8", errors="replace")
-    if _is_valid(text):
+    copy = LOCK_COPY.read_text(encoding="utf-8", errors="replace") if LOCK_COPY.exists() else ""
+    # a file that was cut at the end of a line can be valid, but is the beginning of its copy
+    if _is_valid(text) and not (len(text) < len(copy) and copy.startswith(text)):
         keep_copy()
         return []
     if "\n<<<<<<< " in text:
         return []
-    if not LOCK_COPY.exists():
+    if not _is_valid(copy):
         DVC_LOCK.unlink()
         return [f"{DVC_LOCK} was truncated by a kill: removed; DVC restores results from its cache"]
     with atomic_write(DVC_LOCK) as temporary:
         temporary.write_bytes(LOCK_COPY.read_bytes())
     return [f"{DVC_LOCK} was truncated by a kill: replaced by its last valid copy, {LOCK_COPY}"]
+
+
+def _same_bytes() -> bool:
+    return LOCK_COPY.exists() and LOCK_COPY.read_bytes() == DVC_LOCK.read_bytes()
 
 
 def _is_valid(text: str) -> bool:

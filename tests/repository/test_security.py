@@ -87,7 +87,8 @@ def test_servers_listen_on_the_loopback_address_only(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
 def test_a_bundle_whose_files_are_not_the_ones_described_is_not_loaded(tmp_path, name):
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 64)
-    facts = {"format": 2, "weights_sha256": "0" * 64, "architecture": "unet"}
+    facts = {"format": 2, "weights_sha256": "0" * 64, "architecture": "unet", "title": "U-Net"}
+    facts |= {"in_channels": 3, "num_classes": 2, "settings": {}}
     (tmp_path / "model.json").write_text(json.dumps(facts))
     if name == "model.json":
         (tmp_path / name).write_text("{")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from segcore.errors import DataError
 from segcore.files import atomic_folder, atomic_write
 
 ROOT = Path(__file__).parents[2]
@@ -84,3 +85,13 @@ except SegflowError as error:
     assert "could not be written" in done.stderr and "Remedy: free disk space" in done.stderr
     assert ((target / "old") if kind == "folder" else target).read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_parent_that_is_a_file_is_an_error_that_names_the_target(tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("")
+    for write in (atomic_write, atomic_folder):
+        with (
+            pytest.raises(DataError, match=r"work/target: could not be written"),
+            write(tmp_path / "work/target"),
+        ):
+            pass

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segcore.models.base.model import SegmentationModel
 
 _FORMAT = 2
+_REQUIRED = {"architecture", "in_channels", "num_classes", "settings", "title", "weights_sha256"}
 
 
 def save_bundle(folder: Path, model: "SegmentationModel", architecture: str, facts: dict[str, Any]) -> None:
@@ -54,19 +55,24 @@ def load_description(folder: Path | str) -> dict[str, Any]:
     """
     path = Path(folder) / "model.json"
     try:
-        description: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError as error:
+        description: Any = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
-            f"{folder}: holds no model bundle", "train it first, or name another folder"
+            f"{folder}: holds no model bundle", "train it first, or name the folder of a bundle"
         ) from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ModelError(f"{path}: is damaged ({error})", "train again, or restore the file") from error
+    if not isinstance(description, dict):
+        raise ModelError(f"{path}: is not the description of a model", "train again, or restore the file")
     if description.get("format") != _FORMAT:
         raise ModelError(
             f"{path}: has format {description.get('format')}, this version of segflow reads {_FORMAT}",
             "use the version of segflow that wrote it",
         )
-    return description
+    if missing := sorted(_REQUIRED - description.keys()):
+        raise ModelError(f"{path}: lacks {', '.join(missing)}", "train again, or restore the file")
+    facts: dict[str, Any] = description
+    return facts
 
 
 def verified(folder: Path | str, weights: str | None = None) -> dict[str, Any]:

@@ -163,8 +163,9 @@ def test_a_mask_of_another_size_and_a_mask_for_a_file_are_refused(bundle, tmp_pa
 def test_tile_and_overlap_come_from_the_bundle_and_unknown_settings_are_named(bundle, tmp_path):
     assert (load(bundle).settings.tile, load(bundle).settings.overlap) == (64, 32)
     assert load(make_bundle(tmp_path / "big", tile=512)).settings.overlap == 64
+    assert load(bundle, tile=96).settings.overlap == 48
     with pytest.raises(ParamsError, match=r"overlap 64 is more than half"):
-        load(bundle, tile=96)
+        load(bundle, tile=96, overlap=64)
     with pytest.raises(ParamsError, match=r"tiel[\s\S]*known settings: blend, flips, outputs, overlap, tile"):
         load(bundle, tiel=96)
 

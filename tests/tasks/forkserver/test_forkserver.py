@@ -241,7 +241,9 @@ def test_preloading_starts_no_thread_queries_no_gpu_and_unloads_segflows_modules
 
 def test_importing_the_package_does_nothing(tmp_path: Path) -> None:
     """A program that only imports `tasks`, as tests and notebooks do, is not handed to a fork server."""
-    code = "import sys, tasks; print(sorted(m for m in sys.modules if m.split('.')[0] in ('tasks', 'segcore')))"
+    code = (
+        "import sys, tasks; print(sorted(m for m in sys.modules if m.split('.')[0] in ('tasks', 'segcore')))"
+    )
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "server"))
         listener.listen()

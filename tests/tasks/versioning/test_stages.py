@@ -121,7 +121,15 @@ def test_a_lock_truncated_anywhere_is_repaired_and_nothing_runs_again() -> None:
             outcomes.add(bool(repair(repo)))
             # fails if dvc.lock is truncated
             repo.status()
+        assert lock.read_text() == whole, "also where the beginning is valid by itself"
     assert outcomes == {True, False}
+    lock.write_text(whole[:-20])
+    Path("work/dvc.lock.good").write_text(whole[:-20])
+    with Repo() as repo:
+        assert repair(repo) and not lock.exists(), "a damaged copy is not restored"
+    lock.write_text(whole)
+    with Repo() as repo:
+        assert not repair(repo) and Path("work/dvc.lock.good").read_text() == whole
     for length in (0, whole.index("train@fcn-0:"), len(whole) - 20):
         lock.write_text(whole[:length])
         processes_list.write_text("")

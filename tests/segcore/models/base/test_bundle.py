@@ -52,3 +52,17 @@ def test_missing_or_damaged_bundles_are_named(bundle, tmp_path):
         load_bundle(folder)
     with pytest.raises(ModelError, match=r"holds no model bundle"):
         load_bundle(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"format": 2}', '{"format": 2, "architecture": "unet"}'])
+def test_a_description_that_is_incomplete_is_named(bundle, text):
+    folder, _ = bundle
+    (folder / "model.json").write_text(text)
+    with pytest.raises(ModelError, match=r"model\.json: (is not the description|lacks )"):
+        load_bundle(folder)
+
+
+def test_a_file_instead_of_the_folder_is_an_error_with_the_remedy(bundle):
+    folder, _ = bundle
+    with pytest.raises(ModelError, match=r"holds no model bundle[\s\S]*folder of a bundle"):
+        load_bundle(folder / "model.json")
