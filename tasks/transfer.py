@@ -8,12 +8,18 @@ dependency of the stages `train@unet-*`, which start from it until `--clear` rem
 import argparse
 
 from segcore import params
+from segcore.errors import StageError
 from tasks import console
 from tasks.initial_weights import clear, place_transfer
 from tasks.tracking.fetch import find_bundle
 
 
 def _place(arguments: argparse.Namespace) -> None:
+    if not arguments.models and not arguments.clear:
+        raise StageError(
+            "no model to start from",
+            "name a bundle or an address: make transfer FROM=../nuclei/models/unet-0, or pass --clear",
+        )
     if arguments.clear:
         clear()
     for address in arguments.models:

@@ -168,6 +168,7 @@ def test_checkpoints_are_written_outside_of_dvcs_outputs():
         (["evaluate", "fcn", "7"], "holds no model bundle"),
         (["train", "unet", "0", "--params", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["configure", "nowhere"], "no such example"),
+        (["transfer"], "no model to start from"),
     ],
 )
 def test_errors_end_with_a_remedy_and_exit_code_1(step, project, arguments, expected):
