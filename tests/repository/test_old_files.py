@@ -5,6 +5,7 @@ file of one picture, the split, a U-Net of 60 steps with what it predicts for th
 champion, and the MLflow store as SQL, in which PROJECT stands for the folder of the project.
 """
 
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -115,4 +116,4 @@ def test_no_path_of_the_machine_that_made_them_is_in_these_files() -> None:
     for path in BEFORE.rglob("*"):
         if path.suffix in (".sql", ".json", ".yaml", ".csv"):
             text = path.read_text(encoding="utf-8")
-            assert "/tmp/" not in text and "/work/" not in text and "/root/" not in text, path
+            assert not re.search(r"[\"' =]/[a-z]+/", text), path
