@@ -10,6 +10,9 @@ from ruamel.yaml import YAML
 
 from tests.support import workspaces
 
+# each test continues with the project that the one before has left
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,7 +34,6 @@ def trainings(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.slow
 def test_a_killed_flow_leaves_no_process_and_the_next_one_completes(toy: Path) -> None:
     """No server is configured, so the embedded one must end too."""
     (toy / "wait-unet").touch()

@@ -80,6 +80,7 @@ def test_without_a_configured_server_serve_starts_one_and_rounds_run_on_it(proje
         assert "temporary server" not in log.read_text(), "two servers would not share their slots"
 
 
+@pytest.mark.slow
 def test_each_arrival_starts_one_run_and_nothing_else_does(
     project: Path, server: str, runs: Callable[[], list[FlowRun]]
 ) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from segcore.models.base.model import SegmentationModel
 
 _FORMAT = 2
-_REQUIRED = {"architecture", "in_channels", "num_classes", "settings", "title", "weights_sha256"}
+_REQUIRED = {"architecture", "in_channels", "num_classes", "settings"}
 
 
 def save_bundle(folder: Path, model: "SegmentationModel", architecture: str, facts: dict[str, Any]) -> None:
@@ -69,8 +69,6 @@ def load_description(folder: Path | str) -> dict[str, Any]:
             f"{path}: has format {description.get('format')}, this version of segflow reads {_FORMAT}",
             "use the version of segflow that wrote it",
         )
-    if missing := sorted(_REQUIRED - description.keys()):
-        raise ModelError(f"{path}: lacks {', '.join(missing)}", "train again, or restore the file")
     facts: dict[str, Any] = description
     return facts
 
@@ -86,7 +84,7 @@ def verified(folder: Path | str, weights: str | None = None) -> dict[str, Any]:
         ModelError: missing or damaged files, or weights with another checksum than described or registered.
     """
     description, path = load_description(folder), Path(folder) / "model.safetensors"
-    if not path.is_file() or sha256(path) != description["weights_sha256"]:
+    if not path.is_file() or sha256(path) != description.get("weights_sha256"):
         raise ModelError(
             f"{path}: is missing or not the file that model.json describes",
             "restore the file, or take another version",
@@ -110,13 +108,17 @@ def load_bundle(
         description: result of `verified` for this folder, which is then not verified again.
 
     Raises:
-        ModelError: as `verified`.
+        ModelError: as `verified`, or model.json lacks an entry.
     """
     from safetensors.torch import load_file
 
     from segcore.models.base.factory import rebuild_model
 
     description = description or verified(folder)
+    if missing := sorted(_REQUIRED - description.keys()):
+        raise ModelError(
+            f"{Path(folder) / 'model.json'}: lacks {', '.join(missing)}", "train again, or restore the file"
+        )
     architecture, settings = description["architecture"], description["settings"]
     model = rebuild_model(architecture, description["in_channels"], description["num_classes"], settings)
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))

@@ -54,11 +54,18 @@ def test_missing_or_damaged_bundles_are_named(bundle, tmp_path):
         load_bundle(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("text", ["[]", '{"format": 2}', '{"format": 2, "architecture": "unet"}'])
-def test_a_description_that_is_incomplete_is_named(bundle, text):
+@pytest.mark.parametrize(
+    "entry", ["architecture", "in_channels", "num_classes", "settings", "weights_sha256"]
+)
+def test_an_incomplete_description_is_an_error(bundle, entry):
     folder, _ = bundle
-    (folder / "model.json").write_text(text)
-    with pytest.raises(ModelError, match=r"model\.json: (is not the description|lacks )"):
+    description = json.loads((folder / "model.json").read_text())
+    del description[entry]
+    (folder / "model.json").write_text(json.dumps(description))
+    with pytest.raises(ModelError, match=r"lacks |not the file that model.json describes"):
+        load_bundle(folder)
+    (folder / "model.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"model\.json: is not the description"):
         load_bundle(folder)
 
 
