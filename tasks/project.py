@@ -9,7 +9,6 @@ from segcore.files import digest, sha256
 
 # outputs of stages, tracked by DVC
 INGESTED = Path("data/ingested")
-PACKED = Path("data/packed")
 PREPARED = Path("data/prepared")
 SPLITS = Path("splits")
 MODELS = Path("models")

@@ -50,7 +50,7 @@ def _repair_lock() -> list[str]:
     text = DVC_LOCK.read_text(encoding="utf-8", errors="replace")
     copy = LOCK_COPY.read_text(encoding="utf-8", errors="replace") if LOCK_COPY.exists() else ""
     # a file that was cut at the end of a line can be valid, but is the beginning of its copy
-    if _is_valid(text) and not (len(text) < len(copy) and copy.startswith(text)):
+    if _is_valid(text) and not (text != copy and copy.startswith(text)):
         keep_copy()
         return []
     if "\n<<<<<<< " in text:
