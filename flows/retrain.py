@@ -33,6 +33,7 @@ from segcore.errors import StageError
 from segcore.ingest import catalog
 from segcore.params import Params
 from tasks import receive
+from tasks.batches import undecided
 from tasks.project import (
     DECISIONS,
     DVC_LOCK,
@@ -42,7 +43,7 @@ from tasks.project import (
     report_folder,
     split_file,
 )
-from tasks.promotion.record import DecisionRecord, read_record, record_path, records
+from tasks.promotion.record import DecisionRecord, records
 from tasks.receive import Receipt
 from tasks.supervisor import die_with_parent, run_in_group
 from tasks.versioning import git, stages
@@ -61,13 +62,13 @@ class GateInputs:
     Attributes:
         params: all of params.yaml.
         registry: registry of the data set, with its tracker.
-        batch: name of the last batch; `catalog.FIRST` if the data come from the source only.
+        batches: names of the batches to judge; empty if the data come from the source only.
         dry_run: decide, but promote, commit and push nothing.
     """
 
     params: Params
     registry: "Registry"
-    batch: str
+    batches: list[str]
     dry_run: bool
 
 
@@ -84,12 +85,9 @@ def _retrain_lock() -> Iterator[bool]:
             yield True
 
 
-def _is_decided(dataset: str, batch: str) -> bool:
-    """Whether a decision on this batch was made and acted upon; for the source, whether any decision was."""
-    if batch == catalog.FIRST:
-        return any(record.acted for record in records(Path(), dataset))
-    decision = read_record(record_path(Path(), dataset, batch))
-    return decision is not None and decision.acted is not None
+def _has_decision(dataset: str) -> bool:
+    """Whether any decision was made and acted upon."""
+    return any(record.acted for record in records(Path(), dataset))
 
 
 def champion_bundle(registry: "Registry") -> Path | None:
@@ -115,12 +113,10 @@ def receive_batch(params: Params) -> Receipt:
 
 @task(name="promote", cache_policy=NO_CACHE)
 def gate(inputs: GateInputs) -> DecisionRecord:
-    """Decide on the champion and act on the decision; a batch without prepared items is not used for it."""
+    """Decide on the champion and act on the decision."""
     from tasks.promote import promote
 
-    prepared = set(PreparedData(PREPARED).items["batch"])
-    batch = inputs.batch if inputs.batch != catalog.FIRST and inputs.batch in prepared else None
-    return promote(inputs.params, batch=batch, dry_run=inputs.dry_run, registry=inputs.registry)
+    return promote(inputs.params, batches=inputs.batches, dry_run=inputs.dry_run, registry=inputs.registry)
 
 
 @task(name="report", cache_policy=NO_CACHE)
@@ -132,13 +128,13 @@ def write_report(params: Params) -> None:
 
 
 @task(name="record", cache_policy=NO_CACHE)
-def commit_result(params: Params, batch: str, sentence: str) -> None:
+def commit_result(params: Params, batches: list[str], sentence: str) -> None:
     """Commit parameters, hashes, splits, scores and the decision, in a git repository."""
     if not git.is_repository():
         return
     name = params.data.name
     paths = [PARAMS, DVC_LOCK, split_file(name), report_folder(name) / "scores.md", DECISIONS / name]
-    git.commit(paths, f"Retraining of {name} on batch {batch}\n\n{sentence}")
+    git.commit(paths, f"Retraining of {name} on batch {', '.join(batches) or catalog.FIRST}\n\n{sentence}")
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)
@@ -176,8 +172,8 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
 def _round(params: Params, dry_run: bool, retries: int) -> State[Any]:
     run_state.bind_embedded_server()
     received = receive_batch(params)
-    batch = max(catalog.batch_folders(params.data), default=catalog.FIRST)
-    if received.batch is None and _is_decided(params.data.name, batch):
+    batches = undecided(params)
+    if not batches and _has_decision(params.data.name):
         sentence = f"Nothing new: {received.text}"
         get_run_logger().info(sentence)
         if not dry_run:
@@ -188,14 +184,14 @@ def _round(params: Params, dry_run: bool, retries: int) -> State[Any]:
     from tasks.tracking.registry import Registry
     from tasks.tracking.tracker import Tracker
 
-    inputs = GateInputs(params, Registry(Tracker.open(params)), batch, dry_run)
+    inputs = GateInputs(params, Registry(Tracker.open(params)), batches, dry_run)
     warm_start = params.retrain.warm_start
     initial_weights.place(champion_bundle(inputs.registry) if warm_start.enabled else None, warm_start.steps)
     compare(retries)
     decision = gate(inputs)
     write_report(params)
     if not dry_run:
-        commit_result(params, batch, decision.reason)
+        commit_result(params, batches, decision.reason)
         push(params)
     get_run_logger().info(decision.reason)
     return Completed(name=decision.outcome.capitalize(), message=f"{received.text}. {decision.reason}")

@@ -7,7 +7,7 @@ and moves the aliases. `--rollback` makes the previous champion champion again. 
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 from segcore import params
 from segcore.errors import StageError
 from segcore.files import digest, locked
+from segcore.ingest import catalog
 from segcore.params import Params
 from segcore.promotion.drift import drift
 from segcore.promotion.figures import CandidateFigures
 from segcore.promotion.gate import Candidate, decide
 from tasks import console
+from tasks.batches import undecided
 from tasks.project import PROMOTE_LOCK, stage_name
 from tasks.promotion import candidates
 from tasks.promotion.candidates import Model
@@ -44,7 +46,7 @@ from tasks.versioning import stages
 def promote(
     p: Params,
     root: Path = Path(),
-    batch: str | None = None,
+    batches: Sequence[str] | None = None,
     dry_run: bool = False,
     registry: Registry | None = None,
 ) -> DecisionRecord:
@@ -53,7 +55,8 @@ def promote(
     Args:
         p: parameters; `gate`, `compare`, `evaluate`, `architectures` and `seeds` are used.
         root: the project's folder.
-        batch: name of the batch that counts as new; None: none, all test regions are the frozen test set.
+        batches: names of the batches that count as new; empty: none, all test regions are the frozen test set;
+            None: all batches without a decision.
         dry_run: do not change registry and runs. The record is written, and a later call acts on it.
         registry: an open registry; None: it is opened here.
 
@@ -67,15 +70,15 @@ def promote(
     # a second process waits, then reads the decision of the first
     with locked(root / PROMOTE_LOCK):
         context = PromotionContext.open(p, root, registry)
-        if batch is not None:
-            _require_batch(context, batch)
+        new = undecided(p, root) if batches is None else list(batches)
+        _require_batches(context, new)
         models = candidates.challengers(context)
-        mark = _inputs_hash(context, models, batch)
-        path = record_path(root, p.data.name, batch or (stages.run_key("compare") or mark)[:16])
+        mark = _inputs_hash(context, models, new)
+        path = record_path(root, p.data.name, new[-1] if new else (stages.run_key("compare") or mark)[:16])
         holder = context.registry.champion()
         record = read_record(path)
         if record is None or not _is_current(record, mark, holder):
-            record = _new_decision(context, models, holder, batch, mark, path.stem)
+            record = _new_decision(context, models, holder, new, mark, path.stem)
             write_record(path, record)
         if dry_run:
             return record
@@ -86,19 +89,20 @@ def promote(
         return record
 
 
-def _require_batch(context: PromotionContext, batch: str) -> None:
-    batches = set(context.data.items["batch"].astype(str))
-    if batch not in batches:
-        raise StageError(
-            f"batch {batch}: has no prepared item",
-            f"name an existing batch, such as {', '.join(sorted(batches)[-5:])}",
-        )
+def _require_batches(context: PromotionContext, names: Sequence[str]) -> None:
+    known = set(context.data.items["batch"].astype(str)) | set(catalog.batch_folders(context.params.data))
+    for name in names:
+        if name not in known:
+            raise StageError(
+                f"batch {name}: there is no such batch",
+                f"name an existing batch, such as {', '.join(sorted(known)[-5:])}",
+            )
 
 
-def _inputs_hash(context: PromotionContext, models: list[Model], batch: str | None) -> str:
+def _inputs_hash(context: PromotionContext, models: list[Model], batches: Sequence[str]) -> str:
     """Hash of everything that a decision depends on, except the champion."""
     p = context.params
-    facts = [p.gate.model_dump_json(), p.compare.metric, str(p.compare.seed), context.data_hash, str(batch)]
+    facts = [p.gate.model_dump_json(), p.compare.metric, str(p.compare.seed), context.data_hash, *batches]
     return digest(*facts, *(m.weights for m in models))
 
 
@@ -115,7 +119,7 @@ def _new_decision(
     context: PromotionContext,
     models: list[Model],
     holder: RegisteredVersion | None,
-    batch: str | None,
+    batches: Sequence[str],
     mark: str,
     key: str,
 ) -> DecisionRecord:
@@ -126,7 +130,7 @@ def _new_decision(
     judged = {}
     for model, cost in zip(models_to_judge, candidates.costs(context, models_to_judge), strict=True):
         name = "champion" if model is champion else model.folder.name
-        frozen, new = candidates.split(model.counts, data, batch)
+        frozen, new = candidates.split(model.counts, data, batches)
         version = holder.version if holder and model is champion else None
         judged[name] = Candidate(name, model.title, model.validation, frozen, new, cost, version)
     incumbent = judged.pop("champion", None)
@@ -146,7 +150,7 @@ def _new_decision(
     return DecisionRecord(
         dataset=p.data.name,
         key=key,
-        batch=batch,
+        batches=list(batches),
         decided=now(),
         inputs=mark,
         champion_version=holder.version if holder else None,
@@ -158,19 +162,19 @@ def _new_decision(
         champion=decision.champion,
         challengers=challengers,
         basis=decision.basis,
-        drift=_drift(context, batch, champion, decision.champion),
+        drift=_drift(context, batches, champion, decision.champion),
     )
 
 
 def _drift(
-    context: PromotionContext, batch: str | None, champion: Model | None, judged: CandidateFigures | None
+    context: PromotionContext, batches: Sequence[str], champion: Model | None, judged: CandidateFigures | None
 ) -> dict[str, Any] | None:
-    if batch is None:
+    if not batches:
         return None
     if champion is None or judged is None:
-        return drift(context.data, batch)
-    errors = candidates.calibration_errors(champion, batch)
-    return drift(context.data, batch, {"score": judged.scores, "ece": errors})
+        return drift(context.data, batches)
+    errors = candidates.calibration_errors(champion, batches)
+    return drift(context.data, batches, {"score": judged.scores, "ece": errors})
 
 
 def _act(context: PromotionContext, models: list[Model], record: DecisionRecord) -> DecisionRecord:
@@ -206,7 +210,9 @@ def _register(
     facts = record.challenger(record.best)
     scores = {"metric": record.basis.metric, **facts.scores, "validation": facts.validation}
     decision = DecisionTags(record.outcome, record.reason, record.decided, json.dumps(scores))
-    version = registry.register(model.folder, ids.get(record.best), {"batch": record.batch})
+    version = registry.register(
+        model.folder, ids.get(record.best), {"batch": ", ".join(record.batches) or None}
+    )
     if record.winner is not None:
         registry.promote(version, decision)
         return {"champion": version}
@@ -235,7 +241,7 @@ def _main(arguments: argparse.Namespace) -> None:
             f"promote: version {restored} is champion again; version {demoted} is now the previous champion"
         )
         return
-    record = promote(p, batch=arguments.batch, dry_run=arguments.dry_run)
+    record = promote(p, batches=arguments.batch, dry_run=arguments.dry_run)
     print(record_text(record))
     if arguments.dry_run and record.acted is None:
         print(
@@ -250,7 +256,11 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--batch", help="batch whose items count as new (column batch of the catalogue)")
+    parser.add_argument(
+        "--batch",
+        action="append",
+        help="batch whose items count as new; may be repeated (default: all batches without a decision)",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="decide and write the record, but do not change the registry"
     )

@@ -45,11 +45,25 @@ def is_sample(data: Data) -> bool:
 
 
 def batch_folders(data: Data) -> dict[str, Path]:
-    """Folders of later batches by name, the oldest first, because their names begin with a date."""
+    """Folders of later batches by name, in the order of their receipt.
+
+    Batches of one day have the same date in their names, so `received` in batch.json decides. A batch that was made by
+    hand has no such file, and precedes the others of its day.
+    """
     parent = Path(data.batches) / data.name
     if not parent.is_dir():
         return {}
-    return {p.name: p for p in sorted(parent.iterdir()) if p.is_dir() and not p.name.startswith(".")}
+    folders = [p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    return {p.name: p for p in sorted(folders, key=_receipt)}
+
+
+def _receipt(folder: Path) -> tuple[str, str]:
+    """Sort key of a batch folder: time of receipt, ISO 8601 in UTC, and name."""
+    facts = folder / "batch.json"
+    if facts.is_file():
+        return str(json.loads(facts.read_text(encoding="utf-8"))["received"]), folder.name
+    day = folder.name[:8]
+    return (f"{day[:4]}-{day[4:6]}-{day[6:]}" if day.isdecimal() else "", folder.name)
 
 
 def files_folder(data: Data, ingested: Path) -> Path:

@@ -26,13 +26,15 @@ _DIGITS = 6
 
 
 def drift(
-    data: PreparedData, batch: str, champion: Mapping[str, Mapping[str, float | None]] | None = None
+    data: PreparedData,
+    batches: Sequence[str],
+    champion: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> dict[str, Any] | None:
-    """Compare all regions of a batch with the training regions of all other batches.
+    """Compare all regions of new batches with the training regions of all other batches.
 
     Args:
         data: prepared data whose items name their batch.
-        batch: name of the new batch.
+        batches: names of the new batches.
         champion: "score" and "ece", each with "frozen" and "new" in [0, 1] (None where nothing is scored); None where
             there is no champion.
 
@@ -41,12 +43,12 @@ def drift(
         "bands", for each its "range", both histograms (fractions that add up to 1, up to 64 bins between "edges"),
         "outside" (fraction of new values outside the range), "psi" and "ks" (Kolmogorov-Smirnov distance in [0, 1]);
         "classes" with the fractions of both and "psi"; "champion"; "verdicts", one sentence each; "thresholds".
-        None if the training data or the batch have no valid pixel.
+        None if the training data or the new batches have no valid pixel.
 
     Raises:
         DataError: a packed item is missing or damaged.
     """
-    of_batch = data.regions["item"].map(data.items["batch"]).astype(str) == batch
+    of_batch = data.regions["item"].map(data.items["batch"]).astype(str).isin(batches)
     training = _sample(data, data.regions[~of_batch & (data.regions["split"] == "train")])
     new = _sample(data, data.regions[of_batch])
     if not len(training.values) or not len(new.values):
@@ -58,7 +60,7 @@ def drift(
     classes = _classes(data.classes, training.classes, new.classes)
     champion_scores = {name: dict(values) for name, values in champion.items()} if champion else None
     return {
-        "batch": batch,
+        "batch": ", ".join(batches),
         "training": training.facts,
         "new": new.facts,
         "bands": bands,

@@ -208,22 +208,24 @@ def _by_batch(data: PreparedData) -> list[tuple[str, PreparedData]]:
     return parts
 
 
-def split(counts: pd.DataFrame, data: PreparedData, batch: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Divide an evaluation table into (frozen test set, new batch).
+def split(
+    counts: pd.DataFrame, data: PreparedData, new_batches: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Divide an evaluation table into (frozen test set, new batches).
 
-    If all test regions are of the new batch, there is no earlier data, and all of them are the frozen test set.
+    If all test regions are of the new batches, there is no earlier data, and all of them are the frozen test set.
     """
-    new = counts["item"].map(batches(data)) == batch
-    if batch is None or new.all():
+    new = counts["item"].map(batches(data)).isin(new_batches)
+    if new.all():
         return counts, counts.iloc[:0]
     return counts[~new], counts[new]
 
 
-def calibration_errors(model: Model, batch: str | None) -> dict[str, float | None]:
-    """Expected calibration error in [0, 1] on the frozen test set and the new batch; None without pixels."""
+def calibration_errors(model: Model, new_batches: Sequence[str]) -> dict[str, float | None]:
+    """Expected calibration error in [0, 1] on the frozen test set and the new batches; None without pixels."""
     curves = model.calibrations
-    before = [curve for name, curve in curves.items() if name != batch]
-    new = [curve for name, curve in curves.items() if name == batch and before]
+    before = [curve for name, curve in curves.items() if name not in new_batches]
+    new = [curve for name, curve in curves.items() if name in new_batches and before]
     return {
         "frozen": expected_calibration_error(before or curves.values()),
         "new": expected_calibration_error(new),

@@ -44,8 +44,8 @@ class DecisionRecord:
     Attributes:
         format: version of the file format.
         dataset: `data.name`.
-        key: file name without extension: the batch, or a run key.
-        batch: batch whose items are new; None: no batch.
+        key: file name without extension: the newest batch, or a run key.
+        batches: batches whose items are new, in the order of their receipt; the decision judges all of them.
         decided: time of the decision, ISO 8601 in UTC.
         acted: time when registry and runs were updated; None: not yet.
         inputs: hash of all inputs of the decision except the champion.
@@ -65,7 +65,7 @@ class DecisionRecord:
     format: int = FORMAT
     dataset: str
     key: str
-    batch: str | None
+    batches: Sequence[str] = ()
     decided: str
     acted: str | None = None
     inputs: str
@@ -93,7 +93,12 @@ class DecisionRecord:
         champion = CandidateFigures.from_json(content["champion"]) if content["champion"] else None
         challengers = [JudgedModel.from_json(one) for one in content["challengers"]]
         basis = Basis(**content["basis"])
-        return cls(**{**content, "champion": champion, "challengers": challengers, "basis": basis})
+        read = {**content, "champion": champion, "challengers": challengers, "basis": basis}
+        # until version 1 of segflow could judge several batches at once, a decision named one
+        batch = read.pop("batch", None)
+        if batch is not None:
+            read["batches"] = [batch]
+        return cls(**read)
 
     def as_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -200,6 +205,11 @@ def records(root: Path, name: str) -> list[DecisionRecord]:
     folder = root / DECISIONS / name
     read = [read_record(path) for path in sorted(folder.glob("*.json")) if path.name != HISTORY]
     return [record for record in read if record]
+
+
+def decided_batches(root: Path, name: str) -> set[str]:
+    """Batches on which a decision was made and acted upon."""
+    return {batch for record in records(root, name) if record.acted for batch in record.batches}
 
 
 def read_history(root: Path, name: str) -> list[RegisteredVersion]:

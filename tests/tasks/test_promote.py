@@ -160,7 +160,7 @@ def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
 ) -> None:
     items = mark_batch("b2")
     run = better_challenger()
-    planned = stage.promote(load(), batch="b2", dry_run=True)
+    planned = stage.promote(load(), batches=["b2"], dry_run=True)
     assert (planned.outcome, planned.winner, planned.acted) == ("promoted", run, None)
     assert aliases() == {"champion": 1} and planned.basis.new["regions"] == len(items)
     assert (
@@ -169,13 +169,13 @@ def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
     )
     monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
     monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
-    done = stage.promote(load(), batch="b2")
+    done = stage.promote(load(), batches=["b2"])
     assert done.acted and replace(done, acted=None, versions={}) == planned
     assert aliases() == {"champion": 2, "previous": 1} and done.versions == {"champion": 2}
     assert latest(project, "tiny") == done and done.reason in record_text(done)
     assert done.drift["champion"]["ece"].keys() == {"frozen", "new"}
     assert stage.rollback(load()) == (1, 2) and aliases() == {"champion": 1, "previous": 2}
-    assert stage.promote(load(), batch="b2") == done and aliases()["champion"] == 1, (
+    assert stage.promote(load(), batches=["b2"]) == done and aliases()["champion"] == 1, (
         "a rollback is not undone"
     )
 
@@ -193,7 +193,7 @@ def test_the_champions_evaluation_equals_that_of_its_training_and_is_cached(
         again.reset_index(drop=True), trained.reset_index(drop=True), check_dtype=False
     )
     curve = json.loads(Path(f"evaluations/{first}/calibration.json").read_text())
-    assert candidates.calibration_errors(champion, None)["frozen"] == pytest.approx(curve["ece"])
+    assert candidates.calibration_errors(champion, [])["frozen"] == pytest.approx(curve["ece"])
     assert set(champion.calibrations) == {"0", "b2"}
     monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
     assert candidates.champion(context, 1).weights == champion.weights
@@ -209,7 +209,7 @@ def test_a_challenger_that_is_not_better_gets_its_alias_and_runs_are_tagged(proj
     )
     with runs.training_run(Tracker.open(load()), load(), *other.rsplit("-", 1), "another") as run:
         pass
-    record = stage.promote(load(), batch="b2")
+    record = stage.promote(load(), batches=["b2"])
     assert record.outcome == "kept" and record.best == other and aliases() == {"champion": 1, "challenger": 2}
     tags = Tracker.open(load()).client.get_run(run.id).data.tags
     assert tags["gate.outcome"] == "kept" and tags["gate.reason"] == record.reason
@@ -239,29 +239,29 @@ def test_after_a_kill_anywhere_a_repeated_call_acts_once(
         else:
             patch.setattr(stage, where, die)
         with pytest.raises(Killed):
-            stage.promote(load(), batch="b2")
+            stage.promote(load(), batches=["b2"])
     assert registry_of(load()).champion() is not None
     monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
-    record = stage.promote(load(), batch="b2")
+    record = stage.promote(load(), batches=["b2"])
     assert record.winner == run and record.acted
     assert aliases() == {"champion": 2, "previous": 1} and len(registry_of(load()).history()) == 2
 
 
 def test_other_settings_give_a_new_decision_and_the_old_one_is_kept(project: Path) -> None:
     mark_batch("b2")
-    old = stage.promote(load(), batch="b2")
+    old = stage.promote(load(), batches=["b2"])
     values = yaml.safe_load(Path("params.yaml").read_text())
     values["gate"]["floors"] = {"square": 1.0}
     Path("params.yaml").write_text(yaml.safe_dump(values))
-    new = stage.promote(load(), batch="b2")
+    new = stage.promote(load(), batches=["b2"])
     assert new.inputs != old.inputs and new.basis.gate["floors"] == {"square": 1.0}
     kept = json.loads(Path(f"decisions/tiny/b2.{old.inputs[:8]}.json").read_text())
     assert kept == old.as_json()
 
 
 def test_models_that_cannot_be_judged_are_errors_with_a_remedy(project: Path) -> None:
-    with pytest.raises(StageError, match="has no prepared item"):
-        stage.promote(load(), batch="nowhere")
+    with pytest.raises(StageError, match="there is no such batch"):
+        stage.promote(load(), batches=["nowhere"])
     with pytest.raises(StageError, match="no previous champion"):
         stage.rollback(load())
     run = best_runs()["unet"]

@@ -60,7 +60,7 @@ def relabel(folder: Path, items: list[str]) -> None:
 
 def test_a_brighter_band_is_found_and_the_others_are_not(data: PreparedData) -> None:
     champion = {"score": {"frozen": 0.7, "new": 0.6}, "ece": {"frozen": 0.02, "new": None}}
-    found = drift(data, "1", champion)
+    found = drift(data, ["1"], champion)
     assert found is not None
     json.dumps(found, allow_nan=False)
     red, green, _ = found["bands"]
@@ -82,7 +82,7 @@ def test_figures_equal_those_of_all_pixels(data: PreparedData) -> None:
     """Small images are read completely, so every pixel counts."""
     from scipy.stats import ks_2samp
 
-    found = drift(data, "1")
+    found = drift(data, ["1"])
     batch = data.regions["item"].map(data.items["batch"]).astype(str)
     sides = [data.regions[(batch == "0") & (data.regions["split"] == "train")], data.regions[batch == "1"]]
     patches = [[data.read(i) for i in side["id"]] for side in sides]
@@ -94,7 +94,7 @@ def test_figures_equal_those_of_all_pixels(data: PreparedData) -> None:
 
 
 def test_bins_of_integer_data_have_an_integer_width(data: PreparedData) -> None:
-    found = drift(data, "1")
+    found = drift(data, ["1"])
     assert found is not None
     for band in found["bands"]:
         width = (band["edges"][1] - band["edges"][0]) / len(band["training"])
@@ -103,4 +103,4 @@ def test_bins_of_integer_data_have_an_integer_width(data: PreparedData) -> None:
 
 
 def test_a_batch_without_pixels_has_no_drift(data: PreparedData) -> None:
-    assert drift(data, "nowhere") is None
+    assert drift(data, ["nowhere"]) is None

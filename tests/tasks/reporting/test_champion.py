@@ -74,7 +74,7 @@ def _record(root: Path, champion: str | None = "fcn", **over: Any) -> DecisionRe
     decision = asdict(decide(current, rivals, gate, "iou", [1], ["background", "building"], 0))
     for one in decision["challengers"]:
         one |= {"architecture": one["name"][:-2], "seed": 0, "weights_sha256": "0" * 64}
-    meta = {"format": FORMAT, "dataset": "buildings", "key": "b2", "batch": "b2", "inputs": "1" * 64}
+    meta = {"format": FORMAT, "dataset": "buildings", "key": "b2", "batches": ["b2"], "inputs": "1" * 64}
     times = {"decided": "2026-01-02T10:00:00Z", "acted": "2026-01-02T10:00:05Z"}
     content = {**meta, **times, "champion_version": 1, "versions": {}, **decision, "drift": _drift(), **over}
     return DecisionRecord.from_json(content)
@@ -142,7 +142,7 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
 @pytest.mark.parametrize(
     ("over", "words"),
     [
-        ({"champion": None, "drift": None, "batch": None}, "becomes the first champion"),
+        ({"champion": None, "drift": None, "batches": []}, "becomes the first champion"),
         ({"acted": None}, "not carried out yet"),
     ],
 )
