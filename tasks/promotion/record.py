@@ -94,15 +94,14 @@ class DecisionRecord:
         challengers = [JudgedModel.from_json(one) for one in content["challengers"]]
         basis = Basis(**content["basis"])
         read = {**content, "champion": champion, "challengers": challengers, "basis": basis}
-        # until version 1 of segflow could judge several batches at once, a decision named one
         batch = read.pop("batch", None)
-        if batch is not None:
-            read["batches"] = [batch]
+        # decisions of version 1 name one batch at most
+        read.setdefault("batches", [batch] if batch else [])
         return cls(**read)
 
     def as_json(self) -> dict[str, Any]:
-        """The content of the file."""
-        return asdict(self)
+        """The content of the file; `batch`, the newest batch, is there for scripts that read decisions of version 1."""
+        return asdict(self) | {"batch": self.batches[-1] if self.batches else None}
 
     def challenger(self, name: str) -> JudgedModel:
         """Figures of one challenger."""
