@@ -11,6 +11,7 @@ import pandas as pd
 from segcore.comparison import verdict
 from segcore.comparison.results import Comparison, Difference, LeaderboardRow, PairTest, Score
 from segcore.comparison.settings import differing_settings
+from segcore.comparison.slices import ScoredModel, slices
 from segcore.comparison.statistics import (
     ClusterSums,
     bootstrap,
@@ -112,6 +113,9 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         leaderboard=board,
         tests=tests,
         differences=differences,
+        slices=slices(
+            {s.contestant.name: ScoredModel(s.contestant.tables, s.estimates) for s in models}, first.items, p
+        ),
     )
     return Comparison.from_json(comparison.to_json())
 

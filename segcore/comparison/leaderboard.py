@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
+from segcore.comparison.slices import worst_slice
 from segcore.comparison.text import duration_text, interval_text, value_text
 from segcore.metrics import class_metrics, score_title, unit_of
 
@@ -205,7 +206,7 @@ COLUMNS: list[Column] = [
 
 
 def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | None = None) -> str:
-    """Scores and sizes as aligned tables for a terminal, followed by the verdict and its notes.
+    """Scores and sizes as aligned tables for a terminal, followed by the verdict, the worst slice and notes.
 
     Args:
         comparison: what was compared.
@@ -213,7 +214,8 @@ def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | 
     """
     board = leaderboard(comparison, costs)
     parts = [board.caption, *(_aligned(table) for table in _tables(board))]
-    return "\n\n".join([*parts, "\n".join([comparison.verdict, *comparison.notes])]) + "\n"
+    sentences = [comparison.verdict, *filter(None, [worst_slice(comparison)]), *comparison.notes]
+    return "\n\n".join([*parts, "\n".join(sentences)]) + "\n"
 
 
 def leaderboard_markdown(comparison: Comparison, costs: Mapping[str, Cost | None] | None = None) -> str:

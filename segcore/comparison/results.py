@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,31 @@ class LeaderboardRow:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """Scores on the test images with one text for a word of the data patterns.
+
+    Scores are means of the foreground classes that have a true pixel in the slice, pooled over its pixels.
+
+    Attributes:
+        word, text: such as "site" and "oslo"; the text is None where rare ones are pooled.
+        pooled: number of texts, 1 unless they are pooled.
+        images, clusters: numbers of scored images and of their clusters.
+        absent: foreground classes without a true pixel in the slice.
+        scores: architecture -> score, without an interval if there is one cluster; empty if all classes are absent.
+        overall: architecture -> score of the same classes on all test images.
+    """
+
+    word: str
+    text: str | None
+    pooled: int
+    images: int
+    clusters: int
+    absent: list[str]
+    scores: dict[str, Score]
+    overall: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The whole result; fields in the order of comparison.json.
 
@@ -100,6 +125,7 @@ class Comparison:
         verdict: one or two sentences; notes: limits of the numbers.
         leaderboard: best model first, humans last.
         differences: training setting -> architecture -> value, only settings that differ.
+        slices: empty where the data patterns have no words that divide the test images.
     """
 
     dataset: str
@@ -119,6 +145,7 @@ class Comparison:
     leaderboard: list[LeaderboardRow]
     tests: list[PairTest]
     differences: dict[str, dict[str, Any]]
+    slices: list[Slice] = field(default_factory=list)
 
     @property
     def models(self) -> list[LeaderboardRow]:
@@ -144,12 +171,21 @@ class Comparison:
         """
         rows = [_row(row) for row in content["leaderboard"]]
         tests = [PairTest(**test) for test in content["tests"]]
-        return cls(**{**content, "leaderboard": rows, "tests": tests})
+        # A file of an earlier version has no slices.
+        slices = [_slice(one) for one in content.get("slices", [])]
+        return cls(**{**content, "leaderboard": rows, "tests": tests, "slices": slices})
 
 
 def _row(content: Mapping[str, Any]) -> LeaderboardRow:
-    scores = {key: Score(**score) for key, score in content["scores"].items()}
-    return LeaderboardRow(**{**content, "scores": scores})
+    return LeaderboardRow(**{**content, "scores": _scores(content)})
+
+
+def _slice(content: Mapping[str, Any]) -> Slice:
+    return Slice(**{**content, "scores": _scores(content)})
+
+
+def _scores(content: Mapping[str, Any]) -> dict[str, Score]:
+    return {key: Score(**score) for key, score in content["scores"].items()}
 
 
 def read_comparison(path: Path) -> Comparison:

@@ -16,6 +16,7 @@ from segcore.inference.tta import with_flips
 from segcore.models.base.model import SegmentationModel
 from segcore.params import Evaluate
 from segcore.tables.counts import confusion, count, counts_table, require_all
+from segcore.tables.slices import add_words
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def evaluate(
         matrix += confusion(prediction, patch.label, classes)
         calibration.update(probabilities, patch.label)
         keep(region.id, prediction)
-    table = counts_table(images, data.classes)
+    table = add_words(counts_table(images, data.classes), regions, data.items)
     require_all(table, regions["id"])
     return Evaluated(table, matrix, calibration.result())
 

@@ -28,7 +28,7 @@ COLUMNS = [
     *("packed", "bytes", "height", "width", "depth", "bands", "dtype", "crs", "transform", "spacing"),
     *("affine", "orientation", "axis", "nodata", "valid_share", "pixels_per_class", "ignored_pixels"),
     *("objects", "band_min", "band_max", "scaled_from", "phash", "thumb"),
-    *("status", "kind", "reason", "remedy", "notes"),
+    *("status", "kind", "reason", "remedy", "notes", "words"),
 ]
 # name of the batch that consists of data.source itself
 FIRST = "0"
@@ -175,6 +175,7 @@ def _row(batch_item: BatchItem, outcome: Outcome) -> dict[str, Any]:
         "reason": "",
         "remedy": "",
         "notes": "[]",
+        "words": json.dumps(item.words),
     }
     if isinstance(outcome, DataError):
         problem = {"kind": outcome.kind, "reason": outcome.what, "remedy": outcome.remedy}

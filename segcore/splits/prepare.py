@@ -91,7 +91,9 @@ def planes(accepted: pd.DataFrame) -> pd.DataFrame:
     """One row per picture or plane of a volume: id, volume, plane, group, and columns of the catalogue."""
     columns = ["group", "batch", "packed", "height", "width", "depth", "bands", "dtype", "sha256", "crs"]
     place = ["transform", "spacing", "affine", "orientation", "axis"]
-    table = accepted[["id", *columns, *place]].rename(columns={"id": "volume"})
+    # Without words there is no such column, so that the prepared data are those of earlier versions.
+    words = ["words"] if "words" in accepted and (accepted["words"] != "{}").any() else []
+    table = accepted[["id", *columns, *place, *words]].rename(columns={"id": "volume"})
     table = table.loc[table.index.repeat(table["depth"].astype(int))].reset_index(drop=True)
     table["plane"] = table.groupby("volume", sort=False).cumcount()
     numbered = table["volume"] + "_z" + table["plane"].astype(str).str.zfill(3)

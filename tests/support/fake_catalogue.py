@@ -69,6 +69,7 @@ def card_row(
         **dict.fromkeys(("split", "orientation", "nodata", "objects")),
         **dict.fromkeys(("kind", "reason", "remedy"), ""),
         "notes": "[]",
+        "words": "{}",
     }
     return row | over
 

@@ -1,5 +1,7 @@
 """Builds one Item, and stores the first problem found in it."""
 
+import unicodedata
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 
@@ -138,8 +140,9 @@ class Builder:
         split: str | None = None,
         valid: Path | None = None,
         baselines: dict[str, Path | None] | None = None,
+        words: Mapping[str, str] | None = None,
     ) -> Item:
-        """The finished item."""
+        """The finished item; its words are those of the image's path unless the layout has others."""
         return Item(
             id=id_text,
             group=group,
@@ -148,8 +151,18 @@ class Builder:
             split=split,
             valid=valid,
             baselines={name: path for name, path in (baselines or {}).items() if path},
+            words=_descriptive(self.match.words if words is None else words),
             problem=self.problem,
         )
+
+
+def _descriptive(words: Mapping[str, str]) -> dict[str, str]:
+    """Words that describe an image: without `stem`, its name, and `split`, which has a meaning of its own."""
+    return {
+        word: printable(unicodedata.normalize("NFC", text))
+        for word, text in words.items()
+        if text and word not in ("stem", "split")
+    }
 
 
 def is_set(data: Data, field: str) -> bool:

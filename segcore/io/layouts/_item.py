@@ -18,6 +18,7 @@ class Item:
         split: "train", "validation" or "test" if the data set defines it, else None.
         valid: mask of the pixels that are scored.
         baselines: annotator -> mask.
+        words: word -> text, by which scores can be divided, such as {"site": "oslo"}.
         problem: first problem found while pairing; an item with one is quarantined.
     """
 
@@ -28,4 +29,5 @@ class Item:
     split: str | None = None
     valid: Path | None = None
     baselines: dict[str, Path] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
     problem: DataError | None = None

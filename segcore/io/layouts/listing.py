@@ -1,9 +1,10 @@
 """A table of the image and mask of each item: data.listing, a CSV or Parquet file within the source folder.
 
-Columns: image and mask; optional: group, split, valid and those in data.baselines (annotator: column).
-Paths are relative to the source folder.
+Columns: image and mask; optional: group, split, valid and those in data.baselines (annotator: column). Each further
+column whose name has only letters, digits and `_` is a word. Paths are relative to the source folder.
 """
 
+import re
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -71,7 +72,9 @@ def _item(data: Data, source: Folder, row: dict[str, str], name: str) -> Item:
     stem = path.name if build.match.is_folder else patterns.stem_of(path.name)
     group = row.get("group") or build.group(data.group)
     id_text = patterns.safe_id(path.with_name(stem).as_posix().lstrip("/"))
-    return build.item(id_text, printable(group), mask, split, valid, baselines)
+    files = {"image", "mask", "valid", "group", "split", *data.baselines.values()}
+    words = {name: cell for name, cell in row.items() if name not in files and re.fullmatch(r"\w+", name)}
+    return build.item(id_text, printable(group), mask, split, valid, baselines, words)
 
 
 def _path(source: Folder, text: str) -> PurePosixPath:

@@ -1,0 +1,134 @@
+"""Scores of slices: the test images with one text for a word of the data patterns, such as those of one site.
+
+Intervals come from the cluster bootstrap of the whole comparison, on the clusters of the slice alone.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from segcore.comparison.results import Comparison, LeaderboardRow, Score, Slice
+from segcore.comparison.statistics import bootstrap, cluster_sums, interval, seed_scores
+from segcore.comparison.text import interval_text, value_text
+from segcore.comparison.verdict import FEW_CLUSTERS
+from segcore.metrics import METRICS
+from segcore.params import Params
+from segcore.tables.slices import slices_of
+
+# texts of a word that are slices of their own; the rarer ones are pooled
+MOST = 10
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model whose slices are scored.
+
+    Attributes:
+        tables: evaluation tables, one per seed.
+        estimates: score key -> one value per seed, on all images.
+    """
+
+    tables: Sequence[pd.DataFrame]
+    estimates: Mapping[str, np.ndarray]
+
+
+def slices(models: Mapping[str, ScoredModel], scored: Sequence[str], p: Params) -> list[Slice]:
+    """Scores of all models in every slice; words in the order of the table, slices in the order of their texts.
+
+    A word that has the same text, or a different one, in all images is left out.
+
+    Args:
+        models: by architecture, all of the same images.
+        scored: images with a valid pixel.
+        p: parameters; `compare` and `data` are used.
+    """
+    found = []
+    first = next(iter(models.values())).tables[0]
+    for word, by_image in slices_of(first).items():
+        texts = {image: by_image[image] for image in scored if image in by_image}
+        if not 1 < len(set(texts.values())) < len(texts):
+            continue
+        frequent, rare = _frequent(list(texts.values()))
+        parts: list[tuple[str | None, set[str]]] = [(text, {text}) for text in frequent]
+        for text, pooled in [*parts, *([(None, rare)] if rare else [])]:
+            images = {image for image, own in texts.items() if own in pooled}
+            found.append(_slice((word, text, len(pooled)), images, models, p))
+    return found
+
+
+def _frequent(texts: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The texts of most images, sorted, and the rarer ones; a single text is never pooled."""
+    ranked = sorted(Counter(texts).items(), key=lambda pair: (-pair[1], pair[0]))
+    most = MOST if len(ranked) > MOST + 1 else len(ranked)
+    return sorted(text for text, _ in ranked[:most]), {text for text, _ in ranked[most:]}
+
+
+def _slice(
+    name: tuple[str, str | None, int], images: set[str], models: Mapping[str, ScoredModel], p: Params
+) -> Slice:
+    """One slice; `name` is its word, its text, and the number of texts that are pooled."""
+    tables = {key: [t[t["item"].isin(images)] for t in model.tables] for key, model in models.items()}
+    one = next(iter(tables.values()))[0]
+    truth = one.groupby("class_index")[["tp", "fn"]].sum().sum(axis=1)
+    present = [index for index in p.data.foreground if truth[index] > 0]
+    word, text, pooled = name
+    overall = [f"{p.compare.metric}/dataset/{p.data.classes[index]}" for index in present]
+    return Slice(
+        word=word,
+        text=text,
+        pooled=pooled,
+        images=len(images),
+        clusters=one.loc[one["pixels"] > 0, "cluster"].nunique(),
+        absent=[p.data.classes[index] for index in p.data.foreground if index not in present],
+        scores={key: _score(each, present, p) for key, each in tables.items() if present},
+        overall={
+            key: float(np.mean([model.estimates[score] for score in overall]))
+            for key, model in models.items()
+            if present
+        },
+    )
+
+
+def _score(tables: Sequence[pd.DataFrame], foreground: Sequence[int], p: Params) -> Score:
+    runs, key = [cluster_sums(t, foreground) for t in tables], f"{p.compare.metric}/dataset/foreground_mean"
+    values = seed_scores(runs)[key]
+    low = high = None
+    if len(runs[0].clusters) > 1:
+        draws = bootstrap(runs, p.compare.bootstrap, p.compare.seed)[key]
+        low, high = interval(draws, p.compare.confidence)
+    return Score(float(values.mean()), low, high, float(values.std(ddof=1)) if len(values) > 1 else None)
+
+
+def worst_slice(comparison: Comparison) -> str:
+    """Sentence on the slice where the best model is worst; "" unless its whole interval is worse than on all images."""
+    best, metric = comparison.models[0], METRICS[comparison.metric]
+    named = [one for one in comparison.slices if one.text is not None and best.architecture in one.scores]
+
+    def gap(one: Slice) -> float:
+        return metric.sign * (one.scores[best.architecture].estimate - one.overall[best.architecture])
+
+    worse = [one for one in named if _is_worse(one, best, metric.sign)]
+    if not worse:
+        return ""
+    worst, unit = min(worse, key=gap), metric.unit
+    score = worst.scores[best.architecture]
+    reach = f"{100 * comparison.confidence:g} % interval {interval_text(score.low, score.high, unit)}"
+    few = worst.clusters < FEW_CLUSTERS
+    narrow = f", likely too narrow with {worst.clusters} {comparison.cluster_kind}s" if few else ""
+    most = "one" if len(worse) == 1 else f"{len(worse)}, most"
+    classes = " for the same classes" if worst.absent else ""
+    return (
+        f"Of {len(named)} slices of the test images, {best.title} is shown to be worse in {most} where {worst.word} is "
+        f"{worst.text}: {metric.title} {value_text(score.estimate, unit)} {unit} ({reach}{narrow}), against "
+        f"{value_text(worst.overall[best.architecture], unit)} {unit}{classes} on all test images."
+    )
+
+
+def _is_worse(one: Slice, model: LeaderboardRow, sign: int) -> bool:
+    """Whether the whole interval of a slice is worse than the model's score on all images."""
+    score = one.scores[model.architecture]
+    end = score.high if sign > 0 else score.low
+    return end is not None and sign * end < sign * one.overall[model.architecture]
