@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from segcore.comparison.results import Comparison
+from segcore.comparison.slices import worst_slice
 from segcore.files import atomic_write
 from segcore.params import Params, load
 from segcore.plots import charts, gallery, style
@@ -22,6 +23,7 @@ from tasks.reporting import pictures
 from tasks.reporting import rows as views
 from tasks.reporting.champion import retrain_view
 from tasks.reporting.inputs import Inputs, gallery_cases, read_inputs
+from tasks.reporting.slices import slices_markdown, slices_view
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -77,6 +79,7 @@ def report_markdown(inputs: Inputs) -> str:
     """Short form of the report in Markdown, without pictures."""
     measured = {name: cost for name, cost in inputs.costs.items() if cost}
     view = views.scores_view(inputs.comparison, measured) | views.page_view(inputs)
+    view |= {"slices": slices_markdown(inputs.comparison), "worst_slice": worst_slice(inputs.comparison)}
     return _environment().get_template("report.md.j2").render(view)
 
 
@@ -86,6 +89,7 @@ def report_html(inputs: Inputs, root: Path) -> str:
     view = views.scores_view(inputs.comparison, inputs.costs) | views.page_view(inputs)
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
     view |= {"data": pictures.data_view(inputs), "theme": formatting.theme()}
+    view |= {"slices": slices_view(inputs.comparison)}
     view |= {"retrain": retrain_view(root, inputs.params.data.name)}
     return _environment().get_template("page.html.j2").render(view)
 

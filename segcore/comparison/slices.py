@@ -38,7 +38,7 @@ class ScoredModel:
 def slices(models: Mapping[str, ScoredModel], scored: Sequence[str], p: Params) -> list[Slice]:
     """Scores of all models in every slice; words in the order of the table, slices in the order of their texts.
 
-    A word that has the same text, or a different one, in all images is left out.
+    A word is left out if all images have the same text, or each of more than MOST images another one, such as a number.
 
     Args:
         models: by architecture, all of the same images.
@@ -49,7 +49,8 @@ def slices(models: Mapping[str, ScoredModel], scored: Sequence[str], p: Params) 
     first = next(iter(models.values())).tables[0]
     for word, by_image in slices_of(first).items():
         texts = {image: by_image[image] for image in scored if image in by_image}
-        if not 1 < len(set(texts.values())) < len(texts):
+        different = len(set(texts.values()))
+        if different < 2 or different == len(texts) > MOST:
             continue
         frequent, rare = _frequent(list(texts.values()))
         parts: list[tuple[str | None, set[str]]] = [(text, {text}) for text in frequent]
@@ -118,7 +119,7 @@ def worst_slice(comparison: Comparison) -> str:
     reach = f"{100 * comparison.confidence:g} % interval {interval_text(score.low, score.high, unit)}"
     few = worst.clusters < FEW_CLUSTERS
     narrow = f", likely too narrow with {worst.clusters} {comparison.cluster_kind}s" if few else ""
-    most = "one" if len(worse) == 1 else f"{len(worse)}, most"
+    most = "one," if len(worse) == 1 else f"{len(worse)}, most"
     classes = " for the same classes" if worst.absent else ""
     return (
         f"Of {len(named)} slices of the test images, {best.title} is shown to be worse in {most} where {worst.word} is "

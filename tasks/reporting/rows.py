@@ -51,7 +51,8 @@ def place(low: float | None, at: float, high: float | None, axis: tuple[float, f
     return {name: (value - start) / span * 100 for name, value in ends.items()}
 
 
-def _axis(scores: Sequence[Score], unit: str) -> tuple[float, float]:
+def axis_of(scores: Sequence[Score], unit: str) -> tuple[float, float]:
+    """Ends of an axis that shows all scores with their intervals."""
     ends = [v for s in scores for v in (s.estimate, s.low, s.high) if v is not None] or [0.0, 1.0]
     margin = max(0.01, (max(ends) - min(ends)) * 0.06)
     highest = max(ends) + margin
@@ -67,7 +68,7 @@ def _headlines(comparison: Comparison) -> list[Score]:
 def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, Any]]:
     """Values of the page per row of the leaderboard, in leaderboard order."""
     unit = METRICS[comparison.metric].unit
-    axis = _axis(_headlines(comparison), unit)
+    axis = axis_of(_headlines(comparison), unit)
     palette = colours(row.architecture for row in comparison.models)
     rows = []
     for row, values in zip(board.rows, board.values, strict=True):
@@ -125,7 +126,7 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "comparison": comparison,
         "board": leaderboard_markdown(comparison, costs),
         "rows": _leader_rows(comparison, board),
-        "axis": _axis(_headlines(comparison), metric.unit),
+        "axis": axis_of(_headlines(comparison), metric.unit),
         "columns": _score_columns(board, comparison),
         "measures": _measures(board),
         "metric": metric,

@@ -1,9 +1,11 @@
 """Small outputs of the stages before the report: predictions are perturbed labels, scores are counted from them."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from segcore.comparison.compare import Contestant, compare
 from segcore.constants import IGNORE
 from segcore.params import Params
+from segcore.tables.slices import PREFIX
 from tasks.costs import merge_cost
 
 TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
@@ -120,7 +123,9 @@ def _counts(prepared: FakePrepared, predictions: dict[str, np.ndarray]) -> pd.Da
     return pd.DataFrame(rows, columns=names.split())
 
 
-def _write_predictions(folder: Path, prepared: FakePrepared, badness: float) -> pd.DataFrame:
+def _write_predictions(
+    folder: Path, prepared: FakePrepared, badness: float, words: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
     test = prepared.regions[prepared.regions["split"] == "test"]["id"]
     predictions = {
         region: perturbed(prepared.read(region).label, badness * (0.3 + i % 5 / 2.5), i)
@@ -136,6 +141,9 @@ def _write_predictions(folder: Path, prepared: FakePrepared, badness: float) -> 
     table = pd.DataFrame(confusion, pd.Index(prepared.classes, name="truth"), prepared.classes)
     table.to_csv(folder / "confusion.csv")
     counts = _counts(prepared, predictions)
+    for word, texts in words.items():
+        turns = dict(zip(predictions, cycle(texts), strict=False))
+        counts[PREFIX + word] = counts["item"].map(turns)
     counts.to_parquet(folder / "counts.parquet")
     return counts
 
@@ -175,12 +183,21 @@ def _cost(architecture: str, badness: float) -> dict[str, Any]:
     return speed | setting | {"train_seconds": 400 * badness + 200, "train_images_per_second": 6.1}
 
 
-def build_project(root: Path, prepared: FakePrepared, params: Params, measured: bool = True) -> None:
-    """Write evaluations, models, costs, comparison and dvc.lock under `root` for three architectures."""
+def build_project(
+    root: Path,
+    prepared: FakePrepared,
+    params: Params,
+    measured: bool = True,
+    words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> None:
+    """Write evaluations, models, costs, comparison and dvc.lock under `root` for three architectures.
+
+    The texts of a word are given to the test regions in turn.
+    """
     contestants = []
     for architecture, badness in SKILL.items():
         folder = root / "evaluations" / f"{architecture}-0"
-        counts, summary = _write_predictions(folder, prepared, badness), _summary(architecture)
+        counts, summary = _write_predictions(folder, prepared, badness, words), _summary(architecture)
         (folder / "calibration.json").write_text(json.dumps(_calibration(badness)))
         (folder / "summary.json").write_text(json.dumps(summary))
         models = root / "models" / folder.name

@@ -63,6 +63,18 @@ def page(project: tuple[Path, Params, FakePrepared]) -> str:
     return (project[0] / "reports" / "buildings" / "index.html").read_text(encoding="utf-8")
 
 
+# of nine test regions, one is of bergen
+WORDS = {"site": ["bergen", *["oslo", "<b>|"] * 4], "sensor": ["s1", "s2", "s2"]}
+
+
+@pytest.fixture(scope="module")
+def sliced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports of a project whose data patterns have two words."""
+    root, prepared = tmp_path_factory.mktemp("sliced"), scene_patches(3, blocks=6)
+    build_project(root, prepared, _params(prepared), words=WORDS)
+    return stage.report(root, _params(prepared), prepared)
+
+
 class _Tags(HTMLParser):
     """Attributes of every tag, and whether tags close in order."""
 
@@ -107,6 +119,40 @@ def test_page_is_well_formed_and_every_picture_has_an_alt_text(page: str) -> Non
     ids = [a["id"] for _, a in tags.found if "id" in a]
     assert len(ids) == len(set(ids))
     assert {link[1:] for _, a in tags.found if (link := a.get("href") or "").startswith("#")} <= set(ids)
+
+
+def test_slices_are_tables_with_intervals_after_the_leaderboard(sliced: Path) -> None:
+    page = (sliced / "index.html").read_text(encoding="utf-8")
+    tags = _Tags()
+    tags.feed(page)
+    assert not tags.wrong and not tags.open and ("a", {"href": "#slices"}) in tags.found
+    section = page[page.index('id="slices"') : page.index('id="cost"')]
+    assert page.index('id="leaderboard"') < page.index('id="slices"')
+    assert "By site" in section and "By sensor" in section and "&lt;b&gt;|" in section
+    slices = read_comparison(sliced.parents[1] / "comparison/comparison.json").slices
+    texts = html.unescape(section)
+    for one in slices:
+        for score in one.scores.values():
+            assert f">{100 * score.estimate:.1f}<" in texts
+            if one.clusters > 1:
+                assert f"{100 * score.low:.1f} to {100 * score.high:.1f}" in texts
+    assert {one.clusters for one in slices} > {1} and "no interval: one cluster" in section
+    # one dot per architecture and slice
+    assert section.count("<circle") == 3 * len(slices)
+
+
+def test_slices_are_tables_in_the_short_form_and_cannot_break_them(sliced: Path) -> None:
+    lines = (sliced / "report.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("| site | test images | U-Net | DeepLabV3+ | FCN-8s |")
+    rows = {line.split(" | ")[0]: line for line in lines[start + 2 : start + 5]}
+    assert list(rows) == ["| &lt;b&gt;\\|", "| bergen", "| oslo"]
+    assert all(row.replace("\\|", "").count("|") == 6 for row in rows.values())
+    assert "Slices" not in (sliced / "scores.md").read_text(encoding="utf-8")
+
+
+def test_a_page_of_data_without_words_has_no_section_on_slices(page: str, project) -> None:
+    short = (project[0] / "reports" / "buildings" / "report.md").read_text(encoding="utf-8")
+    assert 'id="slices"' not in page and "#slices" not in page and "Slices" not in page + short
 
 
 def test_page_opens_with_the_verdict_and_shows_every_architecture(page: str, project) -> None:

@@ -216,3 +216,26 @@ def test_links_may_point_into_declared_folders_such_as_the_cache_of_dvc(tmp_path
     allowed = layouts.find(params_for(source, data={"links_to": [str(cache)]}).data, source)
     assert {item.problem.kind for item in refused if item.problem} == {"outside"} and len(refused) == 3
     assert len(allowed) == 3 and not any(item.problem for item in allowed)
+
+
+# --- Words ------------------------------------------------------------------------------------------------
+
+
+def test_words_of_the_images_pattern_are_those_of_its_items_but_for_stem_and_split(tmp_path):
+    touch(tmp_path, "train/oslo/s1_a.png", "train/oslo/s1_b.png", "test/san jose=1/s2_a.png")
+    touch(tmp_path, *(f"masks/{name}.png" for name in ("a", "b")))
+    items = find(tmp_path, images="{split}/{site}/{sensor}_{stem}.png", masks="masks/{stem}.png")
+    assert [item.words for item in items] == [
+        {"site": "san jose=1", "sensor": "s2"},
+        {"site": "oslo", "sensor": "s1"},
+        {"site": "oslo", "sensor": "s1"},
+    ]
+    assert not any(item.words for item in find(tmp_path, images="*/*/*.png", masks="masks/a.png"))
+
+
+def test_the_same_word_in_composed_and_decomposed_letters_is_one_text(tmp_path):
+    for name, text in (("a", "Troms\N{LATIN SMALL LETTER O WITH STROKE}\u00e5"), ("b", "Troms\u00f8a\u030a")):
+        touch(tmp_path, f"images/{text}/{name}.png", f"masks/{name}.png")
+    assert {i.words["site"] for i in find(tmp_path, images="images/{site}/{stem}.png")} == {
+        "Troms\u00f8\u00e5"
+    }

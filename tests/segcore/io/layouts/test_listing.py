@@ -125,3 +125,15 @@ def test_absolute_paths_within_the_folder_become_relative(tmp_path):
         "masks/a0.png",
         "images__a0",
     )
+
+
+def test_further_columns_are_words_unless_they_have_no_name_or_text(tmp_path):
+    rows = [
+        row | {"site": site, "sun angle": "30", "sensor": "s1"} for row, site in zip(ROWS, "ab ", strict=True)
+    ]
+    items = find(tmp_path / "d", **listed(tmp_path / "d", rows, baselines={"other": "second"}))
+    assert [item.words for item in items] == [
+        {"site": "a", "sensor": "s1"},
+        {"site": "b", "sensor": "s1"},
+        {"sensor": "s1"},
+    ]

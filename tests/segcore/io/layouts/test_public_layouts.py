@@ -90,6 +90,7 @@ def test_cityscapes_has_splits_of_folders_and_groups_of_cities(tmp_path):
         ("lindau_000000_000019", "lindau", "validation", None),
     ]
     assert items[0].mask.as_posix() == "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png"
+    assert [item.words["city"] for item in items] == ["aachen", "bochum", "lindau"]
 
 
 def test_cityscapes_may_have_other_masks_and_groups(tmp_path):
