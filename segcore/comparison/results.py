@@ -158,8 +158,10 @@ class Comparison:
         return {row.architecture: row.title for row in self.leaderboard}
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-able values, numbers rounded to 6 decimals: the same on every machine."""
+        """As JSON-able values, numbers rounded to 6 decimals: the same on every machine; without slices no such key."""
         rounded: dict[str, Any] = _rounded(asdict(self))
+        if not self.slices:
+            del rounded["slices"]
         return rounded
 
     @classmethod
@@ -171,7 +173,6 @@ class Comparison:
         """
         rows = [_row(row) for row in content["leaderboard"]]
         tests = [PairTest(**test) for test in content["tests"]]
-        # A file of an earlier version has no slices.
         slices = [_slice(one) for one in content.get("slices", [])]
         return cls(**{**content, "leaderboard": rows, "tests": tests, "slices": slices})
 
