@@ -46,7 +46,8 @@ class Trial:
 
     Attributes:
         metric: the compared metric.
-        class_scores: pooled score per class of the frozen test set; None where it has no pixel of the class.
+        class_scores: pooled score on the frozen test set per class, and per slice that gate.floors names; None where it
+            has no pixel of them.
         costs: costs of the challenger.
         champion_costs: costs of the champion; None without a champion.
         frozen, new: gain on the frozen test set and on the new batch; None where no region is scored.
@@ -148,7 +149,7 @@ def _ceilings(trial: Trial, limits: Ceilings) -> list[Finding]:
 
 
 def _floors(trial: Trial, limits: Mapping[str, float]) -> list[Finding]:
-    """Minimum scores; a class without a pixel in the frozen test set does not meet its minimum."""
+    """Minimum scores; a class or slice without a pixel in the frozen test set does not meet its minimum."""
     unknown = sorted(set(limits) - set(trial.class_scores))
     if unknown:
         raise ParamsError(
@@ -158,8 +159,9 @@ def _floors(trial: Trial, limits: Mapping[str, float]) -> list[Finding]:
     findings, sign = [], trial.metric.sign
     for name, least in limits.items():
         score = trial.class_scores[name]
+        what = "slice" if "=" in name else "class"
         note = (
-            "the frozen test set has no pixel of this class, so nothing shows its score"
+            f"the frozen test set has no pixel of this {what}, so nothing shows its score"
             if score is None
             else ""
         )
@@ -221,10 +223,14 @@ RULES: tuple[Rule, ...] = (
         _ceilings, subjects=_COSTS,
     ),
     Rule(
-        "floor", "minimum score of {}", "score of class {}", "at least", "score", "limit",
+        "floor", "minimum score of {}", "score of {}", "at least", "score", "limit",
         Parameter(
             "floors", dict[str, float],
-            Field(default={}, description="lowest allowed score on the frozen test set, per class"),
+            Field(
+                default={},
+                description="lowest allowed score on the frozen test set, per class, slice (`site=oslo`) or class in a "
+                "slice (`road site=oslo`)",
+            ),
         ),
         _floors,
     ),

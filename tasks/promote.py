@@ -20,6 +20,8 @@ from segcore.params import Params
 from segcore.promotion.drift import drift
 from segcore.promotion.figures import CandidateFigures
 from segcore.promotion.gate import Candidate, decide
+from segcore.promotion.slice_floors import require_known
+from segcore.tables.slices import known_texts
 from tasks import console
 from tasks.batches import undecided
 from tasks.project import PROMOTE_LOCK, stage_name
@@ -124,6 +126,7 @@ def _new_decision(
     key: str,
 ) -> DecisionRecord:
     p, data = context.params, context.data
+    require_known(p.gate.floors, data.classes, known_texts(data.items))
     champion = candidates.champion(context, holder.version) if holder else None
     rivals = [m for m in models if champion is None or m.weights != champion.weights]
     models_to_judge = [*([champion] if champion else []), *rivals]

@@ -57,10 +57,11 @@ def gate_section() -> type[Section]:
 if TYPE_CHECKING:
 
     class Gate(Section):
-        """Parameters of the section `gate` that do not belong to a gate rule."""
+        """Parameters of the section `gate` that are read outside of the gate rules."""
 
         confidence: float = 0.95
         bootstrap: int = 2000
+        floors: dict[str, float] = Field(default={})
 
 else:
     Gate = gate_section()

@@ -15,6 +15,7 @@ from segcore.metrics import METRICS
 from segcore.params.operations import Gate
 from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
 from segcore.promotion.scoring import Candidate, ScoredCandidate, gain, require_same_regions, score
+from segcore.promotion.slice_floors import slice_scores
 from segcore.promotion.wording import sentence
 
 __all__ = ["Candidate", "Costs", "Decision", "decide"]
@@ -124,7 +125,9 @@ def _judge(
     frozen = gain(challenger.frozen, incumbent.frozen, metric.sign, basis) if incumbent else None
     new = gain(challenger.new, incumbent.new, metric.sign, basis) if incumbent else None
     champion_costs = incumbent.candidate.costs if incumbent else None
-    class_scores = challenger.class_scores(basis.metric, classes)
+    foreground = challenger.frozen.foreground if challenger.frozen else ()
+    of_slices = slice_scores(challenger.candidate.frozen, gate.floors, basis.metric, classes, foreground)
+    class_scores = challenger.class_scores(basis.metric, classes) | of_slices
     trial = Trial(metric, class_scores, challenger.candidate.costs, champion_costs, frozen, new)
     return Judged(challenger, apply(trial, lambda name: getattr(gate, name)), frozen, new)
 

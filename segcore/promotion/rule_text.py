@@ -15,7 +15,7 @@ def title_text(finding: Finding) -> str:
 
 
 def measures_text(finding: Finding) -> str:
-    """What was measured, such as "score of class road"."""
+    """What was measured, such as "score of road"."""
     return rule_of(finding.kind).measures.format(_subject(finding))
 
 

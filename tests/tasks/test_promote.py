@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from segcore import params
-from segcore.errors import DataError, StageError
+from segcore.errors import DataError, ParamsError, StageError
 from segcore.evaluation import evaluate
 from segcore.params import Params
+from segcore.tables.slices import add_words
 from tasks import evaluate as evaluation
 from tasks import promote as stage
 from tasks.evaluate import run_evaluation
@@ -257,6 +258,39 @@ def test_other_settings_give_a_new_decision_and_the_old_one_is_kept(project: Pat
     assert new.inputs != old.inputs and new.basis.gate["floors"] == {"square": 1.0}
     kept = json.loads(Path(f"decisions/tiny/b2.{old.inputs[:8]}.json").read_text())
     assert kept == old.as_json()
+
+
+def test_a_minimum_score_of_a_slice_blocks_a_challenger(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = pd.read_parquet("data/prepared/items.parquet")
+    regions = pd.read_parquet("data/prepared/regions.parquet")
+    first = sorted(regions.loc[regions["split"] == "test", "item"])[0]
+    site_of = {item: "bergen" if item == first else "oslo" for item in items["item"]}
+    items["words"] = [json.dumps({"site": site_of[item]}) for item in items["item"]]
+    items.to_parquet("data/prepared/items.parquet", index=False)
+    for run in best_runs().values():
+        new_weights(run)
+        # perfect on every site but one
+        rewrite(run, lambda counts: perfect(counts).where(counts["item"] != first, counts))
+        rewrite(run, lambda counts: add_words(counts, regions, items))
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    outcomes = {}
+    for key in ("square site=oslo", "site=bergen"):
+        values["gate"]["floors"] = {key: 1.0}
+        Path("params.yaml").write_text(yaml.safe_dump(values))
+        record = stage.promote(load(), dry_run=True)
+        outcomes[key] = [r.passed for c in record.challengers for r in c.rules if r.rule == key]
+    assert outcomes == {"square site=oslo": [True, True], "site=bergen": [False, False]}
+    assert record.outcome == "kept" and "minimum score of site=bergen" in record_text(record)
+    monkeypatch.setattr(
+        candidates, "champion", lambda *_: pytest.fail("measured before the settings were checked")
+    )
+    for key in ("site=tromso", "year=2020", "squares"):
+        values["gate"]["floors"] = {key: 0.5}
+        Path("params.yaml").write_text(yaml.safe_dump(values))
+        with pytest.raises(ParamsError, match=rf"gate.floors: '{key}'"):
+            stage.promote(load())
 
 
 def test_models_that_cannot_be_judged_are_errors_with_a_remedy(project: Path) -> None:
