@@ -20,6 +20,8 @@ from segcore.tables.slices import slices_of
 
 # texts of a word that are slices of their own; the rarer ones are pooled
 MOST = 10
+# words that are shown; a listing may have any number of columns
+MOST_WORDS = 8
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,20 @@ def slices(models: Mapping[str, ScoredModel], scored: Sequence[str], p: Params) 
     """Scores of all models in every slice; words in the order of the table, slices in the order of their texts.
 
     A word is left out if all images have the same text, or each of more than MOST images another one, such as a number.
+    Of the others, the first MOST_WORDS are shown.
 
     Args:
         models: by architecture, all of the same images.
         scored: images with a valid pixel.
         p: parameters; `compare` and `data` are used.
     """
-    found = []
+    found: list[Slice] = []
     first = next(iter(models.values())).tables[0]
     for word, by_image in slices_of(first).items():
         texts = {image: by_image[image] for image in scored if image in by_image}
         different = len(set(texts.values()))
-        if different < 2 or different == len(texts) > MOST:
+        shown = {one.word for one in found}
+        if different < 2 or different == len(texts) > MOST or len(shown) == MOST_WORDS:
             continue
         frequent, rare = _frequent(list(texts.values()))
         parts: list[tuple[str | None, set[str]]] = [(text, {text}) for text in frequent]

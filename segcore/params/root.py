@@ -78,6 +78,17 @@ class Params(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _floors_are_of_classes_or_slices(self) -> "Params":
+        for key in self.gate.floors:
+            # The texts of slices are known once the data are prepared.
+            if key not in self.data.classes and "=" not in key:
+                raise ValueError(
+                    f"gate.floors: {key!r} is neither a class nor a slice (word=text); "
+                    f"classes: {', '.join(self.data.classes)}"
+                )
+        return self
+
     def for_architecture(self, name: str) -> TrainSettings:
         """`train.common` overridden by `train.<name>`; nested sections are merged key by key.
 

@@ -26,7 +26,7 @@ def slices_view(comparison: Comparison) -> dict[str, Any]:
                 {
                     "name": _name(one),
                     "size": _size(one.images, one.clusters, comparison.cluster_kind),
-                    "note": _note(one),
+                    "note": _note(one, comparison.cluster_kind),
                     "cells": _cells(one.scores, one.overall, models, axis),
                 }
                 for one in slices
@@ -47,11 +47,11 @@ def _size(images: int, clusters: int, kind: str) -> str:
     return groups if kind == "block" else f"{images} image{'s' * (images != 1)} in {groups}"
 
 
-def _note(one: Slice) -> str:
+def _note(one: Slice, kind: str) -> str:
     if not one.scores:
         return "no foreground pixel, so no score"
     notes = [f"no pixel of {', '.join(one.absent)}"] if one.absent else []
-    return "; ".join([*notes, *(["no interval: one cluster"] if one.clusters < 2 else [])])
+    return "; ".join([*notes, *([f"no interval from one {kind}"] if one.clusters < 2 else [])])
 
 
 def _cells(

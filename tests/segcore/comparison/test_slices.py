@@ -10,7 +10,7 @@ import pytest
 from segcore.comparison.compare import Contestant, compare
 from segcore.comparison.leaderboard import leaderboard_text
 from segcore.comparison.results import Comparison, read_comparison
-from segcore.comparison.slices import MOST, worst_slice
+from segcore.comparison.slices import MOST, MOST_WORDS, worst_slice
 from segcore.constants import IGNORE
 from segcore.metrics import METRICS
 from segcore.metrics.scores import scores
@@ -128,6 +128,14 @@ def test_rare_texts_are_pooled_and_a_word_that_divides_nothing_is_left_out() -> 
     counts[f"{PREFIX}number"] = counts["item"]
     found = compare([Contestant("unet", "U-Net", "model", [counts], [SUMMARY])], parameters(), "group").slices
     assert {one.word for one in found} == {"site"}
+
+
+def test_a_listing_of_many_columns_does_not_flood_the_report() -> None:
+    counts = table(["oslo"] * 3 + ["bergen"] * 3, {}, 0)
+    many = {f"{PREFIX}w{number}": counts[f"{PREFIX}site"] for number in range(20)}
+    one = Contestant("unet", "U-Net", "model", [counts.assign(**many)], [SUMMARY])
+    words = dict.fromkeys(slice_.word for slice_ in compare([one], parameters(), "group").slices)
+    assert list(words) == ["site", *(f"w{number}" for number in range(MOST_WORDS - 1))]
 
 
 def test_images_without_a_valid_pixel_or_without_a_text_are_in_no_slice() -> None:

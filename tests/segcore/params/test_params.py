@@ -98,3 +98,11 @@ def test_a_duplicate_key_is_named(tmp_path):
     path.write_text("seeds: [0]\ngate: {margin: 0.1}\ngate: {margin: 0.2}\n")
     with pytest.raises(ParamsError, match=r"duplicate key 'gate'[\s\S]*line"):
         params.load(path)
+
+
+def test_a_floor_of_neither_a_class_nor_a_slice_is_found_when_the_file_is_read():
+    assert params_for("x", gate={"floors": {"square": 0.5, "site=oslo": 0.5}}).gate.floors["square"] == 0.5
+    with pytest.raises(
+        ValueError, match=r"gate.floors: 'sqare' is neither a class .* classes: background, square"
+    ):
+        params_for("x", gate={"floors": {"sqare": 0.5}})
