@@ -33,11 +33,19 @@ class Gain:
     """How much better a challenger scores than the champion, with the ends of the interval (None without one).
 
     In the metric's own range. For metrics where lower is better, a lower score is a positive gain.
+
+    Attributes:
+        difference: score of the challenger minus that of the champion.
+        low, high: ends of the interval; None with too few clusters.
+        smallest: difference that would have been just enough to be better; None without an interval.
+        clusters: clusters with foreground; None in files of earlier versions.
     """
 
     difference: float
     low: float | None
     high: float | None
+    smallest: float | None = None
+    clusters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,9 @@ class Trial:
             has no pixel of them.
         costs: costs of the challenger.
         champion_costs: costs of the champion; None without a champion.
-        frozen, new: gain on the frozen test set and on the new batch; None where no region is scored.
+        frozen, new, both: gain on the frozen test set, on the new batch, and on both together; None where no region is
+            scored.
+        required: clusters that an interval needs.
     """
 
     metric: Metric
@@ -59,6 +69,8 @@ class Trial:
     champion_costs: Costs | None = None
     frozen: Gain | None = None
     new: Gain | None = None
+    both: Gain | None = None
+    required: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,7 @@ class Finding:
         kind: kind of the rule.
         rule: subject of the rule, such as a class or a cost, or its title.
         measured, threshold: the compared values; measured is None where it could not be measured.
+        passed: whether the rule is met; None where it does not apply.
         note: remark on the measured value.
     """
 
@@ -76,7 +89,7 @@ class Finding:
     rule: str
     measured: float | None
     threshold: float | None
-    passed: bool
+    passed: bool | None
     note: str = ""
 
 
@@ -104,7 +117,6 @@ class Rule:
         parameter: the key of its limit in params.yaml.
         check: function of a challenger's figures and the limit that returns one finding per subject.
         subjects: printed names of subjects that are keys.
-        unmet: text for the decision where the rule is not met; empty: "does not meet the <title>".
     """
 
     kind: str
@@ -116,7 +128,6 @@ class Rule:
     parameter: Parameter
     check: Callable[[Trial, Any], list[Finding]]
     subjects: Mapping[str, str] = field(default_factory=dict)
-    unmet: str = ""
 
 
 class Ceilings(BaseModel):
@@ -130,11 +141,11 @@ class Ceilings(BaseModel):
 
 
 def finding(
-    kind: str, rule: str, measured: float | None, limit: float, passed: bool, note: str = ""
+    kind: str, rule: str, measured: float | None, limit: float, passed: bool | None, note: str = ""
 ) -> Finding:
     """A finding with its measured value rounded."""
     shown = None if measured is None else round(measured, DIGITS) + 0.0
-    return Finding(kind, rule, shown, limit, bool(passed), note)
+    return Finding(kind, rule, shown, limit, None if passed is None else bool(passed), note)
 
 
 def _ceilings(trial: Trial, limits: Ceilings) -> list[Finding]:
@@ -170,30 +181,40 @@ def _floors(trial: Trial, limits: Mapping[str, float]) -> list[Finding]:
     return findings
 
 
-def _above(kind: str, name: str, gain: Gain | None, limit: float) -> list[Finding]:
-    low = gain.low if gain else None
-    if low is None:
-        return [finding(kind, name, None, limit, False, "no interval: fewer than two clusters")]
-    return [finding(kind, name, low, limit, low > limit + _TIE, "the interval's lower end")]
+def too_few(clusters: int, required: int) -> str:
+    """Text for fewer clusters than an interval needs."""
+    have = "1 cluster" if clusters == 1 else f"{clusters} clusters"
+    return f"{have} with foreground, at least {required} are needed: {required - clusters} more"
+
+
+def _above(kind: str, name: str, gain: Gain | None, limit: float, required: int) -> list[Finding]:
+    if gain is None or gain.low is None:
+        note = too_few(gain.clusters or 0, required) if gain else "nothing is scored"
+        return [finding(kind, name, None, limit, False, note)]
+    return [finding(kind, name, gain.low, limit, gain.low > limit + _TIE, "the interval's lower end")]
 
 
 def _better(trial: Trial, margin: float) -> list[Finding]:
-    return _above("better", "better on the frozen test set", trial.frozen, margin)
+    return _above("better", "better on the frozen test set", trial.frozen, margin, trial.required)
 
 
 def _not_worse(trial: Trial, loss: float) -> list[Finding]:
-    return _above("not_worse", "no worse on the frozen test set", trial.frozen, -loss)
+    return _above("not_worse", "no worse on the frozen test set", trial.frozen, -loss, trial.required)
 
 
 def _not_worse_new(trial: Trial, loss: float) -> list[Finding]:
-    """Not worse on the new batch: met without a scored region; with one cluster the difference itself counts."""
-    kind, name, gain = "not_worse_new", "no worse on the new batch", trial.new
-    if gain is None:
-        return [finding(kind, name, None, -loss, True, "the new batch has no scored region")]
-    if gain.low is None:
-        note = "one cluster gives no interval: the difference itself counts"
-        return [finding(kind, name, gain.difference, -loss, gain.difference > -loss + _TIE, note)]
-    return _above(kind, name, gain, -loss)
+    """Not worse on the new batch; with too few clusters, its difference and the interval of both sets must show it."""
+    kind, name, new, both = "not_worse_new", "no worse on the new batch", trial.new, trial.both
+    if new is None or not new.clusters:
+        what = "scored region" if new is None else "foreground"
+        return [finding(kind, name, None, -loss, None, f"does not apply: the new batch has no {what}")]
+    if new.low is not None:
+        return _above(kind, name, new, -loss, trial.required)
+    if both is None or both.low is None:
+        return _above(kind, name, both, -loss, trial.required)
+    note = f"{new.clusters} of {trial.required} clusters: the lower of its difference and of the interval of all test images"
+    least = min(new.difference, both.low)
+    return [finding(kind, name, least, -loss, least > -loss + _TIE, note)]
 
 
 def _cheaper(trial: Trial, most: float) -> list[Finding]:
@@ -244,11 +265,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "not_worse", "{}", "lower end of the difference's interval", "above", "points", "cheaper",
-        _NOT_WORSE, _not_worse, unmet="it is not shown to be no worse on the frozen test set",
+        _NOT_WORSE, _not_worse,
     ),
     Rule(
         "not_worse_new", "{}", "lower end of the difference's interval", "above", "points", "required",
-        _NOT_WORSE, _not_worse_new, unmet="on the new batch it is not shown to be no worse",
+        _NOT_WORSE, _not_worse_new,
     ),
     Rule(
         "cheaper", "{}", "cost relative to the champion's", "at most", "%", "cheaper",

@@ -32,6 +32,7 @@ from tasks.promotion.record import (
     DecisionRecord,
     JudgedModel,
     RegisteredVersion,
+    looks,
     read_record,
     record_path,
     record_text,
@@ -145,6 +146,7 @@ def _new_decision(
         data.foreground,
         data.classes,
         p.compare.seed,
+        looks(context.root, p.data.name, mark) if incumbent else None,
     )
     challengers = [
         JudgedModel(**vars(one), architecture=m.architecture, seed=m.seed, weights_sha256=m.weights)

@@ -41,13 +41,13 @@ class Retrain(Section):
 
 
 def gate_section() -> type[Section]:
-    """The section `gate`: confidence and bootstrap, and each parameter of the gate rules once."""
+    """The section `gate`: confidence and resamples, and each parameter of the gate rules once."""
     named = {rule.parameter.name: rule for rule in reversed(RULES)}
     fields = {name: (rule.parameter.annotation, rule.parameter.field) for name, rule in named.items()}
     limits = {name: fields[name] for name, rule in named.items() if rule.role == "limit"}
     statistics = {
         "confidence": (float, Field(default=0.95, gt=0.5, lt=1, description="level of the interval")),
-        "bootstrap": (int, Field(default=2000, ge=100, description="bootstrap resamples per interval")),
+        "bootstrap": (int, Field(default=2000, ge=100, description="resamples of the clusters per interval")),
     }
     doc = "When a challenger replaces the champion; scores are values (0 to 1) of `compare.metric`."
     order: dict[str, Any] = {n: fields[n] for n in reversed(fields) if n not in limits} | statistics | limits

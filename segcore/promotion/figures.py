@@ -19,9 +19,11 @@ class Basis:
         confidence: of all comparisons together, in (0, 1).
         comparisons: number of challengers.
         confidence_each: of each interval, in (0, 1) (Bonferroni).
-        bootstrap: draws of the paired bootstrap.
-        seed: of the bootstrap.
+        bootstrap: swaps of clusters per interval.
+        seed: of the swaps.
         gate: section `gate` of params.yaml.
+        required: clusters that an interval needs; None in files of earlier versions, which used a bootstrap.
+        looks: decisions against a champion on this test set or a part of it, with this one; None: unknown.
     """
 
     metric: str
@@ -34,6 +36,13 @@ class Basis:
     bootstrap: int
     seed: int
     gate: Mapping[str, Any]
+    required: int | None = None
+    looks: int | None = None
+
+    @property
+    def error(self) -> float:
+        """Probability that a challenger that is no better appears to be, one-sided, for each comparison (Bonferroni)."""
+        return (1 - self.confidence) / 2 / max(self.comparisons, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +52,20 @@ class CandidateFigures:
     Attributes:
         name: unique in the decision.
         title: as it is printed.
-        validation: score on the validation split.
+        validation: score on the validation split; None if it is not a number.
         scores: the score that decides, by set of regions; None where nothing is scored.
         classes: pooled score per class, by set of regions; None where nothing is scored.
         costs: measured on the machine that decided.
+        flaw: why it cannot be judged: a score that is not a number; empty if it can.
     """
 
     name: str
     title: str
-    validation: float
+    validation: float | None
     scores: Mapping[str, float | None]
     classes: Mapping[str, Mapping[str, float | None] | None]
     costs: Costs
+    flaw: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -71,7 +82,8 @@ class ChallengerFigures(CandidateFigures):
     """Figures of a challenger, with what the rules found.
 
     Attributes:
-        difference: gain on the champion, by set of regions; None where nothing is scored; empty without a champion.
+        difference: gain on the champion, by set of regions, also of "both" together; None where nothing is scored;
+            empty without a champion.
         rules: findings in the order of the rules.
         allowed: whether all limits are met.
         by: the way in which it takes the champion's place, "better" or "cheaper"; None where it does not.

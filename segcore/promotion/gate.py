@@ -1,12 +1,11 @@
 """Whether a challenger replaces the champion: rules in a fixed order, each with the figures that decided.
 
 Champion and challengers are scored on the same two sets of test regions: the frozen test set, on which the champion was
-chosen, and the new batch. Differences come from a paired bootstrap of whole clusters (Efron and Tibshirani 1993,
-"An Introduction to the Bootstrap", chapter 8): the same draws of clusters for both, subtracted draw by draw.
+chosen, and the new batch. Intervals of the differences come from swaps of whole clusters (`segcore.promotion.interval`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from segcore.comparison.statistics import run_scores
@@ -14,7 +13,15 @@ from segcore.gate_rules import DIGITS, Costs, Finding, Gain, Trial, apply, kinds
 from segcore.metrics import METRICS
 from segcore.params.operations import Gate
 from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
-from segcore.promotion.scoring import Candidate, ScoredCandidate, gain, require_same_regions, score
+from segcore.promotion.interval import required_clusters
+from segcore.promotion.scoring import (
+    Candidate,
+    ScoredCandidate,
+    finite,
+    gains,
+    require_same_regions,
+    score,
+)
 from segcore.promotion.slice_floors import slice_scores
 from segcore.promotion.wording import sentence
 
@@ -25,26 +32,29 @@ Outcome = Literal["promoted", "kept", "first", "refused"]
 
 @dataclass(frozen=True)
 class Judged:
-    """A challenger with the findings of the rules; gains are None without a champion or without a scored region."""
+    """A challenger with the findings of the rules, its gains by set of regions, and why it cannot be judged, if so.
+
+    `gains` is empty without a champion; a gain is None without a scored region.
+    """
 
     scored: ScoredCandidate
     findings: list[Finding]
-    frozen: Gain | None = None
-    new: Gain | None = None
+    gains: Mapping[str, Gain | None]
+    flaw: str
 
     def passed(self, *roles: str) -> bool:
-        """Whether all rules of these roles are met."""
-        return all(finding.passed for finding in self.findings if finding.kind in kinds(*roles))
+        """Whether all rules of these roles that apply are met."""
+        return all(finding.passed is not False for finding in self.findings if finding.kind in kinds(*roles))
 
     @property
     def allowed(self) -> bool:
-        """Whether all limits are met."""
-        return self.passed("limit")
+        """Whether its scores are numbers and all limits are met."""
+        return not self.flaw and self.passed("limit")
 
     @property
     def by(self) -> str | None:
         """Why it may replace the champion: "better" or "cheaper"; None if it may not."""
-        if not self.passed("limit", "required"):
+        if not self.allowed or not self.passed("required"):
             return None
         checked = {finding.kind for finding in self.findings}
         return next((way for way in ("better", "cheaper") if way in checked and self.passed(way)), None)
@@ -57,11 +67,11 @@ class Decision:
     Attributes:
         outcome: promoted, kept, first (there was no champion), or refused (the figures allow no decision).
         winner: the challenger that becomes champion.
-        best: the winner, or the challenger that came closest.
+        best: the winner, or the challenger that came closest; None if none has valid scores.
         reason: one sentence with the figures that decided.
         champion: scores and costs of the champion.
         challengers: scores, costs and findings of the rules of each challenger.
-        basis: metric, test sets, confidence and number of draws behind the figures.
+        basis: metric, test sets and confidence behind the figures.
     """
 
     outcome: Outcome
@@ -81,19 +91,22 @@ def decide(
     foreground: list[int],
     classes: list[str],
     seed: int,
+    looks: int | None = None,
 ) -> Decision:
     """Apply the gate: all limits, and either better, or no worse and cheaper; otherwise keep the champion.
 
     Args:
         champion: None if there is none yet; then, among the challengers that meet all limits, the one with the best
             validation score is chosen, without an interval.
-        challengers: all scored on the champion's regions; none with the champion's weights.
+        challengers: all scored on the champion's regions; none with the champion's weights. One whose scores are not
+            numbers cannot win.
         gate: margins and limits; its error rate is divided among the challengers (Bonferroni).
         metric: name in `segcore.metrics.METRICS`; its pooled foreground mean decides, its pooled class scores are
             compared with the minimum scores.
         foreground: indices of the classes in the mean.
         classes: names of all classes.
-        seed: of the bootstrap.
+        seed: of the swaps.
+        looks: number of decisions against a champion on this test set or a part of it, with this one; None: unknown.
 
     Raises:
         ParamsError: a minimum score is given for an unknown class.
@@ -103,15 +116,16 @@ def decide(
     contestants = [score(c, foreground) for c in challengers]
     incumbent = score(champion, foreground) if champion else None
     require_same_regions([*([incumbent] if incumbent else []), *contestants])
-    basis = _basis(gate, metric, key, seed, incumbent or next(iter(contestants), None), len(challengers))
+    basis = _basis(gate, metric, key, seed, incumbent or next(iter(contestants), None), len(challengers), looks)
     judged = [_judge(s, incumbent, gate, classes, basis) for s in contestants]
-    outcome, winner, best = _choose(incumbent, judged, basis)
-    facts = [_facts(j, incumbent is not None, key, metric, classes) for j in judged]
+    outcome, winner, chosen = _choose(incumbent, judged)
+    facts = [_facts(j, key, metric, classes) for j in judged]
     shown = CandidateFigures(**_candidate(incumbent, key, metric, classes)) if incumbent else None
-    chosen = best.scored.candidate.name if best else None
+    name = chosen.scored.candidate.name if chosen else None
     version = champion.version if champion else None
-    reason = sentence(outcome, shown, version, facts, chosen, basis)
-    return Decision(outcome, winner, chosen, reason, shown, facts, basis)
+    reason = sentence(outcome, shown, version, facts, name, basis)
+    best = name if chosen and not chosen.flaw else None
+    return Decision(outcome, winner, best, reason, shown, facts, basis)
 
 
 def _judge(
@@ -122,18 +136,29 @@ def _judge(
     basis: Basis,
 ) -> Judged:
     metric = METRICS[basis.metric]
-    frozen = gain(challenger.frozen, incumbent.frozen, metric.sign, basis) if incumbent else None
-    new = gain(challenger.new, incumbent.new, metric.sign, basis) if incumbent else None
-    champion_costs = incumbent.candidate.costs if incumbent else None
+    gained = gains(challenger, incumbent, metric.sign, basis) if incumbent else {}
     foreground = challenger.frozen.foreground if challenger.frozen else ()
     of_slices = slice_scores(challenger.candidate.frozen, gate.floors, basis.metric, classes, foreground)
-    class_scores = challenger.class_scores(basis.metric, classes) | of_slices
-    trial = Trial(metric, class_scores, challenger.candidate.costs, champion_costs, frozen, new)
-    return Judged(challenger, apply(trial, lambda name: getattr(gate, name)), frozen, new)
+    trial = Trial(
+        metric,
+        challenger.class_scores(basis.metric, classes) | of_slices,
+        challenger.candidate.costs,
+        incumbent.candidate.costs if incumbent else None,
+        **gained,
+        required=required_clusters(basis.error),
+    )
+    findings = apply(trial, lambda name: getattr(gate, name))
+    return Judged(challenger, findings, gained, challenger.flaw(basis.score))
 
 
 def _basis(
-    gate: Gate, metric: str, key: str, seed: int, one: ScoredCandidate | None, comparisons: int
+    gate: Gate,
+    metric: str,
+    key: str,
+    seed: int,
+    one: ScoredCandidate | None,
+    comparisons: int,
+    looks: int | None,
 ) -> Basis:
     """Basis of the figures; each of n comparisons has error rate (1 - confidence) / n.
 
@@ -146,7 +171,7 @@ def _basis(
         for name, run in (("frozen", one.frozen if one else None), ("new", one.new if one else None))
     }
     each = 1 - (1 - gate.confidence) / max(comparisons, 1)
-    return Basis(
+    basis = Basis(
         metric=metric,
         score=key,
         **sizes,
@@ -156,30 +181,31 @@ def _basis(
         bootstrap=gate.bootstrap,
         seed=seed,
         gate=gate.model_dump(mode="json"),
+        looks=looks,
     )
+    return replace(basis, required=required_clusters(basis.error))
 
 
 def _choose(
-    incumbent: ScoredCandidate | None, judged: Sequence[Judged], basis: Basis
+    incumbent: ScoredCandidate | None, judged: Sequence[Judged]
 ) -> tuple[Outcome, str | None, Judged | None]:
     """Outcome, name of the winner, and the challenger that the sentence describes."""
-    if incumbent is None:
-        ranked = sorted(judged, key=lambda j: (-j.scored.candidate.validation, j.scored.candidate.name))
-        fit = next((j for j in ranked if j.allowed), None)
-        return (
-            ("first", fit.scored.candidate.name, fit) if fit else ("refused", None, next(iter(ranked), None))
-        )
 
-    def rank(j: Judged) -> tuple[bool, float, str]:
-        gained = j.frozen.difference if j.frozen else j.scored.candidate.validation
-        return not j.allowed, -gained, j.scored.candidate.name
+    def rank(j: Judged) -> tuple[bool, bool, float, str]:
+        gained, validation = j.gains.get("frozen"), finite(j.scored.candidate.validation)
+        worth = gained.difference if gained else validation
+        return bool(j.flaw), incumbent is not None and not j.allowed, -(worth or 0.0), j.scored.candidate.name
 
     ranked = sorted(judged, key=rank)
-    best = next(iter(ranked), None)
-    if judged and basis.frozen["clusters"] < 2:
-        return "refused", None, best
+    closest = next(iter(ranked), None)
+    if incumbent is None:
+        fit = next((j for j in ranked if j.allowed), None)
+        return ("first", fit.scored.candidate.name, fit) if fit else ("refused", None, closest)
+    frozen = [j.gains["frozen"] for j in ranked if not j.flaw]
+    if judged and all(gained is None or gained.low is None for gained in frozen):
+        return "refused", None, closest
     winner = next((j for j in ranked if j.by), None)
-    return ("promoted", winner.scored.candidate.name, winner) if winner else ("kept", None, best)
+    return ("promoted", winner.scored.candidate.name, winner) if winner else ("kept", None, closest)
 
 
 def _candidate(s: ScoredCandidate, key: str, metric: str, classes: Sequence[str]) -> dict[str, Any]:
@@ -187,12 +213,12 @@ def _candidate(s: ScoredCandidate, key: str, metric: str, classes: Sequence[str]
     frozen, new = (run_scores(run) if run else None for run in (s.frozen, s.new))
 
     def of(scores: Mapping[str, float] | None, name: str) -> float | None:
-        return round(scores[name], DIGITS) if scores else None
+        return _rounded(scores[name]) if scores else None
 
     return {
         "name": s.candidate.name,
         "title": s.candidate.title,
-        "validation": round(s.candidate.validation, DIGITS),
+        "validation": _rounded(s.candidate.validation),
         "scores": {"frozen": of(frozen, key), "new": of(new, key)},
         "classes": {
             part: {name: of(scores, f"{metric}/dataset/{name}") for name in classes} if scores else None
@@ -202,12 +228,15 @@ def _candidate(s: ScoredCandidate, key: str, metric: str, classes: Sequence[str]
     }
 
 
-def _facts(
-    j: Judged, against_champion: bool, key: str, metric: str, classes: Sequence[str]
-) -> ChallengerFigures:
+def _rounded(value: float) -> float | None:
+    return None if finite(value) is None else round(value, DIGITS)
+
+
+def _facts(j: Judged, key: str, metric: str, classes: Sequence[str]) -> ChallengerFigures:
     return ChallengerFigures(
         **_candidate(j.scored, key, metric, classes),
-        difference={"frozen": j.frozen, "new": j.new} if against_champion else {},
+        flaw=j.flaw,
+        difference=j.gains,
         rules=j.findings,
         allowed=j.allowed,
         by=j.by,

@@ -32,6 +32,18 @@ def limit_text(finding: Finding, metric: Metric) -> str:
     return f"{side} {_with_unit(finding, finding.threshold, metric, signed=False)}"
 
 
+def exact_text(value: float, metric: Metric) -> str:
+    """A limit of a difference in full precision, as in params.yaml, but at least with the usual decimals."""
+    usual = value_text(value, metric.unit)
+    exact = f"{round(100 * value, 3):g}" if metric.unit == "%" else f"{value:g}"
+    return usual if float(usual) == float(exact) else exact
+
+
+def passed_text(finding: Finding) -> str:
+    """Whether the rule is met: yes, no, or a dash where it does not apply."""
+    return {True: "yes", False: "no", None: "–"}[finding.passed]
+
+
 def _with_unit(finding: Finding, value: float | None, metric: Metric, signed: bool) -> str:
     if value is None:
         return "–"
@@ -41,17 +53,15 @@ def _with_unit(finding: Finding, value: float | None, metric: Metric, signed: bo
     if unit in ("score", "points"):
         if unit == "score":
             return f"{value_text(value, metric.unit)} {metric.unit}"
-        # limits in full precision, as in params.yaml
-        exact = f"{round(100 * value, 3):g}" if metric.unit == "%" else f"{value:g}"
-        text = value_text(value, metric.unit, signed=True) if signed else exact
+        text = value_text(value, metric.unit, signed=True) if signed else exact_text(value, metric)
         return f"{text} {difference_unit(metric.unit)}"
     return f"{value_text(value, unit)} {unit}".strip()
 
 
 def unmet_text(finding: Finding, metric: Metric) -> str:
     """Why a rule is not met, as the end of a sentence about the challenger."""
-    start = rule_of(finding.kind).unmet or f"it does not meet the {title_text(finding)}"
+    start = f"it does not meet the {title_text(finding)}"
     if finding.measured is None:
         return f"{start} ({finding.note})"
-    what = finding.note if finding.note.startswith("one cluster") else measures_text(finding)
-    return f"{start} ({what}: {measured_text(finding, metric)}; needed: {limit_text(finding, metric)})"
+    found = f"{measures_text(finding)}: {measured_text(finding, metric)}"
+    return f"{start} ({found}; required: {limit_text(finding, metric)})"

@@ -1,21 +1,16 @@
 """Candidates of the gate, scored on the two sets of test regions; gains with paired intervals."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
-from segcore.comparison.statistics import (
-    ClusterSums,
-    bootstrap,
-    cluster_sums,
-    interval,
-    require_same,
-    run_scores,
-)
+from segcore.comparison.statistics import ClusterSums, cluster_sums, require_same, run_scores
 from segcore.gate_rules import DIGITS, Costs, Gain
 from segcore.promotion.figures import Basis
+from segcore.promotion.interval import difference_interval, foreground_shares
 
 
 @dataclass(frozen=True)
@@ -25,7 +20,8 @@ class Candidate:
     Attributes:
         name: unique among the challengers.
         title: printed name.
-        validation: score on the validation split; decides only where there is no champion yet.
+        validation: score on the validation split, NaN after a failed training; decides only where there is no champion
+            yet.
         frozen: evaluation table (segcore.tables.counts) of the frozen test set.
         new: evaluation table of the new batch; may have no row.
         costs: measured on the machine that runs the gate.
@@ -48,12 +44,14 @@ class ScoredCandidate:
     Attributes:
         candidate: the candidate.
         frozen, new: sums of both test sets; None for a set without a scored pixel.
+        both: sums of both together; None without a scored pixel of the new batch.
         present: true pixels per class of the frozen test set, (K,); empty if it has no scored pixel.
     """
 
     candidate: Candidate
     frozen: ClusterSums | None
     new: ClusterSums | None
+    both: ClusterSums | None
     present: tuple[int, ...]
 
     def class_scores(self, metric: str, classes: Sequence[str]) -> dict[str, float | None]:
@@ -61,9 +59,21 @@ class ScoredCandidate:
         scores = run_scores(self.frozen) if self.frozen else {}
         present = self.present or (0,) * len(classes)
         return {
-            name: scores[f"{metric}/dataset/{name}"] if pixels > 0 else None
+            name: finite(scores[f"{metric}/dataset/{name}"]) if pixels > 0 else None
             for name, pixels in zip(classes, present, strict=True)
         }
+
+    def flaw(self, key: str) -> str:
+        """Why the candidate cannot be judged: a score that is not a number; empty if there is none."""
+        if finite(self.candidate.validation) is None:
+            return "its validation score is not a number"
+        scores = [run_scores(run)[key] for run in (self.frozen, self.new) if run]
+        return "" if all(map(math.isfinite, scores)) else "its score on the test images is not a number"
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None if it is not a finite number."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def score(candidate: Candidate, foreground: Sequence[int]) -> ScoredCandidate:
@@ -72,9 +82,12 @@ def score(candidate: Candidate, foreground: Sequence[int]) -> ScoredCandidate:
     Raises:
         DataError: a table is incomplete.
     """
+    costs = Costs(*(finite(cost) for cost in vars(candidate.costs).values()))
     frozen, new = _sums(candidate.frozen, foreground), _sums(candidate.new, foreground)
+    both = _sums(pd.concat([candidate.frozen, candidate.new]), foreground) if new else None
     present = frozen.sums["tp"] + frozen.sums["fn"] if frozen else np.zeros((1, 0))
-    return ScoredCandidate(candidate, frozen, new, tuple(int(n) for n in present.sum(0)))
+    totals = tuple(int(n) for n in present.sum(0))
+    return ScoredCandidate(replace(candidate, costs=costs), frozen, new, both, totals)
 
 
 def _sums(table: pd.DataFrame, foreground: Sequence[int]) -> ClusterSums | None:
@@ -97,21 +110,41 @@ def require_same_regions(candidates: Sequence[ScoredCandidate]) -> None:
 def gain(
     challenger: ClusterSums | None, champion: ClusterSums | None, sign: int, basis: Basis
 ) -> Gain | None:
-    """Challenger minus champion, times `sign`; no interval from fewer than two clusters; None where nothing is scored.
+    """Challenger minus champion, times `sign`, with an interval if there are enough clusters; None without scores.
 
     Args:
         challenger: sums over clusters.
         champion: sums over the same clusters.
         sign: sign of the metric; -1 where lower is better.
-        basis: of the decision: score, bootstrap, seed and confidence_each are used.
+        basis: of the decision: score, error rate, bootstrap, seed and margin are used.
     """
     if challenger is None or champion is None:
         return None
     key = basis.score
-    estimate = run_scores(challenger)[key] - run_scores(champion)[key]
-    low = high = None
-    if len(challenger.clusters) > 1:
-        a, b = (bootstrap([run], basis.bootstrap, basis.seed)[key] for run in (challenger, champion))
-        low, high = interval(sign * (a - b), basis.confidence_each)
-    values = (None if v is None else round(v, DIGITS) + 0.0 for v in (sign * estimate, low, high))
-    return Gain(*values)  # type: ignore[arg-type]
+    difference = finite(sign * (run_scores(challenger)[key] - run_scores(champion)[key]))
+    if difference is None:
+        return None
+    clusters = int((foreground_shares(champion, challenger) > 0).sum())
+    order = (champion, challenger) if sign > 0 else (challenger, champion)
+    ends = difference_interval(*order, key, basis.error, basis.bootstrap, basis.seed)
+    if ends is None:
+        return Gain(_rounded(difference), None, None, None, clusters)
+    # contains the difference, although the contributions of clusters sum to it only approximately
+    low, high = min(ends[0], difference), max(ends[1], difference)
+    smallest = basis.gate["margin"] + difference - low
+    return Gain(_rounded(difference), _rounded(low), _rounded(high), _rounded(smallest), clusters)
+
+
+def gains(
+    challenger: ScoredCandidate, champion: ScoredCandidate, sign: int, basis: Basis
+) -> Mapping[str, Gain | None]:
+    """Gains by set of regions: frozen, new, and both together."""
+    return {
+        name: gain(getattr(challenger, name), getattr(champion, name), sign, basis)
+        for name in ("frozen", "new", "both")
+    }
+
+
+def _rounded(value: float) -> float:
+    # not -0.0
+    return round(value, DIGITS) + 0.0

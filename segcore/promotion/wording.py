@@ -1,16 +1,16 @@
-"""The gate's decision as one or two sentences with the figures that decided."""
+"""The gate's decision as one or two sentences with the figures that decided, and what its test set can show."""
 
 from collections.abc import Sequence
 
 from segcore.comparison.text import difference_unit, interval_text, value_text
-from segcore.gate_rules import Finding, Gain, kinds
+from segcore.gate_rules import Finding, Gain, kinds, too_few
 from segcore.metrics import METRICS, Metric
 from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
-from segcore.promotion.rule_text import limit_text, unmet_text
+from segcore.promotion.rule_text import exact_text, unmet_text
 
-# What a lower cost means, by the cost's name in the rule "cheaper".
-_LESS = {"latency": "faster", "size": "smaller"}
-# Rules that the clauses on score and cost already cover.
+# What a lower and a higher cost mean, by the cost's name in the rule "cheaper".
+_LESS = {"latency": ("faster", "slower"), "size": ("smaller", "larger")}
+# Rules that the clauses on score, cost and new batch already cover.
 _COVERED = ("better", "not_worse", "not_worse_new", "cheaper")
 
 
@@ -33,27 +33,50 @@ def sentence(
         basis: of the decision.
     """
     one = next((c for c in challengers if c.name == chosen), None)
-    if champion is None:
-        if one is None:
-            return "There is neither a champion nor a challenger, so there is nothing to decide."
-        return _first(outcome, one, METRICS[basis.metric])
-    label = f"{champion.title}, version {version}" if version is not None else champion.title
-    kept = f"Kept the champion ({label})"
+    metric = METRICS[basis.metric]
     if one is None:
-        return f"{kept}: no challenger differs from it."
-    if outcome == "refused":
-        return (
-            f"{kept}: the frozen test set has {_clusters(basis.frozen['clusters'])}, "
-            f"but an interval of the difference needs at least two."
-        )
-    new = f"the new {one.title}" if one.title == champion.title else str(one.title)
-    start = f"{new[0].upper()}{new[1:]}"
+        if champion is None:
+            return "There is neither a champion nor a challenger, so there is nothing to decide."
+        return f"Kept {_champion(champion, version, metric)}: no challenger differs from it."
+    left_out = [f" {c.title} was left out: {c.flaw}." for c in challengers if c.flaw and c is not one]
+    if champion is None:
+        return _first(outcome, one, metric) + "".join(left_out)
+    old = _champion(champion, version, metric)
+    new = f"the new {one.title}" if one.title == champion.title else one.title
     if outcome == "promoted":
-        return f"{start} replaces {champion.title} as champion: {_for(one, basis)}."
-    return f"{kept}. {start} {_against(one, basis)}."
+        text = _promoted(new, old, one, basis)
+    elif one.flaw:
+        text = f"Kept {old}: {new} cannot be judged, because {one.flaw}."
+    else:
+        short = f": the frozen test set has {_too_few(one, basis)}" if outcome == "refused" else ""
+        text = f"Kept {old}{short}. {new[0].upper()}{new[1:]} {_against(one, basis)}."
+    return text + "".join(left_out)
+
+
+def smallest_text(one: ChallengerFigures, basis: Basis) -> str:
+    """The smallest improvement that the frozen test set can show; empty in decisions of earlier versions."""
+    gain, metric = one.difference.get("frozen"), METRICS[basis.metric]
+    if basis.required is None or gain is None:
+        return ""
+    images, clusters = (_counted(basis.frozen[key], name) for key, name in (("regions", "image"), ("clusters", "cluster")))
+    start = f"With {images.replace('image', 'test image')} in {clusters}"
+    if gain.smallest is None:
+        return f"{start}, no improvement can be shown: {too_few(gain.clusters or 0, basis.required)}."
+    value = f"{100 * gain.smallest:.2g}" if metric.unit == "%" else f"{gain.smallest:.2g}"
+    return f"{start}, an improvement must exceed about {value} {difference_unit(metric.unit)}."
+
+
+def looks_text(basis: Basis) -> str:
+    """How often this test set was used for a decision; empty where that is unknown."""
+    if basis.looks is None:
+        return ""
+    start = f"This is decision {basis.looks} against a champion on this test set"
+    return f"{start}; every further one adds to the chance of a wrong promotion."
 
 
 def _first(outcome: str, one: ChallengerFigures, metric: Metric) -> str:
+    if one.validation is None or one.flaw:
+        return f"No champion is chosen: {one.title} cannot be judged, because {one.flaw}."
     best = f"the best validation score ({100 * one.validation:.1f} %)"
     if outcome == "first":
         limits = " and meets all minimum scores and cost limits" if one.rules else ""
@@ -62,110 +85,124 @@ def _first(outcome: str, one: ChallengerFigures, metric: Metric) -> str:
     return f"No champion is chosen: {one.title} has {best}, but {unmet}."
 
 
-def _for(one: ChallengerFigures, basis: Basis) -> str:
-    metric, gate, frozen = METRICS[basis.metric], basis.gate, _frozen(one)
-    difference = _gain(frozen, basis, metric)
+def _champion(champion: CandidateFigures, version: int | None, metric: Metric) -> str:
+    """Such as "U-Net (version 2, 81.2 %)"."""
+    facts = [] if version is None else [f"version {version}"]
+    score = _score(champion, metric)
+    facts += [score] if score else []
+    return f"{champion.title} ({', '.join(facts)})" if facts else champion.title
+
+
+def _promoted(new: str, old: str, one: ChallengerFigures, basis: Basis) -> str:
+    metric, gate, frozen = METRICS[basis.metric], basis.gate, _gain(one.difference["frozen"], basis, metric)
+    cost = _cost_clause(one)
     if one.by == "better":
-        margin = value_text(gate["margin"], metric.unit)
-        text = f"it scores {_score(one, metric)} on the frozen test images, {difference}, above the margin of {margin}"
+        text = f"{frozen}, required: above {_limit(gate['margin'], metric)}"
+        text += f"; {cost}" if cost else ""
     else:
-        cheaper = _finding(one, "cheaper")
-        fraction = cheaper.measured
-        assert fraction is not None
-        text = (
-            f"its {_cost(cheaper)} is {100 * fraction:.0f} % of the champion's "
-            f"(needed: {limit_text(cheaper, metric)}), and it is no worse: {_score(one, metric)} on the frozen "
-            f"test images, {difference}, {limit_text(_finding(one, 'not_worse'), metric)}"
-        )
-    new = one.difference["new"]
-    return text if new is None else f"{text}; on the new batch it is no worse, {_gain(new, basis, metric)}"
+        saved = _percent(1 - gate["cheaper"])
+        text = f"{cost} (required: {saved}) and no worse: {frozen}, required: above {_limit(-gate['not_worse'], metric)}"
+    batch = one.difference.get("new")
+    confirmed = f" On the new batch: {_new_batch(one, batch, basis)}." if batch and batch.clusters else ""
+    return f"Promoted {new} ({_score(one, metric)}) in place of {old}: {text}.{confirmed}"
 
 
 def _against(one: ChallengerFigures, basis: Basis) -> str:
-    """The limits that it does not meet; else its score, its cost, and the other rules that it does not meet."""
-    metric = METRICS[basis.metric]
+    """Score and cost, then what they do not meet: the limits; else the new batch; else margin and cost."""
+    metric, gate = METRICS[basis.metric], basis.gate
+    frozen = one.difference["frozen"]
+    if frozen is None:
+        return "has no score on the test images to compare"
+    cost = _cost_clause(one)
+    text = f"scores {_score(one, metric)} ({_gain(frozen, basis, metric)})" + (f" and is {cost}" if cost else "")
     limits = _unmet(one, metric, "limit")
     if limits:
-        return f"cannot replace it: {'; '.join(limits)}"
-    frozen = _frozen(one)
-    interval = interval_text(frozen.low, frozen.high, metric.unit, signed=True, between=" and ")
-    score = (
-        f"scores {_relative_score(frozen, basis, metric)}: {_score(one, metric)} on the frozen test images "
-        f"(difference between {interval} {difference_unit(metric.unit)})"
-    )
-    cheaper = _finding(one, "cheaper")
-    if _finding(one, "better").passed:
-        return f"{score}, but {'; '.join(_unmet(one, metric, 'required', 'better'))}"
-    if cheaper.passed:
-        return f"{score}, and {_cost_clause(cheaper)}, but {'; '.join(_unmet(one, metric, 'required', 'cheaper'))}"
-    # the interval in `score` already shows whether it is no worse
+        return f"{text}, but {'; '.join(limits)}"
+    if frozen.low is None:
+        return text
     others = _unmet(one, metric, "required", "better", "cheaper", without=_COVERED)
-    cost = "" if cheaper.measured is None else f", and {_cost_clause(cheaper)}"
-    return "; ".join([f"{score}{cost}", *others])
+    ways = [{"better"}, {"not_worse", "cheaper"}]
+    batch = one.difference.get("new")
+    if batch and any(all(_finding(one, kind).passed for kind in way) for way in ways):
+        found = _finding(one, "not_worse_new")
+        if found.passed is False:
+            required = f"required: above {_limit(-gate['not_worse'], metric, unit=True)}"
+            others.insert(0, f"on the new batch it is not shown to be no worse: {_new_batch(one, batch, basis)}, {required}")
+        return f"{text}, but {'; '.join(others)}"
+    less = _LESS.get(_cost(one), ("cheaper",))[0]
+    required = f"required: above {_limit(gate['margin'], metric, unit=True)}"
+    required += f", or above {_limit(-gate['not_worse'], metric)} and {_percent(1 - gate['cheaper'])} {less}"
+    return "; ".join([text, required, *others])
 
 
-def _relative_score(frozen: Gain, basis: Basis, metric: Metric) -> str:
-    """Score relative to the champion's, as far as the interval shows it."""
-    low, high = frozen.low, frozen.high
-    assert low is not None and high is not None
-    if low > basis.gate["margin"]:
-        return "better"
-    if low <= 0 <= high:
-        return "the same"
-    if high < 0:
-        return "worse"
-    margin = value_text(basis.gate["margin"], metric.unit)
-    return f"better, but not by more than the margin of {margin} {difference_unit(metric.unit)}"
+def _new_batch(one: ChallengerFigures, batch: Gain, basis: Basis) -> str:
+    """Difference on the new batch; with too few clusters, also the interval of all test images."""
+    metric, both = METRICS[basis.metric], one.difference.get("both")
+    if batch.low is not None or both is None or both.low is None:
+        return _gain(batch, basis, metric)
+    value = f"{value_text(batch.difference, metric.unit, signed=True)} {difference_unit(metric.unit)}"
+    together = interval_text(both.low, both.high, metric.unit, signed=True)
+    return f"{value} in {_counted(batch.clusters or 0, 'cluster')}, and {together} with all test images"
 
 
-def _cost_clause(cheaper: Finding) -> str:
-    """Such as "is 5 % faster (20 % would be needed)"."""
-    fraction, most = cheaper.measured, cheaper.threshold
-    assert fraction is not None and most is not None
-    less, saved = _LESS.get(_cost(cheaper), "cheaper"), 100 * (1 - fraction)
-    needed = "" if cheaper.passed else f" ({100 * (1 - most):.0f} % would be needed)"
-    if round(saved) <= 0:
-        return f"is not {less}{needed}"
-    return f"is {saved:.0f} % {less}{needed}"
+def _cost_clause(one: ChallengerFigures) -> str:
+    """Such as "5 % faster"; empty where the costs were not measured."""
+    fraction = _finding(one, "cheaper").measured
+    if fraction is None:
+        return ""
+    less, more = _LESS.get(_cost(one), ("cheaper", "more expensive"))
+    saved = round(100 * (1 - fraction))
+    return f"{abs(saved)} % {less if saved > 0 else more}" if saved else f"not {less}"
 
 
-def _cost(cheaper: Finding) -> str:
+def _cost(one: ChallengerFigures) -> str:
     """The cost that the rule "cheaper" compared: "latency" or "size"."""
-    return str(cheaper.rule).partition(": ")[2]
+    return _finding(one, "cheaper").rule.partition(": ")[2]
 
 
 def _unmet(one: ChallengerFigures, metric: Metric, *roles: str, without: tuple[str, ...] = ()) -> list[str]:
     """Why rules of these roles are not met, one text each."""
     wanted = kinds(*roles) - set(without)
-    return [unmet_text(r, metric) for r in one.rules if r.kind in wanted and not r.passed]
-
-
-def _frozen(one: ChallengerFigures) -> Gain:
-    """The gain on the frozen test set; never None where a challenger is compared with a champion."""
-    gain = one.difference["frozen"]
-    assert gain is not None
-    return gain
+    return [unmet_text(r, metric) for r in one.rules if r.kind in wanted and r.passed is False]
 
 
 def _finding(one: ChallengerFigures, kind: str) -> Finding:
     return next(rule for rule in one.rules if rule.kind == kind)
 
 
-def _score(one: ChallengerFigures, metric: Metric) -> str:
+def _score(one: CandidateFigures, metric: Metric) -> str:
     score = one.scores["frozen"]
-    assert score is not None
-    return f"{value_text(score, metric.unit)} {metric.unit}"
+    return "" if score is None else f"{value_text(score, metric.unit)} {metric.unit}".strip()
 
 
-def _gain(gain: Gain, basis: Basis, metric: Metric) -> str:
-    """A difference with its interval."""
-    text = f"{value_text(gain.difference, metric.unit, signed=True)} {difference_unit(metric.unit)}"
+def _gain(gain: Gain | None, basis: Basis, metric: Metric) -> str:
+    """A difference with its interval, such as "-0.3 points, 95 % interval -1.2 to +0.5"."""
+    if gain is None:
+        return "not scored"
+    text = f"{value_text(gain.difference, metric.unit, signed=True)} {difference_unit(metric.unit)}".strip()
     if gain.low is None:
-        return f"{text} (one cluster, no interval)"
-    confidence = f"{100 * basis.confidence_each:.4g}"
+        return f"{text}, no interval"
     interval = interval_text(gain.low, gain.high, metric.unit, signed=True)
-    return f"{text} ({confidence} % interval {interval})"
+    return f"{text}, {100 * basis.confidence_each:.4g} % interval {interval}"
 
 
-def _clusters(count: int) -> str:
-    return {0: "no scored cluster", 1: "one cluster"}.get(count, f"{count} clusters")
+def _limit(value: float, metric: Metric, unit: bool = False) -> str:
+    """A limit of a difference, with sign, exact."""
+    text = f"{'-' if value < 0 else '+'}{exact_text(abs(value), metric)}"
+    return f"{text} {difference_unit(metric.unit)}".strip() if unit else text
+
+
+def _percent(fraction: float) -> str:
+    return f"{round(100 * fraction, 3):g} %"
+
+
+def _too_few(one: ChallengerFigures, basis: Basis) -> str:
+    """Such as "3 clusters, at least 6 are needed: 3 more"."""
+    gain, total = one.difference["frozen"], basis.frozen["clusters"]
+    found, required = (gain.clusters or 0) if gain else 0, basis.required or 0
+    text = too_few(found, required)
+    return text.replace(" with foreground", "") if found == total else f"{text} ({_counted(total, 'cluster')} in all)"
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ class Model:
 
 
 def validation_score(folder: Path) -> float:
-    """Best foreground IoU on the validation split, in [0, 1], from history.csv in a bundle's folder.
+    """Best foreground IoU on the validation split, in [0, 1], from history.csv in a bundle's folder; NaN without any.
 
     Raises:
         StageError: history.csv is missing.
@@ -85,6 +86,12 @@ def validation_score(folder: Path) -> float:
     return float(pd.read_csv(path)["val_iou"].max())
 
 
+def _rank(folder: Path) -> float:
+    """Validation score for the choice of a seed; a failed training, which has none, comes last."""
+    score = validation_score(folder)
+    return score if math.isfinite(score) else -math.inf
+
+
 def challengers(context: PromotionContext) -> list[Model]:
     """For each architecture, the seed with the best validation score; test scores do not influence the choice.
 
@@ -96,7 +103,7 @@ def challengers(context: PromotionContext) -> list[Model]:
     for architecture in p.architectures:
         folders = [root / MODELS / run_name(architecture, seed) for seed in p.seeds]
         # the first seed where several have the same score
-        best = max(folders, key=validation_score)
+        best = max(folders, key=_rank)
         path = root / EVALUATIONS / best.name / "counts.parquet"
         if not path.exists():
             raise StageError(

@@ -15,7 +15,8 @@ from segcore.errors import DataError
 from segcore.files import atomic_write
 from segcore.metrics import METRICS
 from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
-from segcore.promotion.rule_text import limit_text, measured_text, title_text
+from segcore.promotion.rule_text import limit_text, measured_text, passed_text, title_text
+from segcore.promotion.wording import looks_text, smallest_text
 from tasks.project import DECISIONS
 
 HISTORY = "history.json"
@@ -218,14 +219,26 @@ def read_history(root: Path, name: str) -> list[RegisteredVersion]:
     return [RegisteredVersion(**row) for row in rows]
 
 
+def looks(root: Path, name: str, inputs: str) -> int:
+    """Number of decisions against a champion of a data set that were acted upon, with one on these inputs."""
+    acted = [r for r in records(root, name) if r.acted and r.champion and r.challengers]
+    return len({record.inputs for record in acted} | {inputs})
+
+
+def evidence_text(record: DecisionRecord) -> list[str]:
+    """Sentences on the smallest improvement that the test set can show, and on how often it was used."""
+    best = next((one for one in record.challengers if one.name == record.best), None)
+    sentences = [smallest_text(best, record.basis) if best else "", looks_text(record.basis)]
+    return [text for text in sentences if text]
+
+
 def record_text(record: DecisionRecord) -> str:
-    """The decision as text for a terminal: one line per rule and challenger, drift, and the reason."""
+    """The decision as text for a terminal: one line per rule and challenger, drift, test set, and the reason."""
     metric, lines = METRICS[record.basis.metric], []
     for one in record.challengers:
         lines.append(f"{one.title} (seed {one.seed})")
         for result in one.rules:
             measured, limit = measured_text(result, metric), limit_text(result, metric)
-            met = "yes" if result.passed else "no"
-            lines.append(f"  {title_text(result):<32} {measured:>14}   {limit:<22} {met}")
-    drift = record.drift
-    return "\n".join([*lines, *([""] if lines else []), *(drift["verdicts"] if drift else []), record.reason])
+            lines.append(f"  {title_text(result):<32} {measured:>14}   {limit:<22} {passed_text(result)}")
+    drift = record.drift["verdicts"] if record.drift else []
+    return "\n".join([*lines, *([""] if lines else []), *drift, *evidence_text(record), record.reason])

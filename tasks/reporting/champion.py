@@ -13,8 +13,20 @@ from segcore.gate_rules import Gain
 from segcore.metrics import METRICS, Metric
 from segcore.plots import drift as charts
 from segcore.plots import style
-from segcore.promotion.rule_text import limit_text, measured_text, measures_text, title_text
-from tasks.promotion.record import DecisionRecord, JudgedModel, latest, read_history
+from segcore.promotion.rule_text import (
+    limit_text,
+    measured_text,
+    measures_text,
+    passed_text,
+    title_text,
+)
+from tasks.promotion.record import (
+    DecisionRecord,
+    JudgedModel,
+    latest,
+    read_history,
+    evidence_text,
+)
 from tasks.reporting.rows import place
 
 _OUTCOMES = {
@@ -48,6 +60,7 @@ def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
         "candidates": _candidates(record),
         "rules": _rules(record.challengers, metric),
         "basis": _basis(record),
+        "evidence": evidence_text(record),
         "drift": drift,
         "charts": _charts(drift) if drift else {},
         "history": [
@@ -102,7 +115,13 @@ def _rules(challengers: Sequence[JudgedModel], metric: Metric) -> list[dict[str,
         first = findings[0]
         name = title_text(first) if len({f.rule for f in findings}) == 1 else first.kind
         cells = [
-            {"value": _minus(measured_text(f, metric)), "passed": f.passed, "note": f.note} for f in findings
+            {
+                "value": _minus(measured_text(f, metric)),
+                "passed": f.passed,
+                "met": passed_text(f),
+                "note": f.note,
+            }
+            for f in findings
         ]
         rows.append(
             {
@@ -139,7 +158,9 @@ def _basis(record: DecisionRecord) -> str:
     shared = (
         f" each, so that the error rate of all {number} comparisons together is at most {error} (Bonferroni)"
     )
+    # decisions of earlier versions
+    method = "paired bootstrap draws" if basis.required is None else "swaps"
     return (
-        f"{sets}. Intervals: {100 * basis.confidence_each:.4g} %{shared if number > 1 else ''}, "
-        f"{basis.bootstrap} paired bootstrap draws of whole clusters, pooled test pixels."
+        f"{sets}. Intervals: {100 * basis.confidence_each:.4g} %{shared if number > 1 else ''}, by "
+        f"{method} of whole clusters, pooled test pixels."
     )
