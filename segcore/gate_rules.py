@@ -212,7 +212,7 @@ def _not_worse_new(trial: Trial, loss: float) -> list[Finding]:
         return _above(kind, name, new, -loss, trial.required)
     if both is None or both.low is None:
         return _above(kind, name, both, -loss, trial.required)
-    note = f"{new.clusters} of {trial.required} clusters: the lower of its difference and of the interval of all test images"
+    note = f"{new.clusters} of {trial.required} clusters: the lower of its difference and the interval with all images"
     least = min(new.difference, both.low)
     return [finding(kind, name, least, -loss, least > -loss + _TIE, note)]
 

@@ -41,7 +41,7 @@ class Basis:
 
     @property
     def error(self) -> float:
-        """Probability that a challenger that is no better appears to be, one-sided, for each comparison (Bonferroni)."""
+        """Probability that a challenger that is no better appears to be, for each comparison (Bonferroni)."""
         return (1 - self.confidence) / 2 / max(self.comparisons, 1)
 
 

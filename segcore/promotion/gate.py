@@ -1,7 +1,7 @@
 """Whether a challenger replaces the champion: rules in a fixed order, each with the figures that decided.
 
 Champion and challengers are scored on the same two sets of test regions: the frozen test set, on which the champion was
-chosen, and the new batch. Intervals of the differences come from swaps of whole clusters (`segcore.promotion.interval`).
+chosen, and the new batch. Intervals of the differences are those of `segcore.promotion.interval`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -116,7 +116,9 @@ def decide(
     contestants = [score(c, foreground) for c in challengers]
     incumbent = score(champion, foreground) if champion else None
     require_same_regions([*([incumbent] if incumbent else []), *contestants])
-    basis = _basis(gate, metric, key, seed, incumbent or next(iter(contestants), None), len(challengers), looks)
+    basis = _basis(
+        gate, metric, key, seed, incumbent or next(iter(contestants), None), len(challengers), looks
+    )
     judged = [_judge(s, incumbent, gate, classes, basis) for s in contestants]
     outcome, winner, chosen = _choose(incumbent, judged)
     facts = [_facts(j, key, metric, classes) for j in judged]

@@ -1,14 +1,14 @@
 """Interval of the difference between two models by swaps of whole clusters, exact for any number of clusters.
 
 If two models are equally good, their counts in a cluster are exchangeable: each swap of some clusters between them is
-as likely as what was observed (Fisher 1935, "The Design of Experiments"; Pitman 1937). A swap of one cluster reverses the
-sign of its contribution to the difference, and of no other. The interval contains the differences that the test by
+as likely as what was observed (Fisher 1935, "The Design of Experiments"; Pitman 1937). A swap of one cluster reverses
+the sign of its contribution to the difference, and of no other. The interval contains the differences that the test by
 swaps does not reject, which are those between two ranks of the differences of subsets of clusters (Hartigan 1969,
 JASA 64:1303). With few clusters all swaps are tried, otherwise a group of swaps, which keeps the test exact (Hemerik
 and Goeman 2018, TEST 27:811).
 
-A percentile bootstrap of few clusters is too narrow: with two, it shows one of two equal models to be better in a quarter
-of cases.
+A percentile bootstrap of few clusters is too narrow: with two, it shows a model that is no better to be better in a
+quarter of cases.
 """
 
 import math
@@ -38,11 +38,12 @@ def foreground_shares(a: ClusterSums, b: ClusterSums) -> np.ndarray:
 def contributions(a: ClusterSums, b: ClusterSums, key: str) -> np.ndarray:
     """Contribution of each cluster to the difference b minus a in a pooled score, `(C,)`.
 
-    It is the difference between two models that are equal, midway between a and b, in all other clusters. It changes its
-    sign if the two models are swapped in the cluster. The sum of all is the difference, except for terms of third order.
+    It is the difference between two models that are equal, midway between a and b, in all other clusters. It changes
+    its sign if the two models are swapped in the cluster. All sum to the difference, except for terms of third order.
 
     Args:
-        a, b: sums over the same clusters.
+        a: sums over clusters.
+        b: sums over the same clusters.
         key: key of a `dataset` score.
     """
     half = {name: (b.sums[name] - a.sums[name]) / 2 for name in COUNTS}
@@ -57,8 +58,8 @@ def contributions(a: ClusterSums, b: ClusterSums, key: str) -> np.ndarray:
 def _subsets(clusters: int, draws: int, seed: int) -> tuple[np.ndarray, int]:
     """Swapped clusters of each swap as rows of 0 and 1, without swaps of no cluster; and the number of all swaps.
 
-    The swaps are all combinations of generators: of single clusters, or of random sets of clusters if these would be more
-    than `draws` combinations.
+    The swaps are all combinations of generators: of single clusters, or of random sets of clusters if single clusters
+    had more than `draws` combinations.
     """
     count = min(clusters, math.ceil(math.log2(draws)))
     combinations = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
@@ -77,7 +78,8 @@ def difference_interval(
     any other difference, if it is one of all clusters alike. Clusters without foreground are left out.
 
     Args:
-        a, b: sums over the same clusters.
+        a: sums over clusters.
+        b: sums over the same clusters.
         key: key of a `dataset` score.
         error: probability of a difference beyond either end.
         draws: number of swaps, rounded up to a power of two; with fewer possible swaps, all.

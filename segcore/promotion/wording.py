@@ -58,7 +58,9 @@ def smallest_text(one: ChallengerFigures, basis: Basis) -> str:
     gain, metric = one.difference.get("frozen"), METRICS[basis.metric]
     if basis.required is None or gain is None:
         return ""
-    images, clusters = (_counted(basis.frozen[key], name) for key, name in (("regions", "image"), ("clusters", "cluster")))
+    images, clusters = (
+        _counted(basis.frozen[key], name) for key, name in (("regions", "image"), ("clusters", "cluster"))
+    )
     start = f"With {images.replace('image', 'test image')} in {clusters}"
     if gain.smallest is None:
         return f"{start}, no improvement can be shown: {too_few(gain.clusters or 0, basis.required)}."
@@ -94,14 +96,14 @@ def _champion(champion: CandidateFigures, version: int | None, metric: Metric) -
 
 
 def _promoted(new: str, old: str, one: ChallengerFigures, basis: Basis) -> str:
-    metric, gate, frozen = METRICS[basis.metric], basis.gate, _gain(one.difference["frozen"], basis, metric)
-    cost = _cost_clause(one)
+    metric, gate, cost = METRICS[basis.metric], basis.gate, _cost_clause(one)
+    frozen = _gain(one.difference["frozen"], basis, metric)
     if one.by == "better":
         text = f"{frozen}, required: above {_limit(gate['margin'], metric)}"
         text += f"; {cost}" if cost else ""
     else:
-        saved = _percent(1 - gate["cheaper"])
-        text = f"{cost} (required: {saved}) and no worse: {frozen}, required: above {_limit(-gate['not_worse'], metric)}"
+        saved, lowest = _percent(1 - gate["cheaper"]), _limit(-gate["not_worse"], metric)
+        text = f"{cost} (required: {saved}) and no worse: {frozen}, required: above {lowest}"
     batch = one.difference.get("new")
     confirmed = f" On the new batch: {_new_batch(one, batch, basis)}." if batch and batch.clusters else ""
     return f"Promoted {new} ({_score(one, metric)}) in place of {old}: {text}.{confirmed}"
@@ -111,10 +113,12 @@ def _against(one: ChallengerFigures, basis: Basis) -> str:
     """Score and cost, then what they do not meet: the limits; else the new batch; else margin and cost."""
     metric, gate = METRICS[basis.metric], basis.gate
     frozen = one.difference["frozen"]
-    if frozen is None:
-        return "has no score on the test images to compare"
+    if frozen is None or not frozen.clusters:
+        return "cannot be compared with it"
     cost = _cost_clause(one)
-    text = f"scores {_score(one, metric)} ({_gain(frozen, basis, metric)})" + (f" and is {cost}" if cost else "")
+    text = f"scores {_score(one, metric)} ({_gain(frozen, basis, metric)})" + (
+        f" and is {cost}" if cost else ""
+    )
     limits = _unmet(one, metric, "limit")
     if limits:
         return f"{text}, but {'; '.join(limits)}"
@@ -127,7 +131,10 @@ def _against(one: ChallengerFigures, basis: Basis) -> str:
         found = _finding(one, "not_worse_new")
         if found.passed is False:
             required = f"required: above {_limit(-gate['not_worse'], metric, unit=True)}"
-            others.insert(0, f"on the new batch it is not shown to be no worse: {_new_batch(one, batch, basis)}, {required}")
+            others.insert(
+                0,
+                f"on the new batch it is not shown to be no worse: {_new_batch(one, batch, basis)}, {required}",
+            )
         return f"{text}, but {'; '.join(others)}"
     less = _LESS.get(_cost(one), ("cheaper",))[0]
     required = f"required: above {_limit(gate['margin'], metric, unit=True)}"
@@ -201,7 +208,11 @@ def _too_few(one: ChallengerFigures, basis: Basis) -> str:
     gain, total = one.difference["frozen"], basis.frozen["clusters"]
     found, required = (gain.clusters or 0) if gain else 0, basis.required or 0
     text = too_few(found, required)
-    return text.replace(" with foreground", "") if found == total else f"{text} ({_counted(total, 'cluster')} in all)"
+    return (
+        text.replace(" with foreground", "")
+        if found == total
+        else f"{text} ({_counted(total, 'cluster')} in all)"
+    )
 
 
 def _counted(count: int, name: str) -> str:

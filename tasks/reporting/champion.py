@@ -23,9 +23,9 @@ from segcore.promotion.rule_text import (
 from tasks.promotion.record import (
     DecisionRecord,
     JudgedModel,
+    evidence_text,
     latest,
     read_history,
-    evidence_text,
 )
 from tasks.reporting.rows import place
 

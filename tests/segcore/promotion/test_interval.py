@@ -24,7 +24,7 @@ ERROR = 0.025
 
 
 def sums(tp: np.ndarray, size: np.ndarray, classes: int = 2) -> ClusterSums:
-    """Counts of a model that finds `tp` of the `size` pixels of the last class in each cluster, and as many wrong ones."""
+    """Counts of a model that finds `tp` of `size` pixels of the last class, and predicts as many wrong as it misses."""
     clusters = len(size)
     foreground = {"tp": tp, "fp": size - tp, "fn": size - tp}
     counts = {name: np.zeros((clusters, classes)) for name in COUNTS}
@@ -32,7 +32,13 @@ def sums(tp: np.ndarray, size: np.ndarray, classes: int = 2) -> ClusterSums:
         counts[name][:, -1] = values
     names = tuple(f"c{index:03d}" for index in range(clusters))
     kinds = tuple(f"class {index}" for index in range(classes))
-    return ClusterSums(names, names, kinds, (classes - 1,), counts | {"images": np.ones(clusters), "empty": np.zeros(clusters)})
+    return ClusterSums(
+        names,
+        names,
+        kinds,
+        (classes - 1,),
+        counts | {"images": np.ones(clusters), "empty": np.zeros(clusters)},
+    )
 
 
 def swapped(a: ClusterSums, b: ClusterSums, which: np.ndarray) -> tuple[ClusterSums, ClusterSums]:
