@@ -123,7 +123,8 @@ KINDS: dict[str, Kind] = {
     "set-aside": Kind(
         "it is linked to items of different splits and therefore left out",
         "noted",
-        "assign its group in split.given, or start a new split file under another data.name",
+        "if they only look alike, leave near-duplicate out of split.links, and assign a group without split in "
+        "split.given; otherwise remove it",
     ),
 }
 

@@ -9,14 +9,15 @@
     leakage.check(table, index, items, split, links)
     split_file.write_split_file(path, split, decision.entries)         # last: a failed run decides nothing
 
-Splits given by hand (split.given) take precedence, then the split file of earlier runs, then splits of the data set,
-then links to groups that have a split. The remaining groups are stratified. A new group that is linked to two splits is
-set aside.
+The split file of earlier runs takes precedence, and what contradicts it is an error; then splits given by hand
+(split.given), then splits of the data set, then links to groups that have a split. The remaining groups are stratified.
+A new group that is linked to two splits is set aside.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,7 @@ from segcore.splits.constraints import (
     propagate,
     units_of,
 )
+from segcore.splits.recorded import contradicting_items, require_recorded
 from segcore.splits.split_file import GroupSplit, read_split_file, write_split_file
 from segcore.splits.stratify import stratify
 
@@ -96,14 +98,15 @@ def _late(
 ) -> dict[str, str]:
     """Items linked to an item of an earlier batch whose split differs from that of their own group, with the reason.
 
-    They are set aside instead of raising an error, because batches arrive unattended.
+    They are set aside instead of raising an error, because batches arrive unattended. Rows are in the order of receipt.
     """
     if "batch" not in items:
         return {}
     decided = {name: entry.split for name, entry in earlier.items() if entry.split in SPLITS}
     decided |= {name: value for value, members in split.given.items() for name in members}
+    order = {batch: place for place, batch in enumerate(items["batch"].unique())}
     rows = items[["id", "group", "batch"]].to_numpy().tolist()
-    group, batch = {i: g for i, g, _ in rows}, {i: b for i, _, b in rows}
+    group, batch = {i: g for i, g, _ in rows}, {i: order[b] for i, _, b in rows}
     late: dict[str, str] = {}
     for a, b, kind in zip(links["a"], links["b"], links["kind"], strict=True):
         if a not in batch or b not in batch or batch[a] == batch[b]:
@@ -198,31 +201,38 @@ def _clusters(
 
 
 def decide(
-    items: pd.DataFrame, links: pd.DataFrame, split: Split, earlier: Mapping[str, GroupSplit]
+    items: pd.DataFrame,
+    links: pd.DataFrame,
+    split: Split,
+    earlier: Mapping[str, GroupSplit],
+    record: Path | str = "split file",
 ) -> Assignment:
     """Assign every group of the catalogue to a split.
 
     Args:
-        items: catalogue rows with id, group, height, width; optional: split (of the data set), status (only "accepted"
-            rows are used), sha256, crs, transform, pixels_per_class.
+        items: catalogue rows, batches in the order of their receipt, with id, group, height, width; optional: split (of
+            the data set), status (only "accepted" rows are used), sha256, crs, transform, pixels_per_class.
         links: a, b, kind, detail; links of ids that are not in `items` are ignored.
         split: settings.
         earlier: entries of the split file, by group.
+        record: path of the split file, for errors.
 
     Raises:
-        DataError: split.given names an unknown group, or a group twice.
+        DataError: split.given names an unknown group, or a group twice; or a group would leave its recorded split.
         LeakError: linked items have different splits by split.given, the split file or the data set.
     """
     if "status" in items:
         items = items[items["status"] == "accepted"]
+    aside = _late(items, links, split, earlier) | contradicting_items(items, split, earlier)
     items = items.sort_values("id", ignore_index=True)
     _check_given(items, split, earlier)
     frame = dict(zip(items["id"], frames(items), strict=True))
-    aside = _strays(items, frame, earlier) | _late(items, links, split, earlier)
+    aside = _strays(items, frame, earlier) | aside
     if aside:
         items = items[~items["id"].isin(list(aside))]
         frame = dict(zip(items["id"], frames(items), strict=True))
     state = State(groups_of(items, frame, split), edges_of(items, links, frame), split)
+    require_recorded(state.groups, split, earlier, record)
     open_given_train(state.groups, split, earlier)
     honour(state, earlier)
     propagate(state)

@@ -118,8 +118,8 @@ class State:
         return LeakError(
             f"{edge.members[name]} (group {name}, {value}) and {edge.members[other]} (group {other}, "
             f"{self.values[other]}) are linked, but in different splits ({edge.why})",
-            "remove one of the two, or give both the same split in split.given or the same data.group; "
-            "if they only look alike, leave near-duplicate out of split.links",
+            "remove one of the two; if they only look alike, leave near-duplicate out of split.links; or, if neither "
+            "has a recorded split, give both the same split in split.given or the same data.group",
         )
 
 
@@ -193,7 +193,7 @@ def open_given_train(groups: dict[str, Group], split: Split, earlier: Mapping[st
 
 
 def honour(state: State, earlier: Mapping[str, GroupSplit]) -> None:
-    """Assign groups by split.given, then by the split file, then by the splits of the data set.
+    """Assign groups by split.given and the split file, which agree, then by the splits of the data set.
 
     Raises:
         LeakError: two groups with a given or earlier split are linked, but in different splits.

@@ -216,12 +216,14 @@ def prepare(
         Splits of all groups, and the items that were set aside.
 
     Raises:
-        DataError: a packed item is missing, a split is empty, or no window fits.
+        DataError: a packed item is missing, a group would leave its recorded split, a split is empty, or no window
+            fits.
         LeakError: pixels, a group or linked items are in more than one split.
     """
     accepted = _plain(catalogue[catalogue["status"] == "accepted"].reset_index(drop=True))
     links = links[links["kind"].isin(p.split.links)]
-    decision = assignment.decide(accepted, links, p.split, assignment.read_split_file(split_file, p.split))
+    earlier = assignment.read_split_file(split_file, p.split)
+    decision = assignment.decide(accepted, links, p.split, earlier, split_file)
     used = accepted[~accepted["id"].isin(list(decision.aside))]
     _require_packed(used, packed)
     items, has_objects = planes(used), bool(used["objects"].notna().all())
