@@ -122,7 +122,7 @@ def test_the_gate_decides_by_a_metric_that_is_better_when_lower(toy: Metric, tmp
     better = tables["fcn"].assign(fp=0)
     old = Candidate("old", "Old", 0.8, tables["fcn"], tables["fcn"].iloc[:0], Costs(1, 1, 1))
     new = Candidate("new", "New", 0.8, better, better.iloc[:0], Costs(1, 1, 1))
-    gate = operations.Gate(bootstrap=200)
+    gate = operations.Gate(bootstrap=200, confidence=0.6)
     classes = ["background", "building"]
     decision = decide(old, [new], gate, "toy", [1], classes, 0)
     assert decision.outcome == "promoted" and decision.challengers[0].difference["frozen"].difference > 0
@@ -209,13 +209,13 @@ def test_a_gate_rule_is_added_in_one_place(tmp_path: Path, monkeypatch: pytest.M
         return Candidate(name, name.upper(), 0.8, table, table.iloc[:0], Costs(1, 1, size))
 
     classes = ["background", "building"]
-    gate = section.model_validate({"toy_budget": 5, "bootstrap": 200})
+    gate = section.model_validate({"toy_budget": 5, "bootstrap": 200, "confidence": 0.6})
     champion, challenger = candidate("fcn", 9), candidate("unet", 9)
     decision = decide(champion, [challenger], gate, "iou", [1], classes, 0)
     assert decision.outcome == "kept" and not decision.challengers[0].allowed
     assert "toy budget" in decision.reason and "weight of the toys: 9.0 kg" in decision.reason
     assert "at most 5.0 kg" in decision.reason
-    loose = section.model_validate({"bootstrap": 200})
+    loose = section.model_validate({"bootstrap": 200, "confidence": 0.6})
     assert decide(champion, [challenger], loose, "iou", [1], classes, 0).outcome == "promoted"
 
     decided = dataclasses.asdict(decision)

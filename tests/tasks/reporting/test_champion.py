@@ -69,9 +69,9 @@ def _record(root: Path, champion: str | None = "fcn", **over: Any) -> DecisionRe
         return Candidate(f"{name}-0", TITLES[name], 0.8, counts, counts.iloc[:0], Costs(30, 800, 12.5))
 
     rivals = [candidate(name) for name in TITLES if name != champion]
-    gate = Gate(bootstrap=200, floors={"building": 0.2}, ceilings={"latency_ms": 50})
+    gate = Gate(bootstrap=200, confidence=0.6, floors={"building": 0.2}, ceilings={"latency_ms": 50})
     current = candidate(champion) if champion else None
-    decision = asdict(decide(current, rivals, gate, "iou", [1], ["background", "building"], 0))
+    decision = asdict(decide(current, rivals, gate, "iou", [1], ["background", "building"], 0, looks=3))
     for one in decision["challengers"]:
         one |= {"architecture": one["name"][:-2], "seed": 0, "weights_sha256": "0" * 64}
     meta = {"format": FORMAT, "dataset": "buildings", "key": "b2", "batches": ["b2"], "inputs": "1" * 64}
@@ -129,6 +129,8 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
         assert one.title in shown
         assert f"{100 * one.difference['frozen'].low:+.1f}".replace("-", "−") in shown
     assert section.count("<svg") >= 4 and SOURCE in shown and "Band 1: large shift" in shown
+    assert "an improvement must exceed about" in shown and "swaps of whole clusters" in shown
+    assert "decision 3 against a champion on this test set" in shown
     assert "pooled over 12 images or planes" in shown and "of the new batch" in shown
     assert not re.search(r"built-in|None|nan|object at", shown)
     assert "2026-01-02 10:00 UTC" in shown and "It was better." in shown and ">previous<" in section
