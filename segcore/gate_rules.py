@@ -207,7 +207,7 @@ def _not_worse_new(trial: Trial, loss: float) -> list[Finding]:
     kind, name, new, both = "not_worse_new", "no worse on the new batch", trial.new, trial.both
     if new is None or not new.clusters:
         what = "scored region" if new is None else "foreground"
-        return [finding(kind, name, None, -loss, None, f"does not apply: the new batch has no {what}")]
+        return [finding(kind, name, None, -loss, None, f"the new batch has no {what}")]
     if new.low is not None:
         return _above(kind, name, new, -loss, trial.required)
     if both is None or both.low is None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from segcore.comparison.statistics import run_scores
+from segcore.comparison.statistics import ClusterSums, run_scores
 from segcore.gate_rules import DIGITS, Costs, Finding, Gain, Trial, apply, kinds
 from segcore.metrics import METRICS
 from segcore.params.operations import Gate
@@ -166,17 +166,12 @@ def _basis(
 
     The error rate of all together is then at most 1 - confidence (Bonferroni).
     """
-    sizes = {
-        name: {"regions": len(run.items), "clusters": len(run.clusters)}
-        if run
-        else {"regions": 0, "clusters": 0}
-        for name, run in (("frozen", one.frozen if one else None), ("new", one.new if one else None))
-    }
     each = 1 - (1 - gate.confidence) / max(comparisons, 1)
     basis = Basis(
         metric=metric,
         score=key,
-        **sizes,
+        frozen=_size(one.frozen if one else None),
+        new=_size(one.new if one else None),
         confidence=gate.confidence,
         comparisons=comparisons,
         confidence_each=round(each, DIGITS),
@@ -186,6 +181,10 @@ def _basis(
         looks=looks,
     )
     return replace(basis, required=required_clusters(basis.error))
+
+
+def _size(run: ClusterSums | None) -> dict[str, int]:
+    return {"regions": len(run.items) if run else 0, "clusters": len(run.clusters) if run else 0}
 
 
 def _choose(

@@ -1,8 +1,9 @@
-"""Findings of the gate's rules as text, with the words of `segcore.gate_rules`; also those of old decisions."""
+"""Findings of the gate's rules, and what its test set can show, as text; also those of old decisions."""
 
 from segcore.comparison.text import difference_unit, value_text
-from segcore.gate_rules import Finding, rule_of
-from segcore.metrics import Metric
+from segcore.gate_rules import Finding, rule_of, too_few
+from segcore.metrics import METRICS, Metric
+from segcore.promotion.figures import Basis, ChallengerFigures
 
 
 def _subject(finding: Finding) -> str:
@@ -40,8 +41,8 @@ def exact_text(value: float, metric: Metric) -> str:
 
 
 def passed_text(finding: Finding) -> str:
-    """Whether the rule is met: yes, no, or a dash where it does not apply."""
-    return {True: "yes", False: "no", None: "–"}[finding.passed]
+    """Whether the rule is met: "yes", "no" or "does not apply"."""
+    return {True: "yes", False: "no", None: "does not apply"}[finding.passed]
 
 
 def _with_unit(finding: Finding, value: float | None, metric: Metric, signed: bool) -> str:
@@ -65,3 +66,31 @@ def unmet_text(finding: Finding, metric: Metric) -> str:
         return f"{start} ({finding.note})"
     found = f"{measures_text(finding)}: {measured_text(finding, metric)}"
     return f"{start} ({found}; required: {limit_text(finding, metric)})"
+
+
+def smallest_text(one: ChallengerFigures, basis: Basis) -> str:
+    """The smallest improvement that the frozen test set can show; empty in decisions of earlier versions."""
+    gain, metric = one.difference.get("frozen"), METRICS[basis.metric]
+    if basis.required is None or gain is None:
+        return ""
+    images, clusters = (
+        counted(basis.frozen[key], name) for key, name in (("regions", "image"), ("clusters", "cluster"))
+    )
+    start = f"With {images.replace('image', 'test image')} in {clusters}"
+    if gain.smallest is None:
+        return f"{start}, no improvement can be shown: {too_few(gain.clusters or 0, basis.required)}."
+    value = f"{100 * gain.smallest:.2g}" if metric.unit == "%" else f"{gain.smallest:.2g}"
+    return f"{start}, an improvement must exceed about {value} {difference_unit(metric.unit)}."
+
+
+def looks_text(basis: Basis) -> str:
+    """How often this test set was used for a decision; empty where that is unknown."""
+    if basis.looks is None:
+        return ""
+    start = f"This is decision {basis.looks} against a champion on this test set"
+    return f"{start}; every further one adds to the chance of a wrong promotion."
+
+
+def counted(count: int, name: str) -> str:
+    """Such as "1 cluster" or "2 clusters"."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"

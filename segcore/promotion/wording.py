@@ -1,4 +1,4 @@
-"""The gate's decision as one or two sentences with the figures that decided, and what its test set can show."""
+"""The gate's decision as one or two sentences with the figures that decided."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from segcore.comparison.text import difference_unit, interval_text, value_text
 from segcore.gate_rules import Finding, Gain, kinds, too_few
 from segcore.metrics import METRICS, Metric
 from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
-from segcore.promotion.rule_text import exact_text, unmet_text
+from segcore.promotion.rule_text import counted, exact_text, unmet_text
 
 # What a lower and a higher cost mean, by the cost's name in the rule "cheaper".
 _LESS = {"latency": ("faster", "slower"), "size": ("smaller", "larger")}
@@ -51,29 +51,6 @@ def sentence(
         short = f": the frozen test set has {_too_few(one, basis)}" if outcome == "refused" else ""
         text = f"Kept {old}{short}. {new[0].upper()}{new[1:]} {_against(one, basis)}."
     return text + "".join(left_out)
-
-
-def smallest_text(one: ChallengerFigures, basis: Basis) -> str:
-    """The smallest improvement that the frozen test set can show; empty in decisions of earlier versions."""
-    gain, metric = one.difference.get("frozen"), METRICS[basis.metric]
-    if basis.required is None or gain is None:
-        return ""
-    images, clusters = (
-        _counted(basis.frozen[key], name) for key, name in (("regions", "image"), ("clusters", "cluster"))
-    )
-    start = f"With {images.replace('image', 'test image')} in {clusters}"
-    if gain.smallest is None:
-        return f"{start}, no improvement can be shown: {too_few(gain.clusters or 0, basis.required)}."
-    value = f"{100 * gain.smallest:.2g}" if metric.unit == "%" else f"{gain.smallest:.2g}"
-    return f"{start}, an improvement must exceed about {value} {difference_unit(metric.unit)}."
-
-
-def looks_text(basis: Basis) -> str:
-    """How often this test set was used for a decision; empty where that is unknown."""
-    if basis.looks is None:
-        return ""
-    start = f"This is decision {basis.looks} against a champion on this test set"
-    return f"{start}; every further one adds to the chance of a wrong promotion."
 
 
 def _first(outcome: str, one: ChallengerFigures, metric: Metric) -> str:
@@ -149,7 +126,7 @@ def _new_batch(one: ChallengerFigures, batch: Gain, basis: Basis) -> str:
         return _gain(batch, basis, metric)
     value = f"{value_text(batch.difference, metric.unit, signed=True)} {difference_unit(metric.unit)}"
     together = interval_text(both.low, both.high, metric.unit, signed=True)
-    return f"{value} in {_counted(batch.clusters or 0, 'cluster')}, and {together} with all test images"
+    return f"{value} in {counted(batch.clusters or 0, 'cluster')}, and {together} with all test images"
 
 
 def _cost_clause(one: ChallengerFigures) -> str:
@@ -211,9 +188,5 @@ def _too_few(one: ChallengerFigures, basis: Basis) -> str:
     return (
         text.replace(" with foreground", "")
         if found == total
-        else f"{text} ({_counted(total, 'cluster')} in all)"
+        else f"{text} ({counted(total, 'cluster')} in all)"
     )
-
-
-def _counted(count: int, name: str) -> str:
-    return f"{count} {name}" if count == 1 else f"{count} {name}s"

@@ -15,8 +15,14 @@ from segcore.errors import DataError
 from segcore.files import atomic_write
 from segcore.metrics import METRICS
 from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
-from segcore.promotion.rule_text import limit_text, measured_text, passed_text, title_text
-from segcore.promotion.wording import looks_text, smallest_text
+from segcore.promotion.rule_text import (
+    limit_text,
+    looks_text,
+    measured_text,
+    passed_text,
+    smallest_text,
+    title_text,
+)
 from tasks.project import DECISIONS
 
 HISTORY = "history.json"
@@ -239,6 +245,9 @@ def record_text(record: DecisionRecord) -> str:
         lines.append(f"{one.title} (seed {one.seed})")
         for result in one.rules:
             measured, limit = measured_text(result, metric), limit_text(result, metric)
-            lines.append(f"  {title_text(result):<32} {measured:>14}   {limit:<22} {passed_text(result)}")
+            why = f": {result.note}" if result.measured is None and result.note else ""
+            lines.append(
+                f"  {title_text(result):<32} {measured:>14}   {limit:<22} {passed_text(result)}{why}"
+            )
     drift = record.drift["verdicts"] if record.drift else []
     return "\n".join([*lines, *([""] if lines else []), *drift, *evidence_text(record), record.reason])

@@ -365,9 +365,7 @@ def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_
     mark_batch("b2")
     shutil.rmtree("work/gate-costs", ignore_errors=True)
     again = command("--batch", "b2", "--dry-run")
-    assert again.returncode == 0 and "Kept " in again.stdout and "--dry-run" in again.stdout, (
-        again.stderr
-    )
+    assert again.returncode == 0 and "Kept " in again.stdout and "--dry-run" in again.stdout, again.stderr
     (measured,) = Path("work/gate-costs").glob("*/costs.json")
     costs = json.loads(measured.read_text())
     assert len(costs) == 2 and all(c["latency_ms"] > 0 and c["peak_memory_mb"] > 50 for c in costs)

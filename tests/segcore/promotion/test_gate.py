@@ -15,7 +15,7 @@ from segcore.metrics import METRICS, pixel
 from segcore.metrics.scores import scores
 from segcore.params.operations import Gate
 from segcore.promotion.gate import Candidate, Costs, Decision, decide
-from segcore.promotion.wording import looks_text, smallest_text
+from segcore.promotion.rule_text import looks_text, smallest_text
 from segcore.tables import counts
 
 CLASSES = ["background", "building"]
@@ -141,7 +141,9 @@ def test_a_new_batch_without_scored_regions_or_foreground_does_not_apply() -> No
     for new in (EMPTY, ignored, counts.counts_table(rows, CLASSES)):
         decision = judge(candidate(0.9, "old", new=new), candidate(0.97, "new", seed=1, new=new))
         found = rule(decision, "not_worse_new")
-        assert (found.measured, found.passed) == (None, None) and found.note.startswith("does not apply")
+        assert (found.measured, found.passed) == (None, None) and found.note.startswith(
+            "the new batch has no"
+        )
         assert decision.outcome == "promoted" and "new batch" not in decision.reason
 
 
