@@ -31,6 +31,8 @@ def project(folder: Path, **over: Any) -> Path:
     values["train"]["fcn"] = {}
     values["evaluate"] |= {"boundary_tolerance": 1, "kept_predictions": 2}
     values["report"] = {"title": "Tiny", "cases": 1}
+    # so that three test images are enough for a decision
+    values["gate"] = {**values.get("gate", {}), "confidence": 0.6}
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     for command in (["add", "-A"], ["commit", "-qm", "project"]):
         subprocess.run(
