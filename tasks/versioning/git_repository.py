@@ -256,8 +256,9 @@ def _last_commit(log: Path) -> str | None:
 
 def _rehearse(folders: Folders) -> None:
     """Build the tree of a commit, and sign one if commits are signed, in a temporary folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        objects = folders.common_dir / "objects"
+    objects = folders.common_dir / "objects"
+    # git removes such a folder if a kill leaves it
+    with tempfile.TemporaryDirectory(dir=objects, prefix="tmp_objdir-") as folder:
         others = [str(objects), *filter(None, [os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES")])]
         env = {
             "GIT_INDEX_FILE": f"{folder}/index",

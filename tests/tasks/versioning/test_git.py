@@ -200,9 +200,10 @@ def as_other_user(config: Path) -> str:
         os.setuid(65534)
         try:
             git.require_usable()
-        except StageError as error:
+        except Exception as error:  # noqa: BLE001
             os.write(writer, repr(error).encode())
-        os._exit(0)
+        finally:
+            os._exit(0)
     os.close(writer)
     os.waitpid(child, 0)
     with os.fdopen(reader) as stream:
