@@ -37,15 +37,18 @@ def is_repository() -> bool:
     return git_repository.require_readable() is not None
 
 
-def require_usable() -> None:
+def require_usable(read_only: bool = False) -> None:
     """Check before a round that its commits can be made; nothing is checked without a repository.
 
     Locks of ended processes are removed; on a detached HEAD a note is printed.
 
+    Args:
+        read_only: change nothing, and wait for no lock.
+
     Raises:
         StageError: git cannot use the repository, or a commit would fail; with reason and remedy.
     """
-    git_repository.require_usable()
+    git_repository.require_usable(read_only)
 
 
 def state(root: Path = Path()) -> tuple[str | None, bool]:
@@ -58,6 +61,19 @@ def state(root: Path = Path()) -> tuple[str | None, bool]:
     if head.returncode != 0 or changes.returncode != 0:
         return None, False
     return head.stdout.strip(), bool(changes.stdout.strip())
+
+
+def uncommitted(folder: Path) -> set[str]:
+    """Names of the files in a folder, without subfolders, that are new or differ from the last commit."""
+    # without optional locks, git leaves the index as it is
+    options = ("--porcelain", "-z", "--untracked-files=all", "--no-renames")
+    shown = git_command.checked("status", *options, "--", str(folder), env={"GIT_OPTIONAL_LOCKS": "0"})
+    return {Path(entry[3:]).name for entry in shown.split("\0") if entry}
+
+
+def branch() -> str | None:
+    """Name of the present branch; None on a detached HEAD."""
+    return git_command.run("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None
 
 
 def commit(paths: Sequence[Path], message: str, tag: str | None = None) -> bool:
@@ -83,6 +99,24 @@ def commit(paths: Sequence[Path], message: str, tag: str | None = None) -> bool:
         # a signed tag would need a message, for which git opens an editor
         git_command.checked("tag", "--no-sign", tag)
     return changed or untagged
+
+
+def push_target() -> str | None:
+    """The remote's branch to which `push` pushes, such as origin/main; None without one.
+
+    Raises:
+        StageError: git's settings name no branch.
+    """
+    return git_push.target_name()
+
+
+def require_own_commits() -> None:
+    """Check that `push` would publish segflow's commits only, by what is known here of the remote.
+
+    Raises:
+        StageError: an unpublished commit is not segflow's.
+    """
+    git_push.require_own_commits()
 
 
 def push(dataset: str) -> bool:

@@ -65,6 +65,27 @@ def release(folders: Folders) -> None:
             time.sleep(_INTERVAL_SECONDS)
 
 
+def require_releasable(folders: Folders) -> None:
+    """`release` without changing anything: locks of ended processes are printed, nothing is waited for.
+
+    Raises:
+        StageError: a process holds a lock.
+    """
+    for lock in _locks(folders):
+        try:
+            found = lock.stat()
+        except FileNotFoundError:
+            # released meanwhile
+            continue
+        holder = _holder(lock, found, folders)
+        if holder is not None:
+            raise StageError(
+                f"{lock}: another process has locked the repository{_text(holder)}",
+                "wait until it ends, or end it, then run again",
+            )
+        print(f"{lock}: would be removed, the process that made it has ended", flush=True)
+
+
 def _locks(folders: Folders) -> Iterator[Path]:
     for folder in {folders.git_dir, folders.common_dir}:
         yield from sorted(folder.glob("*.lock"))

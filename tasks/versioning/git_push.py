@@ -62,6 +62,27 @@ def push(dataset: str) -> bool:
     return True
 
 
+def target_name() -> str | None:
+    """Remote and branch to which `push` pushes, such as origin/main; None without one.
+
+    Raises:
+        StageError: git's settings name no branch to push to.
+    """
+    target = _target()
+    return None if target is None else f"{target.remote}/{target.ref.removeprefix('refs/heads/')}"
+
+
+def require_own_commits() -> None:
+    """Check that `push` would publish segflow's commits only, by the local copy of the remote's branch.
+
+    Raises:
+        StageError: an unpublished commit is not segflow's.
+    """
+    target = _target()
+    if target is not None:
+        _require_own(_commits("HEAD", *_published(target)), target)
+
+
 def _target() -> _Target | None:
     """Where `git push` would push the branch; None on a detached HEAD or without upstream.
 

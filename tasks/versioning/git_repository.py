@@ -128,10 +128,13 @@ def _last_branch(git_dir: Path) -> str:
     return known[0] if known else "main"
 
 
-def require_usable() -> None:
+def require_usable(read_only: bool = False) -> None:
     """Check before a round that a commit can succeed later; does nothing without a repository.
 
     Locks of ended processes are removed; on a detached HEAD a note is printed.
+
+    Args:
+        read_only: change nothing, and wait for no lock.
 
     Raises:
         StageError: git cannot use the repository, an unfinished merge or rebase, a file that cannot be written, a full
@@ -140,12 +143,15 @@ def require_usable() -> None:
     folders = require_readable()
     if folders is None:
         return
-    _require_writable(folders)
-    git_locks.release(folders)
+    _require_writable(folders, read_only)
+    if read_only:
+        git_locks.require_releasable(folders)
+    else:
+        git_locks.release(folders)
     _require_nothing_unfinished(folders)
     if not _require_head(folders):
         return
-    _rehearse(folders)
+    _rehearse(folders, read_only)
     if git_command.run("symbolic-ref", "--quiet", "HEAD").returncode != 0:
         print(
             f"{folders.work_tree}: HEAD is detached, so no branch will contain the commits of this round; "
@@ -170,10 +176,12 @@ def _require_nothing_unfinished(folders: Folders) -> None:
         )
 
 
-def _require_writable(folders: Folders) -> None:
-    """Write into the folders in which a commit and a tag make files; permission bits alone do not tell."""
+def _require_writable(folders: Folders, read_only: bool) -> None:
+    """Check the folders in which a commit and a tag make files."""
     objects = folders.common_dir / "objects"
-    for folder in {folders.git_dir, folders.common_dir, folders.common_dir / "refs", objects}:
+    places = {folders.git_dir, folders.common_dir, folders.common_dir / "refs", objects}
+    for folder in () if read_only else places:
+        # permission bits do not show a full disk, nor root's limits
         try:
             # git removes such a file if a kill leaves it
             with tempfile.NamedTemporaryFile(dir=folder, prefix="tmp_obj_") as stream:
@@ -183,7 +191,7 @@ def _require_writable(folders: Folders) -> None:
                     os.fsync(stream.fileno())
         except OSError as error:
             raise _not_writable(folder, error) from error
-    for path in _written_by_commits(folders):
+    for path in (*places, *_written_by_commits(folders)):
         if not os.access(path, os.W_OK):
             raise _not_writable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
@@ -254,11 +262,12 @@ def _last_commit(log: Path) -> str | None:
     return None
 
 
-def _rehearse(folders: Folders) -> None:
+def _rehearse(folders: Folders, read_only: bool) -> None:
     """Build the tree of a commit, and sign one if commits are signed, in a temporary folder."""
     objects = folders.common_dir / "objects"
     # git removes such a folder if a kill leaves it
-    with tempfile.TemporaryDirectory(dir=objects, prefix="tmp_objdir-") as folder:
+    place = None if read_only else objects
+    with tempfile.TemporaryDirectory(dir=place, prefix="tmp_objdir-") as folder:
         others = [str(objects), *filter(None, [os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES")])]
         env = {
             "GIT_INDEX_FILE": f"{folder}/index",

@@ -282,6 +282,28 @@ def test_a_young_lock_is_waited_for(repo: Path) -> None:
     assert not path.exists() and 1 < time.monotonic() - start < 5
 
 
+def test_a_read_only_check_changes_nothing_and_waits_for_nothing(
+    repo: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = lock(repo, "index.lock")
+    before = {p: p.stat().st_mtime_ns for p in (repo / ".git").rglob("*")}
+    git.require_usable(read_only=True)
+    assert {p: p.stat().st_mtime_ns for p in (repo / ".git").rglob("*")} == before
+    assert f"{path}: would be removed" in capfd.readouterr().out
+    with path.open() as held:
+        code = "import sys, time; print(); time.sleep(60)"
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=held, stdout=subprocess.PIPE)
+        os.utime(path, (time.time() + 1,) * 2)
+    try:
+        start = time.monotonic()
+        with pytest.raises(StageError, match=f"process {process.pid}"):
+            git.require_usable(read_only=True)
+        assert time.monotonic() - start < 2
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize("kind", ["has the lock open", "is git in this work tree"])
 def test_a_lock_of_a_running_process_is_waited_for_and_then_the_process_named(
     repo: Path, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -382,9 +404,13 @@ def test_a_commit_of_the_user_stops_the_push_and_is_named(repo: Path, shared: Pa
     batch(repo, "b1")
     with pytest.raises(StageError, match=r"of u <u@e> \(my work\) is not segflow's") as caught:
         git.push("x")
+    with pytest.raises(StageError, match="my work"):
+        git.require_own_commits()
+    assert git.push_target() == "origin/main" and git.branch() == "main"
     assert sh(shared, "git log -1 --format=%s main") == "two" and sh(shared, "git tag") == ""
     sh(repo, caught.value.remedy.partition("yourself: ")[2].partition(";")[0])
     assert git.push("x") and sh(shared, "git tag") == "data/x/b1"
+    git.require_own_commits()
 
 
 def test_a_commit_that_another_clone_published_does_not_stop_the_push(
