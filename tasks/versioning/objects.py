@@ -173,6 +173,7 @@ def _difference(out: Any) -> str:
 
     if not _is_cached(out, out.hash_info.value):
         return "its files differ"
+    found: Any
     _, _, found = build(out.cache, out.fs_path, out.fs, out.hash_name, dry_run=True, ignore=out.dvcignore)
     before, now = ({"/".join(key): info.value for key, _, info in tree} for tree in (out.get_obj(), found))
     parts = (
