@@ -108,24 +108,37 @@ def _damaged(found: Path, message: str) -> StageError:
 def _restore_head(head: Path, why: str) -> StageError:
     return StageError(
         f"{head}: {why}, so git cannot use this repository",
-        f"restore it: echo 'ref: refs/heads/{_last_branch(head.parent)}' > {shlex.quote(str(head))}",
+        f"restore it: echo {shlex.quote(_last_head(head.parent))} > {shlex.quote(str(head))}",
     )
 
 
-def _last_branch(git_dir: Path) -> str:
-    """Branch that was checked out last, by the log of HEAD; else the only branch."""
+def _last_head(git_dir: Path) -> str:
+    """What HEAD contained last, by its log: a branch, or the commit if it was detached."""
     log = git_dir / "logs/HEAD"
     text = log.read_text(errors="replace") if log.is_file() else ""
     moves = re.findall(r"\tcheckout: moving from \S+ to (\S+)$", text, re.MULTILINE)
-    heads = git_dir / "refs/heads"
-    names = [path.relative_to(heads).as_posix() for path in sorted(heads.rglob("*")) if path.is_file()]
-    packed = git_dir / "packed-refs"
-    if packed.is_file():
-        names += re.findall(
-            r"^[0-9a-f]{40,64} refs/heads/(.+)$", packed.read_text(errors="replace"), re.MULTILINE
+    commits = re.findall(r"^[0-9a-f]{40,64} ([0-9a-f]{40,64}) ", text, re.MULTILINE)
+    last = commits[-1] if commits else ""
+    branches = _branches(git_dir)
+    if moves:
+        known = [name for name in moves[-1:] if name in branches]
+    else:
+        # of those at the last commit; the first is taken, main before others
+        known = sorted(
+            branches, key=lambda name: (branches[name] != last, name != "main", name != "master", name)
         )
-    known = [name for name in (*reversed(moves), "main", "master", *names) if name in names]
-    return known[0] if known else "main"
+    return f"ref: refs/heads/{known[0]}" if known else last or "ref: refs/heads/main"
+
+
+def _branches(git_dir: Path) -> dict[str, str]:
+    """Commit by branch, read without git."""
+    packed, heads = git_dir / "packed-refs", git_dir / "refs/heads"
+    text = packed.read_text(errors="replace") if packed.is_file() else ""
+    rows = re.findall(r"^([0-9a-f]{40,64}) refs/heads/(.+)$", text, re.MULTILINE)
+    loose = [path for path in heads.rglob("*") if path.is_file()]
+    return {name: commit for commit, name in rows} | {
+        path.relative_to(heads).as_posix(): path.read_text(errors="replace").strip() for path in loose
+    }
 
 
 def require_usable(read_only: bool = False) -> None:

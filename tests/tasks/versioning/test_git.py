@@ -128,6 +128,16 @@ def test_head_is_restored_to_the_branch_that_was_checked_out(repo: Path) -> None
         git.is_repository()
 
 
+def test_a_detached_head_is_restored_to_its_commit(repo: Path) -> None:
+    sh(repo, "git checkout -q --detach HEAD~")
+    commit = sh(repo, "git rev-parse HEAD")
+    (repo / ".git/HEAD").write_text("")
+    with pytest.raises(StageError) as caught:
+        git.is_repository()
+    sh(repo, caught.value.remedy.partition(": ")[2])
+    assert sh(repo, "git rev-parse HEAD") == commit and sh(repo, "git status --short") == ""
+
+
 def damaged_config(repo: Path) -> None:
     (repo / ".git/config").write_text("[core\nx")
 
