@@ -229,10 +229,14 @@ def _not_writable(path: Path, error: OSError) -> StageError:
 
 
 def _not_permitted(path: Path, what: str, consequence: str) -> StageError:
-    owner = path.stat().st_uid if os.access(path.parent, os.X_OK) else "another user"
+    user = os.geteuid()
+    owner = path.stat().st_uid if os.access(path.parent, os.X_OK) else None
+    text = f"{path}: this user ({user}) must not {what} it; its owner is {'another user' if owner is None else owner}"
+    if owner == user:
+        return StageError(text + consequence, f"chmod -R u+rwX {_top(path)}")
     return StageError(
-        f"{path}: this user ({os.geteuid()}) must not {what} it; its owner is {owner}{consequence}",
-        f"run as the owner of {path.parent}, or let root give it to this user: chown -R {os.geteuid()} {_top(path)}",
+        text + consequence,
+        f"run as the owner of {path.parent}, or let root give it to this user: chown -R {user} {_top(path)}",
     )
 
 

@@ -211,7 +211,7 @@ def as_other_user(config: Path) -> str:
         try:
             git.require_usable()
         except Exception as error:  # noqa: BLE001
-            os.write(writer, repr(error).encode())
+            os.write(writer, str(error).encode())
         finally:
             os._exit(0)
     os.close(writer)
@@ -236,6 +236,10 @@ def test_a_repository_of_another_user_is_refused_with_the_commands_that_allow_it
     text = as_other_user(config)
     assert "must not write it" in text and f"chown -R 65534 {repo}/.git" in text
     sh(repo, f"chown -R 65534 {repo}/.git")
+    assert as_other_user(config) == ""
+    sh(repo, "chmod -R a-w .git")
+    assert f"Remedy: chmod -R u+rwX {repo}/.git" in as_other_user(config)
+    sh(repo, "chmod -R u+rwX .git")
     assert as_other_user(config) == ""
     # a commit of root leaves a folder of objects that others cannot write
     sh(repo, f"chown 0 {next((repo / '.git/objects').glob('??'))}")
