@@ -141,7 +141,7 @@ def commit_result(params: Params, batches: list[str], sentence: str) -> None:
 def push(params: Params) -> State[Any]:
     """Push data, results and commits to the configured remotes, as set by `retrain.push_data` and `push_git`."""
     pushed = ["data"] if params.retrain.push_data and stages.push() else []
-    pushed += ["git"] if params.retrain.push_git and git.push() else []
+    pushed += ["git"] if params.retrain.push_git and git.push(params.data.name) else []
     return Completed(
         message=f"pushed: {', '.join(pushed)}" if pushed else "nothing pushed: off, or no remote"
     )

@@ -21,6 +21,7 @@ COMMANDS = {
     "configure": "merge an example into params.yaml",
     "transfer": "start trainings from the weights of a model of other data",
     "lr-range": "find learning rates by a range test",
+    "clean": "free disk space: old runs, cached objects, leftovers",
     "measure": "measure latency and memory of models on this machine",
 }
 

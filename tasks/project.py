@@ -35,6 +35,8 @@ LR_RANGE = WORK / "lr-range"
 PROMOTE_LOCK = WORK / "promote.lock"
 RETRAIN_LOCK = WORK / "retrain.lock"
 STAGE_LOCK = WORK / "stage.lock"
+# digests of the batches that fit their .dvc files
+BATCH_STAMPS = WORK / "batch-stamps.json"
 # last complete dvc.lock
 LOCK_COPY = WORK / "dvc.lock.good"
 

@@ -164,6 +164,8 @@ def receive(p: Params, now: float | None = None) -> Received:
     now = time.time() if now is None else now
     work = RECEIVED / p.data.name
     with locked(work / "lock"):
+        # what would keep the batch from being recorded ends the call before the inbox is read
+        git.require_usable()
         stages.init_if_needed()
         finish(p)
         box, settle = inbox.Inbox(p.retrain.inbox), p.retrain.settle_seconds

@@ -4,18 +4,13 @@ A commit contains only the given paths, so that other edits are left alone. A re
 working tree, edits included, and is on no branch.
 """
 
-import os
 import re
-import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from segcore.errors import StageError
-
-# used where git has no name or address configured
-_AUTHOR = {"user.name": "segflow", "user.email": "segflow@localhost"}
-
+from tasks.versioning import git_command, git_push, git_repository
 
 # paths that a training may depend on: they are part of a revision even if they are not yet added to git
 _CARRIED = (
@@ -33,78 +28,104 @@ _REFS = "refs/segflow/"
 _WORKER = "segflow.worker"
 
 
-def _git(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **(env or {})}
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, env=environment)
-
-
-def _checked_git(*arguments: str, env: Mapping[str, str] | None = None) -> str:
-    """Standard output of git; a StageError where it fails."""
-    done = _git(*arguments, env=env)
-    if done.returncode != 0:
-        message = (done.stderr or done.stdout).strip()
-        raise StageError(
-            f"git {arguments[0]} failed:\n{message}", "correct the cause above and run again; nothing is lost"
-        )
-    return done.stdout
-
-
 def is_repository() -> bool:
-    """Whether git is installed and this folder is in a git work tree."""
-    try:
-        return _git("rev-parse", "--is-inside-work-tree").stdout.strip() == "true"
-    except FileNotFoundError:
-        return False
+    """Whether this folder or a parent has a `.git`.
+
+    Raises:
+        StageError: there is one that git cannot use.
+    """
+    return git_repository.require_readable() is not None
+
+
+def require_usable(read_only: bool = False) -> None:
+    """Check before a round that its commits can be made; nothing is checked without a repository.
+
+    Locks of ended processes are removed; on a detached HEAD a note is printed.
+
+    Args:
+        read_only: change nothing, and wait for no lock.
+
+    Raises:
+        StageError: git cannot use the repository, or a commit would fail; with reason and remedy.
+    """
+    git_repository.require_usable(read_only)
 
 
 def state(root: Path = Path()) -> tuple[str | None, bool]:
-    """(commit of HEAD, whether tracked files differ from it); (None, False) outside a git clone."""
+    """(commit of HEAD, whether tracked files differ from it); (None, False) where git cannot tell."""
     try:
-        head = _git("-C", str(root), "rev-parse", "HEAD")
-        changes = _git("-C", str(root), "status", "--porcelain", "--untracked-files=no")
-    except FileNotFoundError:
+        head = git_command.run("-C", str(root), "rev-parse", "HEAD")
+        changes = git_command.run("-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    except StageError:
         return None, False
     if head.returncode != 0 or changes.returncode != 0:
         return None, False
     return head.stdout.strip(), bool(changes.stdout.strip())
 
 
+def uncommitted(folder: Path) -> set[str]:
+    """Names of the files in a folder, without subfolders, that are new or differ from the last commit."""
+    # without optional locks, git leaves the index as it is
+    options = ("--porcelain", "-z", "--untracked-files=all", "--no-renames")
+    shown = git_command.checked("status", *options, "--", str(folder), env={"GIT_OPTIONAL_LOCKS": "0"})
+    return {Path(entry[3:]).name for entry in shown.split("\0") if entry}
+
+
+def branch() -> str | None:
+    """Name of the present branch; None on a detached HEAD."""
+    return git_command.run("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None
+
+
 def commit(paths: Sequence[Path], message: str, tag: str | None = None) -> bool:
     """Commit these paths and tag the result; False if nothing had changed and no tag was missing.
 
-    Other paths, staged or edited, are left alone. After a kill, a repeated call completes the commit and the tag.
+    Other paths, staged or edited, are left alone. A trailer in the message marks the commit as segflow's. After a
+    kill, a repeated call completes the commit and the tag.
 
     Raises:
         StageError: git failed, for example because of a hook or a conflict.
     """
     names = [str(path) for path in paths if path.exists()]
     if names:
-        _checked_git("add", "--force", "--", *names)
-    changed = bool(names) and _git("diff", "--cached", "--quiet", "--", *names).returncode != 0
+        git_command.checked("add", "--force", "--", *names)
+    changed = bool(names) and git_command.run("diff", "--cached", "--quiet", "--", *names).returncode != 0
     if changed:
-        missing_options = [name for name in _AUTHOR if not _git("config", name).stdout.strip()]
-        author = [part for name in missing_options for part in ("-c", f"{name}={_AUTHOR[name]}")]
-        _checked_git(*author, "commit", "--quiet", "--message", message, "--only", "--", *names)
-    untagged = (
-        tag is not None and _git("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}").returncode != 0
-    )
+        text = f"{message}\n\n{git_push.TRAILER}"
+        git_command.checked(
+            *git_command.author(), "commit", "--quiet", "--message", text, "--only", "--", *names
+        )
+    untagged = tag is not None and git_command.run("show-ref", "--quiet", f"refs/tags/{tag}").returncode != 0
     if tag is not None and untagged:
-        _checked_git("tag", tag)
+        # a signed tag would need a message, for which git opens an editor
+        git_command.checked("tag", "--no-sign", tag)
     return changed or untagged
 
 
-def push() -> bool:
-    """Push the current branch and all tags to its remote; False if the branch has none.
+def push_target() -> str | None:
+    """The remote's branch to which `push` pushes, such as origin/main; None without one.
 
     Raises:
-        StageError: the remote rejects them or cannot be reached.
+        StageError: git's settings name no branch.
     """
-    upstream = _git("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
-    if upstream.returncode != 0:
-        return False
-    _checked_git("push", "--quiet", "--follow-tags")
-    _checked_git("push", "--quiet", "--tags")
-    return True
+    return git_push.target_name()
+
+
+def require_own_commits() -> None:
+    """Check that `push` would publish segflow's commits only, by what is known here of the remote.
+
+    Raises:
+        StageError: an unpublished commit is not segflow's.
+    """
+    git_push.require_own_commits()
+
+
+def push(dataset: str) -> bool:
+    """Push the current branch and the tags `data/<dataset>/*` of segflow's commits; False without upstream branch.
+
+    Raises:
+        StageError: a commit that would be pushed is not segflow's, or the remote cannot be reached or refuses.
+    """
+    return git_push.push(dataset)
 
 
 def snapshot(remote: str = "origin") -> str:
@@ -118,25 +139,31 @@ def snapshot(remote: str = "origin") -> str:
     Raises:
         StageError: this is not a clone, or the remote is missing or rejects the revision.
     """
-    if _git("remote", "get-url", remote).returncode != 0:
+    if git_command.run("remote", "get-url", remote).returncode != 0:
         raise StageError(
             f"workers get the code through git, and this folder has no remote {remote!r}",
             f"add a remote that the workers can read: git remote add {remote} ADDRESS",
         )
     with tempfile.TemporaryDirectory() as folder:
         env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        _checked_git("read-tree", "HEAD", env=env)
-        _checked_git("add", "--update", env=env)
-        _checked_git("add", "--", *(name for name in _CARRIED if Path(name).exists()), env=env)
-        tree = _checked_git("write-tree", env=env).strip()
-    when = _checked_git("show", "--no-patch", "--format=%cI", "HEAD").strip()
-    identity = {"NAME": _AUTHOR["user.name"], "EMAIL": _AUTHOR["user.email"], "DATE": when}
+        git_command.checked("read-tree", "HEAD", env=env)
+        git_command.checked("add", "--update", env=env)
+        git_command.checked("add", "--", *(name for name in _CARRIED if Path(name).exists()), env=env)
+        tree = git_command.checked("write-tree", env=env).strip()
+    when = git_command.checked("show", "--no-patch", "--format=%cI", "HEAD").strip()
+    identity = {
+        "NAME": git_command.AUTHOR["user.name"],
+        "EMAIL": git_command.AUTHOR["user.email"],
+        "DATE": when,
+    }
     # author and time are fixed, so that the revision depends only on the files and the commit
     fixed = {
         f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in identity.items()
     }
-    revision = _checked_git("commit-tree", tree, "-p", "HEAD", "-m", "For segflow workers", env=fixed).strip()
-    _checked_git("push", "--quiet", remote, f"{revision}:{_REFS}{revision}")
+    revision = git_command.checked(
+        "commit-tree", tree, "-p", "HEAD", "-m", "For segflow workers", env=fixed
+    ).strip()
+    git_command.network("push", "--quiet", remote, f"{revision}:{_REFS}{revision}")
     return revision
 
 
@@ -148,11 +175,11 @@ def check_out(revision: str, remote: str = "origin") -> None:
     """
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise StageError(f"{revision!r} is not a revision", "give 40 hexadecimal digits, see git rev-parse")
-    if _git("config", "--type=bool", _WORKER).stdout.strip() != "true":
+    if git_command.run("config", "--type=bool", _WORKER).stdout.strip() != "true":
         raise StageError(
             f"{Path.cwd()} is not marked as a worker's clone, in which edits may be discarded",
             f"point SEGFLOW_CLONE at a clone made for the worker, and there: git config {_WORKER} true",
         )
-    if _git("cat-file", "-e", f"{revision}^{{commit}}").returncode != 0:
-        _checked_git("fetch", "--quiet", remote, f"{_REFS}{revision}")
-    _checked_git("checkout", "--quiet", "--force", "--detach", revision)
+    if git_command.run("cat-file", "-e", f"{revision}^{{commit}}").returncode != 0:
+        git_command.network("fetch", "--quiet", remote, f"{_REFS}{revision}")
+    git_command.checked("checkout", "--quiet", "--force", "--detach", revision)

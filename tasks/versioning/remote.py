@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from segcore.errors import StageError
 from tasks.versioning import stages as versioning
 from tasks.versioning import status as versioning_survey
+from tasks.versioning.dvc_command import reason, run_dvc
 from tasks.versioning.stages import Stage
 
 # kinds of stages that use a slot and can run on workers
@@ -27,8 +28,7 @@ def check_remote() -> None:
     Raises:
         StageError: DVC has no default remote.
     """
-    status, output, _ = versioning.run_dvc(["config", "core.remote"])
-    if status != 0 or not output.strip():
+    if versioning.remote_name() is None:
         raise StageError(
             "workers get data through DVC's remote, and none is configured",
             "add one: dvc remote add --local --default store s3://bucket/path (docs/guide/cluster.md)",
@@ -46,13 +46,13 @@ def restore(stage: str) -> bool:
     """
     # DVC runs the stage's command with $SHELL; /bin/false makes it fail instead
     shell = shutil.which("false") or "/bin/false"
-    status, output, tail = versioning.run_dvc(["repro", "--single-item", "--pull", stage], {"SHELL": shell})
+    status, output, tail = run_dvc(["repro", "--single-item", "--pull", stage], {"SHELL": shell})
     if status == 0:
         return True
     if f"Running stage '{stage}':" in output.splitlines():
         return False
     raise StageError(
-        f"{stage} could not be restored:\n{tail.strip()}", "check DVC's remote and the credentials for it"
+        f"{stage} could not be restored: {reason(tail)}", "check DVC's remote and the credentials for it"
     )
 
 
@@ -115,8 +115,8 @@ def light_before_heavy(graph: Sequence[Stage]) -> list[str]:
 
 
 def _checked_dvc(command: str, arguments: list[str]) -> None:
-    status, _, tail = versioning.run_dvc([command, *arguments])
+    status, _, tail = run_dvc([command, *arguments])
     if status != 0:
         raise StageError(
-            f"dvc {command} failed:\n{tail.strip()}", "check the remote and the credentials, then run again"
+            f"dvc {command} failed: {reason(tail)}", "check the remote and the credentials, then run again"
         )

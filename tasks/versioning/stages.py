@@ -20,6 +20,7 @@ from segcore.files import digest
 from tasks.project import DVC_LOCK, EVALUATIONS, MODELS, PREPARED
 from tasks.supervisor import run_in_group
 from tasks.versioning import lock_repair
+from tasks.versioning.dvc_command import answer_of, reason, run_dvc
 
 Outcome = Literal["ran", "cached"]
 # one stage's part of dvc.lock: cmd, deps, params, outs
@@ -171,7 +172,7 @@ def init_if_needed() -> None:
         command = ["config", "--local", "core.no_scm", "true"]
     status, _, tail = run_dvc(command)
     if status != 0:
-        raise StageError(f"dvc {command[0]} failed:\n{tail.strip()}", "run from the project folder")
+        raise StageError(f"dvc {command[0]} failed: {reason(tail)}", "run from the project folder")
 
 
 def add(path: Path) -> Path:
@@ -182,48 +183,23 @@ def add(path: Path) -> Path:
     """
     status, _, tail = run_dvc(["add", "--quiet", str(path)])
     if status != 0:
-        raise StageError(f"dvc add {path} failed:\n{tail.strip()}", "correct the cause above and run again")
+        raise StageError(f"dvc add {path} failed: {reason(tail)}", "correct the cause above and run again")
     return path.with_name(path.name + ".dvc")
+
+
+def remote_name() -> str | None:
+    """Name of DVC's default remote; None if none is configured."""
+    status, output, _ = run_dvc(["config", "core.remote"])
+    return (output.strip() or None) if status == 0 else None
 
 
 def push() -> bool:
     """Push data and results to DVC's default remote; False if none is configured.
 
     Raises:
-        StageError: DVC cannot write to the remote.
+        StageError: DVC cannot write to the remote, or objects are neither in its cache nor in the remote.
     """
-    status, output, _ = run_dvc(["config", "core.remote"])
-    if status != 0 or not output.strip():
-        return False
-    status, _, tail = run_dvc(["push", "--run-cache"])
-    if status != 0:
-        raise StageError(
-            f"dvc push failed:\n{tail.strip()}", "check the remote and the credentials, then run again"
-        )
-    return True
-
-
-def run_dvc(
-    arguments: list[str],
-    env: Mapping[str, str] | None = None,
-    live: Callable[[str], object] | None = None,
-) -> tuple[int, str, str]:
-    """Run dvc.
-
-    Args:
-        arguments: such as `["push", "--run-cache"]`.
-        env: environment variables of DVC and its stages, in addition to those of this process.
-        live: receives standard error as it is written.
-
-    Returns:
-        Exit status, standard output, and the last part of both outputs.
-    """
-    # `python` in a stage's command is this interpreter
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    # without DVC_NO_ANALYTICS, DVC starts a process that sends usage data
-    environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true", **(env or {})}
-    environment.pop("DVC_STAGE", None)
-    return run_in_group([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], environment, live)
+    return answer_of("tasks.versioning.objects", "push")["remote"] is not None
 
 
 @contextmanager

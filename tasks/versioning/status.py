@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from segcore.errors import StageError
 from tasks import console
 from tasks.supervisor import run_in_group
+from tasks.versioning.dvc_command import reason
 from tasks.versioning.lock_repair import repair
 from tasks.versioning.stages import Stage
 
@@ -46,7 +47,7 @@ def survey() -> Survey:
     """
     status, output, tail = run_in_group([sys.executable, "-m", "tasks.versioning.status"])
     if status != 0:
-        raise StageError(f"dvc status failed:\n{tail.strip()}", "correct the cause above and run again")
+        raise StageError(f"dvc status failed: {reason(tail)}", "correct the cause above and run again")
     answer = json.loads(output.splitlines()[-1])
     for sentence in answer.get("repairs", []):
         print(sentence, file=sys.stderr)

@@ -1,0 +1,145 @@
+"""Old runs of a data set in MLflow: which may be deleted, and deleting them with their artifacts."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from tasks.tracking.registry import Registry
+from tasks.tracking.tracker import Tracker, is_running
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
+
+# tag of a run that is being deleted: after a kill, the next call completes it
+_CLEANED = "segflow.cleaned"
+
+
+class OldRuns(NamedTuple):
+    """Runs that may be deleted.
+
+    Attributes:
+        ids: their ids.
+        size: bytes of their artifacts.
+        before: ms since 1970; runs that began earlier are old; None: there are not that many comparisons.
+    """
+
+    ids: list[str]
+    size: int
+    before: int | None
+
+
+def old_runs(tracker: Tracker, keep: int, used: Collection[str]) -> OldRuns:
+    """Runs older than the last comparisons, except those that are still needed.
+
+    Kept are the last comparisons with their trainings, runs with a run key in use, runs of versions that are or were
+    champion, previous or challenger, runs registered under another name, and runs that a process logs to.
+
+    Args:
+        tracker: tracker of the data set.
+        keep: number of comparisons whose runs are kept.
+        used: run keys of the stages in dvc.lock.
+
+    Raises:
+        StageError: the store does not answer.
+    """
+    # runs without `kind` are not segflow's
+    runs = [run for run in _runs(tracker, deleted=False) if "kind" in run.data.tags]
+    comparisons = [run for run in runs if run.data.tags["kind"] == "comparison"]
+    before = comparisons[keep - 1].info.start_time if len(comparisons) >= keep else None
+    marks = {run.data.tags.get("comparison") for run in comparisons[:keep]} - {None}
+    registered = _registered(tracker)
+    old = [
+        run
+        for run in runs
+        if before is not None
+        and run.info.start_time < before
+        and run.info.run_id not in registered
+        and run.data.tags.get("comparison") not in marks
+        and run.data.tags.get("run_key") not in used
+        and not is_running(run)
+    ]
+    if _hard_delete(tracker) is not None:
+        old += [run for run in _runs(tracker, deleted=True) if _CLEANED in run.data.tags]
+    return OldRuns([run.info.run_id for run in old], sum(_size(tracker, run) for run in old), before)
+
+
+def delete_runs(tracker: Tracker, ids: Sequence[str]) -> None:
+    """Delete runs: artifacts, then rows. A server keeps the rows, marked as deleted, until `mlflow gc` runs there.
+
+    Raises:
+        StageError: the store does not answer.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    hard_delete = _hard_delete(tracker)
+    for run_id in ids:
+        run = tracker.client.get_run(run_id)
+        if run.info.lifecycle_stage != "deleted":
+            tracker.client.set_tag(run_id, _CLEANED, "true")
+            tracker.client.delete_run(run_id)
+        # removed by an earlier call that was killed
+        with suppress(FileNotFoundError):
+            get_artifact_repository(run.info.artifact_uri, tracker.address).delete_artifacts()
+        folder = _local_folder(run)
+        if folder is not None:
+            # MLflow leaves the empty folder of the run; one with other files is kept
+            with suppress(OSError):
+                folder.parent.rmdir()
+        if hard_delete is not None:
+            hard_delete(run_id)
+
+
+def _runs(tracker: Tracker, deleted: bool) -> Iterator["MlflowRun"]:
+    """All runs of the data set's experiment, latest first."""
+    from mlflow.entities import ViewType
+
+    experiment = tracker.client.get_experiment_by_name(tracker.dataset)
+    token: str | None = "" if experiment is not None else None
+    while experiment is not None and token is not None:
+        page = tracker.client.search_runs(
+            [experiment.experiment_id],
+            run_view_type=ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY,
+            order_by=["start_time DESC"],
+            page_token=token or None,
+        )
+        yield from page
+        token = page.token or None
+
+
+def _registered(tracker: Tracker) -> set[str | None]:
+    """Runs of versions that are or were used, and of models that others registered."""
+    own = {row.run_id for row in Registry(tracker).history() if row.aliases or row.promoted or row.restored}
+    versions = tracker.client.search_model_versions()
+    return own | {version.run_id for version in versions if version.name != tracker.dataset}
+
+
+def _hard_delete(tracker: Tracker) -> Callable[[str], object] | None:
+    """The function behind `mlflow gc`; None for a server, which does not offer it."""
+    function: Callable[[str], object] | None = getattr(
+        tracker.client._tracking_client.store, "_hard_delete_run", None
+    )
+    return function
+
+
+def _size(tracker: Tracker, run: "MlflowRun") -> int:
+    folder = _local_folder(run)
+    if folder is not None:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return _remote_size(tracker, run.info.run_id, None)
+
+
+def _remote_size(tracker: Tracker, run_id: str, place: str | None) -> int:
+    entries = tracker.client.list_artifacts(run_id, place)
+    return sum(
+        _remote_size(tracker, run_id, entry.path) if entry.is_dir else entry.file_size or 0
+        for entry in entries
+    )
+
+
+def _local_folder(run: "MlflowRun") -> Path | None:
+    """Folder of a run's artifacts on this machine; None if they are elsewhere."""
+    address = urlparse(run.info.artifact_uri)
+    return Path(url2pathname(address.path)) if address.scheme in ("", "file") else None
