@@ -7,7 +7,7 @@ model of other data (placed by tasks/transfer.py: only the weights that fit are 
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segcore.files import atomic_folder
 from segcore.models.base.bundle import DESCRIPTION, WEIGHTS, Bundle, read_bundle

@@ -17,8 +17,8 @@ from segcore.constants import IGNORE
 from segcore.errors import DataError, ParamsError, StageError
 from segcore.params import Params, Predict
 from tasks import console
-from tasks.project import PREDICTIONS
 from tasks.output_folder import OutputFolder
+from tasks.project import PREDICTIONS
 from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
 from tasks.tracking.fetch import CHAMPION, find_model
 

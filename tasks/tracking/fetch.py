@@ -190,7 +190,7 @@ def _downloaded(client: "MlflowClient", version: "ModelVersion", folder: Path) -
         source = client.get_model_version_download_uri(version.name, version.version)
         shown = _place(source)
         if shown.startswith("/") and not Path(shown).exists():
-            raise ModelError(f"{shown}: is gone, and with it the files of {title}", _REBUILD)
+            raise ModelError(f"{title} cannot be downloaded: {shown} is gone", _REBUILD)
         files = download_artifacts(
             artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
         )
@@ -201,7 +201,7 @@ def _downloaded(client: "MlflowClient", version: "ModelVersion", folder: Path) -
         ) from error
     descriptions = sorted(Path(files).rglob("model.json"))
     if not descriptions:
-        raise ModelError(f"{shown}: has no model.json, so the files of {title} are gone", _REBUILD)
+        raise ModelError(f"{title} cannot be downloaded: {shown}/model.json is gone", _REBUILD)
     bundle = descriptions[0].parent
     inside = bundle.relative_to(files)
     return bundle, f"{shown}/{inside}" if inside.parts else shown

@@ -59,7 +59,7 @@ def build_described(description: dict[str, Any], path: str) -> SegmentationModel
     except ModelError as error:
         raise ModelError(f"{path}: {error.what}", error.remedy) from error
     # settings of any type and value reach the constructors of layers
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise _mismatch(path, f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
