@@ -27,6 +27,7 @@ from tests.support.tiny import values_for, write_tif
 # what a prediction does, in order; the exchange happens before or after the call of this number (-1: of the last)
 STEPS: list[tuple[Any, str, int]] = [
     (fetch, "_resolved", 0),
+    (fetch, "_fetched", 0),
     (fetch, "_downloaded", 0),
     (fetch, "verified", -1),
     (bundle, "_described", 0),
@@ -44,7 +45,7 @@ STEPS: list[tuple[Any, str, int]] = [
     (scenes.Record, "save", 0),
     (scenes.Record, "save", -1),
 ]
-CASES = [(owner, name, number, when) for owner, name, number in STEPS for when in ("before", "after")]
+CASES = [(*step, "before") for step in STEPS] + [(*STEPS[-1], "after")]
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_promotions_and_rollbacks_at_every_step(
     assert exchange_at(owner, name, number, when, exchange, run)
     found, model = model_of(here)
     assert (found, model["version"]) in (("one", 1), ("two", 2))
-    assert name == "_resolved" and when == "before" or model["version"] == before.version
+    assert (name == "_resolved" and when == "before") or model["version"] == before.version
     run()
     champion = registry.champion()
     assert champion is not None and champion.version != before.version

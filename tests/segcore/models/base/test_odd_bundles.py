@@ -245,7 +245,9 @@ def test_a_file_that_holds_no_weights_is_refused(folder, content):
 
 def test_a_huge_file_is_not_read(folder):
     os.truncate(folder / "model.safetensors", 2**40)
-    refused(folder, r"model\.safetensors: is not the file that model.json describes \(it has 1099511627776 bytes")
+    refused(
+        folder, r"model\.safetensors: is not the file that model.json describes \(it has 1099511627776 bytes"
+    )
 
 
 def test_truncated_and_missing_weights_are_refused(folder):
@@ -295,7 +297,7 @@ def test_a_bundle_of_an_older_version_without_a_hash_of_its_description_is_accep
 def test_a_bundle_that_is_exchanged_between_the_two_files_is_read_again(folder, tmp_path, monkeypatch):
     from segcore.models.base import bundle
 
-    make_bundle(tmp_path / "other", seed=1, **{"title": "Other"})
+    make_bundle(tmp_path / "other", seed=1, title="Other")
     real, calls = bundle._described, []
 
     def exchange(*arguments):
