@@ -29,13 +29,20 @@ def find_scenes(given: Sequence[str | Path], output: Path) -> list[Path]:
     files in `output` are ignored.
 
     Raises:
-        DataError: a path or pattern matches no scene.
+        DataError: a path or pattern matches no scene, or a folder cannot be read.
     """
     paths: dict[Path, None] = {}
     for text in map(str, given):
-        scenes = (
-            _in(Path(text).absolute(), output.absolute()) if Path(text).exists() else _matching(text, output)
-        )
+        try:
+            exists = Path(text).exists()
+            scenes = _in(Path(text).absolute(), output.absolute()) if exists else _matching(text, output)
+        except (OSError, ValueError) as error:
+            # ValueError: the text cannot be the name of a file
+            raise DataError(
+                f"{text}: cannot be searched for scenes ({error})",
+                "correct the path, or give this user the right to read it",
+                kind="no-images",
+            ) from error
         if not scenes:
             raise DataError(
                 f"{text}: no scene found",
@@ -58,6 +65,9 @@ def _in(path: Path, output: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     if path == output or path.name.startswith("."):
+        return []
+    if path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
+        # a link to a folder above it, which would be searched without end
         return []
     entries = sorted(path.iterdir())
     if any(e.name.lower().endswith(".dcm") and e.is_file() for e in entries):
