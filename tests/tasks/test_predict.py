@@ -199,7 +199,7 @@ def test_files_folders_and_patterns_are_found(project: Path) -> None:
     (project / "scenes/up").symlink_to("..")
     assert len(find_scenes(["scenes"], out)) == 5
     for odd in ("z" * 300, "a\0b"):
-        with pytest.raises(DataError, match="no scene found|cannot be searched"):
+        with pytest.raises(DataError, match=r"no scene found|cannot be searched"):
             find_scenes([odd], out)
 
 
