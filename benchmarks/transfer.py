@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.data import machine
 from benchmarks.warm_start import ROOT, prepare_once, settings, test_score, trained
 from segcore.data.prepared import PreparedData
+from segcore.models.base.bundle import read_bundle
 from segcore.params import Params
 from tasks import console, initial_weights
 from tasks.project import PREPARED
@@ -52,7 +53,7 @@ def score(p: Params, architecture: str, seed: int, variant: str, source: Path) -
     root = Path(variant.replace(", ", "-").replace(" ", "-"))
     common = p.train["common"]
     if transfer and not (root / "models" / f"{architecture}-{seed}").is_dir():
-        initial_weights.place_transfer(source, root)
+        initial_weights.place_transfer(read_bundle(source), root)
     common = {**common, "freeze_encoder": round(frozen * common["steps"])}
     p = p.model_copy(update={"train": {**p.train, "common": common}})
     return test_score(p, trained(p, architecture, seed, PREPARED, root), PreparedData(PREPARED))

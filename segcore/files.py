@@ -109,9 +109,20 @@ def copy_files(source: Path, target: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[Path]:
-    """Hold an exclusive lock on `path`; it is released when the block or the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
+    """Hold an exclusive lock on `path`; it is released when the block or the process ends.
+
+    Raises:
+        DataError: the file cannot be created or opened.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    except OSError as error:
+        raise DataError(
+            f"{path}: could not be opened ({error.strerror or error})",
+            "free disk space, or give this user the right to write to this folder, then run again",
+        ) from error
+    with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield path
 

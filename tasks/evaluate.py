@@ -15,10 +15,11 @@ from segcore import params
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.files import atomic_folder, digest
 from segcore.metrics.scores import scores
-from segcore.models.base.bundle import load_bundle, load_description
+from segcore.models.base.bundle import Bundle
 from segcore.params import Params
 from segcore.prediction.writers.nifti import stack_predictions, write_prediction
 from tasks import console
+from tasks.bundles import read_local
 from tasks.costs import cost_file, merge_cost
 from tasks.measure import measure
 from tasks.project import EVALUATIONS, MODELS, PREPARED, run_name
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 
 # timed passes over the tile; the fastest counts
 _ROUNDS = 3
+# entries of model.json that are used
+_REQUIRED = (
+    *("title", "seed", "parameters.precision", "parameters.batch"),
+    *("training.steps", "training.best_step", "training.nondeterministic"),
+)
 
 
 def measure_cost(
@@ -49,11 +55,11 @@ def measure_cost(
     return cost
 
 
-def _summary(d: dict[str, Any], folder: Path, flips: bool) -> dict[str, Any]:
+def _summary(bundle: Bundle, flips: bool) -> dict[str, Any]:
     from segcore.evaluation.complexity import complexity
     from segcore.inference.tta import passes
 
-    model = load_bundle(folder)
+    d, model = bundle.description, bundle.model()
     cost = complexity(model)
     return {
         "architecture": d["architecture"],
@@ -115,7 +121,9 @@ def run_evaluation(
     """
     name = run_name(architecture, seed)
     data, folder = PreparedData(prepared), root / MODELS / name
-    description = load_description(folder)
+    bundle = read_local(folder)
+    bundle.require(*_REQUIRED)
+    description = bundle.description
     # imported late: wrong arguments are reported at once
     from segcore.evaluation.evaluate import evaluate, save_prediction
     from segcore.inference.device import choose_precision, default_device
@@ -123,7 +131,9 @@ def run_evaluation(
 
     if p.evaluate.flips:
         require_trained(description["parameters"], name)
-    model = load_bundle(folder, default_device())
+    summary, model = _summary(bundle, p.evaluate.flips), bundle.model(default_device())
+    # the files of a large model are not held in memory any longer
+    del bundle
     precision = choose_precision(description["parameters"]["precision"], default_device())
     ids = sorted(test_regions(data)["id"], key=digest)
     kept = set(ids[: p.evaluate.kept_predictions])
@@ -140,7 +150,7 @@ def run_evaluation(
         result = evaluate(
             model, data, p.evaluate, precision, keep, lambda rows: console.progress(rows, f"evaluate {name}")
         )
-        _write(part, result, _summary(description, folder, p.evaluate.flips), data.classes)
+        _write(part, result, summary, data.classes)
     _log(p, architecture, seed, data, result, description["title"], root)
     return target
 

@@ -7,10 +7,10 @@ model of other data (placed by tasks/transfer.py: only the weights that fit are 
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segcore.files import atomic_folder
-from segcore.models.base.bundle import load_bundle, load_description, verified
+from segcore.models.base.bundle import DESCRIPTION, WEIGHTS, Bundle, read_bundle
 from segcore.params import Params, TrainSettings
 from tasks.project import START
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from segcore.models.base.model import SegmentationModel
 
 BUDGET = "budget.json"
-_BUNDLE = ("model.safetensors", "model.json")
 # its presence marks a model of other data
 TRANSFER = "transfer.json"
 _SAME = ("architecture", "in_channels", "num_classes", "settings", "classes")
@@ -41,15 +40,17 @@ def load_initial_weights(
     settings, folder = p.for_architecture(architecture), root / START / architecture
     if not (folder / "model.json").is_file():
         return settings
-    facts = load_description(folder)
+    bundle = read_bundle(folder)
+    bundle.require("classes")
+    facts = bundle.description
     if (folder / TRANSFER).is_file():
-        _transfer(p, model, folder, facts)
+        _transfer(p, model, bundle)
         return settings
     expected = (architecture, model.in_channels, model.num_classes, model.settings, p.data.classes)
     if tuple(facts[name] for name in _SAME) != expected:
         print(f"train: {folder} has other classes, bands or settings: its weights are not used", flush=True)
         return settings
-    model.load_state_dict(load_bundle(folder).state_dict())
+    model.load_state_dict(bundle.model().state_dict())
     print(f"train: starts from the weights in {folder}", flush=True)
     budget = json.loads((folder / BUDGET).read_text())["steps"] if (folder / BUDGET).is_file() else None
     steps = budget or settings.steps
@@ -57,32 +58,31 @@ def load_initial_weights(
     return settings.model_copy(update={"steps": steps, "warmup_steps": warm_up})
 
 
-def _transfer(p: Params, model: "SegmentationModel", folder: Path, facts: dict[str, Any]) -> None:
+def _transfer(p: Params, model: "SegmentationModel", bundle: Bundle) -> None:
     from segcore.training.transfer import take_over
 
-    state = load_bundle(folder).state_dict()
-    loaded, left = take_over(model, state, facts["classes"] == p.data.classes, str(folder))
+    classes, folder = bundle.description["classes"], bundle.folder
+    loaded, left = take_over(model, bundle.model().state_dict(), classes == p.data.classes, str(folder))
     named = f"; left out: {', '.join(left[:4])}{' ...' * (len(left) > 4)}" if left else ""
     print(
         f"train: starts from {len(loaded)} of {len(loaded) + len(left)} tensors of {folder}, which was trained for "
-        f"{', '.join(facts['classes'])}{named}",
+        f"{', '.join(classes)}{named}",
         flush=True,
     )
 
 
-def place_transfer(bundle: Path, root: Path = Path()) -> Path:
-    """Copy a model of other data to start/<architecture>, which is returned; others in start/ are kept.
-
-    Raises:
-        ModelError: the bundle is missing or damaged.
-    """
-    facts = verified(bundle)
-    target = root / START / facts["architecture"]
+def place_transfer(bundle: Bundle, root: Path = Path()) -> Path:
+    """Copy a model of other data to start/<architecture>, which is returned; others in start/ are kept."""
+    target = root / START / bundle.description["architecture"]
     with atomic_folder(target) as part:
-        for name in _BUNDLE:
-            (part / name).write_bytes((bundle / name).read_bytes())
-        (part / TRANSFER).write_text(json.dumps({"weights_sha256": facts["weights_sha256"]}) + "\n")
+        for name, content in _files(bundle).items():
+            (part / name).write_bytes(content)
+        (part / TRANSFER).write_text(json.dumps({"weights_sha256": bundle.weights_sha256}) + "\n")
     return target
+
+
+def _files(bundle: Bundle) -> dict[str, bytes | bytearray]:
+    return {WEIGHTS: bundle.weights_bytes, DESCRIPTION: bundle.description_bytes}
 
 
 def clear(root: Path = Path()) -> None:
@@ -100,15 +100,15 @@ def place(bundle: Path | None, steps: int | None = None, root: Path = Path()) ->
         root: the project's folder.
     """
     start = root / START
-    architecture = load_description(bundle)["architecture"] if bundle else None
+    champion = read_bundle(bundle) if bundle else None
+    architecture = champion.description["architecture"] if champion else None
     for folder in start.iterdir() if start.is_dir() else ():
         if folder.is_dir() and folder.name != architecture and not (folder / TRANSFER).is_file():
             shutil.rmtree(folder)
-    if bundle is None or architecture is None:
+    if champion is None:
         return
-    target = start / architecture
-    wanted = {name: (bundle / name).read_bytes() for name in _BUNDLE}
-    wanted[BUDGET] = json.dumps({"steps": steps}).encode()
+    target = start / champion.description["architecture"]
+    wanted = _files(champion) | {BUDGET: json.dumps({"steps": steps}).encode()}
     if all((target / n).is_file() and (target / n).read_bytes() == content for n, content in wanted.items()):
         return
     with atomic_folder(target) as part:

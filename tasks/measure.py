@@ -14,6 +14,7 @@ from typing import Any
 
 from segcore.errors import StageError
 from tasks import console
+from tasks.bundles import read_local
 from tasks.supervisor import run_in_group
 
 _ROUNDS = 9
@@ -51,13 +52,16 @@ def measure(
 
 def _measure_here(arguments: argparse.Namespace) -> None:
     from segcore.inference.device import choose_precision, default_device
-    from segcore.models.base.bundle import load_bundle, load_description
     from segcore.prediction.speed import measure_speed
 
     models = []
-    for bundle in arguments.bundles:
-        precision = load_description(bundle)["parameters"]["precision"]
-        models.append((load_bundle(bundle, default_device()), choose_precision(precision, default_device())))
+    for folder in arguments.bundles:
+        bundle = read_local(folder)
+        bundle.require("parameters.precision")
+        precision = choose_precision(bundle.description["parameters"]["precision"], default_device())
+        models.append((bundle.model(default_device()), precision))
+    # the measured memory must not contain the files
+    del bundle
     rounds = [
         [measure_speed(m, arguments.tile, precision, 1, arguments.flips) for m, precision in models]
         for _ in range(arguments.rounds)

@@ -6,8 +6,8 @@ are reported and skipped. After an interruption, run the same command again: it 
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from segcore import params
 from segcore.constants import IGNORE
 from segcore.errors import DataError, ParamsError, StageError
-from segcore.files import locked
-from segcore.models.base.bundle import load_description
 from segcore.params import Params, Predict
 from tasks import console
+from tasks.output_folder import OutputFolder
 from tasks.project import PREDICTIONS
 from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
-from tasks.tracking.fetch import CHAMPION, find_bundle
+from tasks.tracking.fetch import CHAMPION, find_model
 
 if TYPE_CHECKING:
     # torch takes seconds to import; --help and errors in the arguments must not wait for it
@@ -49,30 +48,29 @@ class Batch:
 
     def __init__(self, p: Params, scenes: Sequence[str | Path], address: str, output: Path) -> None:
         self.output, self.scenes = output, find_scenes(scenes, output)
-        bundle = find_bundle(p, address)
-        description = load_description(bundle)
+        found = find_model(p, address)
         from segcore.prediction.predictor import Predictor
 
-        self.predictor = Predictor(bundle, settings_of(p))
+        self.predictor = Predictor(found.bundle, settings_of(p))
         self.model = {
             "address": address,
-            "architecture": description["architecture"],
-            "weights_sha256": description["weights_sha256"],
+            "version": found.version,
+            "architecture": found.bundle.description["architecture"],
+            "weights_sha256": found.bundle.weights_sha256,
+            "description_sha256": found.bundle.description_sha256,
         }
         self.failed: dict[Path, DataError] = {}
 
     def __enter__(self) -> "Batch":
-        self.output.mkdir(parents=True, exist_ok=True)
-        self._lock = locked(self.output / ".lock")
-        self._lock.__enter__()
-        for left in self.output.glob(".*.part"):
-            # left behind by a killed run
-            shutil.rmtree(left, ignore_errors=True)
-        settings = {**self.predictor.settings.model_dump(), "precision": self.predictor.precision}
-        self.record = Record.open(self.output, self.model, settings)
-        self.names = self.record.names(self.scenes)
-        self._refuse_to_overwrite_scenes()
-        self.todo = [scene for scene in self.scenes if not self._is_done(scene)]
+        with ExitStack() as stack:
+            self._folder = stack.enter_context(OutputFolder(self.output))
+            settings = {**self.predictor.settings.model_dump(), "precision": self.predictor.precision}
+            self.record = Record.open(self.output, self.model, settings)
+            self.names = self.record.names(self.scenes)
+            self._refuse_to_overwrite_scenes()
+            self.todo = [scene for scene in self.scenes if not self._is_done(scene)]
+            self.record.expect(self.todo)
+            self._stack = stack.pop_all()
         values = ", ".join(f"{value} {name}" for value, name in enumerate(self.predictor.classes))
         print(f"predict: in class rasters {values}, {IGNORE} nodata", flush=True)
         return self
@@ -80,10 +78,14 @@ class Batch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.record.save()
-        finally:
-            self._lock.__exit__(kind, error, trace)
+        with self._stack:
+            if self._folder.is_there():
+                # of a scene of which a file is gone, only the name is kept
+                for scene in self.record.removed():
+                    self.record.scenes[scene] = {"name": self.record.scenes[scene]["name"]}
+                self.record.save()
+            elif kind is None:
+                self._folder.require()
 
     def _refuse_to_overwrite_scenes(self) -> None:
         sources = {scene.resolve() for scene in self.scenes}
@@ -108,15 +110,19 @@ class Batch:
 
         Raises:
             DataError: the scene cannot be used; the error is recorded as well.
+            StageError: the output folder was removed.
         """
         name = self.names[scene]
+        self._folder.require()
         try:
             before = stamp_of(scene)
             files = self.predictor.predict_file(scene, self.output, name, progress)
         except DataError as error:
+            self._folder.require()
             self.failed[scene] = error
             self.record.add(scene, name, error=str(error))
             raise
+        self._folder.require()
         self.record.add(scene, name, stamp=before, files=files)
         return files
 
@@ -124,8 +130,15 @@ class Batch:
         """Numbers of scenes predicted now and before.
 
         Raises:
-            StageError: scenes failed; all are listed.
+            StageError: scenes failed; all are listed. Or a file was removed meanwhile.
         """
+        self._folder.require()
+        removed = self.record.removed()
+        if gone := [removed[str(scene)] for scene in self.scenes if str(scene) in removed]:
+            raise StageError(
+                f"{gone[0]}: was removed while scenes were predicted ({len(gone)} of {len(self.scenes)} scenes)",
+                "run the same command again",
+            )
         if self.failed:
             lines = "\n".join(f"  {scene}: {error.what}" for scene, error in self.failed.items())
             raise StageError(
@@ -143,7 +156,7 @@ def run_prediction(
     Args:
         p: parameters; `predict` is used, and `evaluate.tile` and `evaluate.flips`.
         scenes: files, folders and glob patterns.
-        address: of the model, as for `find_bundle`.
+        address: of the model, as for `find_model`.
         output: folder of the files and of predictions.json.
 
     Returns:

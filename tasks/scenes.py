@@ -29,13 +29,20 @@ def find_scenes(given: Sequence[str | Path], output: Path) -> list[Path]:
     files in `output` are ignored.
 
     Raises:
-        DataError: a path or pattern matches no scene.
+        DataError: a path or pattern matches no scene, or a folder cannot be read.
     """
     paths: dict[Path, None] = {}
     for text in map(str, given):
-        scenes = (
-            _in(Path(text).absolute(), output.absolute()) if Path(text).exists() else _matching(text, output)
-        )
+        try:
+            exists = Path(text).exists()
+            scenes = _in(Path(text).absolute(), output.absolute()) if exists else _matching(text, output)
+        except (OSError, ValueError) as error:
+            # ValueError: the text cannot be the name of a file
+            raise DataError(
+                f"{text}: cannot be searched for scenes ({error})",
+                "correct the path, or give this user the right to read it",
+                kind="no-images",
+            ) from error
         if not scenes:
             raise DataError(
                 f"{text}: no scene found",
@@ -58,6 +65,9 @@ def _in(path: Path, output: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     if path == output or path.name.startswith("."):
+        return []
+    if path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
+        # a link to a folder above it, which would be searched without end
         return []
     entries = sorted(path.iterdir())
     if any(e.name.lower().endswith(".dcm") and e.is_file() for e in entries):
@@ -90,9 +100,10 @@ class Record:
 
     Attributes:
         path: of the file.
-        model: address, architecture and sha256 of the weights.
+        model: address, version, architecture, and sha256 of weights and description.
         settings: of the prediction.
-        scenes: absolute path -> name, stamp, key (of model and settings) and files, or error.
+        scenes: absolute path -> name, model, stamp, key (of model and settings) and files, or error. Scenes of older
+            versions have another key, because it is not certain which model they were predicted with.
     """
 
     path: Path
@@ -113,7 +124,9 @@ class Record:
         if path.exists():
             try:
                 record.scenes = dict(json.loads(path.read_text(encoding="utf-8"))["scenes"])
-            except (ValueError, KeyError, TypeError) as error:
+                for scene, entry in record.scenes.items():
+                    _check_entry(scene, entry)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
                 raise DataError(
                     f"{path}: the record of predictions is damaged ({error})",
                     "delete it; all scenes are then predicted again",
@@ -123,8 +136,8 @@ class Record:
     @property
     def key(self) -> str:
         """Hash of model and settings: of everything that a scene's files depend on, except the scene."""
-        facts = json.dumps([self.model["weights_sha256"], self.settings], sort_keys=True)
-        return digest(facts)[:16]
+        model = [self.model.get(name) for name in ("weights_sha256", "description_sha256")]
+        return digest(json.dumps([model, self.settings], sort_keys=True))[:16]
 
     def names(self, scenes: Sequence[Path]) -> dict[Path, str]:
         """A name for each scene: that in the record, else a new one. No two scenes share an output file."""
@@ -146,14 +159,35 @@ class Record:
             (self.path.parent / f).is_file() for f in entry["files"]
         )
 
+    def expect(self, scenes: Iterable[Path]) -> None:
+        """Record that files of these scenes are about to be replaced: after a kill they may be of either model.
+
+        Raises:
+            DataError: the disk is full or not writable.
+        """
+        outdated = [entry for s in scenes if "key" in (entry := self.scenes.get(str(s), {}))]
+        for entry in outdated:
+            for fact in entry.keys() - {"name", "files"}:
+                del entry[fact]
+        if outdated:
+            self.save()
+
     def add(self, scene: Path, name: str, **facts: Any) -> None:
         """Record the result of a scene; files of an earlier prediction that this one did not write are removed."""
         if "files" in facts:
             for file in set(self.scenes.get(str(scene), {}).get("files", [])) - set(facts["files"]):
                 (self.path.parent / file).unlink(missing_ok=True)
-        self.scenes[str(scene)] = {"name": name, "key": self.key, **facts}
+        self.scenes[str(scene)] = {"name": name, "key": self.key, "model": self.model, **facts}
         if time.monotonic() - self._written > _SECONDS:
             self.save()
+
+    def removed(self) -> dict[str, Path]:
+        """Scenes of which a file is gone, each with the first such file."""
+        files = {
+            scene: [self.path.parent / f for f in e.get("files", [])] for scene, e in self.scenes.items()
+        }
+        gone = {scene: [file for file in paths if not file.is_file()] for scene, paths in files.items()}
+        return {scene: paths[0] for scene, paths in gone.items() if paths}
 
     def save(self) -> None:
         """Write the record atomically.
@@ -165,6 +199,13 @@ class Record:
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         self._written = time.monotonic()
+
+
+def _check_entry(scene: str, entry: dict[str, Any]) -> None:
+    """Check that an entry names files in the output folder alone: outdated ones are deleted."""
+    for name in (entry["name"], *entry.get("files", [])):
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ValueError(f"{name!r} of {scene} is no file name")
 
 
 def stamp_of(scene: Path) -> str:

@@ -172,8 +172,9 @@ def _save(
     print(f"train: determinism of this run: {trained.facts['determinism']}", flush=True)
     run.tag({"determinism": trained.facts["determinism"]})
     with atomic_folder(target) as part:
-        save_bundle(part, trained.model, architecture, facts)
+        # before model.json, which has its hash
         pd.DataFrame(trained.history).to_csv(part / "history.csv", index=False)
+        save_bundle(part, trained.model, architecture, facts)
     speed = trained.images / max(trained.seconds, 1e-9)
     cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
     merge_cost(root, target.name, cost)

@@ -11,7 +11,7 @@ from segcore import params
 from segcore.errors import StageError
 from tasks import console
 from tasks.initial_weights import clear, place_transfer
-from tasks.tracking.fetch import find_bundle
+from tasks.tracking.fetch import find_model
 
 
 def _place(arguments: argparse.Namespace) -> None:
@@ -23,7 +23,7 @@ def _place(arguments: argparse.Namespace) -> None:
     if arguments.clear:
         clear()
     for address in arguments.models:
-        folder = place_transfer(find_bundle(params.load(), address))
+        folder = place_transfer(find_model(params.load(), address).bundle)
         print(f"transfer: copied {address} to {folder}; trainings of {folder.name} start from it", flush=True)
 
 

@@ -5,6 +5,8 @@ are processed in panels of columns, each from top to bottom. One row of windows 
 columns that neighbouring panels have in common are stored in a temporary file.
 """
 
+import math
+import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -167,6 +169,9 @@ class Mosaic:
         blend: "probabilities", averaged after the softmax, or "logits", averaged before it.
         precision: "fp32" or "bf16".
         scratch: folder for the temporary file; None if there is only one panel.
+
+    Raises:
+        OSError: the temporary file could not be written.
     """
 
     def __init__(
@@ -183,6 +188,8 @@ class Mosaic:
             # The file has no name and is deleted with its last reference.
             with tempfile.TemporaryFile(dir=scratch) as file:
                 shape = (grid.height, model.num_classes, grid.overlap)
+                # a full disk is an error here, and would be a signal when the mapped memory is written
+                os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
                 self._shared_columns = np.memmap(file, np.float32, "w+", shape=shape)
 
     def blocks(self, strips: Iterator[Strip]) -> Iterator[Block]:

@@ -19,14 +19,14 @@ from pydantic import ValidationError
 
 from segcore.data.prepared import neighbouring_planes
 from segcore.data.raster import Info, Window
-from segcore.errors import DataError, ParamsError
+from segcore.errors import DataError, ModelError, ParamsError
 from segcore.files import fsync
 from segcore.inference.device import choose_precision, default_device
 from segcore.inference.tta import require_trained, with_flips
 from segcore.io import images
 from segcore.io.bands import Declared
 from segcore.io.layouts._patterns import stem_of
-from segcore.models.base.bundle import load_bundle, load_description
+from segcore.models.base.bundle import Bundle, read_bundle
 from segcore.params import Data, Predict
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
@@ -34,6 +34,8 @@ from segcore.prediction.fuse_batchnorm import fused
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
 
+# entries of model.json that every prediction needs, besides those of the network
+_REQUIRED = ("classes", "colors")
 # called with the number of windows done and their total
 Progress = Callable[[int, int], None]
 _PANEL_BYTES = 32_000_000
@@ -81,7 +83,7 @@ class Predictor:
     """A trained model, ready to predict.
 
     Args:
-        bundle: folder of model.json and model.safetensors, whose checksum is verified.
+        bundle: folder of model.json and model.safetensors, which are read once and verified, or a bundle read before.
         settings: tile None: the bundle's tile, with an overlap of at most half of it; flips None: False.
         device: None for CUDA where available, else the CPU.
 
@@ -97,21 +99,24 @@ class Predictor:
 
     def __init__(
         self,
-        bundle: Path | str,
+        bundle: Path | str | Bundle,
         settings: Predict | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        self.description = load_description(bundle)
+        if not isinstance(bundle, Bundle):
+            bundle = read_bundle(bundle)
+        bundle.require(*_REQUIRED)
+        self.description = bundle.description
         self.classes: list[str] = self.description["classes"]
-        self.settings, self.tile = _resolved(settings or Predict(), self.description)
-        self.data = declared_data(self.description)
+        self.settings, self.tile = _resolved(settings or Predict(), bundle)
+        self.data = _declared_data(bundle)
         device = default_device() if device is None else torch.device(device)
         self.channels_per_band = len(neighbouring_planes(0, self.data.neighbours, 1))
         parameters = self.description.get("parameters", {})
         flips = bool(self.settings.flips)
         if flips:
-            require_trained(parameters, Path(bundle).name)
-        model = fused(load_bundle(bundle, device)).to(memory_format=torch.channels_last)
+            require_trained(parameters, bundle.folder.name)
+        model = fused(bundle.model(device)).to(memory_format=torch.channels_last)
         self.model = with_flips(model, flips)
         self.precision = choose_precision(parameters.get("precision", "auto"), device)
 
@@ -228,7 +233,8 @@ class Predictor:
         progress: Progress = lambda done, total: None,
     ) -> None:
         depth, done = declared.info.depth, 0
-        blending = mosaic.Mosaic(self.model, grid, self.settings.blend, self.precision, scratch)
+        with writing(scratch or Path()):
+            blending = mosaic.Mosaic(self.model, grid, self.settings.blend, self.precision, scratch)
         strips = mosaic.strips_of_planes(grid, depth, self._reader(declared))
         with closing(strips), closing(mosaic.ahead(strips)) as upcoming:
             for plane in range(depth):
@@ -260,15 +266,36 @@ class Predictor:
         return _PANEL_BYTES // (self.tile * bytes_per_pixel)
 
 
-def _resolved(settings: Predict, description: dict[str, Any]) -> tuple[Predict, int]:
+def _declared_data(bundle: Bundle) -> Data:
+    try:
+        data = declared_data(bundle.description)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(
+            f"{bundle.folder}/model.json: input.{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            "train again, or restore the file",
+        ) from error
+    if bundle.description["in_channels"] % len(neighbouring_planes(0, data.neighbours, 1)):
+        raise ModelError(
+            f"{bundle.folder}/model.json: in_channels does not fit input.neighbours",
+            "train again, or restore the file",
+        )
+    return data
+
+
+def _resolved(settings: Predict, bundle: Bundle) -> tuple[Predict, int]:
     """Settings with all None resolved, and the tile.
 
     Raises:
+        ModelError: the bundle has no tile, or no classes that count as foreground, which polygons are made of.
         ParamsError: the overlap is more than half a tile.
     """
     tile, overlap = settings.tile, settings.overlap
+    if "polygons" in settings.outputs:
+        bundle.require("foreground")
     if tile is None:
-        tile = int(description["tile"])
+        bundle.require("tile")
+        tile = int(bundle.description["tile"])
     if "overlap" not in settings.model_fields_set or settings.tile is None:
         overlap = min(overlap, tile // 2)
     if overlap * 2 > tile:

@@ -28,7 +28,7 @@ _QUEUED_BLOCKS = 4
 def scratch_folder(folder: Path, name: str) -> Iterator[Path]:
     """A temporary folder in the output folder; its name is fixed, so that the remains of a killed run are removed."""
     part = folder / f".{name}.part"
-    with writing(part):
+    with writing(folder / name):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     try:
@@ -55,6 +55,7 @@ class SceneWriter:
         self, description: dict[str, Any], settings: Predict, info: Info, name: str, folder: Path
     ) -> None:
         self.description, self.info, self.name, self.folder = description, info, name, folder
+        self._shown = folder.parent / name
         self.blend, self.outputs = settings.blend, settings.outputs
         self.class_names: list[str] = description["classes"]
         self._stack, self._queue = ExitStack(), list[Future[None]]()
@@ -63,11 +64,13 @@ class SceneWriter:
         self._classes: rasterio.io.DatasetWriter | None = None
         self._probabilities: rasterio.io.DatasetWriter | None = None
         if not volume:
-            cog.check_room(folder, info, 1 + len(self.class_names) * ("probabilities" in self.outputs))
+            with writing(self._shown):
+                bands = 1 + len(self.class_names) * ("probabilities" in self.outputs)
+                cog.check_room(folder, info, bands)
 
     def __enter__(self) -> "SceneWriter":
         if self._planes is None:
-            with writing(self.folder):
+            with writing(self._shown):
                 self._classes = self._open("classes", 1)
                 cog.describe_classes(self._classes, self.class_names, self.description["colors"])
                 if "probabilities" in self.outputs:
@@ -81,7 +84,7 @@ class SceneWriter:
         return self._stack.enter_context(cog.create(self.folder / name, self.info, bands))
 
     def __exit__(self, kind: object, *error: object) -> None:
-        with writing(self.folder), self._stack:
+        with writing(self._shown), self._stack:
             for future in self._queue:
                 if kind is None:
                     future.result()
@@ -96,7 +99,7 @@ class SceneWriter:
             steps = scaled.round_().to(torch.uint8).cpu().numpy()
         self._queue.append(self._thread.submit(self._write, plane, block, classes, steps))
         while len(self._queue) > _QUEUED_BLOCKS:
-            with writing(self.folder):
+            with writing(self._shown):
                 self._queue.pop(0).result()
 
     def _write(self, plane: int, block: mosaic.Block, classes: np.ndarray, steps: np.ndarray | None) -> None:

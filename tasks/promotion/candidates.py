@@ -15,10 +15,11 @@ from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import StageError
 from segcore.files import atomic_write, sha256
 from segcore.gate_rules import Costs
-from segcore.models.base.bundle import load_bundle, load_description
+from segcore.models.base.bundle import Hashes, load_description, read_bundle
 from segcore.promotion.drift import expected_calibration_error
 from segcore.tables.counts import require_all
 from tasks import console
+from tasks.bundles import read_history
 from tasks.measure import measure
 from tasks.project import CHAMPIONS, EVALUATIONS, GATE_COSTS, MODELS, run_name, stage_name
 from tasks.promotion.context import PromotionContext
@@ -83,7 +84,7 @@ def validation_score(folder: Path) -> float:
             f"{path}: is missing, and the best seed is chosen by its validation scores",
             f"run `dvc repro {stage_name('train', folder.name)}`",
         )
-    return float(pd.read_csv(path)["val_iou"].max())
+    return float(pd.read_csv(read_history(folder))["val_iou"].max())
 
 
 def _rank(folder: Path) -> float:
@@ -174,7 +175,8 @@ def _evaluated(
     # written last, so the entry is complete if this file exists
     curves_file = cache.folder / "calibration.json"
     if not curves_file.exists():
-        model = load_bundle(folder, default_device(), description)
+        expected = Hashes(weights=description["weights_sha256"])
+        model = read_bundle(folder, expected).model(default_device())
         tables, curves = [], {}
         for batch, part in _by_batch(data):
             evaluation = evaluate(

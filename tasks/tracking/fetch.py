@@ -1,16 +1,23 @@
-"""Models from MLflow's registry, by address: `models:/NAME@ALIAS` or `models:/NAME/VERSION`."""
+"""Models from MLflow's registry, by address: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+An alias is resolved once, to a version; files are stored by version, so that they never become those of another model.
+"""
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlparse
 
 from segcore.errors import ModelError
-from segcore.files import atomic_folder, copy_files
-from segcore.models.base.bundle import verified
+from segcore.files import atomic_folder, copy_files, digest, locked
+from segcore.models.base.bundle import Bundle, Hashes, read_bundle, verified
 from segcore.params import Params
-from tasks.project import FETCHED
+from tasks.bundles import read_local
+from tasks.project import CHAMPIONS, FETCHED
 from tasks.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -19,17 +26,38 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 _ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
+_REBUILD = (
+    "run `make registry OPTIONS=--rebuild`, which restores it from models/, work/ or DVC's cache, or name another "
+    "version or the folder of a bundle"
+)
+# longest name of a registered model that is used as part of a folder's name as it is
+_LONGEST_NAME = 60
 
 
-def fetch_model(client: "MlflowClient", address: str, target: Path) -> Path:
-    """Download the bundle of a registered model version to a folder, unless the folder already has it.
+@dataclass(frozen=True)
+class Found:
+    """A model that was found by its address.
 
-    model.json is parsed and the weights are checked against the registered hash before anything is loaded.
+    Attributes:
+        bundle: read and verified.
+        version: number of the registered version; None for a folder.
+    """
+
+    bundle: Bundle
+    version: int | None
+
+
+def fetch_model(client: "MlflowClient", address: str, target: Path, root: Path = Path()) -> Path:
+    """Download the bundle of a registered version to a folder, unless the folder already has it.
+
+    Its files are checked against the registered hashes before anything is loaded. If the store cannot give them, a
+    copy below `root` that has the registered hashes is used.
 
     Args:
         client: client of the store, from `Tracker.open`.
         address: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         target: folder, replaced as a whole.
+        root: the project's folder.
 
     Returns:
         `target`, with model.json and model.safetensors.
@@ -37,50 +65,93 @@ def fetch_model(client: "MlflowClient", address: str, target: Path) -> Path:
     Raises:
         ModelError: the model, version or alias does not exist, its bundle is missing or damaged, or the registry
             does not answer.
+        DataError: the target is not writable.
     """
-    parts = _ADDRESS.fullmatch(address)
-    if parts is None:
-        raise ModelError(f"{address}: not a model address", "write models:/NAME@ALIAS or models:/NAME/3")
-    name, alias, number = parts.groups()
-    version = _version(client, address, name, alias, number)
-    weights = version.tags.get("weights_sha256")
-    with suppress(ModelError):
-        if verified(target, weights):
-            return target
-    with TemporaryDirectory() as folder:
-        bundle = _downloaded(client, version, address, Path(folder))
-        verified(bundle, weights)
-        with atomic_folder(target) as part:
-            copy_files(bundle, part)
-    return target
+    version = _resolved(client, address)
+    with _lock_of(target):
+        return _fetched(client, version, target, root)
 
 
-def find_bundle(p: Params, address: str, root: Path = Path()) -> Path:
-    """Folder of the bundle at an address.
+def find_model(p: Params, address: str, root: Path = Path()) -> Found:
+    """Read the model at an address.
 
     Args:
         p: parameters; `data.name` and `tracking` are used.
         address: a folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or `champion`, short for
             `models:/<data.name>@champion`.
-        root: project folder; a registered model is downloaded to work/predict below it.
+        root: project folder; a registered version is downloaded to work/predict below it.
 
     Raises:
-        ModelError: as `fetch_model`; a folder is not checked here.
+        ModelError: as `fetch_model` and `read_bundle`.
+        DataError: work/ is not writable.
         StageError: the store cannot be reached or used.
     """
     if address == CHAMPION:
         address = f"models:/{p.data.name}@{CHAMPION}"
     if not address.startswith("models:/"):
-        return Path(address)
-    folder = address.removeprefix("models:/").replace("/", "-").replace("@", "-")
-    return fetch_model(Tracker.open(p).client, address, root / FETCHED / folder)
+        return Found(read_local(Path(address)), None)
+    client = Tracker.open(p).client
+    version = _resolved(client, address)
+    target = root / FETCHED / folder_name(version.name, int(version.version))
+    with _lock_of(target):
+        folder = _fetched(client, version, target, root)
+        return Found(read_bundle(folder, _hashes(version)), int(version.version))
 
 
-def _version(
-    client: "MlflowClient", address: str, name: str, alias: str | None, number: str | None
-) -> "ModelVersion":
+def folder_name(name: str, version: int) -> str:
+    """Name of the folder of a registered version; no two versions share one."""
+    plain = quote(name, safe="")
+    return f"{plain if len(plain) <= _LONGEST_NAME else digest(name)}-{version}"
+
+
+@contextmanager
+def _lock_of(target: Path) -> Iterator[None]:
+    with locked(target.with_name(f".{target.name}.lock")):
+        yield
+
+
+def _hashes(version: "ModelVersion") -> Hashes:
+    return Hashes(version.tags.get("weights_sha256"), version.tags.get("description_sha256"))
+
+
+def _fetched(client: "MlflowClient", version: "ModelVersion", target: Path, root: Path) -> Path:
+    hashes, number = _hashes(version), int(version.version)
+    # without a registered hash, a copy could be of another store's version of this number
+    if hashes.weights is not None and _is_intact(target, hashes):
+        return target
+    with TemporaryDirectory() as folder:
+        try:
+            bundle, shown = _downloaded(client, version, Path(folder))
+        except ModelError:
+            copies = (root / FETCHED / folder_name(version.name, number), root / CHAMPIONS / str(number))
+            intact = [copy for copy in copies if hashes.weights is not None and _is_intact(copy, hashes)]
+            if not intact:
+                raise
+            bundle, shown = intact[0], str(intact[0])
+        try:
+            verified(bundle, hashes, shown)
+        except ModelError as error:
+            raise ModelError(error.what, _REBUILD) from error
+        with atomic_folder(target) as part:
+            copy_files(bundle, part)
+    return target
+
+
+def _is_intact(folder: Path, hashes: Hashes) -> bool:
+    with suppress(ModelError):
+        verified(folder, hashes)
+        return True
+    return False
+
+
+def _resolved(client: "MlflowClient", address: str) -> "ModelVersion":
+    """The version at an address, which an alias means at this moment."""
     from mlflow.exceptions import MlflowException
 
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None:
+        raise ModelError(f"{address}: not a model address", "write models:/NAME@ALIAS or models:/NAME/3")
+    name, alias, number = parts.groups()
     try:
         if alias is not None:
             return client.get_model_version_by_alias(name, alias)
@@ -109,25 +180,34 @@ def _missing(client: "MlflowClient", name: str, alias: str | None, number: str |
     return f"there is no version {number}; existing versions: {', '.join(map(str, numbers)) or 'none'}"
 
 
-def _downloaded(client: "MlflowClient", version: "ModelVersion", address: str, folder: Path) -> Path:
-    """Download the version's files; returns the folder of its model.json."""
+def _downloaded(client: "MlflowClient", version: "ModelVersion", folder: Path) -> tuple[Path, str]:
+    """Download a version's files; returns the folder of its model.json, and that folder's place in the store."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
+    title = f"version {version.version} of {version.name}"
     try:
         source = client.get_model_version_download_uri(version.name, version.version)
+        shown = _place(source)
+        if shown.startswith("/") and not Path(shown).exists():
+            raise ModelError(f"{title} cannot be downloaded: {shown} is gone", _REBUILD)
         files = download_artifacts(
             artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
         )
     except (MlflowException, OSError) as error:
         raise ModelError(
-            f"{address}: version {version.version} cannot be downloaded ({error})",
+            f"{title} cannot be downloaded ({error})",
             "check that this machine can read the store's files, or name a bundle folder",
         ) from error
     descriptions = sorted(Path(files).rglob("model.json"))
     if not descriptions:
-        raise ModelError(
-            f"{address}: version {version.version} has no model.json",
-            "register a bundle that the stage train wrote, or name a bundle folder",
-        )
-    return descriptions[0].parent
+        raise ModelError(f"{title} cannot be downloaded: {shown}/model.json is gone", _REBUILD)
+    bundle = descriptions[0].parent
+    inside = bundle.relative_to(files)
+    return bundle, f"{shown}/{inside}" if inside.parts else shown
+
+
+def _place(source: str) -> str:
+    """Path of an artifact folder on this machine, else its address."""
+    parts = urlparse(source)
+    return unquote(parts.path) if parts.scheme == "file" else source

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from segcore.errors import StageError
+from segcore.files import sha256
 from segcore.models.base.bundle import verified
 from tasks.promotion.record import RegisteredVersion
 from tasks.tracking.fetch import fetch_model
@@ -81,7 +82,8 @@ class Registry:
             bundle: folder with model.json and model.safetensors.
             run_id: run of its training. If this store has no such run, or the run has other weights, the bundle is
                 logged to a new run.
-            tags: tags of the version, besides architecture, seed, title and weights_sha256; None values are omitted.
+            tags: tags of the version, besides architecture, seed, title and the hashes of both files; None values are
+                omitted.
 
         Raises:
             ModelError: there is no bundle, or its weights do not match its model.json.
@@ -93,9 +95,10 @@ class Registry:
         same_weights = [v for v in _versions(client, name) if v.tags.get("weights_sha256") == weights]
         if same_weights:
             return min(int(version.version) for version in same_weights)
-        if not (run_id and _has_bundle(client, run_id, weights)):
+        described = sha256(bundle / "model.json")
+        if not (run_id and _has_bundle(client, run_id, described)):
             run_id = _log_bundle(self.tracker, bundle, description)
-        facts = {"weights_sha256": weights} | {
+        facts = {"weights_sha256": weights, "description_sha256": described} | {
             k: description.get(k) for k in ("architecture", "seed", "title")
         }
         all_tags = {k: str(v) for k, v in (facts | dict(tags)).items() if v is not None}
@@ -215,8 +218,8 @@ def _finish_exchange(client: "MlflowClient", name: str) -> tuple[int, int] | Non
     return restored, demoted
 
 
-def _has_bundle(client: "MlflowClient", run_id: str, weights: str) -> bool:
-    """Whether this store has the run, and the run has the bundle with these weights (sha256)."""
+def _has_bundle(client: "MlflowClient", run_id: str, described: str) -> bool:
+    """Whether this store has the run, and the run has the bundle with this model.json (sha256)."""
     from mlflow.exceptions import MlflowException
 
     with TemporaryDirectory() as folder:
@@ -227,7 +230,7 @@ def _has_bundle(client: "MlflowClient", run_id: str, weights: str) -> bool:
             path = client.download_artifacts(run_id, f"{_FOLDER}/model.json", folder)
         except (MlflowException, OSError):
             return False
-        return bool(json.loads(Path(path).read_text())["weights_sha256"] == weights)
+        return sha256(path) == described
 
 
 def _log_bundle(tracker: Tracker, bundle: Path, description: Mapping[str, Any]) -> str:

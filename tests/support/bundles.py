@@ -1,5 +1,7 @@
 """Bundles of random weights, and scenes for them."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,16 @@ def make_bundle(folder: Path, bands: int = 3, seed: int = 0, **facts: Any) -> Pa
     folder.mkdir(parents=True)
     save_bundle(folder, model.eval(), "unet", {**FACTS, **facts})
     return folder
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change model.json as the older format, in which it has no hash of itself."""
+    path = folder / "model.json"
+    description = json.loads(path.read_text())
+    description["format"] = 2
+    del description["content_sha256"]
+    change(description)
+    path.write_text(json.dumps(description))
 
 
 def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarray:

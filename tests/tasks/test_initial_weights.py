@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segcore.errors import ModelError
-from segcore.models.base.bundle import load_bundle, save_bundle
+from segcore.models.base.bundle import load_bundle, read_bundle, save_bundle
 from segcore.models.base.factory import build_model
 from tasks.initial_weights import TRANSFER, clear, load_initial_weights, place, place_transfer
 from tasks.project import START
@@ -77,7 +77,7 @@ def test_the_start_folder_holds_only_the_champion_and_is_emptied_without_one(tmp
 
 def test_a_model_of_other_data_transfers_weights_except_head_and_normalisation(p, tmp_path, capsys):
     other = bundle(tmp_path / "other", classes=("background", "square", "round"))
-    place_transfer(other, tmp_path)
+    place_transfer(read_bundle(other), tmp_path)
     model, kept = fresh(), fresh()
     kept.set_normalization([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
     model.load_state_dict(kept.state_dict())
@@ -92,7 +92,7 @@ def test_a_model_of_other_data_transfers_weights_except_head_and_normalisation(p
 
 
 def test_a_model_of_the_same_classes_transfers_its_head_too(p, tmp_path):
-    place_transfer(bundle(tmp_path / "other"), tmp_path)
+    place_transfer(read_bundle(bundle(tmp_path / "other")), tmp_path)
     model = fresh()
     load_initial_weights(p, "unet", model, tmp_path)
     assert torch.equal(model.score.weight, load_bundle(tmp_path / "other").score.weight)
@@ -103,13 +103,13 @@ def test_a_model_with_another_encoder_is_refused(p, tmp_path):
     model = build_model("unet", 3, 2, encoder="plain", width=4)
     (tmp_path / "plain").mkdir()
     save_bundle(tmp_path / "plain", model, "unet", {"classes": ["background", "square"]})
-    place_transfer(tmp_path / "plain", tmp_path)
+    place_transfer(read_bundle(tmp_path / "plain"), tmp_path)
     with pytest.raises(ModelError, match="less than half of its encoder fits"):
         load_initial_weights(p, "unet", fresh(), tmp_path)
 
 
 def test_placing_a_champion_keeps_models_of_other_data_and_clear_removes_only_them(p, tmp_path):
-    place_transfer(bundle(tmp_path / "other"), tmp_path)
+    place_transfer(read_bundle(bundle(tmp_path / "other")), tmp_path)
     place(None, root=tmp_path)
     assert (tmp_path / START / "unet" / TRANSFER).is_file()
     place(bundle(tmp_path / "fcn", architecture="fcn"), root=tmp_path)

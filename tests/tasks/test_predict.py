@@ -196,6 +196,11 @@ def test_files_folders_and_patterns_are_found(project: Path) -> None:
     ]
     with pytest.raises(DataError, match="no scene found"):
         find_scenes(["nowhere/*.tif"], out)
+    (project / "scenes/up").symlink_to("..")
+    assert len(find_scenes(["scenes"], out)) == 5
+    for odd in ("z" * 300, "a\0b"):
+        with pytest.raises(DataError, match=r"no scene found|cannot be searched"):
+            find_scenes([odd], out)
 
 
 def test_a_damaged_record_is_an_error(project: Path) -> None:
@@ -269,3 +274,128 @@ def test_a_store_that_does_not_respond_is_an_error(project: Path, monkeypatch: p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(StageError, match="does not answer"):
         run_prediction(load(), ["scenes/s0.tif"], output=Path("out"))
+
+
+def remove_after(first: Path, removed: Path, arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Run a prediction and remove a path once the file `first` is there; its exit code and errors."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tasks", "predict", *arguments],
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not first.exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    # a folder into which files are being written cannot be removed at once
+    removed.rename(removed.with_name("elsewhere"))
+    _, errors = process.communicate(timeout=200)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("removed", ["out", "out/s0.tif", "scenes"])
+def test_what_is_removed_meanwhile_is_named_and_not_in_the_record(project: Path, removed: str) -> None:
+    for number in range(4, 200):
+        shutil.copy(project / "scenes/s0.tif", project / f"scenes/s{number}.tif")
+    arguments = ["scenes", "--model", "bundle", "--output", "out"]
+    status, errors = remove_after(project / "out/s1.tif", project / removed, arguments, project)
+    assert status == 1 and "Traceback" not in errors and "Error:" in errors and "Remedy:" in errors
+    assert str(removed) in errors
+    record = project / "out/predictions.json"
+    if removed == "out":
+        assert not record.exists()
+    else:
+        entries = json.loads(record.read_text())["scenes"].values()
+        files = [file for entry in entries for file in entry.get("files", [])]
+        assert files and all((project / "out" / file).exists() for file in files)
+
+
+@pytest.mark.parametrize("name", ["put", "finish", "__enter__"])
+def test_a_folder_that_is_removed_during_a_scene_is_one_error(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from segcore.prediction import scene_writer
+
+    real = getattr(scene_writer.SceneWriter, name)
+
+    def removing(*arguments: object) -> object:
+        shutil.rmtree(project / "out", ignore_errors=True)
+        return real(*arguments)
+
+    monkeypatch.setattr(scene_writer.SceneWriter, name, removing)
+    with pytest.raises(StageError, match=r"out: this folder was removed"):
+        run_prediction(load(), ["scenes"], "bundle", Path("out"))
+    assert not (project / "out/predictions.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(project: Path) -> None:
+    (project / "out").write_text("a file")
+    for output in ("out", "out/below", "/proc/x"):
+        with pytest.raises(DataError, match="cannot be used as output folder"):
+            run_prediction(load(), ["scenes"], "bundle", Path(output))
+
+
+def test_a_full_disk_is_reported_for_each_scene_and_nothing_is_left(project: Path) -> None:
+    write_tif(project / "scenes/s0.tif", noise(1200, 1200))
+    code = (
+        "import resource, sys; from segcore.params import load; from pathlib import Path\n"
+        "from tasks import predict, console\n"
+        "from segcore.prediction import predictor\n"
+        # no file may be larger than that
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))\n"
+        "sys.argv = ['predict', 'scenes', '--model', 'bundle', '--output', 'out']\n"
+        "predict.main()"
+    )
+    done = command(project, "-c", code)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "1 of 4 scenes failed" in done.stderr and "out/s0: could not be written" in done.stderr
+    assert sorted(f.name for f in (project / "out").glob("*.tif")) == ["s1.tif", "s2.tif", "s3.tif"]
+    assert not list((project / "out").glob(".*.part"))
+
+
+def test_scenes_that_old_versions_predicted_are_predicted_again(project: Path) -> None:
+    run_prediction(load(), ["scenes"], "bundle", Path("out"))
+    path = project / "out/predictions.json"
+    record = json.loads(path.read_text())
+    old = ("address", "architecture", "weights_sha256")
+    record["model"] = {name: record["model"][name] for name in old}
+    weights, settings = record["model"]["weights_sha256"], record["settings"]
+    from segcore.files import digest
+
+    for entry in record["scenes"].values():
+        entry["key"] = digest(json.dumps([weights, settings], sort_keys=True))[:16]
+        del entry["model"]
+    path.write_text(json.dumps(record))
+    assert run_prediction(load(), ["scenes"], "bundle", Path("out"))["predicted"] == 4
+    assert all("model" in entry for entry in json.loads(path.read_text())["scenes"].values())
+
+
+def test_changed_names_of_classes_predict_anew(project: Path) -> None:
+    run_prediction(load(), ["scenes"], "bundle", Path("out"))
+    make_bundle(project / "renamed", classes=["background", "meadow", "lake"])
+    assert run_prediction(load(), ["scenes"], "renamed", Path("out"))["predicted"] == 4
+    with rasterio.open(project / "out/s0.tif") as made:
+        assert made.tags()["CLASS_1"] == "meadow"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"scenes": [5]}',
+        '{"scenes": {"/a": 5}}',
+        '{"scenes": {"/a": {}}}',
+        '{"scenes": {"/a": {"name": "../x"}}}',
+        '{"scenes": {"/a": {"name": "a", "files": ["../params.yaml"]}}}',
+        "[" * 10**5,
+        b"\xff\xfe",
+    ],
+    ids=range(8),
+)
+def test_an_odd_record_is_an_error(project: Path, content: str | bytes) -> None:
+    (project / "out").mkdir()
+    (project / "out/predictions.json").write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(DataError, match=r"predictions\.json: the record of predictions is damaged"):
+        run_prediction(load(), ["scenes"], "bundle", Path("out"))
+    assert (project / "params.yaml").exists()

@@ -31,6 +31,9 @@ _CACHE = 32_000_000
 def writing(path: Path) -> Iterator[None]:
     """Raise errors of GDAL and of the file system as DataError.
 
+    Args:
+        path: what is written, for the error message.
+
     Raises:
         DataError: the disk is full or not writable.
     """
@@ -42,7 +45,7 @@ def writing(path: Path) -> Iterator[None]:
     except (RasterioError, CPLE_BaseError, OSError) as error:
         reason = error.__cause__ if isinstance(error.__cause__, CPLE_BaseError) else error
         raise DataError(
-            f"{path.name}: could not be written ({reason})",
+            f"{path}: could not be written ({reason})",
             "free disk space or choose another output folder, then run again",
         ) from error
 
@@ -115,8 +118,16 @@ def to_cog(plain: Path, target: Path, resampling: str, tags: Mapping[str, str]) 
         target: the COG.
         resampling: of the overviews, "NEAREST" for class indices and "AVERAGE" for probabilities.
         tags: further metadata.
+
+    Raises:
+        OSError, RasterioError: a file cannot be read or written.
     """
-    with rasterio.open(plain, "r+") as file:
+    try:
+        file = rasterio.open(plain, "r+")
+    except TypeError as error:
+        # the error of rasterio for a file that is gone, in this mode
+        raise FileNotFoundError(str(error)) from error
+    with file:
         file.update_tags(**tags)
     rasterio.shutil.copy(
         plain,

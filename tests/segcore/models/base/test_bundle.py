@@ -8,6 +8,7 @@ import torch
 from segcore.errors import ModelError
 from segcore.models.base.bundle import load_bundle, save_bundle
 from segcore.models.base.factory import build_model
+from tests.support.bundles import rewrite
 
 
 @pytest.fixture
@@ -28,9 +29,7 @@ def test_a_loaded_bundle_predicts_like_the_saved_model(bundle):
 
 def test_a_bundle_with_the_former_name_of_the_imagenet_weights_loads(bundle):
     folder, model = bundle
-    description = json.loads((folder / "model.json").read_text())
-    description["settings"]["weights"] = "sample"
-    (folder / "model.json").write_text(json.dumps(description))
+    rewrite(folder, lambda d: d["settings"].update(weights="sample"))
     image = torch.rand(1, 4, 32, 32)
     assert torch.equal(load_bundle(folder).predict(image), model.predict(image))
 
@@ -59,9 +58,7 @@ def test_missing_or_damaged_bundles_are_named(bundle, tmp_path):
 )
 def test_an_incomplete_description_is_an_error(bundle, entry):
     folder, _ = bundle
-    description = json.loads((folder / "model.json").read_text())
-    del description[entry]
-    (folder / "model.json").write_text(json.dumps(description))
+    rewrite(folder, lambda d: d.pop(entry))
     with pytest.raises(ModelError, match=r"lacks |not the file that model.json describes"):
         load_bundle(folder)
     (folder / "model.json").write_text("[]")

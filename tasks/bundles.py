@@ -1,0 +1,42 @@
+"""Model bundles in folders of the project."""
+
+import io
+from pathlib import Path
+
+from segcore.errors import ModelError
+from segcore.models.base.bundle import DESCRIPTION, Bundle, read_bundle, verified_file
+from tasks.project import MODELS
+
+
+def read_local(folder: Path) -> Bundle:
+    """Read and check the bundle in a folder; an error in a trained model names the command that restores it.
+
+    Raises:
+        ModelError: as `read_bundle`.
+    """
+    try:
+        return read_bundle(folder)
+    except ModelError as error:
+        raise ModelError(error.what, _remedy(folder, error.remedy)) from error
+
+
+def read_history(folder: Path) -> io.BytesIO:
+    """Content of a bundle's history.csv.
+
+    Raises:
+        ModelError: it is missing or not the file that model.json describes.
+    """
+    try:
+        return io.BytesIO(verified_file(folder, "history.csv"))
+    except ModelError as error:
+        raise ModelError(error.what, _remedy(folder, error.remedy)) from error
+
+
+def _remedy(folder: Path, otherwise: str) -> str:
+    """What restores a bundle: its stage's output in the cache, if it is one of the trained models."""
+    path = folder.absolute()
+    if path.parent.name != MODELS.name or not (path / DESCRIPTION).exists():
+        return otherwise
+    return (
+        f"run `dvc checkout --force {MODELS / path.name}`, which restores the trained files, or train again"
+    )
