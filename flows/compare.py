@@ -23,10 +23,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import run_state, startup, workers
 from segcore import params as parameters
 from segcore.comparison.results import read_comparison
-from segcore.errors import StageError
+from segcore.errors import SegflowError, StageError
 from tasks.configure import configure
 from tasks.project import COMPARISON, comparison_file, report_folder
-from tasks.supervisor import end_groups
 from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
 from tasks.versioning import stages
@@ -58,6 +57,7 @@ class Tally:
 
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
+@run_state.with_sentences
 def run_stage(
     stage: Stage,
     unchanged: bool,
@@ -101,6 +101,7 @@ def run_stage(
 
 
 @flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=_MAX_THREADS))  # type: ignore[arg-type]
+@run_state.with_sentences
 def compare(retries: int = 0) -> dict[str, str]:
     """Run all stages of the project in the current folder, and log the comparison.
 
@@ -138,8 +139,7 @@ def compare(retries: int = 0) -> dict[str, str]:
         outcomes = _run_all(pipeline, pool, slots, threads, retries, force)
     except BaseException as error:
         if not isinstance(error, Exception):
-            # Ctrl-C or a cancelled run: other threads are still waiting for their stages
-            end_groups()
+            run_state.stop_quietly()
         raise
     finally:
         startup.stop_fork_server()
@@ -185,16 +185,33 @@ def _run_all(
         )
         futures[stage.name] = future
     wait(list(futures.values()))
-    failures = [f.state for f in futures.values() if f.state.is_failed() or f.state.is_crashed()]
-    if failures:
-        # raises what the stage raised
-        failures[0].result()
-    skipped = [name for name, future in futures.items() if not future.state.is_completed()]
+    failed = [name for name, f in futures.items() if f.state.is_failed() or f.state.is_crashed()]
+    skipped = [name for name, f in futures.items() if name not in failed and not f.state.is_completed()]
+    if failed:
+        _raise_all([_error_of(futures[name].state) for name in failed], skipped)
     if skipped:
         raise StageError(
             f"these stages did not run: {', '.join(skipped)}", "see the log above, then run again"
         )
     return {name: str(future.state.name).lower() for name, future in futures.items()}
+
+
+def _error_of(state: State[Any]) -> BaseException:
+    found = state.result(raise_on_failure=False)
+    return found if isinstance(found, BaseException) else StageError(str(state.message), "run again")
+
+
+def _raise_all(errors: list[BaseException], skipped: list[str]) -> None:
+    """Raise the only error, or one that has the sentences of all; errors without a remedy take precedence."""
+    defects = [error for error in errors if not isinstance(error, SegflowError)]
+    known = [error for error in errors if isinstance(error, SegflowError)]
+    if defects:
+        raise defects[0]
+    what = [*dict.fromkeys(error.what for error in known)]
+    remedies = [*dict.fromkeys(error.remedy for error in known)]
+    if skipped:
+        what.append(f"not run because of that: {', '.join(skipped)}")
+    raise StageError("\n".join(what), "; ".join(remedies))
 
 
 def main() -> None:

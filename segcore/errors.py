@@ -7,7 +7,7 @@ _WORDS = r"password|passwd|passphrase|pwd|secret|token|signature|credential|acce
 _VALUE = r"(?:(['\"])(?:(?!\2).)*|[^\s&;'\"<>]+)"
 _PATTERNS = [
     # scheme://user:password@host: a password may contain @ and /, but `host:5000/a@b` is a port and a path
-    (r"(\w://)(?!\[)[^\s:/?#\"]*:(?!\d{1,5}[/?#'\"),;\]}])\S*@(?=[\w.\[-])", rf"\1{_HIDDEN}@"),
+    (r"(\w://)(?!\[)[^\s:/?#\"]*:(?!\d{1,5}[/?#'\"),;\]}])\S*@(?=[\w.\[/-])", rf"\1{_HIDDEN}@"),
     # https://token@host; a name alone is no secret elsewhere: abfs://container@account, ssh://git@host
     (r"(https?://)[^\s:/?#\"]+@(?=[\w.\[-])", rf"\1{_HIDDEN}@"),
     # the same inside the query of another address

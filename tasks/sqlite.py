@@ -28,7 +28,10 @@ _CAUSES: dict[str, tuple[str, str | None]] = {
     "readonly": ("cannot be written", _RIGHTS),
     "unable to open": ("cannot be opened", _RIGHTS),
     "authorization denied": ("cannot be opened", _RIGHTS),
-    "i/o error": ("cannot be read or written (I/O error)", "check the disk and its free space, then run again"),
+    "i/o error": (
+        "cannot be read or written (I/O error)",
+        "check the disk and its free space, then run again",
+    ),
     "not a database": ("is damaged, or not a SQLite database", None),
     "malformed": ("is damaged", None),
 }

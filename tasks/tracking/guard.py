@@ -50,21 +50,26 @@ class Guard:
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            for attempt in range(1, _ATTEMPTS + 1):
+            for _ in range(_ATTEMPTS - 1):
                 try:
-                    return method(*args, **kwargs)
-                except Exception as error:  # noqa: BLE001
-                    failure = self._failure(error, is_artifact=_is_artifact(method.__name__))
-                    if failure is None:
+                    return self._once(method, *args, **kwargs)
+                except StageError as error:
+                    if self._file is None or not sqlite.is_busy(str(error.__cause__)):
                         raise
-                    if self._file is None:
-                        raise failure from error
-                    # raises where the file is damaged, or locked for long
+                    # waits for the lock; raises where the file is damaged, or locked for long
                     sqlite.check(self._file, RESTORE)
-                    if attempt == _ATTEMPTS or not sqlite.is_busy(str(error)):
-                        raise failure from error
+            return self._once(method, *args, **kwargs)
 
         return call
+
+    def _once(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            failure = self._failure(error, is_artifact=_is_artifact(method.__name__))
+            if failure is None:
+                raise
+            raise failure from error
 
     def _failure(self, error: Exception, is_artifact: bool) -> StageError | None:
         """The error of a store that cannot be used; None for an answer of a sound store, or another exception."""
