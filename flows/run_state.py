@@ -31,7 +31,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
-from flows import prefect_server
+from flows import server
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.cpu import cores
@@ -287,7 +287,7 @@ def as_command(interrupted: str) -> Iterator[None]:
         _messages[:] = [interrupted]
         try:
             shorten_logs()
-            prefect_server.provide()
+            server.provide()
             bind_embedded_server()
             is_set = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name in os.environ
             with (

@@ -34,6 +34,7 @@ RECEIVED = WORK / "receive"
 LR_RANGE = WORK / "lr-range"
 PROMOTE_LOCK = WORK / "promote.lock"
 RETRAIN_LOCK = WORK / "retrain.lock"
+SERVE_LOCK = WORK / "serve.lock"
 STAGE_LOCK = WORK / "stage.lock"
 # last complete dvc.lock
 LOCK_COPY = WORK / "dvc.lock.good"

@@ -32,8 +32,10 @@ _TIMEOUT_SECONDS = 10.0
 _REFUSED = (401, 403)
 
 
-def provide() -> None:
-    """Check the server at PREFECT_API_URL; without one, check the database and start an embedded server.
+def check() -> None:
+    """Check the server at PREFECT_API_URL; without one, the database of a server on this machine.
+
+    Waits for locks of other processes on the database.
 
     Raises:
         StageError: the server does not answer, or the database cannot be used.
@@ -42,14 +44,27 @@ def provide() -> None:
     if address:
         _check_server(address)
         return
-    check_database()
+    database = _connection()
+    if database.startswith(_SQLITE) and ":memory:" not in database:
+        sqlite.check(Path(database.removeprefix(_SQLITE).partition("?")[0]), _RESTORE)
+
+
+def provide() -> None:
+    """`check`, and start an embedded server where PREFECT_API_URL is not set.
+
+    Raises:
+        StageError: as `check`, or the server does not start.
+    """
+    check()
+    if PREFECT_API_URL.value():
+        return
     failures: list[Exception] = []
     starting = threading.Thread(target=_start, args=(failures,), daemon=True)
     starting.start()
     starting.join()
     if failures:
         # the database may have been locked or damaged meanwhile
-        check_database()
+        check()
         raise StageError(
             f"Prefect's server did not start ({str(failures[0]).splitlines()[0]})",
             f"see its lines above, and run again; where it fails again, {_connection()}: {_RESTORE}",
@@ -66,17 +81,6 @@ def _start(failures: list[Exception]) -> None:
         get_client(sync_client=True)
     except Exception as error:  # noqa: BLE001
         failures.append(error)
-
-
-def check_database() -> None:
-    """Check the SQLite database of a server on this machine; waits for locks of other processes.
-
-    Raises:
-        StageError: it cannot be used.
-    """
-    database = _connection()
-    if database.startswith(_SQLITE) and ":memory:" not in database:
-        sqlite.check(Path(database.removeprefix(_SQLITE).partition("?")[0]), _RESTORE)
 
 
 def _connection() -> str:
