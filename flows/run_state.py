@@ -283,22 +283,17 @@ def as_command(interrupted: str) -> Iterator[None]:
         interrupted: message printed at Ctrl-C or SIGTERM, before exit code 130 or 143.
     """
     exit_on_sigterm()
-    with reported(interrupted):
+    with reported(interrupted, at_sigterm=True):
         _messages[:] = [interrupted]
-        try:
-            shorten_logs()
-            server.provide()
-            bind_embedded_server()
-            is_set = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name in os.environ
-            with (
-                tags(process_tag()),
-                temporary_settings({} if is_set else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-            ):
-                yield
-        except SystemExit as end:
-            if end.code == TERMINATED:
-                print(f"\n{interrupted}", file=sys.stderr, flush=True)
-            raise
+        shorten_logs()
+        server.provide()
+        bind_embedded_server()
+        is_set = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name in os.environ
+        with (
+            tags(process_tag()),
+            temporary_settings({} if is_set else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        ):
+            yield
 
 
 def with_sentences(function: Callable[P, R]) -> Callable[P, R]:

@@ -7,12 +7,15 @@ runs; further triggers, also missed ones, are cancelled at once.
 
 import argparse
 import fcntl
+import logging
 import os
+import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from flows import environment  # noqa: F401  isort: skip  (before any server is started)
@@ -115,6 +118,20 @@ def _only_one() -> Iterator[None]:
         yield
 
 
+def _end_quietly() -> None:
+    """Let Ctrl-C and SIGTERM end Prefect's `serve` without what it logs and warns of while it stops."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("SIGTERM received"):
+            logging.disable(logging.CRITICAL)
+            return False
+        return True
+
+    logging.getLogger("prefect.runner").addFilter(is_wanted)
+    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
+    signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
 def _serve(port: int) -> None:
     params = parameters.load()
     served = deployment(params)
@@ -131,7 +148,11 @@ def _serve(port: int) -> None:
                 run_state.close_unserved(client, NAME)
             if params.schedule.on_arrival:
                 threading.Thread(target=watch, args=(params, stop), daemon=True).start()
-            serve(served, pause_on_shutdown=False)
+            _end_quietly()
+            with suppress(SystemExit):
+                # its end at SIGTERM
+                serve(served, pause_on_shutdown=False)
+            print("\nEnded.", file=sys.stderr, flush=True)
         finally:
             stop.set()
             end_groups(wait=True)
@@ -147,7 +168,7 @@ def main() -> None:
     parser.add_argument("--prefect-port", type=int, default=4200, help="default: %(default)s")
     arguments = parser.parse_args()
     die_with_parent()
-    with reported("Ended."):
+    with reported("Ended.", at_sigterm=True):
         _serve(arguments.prefect_port)
 
 

@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--prefect-port", type=int, default=4200, help="default: %(default)s")
     arguments = parser.parse_args()
     die_with_parent()
-    with reported("Ended."):
+    with reported("Ended.", at_sigterm=True):
         server.check()
         serve(commands(arguments.mlflow_port, arguments.prefect_port))
 

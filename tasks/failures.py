@@ -12,6 +12,7 @@ from json import JSONDecodeError
 from typing import Any
 
 from segcore.errors import SegflowError, StageError, masked
+from tasks.supervisor import TERMINATED
 
 # environment variable: print the traceback of known failures too
 DEBUG = "SEGFLOW_DEBUG"
@@ -106,15 +107,20 @@ def translated() -> Iterator[None]:
 
 
 @contextmanager
-def reported(interrupted: str = "Interrupted.") -> Iterator[None]:
+def reported(interrupted: str = "Interrupted.", at_sigterm: bool = False) -> Iterator[None]:
     """Common end of all commands: exit code 1 after an error, which is printed; 130 after Ctrl-C.
 
     Args:
         interrupted: message printed at Ctrl-C.
+        at_sigterm: print it at SIGTERM too, where that raises SystemExit; a stage ends with its flow, which prints it.
     """
     mask_logs()
     try:
         yield
+    except SystemExit as end:
+        if at_sigterm and end.code == TERMINATED:
+            print(f"\n{interrupted}", file=sys.stderr, flush=True)
+        raise
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr, flush=True)
         sys.exit(130)
