@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from prefect.concurrency.sync import concurrency
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
@@ -24,6 +25,7 @@ from flows import run_state, startup, workers
 from segcore import params as parameters
 from segcore.comparison.results import read_comparison
 from segcore.errors import SegflowError, StageError
+from tasks import sqlite
 from tasks.configure import configure
 from tasks.project import COMPARISON, comparison_file, report_folder
 from tasks.tracking import runs
@@ -34,6 +36,8 @@ from tasks.versioning.stages import Stage
 from tasks.versioning.status import Survey, survey
 
 _MAX_THREADS = 32
+# attempts of a stage, besides those of `retries`, after a store was locked by another process
+BUSY_RETRIES = 1
 # Prefect's server records the end of the previous stage meanwhile: a slot requested during that write is a conflict in
 # its SQLite database, after which the client waits for two seconds
 _RECORD_SECONDS = 0.3
@@ -56,7 +60,14 @@ class Tally:
             return f"{self._done} of {self.total} stages done"
 
 
-@task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
+def _may_retry(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed stage is started again: `retries` times for any cause, and once where a store was locked."""
+    if run.run_count <= task.retries - BUSY_RETRIES:
+        return True
+    return run.run_count <= task.retries and sqlite.BUSY in (state.message or "")
+
+
+@task(task_run_name="{stage.name}", cache_policy=NO_CACHE, retry_condition_fn=_may_retry)
 @run_state.with_sentences
 def run_stage(
     stage: Stage,
@@ -106,7 +117,8 @@ def compare(retries: int = 0) -> dict[str, str]:
     """Run all stages of the project in the current folder, and log the comparison.
 
     Args:
-        retries: how often a failed stage is started again; a training resumes from its checkpoint.
+        retries: how often a failed stage is started again; a training resumes from its checkpoint. A stage that failed
+            because another process had locked a store is started once more in any case.
 
     Returns:
         "ran" or "cached" by stage name.
@@ -170,7 +182,7 @@ def _run_all(
     graph = pipeline.graph
     semaphore = threading.BoundedSemaphore(slots)
     futures: dict[str, PrefectFuture[Any]] = {}
-    stage_task, tally = run_stage.with_options(retries=retries), Tally(len(graph))
+    stage_task, tally = run_stage.with_options(retries=retries + BUSY_RETRIES), Tally(len(graph))
     for stage in graph:
         upstream = [futures[name] for name in stage.upstream]
         future: Any = stage_task.submit(  # type: ignore[call-overload]
@@ -223,7 +235,10 @@ def main() -> None:
     )
     parser.add_argument("--params-overlay", type=Path, help="merge this example file into params.yaml first")
     parser.add_argument(
-        "--retries", type=int, default=0, help="how often a failed stage is started again (default: 0)"
+        "--retries",
+        type=int,
+        default=0,
+        help="how often a failed stage is started again (default: 0; once more where a store was locked)",
     )
     arguments = parser.parse_args()
     with run_state.as_command("Interrupted; finished stages are kept."):
