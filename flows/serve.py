@@ -135,8 +135,8 @@ def _end_quietly() -> None:
 def _serve(port: int) -> None:
     params = parameters.load()
     served = deployment(params)
-    if params.schedule.on_arrival:
-        inbox.Inbox(params.retrain.inbox)
+    # before anything starts: an address without its package, or of an unknown kind
+    inbox.Inbox(params.retrain.inbox)
     stop = threading.Event()
     with _only_one():
         server.check()

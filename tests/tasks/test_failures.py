@@ -106,7 +106,11 @@ def test_logs_of_every_package_are_masked(tmp_path: Path) -> None:
             log.exception("failed")
     """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=True,
     )
     assert SECRET not in done.stderr
     assert "retry of http://***@host" in done.stderr and "ValueError: http://***@host" in done.stderr

@@ -92,7 +92,9 @@ def web_server() -> Iterator[Callable[[int], str]]:
         server.shutdown()
 
 
-@pytest.mark.parametrize(("status", "remedy"), [(200, "tracking.uri"), (401, "password"), (404, "tracking.uri")])
+@pytest.mark.parametrize(
+    ("status", "remedy"), [(200, "tracking.uri"), (401, "password"), (404, "tracking.uri")]
+)
 def test_a_server_that_is_no_store_is_named_without_the_password(
     web_server: Callable[[int], str], status: int, remedy: str
 ) -> None:
@@ -102,7 +104,8 @@ def test_a_server_that_is_no_store_is_named_without_the_password(
 
 
 @pytest.mark.parametrize(
-    "place", ["http://u:{}@127.0.0.1:9", "postgresql://u:{}@127.0.0.1:9/db", "foo://u:{}@/x", "http://u:{}/5@h:9x/"]
+    "place",
+    ["http://u:{}@127.0.0.1:9", "postgresql://u:{}@127.0.0.1:9/db", "foo://u:{}@/x", "http://u:{}/5@h:9x/"],
 )
 def test_an_address_that_does_not_answer_is_refused_at_once(place: str) -> None:
     with pytest.raises(StageError, match=r"\*\*\*@") as caught:
