@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from prefect.concurrency.sync import concurrency
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
@@ -23,10 +24,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import run_state, startup, workers
 from segcore import params as parameters
 from segcore.comparison.results import read_comparison
-from segcore.errors import StageError
+from segcore.errors import SegflowError, StageError
+from tasks import sqlite
 from tasks.configure import configure
 from tasks.project import COMPARISON, comparison_file, report_folder
-from tasks.supervisor import end_groups
 from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
 from tasks.versioning import stages
@@ -35,6 +36,8 @@ from tasks.versioning.stages import Stage
 from tasks.versioning.status import Survey, survey
 
 _MAX_THREADS = 32
+# attempts of a stage, besides those of `retries`, after a store was locked by another process
+BUSY_RETRIES = 1
 # Prefect's server records the end of the previous stage meanwhile: a slot requested during that write is a conflict in
 # its SQLite database, after which the client waits for two seconds
 _RECORD_SECONDS = 0.3
@@ -57,7 +60,15 @@ class Tally:
             return f"{self._done} of {self.total} stages done"
 
 
-@task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
+def _may_retry(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed stage is started again: `retries` times for any cause, and once where a store was locked."""
+    if run.run_count <= task.retries - BUSY_RETRIES:
+        return True
+    return run.run_count <= task.retries and sqlite.BUSY in (state.message or "")
+
+
+@task(task_run_name="{stage.name}", cache_policy=NO_CACHE, retry_condition_fn=_may_retry)
+@run_state.with_sentences
 def run_stage(
     stage: Stage,
     unchanged: bool,
@@ -101,11 +112,13 @@ def run_stage(
 
 
 @flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=_MAX_THREADS))  # type: ignore[arg-type]
+@run_state.with_sentences
 def compare(retries: int = 0) -> dict[str, str]:
     """Run all stages of the project in the current folder, and log the comparison.
 
     Args:
-        retries: how often a failed stage is started again; a training resumes from its checkpoint.
+        retries: how often a failed stage is started again; a training resumes from its checkpoint. A stage that failed
+            because another process had locked a store is started once more in any case.
 
     Returns:
         "ran" or "cached" by stage name.
@@ -138,8 +151,7 @@ def compare(retries: int = 0) -> dict[str, str]:
         outcomes = _run_all(pipeline, pool, slots, threads, retries, force)
     except BaseException as error:
         if not isinstance(error, Exception):
-            # Ctrl-C or a cancelled run: other threads are still waiting for their stages
-            end_groups()
+            run_state.stop_quietly()
         raise
     finally:
         startup.stop_fork_server()
@@ -170,7 +182,7 @@ def _run_all(
     graph = pipeline.graph
     semaphore = threading.BoundedSemaphore(slots)
     futures: dict[str, PrefectFuture[Any]] = {}
-    stage_task, tally = run_stage.with_options(retries=retries), Tally(len(graph))
+    stage_task, tally = run_stage.with_options(retries=retries + BUSY_RETRIES), Tally(len(graph))
     for stage in graph:
         upstream = [futures[name] for name in stage.upstream]
         future: Any = stage_task.submit(  # type: ignore[call-overload]
@@ -185,16 +197,33 @@ def _run_all(
         )
         futures[stage.name] = future
     wait(list(futures.values()))
-    failures = [f.state for f in futures.values() if f.state.is_failed() or f.state.is_crashed()]
-    if failures:
-        # raises what the stage raised
-        failures[0].result()
-    skipped = [name for name, future in futures.items() if not future.state.is_completed()]
+    failed = [name for name, f in futures.items() if f.state.is_failed() or f.state.is_crashed()]
+    skipped = [name for name, f in futures.items() if name not in failed and not f.state.is_completed()]
+    if failed:
+        _raise_all([_error_of(futures[name].state) for name in failed], skipped)
     if skipped:
         raise StageError(
             f"these stages did not run: {', '.join(skipped)}", "see the log above, then run again"
         )
     return {name: str(future.state.name).lower() for name, future in futures.items()}
+
+
+def _error_of(state: State[Any]) -> BaseException:
+    found = state.result(raise_on_failure=False)
+    return found if isinstance(found, BaseException) else StageError(str(state.message), "run again")
+
+
+def _raise_all(errors: list[BaseException], skipped: list[str]) -> None:
+    """Raise the only error, or one that has the sentences of all; errors without a remedy take precedence."""
+    defects = [error for error in errors if not isinstance(error, SegflowError)]
+    known = [error for error in errors if isinstance(error, SegflowError)]
+    if defects:
+        raise defects[0]
+    what = [*dict.fromkeys(error.what for error in known)]
+    remedies = [*dict.fromkeys(error.remedy for error in known)]
+    if skipped:
+        what.append(f"not run because of that: {', '.join(skipped)}")
+    raise StageError("\n".join(what), "; ".join(remedies))
 
 
 def main() -> None:
@@ -206,7 +235,10 @@ def main() -> None:
     )
     parser.add_argument("--params-overlay", type=Path, help="merge this example file into params.yaml first")
     parser.add_argument(
-        "--retries", type=int, default=0, help="how often a failed stage is started again (default: 0)"
+        "--retries",
+        type=int,
+        default=0,
+        help="how often a failed stage is started again (default: 0; once more where a store was locked)",
     )
     arguments = parser.parse_args()
     with run_state.as_command("Interrupted; finished stages are kept."):

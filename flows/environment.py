@@ -7,5 +7,7 @@ for _name, _value in {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # a backup may hold the database for a while
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
 }.items():
     os.environ.setdefault(_name, _value)

@@ -9,7 +9,6 @@ Create the block once in Prefect's UI or in Python; its secrets stay on the serv
 """
 
 import argparse
-import sys
 from typing import Any
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
@@ -19,6 +18,7 @@ from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import EventTrigger
 from prefect.exceptions import ObjectNotFound
 
+from flows import run_state
 from segcore.errors import StageError
 
 NAME = "segflow: what came of a retraining"
@@ -98,15 +98,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if bool(arguments.block) == arguments.off:
         parser.error("name a block, or give --off")
-    try:
+    with run_state.as_command("Interrupted; the settings may be as before."):
         if arguments.off:
             print("notify: off" if remove() else "notify: was off already")
         else:
             notify(arguments.block, tuple(arguments.on))
             print(f"notify: {', '.join(arguments.on)} go to {arguments.block}")
-    except StageError as error:
-        print(f"\nError: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tasks.tracking.fetch import CHAMPION
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
+@run_state.with_sentences
 def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
     """Predict one scene.
 
@@ -41,6 +42,7 @@ def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
 
 
 @flow(name="predict")
+@run_state.with_sentences
 def predict(
     scenes: Sequence[str], model: str = CHAMPION, output: str = str(PREDICTIONS), params: str = "params.yaml"
 ) -> dict[str, int]:

@@ -99,6 +99,7 @@ def champion_bundle(registry: "Registry") -> Path | None:
 
 
 @task(name="receive", cache_policy=NO_CACHE)
+@run_state.with_sentences
 def receive_batch(params: Params) -> Receipt:
     """Make a new batch of the files in the inbox; in a new process, which loads only what reading images needs."""
     receive.receipt_file(params).unlink(missing_ok=True)
@@ -112,6 +113,7 @@ def receive_batch(params: Params) -> Receipt:
 
 
 @task(name="promote", cache_policy=NO_CACHE)
+@run_state.with_sentences
 def gate(inputs: GateInputs) -> DecisionRecord:
     """Decide on the champion and act on the decision."""
     from tasks.promote import promote
@@ -120,6 +122,7 @@ def gate(inputs: GateInputs) -> DecisionRecord:
 
 
 @task(name="report", cache_policy=NO_CACHE)
+@run_state.with_sentences
 def write_report(params: Params) -> None:
     """Write the report again, now with the decision."""
     from tasks.report import report
@@ -128,6 +131,7 @@ def write_report(params: Params) -> None:
 
 
 @task(name="record", cache_policy=NO_CACHE)
+@run_state.with_sentences
 def commit_result(params: Params, batches: list[str], sentence: str) -> None:
     """Commit parameters, hashes, splits, scores and the decision, in a git repository."""
     if not git.is_repository():
@@ -138,6 +142,7 @@ def commit_result(params: Params, batches: list[str], sentence: str) -> None:
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)
+@run_state.with_sentences
 def push(params: Params) -> State[Any]:
     """Push data, results and commits to the configured remotes, as set by `retrain.push_data` and `push_git`."""
     pushed = ["data"] if params.retrain.push_data and stages.push() else []
@@ -148,6 +153,7 @@ def push(params: Params) -> State[Any]:
 
 
 @flow(name="retrain")
+@run_state.with_sentences
 def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
     """One retraining in the current folder; the message of the returned state is a sentence on the outcome.
 

@@ -6,10 +6,16 @@ runs; further triggers, also missed ones, are cancelled at once.
 """
 
 import argparse
+import fcntl
+import logging
 import os
+import signal
 import sys
 import threading
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from flows import environment  # noqa: F401  isort: skip  (before any server is started)
@@ -21,13 +27,14 @@ from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron, Interval
 
-from flows import run_state, ui
+from flows import run_state, server, ui
 from flows.retrain import SERVED, retrain
 from segcore import params as parameters
-from segcore.errors import SegflowError
+from segcore.errors import StageError, masked
 from segcore.ingest import inbox
 from segcore.params import Params
-from tasks.project import WORK
+from tasks.failures import explained, reported
+from tasks.project import SERVE_LOCK
 from tasks.supervisor import die_with_parent, end_groups
 
 NAME = "retrain"
@@ -69,11 +76,13 @@ def watch(params: Params, stop: threading.Event) -> None:
                     if run_state.busy_runs(client, NAME):
                         continue
                 run_deployment(f"retrain/{NAME}", timeout=0)
-                print(f"serve: {len(settled - seen)} new files in {settings.inbox}", flush=True)
+                print(f"serve: {len(settled - seen)} new files in {masked(settings.inbox)}", flush=True)
             seen = settled
         # the inbox or the server may be unreachable for a while, which must not end the loop
         except Exception as error:  # noqa: BLE001
-            print(f"serve: {settings.inbox} could not be checked: {error}", file=sys.stderr, flush=True)
+            reason = getattr(explained(error), "what", None) or f"{type(error).__name__}: {error}"
+            line = f"serve: {settings.inbox} could not be checked: {reason}"
+            print(masked(line), file=sys.stderr, flush=True)
 
 
 def _server(port: int) -> None:
@@ -83,6 +92,70 @@ def _server(port: int) -> None:
     os.environ["PREFECT_API_URL"] = f"{servers['Prefect'][0]}/api"
     # Prefect has already read its settings, and would otherwise start a second server
     refresh_global_settings_context()
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """Hold the lock of this folder's service; released when this process ends.
+
+    Raises:
+        StageError: another process serves this folder.
+    """
+    SERVE_LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with SERVE_LOCK.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.seek(0)
+            pid = stream.read().strip() or "unknown"
+            raise StageError(
+                f"{SERVE_LOCK}: this folder is served already, by the process {pid}",
+                f"use that one, or end it with `kill {pid}` and run `make serve` again",
+            ) from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+
+
+def _end_quietly() -> None:
+    """Let Ctrl-C and SIGTERM end Prefect's `serve` without what it logs and warns of while it stops."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("SIGTERM received"):
+            logging.disable(logging.CRITICAL)
+            return False
+        return True
+
+    logging.getLogger("prefect.runner").addFilter(is_wanted)
+    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
+    signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def _serve(port: int) -> None:
+    params = parameters.load()
+    served = deployment(params)
+    # before anything starts: an address without its package, or of an unknown kind
+    inbox.Inbox(params.retrain.inbox)
+    stop = threading.Event()
+    with _only_one():
+        server.check()
+        try:
+            _server(port)
+            os.environ[SERVED] = "1"
+            with get_client(sync_client=True) as client:
+                run_state.close_dead(client)
+                run_state.close_unserved(client, NAME)
+            if params.schedule.on_arrival:
+                threading.Thread(target=watch, args=(params, stop), daemon=True).start()
+            _end_quietly()
+            with suppress(SystemExit):
+                # its end at SIGTERM
+                serve(served, pause_on_shutdown=False)
+            print("\nEnded.", file=sys.stderr, flush=True)
+        finally:
+            stop.set()
+            end_groups(wait=True)
 
 
 def main() -> None:
@@ -95,26 +168,8 @@ def main() -> None:
     parser.add_argument("--prefect-port", type=int, default=4200, help="default: %(default)s")
     arguments = parser.parse_args()
     die_with_parent()
-    stop = threading.Event()
-    try:
-        params = parameters.load()
-        WORK.mkdir(exist_ok=True)
-        _server(arguments.prefect_port)
-        os.environ[SERVED] = "1"
-        with get_client(sync_client=True) as client:
-            run_state.close_dead(client)
-            run_state.close_unserved(client, NAME)
-        if params.schedule.on_arrival:
-            threading.Thread(target=watch, args=(params, stop), daemon=True).start()
-        serve(deployment(params), pause_on_shutdown=False)
-    except SegflowError as error:
-        print(f"\nError: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nEnded.")
-    finally:
-        stop.set()
-        end_groups(wait=True)
+    with reported("Ended.", at_sigterm=True):
+        _serve(arguments.prefect_port)
 
 
 if __name__ == "__main__":

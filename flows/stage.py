@@ -22,6 +22,7 @@ from tasks.versioning import git, remote, stages
 
 
 @flow(name="stage")
+@run_state.with_sentences
 def stage(name: str, revision: str) -> State[Any]:
     """Bring one stage up to date at a revision and push its result to DVC's remote; no other stage runs.
 
@@ -38,7 +39,6 @@ def stage(name: str, revision: str) -> State[Any]:
         StageError: the clone, the remote or the stage failed.
     """
     os.chdir(os.environ.get("SEGFLOW_CLONE", "."))
-    run_state.hide_tracebacks_of_user_errors()
     with locked(STAGE_LOCK):
         git.check_out(revision)
         remote.check_remote()

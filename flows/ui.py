@@ -12,8 +12,10 @@ import time
 
 from flows import environment  # noqa: F401  isort: skip  (before any server is started)
 
+from flows import server
 from segcore import params as parameters
-from segcore.errors import SegflowError, StageError
+from segcore.errors import StageError, masked
+from tasks.failures import reported
 from tasks.supervisor import die_with_parent, end_groups, run_in_group
 from tasks.tracking import store as tracking_store
 
@@ -97,7 +99,7 @@ def start(servers: Servers) -> dict[str, str]:
     for name, (address, command) in servers.items():
         if command:
             _wait(address, name, ended)
-        print(f"{name + ':':<9} {address}", flush=True)
+        print(f"{name + ':':<9} {masked(address)}", flush=True)
     return ended
 
 
@@ -141,13 +143,9 @@ def main() -> None:
     parser.add_argument("--prefect-port", type=int, default=4200, help="default: %(default)s")
     arguments = parser.parse_args()
     die_with_parent()
-    try:
+    with reported("Ended.", at_sigterm=True):
+        server.check()
         serve(commands(arguments.mlflow_port, arguments.prefect_port))
-    except SegflowError as error:
-        print(f"\nError: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nEnded.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,39 @@
-"""Errors that name the problem and its remedy."""
+"""Errors that name the problem and its remedy, without the secrets of addresses."""
+
+import re
+
+_HIDDEN = "***"
+_WORDS = r"password|passwd|passphrase|pwd|secret|token|signature|credential|access_?key|account_?key|api_?key"
+_VALUE = r"(?:(['\"])(?:(?!\2).)*|[^\s&;'\"<>]+)"
+_PATTERNS = [
+    # scheme://user:password@host: a password may contain @ and /, but `host:5000/a@b` is a port and a path
+    (r"(\w://)(?!\[)[^\s:/?#\"]*:(?!\d{1,5}[/?#'\"),;\]}])\S*@(?=[\w.\[/-])", rf"\1{_HIDDEN}@"),
+    # https://token@host; a name alone is no secret elsewhere: abfs://container@account, ssh://git@host
+    (r"(https?://)[^\s:/?#\"]+@(?=[\w.\[-])", rf"\1{_HIDDEN}@"),
+    # the same inside the query of another address
+    (r"(\w%3A%2F%2F)[^\s'\"&]*%40", rf"\1{_HIDDEN}%40"),
+    # in the addresses of chat services, the path is the secret
+    (r"(https?://[\w.-]*(?:hook|discord)[\w.-]*/)[^\s\"'<>]+", rf"\1{_HIDDEN}"),
+    (r"(authorization['\"]?\s*[:=]\s*['\"]?(?:[\w-]+ )?)[^\s'\",]+", rf"\1{_HIDDEN}"),
+    (r"\b(bearer )[\w.~+/=-]{16,}", rf"\1{_HIDDEN}"),
+    # password=..., "secret": "...", access_key: ..., --token ...
+    (rf"([\w.-]*(?:{_WORDS})[\w.-]*(?:\s?=\s?|['\"]\s*:\s*)){_VALUE}", rf"\1\2{_HIDDEN}"),
+    (rf"(\w+_(?:{_WORDS})\w*: ?|--[\w-]*(?:{_WORDS})[\w-]* ){_VALUE}", rf"\1\2{_HIDDEN}"),
+    # words that mean a secret only in an address
+    (r"([?&](?:[\w.-]*[._-])?(?:key|sig|auth)=)[^\s&;'\"<>]+", rf"\1{_HIDDEN}"),
+]
+_SECRETS = [(re.compile(pattern, re.IGNORECASE), replacement) for pattern, replacement in _PATTERNS]
+
+
+def masked(text: str) -> str:
+    """`text` with `***` in place of passwords, tokens and keys in addresses, queries and headers."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 class SegflowError(Exception):
-    """A failure that the user can fix.
+    """A failure that the user can fix. Secrets in both texts are masked.
 
     Args:
         what: what is wrong, naming the file or setting.
@@ -10,9 +41,8 @@ class SegflowError(Exception):
     """
 
     def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}\n  Remedy: {remedy}")
-        self.what = what
-        self.remedy = remedy
+        self.what, self.remedy = masked(what), masked(remedy)
+        super().__init__(f"{self.what}\n  Remedy: {self.remedy}")
 
     # Pickling by message alone would lose the arguments when an error is sent to another process.
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -140,6 +141,37 @@ def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str] |
         save_file(tensors, path, metadata=metadata)
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+def read_json(path: Path, remedy: str, kind: type = dict) -> Any:
+    """Content of a JSON file that this project wrote.
+
+    Args:
+        path: the file.
+        remedy: remedy where the file is damaged.
+        kind: type of its content.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it cannot be read, is not JSON, or has content of another type.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is damaged or cannot be read ({error})", remedy) from error
+    if not isinstance(content, kind):
+        raise DataError(f"{path}: is damaged: it contains no {kind.__name__}", remedy)
+    return content
+
+
+def cached_json(path: Path, kind: type = dict) -> Any:
+    """Content of a JSON file of a cache; None if it is missing or damaged, and has to be computed again."""
+    try:
+        return read_json(path, "", kind)
+    except (FileNotFoundError, DataError):
+        return None
 
 
 def sha256(path: Path | str) -> str:

@@ -18,7 +18,7 @@ from segcore.comparison.results import Comparison
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
-from segcore.files import atomic_folder
+from segcore.files import atomic_folder, read_json
 from segcore.params import Params
 from segcore.tables.counts import count, counts_table, require_all
 from tasks.console import refuse_as_script, run
@@ -37,7 +37,9 @@ def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: 
         name = run_name(architecture, seed)
         try:
             table = pd.read_parquet(folder / name / "counts.parquet")
-            summaries.append(json.loads((folder / name / "summary.json").read_text(encoding="utf-8")))
+            stage = stage_name("evaluate", name)
+            remedy = f"restore it with `dvc checkout {stage}`, or run `dvc repro --force {stage}`"
+            summaries.append(read_json(folder / name / "summary.json", remedy))
         except FileNotFoundError as error:
             missing = Path(error.filename or folder / name)
             raise StageError(

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from segcore.errors import SegflowError
 from segcore.params import architecture_names
+from tasks.failures import reported
 from tasks.supervisor import die_with_parent
 
 T = TypeVar("T")
@@ -24,21 +24,15 @@ def progress(items: Iterable[T], label: str, total: int | None = None, unit: str
 
 
 def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> None:
-    """Parse arguments and run `main`. Exit codes: 0 done, 1 error (printed with its remedy), 130 interrupted.
+    """Parse arguments and run `main`. Exit codes: 0 done, 1 error (printed with its remedy), 130 interrupted by Ctrl-C.
 
     SIGTERM and the death of the parent process also end it with clean-up.
     """
     die_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     arguments = parser.parse_args()
-    try:
+    with reported():
         main(arguments)
-    except SegflowError as error:
-        print(f"\nError: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr, flush=True)
-        sys.exit(130)
 
 
 def refuse_as_script(name: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.errors import ModelError
-from segcore.files import atomic_write
+from segcore.files import atomic_write, cached_json, read_json
 from tasks.project import COSTS, MODELS, run_name
 
 
@@ -21,20 +21,21 @@ def cost_file(root: Path, name: str) -> Path:
     """
     description = root / MODELS / name / "model.json"
     try:
-        weights = json.loads(description.read_text(encoding="utf-8"))["weights_sha256"]
+        facts = read_json(
+            description, f"restore it with `dvc checkout`, or run `dvc repro --force train@{name}`"
+        )
     except FileNotFoundError as error:
         raise ModelError(
             f"{description.parent}: contains no model bundle", f"run `dvc repro train@{name}`"
         ) from error
-    return root / COSTS / f"{name}-{weights[:12]}.json"
+    return root / COSTS / f"{name}-{str(facts.get('weights_sha256'))[:12]}.json"
 
 
 def read_cost(root: Path, name: str) -> dict[str, Any] | None:
     """Measurements of a bundle; None if it was not measured on this machine, or does not exist here."""
     if not (root / MODELS / name / "model.json").exists():
         return None
-    path = cost_file(root, name)
-    content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    content: dict[str, Any] | None = cached_json(cost_file(root, name))
     return content
 
 

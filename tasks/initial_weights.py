@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segcore.files import atomic_folder
+from segcore.files import atomic_folder, read_json
 from segcore.models.base.bundle import DESCRIPTION, WEIGHTS, Bundle, read_bundle
 from segcore.params import Params, TrainSettings
 from tasks.project import START
@@ -52,7 +52,9 @@ def load_initial_weights(
         return settings
     model.load_state_dict(bundle.model().state_dict())
     print(f"train: starts from the weights in {folder}", flush=True)
-    budget = json.loads((folder / BUDGET).read_text())["steps"] if (folder / BUDGET).is_file() else None
+    file = folder / BUDGET
+    remedy = f"remove {folder}, and run the last command again"
+    budget = read_json(file, remedy)["steps"] if file.is_file() else None
     steps = budget or settings.steps
     warm_up = round(settings.warmup_steps * min(steps / settings.steps, 1))
     return settings.model_copy(update={"steps": steps, "warmup_steps": warm_up})

@@ -34,6 +34,7 @@ RECEIVED = WORK / "receive"
 LR_RANGE = WORK / "lr-range"
 PROMOTE_LOCK = WORK / "promote.lock"
 RETRAIN_LOCK = WORK / "retrain.lock"
+SERVE_LOCK = WORK / "serve.lock"
 STAGE_LOCK = WORK / "stage.lock"
 # digests of the batches that fit their .dvc files
 BATCH_STAMPS = WORK / "batch-stamps.json"

@@ -48,8 +48,13 @@ def die_with_parent() -> None:
 
     A killed DVC does not end the command that it runs; with this, the command ends as well.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    exit_on_sigterm()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def exit_on_sigterm() -> None:
+    """Make SIGTERM raise SystemExit(143) in the main thread, so that clean-up runs."""
+    signal.signal(signal.SIGTERM, _terminate)
 
 
 def run_in_group(
@@ -64,7 +69,7 @@ def run_in_group(
     Args:
         command: program and arguments.
         env: complete environment; None: that of this process.
-        live: called with each piece of standard error as it arrives.
+        live: called with each piece of standard error as it arrives, until `end_groups`.
 
     Returns:
         Exit status, standard output, and the last TAIL_BYTES of standard output and error in order of arrival.
@@ -160,7 +165,8 @@ def _watch(pid: int) -> int:
 
 
 def _text(live: Callable[[str], object] | None) -> Callable[[bytes], object]:
-    return (lambda piece: live(piece.decode(errors="replace"))) if live else (lambda piece: None)
+    # while this process is being stopped, the errors of stopped commands are no news
+    return lambda piece: live(piece.decode(errors="replace")) if live and not _stopped.is_set() else None
 
 
 def _drain(stream: IO[bytes], sinks: list[Callable[[bytes], object]]) -> None:

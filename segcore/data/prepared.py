@@ -19,6 +19,7 @@ from segcore.constants import IGNORE
 from segcore.data.packed import Packed
 from segcore.data.raster import Info
 from segcore.errors import DataError
+from segcore.files import read_json
 
 # largest number of files that are mapped at once; Linux allows about 65,000 maps per process
 _OPEN_FILES = 4096
@@ -59,8 +60,9 @@ class PreparedData:
         self.folder = Path(folder)
         self.packed = packed or self.folder.parent / "packed"
         try:
-            meta = json.loads((self.folder / "prepared.json").read_text())
-            self.statistics: dict[str, Any] = json.loads((self.folder / "statistics.json").read_text())
+            remedy = "restore the folder, or run the step prepare again"
+            meta = read_json(self.folder / "prepared.json", remedy)
+            self.statistics: dict[str, Any] = read_json(self.folder / "statistics.json", remedy)
             self.regions = pd.read_parquet(self.folder / "regions.parquet")
             self.windows = pd.read_parquet(self.folder / "windows.parquet")
             self.items = pd.read_parquet(self.folder / "items.parquet").set_index("item", drop=False)

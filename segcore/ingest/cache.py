@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.cache import CODE, Cache, code_digest
-from segcore.files import atomic_write, digest
+from segcore.files import atomic_write, cached_json, digest
 from segcore.params.data import Data
 
 # settings that affect the pixels and labels that are read from a file
@@ -36,9 +36,7 @@ class IngestCache(Cache):
     def __init__(self, work: Path, data: Data) -> None:
         super().__init__(work / "rows", settings_fingerprint(data), code_digest(*CODE["ingest"]))
         self.path, self.added = self.folder / "rows.json", self.folder / "rows.jsonl"
-        self.rows: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
-            self.rows = json.loads(self.path.read_text())
+        self.rows: dict[str, dict[str, Any]] = cached_json(self.path) or {}
         if self.added.exists():
             for line in self.added.read_text().splitlines():
                 try:

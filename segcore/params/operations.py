@@ -1,8 +1,13 @@
 """Sections of params.yaml for retraining, promotion, schedule and prediction; none of them changes a training."""
 
+import re
+from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import available_timezones
 
-from pydantic import Field, create_model, model_validator
+from cronsim import CronSim, CronSimError
+from pydantic import Field, create_model, field_validator, model_validator
 
 from segcore.gate_rules import RULES
 from segcore.params.data import Section
@@ -67,6 +72,25 @@ else:
     Gate = gate_section()
 
 
+def _checked_cron(cron: str) -> str:
+    """The expression, if it has five fields, is valid and fires at some time."""
+    fields = cron.split()
+    if len(fields) != 5:
+        raise ValueError(
+            f"{cron!r}: five fields are needed (minute, hour, day of month, month, day of week), not {len(fields)}"
+        )
+    # schedulers differ in what they read in these two: last weekday, last Friday
+    if any("W" in field.upper() for field in fields[:3]) or "L" in re.sub("JUL", "", fields[4].upper()):
+        raise ValueError(f"{cron!r}: W, and L in the day of week, are not supported")
+    try:
+        next(CronSim(cron.upper(), datetime.now(UTC)))
+    except CronSimError as error:
+        raise ValueError(f"{cron!r}: {str(error).lower()}") from error
+    except StopIteration as error:
+        raise ValueError(f"{cron!r} never fires: there is no such day") from error
+    return cron
+
+
 class Schedule(Section):
     """When the retraining runs unattended; at most one of `cron` and `interval_minutes`."""
 
@@ -75,12 +99,31 @@ class Schedule(Section):
     interval_minutes: float | None = Field(
         default=None,
         gt=0,
+        le=525_600,
         description="minutes between rounds, counted from the start of the service; null: none",
     )
     on_arrival: bool = Field(
         default=False, description="also retrain when the inbox contains new files that have settled"
     )
-    watch_seconds: float = Field(default=60, gt=0, description="seconds between checks of the inbox")
+    watch_seconds: float = Field(
+        default=60, gt=0, allow_inf_nan=False, description="seconds between checks of the inbox"
+    )
+
+    @field_validator("cron")
+    @classmethod
+    def _fires(cls, cron: str | None) -> str | None:
+        return cron if cron is None else _checked_cron(cron)
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        # the list is read from disk
+        if name != "UTC" and name not in available_timezones():
+            known = {zone.lower(): zone for zone in available_timezones()}
+            similar = get_close_matches(name.lower(), known, n=1)
+            meant = f"did you mean {known[similar[0]]}?" if similar else "write UTC or such as Europe/Berlin"
+            raise ValueError(f"unknown time zone {name!r}; {meant}")
+        return name
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Schedule":

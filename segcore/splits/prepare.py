@@ -17,7 +17,7 @@ import pandas as pd
 from segcore.cache import CODE, Cache, code_digest
 from segcore.data.packed import Packed
 from segcore.errors import DataError
-from segcore.files import atomic_write
+from segcore.files import atomic_write, cached_json
 from segcore.params import Params
 from segcore.splits import assignment, leakage, normalization, windows
 from segcore.splits.regions import assign
@@ -72,8 +72,8 @@ class PrepareCache(Cache):
         # the column `key` is a position in `keys`
         self.windows = pd.DataFrame({"key": []})
         path = self.folder / "sums.json"
-        if path.exists():
-            cached = json.loads(path.read_text())
+        cached = cached_json(path)
+        if cached:
             self.sums, self.keys = cached["sums"], cached["keys"]
             self.windows = pd.read_parquet(self.folder / "windows.parquet")
 

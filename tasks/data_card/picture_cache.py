@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.cache import CODE, Cache, code_digest
-from segcore.files import atomic_write, sha256
+from segcore.files import atomic_write, cached_json, sha256
 
 Cell = dict[str, Any]
 
@@ -25,7 +25,7 @@ class PictureCache(Cache):
         code = code_digest(*CODE["ingest"], *CODE["pictures"])
         super().__init__(store.parent / "pictures", json.dumps(settings), code, sha256(drawing))
         self.path = self.folder / "cells.json"
-        self.cells: dict[str, Cell] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.cells: dict[str, Cell] = cached_json(self.path) or {}
 
     def __contains__(self, packed: object) -> bool:
         return packed in self.cells

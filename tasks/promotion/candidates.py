@@ -13,7 +13,7 @@ import pandas as pd
 from segcore.cache import CODE, Cache, code_digest
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import StageError
-from segcore.files import atomic_write, sha256
+from segcore.files import atomic_write, cached_json, sha256
 from segcore.gate_rules import Costs
 from segcore.models.base.bundle import Hashes, load_description, read_bundle
 from segcore.promotion.drift import expected_calibration_error
@@ -174,7 +174,8 @@ def _evaluated(
     cache = Cache(folder / "evaluation", *facts, code, sha256(__file__))
     # written last, so the entry is complete if this file exists
     curves_file = cache.folder / "calibration.json"
-    if not curves_file.exists():
+    curves: dict[str, Any] | None = cached_json(curves_file)
+    if curves is None:
         expected = Hashes(weights=description["weights_sha256"])
         model = read_bundle(folder, expected).model(default_device())
         tables, curves = [], {}
@@ -191,7 +192,7 @@ def _evaluated(
             temporary.write_text(json.dumps(curves) + "\n")
     counts = pd.read_parquet(cache.folder / "counts.parquet")
     require_all(counts, test_regions(data)["id"])
-    return counts, json.loads(curves_file.read_text())
+    return counts, curves
 
 
 def _bar(label: str) -> Callable[[list[Any]], Iterable[Any]]:
@@ -257,7 +258,8 @@ def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
     code = code_digest(*CODE["speed"], *(f"models/{m.architecture}.py" for m in models))
     cache = Cache(root / GATE_COSTS, json.dumps(how), machine, code, *(m.weights for m in models))
     path = cache.folder / "costs.json"
-    if not path.exists():
+    rows: list[dict[str, Any]] | None = cached_json(path, list)
+    if rows is None:
         single = [measure([m.folder], *how)[0] for m in console.progress(list(models), "measure memory")]
         print("promote: measuring latency, the models in turn", flush=True)
         timed = measure([m.folder for m in models], *how) if len(models) > 1 else single
@@ -265,8 +267,7 @@ def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
         cache.start()
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(rows, indent=2) + "\n")
-    measured = json.loads(path.read_text())
     return [
         Costs(row["latency_ms"], row["peak_memory_mb"], m.size_mb)
-        for row, m in zip(measured, models, strict=True)
+        for row, m in zip(rows, models, strict=True)
     ]

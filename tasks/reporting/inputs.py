@@ -1,6 +1,5 @@
 """Inputs of the report, read and checked once; code version, data version and machine."""
 
-import json
 import platform
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from PIL import Image
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.constants import IGNORE
 from segcore.errors import StageError
+from segcore.files import read_json
 from segcore.params import Params
 from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
 from tasks.costs import mean_cost, read_cost
@@ -85,7 +85,9 @@ def _require(path: Path, stage: str) -> Path:
 
 
 def _json(path: Path, stage: str) -> Any:
-    return json.loads(_require(path, stage).read_text(encoding="utf-8"))
+    return read_json(
+        _require(path, stage), f"restore it with `dvc checkout {stage}`, or run `dvc repro --force {stage}`"
+    )
 
 
 def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:

@@ -1,6 +1,5 @@
 """Pictures of an evaluated run for MLflow; file names and cases are the same for all runs, for comparison in its UI."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 from PIL import Image
 
 from segcore.data.prepared import PreparedData
+from segcore.files import read_json
 from segcore.plots import charts, gallery, style
 from tasks.project import run_name
 
@@ -40,7 +40,7 @@ def write_pictures(
     """
     run, titles = run_name(architecture, seed), {architecture: title}
     source = evaluations / run
-    calibration = json.loads((source / "calibration.json").read_text())
+    calibration = read_json(source / "calibration.json", f"run the step evaluate of {run} again")
     figures = {
         "learning": charts.learning_curves({run: pd.read_csv(models / run / "history.csv")}, titles),
         "calibration": charts.calibration_curves({architecture: calibration}, titles),

@@ -2,15 +2,19 @@
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
 
 from segcore.errors import StageError
 from segcore.files import locked
 from segcore.params import Params
+from tasks import sqlite
+from tasks.tracking.guard import RESTORE, Guard
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 # artifacts are beside it, in mlruns/
 DEFAULT_URI = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_CONNECT_SECONDS = 10.0
 
 
 def uri(params: Params) -> str:
@@ -33,8 +39,15 @@ def uri(params: Params) -> str:
     )
 
 
+def file_of(address: str) -> Path | None:
+    """The file of a SQLite store; None for a server."""
+    return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
+
+
 def open_client(address: str) -> "MlflowClient":
     """Create or upgrade the store where needed, and open a client of it.
+
+    Each of its methods raises a StageError where the store cannot be used (tasks/tracking/guard.py).
 
     Raises:
         StageError: the store cannot be reached or used.
@@ -52,19 +65,22 @@ def ensure_store(address: str) -> None:
     Raises:
         StageError: the store cannot be reached or used.
     """
-    if not address.startswith(_SQLITE):
+    file = file_of(address)
+    if file is None:
+        _require_answer(address)
         _probe(address)
         return
-    file = Path(address.removeprefix(_SQLITE))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    sqlite.check(file, RESTORE)
     # the lock file contains the version of MLflow that last upgraded the store
     with locked(file.with_name(file.name + ".lock")) as version_file:
-        if file.exists() and version_file.read_text() == version("mlflow"):
+        # SQLite takes an empty file for a new store
+        is_new = not file.exists() or file.stat().st_size == 0
+        if not is_new and version_file.read_text(errors="replace") == version("mlflow"):
             return
-        if file.exists():
+        if not is_new:
             _upgrade(address, file)
         # creates a missing store, and the rows that MLflow adds on first use
-        _probe(address)
+        _client(address).search_experiments(max_results=1)
         version_file.write_text(version("mlflow"))
 
 
@@ -72,8 +88,11 @@ def _upgrade(address: str, file: Path) -> None:
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", address]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **_quiet()})
     if done.returncode != 0:
-        remedy = f"move {file} away to start a new store, or set tracking.uri in params.yaml to another one"
-        raise StageError(f"{file}: MLflow cannot use this store:\n{done.stderr.strip()[-2000:]}", remedy)
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+        raise StageError(
+            f"{file}: MLflow {version('mlflow')} cannot use this store ({reason})",
+            f"install the version of MLflow that wrote it, or {RESTORE}",
+        )
 
 
 def preload() -> None:
@@ -100,10 +119,12 @@ def _client(address: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
-    for name in ("alembic", "mlflow.store.db.utils"):
-        # they log dozens of lines when they create a store
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=address, registry_uri=address)
+    # it logs dozens of lines when it creates a store
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # and this one the traceback of each failure, which is raised as well
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    client = MlflowClient(tracking_uri=address, registry_uri=address)
+    return cast("MlflowClient", Guard(client, address, file_of(address)))
 
 
 def _probe(address: str) -> None:
@@ -111,6 +132,34 @@ def _probe(address: str) -> None:
 
     try:
         _client(address).search_experiments(max_results=1)
-    except MlflowException as error:
-        remedy = "start the server, or correct tracking.uri in params.yaml (null for the embedded store)"
-        raise StageError(f"{address}: the MLflow store does not answer: {error.message}", remedy) from error
+    except (MlflowException, ImportError) as error:
+        raise StageError(
+            f"{address}: MLflow cannot use this address ({str(error).strip().splitlines()[0][:300]})",
+            "correct tracking.uri in params.yaml (null for the embedded store), or install the package it needs",
+        ) from error
+
+
+def _require_answer(address: str) -> None:
+    """Connect once to a server that is named by host and port: MLflow would try a database server for minutes.
+
+    Raises:
+        StageError: there is no such host, or it refuses.
+    """
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+    except ValueError as error:
+        # the exception's text would contain a part of the password
+        raise StageError(
+            f"{address}: is not an address",
+            "correct tracking.uri or MLFLOW_TRACKING_URI; in a password, write @ as %40 and / as %2F",
+        ) from error
+    if not host or not port:
+        return
+    try:
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise StageError(
+            f"{address}: the MLflow store does not answer ({error.strerror or error})",
+            "start the server, or correct tracking.uri in params.yaml (null for the embedded store)",
+        ) from error

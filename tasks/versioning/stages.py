@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from segcore.errors import StageError
 from segcore.files import digest
+from tasks import failures
 from tasks.project import DVC_LOCK, EVALUATIONS, MODELS, PREPARED
 from tasks.supervisor import run_in_group
 from tasks.versioning import lock_repair
@@ -25,6 +26,11 @@ from tasks.versioning.dvc_command import answer_of, reason, run_dvc
 Outcome = Literal["ran", "cached"]
 # one stage's part of dvc.lock: cmd, deps, params, outs
 Entry = dict[str, Any]
+# lines of a stage's output that say nothing about its failure
+_REPEATED = re.compile(
+    r"^(ERROR: failed to reproduce|Running stage '|> |WARNING: Process .* had been killed|This is a defect).*\n?",
+    re.MULTILINE,
+)
 
 
 class Stage(NamedTuple):
@@ -45,11 +51,16 @@ class Stage(NamedTuple):
     seed: int | None
 
 
+def _live(piece: str) -> None:
+    """Print what a stage writes, without the line of DVC that repeats its failure."""
+    sys.stderr.write(_REPEATED.sub("", piece))
+
+
 def reproduce(
     stage: str,
     force: bool = False,
     env: Mapping[str, str] | None = None,
-    live: Callable[[str], object] | None = sys.stderr.write,
+    live: Callable[[str], object] | None = _live,
 ) -> Outcome:
     """Bring one stage up to date; its upstream stages must already be up to date.
 
@@ -70,13 +81,24 @@ def reproduce(
     if status != 0:
         # if DVC itself was killed, dvc.lock may be incomplete, and a retry would fail
         _, _, repairs = run_in_group([sys.executable, "-m", "tasks.versioning.lock_repair"])
-        raise StageError(
-            f"stage {stage} failed with status {status}:\n{repairs}{tail.strip()}",
-            "correct the cause above and run again; finished stages are kept",
-        )
+        raise _failure(stage, status, repairs, tail)
     with dvc_locked():
         lock_repair.keep_copy()
     return "ran" if f"Running stage '{stage}':" in output.splitlines() else "cached"
+
+
+def _failure(stage: str, status: int, repairs: str, tail: str) -> StageError:
+    """The error of a failed stage: its own sentence where it printed one, else the last lines of its output."""
+    found = failures.sentence_in(tail)
+    if found:
+        return StageError(f"stage {stage} failed: {repairs}{found[0]}", found[1])
+    lines = [line for line in tail.strip().splitlines() if line and not _REPEATED.match(line)]
+    if any(line.startswith("Traceback") for line in lines):
+        # its lines were printed when it arrived
+        reason, remedy = lines[-1], "see the traceback above; if it is a defect of segflow, report it"
+    else:
+        reason, remedy = "\n".join(lines), "correct the cause above and run again; finished stages are kept"
+    return StageError(f"stage {stage} failed with status {status}: {repairs}{reason}", remedy)
 
 
 def prune(graph: list[Stage]) -> list[Path]:

@@ -1,0 +1,122 @@
+"""Prefect's server before a flow starts: a check of it, or of its database, and the start of an embedded one.
+
+Prefect itself tries for minutes, and then names neither file nor cause.
+"""
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
+import httpx
+from prefect.client.base import ServerType
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
+
+from segcore.errors import StageError
+from tasks import sqlite
+
+_SQLITE = "sqlite+aiosqlite:///"
+_RESTORE = "move it away: only the record of past flow runs is lost, not data, models or decisions"
+_REMEDY = "start the server, or correct PREFECT_API_URL (without it, each flow starts its own server)"
+_TRIES = 3
+_PAUSE_SECONDS = 2.0
+_TIMEOUT_SECONDS = 10.0
+_REFUSED = (401, 403)
+
+
+def check() -> None:
+    """Check the server at PREFECT_API_URL; without one, the database of a server on this machine.
+
+    Waits for locks of other processes on the database.
+
+    Raises:
+        StageError: the server does not answer, or the database cannot be used.
+    """
+    address = PREFECT_API_URL.value()
+    if address:
+        _check_server(address)
+        return
+    database = _connection()
+    if database.startswith(_SQLITE) and ":memory:" not in database:
+        sqlite.check(Path(database.removeprefix(_SQLITE).partition("?")[0]), _RESTORE)
+
+
+def provide() -> None:
+    """`check`, and start an embedded server where PREFECT_API_URL is not set.
+
+    Raises:
+        StageError: as `check`, or the server does not start.
+    """
+    check()
+    if PREFECT_API_URL.value():
+        return
+    failures: list[Exception] = []
+    starting = threading.Thread(target=_start, args=(failures,), daemon=True)
+    starting.start()
+    starting.join()
+    if failures:
+        # the database may have been locked or damaged meanwhile
+        check()
+        raise StageError(
+            f"Prefect's server did not start ({str(failures[0]).splitlines()[0]})",
+            f"see its lines above, and run again; where it fails again, {_connection()}: {_RESTORE}",
+        )
+
+
+def _start(failures: list[Exception]) -> None:
+    """Start the embedded server in this thread, which hands on that it blocks SIGINT.
+
+    Otherwise Ctrl-C in a terminal would end the server as well, before the flow can record its end.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        get_client(sync_client=True)
+    except Exception as error:  # noqa: BLE001
+        failures.append(error)
+
+
+def _connection() -> str:
+    value = PREFECT_API_DATABASE_CONNECTION_URL.value()
+    return value.get_secret_value() if hasattr(value, "get_secret_value") else str(value or "")
+
+
+def _check_server(address: str) -> None:
+    for attempt in range(1, _TRIES + 1):
+        try:
+            _ask(address)
+            return
+        except PrefectHTTPStatusError as error:
+            status = error.response.status_code
+            remedy = "correct PREFECT_API_KEY or PREFECT_API_AUTH_STRING" if status in _REFUSED else _REMEDY
+            raise StageError(f"{address}: Prefect's server answers with status {status}", remedy) from error
+        # InvalidURL, ValueError: not an address, or an answer that is no JSON
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError, RuntimeError) as error:
+            what = f"{address}: is not the address of a Prefect API, which ends with /api"
+            raise StageError(what, _REMEDY) from error
+        except (httpx.HTTPError, OSError) as error:
+            if attempt == _TRIES or isinstance(error, httpx.TimeoutException):
+                raise StageError(f"{address}: Prefect's server does not answer ({error})", _REMEDY) from error
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _ask(address: str) -> None:
+    """One request; raises what the client raises, and ValueError for an answer that is not of a Prefect server."""
+    settings = {"timeout": _TIMEOUT_SECONDS}
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        SyncPrefectClient(address, httpx_settings=settings) as client,
+    ):
+        error = client.api_healthcheck()
+        if error is not None:
+            raise error
+        # any other web server may have a page at /health
+        if client.server_type != ServerType.CLOUD and not isinstance(client.api_version(), str):
+            raise ValueError("no version")

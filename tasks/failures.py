@@ -1,0 +1,164 @@
+"""How a command ends: a known failure in one sentence with a remedy, a defect of segflow with its traceback."""
+
+import errno
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from json import JSONDecodeError
+from typing import Any
+
+from segcore.errors import SegflowError, StageError, masked
+from tasks.supervisor import TERMINATED
+
+# environment variable: print the traceback of known failures too
+DEBUG = "SEGFLOW_DEBUG"
+# environment variable of the stages of a flow
+IN_FLOW = "SEGFLOW_FLOW_RUN_ID"
+_WHERE = f"correct that file or restore it from a copy; {DEBUG}=1 shows where it was read"
+_REMEDIES = {
+    errno.ENOSPC: "free disk space, then run again; finished steps are kept",
+    errno.EDQUOT: "free disk space, then run again; finished steps are kept",
+    errno.EACCES: "give this user the right to read and write it, then run again",
+    errno.EPERM: "give this user the right to read and write it, then run again",
+    errno.EROFS: "choose a folder on a disk that can be written, then run again",
+    errno.ENOENT: "restore the file, or run again if it was removed meanwhile",
+    errno.EISDIR: "move that folder away, then run again",
+    errno.ENOTDIR: "move the file away that has the name of a folder, then run again",
+    errno.EIO: "check the disk or the network share, then run again",
+    errno.ESTALE: "check the network share, then run again",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run again",
+}
+# packages by the module of their exceptions, so that none is imported here: what failed, remedy
+_PACKAGES = {
+    "the database": (("sqlalchemy", "sqlite3", "alembic", "aiosqlite"), "check the database, then run again"),
+    "MLflow": (("mlflow",), "check tracking.uri in params.yaml and the store, then run again"),
+    "Prefect": (("prefect",), "check PREFECT_API_URL and the server, then run again"),
+    "DVC": (
+        ("dvc", "dvc_data", "dvc_objects", "scmrepo"),
+        "check `dvc status` and the remote, then run again",
+    ),
+    "a file's syntax": (("yaml", "ruamel"), "correct that file, then run again"),
+    "the connection": (
+        (
+            *("httpx", "httpcore", "requests", "urllib3", "aiohttp", "fsspec", "botocore", "aiobotocore"),
+            *("s3fs", "gcsfs", "adlfs", "azure", "google", "paramiko", "ftplib", "ssl", "socket"),
+        ),
+        "check the address, the network and the credentials, then run again",
+    ),
+}
+_SENTENCE = re.compile(r"^Error: (.+?)\n  Remedy: (.+)$", re.MULTILINE | re.DOTALL)
+
+
+def explained(error: BaseException) -> SegflowError | None:
+    """The error as a SegflowError; None for a defect of segflow, such as a KeyError."""
+    if isinstance(error, SegflowError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        # of a group of tasks, the first failure is the cause
+        return explained(error.exceptions[0])
+    if isinstance(error, JSONDecodeError):
+        return StageError(f"a file is not valid JSON ({error})", _WHERE)
+    if isinstance(error, UnicodeDecodeError):
+        return StageError(f"a file is not UTF-8 text ({error.reason} at byte {error.start})", _WHERE)
+    package = type(error).__module__.partition(".")[0]
+    for name, (modules, remedy) in _PACKAGES.items():
+        if package in modules:
+            return StageError(f"{name} failed ({_line(error)})", remedy)
+    return _explained_os_error(error) if isinstance(error, OSError) else None
+
+
+def _explained_os_error(error: OSError) -> StageError:
+    remedy = _REMEDIES.get(error.errno or 0, "correct the cause, then run again")
+    if isinstance(error, ConnectionError | TimeoutError):
+        return StageError(
+            f"a connection failed ({error.strerror or _line(error)})",
+            "check the addresses in params.yaml and the network, then run again",
+        )
+    reason = error.strerror or _line(error)
+    return StageError(f"{error.filename}: {reason}" if error.filename else reason, remedy)
+
+
+def _line(error: BaseException) -> str:
+    """First line of an exception's text, at most 300 characters."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def sentence_in(output: str) -> tuple[str, str] | None:
+    """(what, remedy) of the last error that a command of this project printed; None without one."""
+    found = list(_SENTENCE.finditer(output))
+    return (found[-1][1].strip(), found[-1][2].partition("\n")[0].strip()) if found else None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise known failures of other packages as SegflowError, so that the state of a flow run has the sentence."""
+    try:
+        yield
+    except Exception as error:
+        known = explained(error)
+        if known is None or known is error:
+            raise
+        raise known from error
+
+
+@contextmanager
+def reported(interrupted: str = "Interrupted.", at_sigterm: bool = False) -> Iterator[None]:
+    """Common end of all commands: exit code 1 after an error, which is printed; 130 after Ctrl-C.
+
+    Args:
+        interrupted: message printed at Ctrl-C.
+        at_sigterm: print it at SIGTERM too, where that raises SystemExit; a stage ends with its flow, which prints it.
+    """
+    mask_logs()
+    try:
+        yield
+    except SystemExit as end:
+        if at_sigterm and end.code == TERMINATED:
+            print(f"\n{interrupted}", file=sys.stderr, flush=True)
+        raise
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr, flush=True)
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001
+        known = explained(error)
+        if known is None or os.environ.get(DEBUG):
+            print(masked(traceback.format_exc()), file=sys.stderr)
+        if known is None:
+            print(
+                "This is a defect of segflow: please report it with the lines above.",
+                file=sys.stderr,
+                flush=True,
+            )
+        else:
+            # DVC passes standard output on to the flow, which prints the error; standard error would be a second time
+            print(f"\nError: {known}", file=sys.stdout if os.environ.get(IN_FLOW) else sys.stderr, flush=True)
+        sys.exit(1)
+
+
+def mask_logs() -> None:
+    """Mask secrets in all log records of this process, of other packages too; a repeated call changes nothing."""
+    plain: Any = logging.getLogRecordFactory()
+    if getattr(plain, "masks", False):
+        return
+
+    def masking(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record: logging.LogRecord = plain(*args, **kwargs)
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):
+            # logging itself reports a format that does not fit its arguments
+            return record
+        if masked(text) != text:
+            record.msg, record.args = masked(text), ()
+        if record.exc_info and record.exc_info[1] is not None:
+            # formatters use this text instead of exc_info
+            record.exc_text = masked("".join(traceback.format_exception(*record.exc_info)).rstrip())
+        return record
+
+    masking.masks = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(masking)

@@ -1,0 +1,83 @@
+"""A damaged, locked or missing file ends a command in one sentence that names it, or does not stop it."""
+
+import os
+import re
+import signal
+import subprocess
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import retraining, workspaces
+from tests.support.serving import wait_for
+from tests.system.bad_inputs import unprivileged
+from tests.system.damage.damages import COMMANDS, DAMAGES, PYTHON, UNTIL, Damage
+
+LIMIT_SECONDS = 180
+SECRET = "S3cretPw"
+
+
+@pytest.fixture
+def project(tmp_path: Path, after_first_round: Path) -> Path:
+    """A project after its first round, of one test alone."""
+    return retraining.copy(after_first_round, tmp_path / "project")
+
+
+def run(folder: Path, command: str, damage: Damage, server: str) -> tuple[int, str]:
+    """(exit status, output) of a command; one that runs until it is ended is ended when it is ready."""
+    own = {} if damage.own_server else {"PREFECT_API_URL": server}
+    log = folder / "command.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [*PYTHON, *COMMANDS[command]],
+            cwd=folder,
+            env=workspaces.environment(folder, **{**own, **damage.variables}),
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            preexec_fn=unprivileged.drop if damage.unprivileged else None,
+        )
+    try:
+        if command in UNTIL:
+            wait_for(lambda: process.poll() is not None or UNTIL[command] in log.read_text(), LIMIT_SECONDS)
+            if process.poll() is None:
+                process.terminate()
+                process.wait(30)
+                return 0, log.read_text()
+        return process.wait(LIMIT_SECONDS), log.read_text(errors="replace")
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def check(folder: Path, command: str, name: str, server: str) -> None:
+    damage = DAMAGES[name]
+    damage.harm(folder)
+    holding: Any = damage.holds(folder) if damage.holds else nullcontext()
+    with holding:
+        status, output = run(folder, command, damage, server)
+    assert "Traceback" not in output and SECRET not in output, output
+    assert status in (0, 1), output
+    if status == 1:
+        errors = re.findall(r"^Error: (.*?)\n  Remedy: (.+)$", output, re.MULTILINE | re.DOTALL)
+        assert len(errors) == 1, output
+        assert any(part in errors[0][0] for part in damage.names), output
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_file_ends_the_command_that_needs_it_in_one_sentence(
+    project: Path, server: str, name: str
+) -> None:
+    check(project, DAMAGES[name].first, name, server)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", DAMAGES)
+def test_no_command_ends_with_a_traceback_whatever_is_damaged(
+    project: Path, server: str, name: str, command: str
+) -> None:
+    check(project, command, name, server)

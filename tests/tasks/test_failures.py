@@ -1,0 +1,127 @@
+"""How commands end: known failures in one sentence, defects with a traceback, secrets in neither."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segcore.errors import DataError, StageError
+from tasks import failures
+
+SECRET = "S3cretPw"
+ADDRESS = f"http://user:{SECRET}@host"
+
+
+def ended(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
+    """(exit code, standard output, standard error) of a command that raises an error."""
+    with pytest.raises(SystemExit) as end, failures.reported("Interrupted; all is kept."):
+        raise error
+    out, err = capsys.readouterr()
+    return end.value.code, out, err
+
+
+def foreign(module: str, text: str, base: type[Exception] = Exception) -> Exception:
+    """An exception of another package, which is recognised by its module's name."""
+    return type("Problem", (base,), {"__module__": module})(text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError(f"x.tif of {ADDRESS}: damaged", "restore it"),
+        foreign("sqlalchemy.exc", f"(sqlite3.OperationalError) at {ADDRESS}\n[SQL: SELECT 1]"),
+        foreign("mlflow.exceptions", f"API request to {ADDRESS} failed"),
+        foreign("prefect.exceptions", f"{ADDRESS} away"),
+        foreign("httpx", f"{ADDRESS} away"),
+        foreign("botocore.exceptions", f"{ADDRESS} away"),
+        foreign("dvc.exceptions", f"{ADDRESS} away"),
+        ConnectionRefusedError(111, "Connection refused"),
+        PermissionError(13, "Permission denied", "work/x"),
+        OSError(28, "No space left on device", "work/x"),
+        OSError(30, "Read-only file system", "work/x"),
+        IsADirectoryError(21, "Is a directory", "work/x"),
+        FileNotFoundError(2, "No such file or directory", "work/x"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        json.JSONDecodeError("Expecting value", "", 0),
+        ExceptionGroup("tasks", [OSError(28, "No space left on device", "work/x")]),
+    ],
+)
+def test_a_known_failure_is_one_sentence_with_a_remedy(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ended(error, capsys)
+    assert code == 1 and not out
+    assert err.startswith("\nError: ") and err.count("\n  Remedy: ") == 1
+    assert "Traceback" not in err and SECRET not in err and "SQL:" not in err
+    if getattr(error, "filename", None):
+        assert "work/x: " in err
+
+
+def test_a_defect_keeps_its_traceback_without_the_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = ended(KeyError(ADDRESS), capsys)
+    assert code == 1 and "Traceback" in err and "please report it" in err and SECRET not in err
+
+
+def test_the_traceback_of_a_known_failure_is_shown_for_debugging(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(failures.DEBUG, "1")
+    _, _, err = ended(OSError(28, "No space left on device", "work/x"), capsys)
+    assert "Traceback" in err and "Error: work/x" in err
+
+
+def test_an_interrupted_command_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(KeyboardInterrupt(), capsys) == (130, "", "\nInterrupted; all is kept.\n")
+
+
+def test_a_known_failure_becomes_an_error_with_its_sentence() -> None:
+    with pytest.raises(StageError, match="No space left"), failures.translated():
+        raise OSError(28, "No space left on device", "work/x")
+    with pytest.raises(KeyError), failures.translated():
+        raise KeyError("x")
+
+
+def test_the_last_sentence_of_an_output_is_found() -> None:
+    output = "step 1\n\nError: a.tif: is\ncut\n  Remedy: restore it\nERROR: failed to reproduce 'x'\n"
+    assert failures.sentence_in(output) == ("a.tif: is\ncut", "restore it")
+    assert failures.sentence_in("Traceback\nValueError: x") is None
+
+
+def test_logs_of_every_package_are_masked(tmp_path: Path) -> None:
+    code = f"""if True:
+        import logging
+        from tasks.failures import mask_logs
+        mask_logs(); mask_logs()
+        logging.basicConfig()
+        log = logging.getLogger("urllib3.connectionpool")
+        log.warning("retry of %s", "{ADDRESS}")
+        log.warning("plain %d %%", 3)
+        log.warning("wrong %d", "x")
+        try:
+            raise ValueError("{ADDRESS}")
+        except ValueError:
+            log.exception("failed")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+    assert SECRET not in done.stderr
+    assert "retry of http://***@host" in done.stderr and "ValueError: http://***@host" in done.stderr
+    assert "plain 3 %" in done.stderr
+
+
+def test_masking_leaves_records_without_secrets_as_they_are() -> None:
+    plain = logging.getLogRecordFactory()
+    try:
+        failures.mask_logs()
+        record = logging.getLogger("x").makeRecord("x", 20, "f", 1, "%s and %s", ("a", "b"), None)
+        assert (record.msg, record.args) == ("%s and %s", ("a", "b"))
+    finally:
+        logging.setLogRecordFactory(plain)
