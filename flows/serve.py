@@ -9,7 +9,6 @@ import argparse
 import os
 import sys
 import threading
-import time
 from datetime import timedelta
 
 from flows import environment  # noqa: F401  isort: skip  (before any server is started)
@@ -26,8 +25,9 @@ from flows.retrain import SERVED, retrain
 from segcore import params as parameters
 from segcore.errors import SegflowError
 from segcore.ingest import inbox
+from segcore.ingest.inbox_files import InboxFile
 from segcore.params import Params
-from tasks.project import WORK
+from tasks.project import RECEIVED, WORK
 from tasks.supervisor import die_with_parent, end_groups
 
 NAME = "retrain"
@@ -59,11 +59,11 @@ def watch(params: Params, stop: threading.Event) -> None:
         stop: ends the loop when set.
     """
     settings = params.retrain
-    seen: set[inbox.InboxFile] = set()
+    seen: set[InboxFile] = set()
     while not stop.wait(params.schedule.watch_seconds):
         try:
-            entries, _ = inbox.Inbox(settings.inbox).entries()
-            settled = {entry for entry in entries if time.time() - entry.changed >= settings.settle_seconds}
+            box = inbox.Inbox(settings.inbox, RECEIVED / params.data.name)
+            settled = box.settled(settings.settle_seconds)
             if settled - seen:
                 with get_client(sync_client=True) as client:
                     if run_state.busy_runs(client, NAME):
