@@ -209,8 +209,8 @@ def _keep_whole(table: pd.DataFrame, staging: Staging, found: Delivery) -> None:
     """Leave out items that wait for a file; quarantine those with a file that cannot be used, with its reason."""
     refused = {refusal.path: refusal for refusal in found.refused}
     data, left_out, named = staging.data, [], set()
-    for index, row in table.iterrows():
-        paths, image = staging.paths(row.to_dict()), str(row["image"])
+    for index, row in zip(table.index, table.to_dict("records"), strict=True):
+        paths, image = staging.paths(row), str(row["image"])
         bad = sorted((paths | {image}) & set(refused))
         folder = next((path for path in refused if f", {path}/" in row["reason"]), None)
         if bad or folder:
@@ -231,9 +231,8 @@ def _keep_whole(table: pd.DataFrame, staging: Staging, found: Delivery) -> None:
             continue
         left_out.append(index)
         found.blocked |= paths
-    table.drop(index=left_out, inplace=True)
     found.refused = [refusal for refusal in found.refused if refusal.path not in named]
-    found.table = table
+    found.table = table.drop(index=left_out)
 
 
 def _was_accepted(data: Data, image: str, label: str | None, files: Path) -> bool:
