@@ -80,13 +80,8 @@ def _append(p: Params, batch: str, staging: Path, files: list[str], items: int, 
 
 def _time_of_receipt(p: Params, now: float) -> datetime:
     """Now; later than the last batch, even if the clock was set back or two batches came in one microsecond."""
-    received = datetime.fromtimestamp(now, UTC)
-    facts = [folder / "batch.json" for folder in catalog.batch_folders(p.data).values()]
-    for file in facts:
-        if file.is_file():
-            earlier = datetime.fromisoformat(json.loads(file.read_text())["received"])
-            received = max(received, earlier + timedelta(microseconds=1))
-    return received
+    times = [catalog.time_of_receipt(folder) for folder in catalog.batch_folders(p.data).values()]
+    return max([datetime.fromtimestamp(now, UTC), *(moment + timedelta(microseconds=1) for moment in times)])
 
 
 @contextmanager

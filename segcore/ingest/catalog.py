@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,19 +50,30 @@ def batch_folders(data: Data) -> dict[str, Path]:
     return {p.name: p for p in sorted(folders, key=_receipt)}
 
 
-def _receipt(folder: Path) -> tuple[str, str]:
-    """Sort key of a batch folder: time of receipt, ISO 8601 in UTC, and name."""
-    facts = folder / "batch.json"
-    if facts.is_file():
+def _receipt(folder: Path) -> tuple[datetime, str]:
+    return time_of_receipt(folder), folder.name
+
+
+def time_of_receipt(folder: Path) -> datetime:
+    """When a batch was received; without batch.json, the beginning of the day in its name.
+
+    Raises:
+        DataError: batch.json is damaged.
+    """
+    facts, day = folder / "batch.json", folder.name[:8]
+    if not facts.is_file():
         try:
-            return str(json.loads(facts.read_text(encoding="utf-8"))["received"]), folder.name
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{facts}: the time of receipt cannot be read ({type(error).__name__}: {error})",
-                "restore the folder of the batch from your data storage",
-            ) from error
-    day = folder.name[:8]
-    return (f"{day[:4]}-{day[4:6]}-{day[6:]}" if day.isdecimal() else "", folder.name)
+            return datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
+        except ValueError:
+            return datetime.min.replace(tzinfo=UTC)
+    try:
+        received = datetime.fromisoformat(json.loads(facts.read_text(encoding="utf-8"))["received"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{facts}: the time of receipt cannot be read ({type(error).__name__}: {error})",
+            "restore the folder of the batch from your data storage",
+        ) from error
+    return received if received.tzinfo else received.replace(tzinfo=UTC)
 
 
 def files_folder(data: Data, ingested: Path) -> Path:

@@ -53,7 +53,11 @@ def unreachable(address: str, error: Exception) -> DataError:
     if isinstance(error, DataError):
         return error
     reason = f"{type(error).__name__}: {error}".strip(": ")
-    return DataError(f"{address}: the inbox cannot be reached ({reason})", _CHECK)
+    remedy = "give this user the right to list and read it, then run again"
+    return DataError(
+        f"{address}: the inbox cannot be reached ({reason})",
+        remedy if isinstance(error, PermissionError) else _CHECK,
+    )
 
 
 def limited(function: Callable[[], T], address: str, seconds: float = _LISTING) -> T:
@@ -116,21 +120,27 @@ def check_folder(address: str, root: Path, record: Path | None, change: bool) ->
         DataError: the folder is missing, is not a folder, or is on another mount point than before.
     """
     facts = _read(record)
-    before = facts if facts.get("address") == address else {}
-    if not os.path.lexists(root):
-        inside = root.is_relative_to(Path.cwd())
-        if before or not inside:
-            where = f", and was on the mount point {before['mount']} before" if before else ""
-            raise DataError(
-                f"{address}: the inbox does not exist{where}",
-                f"mount its share, or create the folder: mkdir -p {root}",
-            )
-        if not change:
-            return False
-        root.mkdir(parents=True)
+    before = facts if facts.get("folder") == str(root) else {}
+    try:
+        exists = os.path.lexists(root)
+        if not exists and not before and root.is_relative_to(Path.cwd()):
+            if not change:
+                return False
+            root.mkdir(parents=True)
+            exists = True
+    except OSError as error:
+        raise unreachable(address, error) from error
+    if not exists:
+        where = f", and was on the mount point {before['mount']} before" if before else ""
+        raise DataError(
+            f"{address}: the inbox does not exist{where}",
+            f"mount its share, or create the folder: mkdir -p {root}",
+        )
     if not root.is_dir():
         what = "is a link to a folder that does not exist" if root.is_symlink() else "is not a folder"
-        raise DataError(f"{address}: the inbox {what}", "mount its share, or correct retrain.inbox")
+        raise DataError(
+            f"{address}: the inbox {what}", "mount its share, or correct retrain.inbox in params.yaml"
+        )
     mount = _mount_point(root)
     if before and before["mount"] != mount:
         raise DataError(
@@ -139,7 +149,7 @@ def check_folder(address: str, root: Path, record: Path | None, change: bool) ->
         )
     if not before and record is not None and change:
         with atomic_write(record) as part:
-            part.write_text(json.dumps({"address": address, "mount": mount}) + "\n")
+            part.write_text(json.dumps({"folder": str(root), "mount": mount}) + "\n")
     return True
 
 
@@ -153,7 +163,7 @@ def _read(record: Path | None) -> dict[str, str]:
         return {}
     try:
         facts: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))
-        return {"address": facts["address"], "mount": facts["mount"]}
+        return {"folder": facts["folder"], "mount": facts["mount"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{record}: the record of the inbox cannot be read ({error})", "remove it, then run again"

@@ -55,6 +55,7 @@ def batch(p: Params, name: str, received: str, seeds: dict[str, int]) -> Path:
     folder = Path(p.data.batches) / p.data.name / name
     for item, seed in seeds.items():
         pair(item, seed, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "batch.json").write_text(json.dumps({"items": len(seeds), "files": [], "received": received}))
     return folder
 

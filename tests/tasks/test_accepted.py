@@ -28,7 +28,10 @@ def test_one_image_with_two_masks_in_one_delivery_is_refused_and_both_are_named(
     pair("q", 50, other_mask=True)
     pair("r", 51)
     found = look(p)
-    assert found.accepted == 1 and kinds(found) == {"images/p.png": "relabelled", "images/q.png": "relabelled"}
+    assert found.accepted == 1 and kinds(found) == {
+        "images/p.png": "relabelled",
+        "images/q.png": "relabelled",
+    }
     reasons = sorted(found.quarantined["reason"])
     assert "images/q.png" in reasons[0] and "images/p.png" in reasons[1]
 
@@ -47,7 +50,9 @@ def test_a_batch_that_was_never_ingested_is_known(here):
     pair("same", 60)
     pair("other", 61, other_mask=True)
     found = look(p)
-    assert found.batch is None and found.known == ["same"] and kinds(found) == {"images/other.png": "relabelled"}
+    assert (
+        found.batch is None and found.known == ["same"] and kinds(found) == {"images/other.png": "relabelled"}
+    )
     (row,) = found.quarantined.to_dict("records")
     assert str(folder / "images/b1.png") in row["reason"]
     assert f"replace {folder / 'masks/b1.png'}" in row["remedy"] and f"`dvc add {folder}`" in row["remedy"]

@@ -77,6 +77,18 @@ def test_an_image_whose_mask_or_sidecar_is_still_arriving_waits_with_it(here):
     assert found.accepted == 0 and found.waiting == ["images/x.tfw"] and found.quarantined.empty
 
 
+def test_an_image_in_the_wrong_folder_holds_up_no_other(here):
+    p = project(here)
+    change = {"images": "**/*.png", "masks": "{parent2}/masks/{stem}.png", "source": "all"}
+    p = p.model_copy(update={"data": p.data.model_copy(update=change)})
+    for name, seed in (("all/p0", 1), ("data/inbox/p1", 60)):
+        pair("x", seed, Path(name))
+    put(BOX / "lost.png", blobs(48, 56, seed=61)[0])
+    found = look(p)
+    assert found.accepted == 1 and list(kinds(found)) == ["lost.png"]
+    assert "{parent2} of 'lost.png' does not exist" in found.quarantined["reason"].iloc[0]
+
+
 def test_waiting_files_are_named_with_the_time_to_come_again(here):
     p = project(here)
     for number in range(5):
@@ -201,7 +213,9 @@ def test_a_list_before_its_images_waits_and_its_strays_are_explained(here):
     assert look(p).text() == "0 would be accepted", "an empty inbox is no error"
     pair("n1", 60)
     found = look(p)
-    assert found.strays == ["images/n1.png", "masks/n1.png"] and found.stray_reason == "not named in items.csv"
+    assert (
+        found.strays == ["images/n1.png", "masks/n1.png"] and found.stray_reason == "not named in items.csv"
+    )
     text(BOX / "items.csv", "image,mask\nimages/n1.png,masks/n1.png\nimages/n2.png,masks/n2.png\n")
     found = look(p)
     assert found.accepted == 1 and found.incomplete == ["items.csv"] and found.quarantined.empty
@@ -237,7 +251,9 @@ def test_annotations_before_their_images_wait_and_damaged_ones_hold_up_no_others
         put(folder / f"{split}/{seed}.png", blobs(48, 56, seed=seed)[0])
     coco(Path("source"), ["1.png"])
     found = look(p)
-    assert found.strays == ["train/60.png", "val/61.png"] and "not listed in annotations/" in found.stray_reason
+    assert (
+        found.strays == ["train/60.png", "val/61.png"] and "not listed in annotations/" in found.stray_reason
+    )
     coco(BOX, ["60.png", "missing.png"])
     text(BOX / "annotations/instances_val.json", "{")
     found = look(p)
@@ -255,9 +271,8 @@ def keep(here, **data):
     return project(here, {"taken": "keep"}, **data)
 
 
-def after_keeping(p, names):
-    """Note that the files of these items were accepted, and move them into a batch, as a real round does."""
-    batch(p, "20260101-aaaaaaaa", "2026-01-01T00:00:00+00:00", names)
+def after_keeping(p):
+    """Note that all files of the inbox were accepted."""
     files = receiving.Inbox(p.retrain.inbox).settled(0, 10**10)
     Path("work/receive/tiny").mkdir(parents=True, exist_ok=True)
     Path("work/receive/tiny/taken.json").write_text(json.dumps(sorted(files)))
@@ -267,7 +282,8 @@ def test_kept_items_are_not_read_again_and_changed_ones_are(here):
     p = keep(here)
     for name, seed in (("k1", 60), ("k2", 61), ("k3", 62)):
         pair(name, seed)
-    after_keeping(p, {"k1": 60, "k2": 61, "k3": 62})
+    batch(p, "20260101-aaaaaaaa", "2026-01-01T00:00:00+00:00", {"k1": 60, "k2": 61, "k3": 62})
+    after_keeping(p)
     assert look(p).text() == "0 would be accepted"
     put(BOX / "masks/k1.png", 255 - np.asarray(Image.open(BOX / "masks/k1.png")))
     put(BOX / "images/k2.png", blobs(48, 56, seed=80)[0])
@@ -285,7 +301,7 @@ def test_a_changed_sidecar_of_a_kept_item_is_noticed(here):
         for kind, pixels in (("images", np.moveaxis(image, -1, 0)), ("masks", mask[None] * 255)):
             write_tif(place / kind / "x.tif", pixels, transform=None, crs=None)
             aged(place / kind / "x.tif")
-    after_keeping(p, {})
+    after_keeping(p)
     text(BOX / "images/x.tfw", "0.5\n0\n0\n-0.5\n600000\n5000000\n")
     text(BOX / "masks/x.tfw", "0.5\n0\n0\n-0.5\n600000\n5000000\n")
     found = look(p)
@@ -293,14 +309,14 @@ def test_a_changed_sidecar_of_a_kept_item_is_noticed(here):
     assert "another georeference" in found.quarantined["reason"].iloc[0]
 
 
-def test_a_kept_mask_before_the_first_round_and_cells_as_groups_do_not_disturb(here):
+def test_a_changed_mask_of_a_kept_image_is_noticed_where_groups_are_cells(here):
     p = keep(here, images="images/*.tif", masks="masks/{stem}.tif", group="{cell:500}")
     image, mask = blobs(48, 56, seed=62)
     for place in (BOX, Path("source")):
         for kind, pixels in (("images", np.moveaxis(image, -1, 0)), ("masks", mask[None] * 255)):
             write_tif(place / kind / "x.tif", pixels)
             aged(place / kind / "x.tif")
-    after_keeping(p, {})
+    after_keeping(p)
     write_tif(BOX / "masks/x.tif", 255 - mask[None] * 255)
     aged(BOX / "masks/x.tif", 2 * HOUR)
     assert kinds(look(p)) == {"images/x.tif": "relabelled"}
