@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from segcore.errors import StageError
 from segcore.ingest import catalog, samples
 from segcore.ingest.doubles import Content, Images, differences
 from segcore.params.data import Data
@@ -32,8 +33,9 @@ def read_accepted(data: Data, scratch: Path) -> Accepted:
         scratch: folder for the files of a sample that has not been ingested yet.
 
     Raises:
-        DataError: the source is missing, or is empty and was not before.
+        DataError: the source is missing, or is empty and was not before; StageError: the folder of a batch is missing.
     """
+    _require_batches(data)
     cache = WORK / "ingest" / data.name
     folder, batches = catalog.files_folder(data, INGESTED), catalog.batch_folders(data)
     if catalog.is_sample(data) and not folder.is_dir():
@@ -45,6 +47,16 @@ def read_accepted(data: Data, scratch: Path) -> Accepted:
         table = catalog.build(data, folder, cache, _progress, batches)
     ingest.require_source(table, data)
     return Accepted(table, cache / "items")
+
+
+def _require_batches(data: Data) -> None:
+    parent = Path(data.batches) / data.name
+    missing = sorted(file.stem for file in parent.glob("*.dvc") if not file.with_suffix("").is_dir())
+    if missing:
+        raise StageError(
+            f"{parent}: the batches {', '.join(missing)} are not on this machine",
+            "run `dvc pull`, then run again",
+        )
 
 
 def compare(data: Data, table: pd.DataFrame, store: Path, accepted: Accepted) -> list[str]:

@@ -130,6 +130,9 @@ class Staging:
         left = sorted(settled - of_items - {self.data.listing})
         found.incomplete = sorted({*found.incomplete, *companions.without_image(self.data, left)} & settled)
         found.strays = [path for path in left if path not in found.incomplete]
+        if any(pattern.match(path) for pattern in lists for path in found.waiting):
+            # they may be named in the list that is still arriving
+            found.strays = []
         found.stray_reason = companions.why_stray(self.data)
         if self.data.listing and (self.files / self.data.listing).is_file():
             found.listing = [self.data.listing]
@@ -192,13 +195,15 @@ class Staging:
                 return []
 
     def _is_sound_pattern(self, error: DataError) -> bool:
-        """Whether the patterns find items in the source, so that the delivery has only masks or misplaced files."""
-        if error.kind != "bad-pattern" or catalog.is_sample(self.data):
+        """Whether the patterns find items in the data, so that the delivery has only masks or misplaced files."""
+        if error.kind != "bad-pattern":
             return False
-        try:
-            return bool(layouts.find(self.data, Path(self.data.source)))
-        except DataError:
-            return False
+        for folder in (Path(self.data.source), *catalog.batch_folders(self.data).values()):
+            try:
+                return bool(layouts.find(self.data, folder))
+            except DataError:
+                continue
+        return False
 
     def paths(self, row: dict[Any, Any]) -> set[str]:
         """Paths of an item's files, relative to the inbox, from its row in the catalogue."""

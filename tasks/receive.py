@@ -7,6 +7,7 @@ loses an item nor adds one twice.
 """
 
 import argparse
+import errno
 import json
 import shutil
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from segcore import params
+from segcore.errors import DataError
 from segcore.files import atomic_folder, atomic_write, digest, fsync, locked, sha256
 from segcore.ingest import catalog
 from segcore.ingest.inbox import Inbox, Listing
@@ -86,11 +88,22 @@ def _time_of_receipt(p: Params, now: float) -> datetime:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder, which is removed at the end, also after an error: the disk may be full because of it."""
+    """An empty folder, which is removed at the end, also after an error: the disk may be full because of it.
+
+    Raises:
+        DataError: the disk is full.
+    """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     try:
+        folder.mkdir(parents=True)
         yield folder
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"{folder}: the delivery cannot be copied and checked ({error.strerror})",
+            "free disk space, then run again",
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -156,7 +169,7 @@ def _judge(p: Params, found: Delivery, staging: Staging, listing: Listing, now: 
         settle,
         datetime.fromtimestamp(last_change + settle),
         waiting=sorted(found.waiting),
-        future=listing.future,
+        future=[path for path in listing.future if path not in {file.path for file in found.kept}],
         incomplete=found.incomplete,
         strays=found.strays,
         stray_reason=found.stray_reason,

@@ -10,7 +10,7 @@ import rasterio
 import yaml
 from PIL import Image
 
-from segcore.errors import DataError
+from segcore.errors import DataError, StageError
 from tasks.ingest import ingest, require_source
 from tests.support.inbox import BOX, aged, batch, built, kinds, look, pair, project, put
 from tests.support.tiny import blobs, params_for, values_for, write_tif
@@ -188,6 +188,17 @@ def test_a_missing_source_stays_an_error(here):
     Path("source").rename("elsewhere")
     pair("n", 90)
     with pytest.raises(DataError, match="no such folder"):
+        look(p)
+
+
+def test_a_batch_that_is_not_on_this_machine_is_named(here):
+    p = project(here)
+    folder = batch(p, "20260101-aaaaaaaa", "2026-01-01T00:00:00+00:00", {"b0": 60})
+    folder.with_name(f"{folder.name}.dvc").write_text("outs: []")
+    pair("same", 60)
+    assert look(p).known == ["same"]
+    folder.rename("elsewhere")
+    with pytest.raises(StageError, match=r"20260101-aaaaaaaa are not on this machine[\s\S]*dvc pull"):
         look(p)
 
 
