@@ -254,7 +254,7 @@ def _was_accepted(data: Data, image: str, label: str | None, files: Path) -> boo
 
 def refusals(found: Delivery) -> pd.DataFrame:
     """Rows of quarantine for paths that cannot be used and belong to no item."""
-    rows = [(r.path, r.path, None, r.kind, r.reason, r.remedy) for r in found.refused]
+    rows = [(printable(r.path), printable(r.path), None, r.kind, r.reason, r.remedy) for r in found.refused]
     return pd.DataFrame(rows, columns=QUARANTINE)
 
 

@@ -23,6 +23,7 @@ from segcore.ingest.inbox_files import (
     walk_folder,
     walk_remote,
 )
+from segcore.io.layouts._files import printable
 
 # folder in the inbox that accepted files are moved to; hidden, so that no pattern matches it
 TAKEN = ".taken"
@@ -93,7 +94,7 @@ class Inbox:
         return Listing(
             self._unchanged_since(usable, now),
             [one.refusal for one in found if one.refusal],
-            [one.file.path for one in found if one.hidden],
+            [printable(one.file.path) for one in found if one.hidden],
             [one.file.path for one in usable if one.file.changed > now],
         )
 

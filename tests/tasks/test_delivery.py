@@ -133,6 +133,29 @@ def test_links_pipes_and_folders_are_named_once_and_the_sound_items_go_on(here):
     assert "1 hidden file ignored (images/..dots.png)" in found.text()
 
 
+def test_names_that_cannot_be_printed_are_escaped_and_hold_up_no_others(here):
+    p = project(here)
+    names = [
+        "new\nline",
+        "tab\tname",
+        "\udcffbad",
+        ".\udcffhidden",
+        "n" * 200,
+        "Ünï 'x' &amp;",
+        "-dash",
+        "100%",
+    ]
+    for number, name in enumerate(names):
+        pair(name, 60 + number)
+    found = look(p)
+    assert (
+        found.accepted == 4 and set(found.quarantined["kind"]) == {"bad-name"} and len(found.quarantined) == 6
+    )
+    receiving.show(found)
+    words = [*found.quarantined["image"], *found.quarantined["reason"], found.text()]
+    assert all(word.isprintable() for word in words) and "images/.\\udcffhidden.png" in found.text()
+
+
 def as_a_user() -> dict:
     """What a user without root's permissions would receive."""
     code = (
