@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,9 +31,10 @@ from flows.retrain import SERVED, retrain
 from segcore import params as parameters
 from segcore.errors import StageError, masked
 from segcore.ingest import inbox
+from segcore.ingest.inbox_files import InboxFile
 from segcore.params import Params
 from tasks.failures import explained, reported
-from tasks.project import SERVE_LOCK
+from tasks.project import RECEIVED, SERVE_LOCK
 from tasks.supervisor import die_with_parent, end_groups
 
 NAME = "retrain"
@@ -66,11 +66,11 @@ def watch(params: Params, stop: threading.Event) -> None:
         stop: ends the loop when set.
     """
     settings = params.retrain
-    seen: set[inbox.InboxFile] = set()
+    seen: set[InboxFile] = set()
     while not stop.wait(params.schedule.watch_seconds):
         try:
-            entries, _ = inbox.Inbox(settings.inbox).entries()
-            settled = {entry for entry in entries if time.time() - entry.changed >= settings.settle_seconds}
+            box = inbox.Inbox(settings.inbox, RECEIVED / params.data.name)
+            settled = box.settled(settings.settle_seconds)
             if settled - seen:
                 with get_client(sync_client=True) as client:
                     if run_state.busy_runs(client, NAME):

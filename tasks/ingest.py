@@ -5,6 +5,7 @@ data/packed/ (one file per accepted item). `--check`, like `make check-data`, on
 """
 
 import argparse
+import csv
 import json
 import os
 import shutil
@@ -14,10 +15,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from segcore.errors import DataError
 from segcore.files import atomic_folder, locked
 from segcore.ingest import reader_pool
 from tasks import console
-from tasks.project import INGESTED, WORK, report_folder
+from tasks.project import INGESTED, WORK, report_folder, split_file
 
 if TYPE_CHECKING:
     # the reader processes load this module as well, and do not need these
@@ -52,11 +54,49 @@ def check(data: "params.Data", folder: Path, work: Path = WORK) -> Checked:
 
     cache = work / "ingest" / data.name
     table = catalog.build(data, folder, cache, _progress, catalog.batch_folders(data))
+    require_source(table, data, work.parent)
     links = footprints.links(table[table["status"] == "accepted"])
     used = {*table["label"], *table["valid"]}.union(*(json.loads(b).values() for b in table["baselines"]))
     checked = Checked(table, links, layouts.stray_masks(data, folder, used), cache / "items")
     print(card.summary(checked.table, checked.links, checked.strays), flush=True)
     return checked
+
+
+def require_source(table: "pd.DataFrame", data: "params.Data", root: Path = Path()) -> None:
+    """Check that a source without items has always been without: an unmounted source is an empty folder.
+
+    Args:
+        table: catalogue of the source and of all batches.
+        data: settings.
+        root: folder of the project, with the split file and the last catalogue.
+
+    Raises:
+        DataError: there were items in the source before.
+    """
+    from segcore.ingest import catalog
+
+    if (table["batch"] == catalog.FIRST).any():
+        return
+    splits, last = root / split_file(data.name), root / INGESTED / "catalog.parquet"
+    groups = set(table["group"])
+    if last.exists() and catalog.has_source(last):
+        record = f"{last} has items of it"
+    elif splits.exists() and (lost := sorted(_groups(splits) - groups)):
+        record = f"{splits} has groups that are in no batch ({', '.join(lost[:3])})"
+    else:
+        return
+    raise DataError(
+        f"{data.source}: data.source is empty, but was not before: {record}",
+        f"mount or restore it; if its files were removed on purpose, delete {last} and {splits}, and all groups are "
+        "assigned to the splits again",
+        kind="no-images",
+    )
+
+
+def _groups(splits: Path) -> set[str]:
+    """Groups of a split file, whose first two lines are settings and header."""
+    with splits.open(encoding="utf-8", newline="") as stream:
+        return {row[0] for row in list(csv.reader(stream))[2:] if row}
 
 
 def write_card(checked: Checked, data: "params.Data", root: Path = Path()) -> Path:
@@ -70,7 +110,7 @@ def write_card(checked: Checked, data: "params.Data", root: Path = Path()) -> Pa
     return target
 
 
-def _alone(data: "params.Data", work: Path) -> AbstractContextManager[Path]:
+def alone(data: "params.Data", work: Path) -> AbstractContextManager[Path]:
     """Lock: only one ingest or check per dataset at a time, because each removes packed items that it does not use."""
     return locked(work / "ingest" / data.name / "lock")
 
@@ -102,7 +142,7 @@ def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = Non
 
     work = work or target.parent / "work"
     with (
-        _alone(data, work),
+        alone(data, work),
         atomic_folder(target) as part,
         atomic_folder(target.parent / "packed") as packed,
     ):
@@ -128,7 +168,7 @@ def check_only(data: "params.Data", work: Path = WORK) -> None:
     """
     from segcore.ingest import catalog, samples
 
-    with _alone(data, work), tempfile.TemporaryDirectory() as folder:
+    with alone(data, work), tempfile.TemporaryDirectory() as folder:
         if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), Path(folder) / "files")
         checked = check(data, catalog.files_folder(data, Path(folder)), work)

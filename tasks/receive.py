@@ -7,30 +7,31 @@ loses an item nor adds one twice.
 """
 
 import argparse
-import filecmp
+import errno
 import json
 import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from segcore import params
 from segcore.errors import DataError
 from segcore.files import atomic_folder, atomic_write, digest, fsync, locked, sha256
-from segcore.ingest import catalog, inbox
-from segcore.ingest.source_files import files_of_row
+from segcore.ingest import catalog
+from segcore.ingest.inbox import Inbox, Listing
+from segcore.ingest.inbox_files import InboxFile
 from segcore.params import Params
-from tasks import console
-from tasks.inbox_result import QUARANTINE, Received, show
-from tasks.project import INGESTED, RECEIVED
+from tasks import console, ingest
+from tasks.accepted import compare, read_accepted
+from tasks.delivery import QUARANTINE, Delivery, Staging, read_taken, refusals
+from tasks.inbox_result import Received, show
+from tasks.project import RECEIVED, WORK
 from tasks.versioning import git, stages
-
-_KIND_OF = {"bands": "band-count", "dtype": "other-dtype"}
 
 
 def folder_of(p: Params) -> Path:
@@ -61,159 +62,144 @@ def _record(p: Params, batch: str, folder: Path) -> None:
         git.commit([tracked, folder.parent / ".gitignore"], message, tag_of(p, batch))
 
 
-def _check(p: Params, staging: Path, work: Path) -> pd.DataFrame:
-    """Catalogue of the snapshot; empty if it contains no image."""
-
-    def progress(rows: Iterable[Any], total: int) -> Iterable[Any]:
-        return console.progress(rows, "receive", total=total) if total else rows
-
-    try:
-        return catalog.build(p.data, staging, work, progress)
-    except DataError as error:
-        if error.kind == "no-images":
-            return pd.DataFrame(columns=catalog.COLUMNS)
-        raise
-
-
-def _against_dataset(table: pd.DataFrame, catalogue: Path) -> list[str]:
-    """Quarantine items that do not fit the dataset; returns ids of valid items that it already contains."""
-    if not catalogue.exists():
-        return []
-    before = pd.read_parquet(catalogue, columns=["id", "sha256", "label_sha256", "bands", "dtype", "status"])
-    before = before[before["status"] == "accepted"]
-    labels = dict(zip(before["sha256"], before["label_sha256"], strict=True))
-    usual = {name: before[name].mode().iloc[0] for name in ("bands", "dtype")} if len(before) else {}
-    known = []
-    for index, row in table[table["status"] == "accepted"].iterrows():
-        odd = [name for name, value in usual.items() if row[name] != value]
-        if odd:
-            reason = ", ".join(f"{name} is {row[name]}, the dataset has {usual[name]}" for name in odd)
-            kind, remedy = _KIND_OF[odd[0]], "convert it, or use another data.name for such images"
-            catalog.quarantine(table, index, kind, f"{row['image']}: {reason}", remedy)
-        elif row["sha256"] in labels and labels[row["sha256"]] == row["label_sha256"]:
-            known.append(str(row["id"]))
-        elif row["sha256"] in labels:
-            reason = f"{row['image']}: the dataset contains this image with another mask"
-            remedy = (
-                "if the new mask is correct, replace the old one in its batch and run `dvc add` on that batch"
-            )
-            catalog.quarantine(table, index, "relabelled", reason, remedy)
-    return known
-
-
-def _in_batches(p: Params, table: pd.DataFrame, staging: Path) -> list[str]:
-    """Ids of valid items whose files are in a batch: a killed run added them but did not remove them from the inbox.
-
-    They are not in the catalogue before the next ingestion.
-    """
-    batches = catalog.batch_folders(p.data).values()
-
-    def has(batch: Path, file: Path) -> bool:
-        added = batch / file.relative_to(staging)
-        return added.is_file() and filecmp.cmp(added, file, shallow=False)
-
-    ids = []
-    for row in table[table["status"] == "accepted"].to_dict("records"):
-        files = files_of_row(row, staging)
-        if any(all(has(batch, file) for file in files) for batch in batches):
-            ids.append(str(row["id"]))
-    return ids
-
-
-def _files(rows: pd.DataFrame, staging: Path) -> list[str]:
-    """Paths of all files of these items, relative to the inbox; sorted."""
-    paths = {path for row in rows.to_dict("records") for path in files_of_row(row, staging)}
-    return sorted(path.relative_to(staging).as_posix() for path in paths)
-
-
-def _listing(p: Params, staging: Path) -> list[str]:
-    """The table `data.listing`: copied into each batch, and kept in the inbox for items that are still there."""
-    return [p.data.listing] if p.data.listing and (staging / p.data.listing).is_file() else []
-
-
-def _append(p: Params, staging: Path, files: list[str], items: int, now: float) -> str:
-    """Copy valid files of the snapshot into a new batch folder, all or none; returns the batch's name."""
+def _batch_name(staging: Path, files: list[str], now: float) -> str:
     content = digest(*(f"{name} {sha256(staging / name)}" for name in files))
-    day = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d")
-    batch = f"{day}-{content[:8]}"
+    return f"{datetime.fromtimestamp(now, UTC):%Y%m%d}-{content[:8]}"
+
+
+def _append(p: Params, batch: str, staging: Path, files: list[str], items: int, now: float) -> None:
+    """Copy valid files of the delivery into a new batch folder, all or none."""
+    received = _time_of_receipt(p, now)
     with atomic_folder(folder_of(p) / batch) as part:
         for name in files:
             target = part / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(staging / name, target)
             fsync(target)
-        facts = {"items": items, "files": files, "received": datetime.fromtimestamp(now, UTC).isoformat()}
+        facts = {"items": items, "files": files, "received": received.isoformat(timespec="microseconds")}
         (part / "batch.json").write_text(json.dumps(facts, indent=2) + "\n")
-    return batch
 
 
-def _read_taken(path: Path) -> list[inbox.InboxFile]:
-    return [inbox.InboxFile(*entry) for entry in json.loads(path.read_text())] if path.exists() else []
+def _time_of_receipt(p: Params, now: float) -> datetime:
+    """Now; later than the last batch, even if the clock was set back or two batches came in one microsecond."""
+    times = [catalog.time_of_receipt(folder) for folder in catalog.batch_folders(p.data).values()]
+    return max([datetime.fromtimestamp(now, UTC), *(moment + timedelta(microseconds=1) for moment in times)])
 
 
-def receive(p: Params, now: float | None = None) -> Received:
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder, which is removed at the end, also after an error: the disk may be full because of it.
+
+    Raises:
+        DataError: the disk is full.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"{folder}: the delivery cannot be copied and checked ({error.strerror})",
+            "free disk space, then run again",
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def receive(p: Params, now: float | None = None, dry_run: bool = False) -> Received:
     """Check the new files of the inbox, and add the valid items as a batch.
 
     Args:
         p: parameters; `data` and `retrain` are used.
         now: seconds since 1970; None: the current time.
+        dry_run: only report what would be done; nothing is added, recorded, moved or created.
 
     Raises:
         DataError: the inbox cannot be reached, or the disk is full; StageError: DVC or git failed.
     """
     now = time.time() if now is None else now
     work = RECEIVED / p.data.name
-    with locked(work / "lock"):
-        # what would keep the batch from being recorded ends the call before the inbox is read
-        git.require_usable()
-        stages.init_if_needed()
-        finish(p)
-        box, settle = inbox.Inbox(p.retrain.inbox), p.retrain.settle_seconds
-        staging = work / "snapshot"
-        taken = _read_taken(work / "taken.json")
-        snapshot = box.snapshot(staging, settle, now, taken)
-        table = _check(p, staging, work)
-        known = _against_dataset(table, INGESTED / "catalog.parquet")
-        known = sorted({*known, *_in_batches(p, table, staging)})
-        valid = table[(table["status"] == "accepted") & ~table["id"].isin(known)]
-        files = _files(valid, staging)
-        batch = _append(p, staging, [*files, *_listing(p, staging)], len(valid), now) if len(valid) else None
-        if batch:
-            _record(p, batch, folder_of(p) / batch)
-        done = [*files, *_files(table[table["id"].isin(known)], staging)]
-        # quarantined items stay in the inbox with all their files
-        quarantined = set(_files(table[table["status"] == "quarantined"], staging))
-        done = [name for name in done if name not in quarantined]
-        of_items = {*_files(table, staging), *_listing(p, staging)}
-        strays = [entry.path for entry in snapshot.taken if entry.path not in of_items]
+    with locked(work / "lock"), _scratch(work / "snapshot") as scratch:
+        if not dry_run:
+            # what would keep the batch from being recorded ends the call before the inbox is read
+            git.require_usable()
+            stages.init_if_needed()
+            finish(p)
+        box = Inbox(p.retrain.inbox, work, change=not dry_run)
+        listing = box.listing(now)
+        taken = read_taken(work / "taken.json")
+        staging = Staging(p.data, scratch)
+        found = staging.take(box, listing, p.retrain.settle_seconds, now, taken)
+        received = _judge(p, found, staging, listing, now)
+        received = replace(received, dry_run=dry_run)
+        if dry_run:
+            return received
+        if received.batch:
+            files = [*_files(found.valid, staging), *found.listing]
+            _append(p, received.batch, staging.files, files, len(found.valid), now)
+            _record(p, received.batch, folder_of(p) / received.batch)
+        done = [] if received.held else _done(found, staging, received.known)
         if p.retrain.taken == "keep":
-            _remember(work / "taken.json", taken, snapshot, done)
-        box.remove(done, batch or "known", p.retrain.taken)
-        bad = pd.concat([table.loc[table["status"] == "quarantined", QUARANTINE], _refused(snapshot.refused)])
+            _remember(work / "taken.json", taken, found, listing, done)
+        left = box.remove(done, received.batch or "known", p.retrain.taken)
         with atomic_write(work / "quarantine.csv") as part:
-            bad.to_csv(part, index=False)
-        shutil.rmtree(staging, ignore_errors=True)
-        waiting = [entry.path for entry in snapshot.waiting]
-        # a file that changed while it was copied has settled `settle` seconds from now at the earliest
-        last_change = max([now, *(entry.changed for entry in snapshot.waiting)])
-        settled_at = datetime.fromtimestamp(last_change + settle)
-        return Received(batch, len(valid), known, bad, waiting, strays, settle, settled_at)
+            received.quarantined.to_csv(part, index=False)
+        return replace(received, left=left)
 
 
-def _remember(
-    path: Path, before: Iterable[inbox.InboxFile], snapshot: inbox.Snapshot, done: list[str]
-) -> None:
-    """Add files that stay in the inbox to the list of those that were taken."""
+def _judge(p: Params, found: Delivery, staging: Staging, listing: Listing, now: float) -> Received:
+    """Compare the delivery with what has been accepted; the result as it is before anything is changed."""
+    table, settle, known = found.table, p.retrain.settle_seconds, list[str]()
+    if (table["status"] == "accepted").any():
+        with ingest.alone(p.data, WORK):
+            accepted = read_accepted(p.data, staging.folder)
+            known = sorted(compare(p.data, table, staging.store, accepted))
+    found.valid = table[(table["status"] == "accepted") & ~table["id"].isin(known)]
+    new, at_least = len(found.valid), p.retrain.at_least.items
+    held = new if new < at_least else 0
+    files = [*_files(found.valid, staging), *found.listing]
+    bad = pd.concat([table.loc[table["status"] == "quarantined", QUARANTINE], refusals(found)])
+    # a file that changed while it was copied has settled `settle` seconds from now at the earliest
+    last_change = max([now, *found.waiting.values()])
+    return Received(
+        _batch_name(staging.files, files, now) if new and not held else None,
+        0 if held else new,
+        known,
+        bad,
+        settle,
+        datetime.fromtimestamp(last_change + settle),
+        waiting=sorted(found.waiting),
+        future=[path for path in listing.future if path not in {file.path for file in found.kept}],
+        incomplete=found.incomplete,
+        strays=found.strays,
+        stray_reason=found.stray_reason,
+        hidden=listing.hidden,
+        held=held,
+        at_least=at_least,
+    )
+
+
+def _files(rows: pd.DataFrame, staging: Staging) -> list[str]:
+    """Paths of all files of these items, relative to the inbox; sorted."""
+    return sorted({path for row in rows.to_dict("records") for path in staging.paths(row)})
+
+
+def _done(found: Delivery, staging: Staging, known: list[str]) -> list[str]:
+    """Files that may leave the inbox: those of accepted and known items, unless another item there needs them."""
+    table = found.table
+    accepted = (table["status"] == "accepted") | table["id"].isin(known)
+    needed = {*_files(table[~accepted], staging), *found.blocked}
+    return [path for path in _files(table[accepted], staging) if path not in needed]
+
+
+def _remember(path: Path, before: set[InboxFile], found: Delivery, listing: Listing, done: list[str]) -> None:
+    """Add files that stay in the inbox to the list of those that were taken; leave out those that are gone."""
     names = set(done)
-    taken = [*before, *(entry for entry in snapshot.taken if entry.path in names)]
+    taken = [*before, *(file for file in found.files if file.path in names)]
     with atomic_write(path) as part:
-        part.write_text(json.dumps(taken))
-
-
-def _refused(files: list[tuple[str, str]]) -> pd.DataFrame:
-    remedy = "copy the file itself into the inbox"
-    rows = [(path, path, None, "outside", f"{path}: {why}", remedy) for path, why in files]
-    return pd.DataFrame(rows, columns=QUARANTINE)
+        part.write_text(json.dumps([file for file in taken if file in listing.unchanged_since]))
 
 
 @dataclass(frozen=True)
@@ -243,9 +229,10 @@ def read_receipt(p: Params) -> Receipt:
 
 def _receive_here(arguments: argparse.Namespace) -> None:
     p = params.load(arguments.params)
-    received = receive(p)
-    with atomic_write(receipt_file(p)) as part:
-        part.write_text(json.dumps(asdict(Receipt(received.batch, received.accepted, received.text()))))
+    received = receive(p, dry_run=arguments.dry_run)
+    if not arguments.dry_run:
+        with atomic_write(receipt_file(p)) as part:
+            part.write_text(json.dumps(asdict(Receipt(received.batch, received.accepted, received.text()))))
     show(received)
 
 
@@ -253,6 +240,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks receive", description=__doc__)
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be accepted, change nothing")
     console.run(_receive_here, parser)
 
 

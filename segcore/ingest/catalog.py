@@ -5,22 +5,18 @@ packed file is reused.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from segcore.errors import DataError
-from segcore.files import fsync
-from segcore.ingest import inspection
-from segcore.ingest.cache import IngestCache, settings_fingerprint
-from segcore.ingest.reader_pool import run_each
-from segcore.ingest.source_files import listed, stamp
+from segcore.ingest.item_reading import BatchItem, Outcome, read_all
 from segcore.io import layouts
-from segcore.io.layouts._item import Item
 from segcore.params.data import Data
 
 COLUMNS = [
@@ -34,9 +30,6 @@ COLUMNS = [
 FIRST = "0"
 _WHOLE = ["bytes", "height", "width", "depth", "bands", "axis", "ignored_pixels", "objects"]
 _FRACTIONS = ["nodata", "valid_share"]
-Outcome = dict[str, Any] | DataError
-# time limit for reading an item: these seconds, and its size at this rate
-_SECONDS, _BYTES_PER_SECOND = 120.0, 2e6
 
 
 def is_sample(data: Data) -> bool:
@@ -57,13 +50,30 @@ def batch_folders(data: Data) -> dict[str, Path]:
     return {p.name: p for p in sorted(folders, key=_receipt)}
 
 
-def _receipt(folder: Path) -> tuple[str, str]:
-    """Sort key of a batch folder: time of receipt, ISO 8601 in UTC, and name."""
-    facts = folder / "batch.json"
-    if facts.is_file():
-        return str(json.loads(facts.read_text(encoding="utf-8"))["received"]), folder.name
-    day = folder.name[:8]
-    return (f"{day[:4]}-{day[4:6]}-{day[6:]}" if day.isdecimal() else "", folder.name)
+def _receipt(folder: Path) -> tuple[datetime, str]:
+    return time_of_receipt(folder), folder.name
+
+
+def time_of_receipt(folder: Path) -> datetime:
+    """When a batch was received; without batch.json, the beginning of the day in its name.
+
+    Raises:
+        DataError: batch.json is damaged.
+    """
+    facts, day = folder / "batch.json", folder.name[:8]
+    if not facts.is_file():
+        try:
+            return datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
+        except ValueError:
+            return datetime.min.replace(tzinfo=UTC)
+    try:
+        received = datetime.fromisoformat(json.loads(facts.read_text(encoding="utf-8"))["received"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{facts}: the time of receipt cannot be read ({type(error).__name__}: {error})",
+            "restore the folder of the batch from your data storage",
+        ) from error
+    return received if received.tzinfo else received.replace(tzinfo=UTC)
 
 
 def files_folder(data: Data, ingested: Path) -> Path:
@@ -71,92 +81,28 @@ def files_folder(data: Data, ingested: Path) -> Path:
     return ingested / "files" if is_sample(data) else Path(data.source)
 
 
-def _time_limit(stamp: str) -> float:
-    """Seconds that reading an item may take, from the sizes of its files in the stamp."""
-    return float(_SECONDS + sum(fact[1] for fact in json.loads(stamp)) / _BYTES_PER_SECOND)
-
-
-class BatchItem(NamedTuple):
-    """An item, the folder that its paths are relative to, and the name of its batch."""
-
-    item: Item
-    folder: Path
-    batch: str
+def is_empty(folder: Path) -> bool:
+    """Whether a folder exists and has no file but hidden ones and a README."""
+    return folder.is_dir() and not any(
+        not name.startswith(".") and not name.lower().startswith("readme")
+        for _, _, names in os.walk(folder)
+        for name in names
+    )
 
 
 def _find(data: Data, folder: Path, batches: Mapping[str, Path]) -> list[BatchItem]:
-    """Items of the source and of later batches; the ids of the latter begin with the name of the batch."""
-    items = [BatchItem(item, folder, FIRST) for item in layouts.find(data, folder)]
+    """Items of the source, which may be empty if there are batches, and of later batches.
+
+    The ids of the latter begin with the name of the batch.
+    """
+    first = [] if batches and is_empty(folder) else layouts.find(data, folder)
+    items = [BatchItem(item, folder, FIRST) for item in first]
     for batch, batch_folder in batches.items():
         items.extend(
             BatchItem(replace(item, id=f"{batch}-{item.id}"), batch_folder, batch)
             for item in layouts.find(data, batch_folder)
         )
     return items
-
-
-def _recall(
-    items: list[BatchItem], cache: IngestCache, store: Path
-) -> tuple[dict[str, str], dict[str, Outcome], list[BatchItem]]:
-    """Stamps and known outcomes by item id, and the items that have to be read."""
-    stamps: dict[str, str] = {}
-    outcomes: dict[str, Outcome] = {}
-    unread, names = [], listed()
-    for batch_item in items:
-        item = batch_item.item
-        try:
-            if item.problem:
-                raise item.problem
-            stamps[item.id] = stamp(item, batch_item.folder, names)
-        except DataError as error:
-            outcomes[item.id] = error
-            continue
-        row = cache.recall(item.id, stamps[item.id], names(store))
-        if row is None:
-            unread.append(batch_item)
-        else:
-            outcomes[item.id] = row
-    return stamps, outcomes, unread
-
-
-def _read_all(
-    items: list[BatchItem], data: Data, work: Path, progress: Callable[..., Iterable[Any]]
-) -> dict[str, Outcome]:
-    """Row or error by item id; rows of unchanged items come from the cache."""
-    store = work / "items"
-    store.mkdir(parents=True, exist_ok=True)
-    cache = IngestCache(work, data)
-    stamps, outcomes, unread = _recall(items, cache, store)
-    if unread:
-        # Before any packed file is written: its name depends on settings and content, not on the code that reads it.
-        cache.start()
-    settings = settings_fingerprint(data)
-    jobs = [(batch_item.item, batch_item.folder, data, store, settings) for batch_item in unread]
-    limits = [_time_limit(stamps[batch_item.item.id]) for batch_item in unread]
-    results = run_each(inspection.inspect_job, jobs, [i.item.image.name for i in unread], limits)
-
-    def keep(item: str, row: dict[str, Any]) -> None:
-        fsync(store / row["packed"])
-        cache.add(item, stamps[item], row)
-
-    # Threads flush one item to disk while the next is read.
-    with ThreadPoolExecutor(2) as disk:
-        writes = []
-        for index, outcome in progress(results, total=len(unread)):
-            name = unread[index].item.id
-            outcomes[name] = outcome
-            if isinstance(outcome, dict):
-                writes.append(disk.submit(keep, name, outcome))
-        for write in writes:
-            write.result()
-    rows = {k: v for k, v in outcomes.items() if isinstance(v, dict)}
-    cache.save({k: {"stamp": stamps[k], "row": v} for k, v in rows.items()})
-    current = {row["packed"] for row in rows.values()}
-    # Files of items that were removed or changed, and of runs that were killed.
-    for path in store.iterdir():
-        if path.name not in current:
-            path.unlink()
-    return outcomes
 
 
 def _row(batch_item: BatchItem, outcome: Outcome) -> dict[str, Any]:
@@ -194,24 +140,59 @@ def quarantine(table: pd.DataFrame, row: Any, kind: str, reason: str, remedy: st
     table.loc[row, columns] = ["quarantined", kind, reason, remedy, None]
 
 
-def _compare(table: pd.DataFrame) -> None:
-    """Quarantine items whose number of bands or dtype is not the usual one, and note mixed coordinate systems."""
+class Usual(NamedTuple):
+    """Number of bands and data type that all items must have, and where they come from, in words."""
+
+    bands: int
+    dtype: str
+    origin: str
+
+
+def usual_of(table: pd.DataFrame) -> Usual | None:
+    """Bands and data type of most items of the source or, without any there, of the batch received first.
+
+    Args:
+        table: rows of the catalogue, those of the source first, then those of the batches in the order of receipt.
+
+    Returns:
+        None if no item is accepted.
+    """
+    accepted = table[table["status"] == "accepted"]
+    if accepted.empty:
+        return None
+    first = accepted["batch"].iloc[0]
+    bands = _most_frequent(accepted.loc[accepted["batch"] == first, "bands"])
+    same = accepted[(accepted["batch"] == first) & (accepted["bands"] == bands)]
+    return Usual(int(bands), str(_most_frequent(same["dtype"])), _origin(first))
+
+
+def _most_frequent(values: "pd.Series[Any]") -> Any:
+    """The smallest of the most frequent values."""
+    return values.value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable").index[0]
+
+
+def compare(table: pd.DataFrame, usual: Usual | None = None) -> None:
+    """Quarantine items whose number of bands or data type is not the usual one, and note mixed coordinate systems.
+
+    Args:
+        table: rows of the catalogue; changed in place.
+        usual: of the data that the items are added to; None: that of the table itself.
+    """
+    expected = usual or usual_of(table)
+    if expected is None:
+        return
     for column, kind, what in (("bands", "band-count", "bands"), ("dtype", "other-dtype", "dtype")):
         accepted = table[table["status"] == "accepted"]
-        counts = (
-            accepted[column].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
-        )
-        if len(counts) < 2:
-            continue
-        usual = counts.index[0]
-        for index, value in accepted[column][accepted[column] != usual].items():
+        wanted = getattr(expected, column)
+        for index, value in accepted[column][accepted[column] != wanted].items():
             name = Path(str(table.at[index, "image"])).name
-            value, most = (int(v) if kind == "band-count" else v for v in (value, usual))
+            is_reference = usual is None and expected.origin == _origin(table.at[index, "batch"])
+            origin = "most others have" if is_reference else f"{expected.origin} has"
             quarantine(
                 table,
                 index,
                 kind,
-                f"{name}: {what} is {value}, most others have {most}",
+                f"{name}: {what} is {value}, {origin} {wanted}",
                 "convert it, select bands with data.bands, set data.grey_to_rgb, or use another data.name for these",
             )
     crs = table.loc[table["status"] == "accepted", "crs"].dropna().value_counts()
@@ -219,6 +200,15 @@ def _compare(table: pd.DataFrame) -> None:
         if table.at[index, "status"] == "accepted" and value not in (None, crs.index[0]):
             note = ["mixed-crs", f"has {value}, most others have {crs.index[0]}"]
             table.at[index, "notes"] = json.dumps([*json.loads(table.at[index, "notes"]), note])
+
+
+def _origin(batch: str) -> str:
+    return "data.source" if batch == FIRST else f"batch {batch}"
+
+
+def has_source(path: Path) -> bool:
+    """Whether a stored catalogue has items of the source."""
+    return FIRST in set(pd.read_parquet(path, columns=["batch"])["batch"])
 
 
 def require_enough(table: pd.DataFrame, data: Data) -> None:
@@ -253,17 +243,31 @@ def build(
         folder: source folder.
         work: folder of packed items (`items/`) and of the rows of the last ingest (`rows/`).
         progress: wraps the iterator of results; called with their number as `total`.
-        batches: folders of later batches by name, laid out as `folder`.
+        batches: folders of later batches by name, laid out as `folder`, in the order of receipt.
 
     Raises:
         DataError: a folder is missing or has no images, or the disk is full.
     """
-    items = _find(data, folder, batches or {})
-    outcomes = _read_all(items, data, work, progress)
+    table = read(data, _find(data, folder, batches or {}), work, progress)
+    compare(table)
+    return table
+
+
+def read(
+    data: Data,
+    items: list[BatchItem],
+    work: Path,
+    progress: Callable[..., Iterable[Any]] = lambda results, total: results,
+) -> pd.DataFrame:
+    """One row per item, checked on its own and not yet compared with others; arguments as for `build`.
+
+    Raises:
+        DataError: the disk is full.
+    """
+    outcomes = read_all(items, data, work, progress)
     rows = [_row(batch_item, outcomes[batch_item.item.id]) for batch_item in items]
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     table = table.astype(dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_FRACTIONS, "Float64"))
     text = [c for c in COLUMNS if c not in (*_WHOLE, *_FRACTIONS)]
     table[text] = table[text].astype(object).where(table[text].notna(), None)
-    _compare(table)
     return table

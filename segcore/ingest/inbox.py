@@ -1,45 +1,54 @@
 """The inbox: a folder or fsspec address from which new files are copied once they are complete.
 
-A snapshot is consistent: a file that changed less than `settle` seconds ago, or while it was copied, waits for the
-next snapshot. A snapshot changes nothing in the inbox.
+A copy is consistent: a file that changed less than `settle` seconds ago, or while it was copied, waits for the next
+call. Copying changes nothing in the inbox.
 """
 
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from datetime import datetime
-from pathlib import Path, PurePosixPath
+import errno
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from segcore.errors import DataError
+from segcore.files import atomic_write
+from segcore.ingest.inbox_address import check_folder, open_address, unreachable
+from segcore.ingest.inbox_files import (
+    Found,
+    InboxFile,
+    Refusal,
+    changed_time,
+    is_ignored,
+    walk_folder,
+    walk_remote,
+)
+from segcore.io.layouts._files import printable
 
 # folder in the inbox that accepted files are moved to; hidden, so that no pattern matches it
 TAKEN = ".taken"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# the connection or the share is gone, not a single file
+_GONE = (
+    *(errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+)
 
 
-class InboxFile(NamedTuple):
-    """A file of the inbox.
+class Listing(NamedTuple):
+    """Content of an inbox.
 
     Attributes:
-        path: relative to the inbox.
-        size: bytes.
-        changed: time of its last change in seconds since 1970; 0 if unknown.
+        unchanged_since: seconds since 1970, by file in the order of paths; by this machine's clock.
+        refused: paths that cannot be used.
+        hidden: hidden files with the extension of an image, which are ignored.
+        future: files whose time of last change is later than now.
     """
 
-    path: str
-    size: int
-    changed: float
-
-
-class Snapshot(NamedTuple):
-    """Files that were copied, files that have not settled, and paths that are refused with the reason."""
-
-    taken: list[InboxFile]
-    waiting: list[InboxFile]
-    refused: list[tuple[str, str]]
+    unchanged_since: dict[InboxFile, float]
+    refused: list[Refusal]
+    hidden: list[str]
+    future: list[str]
 
 
 class Inbox:
@@ -47,151 +56,177 @@ class Inbox:
 
     Args:
         address: a folder, or an fsspec address such as s3://bucket/inbox.
+        records: folder of what is remembered between calls: the mount point of the inbox, and when files whose time of
+            last change is unusable were first seen. None: nothing is remembered.
+        change: whether the inbox may be created and records written.
 
     Raises:
-        DataError: the address is not valid, or needs a package that is not installed.
+        DataError: the address is not valid, cannot be reached, or is on another mount point than before.
     """
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(address)
-        except (ImportError, ValueError) as error:
-            raise DataError(
-                f"{address}: cannot be used as an inbox ({error})",
-                "install the package it names, or correct retrain.inbox in params.yaml",
-            ) from error
-        self.local = isinstance(self.fs, LocalFileSystem)
+    def __init__(self, address: str, records: Path | None = None, change: bool = True) -> None:
+        self.address, self.change = address, change
+        self._seen_file = records / "seen.json" if records else None
+        self.fs, self.root, self.local = open_address(address)
+        self.exists = True
         if self.local:
-            Path(self.root).mkdir(parents=True, exist_ok=True)
+            place = records / "inbox.json" if records else None
+            self.exists = check_folder(address, Path(self.root), place, change)
 
-    def entries(self) -> tuple[list[InboxFile], list[tuple[str, str]]]:
-        """All files but hidden ones, sorted by path; and the paths that are refused, with the reason.
+    def listing(self, now: float | None = None) -> Listing:
+        """All files, and the paths that cannot be used.
+
+        Args:
+            now: seconds since 1970; None: the current time.
 
         Raises:
             DataError: the inbox cannot be listed.
         """
+        now = time.time() if now is None else now
         try:
-            files = list(self._walk_folder() if self.local else self._walk_store())
+            found = sorted(self._walk(), key=lambda one: one.file.path)
+        # each file system raises errors of its own
         except Exception as error:
-            # each file system raises errors of its own
-            raise DataError(
-                f"{self.address}: the inbox cannot be listed ({type(error).__name__}: {error})",
-                "check the address, the network and the credentials in the environment, then run again",
-            ) from error
-        accepted = sorted(file for file, reason in files if not reason)
-        return accepted, sorted((file.path, reason) for file, reason in files if reason)
+            raise unreachable(self.address, error) from error
+        usable = [
+            one for one in found if not one.refusal and not one.hidden and not is_ignored(one.file.path)
+        ]
+        return Listing(
+            self._unchanged_since(usable, now),
+            [one.refusal for one in found if one.refusal],
+            [printable(one.file.path) for one in found if one.hidden],
+            [one.file.path for one in usable if one.file.changed > now],
+        )
 
-    def _walk_folder(self) -> Iterator[tuple[InboxFile, str]]:
-        """Symbolic links are refused wherever they point, because their target could change unnoticed."""
-        root = Path(self.root)
-        for folder, names, files in os.walk(root, followlinks=False):
-            links = [name for name in names if (Path(folder) / name).is_symlink()]
-            names[:] = sorted(n for n in names if not n.startswith(".") and n not in links)
-            for name in (*sorted(files), *links):
-                path = Path(folder) / name
-                status = path.lstat()
-                entry = InboxFile(path.relative_to(root).as_posix(), status.st_size, status.st_mtime)
-                if not name.startswith("."):
-                    yield entry, "is a symbolic link" if path.is_symlink() else ""
-
-    def _walk_store(self) -> Iterator[tuple[InboxFile, str]]:
-        prefix = self.root.rstrip("/") + "/"
-        for key, facts in self.fs.find(self.root, detail=True).items():
-            path = key.removeprefix(prefix)
-            if key.endswith("/") or any(part.startswith(".") and part != ".." for part in path.split("/")):
-                continue
-            unsafe = not key.startswith(prefix) or not _is_plain(path)
-            yield (
-                InboxFile(path, int(facts.get("size") or 0), _changed(facts)),
-                "points outside the inbox" if unsafe else "",
-            )
-
-    def snapshot(self, target: Path, settle: float, now: float, known: Iterable[InboxFile] = ()) -> Snapshot:
-        """Copy the files that have settled into `target`, which is emptied first.
-
-        Args:
-            target: folder of the copies.
-            settle: seconds for which a file must be unchanged.
-            now: current time in seconds since 1970.
-            known: files of earlier snapshots that are still in the inbox; they are skipped.
+    def settled(self, settle: float, now: float | None = None) -> set[InboxFile]:
+        """Files that have been unchanged for `settle` seconds.
 
         Raises:
-            DataError: the inbox cannot be listed or read, or the disk is full.
+            DataError: the inbox cannot be listed.
         """
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        files, refused = self.entries()
-        skipped = set(known)
-        new = [file for file in files if file not in skipped]
-        settled = [file for file in new if now - file.changed >= settle]
-        copied: list[InboxFile] = []
-        waiting = [file for file in new if now - file.changed < settle]
-        for file in settled:
-            (copied if self._copy(file, target / file.path) else waiting).append(file)
-        return Snapshot(copied, waiting, refused)
+        now = time.time() if now is None else now
+        since = self.listing(now).unchanged_since
+        return {file for file, moment in since.items() if now - moment >= settle}
 
-    def _copy(self, entry: InboxFile, target: Path) -> bool:
-        """Copy a file; return False, without a copy, if it changed meanwhile."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = self._full(entry.path)
+    def _walk(self) -> Iterable[Found]:
+        if not self.exists:
+            return []
+        return walk_folder(Path(self.root)) if self.local else walk_remote(self.fs, self.root, self.address)
+
+    def _unchanged_since(self, usable: list[Found], now: float) -> dict[InboxFile, float]:
+        """Time since when each file is unchanged; where its own time is unusable, since when it was seen so."""
+        seen = self._read_seen()
+        since: dict[InboxFile, float] = {}
+        first_seen: dict[str, list[Any]] = {}
+        for file, inode_changed, *_ in usable:
+            if 0 < file.changed <= now:
+                since[file] = file.changed
+            elif inode_changed is not None and inode_changed <= now:
+                # the clock of a camera or of a server is ahead; the inode's time is of this machine
+                since[file] = inode_changed
+            else:
+                *facts, moment = seen.get(file.path, [None])
+                moment = moment if facts == [file.size, file.changed] and moment <= now else now
+                since[file] = moment
+                first_seen[file.path] = [file.size, file.changed, moment]
+        if self._seen_file and self.change and first_seen != seen:
+            with atomic_write(self._seen_file) as part:
+                part.write_text(json.dumps(first_seen))
+        return since
+
+    def _read_seen(self) -> dict[str, list[Any]]:
+        """(size, time, first seen) by path; empty where the record is damaged, so that the files settle once more."""
         try:
+            return dict(json.loads(self._seen_file.read_text())) if self._seen_file else {}
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def copy(self, file: InboxFile, target: Path) -> bool:
+        """Copy a file; return False, without a copy, if it changed meanwhile or is gone.
+
+        Raises:
+            Unreadable: this file cannot be read, or its name is also that of a folder.
+            DataError: the disk is full, or the inbox is gone.
+        """
+        source = self._full(file.path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             self.fs.get_file(source, str(target))
+            # else the time of the listing would be returned again
+            self.fs.invalidate_cache()
             facts = self.fs.info(source)
         except FileNotFoundError:
             # removed since the inbox was listed
             target.unlink(missing_ok=True)
             return False
-        except OSError as error:
-            raise DataError(
-                f"{self.address}/{entry.path}: cannot be copied ({error.strerror or error})",
-                "give this user the right to read it, or free disk space, then run again",
-            ) from error
-        same = target.stat().st_size == entry.size and _changed(facts) == entry.changed
+        # each file system raises errors of its own
+        except Exception as error:
+            if target.is_file():
+                target.unlink()
+            raise self._copy_error(file, error) from error
+        same = target.stat().st_size == file.size and changed_time(facts) == file.changed
         if not same:
             target.unlink()
         return same
 
-    def remove(self, paths: Iterable[str], batch: str, how: str) -> None:
+    def _copy_error(self, file: InboxFile, error: Exception) -> Exception:
+        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+        if number in _FULL:
+            return DataError(
+                f"{self.address}/{file.path}: cannot be copied ({reason})", "free disk space, then run again"
+            )
+        if number in _GONE or isinstance(error, ConnectionError | TimeoutError | EOFError):
+            return unreachable(self.address, error)
+        kind = "no-permission" if isinstance(error, PermissionError) else "unreadable"
+        remedy = (
+            "give this user the right to read it"
+            if kind == "no-permission"
+            else "copy it into the inbox again"
+        )
+        return Unreadable(Refusal(file.path, kind, f"{file.path}: cannot be read ({reason})", remedy))
+
+    def remove(self, paths: Iterable[str], batch: str, how: str) -> list[str]:
         """Move files to .taken/<batch>/ in the inbox, or delete them; missing files are skipped.
 
         Args:
             paths: relative to the inbox.
             batch: name of the batch that the files belong to.
             how: "move", "delete" or "keep".
+
+        Returns:
+            Reasons why files stay in the inbox, each with the path.
         """
+        left = []
         for path in paths if how != "keep" else ():
-            source = self._full(path)
-            if not self.fs.exists(source):
-                continue
-            if how == "delete":
-                self.fs.rm_file(source)
-                continue
-            target = self._full(f"{TAKEN}/{batch}/{path}")
-            self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self.fs.mv(source, target)
+            try:
+                self._remove(path, batch, how)
+            # each file system raises errors of its own
+            except Exception as error:  # noqa: BLE001
+                left.append(f"{path} ({getattr(error, 'strerror', None) or error or type(error).__name__})")
+        return left
+
+    def _remove(self, path: str, batch: str, how: str) -> None:
+        source = self._full(path)
+        if not self.fs.exists(source):
+            return
+        if how == "delete":
+            self.fs.rm_file(source)
+            return
+        target = self._full(f"{TAKEN}/{batch}/{path}")
+        self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self.fs.mv(source, target)
 
     def _full(self, path: str) -> str:
         return f"{self.root.rstrip('/')}/{path}"
 
 
-def _is_plain(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return (
-        bool(parts)
-        and ".." not in parts
-        and not path.startswith("/")
-        and path.isprintable()
-        and "\\" not in path
-    )
+class Unreadable(Exception):
+    """A file of the inbox cannot be read.
 
+    Args:
+        refusal: path, reason and remedy.
+    """
 
-def _changed(facts: dict[str, Any]) -> float:
-    """Time of the last change in seconds since 1970, whose key depends on the file system; 0 if unknown."""
-    for name in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
-        value = facts.get(name)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, (int, float)):
-            return float(value)
-    return 0.0
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal

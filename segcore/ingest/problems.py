@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     # found in names and settings
     "no-folder": Kind("the source folder is missing", "fails"),
-    "no-images": Kind("no image matches the pattern", "fails"),
+    "no-images": Kind("no image matches the pattern, or a source that had images is empty", "fails"),
     "no-layout": Kind("the layout is unknown", "fails"),
     "no-list": Kind("the list of items is missing, unreadable or without a required column", "fails"),
     "bad-pattern": Kind("a pattern has an unknown placeholder", "fails"),
@@ -100,9 +100,9 @@ KINDS: dict[str, Kind] = {
     "not-3d": Kind("a volume has more than three dimensions, or an unsupported colour type"),
     "unusable": Kind("any other reason why a file cannot be used"),
     # found by comparing items
-    "band-count": Kind("the number of bands differs from that of most images"),
+    "band-count": Kind("the number of bands differs from that of most images of data.source"),
     "band-missing": Kind("data.bands names a band that the image does not have"),
-    "other-dtype": Kind("the data type differs from that of most images"),
+    "other-dtype": Kind("the data type differs from that of most images of data.source"),
     "mixed-crs": Kind(
         "coordinate systems differ between images", "noted", "nothing, or reproject to one coordinate system"
     ),
@@ -119,7 +119,9 @@ KINDS: dict[str, Kind] = {
         "noted",
         "nothing",
     ),
-    "relabelled": Kind("the image is already in the data with another mask"),
+    "relabelled": Kind(
+        "the image is already in the data, or in the same delivery, with another mask or georeference"
+    ),
     "set-aside": Kind(
         "it is linked to items of different splits and therefore left out",
         "noted",

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
@@ -114,10 +115,16 @@ def _completed(
         initializer=_begin,
         context=multiprocessing.get_context("forkserver"),
     ) as pool:
-        futures: dict[Future[Result], int] = {
-            pool.schedule(function, args=[job], timeout=limit): index
-            for index, (job, limit) in enumerate(zip(jobs, seconds, strict=True))
-        }
+        try:
+            futures: dict[Future[Result], int] = {
+                pool.schedule(function, args=[job], timeout=limit): index
+                for index, (job, limit) in enumerate(zip(jobs, seconds, strict=True))
+            }
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"the reader processes cannot be started ({error.__cause__ or error})",
+                f"check that this user may run {sys.executable}, and the limits on processes and memory",
+            ) from error
         for future in as_completed(futures):
             yield futures[future], future
 

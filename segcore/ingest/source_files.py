@@ -57,6 +57,12 @@ def _sidecars(path: Path, names: Names) -> list[Path]:
     return [path.with_name(name) for name in possible if name in existing]
 
 
+def files_of_item(item: Item, folder: Path) -> list[Path]:
+    """All existing files of an item, with their sidecar files."""
+    files = [file for file in _paths(item, folder) if file.exists()]
+    return [*files, *(sidecar for path in files for sidecar in _sidecars(path, _unlisted))]
+
+
 def files_of_row(row: Mapping[str, Any], folder: Path) -> list[Path]:
     """All existing files of an item by its row in the catalogue of `folder`, with their sidecar files."""
     named = [row["image"], row["label"], row["valid"], *json.loads(row["baselines"] or "{}").values()]

@@ -22,6 +22,15 @@ class WarmStart(Section):
     )
 
 
+class AtLeast(Section):
+    """What a round waits for, so that it does not train for every single image."""
+
+    items: int = Field(
+        default=1, ge=1, description="new valid items; fewer stay in the inbox until enough have come"
+    )
+    hours: float = Field(default=0, ge=0, description="hours since the last decision")
+
+
 class Retrain(Section):
     """Where new images and masks arrive, and what happens to their files."""
 
@@ -36,6 +45,7 @@ class Retrain(Section):
         default="move",
         description="accepted files are moved to `.taken/` in the inbox (`move`), deleted, or kept where they are",
     )
+    at_least: AtLeast = Field(default=AtLeast(), description="rounds wait until enough has come")
     warm_start: WarmStart = Field(default=WarmStart(), description="start from the champion's weights")
     push_data: bool = Field(
         default=True, description="push data to the default remote storage, if one is configured"

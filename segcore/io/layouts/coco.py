@@ -16,7 +16,7 @@ from segcore.io.layouts._item import Item
 from segcore.io.layouts.pairs import no_images
 from segcore.params.data import Data
 
-_FILES = ("annotations/instances_{split}.json", "{split}/_annotations.coco.json")
+FILES = ("annotations/instances_{split}.json", "{split}/_annotations.coco.json")
 
 
 def find(data: Data, folder: Path) -> list[Item]:
@@ -27,12 +27,12 @@ def find(data: Data, folder: Path) -> list[Item]:
     """
     source = Folder(folder, data.links_to)
     items = []
-    for pattern in _FILES:
+    for pattern in FILES:
         for match in source.find(patterns.images_pattern(pattern)):
             if not match.is_folder:
                 items += _items(data, source, match)
     if not items:
-        raise no_images(_FILES[0], folder, source)
+        raise no_images(FILES[0], folder, source)
     return with_unique_ids(items)
 
 
@@ -70,7 +70,7 @@ def _names(source: Folder, path: PurePosixPath) -> set[str]:
         raise DataError(problem.what, problem.remedy, kind="no-list")
     if not (source.path / path).is_file():
         raise DataError(
-            f"{path.name}: is a FIFO or device, not a file",
+            f"{printable(path)}: is a FIFO or device, not a file",
             "provide the annotations as a file",
             kind="no-list",
         )
@@ -80,7 +80,7 @@ def _names(source: Folder, path: PurePosixPath) -> set[str]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{printable(path.name)}: is not a COCO file with images and their file_name ({reason[:200]})",
+            f"{printable(path)}: is not a COCO file with images and their file_name ({reason[:200]})",
             "export the annotations as COCO instances again",
             kind="no-list",
         ) from error

@@ -35,7 +35,7 @@ def find(data: Data, folder: Path) -> list[Item]:
     matches += [patterns.Match(PurePosixPath(link), is_folder=True) for link in sorted(source.links_out)]
     if not matches:
         raise no_images(data.images, folder)
-    items = [_Pairing(data, source, match).build_item() for match in matches]
+    items = _built(data, source, matches)
     used = {path for item in items for path in (item.mask, item.valid, *item.baselines.values()) if path}
     items = [item for item in items if item.image not in used]
     if not items:
@@ -45,6 +45,26 @@ def find(data: Data, folder: Path) -> list[Item]:
             kind="bad-pattern",
         )
     return with_unique_ids(items)
+
+
+def _built(data: Data, source: Folder, matches: list[patterns.Match]) -> list[Item]:
+    """Items of the images; an image in too few folders for a pattern is a problem of its own if others are sound.
+
+    Raises:
+        DataError: a pattern cannot be used for any image (kind "bad-pattern").
+    """
+    items, errors = [], []
+    for match in matches:
+        try:
+            items.append(_Pairing(data, source, match).build_item())
+        except DataError as error:
+            errors.append(error)
+            build = _Pairing(data, source, match)
+            build.note_problem(DataError(error.what, f"move the image, or {error.remedy}"))
+            items.append(build.item(patterns.safe_id(str(build.image)), printable(build.image), None))
+    if len(errors) == len(matches):
+        raise errors[0]
+    return items
 
 
 def _is_series(source: Folder, match: patterns.Match) -> bool:

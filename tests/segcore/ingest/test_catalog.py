@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from segcore.errors import DataError
-from segcore.ingest import catalog
+from segcore.ingest import catalog, item_reading
 from segcore.ingest.problems import KINDS
 from segcore.ingest.reader_pool import run_each
 from tests.support import broken_reader
@@ -148,9 +148,9 @@ def test_repaired_items_are_accepted_and_no_other_item_is_read_again(pairs, monk
     before = build(pairs)
     path.write_bytes(whole)
     read = []
-    real = catalog.run_each
+    real = item_reading.run_each
     monkeypatch.setattr(
-        catalog,
+        item_reading,
         "run_each",
         lambda f, jobs, *rest, **k: read.extend(j[0].id for j in jobs) or real(f, jobs, *rest, **k),
     )
@@ -196,7 +196,7 @@ def test_items_that_an_interrupted_ingest_has_read_are_not_read_again(pairs, tmp
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setattr(catalog, "run_each", counted)
+    monkeypatch.setattr(item_reading, "run_each", counted)
     with pytest.raises(KeyboardInterrupt):
         catalog.build(p, pairs, work, progress=stops)
     (added,) = work.glob("rows/*/rows.jsonl")
@@ -220,7 +220,7 @@ def test_volumes_are_read_again_when_the_code_that_orients_their_planes_changes(
             write_nifti(tmp_path / "source" / name / f"v{i}.nii", voxels, affine_for("RAS"))
     names = {"images": "images/*.nii", "masks": "masks/{stem}.nii", "label_values": {1: 1}}
     data = params_for(tmp_path / "source", data=names).data
-    monkeypatch.setattr(catalog, "run_each", counted)
+    monkeypatch.setattr(item_reading, "run_each", counted)
     for changed in (None, None, "data/volumes.py", None):
         if changed:
             code.change(changed)

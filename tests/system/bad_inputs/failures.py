@@ -17,7 +17,7 @@ from segcore.ingest import catalog, inspection
 from segcore.ingest.reader_pool import run_each
 from segcore.io import layouts
 from segcore.splits.assignment import decide
-from tasks.receive import _against_dataset
+from tasks.accepted import Accepted, compare
 from tests.support import broken_reader
 from tests.support.tiny import make_pairs, params_for, write_tif
 from tests.system.bad_inputs.case import data_section
@@ -259,12 +259,12 @@ def set_aside() -> str:
 def relabelled(folder: Path) -> DataError:
     """The error for a new image that the dataset already has with another mask."""
     data = params_for(make_pairs(folder / "dataset", 3)).data
-    catalog.build(data, folder / "dataset", folder / "work").to_parquet(folder / "catalog.parquet")
+    accepted = Accepted(catalog.build(data, folder / "dataset", folder / "work"), folder / "work" / "items")
     make_pairs(folder / "inbox", 3)
     mask = folder / "inbox/masks/a1.png"
     Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
     table = catalog.build(data, folder / "inbox", folder / "snapshot")
-    _against_dataset(table, folder / "catalog.parquet")
+    compare(data.model_copy(update={"source": "dataset"}), table, folder / "snapshot" / "items", accepted)
     (row,) = table[table["status"] == "quarantined"].to_dict("records")
     return DataError(row["reason"], row["remedy"], row["kind"])
 

@@ -1,0 +1,90 @@
+"""Files of a data set that are not images: which wait for their image, by their names alone."""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from segcore.errors import DataError
+from segcore.io.layouts import _patterns as patterns
+from segcore.io.layouts import cityscapes, coco, voc
+from segcore.io.layouts._builder import is_set
+from segcore.io.layouts._files import printable
+from segcore.params.data import Data
+
+# files beside an image that affect how it is read
+_SIDECARS = (".aux.xml", ".msk", ".ovr", ".hdr", ".prj", ".tfw", ".tifw", ".wld", ".pgw", ".jgw")
+
+
+def lists(data: Data) -> list[patterns.Pattern]:
+    """Patterns of the files that list items: tables, annotations of many images, lists of names."""
+    return [patterns.Pattern(patterns.tokens_of(text)) for text in _lists(data)]
+
+
+def _lists(data: Data) -> tuple[str, ...]:
+    if data.listing:
+        return (data.listing,)
+    if data.layout == "coco":
+        return coco.FILES
+    if data.layout == "voc":
+        return tuple(f"**/ImageSets/Segmentation/{name}.txt" for name in voc.LISTS)
+    return ()
+
+
+def _masks(data: Data) -> list[str]:
+    """Patterns of masks, masks of valid pixels and baselines."""
+    if data.listing or data.layout in ("coco", "listing"):
+        return []
+    if data.layout == "voc":
+        return ["**/SegmentationClass/{stem}.png"]
+    if data.layout == "cityscapes":
+        return [data.masks if is_set(data, "masks") else cityscapes.MASKS]
+    return [data.masks, *([data.valid] if data.valid else []), *data.baselines.values()]
+
+
+def why_stray(data: Data) -> str:
+    """Why a file belongs to no item of the layout, for a list of such files."""
+    if data.listing:
+        return f"not named in {data.listing}"
+    if data.layout == "coco":
+        return f"not listed in {' or '.join(coco.FILES)}"
+    if data.layout == "pairs":
+        return "no pattern in section data of params.yaml matches"
+    return f"not part of the layout {data.layout}"
+
+
+def without_image(data: Data, paths: Iterable[str]) -> list[str]:
+    """Those of the paths that are named as masks, sidecar files or lists, and so wait for their image."""
+    wanted = [patterns.Pattern(patterns.tokens_of(text)) for text in (*_masks(data), *_lists(data))]
+    return [
+        path
+        for path in paths
+        if path.lower().endswith(_SIDECARS) or any(pattern.match(path) for pattern in wanted)
+    ]
+
+
+def is_rather_a_mask(data: Data, image: str) -> bool:
+    """Whether a file that matches data.images is a mask: it matches the pattern of masks, which is more specific."""
+    specific = [text for text in _masks(data) if _letters(text) > _letters(data.images)]
+    return any(patterns.Pattern(patterns.tokens_of(text)).match(image) for text in specific)
+
+
+def _letters(pattern: str) -> int:
+    """Number of characters that a pattern prescribes."""
+    tokens = [token for component in patterns.tokens_of(pattern) for token in component]
+    return sum(len(text) for kind, text in tokens if kind == "text")
+
+
+def damaged_list(data: Data, folder: Path, error: DataError) -> str | None:
+    """Path of the list that an error of `layouts.find` is about; None if it is about none that exists."""
+    if error.kind != "no-list":
+        return None
+    for pattern in _lists(data):
+        for path in _matching(folder, pattern):
+            if error.what.startswith((f"{printable(path)}:", f"{printable(PurePosixPath(path).name)}:")):
+                return path
+    return None
+
+
+def _matching(folder: Path, pattern: str) -> list[str]:
+    wanted = patterns.Pattern(patterns.tokens_of(pattern))
+    paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in paths if wanted.match(path)]
