@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from segcore.data.prepared import neighbouring_planes
 from segcore.data.raster import Info, Window
-from segcore.errors import DataError, ModelError, ParamsError
+from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
 from segcore.inference.device import choose_precision, default_device
 from segcore.inference.tta import require_trained, with_flips
@@ -30,6 +30,7 @@ from segcore.models.base.bundle import Bundle, read_bundle
 from segcore.params import Data, Predict
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
+from segcore.prediction.bundle_settings import declared_data, resolved
 from segcore.prediction.fuse_batchnorm import fused
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
@@ -68,17 +69,6 @@ def load(bundle: Path | str, device: torch.device | str | None = None, **setting
     return Predictor(bundle, chosen, device)
 
 
-def declared_data(description: dict[str, Any]) -> Data:
-    """The `data` parameters for reading pixels, from a bundle's model.json.
-
-    Bundles of older versions have no `input`: all bands are used, unscaled.
-    """
-    given = {k: v for k, v in description.get("input", {}).items() if k in Data.model_fields}
-    fixed: dict[str, Any] = {"name": "scene", "source": "", "label_values": {}, "background": None}
-    classes = {"classes": description["classes"], "colors": description["colors"]}
-    return Data.model_validate({**given, **fixed, **classes})
-
-
 class Predictor:
     """A trained model, ready to predict.
 
@@ -108,8 +98,8 @@ class Predictor:
         bundle.require(*_REQUIRED)
         self.description = bundle.description
         self.classes: list[str] = self.description["classes"]
-        self.settings, self.tile = _resolved(settings or Predict(), bundle)
-        self.data = _declared_data(bundle)
+        self.settings, self.tile = resolved(settings or Predict(), bundle)
+        self.data = declared_data(bundle)
         device = default_device() if device is None else torch.device(device)
         self.channels_per_band = len(neighbouring_planes(0, self.data.neighbours, 1))
         parameters = self.description.get("parameters", {})
@@ -264,47 +254,6 @@ class Predictor:
             + 8 * self.model.num_classes
         )
         return _PANEL_BYTES // (self.tile * bytes_per_pixel)
-
-
-def _declared_data(bundle: Bundle) -> Data:
-    try:
-        data = declared_data(bundle.description)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ModelError(
-            f"{bundle.folder}/model.json: input.{'.'.join(map(str, first['loc']))}: {first['msg']}",
-            "train again, or restore the file",
-        ) from error
-    if bundle.description["in_channels"] % len(neighbouring_planes(0, data.neighbours, 1)):
-        raise ModelError(
-            f"{bundle.folder}/model.json: in_channels does not fit input.neighbours",
-            "train again, or restore the file",
-        )
-    return data
-
-
-def _resolved(settings: Predict, bundle: Bundle) -> tuple[Predict, int]:
-    """Settings with all None resolved, and the tile.
-
-    Raises:
-        ModelError: the bundle has no tile, or no classes that count as foreground, which polygons are made of.
-        ParamsError: the overlap is more than half a tile.
-    """
-    tile, overlap = settings.tile, settings.overlap
-    if "polygons" in settings.outputs:
-        bundle.require("foreground")
-    if tile is None:
-        bundle.require("tile")
-        tile = int(bundle.description["tile"])
-    if "overlap" not in settings.model_fields_set or settings.tile is None:
-        overlap = min(overlap, tile // 2)
-    if overlap * 2 > tile:
-        raise ParamsError(
-            f"predict.overlap {overlap} is more than half of the window, {tile}",
-            "choose a smaller predict.overlap, or a larger predict.tile",
-        )
-    used = {"tile": tile, "overlap": overlap, "flips": bool(settings.flips)}
-    return settings.model_copy(update=used), tile
 
 
 def _is_volume(info: Info) -> bool:

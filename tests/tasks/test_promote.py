@@ -109,6 +109,7 @@ def new_weights(run: str) -> None:
     from safetensors.torch import load_file
 
     from segcore.files import save_tensors, sha256
+    from segcore.models.base.description import serialized
 
     folder = Path("models") / run
     weights = load_file(folder / "model.safetensors")
@@ -117,7 +118,7 @@ def new_weights(run: str) -> None:
     save_tensors(weights, folder / "model.safetensors")
     description = json.loads((folder / "model.json").read_text())
     description["weights_sha256"] = sha256(folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(description))
+    (folder / "model.json").write_bytes(serialized(description))
 
 
 def best_runs() -> dict[str, str]:

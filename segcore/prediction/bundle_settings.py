@@ -1,0 +1,62 @@
+"""Settings of a prediction that come from the bundle."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from segcore.data.prepared import neighbouring_planes
+from segcore.errors import ModelError, ParamsError
+from segcore.models.base.bundle import Bundle
+from segcore.params import Data, Predict
+
+
+def declared_data(bundle: Bundle) -> Data:
+    """The `data` parameters for reading pixels, from a bundle's model.json.
+
+    Bundles of older versions have no `input`: all bands are used, unscaled.
+
+    Raises:
+        ModelError: an entry of `input` is wrong.
+    """
+    description = bundle.description
+    given = {k: v for k, v in description.get("input", {}).items() if k in Data.model_fields}
+    fixed: dict[str, Any] = {"name": "scene", "source": "", "label_values": {}, "background": None}
+    classes = {"classes": description["classes"], "colors": description["colors"]}
+    try:
+        data = Data.model_validate({**given, **fixed, **classes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(
+            f"{bundle.folder}/model.json: input.{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            "train again, or restore the file",
+        ) from error
+    if bundle.description["in_channels"] % len(neighbouring_planes(0, data.neighbours, 1)):
+        raise ModelError(
+            f"{bundle.folder}/model.json: in_channels does not fit input.neighbours",
+            "train again, or restore the file",
+        )
+    return data
+
+
+def resolved(settings: Predict, bundle: Bundle) -> tuple[Predict, int]:
+    """Settings with all None resolved, and the tile.
+
+    Raises:
+        ModelError: the bundle has no tile, or no classes that count as foreground, which polygons are made of.
+        ParamsError: the overlap is more than half a tile.
+    """
+    tile, overlap = settings.tile, settings.overlap
+    if "polygons" in settings.outputs:
+        bundle.require("foreground")
+    if tile is None:
+        bundle.require("tile")
+        tile = int(bundle.description["tile"])
+    if "overlap" not in settings.model_fields_set or settings.tile is None:
+        overlap = min(overlap, tile // 2)
+    if overlap * 2 > tile:
+        raise ParamsError(
+            f"predict.overlap {overlap} is more than half of the window, {tile}",
+            "choose a smaller predict.overlap, or a larger predict.tile",
+        )
+    used = {"tile": tile, "overlap": overlap, "flips": bool(settings.flips)}
+    return settings.model_copy(update=used), tile
