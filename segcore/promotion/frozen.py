@@ -26,12 +26,14 @@ def moved_groups(data: PreparedData, groups: Iterable[str]) -> dict[str, str]:
         data: the present prepared data.
         groups: names as `frozen_groups` returned them; names without data are left out.
     """
-    splits: dict[str, set[str]] = {}
+    of_region = {name: {split} for name, split in zip(data.regions["id"], data.regions["split"], strict=True)}
+    of_group = data.regions.groupby("group")["split"].agg(set).to_dict()
     group_of = dict(zip(data.regions["id"], data.regions["group"], strict=True))
-    for name, split in zip(data.regions["id"], data.regions["split"], strict=True):
-        for key in {group_of[name], name}:
-            splits.setdefault(key, set()).add(split)
-    others = {name: splits.get(name, set()) - {"test"} for name in groups}
-    moved = {name: " and ".join(sorted(found)) for name, found in sorted(others.items()) if found}
+    moved = {}
+    for name in sorted(groups):
+        found = [splits[name] for splits in (of_group, of_region) if name in splits]
+        # a region may have the name of another group
+        if found and {"test"} not in found:
+            moved[name] = " and ".join(sorted(set().union(*found) - {"test"}))
     # regions of a group that is itself in the result
     return {n: s for n, s in moved.items() if group_of.get(n, n) == n or group_of[n] not in moved}

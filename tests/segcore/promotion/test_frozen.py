@@ -48,3 +48,9 @@ def test_images_of_the_test_set_are_found_though_their_groups_have_other_names()
     names = frozen_groups(prepared())
     renamed = prepared(("site", "p1-a", "train"), ("site", "p1-b", "test"))
     assert moved_groups(renamed, names) == {"p1-a": "train"}
+
+
+def test_a_region_with_the_name_of_another_group_is_not_taken_for_it() -> None:
+    same = prepared(("p9", "p1", "train"), ("p1-a", "p9-z", "train"))
+    names = frozen_groups(same)
+    assert {"p1", "p1-a"} <= set(names) and moved_groups(same, names) == {}
