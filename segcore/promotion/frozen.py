@@ -1,6 +1,6 @@
 """The frozen test set by name, to check that no part of it was used for training or validation later.
 
-names = frozen_groups(data)          # when a decision is made; kept with the decisions
+names = frozen_groups(data)        # when a decision is made; kept with the decisions
 moved = moved_groups(data, names)  # before the next one; {} as long as the test set is frozen
 """
 
@@ -10,10 +10,13 @@ from segcore.data.prepared import PreparedData, test_regions
 
 
 def frozen_groups(data: PreparedData) -> list[str]:
-    """Names of all parts of the test set, sorted: groups, and regions of scenes that are divided into blocks."""
+    """Names of the test set's parts, sorted: groups that are wholly in it, and its regions (images, planes or blocks).
+
+    Regions are named too because their groups have other names after a change of `data.group`.
+    """
     in_test = data.regions.groupby("group")["split"].agg(lambda splits: (splits == "test").all())
     tested = test_regions(data)
-    return sorted({g if in_test[g] else r for g, r in zip(tested["group"], tested["id"], strict=True)})
+    return sorted({*tested["id"], *(group for group in tested["group"] if in_test[group])})
 
 
 def moved_groups(data: PreparedData, groups: Iterable[str]) -> dict[str, str]:
@@ -23,10 +26,14 @@ def moved_groups(data: PreparedData, groups: Iterable[str]) -> dict[str, str]:
         data: the present prepared data.
         groups: names as `frozen_groups` returned them; names without data are left out.
     """
-    regions = data.regions[["group", "id", "split"]].itertuples(index=False)
-    splits: dict[str, set[str]] = {}
-    for group, name, split in regions:
-        for key in {group, name}:
-            splits.setdefault(key, set()).add(split)
-    others = {name: splits.get(name, set()) - {"test"} for name in groups}
-    return {name: " and ".join(sorted(found)) for name, found in sorted(others.items()) if found}
+    of_region = {name: {split} for name, split in zip(data.regions["id"], data.regions["split"], strict=True)}
+    of_group = data.regions.groupby("group")["split"].agg(set).to_dict()
+    group_of = dict(zip(data.regions["id"], data.regions["group"], strict=True))
+    moved = {}
+    for name in sorted(groups):
+        found = [splits[name] for splits in (of_group, of_region) if name in splits]
+        # a region may have the name of another group
+        if found and {"test"} not in found:
+            moved[name] = " and ".join(sorted(set().union(*found) - {"test"}))
+    # regions of a group that is itself in the result
+    return {n: s for n, s in moved.items() if group_of.get(n, n) == n or group_of[n] not in moved}
