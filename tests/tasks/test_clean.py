@@ -22,6 +22,7 @@ from tasks.promotion.record import write_history
 from tasks.tracking.registry import DecisionTags, Registry
 from tasks.tracking.tracker import Tracker
 from tasks.versioning import git, stages
+from tasks.versioning.dvc_command import run_dvc
 from tests.support import retraining
 from tests.support.tiny import params_for, values_for
 
@@ -57,7 +58,7 @@ def train(name: str, content: str) -> None:
     Path("bundle/model.safetensors").write_text(content)
     facts = {"format": 2, "architecture": "unet", "title": "U-Net", "seed": 0, "weights_sha256": sha(content)}
     Path("bundle/model.json").write_text(json.dumps(facts))
-    status, _, tail = stages.run_dvc(["repro", "--quiet"])
+    status, _, tail = run_dvc(["repro", "--quiet"])
     assert status == 0, tail
     tracker = Tracker.open(params(name))
     mark = {"comparison": content}
@@ -156,7 +157,7 @@ def test_old_rounds_are_freed_and_what_is_needed_is_kept(
     # bundles of those that are or were champion, of the last round, and all of the other data set
     assert weights - cached() == {"w4"}
     assert {f"tiny batch-w{number}" for number in range(1, 6)} <= cached()
-    status, output, _ = stages.run_dvc(["status"])
+    status, output, _ = run_dvc(["status"])
     assert status == 0 and "up to date" in output
     shutil.rmtree("models")
     assert stages.reproduce("train@unet-0", live=None) == "cached", "from the run cache"
