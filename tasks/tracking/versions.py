@@ -181,11 +181,23 @@ def downloaded(client: "MlflowClient", source: str) -> Iterator[Path]:
 
 
 def upload(client: "MlflowClient", source: str, bundle: Path) -> None:
-    """Store the files of a bundle at an artifact address; the run that it belongs to need not exist any more."""
+    """Store the files of a bundle at an artifact address; the run that it belongs to need not exist any more.
+
+    Raises:
+        StageError: they cannot be written there.
+    """
+    from mlflow.exceptions import MlflowException
+
     with TemporaryDirectory() as folder:
         # subfolders, such as cached evaluations, are no part of the bundle
         copy_files(bundle, Path(folder))
-        _repository(client, source).log_artifacts(folder)
+        try:
+            _repository(client, source).log_artifacts(folder)
+        except (MlflowException, OSError) as error:
+            raise StageError(
+                f"{source}: the files of a model cannot be stored there ({error})",
+                "free disk space, or let this user write to the files of the MLflow store, then run again",
+            ) from error
 
 
 def log_bundle(tracker: Tracker, bundle: Path, facts: Mapping[str, Any]) -> str:
