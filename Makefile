@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro retrain serve promote rollback clean predict ui lint test test-all test-crash \
+.PHONY: help install demo check-data run repro retrain serve promote rollback registry clean predict ui lint test test-all test-crash \
   test-distributed docs hooks lock lr-range transfer bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -46,12 +46,15 @@ serve: install ## retrain by the schedule of params.yaml, until Ctrl-C
 promote: install ## compare the models with the champion by the gate of params.yaml, and promote; BATCH= OPTIONS=--dry-run
 	@$(BIN)/python -m tasks promote $(if $(BATCH),--batch "$(BATCH)") $(OPTIONS)
 
-rollback: install ## return to the previous champion
+rollback: install ## return to the previous champion, commit it, renew the report
 	@$(BIN)/python -m tasks promote --rollback
 
 KEEP ?= 10
 clean: install ## free disk space: runs, cached objects, leftovers older than the last KEEP=10 comparisons; OPTIONS=--dry-run
 	@$(BIN)/python -m tasks clean --keep $(KEEP) $(OPTIONS)
+
+registry: install ## compare registry and records; OPTIONS=--rebuild restores the registry, OPTIONS=--accept the records
+	@$(BIN)/python -m tasks registry $(OPTIONS)
 
 ARCHITECTURE ?= unet
 lr-range: install ## learning-rate range test on the prepared data: ARCHITECTURE=unet

@@ -28,21 +28,12 @@ from prefect.states import Completed, State
 from flows import run_state
 from flows.compare import compare
 from segcore import params as parameters
-from segcore.data.prepared import PreparedData
 from segcore.errors import StageError
-from segcore.ingest import catalog
 from segcore.params import Params
 from tasks import receive
 from tasks.batches import undecided
-from tasks.project import (
-    DECISIONS,
-    DVC_LOCK,
-    PARAMS,
-    PREPARED,
-    RETRAIN_LOCK,
-    report_folder,
-    split_file,
-)
+from tasks.project import RETRAIN_LOCK
+from tasks.promotion import publish
 from tasks.promotion.record import DecisionRecord, records
 from tasks.receive import Receipt
 from tasks.supervisor import die_with_parent, run_in_group
@@ -125,20 +116,15 @@ def gate(inputs: GateInputs) -> DecisionRecord:
 @run_state.with_sentences
 def write_report(params: Params) -> None:
     """Write the report again, now with the decision."""
-    from tasks.report import report
-
-    report(Path(), params, PreparedData(PREPARED))
+    publish.write_report(params)
 
 
 @task(name="record", cache_policy=NO_CACHE)
 @run_state.with_sentences
 def commit_result(params: Params, batches: list[str], sentence: str) -> None:
     """Commit parameters, hashes, splits, scores and the decision, in a git repository."""
-    if not git.is_repository():
-        return
-    name = params.data.name
-    paths = [PARAMS, DVC_LOCK, split_file(name), report_folder(name) / "scores.md", DECISIONS / name]
-    git.commit(paths, f"Retraining of {name} on batch {', '.join(batches) or catalog.FIRST}\n\n{sentence}")
+    subject = f"Retraining of {params.data.name} on batch {publish.batch_names(batches)}"
+    publish.commit_decision(params, subject, sentence)
 
 
 @task(name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)

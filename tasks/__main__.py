@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "write the comparison as one HTML page",
     "receive": "add new files of the inbox to the data as a batch",
     "promote": "compare the models with the champion and update the registry",
+    "registry": "compare the model registry with the records, or restore one from the other",
     "predict": "predict new scenes with any model",
     "configure": "merge an example into params.yaml",
     "transfer": "start trainings from the weights of a model of other data",

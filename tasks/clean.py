@@ -30,7 +30,8 @@ from tasks.project import (
     RECEIVED,
     RETRAIN_LOCK,
 )
-from tasks.promotion.record import RegisteredVersion, read_history, records
+from tasks.promotion.history import RegisteredVersion, read_history
+from tasks.promotion.record import records
 from tasks.tracking import store
 from tasks.versioning import stages
 from tasks.versioning.dvc_command import answer_of

@@ -1,49 +1,49 @@
 """Decide whether a challenger becomes champion, and update the registry.
 
-`python -m tasks promote [--batch ID] [--dry-run]` compares the models of the last comparison with the champion in
-MLflow's registry by the rules in section `gate` of params.yaml, writes decisions/<data.name>/<batch or run key>.json
-and moves the aliases. `--rollback` makes the previous champion champion again. Exit code 0 whatever the decision.
+`python -m tasks promote [--batch ID]` compares the models of the last comparison with the champion in MLflow's registry
+by the rules in section `gate` of params.yaml, writes decisions/<data.name>/<batch or run key>.json, moves the aliases,
+commits the decision and renews the report. `--dry-run` prints the decision and writes nothing. `--rollback` makes the
+previous champion champion again. Where `gate.approval` is `person`, the user who runs it approves the decision. Exit
+code 0 whatever the decision.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from segcore import params
-from segcore.errors import StageError
-from segcore.files import digest, locked
+from segcore.errors import DataError, StageError
+from segcore.files import locked
 from segcore.ingest import catalog
 from segcore.params import Params
-from segcore.promotion.drift import drift
-from segcore.promotion.figures import CandidateFigures
-from segcore.promotion.gate import Candidate, decide
-from segcore.promotion.slice_floors import require_known
-from segcore.tables.slices import known_texts
 from tasks import console
 from tasks.batches import undecided
 from tasks.project import PROMOTE_LOCK, stage_name
-from tasks.promotion import candidates
+from tasks.promotion import agreement, approvals, candidates, decision, frozen_groups, publish
 from tasks.promotion.candidates import Model
 from tasks.promotion.context import PromotionContext
+from tasks.promotion.history import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    now,
+    write_copy,
+    write_history,
+)
+from tasks.promotion.json_files import write_json
 from tasks.promotion.record import (
+    Approval,
     DecisionRecord,
-    JudgedModel,
-    RegisteredVersion,
-    looks,
     read_record,
     record_path,
     record_text,
-    write_history,
-    write_json,
     write_record,
 )
 from tasks.tracking import runs
-from tasks.tracking.registry import DecisionTags, Registry, now
+from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Run, Tracker
-from tasks.versioning import stages
+from tasks.versioning import git, stages
 
 
 def promote(
@@ -52,6 +52,7 @@ def promote(
     batches: Sequence[str] | None = None,
     dry_run: bool = False,
     registry: Registry | None = None,
+    approval: Approval | None = None,
 ) -> DecisionRecord:
     """Decide and update the registry; a decision on the same inputs is read, and not acted upon twice.
 
@@ -60,36 +61,73 @@ def promote(
         root: the project's folder.
         batches: names of the batches that count as new; empty: none, all test regions are the frozen test set;
             None: all batches without a decision.
-        dry_run: do not change registry and runs. The record is written, and a later call acts on it.
+        dry_run: decide, but write no record and do not change registry and runs.
         registry: an open registry; None: it is opened here.
+        approval: a person's answer to the decision that an earlier call returned.
 
     Returns:
-        The record of the decision.
+        The record of the decision. Where `gate.approval` is `person`, a decision that replaces the champion is
+        returned without being acted upon (`acted` is None), until a call with an approval. That call does not act
+        either if the inputs have changed since, because the person has not seen the new decision.
 
     Raises:
-        StageError: an evaluation is missing, the registry does not respond, or the batch has no item.
-        ModelError: the champion's bundle is damaged; DataError: no prepared data.
+        StageError: an evaluation is missing, the registry does not respond or disagrees with the records, the test
+            set is no longer the one of earlier decisions, or the batch has no item.
+        ModelError: the champion's bundle is damaged; DataError: no prepared data, or a damaged record.
     """
     # a second process waits, then reads the decision of the first
     with locked(root / PROMOTE_LOCK):
         context = PromotionContext.open(p, root, registry)
+        _require_agreement(context, dry_run)
+        frozen_groups.require_frozen(root, p.data.name, context.data)
         new = undecided(p, root) if batches is None else list(batches)
         _require_batches(context, new)
         models = candidates.challengers(context)
-        mark = _inputs_hash(context, models, new)
+        mark = decision.inputs_hash(context, models, new)
         path = record_path(root, p.data.name, new[-1] if new else (stages.run_key("compare") or mark)[:16])
-        holder = context.registry.champion()
-        record = read_record(path)
-        if record is None or not _is_current(record, mark, holder):
-            record = _new_decision(context, models, holder, new, mark, path.stem)
-            write_record(path, record)
+        holder, record = context.registry.champion(), read_record(path)
+        is_new = record is None or not decision.is_current(record, mark, holder)
+        if record is None or is_new:
+            record = decision.new_decision(context, models, holder, new, mark, path.stem)
         if dry_run:
             return record
-        if record.acted is None:
-            record = _act(context, models, record)
+        if is_new:
+            frozen_groups.add_groups(root, p.data.name, context.data)
+            write_record(path, record)
+        if approvals.awaits_approval(p, record):
+            if approval is None or is_new:
+                return record
+            record = approvals.answered(record, approval)
             write_json(path, record.as_json())
-        write_history(root, p.data.name, context.registry.history())
-        return record
+        return carry_out(context, models, record, path)
+
+
+def carry_out(
+    context: PromotionContext, models: list[Model], record: DecisionRecord, path: Path
+) -> DecisionRecord:
+    """Act on a recorded decision if that has not been done, and write the history; the caller holds the lock.
+
+    Args:
+        context: of the promotion.
+        models: the challengers, one of which may become champion.
+        record: the decision.
+        path: its file.
+    """
+    if record.acted is None:
+        record = _act(context, models, record)
+        write_json(path, record.as_json())
+    write_history(context.root, context.params.data.name, context.registry.history())
+    return record
+
+
+def _require_agreement(context: PromotionContext, dry_run: bool) -> None:
+    """Check that registry and records agree; the caller holds the lock."""
+    registry = context.registry
+    if dry_run:
+        registry.require_agreement(context.root, dry_run=True)
+    else:
+        agreement.settle(registry, context.root)
+        agreement.require_files(registry, registry.history())
 
 
 def _require_batches(context: PromotionContext, names: Sequence[str]) -> None:
@@ -100,86 +138,6 @@ def _require_batches(context: PromotionContext, names: Sequence[str]) -> None:
                 f"batch {name}: there is no such batch",
                 f"name an existing batch, such as {', '.join(sorted(known)[-5:])}",
             )
-
-
-def _inputs_hash(context: PromotionContext, models: list[Model], batches: Sequence[str]) -> str:
-    """Hash of everything that a decision depends on, except the champion."""
-    p = context.params
-    facts = [p.gate.model_dump_json(), p.compare.metric, str(p.compare.seed), context.data_hash, *batches]
-    return digest(*facts, *(m.weights for m in models))
-
-
-def _is_current(record: DecisionRecord, mark: str, holder: RegisteredVersion | None) -> bool:
-    """Whether a record decides on these inputs, against this champion or one that it promoted itself."""
-    if record.inputs != mark:
-        return False
-    promoted = [c.weights_sha256 for c in record.challengers if c.name == record.winner]
-    version, weights = (holder.version, holder.weights_sha256) if holder else (None, None)
-    return bool(record.acted) or record.champion_version == version or weights in promoted
-
-
-def _new_decision(
-    context: PromotionContext,
-    models: list[Model],
-    holder: RegisteredVersion | None,
-    batches: Sequence[str],
-    mark: str,
-    key: str,
-) -> DecisionRecord:
-    p, data = context.params, context.data
-    require_known(p.gate.floors, data.classes, known_texts(data.items))
-    champion = candidates.champion(context, holder.version) if holder else None
-    rivals = [m for m in models if champion is None or m.weights != champion.weights]
-    models_to_judge = [*([champion] if champion else []), *rivals]
-    judged = {}
-    for model, cost in zip(models_to_judge, candidates.costs(context, models_to_judge), strict=True):
-        name = "champion" if model is champion else model.folder.name
-        frozen, new = candidates.split(model.counts, data, batches)
-        version = holder.version if holder and model is champion else None
-        judged[name] = Candidate(name, model.title, model.validation, frozen, new, cost, version)
-    incumbent = judged.pop("champion", None)
-    decision = decide(
-        incumbent,
-        list(judged.values()),
-        p.gate,
-        p.compare.metric,
-        data.foreground,
-        data.classes,
-        p.compare.seed,
-        looks(context.root, p.data.name, mark) if incumbent else None,
-    )
-    challengers = [
-        JudgedModel(**vars(one), architecture=m.architecture, seed=m.seed, weights_sha256=m.weights)
-        for one, m in zip(decision.challengers, rivals, strict=True)
-    ]
-    return DecisionRecord(
-        dataset=p.data.name,
-        key=key,
-        batches=list(batches),
-        decided=now(),
-        inputs=mark,
-        champion_version=holder.version if holder else None,
-        champion_run=holder.run_id if holder else None,
-        outcome=decision.outcome,
-        winner=decision.winner,
-        best=decision.best,
-        reason=decision.reason,
-        champion=decision.champion,
-        challengers=challengers,
-        basis=decision.basis,
-        drift=_drift(context, batches, champion, decision.champion),
-    )
-
-
-def _drift(
-    context: PromotionContext, batches: Sequence[str], champion: Model | None, judged: CandidateFigures | None
-) -> dict[str, Any] | None:
-    if not batches:
-        return None
-    if champion is None or judged is None:
-        return drift(context.data, batches)
-    errors = candidates.calibration_errors(champion, batches)
-    return drift(context.data, batches, {"score": judged.scores, "ece": errors})
 
 
 def _act(context: PromotionContext, models: list[Model], record: DecisionRecord) -> DecisionRecord:
@@ -212,46 +170,75 @@ def _register(
         return dict(record.versions)
     registry = context.registry
     (model,) = [m for m in models if m.folder.name == record.best]
-    facts = record.challenger(record.best)
-    scores = {"metric": record.basis.metric, **facts.scores, "validation": facts.validation}
-    decision = DecisionTags(record.outcome, record.reason, record.decided, json.dumps(scores))
     version = registry.register(
         model.folder, ids.get(record.best), {"batch": ", ".join(record.batches) or None}
     )
     if record.winner is not None:
-        registry.promote(version, decision)
-        return {"champion": version}
-    registry.set_challenger(version, decision)
-    return {"challenger": version}
+        registry.promote(version, record.tags())
+        return {CHAMPION: version}
+    registry.set_challenger(version, record.tags())
+    return {CHALLENGER: version}
 
 
 def rollback(p: Params, root: Path = Path()) -> tuple[int, int]:
     """Exchange champion and previous champion; returns their versions (restored, demoted).
 
+    A call after a kill completes that rollback and does not start another one.
+
     Raises:
-        StageError: there is no previous champion.
+        StageError: there is no previous champion, or registry and records disagree.
+        DataError: a record is damaged.
     """
     with locked(root / PROMOTE_LOCK):
         registry = Registry(Tracker.open(p))
-        restored, demoted = registry.rollback()
-        write_history(root, p.data.name, registry.history())
-        return restored, demoted
+        if not agreement.settle(registry, root):
+            registry.rollback()
+            write_copy(root, p.data.name, registry.history(), "rollback")
+        rows = registry.history()
+        write_history(root, p.data.name, rows)
+        aliases = {alias: row.version for row in rows for alias in row.aliases}
+        return aliases[CHAMPION], aliases[PREVIOUS]
+
+
+def _publish(p: Params, subject: str, sentence: str) -> None:
+    """Commit and report; the registry has changed already, so a missing comparison is no error."""
+    publish.commit_decision(p, subject, sentence)
+    try:
+        publish.write_report(p)
+    except (StageError, DataError) as error:
+        print(f"The report was not renewed: {error}")
 
 
 def _main(arguments: argparse.Namespace) -> None:
     p = params.load(arguments.params)
+    name = p.data.name
+    if not arguments.dry_run:
+        # before anything changes
+        git.require_usable()
     if arguments.rollback:
         restored, demoted = rollback(p)
-        print(
-            f"promote: version {restored} is champion again; version {demoted} is now the previous champion"
-        )
+        sentence = f"Version {restored} is champion again; version {demoted} is now the previous champion."
+        print(f"promote: {sentence}")
+        try:
+            _publish(p, f"Rollback of {name} to version {restored}", sentence)
+        except StageError as error:
+            raise StageError(
+                f"the rollback is done, but not committed: {error.what}",
+                "correct the cause; the next `make promote` or `make retrain` commits it (a second `make rollback` "
+                "would undo it)",
+            ) from error
         return
     record = promote(p, batches=arguments.batch, dry_run=arguments.dry_run)
+    if arguments.dry_run:
+        print(record_text(record))
+        if record.acted is None:
+            print("Nothing was changed (--dry-run).")
+        return
+    if record.acted is None:
+        approval = Approval(answer="approved", by=approvals.user_name(), when=now(), comment="make promote")
+        record = promote(p, batches=arguments.batch, approval=approval)
     print(record_text(record))
-    if arguments.dry_run and record.acted is None:
-        print(
-            "The registry was not changed (--dry-run). Run again without --dry-run to act on this decision."
-        )
+    _publish(p, f"Decision of {name} on batch {publish.batch_names(record.batches)}", record.reason)
 
 
 def main() -> None:
@@ -267,7 +254,7 @@ def main() -> None:
         help="batch whose items count as new; may be repeated (default: all batches without a decision)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="decide and write the record, but do not change the registry"
+        "--dry-run", action="store_true", help="print the decision, and write and change nothing"
     )
     parser.add_argument("--rollback", action="store_true", help="make the previous champion champion again")
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")

@@ -9,7 +9,7 @@ from zoneinfo import available_timezones
 from cronsim import CronSim, CronSimError
 from pydantic import Field, create_model, field_validator, model_validator
 
-from segcore.gate_rules import RULES
+from segcore.gate_rules import RULES, Ceilings
 from segcore.params.data import Section
 
 
@@ -63,6 +63,16 @@ def gate_section() -> type[Section]:
     statistics = {
         "confidence": (float, Field(default=0.95, gt=0.5, lt=1, description="level of the interval")),
         "bootstrap": (int, Field(default=2000, ge=100, description="resamples of the clusters per interval")),
+        "approval": (
+            Literal["automatic", "person"],
+            Field(
+                default="automatic", description="a champion is replaced at once, or after a person agrees"
+            ),
+        ),
+        "approval_hours": (
+            float,
+            Field(default=24, gt=0, description="hours to wait for the person; then the champion stays"),
+        ),
     }
     doc = "When a challenger replaces the champion; scores are values (0 to 1) of `compare.metric`."
     order: dict[str, Any] = {n: fields[n] for n in reversed(fields) if n not in limits} | statistics | limits
@@ -77,6 +87,9 @@ if TYPE_CHECKING:
         confidence: float = 0.95
         bootstrap: int = 2000
         floors: dict[str, float] = Field(default={})
+        ceilings: Ceilings = Ceilings()
+        approval: Literal["automatic", "person"] = "automatic"
+        approval_hours: float = 24
 
 else:
     Gate = gate_section()

@@ -12,7 +12,7 @@ import pandas as pd
 
 from segcore.cache import CODE, Cache, code_digest
 from segcore.data.prepared import PreparedData, test_regions
-from segcore.errors import StageError
+from segcore.errors import ModelError, StageError
 from segcore.files import atomic_write, cached_json, sha256
 from segcore.gate_rules import Costs
 from segcore.models.base.bundle import Hashes, load_description, read_bundle
@@ -82,7 +82,7 @@ def validation_score(folder: Path) -> float:
     if not path.exists():
         raise StageError(
             f"{path}: is missing, and the best seed is chosen by its validation scores",
-            f"run `dvc repro {stage_name('train', folder.name)}`",
+            f"run `make run` first, or `dvc repro {stage_name('evaluate', folder.name)}` for this model alone",
         )
     return float(pd.read_csv(read_history(folder))["val_iou"].max())
 
@@ -144,10 +144,9 @@ def champion(context: PromotionContext, version: int) -> Model:
                 "set another data.name in params.yaml for the new task; it then has a separate registered model",
             )
     counts, calibrations = _evaluated(context, folder, description)
-    history = folder / "history.csv"
-    return Model(
-        folder, description, counts, validation_score(folder) if history.exists() else 0.0, calibrations
-    )
+    validation = validation_score(folder) if (folder / "history.csv").exists() else 0.0
+    # it decides nothing where there is a champion
+    return Model(folder, description, counts, validation if math.isfinite(validation) else 0.0, calibrations)
 
 
 def _evaluated(
@@ -161,8 +160,14 @@ def _evaluated(
 
     p, data = context.params, context.data
     architecture = description["architecture"]
-    # raises a ModelError if the champion's architecture no longer exists
-    defaults(architecture)
+    try:
+        defaults(architecture)
+    except ModelError as error:
+        raise ModelError(
+            f"the champion cannot be compared: {error.what}",
+            f"restore segcore/models/{architecture}.py with git, or give another champion the alias in MLflow's UI and "
+            "run `make registry OPTIONS=--accept`",
+        ) from error
     precision = choose_precision(description["parameters"]["precision"], default_device())
     code = code_digest(*CODE["ingest"], *CODE["evaluate"], f"models/{architecture}.py")
     facts = [

@@ -1,4 +1,4 @@
-"""Decisions as files: decisions/<data.name>/<batch or run key>.json, and history.json with the registry's versions.
+"""Decisions as files: decisions/<data.name>/<batch or run key>.json.
 
 A decision is written before the registry changes. After a kill in between, the next call reads it and does not decide
 again.
@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from segcore.errors import DataError
-from segcore.files import atomic_write
 from segcore.metrics import METRICS
 from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
 from segcore.promotion.rule_text import (
@@ -24,9 +25,10 @@ from segcore.promotion.rule_text import (
     title_text,
 )
 from tasks.project import DECISIONS
+from tasks.promotion.history import FORMAT, HISTORY
+from tasks.promotion.json_files import read_json, write_json
 
-HISTORY = "history.json"
-FORMAT = 1
+_REMEDY = "restore it with git, or remove it to decide again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,45 @@ class JudgedModel(ChallengerFigures):
     architecture: str
     seed: int
     weights_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """A person's answer to a decision that would change the champion.
+
+    Attributes:
+        answer: approved, refused or timed out.
+        by: name of the person; None if nobody answered.
+        when: time of the answer, ISO 8601 in UTC.
+        comment: text of the person.
+    """
+
+    answer: Literal["approved", "refused", "timed out"]
+    by: str | None
+    when: str
+    comment: str | None = None
+
+
+@dataclass(frozen=True)
+class DecisionTags:
+    """The decision on a version, as stored in its tags.
+
+    Attributes:
+        outcome: promoted, kept or first.
+        reason: one sentence.
+        decided: time, ISO 8601 in UTC.
+        scores: scores that the decision is based on, as JSON; None without scores.
+    """
+
+    outcome: str
+    reason: str
+    decided: str
+    scores: str | None = None
+
+    def as_tags(self) -> dict[str, object]:
+        """Tags by name."""
+        tags: dict[str, object] = {"gate.outcome": self.outcome, "gate.reason": self.reason}
+        return tags | ({} if self.scores is None else {"scores": self.scores})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +108,7 @@ class DecisionRecord:
         challengers: scores, costs, rule results and identity of each challenger.
         basis: data and settings on which the figures are based.
         drift: drift of the batch (see segcore/promotion/drift.py); None without a batch.
+        approval: answer of a person, where `gate.approval` asks for one; None: not asked, or not answered yet.
     """
 
     format: int = FORMAT
@@ -87,6 +129,7 @@ class DecisionRecord:
     challengers: list[JudgedModel]
     basis: Basis
     drift: Mapping[str, Any] | None = None
+    approval: Approval | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "DecisionRecord":
@@ -101,10 +144,15 @@ class DecisionRecord:
         challengers = [JudgedModel.from_json(one) for one in content["challengers"]]
         basis = Basis(**content["basis"])
         read = {**content, "champion": champion, "challengers": challengers, "basis": basis}
+        read["approval"] = Approval(**content["approval"]) if content.get("approval") else None
         batch = read.pop("batch", None)
         # decisions of version 1 name one batch at most
         read.setdefault("batches", [batch] if batch else [])
-        return cls(**read)
+        record = cls(**read)
+        # from a dict, since pydantic does not check instances
+        _TYPES.validate_python(asdict(record))
+        record._require_names()
+        return record
 
     def as_json(self) -> dict[str, Any]:
         """The content of the file; `batch`, the newest batch, is there for scripts that read decisions of version 1."""
@@ -114,40 +162,31 @@ class DecisionRecord:
         """Figures of one challenger."""
         return next(one for one in self.challengers if one.name == name)
 
+    def weights_of(self, name: str | None) -> str | None:
+        """Hash of a challenger's weights; None for None."""
+        return None if name is None else self.challenger(name).weights_sha256
 
-@dataclass(frozen=True, kw_only=True)
-class RegisteredVersion:
-    """One version of the registered model; times are ISO 8601 in UTC.
+    @property
+    def best_scores(self) -> dict[str, Any]:
+        """Scores of the registered challenger, by name; empty without one."""
+        if self.best is None:
+            return {}
+        one = self.challenger(self.best)
+        return {"metric": self.basis.metric, **one.scores, "validation": one.validation}
 
-    Attributes:
-        version: its number.
-        architecture: name of the architecture, such as `unet`.
-        title: title of the architecture, such as `U-Net`.
-        weights_sha256: hash of the weights.
-        promoted: when it became champion; None: never.
-        restored: when a rollback made it champion again; None: never.
-        seed: seed of its training.
-        run_id: MLflow run of its training.
-        registered: when it was registered.
-        scores: scores at registration.
-        aliases: its present aliases.
-        outcome: outcome of the decision on it.
-        decision: reason of that decision, one sentence.
-    """
+    def tags(self) -> DecisionTags:
+        """The decision as tags of the version that it registered."""
+        return DecisionTags(self.outcome, self.reason, self.decided, json.dumps(self.best_scores))
 
-    version: int
-    architecture: str | None
-    title: str | None
-    weights_sha256: str | None = None
-    promoted: str | None = None
-    restored: str | None = None
-    seed: int | None = None
-    run_id: str | None = None
-    registered: str | None = None
-    scores: Mapping[str, Any] = field(default_factory=dict)
-    aliases: Sequence[str] = ()
-    outcome: str | None = None
-    decision: str | None = None
+    def _require_names(self) -> None:
+        names = {one.name for one in self.challengers}
+        for name in (self.winner, self.best):
+            if name is not None and name not in names:
+                raise ValueError(f"{name!r} is not one of its challengers")
+
+
+# types of all fields, nested ones included
+_TYPES = TypeAdapter(DecisionRecord)
 
 
 def record_path(root: Path, name: str, key: str) -> Path:
@@ -173,11 +212,16 @@ def read_record(path: Path) -> DecisionRecord | None:
     if not path.exists():
         return None
     try:
-        return DecisionRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not a readable decision ({error})", "restore it with git, or remove it to decide again"
-        ) from error
+        return DecisionRecord.from_json(read_json(path, "decision", _REMEDY))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a readable decision ({_brief(error)})", _REMEDY) from error
+
+
+def _brief(error: Exception) -> str:
+    """A KeyError contains the missing key only, and pydantic's errors have several lines."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return " ".join(line.strip() for line in str(error).splitlines()[:3])
 
 
 def write_record(path: Path, record: DecisionRecord) -> None:
@@ -188,19 +232,6 @@ def write_record(path: Path, record: DecisionRecord) -> None:
     write_json(path, record.as_json())
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically; NaN, which JSON does not allow, raises a ValueError."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def write_history(root: Path, name: str, versions: Sequence[RegisteredVersion]) -> Path:
-    """Write the registry's versions to the folder of the decisions, so that the report needs no MLflow."""
-    path = root / DECISIONS / name / HISTORY
-    write_json(path, {"format": FORMAT, "versions": [asdict(version) for version in versions]})
-    return path
-
-
 def latest(root: Path, name: str) -> DecisionRecord | None:
     """The most recent decision; None without decisions."""
     return max(records(root, name), key=lambda record: record.decided, default=None)
@@ -208,21 +239,18 @@ def latest(root: Path, name: str) -> DecisionRecord | None:
 
 def records(root: Path, name: str) -> list[DecisionRecord]:
     """All decisions of a data set."""
-    folder = root / DECISIONS / name
-    read = [read_record(path) for path in sorted(folder.glob("*.json")) if path.name != HISTORY]
+    read = [read_record(path) for path in record_files(root, name)]
     return [record for record in read if record]
+
+
+def record_files(root: Path, name: str) -> list[Path]:
+    """Files of all decisions of a data set."""
+    return sorted(path for path in (root / DECISIONS / name).glob("*.json") if path.name != HISTORY)
 
 
 def decided_batches(root: Path, name: str) -> set[str]:
     """Batches on which a decision was made and acted upon."""
     return {batch for record in records(root, name) if record.acted for batch in record.batches}
-
-
-def read_history(root: Path, name: str) -> list[RegisteredVersion]:
-    """The registry's versions as last written, newest first."""
-    path = root / DECISIONS / name / HISTORY
-    rows = json.loads(path.read_text(encoding="utf-8"))["versions"] if path.exists() else []
-    return [RegisteredVersion(**row) for row in rows]
 
 
 def looks(root: Path, name: str, inputs: str) -> int:

@@ -20,12 +20,12 @@ from segcore.promotion.rule_text import (
     passed_text,
     title_text,
 )
+from tasks.promotion.history import read_history
 from tasks.promotion.record import (
     DecisionRecord,
     JudgedModel,
     evidence_text,
     latest,
-    read_history,
 )
 from tasks.reporting.rows import place
 

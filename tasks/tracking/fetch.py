@@ -87,6 +87,10 @@ def find_model(p: Params, address: str, root: Path = Path()) -> Found:
         StageError: the store cannot be reached or used.
     """
     if address == CHAMPION:
+        # it imports this module
+        from tasks.tracking.registry import Registry
+
+        Registry(Tracker.open(p)).require_champion(root)
         address = f"models:/{p.data.name}@{CHAMPION}"
     if not address.startswith("models:/"):
         return Found(read_local(Path(address)), None)

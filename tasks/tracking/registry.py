@@ -4,53 +4,23 @@ The aliases are `champion`, `challenger` and `previous` (the champion before). A
 aliases change in an order in which every intermediate state has a champion, and a repeated call completes the change.
 """
 
-import json
-import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segcore.errors import StageError
 from segcore.files import sha256
-from segcore.models.base.bundle import verified
-from tasks.promotion.record import RegisteredVersion
+from segcore.models.base.bundle import Hashes, verified
+from tasks.promotion import agreement
+from tasks.promotion.history import CHALLENGER, CHAMPION, PREVIOUS, RegisteredVersion, holder, now
+from tasks.promotion.record import DecisionTags
+from tasks.tracking import versions as calls
 from tasks.tracking.fetch import fetch_model
 from tasks.tracking.tracker import Tracker
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+__all__ = ["DecisionTags", "Registry"]
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-# tag of the registered model during a rollback: "restored,demoted", two version numbers
-_EXCHANGE = "gate.exchange"
-# artifact folder in which tasks/train.py logs the bundle
-_FOLDER = "model"
-
-
-@dataclass(frozen=True)
-class DecisionTags:
-    """The decision on a version, as stored in its tags.
-
-    Attributes:
-        outcome: promoted, kept or first.
-        reason: one sentence.
-        decided: time, ISO 8601 in UTC.
-        scores: scores that the decision is based on, as JSON; None without scores.
-    """
-
-    outcome: str
-    reason: str
-    decided: str
-    scores: str | None = None
-
-    def as_tags(self) -> dict[str, object]:
-        """Tags by name."""
-        tags: dict[str, object] = {"gate.outcome": self.outcome, "gate.reason": self.reason}
-        return tags | ({} if self.scores is None else {"scores": self.scores})
+_ALIASES = (PREVIOUS, CHALLENGER, CHAMPION)
 
 
 class Registry:
@@ -64,6 +34,35 @@ class Registry:
         self.tracker = tracker
         self._fetched: dict[int, Path] = {}
 
+    @property
+    def name(self) -> str:
+        """Name of the registered model, which is that of the data set."""
+        return self.tracker.dataset
+
+    def require_agreement(self, root: Path = Path(), dry_run: bool = False) -> None:
+        """Check that the registry and the records in decisions/ name the same versions and champion.
+
+        What a kill of a promotion, rollback or registration left unfinished is completed.
+
+        Args:
+            root: the project's folder.
+            dry_run: complete nothing; what a kill left unfinished is then no error.
+
+        Raises:
+            StageError: they disagree; the error names both, and what to do.
+            DataError: a record cannot be read.
+        """
+        agreement.require(self, root, dry_run)
+
+    def require_champion(self, root: Path = Path()) -> None:
+        """Check that the champion is the one that the records in decisions/ name, if they name one.
+
+        Raises:
+            StageError: it is another one, or there is none.
+            DataError: a record cannot be read.
+        """
+        agreement.require_champion(self, root)
+
     def fetch(self, version: int, target: Path) -> Path:
         """Download the bundle of a version to the folder `target` unless it is there, and verify it.
 
@@ -71,41 +70,75 @@ class Registry:
             ModelError: there is no such version, its bundle is damaged, or the registry does not answer.
         """
         if self._fetched.get(version) != target:
-            address = f"models:/{self.tracker.dataset}/{version}"
+            address = f"models:/{self.name}/{version}"
             self._fetched[version] = fetch_model(self.tracker.client, address, target)
         return self._fetched[version]
 
     def register(self, bundle: Path, run_id: str | None, tags: Mapping[str, object]) -> int:
         """Register a bundle, and return its version; the same weights always have the same version.
 
+        The stored files are read back and verified before the version is created.
+
         Args:
             bundle: folder with model.json and model.safetensors.
             run_id: run of its training. If this store has no such run, or the run has other weights, the bundle is
                 logged to a new run.
-            tags: tags of the version, besides architecture, seed, title and the hashes of both files; None values are
-                omitted.
+            tags: tags of the version, besides architecture, seed, title and the hashes; None values are omitted.
 
         Raises:
             ModelError: there is no bundle, or its weights do not match its model.json.
-            StageError: the store does not answer.
+            StageError: the store does not answer, or does not return the files that were written.
         """
         description = verified(bundle)
-        client, name = self.tracker.client, self.tracker.dataset
         weights = description["weights_sha256"]
-        same_weights = [v for v in _versions(client, name) if v.tags.get("weights_sha256") == weights]
+        same_weights = [v for v in self.history() if v.weights_sha256 == weights]
         if same_weights:
-            return min(int(version.version) for version in same_weights)
-        described = sha256(bundle / "model.json")
-        if not (run_id and _has_bundle(client, run_id, described)):
-            run_id = _log_bundle(self.tracker, bundle, description)
-        facts = {"weights_sha256": weights, "description_sha256": described} | {
-            k: description.get(k) for k in ("architecture", "seed", "title")
-        }
-        all_tags = {k: str(v) for k, v in (facts | dict(tags)).items() if v is not None}
-        _ensure_model(client, name)
-        source = f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
-        # version and tags are created in one call, so that no version is without tags
-        return int(client.create_model_version(name, source, run_id, tags=all_tags).version)
+            row = min(same_weights, key=lambda row: row.version)
+            if not self.is_stored(row):
+                self.restore_files(row.version, bundle)
+                self.tag(row.version, {"description_sha256": sha256(bundle / "model.json")})
+            return row.version
+        return self.add(bundle, description, run_id, tags)
+
+    def add(
+        self, bundle: Path, description: Mapping[str, Any], run_id: str | None, tags: Mapping[str, object]
+    ) -> int:
+        """Create a version of a bundle, also if another version has its weights; returns its number.
+
+        Args:
+            bundle: folder of the bundle.
+            description: its model.json.
+            run_id: as in `register`.
+            tags: as in `register`.
+
+        Raises:
+            StageError: the store does not return the files that were written.
+        """
+        weights = description["weights_sha256"]
+        facts = {"weights_sha256": weights, "description_sha256": sha256(bundle / "model.json")}
+        facts |= {k: description.get(k) for k in ("architecture", "seed", "title")}
+        hashes = Hashes(weights, facts["description_sha256"])
+        source = calls.bundle_source(self.tracker, run_id, hashes) if run_id else None
+        if source is None:
+            run_id = calls.log_bundle(self.tracker, bundle, facts)
+            source = calls.source_of(self.tracker.client, run_id)
+        return self.create(source, run_id, facts | {k: v for k, v in tags.items() if v is not None})
+
+    def add_without_files(self, tags: Mapping[str, object]) -> int:
+        """Create a version that has a number and tags, but no files; returns its number."""
+        run = self.tracker.create("files lost", "registration")
+        self.tracker.client.set_terminated(run.id, "FINISHED")
+        return self.create(calls.source_of(self.tracker.client, run.id), run.id, tags)
+
+    def create(self, source: str, run_id: str | None, tags: Mapping[str, object]) -> int:
+        """Create a version of the files at an artifact address; returns its number, one above the highest so far.
+
+        Version and tags are created in one call, so that no version is without tags.
+        """
+        client = self.tracker.client
+        all_tags = {k: str(v) for k, v in tags.items() if v is not None}
+        calls.ensure_model(client, self.name)
+        return int(client.create_model_version(self.name, source, run_id, tags=all_tags).version)
 
     def promote(self, version: int, decision: DecisionTags) -> None:
         """Make a version the champion, and the old champion `previous`; a repeated call changes nothing.
@@ -120,11 +153,11 @@ class Registry:
         Raises:
             StageError: there is no such version.
         """
-        client, name = self.tracker.client, self.tracker.dataset
-        _finish_exchange(client, name)
-        _require(client, name, version)
-        _tag(client, name, version, decision.as_tags() | {"promoted": decision.decided})
-        aliases = _aliases(client, name)
+        client, name = self.tracker.client, self.name
+        calls.finish_exchange(client, name)
+        calls.require_version(client, name, version)
+        calls.tag_version(client, name, version, decision.as_tags() | {"promoted": decision.decided})
+        aliases = calls.aliases_of(client, name)
         old = aliases.get(CHAMPION)
         if old is not None and old != version:
             client.set_registered_model_alias(name, PREVIOUS, str(old))
@@ -140,11 +173,20 @@ class Registry:
         Raises:
             StageError: there is no such version.
         """
-        client, name = self.tracker.client, self.tracker.dataset
-        _require(client, name, version)
+        client, name = self.tracker.client, self.name
+        calls.require_version(client, name, version)
         if decision is not None:
-            _tag(client, name, version, decision.as_tags())
+            calls.tag_version(client, name, version, decision.as_tags())
         client.set_registered_model_alias(name, CHALLENGER, str(version))
+
+    def set_aliases(self, wanted: Mapping[str, int]) -> None:
+        """Set champion, challenger and previous to these versions, the champion last; those not given are removed."""
+        client, present = self.tracker.client, calls.aliases_of(self.tracker.client, self.name)
+        for alias in _ALIASES:
+            if alias in wanted and present.get(alias) != wanted[alias]:
+                client.set_registered_model_alias(self.name, alias, str(wanted[alias]))
+            elif alias not in wanted and alias in present:
+                client.delete_registered_model_alias(self.name, alias)
 
     def rollback(self) -> tuple[int, int]:
         """Exchange champion and previous; returns the version numbers (restored, demoted).
@@ -153,148 +195,90 @@ class Registry:
         another one.
 
         Raises:
-            StageError: there is no previous champion.
+            StageError: there is no previous champion, or its files are gone.
         """
-        client, name = self.tracker.client, self.tracker.dataset
-        finished = _finish_exchange(client, name)
+        client, name = self.tracker.client, self.name
+        finished = calls.finish_exchange(client, name)
         if finished:
             return finished
-        aliases = _aliases(client, name)
+        aliases = calls.aliases_of(client, name)
         restored, demoted = aliases.get(PREVIOUS), aliases.get(CHAMPION)
         if restored is None or demoted is None or restored == demoted:
             raise StageError(
                 f"{name}: the registry at {self.tracker.address} has no previous champion to go back to",
                 "promote a second model first; after an interrupted promotion run `make promote` again",
             )
-        client.set_registered_model_tag(name, _EXCHANGE, f"{restored},{demoted}")
-        _finish_exchange(client, name)
+        if not self.has_files(restored):
+            raise StageError(
+                f"{name}: the files of version {restored}, the previous champion, are gone from the store",
+                "run `make registry OPTIONS=--rebuild`, which looks for them on this machine",
+            )
+        client.set_registered_model_tag(name, calls.EXCHANGE, f"{restored},{demoted}")
+        calls.finish_exchange(client, name)
         return restored, demoted
+
+    def finish_exchange(self) -> tuple[int, int] | None:
+        """Complete a rollback that was killed; returns (restored, demoted), or None if there was none."""
+        return calls.finish_exchange(self.tracker.client, self.name)
+
+    def has_exchange(self) -> bool:
+        """Whether a rollback was begun and not completed."""
+        model = calls.model_of(self.tracker.client, self.name)
+        return bool(model and model.tags.get(calls.EXCHANGE))
 
     def champion(self) -> RegisteredVersion | None:
         """The champion's version; None without a champion."""
-        return next((version for version in self.history() if CHAMPION in version.aliases), None)
+        return holder(self.history(), CHAMPION)
 
     def history(self) -> list[RegisteredVersion]:
         """All versions, newest first."""
-        client, name = self.tracker.client, self.tracker.dataset
-        aliases = _aliases(client, name)
-        newest_first = sorted(_versions(client, name), key=lambda v: -int(v.version))
+        client, name = self.tracker.client, self.name
+        aliases = calls.aliases_of(client, name)
+        newest_first = sorted(calls.versions_of(client, name), key=lambda v: -int(v.version))
         return [
-            _registered_version(v, [a for a, number in aliases.items() if number == int(v.version)])
+            calls.row_of(v, [a for a, number in aliases.items() if number == int(v.version)])
             for v in newest_first
         ]
 
+    def source(self, version: int) -> str:
+        """Artifact address of a version's files."""
+        return str(self.tracker.client.get_model_version_download_uri(self.name, str(version)))
 
-def _registered_version(version: "ModelVersion", aliases: list[str]) -> RegisteredVersion:
-    tags = version.tags
-    return RegisteredVersion(
-        version=int(version.version),
-        architecture=tags.get("architecture"),
-        title=tags.get("title"),
-        weights_sha256=tags.get("weights_sha256"),
-        promoted=tags.get("promoted"),
-        restored=tags.get("restored"),
-        seed=int(tags["seed"]) if tags.get("seed", "").isdigit() else None,
-        run_id=version.run_id or None,
-        registered=_iso(version.creation_timestamp / 1000),
-        scores=json.loads(tags.get("scores", "{}")),
-        aliases=sorted(aliases),
-        outcome=tags.get("gate.outcome"),
-        decision=tags.get("gate.reason"),
-    )
+    def has_files(self, version: int) -> bool:
+        """Whether the store has the files of a version; they are not read."""
+        return calls.has_files(self.tracker.client, self.source(version))
 
+    def is_stored(self, row: RegisteredVersion) -> bool:
+        """Whether the files of a version have the hashes in a row of the history; they are downloaded."""
+        hashes = Hashes(row.weights_sha256, row.description_sha256)
+        return calls.is_stored(self.tracker, self.source(row.version), hashes)
 
-def _finish_exchange(client: "MlflowClient", name: str) -> tuple[int, int] | None:
-    """Complete the exchange that the model's tag describes, and remove the tag; None without the tag."""
-    model = _model(client, name)
-    exchange = model.tags.get(_EXCHANGE) if model else None
-    if not exchange:
-        return None
-    restored, demoted = (int(part) for part in exchange.split(","))
-    client.set_registered_model_alias(name, CHAMPION, str(restored))
-    client.set_registered_model_alias(name, PREVIOUS, str(demoted))
-    _tag(client, name, restored, {"restored": now()})
-    client.delete_registered_model_tag(name, _EXCHANGE)
-    return restored, demoted
+    def restore_files(self, version: int, bundle: Path) -> None:
+        """Store a bundle again at the address of a version."""
+        calls.upload(self.tracker.client, self.source(version), bundle)
 
+    def copies_of(self, weights: str) -> Generator[Path]:
+        """Download what versions of this store, also of other registered models, have as bundle with these weights.
 
-def _has_bundle(client: "MlflowClient", run_id: str, described: str) -> bool:
-    """Whether this store has the run, and the run has the bundle with this model.json (sha256)."""
-    from mlflow.exceptions import MlflowException
+        Each folder exists until the next one is asked for.
+        """
+        client = self.tracker.client
+        for version in client.search_model_versions(f"tags.weights_sha256 = '{weights}'"):
+            source = str(client.get_model_version_download_uri(version.name, version.version))
+            if calls.has_files(client, source):
+                with calls.downloaded(client, source) as folder:
+                    yield folder
 
-    with TemporaryDirectory() as folder:
-        try:
-            names = {file.path for file in client.list_artifacts(run_id, _FOLDER)}
-            if not {f"{_FOLDER}/model.json", f"{_FOLDER}/model.safetensors"} <= names:
-                return False
-            path = client.download_artifacts(run_id, f"{_FOLDER}/model.json", folder)
-        except (MlflowException, OSError):
-            return False
-        return sha256(path) == described
+    def tag(self, version: int, tags: Mapping[str, object]) -> None:
+        """Set tags of a version, except those with the value None."""
+        calls.tag_version(self.tracker.client, self.name, version, tags)
 
+    def delete(self, version: int) -> None:
+        """Delete a version; its number is not used again."""
+        self.tracker.client.delete_model_version(self.name, str(version))
 
-def _log_bundle(tracker: Tracker, bundle: Path, description: Mapping[str, Any]) -> str:
-    title = f"{description['title']} · seed {description.get('seed')} · registered"
-    run = tracker.create(title, "registration")
-    run.log_files(bundle, _FOLDER)
-    tracker.client.set_terminated(run.id, "FINISHED")
-    return run.id
-
-
-def _model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
-    """The registered model; None if it does not exist. Other errors are raised: ignoring one would lose a champion."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise StageError(
-            f"{name}: the model registry does not answer: {error.message}",
-            "start the MLflow server, or correct tracking.uri in params.yaml",
-        ) from error
-
-
-def _ensure_model(client: "MlflowClient", name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    if _model(client, name) is None:
-        with suppress(MlflowException):
-            # another process may have created it meanwhile
-            client.create_registered_model(name)
-
-
-def _versions(client: "MlflowClient", name: str) -> list["ModelVersion"]:
-    return list(client.search_model_versions(f"name='{name}'"))
-
-
-def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
-    model = _model(client, name)
-    return {alias: int(version) for alias, version in model.aliases.items()} if model else {}
-
-
-def _require(client: "MlflowClient", name: str, version: int) -> "ModelVersion":
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version(name, str(version))
-    except MlflowException as error:
-        raise StageError(
-            f"{name}: the registry has no version {version}",
-            "choose a version from the history in the report",
-        ) from error
-
-
-def _tag(client: "MlflowClient", name: str, version: int, tags: Mapping[str, object]) -> None:
-    for key, value in tags.items():
-        client.set_model_version_tag(name, str(version), key, str(value))
-
-
-def _iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def now() -> str:
-    """Current time in UTC, ISO 8601."""
-    return _iso(time.time())
+    def set_aside(self) -> str:
+        """Rename the registered model, so that a new one can have its name; returns the new name."""
+        name = f"{self.name}-before-{now().translate(str.maketrans('', '', ':.-'))}"
+        self.tracker.client.rename_registered_model(self.name, name)
+        return name

@@ -18,7 +18,7 @@ from segcore.files import locked
 from segcore.params import Params
 from tasks.clean import clean
 from tasks.project import RETRAIN_LOCK
-from tasks.promotion.record import write_history
+from tasks.promotion.history import write_history
 from tasks.tracking.registry import DecisionTags, Registry
 from tasks.tracking.tracker import Tracker
 from tasks.versioning import git, stages

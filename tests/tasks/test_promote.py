@@ -24,9 +24,10 @@ from tasks import promote as stage
 from tasks.evaluate import run_evaluation
 from tasks.ingest import ingest
 from tasks.prepare import prepare
-from tasks.promotion import candidates
+from tasks.promotion import candidates, decision
 from tasks.promotion.context import PromotionContext
-from tasks.promotion.record import latest, read_history, record_text
+from tasks.promotion.history import now, read_history
+from tasks.promotion.record import Approval, latest, record_text, records
 from tasks.tracking import runs
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
@@ -121,6 +122,12 @@ def new_weights(run: str) -> None:
     (folder / "model.json").write_bytes(serialized(description))
 
 
+def contents(*names: str) -> dict[Path, bytes]:
+    """Bytes of files, and of all files in folders."""
+    files = [f for name in names for f in [Path(name), *Path(name).rglob("*")] if f.is_file()]
+    return {file: file.read_bytes() for file in files}
+
+
 def best_runs() -> dict[str, str]:
     """The run with the best validation score of each architecture."""
     scores = {f.parent.name: pd.read_csv(f)["val_iou"].max() for f in Path("models").glob("*/history.csv")}
@@ -157,11 +164,12 @@ def better_challenger(batch: str | None = None) -> str:
     return run
 
 
-def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
+def test_dry_run_writes_nothing_and_the_next_call_decides_the_same(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = mark_batch("b2")
     run = better_challenger()
+    before = contents("decisions", "mlflow.db")
     planned = stage.promote(load(), batches=["b2"], dry_run=True)
     assert (planned.outcome, planned.winner, planned.acted) == ("promoted", run, None)
     assert aliases() == {"champion": 1} and planned.basis.new["regions"] == len(items)
@@ -169,10 +177,10 @@ def test_dry_run_decides_without_acting_and_the_next_call_acts_on_that_decision(
         planned.basis.frozen["regions"] + len(items)
         == len(pd.read_parquet(f"evaluations/{run}/counts.parquet")) / 2
     )
-    monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
+    assert contents("decisions", "mlflow.db") == before
     monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: pytest.fail("evaluated twice"))
     done = stage.promote(load(), batches=["b2"])
-    assert done.acted and replace(done, acted=None, versions={}) == planned
+    assert done.acted and replace(done, acted=None, versions={}, decided=planned.decided) == planned
     assert aliases() == {"champion": 2, "previous": 1} and done.versions == {"champion": 2}
     assert latest(project, "tiny") == done and done.reason in record_text(done)
     assert done.drift["champion"]["ece"].keys() == {"frozen", "new"}
@@ -243,7 +251,7 @@ def test_after_a_kill_anywhere_a_repeated_call_acts_once(
         with pytest.raises(Killed):
             stage.promote(load(), batches=["b2"])
     assert registry_of(load()).champion() is not None
-    monkeypatch.setattr(stage, "decide", lambda *a, **k: pytest.fail("decided twice"))
+    monkeypatch.setattr(decision, "decide", lambda *a, **k: pytest.fail("decided twice"))
     record = stage.promote(load(), batches=["b2"])
     assert record.winner == run and record.acted
     assert aliases() == {"champion": 2, "previous": 1} and len(registry_of(load()).history()) == 2
@@ -329,6 +337,142 @@ def test_a_minimum_score_of_a_slice_blocks_a_challenger(
             stage.promote(load())
 
 
+def ask_a_person() -> Params:
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["gate"]["approval"] = "person"
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    return load()
+
+
+def answer(what: Any, by: str | None = "anna") -> Approval:
+    return Approval(answer=what, by=by, when=now(), comment="looked at it")
+
+
+def test_a_decision_that_needs_approval_waits_for_it_and_is_then_carried_out(project: Path) -> None:
+    mark_batch("b2")
+    better_challenger()
+    p = ask_a_person()
+    for _ in range(2):
+        waiting = stage.promote(p, batches=["b2"])
+        assert (waiting.outcome, waiting.acted, waiting.approval) == ("promoted", None, None)
+        assert aliases() == {"champion": 1}
+    done = stage.promote(p, batches=["b2"], approval=answer("approved"))
+    assert done.acted and aliases() == {"champion": 2, "previous": 1} and done.decided == waiting.decided
+    assert done.approval and done.approval.by == "anna" and "Approved by anna" in done.reason
+    assert stage.promote(p, batches=["b2"]) == done
+
+
+@pytest.mark.parametrize(
+    ("what", "by", "words"),
+    [("refused", "anna", "anna refused"), ("timed out", None, "nobody answered in time")],
+)
+def test_without_approval_the_champion_stays(what: str, by: str | None, words: str, project: Path) -> None:
+    mark_batch("b2")
+    run = better_challenger()
+    p = ask_a_person()
+    stage.promote(p, batches=["b2"])
+    done = stage.promote(p, batches=["b2"], approval=answer(what, by))
+    assert (done.outcome, done.winner, done.best) == ("kept", None, run) and words in done.reason
+    assert aliases() == {"champion": 1, "challenger": 2}
+    assert stage.promote(p, batches=["b2"], approval=answer("approved")) == done, "the answer is final"
+
+
+def test_an_approval_is_only_for_the_decision_that_the_person_saw(project: Path) -> None:
+    mark_batch("b2")
+    better_challenger()
+    p = ask_a_person()
+    stage.promote(p, batches=["b2"])
+    new_weights(best_runs()["fcn"])
+    new_weights(best_runs()["unet"])
+    other = stage.promote(p, batches=["b2"], approval=answer("approved"))
+    assert other.acted is None and other.approval is None and aliases() == {"champion": 1}
+
+
+def test_the_kind_of_approval_does_not_make_an_old_decision_invalid(project: Path) -> None:
+    record = latest(project, "tiny")
+    assert stage.promote(ask_a_person()) == record, "a first champion replaces nothing"
+
+
+def test_a_group_of_an_earlier_test_set_must_not_be_trained_on(project: Path) -> None:
+    regions = pd.read_parquet("data/prepared/regions.parquet")
+    groups = set(regions.loc[regions["split"] == "test", "group"])
+    listed = Path("decisions/tiny/test_groups.txt").read_text().splitlines()
+    assert {json.loads(line) for line in listed} == groups
+    moved = sorted(groups)[0]
+    regions.loc[regions["group"] == moved, "split"] = "train"
+    regions.to_parquet("data/prepared/regions.parquet", index=False)
+    with pytest.raises(StageError, match=rf"{moved} \(train\)"):
+        stage.promote(load(), batches=[])
+    Path("decisions/tiny/test_groups.txt").write_text("x1")
+    with pytest.raises(DataError, match="not a readable list of test groups"):
+        stage.promote(load(), batches=[])
+
+
+def test_a_first_champion_without_limits_of_latency_and_memory_is_not_measured(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: Any) -> Any:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(candidates, "costs", measured)
+    context = PromotionContext.open(load(), project)
+    models = candidates.challengers(context)
+    record = decision.new_decision(context, models, None, [], "0", "x")
+    assert record.outcome == "first"
+    assert all(one.costs.latency_ms is None and one.costs.size_mb for one in record.challengers)
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    for limit in ("latency_ms", "memory_mb"):
+        values["gate"]["ceilings"] = {limit: 5000}
+        Path("params.yaml").write_text(yaml.safe_dump(values))
+        with pytest.raises(AssertionError, match="measured"):
+            decision.new_decision(PromotionContext.open(load(), project), models, None, [], "0", "x")
+
+
+def test_a_registry_that_was_lost_gets_no_first_champion(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents("decisions")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/new-mlflow.db")
+    for dry_run in (True, False):
+        with pytest.raises(
+            StageError, match="has no version of this model, but decisions/tiny records 1 version"
+        ):
+            stage.promote(load(), dry_run=dry_run)
+    with pytest.raises(StageError, match="has no version of this model"):
+        stage.rollback(load())
+    assert contents("decisions") == before and aliases() == {}
+
+
+ODD = {
+    "cut short": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "a list": lambda text: "[]",
+    "a number": lambda text: "3",
+    "not UTF-8": lambda text: "\xff",
+    "NaN": lambda text: text.replace('"confidence": 0.95', '"confidence": NaN'),
+    "unknown format": lambda text: text.replace('"format": 1', '"format": 9'),
+    "a key is missing": lambda text: text.replace('"outcome"', '"outcom"'),
+    "acted is a number": lambda text: text.replace('"acted": "', '"acted": 5, "x": "'),
+    "challengers is null": lambda text: json.dumps(json.loads(text) | {"challengers": None}),
+    "versions is a list": lambda text: json.dumps(json.loads(text) | {"versions": [1]}),
+    "batches is a number": lambda text: json.dumps(json.loads(text) | {"batches": 5}),
+    "another winner": lambda text: json.dumps(json.loads(text) | {"winner": "resnet-9"}),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_a_decision_with_odd_content_is_an_error_with_file_and_remedy(
+    what: str, template: Path, tmp_path: Path
+) -> None:
+    (source,) = [f for f in (template / "decisions/tiny").glob("*.json") if f.name != "history.json"]
+    path = tmp_path / "decisions/tiny/b1.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(ODD[what](source.read_text()).encode("latin-1"))
+    with pytest.raises(DataError, match=r"b1\.json: not a readable decision") as caught:
+        records(tmp_path, "tiny")
+    assert "git" in caught.value.remedy
+
+
 def test_models_that_cannot_be_judged_are_errors_with_a_remedy(project: Path) -> None:
     with pytest.raises(StageError, match="there is no such batch"):
         stage.promote(load(), batches=["nowhere"])
@@ -357,18 +501,34 @@ def test_command_line_measures_in_fresh_processes_and_exits_0_though_nothing_is_
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [sys.executable, "-m", "tasks", "promote", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "tasks",
+                *(arguments if "registry" in arguments else ("promote", *arguments)),
+            ],
             env=environment,
             capture_output=True,
             text=True,
         )
 
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
+
     mark_batch("b2")
+    git("init", "-q")
+    git("-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "start", "--allow-empty")
     shutil.rmtree("work/gate-costs", ignore_errors=True)
     again = command("--batch", "b2", "--dry-run")
     assert again.returncode == 0 and "Kept " in again.stdout and "--dry-run" in again.stdout, again.stderr
     (measured,) = Path("work/gate-costs").glob("*/costs.json")
     costs = json.loads(measured.read_text())
     assert len(costs) == 2 and all(c["latency_ms"] > 0 and c["peak_memory_mb"] > 50 for c in costs)
+    assert git("log", "--format=%s") == "start\n", "a dry run commits nothing"
+    for _ in range(2):
+        assert "Kept the champion" in command("--batch", "b2").stdout
+        assert git("log", "--format=%s").splitlines() == ["Decision of tiny on batch b2", "start"]
+    assert {"decisions/tiny/b2.json", "decisions/tiny/history.json"} <= set(git("ls-files").split())
+    assert "agree" in command("registry").stdout
     refused = command("--rollback")
     assert refused.returncode == 1 and "Remedy:" in refused.stderr and "Traceback" not in refused.stderr

@@ -20,14 +20,8 @@ from segcore.params.operations import Gate
 from segcore.promotion.drift import SOURCE, psi
 from segcore.promotion.gate import Candidate, Costs, decide
 from tasks import report as stage
-from tasks.promotion.record import (
-    FORMAT,
-    DecisionRecord,
-    RegisteredVersion,
-    record_path,
-    write_history,
-    write_record,
-)
+from tasks.promotion.history import FORMAT, RegisteredVersion, write_history
+from tasks.promotion.record import DecisionRecord, record_path, write_record
 from tasks.reporting.champion import retrain_view, when
 from tests.support.fake_project import TITLES, FakePrepared, build_project, scene_patches
 from tests.tasks.test_report import _params, _Tags

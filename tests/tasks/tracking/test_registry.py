@@ -89,6 +89,37 @@ def test_the_same_weights_share_a_version_and_other_weights_get_a_new_one(
     assert newest.aliases == [] and newest.promoted is None and newest.decision is None
 
 
+@pytest.mark.parametrize("harm", ["altered", "gone"])
+def test_registering_again_restores_files_that_the_store_lost(
+    harm: str, params: Params, tmp_path: Path
+) -> None:
+    registry = registry_of(params)
+    first = registry.register(bundle(tmp_path / "a", "one"), None, {})
+    source = Path(registry.source(first).removeprefix("file://"))
+    if harm == "gone":
+        shutil.rmtree(source)
+    else:
+        (source / "model.safetensors").write_text("altered")
+    assert registry.register(tmp_path / "a", None, {}) == first
+    assert (registry.fetch(first, tmp_path / "b") / "model.safetensors").read_text() == "one"
+
+
+def test_a_registration_that_was_killed_before_the_version_leaves_no_second_run(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    for name in ("set_terminated", "create_model_version"):
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, name, die)
+            with pytest.raises(Killed):
+                registry_of(params).register(bundle(tmp_path / name, "one"), None, {})
+    assert registry_of(params).register(bundle(tmp_path / "a", "one"), None, {}) == 1
+    (run,) = Tracker.open(params).find("tags.kind = 'registration'")
+    assert run.info.status == "FINISHED"
+
+
 def test_a_version_has_the_training_run_as_source_if_the_store_has_it(params: Params, tmp_path: Path) -> None:
     client, folder = Tracker.open(params).client, bundle(tmp_path / "a", "one")
     run = client.create_run(Tracker.open(params).experiment()).info.run_id

@@ -1,0 +1,44 @@
+"""After a decision or rollback: commit it, and write the report again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segcore.data.prepared import PreparedData
+from segcore.ingest import catalog
+from segcore.params import Params
+from tasks.project import DECISIONS, DVC_LOCK, PARAMS, PREPARED, report_folder, split_file
+from tasks.versioning import git
+
+
+def commit_decision(p: Params, subject: str, sentence: str) -> None:
+    """Commit parameters, hashes, splits, scores and decisions of the project in the current folder, if it is in git.
+
+    Args:
+        p: all of params.yaml.
+        subject: first line of the commit message.
+        sentence: its body.
+
+    Raises:
+        StageError: git cannot be used, or failed.
+    """
+    if not git.is_repository():
+        return
+    name = p.data.name
+    paths = [PARAMS, DVC_LOCK, split_file(name), report_folder(name) / "scores.md", DECISIONS / name]
+    git.commit(paths, f"{subject}\n\n{sentence}")
+
+
+def batch_names(batches: Sequence[str]) -> str:
+    """Names of batches in a commit message; of no batch, that of the data source."""
+    return ", ".join(batches) or catalog.FIRST
+
+
+def write_report(p: Params, root: Path = Path()) -> None:
+    """Write the report again, now with the decision.
+
+    Raises:
+        StageError: the output of an earlier stage is missing.
+    """
+    from tasks.report import report
+
+    report(root, p, PreparedData(root / PREPARED))
