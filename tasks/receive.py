@@ -31,7 +31,7 @@ from tasks.accepted import compare, read_accepted
 from tasks.delivery import QUARANTINE, Delivery, Staging, read_taken, refusals
 from tasks.inbox_result import Received, show
 from tasks.project import RECEIVED, WORK
-from tasks.versioning import stages
+from tasks.versioning import git, stages
 
 
 def _batch_name(staging: Path, files: list[str], now: float) -> str:
