@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 from mlflow import MlflowClient
-from tasks.promotion.history import read_history
 
+from tasks.promotion.history import read_history
 from tasks.promotion.record import DecisionRecord, records
 from tests.support import workspaces
 
