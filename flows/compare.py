@@ -25,7 +25,7 @@ from flows import run_state, startup, workers
 from segcore import params as parameters
 from segcore.comparison.results import read_comparison
 from segcore.errors import SegflowError, StageError
-from tasks import sqlite
+from tasks import batches, sqlite
 from tasks.configure import configure
 from tasks.project import COMPARISON, comparison_file, report_folder
 from tasks.tracking import runs
@@ -132,6 +132,7 @@ def compare(retries: int = 0) -> dict[str, str]:
     run_state.bind_embedded_server()
     run_state.free_slots(slots)
     stages.init_if_needed()
+    batches.pull_missing(params)
     pipeline = _survey()
     # the page contains timings, so it is not an output of a DVC stage, and its absence is not noticed by DVC
     page = report_folder(params.data.name) / "index.html"

@@ -26,7 +26,8 @@ NAME = "segflow: what came of a retraining"
 OUTCOMES = {
     "promoted": ("Promoted", "First"),
     "kept": ("Kept", "Refused"),
-    "unchanged": ("Unchanged",),
+    "unchanged": ("Unchanged", "Waiting"),
+    "approval": ("Paused",),
     "failed": ("Failed", "Crashed", "TimedOut"),
 }
 DEFAULT = ("promoted", "kept", "failed")

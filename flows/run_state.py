@@ -44,7 +44,7 @@ from tasks.supervisor import GRACE_SECONDS, TERMINATED, end_groups, end_with_thi
 from tasks.tracking import store
 
 LIMIT = "segflow-gpu"
-_BUSY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+_BUSY = (StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING)
 _PROCESS = "process:"
 # upper limit; the server usually takes one or two seconds
 _RECORDED_SECONDS = 10
@@ -149,7 +149,7 @@ def free_slots(slots: int) -> None:
 def close_dead(client: SyncPrefectClient) -> list[FlowRun]:
     """Set dead flow runs to Crashed; returns the other running ones, without this one, also those of unknown state."""
     others = []
-    for run in client.read_flow_runs(flow_run_filter=_in_states(StateType.RUNNING)):
+    for run in client.read_flow_runs(flow_run_filter=_in_states(StateType.RUNNING, StateType.PAUSED)):
         if str(run.id) == runtime.flow_run.id:
             continue
         if _is_alive(run) is False:

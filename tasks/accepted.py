@@ -1,5 +1,7 @@
 """Comparison of a delivery with all accepted items: data.source, every batch, and the delivery itself."""
 
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,18 +27,21 @@ def _progress(rows: Iterable[Any], total: int) -> Iterable[Any]:
     return console.progress(rows, "accepted", total=total) if total else rows
 
 
-def read_accepted(data: Data, scratch: Path) -> Accepted:
+def read_accepted(data: Data, scratch: Path, read_only: bool = False) -> Accepted:
     """Read what has been accepted; the caller holds `ingest.alone`, whose cache the next ingest uses as well.
 
     Args:
         data: settings.
         scratch: folder for the files of a sample that has not been ingested yet.
+        read_only: leave the cache as it is, and use a copy of it in `scratch`.
 
     Raises:
         DataError: the source is missing, or is empty and was not before; StageError: the folder of a batch is missing.
     """
     _require_batches(data)
     cache = WORK / "ingest" / data.name
+    if read_only:
+        cache = _linked_copy(cache, scratch / "accepted")
     folder, batches = catalog.files_folder(data, INGESTED), catalog.batch_folders(data)
     if catalog.is_sample(data) and not folder.is_dir():
         folder = scratch / "sample"
@@ -47,6 +52,15 @@ def read_accepted(data: Data, scratch: Path) -> Accepted:
         table = catalog.build(data, folder, cache, _progress, batches)
     ingest.require_source(table, data)
     return Accepted(table, cache / "items")
+
+
+def _linked_copy(source: Path, target: Path) -> Path:
+    """Copy the cache of an ingest; packed items, which never change, are linked."""
+    target.mkdir()
+    for name, copy in (("items", os.link), ("rows", shutil.copyfile)):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, copy_function=copy)
+    return target
 
 
 def _require_batches(data: Data) -> None:

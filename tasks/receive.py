@@ -26,40 +26,12 @@ from segcore.ingest import catalog
 from segcore.ingest.inbox import Inbox, Listing
 from segcore.ingest.inbox_files import InboxFile
 from segcore.params import Params
-from tasks import console, ingest
+from tasks import batches, console, ingest
 from tasks.accepted import compare, read_accepted
 from tasks.delivery import QUARANTINE, Delivery, Staging, read_taken, refusals
 from tasks.inbox_result import Received, show
 from tasks.project import RECEIVED, WORK
 from tasks.versioning import git, stages
-
-
-def folder_of(p: Params) -> Path:
-    """Folder of the dataset's batches."""
-    return Path(p.data.batches) / p.data.name
-
-
-def tag_of(p: Params, batch: str) -> str:
-    """Git tag of a data version."""
-    return f"data/{p.data.name}/{batch}"
-
-
-def finish(p: Params) -> None:
-    """Record (DVC, git) batches that a killed run had created but not recorded."""
-    for name, folder in catalog.batch_folders(p.data).items():
-        _record(p, name, folder)
-
-
-def _record(p: Params, batch: str, folder: Path) -> None:
-    tracked = folder.with_name(folder.name + ".dvc")
-    if not tracked.exists():
-        stages.add(folder)
-    if git.is_repository():
-        # missing in batch folders that were created by hand
-        facts = folder / "batch.json"
-        count = f", {json.loads(facts.read_text())['items']} items" if facts.exists() else ""
-        message = f"Data of {p.data.name}: batch {batch}{count}"
-        git.commit([tracked, folder.parent / ".gitignore"], message, tag_of(p, batch))
 
 
 def _batch_name(staging: Path, files: list[str], now: float) -> str:
@@ -70,7 +42,7 @@ def _batch_name(staging: Path, files: list[str], now: float) -> str:
 def _append(p: Params, batch: str, staging: Path, files: list[str], items: int, now: float) -> None:
     """Copy valid files of the delivery into a new batch folder, all or none."""
     received = _time_of_receipt(p, now)
-    with atomic_folder(folder_of(p) / batch) as part:
+    with atomic_folder(batches.folder_of(p) / batch) as part:
         for name in files:
             target = part / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,20 +98,19 @@ def receive(p: Params, now: float | None = None, dry_run: bool = False) -> Recei
             # what would keep the batch from being recorded ends the call before the inbox is read
             git.require_usable()
             stages.init_if_needed()
-            finish(p)
+            batches.finish(p)
         box = Inbox(p.retrain.inbox, work, change=not dry_run)
         listing = box.listing(now)
         taken = read_taken(work / "taken.json")
         staging = Staging(p.data, scratch)
         found = staging.take(box, listing, p.retrain.settle_seconds, now, taken)
-        received = _judge(p, found, staging, listing, now)
-        received = replace(received, dry_run=dry_run)
+        received = _judge(p, found, staging, listing, now, dry_run)
         if dry_run:
             return received
         if received.batch:
             files = [*_files(found.valid, staging), *found.listing]
             _append(p, received.batch, staging.files, files, len(found.valid), now)
-            _record(p, received.batch, folder_of(p) / received.batch)
+            batches.record(p, received.batch, batches.folder_of(p) / received.batch)
         done = [] if received.held else _done(found, staging, received.known)
         if p.retrain.taken == "keep":
             _remember(work / "taken.json", taken, found, listing, done)
@@ -149,12 +120,14 @@ def receive(p: Params, now: float | None = None, dry_run: bool = False) -> Recei
         return replace(received, left=left)
 
 
-def _judge(p: Params, found: Delivery, staging: Staging, listing: Listing, now: float) -> Received:
+def _judge(
+    p: Params, found: Delivery, staging: Staging, listing: Listing, now: float, dry_run: bool
+) -> Received:
     """Compare the delivery with what has been accepted; the result as it is before anything is changed."""
     table, settle, known = found.table, p.retrain.settle_seconds, list[str]()
     if (table["status"] == "accepted").any():
         with ingest.alone(p.data, WORK):
-            accepted = read_accepted(p.data, staging.folder)
+            accepted = read_accepted(p.data, staging.folder, read_only=dry_run)
             known = sorted(compare(p.data, table, staging.store, accepted))
     found.valid = table[(table["status"] == "accepted") & ~table["id"].isin(known)]
     new, at_least = len(found.valid), p.retrain.at_least.items
@@ -178,6 +151,7 @@ def _judge(p: Params, found: Delivery, staging: Staging, listing: Listing, now: 
         hidden=listing.hidden,
         held=held,
         at_least=at_least,
+        dry_run=dry_run,
     )
 
 

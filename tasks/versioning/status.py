@@ -1,12 +1,13 @@
 """State of the pipeline: the stages of dvc.yaml in order, and which of them are up to date.
 
-`python -m tasks.versioning.status` prints both as JSON. `survey` runs it as a subprocess, so that the caller does not
-import DVC.
+`python -m tasks.versioning.status` prints both as JSON, after repairs of DVC's files; with `--read-only` it changes no
+file. `survey` runs it as a subprocess, so that the caller does not import DVC.
 """
 
 import argparse
 import json
 import sys
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from segcore.errors import StageError
@@ -39,13 +40,17 @@ class Survey(NamedTuple):
         return len(self.unchanged) == len(self.graph)
 
 
-def survey() -> Survey:
+def survey(read_only: bool = False) -> Survey:
     """State of the project in the current folder, after repairs of DVC's files.
+
+    Args:
+        read_only: repair nothing, and leave DVC's lock files as they are.
 
     Raises:
         StageError: there is no DVC project here, dvc.yaml and params.yaml do not match, or DVC failed.
     """
-    status, output, tail = run_in_group([sys.executable, "-m", "tasks.versioning.status"])
+    option = ["--read-only"] if read_only else []
+    status, output, tail = run_in_group([sys.executable, "-m", "tasks.versioning.status", *option])
     if status != 0:
         raise StageError(f"dvc status failed: {reason(tail)}", "correct the cause above and run again")
     answer = json.loads(output.splitlines()[-1])
@@ -97,13 +102,17 @@ def _stage(name: str, upstream: list[str]) -> Stage:
     )
 
 
-def _print_here(_: argparse.Namespace) -> None:
+def _print_here(arguments: argparse.Namespace) -> None:
     from dvc.exceptions import DvcException
+    from dvc.lock import LockNoop
     from dvc.repo import Repo
 
     try:
-        with Repo(_wait_for_lock=True) as repo:
-            answer: dict[str, Any] = {"repairs": repair(repo)}
+        with Repo(_wait_for_lock=True) as repo, TemporaryDirectory() as scratch:
+            if arguments.read_only:
+                # DVC writes its locks even if it only reads
+                repo.lock, repo.tmp_dir = LockNoop(), scratch
+            answer: dict[str, Any] = {"repairs": [] if arguments.read_only else repair(repo)}
             answer |= {"graph": stages(repo), "changed": list(repo.status())}
     except StageError as error:
         answer = {"error": [error.what, error.remedy]}
@@ -114,9 +123,9 @@ def _print_here(_: argparse.Namespace) -> None:
 
 def main() -> None:
     """Command line."""
-    console.run(
-        _print_here, argparse.ArgumentParser(prog="python -m tasks.versioning.status", description=__doc__)
-    )
+    parser = argparse.ArgumentParser(prog="python -m tasks.versioning.status", description=__doc__)
+    parser.add_argument("--read-only", action="store_true", help="change no file")
+    console.run(_print_here, parser)
 
 
 if __name__ == "__main__":

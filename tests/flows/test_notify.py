@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed, Paused, State
 
 from flows.notify import remove
 from tests.support import workspaces
@@ -114,6 +114,18 @@ def test_only_the_selected_outcomes_are_sent(
     assert len(messages) == 2 and set(by_subject) == {"segflow: Promoted", "segflow: Failed"}
     assert "3 accepted. U-Net becomes champion: it is better" in by_subject["segflow: Promoted"]
     assert "receiving failed" in by_subject["segflow: Failed"]
+
+
+def test_the_pause_for_a_person_and_a_waiting_round_are_outcomes(
+    notify: Callable[..., tuple[int, str]], messages: list[dict[str, str]], server: str
+) -> None:
+    assert notify("custom-webhook/ops", "--on", "approval", "unchanged")[0] == 0
+    end(server, Paused(timeout_seconds=60))
+    end(server, Completed(name="Waiting", message="The next round may begin at 20:00"))
+    end(server, Completed(name="Kept", message="U-Net stays champion"))
+    wait_for(lambda: len(messages) >= 2, lambda: messages)
+    time.sleep(SILENCE)
+    assert sorted(m["subject"] for m in messages) == ["segflow: Paused", "segflow: Waiting"]
 
 
 def test_a_second_call_replaces_the_first_and_off_stops_notifications(

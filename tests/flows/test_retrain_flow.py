@@ -45,37 +45,48 @@ def test_a_round_without_new_data_stops_early_and_reports_it(first: Path, server
     assert "train@unet-0" not in output and git(first, "rev-parse", "HEAD") == before
 
 
-def test_a_dry_run_decides_and_changes_nothing(first: Path, server: str) -> None:
-    before, champion = git(first, "rev-parse", "HEAD"), aliases(first)
+def test_a_dry_run_changes_no_file_and_reports_what_a_round_would_do(first: Path, server: str) -> None:
     retraining.arrive(first, ["n1", "n2", "n3", "n4"], seed=300)
     retraining.arrive(first, ["broken"], seed=400)
     (first / "data/inbox/masks/broken.png").unlink()
-    old = pd.read_parquet(first / "data/prepared/regions.parquet").set_index("id")["split"]
+    before = retraining.listing(first)
     status, output = retraining.retrain(first, "--dry-run", PREFECT_API_URL=server)
     assert status == 0, output
-    assert "broken.png: has no mask" in output and (first / "data/inbox/images/broken.png").exists()
-    (batch,) = retraining.batches(first)
-    assert retraining.record(first, batch)["acted"] is None and aliases(first) == champion
-    messages = git(first, "log", f"{before.strip()}..HEAD", "--format=%s").splitlines()
-    assert [m.partition(":")[0] for m in messages] == ["Data of tiny"], (
-        "the new data are committed, the decision is not"
-    )
-    assert f"data/tiny/{batch}" in git(first, "tag")
-    now = pd.read_parquet(first / "data/prepared/regions.parquet").set_index("id")["split"]
-    assert len(now) == len(old) + 4 and now[old.index].equals(old), "no item ever changes its split"
+    assert retraining.listing(first) == before
+    for text in (
+        "4 would be accepted",
+        "would be quarantined: broken.png: has no mask",
+        "6 of 6 stages would run: ingest",
+        "train@unet-0: 4 steps",
+        "Champion: U-Net, version 1",
+        "Data of tiny: batch",
+        "Retraining of tiny on batch",
+        "DryRun:",
+    ):
+        assert text in output, text
 
 
-def test_of_two_rounds_at_once_one_runs_and_acts_on_the_earlier_decision(first: Path, server: str) -> None:
-    (batch,) = retraining.batches(first)
-    decided = retraining.record(first, batch)["decided"]
+def test_a_dry_run_lists_what_would_stop_a_round_and_fails(first: Path, server: str) -> None:
+    head = (first / ".git/HEAD").read_text()
+    (first / ".git/HEAD").write_text("")
+    before = retraining.listing(first)
+    status, output = retraining.retrain(first, "--dry-run", PREFECT_API_URL=server)
+    assert retraining.listing(first) == before
+    (first / ".git/HEAD").write_text(head)
+    assert status == 1 and "a round would stop" in output and ".git/HEAD" in output
+    assert "4 would be accepted" in output, "the rest is reported as well"
+    assert "Traceback" not in output
+
+
+def test_of_two_rounds_at_once_one_runs(first: Path, server: str) -> None:
+    old = pd.read_parquet(first / "data/prepared/regions.parquet").set_index("id")["split"]
     one, two = (retraining.start(first, PREFECT_API_URL=server) for _ in range(2))
     outputs = [process.communicate(timeout=300)[0] for process in (one, two)]
     assert [one.returncode, two.returncode] == [0, 0], outputs
     assert sum("Skipped: another retraining is running" in output for output in outputs) == 1
-    assert retraining.batches(first) == [batch]
+    (batch,) = retraining.batches(first)
     decision = retraining.record(first, batch)
     assert decision["outcome"] in ("promoted", "kept") and decision["acted"]
-    assert decision["decided"] == decided, "it is not decided again"
     assert sum(decision["reason"] in output for output in outputs) == 1
     page = (first / "reports/tiny/index.html").read_text()
     assert '<section id="champion">' in page and f"on batch {batch}" in page
@@ -84,7 +95,17 @@ def test_of_two_rounds_at_once_one_runs_and_acts_on_the_earlier_decision(first: 
         run.info.status for kind in ("training", "comparison") for run in workspaces.runs(first, kind)
     }
     assert statuses == {"FINISHED"}
-    assert git(first, "log", "-1", "--format=%s").strip() == f"Retraining of tiny on batch {batch}"
+    messages = git(first, "log", "-2", "--format=%s").splitlines()
+    assert messages[0] == f"Retraining of tiny on batch {batch}"
+    assert messages[1].startswith(f"Data of tiny: batch {batch}") and f"data/tiny/{batch}" in git(
+        first, "tag"
+    )
+    now = pd.read_parquet(first / "data/prepared/regions.parquet").set_index("id")["split"]
+    assert len(now) == len(old) + 4 and now[old.index].equals(old), "no item ever changes its split"
+    outputs = [retraining.retrain(first, PREFECT_API_URL=server)[1]]
+    assert "Unchanged: Nothing new" in outputs[0] and retraining.record(first, batch) == decision, (
+        "it is not decided again"
+    )
 
 
 def test_wrong_params_are_reported_before_anything_starts(first: Path) -> None:

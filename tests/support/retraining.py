@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from segcore.files import locked
+from segcore.files import locked, sha256
+from segcore.params import merge
 from tests.support import workspaces
 from tests.support.tiny import blobs, make_pairs, values_for
 
@@ -49,7 +50,36 @@ def arrive(folder: Path, names: list[str], seed: int) -> None:
             path = folder / "data/inbox" / kind / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
-            os.utime(path, (time.time() - LONG_AGO,) * 2)
+            age(path)
+
+
+def age(path: Path) -> None:
+    """Set the time of a file's last change to an hour ago."""
+    os.utime(path, (time.time() - LONG_AGO,) * 2)
+
+
+def edit(folder: Path, **over: Any) -> None:
+    """Merge values into params.yaml."""
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(merge(yaml.safe_load(path.read_text()), over), sort_keys=False))
+
+
+def use_constant_costs(folder: Path) -> None:
+    """Let the copied code measure nothing: three starts of torch fewer per round, and the champion is the slowest."""
+    path = folder / "tasks/measure.py"
+    text, line = path.read_text(), "    here = str(Path(__file__).parents[1])\n"
+    assert text.count(line) == 1
+    cost = '"peak_memory_mb": 100.0, "latency_tile": tile, "latency_batch": 1, "ms_per_megapixel": 2441.0, '
+    cost += '"precision": "fp32", "device": "cpu", "threads": 1'
+    each = "{'latency_ms': 20.0 if 'champion' in str(bundle) else 10.0, " + cost + "}"
+    path.write_text(
+        text.replace(line, f"    if rounds:\n        return [{each} for bundle in bundles]\n{line}")
+    )
+
+
+def use_lenient_gate(folder: Path, **over: Any) -> None:
+    """Let every faster challenger be promoted, also with the four test images of this project."""
+    edit(folder, gate={"confidence": 0.51, "bootstrap": 100, "not_worse": 0.99, "cheaper": 0.99} | over)
 
 
 def start(folder: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
@@ -74,6 +104,16 @@ def retrain(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     return process.returncode, output
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """Path and digest of every file of a project, and the paths of its folders; without bytecode and Prefect's data."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if "__pycache__" not in parts and parts[0] != ".prefect":
+            found["/".join(parts)] = sha256(path) if path.is_file() else "folder"
+    return found
 
 
 def record(folder: Path, batch: str) -> dict[str, Any]:

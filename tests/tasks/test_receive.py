@@ -14,6 +14,7 @@ from PIL import Image
 from segcore import params
 from segcore.ingest import catalog
 from segcore.io import layouts
+from tasks import batches
 from tasks import receive as receiving
 from tasks.ingest import ingest
 from tasks.receive import receive
@@ -77,7 +78,7 @@ def test_sound_items_become_a_batch_with_a_commit_and_a_tag(project):
     git("add", "notes.txt")
     found = receive(project)
     assert found.accepted == 2 and found.quarantined.empty
-    folder = receiving.folder_of(project) / found.batch
+    folder = batches.folder_of(project) / found.batch
     assert sorted(p.name for p in folder.rglob("*.png")) == ["n1.png", "n1.png", "n2.png", "n2.png"]
     assert f"data/tiny/{found.batch}" in git("tag")
     assert git("show", "--name-only", "--format=%s", "HEAD").split() == [

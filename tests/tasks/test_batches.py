@@ -1,0 +1,156 @@
+"""Which batches have no decision, in which order, and that a batch is recorded once."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from segcore.errors import DataError
+from segcore.params import Params
+from segcore.promotion.figures import Basis
+from tasks import batches
+from tasks.promotion.record import DecisionRecord, record_path, write_json, write_record
+from tasks.versioning import git
+from tests.support.tiny import params_for
+
+MORNING, NOON, EVENING = (f"2026-11-29T{hour:02}:00:00+00:00" for hour in (8, 12, 20))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Parameters of an empty project, which is the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return params_for(tmp_path / "source")
+
+
+def batch(p: Params, name: str, received: str | None) -> None:
+    """A batch with one image; received None: made by hand, without batch.json."""
+    folder = batches.folder_of(p) / name / "images"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+    if received:
+        facts = {"items": 1, "files": [f"images/{name}.png"], "received": received}
+        (folder.parent / "batch.json").write_text(json.dumps(facts))
+
+
+def decision(p: Params, names: list[str], acted: str | None = NOON) -> DecisionRecord:
+    """A decision on batches, written to its file."""
+    basis = Basis(**dict.fromkeys(Basis.__dataclass_fields__, None))  # type: ignore[arg-type]
+    record = DecisionRecord(
+        dataset=p.data.name,
+        key=names[-1],
+        batches=names,
+        decided=NOON,
+        acted=acted,
+        inputs="0" * 64,
+        outcome="kept",
+        winner=None,
+        best=None,
+        reason="",
+        champion=None,
+        challengers=[],
+        basis=basis,
+    )
+    write_record(record_path(Path(), p.data.name, record.key), record)
+    return record
+
+
+def test_batches_of_one_day_are_in_the_order_of_receipt_and_not_of_their_names(project: Params) -> None:
+    batch(project, "20261129-ffffffff", MORNING)
+    batch(project, "20261129-00000000", EVENING)
+    assert batches.undecided(project) == ["20261129-ffffffff", "20261129-00000000"]
+    decision(project, ["20261129-ffffffff"])
+    assert batches.undecided(project) == ["20261129-00000000"]
+
+
+def test_a_clock_that_was_set_back_leaves_no_batch_without_decision(project: Params) -> None:
+    batch(project, "20261129-aaaaaaaa", EVENING)
+    decision(project, ["20261129-aaaaaaaa"], acted=EVENING)
+    batch(project, "20200101-bbbbbbbb", "2020-01-01T00:00:00+00:00")
+    assert batches.undecided(project) == ["20200101-bbbbbbbb"]
+
+
+def test_a_batch_made_by_hand_is_judged_although_its_date_is_older_than_decided_ones(project: Params) -> None:
+    batch(project, "20261129-aaaaaaaa", NOON)
+    decision(project, ["20261129-aaaaaaaa"])
+    batch(project, "20250101-hand", None)
+    batch(project, "without-a-date", None)
+    assert batches.undecided(project) == ["without-a-date", "20250101-hand"]
+
+
+def test_a_decision_that_was_not_acted_upon_leaves_its_batches_undecided(project: Params) -> None:
+    batch(project, "20261129-aaaaaaaa", MORNING)
+    record = decision(project, ["20261129-aaaaaaaa"], acted=None)
+    assert batches.undecided(project) == ["20261129-aaaaaaaa"]
+    write_record(record_path(Path(), project.data.name, record.key), replace(record, acted=NOON))
+    assert batches.undecided(project) == []
+
+
+def test_a_removed_decision_leaves_its_batches_undecided_until_it_is_restored(project: Params) -> None:
+    for name, received in (("20261129-bbbbbbbb", MORNING), ("20261129-aaaaaaaa", NOON)):
+        batch(project, name, received)
+    decision(project, ["20261129-bbbbbbbb", "20261129-aaaaaaaa"])
+    path = record_path(Path(), project.data.name, "20261129-aaaaaaaa")
+    text = path.read_text()
+    path.unlink()
+    assert batches.undecided(project) == ["20261129-bbbbbbbb", "20261129-aaaaaaaa"]
+    path.write_text(text)
+    assert batches.undecided(project) == []
+
+
+def test_a_decision_cut_short_is_an_error_that_names_the_file(project: Params) -> None:
+    batch(project, "20261129-aaaaaaaa", MORNING)
+    decision(project, ["20261129-aaaaaaaa"])
+    path = record_path(Path(), project.data.name, "20261129-aaaaaaaa")
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(DataError, match=r"20261129-aaaaaaaa\.json"):
+        batches.undecided(project)
+
+
+def test_a_decision_of_the_first_version_names_its_one_batch(project: Params) -> None:
+    batch(project, "20261129-aaaaaaaa", MORNING)
+    record = decision(project, ["20261129-aaaaaaaa"]).as_json()
+    del record["batches"]
+    write_json(record_path(Path(), project.data.name, "20261129-aaaaaaaa"), record | {"batch": record["key"]})
+    assert batches.undecided(project) == []
+
+
+def test_datasets_in_one_project_have_batches_and_decisions_of_their_own(project: Params) -> None:
+    other = params_for("source", data={"name": "other"})
+    batch(project, "20261129-aaaaaaaa", MORNING)
+    decision(project, ["20261129-aaaaaaaa"])
+    batch(other, "20261129-aaaaaaaa", NOON)
+    assert batches.undecided(other) == ["20261129-aaaaaaaa"] and batches.undecided(project) == []
+    decision(other, ["20261129-aaaaaaaa"])
+    assert batches.undecided(other) == [] and batches.undecided(project) == []
+
+
+def run(*command: Any) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("killed", ["before the .dvc file", "before the commit", "before the tag"])
+def test_a_batch_that_a_kill_left_unrecorded_is_recorded_once(project: Params, killed: str) -> None:
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "-A"]):
+        run(*command)
+    git.commit([Path(".dvc"), Path(".dvcignore")], "start")
+    batch(project, "20261129-aaaaaaaa", MORNING)
+    folder = batches.folder_of(project) / "20261129-aaaaaaaa"
+    if killed != "before the .dvc file":
+        batches.record(project, folder.name, folder)
+        run("git", "tag", "--delete", batches.tag_of(project, folder.name))
+    if killed == "before the commit":
+        run("git", "reset", "-q", "HEAD~1")
+    for _ in range(2):
+        batches.finish(project)
+    assert (
+        run("git", "log", "--format=%s").splitlines().count("Data of tiny: batch 20261129-aaaaaaaa, 1 items")
+        == 1
+    )
+    assert run("git", "tag").split() == ["data/tiny/20261129-aaaaaaaa"]
+    assert Path(f"{folder}.dvc").exists() and run("git", "status", "--porcelain", "-uno") == ""
