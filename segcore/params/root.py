@@ -184,6 +184,15 @@ def load(path: Path | str = "params.yaml") -> Params:
         raise ParamsError(
             f"{path}: no such file", "run from the project's folder, or restore it with git"
         ) from error
+    except UnicodeDecodeError as error:
+        raise ParamsError(
+            f"{path}: is not UTF-8 text (byte {error.start})", "save it as UTF-8, or restore it with git"
+        ) from error
+    except OSError as error:
+        raise ParamsError(
+            f"{path}: cannot be read ({error.strerror})",
+            "give this user the right to read it, or restore it with git",
+        ) from error
     except yaml.YAMLError as error:
         raise ParamsError(
             f"{path}: is not valid YAML: {error}", "correct the indentation or quoting"
