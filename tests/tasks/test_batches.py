@@ -40,7 +40,18 @@ def batch(p: Params, name: str, received: str | None) -> None:
 
 def decision(p: Params, names: list[str], acted: str | None = NOON) -> DecisionRecord:
     """A decision on batches, written to its file."""
-    basis = Basis(**dict.fromkeys(Basis.__dataclass_fields__, None))  # type: ignore[arg-type]
+    basis = Basis(
+        metric="iou",
+        score="iou/dataset/foreground_mean",
+        frozen={"regions": 4, "clusters": 4},
+        new={"regions": 0, "clusters": 0},
+        confidence=0.95,
+        comparisons=1,
+        confidence_each=0.95,
+        bootstrap=100,
+        seed=0,
+        gate={},
+    )
     record = DecisionRecord(
         dataset=p.data.name,
         key=names[-1],
