@@ -7,7 +7,8 @@ Inbox -> batch -> comparison -> gate -> promotion -> report -> push. After a kil
 with the missing steps. If no new file was accepted and all batches have their decision, it stops early and reports
 that.
 
-Modules that need torch are imported inside functions, so that a run without new data does not load torch.
+Modules that only a training, a promotion or a dry run needs are imported inside functions: a run without new data is
+short.
 """
 
 import argparse
@@ -25,8 +26,6 @@ from prefect import flow, get_run_logger
 from prefect.states import Completed, State
 
 from flows import approval, run_state, steps
-from flows.compare import compare
-from flows.dry_run import plan_of
 from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.params import Params
@@ -105,6 +104,8 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
 
 
 def _dry_run(params: Params) -> State[Any]:
+    from flows.dry_run import plan_of
+
     plan = plan_of(params)
     print(plan.text(), flush=True)
     plan.require_no_obstacle()
@@ -171,6 +172,7 @@ def _open_registry(params: Params) -> "Registry":
 
 
 def _train_and_decide(params: Params, registry: "Registry", new: list[str], retries: int) -> DecisionRecord:
+    from flows.compare import compare
     from tasks import initial_weights
 
     warm_start = params.retrain.warm_start

@@ -14,11 +14,10 @@ from prefect.states import Completed, State
 from flows import run_state
 from segcore.errors import SegflowError, StageError
 from segcore.params import Params
-from tasks import receive
 from tasks.project import DECISIONS, report_folder
 from tasks.promotion import publish
 from tasks.promotion.record import Approval, DecisionRecord, record_path, records
-from tasks.receive import Receipt
+from tasks.receipt import Receipt, read_receipt, receipt_file
 from tasks.supervisor import run_in_group
 from tasks.versioning import git, stages
 
@@ -47,14 +46,14 @@ class GateInputs:
 @run_state.with_sentences
 def receive_batch(params: Params) -> Receipt:
     """Make a new batch of the files in the inbox; in a new process, which loads only what reading images needs."""
-    receive.receipt_file(params).unlink(missing_ok=True)
+    receipt_file(params).unlink(missing_ok=True)
     status, output, tail = run_in_group([sys.executable, "-m", "tasks", "receive"], live=sys.stderr.write)
     if status != 0:
         raise StageError(
             f"receiving failed with status {status}:\n{tail.strip()}", "correct the cause above and run again"
         )
     print(output, end="", flush=True)
-    return receive.read_receipt(params)
+    return read_receipt(params)
 
 
 @task(name="promote", cache_policy=NO_CACHE)

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from tasks.accepted import compare, read_accepted
 from tasks.delivery import QUARANTINE, Delivery, Staging, read_taken, refusals
 from tasks.inbox_result import Received, show
 from tasks.project import RECEIVED, WORK
+from tasks.receipt import Receipt, receipt_file
 from tasks.versioning import git, stages
 
 
@@ -174,31 +175,6 @@ def _remember(path: Path, before: set[InboxFile], found: Delivery, listing: List
     taken = [*before, *(file for file in found.files if file.path in names)]
     with atomic_write(path) as part:
         part.write_text(json.dumps([file for file in taken if file in listing.unchanged_since]))
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What one call accepted; content of its JSON file.
-
-    Attributes:
-        batch: name of the new batch; None: no new item was accepted.
-        accepted: number of items in the batch.
-        text: one sentence on the whole inbox.
-    """
-
-    batch: str | None
-    accepted: int
-    text: str
-
-
-def receipt_file(p: Params) -> Path:
-    """File of the last call's receipt."""
-    return RECEIVED / p.data.name / "last.json"
-
-
-def read_receipt(p: Params) -> Receipt:
-    """The receipt of the last call."""
-    return Receipt(**json.loads(receipt_file(p).read_text()))
 
 
 def _receive_here(arguments: argparse.Namespace) -> None:
