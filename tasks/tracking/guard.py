@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RESTORE = (
-    "restore it from a copy, or move it away and run `make registry OPTIONS=--rebuild`, which makes the registry "
-    "anew from decisions and bundles"
+    "restore it from a copy, correct tracking.uri in params.yaml, or move it away and run "
+    "`make registry OPTIONS=--rebuild`, which makes the registry anew from decisions and bundles"
 )
 # MLflow's answers to a question about one run or version; the store is sound, and callers treat them
 _ANSWERS = {

@@ -253,13 +253,19 @@ def preload() -> None:
 
 def _lock_entries(root: Path = Path()) -> dict[str, Entry]:
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     lock = root / DVC_LOCK
     if not lock.exists():
         return {}
     # without .dvc, as in an exported folder, no DVC process writes the file
     with dvc_locked(root) if (root / ".dvc").is_dir() else nullcontext():
-        return YAML(typ="safe").load(lock).get("stages") or {}
+        try:
+            return YAML(typ="safe").load(lock).get("stages") or {}
+        except (YAMLError, UnicodeDecodeError, AttributeError) as error:
+            raise StageError(
+                f"{lock}: is damaged", "run `python -m tasks.versioning.lock_repair`, or restore it with git"
+            ) from error
 
 
 def _running_entry(stage: str) -> Entry:

@@ -196,7 +196,7 @@ DAMAGES: dict[str, Damage] = {
     "model.json not text": Damage(_bytes("m*/**/model.json", lambda _: b"\xff\xfe{"), ("model.json",), "measure"),
     "model.json cut": Damage(_bytes("m*/**/model.json", _cut), ("model.json",), "evaluate"),
     "git damaged": Damage(_bytes(".git/HEAD", lambda _: b""), (".git", "git"), "flows.retrain"),
-    "git of another owner": Damage(_other_owner, ("git",), "receive", unprivileged=True),
+    "git of another owner": Damage(_other_owner, ("git", "cannot be written"), "receive", unprivileged=True),
     "git not writable": Damage(_mode(".git", 0o555), (".git", "git"), "receive", unprivileged=True),
     "inbox away": Damage(_setting("retrain", inbox="ftp://u:S3cretPw@127.0.0.1:9/x"), ("ftp://",), "receive"),
     "bad cron": Damage(_setting("schedule", cron="0 25 * * *"), ("schedule.cron",), "flows.serve"),
