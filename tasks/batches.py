@@ -1,9 +1,9 @@
 """Batches of a dataset: their folders and tags, their record in DVC and git, and those without a decision."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from segcore.files import read_json
 from segcore.ingest import catalog
 from segcore.params import Params
 from tasks.promotion.record import decided_batches, records
@@ -71,7 +71,9 @@ def record(p: Params, batch: str, folder: Path) -> None:
     if git.is_repository():
         # missing in batch folders that were created by hand
         facts = folder / "batch.json"
-        count = f", {json.loads(facts.read_text())['items']} items" if facts.exists() else ""
+        remedy = f"`dvc checkout {tracked}` restores the batch"
+        items = read_json(facts, remedy).get("items") if facts.exists() else None
+        count = f", {items} items" if items is not None else ""
         message = f"Data of {p.data.name}: batch {batch}{count}"
         git.commit([tracked, folder.parent / ".gitignore"], message, tag_of(p, batch))
 

@@ -5,7 +5,6 @@ there, and an item that needs such a file waits or is quarantined with the true 
 """
 
 import filecmp
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from segcore.errors import DataError
+from segcore.files import cached_json
 from segcore.ingest import catalog, companions
 from segcore.ingest.inbox import Inbox, Listing, Unreadable
 from segcore.ingest.inbox_files import InboxFile, Refusal
@@ -259,5 +259,11 @@ def refusals(found: Delivery) -> pd.DataFrame:
 
 
 def read_taken(path: Path) -> set[InboxFile]:
-    """Files that were accepted earlier and may still be in the inbox."""
-    return {InboxFile(*entry) for entry in json.loads(path.read_text())} if path.exists() else set()
+    """Files that were accepted earlier and may still be in the inbox.
+
+    A damaged list counts as empty: the files are then read again, and recognised by their content.
+    """
+    try:
+        return {InboxFile(*entry) for entry in cached_json(path, list) or []}
+    except TypeError:
+        return set()

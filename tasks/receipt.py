@@ -1,9 +1,10 @@
 """What the last call of `python -m tasks receive` accepted, as a file; import-light."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from segcore.errors import DataError
+from segcore.files import read_json
 from segcore.params import Params
 from tasks.project import RECEIVED
 
@@ -29,5 +30,14 @@ def receipt_file(p: Params) -> Path:
 
 
 def read_receipt(p: Params) -> Receipt:
-    """The receipt of the last call."""
-    return Receipt(**json.loads(receipt_file(p).read_text()))
+    """The receipt of the last call.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = receipt_file(p)
+    content = read_json(path, "run again; the batch is kept, and the next call continues with it")
+    try:
+        return Receipt(**content)
+    except TypeError as error:
+        raise DataError(f"{path}: is not a receipt ({error})", "remove it, then run again") from error
