@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro retrain serve promote rollback registry clean predict ui lint test test-all test-crash \
+.PHONY: help install demo check-data run repro retrain serve promote rollback registry clean predict ui lint test test-all test-crash test-damage \
   test-distributed docs hooks lock lr-range transfer bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ test-all: test ## make test, then what it leaves out: bad inputs, ten kills, slo
 
 test-crash: install ## kill a retraining at fifty random moments; KILLS=
 	@SEGFLOW_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s -m slow tests/system/crash
+
+test-damage: install ## try every command with every damaged file (an hour)
+	@SEGFLOW_DAMAGES=all $(PYTEST) -m slow tests/system/damage
 
 test-distributed: $(VENV)-cluster/.installed ## PostgreSQL, S3, Prefect, MLflow and two workers on this machine (10 minutes)
 	@$(VENV)-cluster/bin/python -m pytest -m distributed tests/system/distributed
