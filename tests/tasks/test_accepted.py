@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from segcore.errors import DataError, StageError
+from tasks.accepted import read_accepted
 from tasks.ingest import ingest, require_source
 from tests.support.inbox import BOX, aged, batch, built, kinds, look, pair, project, put
 from tests.support.tiny import blobs, params_for, values_for, write_tif
@@ -204,8 +205,7 @@ def test_a_batch_that_is_not_on_this_machine_is_named(here):
 
 def test_what_receiving_has_read_the_ingest_reads_no_more(here):
     p = project(here)
-    pair("n", 90)
-    look(p)
+    read_accepted(p.data, here / "scratch")
     stamps = {path.name: path.stat().st_mtime_ns for path in Path("work/ingest/tiny/items").iterdir()}
     ingest(p.data, work=Path("work"))
     assert stamps == {path.name: path.stat().st_mtime_ns for path in Path("work/ingest/tiny/items").iterdir()}

@@ -18,7 +18,10 @@ from tests.system.damage.damages import COMMANDS, DAMAGES, PYTHON, UNTIL, Damage
 LIMIT_SECONDS = 180
 # one damage of each kind, with commands that fail early; `make test` tries these, `make test-all` one command for each
 # damage, `make test-damage` every command
-SHORT = ("mlflow zeroed", "mlflow empty", "prefect zeroed", "decision cut", "git damaged", "bad cron", "model.json list")
+SHORT = (
+    *("mlflow zeroed", "mlflow empty", "prefect zeroed", "decision cut", "git damaged", "bad cron"),
+    "model.json list",
+)
 EVERY = os.environ.get("SEGFLOW_DAMAGES") == "all"
 SECRET = "S3cretPw"
 
