@@ -20,6 +20,7 @@ from tasks import console
 from tasks.output_folder import OutputFolder
 from tasks.project import PREDICTIONS
 from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
+from tasks.supervisor import deferred_stop
 from tasks.tracking.fetch import CHAMPION, find_model
 
 if TYPE_CHECKING:
@@ -108,10 +109,21 @@ class Batch:
     def predict(self, scene: Path, progress: "Progress" = lambda done, total: None) -> list[str]:
         """Predict a scene and add it to the record; returns the names of its files.
 
+        Ctrl-C and SIGTERM take effect between two blocks of the scene.
+
         Raises:
             DataError: the scene cannot be used; the error is recorded as well.
             StageError: the output folder was removed.
         """
+        with deferred_stop() as stop_if_asked:
+
+            def step(done: int, total: int) -> None:
+                stop_if_asked()
+                progress(done, total)
+
+            return self._predict(scene, step)
+
+    def _predict(self, scene: Path, progress: "Progress") -> list[str]:
         name = self.names[scene]
         self._folder.require()
         try:

@@ -57,6 +57,44 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
+@contextmanager
+def deferred_stop() -> Iterator[Callable[[], None]]:
+    """Let SIGINT and SIGTERM take effect only where the yielded function is called, and at the end of the block.
+
+    An exception between any two instructions can leave a reading thread or GDAL's state behind. A second signal takes
+    effect at once. Without effect outside of the main thread.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        if len(noted) > 1:
+            take_effect()
+
+    def take_effect() -> None:
+        handler = handlers[signal.Signals(noted[0])]
+        assert callable(handler)
+        handler(noted[0], None)
+
+    def check() -> None:
+        if noted:
+            take_effect()
+
+    for number, handler in handlers.items():
+        if callable(handler):
+            signal.signal(number, note)
+    try:
+        yield check
+    finally:
+        for number, handler in handlers.items():
+            # a handler that has taken effect may have set another one, which stays
+            if signal.getsignal(number) is note:
+                signal.signal(number, handler)
+    check()
+
+
 def run_in_group(
     command: Sequence[str],
     env: Mapping[str, str] | None = None,

@@ -77,3 +77,24 @@ def test_exit_status_and_both_outputs_are_returned() -> None:
     status, output, tail = supervisor.run_in_group([sys.executable, "-c", code], live=seen.append)
     assert (status, output, "".join(seen)) == (7, "out\n", "err\n")
     assert "out" in tail and "err" in tail
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_deferred_stop_waits_for_the_next_check_or_the_end(
+    number: signal.Signals, error: type[BaseException], check: bool
+) -> None:
+    before, steps = signal.getsignal(signal.SIGTERM), []
+    supervisor.exit_on_sigterm()
+    try:
+        with pytest.raises(error), supervisor.deferred_stop() as stop_if_asked:
+            signal.raise_signal(number)
+            steps.append("after the signal")
+            if check:
+                stop_if_asked()
+            steps.append("end")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert steps == ["after the signal", *([] if check else ["end"])]
