@@ -87,14 +87,19 @@ def test_a_deferred_stop_waits_for_the_next_check_or_the_end(
     number: signal.Signals, error: type[BaseException], check: bool
 ) -> None:
     before, steps = signal.getsignal(signal.SIGTERM), []
-    supervisor.exit_on_sigterm()
-    try:
-        with pytest.raises(error), supervisor.deferred_stop() as stop_if_asked:
+
+    def work() -> None:
+        with supervisor.deferred_stop() as stop_if_asked:
             signal.raise_signal(number)
             steps.append("after the signal")
             if check:
                 stop_if_asked()
             steps.append("end")
+
+    supervisor.exit_on_sigterm()
+    try:
+        with pytest.raises(error):
+            work()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert steps == ["after the signal", *([] if check else ["end"])]
