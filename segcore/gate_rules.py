@@ -37,7 +37,8 @@ class Gain:
     Attributes:
         difference: score of the challenger minus that of the champion.
         low, high: ends of the interval; None with too few clusters.
-        smallest: difference that would have been just enough to be better; None without an interval.
+        smallest: about the difference that would have been just enough to be better: the margin plus the interval's
+            lower half, or half of its width if that is more; None without an interval.
         clusters: clusters with foreground; None in files of earlier versions.
     """
 

@@ -131,7 +131,8 @@ def gain(
         return Gain(_rounded(difference), None, None, None, clusters)
     # contains the difference, although the contributions of clusters sum to it only approximately
     low, high = min(ends[0], difference), max(ends[1], difference)
-    smallest = basis.gate["margin"] + difference - low
+    # the lower half alone can be empty where the challenger is far worse on a few clusters
+    smallest = basis.gate["margin"] + max(difference - low, (high - low) / 2)
     return Gain(_rounded(difference), _rounded(low), _rounded(high), _rounded(smallest), clusters)
 
 
