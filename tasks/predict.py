@@ -6,6 +6,7 @@ are reported and skipped. After an interruption, run the same command again: it 
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,7 @@ from segcore.params import Params, Predict
 from tasks import console
 from tasks.output_folder import OutputFolder
 from tasks.project import PREDICTIONS
-from tasks.scenes import OUTPUTS, Record, find_scenes, stamp_of
+from tasks.scenes import OUTPUTS, Record, check_name, find_scenes, stamp_of
 from tasks.supervisor import deferred_stop
 from tasks.tracking.fetch import CHAMPION, find_model
 
@@ -89,10 +90,11 @@ class Batch:
                 self._folder.require()
 
     def _refuse_to_overwrite_scenes(self) -> None:
-        sources = {scene.resolve() for scene in self.scenes}
+        # Path.resolve raises RuntimeError for a link to itself, which is an error of that scene
+        sources = {os.path.realpath(scene) for scene in self.scenes}
         for scene, name in self.names.items():
             for suffix in OUTPUTS:
-                target = (self.output / f"{name}{suffix}").resolve()
+                target = os.path.realpath(self.output / f"{name}{suffix}")
                 if target in sources:
                     raise ParamsError(
                         f"{target}: the prediction of {scene.name} would overwrite a scene",
@@ -127,6 +129,7 @@ class Batch:
         name = self.names[scene]
         self._folder.require()
         try:
+            check_name(scene, name, self.predictor.settings.outputs)
             before = stamp_of(scene)
             files = self.predictor.predict_file(scene, self.output, name, progress)
         except DataError as error:

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,15 @@ from segcore.errors import DataError
 from segcore.files import atomic_write, digest
 from segcore.ingest.source_files import stamp
 from segcore.io import images
+from segcore.io.layouts._files import printable
 from segcore.io.layouts._item import Item
 from segcore.io.layouts._patterns import stem_of
 
 RECORD = "predictions.json"
 # interval between two writes of the record: a kill loses at most the work of this time and the current scene
 _SECONDS = 1.0
+# of a file's name in bytes, in all common file systems
+_LONGEST_NAME = 255
 # suffixes of the outputs of a scene
 OUTPUTS = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz")
 
@@ -202,10 +206,42 @@ class Record:
 
 
 def _check_entry(scene: str, entry: dict[str, Any]) -> None:
-    """Check that an entry names files in the output folder alone: outdated ones are deleted."""
-    for name in (entry["name"], *entry.get("files", [])):
-        if not isinstance(name, str) or Path(name).name != name:
-            raise ValueError(f"{name!r} of {scene} is no file name")
+    """Check that an entry names outputs in the output folder alone: outdated ones are deleted."""
+    name, files = entry["name"], entry.get("files", [])
+    if not isinstance(name, str) or not name or Path(name).name != name or "\0" in name:
+        raise ValueError(f"{name!r} of {scene} is no file name")
+    # UnicodeEncodeError for half a surrogate pair
+    os.fsencode(name)
+    outputs = [name + suffix for suffix in OUTPUTS]
+    if not isinstance(files, list) or any(file not in outputs for file in files):
+        raise ValueError(f"{files!r} of {scene} are not its outputs")
+
+
+def check_name(scene: Path, name: str, outputs: Sequence[str]) -> None:
+    """Check that files can be named after a scene.
+
+    Args:
+        scene: path of the scene.
+        name: from `Record.names`.
+        outputs: kinds of outputs to write.
+
+    Raises:
+        DataError: the scene has to be renamed.
+    """
+    if printable(name) != name:
+        raise DataError(
+            f"{scene.name!a}: its name contains control or undecodable characters",
+            "rename it",
+            kind="bad-name",
+        )
+    longest = "_probabilities.tif" if "probabilities" in outputs else ".nii.gz"
+    if len(os.fsencode(name + longest)) > _LONGEST_NAME:
+        raise DataError(
+            f"{scene.name}: its name is too long, the name of its prediction would have more than "
+            f"{_LONGEST_NAME} bytes",
+            "rename it",
+            kind="bad-name",
+        )
 
 
 def stamp_of(scene: Path) -> str:

@@ -62,8 +62,7 @@ def check(file: Path, restore: str) -> None:
     Raises:
         StageError: the file cannot be used.
     """
-    if file.is_dir():
-        raise StageError(f"{file}: is a folder, not a SQLite database", f"move the folder away, or {restore}")
+    _check_kind(file, restore)
     _check_folder(file)
     if not file.exists():
         return
@@ -102,7 +101,35 @@ def explained(file: Path, message: str, restore: str) -> StageError:
     return StageError(f"{file}: cannot be used ({message.strip().splitlines()[0][:300]})", restore)
 
 
+def first_value(file: Path, query: str) -> str | None:
+    """First value that a query of an existing database gives; None if there is none, or no such table."""
+    with closing(sqlite3.connect(file, timeout=wait_seconds())) as database:
+        try:
+            row = database.execute(query).fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            return None
+    return None if row is None else str(row[0])
+
+
+def _check_kind(file: Path, restore: str) -> None:
+    """Check that the path, or what it links to, is a plain file or can become one."""
+    if file.is_dir():
+        raise StageError(f"{file}: is a folder, not a SQLite database", f"move the folder away, or {restore}")
+    target = Path(os.path.realpath(file))
+    if file.is_symlink() and (target.is_symlink() or not target.parent.is_dir()):
+        raise StageError(
+            f"{file}: is a link to {file.readlink()}, which leads nowhere",
+            "mount or restore its folder, then run again; or remove the link",
+        )
+    if file.exists() and not file.is_file():
+        raise StageError(f"{file}: is not a file, but a pipe or device", f"move it away, or {restore}")
+
+
 def _check_folder(file: Path) -> None:
+    # a link is followed
+    file = Path(os.path.realpath(file))
     folder = next(parent for parent in file.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise StageError(f"{file}: {folder} is not a folder", "correct the address, or move that file away")

@@ -1,6 +1,7 @@
 """The files of an item, and stamps and hashes that show whether they have changed."""
 
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
@@ -53,7 +54,8 @@ def _sidecars(path: Path, names: Names) -> list[Path]:
     possible = [path.name + suffix for suffix in _SIDECARS] + [path.stem + suffix for suffix in _WORLD_FILES]
     existing = names(path.parent)
     if existing is None:
-        return [p for p in map(path.with_name, possible) if p.exists()]
+        # Path.exists raises OSError for a name that is too long with the suffix
+        return [p for p in map(path.with_name, possible) if os.path.exists(p)]  # noqa: PTH110
     return [path.with_name(name) for name in possible if name in existing]
 
 
@@ -88,25 +90,27 @@ def stamp(item: Item, folder: Path, names: Names = _unlisted) -> str:
     """
     facts = []
     for path in _paths(item, folder):
-        try:
-            status = path.stat()
-        except OSError as error:
-            kind = "no-permission" if isinstance(error, PermissionError) else "unreadable"
-            reason = error.strerror or str(error)
-            raise DataError(
-                f"{path.name}: {reason}", "restore the file, or its permissions", kind=kind
-            ) from error
-        check_is_file(path, status)
+        status = _status(path)
         if status.st_size == 0:
             raise DataError(
                 f"{path.name}: is empty (0 bytes)", "restore it from its source", kind="empty-file"
             )
         facts.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
         for sidecar in _sidecars(path, names):
-            status = sidecar.stat()
-            check_is_file(sidecar, status)
+            status = _status(sidecar)
             facts.append((sidecar.name, status.st_size, status.st_mtime_ns, status.st_ino))
     return json.dumps(facts)
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        status = path.stat()
+    except OSError as error:
+        kind = "no-permission" if isinstance(error, PermissionError) else "unreadable"
+        reason = error.strerror or str(error)
+        raise DataError(f"{path.name}: {reason}", "restore the file, or its permissions", kind=kind) from error
+    check_is_file(path, status)
+    return status
 
 
 def content_hash(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Settings of a prediction that come from the bundle."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -8,6 +8,9 @@ from segcore.data.prepared import neighbouring_planes
 from segcore.errors import ModelError, ParamsError
 from segcore.models.base.bundle import Bundle
 from segcore.params import Data, Predict
+
+if TYPE_CHECKING:
+    from segcore.models.base.model import SegmentationModel
 
 
 def declared_data(bundle: Bundle) -> Data:
@@ -60,3 +63,20 @@ def resolved(settings: Predict, bundle: Bundle) -> tuple[Predict, int]:
         )
     used = {"tile": tile, "overlap": overlap, "flips": bool(settings.flips)}
     return settings.model_copy(update=used), tile
+
+
+def require_finite(model: "SegmentationModel", bundle: Bundle) -> None:
+    """Check that the weights are numbers: with others, every pixel would get the first class.
+
+    Raises:
+        ModelError: a weight is NaN or infinite, or a standard deviation is not positive.
+    """
+    wrong = [k for k, v in model.state_dict().items() if v.is_floating_point() and not v.isfinite().all()]
+    if not (model.std > 0).all():
+        wrong.append("std")
+    if wrong:
+        raise ModelError(
+            f"{bundle.folder}/model.safetensors: the weights cannot be used, {wrong[0]} has values that are not "
+            "finite or, of a standard deviation, not positive",
+            "train again, or take another version",
+        )

@@ -30,7 +30,7 @@ from segcore.models.base.bundle import Bundle, read_bundle
 from segcore.params import Data, Predict
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
-from segcore.prediction.bundle_settings import declared_data, resolved
+from segcore.prediction.bundle_settings import declared_data, require_finite, resolved
 from segcore.prediction.fuse_batchnorm import fused
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
@@ -106,7 +106,9 @@ class Predictor:
         flips = bool(self.settings.flips)
         if flips:
             require_trained(parameters, bundle.folder.name)
-        model = fused(bundle.model(device)).to(memory_format=torch.channels_last)
+        model = bundle.model(device)
+        require_finite(model, bundle)
+        model = fused(model).to(memory_format=torch.channels_last)
         self.model = with_flips(model, flips)
         self.precision = choose_precision(parameters.get("precision", "auto"), device)
 

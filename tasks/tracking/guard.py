@@ -35,13 +35,14 @@ class Guard:
     A call that meets the lock of another process waits and is repeated: SQLite has rolled it back.
 
     Args:
-        client: client of the store.
+        connect: makes a client of the store, which already reads it.
         address: address of the store.
         file: its SQLite file; None for a server.
     """
 
-    def __init__(self, client: "MlflowClient", address: str, file: Path | None) -> None:
-        self._client, self._address, self._file = client, address, file
+    def __init__(self, connect: "Callable[[], MlflowClient]", address: str, file: Path | None) -> None:
+        self._address, self._file = address, file
+        self._client = self._guarded(connect)()
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._client, name)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _CONNECT_SECONDS = 10.0
+# a line of a traceback that names an exception
+_REASON = re.compile(r"[\w.]+: |\w+(\.\w+)*(Error|Exception)\b")
 
 
 def uri(params: Params) -> str:
@@ -71,24 +74,31 @@ def ensure_store(address: str) -> None:
         _probe(address)
         return
     sqlite.check(file, RESTORE)
-    # the lock file contains the version of MLflow that last upgraded the store
+    # the lock file contains the version of MLflow that last upgraded the store, and the schema that it then had
     with locked(file.with_name(file.name + ".lock")) as version_file:
         # SQLite takes an empty file for a new store
         is_new = not file.exists() or file.stat().st_size == 0
-        if not is_new and version_file.read_text(errors="replace") == version("mlflow"):
+        if not is_new and version_file.read_text(errors="replace") == _versions(file):
             return
         if not is_new:
             _upgrade(address, file)
         # creates a missing store, and the rows that MLflow adds on first use
         _client(address).search_experiments(max_results=1)
-        version_file.write_text(version("mlflow"))
+        version_file.write_text(_versions(file))
+
+
+def _versions(file: Path) -> str:
+    """Versions of MLflow and of the store's schema; a copy of another day may have another schema."""
+    return f"{version('mlflow')} {sqlite.first_value(file, 'SELECT version_num FROM alembic_version')}"
 
 
 def _upgrade(address: str, file: Path) -> None:
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", address]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **_quiet()})
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+        # SQLAlchemy's last line is the address of a page
+        lines = [line for line in done.stderr.splitlines() if _REASON.match(line)]
+        reason = (lines or ["no message"])[-1][:300]
         raise StageError(
             f"{file}: MLflow {version('mlflow')} cannot use this store ({reason})",
             f"install the version of MLflow that wrote it, or {RESTORE}",
@@ -123,8 +133,11 @@ def _client(address: str) -> "MlflowClient":
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # and this one the traceback of each failure, which is raised as well
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    client = MlflowClient(tracking_uri=address, registry_uri=address)
-    return cast("MlflowClient", Guard(client, address, file_of(address)))
+
+    def connect() -> MlflowClient:
+        return MlflowClient(tracking_uri=address, registry_uri=address)
+
+    return cast("MlflowClient", Guard(connect, address, file_of(address)))
 
 
 def _probe(address: str) -> None:

@@ -1,5 +1,6 @@
 """A SQLite file that a tool cannot use is named with the cause before the tool opens it."""
 
+import os
 import sqlite3
 import threading
 import time
@@ -98,3 +99,16 @@ def test_sqlite_is_waited_for_at_least_half_a_minute(monkeypatch: pytest.MonkeyP
 def test_each_cause_has_its_remedy(message: str, what: str, remedy: str) -> None:
     error = sqlite.explained(Path("x.db"), message, RESTORE)
     assert what in error.what and remedy in error.remedy and "SQL:" not in error.what
+
+
+def test_a_link_into_a_folder_that_is_gone_and_a_pipe_are_named(tmp_path: Path) -> None:
+    link, pipe = tmp_path / "link.db", tmp_path / "pipe.db"
+    link.symlink_to(tmp_path / "not-mounted/x.db")
+    os.mkfifo(pipe)
+    with pytest.raises(StageError, match=r"is a link to .*/not-mounted/x\.db") as caught:
+        sqlite.check(link, RESTORE)
+    assert str(link) in caught.value.what
+    with pytest.raises(StageError, match="is not a file"):
+        sqlite.check(pipe, RESTORE)
+    (tmp_path / "not-mounted").mkdir()
+    sqlite.check(link, RESTORE)

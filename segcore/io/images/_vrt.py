@@ -65,7 +65,8 @@ def _source(path: Path, element: ElementTree.Element) -> Path:
         target = (folder / text).resolve()
         inside = target.is_relative_to(folder) and "://" not in text and not text.startswith(("/vsi", "<"))
         exists = inside and bool(text) and target.is_file()
-    except (OSError, ValueError):
+    # RuntimeError: a loop of links
+    except (OSError, ValueError, RuntimeError):
         inside, exists = False, False
     if not inside:
         raise _refuse(path, f"refers to {text[:200]!r}, outside its folder")

@@ -56,7 +56,7 @@ class _Description(_Part):
     classes: list[str] | None = None
     colors: list[_Color] | None = None
     foreground: list[Annotated[int, Field(ge=0)]] | None = None
-    tile: Annotated[int, Field(ge=1, le=2**16)] | None = None
+    tile: Annotated[int, Field(ge=32, le=2**16)] | None = None
     input: dict[str, Any] = {}
     normalization: _Normalization | None = None
     range: _Range | None = None
@@ -141,6 +141,8 @@ def parse(content: bytes, path: str) -> dict[str, Any]:
         description: Any = json.loads(
             content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite
         )
+        # fails for half a surrogate pair, which JSON can contain and no output file can
+        json.dumps(description, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: is damaged ({error})", _REMEDY) from error
     if not isinstance(description, dict):

@@ -50,6 +50,22 @@ def test_a_folder_in_place_of_the_store_is_named_at_once(address: str, tmp_path:
         store.open_client(address)
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE alembic_version SET version_num = 'ffff00001111'", "DELETE FROM alembic_version"],
+)
+def test_a_store_with_another_schema_is_named_though_its_lock_file_is_of_this_version(
+    address: str, tmp_path: Path, change: str
+) -> None:
+    """As of a copy that a newer MLflow wrote."""
+    store.open_client(address)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute(change)
+    with pytest.raises(StageError, match="cannot use this store") as caught:
+        store.open_client(address)
+    assert str(tmp_path / "mlflow.db") in caught.value.what and "(Background" not in caught.value.what
+
+
 @pytest.mark.slow
 def test_a_call_survives_a_lock_and_is_made_once(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
