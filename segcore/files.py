@@ -119,10 +119,10 @@ def locked(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a")
     except OSError as error:
-        raise DataError(
-            f"{path}: could not be opened ({error.strerror or error})",
-            "free disk space, or give this user the right to write to this folder, then run again",
-        ) from error
+        remedy = "free disk space, or give this user the right to write to this folder, then run again"
+        if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+            remedy = "move away what has the name of this file or of its folder, then run again"
+        raise DataError(f"{path}: could not be opened ({error.strerror or error})", remedy) from error
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield path

@@ -50,6 +50,8 @@ _PACKAGES = {
         "check the address, the network and the credentials, then run again",
     ),
 }
+# a module of this project that is missing is a defect
+_OWN = {"flows", "segcore", "tasks"}
 _SENTENCE = re.compile(r"^Error: (.+?)\n  Remedy: (.+)$", re.MULTILINE | re.DOTALL)
 
 
@@ -64,6 +66,12 @@ def explained(error: BaseException) -> SegflowError | None:
         return StageError(f"a file is not valid JSON ({error})", _WHERE)
     if isinstance(error, UnicodeDecodeError):
         return StageError(f"a file is not UTF-8 text ({error.reason} at byte {error.start})", _WHERE)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in _OWN:
+        return StageError(
+            f"the Python package of the module {error.name} is not installed",
+            "install it with `.venv/bin/python -m pip install`, as addresses such as gs:// need it; if it is one of "
+            "pyproject.toml, install all with `rm .venv/.installed && make install`",
+        )
     package = type(error).__module__.partition(".")[0]
     for name, (modules, remedy) in _PACKAGES.items():
         if package in modules:

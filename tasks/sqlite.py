@@ -124,7 +124,7 @@ def _check_kind(file: Path, restore: str) -> None:
             "mount or restore its folder, then run again; or remove the link",
         )
     if file.exists() and not file.is_file():
-        raise StageError(f"{file}: is not a file, but a pipe or device", f"move it away, or {restore}")
+        raise StageError(f"{file}: is not a file, but a pipe or device", restore)
 
 
 def _check_folder(file: Path) -> None:

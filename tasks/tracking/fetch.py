@@ -198,10 +198,12 @@ def _downloaded(client: "MlflowClient", version: "ModelVersion", folder: Path) -
         files = download_artifacts(
             artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
         )
-    except (MlflowException, OSError) as error:
+    # ImportError: the package for an address of this kind is not installed
+    except (MlflowException, OSError, ImportError) as error:
         raise ModelError(
             f"{title} cannot be downloaded ({error})",
-            "check that this machine can read the store's files, or name a bundle folder",
+            "check that this machine can read the store's files, or install the package that is missing, or name a "
+            "bundle folder",
         ) from error
     descriptions = sorted(Path(files).rglob("model.json"))
     if not descriptions:

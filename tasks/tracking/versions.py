@@ -143,10 +143,12 @@ def has_files(client: "MlflowClient", source: str) -> bool:
 
     try:
         files = _repository(client, source).list_artifacts()
-    except (MlflowException, OSError) as error:
+    # ImportError: the package for an address of this kind is not installed
+    except (MlflowException, OSError, ImportError) as error:
         raise StageError(
             f"{source}: the files of the MLflow store cannot be listed ({error})",
-            "check that this machine can read the store's files, then run again",
+            "check that this machine can read the store's files, or install the package that is missing; "
+            "then run again",
         ) from error
     return {Path(file.path).name for file in files} >= _BUNDLE
 

@@ -38,6 +38,7 @@ def foreign(module: str, text: str, base: type[Exception] = Exception) -> Except
         foreign("httpx", f"{ADDRESS} away"),
         foreign("botocore.exceptions", f"{ADDRESS} away"),
         foreign("dvc.exceptions", f"{ADDRESS} away"),
+        ModuleNotFoundError("No module named 'google.cloud'", name="google.cloud"),
         ConnectionRefusedError(111, "Connection refused"),
         PermissionError(13, "Permission denied", "work/x"),
         OSError(28, "No space left on device", "work/x"),

@@ -203,11 +203,37 @@ def test_files_folders_and_patterns_are_found(project: Path) -> None:
             find_scenes([odd], out)
 
 
-def test_a_damaged_record_is_an_error(project: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        '{"scenes": {"/x": {"name": "..", "files": [".lock"]}}}',
+        '{"scenes": {"/x": {"name": "x", "files": ["predictions.json"]}}}',
+        '{"scenes": {"/x": {"name": "x", "files": "x.tif"}}}',
+        '{"scenes": {"/x": {"name": ""}}}',
+        '{"scenes": {"/x": {"name": "a\\u0000b"}}}',
+        '{"scenes": {"/x": {"name": "\\ud800"}}}',
+    ],
+)
+def test_a_damaged_record_is_an_error(project: Path, content: str) -> None:
+    """Also one that names files that are no outputs, since outdated files are deleted."""
     (project / "out").mkdir()
-    (project / "out/predictions.json").write_text("{")
+    (project / "out/predictions.json").write_text(content)
     with pytest.raises(DataError, match=r"predictions\.json"):
         run_prediction(load(), ["scenes"], "bundle", Path("out"))
+
+
+def test_scenes_whose_names_cannot_be_used_are_reported_and_the_others_are_predicted(project: Path) -> None:
+    scene = project / "scenes/s0.tif"
+    names = ("loop.tif", "new\nline.tif", os.fsdecode(b"not-utf8-\xff.tif"), "l" * 251 + ".tif")
+    for name in names[1:]:
+        shutil.copy(scene, scene.with_name(name))
+    scene.with_name(names[0]).symlink_to(names[0])
+    with pytest.raises(StageError, match="4 of 8 scenes failed") as caught:
+        run_prediction(load(), ["scenes"], "bundle", Path("out"))
+    for reason in ("Too many levels", "control or undecodable", "too long"):
+        assert reason in caught.value.what
+    assert set(state(project / "out")) == {f"s{number}.tif" for number in range(4)}
 
 
 def test_the_record_is_not_written_once_per_scene(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def test_what_is_no_description_is_refused(folder, content):
         {"weights_sha256": 5},
         {"tile": "x"},
         {"tile": 0},
+        {"tile": 1},
+        {"classes": ["a", "b", "\ud800"]},
         {"tile": BILLION},
         {"parameters": None},
         {"parameters": {"precision": "fp7"}},
@@ -334,3 +336,15 @@ def test_further_files_are_covered_by_a_hash(tmp_path):
     for check in (verified, lambda folder: verified_file(folder, "history.csv")):
         with pytest.raises(ModelError, match=r"history\.csv: is not the file"):
             check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("score.weight", float("nan")), ("score.bias", float("inf")), ("std", 0.0)]
+)
+def test_weights_that_are_no_numbers_are_refused_for_a_prediction(tmp_path, name, value):
+    """Otherwise every pixel would be the first class."""
+    model = build_model("unet", 3, 3, encoder="plain", width=4).eval()
+    model.state_dict()[name].view(-1)[0] = value
+    (tmp_path / "b").mkdir()
+    save_bundle(tmp_path / "b", model, "unet", {**FACTS, "normalization": None, "range": None})
+    refused(tmp_path / "b", f"{name} has values", predict=True)
