@@ -3,32 +3,46 @@
 import re
 
 _HIDDEN = "***"
-_WORDS = r"password|passwd|passphrase|pwd|secret|token|signature|credential|access_?key|account_?key|api_?key"
+_WORDS = r"password|passwd|passphrase|pwd|secret|token|signature|credential|access_?key|account_?key|api_?key|private_?key|auth_string"
 _VALUE = r"(?:(['\"])(?:(?!\2).)*|[^\s&;'\"<>]+)"
+# scheme://user:password@host: a password may contain @ and /, but `host:5000/a@b` is a port and a path
+_PASSWORD = r"((?:\w:)?//)(?!\[)[^\s:/?#\"]*:(?!\d{1,5}[/?#'\"),;\]}])(\S*)@"
+# a shorter one would be found in other words
+_SHORTEST = 6
 _PATTERNS = [
-    # scheme://user:password@host: a password may contain @ and /, but `host:5000/a@b` is a port and a path
-    (r"(\w://)(?!\[)[^\s:/?#\"]*:(?!\d{1,5}[/?#'\"),;\]}])\S*@(?=[\w.\[/-])", rf"\1{_HIDDEN}@"),
+    (_PASSWORD, rf"\1{_HIDDEN}@"),
     # https://token@host; a name alone is no secret elsewhere: abfs://container@account, ssh://git@host
     (r"(https?://)[^\s:/?#\"]+@(?=[\w.\[-])", rf"\1{_HIDDEN}@"),
     # the same inside the query of another address
     (r"(\w%3A%2F%2F)[^\s'\"&]*%40", rf"\1{_HIDDEN}%40"),
     # in the addresses of chat services, the path is the secret
     (r"(https?://[\w.-]*(?:hook|discord)[\w.-]*/)[^\s\"'<>]+", rf"\1{_HIDDEN}"),
+    (r"(https?://[^\s\"'<>]*/(?:webhooks?/|bot(?=\d+:)))[^\s\"'<>/]+", rf"\1{_HIDDEN}"),
+    # tokens that are known by their beginning
+    (r"\b(?:xox[abeprs]-|gh[opsru]_|github_pat_|glpat-)[\w-]{6,}", _HIDDEN),
+    (r"\b((?:set-)?cookie|x-[\w-]*(?:key|token|secret))(['\"]?\s*:\s*)[^\s'\",]+", rf"\1\2{_HIDDEN}"),
     (r"(authorization['\"]?\s*[:=]\s*['\"]?(?:[\w-]+ )?)[^\s'\",]+", rf"\1{_HIDDEN}"),
     (r"\b(bearer )[\w.~+/=-]{16,}", rf"\1{_HIDDEN}"),
     # password=..., "secret": "...", access_key: ..., --token ...
     (rf"([\w.-]*(?:{_WORDS})[\w.-]*(?:\s?=\s?|['\"]\s*:\s*)){_VALUE}", rf"\1\2{_HIDDEN}"),
     (rf"(\w+_(?:{_WORDS})\w*: ?|--[\w-]*(?:{_WORDS})[\w-]* ){_VALUE}", rf"\1\2{_HIDDEN}"),
+    # the same in an address inside another one
+    (rf"((?:{_WORDS})%3D)(?:(?!%3B)[^\s&'\"])+", rf"\1{_HIDDEN}"),
     # words that mean a secret only in an address
-    (r"([?&](?:[\w.-]*[._-])?(?:key|sig|auth)=)[^\s&;'\"<>]+", rf"\1{_HIDDEN}"),
+    (r"([?&](?:[\w.-]*[._-])?(?:key|sig|sas|auth)=)[^\s&;'\"<>]+", rf"\1{_HIDDEN}"),
 ]
 _SECRETS = [(re.compile(pattern, re.IGNORECASE), replacement) for pattern, replacement in _PATTERNS]
 
 
 def masked(text: str) -> str:
     """`text` with `***` in place of passwords, tokens and keys in addresses, queries and headers."""
+    passwords = {found[2] for found in re.finditer(_PASSWORD, text)}
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
+    # a message may repeat a part of its address
+    for password in passwords:
+        if len(password) >= _SHORTEST:
+            text = text.replace(password, _HIDDEN)
     return text
 
 

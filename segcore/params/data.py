@@ -11,7 +11,7 @@ from segcore.constants import IGNORE
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are errors, values are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):

@@ -13,6 +13,10 @@ from segcore.gate_rules import RULES, Ceilings
 from segcore.params.data import Section
 
 
+# in seconds; longer times would not fit the types that timers take
+_YEAR = 365 * 24 * 3600
+
+
 class WarmStart(Section):
     """Start of challengers from the champion's weights, if they have its architecture."""
 
@@ -28,7 +32,7 @@ class AtLeast(Section):
     items: int = Field(
         default=1, ge=1, description="new valid items; fewer stay in the inbox until enough have come"
     )
-    hours: float = Field(default=0, ge=0, description="hours since the last decision")
+    hours: float = Field(default=0, ge=0, le=_YEAR / 3600, description="hours since the last decision")
 
 
 class Retrain(Section):
@@ -36,10 +40,14 @@ class Retrain(Section):
 
     inbox: str = Field(
         default="data/inbox",
+        min_length=1,
         description="folder of new files, or an fsspec address such as `s3://bucket/inbox`",
     )
     settle_seconds: float = Field(
-        default=60, ge=0, description="files changed less than this many seconds ago wait for the next round"
+        default=60,
+        ge=0,
+        le=_YEAR,
+        description="files changed less than this many seconds ago wait for the next round",
     )
     taken: Literal["move", "delete", "keep"] = Field(
         default="move",
@@ -62,7 +70,7 @@ def gate_section() -> type[Section]:
     limits = {name: fields[name] for name, rule in named.items() if rule.role == "limit"}
     statistics = {
         "confidence": (float, Field(default=0.95, gt=0.5, lt=1, description="level of the interval")),
-        "bootstrap": (int, Field(default=2000, ge=100, description="resamples of the clusters per interval")),
+        "bootstrap": (int, Field(default=2000, ge=100, le=1_000_000, description="resamples of the clusters per interval")),
         "approval": (
             Literal["automatic", "person"],
             Field(
@@ -71,7 +79,7 @@ def gate_section() -> type[Section]:
         ),
         "approval_hours": (
             float,
-            Field(default=24, gt=0, description="hours to wait for the person; then the champion stays"),
+            Field(default=24, gt=0, le=_YEAR / 3600, description="hours to wait for the person; then the champion stays"),
         ),
     }
     doc = "When a challenger replaces the champion; scores are values (0 to 1) of `compare.metric`."
@@ -121,15 +129,15 @@ class Schedule(Section):
     timezone: str = Field(default="UTC", description="time zone of `cron`, such as `Europe/Berlin`")
     interval_minutes: float | None = Field(
         default=None,
-        gt=0,
-        le=525_600,
+        ge=0.01,
+        le=_YEAR / 60,
         description="minutes between rounds, counted from the start of the service; null: none",
     )
     on_arrival: bool = Field(
         default=False, description="also retrain when the inbox contains new files that have settled"
     )
     watch_seconds: float = Field(
-        default=60, gt=0, allow_inf_nan=False, description="seconds between checks of the inbox"
+        default=60, ge=0.01, le=_YEAR, description="seconds between checks of the inbox"
     )
 
     @field_validator("cron")

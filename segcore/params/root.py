@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -41,7 +41,9 @@ class Params(Section):
     architectures: list[str] = Field(
         min_length=1, description="networks to compare: modules of `segcore/models`"
     )
-    seeds: list[int] = Field(min_length=1, description="each architecture is trained once per seed")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        min_length=1, description="each architecture is trained once per seed"
+    )
     data: Data = Field(description="images and masks")
     split: Split = Field(description="training, validation and test parts")
     prepare: Prepare = Field(description="training windows")
@@ -60,6 +62,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _architectures_are_known(self) -> "Params":
+        for key, values in (("architectures", self.architectures), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: {values} has one of them twice")
         known = architecture_names()
         for name in self.architectures:
             if name not in known:
@@ -193,7 +198,8 @@ def load(path: Path | str = "params.yaml") -> Params:
             f"{path}: cannot be read ({error.strerror})",
             "give this user the right to read it, or restore it with git",
         ) from error
-    except yaml.YAMLError as error:
+    # ValueError: a day such as 2026-13-45, or a number of thousands of digits; RecursionError: thousands of brackets
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ParamsError(
             f"{path}: is not valid YAML: {error}", "correct the indentation or quoting"
         ) from error

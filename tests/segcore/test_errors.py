@@ -41,6 +41,18 @@ SECRET = "S3cretPw"
         "https://hooks.slack.com/services/T0/B0/{}",
         "https://discord.com/api/webhooks/1/{}",
         "first http://a:{0}@h1, then http://b:{0}@h2",
+        "http://user:{}@: is not an address",
+        "//user:{}@host/share",
+        "databricks://user:{0}@host: `put-secret user {0}@host-token` failed",
+        "PREFECT_API_AUTH_STRING=admin:{}",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BPWD%3D{}%3B",
+        "azure://c?sas={}",
+        "X-Api-Key: {}",
+        "Set-Cookie: session={}; path=/",
+        "https://outlook.example.org/webhook/{}",
+        "https://api.telegram.org/bot123456:{}/sendMessage",
+        "slack://xoxb-1-{}",
+        "ghp_{}",
     ],
 )
 def test_a_secret_is_masked_wherever_it_stands(text: str) -> None:

@@ -93,6 +93,36 @@ def test_numbers_and_words_as_label_values_are_quoted_because_dvc_sorts_them(tmp
     assert params.load(tmp_path / "params.yaml").data.label_table == {0: 0, "others": 1}
 
 
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"retrain": {"settle_seconds": float("inf")}},
+        {"retrain": {"at_least": {"hours": 1e300}}},
+        {"retrain": {"inbox": ""}},
+        {"gate": {"approval_hours": float("inf")}},
+        {"gate": {"bootstrap": 10**20}},
+        {"schedule": {"interval_minutes": 1e-9}},
+        {"schedule": {"watch_seconds": 1e300}},
+        {"seeds": [-1]},
+        {"seeds": [10**30]},
+        {"seeds": [0, 0]},
+        {"architectures": ["unet", "unet"]},
+    ],
+)
+def test_values_that_would_fail_in_the_middle_of_a_round_are_refused(tmp_path, over):
+    (key,) = over
+    with pytest.raises(ParamsError, match=key):
+        load(tmp_path, **over)
+
+
+@pytest.mark.parametrize("text", ["seeds: 2026-13-45", "seeds: " + "9" * 5000, "seeds: " + "[" * 5000])
+def test_yaml_that_the_parser_itself_cannot_convert_is_named(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml: is not valid YAML"):
+        params.load(path)
+
+
 def test_a_duplicate_key_is_named(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("seeds: [0]\ngate: {margin: 0.1}\ngate: {margin: 0.2}\n")
