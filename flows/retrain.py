@@ -114,7 +114,7 @@ def _dry_run(params: Params) -> State[Any]:
 
 def _round(params: Params, retries: int) -> State[Any]:
     # what would stop the round later stops it here, before the inbox changes
-    git.require_usable()
+    git.require_usable(dataset=params.data.name)
     approval.require_server(params)
     batches.provide(params)
     steps.finish_last_round(params)

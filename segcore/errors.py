@@ -3,7 +3,10 @@
 import re
 
 _HIDDEN = "***"
-_WORDS = r"password|passwd|passphrase|pwd|secret|token|signature|credential|access_?key|account_?key|api_?key|private_?key|auth_string"
+_WORDS = (
+    r"password|passwd|passphrase|pwd|secret|token|signature|credential|"
+    r"access_?key|account_?key|api_?key|private_?key|auth_string"
+)
 _VALUE = r"(?:(['\"])(?:(?!\2).)*|[^\s&;'\"<>]+)"
 # scheme://user:password@host: a password may contain @ and /, but `host:5000/a@b` is a port and a path
 _PASSWORD = r"((?:\w:)?//)(?!\[)[^\s:/?#\"]*:(?!\d{1,5}[/?#'\"),;\]}])(\S*)@"

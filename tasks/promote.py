@@ -214,7 +214,7 @@ def _main(arguments: argparse.Namespace) -> None:
     name = p.data.name
     if not arguments.dry_run:
         # before anything changes
-        git.require_usable()
+        git.require_usable(dataset=name)
     if arguments.rollback:
         restored, demoted = rollback(p)
         sentence = f"Version {restored} is champion again; version {demoted} is now the previous champion."

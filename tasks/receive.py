@@ -97,7 +97,7 @@ def receive(p: Params, now: float | None = None, dry_run: bool = False) -> Recei
     with locked(work / "lock"), _scratch(work / "snapshot") as scratch:
         if not dry_run:
             # what would keep the batch from being recorded ends the call before the inbox is read
-            git.require_usable()
+            git.require_usable(dataset=p.data.name)
             stages.init_if_needed()
             batches.finish(p)
         box = Inbox(p.retrain.inbox, work, change=not dry_run)

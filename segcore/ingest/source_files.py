@@ -108,7 +108,9 @@ def _status(path: Path) -> os.stat_result:
     except OSError as error:
         kind = "no-permission" if isinstance(error, PermissionError) else "unreadable"
         reason = error.strerror or str(error)
-        raise DataError(f"{path.name}: {reason}", "restore the file, or its permissions", kind=kind) from error
+        raise DataError(
+            f"{path.name}: {reason}", "restore the file, or its permissions", kind=kind
+        ) from error
     check_is_file(path, status)
     return status
 

@@ -12,7 +12,6 @@ from pydantic import Field, create_model, field_validator, model_validator
 from segcore.gate_rules import RULES, Ceilings
 from segcore.params.data import Section
 
-
 # in seconds; longer times would not fit the types that timers take
 _YEAR = 365 * 24 * 3600
 
@@ -70,7 +69,10 @@ def gate_section() -> type[Section]:
     limits = {name: fields[name] for name, rule in named.items() if rule.role == "limit"}
     statistics = {
         "confidence": (float, Field(default=0.95, gt=0.5, lt=1, description="level of the interval")),
-        "bootstrap": (int, Field(default=2000, ge=100, le=1_000_000, description="resamples of the clusters per interval")),
+        "bootstrap": (
+            int,
+            Field(default=2000, ge=100, le=1_000_000, description="resamples of the clusters per interval"),
+        ),
         "approval": (
             Literal["automatic", "person"],
             Field(
@@ -79,7 +81,12 @@ def gate_section() -> type[Section]:
         ),
         "approval_hours": (
             float,
-            Field(default=24, gt=0, le=_YEAR / 3600, description="hours to wait for the person; then the champion stays"),
+            Field(
+                default=24,
+                gt=0,
+                le=_YEAR / 3600,
+                description="hours to wait for the person; then the champion stays",
+            ),
         ),
     }
     doc = "When a challenger replaces the champion; scores are values (0 to 1) of `compare.metric`."

@@ -83,9 +83,7 @@ class Compare(Section):
     metric: str = Field(default="iou", description="metric of the ranking, the tests and the gate")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the intervals")
     bootstrap: int = Field(default=2000, ge=10, le=1_000_000, description="bootstrap resamples per interval")
-    permutations: int = Field(
-        default=5000, ge=10, le=1_000_000, description="permutations per paired test"
-    )
+    permutations: int = Field(default=5000, ge=10, le=1_000_000, description="permutations per paired test")
     seed: int = Field(default=0, description="seed of resampling and permutations")
 
     @field_validator("metric")

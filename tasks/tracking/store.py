@@ -44,7 +44,7 @@ def uri(params: Params) -> str:
 
 def file_of(address: str) -> Path | None:
     """The file of a SQLite store; None for a server."""
-    return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
+    return Path(address.removeprefix(_SQLITE).partition("?")[0]) if address.startswith(_SQLITE) else None
 
 
 def open_client(address: str) -> "MlflowClient":
@@ -70,6 +70,12 @@ def ensure_store(address: str) -> None:
     """
     file = file_of(address)
     if file is None:
+        if address.startswith("sqlite"):
+            # sqlite:// is a store in memory, which ends with the process
+            raise StageError(
+                f"{address}: is not the address of a SQLite file",
+                "correct tracking.uri in params.yaml or MLFLOW_TRACKING_URI: sqlite:/// and the path of the file",
+            )
         _require_answer(address)
         _probe(address)
         return

@@ -25,6 +25,8 @@ _CARRIED = (
     "tasks",
 )
 _REFS = "refs/segflow/"
+# time for the hooks of a commit; with a limit, they have no terminal to ask questions in
+_HOOK_SECONDS = 600.0
 _WORKER = "segflow.worker"
 
 
@@ -37,18 +39,19 @@ def is_repository() -> bool:
     return git_repository.require_readable() is not None
 
 
-def require_usable(read_only: bool = False) -> None:
+def require_usable(read_only: bool = False, dataset: str = "") -> None:
     """Check before a round that its commits can be made; nothing is checked without a repository.
 
     Locks of ended processes are removed; on a detached HEAD a note is printed.
 
     Args:
         read_only: change nothing, and wait for no lock.
+        dataset: whose batches will be tagged.
 
     Raises:
-        StageError: git cannot use the repository, or a commit would fail; with reason and remedy.
+        StageError: git cannot use the repository, or a commit or tag would fail; with reason and remedy.
     """
-    git_repository.require_usable(read_only)
+    git_repository.require_usable(read_only, dataset)
 
 
 def state(root: Path = Path()) -> tuple[str | None, bool]:
@@ -92,7 +95,9 @@ def commit(paths: Sequence[Path], message: str, tag: str | None = None) -> bool:
     if changed:
         text = f"{message}\n\n{git_push.TRAILER}"
         git_command.checked(
-            *git_command.author(), "commit", "--quiet", "--message", text, "--only", "--", *names
+            *git_command.author(),
+            *("commit", "--quiet", "--message", text, "--only", "--", *names),
+            limit=_HOOK_SECONDS,
         )
     untagged = tag is not None and git_command.run("show-ref", "--quiet", f"refs/tags/{tag}").returncode != 0
     if tag is not None and untagged:

@@ -5,7 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tasks.versioning.git_locks import Folders
 # used where git has no name or address configured
 AUTHOR = {"user.name": "segflow", "user.email": "segflow@localhost"}
 
+_NETWORK = ("fetch", "ls-remote", "push")
 _NETWORK_SECONDS = 300.0
 # of a command that found a lock
 _RETRIES = 5
@@ -27,6 +28,16 @@ _REMEDIES = (
         r"dubious ownership in repository at '(.+?)'",
         "run as the owner of this folder, or allow this user to use it: "
         "git config --global --add safe.directory {}",
+    ),
+    (
+        r"unexpected line in \S*packed-refs",
+        "remove the damaged lines from .git/packed-refs and run `git fetch --tags`, or replace .git by that of a new "
+        "clone",
+    ),
+    (r"bad shallow line", "fetch the whole history: rm .git/shallow && git fetch --refetch"),
+    (
+        r"(?:clean|smudge|process) filter|external filter",
+        "install the program of that filter (for lfs: git-lfs), or remove its line from .gitattributes",
     ),
     (r"bad .*config .*in file ([^\n:]+)", "correct the named line or value of {}"),
     (
@@ -93,7 +104,7 @@ def run(
     Args:
         arguments: command and arguments.
         env: environment variables, in addition to those of this process.
-        limit: seconds after which the command and its children are killed; for commands that use the network.
+        limit: seconds after which the command and its children are killed; they have no terminal.
 
     Raises:
         StageError: git is not installed or cannot be started, or the time limit has passed.
@@ -121,10 +132,11 @@ def run(
     try:
         output, errors = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        raise StageError(
-            f"git {arguments[0]} did not end within {limit:.0f} s",
-            "check the remote's address (git remote -v) and the network, then run again",
-        ) from None
+        name = _name(arguments)
+        remedy = "check the remote's address (git remote -v) and the network, then run again"
+        if name not in _NETWORK:
+            remedy = "correct the hook that waits: `git rev-parse --git-path hooks` names its folder; then run again"
+        raise StageError(f"git {name} did not end within {limit:.0f} s", remedy) from None
     finally:
         if process.poll() is None:
             with suppress(ProcessLookupError):
@@ -146,13 +158,17 @@ def checked(*arguments: str, env: Mapping[str, str] | None = None, limit: float 
         if ".lock" not in done.stderr or "File exists" not in done.stderr or attempt == _RETRIES:
             break
         git_locks.release(folders())
-    # options of git itself stand before the command
-    name = next((a for a in arguments if re.fullmatch(r"[a-z]+(?:-[a-z]+)*", a)), arguments[0])
+    name = _name(arguments)
     text = done.stderr or done.stdout
     if name == "commit" and "fatal:" not in text and (hooks := _hooks()):
         remedy = f"correct what the hook reports ({', '.join(hooks)}), then run again; nothing is lost"
         raise StageError(f"a hook refused the commit: {_last_lines(text)}", remedy)
-    raise failure(f"git {name} failed", text, network=limit is not None)
+    raise failure(f"git {name} failed", text, network=name in _NETWORK)
+
+
+def _name(arguments: Sequence[str]) -> str:
+    """The command in git's arguments: options of git itself stand before it."""
+    return next((a for a in arguments if re.fullmatch(r"[a-z]+(?:-[a-z]+)*", a)), arguments[0])
 
 
 def network(*arguments: str) -> str:

@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segcore.errors import StageError
-from tasks.versioning import git_command, git_locks
+from tasks.versioning import git_command, git_locks, git_rehearsal
 from tasks.versioning.git_locks import Folders
 
 # in the folder of a work tree while a command is unfinished: what it is, and how it is ended
 _UNFINISHED = {
     "MERGE_HEAD": ("a merge", "git merge --abort"),
     "rebase-merge": ("a rebase", "git rebase --abort"),
-    "rebase-apply": ("a rebase or `git am`", "git rebase --abort"),
+    "rebase-apply/applying": ("`git am`", "git am --abort"),
+    "rebase-apply": ("a rebase", "git rebase --abort"),
     "CHERRY_PICK_HEAD": ("a cherry-pick", "git cherry-pick --abort"),
     "REVERT_HEAD": ("a revert", "git revert --abort"),
     "sequencer": ("a cherry-pick or revert", "git cherry-pick --abort"),
@@ -66,6 +67,8 @@ def require_readable() -> Folders | None:
     if done.returncode == 0 and not is_other:
         if answer[1:] == ["true"]:
             return git_command.folders()
+        if git_command.run("config", "--type=bool", "core.bare").stdout.strip() == "true":
+            raise StageError(f"{found}: it is a bare repository (core.bare)", "git config core.bare false")
         raise StageError(
             f"{found}: this folder is not in its work tree",
             "run in the project's folder, and unset GIT_DIR and GIT_WORK_TREE",
@@ -141,17 +144,19 @@ def _branches(git_dir: Path) -> dict[str, str]:
     }
 
 
-def require_usable(read_only: bool = False) -> None:
-    """Check before a round that a commit can succeed later; does nothing without a repository.
+def require_usable(read_only: bool = False, dataset: str = "") -> None:
+    """Check before a round that a commit and a tag can succeed later; does nothing without a repository.
 
     Locks of ended processes are removed; on a detached HEAD a note is printed.
 
     Args:
         read_only: change nothing, and wait for no lock.
+        dataset: whose batches will be tagged.
 
     Raises:
         StageError: git cannot use the repository, an unfinished merge or rebase, a file that cannot be written, a full
-            disk, a damaged HEAD, index or object, a missing signing key, or a lock of a running process.
+            disk, a damaged HEAD, index or object, a missing signing key or filter program, a tag whose name is that of
+            a folder of tags, or a lock of a running process.
     """
     folders = require_readable()
     if folders is None:
@@ -164,7 +169,7 @@ def require_usable(read_only: bool = False) -> None:
     _require_nothing_unfinished(folders)
     if not _require_head(folders):
         return
-    _rehearse(folders, read_only)
+    git_rehearsal.rehearse(folders, read_only, dataset)
     if git_command.run("symbolic-ref", "--quiet", "HEAD").returncode != 0:
         print(
             f"{folders.work_tree}: HEAD is detached, so no branch will contain the commits of this round; "
@@ -247,8 +252,11 @@ def _top(path: Path) -> str:
 
 def _require_head(folders: Folders) -> bool:
     """Check that HEAD names a commit; False in a repository without a commit."""
-    if git_command.run("rev-parse", "--quiet", "--verify", "HEAD^{commit}").returncode == 0:
+    done = git_command.run("rev-parse", "--quiet", "--verify", "HEAD^{commit}")
+    if done.returncode == 0:
         return True
+    if "packed-refs" in done.stderr or "shallow" in done.stderr:
+        raise git_command.failure(f"{folders.common_dir}: git cannot use this repository", done.stderr)
     # git does not print the name of a damaged branch
     head = (folders.git_dir / "HEAD").read_text(errors="replace")
     name = head.removeprefix("ref:").strip() if head.startswith("ref:") else ""
@@ -277,22 +285,3 @@ def _last_commit(log: Path) -> str | None:
         if git_command.run("rev-parse", "--quiet", "--verify", f"{commit}^{{tree}}").returncode == 0:
             return commit
     return None
-
-
-def _rehearse(folders: Folders, read_only: bool) -> None:
-    """Build the tree of a commit, and sign one if commits are signed, in a temporary folder."""
-    objects = folders.common_dir / "objects"
-    # git removes such a folder if a kill leaves it
-    place = None if read_only else objects
-    with tempfile.TemporaryDirectory(dir=place, prefix="tmp_objdir-") as folder:
-        others = [str(objects), *filter(None, [os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES")])]
-        env = {
-            "GIT_INDEX_FILE": f"{folder}/index",
-            "GIT_OBJECT_DIRECTORY": folder,
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(others),
-        }
-        git_command.checked("read-tree", "HEAD", env=env)
-        tree = git_command.checked("write-tree", env=env).strip()
-        if git_command.run("config", "--type=bool", "commit.gpgSign").stdout.strip() == "true":
-            signed = ("commit-tree", "-S", "-p", "HEAD", "-m", "rehearsal", tree)
-            git_command.checked(*git_command.author(), *signed, env=env)

@@ -66,6 +66,13 @@ def test_a_store_with_another_schema_is_named_though_its_lock_file_is_of_this_ve
     assert str(tmp_path / "mlflow.db") in caught.value.what and "(Background" not in caught.value.what
 
 
+@pytest.mark.parametrize("wrong", ["sqlite://", "sqlite:mlflow.db", "sqlite+pysqlite:///mlflow.db"])
+def test_a_store_in_memory_and_other_sqlite_addresses_are_refused(wrong: str) -> None:
+    """What is registered in memory would be gone when the process ends."""
+    with pytest.raises(StageError, match="is not the address of a SQLite file"):
+        store.open_client(wrong)
+
+
 @pytest.mark.slow
 def test_a_call_survives_a_lock_and_is_made_once(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

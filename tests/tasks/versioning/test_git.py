@@ -153,6 +153,32 @@ REFUSED = {
         "a merge is",
     ),
     "rebase": (lambda repo: (repo / ".git/rebase-merge").mkdir(), "a rebase is in progress(.|\n)*--abort"),
+    "am": (
+        lambda repo: sh(repo, "mkdir .git/rebase-apply && touch .git/rebase-apply/applying"),
+        "`git am` is in progress(.|\n)*git am --abort",
+    ),
+    "bare": (lambda repo: sh(repo, "git config core.bare true"), "bare repository(.|\n)*core.bare false"),
+    "shallow": (
+        lambda repo: (repo / ".git/shallow").write_text("zz\n"),
+        "bad shallow line(.|\n)*rm .git/shallow",
+    ),
+    "packed refs": (
+        lambda repo: sh(repo, "git pack-refs --all && echo zz >> .git/packed-refs"),
+        "unexpected line in .git/packed-refs: zz(.|\n)*remove the damaged lines",
+    ),
+    "filter": (
+        lambda repo: sh(
+            repo,
+            "git config filter.lfs.clean absent-program && git config filter.lfs.required true && "
+            "echo '*.csv filter=lfs' > .gitattributes",
+        ),
+        "absent-program(.|\n)*install the program",
+    ),
+    "tag": (
+        lambda repo: sh(repo, "git tag data"),
+        "a tag data(.|\n)*git tag old-data data && git tag -d data",
+    ),
+    "tag of the data set": (lambda repo: sh(repo, "git tag data/x"), "a tag data/x(.|\n)*git tag -d data/x"),
     "bisection": (lambda repo: sh(repo, "git bisect start"), "a bisection(.|\n)*bisect reset"),
     "conflict": (
         lambda repo: sh(repo, "echo 5 > a; git stash; echo 6 > a; git commit -qam six; git stash pop", False),
@@ -170,7 +196,7 @@ def test_what_would_make_a_commit_fail_is_refused_before(repo: Path, kind: str) 
     damage, text = REFUSED[kind]
     damage(repo)
     with pytest.raises(StageError, match=text):
-        git.require_usable()
+        git.require_usable(dataset="x")
 
 
 def test_a_damaged_repository_inside_another_one_is_refused(
@@ -488,3 +514,17 @@ def test_a_remote_that_is_gone_refuses_or_wants_a_password_is_an_error(
     sh(repo, f"git remote set-url origin ssh://nobody@localhost/x && git config core.sshCommand {prompt}")
     with pytest.raises(StageError, match=r"Permission denied \(publickey\)(.|\n)*without a prompt"):
         git.push("x")
+
+
+def test_a_hook_that_waits_has_no_terminal_and_is_ended(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git, "_HOOK_SECONDS", 1.0)
+    hook = repo / ".git/hooks/pre-commit"
+    hook.write_text("#!/bin/sh\ntest -t 0 || ( : < /dev/tty ) 2> /dev/null && exit 3\nsleep 60\n")
+    hook.chmod(0o755)
+    (repo / "a").write_text("3")
+    start = time.monotonic()
+    with pytest.raises(StageError, match=r"git commit did not end within 1 s(.|\n)*the hook that waits"):
+        git.commit([Path("a")], "three")
+    assert time.monotonic() - start < 20
+    hook.unlink()
+    assert git.commit([Path("a")], "three")
