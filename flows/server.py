@@ -6,10 +6,13 @@ Prefect itself tries for minutes, and then names neither file nor cause.
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 import httpx
+import prefect
+import psutil
 from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
@@ -27,6 +30,8 @@ _SQLITE = "sqlite+aiosqlite:///"
 _RESTORE = "move it away: only the record of past flow runs is lost, not data, models or decisions"
 _REMEDY = "start the server, or correct PREFECT_API_URL (without it, each flow starts its own server)"
 _TRIES = 3
+# servers that may end before one stays
+_STARTS = 2
 _PAUSE_SECONDS = 2.0
 _TIMEOUT_SECONDS = 10.0
 _REFUSED = (401, 403)
@@ -46,7 +51,27 @@ def check() -> None:
         return
     database = _connection()
     if database.startswith(_SQLITE) and ":memory:" not in database:
-        sqlite.check(Path(database.removeprefix(_SQLITE).partition("?")[0]), _RESTORE)
+        file = Path(database.removeprefix(_SQLITE).partition("?")[0])
+        sqlite.check(file, _RESTORE)
+        _check_schema(file)
+
+
+def _check_schema(file: Path) -> None:
+    """Check that Prefect has the migration that a database had last; its server would start again and again.
+
+    Raises:
+        StageError: it has not, or the database is of another program.
+    """
+    if not file.exists() or sqlite.first_value(file, "SELECT count(*) FROM sqlite_master") == "0":
+        return
+    revision = sqlite.first_value(file, "SELECT version_num FROM alembic_version")
+    migrations = Path(prefect.__file__).parent / "server/database/_migrations/versions/sqlite"
+    known = f'revision = "{revision}"'
+    if revision is None or not any(known in path.read_text() for path in migrations.glob("*.py")):
+        raise StageError(
+            f"{file}: Prefect {prefect.__version__} cannot use this database (schema {revision})",
+            f"install the version of Prefect that wrote it, or {_RESTORE}",
+        )
 
 
 def provide() -> None:
@@ -61,14 +86,29 @@ def provide() -> None:
     failures: list[Exception] = []
     starting = threading.Thread(target=_start, args=(failures,), daemon=True)
     starting.start()
-    starting.join()
-    if failures:
+    ended = _wait(starting)
+    if failures or ended:
         # the database may have been locked or damaged meanwhile
         check()
         raise StageError(
-            f"Prefect's server did not start ({str(failures[0]).splitlines()[0]})",
+            f"Prefect's server did not start ({str(failures[0]).splitlines()[0] if failures else 'it ended at once'})",
             f"see its lines above, and run again; where it fails again, {_connection()}: {_RESTORE}",
         )
+
+
+def _wait(starting: threading.Thread) -> bool:
+    """Wait for the start of the server; returns True if servers end at once, which Prefect starts anew without end."""
+    seen: set[int] = set()
+    while starting.is_alive():
+        starting.join(0.2)
+        for child in psutil.Process().children():
+            # it may have ended meanwhile
+            with suppress(psutil.NoSuchProcess):
+                if any("prefect.server.api.server" in argument for argument in child.cmdline()):
+                    seen.add(child.pid)
+        if len(seen) > _STARTS:
+            return True
+    return False
 
 
 def _start(failures: list[Exception]) -> None:

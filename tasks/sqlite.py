@@ -118,9 +118,12 @@ def _check_kind(file: Path, restore: str) -> None:
     if file.is_dir():
         raise StageError(f"{file}: is a folder, not a SQLite database", f"move the folder away, or {restore}")
     target = Path(os.path.realpath(file))
+    lost = [folder for folder in file.absolute().parents if folder.is_symlink() and not folder.exists()]
     if file.is_symlink() and (target.is_symlink() or not target.parent.is_dir()):
+        lost.append(file)
+    if lost:
         raise StageError(
-            f"{file}: is a link to {file.readlink()}, which leads nowhere",
+            f"{lost[0]}: is a link to {lost[0].readlink()}, which leads nowhere",
             "mount or restore its folder, then run again; or remove the link",
         )
     if file.exists() and not file.is_file():

@@ -110,5 +110,9 @@ def test_a_link_into_a_folder_that_is_gone_and_a_pipe_are_named(tmp_path: Path) 
     assert str(link) in caught.value.what
     with pytest.raises(StageError, match="is not a file"):
         sqlite.check(pipe, RESTORE)
+    (tmp_path / "folder").symlink_to(tmp_path / "not-mounted")
+    with pytest.raises(StageError, match=r"folder: is a link to .*/not-mounted"):
+        sqlite.check(tmp_path / "folder/x.db", RESTORE)
     (tmp_path / "not-mounted").mkdir()
     sqlite.check(link, RESTORE)
+    sqlite.check(tmp_path / "folder/x.db", RESTORE)
