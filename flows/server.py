@@ -25,9 +25,11 @@ from prefect.settings import (
 
 from segcore.errors import StageError
 from tasks import sqlite
+from tasks.database_server import require_answer
 
 _SQLITE = "sqlite+aiosqlite:///"
 _RESTORE = "move it away: only the record of past flow runs is lost, not data, models or decisions"
+_SERVER_REMEDY = "start that database, or correct PREFECT_API_DATABASE_CONNECTION_URL"
 _REMEDY = "start the server, or correct PREFECT_API_URL (without it, each flow starts its own server)"
 _TRIES = 3
 # servers that may end before one stays
@@ -53,7 +55,14 @@ def check() -> None:
     if database.startswith(_SQLITE) and ":memory:" not in database:
         file = Path(database.removeprefix(_SQLITE).partition("?")[0])
         sqlite.check(file, _RESTORE)
+        if not file.parent.is_dir():
+            raise StageError(
+                f"{file}: its folder does not exist",
+                "make it, or correct PREFECT_API_DATABASE_CONNECTION_URL",
+            )
         _check_schema(file)
+    elif not database.startswith("sqlite"):
+        require_answer(database, "Prefect's database", _SERVER_REMEDY)
 
 
 def _check_schema(file: Path) -> None:
@@ -90,9 +99,11 @@ def provide() -> None:
     if failures or ended:
         # the database may have been locked or damaged meanwhile
         check()
+        is_file = _connection().startswith(_SQLITE)
+        restore = f"where it fails again, {_connection()}: {_RESTORE}" if is_file else _SERVER_REMEDY
         raise StageError(
             f"Prefect's server did not start ({str(failures[0]).splitlines()[0] if failures else 'it ended at once'})",
-            f"see its lines above, and run again; where it fails again, {_connection()}: {_RESTORE}",
+            f"see its lines above, and run again; {restore}",
         )
 
 

@@ -3,18 +3,17 @@
 import logging
 import os
 import re
-import socket
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
 
 from segcore.errors import StageError
 from segcore.files import locked
 from segcore.params import Params
 from tasks import sqlite
+from tasks.database_server import require_answer
 from tasks.tracking.guard import RESTORE, Guard
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 # artifacts are beside it, in mlruns/
 DEFAULT_URI = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
-_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_CONNECT_SECONDS = 10.0
 # a line of a traceback that names an exception
 _REASON = re.compile(r"[\w.]+: |\w+(\.\w+)*(Error|Exception)\b")
 
@@ -76,7 +73,12 @@ def ensure_store(address: str) -> None:
                 f"{address}: is not the address of a SQLite file",
                 "correct tracking.uri in params.yaml or MLFLOW_TRACKING_URI: sqlite:/// and the path of the file",
             )
-        _require_answer(address)
+        require_answer(
+            address,
+            "the MLflow store",
+            "start the server, or correct tracking.uri in params.yaml (null for the embedded store) or "
+            "MLFLOW_TRACKING_URI",
+        )
         _probe(address)
         return
     sqlite.check(file, RESTORE)
@@ -155,30 +157,4 @@ def _probe(address: str) -> None:
         raise StageError(
             f"{address}: MLflow cannot use this address ({str(error).strip().splitlines()[0][:300]})",
             "correct tracking.uri in params.yaml (null for the embedded store), or install the package it needs",
-        ) from error
-
-
-def _require_answer(address: str) -> None:
-    """Connect once to a server that is named by host and port: MLflow would try a database server for minutes.
-
-    Raises:
-        StageError: there is no such host, or it refuses.
-    """
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme.partition("+")[0])
-    except ValueError as error:
-        # the exception's text would contain a part of the password
-        raise StageError(
-            f"{address}: is not an address",
-            "correct tracking.uri or MLFLOW_TRACKING_URI; in a password, write @ as %40 and / as %2F",
-        ) from error
-    if not host or not port:
-        return
-    try:
-        socket.create_connection((host, port), _CONNECT_SECONDS).close()
-    except OSError as error:
-        raise StageError(
-            f"{address}: the MLflow store does not answer ({error.strerror or error})",
-            "start the server, or correct tracking.uri in params.yaml (null for the embedded store)",
         ) from error

@@ -31,3 +31,13 @@ def test_a_database_of_a_newer_prefect_or_another_program_is_named_at_once(
             database.execute("DELETE FROM alembic_version")
             database.execute("INSERT INTO alembic_version VALUES ('a3b9c7d2e5f1')")
         server.check()
+
+
+def test_a_database_server_that_refuses_is_named_without_the_password() -> None:
+    address = "postgresql+asyncpg://user:S3cretPw@127.0.0.1:9/prefect"
+    with (
+        temporary_settings({PREFECT_API_URL: None, PREFECT_API_DATABASE_CONNECTION_URL: address}),
+        pytest.raises(StageError, match=r"Prefect's database does not answer \(Connection refused") as caught,
+    ):
+        server.check()
+    assert "S3cretPw" not in str(caught.value) and "CONNECTION_URL" in caught.value.remedy
