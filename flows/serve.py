@@ -165,7 +165,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--prefect-port", type=int, default=4200, help="default: %(default)s")
+    parser.add_argument("--prefect-port", type=ui.port_number, default=4200, help="default: %(default)s")
     arguments = parser.parse_args()
     die_with_parent()
     with reported("Ended.", at_sigterm=True):

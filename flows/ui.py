@@ -25,6 +25,17 @@ _START_SECONDS = 180
 _LIGHT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
+def port_number(text: str) -> int:
+    """A port on the command line.
+
+    Raises:
+        ArgumentTypeError: there is no such port.
+    """
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 (any) to 65535")
+    return int(text)
+
+
 def free_port(wanted: int) -> int:
     """`wanted`, or any free port if that is in use.
 
@@ -139,8 +150,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m flows.ui", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mlflow-port", type=int, default=5000, help="default: %(default)s")
-    parser.add_argument("--prefect-port", type=int, default=4200, help="default: %(default)s")
+    parser.add_argument("--mlflow-port", type=port_number, default=5000, help="default: %(default)s")
+    parser.add_argument("--prefect-port", type=port_number, default=4200, help="default: %(default)s")
     arguments = parser.parse_args()
     die_with_parent()
     with reported("Ended.", at_sigterm=True):

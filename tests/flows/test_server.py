@@ -1,5 +1,6 @@
-"""Prefect's database before a server is started on it."""
+"""What is checked before a server is started: its database and its port."""
 
+import argparse
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, temporary_settings
 
-from flows import server
+from flows import server, ui
 from segcore.errors import StageError
 
 
@@ -41,3 +42,10 @@ def test_a_database_server_that_refuses_is_named_without_the_password() -> None:
     ):
         server.check()
     assert "S3cretPw" not in str(caught.value) and "CONNECTION_URL" in caught.value.remedy
+
+
+@pytest.mark.parametrize("wanted", ["70000", "-1", "http", "1e3"])
+def test_a_port_that_does_not_exist_is_an_error_of_the_command_line(wanted: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no port"):
+        ui.port_number(wanted)
+    assert ui.port_number("4200") == 4200
