@@ -1,7 +1,11 @@
-"""Environment variables, imported before prefect: no usage data is sent, and a server may start slowly."""
+"""Imported before prefect: Ctrl-C is one line, no usage data is sent, and a server may start slowly."""
 
 import os
 
+from tasks.interruption import report_in_one_line
+
+# prefect is imported next
+report_in_one_line()
 for _name, _value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "true",

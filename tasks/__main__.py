@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 from tasks.forkserver import client
+from tasks.interruption import report_in_one_line
 
 COMMANDS = {
     "ingest": "check images and masks, pack them, write the data card",
@@ -47,5 +48,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    report_in_one_line()
     client.run_in_fork()
     main()

@@ -115,3 +115,27 @@ def test_a_second_service_of_a_folder_names_the_first_and_ends(toy: Path, server
         assert log.read_bytes()[before:].decode().split() == ["Ended."]
     with serving(toy, server):
         wait_for(lambda: "being served" in log.read_text(), 90)
+
+
+@pytest.mark.parametrize("command", [["flows.retrain"], ["flows.serve"], ["tasks", "predict", "x"]])
+def test_ctrl_c_while_modules_are_imported_prints_one_line(tmp_path: Path, command: list[str]) -> None:
+    """Under load that takes several seconds; sitecustomize interrupts the import of a module that all need."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'pydantic':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+    )
+    paths = f"{tmp_path}:{Path(__file__).parents[2]}"
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode in (-signal.SIGINT, 130)
+    assert done.stderr.strip() == "Interrupted." and not done.stdout
