@@ -1,10 +1,14 @@
-"""Approval of a decision by a person: the flow run pauses, and its page in Prefect's UI has a form for the answer."""
+"""Approval of a decision by a person: a flow run pauses, and its page in Prefect's UI has a form for the answer.
+
+It is a run of its own within that of the retraining: a run that pauses gives its place in the deployment's concurrency
+limit back, and is ended some minutes later, because it cannot renew it.
+"""
 
 import math
 from typing import Literal
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
-from prefect import get_run_logger, runtime
+from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.exceptions import FlowPauseTimeout
@@ -14,12 +18,14 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Running
 from pydantic import Field
 
+from flows import run_state
 from segcore.errors import StageError
 from segcore.params import Params
 from tasks.project import report_folder
 from tasks.promotion.history import now
 from tasks.promotion.record import Approval, DecisionRecord
 
+FLOW = "approval"
 _POLL_SECONDS = 5
 
 
@@ -46,24 +52,27 @@ def require_server(params: Params) -> None:
         )
 
 
+@flow(name=FLOW, validate_parameters=False)
 def ask(params: Params, decision: DecisionRecord) -> Approval:
-    """Pause the flow run until a person answers or `gate.approval_hours` have passed, which counts as a refusal.
+    """Pause this flow run until a person answers or `gate.approval_hours` have passed, which counts as a refusal.
 
     Args:
         params: all of params.yaml.
         decision: decision that would change the champion.
     """
+    run_state.tag_process()
     name, hours = params.data.name, params.gate.approval_hours
+    proposal = decision.reason.replace("Promoted ", "Would promote ", 1)
     page = (report_folder(name) / "index.html").resolve().as_uri()
     batches = ", ".join(decision.batches) or "the source"
     text = (
-        f"{decision.reason}\n\n[Report]({page}) on {batches}. "
+        f"{proposal}\n\n[Report]({page}) on {batches}. "
         f"Without an answer within {hours:g} hours the champion stays."
     )
-    create_markdown_artifact(key=f"approval-{name}", markdown=text, description=decision.reason)
+    create_markdown_artifact(key=f"approval-{name}", markdown=text, description=proposal)
     get_run_logger().info(
         "%s\nApprove or refuse within %g hours: %s (Resume); report: %s",
-        decision.reason,
+        proposal,
         hours,
         runtime.flow_run.ui_url,
         page,

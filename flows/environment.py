@@ -12,6 +12,6 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     # a backup may hold the database for a while
-    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "30",
 }.items():
     os.environ.setdefault(_name, _value)

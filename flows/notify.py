@@ -18,7 +18,7 @@ from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import EventTrigger
 from prefect.exceptions import ObjectNotFound
 
-from flows import run_state
+from flows import approval, run_state
 from segcore.errors import StageError
 
 NAME = "segflow: what came of a retraining"
@@ -35,12 +35,12 @@ _BODY = "{{ flow_run.name }}: {{ flow_run.state.name }}\n{{ flow_run.state.messa
 
 
 def trigger(outcomes: tuple[str, ...]) -> EventTrigger:
-    """A trigger that fires once for each run of the flow `retrain` with one of the outcomes."""
+    """A trigger that fires once for each run of a retraining, or of its approval, with one of the outcomes."""
     states = [state for outcome in outcomes for state in OUTCOMES[outcome]]
     return EventTrigger(
         expect={f"prefect.flow-run.{state}" for state in states},
         match={"prefect.resource.id": "prefect.flow-run.*"},
-        match_related={"prefect.resource.role": "flow", "prefect.resource.name": "retrain"},
+        match_related={"prefect.resource.role": "flow", "prefect.resource.name": ["retrain", approval.FLOW]},
         for_each={"prefect.resource.id"},
         threshold=1,
     )

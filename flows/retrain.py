@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # environment variable, set by flows.serve for the runs that it starts
 SERVED = "SEGFLOW_SERVED"
+# in messages of states, before the reasons
+_NOT_PUSHED = "; not pushed: "
 
 
 @contextmanager
@@ -85,7 +87,7 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
         retries: how often a failed stage is started again.
 
     Returns:
-        A completed state whose name is the outcome; its result has one sentence for each push that was refused.
+        A completed state whose name is the outcome; a refused push is in its message.
 
     Raises:
         SegflowError: a step failed for a reason that a retry cannot remove; finished steps are kept, and the next run
@@ -138,8 +140,8 @@ def _round(params: Params, retries: int) -> State[Any]:
     get_run_logger().info(decision.reason)
     message = f"{received.text}. {decision.reason}"
     if refused:
-        message = f"{message.rstrip('.')}; not pushed: {'; '.join(refused)}"
-    return Completed(name=decision.outcome.capitalize(), message=message, data=refused)
+        message = f"{message.rstrip('.')}{_NOT_PUSHED}{'; '.join(refused)}"
+    return Completed(name=decision.outcome.capitalize(), message=message)
 
 
 def _without_training(params: Params, name: str, sentence: str) -> State[Any]:
@@ -152,7 +154,7 @@ def _without_training(params: Params, name: str, sentence: str) -> State[Any]:
     refused = steps.push_all(params)
     if refused:
         raise StageError(
-            f"{sentence}; not pushed: {'; '.join(refused)}",
+            f"{sentence}{_NOT_PUSHED}{'; '.join(refused)}",
             "correct the cause above; the next round pushes again",
         )
     return Completed(name=name, message=sentence)
@@ -204,9 +206,11 @@ def main() -> None:
     with run_state.as_command("Interrupted; finished steps are kept, and the next run continues after them."):
         parameters.load()
         state = retrain(arguments.dry_run, arguments.retries, return_state=True)
-        refused = state.result(raise_on_failure=True)
+        if not state.is_completed():
+            # raises what the flow raised
+            state.result()
         print(f"\n{state.name}: {state.message}")
-        if refused:
+        if _NOT_PUSHED in (state.message or ""):
             sys.exit(1)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from segcore.errors import DataError
+from segcore.errors import DataError, StageError
 
 
 def fsync(path: Path) -> None:
@@ -126,6 +126,28 @@ def locked(path: Path) -> Iterator[Path]:
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield path
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold an exclusive lock on `path`, as `locked`, but do not wait for it.
+
+    Args:
+        path: lock file.
+        what: what another process does while it holds the lock, such as "a promotion".
+
+    Raises:
+        StageError: another process holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError(
+                f"{what} is running in this folder", "wait until it ends, then run again"
+            ) from None
+        yield
 
 
 def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str] | None = None) -> None:

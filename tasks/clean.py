@@ -9,13 +9,13 @@ import argparse
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from segcore import params
-from segcore.errors import StageError
+from segcore.files import alone
 from segcore.params import Params
 from tasks import console
 from tasks.project import (
@@ -71,9 +71,9 @@ def clean(p: Params, keep: int, dry_run: bool = False) -> None:
     """
     with ExitStack() as stack:
         if not dry_run:
-            stack.enter_context(_alone(RETRAIN_LOCK, "a round of retraining"))
-            stack.enter_context(_alone(PROMOTE_LOCK, "a promotion"))
-            stack.enter_context(_alone(RECEIVED / p.data.name / "lock", "receiving"))
+            stack.enter_context(alone(RETRAIN_LOCK, "a round of retraining"))
+            stack.enter_context(alone(PROMOTE_LOCK, "a promotion"))
+            stack.enter_context(alone(RECEIVED / p.data.name / "lock", "receiving"))
         found = survey(p, keep)
         print("\n".join(table(found)), flush=True)
         if dry_run:
@@ -82,19 +82,6 @@ def clean(p: Params, keep: int, dry_run: bool = False) -> None:
         for waste in found:
             waste.free()
         print(f"Freed {_megabytes(sum(waste.size for waste in found))}.")
-
-
-@contextmanager
-def _alone(lock: Path, what: str) -> Iterator[None]:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageError(
-                f"{what} is running in this folder", "wait until it ends, then run again"
-            ) from None
-        yield
 
 
 def survey(p: Params, keep: int) -> list[Waste]:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from segcore import params
 from segcore.errors import DataError, StageError
-from segcore.files import locked
+from segcore.files import alone, locked
 from segcore.ingest import catalog
 from segcore.params import Params
 from tasks import console
 from tasks.batches import undecided
-from tasks.project import PROMOTE_LOCK, stage_name
+from tasks.project import PROMOTE_LOCK, RETRAIN_LOCK, stage_name
 from tasks.promotion import agreement, approvals, candidates, decision, frozen_groups, publish
 from tasks.promotion.candidates import Model
 from tasks.promotion.context import PromotionContext
@@ -200,9 +200,8 @@ def rollback(p: Params, root: Path = Path()) -> tuple[int, int]:
         return aliases[CHAMPION], aliases[PREVIOUS]
 
 
-def _publish(p: Params, subject: str, sentence: str) -> None:
-    """Commit and report; the registry has changed already, so a missing comparison is no error."""
-    publish.commit_decision(p, subject, sentence)
+def _renew_report(p: Params) -> None:
+    """Write the report; the registry has changed already, so a missing comparison is no error."""
     try:
         publish.write_report(p)
     except (StageError, DataError) as error:
@@ -210,6 +209,12 @@ def _publish(p: Params, subject: str, sentence: str) -> None:
 
 
 def _main(arguments: argparse.Namespace) -> None:
+    # a round has results of its own half written, and promotes at its end
+    with alone(RETRAIN_LOCK, "a round of retraining"):
+        _promote_or_roll_back(arguments)
+
+
+def _promote_or_roll_back(arguments: argparse.Namespace) -> None:
     p = params.load(arguments.params)
     name = p.data.name
     if not arguments.dry_run:
@@ -220,13 +225,14 @@ def _main(arguments: argparse.Namespace) -> None:
         sentence = f"Version {restored} is champion again; version {demoted} is now the previous champion."
         print(f"promote: {sentence}")
         try:
-            _publish(p, f"Rollback of {name} to version {restored}", sentence)
+            publish.commit_records(p, f"Rollback of {name} to version {restored}", sentence)
         except StageError as error:
             raise StageError(
                 f"the rollback is done, but not committed: {error.what}",
                 "correct the cause; the next `make promote` or `make retrain` commits it (a second `make rollback` "
                 "would undo it)",
             ) from error
+        _renew_report(p)
         return
     record = promote(p, batches=arguments.batch, dry_run=arguments.dry_run)
     if arguments.dry_run:
@@ -238,7 +244,9 @@ def _main(arguments: argparse.Namespace) -> None:
         approval = Approval(answer="approved", by=approvals.user_name(), when=now(), comment="make promote")
         record = promote(p, batches=arguments.batch, approval=approval)
     print(record_text(record))
-    _publish(p, f"Decision of {name} on batch {publish.batch_names(record.batches)}", record.reason)
+    subject = f"Decision of {name} on batch {publish.batch_names(record.batches)}"
+    publish.commit_decision(p, subject, record.reason)
+    _renew_report(p)
 
 
 def main() -> None:

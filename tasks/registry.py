@@ -68,7 +68,7 @@ def _main(arguments: argparse.Namespace) -> None:
         _show(registry)
         return
     print("\n".join(lines), flush=True)
-    publish.commit_decision(p, f"Registry of {registry.name}", lines[0])
+    publish.commit_records(p, f"Registry of {registry.name}", lines[0])
     if problem is not None:
         raise problem
 

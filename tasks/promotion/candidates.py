@@ -251,7 +251,8 @@ def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
     """Latency, memory and size of each bundle, cached by bundles, tile, code and machine.
 
     Memory is measured with one model per process, latency with all models in turn. Other programs that run at the
-    same time make the results worse.
+    same time make the results worse. Models that are the same network with other weights cost the same, so one of them
+    is measured: a difference between them would be noise.
     """
     import torch
 
@@ -260,19 +261,31 @@ def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
     p, root = context.params, context.root
     machine = f"{default_device()} {torch.get_num_threads()}"
     how = (p.evaluate.tile, p.evaluate.flips)
-    code = code_digest(*CODE["speed"], *(f"models/{m.architecture}.py" for m in models))
-    cache = Cache(root / GATE_COSTS, json.dumps(how), machine, code, *(m.weights for m in models))
+    networks = [_network(m) for m in models]
+    one_each = [models[networks.index(network)] for network in dict.fromkeys(networks)]
+    code = code_digest(*CODE["speed"], *(f"models/{m.architecture}.py" for m in one_each))
+    cache = Cache(root / GATE_COSTS, json.dumps(how), machine, code, *(m.weights for m in one_each))
     path = cache.folder / "costs.json"
     rows: list[dict[str, Any]] | None = cached_json(path, list)
     if rows is None:
-        single = [measure([m.folder], *how)[0] for m in console.progress(list(models), "measure memory")]
-        print("promote: measuring latency, the models in turn", flush=True)
-        timed = measure([m.folder for m in models], *how) if len(models) > 1 else single
+        single = [measure([m.folder], *how)[0] for m in console.progress(one_each, "measure memory")]
+        timed = single
+        if len(one_each) > 1:
+            print("promote: measuring latency, the models in turn", flush=True)
+            timed = measure([m.folder for m in one_each], *how)
         rows = [t | {"peak_memory_mb": s["peak_memory_mb"]} for t, s in zip(timed, single, strict=True)]
         cache.start()
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(rows, indent=2) + "\n")
+    row_of = dict(zip(dict.fromkeys(networks), rows, strict=True))
     return [
-        Costs(row["latency_ms"], row["peak_memory_mb"], m.size_mb)
-        for row, m in zip(rows, models, strict=True)
+        Costs(row_of[network]["latency_ms"], row_of[network]["peak_memory_mb"], m.size_mb)
+        for network, m in zip(networks, models, strict=True)
     ]
+
+
+def _network(model: Model) -> str:
+    """The network without its weights, and the precision of its predictions; equal for models that cost the same."""
+    facts = [model.description.get(key) for key in ("architecture", "settings", "in_channels", "num_classes")]
+    precision = model.description.get("parameters", {}).get("precision")
+    return json.dumps([*facts, precision], sort_keys=True)

@@ -10,6 +10,12 @@ from tasks.project import DECISIONS, DVC_LOCK, PARAMS, PREPARED, report_folder, 
 from tasks.versioning import git
 
 
+def commit_records(p: Params, subject: str, sentence: str) -> None:
+    """As `commit_decision`, but the decisions alone, for changes that use neither parameters nor results."""
+    if git.is_repository():
+        git.commit([DECISIONS / p.data.name], f"{subject}\n\n{sentence}")
+
+
 def commit_decision(p: Params, subject: str, sentence: str) -> None:
     """Commit parameters, hashes, splits, scores and decisions of the project in the current folder, if it is in git.
 
