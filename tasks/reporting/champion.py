@@ -20,7 +20,7 @@ from segcore.promotion.rule_text import (
     passed_text,
     title_text,
 )
-from tasks.promotion.history import read_history
+from tasks.promotion.history import CHAMPION, RegisteredVersion, read_history
 from tasks.promotion.record import (
     DecisionRecord,
     JudgedModel,
@@ -51,6 +51,7 @@ def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
     if record is None:
         return None
     metric, drift = METRICS[record.basis.metric], record.drift
+    versions = read_history(root, name)
     return {
         "record": record,
         "outcome": _OUTCOMES[record.outcome],
@@ -61,13 +62,22 @@ def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
         "rules": _rules(record.challengers, metric),
         "basis": _basis(record),
         "evidence": evidence_text(record),
+        "since": _since(record, versions),
         "drift": drift,
         "charts": _charts(drift) if drift else {},
         "history": [
             asdict(row) | {"promoted": when(row.promoted), "restored": row.restored and when(row.restored)}
-            for row in read_history(root, name)
+            for row in versions
         ],
     }
+
+
+def _since(record: DecisionRecord, versions: Sequence[RegisteredVersion]) -> str:
+    """A rollback after the decision, as a sentence; empty without one."""
+    champion = next((row for row in versions if CHAMPION in row.aliases), None)
+    if champion is None or champion.restored is None or champion.restored <= record.decided:
+        return ""
+    return f"A rollback of {when(champion.restored)} made version {champion.version} champion again."
 
 
 def when(moment: str | None) -> str:

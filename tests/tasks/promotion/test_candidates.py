@@ -1,8 +1,10 @@
 """Cached inputs of the gate are recomputed when the code that they depend on changes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -106,3 +108,28 @@ def test_a_champion_with_an_architecture_that_no_longer_exists_is_an_error(
     description = {**load_description(bundle), "architecture": "segnet"}
     with pytest.raises(ModelError, match="'segnet' is unknown"):
         candidates._evaluated(_context(p, data), bundle, description)
+
+
+def test_models_of_the_same_network_are_measured_once_and_cost_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def measure(folders: list[Path], tile: int, flips: bool) -> list[dict[str, float]]:
+        measured.extend(folder.name for folder in folders)
+        return [{"latency_ms": float(len(measured)), "peak_memory_mb": 1.0} for _ in folders]
+
+    monkeypatch.setattr(candidates, "measure", measure)
+    models = []
+    for name, settings in (("champion", {"width": 4}), ("same", {"width": 4}), ("wider", {"width": 8})):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in ("model.json", "model.safetensors"):
+            (folder / file).touch()
+        facts = {"architecture": "unet", "settings": settings, "in_channels": 3, "num_classes": 2}
+        description = facts | {"weights_sha256": name}
+        models.append(candidates.Model(folder, description, pd.DataFrame(), 0.5, {}))
+    evaluate = SimpleNamespace(tile=64, flips=False)
+    context = SimpleNamespace(params=SimpleNamespace(evaluate=evaluate), root=tmp_path)
+    champion, same, wider = candidates.costs(context, models)
+    assert champion == same != wider and set(measured) == {"champion", "wider"}

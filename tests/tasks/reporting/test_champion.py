@@ -173,3 +173,16 @@ def test_the_report_imports_no_mlflow() -> None:
 def test_record_survives_as_json(root: Path) -> None:
     record = _record(root)
     assert DecisionRecord.from_json(json.loads(json.dumps(record.as_json(), allow_nan=False))) == record
+
+
+def test_a_rollback_after_the_decision_is_named(root: Path) -> None:
+    record = _record(root)
+    write_record(record_path(root, "buildings", "b2"), record)
+    for restored, shown in ((None, False), ("2000-01-01T00:00:00Z", False), ("2999-01-01T00:00:00Z", True)):
+        row = RegisteredVersion(
+            version=1, architecture="unet", title="U-Net", aliases=("champion",), restored=restored
+        )
+        write_history(root, "buildings", [row])
+        view = retrain_view(root, "buildings")
+        assert view and bool(view["since"]) == shown
+    assert view["since"] == "A rollback of 2999-01-01 00:00 UTC made version 1 champion again."
