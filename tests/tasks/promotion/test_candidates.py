@@ -117,7 +117,7 @@ def test_models_of_the_same_network_are_measured_once_and_cost_the_same(
 
     def measure(folders: list[Path], tile: int, flips: bool) -> list[dict[str, float]]:
         measured.extend(folder.name for folder in folders)
-        return [{"latency_ms": float(len(measured)), "peak_memory_mb": 1.0} for _ in folders]
+        return [{"latency_ms": float(len(folder.name)), "peak_memory_mb": 1.0} for folder in folders]
 
     monkeypatch.setattr(candidates, "measure", measure)
     models = []
