@@ -21,7 +21,7 @@ import pandas as pd
 
 from segcore import params
 from segcore.errors import DataError
-from segcore.files import atomic_folder, atomic_write, digest, fsync, locked, sha256
+from segcore.files import atomic_folder, atomic_write, fsync, locked
 from segcore.ingest import catalog
 from segcore.ingest.inbox import Inbox, Listing
 from segcore.ingest.inbox_files import InboxFile
@@ -36,8 +36,7 @@ from tasks.versioning import git, stages
 
 
 def _batch_name(staging: Path, files: list[str], now: float) -> str:
-    content = digest(*(f"{name} {sha256(staging / name)}" for name in files))
-    return f"{datetime.fromtimestamp(now, UTC):%Y%m%d}-{content[:8]}"
+    return f"{datetime.fromtimestamp(now, UTC):%Y%m%d}-{batches.content_of(staging, files)}"
 
 
 def _append(p: Params, batch: str, staging: Path, files: list[str], items: int, now: float) -> None:
