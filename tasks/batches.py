@@ -166,11 +166,15 @@ def _lost(p: Params, names: list[str]) -> StageError:
             f"correct it; if the batch was removed on purpose, remove its name from `batches` in {records}/*.json",
         )
     tag = tag_of(p, first)
+    restore = (
+        f"restore it with git checkout {tag} -- {file}, and run again"
+        if git.has_file(tag, file)
+        else "set data.batches in params.yaml to the folder where they are"
+    )
     return StageError(
         f"{what}git has them: {', '.join(names)}",
-        f"restore it with git checkout {tag} -- {file}, and run again; if "
-        f"data.batches in params.yaml was changed, correct it; if {first} was removed on purpose: git rm --cached "
-        f"--ignore-unmatch {file}, git commit, and git tag -d {tag}",
+        f"{restore}; if {first} was removed on purpose: git rm --cached --ignore-unmatch {file}, git commit, and "
+        f"git tag -d {tag}",
     )
 
 

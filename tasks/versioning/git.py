@@ -79,6 +79,11 @@ def committed(folder: Path) -> set[str]:
     )
 
 
+def has_file(revision: str, path: Path) -> bool:
+    """Whether a revision has a file."""
+    return git_command.run("cat-file", "-e", f"{revision}:./{path}").returncode == 0
+
+
 def tags(prefix: str) -> set[str]:
     """Names of the tags below a prefix that ends with `/`.
 

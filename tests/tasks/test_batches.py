@@ -204,6 +204,9 @@ def test_a_recorded_batch_that_is_gone_stops_until_it_is_restored_as_the_remedy_
     assert (folder / "batch.json").exists()
     shutil.rmtree(folder)
     tracked.unlink()
+    elsewhere = project.model_copy(update={"data": project.data.model_copy(update={"batches": "other"})})
+    with pytest.raises(StageError, match=r"set data\.batches in params\.yaml to the folder where they are"):
+        batches.provide(elsewhere)
     rm, _, tag = re.split(", (?:and )?", remove)
     run(*rm.split())
     run("git", "commit", "-qm", "removed", "--allow-empty")
