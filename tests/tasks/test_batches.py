@@ -247,3 +247,11 @@ def test_without_git_a_batch_with_a_decision_is_missed(project: Params) -> None:
     shutil.rmtree(batches.folder_of(project) / "20261129-aaaaaaaa")
     with pytest.raises(StageError, match="has decisions on them: 20261129-aaaaaaaa"):
         batches.require_complete(project)
+
+
+def test_the_error_of_a_batch_that_dvc_cannot_record_has_the_reason(project: Params) -> None:
+    in_git(project, "20261129")
+    Path(".gitignore").write_text("/data/\n")
+    batch(project, "20261130-aaaaaaaa", NOON)
+    with pytest.raises(StageError, match="git-ignored"):
+        batches.finish(project)
