@@ -1,5 +1,6 @@
 """Batches of a dataset: their folders and tags, their record in DVC and git, and those without a decision."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,9 @@ from segcore.params import Params
 from tasks.project import DECISIONS
 from tasks.promotion.record import decided_batches, records
 from tasks.versioning import dvc_batches, git, stages
+
+# usable in a git tag and as the name of the decision's file
+_NAME = re.compile(r"(?!.*\.(?:dvc|lock)$)[A-Za-z0-9](?:[.+_-]?\w)*")
 
 
 def folder_of(p: Params) -> Path:
@@ -94,7 +98,8 @@ def require_complete(p: Params) -> None:
         StageError: one is gone, renamed or copied; or git failed.
     """
     parent, folders, recorded = folder_of(p), catalog.batch_folders(p.data), _recorded(p)
-    tracked = {path.stem for path in parent.glob("*.dvc")}
+    tracked = {path.stem for path in parent.glob("*.dvc") if path.is_file()}
+    _require_usable([path for name, path in folders.items() if name not in tracked])
     _require_names(folders, tracked, (recorded | tracked) - set(folders))
     lost = recorded - set(folders) - tracked
     if lost:
@@ -114,6 +119,22 @@ def require_complete(p: Params) -> None:
                 "would be counted twice",
                 f"remove the copy: rm -r {files}" + (", and commit that" if copy in tracked else ""),
             )
+
+
+def _require_usable(new: Sequence[Path]) -> None:
+    """Check folders that are not recorded yet: they may have been made by hand.
+
+    Raises:
+        StageError: one is empty, or its name cannot be that of a tag or of a decision.
+    """
+    for folder in new:
+        if not _NAME.fullmatch(folder.name) or folder.name == "history":
+            raise StageError(
+                f"{folder}: not usable as the name of a batch",
+                "rename the folder: letters and digits, between them single - _ + or ., not .dvc or .lock at the end",
+            )
+        if not any(path.is_file() for path in folder.rglob("*")):
+            raise StageError(f"{folder}: is empty, so it is no batch", f"remove it: rm -r {folder}")
 
 
 def _require_names(folders: Mapping[str, Path], tracked: Collection[str], absent: Collection[str]) -> None:

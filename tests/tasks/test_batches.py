@@ -255,3 +255,24 @@ def test_the_error_of_a_batch_that_dvc_cannot_record_has_the_reason(project: Par
     batch(project, "20261130-aaaaaaaa", NOON)
     with pytest.raises(StageError, match="git-ignored"):
         batches.finish(project)
+
+
+@pytest.mark.parametrize("name", ["my batch", "a:b", "a..b", "a.", "-a", "a.lock", "b.dvc", "history", "a~1"])
+def test_a_batch_made_by_hand_whose_name_git_or_a_decision_refuses_is_not_recorded(
+    project: Params, name: str
+) -> None:
+    batch(project, name, None)
+    with pytest.raises(StageError, match="not usable as the name of a batch"):
+        batches.finish(project)
+    assert [path.name for path in batches.folder_of(project).iterdir()] == [name]
+
+
+def test_an_empty_folder_is_no_batch(project: Params) -> None:
+    batch(project, "20250101-hand_2+é", None)
+    batches.require_complete(project)
+    folder = batches.folder_of(project) / "20261129-aaaaaaaa"
+    (folder / "images").mkdir(parents=True)
+    with pytest.raises(StageError, match="is empty") as error:
+        batches.finish(project)
+    run(*error.value.remedy.removeprefix("remove it: ").split())
+    batches.require_complete(project)
