@@ -215,6 +215,8 @@ def provide(p: Params) -> None:
         StageError: a batch is gone, renamed or copied, is neither in DVC's cache nor in its remote, or its files differ
             from its .dvc file.
     """
+    # a copy of the project without .git has settings of DVC that expect it
+    stages.init_if_needed()
     require_complete(p)
     pull_missing(p)
     dvc_batches.require_unchanged_batches(folder_of(p))

@@ -276,3 +276,14 @@ def test_an_empty_folder_is_no_batch(project: Params) -> None:
         batches.finish(project)
     run(*error.value.remedy.removeprefix("remove it: ").split())
     batches.require_complete(project)
+
+
+@pytest.mark.parametrize("gone", [".git", ".dvc"])
+def test_a_round_in_a_copy_without_git_or_dvc_goes_on(
+    project: Params, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    in_git(project, "20261129")
+    shutil.rmtree(gone)
+    batches.provide(project)
+    batches.finish(project)
