@@ -70,6 +70,7 @@ def plan_of(p: Params) -> Plan:
     folder = batches.folder_of(p)
     plan.attempt(lambda: git.require_usable(read_only=True, dataset=p.data.name))
     plan.attempt(lambda: approval.require_server(p))
+    plan.attempt(lambda: batches.require_complete(p))
     plan.attempt(lambda: dvc_batches.require_unchanged_batches(folder, read_only=True))
     plan.attempt(lambda: _unfinished(plan, p))
     waiting = batches.waiting_text(p)

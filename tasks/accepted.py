@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from segcore.errors import StageError
+from segcore.errors import DataError, StageError
 from segcore.ingest import catalog, samples
 from segcore.ingest.doubles import Content, Images, differences
 from segcore.params.data import Data
@@ -71,6 +71,35 @@ def _require_batches(data: Data) -> None:
             f"{parent}: the batches {', '.join(missing)} are not on this machine",
             "run `dvc pull`, then run again",
         )
+
+
+def require_apart(data: Data, table: pd.DataFrame, inbox: Path) -> None:
+    """Check that no accepted file is in the inbox: the file would be recognised there, and moved away.
+
+    Args:
+        data: settings.
+        table: catalogue of what has been accepted.
+        inbox: folder of the inbox.
+
+    Raises:
+        DataError: one is.
+    """
+    inbox = inbox.resolve()
+    of_source = table["batch"] == catalog.FIRST
+    places = (
+        ("data.source", Path(data.source), of_source),
+        ("data.batches", Path(data.batches) / data.name, ~of_source),
+    )
+    for key, place, rows in places:
+        folder = place.resolve()
+        inside = next(
+            (name for name in table.loc[rows, "image"] if (folder / name).is_relative_to(inbox)), None
+        )
+        if inside is not None:
+            raise DataError(
+                f"{inbox}: the inbox contains files of {key} ({folder / inside}), which would be moved out of the data",
+                "set retrain.inbox in params.yaml to a folder of its own",
+            )
 
 
 def compare(data: Data, table: pd.DataFrame, store: Path, accepted: Accepted) -> list[str]:

@@ -22,6 +22,7 @@ _WHERE = f"correct that file or restore it from a copy; {DEBUG}=1 shows where it
 _REMEDIES = {
     errno.ENOSPC: "free disk space, then run again; finished steps are kept",
     errno.EDQUOT: "free disk space, then run again; finished steps are kept",
+    errno.EFBIG: "raise the limit of the size of files (`ulimit -f`), or choose another disk, then run again",
     errno.EACCES: "give this user the right to read and write it, then run again",
     errno.EPERM: "give this user the right to read and write it, then run again",
     errno.EROFS: "choose a folder on a disk that can be written, then run again",
@@ -32,6 +33,7 @@ _REMEDIES = {
     errno.ESTALE: "check the network share, then run again",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run again",
 }
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # packages by the module of their exceptions, so that none is imported here: what failed, remedy
 _PACKAGES = {
     "the database": (("sqlalchemy", "sqlite3", "alembic", "aiosqlite"), "check the database, then run again"),
@@ -87,7 +89,9 @@ def _explained_os_error(error: OSError) -> StageError:
             "check the addresses in params.yaml and the network, then run again",
         )
     reason = error.strerror or _line(error)
-    return StageError(f"{error.filename}: {reason}" if error.filename else reason, remedy)
+    # of a copy, the second path is the one that is written
+    name = error.filename2 if error.filename2 and error.errno in _OF_WRITING else error.filename
+    return StageError(f"{name}: {reason}" if name else reason, remedy)
 
 
 def _line(error: BaseException) -> str:

@@ -21,13 +21,13 @@ import pandas as pd
 
 from segcore import params
 from segcore.errors import DataError
-from segcore.files import atomic_folder, atomic_write, digest, fsync, locked, sha256
+from segcore.files import atomic_folder, atomic_write, fsync, locked
 from segcore.ingest import catalog
 from segcore.ingest.inbox import Inbox, Listing
 from segcore.ingest.inbox_files import InboxFile
 from segcore.params import Params
 from tasks import batches, console, ingest
-from tasks.accepted import compare, read_accepted
+from tasks.accepted import compare, read_accepted, require_apart
 from tasks.delivery import QUARANTINE, Delivery, Staging, read_taken, refusals
 from tasks.inbox_result import Received, show
 from tasks.project import RECEIVED, WORK
@@ -36,8 +36,7 @@ from tasks.versioning import git, stages
 
 
 def _batch_name(staging: Path, files: list[str], now: float) -> str:
-    content = digest(*(f"{name} {sha256(staging / name)}" for name in files))
-    return f"{datetime.fromtimestamp(now, UTC):%Y%m%d}-{content[:8]}"
+    return f"{datetime.fromtimestamp(now, UTC):%Y%m%d}-{batches.content_of(staging, files)}"
 
 
 def _append(p: Params, batch: str, staging: Path, files: list[str], items: int, now: float) -> None:
@@ -105,7 +104,7 @@ def receive(p: Params, now: float | None = None, dry_run: bool = False) -> Recei
         taken = read_taken(work / "taken.json")
         staging = Staging(p.data, scratch)
         found = staging.take(box, listing, p.retrain.settle_seconds, now, taken)
-        received = _judge(p, found, staging, listing, now, dry_run)
+        received = _judge(p, box, found, staging, listing, now, dry_run)
         if dry_run:
             return received
         if received.batch:
@@ -122,13 +121,21 @@ def receive(p: Params, now: float | None = None, dry_run: bool = False) -> Recei
 
 
 def _judge(
-    p: Params, found: Delivery, staging: Staging, listing: Listing, now: float, dry_run: bool
+    p: Params,
+    box: Inbox,
+    found: Delivery,
+    staging: Staging,
+    listing: Listing,
+    now: float,
+    dry_run: bool,
 ) -> Received:
     """Compare the delivery with what has been accepted; the result as it is before anything is changed."""
     table, settle, known = found.table, p.retrain.settle_seconds, list[str]()
     if (table["status"] == "accepted").any():
         with ingest.alone(p.data, WORK):
             accepted = read_accepted(p.data, staging.folder, read_only=dry_run)
+            if box.local:
+                require_apart(p.data, accepted.table, Path(box.root))
             known = sorted(compare(p.data, table, staging.store, accepted))
     found.valid = table[(table["status"] == "accepted") & ~table["id"].isin(known)]
     new, at_least = len(found.valid), p.retrain.at_least.items

@@ -155,9 +155,14 @@ def _is_half_promoted(known: Recorded, rows: Sequence[RegisteredVersion]) -> boo
 
 
 def _is_own_change(registry: "Registry", known: Recorded, rows: Sequence[RegisteredVersion]) -> bool:
-    """Whether the champion changed by a promotion or rollback of this program after the records were written."""
+    """Whether the champion changed by a rollback, or a recorded promotion, after the records were written.
+
+    A version that no record names was promoted elsewhere, or its decision is lost.
+    """
     champion, before = holder(rows, CHAMPION), known.holder(CHAMPION)
     if champion is None or before is None or champion.version == before.version:
+        return False
+    if champion.version not in known.versions:
         return False
     return champion.last_change > known.written and _other_versions(registry, known, rows) is None
 
@@ -215,7 +220,13 @@ def _other_aliases(
         numbers = [row.version if row else None for row in (in_registry, in_records)]
         if numbers[0] != numbers[1]:
             found, expected = (f"version {n}" if n is not None else "no version" for n in numbers)
-            return _error(registry, f"{alias} is {found} in the registry, but {expected} in {folder}")
+            what = f"{alias} is {found} in the registry, but {expected} in {folder}"
+            error = _error(registry, what)
+            if in_registry is not None and in_registry.version not in known.versions:
+                # another copy of the project, or an old copy of decisions/
+                remedy = f"get its decision with `git pull`, or restore {folder} from git; {error.remedy}"
+                error = StageError(error.what, remedy)
+            return error
     return None
 
 

@@ -74,6 +74,29 @@ def uncommitted(folder: Path) -> set[str]:
     return {Path(entry[3:]).name for entry in shown.split("\0") if entry}
 
 
+def committed(folder: Path) -> set[str]:
+    """Names of the files and subfolders that the last commit has in a folder; empty before the first commit."""
+    shown = git_command.run("ls-tree", "-z", "--name-only", "HEAD", "--", f"{folder}/")
+    return (
+        {Path(entry).name for entry in shown.stdout.split("\0") if entry} if shown.returncode == 0 else set()
+    )
+
+
+def has_file(revision: str, path: Path) -> bool:
+    """Whether a revision has a file."""
+    return git_command.run("cat-file", "-e", f"{revision}:./{path}").returncode == 0
+
+
+def tags(prefix: str) -> set[str]:
+    """Names of the tags below a prefix that ends with `/`.
+
+    Raises:
+        StageError: git failed.
+    """
+    shown = git_command.checked("for-each-ref", "--format=%(refname)", f"refs/tags/{prefix}")
+    return {line.removeprefix("refs/tags/") for line in shown.splitlines()}
+
+
 def branch() -> str | None:
     """Name of the present branch; None on a detached HEAD."""
     return git_command.run("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None

@@ -81,6 +81,11 @@ _NETWORK_REMEDIES = (
         "make the credential usable without a prompt: for ssh a key without passphrase or an agent, and the host "
         "in known_hosts; for https a credential helper (git config credential.helper store, then one push by hand)",
     ),
+    (
+        # another clone has pushed a batch of this name: the same delivery on the same day
+        r"\[rejected\] +(\S+) -> \S+ \(already exists\)",
+        "use the remote's tag: git fetch --force {remote} tag {}",
+    ),
     (r"\[rejected\]|non-fast-forward|fetch first", "git pull --rebase --autostash, then run again"),
     (r"shallow update not allowed", "fetch the whole history once: git fetch --unshallow"),
     (
@@ -200,7 +205,7 @@ def failure(what: str, output: str, network: bool = False) -> StageError:
         found = re.search(pattern, output)
         if found:
             path = shlex.quote(found[1].strip()) if found.re.groups else ""
-            return StageError(what, remedy.format(path, index=_index()))
+            return StageError(what, remedy.format(path, index=_index(), remote=_remote()))
     return StageError(what, "correct the cause above and run again; nothing is lost")
 
 
@@ -216,6 +221,12 @@ def folders() -> Folders:
         raise failure(f"git cannot use the repository around {Path.cwd()}", done.stderr)
     git_dir, common_dir, work_tree = (Path(line).resolve() for line in done.stdout.splitlines())
     return Folders(work_tree, git_dir, common_dir)
+
+
+def _remote() -> str:
+    """Remote of the current branch."""
+    branch = run("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip()
+    return run("config", f"branch.{branch}.remote").stdout.strip() or "origin"
 
 
 def _index() -> str:

@@ -230,6 +230,8 @@ def _not_writable(path: Path, error: OSError) -> StageError:
         return StageError(what, "mount this file system with write permission, then run again")
     if error.errno == errno.EPERM:
         return StageError(what, f"remove the attributes that forbid it: chattr -R -i -a {_top(path)}")
+    if error.errno != errno.EACCES:
+        return StageError(what, "correct the cause, then run again")
     return _not_permitted(path, "write", ", so git can make no commit")
 
 

@@ -185,7 +185,7 @@ def init_if_needed() -> None:
     """
     folder, has_git = Path(".dvc"), Path(".git").exists()
     if not folder.is_dir():
-        command = ["init", "--quiet", *([] if has_git else ["--no-scm"])]
+        command = ["init", *([] if has_git else ["--no-scm"])]
     else:
         files = [file for file in (folder / "config", folder / "config.local") if file.exists()]
         is_configured = any(option in file.read_text() for file in files for option in ("no_scm", "subdir"))
@@ -203,7 +203,8 @@ def add(path: Path) -> Path:
     Raises:
         StageError: DVC failed.
     """
-    status, _, tail = run_dvc(["add", "--quiet", str(path)])
+    # not --quiet, with which DVC does not print why it failed
+    status, _, tail = run_dvc(["add", str(path)])
     if status != 0:
         raise StageError(f"dvc add {path} failed: {reason(tail)}", "correct the cause above and run again")
     return path.with_name(path.name + ".dvc")

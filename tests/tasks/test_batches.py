@@ -1,6 +1,8 @@
 """Which batches have no decision, in which order, and that a batch is recorded once."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from segcore.errors import DataError
+from segcore.errors import DataError, StageError
 from segcore.params import Params
 from segcore.promotion.figures import Basis
 from tasks import batches
@@ -165,3 +167,123 @@ def test_a_batch_that_a_kill_left_unrecorded_is_recorded_once(project: Params, k
     )
     assert run("git", "tag").split() == ["data/tiny/20261129-aaaaaaaa"]
     assert Path(f"{folder}.dvc").exists() and run("git", "status", "--porcelain", "-uno") == ""
+
+
+def in_git(p: Params, name: str) -> Path:
+    """A recorded batch, with decision, of a project in git; its folder."""
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        run(*command)
+    git.commit([Path(".dvc"), Path(".dvcignore")], "start")
+    batch(p, "new", MORNING)
+    folder = batches.folder_of(p) / "new"
+    files = json.loads((folder / "batch.json").read_text())["files"]
+    folder = folder.rename(folder.with_name(f"{name}-{batches.content_of(folder, files)}"))
+    batches.record(p, folder.name, folder)
+    decision(p, [folder.name])
+    return folder
+
+
+@pytest.mark.parametrize("removed_from_git", [False, True])
+def test_a_recorded_batch_that_is_gone_stops_until_it_is_restored_as_the_remedy_says(
+    project: Params, removed_from_git: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    folder = in_git(project, "20261129")
+    tracked = Path(f"{folder}.dvc")
+    shutil.rmtree(folder)
+    tracked.unlink()
+    if removed_from_git:
+        run("git", "commit", "-qam", "removed")
+    with pytest.raises(StageError, match="gone, but git has them") as error:
+        batches.provide(project)
+    with pytest.raises(StageError, match="gone, but git has them"):
+        batches.finish(project)
+    restore, remove = re.findall(r"git checkout \S+ -- \S+(?=,)|git rm.*", error.value.remedy)
+    run(*restore.split())
+    batches.provide(project)
+    assert (folder / "batch.json").exists()
+    shutil.rmtree(folder)
+    tracked.unlink()
+    elsewhere = project.model_copy(update={"data": project.data.model_copy(update={"batches": "other"})})
+    with pytest.raises(StageError, match=r"set data\.batches in params\.yaml to the folder where they are"):
+        batches.provide(elsewhere)
+    rm, _, tag = re.split(", (?:and )?", remove)
+    run(*rm.split())
+    run("git", "commit", "-qm", "removed", "--allow-empty")
+    run(*tag.split())
+    batches.provide(project)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_renamed_batch_stops_until_it_is_renamed_back(project: Params, tracked: bool) -> None:
+    folder = in_git(project, "20261129")
+    folder.rename(folder.with_name("other"))
+    if not tracked:
+        Path(f"{folder}.dvc").unlink()
+    with pytest.raises(StageError, match=f"has the content of batch {folder.name}") as error:
+        batches.finish(project)
+    run(*error.value.remedy.removeprefix("rename it back: ").split())
+    batches.finish(project)
+    assert [path.name for path in folder.parent.glob("*.dvc")] == [f"{folder.name}.dvc"]
+
+
+@pytest.mark.parametrize("name", ["00000000-copy", "99999999-copy"])
+def test_a_copy_of_a_batch_is_not_counted_as_another_one(project: Params, name: str) -> None:
+    batch(project, "20261129-aaaaaaaa", MORNING)
+    folder = batches.folder_of(project) / "20261129-aaaaaaaa"
+    Path(f"{folder}.dvc").touch()
+    shutil.copytree(folder, folder.with_name(name))
+    with pytest.raises(StageError, match="are one batch") as error:
+        batches.require_complete(project)
+    run(*error.value.remedy.removeprefix("remove the copy: ").split())
+    batches.require_complete(project)
+    assert folder.exists()
+
+
+def test_without_git_a_batch_with_a_decision_is_missed(project: Params) -> None:
+    batch(project, "20261129-aaaaaaaa", MORNING)
+    decision(project, ["20261129-aaaaaaaa"])
+    batches.require_complete(project)
+    shutil.rmtree(batches.folder_of(project) / "20261129-aaaaaaaa")
+    with pytest.raises(StageError, match="has decisions on them: 20261129-aaaaaaaa"):
+        batches.require_complete(project)
+
+
+def test_the_error_of_a_batch_that_dvc_cannot_record_has_the_reason(project: Params) -> None:
+    in_git(project, "20261129")
+    Path(".gitignore").write_text("/data/\n")
+    batch(project, "20261130-aaaaaaaa", NOON)
+    with pytest.raises(StageError, match="git-ignored"):
+        batches.finish(project)
+
+
+@pytest.mark.parametrize("name", ["my batch", "a:b", "a..b", "a.", "-a", "a.lock", "b.dvc", "history", "a~1"])
+def test_a_batch_made_by_hand_whose_name_git_or_a_decision_refuses_is_not_recorded(
+    project: Params, name: str
+) -> None:
+    batch(project, name, None)
+    with pytest.raises(StageError, match="not usable as the name of a batch"):
+        batches.finish(project)
+    assert [path.name for path in batches.folder_of(project).iterdir()] == [name]
+
+
+def test_an_empty_folder_is_no_batch(project: Params) -> None:
+    batch(project, "20250101-hand_2+é", None)
+    batches.require_complete(project)
+    folder = batches.folder_of(project) / "20261129-aaaaaaaa"
+    (folder / "images").mkdir(parents=True)
+    with pytest.raises(StageError, match="is empty") as error:
+        batches.finish(project)
+    run(*error.value.remedy.removeprefix("remove it: ").split())
+    batches.require_complete(project)
+
+
+@pytest.mark.parametrize("gone", [".git", ".dvc"])
+def test_a_round_in_a_copy_without_git_or_dvc_goes_on(
+    project: Params, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    in_git(project, "20261129")
+    shutil.rmtree(gone)
+    batches.provide(project)
+    batches.finish(project)

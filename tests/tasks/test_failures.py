@@ -42,6 +42,8 @@ def foreign(module: str, text: str, base: type[Exception] = Exception) -> Except
         ConnectionRefusedError(111, "Connection refused"),
         PermissionError(13, "Permission denied", "work/x"),
         OSError(28, "No space left on device", "work/x"),
+        OSError(28, "No space left on device", "source", None, "work/x"),
+        OSError(27, "File too large", "source", None, "work/x"),
         OSError(30, "Read-only file system", "work/x"),
         IsADirectoryError(21, "Is a directory", "work/x"),
         FileNotFoundError(2, "No such file or directory", "work/x"),

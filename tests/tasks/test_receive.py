@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from segcore import params
+from segcore.errors import DataError
 from segcore.ingest import catalog
 from segcore.io import layouts
 from tasks import batches
@@ -243,3 +244,17 @@ def test_a_list_of_items_goes_with_its_batch(project):
     assert found.accepted == 1 and path.exists()
     (folder,) = catalog.batch_folders(data).values()
     assert [item.id for item in layouts.find(data, folder)] and (folder / "items.csv").exists()
+
+
+@pytest.mark.parametrize("inbox", ["source", "linked", "data/batches/tiny/{batch}"])
+def test_an_inbox_that_contains_accepted_files_is_refused_and_none_is_moved(project, inbox):
+    arrive("new", 70)
+    batch = receive(project).batch
+    Path("linked").symlink_to("source")
+    before = sorted(Path().rglob("*.png"))
+    changed = {"inbox": inbox.format(batch=batch), "settle_seconds": 0}
+    there = project.model_copy(update={"retrain": project.retrain.model_copy(update=changed)})
+    for dry_run in (True, False):
+        with pytest.raises(DataError, match="the inbox contains files of"):
+            receive(there, dry_run=dry_run)
+    assert sorted(Path().rglob("*.png")) == before

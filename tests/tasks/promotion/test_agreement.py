@@ -281,6 +281,19 @@ def test_a_damaged_history_is_an_error_with_a_remedy(content: str, p: Params) ->
     assert "--rebuild" in caught.value.remedy
 
 
+def test_a_champion_that_another_copy_of_the_project_promoted_is_not_taken_over(p: Params) -> None:
+    promoted(p, Path(), 0, None)
+    promoted(p, Path(), 1, 1)
+    shutil.copytree("decisions", "ours")
+    promoted(p, Path(), 2, 2)
+    shutil.rmtree("decisions")
+    shutil.move("ours", "decisions")
+    for dry_run in (True, False):
+        with pytest.raises(StageError, match=r"(?s)champion is version 3 .*git pull"):
+            registry_of(p).require_agreement(Path(), dry_run)
+    assert recorded_aliases() == {"champion": 2, "previous": 1}
+
+
 def test_versions_that_only_the_registry_has_are_no_disagreement(p: Params) -> None:
     promoted(p, Path(), 0, None)
     registry_of(p).register(bundle(Path("by-hand"), "by hand"), None, {})

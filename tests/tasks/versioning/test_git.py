@@ -484,6 +484,22 @@ def test_after_a_refused_push_the_remedy_lets_the_next_one_succeed(
     assert (repo / "a").read_text() == "an edit of the user"
 
 
+def test_after_another_clone_pushed_a_batch_of_this_name_the_remedy_lets_the_push_succeed(
+    repo: Path, shared: Path, tmp_path: Path
+) -> None:
+    sh(
+        tmp_path,
+        f"git clone -q {shared} twin && git -C twin tag data/x/b1 && git -C twin push -q origin data/x/b1",
+    )
+    sh(repo, "git remote rename origin server")
+    batch(repo, "b1")
+    with pytest.raises(StageError, match="already exists") as caught:
+        git.push("x")
+    sh(repo, caught.value.remedy.partition(": ")[2])
+    assert git.push("x")
+    assert sh(repo, "git rev-parse data/x/b1") == sh(shared, "git rev-parse data/x/b1")
+
+
 def test_a_tag_off_the_branch_that_would_publish_foreign_commits_is_not_pushed(
     repo: Path, shared: Path
 ) -> None:
