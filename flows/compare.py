@@ -21,7 +21,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import run_state, startup, workers
+from flows import command, run_state, startup, workers
 from segcore import params as parameters
 from segcore.comparison.results import read_comparison
 from segcore.errors import SegflowError, StageError
@@ -68,7 +68,7 @@ def _may_retry(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
 
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE, retry_condition_fn=_may_retry)
-@run_state.with_sentences
+@command.with_sentences
 def run_stage(
     stage: Stage,
     unchanged: bool,
@@ -112,7 +112,7 @@ def run_stage(
 
 
 @flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=_MAX_THREADS))  # type: ignore[arg-type]
-@run_state.with_sentences
+@command.with_sentences
 def compare(retries: int = 0) -> dict[str, str]:
     """Run all stages of the project in the current folder, and log the comparison.
 
@@ -152,7 +152,7 @@ def compare(retries: int = 0) -> dict[str, str]:
         outcomes = _run_all(pipeline, pool, slots, threads, retries, force)
     except BaseException as error:
         if not isinstance(error, Exception):
-            run_state.stop_quietly()
+            command.stop_quietly()
         raise
     finally:
         startup.stop_fork_server()
@@ -242,7 +242,7 @@ def main() -> None:
         help="how often a failed stage is started again (default: 0; once more where a store was locked)",
     )
     arguments = parser.parse_args()
-    with run_state.as_command("Interrupted; finished stages are kept."):
+    with command.as_command("Interrupted; finished stages are kept."):
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
         params = parameters.load()

@@ -18,7 +18,7 @@ from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import EventTrigger
 from prefect.exceptions import ObjectNotFound
 
-from flows import approval, run_state
+from flows import approval, command
 from segcore.errors import StageError
 
 NAME = "segflow: what came of a retraining"
@@ -99,7 +99,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if bool(arguments.block) == arguments.off:
         parser.error("name a block, or give --off")
-    with run_state.as_command("Interrupted; the settings may be as before."):
+    with command.as_command("Interrupted; the settings may be as before."):
         if arguments.off:
             print("notify: off" if remove() else "notify: was off already")
         else:

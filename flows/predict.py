@@ -13,7 +13,7 @@ from flows import environment  # noqa: F401  isort: skip  (before prefect is imp
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import run_state
+from flows import command, run_state
 from segcore import params as parameters
 from tasks.predict import Batch, parser
 from tasks.project import PREDICTIONS
@@ -21,7 +21,7 @@ from tasks.tracking.fetch import CHAMPION
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
-@run_state.with_sentences
+@command.with_sentences
 def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
     """Predict one scene.
 
@@ -42,7 +42,7 @@ def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
 
 
 @flow(name="predict")
-@run_state.with_sentences
+@command.with_sentences
 def predict(
     scenes: Sequence[str], model: str = CHAMPION, output: str = str(PREDICTIONS), params: str = "params.yaml"
 ) -> dict[str, int]:
@@ -74,7 +74,7 @@ def predict(
 def main() -> None:
     """Command line; exits with status 1 and prints a remedy on a SegflowError."""
     arguments: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
-    with run_state.as_command("Interrupted; finished scenes are kept."):
+    with command.as_command("Interrupted; finished scenes are kept."):
         output = str(arguments.output)
         counts = predict(list(arguments.scenes), arguments.model, output, str(arguments.params))
         print(", ".join(f"{number} {what}" for what, number in counts.items()) + f": {output}")

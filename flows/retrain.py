@@ -25,7 +25,7 @@ from flows import environment  # noqa: F401  isort: skip  (before prefect is imp
 from prefect import flow, get_run_logger
 from prefect.states import Completed, State
 
-from flows import approval, run_state, steps
+from flows import approval, command, run_state, steps
 from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.params import Params
@@ -78,7 +78,7 @@ def champion_bundle(registry: "Registry") -> Path | None:
 
 
 @flow(name="retrain")
-@run_state.with_sentences
+@command.with_sentences
 def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
     """One retraining in the current folder; the message of the returned state is a sentence on the outcome.
 
@@ -203,7 +203,7 @@ def main() -> None:
         "--retries", type=int, default=1, help="how often a failed stage is started again (default: 1)"
     )
     arguments = parser.parse_args()
-    with run_state.as_command("Interrupted; finished steps are kept, and the next run continues after them."):
+    with command.as_command("Interrupted; finished steps are kept, and the next run continues after them."):
         parameters.load()
         state = retrain(arguments.dry_run, arguments.retries, return_state=True)
         if not state.is_completed():

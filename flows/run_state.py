@@ -1,21 +1,17 @@
 """Helpers of all flows: slots, dead flow runs, environment variables of stages, the summary."""
 
 import csv
-import logging
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import wraps
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 import psutil
-from prefect import runtime, tags
+from prefect import runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
@@ -28,19 +24,17 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
-from flows import server
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.cpu import cores
 from segcore.errors import masked
 from segcore.params import Params
-from tasks.failures import explained, reported, translated
 from tasks.process_marks import is_alive, process_mark
 from tasks.project import INGESTED, comparison_file, report_folder
-from tasks.supervisor import GRACE_SECONDS, TERMINATED, end_groups, end_with_this_process, exit_on_sigterm
+from tasks.supervisor import end_with_this_process
 from tasks.tracking import store
 
 LIMIT = "segflow-gpu"
@@ -52,16 +46,6 @@ _RECORDED_SECONDS = 10
 _PAGE = 200
 # device files of the drivers of NVIDIA, WSL and AMD
 _DRIVERS = ("nvidiactl", "dxg", "kfd")
-# log messages of Prefect's engine: the end of a failed run, and of an attempt
-_ENDINGS = tuple(f"Finished in state {name}(" for name in ("Failed", "NotReady", "Crashed", "AwaitingRetry"))
-_RETRY = "Task run failed with exception: "
-# from the stop of a flow to the end of its process: the stages' own time, and some for Prefect
-_STOP_SECONDS = GRACE_SECONDS + 7
-# of the running command: printed when it is stopped
-_messages: list[str] = []
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def gpus() -> int:
@@ -251,92 +235,3 @@ def _address(server: str, port: int) -> str:
         if server.startswith("http")
         else f"http://127.0.0.1:{port} after `make ui`"
     )
-
-
-def _shortened(record: logging.LogRecord) -> bool:
-    """Log filter of Prefect's engine: each failure is printed once, without traceback where it has a remedy.
-
-    The sentence is printed by `as_command`; where no command waits for the flow, as in `flows.serve`, by the flow run.
-    """
-    message = record.getMessage()
-    if message.startswith(_ENDINGS):
-        return False
-    if message.startswith(_RETRY):
-        record.msg, record.args = message.partition(r"\n")[0].removeprefix(_RETRY), ()
-        record.msg = f"is started again after: {record.msg[:300]}"
-    known = explained(record.exc_info[1]) if record.exc_info and record.exc_info[1] else None
-    if known is not None:
-        is_printed_later = bool(_messages) or record.name == "prefect.task_runs"
-        text = "failed; the cause is printed at the end" if is_printed_later else str(known)
-        record.msg, record.args, record.exc_info, record.exc_text = text, (), None, None
-    return True
-
-
-@contextmanager
-def as_command(interrupted: str) -> Iterator[None]:
-    """Common part of the commands of flows: Prefect's server, the process tag, and the exit codes.
-
-    Heartbeats are off unless the user's environment sets them: only those of the workers' stages are used, and the
-    end of the thread that sends them takes a second in every flow.
-
-    Args:
-        interrupted: message printed at Ctrl-C or SIGTERM, before exit code 130 or 143.
-    """
-    exit_on_sigterm()
-    with reported(interrupted, at_sigterm=True):
-        _messages[:] = [interrupted]
-        shorten_logs()
-        server.provide()
-        bind_embedded_server()
-        is_set = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name in os.environ
-        with (
-            tags(process_tag()),
-            temporary_settings({} if is_set else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-        ):
-            yield
-
-
-def with_sentences(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator below @flow or @task: known failures of other packages are raised as SegflowError.
-
-    The state of the run then has the sentence, without secrets. If the run is stopped, `stop_quietly` is called.
-    """
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        shorten_logs()
-        try:
-            with translated():
-                return function(*args, **kwargs)
-        except Exception:
-            raise
-        except BaseException:
-            stop_quietly()
-            raise
-
-    return run
-
-
-def stop_quietly() -> None:
-    """End the stages after Ctrl-C, SIGTERM or a cancellation; what they and Prefect report from now on is not printed.
-
-    The process is ended later if Prefect, whose server may be gone, does not; the next flow sets this run to Crashed.
-    """
-    logging.disable(logging.CRITICAL)
-    # it ignores the line above
-    logging.getLogger("prefect._internal.concurrency").disabled = True
-    end_groups()
-    if _messages:
-        threading.Thread(target=_end_soon, args=(_messages.pop(),), daemon=True).start()
-
-
-def _end_soon(message: str) -> None:
-    time.sleep(_STOP_SECONDS)
-    print(f"\n{message}", file=sys.stderr, flush=True)
-    os._exit(TERMINATED)
-
-
-def shorten_logs() -> None:
-    """Shorten what Prefect's engine logs on failures."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_shortened)

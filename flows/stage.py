@@ -12,7 +12,7 @@ from flows import environment  # noqa: F401  isort: skip  (before prefect is imp
 from prefect import flow, get_run_logger
 from prefect.states import Completed, State
 
-from flows import run_state
+from flows import command, run_state
 from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.files import locked
@@ -22,7 +22,7 @@ from tasks.versioning import git, remote, stages
 
 
 @flow(name="stage")
-@run_state.with_sentences
+@command.with_sentences
 def stage(name: str, revision: str) -> State[Any]:
     """Bring one stage up to date at a revision and push its result to DVC's remote; no other stage runs.
 

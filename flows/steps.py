@@ -11,7 +11,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from flows import run_state
+from flows import command
 from segcore.errors import SegflowError, StageError
 from segcore.params import Params
 from tasks.project import DECISIONS, report_folder
@@ -43,7 +43,7 @@ class GateInputs:
 
 
 @task(name="receive", cache_policy=NO_CACHE)
-@run_state.with_sentences
+@command.with_sentences
 def receive_batch(params: Params) -> Receipt:
     """Make a new batch of the files in the inbox; in a new process, which loads only what reading images needs."""
     receipt_file(params).unlink(missing_ok=True)
@@ -57,7 +57,7 @@ def receive_batch(params: Params) -> Receipt:
 
 
 @task(name="promote", cache_policy=NO_CACHE)
-@run_state.with_sentences
+@command.with_sentences
 def gate(inputs: GateInputs) -> DecisionRecord:
     """Decide on the champion and act on the decision, unless it waits for a person's approval."""
     from tasks.promote import promote
@@ -66,14 +66,14 @@ def gate(inputs: GateInputs) -> DecisionRecord:
 
 
 @task(name="report", cache_policy=NO_CACHE)
-@run_state.with_sentences
+@command.with_sentences
 def write_report(params: Params) -> None:
     """Write the report again, now with the decision."""
     publish.write_report(params)
 
 
 @task(name="record", cache_policy=NO_CACHE)
-@run_state.with_sentences
+@command.with_sentences
 def commit_result(params: Params, batches: Sequence[str], sentence: str) -> None:
     """Commit parameters, hashes, splits, scores and the decision, in a git repository."""
     subject = f"Retraining of {params.data.name} on batch {publish.batch_names(batches)}"
@@ -111,7 +111,7 @@ def finish_last_round(params: Params) -> None:
 
 
 @task(task_run_name="push {what}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10)
-@run_state.with_sentences
+@command.with_sentences
 def push(what: str, dataset: str) -> State[Any]:
     """Push `data` (results too) to DVC's default remote, or `git`: the commits and tags of segflow."""
     pushed = stages.push() if what == "data" else git.push(dataset)
