@@ -124,7 +124,8 @@ def test_a_mask_without_an_image_is_reported(tmp_path):
 
 def test_an_image_that_the_dataset_has_with_another_mask_is_refused(tmp_path):
     error = failures.relabelled(tmp_path)
-    assert error.kind == "relabelled" and "a1.png" in error.what and "dvc add" in error.remedy
+    assert error.kind == "relabelled" and "a1.png" in error.what
+    assert "replace dataset/masks/a1.png" in error.remedy and "make run" in error.remedy
 
 
 def test_an_item_that_links_train_and_test_is_set_aside():
