@@ -63,6 +63,10 @@ def _begin() -> None:
     )
 
 
+# fewer jobs than this, each with a shorter time limit than this (files of less than about 60 MB), use one process
+_FEW_JOBS, _SMALL_SECONDS = 16, 150.0
+
+
 def run_each(
     function: Callable[[T], Result],
     jobs: Sequence[T],
@@ -109,7 +113,9 @@ def _completed(
     warm_up()
     # seconds that the pool sleeps at its end, and between looks at jobs that may exceed their time limit
     CONSTS.sleep_unit = 0.02
-    cores = workers or len(os.sched_getaffinity(0))
+    # A second process that starts while the pool of a few small files already ends would fail with a traceback.
+    is_short = len(jobs) < _FEW_JOBS and max(seconds) < _SMALL_SECONDS
+    cores = workers or (1 if is_short else len(os.sched_getaffinity(0)))
     with ProcessPool(
         max_workers=min(cores, len(jobs)),
         initializer=_begin,
