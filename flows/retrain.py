@@ -12,11 +12,9 @@ short.
 """
 
 import argparse
-import fcntl
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +26,7 @@ from prefect.states import Completed, State
 from flows import approval, command, run_state, steps
 from segcore import params as parameters
 from segcore.errors import StageError
+from segcore.files import is_locked, try_locked
 from segcore.params import Params
 from tasks import batches
 from tasks.project import RETRAIN_LOCK
@@ -42,31 +41,6 @@ if TYPE_CHECKING:
 SERVED = "SEGFLOW_SERVED"
 # in messages of states, before the reasons
 _NOT_PUSHED = "; not pushed: "
-
-
-@contextmanager
-def _retrain_lock() -> Iterator[bool]:
-    """Take the lock of this folder; False if another process has it. The lock is released when its process ends."""
-    RETRAIN_LOCK.parent.mkdir(exist_ok=True)
-    with RETRAIN_LOCK.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def _is_running() -> bool:
-    """Whether a process has the lock of this folder; nothing is created, and the lock is not held."""
-    if not RETRAIN_LOCK.exists():
-        return False
-    with RETRAIN_LOCK.open() as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
 
 
 def champion_bundle(registry: "Registry") -> Path | None:
@@ -98,7 +72,7 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
         die_with_parent()
     run_state.tag_process()
     run_state.bind_embedded_server()
-    with nullcontext(not _is_running()) if dry_run else _retrain_lock() as may_run:
+    with nullcontext(not is_locked(RETRAIN_LOCK)) if dry_run else try_locked(RETRAIN_LOCK) as may_run:
         if not may_run:
             return Completed(name="Skipped", message="another retraining is running in this folder")
         params = parameters.load()

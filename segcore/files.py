@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from segcore.errors import DataError, StageError
 
@@ -139,15 +139,34 @@ def alone(path: Path, what: str) -> Iterator[None]:
     Raises:
         StageError: another process holds the lock.
     """
+    with try_locked(path) as is_taken:
+        if not is_taken:
+            raise StageError(f"{what} is running in this folder", "wait until it ends, then run again")
+        yield
+
+
+@contextmanager
+def try_locked(path: Path) -> Iterator[bool]:
+    """Hold an exclusive lock on `path` and yield True, or yield False if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageError(
-                f"{what} is running in this folder", "wait until it ends, then run again"
-            ) from None
-        yield
+        yield _flock(stream, fcntl.LOCK_EX)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds an exclusive lock on `path`; nothing is created, and the lock is not kept."""
+    if not path.exists():
+        return False
+    with path.open() as stream:
+        return not _flock(stream, fcntl.LOCK_SH)
+
+
+def _flock(stream: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -6,7 +6,6 @@ champion. Killed at any time and run again, it completes.
 """
 
 import argparse
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segcore import params
-from segcore.files import alone
+from segcore.files import alone, is_locked
 from segcore.params import Params
 from tasks import console
 from tasks.project import (
@@ -96,14 +95,10 @@ def survey(p: Params, keep: int) -> list[Waste]:
     unused += _unused_models(FETCHED, in_use)
     folders = {
         "copies of the inbox": [path for path in (RECEIVED / p.data.name).glob("snapshot*") if path.is_dir()],
-        "downloaded models": [
-            path for path in unused if not _is_locked(path.with_name(f".{path.name}.lock"))
-        ],
+        "downloaded models": [path for path in unused if not is_locked(path.with_name(f".{path.name}.lock"))],
         "measured costs": old_measurements,
         "checkpoints": _finished_checkpoints(),
-        "parts of predictions": []
-        if _is_locked(PREDICTIONS / ".lock")
-        else list(PREDICTIONS.glob(".*.part")),
+        "parts of predictions": [] if is_locked(PREDICTIONS / ".lock") else list(PREDICTIONS.glob(".*.part")),
     }
     found += [_of_paths(kind, paths) for kind, paths in folders.items()]
     return [waste for waste in found if waste.number]
@@ -206,18 +201,6 @@ def _finished_checkpoints() -> list[Path]:
 def _changed(path: Path) -> float:
     """Time of the last change in a folder, in s since 1970."""
     return max(one.stat().st_mtime for one in (path, *path.rglob("*")))
-
-
-def _is_locked(lock: Path) -> bool:
-    """Whether a process holds this lock."""
-    if not lock.exists():
-        return False
-    with lock.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _of_paths(kind: str, paths: list[Path]) -> Waste:
