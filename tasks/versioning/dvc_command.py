@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from segcore.errors import StageError
+from segcore.errors import SegflowError, StageError
 from tasks.supervisor import run_in_group
 
 _LINES = 5
@@ -48,6 +48,19 @@ def answer_of(module: str, *arguments: str) -> dict[str, Any]:
     if "failed" in answer:
         raise StageError(f"{answer['failed']}: {reason(tail.rpartition(chr(10) + '{')[0])}", answer["remedy"])
     return answer
+
+
+def print_answer(work: Callable[[], dict[str, Any]]) -> None:
+    """Print the result of `work`, or its error, as JSON for `answer_of`; called in the subprocess."""
+    from dvc.exceptions import DvcException
+
+    try:
+        answer = work()
+    except SegflowError as error:
+        answer = {"error": [error.what, error.remedy]}
+    except (DvcException, OSError) as error:
+        answer = {"error": [f"DVC: {error}", "correct the cause above and run again"]}
+    print(json.dumps(answer))
 
 
 def reason(output: str) -> str:

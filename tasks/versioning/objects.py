@@ -8,14 +8,13 @@ Each prints its answer as JSON in the last line. Run as a subprocess, so that th
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from segcore.errors import SegflowError
 from segcore.files import atomic_folder
 from tasks import console
+from tasks.versioning.dvc_command import print_answer
 
 _NAMED = 3
 
@@ -197,15 +196,7 @@ _COMMANDS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
 
 
 def _answer(arguments: argparse.Namespace) -> None:
-    from dvc.exceptions import DvcException
-
-    try:
-        answer = _COMMANDS[arguments.command](arguments.paths)
-    except SegflowError as error:
-        answer = {"error": [error.what, error.remedy]}
-    except (DvcException, OSError) as error:
-        answer = {"error": [f"DVC: {error}", "correct the cause above and run again"]}
-    print(json.dumps(answer))
+    print_answer(lambda: _COMMANDS[arguments.command](arguments.paths))
 
 
 def main() -> None:

@@ -19,10 +19,11 @@ from typing import Any
 
 import psutil
 
-from segcore.errors import SegflowError, StageError
+from segcore.errors import StageError
 from tasks import console
 from tasks.project import DVC_LOCK
 from tasks.versioning import git_command, git_repository
+from tasks.versioning.dvc_command import print_answer
 
 
 def survey(dataset: str, keep: int, weights: set[str], remove: bool) -> dict[str, Any]:
@@ -178,15 +179,7 @@ def _weights(description: Path) -> str | None:
 
 
 def _print_here(arguments: argparse.Namespace) -> None:
-    from dvc.exceptions import DvcException
-
-    try:
-        answer = survey(arguments.dataset, arguments.keep, set(arguments.weights), arguments.remove)
-    except SegflowError as error:
-        answer = {"error": [error.what, error.remedy]}
-    except (DvcException, OSError) as error:
-        answer = {"error": [f"DVC: {error}", "correct the cause above and run again"]}
-    print(json.dumps(answer))
+    print_answer(lambda: survey(arguments.dataset, arguments.keep, set(arguments.weights), arguments.remove))
 
 
 def main() -> None:
