@@ -274,7 +274,8 @@ def _running_entry(stage: str) -> Entry:
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 
-    with Repo() as repo:
+    # other stages of the flow may be writing dvc.lock
+    with Repo(_wait_for_lock=True) as repo, repo.lock:
         (dvc_stage,) = repo.stage.collect(stage)
         dvc_stage.save_deps()
         deps = [d for d in dvc_stage.deps if not isinstance(d, ParamsDependency)]

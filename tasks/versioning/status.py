@@ -113,7 +113,9 @@ def _print_here(arguments: argparse.Namespace) -> None:
                 # DVC writes its locks even if it only reads
                 repo.lock, repo.tmp_dir = LockNoop(), scratch
             answer: dict[str, Any] = {"repairs": [] if arguments.read_only else repair(repo)}
-            answer |= {"graph": stages(repo), "changed": list(repo.status())}
+            with repo.lock:
+                graph = stages(repo)
+            answer |= {"graph": graph, "changed": list(repo.status())}
     except StageError as error:
         answer = {"error": [error.what, error.remedy]}
     except DvcException as error:

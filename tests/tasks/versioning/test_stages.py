@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,20 @@ def test_an_invalid_dvc_yaml_is_reported() -> None:
             stages()
     finally:
         Path("dvc.yaml").write_text(text)
+
+
+def test_a_run_key_waits_while_another_stage_writes_the_lock() -> None:
+    versioning.reproduce("prepare")
+    lock, expected = Path("dvc.lock"), versioning.next_run_key("train@unet-0")
+    whole = lock.read_text()
+    with ThreadPoolExecutor() as pool:
+        with versioning.dvc_locked():
+            lock.write_text(whole[: whole.index("outs:")])
+            keys = [pool.submit(versioning.next_run_key, "train@unet-0"), pool.submit(survey)]
+            finished, _ = wait(keys, timeout=2)
+            lock.write_text(whole)
+        assert not finished, "DVC's lock is held"
+        assert keys[0].result(timeout=60) == expected and keys[1].result(timeout=60).graph
 
 
 def test_a_lock_truncated_anywhere_is_repaired_and_nothing_runs_again() -> None:
