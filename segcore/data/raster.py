@@ -7,6 +7,8 @@ import numpy as np
 
 # row, column, height, width in pixels
 Window = tuple[int, int, int, int]
+# kind (a key of segcore.ingest.problems.KINDS with outcome "noted") and text of what was done to an item on reading
+Note = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Info:
         palette: colours (R, G, B) of index values, for pictures that have a palette.
         lossy: whether the file has lossy compression, such as JPEG.
         block: rows and columns of the blocks that the file is stored in; None: it is read as a whole.
+        notes: what the reader did to the file: turned it, left out a band, read pages as planes, and so on.
     """
 
     height: int
@@ -48,6 +51,7 @@ class Info:
     palette: tuple[tuple[int, int, int], ...] | None = None
     lossy: bool = False
     block: tuple[int, int] | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,16 @@ _READING = (
     *("classes", "background", "label_values", "label_property", "instances", "bands", "grey_to_rgb"),
     *("nodata", "slices", "baselines", "valid"),
 )
+# settings that later versions added: part of the fingerprint only where they are set, so that files keep their names
+_ADDED = ("pages", "trust_shape", "unlabelled", "crowds")
 
 
 def settings_fingerprint(data: Data) -> str:
     """Hash of the settings that affect how files are read."""
     names = {*_READING, "scale", "percentiles"} if data.scale == "item" else set(_READING)
-    return digest(json.dumps(data.model_dump(mode="json", include=names), sort_keys=True))
+    facts = data.model_dump(mode="json", include=names)
+    facts |= data.model_dump(mode="json", include=set(_ADDED), exclude_defaults=True)
+    return digest(json.dumps(facts, sort_keys=True))
 
 
 class IngestCache(Cache):

@@ -23,6 +23,7 @@ COLUMNS = [
     *("id", "group", "split", "batch", "image", "label", "valid", "baselines", "sha256", "label_sha256"),
     *("packed", "bytes", "height", "width", "depth", "bands", "dtype", "crs", "transform", "spacing"),
     *("affine", "orientation", "axis", "nodata", "valid_share", "pixels_per_class", "ignored_pixels"),
+    "label_counts",
     *("objects", "band_min", "band_max", "scaled_from", "phash", "thumb"),
     *("status", "kind", "reason", "remedy", "notes", "words"),
 ]

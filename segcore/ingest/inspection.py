@@ -43,7 +43,7 @@ class _Truth:
         self.valid = None
         if item.valid is not None:
             slices = info.axis if info.canonical else data.slices
-            self.valid = stack.enter_context(images.open_source(folder / item.valid, slices))
+            self.valid = stack.enter_context(images.open_source(folder / item.valid, slices, data.pages))
             image_size, mask_size = size_text(info), size_text(self.valid.info)
             if image_size != mask_size:
                 raise DataError(
@@ -209,7 +209,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
     hashes, key = _content(item, folder, settings)
     packed = target / f"{item.id}-{key}.safetensors"
     with ExitStack() as stack, _part(packed) as part:
-        source = stack.enter_context(images.open_source(folder / item.image, data.slices))
+        source = stack.enter_context(images.open_declared(folder / item.image, data))
         info = source.info
         _check_header(info, data, name)
         try:
@@ -224,7 +224,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
             raise DataError(
                 f"{name}: was changed while it was read", "run again when it is complete", kind="changed"
             )
-    notes = [*truth.labels.notes, *measures.notes(data)]
+    notes = [*info.notes, *truth.labels.notes, *measures.notes(data)]
     return {
         "sha256": hashes[0],
         "label_sha256": hashes[1],
@@ -233,6 +233,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
         **_geometry(declared.info),
         "scaled_from": json.dumps(declared.range),
         **measures.facts(data),
+        "label_counts": json.dumps(truth.labels.found),
         "phash": phash,
         "thumb": thumb.hex(),
         "notes": notes,

@@ -71,6 +71,16 @@ class Data(Section):
         description='class (name or index) or `ignore` of each mask value, colour "#RRGGBB", category or property '
         "value; the key `others`: all remaining values"
     )
+    unlabelled: str | None = Field(
+        default=None,
+        description="class of pixels without a label, or `ignore`: outside of polygons, COCO annotations and segments, "
+        "or transparent; null: `background`; required where `background` is null",
+    )
+    crowds: Literal["ignore", "objects"] | None = Field(
+        default=None,
+        description="COCO annotations with iscrowd are ignored (`ignore`) or are objects like others (`objects`); "
+        "null: ignored, unless all run-length annotations of a file have it, as some exporters write",
+    )
     label_property: str | None = Field(
         default=None,
         description="property of polygons whose value is looked up in `label_values`; null: all are class 1",
@@ -95,6 +105,16 @@ class Data(Section):
     slices: Literal["auto"] | int = Field(
         default="auto",
         description="axis (0, 1, 2 in RAS orientation) that volumes are cut along; `auto`: that of coarsest spacing",
+    )
+    pages: Literal["planes", "channels"] | None = Field(
+        default=None,
+        description="what pages of a TIFF and frames of a GIF or DICOM file are: `planes` of a stack or `channels`; "
+        "null: what the file says (OME), else files of several pages are refused",
+    )
+    trust_shape: bool = Field(
+        default=False,
+        description="masks without a position, or with another than their image's, are taken by their array if its "
+        "shape fits",
     )
     neighbours: int = Field(
         default=0, ge=0, le=4, description="neighbouring planes on each side that are extra channels (2.5D)"

@@ -138,7 +138,7 @@ class Predictor:
                 f"{image}: a mask is given for a file, which has its own nodata",
                 "pass the pixels as an array, or no mask",
             )
-        with images.open_source(Path(image), self.data.slices) as source:
+        with images.open_declared(Path(image), self.data) as source:
             return self._predict_source(source, Path(image).name, _is_volume(source.info))
 
     def _predict_source(self, source: images.Source, name: str, is_volume: bool) -> Prediction:
@@ -176,7 +176,7 @@ class Predictor:
         scene, folder = Path(scene), Path(folder)
         name = name or (scene.name if scene.is_dir() else stem_of(scene.name))
         with scratch_folder(folder, name) as part:
-            with images.open_source(scene, self.data.slices) as source:
+            with images.open_declared(scene, self.data) as source:
                 declared = self._declared(source, scene.name)
                 info = declared.info
                 grid = mosaic.Grid(info.height, info.width, *self._tiling, self._panel(info))

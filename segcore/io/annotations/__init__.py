@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from segcore import plugins
-from segcore.data.raster import Info, Window
+from segcore.data.raster import Info, Note, Window
 from segcore.params.data import Data
 
 
@@ -32,10 +32,13 @@ class LabelSource(Protocol):
     """Open ground truth on the grid of its image.
 
     Attributes:
-        notes: what is allowed but worth reporting, as (kind, text); complete once every window was read.
+        notes: what was done to it, as (kind, text); complete once every window was read.
+        found: pixels or objects by value, colour or category as it stands in the file; complete once every window
+            was read.
     """
 
-    notes: list[tuple[str, str]]
+    notes: list[Note]
+    found: dict[str, int]
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices of a window of a plane.

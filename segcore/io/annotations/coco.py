@@ -135,6 +135,7 @@ class _Annotations:
         self, numbers: np.ndarray, codes: np.ndarray, background: int, notes: list[tuple[str, str]]
     ) -> None:
         self.notes = notes
+        self.found: dict[str, int] = {}
         self._numbers, self._codes, self._background = numbers, codes, background
 
     def read(self, window: Window, plane: int = 0) -> Labels:

@@ -159,6 +159,7 @@ class SegmentationLabels:
         self._segmentation, self._frame_map, self._data = segmentation, frame_map, data
         self._numbers: np.ndarray | None = None
         self.notes: list[tuple[str, str]] = []
+        self.found: dict[str, int] = {}
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices of a window of a plane; the first call reads the whole file.

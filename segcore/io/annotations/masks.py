@@ -66,7 +66,8 @@ class _Masks:
     """An open mask."""
 
     def __init__(self, path: Path, source: images.Source, data: Data) -> None:
-        self.notes: list[tuple[str, str]] = []
+        self.notes: list[tuple[str, str]] = list(source.info.notes)
+        self.found: dict[str, int] = {}
         self._name, self._source, self._data = path.name, source, data
         table = data.label_table
         colors = {int(str(k)[1:], 16): v for k, v in table.items() if _is_color(k)}
@@ -271,7 +272,7 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     Raises:
         DataError: the mask is a JPEG, cannot be read, or is not on the image's grid.
     """
-    with images.open_source(path, image.axis if image.canonical else data.slices) as source:
+    with images.open_source(path, image.axis if image.canonical else data.slices, data.pages) as source:
         if source.info.lossy or path.name.lower().endswith(_LOSSY):
             raise DataError(
                 f"{path.name}: is a JPEG, whose compression changes mask values",

@@ -48,6 +48,7 @@ class _Polygons:
         import shapely
 
         self.notes, self._shapes = notes, shapes
+        self.found: dict[str, int] = {}
         self._codes = np.concatenate([[background], codes]).astype(np.uint8)
         self._background = background
         self._bounds = shapely.bounds(shapes).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""One module per image format: `EXTENSIONS`, `open_source(path, slices)`, optional: `write(path, pixels, like)`."""
+"""One module per image format: `EXTENSIONS`, `open_source(path, slices, pages, bands)`; optional: `write`."""
 
 from contextlib import AbstractContextManager
 from functools import cache
@@ -9,6 +9,7 @@ from typing import Protocol
 from segcore import plugins
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError
+from segcore.params.data import Data
 
 
 class Source(Protocol):
@@ -54,18 +55,34 @@ def _format_of(path: Path) -> ModuleType:
     )
 
 
-def open_source(path: Path, slices: str | int = "auto") -> AbstractContextManager[Source, None]:
+def open_source(
+    path: Path,
+    slices: str | int = "auto",
+    pages: str | None = None,
+    bands: tuple[int, ...] | None = None,
+) -> AbstractContextManager[Source, None]:
     """Open an image.
 
     Args:
         path: a file, or a folder that holds one DICOM series.
         slices: axis (0, 1, 2 in RAS order) that a volume is sliced along, or "auto": the axis of coarsest spacing.
+        pages: what pages or frames of a file are: "planes" or "channels"; None: what the file itself says.
+        bands: bands that are wanted as data, counted from 1; None: all that are no alpha.
 
     Raises:
         DataError: unsupported file extension, or the file cannot be read.
     """
-    opened: AbstractContextManager[Source, None] = _format_of(path).open_source(path, slices)
+    opened: AbstractContextManager[Source, None] = _format_of(path).open_source(path, slices, pages, bands)
     return opened
+
+
+def open_declared(path: Path, data: Data) -> AbstractContextManager[Source, None]:
+    """Open an image with the slices, pages and bands of the data section of params.yaml.
+
+    Raises:
+        DataError: as `open_source`.
+    """
+    return open_source(path, data.slices, data.pages, tuple(data.bands) if data.bands else None)
 
 
 def info(path: Path) -> Info:

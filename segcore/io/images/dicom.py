@@ -69,7 +69,9 @@ def _load(series: Series, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | Non
 
 
 @contextmanager
-def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource]:
+def open_source(
+    path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
+) -> Iterator[VolumeSource]:
     """Open a series; headers of all slices are read now, all pixels with the first plane.
 
     Exception: with up to 16 bits and whole-number rescaling the pixels are read now, because only their values show
@@ -78,6 +80,8 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource
     Args:
         path: a file, or a folder with one series.
         slices: RAS axis that planes are numbered along, or "auto" (see `segcore.data.volumes.describe`).
+        pages: not used, the header says what frames are.
+        bands: not used, there is no alpha.
 
     Raises:
         DataError: no series or several, missing or duplicated slices, damage, or a transfer syntax without a decoder.

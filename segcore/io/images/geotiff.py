@@ -195,7 +195,9 @@ def sources(path: Path) -> list[Path]:
 
 
 @contextmanager
-def open_source(path: Path, slices: str | int = "auto") -> Iterator[_GeoTiff]:
+def open_source(
+    path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
+) -> Iterator[_GeoTiff]:
     """Open a GeoTIFF or VRT; it stays open for all windows.
 
     A VRT may only mosaic GeoTIFFs in its folder tree. Palette files are read as indices.

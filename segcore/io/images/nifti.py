@@ -153,19 +153,23 @@ def _read(path: Path, needed: int, packed: bool) -> bytearray:
 
 
 @contextmanager
-def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource]:
+def open_source(
+    path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
+) -> Iterator[VolumeSource]:
     """Open a volume; the header is read now, all voxels with the first plane.
 
     Args:
         path: of the file.
         slices: RAS axis that planes are numbered along, or "auto" (see `segcore.data.volumes.describe`).
+        pages: not used, the header says what frames are.
+        bands: not used, there is no alpha.
 
     Raises:
         DataError: the file is empty, damaged, truncated, too large or not a volume, or its spacing or affine cannot be
             used.
     """
     header = _header(path)
-    shape, bands = _shape(path, header)
+    shape, count = _shape(path, header)
     stored = header.get_data_dtype()
     if stored.names or stored.kind not in "iuf" or stored.itemsize > 8:
         raise DataError(
@@ -173,7 +177,7 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource
             "save one number per voxel (channels may be a fourth dimension)",
             kind="not-3d",
         )
-    voxels = bands * int(np.prod(shape, dtype=object))
+    voxels = count * int(np.prod(shape, dtype=object))
     offset = int(header.get_data_offset())
     needed = offset + voxels * stored.itemsize
     packed = path.name.lower().endswith(".gz")
@@ -185,9 +189,9 @@ def open_source(path: Path, slices: str | int = "auto") -> Iterator[VolumeSource
 
     def load() -> tuple[np.ndarray, None]:
         data = _read(path, needed, packed)
-        values = np.frombuffer(data, stored, voxels, offset).reshape((*shape, bands), order="F")
+        values = np.frombuffer(data, stored, voxels, offset).reshape((*shape, count), order="F")
         if scaled:
             values = (values * np.float64(slope) + np.float64(inter)).astype(np.float32)
         return values.astype(dtype, copy=False), None
 
-    yield VolumeSource(describe(shape, _affine(path, header), bands, dtype.name, slices), load)
+    yield VolumeSource(describe(shape, _affine(path, header), count, dtype.name, slices), load)

@@ -198,7 +198,9 @@ class _Picture:
 
 
 @contextmanager
-def open_source(path: Path, slices: str | int = "auto") -> Iterator[_Picture]:
+def open_source(
+    path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
+) -> Iterator[_Picture]:
     """Open a picture; the header is read now, all pixels with the first read.
 
     An orientation in the EXIF data of a JPEG is not applied, because masks have the size of the stored pixels.
