@@ -54,14 +54,16 @@ class Dataset:
             table = source.colormap(band)
             palette = tuple(tuple(table.get(i, (0, 0, 0))[:3]) for i in range(max(table) + 1))
         place, notes = position(source, self._path)
-        is_number = nodata is not None and not math.isnan(nodata)
+        not_a_number = (
+            nodata is not None and math.isnan(nodata) and source.dtypes[band - 1].startswith("float")
+        )
         return Info(
             lossy=_is_lossy(source),
             height=source.height,
             width=source.width,
             bands=len(self._bands),
             dtype=source.dtypes[band - 1],
-            nodata=None if is_number and self.nodata[0] is None else nodata,
+            nodata=nodata if not_a_number or self.nodata[0] is not None else None,
             palette=palette,
             block=tuple(source.block_shapes[band - 1]),
             notes=(*self._notes, *notes),

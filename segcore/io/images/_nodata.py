@@ -39,8 +39,8 @@ def fitting(value: float | None, dtype: np.dtype) -> Nodata:
 
 
 def exact(path: Path, value: float | None, dtype: np.dtype) -> float | int | None:
-    """The nodata value of a 64-bit integer band of a TIFF, of which GDAL returns a rounded number."""
-    if value is None or dtype.kind not in "iu" or dtype.itemsize < 8:
+    """The nodata value of a 64-bit integer band of a TIFF, which GDAL's interface rounds or loses."""
+    if dtype.kind not in "iu" or dtype.itemsize < 8:
         return value
     text = str(tag(path, NODATA) or "").strip("\0 ")
     try:
