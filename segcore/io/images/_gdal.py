@@ -54,10 +54,13 @@ def open_dataset(name: str, path: Path, driver: str) -> Iterator[rasterio.Datase
     """
     with environment(), failures(path), quiet():
         source = rasterio.open(name, driver=driver)
-    with source:
+    # Not `with source`, which changes GDAL's options of the thread that leaves it, perhaps another than this one.
+    try:
         with environment(), failures(path), quiet():
             _check_header(path, source, path.stat().st_size)
         yield source
+    finally:
+        source.close()
 
 
 def _check_header(path: Path, source: rasterio.DatasetReader, size: int) -> None:

@@ -49,7 +49,7 @@ def exact(path: Path, value: float | None, dtype: np.dtype) -> float | int | Non
         return value
     # Some writers round the limits of the type to float64.
     limits = np.iinfo(dtype)
-    return next((int(n) for n in (limits.min, limits.max) if float(n) == float(whole)), whole)
+    return next((int(n) for n in (limits.min, limits.max) if whole in (n, float(n))), whole)
 
 
 def is_nodata(pixels: np.ndarray, nodata: list[Nodata]) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from segcore.errors import DataError
+from segcore.io.images._tiff_tags import first_is_reduced
 
 _DESCRIPTION = re.compile(r"\((\d+)P x (\d+)L x (\d+)B\)")
 _NUMBER = re.compile(r"GTIFF_DIR:(\d+):")
@@ -49,6 +50,12 @@ def stack_of(
     numbers = [int(n) for key, name in names.items() if "_NAME" in key for n in _NUMBER.findall(name)]
     declared = _declared(description)
     if len(numbers) < 2:
+        if first_is_reduced(path):
+            raise _error(
+                path,
+                "its first page is a reduced copy of another page (a thumbnail)",
+                "save the full image as the first page, such as GTIFF_DIR:2:FILE with gdal_translate",
+            )
         if declared is not None and declared.program == "ImageJ" and 1 < declared.images <= room:
             raise _error(
                 path,

@@ -94,10 +94,8 @@ def test_bands_after_alpha_keep_their_numbers(tmp_path, dtype):
     path = tmp_path / "a.tif"
     write_tif(path, pixels, photometric="MINISBLACK", nodata=7)
     with rasterio.open(path, "r+") as file:
-        file.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * 4][:2] + [
-            ColorInterp.alpha,
-            *[ColorInterp.undefined] * 2,
-        ]
+        grey, other = ColorInterp.gray, ColorInterp.undefined
+        file.colorinterp = [grey, other, ColorInterp.alpha, other, other]
     without = opened(path)
     assert np.array_equal(without.pixels, pixels[[0, 1, 3, 4]])
     named = opened(path, bands=(2, 5))
