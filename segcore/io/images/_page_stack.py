@@ -13,6 +13,7 @@ from segcore.io.images._dataset import Dataset
 from segcore.io.images._gdal import failures, open_dataset, quiet
 from segcore.io.images._nodata import is_nodata
 from segcore.io.images._pages import Stack
+from segcore.io.images._tiff_tags import directories
 
 # Pages that are kept open.
 _OPEN_PAGES = 16
@@ -31,6 +32,8 @@ class PageStack:
     def __init__(self, path: Path, first: Dataset, stack: Stack, wanted: Sequence[int] | None) -> None:
         self._path, self._first, self._planes = path, first, stack.planes
         self._wanted = wanted if len(stack.planes[0]) == 1 else None
+        # GDAL would go through all directories before a page that is given by its number.
+        self._offsets = [offset for offset, _ in directories(path)]
         self._opened: dict[int, tuple[Dataset, ExitStack]] = {}
         notes = (*first.info.notes, ("pages-read", stack.text))
         bands = first.info.bands * len(stack.planes[0])
@@ -57,10 +60,10 @@ class PageStack:
             return self._opened[number][0]
         while len(self._opened) >= max(_OPEN_PAGES, len(self._planes[0])):
             self._opened.pop(next(iter(self._opened)))[1].close()
+        place = f"off:{self._offsets[number - 1]}" if number <= len(self._offsets) else str(number)
+        name = f"GTIFF_DIR:{place}:{self._path.absolute()}"
         with ExitStack() as opening:
-            source = opening.enter_context(
-                open_dataset(f"GTIFF_DIR:{number}:{self._path.absolute()}", self._path, "GTiff")
-            )
+            source = opening.enter_context(open_dataset(name, self._path, "GTiff"))
             with failures(self._path), quiet():
                 page = Dataset(self._path, source, self._wanted, self._first.alpha)
             is_like = [(i.height, i.width, i.dtype, i.bands) for i in (page.info, self._first.info)]

@@ -72,7 +72,9 @@ def open_source(
             names = source.tags(ns="SUBDATASETS") if driver == "GTiff" else {}
             description = source.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
             page_bytes = source.height * source.width * source.count * np.dtype(source.dtypes[0]).itemsize
-            stack = stack_of(path, names, description, pages, size // page_bytes) if driver == "GTiff" else None
+            stack = (
+                stack_of(path, names, description, pages, size // page_bytes) if driver == "GTiff" else None
+            )
             joined = stack is not None and len(stack.planes[0]) > 1
             first = Dataset(path, source, None if joined else bands)
         if stack is None:

@@ -32,9 +32,8 @@ def planes(path, **options):
 
 
 def refused(path, **options):
-    with pytest.raises(DataError) as caught, images.open_source(path, **options) as source:
-        for plane in range(source.info.depth):
-            source.read(plane=plane)
+    with pytest.raises(DataError) as caught:
+        planes(path, **options)
     assert caught.value.kind == "pages" and path.name in caught.value.what
     return f"{caught.value}"
 
@@ -44,7 +43,8 @@ def ome(order, z=1, c=1, t=1, channels="", tiff_data="", images=1):
         f'<Image><Pixels DimensionOrder="{order}" Type="uint8" SizeX="50" SizeY="40" SizeZ="{z}" SizeC="{c}" '
         f'SizeT="{t}">{channels}{tiff_data}</Pixels></Image>'
     )
-    return f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">{pixels * images}</OME>'
+    namespace = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    return f'<?xml version="1.0"?><OME xmlns="{namespace}">{pixels * images}</OME>'
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -96,7 +96,9 @@ def test_ome_xml_says_which_page_is_which_plane_and_channel(tmp_path, order, set
     sizes = {"Z": 3, "C": 2, "T": 1}
     axes = [sizes[axis] for axis in order[:1:-1]]
     stored = PAGES.reshape(*axes, 40, 50)
-    wanted = np.moveaxis(stored, [order[:1:-1].index(axis) for axis in "TZC"], [0, 1, 2]).reshape(3, 2, 40, 50)
+    wanted = np.moveaxis(stored, [order[:1:-1].index(axis) for axis in "TZC"], [0, 1, 2]).reshape(
+        3, 2, 40, 50
+    )
     write_pages(tmp_path / "a.tif", PAGES, ome(order, z=3, c=2))
     pixels, _, info = planes(tmp_path / "a.tif", pages=setting)
     assert np.array_equal(pixels, wanted)
@@ -104,7 +106,8 @@ def test_ome_xml_says_which_page_is_which_plane_and_channel(tmp_path, order, set
 
 
 @pytest.mark.parametrize(
-    ("sizes", "depth", "bands"), [({"z": 6}, 6, 1), ({"t": 6}, 6, 1), ({"c": 6}, 1, 6), ({"t": 2, "z": 3}, 6, 1)]
+    ("sizes", "depth", "bands"),
+    [({"z": 6}, 6, 1), ({"t": 6}, 6, 1), ({"c": 6}, 1, 6), ({"t": 2, "z": 3}, 6, 1)],
 )
 def test_ome_axes_of_space_and_time_are_planes_and_channels_are_bands(tmp_path, sizes, depth, bands):
     write_pages(tmp_path / "a.ome.tif", PAGES, ome("XYZCT", **sizes))
@@ -139,7 +142,17 @@ def test_ome_channels_of_several_samples_are_bands_of_one_page(tmp_path):
         '<OME SizeZ="6"/>',
         "a stack of OME planes",
     ],
-    ids=["more planes", "two images", "no order", "one page", "no plane", "entity", "truncated", "no pixels", "words"],
+    ids=[
+        "more planes",
+        "two images",
+        "no order",
+        "one page",
+        "no plane",
+        "entity",
+        "truncated",
+        "no pixels",
+        "words",
+    ],
 )
 def test_metadata_that_does_not_describe_the_pages_is_no_guess(tmp_path, description):
     path = write_pages(tmp_path / "a.tif", PAGES, description)
@@ -188,7 +201,9 @@ def test_pyramids_thumbnails_and_mask_pages_are_no_pages(tmp_path, setting):
     image, mask = noise(64, 64), np.ones((64, 64), np.uint8)
     mask[:, :20] = 0
     path = tmp_path / "a.tif"
-    write_tiff(path, [(image, {254: 0}), (image[::2, ::2], {254: 1}), (image[::4, ::4], {254: 1}), (mask, {254: 4})])
+    write_tiff(
+        path, [(image, {254: 0}), (image[::2, ::2], {254: 1}), (image[::4, ::4], {254: 1}), (mask, {254: 4})]
+    )
     pixels, valid, info = planes(path, pages=setting)
     assert np.array_equal(pixels[0, 0], image) and np.array_equal(valid[0], mask > 0) and info.notes == ()
 
