@@ -61,4 +61,10 @@ def check_file(path: Path) -> int:
 def unreadable(path: Path, error: Exception) -> DataError:
     """The error for an exception of a reading library: its text on one line, without the folder's path."""
     reason = " ".join(str(error).replace(f"{path.parent}/", "").split()) or type(error).__name__
+    if "proj.db" in reason:
+        return DataError(
+            f"{path.name}: coordinate systems cannot be read ({reason[:300]})",
+            "the file is not to blame: unset PROJ_LIB and PROJ_DATA, or install rasterio and pyogrio again (from PyPI)",
+            kind="unusable",
+        )
     return DataError(f"{path.name}: cannot be read ({reason[:300]})", RESTORE, kind="unreadable")
