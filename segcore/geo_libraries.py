@@ -1,7 +1,7 @@
 """Keeps the data of another installation of PROJ or GDAL out of this process and its children.
 
-rasterio and pyogrio bring their own PROJ and GDAL. Variables that QGIS, PostGIS or conda set for theirs would make every
-coordinate system unreadable. Import-light: standard library only.
+rasterio and pyogrio bring their own PROJ and GDAL. Variables that QGIS, PostGIS or conda set for theirs would make
+every coordinate system unreadable. Import-light: standard library only.
 """
 
 import os

@@ -277,7 +277,7 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     with images.open_source(path, image.axis if image.canonical else data.slices, pages) as source:
         if source.info.lossy or path.name.lower().endswith(_LOSSY):
             raise DataError(
-                f"{path.name}: has the lossy compression of JPEG or JPEG 2000, which changes mask values",
+                f"{path.name}: is a JPEG or a lossy JPEG 2000, whose compression changes mask values",
                 "provide the original mask as PNG or GeoTIFF, not converted from the JPEG",
                 kind="jpeg-mask",
             )
