@@ -162,7 +162,8 @@ def to_degrees(polygons: np.ndarray, crs: str) -> np.ndarray:
     lon[last] = lon[first]
     projected = shapely.set_coordinates(polygons.copy(), np.stack([lon, lat], axis=-1))
     sound = is_closed & np.isfinite(shapely.area(projected)) & shapely.is_valid(projected)
-    return np.asarray(np.where(sound, _in_one_turn(np.where(sound, projected, None)), None))
+    projected[~sound] = None
+    return _in_one_turn(projected)
 
 
 def pixel_sizes(polygons: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
