@@ -20,7 +20,7 @@ names of metrics and the parameters of the gate's rules:
     promotion   the gate between challenger and champion; drift of new data
     plots       figures
 
-Base modules: cache, constants, cpu, downloads, errors, files, gate_rules, plugins.
+Base modules: cache, constants, cpu, downloads, errors, files, gate_rules, geo_libraries, plugins.
 
     import segcore
     prediction = segcore.load("models/unet-0").predict(array)
@@ -31,6 +31,8 @@ The names below are imported when they are first used, so that `import segcore` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from segcore import geo_libraries
+
 if TYPE_CHECKING:
     from segcore.models.base.bundle import load_bundle
     from segcore.models.base.factory import build_model
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from segcore.prediction.predictor import Predictor, load
 
 __all__ = ["Prediction", "Predictor", "build_model", "load", "load_bundle", "load_params"]
+
+# before rasterio and pyogrio are imported, which read these variables then
+geo_libraries.keep_own()
 
 # module and name within it
 _SOURCES = {

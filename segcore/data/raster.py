@@ -22,8 +22,12 @@ class Info:
         dtype: numpy name of the data type of the values.
         crs: coordinate reference system as "EPSG:..." or WKT; None: none.
         transform: affine of pixel corners to CRS coordinates, six numbers (a, b, c, d, e, f); None: none.
+        gcps: control points (row, column, x, y, z) of a file that has them in place of a transform; None: none.
+        gcps_crs: coordinate reference system of the control points.
+        rpcs: rational polynomial coefficients, as names and texts of GDAL; None: none.
         nodata: value of pixels without data; None: none.
-        depth: planes of a volume; 1 for a picture.
+        depth: planes of a volume or stack; 1 for a picture.
+        is_stack: whether planes are pages or frames of a file, without a position in space.
         spacing: of a volume, in mm: between planes, rows, columns.
         affine: of a volume as stored, 16 numbers row by row: voxel index to mm (RAS+); None: none.
         orientation: axis codes of a volume as stored, such as "RAS" or "LPS".
@@ -41,8 +45,12 @@ class Info:
     dtype: str
     crs: str | None = None
     transform: tuple[float, ...] | None = None
+    gcps: tuple[tuple[float, float, float, float, float], ...] | None = None
+    gcps_crs: str | None = None
+    rpcs: tuple[tuple[str, str], ...] | None = None
     nodata: float | None = None
     depth: int = 1
+    is_stack: bool = False
     spacing: tuple[float, float, float] | None = None
     affine: tuple[float, ...] | None = None
     orientation: str | None = None

@@ -194,13 +194,25 @@ def compare(table: pd.DataFrame, usual: Usual | None = None) -> None:
                 index,
                 kind,
                 f"{name}: {what} is {value}, {origin} {wanted}",
-                "convert it, select bands with data.bands, set data.grey_to_rgb, or use another data.name for these",
+                (_alpha_remedy(table, int(value), int(wanted)) if column == "bands" else "")
+                + "convert it, select bands with data.bands, set data.grey_to_rgb, or use another data.name for these",
             )
     crs = table.loc[table["status"] == "accepted", "crs"].dropna().value_counts()
     for index, value in table["crs"].items() if len(crs) > 1 else ():
         if table.at[index, "status"] == "accepted" and value not in (None, crs.index[0]):
             note = ["mixed-crs", f"has {value}, most others have {crs.index[0]}"]
             table.at[index, "notes"] = json.dumps([*json.loads(table.at[index, "notes"]), note])
+
+
+def _alpha_remedy(table: pd.DataFrame, bands: int, wanted: int) -> str:
+    """What helps where a band is alpha in some images and data in others; empty elsewhere."""
+    if abs(bands - wanted) != 1 or not table["notes"].str.contains('"alpha-').any():
+        return ""
+    listed = [list(range(1, n + 1)) for n in (max(bands, wanted), min(bands, wanted))]
+    return (
+        f"if a band is transparency in one and data in the other, set data.bands to {listed[0]} or to {listed[1]}; "
+        "otherwise "
+    )
 
 
 def _origin(batch: str) -> str:

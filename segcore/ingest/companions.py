@@ -7,11 +7,8 @@ from segcore.errors import DataError
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts import cityscapes, coco, voc
 from segcore.io.layouts._builder import is_set
-from segcore.io.layouts._files import printable
+from segcore.io.layouts._files import is_side_file, printable
 from segcore.params.data import Data
-
-# files beside an image that affect how it is read
-_SIDECARS = (".aux.xml", ".msk", ".ovr", ".hdr", ".prj", ".tfw", ".tifw", ".wld", ".pgw", ".jgw")
 
 
 def lists(data: Data) -> list[patterns.Pattern]:
@@ -57,7 +54,9 @@ def without_image(data: Data, paths: Iterable[str]) -> list[str]:
     return [
         path
         for path in paths
-        if path.lower().endswith(_SIDECARS) or any(pattern.match(path) for pattern in wanted)
+        if is_side_file(path)
+        or path.lower().endswith(".hdr")
+        or any(pattern.match(path) for pattern in wanted)
     ]
 
 

@@ -43,7 +43,8 @@ class _Truth:
         self.valid = None
         if item.valid is not None:
             slices = info.axis if info.canonical else data.slices
-            self.valid = stack.enter_context(images.open_source(folder / item.valid, slices, data.pages))
+            pages = "planes" if info.depth > 1 else data.pages
+            self.valid = stack.enter_context(images.open_source(folder / item.valid, slices, pages))
             image_size, mask_size = size_text(info), size_text(self.valid.info)
             if image_size != mask_size:
                 raise DataError(

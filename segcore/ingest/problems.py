@@ -64,6 +64,26 @@ KINDS: dict[str, Kind] = {
         "noted",
         "leave the band out with data.bands, or export it again",
     ),
+    "alpha-band": Kind(
+        "a band is transparency: it is no band of the image, and transparent pixels are ignored",
+        "noted",
+        "if it is data, such as near infrared, name it in data.bands",
+    ),
+    "alpha-as-data": Kind(
+        "a band that the file calls alpha is read as data",
+        "noted",
+        "if it is transparency, name the other bands in data.bands",
+    ),
+    "control-points": Kind(
+        "the position is given by control points or RPCs instead of a transform; predictions get the same",
+        "noted",
+        "for labels that are polygons on the map, rectify the image first (gdalwarp)",
+    ),
+    "sidecar": Kind(
+        "the position is from a world file, .aux.xml or another file beside the image",
+        "noted",
+        "check that this file belongs to the image, and keep both together",
+    ),
     "nan-pixels": Kind(
         "some pixels are NaN or infinite; they count as nodata", "noted", "nothing, if there is no data there"
     ),
@@ -97,6 +117,14 @@ KINDS: dict[str, Kind] = {
     "bad-affine": Kind("the voxel spacing or affine of a volume is zero, singular, NaN or missing"),
     "mixed-series": Kind("a folder contains slices of several DICOM series"),
     "missing-slice": Kind("slices of a DICOM series are missing or duplicated"),
+    "pages": Kind(
+        "a file has several pages, and neither it nor data.pages says what they are, or they differ"
+    ),
+    "pages-read": Kind(
+        "several pages or frames of a file are read as planes or channels",
+        "noted",
+        "set data.pages if they are something else than the note says",
+    ),
     "not-3d": Kind("a volume has more than three dimensions, or an unsupported colour type"),
     "unusable": Kind("any other reason why a file cannot be used"),
     # found by comparing items

@@ -15,9 +15,10 @@ from segcore.io.layouts._item import Item
 Names = Callable[[Path], Collection[str] | None]
 # formats of several files that share a stem
 _SAME_STEM = (".shp",)
-# files that GDAL looks for beside a GeoTIFF
+# formats that GDAL reads, and files that it looks for beside them: by their whole name, and by their stem
+_WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx")
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
-_WORLD_FILES = (".tfw", ".tifw", ".wld")
+_STEM_SIDECARS = (".wld", ".tab", ".rpb", "_rpc.txt")
 
 
 def _unlisted(folder: Path) -> None:
@@ -49,9 +50,13 @@ def _paths(item: Item, folder: Path) -> list[Path]:
 
 def _sidecars(path: Path, names: Names) -> list[Path]:
     """Files beside a GeoTIFF that affect its georeference, validity or nodata."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    ending = path.suffix.lower()
+    if ending not in _WITH_SIDECARS:
         return []
-    possible = [path.name + suffix for suffix in _SIDECARS] + [path.stem + suffix for suffix in _WORLD_FILES]
+    # A world file has the ending's first and last letter and w, or the whole ending and w.
+    by_stem = (f".{ending[1]}{ending[-1]}w", f"{ending}w", *_STEM_SIDECARS)
+    spelled = dict.fromkeys(text for ending in by_stem for text in (ending, ending.upper()))
+    possible = [path.name + suffix for suffix in _SIDECARS] + [path.stem + suffix for suffix in spelled]
     existing = names(path.parent)
     if existing is None:
         # Path.exists raises OSError for a name that is too long with the suffix

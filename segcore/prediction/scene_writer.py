@@ -19,6 +19,7 @@ from segcore.prediction.writers import cog
 from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
 from segcore.prediction.writers.nifti import write_prediction
 from segcore.prediction.writers.polygons import write_polygons
+from segcore.prediction.writers.stack import write_stack
 
 # maximum of blocks that wait to be written
 _QUEUED_BLOCKS = 4
@@ -117,6 +118,10 @@ class SceneWriter:
 
     def finish(self) -> list[str]:
         """Make the outputs in the scratch folder, and return their names."""
+        if self._planes is not None and self.info.is_stack:
+            path = self.folder / f"{self.name}.tif"
+            write_stack(path, self._planes, self.info, self.class_names, self.description["colors"])
+            return [path.name]
         if self._planes is not None:
             write_prediction(self.folder / f"{self.name}.nii.gz", self._planes, self.info)
             return [f"{self.name}.nii.gz"]

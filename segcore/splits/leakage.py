@@ -151,7 +151,7 @@ def _polygons(part: pd.DataFrame, item: Any, degrees: bool) -> np.ndarray:
     shapes = footprints.rectangles(
         [transform] * len(part), part[_BOX].to_numpy(), points=16 if degrees else 1
     )
-    return footprints.to_degrees(shapes, item["crs"]) if degrees else shapes
+    return footprints.to_degrees(shapes, item["crs"]) if degrees else footprints.on_map(shapes, item["crs"])
 
 
 def _check_map(regions: pd.DataFrame, windows: pd.DataFrame, a: Any, b: Any, buffer: int) -> None:

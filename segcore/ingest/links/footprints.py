@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from segcore.data.longitudes import in_degrees, within_turn
 from segcore.ingest.links.near_duplicates import near_duplicates
 
 # segments per edge before reprojection, because straight edges become curves
@@ -64,6 +65,9 @@ def frames(items: pd.DataFrame) -> list[str]:
         numbers = affine(transform)
         if numbers is not None and is_placed(crs, transform):
             pixel = max(abs(numbers[0]), abs(numbers[1]), 1e-12)
+            # Grids that are a turn apart are at one place.
+            if in_degrees(crs):
+                numbers = (*numbers[:2], within_turn(numbers[2]), *numbers[3:])
             # to a thousandth of a pixel
             rounded = tuple(round(n / pixel * 1000) for n in numbers)
             keys.append(("grid", crs, height, width, f"{pixel:.9g}", rounded))
@@ -102,20 +106,64 @@ def rectangles(
     return np.asarray(shapely.polygons(np.stack([x, y], axis=-1)))
 
 
+def on_map(polygons: np.ndarray, crs: str) -> np.ndarray:
+    """Polygons in map coordinates; in degrees, parts past the antimeridian are where others have them."""
+    return _in_one_turn(polygons) if in_degrees(crs) else polygons
+
+
+def _in_one_turn(polygons: np.ndarray) -> np.ndarray:
+    """Polygons in degrees, with longitudes from -180 to 180."""
+    bounds = shapely.bounds(polygons).reshape(-1, 4)
+    placed = polygons.copy()
+    turn = shapely.box(-180, -90, 180, 90)
+    for i in np.flatnonzero((bounds[:, 0] < -180) | (bounds[:, 2] > 180)):
+        turns = range(
+            int(np.floor((bounds[i, 0] + 180) / 360)), int(np.floor((bounds[i, 2] + 180) / 360)) + 1
+        )
+        parts = [shapely.transform(polygons[i], lambda xy, k=k: xy - [360 * k, 0]) for k in turns]
+        placed[i] = shapely.union_all(shapely.intersection(parts, turn))
+    return placed
+
+
+def _unwrapped(longitudes: np.ndarray, polygon: np.ndarray) -> np.ndarray:
+    """Longitudes of rings without jumps at the antimeridian.
+
+    Args:
+        longitudes: (n,) in degrees.
+        polygon: (n,) number of the ring that each belongs to.
+    """
+    steps = np.diff(longitudes, prepend=longitudes[:1])
+    steps[np.diff(polygon, prepend=polygon[:1]) != 0] = 0
+    turns = np.cumsum(np.where(np.isfinite(steps), np.round(steps / 360), 0))
+    starts = np.searchsorted(polygon, polygon)
+    return np.asarray(longitudes - 360 * (turns - turns[starts]))
+
+
 def to_degrees(polygons: np.ndarray, crs: str) -> np.ndarray:
-    """Polygons in EPSG:4326; None for those that cannot be reprojected."""
+    """Polygons (rings without holes) in EPSG:4326, with longitudes from -180 to 180.
+
+    None for those that cannot be reprojected or are around a pole.
+    """
     from rasterio.errors import CRSError
     from rasterio.warp import transform
 
-    xy = shapely.get_coordinates(polygons)
+    xy, polygon = shapely.get_coordinates(polygons, return_index=True)
     try:
         lon, lat = transform(crs, "EPSG:4326", xy[:, 0], xy[:, 1])
     except CRSError:
         # A local coordinate system has no relation to others.
         return np.full(len(polygons), None, dtype=object)
+    first = np.searchsorted(polygon, np.arange(len(polygons)))
+    last = np.searchsorted(polygon, np.arange(len(polygons)), side="right") - 1
+    with np.errstate(invalid="ignore"):
+        lon = _unwrapped(np.asarray(lon), polygon)
+        is_closed = np.abs(lon[last] - lon[first]) < 180
+    # An open ring would be an error here; its polygon is left out below.
+    lon[last] = lon[first]
     projected = shapely.set_coordinates(polygons.copy(), np.stack([lon, lat], axis=-1))
-    sound = np.isfinite(shapely.area(projected)) & shapely.is_valid(projected)
-    return np.asarray(np.where(sound, projected, None))
+    sound = is_closed & np.isfinite(shapely.area(projected)) & shapely.is_valid(projected)
+    projected[~sound] = None
+    return _in_one_turn(projected)
 
 
 def pixel_sizes(polygons: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
@@ -164,9 +212,9 @@ def too_close(
 def same_places(table: pd.DataFrame) -> pd.DataFrame:
     """Pairs of items whose footprints overlap by more than a strip one pixel wide.
 
-    Footprints in one coordinate system are compared in it, others in EPSG:4326 with subdivided edges. Items without
-    CRS or transform are left out, and so are, between coordinate systems, items that cannot be reprojected or that
-    cross the antimeridian.
+    Footprints in one coordinate system are compared in it, others in EPSG:4326 with subdivided edges; in degrees, equal
+    places are found whatever turn their longitudes count in. Items without CRS or transform are left out, and so are,
+    between coordinate systems, items that cannot be reprojected or are around a pole.
 
     Args:
         table: catalogue rows with id, crs, transform, height, width.
@@ -195,7 +243,7 @@ def same_places(table: pd.DataFrame) -> pd.DataFrame:
         size = np.stack([height[members], width[members]], axis=1)
         boxes = np.hstack([np.zeros_like(size), size])
         given = [t for t in (transforms[i] for i in indices) if t is not None]
-        compare(members, rectangles(given, boxes))
+        compare(members, on_map(rectangles(given, boxes), crs))
         if len(by_crs) > 1:
             projected = to_degrees(rectangles(given, boxes, points=_EDGE_POINTS), crs)
             sound = ~shapely.is_missing(projected)

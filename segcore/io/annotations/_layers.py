@@ -14,7 +14,7 @@ from shapely.errors import ShapelyError
 
 from segcore.errors import DataError
 from segcore.io.annotations._shared import ids
-from segcore.io.images._checks import check_file
+from segcore.io.images._checks import check_file, is_about_proj, proj_is_broken
 
 DRIVERS = {
     ".geojson": "GeoJSON",
@@ -63,6 +63,8 @@ class Layer:
 def unreadable(path: Path, reason: object, remedy: str = "export it again from its source") -> DataError:
     """The error for a file that cannot be read as polygons."""
     text = " ".join(str(reason).replace(f"{path.parent}/", "").split())
+    if is_about_proj(text):
+        return proj_is_broken(path, text)
     return DataError(
         f"{path.name}: cannot be read as polygons ({text[:300]})", remedy, kind="polygons-unreadable"
     )

@@ -19,7 +19,7 @@ from segcore.params.data import Data
 # Any extension that no other format has.
 EXTENSIONS: tuple[str, ...] = ()
 
-_LOSSY = (".jpg", ".jpeg", ".jpe", ".jp2")
+_LOSSY = (".jpg", ".jpeg", ".jpe")
 # No class has this index, because there are at most 254 classes.
 _UNKNOWN = 254
 # Limit of distinct values that are counted for a message.
@@ -272,10 +272,12 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     Raises:
         DataError: the mask is a JPEG, cannot be read, or is not on the image's grid.
     """
-    with images.open_source(path, image.axis if image.canonical else data.slices, data.pages) as source:
+    # The mask of a stack is a stack.
+    pages = "planes" if image.depth > 1 else data.pages
+    with images.open_source(path, image.axis if image.canonical else data.slices, pages) as source:
         if source.info.lossy or path.name.lower().endswith(_LOSSY):
             raise DataError(
-                f"{path.name}: is a JPEG, whose compression changes mask values",
+                f"{path.name}: is a JPEG or a lossy JPEG 2000, whose compression changes mask values",
                 "provide the original mask as PNG or GeoTIFF, not converted from the JPEG",
                 kind="jpeg-mask",
             )

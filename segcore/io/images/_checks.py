@@ -58,7 +58,23 @@ def check_file(path: Path) -> int:
     return size
 
 
+def is_about_proj(reason: str) -> bool:
+    """Whether a library's error is that PROJ has no database that fits, which is no fault of a file."""
+    return "proj.db" in reason
+
+
+def proj_is_broken(path: Path, reason: str) -> DataError:
+    """The error for a file whose coordinate system PROJ cannot look up."""
+    return DataError(
+        f"{path.name}: PROJ cannot read its own database ({reason[:300]})",
+        "unset PROJ_LIB and PROJ_DATA; if it remains, install rasterio and pyogrio again with pip; the file is sound",
+        kind="unusable",
+    )
+
+
 def unreadable(path: Path, error: Exception) -> DataError:
     """The error for an exception of a reading library: its text on one line, without the folder's path."""
     reason = " ".join(str(error).replace(f"{path.parent}/", "").split()) or type(error).__name__
+    if is_about_proj(reason):
+        return proj_is_broken(path, reason)
     return DataError(f"{path.name}: cannot be read ({reason[:300]})", RESTORE, kind="unreadable")

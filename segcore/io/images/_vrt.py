@@ -4,13 +4,16 @@ A VRT can refer to any file or address, nest other data sets and contain Python 
 file itself, but XML that is rebuilt from the parsed elements, with every source as a checked absolute path.
 """
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 from segcore.errors import DataError
 from segcore.io.images._checks import RESTORE, check_file, unreadable
+from segcore.io.images._tiff_tags import pages
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PAGE = re.compile(r"GTIFF_DIR:(off:)?\d+:")
 _MOST_BYTES = 2**26
 _SOURCES = {"simplesource", "complexsource", "averagedsource", "kernelfilteredsource", "nodatasource"}
 # Elements that cannot refer to anything outside the folder; any other element is refused.
@@ -53,13 +56,17 @@ def _parsed(path: Path) -> ElementTree.Element:
     return root
 
 
-def _source(path: Path, element: ElementTree.Element) -> Path:
-    """The file that a SourceFilename refers to, checked.
+def _source(path: Path, element: ElementTree.Element) -> tuple[Path, str]:
+    """The file that a SourceFilename refers to, checked, and the page that it names, such as "GTIFF_DIR:2:".
 
     Raises:
-        DataError: it is outside the VRT's folder tree, missing, or not a GeoTIFF.
+        DataError: it is outside the VRT's folder tree, missing, not a GeoTIFF, or of several pages of which none is
+            named.
     """
-    text = (element.text or "").strip()
+    whole = (element.text or "").strip()
+    page = _PAGE.match(whole)
+    prefix = page[0] if page else ""
+    text = whole.removeprefix(prefix)
     folder = path.resolve().parent
     try:
         target = (folder / text).resolve()
@@ -80,7 +87,13 @@ def _source(path: Path, element: ElementTree.Element) -> Path:
     with target.open("rb") as file:
         if file.read(4) not in _TIFF:
             raise _refuse(path, f"its source {text[:200]} is not a GeoTIFF")
-    return target
+    if not prefix and (count := pages(target)) > 1:
+        raise DataError(
+            f"{path.name}: its source {text[:200]} has {count} pages, of which a VRT reads the first alone",
+            f"name a page of each source in the VRT, such as GTIFF_DIR:1:{text[:200]}, or use the TIFF itself",
+            kind="pages",
+        )
+    return target, prefix
 
 
 def local_vrt(path: Path) -> tuple[str, list[Path]]:
@@ -103,8 +116,8 @@ def local_vrt(path: Path) -> tuple[str, list[Path]]:
         if any(k.lower().endswith(("filename", "dataset", "source")) for k in element.attrib):
             raise _refuse(path, f"has an attribute of <{element.tag}> that is not allowed")
         if name == "sourcefilename":
-            source = _source(path, element)
+            source, page = _source(path, element)
             files.add(source)
-            element.text = str(source)
+            element.text = f"{page}{source}"
             element.attrib = {"relativeToVRT": "0", "shared": element.attrib.get("shared", "1")}
     return ElementTree.tostring(root, encoding="unicode"), sorted(files)

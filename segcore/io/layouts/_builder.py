@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 
+from segcore.data.longitudes import in_degrees
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.layouts import _patterns as patterns
@@ -108,7 +109,7 @@ class Builder:
                 "provide georeferenced images, or set data.group in params.yaml to {stem} or {parent}",
                 kind="unusable",
             )
-        return patterns.cell_name(info.transform, info.height, info.width, size)
+        return patterns.cell_name(info.transform, info.height, info.width, size, in_degrees(info.crs))
 
     def split(self, text: str, common_names: bool = False) -> str | None:
         """The split that data.splits maps a text to; None for none.

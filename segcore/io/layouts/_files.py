@@ -15,17 +15,53 @@ from segcore.io.layouts._patterns import Match, Pattern, short_hash
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+# files beside an image that affect how it is read: of GDAL, and world files, whose ending is that of the image and w
+_SIDE_FILES = (
+    *(
+        ".aux.xml",
+        ".msk",
+        ".ovr",
+        ".prj",
+        ".tab",
+        ".rpb",
+        "_rpc.txt",
+        ".wld",
+        ".tfw",
+        ".tifw",
+        ".tiffw",
+        ".pgw",
+    ),
+    *(
+        ".pngw",
+        ".jgw",
+        ".jpgw",
+        ".jpegw",
+        ".j2w",
+        ".jp2w",
+        ".gfw",
+        ".gifw",
+        ".bpw",
+        ".bmpw",
+        ".wpw",
+        ".webpw",
+    ),
+)
 
 
 def is_junk(name: str, component: str = "") -> bool:
-    """Whether to skip a file or folder: system files, GDAL side files, and hidden ones.
+    """Whether to skip a file or folder: system files, files beside an image, and hidden ones.
 
     Args:
         name: of the file or folder.
         component: of the pattern; hidden files are kept if it starts with a dot.
     """
     hidden = name.startswith(".") and not (component.startswith(".") and not name.startswith("._"))
-    return hidden or name.lower() in _JUNK or name.lower().endswith(".aux.xml")
+    return hidden or name.lower() in _JUNK or is_side_file(name)
+
+
+def is_side_file(name: str) -> bool:
+    """Whether a file is no item but belongs to an image beside it, such as a world file."""
+    return name.lower().endswith(_SIDE_FILES)
 
 
 def is_archive(name: str) -> bool:

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import PurePosixPath
 
+from segcore.data.longitudes import within_turn
 from segcore.errors import DataError
 from segcore.files import digest
 from segcore.io import images as formats
@@ -189,12 +190,18 @@ def _cell_size(setting: str, pattern: str, text: str) -> Decimal:
     return size
 
 
-def cell_name(info_transform: tuple[float, ...], height: int, width: int, size: Decimal) -> str:
-    """Name of the grid cell that contains an image's centre, by its south-west corner: such as "E499500N5000000"."""
+def cell_name(
+    info_transform: tuple[float, ...], height: int, width: int, size: Decimal, degrees: bool = False
+) -> str:
+    """Name of the grid cell that contains an image's centre, by its south-west corner: such as "E499500N5000000".
+
+    In degrees, a place has one name whatever turn its longitude counts in.
+    """
     a, b, c, d, e, f = info_transform
     column, row = width / 2, height / 2
+    x, y = a * column + b * row + c, d * column + e * row + f
     parts = []
-    for value, signs in ((a * column + b * row + c, "EW"), (d * column + e * row + f, "NS")):
+    for value, signs in ((within_turn(x) if degrees else x, "EW"), (y, "NS")):
         corner = (Decimal(str(value)) / size).to_integral_value("ROUND_FLOOR") * size
         parts.append(f"{signs[corner < 0]}{abs(corner).normalize():f}")
     return "".join(parts)

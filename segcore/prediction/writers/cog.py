@@ -14,7 +14,9 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
+from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from segcore.constants import IGNORE
@@ -65,12 +67,19 @@ def check_room(folder: Path, info: Info, bands: int) -> None:
         )
 
 
-def create(path: Path, info: Info, bands: int) -> rasterio.io.DatasetWriter:
-    """Open a plain tiled uint8 GeoTIFF with `bands` bands on the grid of `info`, nodata 255, written in any order."""
+def create(path: Path, info: Info, bands: int, **options: object) -> rasterio.io.DatasetWriter:
+    """Open a plain tiled uint8 GeoTIFF with `bands` bands at the place of `info`, nodata 255, written in any order.
+
+    Args:
+        path: of the file.
+        info: of the scene.
+        bands: number of bands.
+        options: further creation options of GDAL.
+    """
     georeference = {"crs": info.crs} if info.crs else {}
     if info.transform:
         georeference |= {"transform": rasterio.Affine(*info.transform)}
-    return rasterio.open(
+    file = rasterio.open(
         path,
         "w",
         driver="GTiff",
@@ -85,7 +94,18 @@ def create(path: Path, info: Info, bands: int) -> rasterio.io.DatasetWriter:
         interleave="pixel",
         bigtiff="IF_NEEDED",
         **georeference,
+        **options,
     )
+    if info.gcps:
+        file.gcps = control_points(info), info.gcps_crs and rasterio.CRS.from_user_input(info.gcps_crs)
+    if info.rpcs:
+        file.rpcs = RPC.from_gdal(dict(info.rpcs))
+    return file
+
+
+def control_points(info: Info) -> list[GroundControlPoint]:
+    """The control points of a scene; empty if it has none."""
+    return [GroundControlPoint(row, col, x, y, z) for row, col, x, y, z in info.gcps or ()]
 
 
 def put(file: rasterio.io.DatasetWriter, row: int, col: int, values: np.ndarray) -> None:

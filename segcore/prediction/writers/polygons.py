@@ -4,20 +4,30 @@ The parts of a polygon that crosses block borders are merged once no further blo
 the polygons that reach its lower border are in memory; an object as large as the scene is in memory as a whole.
 """
 
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import rasterio
 import shapely
+from rasterio._err import CPLE_BaseError
+from rasterio.control import GroundControlPoint
+from rasterio.errors import RasterioError
 from rasterio.features import shapes
+from rasterio.transform import GCPTransformer
 
 from segcore.data.raster import Info
+from segcore.prediction.writers.cog import control_points
 
 # side in pixels
 BLOCK = 4096
+# Pixels that a control point may be off, for polygons to be placed by a polynomial through all of them.
+_WORST_FIT = 1.0
 # polygons, and the class of each
 Polygons = tuple[np.ndarray, np.ndarray]
 
@@ -82,6 +92,56 @@ def polygons(path: Path, wanted: Sequence[int], side: int = BLOCK) -> Iterator[P
             yield joined[~is_incomplete], values[~is_incomplete]
 
 
+class _Placement(NamedTuple):
+    """How pixels (column, row) become coordinates.
+
+    Attributes:
+        place: (N, 2) pixels to (N, 2) coordinates.
+        crs: of the coordinates; None: none.
+        text: what the coordinates are.
+    """
+
+    place: Callable[[np.ndarray], np.ndarray]
+    crs: str | None
+    text: str
+
+
+def _placement(info: Info) -> _Placement:
+    if info.transform is not None:
+        t = rasterio.Affine(*info.transform)
+        matrix = np.array([[t.a, t.d], [t.b, t.e]])
+        return _Placement(
+            lambda xy: xy @ matrix + [t.c, t.f],
+            info.crs,
+            "of the coordinate system, by the scene's transform",
+        )
+    points = control_points(info)
+    if info.gcps_crs and len(points) > 2 and _worst_fit(points) <= _WORST_FIT:
+        return _Placement(
+            partial(_by_points, points), info.gcps_crs, "by a polynomial through the control points"
+        )
+    return _Placement(lambda xy: xy, None, "pixels (column, row); the scene has no transform that fits")
+
+
+def _worst_fit(points: list[GroundControlPoint]) -> float:
+    """Largest distance in pixels of a control point from the polynomial through all; infinite if there is none."""
+    try:
+        with GCPTransformer(points) as fit:
+            rows, cols = fit.rowcol([p.x for p in points], [p.y for p in points], op=float)
+    except (RasterioError, CPLE_BaseError, ValueError):
+        return math.inf
+    distances = np.hypot(rows - np.array([p.row for p in points]), cols - np.array([p.col for p in points]))
+    return float(distances.max()) if np.isfinite(distances).all() else math.inf
+
+
+def _by_points(points: list[GroundControlPoint], xy: np.ndarray) -> np.ndarray:
+    if len(xy) == 0:
+        return xy
+    with GCPTransformer(points) as fit:
+        # from corners of pixels, as `xy` counts them
+        return np.stack(fit.xy(xy[:, 1], xy[:, 0], offset="ul"), axis=1)
+
+
 @contextmanager
 def _as_oserror(kind: type[Exception]) -> Iterator[None]:
     try:
@@ -95,7 +155,8 @@ def write_polygons(
 ) -> None:
     """Write a GeoPackage with one layer `classes`: polygons with the fields `class` (index) and `name`.
 
-    Coordinates are in the scene's coordinate system; without one, in pixels (column, row).
+    Coordinates are in the scene's coordinate system; without one, in pixels (column, row). Control points place them if
+    a polynomial through them fits to a pixel; what the coordinates are is in the layer's metadata.
 
     Args:
         raster: class indices.
@@ -110,13 +171,12 @@ def write_polygons(
     import pyogrio.raw
     from pyogrio.errors import DataSourceError
 
-    place = rasterio.Affine(*info.transform) if info.transform else rasterio.Affine.identity()
-    matrix = np.array([[place.a, place.d], [place.b, place.e]])
+    placement = _placement(info)
     written = False
     for found, values in polygons(raster, wanted):
         if len(found) == 0 and written:
             continue
-        placed = shapely.transform(found, lambda xy: xy @ matrix + [place.c, place.f])
+        placed = shapely.transform(found, placement.place)
         with warnings.catch_warnings(), _as_oserror(DataSourceError):
             warnings.filterwarnings("ignore", "'crs' was not provided")
             pyogrio.raw.write(
@@ -127,7 +187,8 @@ def write_polygons(
                 layer="classes",
                 driver="GPKG",
                 geometry_type="Polygon",
-                crs=info.crs,
+                crs=placement.crs,
                 append=written,
+                layer_metadata=None if written else {"coordinates": placement.text},
             )
         written = True

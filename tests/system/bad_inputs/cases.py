@@ -25,11 +25,13 @@ from tests.system.bad_inputs.failures import (
     stray_mask,
 )
 from tests.system.bad_inputs.pictures import PICTURES
-from tests.system.bad_inputs.scenes import FLOATS, SCENES
+from tests.system.bad_inputs.scenes import FLOATS, INFRARED, SCENES
 from tests.system.bad_inputs.series import SERIES
 from tests.system.bad_inputs.volumes import VOLUMES
 
-SETS = {s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, FLOATS, POLYGONS, VOLUMES, SERIES)}
+SETS = {
+    s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, INFRARED, FLOATS, POLYGONS, VOLUMES, SERIES)
+}
 
 HEAD = """# Bad input
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from PIL import Image
+from rasterio.control import GroundControlPoint
 
+from tests.support.tiff import write_tiff
 from tests.support.tiny import blobs, write_tif
 from tests.system.bad_inputs.case import DataSet, Pair, cut, scramble
 
@@ -250,6 +252,70 @@ def vrt_of_no_bands(pair):
 def vrt_of_two_million_squared(pair):
     path = pair.replace_image("vrt_of_two_million_squared.vrt")
     path.write_text(vrt("sound0.tif", size=2_000_000))
+
+
+@case("pages", "has 3 pages")
+def pages_of_unknown_meaning(pair):
+    write_tiff(pair.image, [(band, {}) for band in content(pair)[0]])
+
+
+@case("pages", "source pages.tif has 2 pages", of="image")
+def vrt_of_a_file_of_two_pages(pair):
+    write_tiff(pair.image.with_name("pages.tif"), [(band, {}) for band in content(pair)[0][:2]])
+    pair.replace_image("vrt_of_a_file_of_two_pages.vrt").write_text(vrt("pages.tif"))
+
+
+@case("pages-read", "3 pages are read as 3 channels, by ImageJ")
+def channels_of_imagej(pair):
+    text = "ImageJ=1.54f\nimages=3\nchannels=3\n"
+    write_tiff(pair.image, [(band, {270: text}) for band in content(pair)[0]])
+    mask_as(pair, crs=None, transform=None)
+
+
+@case("alpha-band", "band 4 is read as transparency")
+def colours_with_transparency(pair):
+    alpha = np.full((1, SIDE, SIDE), 255, np.uint8)
+    alpha[:, :5] = 0
+    image_as(pair, np.concatenate([content(pair)[0], alpha]))
+
+
+@case("control-points", "its position is that of 4 control points")
+def control_points_in_place_of_a_transform(pair):
+    image_as(pair, crs=None, transform=None)
+    mask_as(pair, crs=None, transform=None)
+    corners = [(row, col) for row in (0, SIDE) for col in (0, SIDE)]
+    with rasterio.open(pair.image, "r+") as file:
+        points = [GroundControlPoint(row, col, 15 + col * 1e-5, 45 - row * 1e-5) for row, col in corners]
+        file.gcps = (points, rasterio.CRS.from_epsg(4326))
+
+
+@case("sidecar", "its position is from world_file_beside_it.tfw")
+def world_file_beside_it(pair):
+    image_as(pair, crs=None, transform=None)
+    t = place(pair.seed)
+    numbers = (t.a, t.d, t.b, t.e, t.c + t.a / 2, t.f + t.e / 2)
+    pair.image.with_suffix(".tfw").write_text("\n".join(map(str, numbers)))
+
+
+def infrared_pair(folder: Path, name: str, seed: int) -> Pair:
+    """A pair whose image has red, green, blue and near infrared."""
+    made = pair(folder, name, seed)
+    image_as(made, infrared(made), photometric="MINISBLACK")
+    return made
+
+
+def infrared(pair: Pair) -> np.ndarray:
+    """(4, 64, 64) uint8."""
+    image = content(pair)[0]
+    return np.concatenate([image, 255 - image[:1]])
+
+
+INFRARED = DataSet("infrared", infrared_pair, SCENES.data)
+
+
+@INFRARED.case("alpha-as-data", "band 4, which the file calls alpha, is read as data")
+def infrared_that_the_file_calls_alpha(pair):
+    image_as(pair, infrared(pair))
 
 
 def float_pair(folder: Path, name: str, seed: int) -> Pair:

@@ -6,6 +6,7 @@ import pytest
 from segcore.io import images
 from segcore.io.images import geotiff
 from tests.support.images import NOISE, kind_of
+from tests.support.tiff import write_tiff
 from tests.support.tiny import write_tif
 
 
@@ -28,7 +29,23 @@ def test_a_vrt_reads_the_files_in_its_folder_tree(tmp_path):
     assert geotiff.sources(tmp_path / "a.vrt") == [(tmp_path / "tiles" / "a b.tif").resolve()]
 
 
+def test_a_vrt_of_a_tiff_of_several_pages_names_the_page(tmp_path):
+    write_tiff(tmp_path / "a.tif", [(NOISE[0], {}), (NOISE[1], {}), (NOISE[2], {}), (NOISE[0], {254: 4})])
+    (tmp_path / "a.vrt").write_text(vrt("a.tif"))
+    kind, what = kind_of(tmp_path / "a.vrt")
+    assert kind == "pages" and "a.tif has 3 pages" in what
+    text = vrt("a.tif")
+    for page in (1, 2, 3):
+        text = text.replace(">a.tif<", f">GTIFF_DIR:{page}:a.tif<", 1)
+        text = text.replace(f"<SourceBand>{page}<", "<SourceBand>1<")
+    (tmp_path / "a.vrt").write_text(text)
+    assert np.array_equal(images.read(tmp_path / "a.vrt").pixels, NOISE)
+    assert geotiff.sources(tmp_path / "a.vrt") == [(tmp_path / "a.tif").resolve()]
+
+
 OUTSIDE = {
+    "page of another folder": {"name": "GTIFF_DIR:1:../a.tif"},
+    "page on the network": {"name": "GTIFF_DIR:1:/vsicurl/http://localhost/a.tif", "relative": 0},
     "parent folder": {"name": "../a.tif"},
     "absolute path": {"name": "/etc/hostname", "relative": 0},
     "network": {"name": "/vsicurl/http://localhost/a.tif", "relative": 0},

@@ -1,0 +1,98 @@
+"""Which bands of a file are alpha (transparency), and which are data that the file only calls alpha.
+
+GDAL calls the fourth band of any 8-bit file of four bands alpha if its writer does not say what the bands are, and so
+names near infrared alpha. Such a band is alpha only if its values are those of one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from segcore.data.raster import Note
+from segcore.io.images._tiff_tags import EXTRA_SAMPLES, tag
+
+_COLORS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+# value of the tag ExtraSamples for colours that are multiplied by alpha, which no writer has as its default
+_ASSOCIATED = 1
+# pixels of images that are looked at as a whole; of others, blocks along each axis, and rows of one
+_WHOLE, _BLOCKS, _ROWS = 2**18, 4, (64, 512)
+# least fraction of pixels of alpha that are 0 or 255, and of those above 0 that are 255: edges may be soft
+_PLAIN, _OPAQUE = 0.9, 0.5
+
+
+def alpha_bands(
+    source: rasterio.DatasetReader, path: Path, wanted: Sequence[int] | None
+) -> tuple[list[int], list[Note]]:
+    """Bands that are transparency, counted from 1, and what was decided.
+
+    Args:
+        source: the open file.
+        path: of the file.
+        wanted: bands that are data by the user's settings; None: not set.
+    """
+    called = [i for i, use in enumerate(source.colorinterp, 1) if use == ColorInterp.alpha]
+    if not called or len(called) == source.count:
+        return [], []
+    is_guess = _is_default(source, path)
+    alpha, notes = list[int](), list[Note]()
+    for band in called:
+        why = None
+        if wanted and band in wanted:
+            why = "data.bands names it"
+        elif is_guess and not _behaves_as_alpha(source, band):
+            why = "its values are not those of transparency, which are mostly 0 and 255"
+        if why is None:
+            alpha.append(band)
+            notes.append(("alpha-band", f"band {band} is read as transparency (alpha), not as data"))
+        else:
+            notes.append(
+                ("alpha-as-data", f"band {band}, which the file calls alpha, is read as data: {why}")
+            )
+    return alpha, notes
+
+
+def _is_default(source: rasterio.DatasetReader, path: Path) -> bool:
+    """Whether alpha may be what a writer assumed without being told: the fourth of four 8-bit bands."""
+    four = source.count == 4 and source.dtypes[0] == "uint8" and source.colorinterp[:3] == _COLORS
+    if not four or source.driver == "PNG":
+        return False
+    extra = tag(path, EXTRA_SAMPLES) if source.driver == "GTiff" else None
+    return _ASSOCIATED not in (extra if isinstance(extra, tuple) else (extra,))
+
+
+def _behaves_as_alpha(source: rasterio.DatasetReader, band: int) -> bool:
+    """Whether a sample of blocks has the values of transparency."""
+    values = np.concatenate([source.read(band, window=w).ravel() for w in _sample(source, band)])
+    opaque, clear = int((values == 255).sum()), int((values == 0).sum())
+    if clear == len(values):
+        # Nothing is opaque: transparency hides empty pixels, and a dark band of data has colours beside it.
+        others = [b for b in range(1, source.count + 1) if b != band]
+        pixels = np.concatenate(
+            [source.read(others, window=w).reshape(len(others), -1) for w in _sample(source, band)], axis=1
+        )
+        return bool((pixels == pixels[:, :1]).all())
+    return opaque + clear >= _PLAIN * len(values) and opaque >= _OPAQUE * (len(values) - clear)
+
+
+def _sample(source: rasterio.DatasetReader, band: int) -> list[Window]:
+    """Windows in blocks that are spread evenly; the same for every reading."""
+    if source.height * source.width <= _WHOLE:
+        return [Window(0, 0, source.width, source.height)]
+    rows, cols = source.block_shapes[band - 1]
+    windows = []
+    for row in _spread(-(-source.height // rows)):
+        for col in _spread(-(-source.width // cols)):
+            top, left = row * rows, col * cols
+            tall = min(max(rows, _ROWS[0]), _ROWS[1], source.height - top)
+            windows.append(Window(left, top, min(cols, source.width - left), tall))
+    return windows
+
+
+def _spread(count: int) -> list[int]:
+    """Up to _BLOCKS indices below count, in the middle of equal parts."""
+    parts = min(count, _BLOCKS)
+    return [(2 * part + 1) * count // (2 * parts) for part in range(parts)]
