@@ -44,6 +44,8 @@ def code_fingerprint() -> str:
 
 # keys of `data` that define how pixels become model input; segcore/prediction/predictor.py reads scenes with them
 _INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "neighbours", "max_pixels"}
+# keys that later versions added, stored where they are set
+_ADDED_INPUT = {"pages"}
 
 
 def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
@@ -57,7 +59,11 @@ def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architectur
         "classes": p.data.classes,
         "colors": [list(c) for c in p.data.colors],
         "foreground": p.data.foreground,
-        "input": {**p.data.model_dump(mode="json", include=_INPUT), "dtype": dtype},
+        "input": {
+            **p.data.model_dump(mode="json", include=_INPUT),
+            **p.data.model_dump(mode="json", include=_ADDED_INPUT, exclude_defaults=True),
+            "dtype": dtype,
+        },
         "tile": 2 * settings.crop,
         "training": trained.facts,
         "parameters": settings.model_dump(mode="json"),

@@ -66,7 +66,7 @@ class _Masks:
     """An open mask."""
 
     def __init__(self, path: Path, source: images.Source, data: Data) -> None:
-        self.notes: list[tuple[str, str]] = list(source.info.notes)
+        self.notes: list[tuple[str, str]] = [(kind, f"{path.name}: {text}") for kind, text in source.info.notes]
         self.found: dict[str, int] = {}
         self._name, self._source, self._data = path.name, source, data
         table = data.label_table

@@ -164,7 +164,7 @@ def test_turned_scenes_keep_their_transform_and_place_their_polygons(bundle, tmp
 @pytest.mark.parametrize("placed", [True, False])
 def test_a_stack_is_predicted_page_by_page(tmp_path, out, placed):
     bundle = make_bundle(
-        tmp_path / "unet-0", bands=1, input={"dtype": "uint8", "settings": {"pages": "planes"}}
+        tmp_path / "unet-0", bands=1, input={"dtype": "uint8", "pages": "planes"}
     )
     pages = np.stack([noise(ROWS, COLS, 1, seed=k)[0] for k in range(3)])
     scene = tmp_path / "s.tif"
@@ -174,7 +174,6 @@ def test_a_stack_is_predicted_page_by_page(tmp_path, out, placed):
     else:
         write_tiff(scene, [(page, {}) for page in pages])
     predictor = Predictor(bundle, Predict(tile=64, overlap=16, outputs=("classes",)))
-    predictor.data = predictor.data.model_copy(update={"pages": "planes"})
     assert predictor.predict_file(scene, out, "scene") == ["scene.tif"]
     with Image.open(out / "scene.tif") as made:
         assert made.n_frames == 3
@@ -184,11 +183,10 @@ def test_a_stack_is_predicted_page_by_page(tmp_path, out, placed):
             assert np.array_equal(made.read(plane=plane).pixels[0], predictor.predict(page).classes)
 
 
-def test_a_stack_of_more_planes_is_read_with_its_neighbours(tmp_path):
-    bundle = make_bundle(tmp_path / "unet-0", bands=3)
+def test_pages_that_are_channels_are_predicted_as_bands(tmp_path):
+    bundle = make_bundle(tmp_path / "unet-0", bands=3, input={"pages": "channels", "bands": [1, 2, 4]})
     write_tiff(tmp_path / "s.tif", [(noise(ROWS, COLS, 1, seed=k)[0], {}) for k in range(4)])
     predictor = Predictor(bundle, Predict(tile=64, overlap=16))
-    predictor.data = predictor.data.model_copy(update={"pages": "channels", "bands": [1, 2, 4]})
     with images.open_source(tmp_path / "s.tif", pages="channels") as source:
         pixels = source.read().pixels
     assert np.array_equal(
