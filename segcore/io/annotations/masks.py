@@ -66,7 +66,9 @@ class _Masks:
     """An open mask."""
 
     def __init__(self, path: Path, source: images.Source, data: Data) -> None:
-        self.notes: list[tuple[str, str]] = [(kind, f"{path.name}: {text}") for kind, text in source.info.notes]
+        self.notes: list[tuple[str, str]] = [
+            (kind, f"{path.name}: {text}") for kind, text in source.info.notes
+        ]
         self.found: dict[str, int] = {}
         self._name, self._source, self._data = path.name, source, data
         table = data.label_table
@@ -232,7 +234,7 @@ def _palette(info: Info) -> np.ndarray:
 
 
 def _whole(raster: Raster, name: str) -> np.ndarray:
-    """Pixels (C, H, W) as integers, 0 where a float has no data.
+    """Pixels (C, H, W) as integers, 0 where a float is no finite number.
 
     Raises:
         DataError: the values are not whole numbers.
@@ -242,8 +244,8 @@ def _whole(raster: Raster, name: str) -> np.ndarray:
         return pixels.view(np.uint8)
     if not np.issubdtype(pixels.dtype, np.floating):
         return pixels
-    pixels = np.where(raster.valid, pixels, 0)
-    fractions = pixels != np.round(pixels)
+    pixels = np.where(np.isfinite(pixels), pixels, 0)
+    fractions = (pixels != np.round(pixels)) & raster.valid
     if fractions.any():
         examples = ", ".join(f"{v:g}" for v in np.unique(pixels[fractions])[:4])
         raise DataError(

@@ -163,9 +163,7 @@ def test_turned_scenes_keep_their_transform_and_place_their_polygons(bundle, tmp
 
 @pytest.mark.parametrize("placed", [True, False])
 def test_a_stack_is_predicted_page_by_page(tmp_path, out, placed):
-    bundle = make_bundle(
-        tmp_path / "unet-0", bands=1, input={"dtype": "uint8", "pages": "planes"}
-    )
+    bundle = make_bundle(tmp_path / "unet-0", bands=1, input={"dtype": "uint8", "pages": "planes"})
     pages = np.stack([noise(ROWS, COLS, 1, seed=k)[0] for k in range(3)])
     scene = tmp_path / "s.tif"
     if placed:
