@@ -7,6 +7,7 @@ import numpy as np
 from segcore.data.raster import Raster, Window, pieces
 from segcore.errors import DataError
 from segcore.io.images import Source
+from segcore.io.images._nodata import fitting, has_value
 from segcore.params.data import Data
 
 # Number of pixels that an item's percentiles are computed from.
@@ -70,7 +71,7 @@ class Declared:
                 )
             pixels = pixels[[band - 1 for band in data.bands]]
         if data.nodata is not None:
-            valid = valid & ~(pixels == data.nodata).all(axis=0)
+            valid = valid & ~has_value(pixels, fitting(data.nodata, pixels.dtype)).all(axis=0)
         if np.issubdtype(pixels.dtype, np.floating):
             valid = valid & np.isfinite(pixels).all(axis=0)
         return pixels, valid

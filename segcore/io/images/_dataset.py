@@ -63,7 +63,9 @@ class Dataset:
             width=source.width,
             bands=len(self._bands),
             dtype=source.dtypes[band - 1],
-            nodata=nodata if not_a_number or self.nodata[0] is not None else None,
+            nodata=float(nodata)
+            if nodata is not None and (not_a_number or self.nodata[0] is not None)
+            else None,
             palette=palette,
             block=tuple(source.block_shapes[band - 1]),
             notes=(*self._notes, *notes),

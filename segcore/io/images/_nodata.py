@@ -66,12 +66,13 @@ def is_nodata(pixels: np.ndarray, nodata: list[Nodata]) -> np.ndarray:
     not_finite = ~np.isfinite(pixels).all(axis=0) if floating else np.zeros(pixels.shape[1:], bool)
     if all(value is None for value in nodata):
         return not_finite
-    equal = np.stack([_equal(band, value) for band, value in zip(pixels, nodata, strict=True)])
+    equal = np.stack([has_value(band, value) for band, value in zip(pixels, nodata, strict=True)])
     regular_value = pixels.dtype == np.uint8 or all(value in (0, None) for value in nodata)
     return not_finite | (equal.all(axis=0) if regular_value else equal.any(axis=0))
 
 
-def _equal(band: np.ndarray, value: Nodata) -> np.ndarray:
+def has_value(band: np.ndarray, value: Nodata) -> np.ndarray:
+    """Where pixels have a nodata value from `fitting`, bool of the same shape."""
     if value is None:
         return np.zeros(band.shape, bool)
     if isinstance(value, tuple):

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from segcore.errors import DataError
 from segcore.ingest import catalog
 from segcore.io import annotations, images
+from segcore.io.bands import Declared
 from segcore.params.data import Data
 from tests.support.images import NOISE, RNG
 from tests.support.tiff import noise, write_tiff
@@ -119,6 +120,33 @@ def test_nodata_of_a_mask_is_ignored_whatever_its_type(tmp_path, dtype, nodata):
     write_tiff(tmp_path / "m.tif", [(mask, {42113: nodata})])
     found = labels(tmp_path / "m.tif", tmp_path / "a.tif", label_values={0: 0, 1: 1})
     assert (found[:3] == 255).all() and np.array_equal(found[3:], MASK[3:])
+
+
+def test_nodata_of_images_of_64_bits_is_stored_in_the_catalogue(tmp_path):
+    for index, nodata in enumerate((2**64 - 1, 0)):
+        pixels = noise(40, 50, dtype="uint64", seed=index)
+        pixels[:4] = nodata
+        for name, array, tags in (("images", pixels, {42113: str(nodata)}), ("masks", MASK, {})):
+            (tmp_path / name).mkdir(exist_ok=True)
+            write_tiff(tmp_path / name / f"a{index}.tif", [(array, tags)])
+    table = build(tmp_path)
+    table.to_parquet(tmp_path / "t.parquet")
+    assert list(table["nodata"]) == [2.0**64, 0.0] and (table["ignored_pixels"] == 200).all()
+
+
+@pytest.mark.parametrize("nodata", [-3.4e38, -3.40282e38, 1e300, -9999, 70000])
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_the_nodata_setting_is_compared_like_that_of_a_file(tmp_path, nodata, dtype):
+    pixels = NOISE.astype(dtype)
+    fits = dtype == "float32" and abs(nodata) < 1e300
+    if fits:
+        pixels[:, :5] = np.finfo("float32").min if nodata == -3.40282e38 else nodata
+    write_tif(tmp_path / "a.tif", pixels)
+    with images.open_source(tmp_path / "a.tif") as source, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        declared = Declared(source, data(tmp_path, nodata=nodata), "a.tif")
+        _, valid = declared.read((0, 0, 40, 50))
+    assert valid[5:].all() and valid[:5].all() != fits
 
 
 def test_nodata_outside_the_type_of_a_mask_ignores_nothing(tmp_path):

@@ -168,7 +168,7 @@ def test_nodata_of_integers_of_any_width_is_found_at_once(tmp_path, dtype, which
     raster = opened(tmp_path / "a.tif")
     assert time.perf_counter() - started < 1
     assert raster.valid[5:].all() and raster.valid[:5].any() != fits and raster.valid[:5].all() != fits
-    assert raster.info.nodata == (value if fits else None)
+    assert raster.info.nodata == (float(value) if fits else None)
 
 
 @pytest.mark.parametrize(
