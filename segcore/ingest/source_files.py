@@ -16,7 +16,7 @@ Names = Callable[[Path], Collection[str] | None]
 # formats of several files that share a stem
 _SAME_STEM = (".shp",)
 # formats that GDAL reads, and files that it looks for beside them: by their whole name, and by their stem
-_WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx")
+_WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx", ".img")
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 _STEM_SIDECARS = (".wld", ".tab", ".rpb", "_rpc.txt")
 

@@ -19,7 +19,7 @@ JPEG_2000 = "JP2OpenJPEG"
 
 
 class Dataset:
-    """An open GeoTIFF, JPEG 2000 or VRT, or one page of a TIFF.
+    """An open raster, or one page of a TIFF.
 
     Args:
         path: of the file.

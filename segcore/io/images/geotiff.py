@@ -1,23 +1,44 @@
-"""GeoTIFF, JPEG 2000 and VRT through rasterio."""
+"""GeoTIFF, VRT, JPEG 2000 and ERDAS IMAGINE through rasterio."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import rasterio
 
 from segcore.data.raster import Info
 from segcore.errors import DataError
-from segcore.io.images._checks import RESTORE, check_file
+from segcore.io.images._checks import check_file
 from segcore.io.images._dataset import JPEG_2000, Dataset
 from segcore.io.images._gdal import environment, failures, open_dataset, quiet
 from segcore.io.images._page_stack import PageStack
 from segcore.io.images._pages import stack_of
 from segcore.io.images._vrt import local_vrt
 
-_JPEG_2000_EXTENSIONS = (".jp2", ".j2k", ".j2c", ".jpx")
-EXTENSIONS = (".tif", ".tiff", ".vrt", *_JPEG_2000_EXTENSIONS)
+EXTENSIONS = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".j2c", ".jpx", ".img")
+
+
+class _Format(NamedTuple):
+    """A format with a driver of its own, which GDAL may lack.
+
+    Attributes:
+        driver: of GDAL.
+        name: for errors.
+        starts: first bytes of its files.
+    """
+
+    driver: str
+    name: str
+    starts: tuple[bytes, ...]
+
+
+_JPEG_2000 = _Format(JPEG_2000, "JPEG 2000", (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"))
+_FORMATS = {
+    **dict.fromkeys((".jp2", ".j2k", ".j2c", ".jpx"), _JPEG_2000),
+    ".img": _Format("HFA", "ERDAS IMAGINE", (b"EHFA_HEADER_TAG",)),
+}
 
 
 def _driver(path: Path) -> str:
@@ -28,12 +49,33 @@ def _driver(path: Path) -> str:
     if path.name.lower().endswith(".vrt"):
         return "VRT"
     with path.open("rb") as stream:
-        start = stream.read(12)
-    if path.name.lower().endswith(_JPEG_2000_EXTENSIONS):
-        if not start.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
-            raise DataError(f"{path.name}: is not a JPEG 2000 file", RESTORE, kind="unreadable")
-        return JPEG_2000
+        start = stream.read(16)
+    own = _FORMATS.get(path.suffix.lower())
+    if own is not None:
+        _check_format(path, own, start)
+        return own.driver
     return {b"\xff\xd8": "JPEG", b"\x89P": "PNG"}.get(start[:2], "GTiff")
+
+
+def _check_format(path: Path, expected: _Format, start: bytes) -> None:
+    """Check that a file begins as its format does, and that GDAL can read it.
+
+    Raises:
+        DataError: it is of another format, or GDAL has no driver for it.
+    """
+    if not start.startswith(expected.starts):
+        raise DataError(
+            f"{path.name}: is not {expected.name}, which its extension stands for",
+            "restore the file from its source, or convert it to GeoTIFF or NIfTI (.nii)",
+            kind="unreadable",
+        )
+    with environment() as gdal:
+        if expected.driver not in gdal.drivers():
+            raise DataError(
+                f"{path.name}: {expected.name} cannot be read, because GDAL has no driver {expected.driver} here",
+                "convert it to GeoTIFF (gdal_translate), or install rasterio from PyPI, which has the driver",
+                kind="unknown-format",
+            )
 
 
 def sources(path: Path) -> list[Path]:
@@ -46,11 +88,20 @@ def sources(path: Path) -> list[Path]:
     return local_vrt(path)[1]
 
 
+def _check_own_pixels(path: Path, source: rasterio.DatasetReader) -> None:
+    if source.driver == "HFA" and any(file.lower().endswith(".ige") for file in source.files):
+        raise DataError(
+            f"{path.name}: its pixels are in another file (.ige)",
+            "convert it to GeoTIFF (gdal_translate)",
+            kind="unreadable",
+        )
+
+
 @contextmanager
 def open_source(
     path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
 ) -> Iterator[Dataset | PageStack]:
-    """Open a GeoTIFF, JPEG 2000 or VRT; it stays open for all windows.
+    """Open a GeoTIFF, VRT, JPEG 2000 or ERDAS IMAGINE file; it stays open for all windows.
 
     A VRT may only mosaic GeoTIFFs in its folder tree. Palette files are read as indices. Several pages of a TIFF are a
     stack.
@@ -68,6 +119,7 @@ def open_source(
     size, driver = check_file(path), _driver(path)
     name = local_vrt(path)[0] if driver == "VRT" else str(path.absolute())
     with environment(), open_dataset(name, path, driver) as source:
+        _check_own_pixels(path, source)
         with failures(path), quiet():
             names = source.tags(ns="SUBDATASETS") if driver == "GTiff" else {}
             description = source.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")

@@ -10,6 +10,7 @@ from segcore.errors import DataError
 from segcore.io import images
 from tests.support.images import RNG
 from tests.support.tiff import noise, write_tiff
+from tests.support.tiny import write_tif
 
 PAGES = noise(6, 40, 50)
 
@@ -58,6 +59,18 @@ def test_pages_are_planes_or_channels_as_the_setting_says(tmp_path, dtype):
     pixels, _, info = planes(path, pages="channels")
     assert np.array_equal(pixels[0], pages) and (info.depth, info.bands, info.is_stack) == (1, 6, False)
     assert info.notes[0] == ("pages-read", "6 pages are read as 6 channels, by data.pages")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"endianness": "BIG"}, {"bigtiff": "YES"}, {"bigtiff": "YES", "endianness": "BIG"}, {"compress": "lzw"}],
+)
+def test_pages_of_all_kinds_of_tiff_are_read(tmp_path, options):
+    for number, page in enumerate(PAGES):
+        write_tif(tmp_path / "a.tif", page[None], append_subdataset=number > 0, **options)
+    pixels, _, info = planes(tmp_path / "a.tif", pages="planes")
+    assert np.array_equal(pixels[:, 0], PAGES)
+    assert info.crs == "EPSG:32633" and info.transform == (0.5, 0.0, 500000.0, 0.0, -0.5, 5000000.0)
 
 
 def test_pages_of_unknown_meaning_are_refused_with_the_choice(tmp_path):

@@ -1,5 +1,9 @@
 """World files and .aux.xml beside an image, and JPEG 2000."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import rasterio
@@ -149,6 +153,45 @@ def test_a_mask_may_be_a_lossless_jpeg_2000_alone(tmp_path):
 def test_other_content_with_the_ending_of_jpeg_2000_is_not_opened(tmp_path, start):
     (tmp_path / "a.jp2").write_bytes(start + bytes(500))
     assert kind_of(tmp_path / "a.jp2")[0] == "unreadable"
+
+
+@pytest.mark.parametrize("driver", ["JP2OpenJPEG", "HFA"])
+def test_a_format_without_a_driver_is_refused_with_the_conversion(tmp_path, driver):
+    path = tmp_path / ("a.jp2" if driver == "JP2OpenJPEG" else "a.img")
+    path.write_bytes(b"\xff\x4f\xff\x51" if driver == "JP2OpenJPEG" else b"EHFA_HEADER_TAG")
+    program = f"""
+from pathlib import Path
+from segcore.errors import DataError
+from segcore.io import images
+try:
+    images.info(Path({str(path)!r}))
+except DataError as error:
+    print(error.kind, error.what, error.remedy)
+"""
+    environment = {**os.environ, "GDAL_SKIP": driver}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"unknown-format {path.name}: ") and "gdal_translate" in done.stdout
+
+
+def test_an_erdas_file_is_read_with_its_place(tmp_path):
+    write_tif(tmp_path / "a.img", NOISE, driver="HFA", nodata=7)
+    raster = images.read(tmp_path / "a.img")
+    assert np.array_equal(raster.pixels, NOISE) and raster.info.crs == "EPSG:32633"
+    assert raster.info.transform == TRANSFORM and raster.info.nodata == 7
+
+
+def test_an_erdas_file_with_its_pixels_elsewhere_is_refused(tmp_path):
+    write_tif(tmp_path / "a.img", NOISE, driver="HFA", use_spill="YES")
+    kind, what = kind_of(tmp_path / "a.img")
+    assert kind == "unreadable" and "(.ige)" in what
+
+
+def test_the_voxels_of_a_nifti_pair_are_no_erdas_file(tmp_path):
+    (tmp_path / "a.img").write_bytes(bytes(1000))
+    kind, what = kind_of(tmp_path / "a.img")
+    assert kind == "unreadable" and "is not ERDAS IMAGINE" in what
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.7])
