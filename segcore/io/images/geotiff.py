@@ -9,11 +9,14 @@ import rasterio
 
 from segcore.data.raster import Info
 from segcore.errors import DataError
+from segcore.io.images import Source
 from segcore.io.images._checks import RESTORE, check_file
 from segcore.io.images._dataset import JPEG_2000, Dataset
 from segcore.io.images._gdal import environment, failures, open_dataset, quiet
+from segcore.io.images._orientation import upright
 from segcore.io.images._page_stack import PageStack
 from segcore.io.images._pages import stack_of
+from segcore.io.images._tiff_tags import ORIENTATION, tag
 from segcore.io.images._vrt import local_vrt
 
 _JPEG_2000_EXTENSIONS = (".jp2", ".j2k", ".j2c", ".jpx")
@@ -36,6 +39,15 @@ def _driver(path: Path) -> str:
     return {b"\xff\xd8": "JPEG", b"\x89P": "PNG"}.get(start[:2], "GTiff")
 
 
+def _orientation(path: Path, source: rasterio.DatasetReader) -> int | None:
+    """Value of the orientation tag; None where there is none."""
+    if source.driver == "GTiff":
+        value = tag(path, ORIENTATION)
+        return value if isinstance(value, int) else None
+    exif = source.tags().get("EXIF_Orientation", "")
+    return int(exif) if exif.isdecimal() else None
+
+
 def sources(path: Path) -> list[Path]:
     """Files that a VRT mosaics, absolute.
 
@@ -49,11 +61,11 @@ def sources(path: Path) -> list[Path]:
 @contextmanager
 def open_source(
     path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
-) -> Iterator[Dataset | PageStack]:
+) -> Iterator[Source]:
     """Open a GeoTIFF, JPEG 2000 or VRT; it stays open for all windows.
 
     A VRT may only mosaic GeoTIFFs in its folder tree. Palette files are read as indices. Several pages of a TIFF are a
-    stack.
+    stack. An orientation tag is applied to files without a georeference, as viewers do; GIS programs ignore it.
 
     Args:
         path: of the file.
@@ -77,12 +89,13 @@ def open_source(
             )
             joined = stack is not None and len(stack.planes[0]) > 1
             first = Dataset(path, source, None if joined else bands)
+        turn = _orientation(path, source)
         if stack is None:
-            yield first
+            yield upright(first, turn, path.name)
             return
         opened = PageStack(path, first, stack, bands)
         try:
-            yield opened
+            yield upright(opened, turn, path.name)
         finally:
             opened.close()
 
