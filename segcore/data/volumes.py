@@ -43,6 +43,11 @@ def check_affine(name: str, affine: np.ndarray) -> None:
         )
 
 
+def is_default(affine: np.ndarray) -> bool:
+    """Whether an affine (4, 4) is the identity in RAS or LPS: what libraries write for an array without a position."""
+    return any(np.allclose(affine, np.diag([*signs, 1, 1])) for signs in ((1, 1), (-1, -1)))
+
+
 def describe(
     shape: tuple[int, ...],
     affine: np.ndarray | None,

@@ -3,7 +3,8 @@
 Values are rescaled (RescaleSlope, RescaleIntercept): to int16 if they are whole numbers that fit, else to float32;
 without rescaling they keep their stored type. MONOCHROME1, where low values are bright, is inverted, so that brightness
 is consistent between images; rescaled values have a unit and are not inverted. Colours are converted to RGB.
-PixelPaddingValue marks invalid pixels. A file without a position is a picture, not a volume.
+PixelPaddingValue marks invalid pixels. A file without a position is a picture, not a volume; whether its frames are
+planes or channels is a setting.
 """
 
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from segcore.data.raster import Note
 from segcore.data.volumes import VolumeSource, describe
 from segcore.errors import DataError
 from segcore.io.images._elements import frames
+from segcore.io.images._frames import chosen_pages
 from segcore.io.images._series import Series, read_series
 
 EXTENSIONS = (".dcm",)
@@ -68,6 +71,24 @@ def _load(series: Series, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | Non
     return out.transpose(2, 1, 0, 3), None if valid is None else valid.transpose(2, 1, 0)
 
 
+def _as_channels(loaded: tuple[np.ndarray, np.ndarray | None]) -> tuple[np.ndarray, np.ndarray | None]:
+    """One slice whose bands are those of all slices."""
+    voxels, valid = loaded
+    columns, rows = voxels.shape[:2]
+    return voxels.reshape(columns, rows, 1, -1), None if valid is None else valid.all(axis=2, keepdims=True)
+
+
+def _notes(path: Path, series: Series, pages: str | None) -> tuple[Note, ...]:
+    notes: list[Note] = []
+    if pages:
+        notes.append(("pages-read", f"{path.name}: {len(series.frames)} frames are read as {pages}"))
+    if _rescaled(series):
+        notes.append(("scaled", f"{path.name}: stored values are scaled by RescaleSlope and RescaleIntercept"))
+    elif series.photometric == "MONOCHROME1":
+        notes.append(("scaled", f"{path.name}: values are inverted, because low ones are bright (MONOCHROME1)"))
+    return tuple(notes)
+
+
 @contextmanager
 def open_source(
     path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
@@ -80,14 +101,17 @@ def open_source(
     Args:
         path: a file, or a folder with one series.
         slices: RAS axis that planes are numbered along, or "auto" (see `segcore.data.volumes.describe`).
-        pages: not used, the header says what frames are.
+        pages: what the frames of one file without positions are: "planes" or "channels".
         bands: not used, there is no alpha.
 
     Raises:
-        DataError: no series or several, missing or duplicated slices, damage, or a transfer syntax without a decoder.
+        DataError: frames without positions and `pages` is None, no series or several, missing or duplicated slices, damage, or a transfer syntax without a decoder.
     """
     series = read_series(path)
     shape = (series.columns, series.rows, len(series.frames))
+    chosen = None
+    if series.has_unknown_frames:
+        chosen = chosen_pages(path.name, f"{shape[2]} frames without a position", pages)
     if series.affine is None and shape[2] > 1 and slices not in ("auto", 2):
         raise DataError(
             f"{path.name}: slices have no position, so axis {slices} of the patient is unknown",
@@ -103,5 +127,13 @@ def open_source(
             if loaded[0].min() >= _INT16.min and loaded[0].max() <= _INT16.max:
                 dtype = np.dtype(np.int16)
                 loaded = loaded[0].astype(dtype), loaded[1]
-    info = describe(shape, series.affine, series.samples, dtype.name, slices)
-    yield VolumeSource(info, lambda: loaded or _load(series, dtype))
+    notes, bands_read = _notes(path, series, chosen), series.samples
+    if chosen == "channels":
+        shape, bands_read = (*shape[:2], 1), series.samples * shape[2]
+    info = describe(shape, series.affine, bands_read, dtype.name, slices, notes=notes)
+
+    def load() -> tuple[np.ndarray, np.ndarray | None]:
+        voxels = loaded or _load(series, dtype)
+        return _as_channels(voxels) if chosen == "channels" else voxels
+
+    yield VolumeSource(info, load)
