@@ -46,7 +46,7 @@ def same_on_map(a: str, b: str) -> bool:
 
 
 def short_name(text: str) -> str:
-    """ "EPSG:..." of a system, else its name."""
+    """Code "EPSG:..." of a system, else its name."""
     try:
         crs = CRS.from_user_input(text)
         code = crs.to_epsg()

@@ -114,7 +114,10 @@ def _by_position(
         if without is None:
             remedy = f"{error.remedy}; if only the header of the mask is wrong, {_TRUST}"
         else:
-            of = {"mask": "save the mask's array with the image's affine", "image": "give both the same affine"}
+            of = {
+                "mask": "save the mask's array with the image's affine",
+                "image": "give both the same affine",
+            }
             remedy = (
                 f"if the voxels of both are in the same order, {of[without]}, or set data.trust_shape: true; "
                 "else export it again with its position"

@@ -97,7 +97,10 @@ def _turned(opener: Opener, path: Path, image_path: Path, image: Info, data: Dat
             try:
                 source = stack.enter_context(opener(path, image_path, image, data))
             except DataError as error:
-                if error.kind != "size-mismatch" or (stored.height, stored.width) == (image.height, image.width):
+                if error.kind != "size-mismatch" or (stored.height, stored.width) == (
+                    image.height,
+                    image.width,
+                ):
                     raise
             else:
                 yield source

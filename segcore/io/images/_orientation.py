@@ -55,9 +55,17 @@ def turned_info(info: Info, order: Order) -> Info:
         block = block if abs(order[1]) == 2 else block[::-1]
     return replace(
         info,
-        **{"depth": depth, "height": height, "width": width, "block": block},
-        **{"order": axes.composed(info.order, order), "transform": None, "crs": None},
-        **{"spacing": None, "affine": None, "canonical": None, "orientation": None},
+        depth=depth,
+        height=height,
+        width=width,
+        block=block,
+        order=axes.composed(info.order, order),
+        transform=None,
+        crs=None,
+        spacing=None,
+        affine=None,
+        canonical=None,
+        orientation=None,
     )
 
 

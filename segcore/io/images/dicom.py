@@ -83,9 +83,13 @@ def _notes(path: Path, series: Series, pages: str | None) -> tuple[Note, ...]:
     if pages:
         notes.append(("pages-read", f"{path.name}: {len(series.frames)} frames are read as {pages}"))
     if _rescaled(series):
-        notes.append(("scaled", f"{path.name}: stored values are scaled by RescaleSlope and RescaleIntercept"))
+        notes.append(
+            ("scaled", f"{path.name}: stored values are scaled by RescaleSlope and RescaleIntercept")
+        )
     elif series.photometric == "MONOCHROME1":
-        notes.append(("scaled", f"{path.name}: values are inverted, because low ones are bright (MONOCHROME1)"))
+        notes.append(
+            ("scaled", f"{path.name}: values are inverted, because low ones are bright (MONOCHROME1)")
+        )
     return tuple(notes)
 
 
@@ -105,7 +109,8 @@ def open_source(
         bands: not used, there is no alpha.
 
     Raises:
-        DataError: frames without positions and `pages` is None, no series or several, missing or duplicated slices, damage, or a transfer syntax without a decoder.
+        DataError: no series or several, missing or duplicated slices, frames without positions while `pages` is None,
+            damage, or a transfer syntax without a decoder.
     """
     series = read_series(path)
     shape = (series.columns, series.rows, len(series.frames))
