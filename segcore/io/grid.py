@@ -70,7 +70,8 @@ def order_on(
         orders = [inverse(mask.order), stored]
     order = next((order for order in orders if _fits(image, mask, order)), None)
     if order is None:
-        check_same_grid(*(as_stored(i) if i.affine else i for i in (image, mask)), names)
+        pictures = [as_stored(info) if info.affine else info for info in (image, mask)]
+        check_same_grid(pictures[0], pictures[1], names)
     if order in (None, AS_STORED):
         return _by_position(image, mask, names, AS_STORED if trust_shape else None)
     if mask.affine:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -81,7 +81,8 @@ def open_labels(
     opener: Opener = module.open_labels
     if image.order == AS_STORED or module.__name__.rpartition(".")[2] in _PLACED:
         return opener(path, image_path, image, data)
-    return _turned(opener, path, image_path, image, data)
+    opened: AbstractContextManager[LabelSource, Any] = _turned(opener, path, image_path, image, data)
+    return opened
 
 
 @contextmanager
@@ -92,15 +93,13 @@ def _turned(opener: Opener, path: Path, image_path: Path, image: Info, data: Dat
     viewers show it, unless they have the size of its stored pixels alone.
     """
     stored = turned_info(image, inverse(image.order))
+    is_distinct = (stored.height, stored.width) != (image.height, image.width)
     with ExitStack() as stack:
         if image.affine is None:
             try:
                 source = stack.enter_context(opener(path, image_path, image, data))
             except DataError as error:
-                if error.kind != "size-mismatch" or (stored.height, stored.width) == (
-                    image.height,
-                    image.width,
-                ):
+                if error.kind != "size-mismatch" or not is_distinct:
                     raise
             else:
                 yield source

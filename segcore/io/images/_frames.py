@@ -57,7 +57,7 @@ class Frames:
                 pixels = pixels[:, :1]
         if pages == "channels":
             pixels = pixels.reshape(1, -1, *pixels.shape[2:])
-            self._valid = self._valid.all(axis=0, keepdims=True)
+            self._valid = np.logical_and.reduce(self._valid, axis=0, keepdims=True)
         self._pixels = pixels
         depth, bands, height, width = pixels.shape
         note = ("pages-read", f"{path.name}: {len(frames)} frames are read as {pages}")

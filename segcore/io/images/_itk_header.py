@@ -71,7 +71,7 @@ def _nrrd(start: bytes) -> tuple[dict[str, str], list[str], int]:
         head, found, _ = start.partition(gap)
         if found:
             break
-    fields, listed = {}, list[str]()
+    fields, listed = dict[str, str](), list[str]()
     for line in head.decode("utf-8", "replace").splitlines()[1:]:
         key, colon, value = line.partition(":")
         if fields.get("data file", "").upper().startswith("LIST"):

@@ -75,7 +75,9 @@ def _as_channels(loaded: tuple[np.ndarray, np.ndarray | None]) -> tuple[np.ndarr
     """One slice whose bands are those of all slices."""
     voxels, valid = loaded
     columns, rows = voxels.shape[:2]
-    return voxels.reshape(columns, rows, 1, -1), None if valid is None else valid.all(axis=2, keepdims=True)
+    return voxels.reshape(columns, rows, 1, -1), None if valid is None else np.logical_and.reduce(
+        valid, axis=2, keepdims=True
+    )
 
 
 def _notes(path: Path, series: Series, pages: str | None) -> tuple[Note, ...]:

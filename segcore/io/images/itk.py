@@ -31,9 +31,11 @@ def _itk(path: Path) -> Iterator[Any]:
     """The library; its exceptions become DataError."""
     import SimpleITK
 
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    # it has no types
+    library: Any = SimpleITK
+    library.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        yield SimpleITK
+        yield library
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].replace(str(path.parent), "")
         raise DataError(
