@@ -56,6 +56,7 @@ def describe(
     slices: str | int,
     placed: bool = True,
     notes: tuple[Note, ...] = (),
+    backwards: bool = False,
 ) -> Info:
     """Header of a volume as it is read.
 
@@ -68,6 +69,7 @@ def describe(
         slices: RAS axis that planes are numbered along, or "auto": the axis of coarsest spacing, the last of equal
             ones. An axis of a single voxel always takes precedence, because other planes would be lines.
         placed: False where the affine is only the default of a format, because the file has no position.
+        backwards: whether the slices of the file are in descending order of k.
         notes: what the reader did; planes that are turned or mirrored are added to them.
 
     Raises:
@@ -90,7 +92,7 @@ def describe(
     depth, height, width = (int(shape[i]) for i in order)
     back = inv_ornt_aff(_to_planes(affine, axis), shape)
     steps = voxel_sizes(affine)[order]
-    codes, to = "".join(aff2axcodes(affine)), _order(affine, axis)
+    codes, to = "".join(aff2axcodes(affine)), _order(affine, axis, backwards)
     if to != AS_STORED:
         rows, columns = _DIRECTIONS[axis][1:]
         text = f"stored as {codes}, planes are read with rows towards {rows} and columns towards {columns}"
@@ -124,11 +126,11 @@ def _to_planes(affine: np.ndarray, axis: int) -> np.ndarray:
     return transform
 
 
-def _order(affine: np.ndarray, axis: int) -> Order:
+def _order(affine: np.ndarray, axis: int, backwards: bool) -> Order:
     """Order of planes, rows and columns as read; a volume (i, j, k) is stored as planes k of rows j and columns i."""
     order = [0, 0, 0]
     for stored, (to, sign) in enumerate(_to_planes(affine, axis).astype(int).tolist()):
-        order[to] = (3 - stored) * sign
+        order[to] = (3 - stored) * (-sign if stored == 2 and backwards else sign)
     return order[0], order[1], order[2]
 
 

@@ -17,6 +17,9 @@ from segcore.io.images._orientation import Turned, turned_info
 from segcore.params.data import Data
 
 _RESAMPLE = "resample the mask (nearest neighbour) to the image's grid, or remove the pair"
+_NIFTI = (".nii", ".nii.gz")
+# orders from planes, rows, columns to k, j, i of a NIfTI file of (rows, columns, planes) or (planes, rows, columns)
+_NUMPY: tuple[Order, ...] = ((1, 3, 2), (3, 2, 1))
 _TRUST = "save its array with the image's affine, or set data.trust_shape: true"
 
 
@@ -63,24 +66,49 @@ def order_on(
     stored = composed(inverse(mask.order), image.order)
     if image.affine and mask.affine:
         return _by_position(image, mask, names, stored if trust_shape else None)
-    orders = [AS_STORED, stored]
-    if image.affine:
-        orders = [image.order, stored]
-    elif mask.affine:
-        orders = [inverse(mask.order), stored]
+    if mask.affine:
+        back = [inverse(order) for order in orders_of_pixels(mask, names[1])]
+        orders = [composed(order, to) for order in back for to in dict.fromkeys((AS_STORED, image.order))]
+    elif image.affine:
+        orders = orders_of_pixels(image, names[0])
+    else:
+        orders = [AS_STORED, stored]
     order = next((order for order in orders if _fits(image, mask, order)), None)
     if order is None:
         pictures = [as_stored(info) if info.affine else info for info in (image, mask)]
         check_same_grid(pictures[0], pictures[1], names)
-    if order in (None, AS_STORED):
+    if order is None or (order == AS_STORED and not mask.affine):
         return _by_position(image, mask, names, AS_STORED if trust_shape else None)
     if mask.affine:
         text = f"is taken in its stored order, because {names[0].name} has no position"
     elif image.affine:
         text = f"has no position, and is turned like the stored array of {names[0].name}"
+        if order != image.order:
+            text += ", whose first axis is taken for its rows or planes"
     else:
         text = f"has the size of the stored pixels of {names[0].name}, and is turned like them"
     return order, [("mask-turned", f"{names[1].name}: {text}")]
+
+
+def orders_of_pixels(image: Info, path: Path) -> list[Order]:
+    """Orders that may turn an array of (planes, rows, columns) without a position onto an image, the likeliest first.
+
+    The size decides between them. A picture with an orientation tag is annotated as viewers show it, or as stored. A
+    volume is annotated as stored; but arrays of NumPy are saved as NIfTI without exchanging their axes, so that i is
+    the row or the plane: always where the affine is a default of nibabel, and elsewhere if only that fits.
+
+    Args:
+        image: header of the image.
+        path: of the image.
+    """
+    if not image.affine:
+        return list(dict.fromkeys((AS_STORED, image.order)))
+    readings = [AS_STORED]
+    if path.name.lower().endswith(_NIFTI):
+        readings = [AS_STORED, *_NUMPY]
+        if not image.placed and not np.allclose(image.affine, np.diag([-1, -1, 1, 1]).ravel()):
+            readings = [*_NUMPY, AS_STORED]
+    return [composed(reading, image.order) for reading in readings]
 
 
 def _size(info: Info) -> tuple[int, int, int]:

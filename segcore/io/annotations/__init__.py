@@ -15,6 +15,7 @@ from segcore import plugins
 from segcore.data.axes import AS_STORED, TurnedReader, inverse
 from segcore.data.raster import Info, Note, Order, Window
 from segcore.errors import DataError
+from segcore.io.grid import orders_of_pixels
 from segcore.io.images._orientation import turned_info
 from segcore.params.data import Data
 
@@ -79,7 +80,8 @@ def open_labels(
         plugins.load(__name__, "masks"),
     )
     opener: Opener = module.open_labels
-    if image.order == AS_STORED or module.__name__.rpartition(".")[2] in _PLACED:
+    is_as_stored = image.order == AS_STORED and not image.affine
+    if is_as_stored or module.__name__.rpartition(".")[2] in _PLACED:
         return opener(path, image_path, image, data)
     opened: AbstractContextManager[LabelSource, Any] = _turned(opener, path, image_path, image, data)
     return opened
@@ -89,25 +91,28 @@ def open_labels(
 def _turned(opener: Opener, path: Path, image_path: Path, image: Info, data: Data) -> Iterator[LabelSource]:
     """Annotations in pixel coordinates of an image that was turned on reading.
 
-    They belong to the stored array of a volume. For a picture with an orientation tag they belong to the picture as
-    viewers show it, unless they have the size of its stored pixels alone.
+    Where several orders are possible (see `orders_of_pixels`), the first whose size is that of the annotations counts.
     """
-    stored = turned_info(image, inverse(image.order))
-    is_distinct = (stored.height, stored.width) != (image.height, image.width)
+    failed: DataError | None = None
     with ExitStack() as stack:
-        if image.affine is None:
+        for order in orders_of_pixels(image, image_path):
+            header = image if order == AS_STORED else turned_info(image, inverse(order))
             try:
-                source = stack.enter_context(opener(path, image_path, image, data))
+                source = stack.enter_context(opener(path, image_path, header, data))
             except DataError as error:
-                if error.kind != "size-mismatch" or not is_distinct:
+                if error.kind != "size-mismatch":
                     raise
-            else:
-                yield source
-                return
-        source = stack.enter_context(opener(path, image_path, stored, data))
-        text = f"{path.name}: is in the pixels of {image_path.name} as stored, and is turned like them"
-        source.notes.append(("mask-turned", text))
-        yield _TurnedLabels(source, stored, image.order)
+                failed = failed or error
+                continue
+            if order != AS_STORED:
+                text = (
+                    f"{path.name}: is in the pixels of {image_path.name} as stored, and is turned like them"
+                )
+                source.notes.append(("mask-turned", text))
+            yield source if order == AS_STORED else _TurnedLabels(source, header, order)
+            return
+    assert failed is not None
+    raise failed
 
 
 class _TurnedLabels:

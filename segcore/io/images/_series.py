@@ -64,7 +64,17 @@ class Series:
     @property
     def has_unknown_frames(self) -> bool:
         """Whether it is one file of several frames without positions, such as a video."""
-        return self.affine is None and len(self.frames) > 1 and len({f.file for f in self.frames}) == 1
+        return self.affine is None and self._is_one_file and len(self.frames) > 1
+
+    @property
+    def is_backwards(self) -> bool:
+        """Whether it is one file whose frames are in descending order of their position."""
+        numbers = [frame.number for frame in self.frames]
+        return self._is_one_file and numbers[0] > numbers[-1]
+
+    @property
+    def _is_one_file(self) -> bool:
+        return len({frame.file for frame in self.frames}) == 1
 
 
 def _files(path: Path) -> list[Path]:

@@ -137,7 +137,9 @@ def open_source(
     notes, bands_read = _notes(path, series, chosen), series.samples
     if chosen == "channels":
         shape, bands_read = (*shape[:2], 1), series.samples * shape[2]
-    info = describe(shape, series.affine, bands_read, dtype.name, slices, notes=notes)
+    info = describe(
+        shape, series.affine, bands_read, dtype.name, slices, notes=notes, backwards=series.is_backwards
+    )
 
     def load() -> tuple[np.ndarray, np.ndarray | None]:
         voxels = loaded or _load(series, dtype)

@@ -19,6 +19,7 @@ from segcore.ingest.inspection import inspect
 from segcore.io.images import open_source
 from segcore.io.layouts._item import Item
 from segcore.prediction.writers.nifti import write_prediction
+from tests.support.dicom import multiframe
 from tests.support.tiny import params_for
 from tests.support.volumes import affine_for, save, slice_elements, write_nifti
 
@@ -268,7 +269,40 @@ def test_a_volume_file_as_mask_of_a_picture_is_taken_in_its_stored_order(tmp_pat
     image = tagged(tmp_path / "image.png", brightness(stored)[0], tag)
     for mask in (
         nifti(tmp_path / "mask.nii.gz", stored, affine_for("LPS")),
-        nifti(tmp_path / "eye.nii.gz", stored, np.eye(4)),
+        numpy_as_nifti(tmp_path / "eye.nii.gz", stored[0], np.eye(4)),
+        numpy_as_nifti(tmp_path / "none.nii.gz", stored[0], None),
         itk(tmp_path / "mask.nrrd", stored, None),
     ):
         assert "mask-turned" in labels_are_on_the_object(tmp_path, image, mask), mask.name
+
+
+def numpy_as_nifti(path, array, affine):
+    """An array saved without exchanging its axes: i is its first axis."""
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return path
+
+
+@pytest.mark.parametrize("size", [(7, 6), (7, 7)])
+def test_an_array_saved_as_nifti_without_a_position_has_its_rows_first(tmp_path, size):
+    drawn = an_object(1, *size)[0]
+    Image.fromarray(drawn).save(tmp_path / "mask.png")
+    for affine in (None, np.eye(4)):
+        image = numpy_as_nifti(tmp_path / "image.nii.gz", brightness(drawn), affine)
+        for mask in (tmp_path / "mask.png", coco(tmp_path / "mask.json", image, drawn, size)):
+            assert "mask-turned" in labels_are_on_the_object(tmp_path, image, mask)
+
+
+@pytest.mark.parametrize("planes_first", [False, True])
+def test_a_stack_drawn_on_an_array_saved_as_nifti_is_turned_by_its_size(tmp_path, planes_first):
+    drawn = an_object(3, 7, 6)
+    array = brightness(drawn) if planes_first else np.moveaxis(brightness(drawn), 0, -1)
+    image = numpy_as_nifti(tmp_path / "image.nii.gz", array, affine_for("LPS"))
+    mask = animation(tmp_path / "mask.png", drawn)
+    assert "mask-turned" in labels_are_on_the_object(tmp_path, image, mask, pages="planes")
+
+
+def test_a_stack_drawn_on_a_dicom_file_of_several_frames_is_in_the_order_of_its_frames(tmp_path):
+    drawn = an_object(4, 6, 5)
+    image = multiframe(tmp_path / "image.dcm", brightness(drawn).astype(np.uint16))
+    mask = animation(tmp_path / "mask.png", drawn)
+    assert "mask-turned" in labels_are_on_the_object(tmp_path, image, mask, pages="planes")
