@@ -16,6 +16,9 @@ def _parsed(text: str) -> tuple[CRS | None, bool]:
         content: dict[str, Any] = crs.to_dict(projjson=True)
         parts = content.get("components", [content])
         horizontal = parts[0].get("source_crs", parts[0])
+        # Local systems are equal to rasterio whatever their names.
+        if horizontal["type"] == "EngineeringCRS":
+            return None, False
         axes = horizontal["coordinate_system"]["axis"]
         has_heights = len(parts) > 1 or len(axes) > 2
         if horizontal["type"] == "GeographicCRS":
@@ -35,6 +38,7 @@ def has_heights(text: str) -> bool:
     return _parsed(text)[1]
 
 
+@lru_cache(maxsize=1024)
 def same_on_map(a: str, b: str) -> bool:
     """Whether two systems (EPSG:... or WKT) are the same apart from heights, names, authorities and axis order."""
     if a == b:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segcore.data.raster import Info
+from segcore.errors import DataError
 
 
 def world_files(extension: str) -> tuple[str, ...]:
@@ -27,10 +28,25 @@ def georeferenced(path: Path, info: Info, driver: str) -> Info:
         path: of the picture.
         info: header without georeference.
         driver: name of GDAL's driver for the format.
+
+    Raises:
+        DataError: a world file has no six numbers.
     """
     found = [name for name in possible_names(path) if path.with_name(name).is_file()]
     if not found:
         return info
+    auxiliary, *world = [None, *found] if found[0] != f"{path.name}.aux.xml" else found
+    crs, transform = _of_auxiliary(path, driver) if auxiliary else (None, None)
+    if world:
+        transform = _of_world_file(path, path.with_name(world[0]))
+    if transform is None and crs is None:
+        return info
+    note = ("sidecar", f"{path.name}: its georeference is read from {' and '.join(found)}")
+    return replace(info, crs=crs, transform=transform, notes=(*info.notes, note))
+
+
+def _of_auxiliary(path: Path, driver: str) -> tuple[str | None, tuple[float, ...] | None]:
+    """CRS and transform of an .aux.xml; None for those that it lacks."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -39,11 +55,25 @@ def georeferenced(path: Path, info: Info, driver: str) -> Info:
         try:
             with rasterio.open(str(path.absolute()), driver=driver) as source:
                 transform = None if source.transform.is_identity else tuple(source.transform)[:6]
-                crs = source.crs.to_string() if source.crs else None
+                return source.crs.to_string() if source.crs else None, transform
         # The picture itself is damaged, which its own reader reports.
         except RasterioError:
-            return info
-    if transform is None and crs is None:
-        return info
-    note = ("sidecar", f"{path.name}: its georeference is read from {' and '.join(found)}")
-    return replace(info, crs=crs, transform=transform, notes=(*info.notes, note))
+            return None, None
+
+
+def _of_world_file(path: Path, file: Path) -> tuple[float, ...]:
+    """Transform of a world file, which has the centre of the first pixel.
+
+    Raises:
+        DataError: it has no six numbers.
+    """
+    try:
+        words = file.read_text(encoding="utf-8-sig").replace(",", ".").split()
+        a, d, b, e, x, y = (float(word) for word in words[:6])
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path.name}: the file beside it, {file.name}, has no six numbers of a world file",
+            "correct or remove that file",
+            kind="unreadable",
+        ) from error
+    return a, b, x - (a + b) / 2, d, e, y - (d + e) / 2
