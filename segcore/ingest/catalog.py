@@ -202,8 +202,8 @@ def compare(table: pd.DataFrame, usual: Usual | None = None) -> None:
     for index, value in table["crs"].items() if len(crs) > 1 else ():
         has_crs = table.at[index, "status"] == "accepted" and isinstance(value, str)
         if has_crs and not same_on_map(value, crs.index[0]):
-            usual = short_name(crs.index[0])
-            note = ["mixed-crs", f"has {short_name(value)}, most others have {usual}"]
+            most = short_name(crs.index[0])
+            note = ["mixed-crs", f"has {short_name(value)}, most others have {most}"]
             table.at[index, "notes"] = json.dumps([*json.loads(table.at[index, "notes"]), note])
 
 

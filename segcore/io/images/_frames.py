@@ -62,7 +62,15 @@ class Frames:
         depth, bands, height, width = pixels.shape
         note = ("pages-read", f"{path.name}: {len(frames)} frames are read as {pages}")
         dtype = pixels.dtype.name
-        self.info = Info(height=height, width=width, bands=bands, dtype=dtype, depth=depth, notes=(note,))
+        self.info = Info(
+            height=height,
+            width=width,
+            bands=bands,
+            dtype=dtype,
+            depth=depth,
+            is_stack=depth > 1,
+            notes=(note,),
+        )
 
     def read(self, window: Window | None = None, plane: int = 0) -> Raster:
         """Pixels (bands, height, width) of a window of a frame; transparent pixels are not valid."""

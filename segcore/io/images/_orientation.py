@@ -62,6 +62,9 @@ def turned_info(info: Info, order: Order) -> Info:
         order=axes.composed(info.order, order),
         transform=None,
         crs=None,
+        gcps=None,
+        gcps_crs=None,
+        rpcs=None,
         spacing=None,
         affine=None,
         canonical=None,
@@ -82,7 +85,9 @@ def upright(source: Source, tag: int | None, name: str) -> Source:
         return source
     info = source.info
     if info.transform or info.crs or info.gcps or info.rpcs:
-        text = f"{name}: orientation {tag} is not applied, because its georeference is that of the stored pixels"
+        text = (
+            f"{name}: orientation {tag} is not applied, because its georeference is that of the stored pixels"
+        )
         source.info = replace(source.info, notes=(*source.info.notes, ("orientation-tag", text)))
         return source
     text = (

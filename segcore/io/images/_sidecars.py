@@ -35,10 +35,11 @@ def georeferenced(path: Path, info: Info, driver: str) -> Info:
     found = [name for name in possible_names(path) if path.with_name(name).is_file()]
     if not found:
         return info
-    auxiliary, *world = [None, *found] if found[0] != f"{path.name}.aux.xml" else found
-    crs, transform = _of_auxiliary(path, driver) if auxiliary else (None, None)
+    auxiliary = f"{path.name}.aux.xml"
+    crs, transform = _of_auxiliary(path, driver) if auxiliary in found else (None, None)
+    world = next((name for name in found if name != auxiliary), None)
     if world:
-        transform = _of_world_file(path, path.with_name(world[0]))
+        transform = _of_world_file(path, path.with_name(world))
     if transform is None and crs is None:
         return info
     note = ("sidecar", f"{path.name}: its georeference is read from {' and '.join(found)}")

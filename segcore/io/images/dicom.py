@@ -9,6 +9,7 @@ planes or channels is a setting.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,20 @@ def _load(series: Series, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | Non
     return out.transpose(2, 1, 0, 3), None if valid is None else valid.transpose(2, 1, 0)
 
 
+def _rescaled_type(series: Series) -> tuple[np.dtype, tuple[np.ndarray, np.ndarray | None] | None]:
+    """Data type of the values as read; and the voxels, if they had to be read to find it."""
+    if not _rescaled(series):
+        return series.dtype, None
+    dtype = np.dtype(np.int16 if _whole(series) and _surely_int16(series) else np.float32)
+    if dtype != np.float32 or not _whole(series) or series.bits > 16:
+        return dtype, None
+    voxels, valid = _load(series, dtype)
+    if voxels.min() >= _INT16.min and voxels.max() <= _INT16.max:
+        dtype = np.dtype(np.int16)
+        voxels = voxels.astype(dtype)
+    return dtype, (voxels, valid)
+
+
 def _as_channels(loaded: tuple[np.ndarray, np.ndarray | None]) -> tuple[np.ndarray, np.ndarray | None]:
     """One slice whose bands are those of all slices."""
     voxels, valid = loaded
@@ -125,21 +140,14 @@ def open_source(
             "set data.slices to auto, or export the series with ImagePositionPatient",
             kind="bad-affine",
         )
-    dtype = series.dtype
-    loaded = None
-    if _rescaled(series):
-        dtype = np.dtype(np.int16 if _whole(series) and _surely_int16(series) else np.float32)
-        if dtype == np.float32 and _whole(series) and series.bits <= 16:
-            loaded = _load(series, dtype)
-            if loaded[0].min() >= _INT16.min and loaded[0].max() <= _INT16.max:
-                dtype = np.dtype(np.int16)
-                loaded = loaded[0].astype(dtype), loaded[1]
+    dtype, loaded = _rescaled_type(series)
     notes, bands_read = _notes(path, series, chosen), series.samples
     if chosen == "channels":
         shape, bands_read = (*shape[:2], 1), series.samples * shape[2]
     info = describe(
         shape, series.affine, bands_read, dtype.name, slices, notes=notes, backwards=series.is_backwards
     )
+    info = replace(info, is_stack=chosen == "planes")
 
     def load() -> tuple[np.ndarray, np.ndarray | None]:
         voxels = loaded or _load(series, dtype)

@@ -144,7 +144,8 @@ def volume_masks(folder, drawn, affine):
     yield folder / "none.nii.gz", {"trusted-shape"}, trust
     yield nifti(folder / "eye.nii", drawn, np.eye(4)), {"trusted-shape"}, trust
     yield itk(folder / "none.nrrd", drawn, None), {"trusted-shape"}, trust
-    yield animation(folder / "frames.png", drawn), {"mask-turned", "pages-read"}, {"pages": "planes"}
+    yield animation(folder / "frames.png", drawn), {"mask-turned", "pages-read"}, {}
+    yield animation(folder / "pages.tif", drawn), {"mask-turned", "pages-read"}, {}
 
 
 @pytest.mark.parametrize("codes", CODES)
@@ -298,11 +299,11 @@ def test_a_stack_drawn_on_an_array_saved_as_nifti_is_turned_by_its_size(tmp_path
     array = brightness(drawn) if planes_first else np.moveaxis(brightness(drawn), 0, -1)
     image = numpy_as_nifti(tmp_path / "image.nii.gz", array, affine_for("LPS"))
     mask = animation(tmp_path / "mask.png", drawn)
-    assert "mask-turned" in labels_are_on_the_object(tmp_path, image, mask, pages="planes")
+    assert "mask-turned" in labels_are_on_the_object(tmp_path, image, mask)
 
 
 def test_a_stack_drawn_on_a_dicom_file_of_several_frames_is_in_the_order_of_its_frames(tmp_path):
     drawn = an_object(4, 6, 5)
     image = multiframe(tmp_path / "image.dcm", brightness(drawn).astype(np.uint16))
     mask = animation(tmp_path / "mask.png", drawn)
-    assert "mask-turned" in labels_are_on_the_object(tmp_path, image, mask, pages="planes")
+    assert "mask-turned" in labels_are_on_the_object(tmp_path, image, mask)

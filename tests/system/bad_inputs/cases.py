@@ -31,7 +31,20 @@ from tests.system.bad_inputs.volumes import ARRAYS, VOLUMES
 
 SETS = {
     s.name: s
-    for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, INFRARED, CELLS, FLOATS, POLYGONS, VOLUMES, ARRAYS, SERIES)
+    for s in (
+        PICTURES,
+        COLOURS,
+        LISTED,
+        COCO,
+        SCENES,
+        INFRARED,
+        CELLS,
+        FLOATS,
+        POLYGONS,
+        VOLUMES,
+        ARRAYS,
+        SERIES,
+    )
 }
 
 HEAD = """# Bad input
