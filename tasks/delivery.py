@@ -60,7 +60,7 @@ class Delivery:
 
 
 # kept images are copied only where an item needs them; those in several files, as .vrt, are copied to be found whole
-_PLACEABLE = tuple(extension for extension in images.extensions() if extension != ".vrt")
+_PLACEABLE = tuple(e for e in images.extensions() if e not in (".vrt", ".mhd", ".nhdr"))
 
 
 def _progress(rows: Iterable[Any], total: int) -> Iterable[Any]:

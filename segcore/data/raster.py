@@ -9,6 +9,8 @@ import numpy as np
 Window = tuple[int, int, int, int]
 # kind (a key of segcore.ingest.problems.KINDS with outcome "noted") and text of what was done to an item on reading
 Note = tuple[str, str]
+# stored axes of planes, rows and columns as read (see segcore.data.axes)
+Order = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Info:
         palette: colours (R, G, B) of index values, for pictures that have a palette.
         lossy: whether the file has lossy compression, such as JPEG.
         block: rows and columns of the blocks that the file is stored in; None: it is read as a whole.
+        order: stored axis (1 planes, 2 rows, 3 columns) of planes, rows and columns as read; negative: backwards.
+        placed: False for a volume whose file lacks the position that its format has; its affine is then a default.
         notes: what the reader did to the file: turned it, left out a band, read pages as planes, and so on.
     """
 
@@ -59,6 +63,8 @@ class Info:
     palette: tuple[tuple[int, int, int], ...] | None = None
     lossy: bool = False
     block: tuple[int, int] | None = None
+    order: Order = (1, 2, 3)
+    placed: bool = True
     notes: tuple[Note, ...] = ()
 
 

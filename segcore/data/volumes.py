@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from segcore.data.raster import Info, Raster, Window
+from segcore.data.axes import AS_STORED
+from segcore.data.raster import Info, Note, Order, Raster, Window
 from segcore.errors import DataError, ParamsError
 
 # directions of planes, rows and columns for each axis that planes are numbered along
@@ -42,8 +43,20 @@ def check_affine(name: str, affine: np.ndarray) -> None:
         )
 
 
+def is_default(affine: np.ndarray) -> bool:
+    """Whether an affine (4, 4) is the identity in RAS or LPS: what libraries write for an array without a position."""
+    return any(np.allclose(affine, np.diag([*signs, 1, 1])) for signs in ((1, 1), (-1, -1)))
+
+
 def describe(
-    shape: tuple[int, ...], affine: np.ndarray | None, bands: int, dtype: str, slices: str | int
+    shape: tuple[int, ...],
+    affine: np.ndarray | None,
+    bands: int,
+    dtype: str,
+    slices: str | int,
+    placed: bool = True,
+    notes: tuple[Note, ...] = (),
+    backwards: bool = False,
 ) -> Info:
     """Header of a volume as it is read.
 
@@ -55,15 +68,18 @@ def describe(
         dtype: numpy name of the data type.
         slices: RAS axis that planes are numbered along, or "auto": the axis of coarsest spacing, the last of equal
             ones. An axis of a single voxel always takes precedence, because other planes would be lines.
+        placed: False where the affine is only the default of a format, because the file has no position.
+        backwards: whether the slices of the file are in descending order of k.
+        notes: what the reader did; planes that are turned or mirrored are added to them.
 
     Raises:
         ParamsError: no such axis.
     """
     if slices not in ("auto", 0, 1, 2):
         raise ParamsError(f"data.slices: {slices!r} is not an axis of a volume", "use auto, 0, 1 or 2")
-    common: dict[str, Any] = {"bands": bands, "dtype": dtype}
+    common: dict[str, Any] = {"bands": bands, "dtype": dtype, "placed": placed}
     if affine is None:
-        return Info(height=shape[1], width=shape[0], depth=shape[2], **common)
+        return Info(height=shape[1], width=shape[0], depth=shape[2], notes=notes, **common)
     from nibabel.affines import voxel_sizes
     from nibabel.orientations import aff2axcodes, inv_ornt_aff, io_orientation
 
@@ -76,6 +92,11 @@ def describe(
     depth, height, width = (int(shape[i]) for i in order)
     back = inv_ornt_aff(_to_planes(affine, axis), shape)
     steps = voxel_sizes(affine)[order]
+    codes, to = "".join(aff2axcodes(affine)), _order(affine, axis, backwards)
+    if to != AS_STORED:
+        rows, columns = _DIRECTIONS[axis][1:]
+        text = f"stored as {codes}, planes are read with rows towards {rows} and columns towards {columns}"
+        notes = (*notes, ("turned", text))
     return Info(
         height=height,
         width=width,
@@ -83,8 +104,10 @@ def describe(
         spacing=(float(steps[0]), float(steps[1]), float(steps[2])),
         affine=tuple(float(v) for v in np.ravel(affine)),
         canonical=tuple(float(v) for v in np.ravel(affine @ back)),
-        orientation="".join(aff2axcodes(affine)),
+        orientation=codes,
         axis=axis,
+        order=to,
+        notes=notes,
         **common,
     )
 
@@ -101,6 +124,14 @@ def _to_planes(affine: np.ndarray, axis: int) -> np.ndarray:
 
     transform: np.ndarray = ornt_transform(io_orientation(affine), axcodes2ornt(_DIRECTIONS[axis]))
     return transform
+
+
+def _order(affine: np.ndarray, axis: int, backwards: bool) -> Order:
+    """Order of planes, rows and columns as read; a volume (i, j, k) is stored as planes k of rows j and columns i."""
+    order = [0, 0, 0]
+    for stored, (to, sign) in enumerate(_to_planes(affine, axis).astype(int).tolist()):
+        order[to] = (3 - stored) * (-sign if stored == 2 and backwards else sign)
+    return order[0], order[1], order[2]
 
 
 def _stored_axes(affine: np.ndarray, axis: int) -> np.ndarray:

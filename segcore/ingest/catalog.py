@@ -17,6 +17,7 @@ import pandas as pd
 from segcore.errors import DataError
 from segcore.ingest.item_reading import BatchItem, Outcome, read_all
 from segcore.io import layouts
+from segcore.io.crs import same_on_map, short_name
 from segcore.params.data import Data
 
 COLUMNS = [
@@ -199,8 +200,10 @@ def compare(table: pd.DataFrame, usual: Usual | None = None) -> None:
             )
     crs = table.loc[table["status"] == "accepted", "crs"].dropna().value_counts()
     for index, value in table["crs"].items() if len(crs) > 1 else ():
-        if table.at[index, "status"] == "accepted" and value not in (None, crs.index[0]):
-            note = ["mixed-crs", f"has {value}, most others have {crs.index[0]}"]
+        has_crs = table.at[index, "status"] == "accepted" and isinstance(value, str)
+        if has_crs and not same_on_map(value, crs.index[0]):
+            most = short_name(crs.index[0])
+            note = ["mixed-crs", f"has {short_name(value)}, most others have {most}"]
             table.at[index, "notes"] = json.dumps([*json.loads(table.at[index, "notes"]), note])
 
 

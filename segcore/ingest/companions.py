@@ -7,7 +7,7 @@ from segcore.errors import DataError
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts import cityscapes, coco, voc
 from segcore.io.layouts._builder import is_set
-from segcore.io.layouts._files import is_side_file, printable
+from segcore.io.layouts._files import DATA_FILES, is_side_file, printable
 from segcore.params.data import Data
 
 
@@ -55,7 +55,7 @@ def without_image(data: Data, paths: Iterable[str]) -> list[str]:
         path
         for path in paths
         if is_side_file(path)
-        or path.lower().endswith(".hdr")
+        or path.lower().endswith((".hdr", *DATA_FILES))
         or any(pattern.match(path) for pattern in wanted)
     ]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from segcore.constants import IGNORE
 from segcore.data.packed import PackedWriter, Shapes, can_hold, sample_shape
-from segcore.data.raster import Info, Window, pieces
+from segcore.data.raster import Info, Note, Window, pieces
 from segcore.errors import DataError
 from segcore.files import digest
 from segcore.ingest.item_statistics import Measures
@@ -19,7 +19,7 @@ from segcore.ingest.links.perceptual_hash import signature
 from segcore.ingest.source_files import content_hash, files_of, sidecars_of, stamp
 from segcore.io import annotations, images
 from segcore.io.bands import Declared
-from segcore.io.grid import size_text
+from segcore.io.grid import open_on_grid
 from segcore.io.layouts._item import Item
 from segcore.params.data import Data
 
@@ -42,17 +42,14 @@ class _Truth:
         self.others = [opened(path) for path in item.baselines.values()]
         self.valid = None
         if item.valid is not None:
-            slices = info.axis if info.canonical else data.slices
-            pages = "planes" if info.depth > 1 else data.pages
-            self.valid = stack.enter_context(images.open_source(folder / item.valid, slices, pages))
-            image_size, mask_size = size_text(info), size_text(self.valid.info)
-            if image_size != mask_size:
-                raise DataError(
-                    f"{item.image.name} and {item.valid.name}: sizes differ in height x width, image {image_size}, "
-                    f"mask of valid pixels {mask_size}",
-                    "crop or resample it (nearest neighbour) to the image's grid",
-                    kind="size-mismatch",
-                )
+            opened_valid = open_on_grid(folder / item.valid, folder / item.image, info, data)
+            self.valid = stack.enter_context(opened_valid)
+
+    @property
+    def notes(self) -> list[Note]:
+        """What was done to all of them; complete once every window was read."""
+        valid = self.valid.info.notes if self.valid else ()
+        return [*self.labels.notes, *valid, *(note for other in self.others for note in other.notes)]
 
     def read(
         self, window: Window, plane: int, valid: np.ndarray
@@ -225,7 +222,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
             raise DataError(
                 f"{name}: was changed while it was read", "run again when it is complete", kind="changed"
             )
-    notes = [*info.notes, *truth.labels.notes, *measures.notes(data)]
+    notes = [*info.notes, *truth.notes, *measures.notes(data)]
     return {
         "sha256": hashes[0],
         "label_sha256": hashes[1],

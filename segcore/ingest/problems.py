@@ -50,7 +50,37 @@ KINDS: dict[str, Kind] = {
     "crs-mismatch": Kind("image and mask differ in coordinate system"),
     "transform-mismatch": Kind("image and mask differ in affine transform"),
     "spacing-mismatch": Kind("volume and mask differ in voxel spacing"),
-    "affine-mismatch": Kind("volume and mask differ in position or orientation"),
+    "affine-mismatch": Kind("volume and mask differ in position or orientation, or only one has a position"),
+    "trusted-shape": Kind(
+        "image and mask differ in position; the mask is taken by its array, because data.trust_shape says so",
+        "noted",
+        "if their arrays do not belong together voxel by voxel, resample the mask to the image's grid",
+    ),
+    "turned": Kind(
+        "planes of a volume are turned or mirrored, so that all have the same orientation",
+        "noted",
+        "if the orientation is wrong, correct the affine in the header of the volume",
+    ),
+    "orientation-tag": Kind(
+        "a picture has an orientation tag (EXIF, TIFF): it is turned as viewers show it, unless it is georeferenced",
+        "noted",
+        "if its mask was drawn on the stored pixels, save both without the tag",
+    ),
+    "mask-turned": Kind(
+        "a mask or annotation without a position is turned like the stored pixels of its image",
+        "noted",
+        "if the labels are not on the objects, save image and mask in one format and orientation",
+    ),
+    "height-ignored": Kind(
+        "coordinate systems of image and mask differ only in heights, which are ignored",
+        "noted",
+        "if their heights matter, bring both to one system",
+    ),
+    "scaled": Kind(
+        "stored values are scaled or inverted on reading, as the header says",
+        "noted",
+        "if the stored values were meant, correct the scaling in the header",
+    ),
     "label-values": Kind("a mask has values outside the declared classes, such as 255 in a 0/255 mask"),
     "label-colors": Kind("a mask has colours that are not in data.label_values"),
     "label-bands": Kind("a mask has several different bands instead of class indices"),

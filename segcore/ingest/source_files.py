@@ -9,14 +9,15 @@ from typing import Any
 
 from segcore.errors import DataError
 from segcore.files import digest, names_in, sha256
+from segcore.io.images import picture
 from segcore.io.images._checks import check_is_file, unreadable
 from segcore.io.layouts._item import Item
 
 Names = Callable[[Path], Collection[str] | None]
 # formats of several files that share a stem
 _SAME_STEM = (".shp",)
-# formats that GDAL reads, and files that it looks for beside them: by their whole name, and by their stem
-_WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx", ".img")
+# formats with files beside them: by their whole name, and by their stem
+_WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx", ".img", *picture.EXTENSIONS)
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 _STEM_SIDECARS = (".wld", ".tab", ".rpb", "_rpc.txt")
 
@@ -40,6 +41,10 @@ def files_of(path: Path) -> list[Path]:
         from segcore.io.images.geotiff import sources
 
         return [path, *sources(path)]
+    if path.suffix.lower() in (".mhd", ".nhdr"):
+        from segcore.io.images._itk_header import read_header
+
+        return [path, *read_header(path).files]
     return [path]
 
 
@@ -49,7 +54,7 @@ def _paths(item: Item, folder: Path) -> list[Path]:
 
 
 def _sidecars(path: Path, names: Names) -> list[Path]:
-    """Files beside a GeoTIFF that affect its georeference, validity or nodata."""
+    """Files beside a picture or GeoTIFF that affect its georeference, validity or nodata."""
     ending = path.suffix.lower()
     if ending not in _WITH_SIDECARS:
         return []
@@ -78,7 +83,7 @@ def files_of_row(row: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def sidecars_of(item: Item, folder: Path) -> list[Path]:
-    """Files beside an item's GeoTIFFs that affect how they are read."""
+    """Files beside an item's images and masks that affect how they are read."""
     return [sidecar for path in _paths(item, folder) for sidecar in _sidecars(path, _unlisted)]
 
 

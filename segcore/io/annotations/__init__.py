@@ -3,16 +3,24 @@
 Every format is read as class indices on the grid of its image.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from segcore import plugins
-from segcore.data.raster import Info, Note, Window
+from segcore.data.axes import AS_STORED, TurnedReader, inverse
+from segcore.data.raster import Info, Note, Order, Window
+from segcore.errors import DataError
+from segcore.io.grid import orders_of_pixels
+from segcore.io.images._orientation import turned_info
 from segcore.params.data import Data
+
+# formats that are placed on their image by themselves; all others are in pixel coordinates
+_PLACED = ("dicomseg", "masks", "polygons")
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,9 @@ class LabelSource(Protocol):
         ...
 
 
+Opener = Callable[[Path, Path, Info, Data], AbstractContextManager[LabelSource, None]]
+
+
 def open_labels(
     path: Path, image_path: Path, image: Info, data: Data
 ) -> AbstractContextManager[LabelSource, None]:
@@ -57,7 +68,7 @@ def open_labels(
     Args:
         path: of the ground truth; its file extension selects the format, and any other extension is read as a raster.
         image_path: of the image; a file of polygons or COCO annotations covers several.
-        image: header of the image.
+        image: header of the image. Where it was turned on reading, annotations in pixel coordinates are turned like it.
         data: label_values and label_property map the ground truth to classes.
 
     Raises:
@@ -68,8 +79,57 @@ def open_labels(
         (m for m in plugins.load_all(__name__) if m.EXTENSIONS and name.endswith(tuple(m.EXTENSIONS))),
         plugins.load(__name__, "masks"),
     )
-    opened: AbstractContextManager[LabelSource, None] = module.open_labels(path, image_path, image, data)
+    opener: Opener = module.open_labels
+    is_as_stored = image.order == AS_STORED and not image.affine
+    if is_as_stored or module.__name__.rpartition(".")[2] in _PLACED:
+        return opener(path, image_path, image, data)
+    opened: AbstractContextManager[LabelSource, Any] = _turned(opener, path, image_path, image, data)
     return opened
+
+
+@contextmanager
+def _turned(opener: Opener, path: Path, image_path: Path, image: Info, data: Data) -> Iterator[LabelSource]:
+    """Annotations in pixel coordinates of an image that was turned on reading.
+
+    Where several orders are possible (see `orders_of_pixels`), the first whose size is that of the annotations counts.
+    """
+    failed: DataError | None = None
+    with ExitStack() as stack:
+        for order in orders_of_pixels(image, image_path):
+            header = image if order == AS_STORED else turned_info(image, inverse(order))
+            try:
+                source = stack.enter_context(opener(path, image_path, header, data))
+            except DataError as error:
+                if error.kind != "size-mismatch":
+                    raise
+                failed = failed or error
+                continue
+            if order != AS_STORED:
+                text = (
+                    f"{path.name}: is in the pixels of {image_path.name} as stored, and is turned like them"
+                )
+                source.notes.append(("mask-turned", text))
+            yield source if order == AS_STORED else _TurnedLabels(source, header, order)
+            return
+    assert failed is not None
+    raise failed
+
+
+class _TurnedLabels:
+    """Ground truth of a stored array, turned like its image."""
+
+    def __init__(self, source: LabelSource, stored: Info, order: Order) -> None:
+        self.notes, self.found = source.notes, source.found
+
+        def read(window: Window, plane: int) -> tuple[np.ndarray, np.ndarray | None]:
+            labels = source.read(window, plane)
+            return labels.classes, labels.instances
+
+        self._read = TurnedReader(read, order, (stored.depth, stored.height, stored.width))
+
+    def read(self, window: Window, plane: int = 0) -> Labels:
+        """Class indices and object numbers of a window of a plane of the turned image."""
+        return Labels(*self._read(window, plane))
 
 
 def read_labels(path: Path, image_path: Path, image: Info, data: Data, plane: int = 0) -> Labels:

@@ -13,7 +13,7 @@ from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.annotations import Labels
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
-from segcore.io.grid import check_same_grid
+from segcore.io.grid import open_on_grid
 from segcore.params.data import Data
 
 # Any extension that no other format has.
@@ -274,14 +274,11 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     Raises:
         DataError: the mask is a JPEG, cannot be read, or is not on the image's grid.
     """
-    # The mask of a stack is a stack.
-    pages = "planes" if image.depth > 1 else data.pages
-    with images.open_source(path, image.axis if image.canonical else data.slices, pages) as source:
+    with open_on_grid(path, image_path, image, data) as source:
         if source.info.lossy or path.name.lower().endswith(_LOSSY):
             raise DataError(
                 f"{path.name}: is a JPEG or a lossy JPEG 2000, whose compression changes mask values",
                 "provide the original mask as PNG or GeoTIFF, not converted from the JPEG",
                 kind="jpeg-mask",
             )
-        check_same_grid(image, source.info, (image_path, path))
         yield _Masks(path, source, data)

@@ -2,13 +2,14 @@
 
 from contextlib import AbstractContextManager
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Protocol
 
 from segcore import plugins
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError
+from segcore.io.images._conversions import conversion
 from segcore.params.data import Data
 
 
@@ -36,6 +37,25 @@ def extensions() -> tuple[str, ...]:
     return tuple(sorted({e for module in plugins.load_all(__name__) for e in module.EXTENSIONS}))
 
 
+def unknown_format(name: str, remedy: str) -> DataError:
+    """The error for a file of an unsupported format, with the conversion if it is a known one.
+
+    Args:
+        name: of the file.
+        remedy: for all others.
+    """
+    known = conversion(name)
+    ending = PurePath(name).suffix
+    if known:
+        what, command = known
+        return DataError(
+            f"{name}: unsupported file extension {ending!r} ({what})",
+            f"convert it: {command}",
+            kind="unknown-format",
+        )
+    return DataError(f"{name}: unsupported file extension {ending!r}", remedy, kind="unknown-format")
+
+
 def _format_of(path: Path) -> ModuleType:
     name = path.name.lower()
     try:
@@ -43,16 +63,12 @@ def _format_of(path: Path) -> ModuleType:
     # The reader of its format raises the error when it opens the file.
     except PermissionError:
         is_folder = False
-    if is_folder:
+    if is_folder and conversion(name) is None:
         return plugins.load(__name__, "dicom")
     for module in plugins.load_all(__name__):
         if name.endswith(tuple(module.EXTENSIONS)):
             return module
-    raise DataError(
-        f"{path.name}: unsupported file extension {path.suffix!r}",
-        f"use one of {', '.join(extensions())}",
-        kind="unknown-format",
-    )
+    raise unknown_format(path.name, f"use one of {', '.join(extensions())}")
 
 
 def open_source(

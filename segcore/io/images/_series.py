@@ -4,7 +4,7 @@ Messages name files, never values of identifying elements.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,21 @@ class Series:
     bits: int
     padding: tuple[float, float] | None
     frame_of_reference: str | None
+
+    @property
+    def has_unknown_frames(self) -> bool:
+        """Whether it is one file of several frames without positions, such as a video."""
+        return self.affine is None and self._is_one_file and len(self.frames) > 1
+
+    @property
+    def is_backwards(self) -> bool:
+        """Whether it is one file whose frames are in descending order of their position."""
+        numbers = [frame.number for frame in self.frames]
+        return self._is_one_file and numbers[0] > numbers[-1]
+
+    @property
+    def _is_one_file(self) -> bool:
+        return len({frame.file for frame in self.frames}) == 1
 
 
 def _files(path: Path) -> list[Path]:
@@ -149,6 +164,14 @@ def _frames(file: Path, elements: Any) -> list[Frame]:
         ]
 
 
+def _without_shared_position(frames: list[Frame]) -> list[Frame]:
+    """Frames; those of one file that all have the same position have none of their own, such as those of a video."""
+    places = {None if f.position is None else tuple(f.position) for f in frames}
+    if len(frames) == 1 or len(places) > 1 or len({f.file for f in frames}) > 1:
+        return frames
+    return [replace(f, position=None, directions=None, spacing=None) for f in frames]
+
+
 def _check_pixels(file: Path, elements: Any) -> None:
     """Check that the file can hold the declared size and that the colour type is supported.
 
@@ -194,7 +217,8 @@ def read_series(path: Path) -> Series:
     for file, elements in headers:
         _check_pixels(file, elements)
     _check_uniform(path, headers)
-    frames = in_order(path.name, [frame for file, elements in headers for frame in _frames(file, elements)])
+    stored = [frame for file, elements in headers for frame in _frames(file, elements)]
+    frames = in_order(path.name, _without_shared_position(stored))
     first = headers[0][1]
     affine = affine_of(path.name, frames)
     if affine is not None:

@@ -63,7 +63,8 @@ def in_order(name: str, frames: list[Frame]) -> list[Frame]:
 
 
 def _by_number(name: str, frames: list[Frame]) -> list[Frame]:
-    if len(frames) == 1:
+    # Frames of one file are stored in order.
+    if len({f.file for f in frames}) == 1:
         return frames
     numbers = [f.instance for f in frames]
     if None in numbers:

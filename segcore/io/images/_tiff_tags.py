@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SUBFILE_TYPE, EXTRA_SAMPLES, NODATA = 254, 338, 42113
+SUBFILE_TYPE, ORIENTATION, EXTRA_SAMPLES, NODATA = 254, 274, 338, 42113
 REDUCED, MASK = 1, 4
 _BIG_TIFF = 43
 

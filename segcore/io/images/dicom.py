@@ -3,18 +3,22 @@
 Values are rescaled (RescaleSlope, RescaleIntercept): to int16 if they are whole numbers that fit, else to float32;
 without rescaling they keep their stored type. MONOCHROME1, where low values are bright, is inverted, so that brightness
 is consistent between images; rescaled values have a unit and are not inverted. Colours are converted to RGB.
-PixelPaddingValue marks invalid pixels. A file without a position is a picture, not a volume.
+PixelPaddingValue marks invalid pixels. A file without a position is a picture, not a volume; whether its frames are
+planes or channels is a setting.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from segcore.data.raster import Note
 from segcore.data.volumes import VolumeSource, describe
 from segcore.errors import DataError
 from segcore.io.images._elements import frames
+from segcore.io.images._frames import chosen_pages
 from segcore.io.images._series import Series, read_series
 
 EXTENSIONS = (".dcm",)
@@ -68,6 +72,44 @@ def _load(series: Series, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | Non
     return out.transpose(2, 1, 0, 3), None if valid is None else valid.transpose(2, 1, 0)
 
 
+def _rescaled_type(series: Series) -> tuple[np.dtype, tuple[np.ndarray, np.ndarray | None] | None]:
+    """Data type of the values as read; and the voxels, if they had to be read to find it."""
+    if not _rescaled(series):
+        return series.dtype, None
+    dtype = np.dtype(np.int16 if _whole(series) and _surely_int16(series) else np.float32)
+    if dtype != np.float32 or not _whole(series) or series.bits > 16:
+        return dtype, None
+    voxels, valid = _load(series, dtype)
+    if voxels.min() >= _INT16.min and voxels.max() <= _INT16.max:
+        dtype = np.dtype(np.int16)
+        voxels = voxels.astype(dtype)
+    return dtype, (voxels, valid)
+
+
+def _as_channels(loaded: tuple[np.ndarray, np.ndarray | None]) -> tuple[np.ndarray, np.ndarray | None]:
+    """One slice whose bands are those of all slices."""
+    voxels, valid = loaded
+    columns, rows = voxels.shape[:2]
+    return voxels.reshape(columns, rows, 1, -1), None if valid is None else np.logical_and.reduce(
+        valid, axis=2, keepdims=True
+    )
+
+
+def _notes(path: Path, series: Series, pages: str | None) -> tuple[Note, ...]:
+    notes: list[Note] = []
+    if pages:
+        notes.append(("pages-read", f"{path.name}: {len(series.frames)} frames are read as {pages}"))
+    if _rescaled(series):
+        notes.append(
+            ("scaled", f"{path.name}: stored values are scaled by RescaleSlope and RescaleIntercept")
+        )
+    elif series.photometric == "MONOCHROME1":
+        notes.append(
+            ("scaled", f"{path.name}: values are inverted, because low ones are bright (MONOCHROME1)")
+        )
+    return tuple(notes)
+
+
 @contextmanager
 def open_source(
     path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
@@ -80,28 +122,35 @@ def open_source(
     Args:
         path: a file, or a folder with one series.
         slices: RAS axis that planes are numbered along, or "auto" (see `segcore.data.volumes.describe`).
-        pages: not used, the header says what frames are.
+        pages: what the frames of one file without positions are: "planes" or "channels".
         bands: not used, there is no alpha.
 
     Raises:
-        DataError: no series or several, missing or duplicated slices, damage, or a transfer syntax without a decoder.
+        DataError: no series or several, missing or duplicated slices, frames without positions while `pages` is None,
+            damage, or a transfer syntax without a decoder.
     """
     series = read_series(path)
     shape = (series.columns, series.rows, len(series.frames))
+    chosen = None
+    if series.has_unknown_frames:
+        chosen = chosen_pages(path.name, f"{shape[2]} frames without a position", pages)
     if series.affine is None and shape[2] > 1 and slices not in ("auto", 2):
         raise DataError(
             f"{path.name}: slices have no position, so axis {slices} of the patient is unknown",
             "set data.slices to auto, or export the series with ImagePositionPatient",
             kind="bad-affine",
         )
-    dtype = series.dtype
-    loaded = None
-    if _rescaled(series):
-        dtype = np.dtype(np.int16 if _whole(series) and _surely_int16(series) else np.float32)
-        if dtype == np.float32 and _whole(series) and series.bits <= 16:
-            loaded = _load(series, dtype)
-            if loaded[0].min() >= _INT16.min and loaded[0].max() <= _INT16.max:
-                dtype = np.dtype(np.int16)
-                loaded = loaded[0].astype(dtype), loaded[1]
-    info = describe(shape, series.affine, series.samples, dtype.name, slices)
-    yield VolumeSource(info, lambda: loaded or _load(series, dtype))
+    dtype, loaded = _rescaled_type(series)
+    notes, bands_read = _notes(path, series, chosen), series.samples
+    if chosen == "channels":
+        shape, bands_read = (*shape[:2], 1), series.samples * shape[2]
+    info = describe(
+        shape, series.affine, bands_read, dtype.name, slices, notes=notes, backwards=series.is_backwards
+    )
+    info = replace(info, is_stack=chosen == "planes")
+
+    def load() -> tuple[np.ndarray, np.ndarray | None]:
+        voxels = loaded or _load(series, dtype)
+        return _as_channels(voxels) if chosen == "channels" else voxels
+
+    yield VolumeSource(info, load)

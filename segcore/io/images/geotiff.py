@@ -10,11 +10,14 @@ import rasterio
 
 from segcore.data.raster import Info
 from segcore.errors import DataError
+from segcore.io.images import Source
 from segcore.io.images._checks import check_file
 from segcore.io.images._dataset import JPEG_2000, Dataset
 from segcore.io.images._gdal import environment, failures, open_dataset, quiet
+from segcore.io.images._orientation import upright
 from segcore.io.images._page_stack import PageStack
 from segcore.io.images._pages import stack_of
+from segcore.io.images._tiff_tags import ORIENTATION, tag
 from segcore.io.images._vrt import local_vrt
 
 EXTENSIONS = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".j2c", ".jpx", ".img")
@@ -78,6 +81,15 @@ def _check_format(path: Path, expected: _Format, start: bytes) -> None:
             )
 
 
+def _orientation(path: Path, source: rasterio.DatasetReader) -> int | None:
+    """Value of the orientation tag; None where there is none."""
+    if source.driver == "GTiff":
+        value = tag(path, ORIENTATION)
+        return value if isinstance(value, int) else None
+    exif = source.tags().get("EXIF_Orientation", "")
+    return int(exif) if exif.isdecimal() else None
+
+
 def sources(path: Path) -> list[Path]:
     """Files that a VRT mosaics, absolute.
 
@@ -100,11 +112,11 @@ def _check_own_pixels(path: Path, source: rasterio.DatasetReader) -> None:
 @contextmanager
 def open_source(
     path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
-) -> Iterator[Dataset | PageStack]:
+) -> Iterator[Source]:
     """Open a GeoTIFF, VRT, JPEG 2000 or ERDAS IMAGINE file; it stays open for all windows.
 
     A VRT may only mosaic GeoTIFFs in its folder tree. Palette files are read as indices. Several pages of a TIFF are a
-    stack.
+    stack. An orientation tag is applied to files without a georeference, as viewers do; GIS programs ignore it.
 
     Args:
         path: of the file.
@@ -129,12 +141,13 @@ def open_source(
             )
             joined = stack is not None and len(stack.planes[0]) > 1
             first = Dataset(path, source, None if joined else bands)
+        turn = _orientation(path, source)
         if stack is None:
-            yield first
+            yield upright(first, turn, path.name)
             return
         opened = PageStack(path, first, stack, bands)
         try:
-            yield opened
+            yield upright(opened, turn, path.name)
         finally:
             opened.close()
 

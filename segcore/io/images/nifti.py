@@ -1,6 +1,8 @@
 """NIfTI-1 and NIfTI-2 in one file, plain or gzipped; headers through nibabel.
 
-Values have their stored type; where the header scales them (scl_slope, scl_inter) they are float32. A fourth or fifth
+Values have their stored type; where the header scales them (scl_slope, scl_inter) they are float32. A file whose
+sform and qform codes are 0, or whose affine is the identity, has no position; its planes are read as by the default
+affine of nibabel. A fourth or fifth
 dimension of up to 16 is read as bands (such as MR sequences); a longer one is a time series, which is refused.
 """
 
@@ -15,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from segcore.data.volumes import VolumeSource, check_affine, describe
+from segcore.data.raster import Note
+from segcore.data.volumes import VolumeSource, check_affine, describe, is_default
 from segcore.errors import DataError
 from segcore.io.images._checks import RESTORE, check_file
 from segcore.io.images._declared import check_size, reading
@@ -117,8 +120,8 @@ def _shape(path: Path, header: Any) -> tuple[tuple[int, ...], int]:
     return (*sizes, 1)[:3], (more or [1])[0]
 
 
-def _affine(path: Path, header: Any) -> np.ndarray:
-    """Affine (4, 4) to RAS in mm.
+def _affine(path: Path, header: Any) -> tuple[np.ndarray, bool]:
+    """Affine (4, 4) to RAS in mm, and whether it is a position, not the default of a file without one.
 
     Raises:
         DataError: it cannot be read or used, for example because the qform is not a rotation.
@@ -131,8 +134,9 @@ def _affine(path: Path, header: Any) -> np.ndarray:
     except (HeaderDataError, KeyError, ValueError) as error:
         raise _damaged(path, f"affine cannot be read ({error})", "bad-affine") from error
     check_affine(path.name, affine)
+    placed = bool(header["qform_code"] or header["sform_code"]) and not is_default(affine)
     affine[:3] *= _UNITS.get(unit, 1.0)
-    return affine
+    return affine, placed
 
 
 def _read(path: Path, needed: int, packed: bool) -> bytearray:
@@ -194,4 +198,8 @@ def open_source(
             values = (values * np.float64(slope) + np.float64(inter)).astype(np.float32)
         return values.astype(dtype, copy=False), None
 
-    yield VolumeSource(describe(shape, _affine(path, header), count, dtype.name, slices), load)
+    affine, placed = _affine(path, header)
+    notes: tuple[Note, ...] = ()
+    if scaled:
+        notes = (("scaled", f"{path.name}: stored values x {slope:g} + {inter:g} (scl_slope and scl_inter)"),)
+    yield VolumeSource(describe(shape, affine, count, dtype.name, slices, placed, notes), load)

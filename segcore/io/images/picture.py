@@ -1,10 +1,14 @@
-"""PNG, JPEG, WebP, BMP, PPM and PGM through Pillow, without georeference."""
+"""PNG, JPEG, WebP, GIF, BMP, PPM and PGM through Pillow, upright as viewers show them.
+
+The georeference of files beside a picture (.pgw, .aux.xml and others) is read. It is that of the stored pixels, so an
+orientation tag (EXIF) is applied only to pictures without one.
+"""
 
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +16,27 @@ from PIL import Image, UnidentifiedImageError
 
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError
+from segcore.io.images import Source
 from segcore.io.images._checks import RESTORE, check_file, unreadable
+from segcore.io.images._frames import Frames, chosen_pages
+from segcore.io.images._orientation import upright
+from segcore.io.images._sidecars import georeferenced
 
 _FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
     ".webp": "WEBP",
+    ".gif": "GIF",
     ".bmp": "BMP",
     ".ppm": "PPM",
     ".pgm": "PPM",
 }
 EXTENSIONS = tuple(_FORMATS)
+# those of GDAL
+_DRIVERS = {**{name: name for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP")}, "PPM": "PNM"}
+# tag of EXIF
+_ORIENTATION = 0x0112
 MOST_PIXELS = 2**28
 # Pillow raises above twice this value, before decoding.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
@@ -74,9 +87,8 @@ def _wrong_content(path: Path) -> DataError:
         b"RIFF": "a WebP",
     }
     actual = next((name for key, name in magic.items() if start.startswith(key)), None)
-    expected = {"PNG": "a PNG", "JPEG": "a JPEG", "WEBP": "a WebP", "BMP": "a BMP"}.get(
-        _FORMATS[path.suffix.lower()]
-    )
+    names = {"PNG": "a PNG", "JPEG": "a JPEG", "WEBP": "a WebP", "GIF": "a GIF", "BMP": "a BMP"}
+    expected = names.get(_FORMATS[path.suffix.lower()])
     if actual is None or actual == expected:
         return DataError(
             f"{path.name}: cannot be read (is not a picture, or its header is damaged)",
@@ -125,6 +137,9 @@ class _Picture:
 
     def _header(self) -> Info:
         image = self._image
+        # Programs that write grey GIFs sort values into a palette, so indices mean nothing there.
+        if image.format == "GIF" and _is_grey(_palette(image)):
+            return Info(height=image.height, width=image.width, bands=1, dtype="uint8")
         if image.mode in ("I;16", "I;16B", "I;16L", "I") or self._wide:
             dtype = "uint16"
         else:
@@ -163,7 +178,8 @@ class _Picture:
         mode = image.mode
         image.load()
         alpha = np.asarray(image.getchannel("A")) > 0 if mode in ("LA", "RGBA") else None
-        if mode == "1":
+        is_grey_gif = image.format == "GIF" and self.info.palette is None and mode == "P"
+        if mode == "1" or is_grey_gif:
             image = image.convert("L")
         elif mode in ("LA", "PA"):
             image = image.getchannel(0)
@@ -197,35 +213,77 @@ class _Picture:
         return array[:bands], alpha
 
 
+def _is_grey(palette: tuple[tuple[int, int, int], ...] | None) -> bool:
+    return palette is not None and all(red == green == blue for red, green, blue in palette)
+
+
+def _orientation(path: Path, image: Image.Image) -> int | None:
+    """Orientation tag of EXIF; None where there is none. In a PNG it may follow the pixels."""
+    block = image.info.get("exif")
+    if block is None and image.format == "PNG":
+        block = _late_exif(path)
+    if not block:
+        return None
+    exif = Image.Exif()
+    # Damaged metadata does no harm.
+    with suppress(*_ERRORS):
+        exif.load(block)
+        return int(exif.get(_ORIENTATION, 1))
+    return None
+
+
+def _late_exif(path: Path) -> bytes | None:
+    """The chunk eXIf of a PNG, wherever it is; None where there is none."""
+    with path.open("rb") as file:
+        at = 8
+        while True:
+            file.seek(at)
+            head = file.read(8)
+            if len(head) < 8 or head[4:] == b"IEND":
+                return None
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                return b"Exif\0\0" + file.read(min(length, 2**16))
+            at += length + 12
+
+
 @contextmanager
 def open_source(
     path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
-) -> Iterator[_Picture]:
-    """Open a picture; the header is read now, all pixels with the first read.
+) -> Iterator[Source]:
+    """Open a picture; the header is read now, all pixels with the first read (all frames of an animation now).
 
-    An orientation in the EXIF data of a JPEG is not applied, because masks have the size of the stored pixels.
+    Args:
+        path: of the file.
+        slices: not used.
+        pages: what the frames of an animation are: "planes" or "channels".
+        bands: not used, transparency is no band.
 
     Raises:
         DataError: the file is empty, may not be read, is damaged, does not match its extension, declares more than
-            MOST_PIXELS pixels, or is an animation.
+            MOST_PIXELS pixels, or is an animation and `pages` is None.
     """
     check_file(path)
     with _pillow(path):
         image = Image.open(path, formats=[_FORMATS[path.suffix.lower()]])
     with image:
-        if image.width * image.height > MOST_PIXELS:
-            raise _too_large(path, f"{image.height} x {image.width} pixels")
         with _pillow(path):
             frames = getattr(image, "n_frames", 1)
-            # Cameras append previews to JPEGs (MPO); the first frame is the picture.
-            if frames > 1 and image.format != "MPO":
-                raise DataError(
-                    f"{path.name}: is an animation of {frames} frames",
-                    "save each frame that you need as a separate picture",
-                    kind="unusable",
-                )
+        # Cameras append previews to JPEGs (MPO); the first frame is the picture.
+        is_animation = frames > 1 and image.format != "MPO"
+        if image.width * image.height * (frames if is_animation else 1) > MOST_PIXELS:
+            size = f"{frames} x " if is_animation else ""
+            raise _too_large(path, f"{size}{image.height} x {image.width} pixels")
+        if is_animation:
+            chosen = chosen_pages(path.name, f"{frames} frames", pages)
+            with _pillow(path):
+                animation = Frames(path, image, chosen)
+            yield animation
+            return
+        with _pillow(path):
             picture = _Picture(path, image)
-        yield picture
+        picture.info = georeferenced(path, picture.info, _DRIVERS[_FORMATS[path.suffix.lower()]])
+        yield upright(picture, _orientation(path, image), path.name)
 
 
 def write(path: Path, pixels: np.ndarray, like: Info) -> None:

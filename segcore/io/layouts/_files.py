@@ -3,13 +3,14 @@
 import errno
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from segcore.errors import DataError
 from segcore.files import names_in
 from segcore.io import images
+from segcore.io.images._conversions import conversion
 from segcore.io.layouts._item import Item
 from segcore.io.layouts._patterns import Match, Pattern, short_hash
 
@@ -46,6 +47,8 @@ _SIDE_FILES = (
         ".webpw",
     ),
 )
+# data of .mhd and .nhdr files of the same stem
+DATA_FILES = (".raw", ".zraw", ".raw.gz", ".raw.bz2")
 
 
 def is_junk(name: str, component: str = "") -> bool:
@@ -62,6 +65,17 @@ def is_junk(name: str, component: str = "") -> bool:
 def is_side_file(name: str) -> bool:
     """Whether a file is no item but belongs to an image beside it, such as a world file."""
     return name.lower().endswith(_SIDE_FILES)
+
+
+def is_data_of_header(name: str, names: Collection[str]) -> bool:
+    """Whether a file has the data of a .mhd or .nhdr file beside it.
+
+    Args:
+        name: of the file.
+        names: in its folder.
+    """
+    ending = next((ending for ending in DATA_FILES if name.lower().endswith(ending)), None)
+    return ending is not None and any(name[: -len(ending)] + header in names for header in (".mhd", ".nhdr"))
 
 
 def is_archive(name: str) -> bool:
@@ -178,9 +192,13 @@ class Folder:
         last = depth == len(pattern.components) - 1
         if wanted is None and not last:
             yield from self._walk(relative, depth + 1, pattern, above)
-        for entry in self._entries(relative):
+        entries = self._entries(relative)
+        names = {entry.name for entry in entries}
+        for entry in entries:
             path = f"{relative}/{entry.name}" if relative else entry.name
             if is_junk(entry.name, wanted.pattern.lstrip("\\") if wanted else ""):
+                continue
+            if last and is_data_of_header(entry.name, names):
                 continue
             if wanted is not None and not wanted.fullmatch(entry.name):
                 continue
@@ -251,12 +269,10 @@ class Folder:
                 f"{name}: is an archive where the {what} is expected", "unpack it first", kind="archive"
             )
         if check_extension and not name.lower().endswith(images.extensions()):
-            if (self.path / relative).is_dir():
+            if (self.path / relative).is_dir() and conversion(name) is None:
                 return None
-            return DataError(
-                f"{name}: unsupported file extension {relative.suffix!r}",
-                f"convert it to one of {', '.join(images.extensions())}, or narrow data.images",
-                kind="unknown-format",
+            return images.unknown_format(
+                name, f"convert it to one of {', '.join(images.extensions())}, or narrow data.images"
             )
         return None
 

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 import shapely
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from rasterio.features import rasterize, shapes
 
 from segcore.errors import ParamsError
@@ -76,6 +76,37 @@ def test_outputs_of_a_scene_without_georeference_have_none(bundle, tmp_path, out
     Predictor(bundle, Predict(tile=64, overlap=16, outputs=ALL)).predict_file(tmp_path / "p.png", out, "p")
     with rasterio.open(out / "p.tif") as made:
         assert made.crs is None and made.transform.is_identity and made.shape == (50, 70)
+
+
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+@pytest.mark.parametrize("tag", [2, 3, 6, 8])
+def test_a_picture_with_an_orientation_tag_is_predicted_as_viewers_show_it(
+    bundle, tmp_path, out, extension, tag
+):
+    pixels = np.moveaxis(noise(50, 70), 0, -1)
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    Image.fromarray(pixels).save(tmp_path / "tagged.png", exif=exif)
+    shown = ImageOps.exif_transpose(Image.open(tmp_path / "tagged.png"))
+    shown.save(tmp_path / "shown.png")
+    if extension == ".tif":
+        Image.fromarray(pixels).save(tmp_path / "tagged.tif", tiffinfo={0x0112: tag})
+    predictor = Predictor(bundle, Predict(tile=64, overlap=16))
+    predictor.predict_file(tmp_path / f"tagged{extension}", out, "tagged")
+    predictor.predict_file(tmp_path / "shown.png", out, "shown")
+    made = read(out / "tagged.tif")
+    assert made.shape[1:] == (shown.height, shown.width)
+    assert np.array_equal(made, read(out / "shown.tif"))
+
+
+def test_the_georeference_of_files_beside_a_picture_is_that_of_its_prediction(bundle, tmp_path, out):
+    Image.fromarray(np.moveaxis(noise(50, 70), 0, -1)).save(tmp_path / "p.jpg")
+    (tmp_path / "p.jgw").write_text("0.5\n0\n0\n-0.5\n400000.25\n4999999.75\n")
+    (tmp_path / "p.jpg.aux.xml").write_text("<PAMDataset><SRS>EPSG:32633</SRS></PAMDataset>")
+    Predictor(bundle, Predict(tile=64, overlap=16)).predict_file(tmp_path / "p.jpg", out, "p")
+    with rasterio.open(out / "p.tif") as made:
+        assert made.crs.to_epsg() == 32633
+        assert made.transform == rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
 
 
 def test_outputs_are_cogs_with_colours_names_and_overviews(bundle, tmp_path, out):

@@ -251,7 +251,7 @@ def listed_with_an_unknown_split(pair):
     pass
 
 
-@LISTED.case("size-mismatch", "mask of valid pixels 9 x 9")
+@LISTED.case("size-mismatch", ", mask 9 x 9")
 def listed_with_a_field_of_another_size(pair):
     pass
 

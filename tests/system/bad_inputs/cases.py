@@ -25,12 +25,26 @@ from tests.system.bad_inputs.failures import (
     stray_mask,
 )
 from tests.system.bad_inputs.pictures import PICTURES
-from tests.system.bad_inputs.scenes import FLOATS, INFRARED, SCENES
+from tests.system.bad_inputs.scenes import CELLS, FLOATS, INFRARED, SCENES
 from tests.system.bad_inputs.series import SERIES
-from tests.system.bad_inputs.volumes import VOLUMES
+from tests.system.bad_inputs.volumes import ARRAYS, VOLUMES
 
 SETS = {
-    s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, INFRARED, FLOATS, POLYGONS, VOLUMES, SERIES)
+    s.name: s
+    for s in (
+        PICTURES,
+        COLOURS,
+        LISTED,
+        COCO,
+        SCENES,
+        INFRARED,
+        CELLS,
+        FLOATS,
+        POLYGONS,
+        VOLUMES,
+        ARRAYS,
+        SERIES,
+    )
 }
 
 HEAD = """# Bad input

@@ -257,7 +257,38 @@ def png_text_that_unpacks_to_gigabytes(pair):
     pair.image.write_bytes(png(56, 48, text, chunk(b"IDAT", zlib.compress(bytes(48 * 169)))))
 
 
-@case("unusable", "animation of 2 frames")
+@case("pages", "has 2 frames")
 def animated_png(pair):
     frames = [Image.fromarray(blobs(*SIZE, seed=s)[0]) for s in (1, 2)]
     frames[0].save(pair.image, save_all=True, append_images=frames[1:])
+
+
+@case("pages", "has 2 frames", of="mask")
+def animated_mask(pair):
+    frames = [Image.fromarray(blobs(*SIZE, seed=s)[1] * 255) for s in (1, 2)]
+    frames[0].save(pair.replace_mask("animated_mask_m.gif"), save_all=True, append_images=frames[1:])
+
+
+@case("orientation-tag", "turned as viewers show them (orientation 6)")
+def photo_of_a_turned_phone(pair):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.open(pair.image).transpose(Image.Transpose.ROTATE_90)
+    stored.save(pair.replace_image("photo_of_a_turned_phone.jpg"), exif=exif)
+
+
+@case("mask-turned", "has the size of the stored pixels of")
+def mask_of_the_stored_pixels(pair):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.open(pair.image).save(pair.replace_image("mask_of_the_stored_pixels.webp"), exif=exif)
+
+
+@case("sidecar", "its georeference is read from picture_with_a_world_file.pgw")
+def picture_with_a_world_file(pair):
+    pair.image.with_suffix(".pgw").write_text("0.5\n0\n0\n-0.5\n400000\n5000000\n")
+
+
+@case("unknown-format", "unsupported file extension '.nc' (NetCDF)")
+def netcdf_among_pictures(pair):
+    pair.replace_image("netcdf_among_pictures.nc").write_bytes(b"CDF\1" + bytes(40))

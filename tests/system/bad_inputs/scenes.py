@@ -359,3 +359,16 @@ def all_but_nan_is_one_value(pair):
 @FLOATS.case("band-missing", "has 1 bands, but data.bands is [2, 1]")
 def one_band_too_few(pair):
     image_as(pair, content(pair)[0][:1].astype(np.float32))
+
+
+@case("height-ignored", "equal on the map, heights are ignored")
+def image_with_heights_in_its_system(pair):
+    image_as(pair, crs="EPSG:32633+5773")
+
+
+CELLS = DataSet("cells", pair, {**SCENES.data, "group": "{cell:500}"}, sound=2)
+
+
+@CELLS.case("unusable", "has no transform")
+def scene_without_a_place_for_its_group(pair):
+    write_tif(pair.image, content(pair)[0], crs=None, transform=None)

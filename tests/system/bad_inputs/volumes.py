@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from PIL import Image
 
 from tests.support.volumes import affine_for, overwrite_header, write_nifti
 from tests.system.bad_inputs.case import DataSet, Pair, cut, scramble
@@ -156,3 +157,40 @@ def volume_of_another_type(pair):
 def header_of_a_pair(pair):
     path = write_nifti(pair.replace_image("header_of_a_pair.nii"), content(pair.seed)[0])
     overwrite_header(path, magic=b"ni1")
+
+
+@case("turned", "stored as PIR")
+def volume_of_sagittal_slices(pair):
+    affine = affine_for("PIR")
+    write_nifti(pair.image, content(pair.seed)[0], affine)
+    write_nifti(pair.mask, content(pair.seed)[1], affine)
+
+
+@case("scaled", "stored values x 5 + 0")
+def mask_with_a_scale(pair):
+    write_nifti(pair.mask, content(pair.seed)[1] // 5, scl_slope=5, scl_inter=0)
+
+
+@case("affine-mismatch", "the file of the mask has no position")
+def mask_saved_without_the_affine(pair):
+    nibabel.save(nibabel.Nifti1Image(content(pair.seed)[1], None), pair.mask)
+
+
+ARRAYS = DataSet("arrays", nifti_pair, {**VOLUMES.data, "trust_shape": True, "pages": "planes"})
+
+
+@ARRAYS.case("trusted-shape", "the mask is taken in the order of its array")
+def trusted_mask_without_an_affine(pair):
+    nibabel.save(nibabel.Nifti1Image(content(pair.seed)[1], None), pair.mask)
+
+
+@ARRAYS.case("pages-read", "5 frames are read as planes")
+def stack_as_an_animation(pair):
+    for path, planes in zip((pair.image, pair.mask), content(pair.seed), strict=True):
+        frames = [
+            Image.fromarray(np.ascontiguousarray(plane.T.astype(np.uint16)))
+            for plane in np.moveaxis(planes, 2, 0)
+        ]
+        target = pair.replace_image("stack_as_an_animation.png") if path == pair.image else None
+        target = target or pair.replace_mask("stack_as_an_animation_m.png")
+        frames[0].save(target, save_all=True, append_images=frames[1:])

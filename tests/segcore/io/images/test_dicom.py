@@ -275,3 +275,42 @@ def test_random_damage_gives_a_data_error_or_an_image_and_reports_no_name(tmp_pa
             messages.append(str(error))
     assert len(messages) > 30 and not any(NAME in message for message in messages)
     assert NAME not in caplog.text + "".join(str(w.message) for w in recwarn)
+
+
+def video(path, values, **over):
+    """Frames (N, 6, 5) of one file without positions of their own, as of ultrasound."""
+    return save(
+        slice_elements(NumberOfFrames=len(values), PixelData=values.astype("<u2").tobytes(), **over), path
+    )
+
+
+@pytest.mark.parametrize("position", [None, [1, 2, 3]])
+def test_frames_without_positions_are_what_data_pages_says(tmp_path, position):
+    values = stack()
+    path = video(tmp_path / "us.dcm", values, ImagePositionPatient=position, InstanceNumber=None)
+    check_error(fails(path, "pages"), "pages", "4 frames without a position")
+    with open_source(path, pages="planes") as source:
+        info = source.info
+        read = [source.read(plane=i).pixels[0] for i in range(info.depth)]
+    assert info.is_stack and info.affine is None and [kind for kind, _ in info.notes] == ["pages-read"]
+    np.testing.assert_array_equal(read, values)
+    with open_source(path, pages="channels") as source:
+        assert (source.info.depth, source.info.bands) == (1, 4)
+        np.testing.assert_array_equal(source.read().pixels, values)
+        assert source.read().valid.all()
+
+
+def test_frames_with_positions_are_a_volume_whatever_data_pages_says(tmp_path):
+    path = multiframe(tmp_path / "enhanced.dcm", stack())
+    for pages in (None, "planes", "channels"):
+        with open_source(path, pages=pages) as source:
+            assert source.info.depth == 4 and source.info.affine and not source.info.is_stack
+
+
+def test_values_that_are_scaled_or_inverted_are_noted(tmp_path):
+    def notes(**over):
+        return dict(volume(write_series(tmp_path / str(len(over)), stack(), **over))[2].notes)
+
+    assert "scaled" not in notes()
+    assert "RescaleSlope" in notes(RescaleSlope=1, RescaleIntercept=-1024)["scaled"]
+    assert "inverted" in notes(PhotometricInterpretation="MONOCHROME1")["scaled"]

@@ -27,15 +27,6 @@ def test_lossless_pictures_keep_their_values(tmp_path, extension):
     assert raster.info.crs is None and raster.info.transform is None
 
 
-@pytest.mark.parametrize("extension", [".jpg", ".jpeg", ".JPG"])
-def test_jpegs_are_images_and_keep_their_stored_orientation(tmp_path, extension):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    save(tmp_path / f"a{extension}", np.moveaxis(NOISE, 0, -1), exif=exif)
-    raster = images.read(tmp_path / f"a{extension}")
-    assert raster.pixels.shape == (3, 40, 50) and raster.pixels.dtype == np.uint8
-
-
 @pytest.mark.parametrize("extension", [".png", ".pgm"])
 def test_16_bit_grey_stays_16_bits(tmp_path, extension):
     grey = RNG.integers(0, 65535, (40, 50)).astype(np.uint16)
@@ -111,11 +102,44 @@ def test_other_colours_become_rgb(tmp_path, mode):
     assert raster.info.bands == 3 and raster.pixels.shape == (3, 40, 50)
 
 
-def test_animations_are_refused(tmp_path):
+def test_animations_without_data_pages_are_refused(tmp_path):
     frames = [Image.fromarray(NOISE[i]) for i in range(3)]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     kind, what = kind_of(tmp_path / "a.png")
-    assert kind == "unusable" and "3 frames" in what
+    assert kind == "pages" and "3 frames" in what
+
+
+@pytest.mark.parametrize("extension", [".png", ".gif", ".webp"])
+def test_frames_of_an_animation_are_planes_or_channels(tmp_path, extension):
+    path, (planes, height, width) = tmp_path / f"a{extension}", NOISE.shape
+    frames = [Image.fromarray(plane) for plane in NOISE]
+    more = {"lossless": True} if extension == ".webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **more)
+    with images.open_source(path, pages="planes") as source:
+        info = source.info
+        assert (info.depth, info.bands, info.height, info.width) == (planes, 1, height, width)
+        read = [source.read(plane=i).pixels[0] for i in range(planes)]
+        assert source.read((3, 4, 5, 6), 1).pixels[0].tolist() == NOISE[1, 3:8, 4:10].tolist()
+    np.testing.assert_array_equal(read, NOISE)
+    with images.open_source(path, pages="channels") as source:
+        np.testing.assert_array_equal(source.read().pixels, NOISE)
+        assert source.info.notes[0][0] == "pages-read"
+
+
+def test_values_of_a_grey_gif_are_those_that_viewers_show(tmp_path):
+    values = np.where(NOISE[0] > 99, 255, 0).astype(np.uint8)
+    raster = images.read(save(tmp_path / "a.gif", values))
+    assert raster.info.palette is None and raster.info.bands == 1
+    np.testing.assert_array_equal(raster.pixels[0], values)
+
+
+def test_a_coloured_gif_keeps_its_palette(tmp_path):
+    picture = Image.fromarray(NOISE[0] % 3, "P")
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    picture.save(tmp_path / "a.gif")
+    raster = images.read(tmp_path / "a.gif")
+    colours = np.array(raster.info.palette)[raster.pixels[0]]
+    np.testing.assert_array_equal(colours, np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]])[NOISE[0] % 3])
 
 
 def test_the_preview_in_a_cameras_jpeg_is_skipped(tmp_path):
