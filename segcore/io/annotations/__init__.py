@@ -5,6 +5,7 @@ Every format is read as class indices on the grid of its image.
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,11 @@ import numpy as np
 
 from segcore import plugins
 from segcore.data.raster import Info, Note, Window
+from segcore.io import images
 from segcore.params.data import Data
+
+# Images whose compression changes the values of a mask.
+LOSSY = (".jpg", ".jpeg", ".jpe")
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,13 @@ class LabelSource(Protocol):
             DataError: it cannot be read, or holds values that label_values does not declare.
         """
         ...
+
+
+@cache
+def extensions() -> tuple[str, ...]:
+    """File extensions of ground truth, in lower case with the dot, sorted: those of masks and of all other formats."""
+    masks = {e for e in images.extensions() if e not in LOSSY}
+    return tuple(sorted(masks.union(*(m.EXTENSIONS for m in plugins.load_all(__name__)))))
 
 
 def open_labels(

@@ -11,7 +11,7 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Raster, Window, pieces
 from segcore.errors import DataError
 from segcore.io import images
-from segcore.io.annotations import Labels
+from segcore.io.annotations import LOSSY, Labels
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
 from segcore.io.grid import check_same_grid
 from segcore.params.data import Data
@@ -19,7 +19,6 @@ from segcore.params.data import Data
 # Any extension that no other format has.
 EXTENSIONS: tuple[str, ...] = ()
 
-_LOSSY = (".jpg", ".jpeg", ".jpe")
 # No class has this index, because there are at most 254 classes.
 _UNKNOWN = 254
 # Limit of distinct values that are counted for a message.
@@ -275,7 +274,7 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     # The mask of a stack is a stack.
     pages = "planes" if image.depth > 1 else data.pages
     with images.open_source(path, image.axis if image.canonical else data.slices, pages) as source:
-        if source.info.lossy or path.name.lower().endswith(_LOSSY):
+        if source.info.lossy or path.name.lower().endswith(LOSSY):
             raise DataError(
                 f"{path.name}: is a JPEG or a lossy JPEG 2000, whose compression changes mask values",
                 "provide the original mask as PNG or GeoTIFF, not converted from the JPEG",
