@@ -1,5 +1,6 @@
 """One module per ground truth format, with `EXTENSIONS` and `open_labels(path, image_path, image, data)`.
 
+Formats that share an extension also have `reads(path)`, and those in pixels may have `stated_size(path, image_path)`.
 Every format is read as class indices on the grid of its image.
 """
 
@@ -7,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -37,13 +39,16 @@ class LabelSource(Protocol):
     """Open ground truth on the grid of its image.
 
     Attributes:
-        notes: what was done to it, as (kind, text); complete once every window was read.
         found: pixels or objects by value, colour or category as it stands in the file; complete once every window
             was read.
     """
 
-    notes: list[Note]
     found: dict[str, int]
+
+    @property
+    def notes(self) -> list[Note]:
+        """What was done to it, as (kind, text); complete once every window was read."""
+        ...
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices of a window of a plane.
@@ -75,13 +80,32 @@ def open_labels(
     Raises:
         DataError: it cannot be read, or is not on the image's grid.
     """
-    name = path.name.lower()
-    module = next(
-        (m for m in plugins.load_all(__name__) if m.EXTENSIONS and name.endswith(tuple(m.EXTENSIONS))),
-        plugins.load(__name__, "masks"),
-    )
+    module = _format_of(path)
     opened: AbstractContextManager[LabelSource, None] = module.open_labels(path, image_path, image, data)
     return opened
+
+
+def _format_of(path: Path) -> ModuleType:
+    """Module of a file's format, by its extension and, where several formats share it, by its content."""
+    name = path.name.lower()
+    modules = [m for m in plugins.load_all(__name__) if m.EXTENSIONS and name.endswith(tuple(m.EXTENSIONS))]
+    if len(modules) < 2:
+        return modules[0] if modules else plugins.load(__name__, "masks")
+    # The error of COCO names the other formats.
+    return next((m for m in modules if m.reads(path)), plugins.load(__name__, "coco"))
+
+
+def stated_size(path: Path, image_path: Path) -> tuple[int, int] | None:
+    """Height and width of an image by its annotation in pixels; None where the format does not state it.
+
+    Raises:
+        DataError: the annotation cannot be read, or does not list the image.
+    """
+    module = _format_of(path)
+    size: tuple[int, int] | None = (
+        module.stated_size(path, image_path) if hasattr(module, "stated_size") else None
+    )
+    return size
 
 
 def read_labels(path: Path, image_path: Path, image: Info, data: Data, plane: int = 0) -> Labels:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from segcore.constants import IGNORE
-from segcore.data.raster import Info, Raster, Window, pieces
+from segcore.data.raster import Info, Note, Raster, Window, pieces
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.annotations import LOSSY, Labels
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
+from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.grid import check_same_grid
 from segcore.params.data import Data
 
@@ -64,8 +65,8 @@ class _Lookup:
 class _Masks:
     """An open mask."""
 
-    def __init__(self, path: Path, source: images.Source, data: Data) -> None:
-        self.notes: list[tuple[str, str]] = list(source.info.notes)
+    def __init__(self, path: Path, image_path: Path, source: images.Source, data: Data) -> None:
+        self._unlabelled = Unlabelled(path.name, image_path.name, data, IGNORE, is_mask=True)
         self.found: dict[str, int] = {}
         self._name, self._source, self._data = path.name, source, data
         table = data.label_table
@@ -80,6 +81,11 @@ class _Masks:
         self._others = table.get(OTHERS)
         self._background = background_index(data)
 
+    @property
+    def notes(self) -> list[Note]:
+        """What was done to the mask, and how many of its pixels have no label."""
+        return [*self._source.info.notes, *self._unlabelled.notes]
+
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices, and with data.instances the object numbers, of a window of a plane.
 
@@ -91,6 +97,9 @@ class _Masks:
         values = self._values(raster)
         classes, valid = self._lookup(values), raster.valid
         unknown = classes == _UNKNOWN
+        if self._data.unlabelled is not None and self._others is None:
+            # Rasterising tools write 0 where nothing was drawn.
+            valid = valid & ~(unknown & (values == 0))
         nodata = raster.info.nodata
         if nodata is not None and not valid.all():
             # A declared value keeps its declared class even if the file marks it as nodata, because rasterising
@@ -101,10 +110,12 @@ class _Masks:
                 classes = np.where(unknown, np.uint8(self._others), classes)
             elif (unknown & valid).any():
                 raise self._undeclared()
-        classes = np.where(valid, classes, np.uint8(IGNORE))
+        self._unlabelled.add(valid.size - int(np.count_nonzero(valid)), window, plane)
+        classes = np.where(valid, classes, np.uint8(self._unlabelled.fill))
         if not self._data.instances:
             return Labels(classes)
-        return Labels(classes, self._numbers(values, (classes != self._background) & (classes != IGNORE)))
+        is_object = valid & (classes != self._background) & (classes != IGNORE)
+        return Labels(classes, self._numbers(values, is_object))
 
     def _values(self, raster: Raster) -> np.ndarray:
         """Values of a raster, or its colours as 0xRRGGBB: (H, W) integers."""
@@ -265,7 +276,8 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
 
     The mask decides which keys of data.label_values apply: "#RRGGBB" for masks with three bands or a palette (and for
     grey masks if only colours are declared), integers for the others, and "others" for values without a key.
-    Transparent pixels, NaN, and nodata without a key become IGNORE. With data.instances, the values of classes other
+    Transparent pixels, NaN, and nodata without a key become IGNORE, or what data.unlabelled says; so does a 0 without
+    a key where data.unlabelled is set and no key is "others". With data.instances, the values of classes other
     than background are object numbers; for colours, the number is 0xRRGGBB + 1.
 
     Raises:
@@ -281,4 +293,4 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
                 kind="jpeg-mask",
             )
         check_same_grid(image, source.info, (image_path, path))
-        yield _Masks(path, source, data)
+        yield _Masks(path, image_path, source, data)
