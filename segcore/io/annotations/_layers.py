@@ -112,14 +112,13 @@ def _layer_of(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
                 f"has {len(layers)} layers with geometry{': ' if layers else ''}{ids(layers)}",
                 "export the layer with your polygons to a separate file",
             )
-        info = pyogrio.read_info(path, layer=layers[0], force_total_bounds=True)
+        info = pyogrio.read_info(path, layer=layers[0])
         driver, expected = info["driver"].removesuffix("Seq"), DRIVERS[path.suffix.lower()]
         if driver != expected:
             raise unreadable(path, f"its content is {driver}, not {expected}", f"export it as {expected}")
         geometries = _first(path, layers[0])
         kinds = {g.geom_type if g is not None else "nothing" for g in geometries}
-        bounds = info["total_bounds"]
-        is_known = bounds is not None and np.isfinite(bounds).all()
+        bounds = _bounds(path, layers[0], info, geometries)
     if kinds and not kinds & {"Polygon", "MultiPolygon", "GeometryCollection"}:
         raise unreadable(
             path,
@@ -131,9 +130,28 @@ def _layer_of(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
         info["crs"],
         tuple(map(str, info["fields"])),
         empty=not kinds,
-        bounds=tuple(map(float, bounds)) if is_known else None,
+        bounds=bounds,
         jumps=bool(jumps(geometries).any()),
     )
+
+
+def _bounds(path: Path, layer: str, info: dict[str, Any], first: Any) -> Box | None:
+    """Bounds of a layer: those in its header, of its first features if they are all, or of all features."""
+    import pyogrio
+    import shapely
+
+    bounds = info["total_bounds"]
+    if bounds is None:
+        is_all = len(first) < _SAMPLED
+        bounds = (
+            shapely.total_bounds(first)
+            if is_all
+            else pyogrio.read_info(path, layer=layer, force_total_bounds=True)["total_bounds"]
+        )
+    if bounds is None or not np.isfinite(bounds).all():
+        return None
+    left, bottom, right, top = map(float, bounds)
+    return left, bottom, right, top
 
 
 def _first(path: Path, layer: str) -> Any:
