@@ -117,6 +117,11 @@ KINDS: dict[str, Kind] = {
         "noted",
         "draw them again as polygons if they are objects",
     ),
+    "other-image": Kind(
+        "the annotations of one image name another one than the image that they were read for",
+        "noted",
+        "check that they belong together, and correct data.masks or the name in the annotations",
+    ),
     "crowds-ignored": Kind(
         "COCO annotations marked iscrowd are ignored: not used for training or scores",
         "noted",

@@ -15,8 +15,16 @@ from segcore.io.layouts._item import Item
 Names = Callable[[Path], Collection[str] | None]
 # formats of several files that share a stem
 _SAME_STEM = (".shp",)
+# annotations that are empty where an image has no objects
+_MAY_BE_EMPTY = (".txt",)
 # formats that GDAL reads, and files that it looks for beside them: by their whole name, and by their stem
 _WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx")
+_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx")
+=======
+# annotations that are empty where an image has no objects
+_MAY_BE_EMPTY = (".txt",)
+# files that GDAL looks for beside a GeoTIFF
+>>>>>>> ba27d9d (Annotations of CVAT, labelme, YOLO and Cityscapes polygons)
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 _STEM_SIDECARS = (".wld", ".tab", ".rpb", "_rpc.txt")
 
@@ -96,7 +104,7 @@ def stamp(item: Item, folder: Path, names: Names = _unlisted) -> str:
     facts = []
     for path in _paths(item, folder):
         status = _status(path)
-        if status.st_size == 0:
+        if status.st_size == 0 and path.suffix.lower() not in _MAY_BE_EMPTY:
             raise DataError(
                 f"{path.name}: is empty (0 bytes)", "restore it from its source", kind="empty-file"
             )

@@ -141,7 +141,7 @@ def _bounds(path: Path, layer: str, info: dict[str, Any], first: Any) -> Box | N
     import shapely
 
     bounds = info["total_bounds"]
-    if bounds is None:
+    if bounds is None and len(first):
         is_all = len(first) < _SAMPLED
         bounds = (
             shapely.total_bounds(first)
