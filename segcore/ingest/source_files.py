@@ -19,12 +19,6 @@ _SAME_STEM = (".shp",)
 _MAY_BE_EMPTY = (".txt",)
 # formats that GDAL reads, and files that it looks for beside them: by their whole name, and by their stem
 _WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx")
-_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx")
-=======
-# annotations that are empty where an image has no objects
-_MAY_BE_EMPTY = (".txt",)
-# files that GDAL looks for beside a GeoTIFF
->>>>>>> ba27d9d (Annotations of CVAT, labelme, YOLO and Cityscapes polygons)
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 _STEM_SIDECARS = (".wld", ".tab", ".rpb", "_rpc.txt")
 

@@ -66,8 +66,8 @@ class Unlabelled:
         """
         if count and self.index is None:
             raise DataError(
-                f"{self._name}: {count} pixels of {self._image} have no label, and params.yaml gives them no class: "
-                "data.background is null and data.unlabelled is not set",
+                f"{self._name}: leaves pixels of {self._image} without a label, and params.yaml gives them no class: "
+                "data.background is null, and data.unlabelled is not set",
                 "set data.unlabelled to `ignore` (they are neither trained on nor scored) or to the class that they "
                 "are, or set data.background to the class of all that is not annotated",
                 kind="no-unlabelled",

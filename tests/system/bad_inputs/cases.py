@@ -15,6 +15,7 @@ from tests.system.bad_inputs import places as _places  # noqa: F401 (adds its ca
 from tests.system.bad_inputs import unprivileged
 from tests.system.bad_inputs.annotations import COCO, COLOURS, LISTED, POLYGONS
 from tests.system.bad_inputs.case import Case, Ingested
+from tests.system.bad_inputs.drawn import BRUSHED, DRAWN
 from tests.system.bad_inputs.failures import (
     FAILURES,
     changed_while_read,
@@ -30,7 +31,11 @@ from tests.system.bad_inputs.series import SERIES
 from tests.system.bad_inputs.volumes import VOLUMES
 
 SETS = {
-    s.name: s for s in (PICTURES, COLOURS, LISTED, COCO, SCENES, INFRARED, FLOATS, POLYGONS, VOLUMES, SERIES)
+    s.name: s
+    for s in (
+        *(PICTURES, COLOURS, LISTED, COCO, BRUSHED, DRAWN, SCENES, INFRARED, FLOATS, POLYGONS, VOLUMES),
+        SERIES,
+    )
 }
 
 HEAD = """# Bad input
