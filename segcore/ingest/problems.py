@@ -113,7 +113,7 @@ KINDS: dict[str, Kind] = {
         "repair them in the program that they were drawn with",
     ),
     "shapes-skipped": Kind(
-        "shapes of an annotation that are no areas (points, lines, skeletons) or of an unknown type were left out",
+        "shapes of an annotation without an area (points, lines, skeletons) or of an unknown type were left out",
         "noted",
         "draw them again as polygons if they are objects",
     ),

@@ -136,7 +136,7 @@ def _completed(
                 yield futures[future], future
         except GeneratorExit:
             # Nobody waits for the other jobs.
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
             raise
 
 

@@ -80,6 +80,29 @@ class Drawn:
         return self._objects.labels(numbers, window, plane)
 
 
+def size_of(name: str, height: Any, width: Any) -> Size | None:
+    """Height and width of an image as an annotation file states them, None where it does not.
+
+    Args:
+        name: of the annotation file.
+        height: as it stands there: a number or its text; None: not stated.
+        width: likewise.
+
+    Raises:
+        DataError: they are no numbers.
+    """
+    if height is None or width is None:
+        return None
+    try:
+        return int(float(height)), int(float(width))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{name}: states a size of {str(height)[:40]} x {str(width)[:40]}, which is no number of pixels",
+            "correct height and width in the annotations, or export them again",
+            kind="polygons-unreadable",
+        ) from error
+
+
 def check_size(path: Path, stated: Size | None, image_path: Path, image: Info) -> None:
     """Check that annotations in pixels are of an image's size.
 
@@ -215,4 +238,4 @@ def skipped(kinds: Sequence[object]) -> list[Note]:
         return []
     counted = Counter(str(kind)[:40] for kind in kinds).most_common()
     texts = ", ".join(f"{kind} ({count})" for kind, count in counted[:8])
-    return [("shapes-skipped", f"{len(kinds)} shapes that are no areas were left out: {texts}")]
+    return [("shapes-skipped", f"{len(kinds)} shapes without an area were left out: {texts}")]

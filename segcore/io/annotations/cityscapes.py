@@ -7,7 +7,7 @@ from typing import Any
 
 from segcore.data.raster import Info
 from segcore.io.annotations import _json
-from segcore.io.annotations._drawing import Drawn, Shape, Size, draw, skipped
+from segcore.io.annotations._drawing import Drawn, Shape, Size, draw, size_of, skipped
 from segcore.params.data import Data
 
 EXTENSIONS = (".json",)
@@ -23,9 +23,8 @@ def reads(path: Path) -> bool:
     return isinstance(content, dict) and isinstance(content.get("objects"), list)
 
 
-def _size(content: dict[str, Any]) -> Size | None:
-    height, width = content.get("imgHeight"), content.get("imgWidth")
-    return None if height is None or width is None else (height, width)
+def _size(path: Path, content: dict[str, Any]) -> Size | None:
+    return size_of(path.name, content.get("imgHeight"), content.get("imgWidth"))
 
 
 def stated_size(path: Path, image_path: Path) -> Size | None:
@@ -34,7 +33,7 @@ def stated_size(path: Path, image_path: Path) -> Size | None:
     Raises:
         DataError: the file is not JSON.
     """
-    return _size(_json.content(path))
+    return _size(path, _json.content(path))
 
 
 @contextmanager
@@ -58,4 +57,4 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
             without_area.append("deleted" if entry.get("deleted") else "object without a polygon")
             continue
         shapes.append(Shape(index, label, [points]))
-    yield draw(path, image_path, image, data, shapes, skipped(without_area), _size(content), "object")
+    yield draw(path, image_path, image, data, shapes, skipped(without_area), _size(path, content), "object")

@@ -16,7 +16,7 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note
 from segcore.errors import DataError
 from segcore.io.annotations import _json
-from segcore.io.annotations._drawing import Drawn, Shape, Size, draw
+from segcore.io.annotations._drawing import Drawn, Shape, Size, draw, size_of
 from segcore.io.annotations._entries import Entries
 from segcore.io.annotations._shared import class_of, ids
 from segcore.params.data import Data
@@ -154,18 +154,14 @@ def _shapes(
     return shapes
 
 
-def _size(entry: dict[str, Any]) -> Size | None:
-    height, width = entry.get("height"), entry.get("width")
-    return None if height is None or width is None else (height, width)
-
-
 def stated_size(path: Path, image_path: Path) -> Size | None:
     """Height and width of an image by its annotations; None: not stated.
 
     Raises:
         DataError: as `open_labels`.
     """
-    return _size(_parsed(*_json.stamp(path)).images.of(image_path.absolute()))
+    entry = _parsed(*_json.stamp(path)).images.of(image_path.absolute())
+    return size_of(path.name, entry.get("height"), entry.get("width"))
 
 
 @contextmanager
@@ -185,4 +181,5 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     ignored = [_ignored(coco, annotation, data) for annotation in annotations]
     shapes = _shapes(coco, annotations, ignored, data.label_table)
     notes = _crowd_notes(annotations, ignored, data)
-    yield draw(path, image_path, image, data, shapes, notes, _size(entry), "annotation")
+    stated = size_of(path.name, entry.get("height"), entry.get("width"))
+    yield draw(path, image_path, image, data, shapes, notes, stated, "annotation")

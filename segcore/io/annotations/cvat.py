@@ -17,7 +17,7 @@ import numpy as np
 from segcore.data.raster import Info, Note
 from segcore.errors import DataError
 from segcore.io.annotations import _json
-from segcore.io.annotations._drawing import Drawn, Shape, Size, check_size, draw, skipped
+from segcore.io.annotations._drawing import Drawn, Shape, Size, check_size, draw, size_of, skipped
 from segcore.io.annotations._entries import Entries
 from segcore.io.annotations._outlines import ellipse, mask_runs, rectangle
 from segcore.params.data import Data
@@ -75,14 +75,8 @@ def _image(path: Path, image_path: Path) -> ElementTree.Element:
     return element
 
 
-def _size(name: str, element: ElementTree.Element) -> Size | None:
-    height, width = element.get("height"), element.get("width")
-    if height is None or width is None:
-        return None
-    try:
-        return int(height), int(width)
-    except ValueError as error:
-        raise _unreadable(name, f"image {element.get('name')} has a size that is no number") from error
+def _size(path: Path, element: ElementTree.Element) -> Size | None:
+    return size_of(path.name, element.get("height"), element.get("width"))
 
 
 def stated_size(path: Path, image_path: Path) -> Size | None:
@@ -91,7 +85,7 @@ def stated_size(path: Path, image_path: Path) -> Size | None:
     Raises:
         DataError: as `open_labels`.
     """
-    return _size(path.name, _image(path, image_path))
+    return _size(path, _image(path, image_path))
 
 
 def _number(element: ElementTree.Element, name: str, default: str | None = None) -> float:
@@ -126,11 +120,11 @@ def _outline(element: ElementTree.Element, size: Size) -> tuple[Any, bool]:
         points = [float(v) for point in element.get("points", "").split(";") for v in point.split(",")]
         return [points], False
     if element.tag == "box":
-        sides = (_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))
-        return [rectangle(*sides, _number(element, "rotation", "0"))], False
+        left, top, right, bottom = (_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))
+        return [rectangle(left, top, right, bottom, _number(element, "rotation", "0"))], False
     if element.tag == "ellipse":
-        values = (_number(element, key) for key in ("cx", "cy", "rx", "ry"))
-        return [ellipse(*values, _number(element, "rotation", "0"))], False
+        x, y, radius_x, radius_y = (_number(element, key) for key in ("cx", "cy", "rx", "ry"))
+        return [ellipse(x, y, radius_x, radius_y, _number(element, "rotation", "0"))], False
     if element.tag == "mask":
         return _mask(element, size)
     return None, False
@@ -187,7 +181,7 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
             is not declared or a damaged shape.
     """
     element = _image(path, image_path)
-    stated = _size(path.name, element)
+    stated = _size(path, element)
     check_size(path, stated, image_path, image)
     shapes, notes = _shapes(path.name, element, (image.height, image.width), data.label_property)
     yield draw(path, image_path, image, data, shapes, notes, stated)

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from segcore.data.raster import Info, Note
 from segcore.io.annotations import _json
-from segcore.io.annotations._drawing import Drawn, Shape, Size, check_size, draw, skipped
+from segcore.io.annotations._drawing import Drawn, Shape, Size, check_size, draw, size_of, skipped
 from segcore.io.annotations._outlines import ellipse, mask_runs, rectangle
 from segcore.params.data import Data
 
@@ -85,9 +85,8 @@ def _outline(shape: dict[str, Any], where: str, size: Size) -> tuple[Any, bool]:
     return None, False
 
 
-def _size(content: dict[str, Any]) -> Size | None:
-    height, width = content.get("imageHeight"), content.get("imageWidth")
-    return None if height is None or width is None else (height, width)
+def _size(path: Path, content: dict[str, Any]) -> Size | None:
+    return size_of(path.name, content.get("imageHeight"), content.get("imageWidth"))
 
 
 def stated_size(path: Path, image_path: Path) -> Size | None:
@@ -96,7 +95,7 @@ def stated_size(path: Path, image_path: Path) -> Size | None:
     Raises:
         DataError: the file is not JSON.
     """
-    return _size(_json.content(path))
+    return _size(path, _json.content(path))
 
 
 def _shapes(name: str, content: dict[str, Any], size: Size) -> tuple[list[Shape], list[Note]]:
@@ -144,7 +143,8 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
         DataError: the file is not labelme's, has another size, a label that is not declared, or a damaged shape.
     """
     content = _json.content(path)
-    check_size(path, _size(content), image_path, image)
+    stated = _size(path, content)
+    check_size(path, stated, image_path, image)
     shapes, notes = _shapes(path.name, content, (image.height, image.width))
     notes += _other_image(content, image_path)
-    yield draw(path, image_path, image, data, shapes, notes, _size(content))
+    yield draw(path, image_path, image, data, shapes, notes, stated)

@@ -46,7 +46,7 @@ def outlines_of_a_part_of_the_land(pair):
     write(pair, shape("square", CAR))
 
 
-@case("shapes-skipped", "2 shapes that are no areas were left out: point (1), linestrip (1)")
+@case("shapes-skipped", "2 shapes without an area were left out: point (1), linestrip (1)")
 def points_and_lines_of_labelme(pair):
     write(pair, LAND, shape("square", CAR), shape("x", [[1, 1]], "point"), shape("x", [[1, 1]], "linestrip"))
 

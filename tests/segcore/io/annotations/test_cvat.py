@@ -111,7 +111,7 @@ def test_shapes_without_an_area_are_counted_and_tags_are_no_shapes(tmp_path):
     odd = [element("points", points="1,1"), element("polyline", points="1,1;2,2"), element("cuboid", xtl1=1)]
     odd += [element("skeleton", inner=element("points", points="1,1")), element("tag"), CAR_SHAPE]
     found, notes, _ = opened(cvat(tmp_path / "a.xml", ("a.png", odd)))
-    text = "4 shapes that are no areas were left out: points (1), polyline (1), cuboid (1), skeleton (1)"
+    text = "4 shapes without an area were left out: points (1), polyline (1), cuboid (1), skeleton (1)"
     assert notes == [("shapes-skipped", text)] and found.classes.sum() == 100
 
 
@@ -141,7 +141,10 @@ EXTERNAL = (
         ("<annotations><image/></annotations>", "image without a name"),
         (BOMB, "XML entities"),
         (EXTERNAL, "XML entities"),
-        ("<annotations><image name='a.png' width='x' height='2'/></annotations>", "size that is no number"),
+        (
+            "<annotations><image name='a.png' width='x' height='2'/></annotations>",
+            "a size of 2 x x, which is no number",
+        ),
     ],
 )
 def test_other_xml_is_refused(tmp_path, text, part):

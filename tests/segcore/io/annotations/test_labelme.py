@@ -71,7 +71,7 @@ def test_shapes_without_an_area_are_counted(tmp_path):
     odd += [shape("x", [[1, 1]], "point"), shape("car", [[1, 1], [2, 2]])]
     _, notes, counts = opened(labelme(tmp_path / "a.json", [*odd, shape("car", CAR)]))
     text = "point (2), line (1), cuboid (1), polygon of less than three points (1)"
-    assert notes == [("shapes-skipped", f"5 shapes that are no areas were left out: {text}")]
+    assert notes == [("shapes-skipped", f"5 shapes without an area were left out: {text}")]
     assert counts == {"car": 1}
 
 
@@ -115,7 +115,7 @@ def test_objects_of_cityscapes_are_drawn_in_file_order(tmp_path):
     found, notes, counts = opened(path)
     np.testing.assert_array_equal(found.instances, SQUARE + 2 * OTHER)
     assert notes == [
-        ("shapes-skipped", "1 shapes that are no areas were left out: object without a polygon (1)")
+        ("shapes-skipped", "1 shapes without an area were left out: object without a polygon (1)")
     ]
     assert counts == {"car": 1, "tree": 1}
     refused(cityscapes(tmp_path / "b.json", imgWidth=51), "size-mismatch", "annotations 40 x 51")
