@@ -1,7 +1,6 @@
 """One module per ground truth format, with `EXTENSIONS` and `open_labels(path, image_path, image, data)`.
 
-Formats that share an extension also have `reads(path)`, and those in pixels may have `stated_size(path, image_path)`.
-Every format is read as class indices on the grid of its image.
+Formats that share an extension also have `reads(path)`. Every format is read as class indices on the grid of its image.
 """
 
 from contextlib import AbstractContextManager
@@ -39,16 +38,13 @@ class LabelSource(Protocol):
     """Open ground truth on the grid of its image.
 
     Attributes:
+        notes: what was done to it, as (kind, text); complete once every window was read.
         found: pixels or objects by value, colour or category as it stands in the file; complete once every window
             was read.
     """
 
+    notes: list[Note]
     found: dict[str, int]
-
-    @property
-    def notes(self) -> list[Note]:
-        """What was done to it, as (kind, text); complete once every window was read."""
-        ...
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices of a window of a plane.
@@ -93,19 +89,6 @@ def _format_of(path: Path) -> ModuleType:
         return modules[0] if modules else plugins.load(__name__, "masks")
     # The error of COCO names the other formats.
     return next((m for m in modules if m.reads(path)), plugins.load(__name__, "coco"))
-
-
-def stated_size(path: Path, image_path: Path) -> tuple[int, int] | None:
-    """Height and width of an image by its annotation in pixels; None where the format does not state it.
-
-    Raises:
-        DataError: the annotation cannot be read, or does not list the image.
-    """
-    module = _format_of(path)
-    size: tuple[int, int] | None = (
-        module.stated_size(path, image_path) if hasattr(module, "stated_size") else None
-    )
-    return size
 
 
 def read_labels(path: Path, image_path: Path, image: Info, data: Data, plane: int = 0) -> Labels:

@@ -47,27 +47,15 @@ class Drawn:
     """Drawn objects of one image, as a LabelSource.
 
     Attributes:
+        notes: what was done to the objects, and what became of pixels outside them.
         found: objects by label as it stands in the file.
-        stated_size: height and width of the image by the annotation; None: not stated.
     """
 
     def __init__(
-        self,
-        numbers: np.ndarray,
-        codes: np.ndarray,
-        unlabelled: Unlabelled,
-        notes: list[Note],
-        found: dict[str, int],
-        stated_size: Size | None,
+        self, numbers: np.ndarray, objects: Objects, notes: list[Note], found: dict[str, int]
     ) -> None:
-        self.found, self.stated_size = found, stated_size
-        self._numbers, self._objects = numbers, Objects(codes, unlabelled)
-        self._unlabelled, self._notes = unlabelled, notes
-
-    @property
-    def notes(self) -> list[Note]:
-        """What was done to the objects, and what became of pixels outside them."""
-        return [*self._notes, *self._unlabelled.notes]
+        self.notes, self.found = notes, found
+        self._numbers, self._objects = numbers, objects
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices and object numbers of a window.
@@ -164,9 +152,9 @@ def draw(
     table = np.zeros(max((s.number or i for i, s in enumerate(shapes, 1)), default=0), np.uint8)
     for i, (shape, code) in enumerate(zip(shapes, codes, strict=True)):
         table[(shape.number or i + 1) - 1] = code
-    unlabelled = Unlabelled(path.name, image_path.name, data)
-    found = Counter(str(shape.value) for shape in shapes)
-    return Drawn(numbers, table, unlabelled, [*notes, *drawn_notes], dict(found), stated)
+    all_notes = [*notes, *drawn_notes]
+    objects = Objects(table, Unlabelled(path.name, image_path.name, data, all_notes))
+    return Drawn(numbers, objects, all_notes, dict(Counter(str(shape.value) for shape in shapes)))
 
 
 def _codes(path: Path, image_path: Path, shapes: Sequence[Shape], data: Data) -> list[int]:

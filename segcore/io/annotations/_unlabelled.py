@@ -38,6 +38,7 @@ class Unlabelled:
         name: of the annotation.
         image: name of the image.
         data: settings.
+        notes: gets a note with their number, where there are such pixels and data.unlabelled decides what they are.
         index: their class where data.unlabelled is not set; None: `unlabelled_index`.
         is_mask: whether they are the transparent pixels of a mask, which are noted in any case.
 
@@ -48,9 +49,15 @@ class Unlabelled:
     """
 
     def __init__(
-        self, name: str, image: str, data: Data, index: int | None = None, is_mask: bool = False
+        self,
+        name: str,
+        image: str,
+        data: Data,
+        notes: list[Note],
+        index: int | None = None,
+        is_mask: bool = False,
     ) -> None:
-        self._is_mask = is_mask
+        self._notes, self._is_mask = notes, is_mask
         self._name, self._image, self._data = name, image, data
         self.index = unlabelled_index(data) if data.unlabelled is not None or index is None else index
         self.fill = IGNORE if self.index is None else self.index
@@ -73,22 +80,18 @@ class Unlabelled:
                 kind="no-unlabelled",
             )
         self._counts.add(count, window, plane)
+        if not count or (self._data.unlabelled is None and not self._is_mask):
+            return
+        # In place, because the list is that of the annotation.
+        self._notes[:] = [note for note in self._notes if note[0] not in ("unlabelled", "transparent")]
+        self._notes.append(self._note(self._counts.total()))
 
-    @property
-    def notes(self) -> list[Note]:
-        """A note with their number, if data.unlabelled decides what they are, or a mask has transparent ones."""
-        count = self._counts.total()
-        if count and self._is_mask and self._data.unlabelled is None:
-            return [
-                (
-                    "transparent",
-                    f"{count} pixels of the mask are transparent or without data, and are ignored",
-                )
-            ]
-        if self._data.unlabelled is None or not count:
-            return []
+    def _note(self, count: int) -> Note:
+        if self._data.unlabelled is None:
+            text = f"{count} pixels of the mask are transparent or without data, and are ignored"
+            return "transparent", text
         became = "ignored" if self.index == IGNORE else f"of class {self._data.unlabelled!r}"
-        return [("unlabelled", f"{count} pixels without a label are {became} (data.unlabelled)")]
+        return "unlabelled", f"{count} pixels without a label are {became} (data.unlabelled)"
 
 
 class Objects:

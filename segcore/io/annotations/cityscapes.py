@@ -27,15 +27,6 @@ def _size(path: Path, content: dict[str, Any]) -> Size | None:
     return size_of(path.name, content.get("imgHeight"), content.get("imgWidth"))
 
 
-def stated_size(path: Path, image_path: Path) -> Size | None:
-    """Height and width of the image by its annotations; None: not stated.
-
-    Raises:
-        DataError: the file is not JSON.
-    """
-    return _size(path, _json.content(path))
-
-
 @contextmanager
 def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterator[Drawn]:
     """Open and draw the objects of an image. A key of data.label_values is a label, or "others".

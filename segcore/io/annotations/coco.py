@@ -16,7 +16,7 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note
 from segcore.errors import DataError
 from segcore.io.annotations import _json
-from segcore.io.annotations._drawing import Drawn, Shape, Size, draw, size_of
+from segcore.io.annotations._drawing import Drawn, Shape, draw, size_of
 from segcore.io.annotations._entries import Entries
 from segcore.io.annotations._shared import class_of, ids
 from segcore.params.data import Data
@@ -152,16 +152,6 @@ def _shapes(
             )
         )
     return shapes
-
-
-def stated_size(path: Path, image_path: Path) -> Size | None:
-    """Height and width of an image by its annotations; None: not stated.
-
-    Raises:
-        DataError: as `open_labels`.
-    """
-    entry = _parsed(*_json.stamp(path)).images.of(image_path.absolute())
-    return size_of(path.name, entry.get("height"), entry.get("width"))
 
 
 @contextmanager

@@ -79,15 +79,6 @@ def _size(path: Path, element: ElementTree.Element) -> Size | None:
     return size_of(path.name, element.get("height"), element.get("width"))
 
 
-def stated_size(path: Path, image_path: Path) -> Size | None:
-    """Height and width of an image by its annotations; None: not stated.
-
-    Raises:
-        DataError: as `open_labels`.
-    """
-    return _size(path, _image(path, image_path))
-
-
 def _number(element: ElementTree.Element, name: str, default: str | None = None) -> float:
     text = element.get(name, default)
     if text is None:

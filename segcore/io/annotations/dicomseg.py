@@ -144,14 +144,13 @@ class _FrameMap:
 class SegmentationLabels:
     """Class indices of a DICOM segmentation, on the planes of its image."""
 
-    stated_size: None = None
-
     def __init__(
         self, segmentation: Segmentation, frame_map: _FrameMap, image_path: Path, data: Data
     ) -> None:
+        self.notes: list[Note] = []
         table = data.label_table
         # The key 0 says what is in no segment.
-        self._unlabelled = Unlabelled(segmentation.path.name, image_path.name, data, table.get(0))
+        self._unlabelled = Unlabelled(segmentation.path.name, image_path.name, data, self.notes, table.get(0))
         self._classes = {0: self._unlabelled.fill}
         for number, label in segmentation.names.items():
             # A LABELMAP may describe its background.
@@ -160,17 +159,7 @@ class SegmentationLabels:
             self._classes[number] = _class_of(segmentation.path, number, label, table)
         self._segmentation, self._frame_map, self._data = segmentation, frame_map, data
         self._numbers: np.ndarray | None = None
-        self._overlapping = 0
         self._pixels = Counter[int]()
-
-    @property
-    def notes(self) -> list[Note]:
-        """Pixels in more than one segment, and what became of those in none."""
-        overlaps = []
-        if self._overlapping:
-            text = f"{self._segmentation.path.name}: {self._overlapping} pixels are in more than one segment"
-            overlaps.append(("overlapping-segments", text))
-        return [*overlaps, *self._unlabelled.notes]
 
     @property
     def found(self) -> dict[str, int]:
@@ -202,7 +191,7 @@ class SegmentationLabels:
 
     def _read(self) -> np.ndarray:
         """Segment number of each voxel: (D, H, W) uint8 or uint16, 0 for none."""
-        segmentation = self._segmentation
+        segmentation, overlapping = self._segmentation, 0
         out = np.zeros(self._frame_map.shape, np.uint8 if max(self._classes) < 256 else np.uint16)
         half = float(segmentation.elements.get("MaximumFractionalValue") or 1) / 2
         for frame, pixels in enumerate(segmentation.frames()):
@@ -217,8 +206,15 @@ class SegmentationLabels:
             voxels = self._frame_map.origin_and_steps(frame)
             at = tuple(voxels[:, :1] + voxels[:, 1:2] * columns + voxels[:, 2:] * rows)
             before = out[at]
-            self._overlapping += int(((before != 0) & (before != numbers)).sum())
+            overlapping += int(((before != 0) & (before != numbers)).sum())
             out[at] = np.maximum(before, numbers)
+        if overlapping:
+            self.notes.append(
+                (
+                    "overlapping-segments",
+                    f"{segmentation.path.name}: {overlapping} pixels are in more than one segment",
+                )
+            )
         return out
 
     def _check_segments(self, numbers: np.ndarray, pixels: int) -> None:

@@ -89,15 +89,6 @@ def _size(path: Path, content: dict[str, Any]) -> Size | None:
     return size_of(path.name, content.get("imageHeight"), content.get("imageWidth"))
 
 
-def stated_size(path: Path, image_path: Path) -> Size | None:
-    """Height and width of the image by its annotations; None: not stated.
-
-    Raises:
-        DataError: the file is not JSON.
-    """
-    return _size(path, _json.content(path))
-
-
 def _shapes(name: str, content: dict[str, Any], size: Size) -> tuple[list[Shape], list[Note]]:
     """Shapes with an area, and notes on the others.
 

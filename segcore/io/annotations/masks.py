@@ -66,7 +66,8 @@ class _Masks:
     """An open mask."""
 
     def __init__(self, path: Path, image_path: Path, source: images.Source, data: Data) -> None:
-        self._unlabelled = Unlabelled(path.name, image_path.name, data, IGNORE, is_mask=True)
+        self.notes: list[Note] = list(source.info.notes)
+        self._unlabelled = Unlabelled(path.name, image_path.name, data, self.notes, IGNORE, is_mask=True)
         self.found: dict[str, int] = {}
         self._name, self._source, self._data = path.name, source, data
         table = data.label_table
@@ -80,11 +81,6 @@ class _Masks:
         self._table = values
         self._others = table.get(OTHERS)
         self._background = background_index(data)
-
-    @property
-    def notes(self) -> list[Note]:
-        """What was done to the mask, and how many of its pixels have no label."""
-        return [*self._source.info.notes, *self._unlabelled.notes]
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices, and with data.instances the object numbers, of a window of a plane.

@@ -29,8 +29,6 @@ EXTENSIONS = tuple(DRIVERS)
 class _Polygons:
     """Polygons of one image, in pixel coordinates."""
 
-    stated_size: None = None
-
     def __init__(
         self,
         shapes: np.ndarray,
@@ -41,14 +39,9 @@ class _Polygons:
     ) -> None:
         import shapely
 
-        self.found = found
+        self.notes, self.found = notes, found
         self._shapes, self._bounds = shapes, shapely.bounds(shapes).reshape(-1, 4)
-        self._objects, self._unlabelled, self._notes = Objects(codes, unlabelled), unlabelled, notes
-
-    @property
-    def notes(self) -> list[Note]:
-        """What was done to the polygons, and what became of pixels outside them."""
-        return [*self._notes, *self._unlabelled.notes]
+        self._objects = Objects(codes, unlabelled)
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices and object numbers of a window.
@@ -231,5 +224,5 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     count = int(visible.sum())
     codes = _codes(path, image_path, values, count, data)
     found = Counter(map(value_text, values)) if values is not None else Counter(polygons=count)
-    unlabelled = Unlabelled(path.name, image_path.name, data)
+    unlabelled = Unlabelled(path.name, image_path.name, data, notes)
     yield _Polygons(shapes[visible], codes, unlabelled, notes, dict(+found))

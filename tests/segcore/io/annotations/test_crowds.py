@@ -83,7 +83,6 @@ def test_objects_are_counted_by_their_category_as_it_stands_in_the_file(tmp_path
     )
     with open_labels(path, tmp_path / "a.png", IMAGE, data_for({"others": 1})) as source:
         assert source.found == {"car": 2, "tree": 1, "id 55": 1}
-        assert source.stated_size == (IMAGE.height, IMAGE.width)
 
 
 def test_annotations_that_reach_outside_are_clipped_and_counted(tmp_path):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from segcore.io import annotations
-from tests.support.coco import IMAGE, data_for, random_mask, square_mask
+from tests.support.coco import data_for, random_mask, square_mask
 from tests.support.drawn import CAR, TREE, cvat, element, opened, points, refused
 
 SQUARE, OTHER = square_mask(5, 5, 10, 10), square_mask(30, 5, 10, 20)
@@ -21,7 +20,6 @@ def test_polygons_are_objects_of_their_image(tmp_path):
     np.testing.assert_array_equal(found.classes, SQUARE + 2 * OTHER)
     assert notes == [] and counts == {"car": 1, "tree": 1}
     assert not opened(path, image="b.png")[0].classes.any()
-    assert annotations.stated_size(path, tmp_path / "a.png") == (IMAGE.height, IMAGE.width)
 
 
 def test_folders_and_other_extensions_lead_to_the_image(tmp_path):
