@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from segcore.errors import DataError
 from segcore.files import fsync
 from segcore.ingest import inspection
 from segcore.ingest.cache import IngestCache, settings_fingerprint
+from segcore.ingest.problems import KINDS
 from segcore.ingest.reader_pool import run_each
 from segcore.ingest.source_files import listed, stamp
 from segcore.io.layouts._item import Item
@@ -60,7 +62,11 @@ def _recall(
 def read_all(
     items: list[BatchItem], data: Data, work: Path, progress: Callable[..., Iterable[Any]]
 ) -> dict[str, Outcome]:
-    """Row or error by item id; rows of unchanged items come from the cache."""
+    """Row or error by item id; rows of unchanged items come from the cache.
+
+    Raises:
+        DataError: the disk is full, or the settings fit no item (a kind that fails the whole ingest).
+    """
     store = work / "items"
     store.mkdir(parents=True, exist_ok=True)
     cache = IngestCache(work, data)
@@ -71,16 +77,21 @@ def read_all(
     settings = settings_fingerprint(data)
     jobs = [(batch_item.item, batch_item.folder, data, store, settings) for batch_item in unread]
     limits = [_time_limit(stamps[batch_item.item.id]) for batch_item in unread]
-    results = run_each(inspection.inspect_job, jobs, [i.item.image.name for i in unread], limits)
 
     def keep(item: str, row: dict[str, Any]) -> None:
         fsync(store / row["packed"])
         cache.add(item, stamps[item], row)
 
     # Threads flush one item to disk while the next is read.
-    with ThreadPoolExecutor(2) as disk:
+    names = [batch_item.item.image.name for batch_item in unread]
+    with (
+        closing(run_each(inspection.inspect_job, jobs, names, limits)) as results,
+        ThreadPoolExecutor(2) as disk,
+    ):
         writes = []
         for index, outcome in progress(results, total=len(unread)):
+            if isinstance(outcome, DataError) and KINDS[outcome.kind].outcome == "fails":
+                raise outcome
             name = unread[index].item.id
             outcomes[name] = outcome
             if isinstance(outcome, dict):

@@ -29,6 +29,13 @@ KINDS: dict[str, Kind] = {
     "no-list": Kind("the list of items is missing, unreadable or without a required column", "fails"),
     "bad-pattern": Kind("a pattern has an unknown placeholder", "fails"),
     "all-bad": Kind("more items are unusable than data.max_quarantined allows", "fails"),
+    "no-unlabelled": Kind(
+        "annotations leave pixels without a label, data.background is null and data.unlabelled is not set",
+        "fails",
+    ),
+    "no-object-class": Kind(
+        "polygons without a property could be of several classes, because data.background is null", "fails"
+    ),
     "missing-mask": Kind("an image has no mask"),
     "mask-without-image": Kind("a mask has no image", "noted", "add the image, or remove the mask"),
     "same-id": Kind("two images give the same id"),
@@ -134,6 +141,36 @@ KINDS: dict[str, Kind] = {
         "invalid polygons (self-intersecting or empty) were repaired or left out",
         "noted",
         "repair them in the program that they were drawn with",
+    ),
+    "shapes-skipped": Kind(
+        "shapes of an annotation without an area (points, lines, skeletons) or of an unknown type were left out",
+        "noted",
+        "draw them again as polygons if they are objects",
+    ),
+    "other-image": Kind(
+        "the annotations of one image name another one than the image that they were read for",
+        "noted",
+        "check that they belong together, and correct data.masks or the name in the annotations",
+    ),
+    "crowds-ignored": Kind(
+        "COCO annotations marked iscrowd are ignored: not used for training or scores",
+        "noted",
+        "if they are objects, set data.crowds to `objects`",
+    ),
+    "crowds-objects": Kind(
+        "COCO annotations marked iscrowd are objects, because an exporter marked every run-length mask so",
+        "noted",
+        "if they are regions of many objects, set data.crowds to `ignore`",
+    ),
+    "unlabelled": Kind(
+        "pixels without a label are ignored or have the class that data.unlabelled names",
+        "noted",
+        "if that is wrong, correct data.unlabelled",
+    ),
+    "transparent": Kind(
+        "pixels of a mask are transparent, nodata or NaN, and are ignored",
+        "noted",
+        "if they have a class, name it in data.unlabelled, or declare the nodata value in data.label_values",
     ),
     "polygons-no-crs": Kind("only one of polygons and image has a coordinate system"),
     "unknown-category": Kind("a category or property value is not in data.label_values"),

@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
@@ -73,7 +73,7 @@ def run_each(
     names: Sequence[str],
     seconds: Sequence[float],
     workers: int | None = None,
-) -> Iterator[tuple[int, Result | DataError]]:
+) -> Generator[tuple[int, Result | DataError], None, None]:
     """Run `function` on each job in reader processes, on all cores.
 
     Args:
@@ -131,8 +131,13 @@ def _completed(
                 f"the reader processes cannot be started ({error.__cause__ or error})",
                 f"check that this user may run {sys.executable}, and the limits on processes and memory",
             ) from error
-        for future in as_completed(futures):
-            yield futures[future], future
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future
+        except GeneratorExit:
+            # Nobody waits for the other jobs.
+            pool.stop()  # type: ignore[no-untyped-call]
+            raise
 
 
 def _outcome(future: Future[Result], name: str, seconds: float) -> Result | DataError:

@@ -18,6 +18,8 @@ Names = Callable[[Path], Collection[str] | None]
 _SAME_STEM = (".shp",)
 # formats with files beside them: by their whole name, and by their stem
 _WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx", ".img", *picture.EXTENSIONS)
+# annotations that are empty where an image has no objects
+_MAY_BE_EMPTY = (".txt",)
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 _STEM_SIDECARS = (".wld", ".tab", ".rpb", "_rpc.txt")
 
@@ -101,7 +103,7 @@ def stamp(item: Item, folder: Path, names: Names = _unlisted) -> str:
     facts = []
     for path in _paths(item, folder):
         status = _status(path)
-        if status.st_size == 0:
+        if status.st_size == 0 and path.suffix.lower() not in _MAY_BE_EMPTY:
             raise DataError(
                 f"{path.name}: is empty (0 bytes)", "restore it from its source", kind="empty-file"
             )

@@ -150,6 +150,11 @@ class Data(Section):
             raise ValueError(
                 f"background {self.background!r} is not one of the classes {self.classes}; use null for no background"
             )
+        if self.unlabelled is not None and self.unlabelled not in (*self.classes, "ignore"):
+            raise ValueError(
+                f"unlabelled {self.unlabelled!r} is neither `ignore` nor one of the classes {self.classes}; use null "
+                "for the background"
+            )
         for key in self.label_values:
             if isinstance(key, str) and re.fullmatch(r"(?=.*[A-Fa-f])[0-9A-Fa-f]{6}", key):
                 raise ValueError(f'label_values: write the colour {key} as "#{key}", in quotes')

@@ -41,8 +41,10 @@ def labels(path, data=None, image="a.png", info=IMAGE):
     return read_labels(path, path.with_name("images") / image, info, data or data_for())
 
 
-def notes(path):
-    with open_labels(path, path.with_name("a.png"), IMAGE, data_for()) as source:
+def notes(path, data=None):
+    """Notes on the annotations, once all of them were read."""
+    with open_labels(path, path.with_name("a.png"), IMAGE, data or data_for()) as source:
+        source.read((0, 0, HEIGHT, WIDTH))
         return source.notes
 
 

@@ -1,12 +1,14 @@
 """One module per ground truth format, with `EXTENSIONS` and `open_labels(path, image_path, image, data)`.
 
-Every format is read as class indices on the grid of its image.
+Formats that share an extension also have `reads(path)`. Every format is read as class indices on the grid of its image.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,12 +17,16 @@ from segcore import plugins
 from segcore.data.axes import AS_STORED, TurnedReader, inverse
 from segcore.data.raster import Info, Note, Order, Window
 from segcore.errors import DataError
+from segcore.io import images
 from segcore.io.grid import orders_of_pixels
 from segcore.io.images._orientation import turned_info
 from segcore.params.data import Data
 
 # formats that are placed on their image by themselves; all others are in pixel coordinates
 _PLACED = ("dicomseg", "masks", "polygons")
+
+# Images whose compression changes the values of a mask.
+LOSSY = (".jpg", ".jpeg", ".jpe")
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,13 @@ class LabelSource(Protocol):
 Opener = Callable[[Path, Path, Info, Data], AbstractContextManager[LabelSource, None]]
 
 
+@cache
+def extensions() -> tuple[str, ...]:
+    """File extensions of ground truth, in lower case with the dot, sorted: those of masks and of all other formats."""
+    masks = {e for e in images.extensions() if e not in LOSSY}
+    return tuple(sorted(masks.union(*(m.EXTENSIONS for m in plugins.load_all(__name__)))))
+
+
 def open_labels(
     path: Path, image_path: Path, image: Info, data: Data
 ) -> AbstractContextManager[LabelSource, None]:
@@ -74,11 +87,7 @@ def open_labels(
     Raises:
         DataError: it cannot be read, or is not on the image's grid.
     """
-    name = path.name.lower()
-    module = next(
-        (m for m in plugins.load_all(__name__) if m.EXTENSIONS and name.endswith(tuple(m.EXTENSIONS))),
-        plugins.load(__name__, "masks"),
-    )
+    module = _format_of(path)
     opener: Opener = module.open_labels
     is_as_stored = image.order == AS_STORED and not image.affine
     if is_as_stored or module.__name__.rpartition(".")[2] in _PLACED:
@@ -130,6 +139,16 @@ class _TurnedLabels:
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices and object numbers of a window of a plane of the turned image."""
         return Labels(*self._read(window, plane))
+
+
+def _format_of(path: Path) -> ModuleType:
+    """Module of a file's format, by its extension and, where several formats share it, by its content."""
+    name = path.name.lower()
+    modules = [m for m in plugins.load_all(__name__) if m.EXTENSIONS and name.endswith(tuple(m.EXTENSIONS))]
+    if len(modules) < 2:
+        return modules[0] if modules else plugins.load(__name__, "masks")
+    # The error of COCO names the other formats.
+    return next((m for m in modules if m.reads(path)), plugins.load(__name__, "coco"))
 
 
 def read_labels(path: Path, image_path: Path, image: Info, data: Data, plane: int = 0) -> Labels:

@@ -1,18 +1,20 @@
 """Reads layers of polygons from files, through GDAL."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from shapely.errors import ShapelyError
 
 from segcore.errors import DataError
+from segcore.io.annotations._placement import Box, jumps
 from segcore.io.annotations._shared import ids
 from segcore.io.images._checks import check_file, is_about_proj, proj_is_broken
 
@@ -52,12 +54,16 @@ class Layer:
         crs: coordinate system as "EPSG:..." or WKT; None where the file has none.
         fields: names of the properties.
         empty: whether the layer has no features.
+        bounds: left, bottom, right, top; None where the file has no valid ones.
+        jumps: whether polygons in degrees cross the antimeridian by an edge such as from 179 to -179.
     """
 
     name: str
     crs: str | None
     fields: tuple[str, ...]
     empty: bool
+    bounds: Box | None = None
+    jumps: bool = False
 
 
 def unreadable(path: Path, reason: object, remedy: str = "export it again from its source") -> DataError:
@@ -110,24 +116,51 @@ def _layer_of(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
         driver, expected = info["driver"].removesuffix("Seq"), DRIVERS[path.suffix.lower()]
         if driver != expected:
             raise unreadable(path, f"its content is {driver}, not {expected}", f"export it as {expected}")
-        kinds = _kinds(path, layers[0])
+        geometries = _first(path, layers[0])
+        kinds = {g.geom_type if g is not None else "nothing" for g in geometries}
+        bounds = _bounds(path, layers[0], info, geometries)
     if kinds and not kinds & {"Polygon", "MultiPolygon", "GeometryCollection"}:
         raise unreadable(
             path,
             f"holds {', '.join(sorted(kinds))} instead of polygons",
             "provide polygons (buffer points or lines into areas), or restore the file",
         )
-    return Layer(layers[0], info["crs"], tuple(map(str, info["fields"])), not kinds)
+    return Layer(
+        layers[0],
+        info["crs"],
+        tuple(map(str, info["fields"])),
+        empty=not kinds,
+        bounds=bounds,
+        jumps=bool(jumps(geometries).any()),
+    )
 
 
-def _kinds(path: Path, layer: str) -> set[str]:
-    """Geometry types of the first features; "nothing" for geometries that are missing or damaged."""
+def _bounds(path: Path, layer: str, info: dict[str, Any], first: Any) -> Box | None:
+    """Bounds of a layer: those in its header, of its first features if they are all, or of all features."""
+    import pyogrio
+    import shapely
+
+    bounds = info["total_bounds"]
+    if bounds is None and len(first):
+        is_all = len(first) < _SAMPLED
+        bounds = (
+            shapely.total_bounds(first)
+            if is_all
+            else pyogrio.read_info(path, layer=layer, force_total_bounds=True)["total_bounds"]
+        )
+    if bounds is None or not np.isfinite(bounds).all():
+        return None
+    left, bottom, right, top = map(float, bounds)
+    return left, bottom, right, top
+
+
+def _first(path: Path, layer: str) -> Any:
+    """Geometries of the first features; None for those that are missing or damaged."""
     import pyogrio.raw
     import shapely
 
-    blobs = pyogrio.raw.read(path, layer=layer, columns=[], max_features=_SAMPLED)[2]
-    geometries = shapely.from_wkb(blobs, on_invalid="fix")
-    return {g.geom_type if g is not None else "nothing" for g in geometries}
+    blobs = pyogrio.raw.read(path, layer=layer, columns=[], max_features=_SAMPLED, force_2d=True)[2]
+    return shapely.from_wkb(blobs, on_invalid="fix")
 
 
 def open_layer(path: Path) -> Layer:
@@ -143,13 +176,13 @@ def open_layer(path: Path) -> Layer:
     )
 
 
-def read(path: Path, layer: Layer, box: tuple[float, ...], field: str | None) -> tuple[Any, Any, Any]:
-    """Features that intersect a box.
+def read(path: Path, layer: Layer, boxes: Iterable[Box], field: str | None) -> tuple[Any, Any, Any]:
+    """Features that intersect one of some boxes, each once.
 
     Args:
         path: of the file.
         layer: of the file, see `open_layer`.
-        box: left, bottom, right, top in the layer's coordinate system.
+        boxes: in the layer's coordinate system.
         field: property to read; None for none.
 
     Returns:
@@ -161,14 +194,18 @@ def read(path: Path, layer: Layer, box: tuple[float, ...], field: str | None) ->
     import pyogrio.raw
     import shapely
 
+    columns = [field] if field else []
     with reading(path):
-        _, fids, blobs, columns = pyogrio.raw.read(
-            path,
-            layer=layer.name,
-            columns=[field] if field else [],
-            bbox=box,
-            force_2d=True,
-            return_fids=True,
-        )
-        geometries = shapely.from_wkb(blobs, on_invalid="fix")
-    return fids, geometries, columns[0] if field else None
+        found = [
+            pyogrio.raw.read(
+                path, layer=layer.name, columns=columns, bbox=box, force_2d=True, return_fids=True
+            )
+            for box in dict.fromkeys(boxes)
+        ]
+        fids = np.concatenate([f for _, f, _, _ in found])
+        blobs = np.concatenate([b for _, _, b, _ in found])
+        values = np.concatenate([c[0] for _, _, _, c in found]) if field else None
+        if len(found) > 1:
+            fids, once = np.unique(fids, return_index=True)
+            blobs, values = blobs[once], None if values is None else values[once]
+        return fids, shapely.from_wkb(blobs, on_invalid="fix"), values

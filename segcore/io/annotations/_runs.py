@@ -1,4 +1,4 @@
-"""Outlines of COCO annotations as runs of pixels, validated before pycocotools reads them."""
+"""Outlines of annotations as runs of pixels, validated before pycocotools reads them."""
 
 from typing import Any
 
@@ -12,39 +12,43 @@ Runs = tuple[np.ndarray, np.ndarray]
 _MOST_CHARACTERS = 7
 
 
-def runs_of(annotation: dict[str, Any], name: str, height: int, width: int) -> Runs | None:
-    """Pixels of an annotation's outline; None where it has none.
+def runs_of(outline: Any, where: str, height: int, width: int) -> tuple[Runs | None, bool]:
+    """Pixels of an outline, and whether parts of it outside of the image were clipped.
 
     Args:
-        annotation: of an image; its `segmentation` is a list of polygons or a run-length mask.
-        name: of the file, for errors.
+        outline: a list of polygons, a run-length mask of COCO, or runs.
+        where: name of file and annotation, for errors.
         height: of the image, in pixels.
         width: of the image, in pixels.
+
+    Returns:
+        Runs (None where it has no outline), and whether it reaches more than a pixel outside of the image.
 
     Raises:
         DataError: coordinates or counts that do not fit the image.
     """
-    outline = annotation.get("segmentation")
-    where = f"{name}: annotation {annotation.get('id')}"
+    if isinstance(outline, tuple):
+        return outline, False
     if not outline:
-        return None
+        return None, False
     if isinstance(outline, dict):
-        return _decoded(outline, where, height, width)
-    polygons = [p for p in _polygons(outline, where, height, width) if len(p) >= 6]
+        return _decoded(outline, where, height, width), False
+    points, is_clipped = _polygons(outline, where, height, width)
+    polygons = [p for p in points if len(p) >= 6]
     if not polygons:
-        return None
+        return None, False
     from pycocotools import mask
 
     encoded = mask.merge(mask.frPyObjects([p.tolist() for p in polygons], height, width))
-    return _foreground(_counts(encoded["counts"], where), where, height, width)
+    return _foreground(_counts(encoded["counts"], where), where, height, width), is_clipped
 
 
-def _polygons(outline: Any, where: str, height: int, width: int) -> list[np.ndarray]:
-    """Flat arrays x, y, x, y, ...
+def _polygons(outline: Any, where: str, height: int, width: int) -> tuple[list[np.ndarray], bool]:
+    """Flat arrays x, y, x, y, ..., and whether one reaches more than a pixel outside of the image.
 
     Checked here because pycocotools reads four numbers as a box, and allocates memory for any distance.
     """
-    polygons = []
+    polygons, is_clipped = [], False
     for part in outline if isinstance(outline, list) else [outline]:
         try:
             points = np.array(part, np.float64)
@@ -65,7 +69,8 @@ def _polygons(outline: Any, where: str, height: int, width: int) -> list[np.ndar
                 kind="size-mismatch",
             )
         polygons.append(points)
-    return polygons
+        is_clipped = is_clipped or bool((reach > (width / 2 + 1, height / 2 + 1)).any())
+    return polygons, is_clipped
 
 
 def _bad(where: str, what: str) -> DataError:

@@ -4,9 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from segcore.constants import IGNORE
 from segcore.errors import DataError
-from segcore.io.annotations import Labels
 from segcore.params.data import Data
 
 # Key of label_values for every value without a separate key.
@@ -18,12 +16,6 @@ _SHOWN = 8
 def background_index(data: Data) -> int:
     """Class of pixels that no object covers: background, or the first class where no class is the background."""
     return 0 if data.background is None else data.classes.index(data.background)
-
-
-def object_index(data: Data) -> int:
-    """Class of objects without a category: the first foreground class that is not `background_index`."""
-    outside = background_index(data)
-    return next(i for i in data.foreground if i != outside)
 
 
 def class_of(value: object, table: dict[int | str, int]) -> int | None:
@@ -89,16 +81,3 @@ def unknown_category(name: str, what: str, counts: dict[str, int], data: Data) -
 def declared(data: Data) -> str:
     """Keys of label_values as text, for messages."""
     return ids(map(repr, data.label_values), most=20)
-
-
-def from_numbers(numbers: np.ndarray, codes: np.ndarray, background: int) -> Labels:
-    """Labels of a window of numbered objects.
-
-    Args:
-        numbers: (H, W) unsigned integer object numbers, 0 outside all objects.
-        codes: (N,) uint8 class of each object number.
-        background: class whose pixels are not objects.
-    """
-    is_object = (codes != background) & (codes != IGNORE)
-    kept = np.where(is_object, np.arange(len(codes), dtype=np.uint32), np.uint32(0))
-    return Labels(codes[numbers], kept[numbers])

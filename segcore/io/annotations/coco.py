@@ -1,248 +1,175 @@
 """COCO instance annotations (JSON): polygons and run-length masks of many images.
 
 https://cocodataset.org/#format-data. Polygons are drawn as pycocotools draws them. Objects are numbered from 1 in file
-order; where they overlap, the later one is on top. Crowd regions (`iscrowd`) are below all objects and become IGNORE.
+order; where they overlap, the later one is on top. Crowd regions (`iscrowd`) are below all objects and become IGNORE,
+unless data.crowds is "objects". Programs in which objects are brushed export each brushed object as a crowd. So where
+all run-length masks of a file are crowds, they are objects, except in the files of COCO itself.
 """
 
-import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segcore.constants import IGNORE
-from segcore.data.raster import Info, Window
+from segcore.data.raster import Info, Note
 from segcore.errors import DataError
-from segcore.io.annotations import Labels
-from segcore.io.annotations._runs import runs_of
-from segcore.io.annotations._shared import background_index, class_of, from_numbers, ids, unknown_category
-from segcore.io.images._checks import check_file
+from segcore.io.annotations import _json
+from segcore.io.annotations._drawing import Drawn, Shape, draw, size_of
+from segcore.io.annotations._entries import Entries
+from segcore.io.annotations._shared import class_of, ids
 from segcore.params.data import Data
 
 EXTENSIONS = (".json",)
-
-# All objects of an image are drawn at once, in memory.
-_MOST_PIXELS = 2**28
-_EXPORT = "export the annotations again as COCO instances"
 
 
 class _Coco:
     """Annotations of a file, indexed by image."""
 
     def __init__(self, name: str, content: dict[str, Any]) -> None:
-        self.name = name
-        self._images: dict[str, list[tuple[PurePosixPath, dict[str, Any]]]] = {}
-        paths = []
-        for image in content["images"]:
-            path = PurePosixPath(str(image["file_name"]).replace("\\", "/"))
-            paths.append(path.parent)
-            self._images.setdefault(path.name, []).append((path, {**image, "id": str(image["id"])}))
-        # Paths of exports often begin with folders of the exporting machine, the same for all images.
-        self._prefix = len(_common(paths)) if paths else 0
+        images = [{**image, "id": str(image["id"])} for image in content["images"]]
+        self.images = Entries(name, ((str(image["file_name"]), image["id"], image) for image in images))
         self.categories = {str(c["id"]): str(c["name"]) for c in content.get("categories", [])}
         self._annotations: dict[str, list[dict[str, Any]]] = {}
         for annotation in content["annotations"]:
             self._annotations.setdefault(str(annotation["image_id"]), []).append(annotation)
-
-    def image(self, path: Path) -> dict[str, Any]:
-        """Entry of an image.
-
-        The folders in file_name must match those of the image, except for leading folders common to all entries.
-
-        Raises:
-            DataError: no entry, or several ones.
-        """
-        named = self._images.get(path.name, [])
-        entries = [i for p, i in named if _ends_with(path, p.parts)]
-        entries = entries or [i for p, i in named if _ends_with(path, p.parts[self._prefix :])]
-        if len(entries) == 1:
-            return entries[0]
-        if entries:
-            what = f"lists {path.name} {len(entries)} times (ids {ids(i['id'] for i in entries)})"
-            remedy = "keep one entry, or include the folders in file_name"
-        elif named:
-            what = f"lists {path.name} only in other folders ({ids(p for p, _ in named)})"
-            remedy = "correct file_name in the annotations, or move the image"
-        else:
-            what = f"does not list the image {path.name}; it lists {ids(self._images, most=3) or 'none'}"
-            remedy = "add it to `images` of the annotations (without objects it is all background), or remove the image"
-        raise DataError(f"{self.name}: {what}", remedy, kind="not-annotated")
+        brushed = [a for a in content["annotations"] if _is_run_length(a)]
+        info = content.get("info")
+        is_coco_itself = isinstance(info, dict) and "cocodataset.org" in str(info.get("url"))
+        self.crowds_are_objects = bool(brushed) and all(map(_is_crowd, brushed)) and not is_coco_itself
 
     def annotations(self, image: dict[str, Any]) -> list[dict[str, Any]]:
         """Annotations of an image, in file order."""
         return self._annotations.get(image["id"], [])
 
 
-def _common(folders: list[PurePosixPath]) -> tuple[str, ...]:
-    """Leading folders common to all."""
-    first, last = min(f.parts for f in folders), max(f.parts for f in folders)
-    same = [a == b for a, b in zip(first, last, strict=False)]
-    return first[: same.index(False) if False in same else len(same)]
+def _is_run_length(annotation: dict[str, Any]) -> bool:
+    return isinstance(annotation.get("segmentation"), dict)
 
 
-def _ends_with(path: Path, parts: tuple[str, ...]) -> bool:
-    parts = tuple(p for p in parts if p not in (".", "..", "/"))
-    return path.parts[-len(parts) :] == parts
-
-
-def _unreadable(name: str, what: str, remedy: str = _EXPORT) -> DataError:
-    return DataError(f"{name}: {what}", remedy, kind="polygons-unreadable")
+def _is_crowd(annotation: dict[str, Any]) -> bool:
+    """Whether an annotation is marked as a crowd; exporters also write true, "1" and "true"."""
+    return str(annotation.get("iscrowd")).strip().lower() in ("1", "1.0", "true")
 
 
 @lru_cache(maxsize=2)
 def _parsed(path: Path, size: int, changed: int) -> _Coco:
-    """Content of a file; cached, because many images share it and parsing is slow.
+    """Content of a file; cached, because many images share it and indexing is slow.
 
     Raises:
         DataError: the file is not JSON, or not COCO annotations.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(path.name, f"is not JSON ({str(error)[:200] or 'nested too deeply'})") from error
-    lists = isinstance(content, dict) and all(
-        isinstance(content.get(k, d), list)
-        for k, d in (("images", None), ("annotations", None), ("categories", []))
-    )
-    if not lists:
-        kind = content.get("type") if isinstance(content, dict) else None
-        other_formats = {
-            "FeatureCollection": ("is GeoJSON, not COCO annotations", "rename it to end in .geojson"),
-            "Feature": (
-                "is a GeoJSON or STAC item, not COCO annotations",
-                "set data.masks to the annotation file",
-            ),
-        }
-        what, remedy = other_formats.get(
-            str(kind), ("is not COCO annotations: it lacks the lists `images` and `annotations`", _EXPORT)
-        )
-        raise _unreadable(path.name, what, remedy)
+    content = _json.parsed(path, size, changed)
+    if not _is_coco(content):
+        raise _other_format(path, content)
     try:
         return _Coco(path.name, content)
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"an entry lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise _unreadable(path.name, f"is not COCO annotations: {reason}") from error
+        raise _json.unreadable(path.name, f"is not COCO annotations: {reason}") from error
 
 
-class _Annotations:
-    """Rasterised annotations of one image."""
-
-    def __init__(
-        self, numbers: np.ndarray, codes: np.ndarray, background: int, notes: list[tuple[str, str]]
-    ) -> None:
-        self.notes = notes
-        self.found: dict[str, int] = {}
-        self._numbers, self._codes, self._background = numbers, codes, background
-
-    def read(self, window: Window, plane: int = 0) -> Labels:
-        """Class indices and object numbers of a window."""
-        row, column, height, width = window
-        numbers = self._numbers[row : row + height, column : column + width]
-        return from_numbers(numbers, self._codes, self._background)
+def _is_coco(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(content.get(k, d), list)
+        for k, d in (("images", None), ("annotations", None), ("categories", []))
+    )
 
 
-def _check_size(name: str, entry: dict[str, Any], image_path: Path, image: Info) -> None:
-    declared = (entry.get("height", image.height), entry.get("width", image.width))
-    pair = f"{name} and {image_path.name}"
-    if declared != (image.height, image.width) or image.depth != 1:
-        planes = f" x {image.depth} planes" if image.depth != 1 else ""
-        raise DataError(
-            f"{pair}: sizes differ, annotations {declared[0]} x {declared[1]}, "
-            f"image {image.height} x {image.width}{planes}",
-            "annotate the picture at its original size, or resize it to the size of the annotations",
-            kind="size-mismatch",
+def _other_format(path: Path, content: Any) -> DataError:
+    """The error for JSON that is of no known format."""
+    kind = content.get("type") if isinstance(content, dict) else None
+    if kind == "FeatureCollection":
+        return _json.unreadable(path.name, "is GeoJSON, not COCO annotations", "rename it to end in .geojson")
+    if kind == "Feature":
+        what, remedy = (
+            "is a GeoJSON or STAC item, not COCO annotations",
+            "set data.masks to the annotation file",
         )
-    if image.height * image.width > _MOST_PIXELS:
-        raise DataError(
-            f"{pair}: {image.height} x {image.width} pixels are too many for COCO annotations",
-            "cut the picture into tiles, or provide the polygons as GeoPackage",
-            kind="too-large",
+        return _json.unreadable(path.name, what, remedy)
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "result" in str(content[0]):
+        return _json.unreadable(
+            path.name,
+            "is not COCO annotations but Label Studio's own JSON",
+            "export the project from Label Studio as COCO",
         )
+    return _json.unreadable(
+        path.name,
+        "is not COCO annotations: it lacks the lists `images` and `annotations` (nor has it the `shapes` of labelme "
+        "or the `objects` of Cityscapes)",
+    )
 
 
-def _classes(coco: _Coco, annotations: list[dict[str, Any]], image_path: Path, data: Data) -> list[int]:
-    """Class of each annotation, by its category's name or id; IGNORE for crowds.
+def reads(path: Path) -> bool:
+    """Whether a JSON file has the lists of COCO annotations.
 
     Raises:
-        DataError: a category that label_values does not declare.
+        DataError: it is not JSON.
     """
-    table = data.label_table
-    codes, unknown = [], Counter[str]()
-    for annotation in annotations:
+    return _is_coco(_json.content(path))
+
+
+def _ignored(coco: _Coco, annotation: dict[str, Any], data: Data) -> bool:
+    """Whether an annotation is a crowd that becomes IGNORE."""
+    if not _is_crowd(annotation) or data.crowds == "objects":
+        return False
+    return not (data.crowds is None and coco.crowds_are_objects and _is_run_length(annotation))
+
+
+def _crowd_notes(annotations: list[dict[str, Any]], ignored: list[bool], data: Data) -> list[Note]:
+    """Notes with the numbers of crowds that are ignored, and of those that are objects."""
+    crowds = [(a.get("id"), out) for a, out in zip(annotations, ignored, strict=True) if _is_crowd(a)]
+    left_out, kept = [i for i, out in crowds if out], [i for i, out in crowds if not out]
+    reason = "data.crowds" if data.crowds else "all run-length masks of the file are marked so"
+    notes = []
+    if left_out:
+        text = f"{len(left_out)} annotations marked iscrowd are ignored: {ids(left_out)}"
+        notes.append(("crowds-ignored", text))
+    if kept:
+        text = f"{len(kept)} annotations marked iscrowd are objects ({reason}): {ids(kept)}"
+        notes.append(("crowds-objects", text))
+    return notes
+
+
+def _shapes(
+    coco: _Coco, annotations: list[dict[str, Any]], ignored: list[bool], table: dict[int | str, int]
+) -> list[Shape]:
+    """Annotations with their classes, by name or id of their category; crowds that are ignored are below all others."""
+    shapes = []
+    for annotation, out in zip(annotations, ignored, strict=True):
         number = annotation.get("category_id")
         name = coco.categories.get(str(number))
         code = table[name] if name in table else class_of(number, table)
-        if annotation.get("iscrowd"):
-            code = IGNORE
-        if code is None:
-            unknown[f"{name!r} (id {number})" if name is not None else f"id {number}"] += 1
-        codes.append(IGNORE if code is None else code)
-    if unknown:
-        raise unknown_category(coco.name, f"annotations of {image_path.name} have categories", unknown, data)
-    return codes
-
-
-def _draw(
-    coco: _Coco, annotations: list[dict[str, Any]], image: Info, crowds: set[int]
-) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Object numbers (H, W) uint32, and notes.
-
-    Raises:
-        DataError: no annotation has an outline, or one cannot be drawn.
-    """
-    height, width = image.height, image.width
-    # Column by column, like run-length masks.
-    flat = np.zeros(height * width, np.uint32)
-    without_outline, outside = [], []
-    for index in sorted(range(len(annotations)), key=lambda i: (i not in crowds, i)):
-        annotation = annotations[index]
-        runs = runs_of(annotation, coco.name, height, width)
-        if runs is None:
-            without_outline.append(annotation.get("id"))
-            continue
-        if len(runs[0]) == 0:
-            outside.append(annotation.get("id"))
-        for start, length in zip(*runs, strict=True):
-            flat[start : start + length] = index + 1
-    if without_outline and len(without_outline) == len(annotations):
-        raise _unreadable(
-            coco.name,
-            f"annotations have no outlines (`segmentation`; boxes are not enough): ids {ids(without_outline)}",
-            "export instance segmentations, or provide the polygons as GeoJSON",
+        named = f"id {number}" if name is None else name if code is not None else f"{name!r} (id {number})"
+        shapes.append(
+            Shape(
+                annotation.get("id"),
+                named,
+                annotation.get("segmentation"),
+                level=-1 if out else 0,
+                code=IGNORE if out else code,
+            )
         )
-    notes = []
-    if without_outline:
-        notes.append(
-            ("polygons-invalid", f"annotations without an outline were left out: {ids(without_outline)}")
-        )
-    if outside:
-        notes.append(("polygons-outside", f"annotations that cover no pixel: {ids(outside)}"))
-    return flat.reshape(width, height).T, notes
+    return shapes
 
 
 @contextmanager
-def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterator[_Annotations]:
+def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterator[Drawn]:
     """Open and draw the annotations of an image.
 
-    The image is looked up by file_name, with or without folders; an image without annotations is all background. A
+    The image is looked up by file_name, with or without folders; an image without annotations has no labelled pixel. A
     key of data.label_values is the name or the id of a category, or "others".
 
     Raises:
         DataError: the file is not COCO annotations, does not list the image or lists it with another size, a category
             is not declared, no annotation has an outline, or a run-length mask does not fit.
     """
-    check_file(path)
-    status = path.stat()
-    coco = _parsed(path.absolute(), status.st_size, status.st_mtime_ns)
-    entry = coco.image(image_path.absolute())
-    _check_size(path.name, entry, image_path, image)
+    coco = _parsed(*_json.stamp(path))
+    entry = coco.images.of(image_path.absolute())
     annotations = coco.annotations(entry)
-    codes = _classes(coco, annotations, image_path, data)
-    crowds = {i for i, a in enumerate(annotations) if a.get("iscrowd")}
-    numbers, notes = _draw(coco, annotations, image, crowds)
-    background = background_index(data)
-    yield _Annotations(numbers, np.array([background, *codes], np.uint8), background, notes)
+    ignored = [_ignored(coco, annotation, data) for annotation in annotations]
+    shapes = _shapes(coco, annotations, ignored, data.label_table)
+    notes = _crowd_notes(annotations, ignored, data)
+    stated = size_of(path.name, entry.get("height"), entry.get("width"))
+    yield draw(path, image_path, image, data, shapes, notes, stated, "annotation")

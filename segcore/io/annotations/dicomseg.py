@@ -2,12 +2,14 @@
 
 Frames are placed by their position and directions, so a segmentation may cover some of the slices, a part of each, or
 have another orientation; frames without a position are placed on the slice that they reference. Planes without a frame
-are background. A key of `label_values` is the number of a segment or its label. BINARY, LABELMAP and FRACTIONAL objects
-are read; a pixel of a FRACTIONAL one belongs to the segment from half of the maximum value on.
+have no label, unless the key 0 gives them a class. A key of `label_values` is the number of a segment or its label.
+BINARY, LABELMAP and FRACTIONAL objects are read; a pixel of a FRACTIONAL one belongs to the segment from half of the
+maximum value on.
 
 Where segments overlap, the one with the highest number is used, and a note gives the number of such pixels.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from segcore.constants import IGNORE
-from segcore.data.raster import Info, Window
+from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io.annotations import Labels
 from segcore.io.annotations._segmentation import Segmentation, read_segmentation
+from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.images._elements import geometry, parsing, uid
 from segcore.io.images._series import Series, read_series
 from segcore.io.images._stacking import Frame
@@ -41,13 +44,6 @@ def _class_of(path: Path, number: int, label: str, table: dict[int | str, int]) 
         f'add {number} or "{label}" to data.label_values, or "others" for all segments without an entry',
         kind="unknown-category",
     )
-
-
-def _background(data: Data) -> int:
-    """Class of pixels outside all segments."""
-    if 0 in data.label_table:
-        return data.label_table[0]
-    return IGNORE if data.background is None else data.classes.index(data.background)
 
 
 class _FrameMap:
@@ -148,9 +144,14 @@ class _FrameMap:
 class SegmentationLabels:
     """Class indices of a DICOM segmentation, on the planes of its image."""
 
-    def __init__(self, segmentation: Segmentation, frame_map: _FrameMap, data: Data) -> None:
+    def __init__(
+        self, segmentation: Segmentation, frame_map: _FrameMap, image_path: Path, data: Data
+    ) -> None:
+        self.notes: list[Note] = []
         table = data.label_table
-        self._classes = {0: _background(data)}
+        # The key 0 says what is in no segment.
+        self._unlabelled = Unlabelled(segmentation.path.name, image_path.name, data, self.notes, table.get(0))
+        self._classes = {0: self._unlabelled.fill}
         for number, label in segmentation.names.items():
             # A LABELMAP may describe its background.
             if number == 0:
@@ -158,8 +159,13 @@ class SegmentationLabels:
             self._classes[number] = _class_of(segmentation.path, number, label, table)
         self._segmentation, self._frame_map, self._data = segmentation, frame_map, data
         self._numbers: np.ndarray | None = None
-        self.notes: list[tuple[str, str]] = []
-        self.found: dict[str, int] = {}
+        self._pixels = Counter[int]()
+
+    @property
+    def found(self) -> dict[str, int]:
+        """Pixels by number and label of their segment, as stored."""
+        names = self._segmentation.names
+        return {f"{n} {names.get(n, '')}".rstrip(): count for n, count in sorted(self._pixels.items())}
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices of a window of a plane; the first call reads the whole file.
@@ -167,18 +173,20 @@ class SegmentationLabels:
         With `data.instances`, each segment except those of the background class is an object.
 
         Raises:
-            DataError: the file is damaged, or a frame is not on the image's grid.
+            DataError: the file is damaged, a frame is not on the image's grid, or pixels in no segment have no class by
+                the settings.
         """
         if self._numbers is None:
             self._numbers = self._read()
         row, column, height, width = window
         numbers = self._numbers[plane, row : row + height, column : column + width]
+        self._unlabelled.add(numbers.size - int(np.count_nonzero(numbers)), window, plane)
         table = np.full(max(self._classes) + 1, IGNORE, np.uint8)
         table[list(self._classes)] = list(self._classes.values())
         classes = table[numbers]
         if not self._data.instances:
             return Labels(classes)
-        objects = (classes != _background(self._data)) & (classes != IGNORE)
+        objects = ~np.isin(classes, list(self._unlabelled.others))
         return Labels(classes, np.where(objects, numbers, 0).astype(np.uint32))
 
     def _read(self) -> np.ndarray:
@@ -192,9 +200,9 @@ class SegmentationLabels:
             if not inside.any():
                 continue
             numbers = pixels[inside] if segment is None else np.array([segment])
-            self._check_segments(numbers)
-            numbers = numbers.astype(out.dtype)
             rows, columns = np.nonzero(inside)
+            self._check_segments(numbers, len(rows))
+            numbers = numbers.astype(out.dtype)
             voxels = self._frame_map.origin_and_steps(frame)
             at = tuple(voxels[:, :1] + voxels[:, 1:2] * columns + voxels[:, 2:] * rows)
             before = out[at]
@@ -209,8 +217,16 @@ class SegmentationLabels:
             )
         return out
 
-    def _check_segments(self, numbers: np.ndarray) -> None:
-        unknown = sorted(set(np.unique(numbers).tolist()) - set(self._classes))
+    def _check_segments(self, numbers: np.ndarray, pixels: int) -> None:
+        """Count the pixels of each segment: those of `numbers`, or one number for all.
+
+        Raises:
+            DataError: the file does not describe a segment.
+        """
+        values, counts = np.unique(numbers, return_counts=True)
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            self._pixels[value] += pixels if len(numbers) == 1 else count
+        unknown = sorted(set(values.tolist()) - set(self._classes))
         if unknown:
             raise DataError(
                 f"{self._segmentation.path.name}: pixels of segments {unknown[:8]}, which the file does not describe",
@@ -237,4 +253,5 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     """
     segmentation = read_segmentation(path)
     series = read_series(image_path) if _is_dicom(image_path) else None
-    yield SegmentationLabels(segmentation, _FrameMap(segmentation, image_path, image, series), data)
+    frame_map = _FrameMap(segmentation, image_path, image, series)
+    yield SegmentationLabels(segmentation, frame_map, image_path, data)

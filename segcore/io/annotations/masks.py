@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from segcore.constants import IGNORE
-from segcore.data.raster import Info, Raster, Window, pieces
+from segcore.data.raster import Info, Note, Raster, Window, pieces
 from segcore.errors import DataError
 from segcore.io import images
-from segcore.io.annotations import Labels
+from segcore.io.annotations import LOSSY, Labels
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
+from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.grid import open_on_grid
 from segcore.params.data import Data
 
 # Any extension that no other format has.
 EXTENSIONS: tuple[str, ...] = ()
 
-_LOSSY = (".jpg", ".jpeg", ".jpe")
 # No class has this index, because there are at most 254 classes.
 _UNKNOWN = 254
 # Limit of distinct values that are counted for a message.
@@ -65,10 +65,9 @@ class _Lookup:
 class _Masks:
     """An open mask."""
 
-    def __init__(self, path: Path, source: images.Source, data: Data) -> None:
-        self.notes: list[tuple[str, str]] = [
-            (kind, f"{path.name}: {text}") for kind, text in source.info.notes
-        ]
+    def __init__(self, path: Path, image_path: Path, source: images.Source, data: Data) -> None:
+        self.notes: list[Note] = [(kind, f"{path.name}: {text}") for kind, text in source.info.notes]
+        self._unlabelled = Unlabelled(path.name, image_path.name, data, self.notes, IGNORE, is_mask=True)
         self.found: dict[str, int] = {}
         self._name, self._source, self._data = path.name, source, data
         table = data.label_table
@@ -94,6 +93,9 @@ class _Masks:
         values = self._values(raster)
         classes, valid = self._lookup(values), raster.valid
         unknown = classes == _UNKNOWN
+        if self._data.unlabelled is not None and self._others is None:
+            # Rasterising tools write 0 where nothing was drawn.
+            valid = valid & ~(unknown & (values == 0))
         nodata = raster.info.nodata
         if nodata is not None and not valid.all():
             # A declared value keeps its declared class even if the file marks it as nodata, because rasterising
@@ -104,10 +106,12 @@ class _Masks:
                 classes = np.where(unknown, np.uint8(self._others), classes)
             elif (unknown & valid).any():
                 raise self._undeclared()
-        classes = np.where(valid, classes, np.uint8(IGNORE))
+        self._unlabelled.add(valid.size - int(np.count_nonzero(valid)), window, plane)
+        classes = np.where(valid, classes, np.uint8(self._unlabelled.fill))
         if not self._data.instances:
             return Labels(classes)
-        return Labels(classes, self._numbers(values, (classes != self._background) & (classes != IGNORE)))
+        is_object = valid & (classes != self._background) & (classes != IGNORE)
+        return Labels(classes, self._numbers(values, is_object))
 
     def _values(self, raster: Raster) -> np.ndarray:
         """Values of a raster, or its colours as 0xRRGGBB: (H, W) integers."""
@@ -268,17 +272,18 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
 
     The mask decides which keys of data.label_values apply: "#RRGGBB" for masks with three bands or a palette (and for
     grey masks if only colours are declared), integers for the others, and "others" for values without a key.
-    Transparent pixels, NaN, and nodata without a key become IGNORE. With data.instances, the values of classes other
+    Transparent pixels, NaN, and nodata without a key become IGNORE, or what data.unlabelled says; so does a 0 without
+    a key where data.unlabelled is set and no key is "others". With data.instances, the values of classes other
     than background are object numbers; for colours, the number is 0xRRGGBB + 1.
 
     Raises:
         DataError: the mask is a JPEG, cannot be read, or is not on the image's grid.
     """
     with open_on_grid(path, image_path, image, data) as source:
-        if source.info.lossy or path.name.lower().endswith(_LOSSY):
+        if source.info.lossy or path.name.lower().endswith(LOSSY):
             raise DataError(
                 f"{path.name}: is a JPEG or a lossy JPEG 2000, whose compression changes mask values",
                 "provide the original mask as PNG or GeoTIFF, not converted from the JPEG",
                 kind="jpeg-mask",
             )
-        yield _Masks(path, source, data)
+        yield _Masks(path, image_path, source, data)

@@ -11,63 +11,57 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio import features, warp
+from rasterio import features
 from rasterio.crs import CRS
 
-from segcore.data.raster import Info, Window
+from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io.annotations import Labels
 from segcore.io.annotations._layers import DRIVERS, Layer, open_layer, read, reading, unreadable
-from segcore.io.annotations._shared import (
-    background_index,
-    class_of,
-    from_numbers,
-    ids,
-    object_index,
-    unknown_category,
-    value_text,
-)
+from segcore.io.annotations._placement import in_pixels, joined, jumps, parts_of, polygonal
+from segcore.io.annotations._shared import class_of, ids, unknown_category, value_text
+from segcore.io.annotations._unlabelled import Objects, Unlabelled
 from segcore.params.data import Data
 
 EXTENSIONS = tuple(DRIVERS)
-
-# Type ids of shapely.
-_POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
-# Minimum number of segments of a straight edge as long as the image's diagonal, because projections bend edges.
-_STEPS = 32
-# Coordinates are rounded to 1/_GRID of a pixel, so that subtracting a window's offset is exact.
-_GRID = 2.0**16
 
 
 class _Polygons:
     """Polygons of one image, in pixel coordinates."""
 
     def __init__(
-        self, shapes: np.ndarray, codes: np.ndarray, background: int, notes: list[tuple[str, str]]
+        self,
+        shapes: np.ndarray,
+        codes: np.ndarray,
+        unlabelled: Unlabelled,
+        notes: list[Note],
+        found: dict[str, int],
     ) -> None:
         import shapely
 
-        self.notes, self._shapes = notes, shapes
-        self.found: dict[str, int] = {}
-        self._codes = np.concatenate([[background], codes]).astype(np.uint8)
-        self._background = background
-        self._bounds = shapely.bounds(shapes).reshape(-1, 4)
+        self.notes, self.found = notes, found
+        self._shapes, self._bounds = shapes, shapely.bounds(shapes).reshape(-1, 4)
+        self._objects = Objects(codes, unlabelled)
 
     def read(self, window: Window, plane: int = 0) -> Labels:
-        """Class indices and object numbers of a window."""
+        """Class indices and object numbers of a window.
+
+        Raises:
+            DataError: pixels outside all polygons have no class by the settings (kind "no-unlabelled").
+        """
         row, column, height, width = window
         left, top, right, bottom = self._bounds.T
         touched = (left < column + width) & (right > column) & (top < row + height) & (bottom > row)
         drawn = np.flatnonzero(touched)
         if drawn.size == 0:
-            return from_numbers(np.zeros((height, width), np.uint32), self._codes, self._background)
+            return self._objects.labels(np.zeros((height, width), np.uint32), window, plane)
         numbers = features.rasterize(
             ((self._shapes[i], int(i) + 1) for i in drawn),
             out_shape=(height, width),
             transform=rasterio.Affine.translation(column, row),
             dtype=np.uint32,
         )
-        return from_numbers(numbers, self._codes, self._background)
+        return self._objects.labels(numbers, window, plane)
 
 
 def _crs(text: str | None) -> CRS | None:
@@ -110,59 +104,17 @@ def _coordinate_systems(
     return layer_crs, image_crs
 
 
-def _affine(image: Info) -> rasterio.Affine:
-    # _coordinate_systems has checked it.
-    assert image.transform is not None
-    return rasterio.Affine(*image.transform)
-
-
-def _apply(affine: rasterio.Affine, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
-
-
-def _footprint(
-    image: Info, layer_crs: CRS | None, image_crs: CRS | None
-) -> tuple[float, float, float, float]:
-    """Bounds of the image in the layer's coordinates (left, bottom, right, top), with a margin of 5 %."""
-    columns, rows = np.array([0, image.width, 0, image.width]), np.array([0, 0, image.height, image.height])
-    x, y = _apply(_affine(image), columns, rows)
-    left, bottom, right, top = float(x.min()), float(y.min()), float(x.max()), float(y.max())
-    if layer_crs is not None and layer_crs != image_crs:
-        left, bottom, right, top = warp.transform_bounds(image_crs, layer_crs, left, bottom, right, top)
-    if not np.isfinite([left, bottom, right, top]).all():
-        raise ValueError("the image's location does not exist in the polygons' coordinate system")
-    # The image crosses the antimeridian.
-    if left > right:
-        left, right = -180.0, 180.0
-    margin = 0.05 * max(right - left, top - bottom)
-    return left - margin, bottom - margin, right + margin, top + margin
-
-
-def _polygonal(geometries: np.ndarray) -> np.ndarray:
-    """Polygons of each geometry: points and lines of collections are dropped; None where no polygon is left."""
-    import shapely
-
-    kinds = shapely.get_type_id(geometries)
-    polygons: np.ndarray = geometries.copy()
-    polygons[~np.isin(kinds, (_POLYGON, _MULTIPOLYGON))] = None
-    for i in np.flatnonzero(kinds == _COLLECTION):
-        parts = shapely.get_parts(shapely.get_parts(geometries[i]))
-        parts = parts[shapely.get_type_id(parts) == _POLYGON]
-        polygons[i] = shapely.multipolygons(parts) if len(parts) else None
-    return polygons
-
-
-def _repaired(fids: np.ndarray, geometries: np.ndarray, notes: list[tuple[str, str]]) -> np.ndarray:
+def _repaired(fids: np.ndarray, geometries: np.ndarray, notes: list[Note]) -> np.ndarray:
     """Valid polygons; None for features that are left out, which is added to the notes."""
     import shapely
 
     empty = shapely.is_missing(geometries) | shapely.is_empty(geometries)
     points, features_of = shapely.get_coordinates(geometries, return_index=True)
     empty[features_of[~np.isfinite(points).all(axis=1)]] = True
-    polygons = _polygonal(geometries)
+    polygons = polygonal(geometries)
     other = shapely.is_missing(polygons) & ~empty
     crossed = ~empty & ~other & ~shapely.is_valid(polygons)
-    polygons[crossed] = _polygonal(
+    polygons[crossed] = polygonal(
         shapely.make_valid(polygons[crossed], method="structure", keep_collapsed=False)
     )
     gone = crossed & (shapely.is_missing(polygons) | shapely.is_empty(polygons))
@@ -177,42 +129,49 @@ def _repaired(fids: np.ndarray, geometries: np.ndarray, notes: list[tuple[str, s
     return polygons
 
 
-def _in_pixels(
-    polygons: np.ndarray,
-    image: Info,
-    layer_crs: CRS | None,
-    image_crs: CRS | None,
-    box: tuple[float, ...],
-) -> np.ndarray:
-    """Polygons in pixel coordinates (column, row), clipped to the box; empty where nothing is left."""
-    import shapely
+def _joined(fids: np.ndarray, geometries: np.ndarray, notes: list[Note]) -> np.ndarray:
+    """Geometries in degrees, with those that cross the antimeridian on both of its sides; notes report them."""
+    crossing = jumps(geometries)
+    out = geometries.copy()
+    out[crossing] = joined(geometries[crossing])
+    changed = crossing & (out != geometries)
+    if changed.any():
+        text = "features have edges over more than 180 degrees and were taken across the antimeridian"
+        notes.append(("polygons-invalid", f"{changed.sum()} {text}: {ids(fids[changed])}"))
+    return out
 
-    polygons = _polygonal(shapely.clip_by_rect(polygons, *box))
-    if layer_crs is not None and layer_crs != image_crs:
-        diagonal = float(np.hypot(box[2] - box[0], box[3] - box[1]))
-        polygons = shapely.segmentize(polygons, diagonal / _STEPS)
-    inverse = ~_affine(image)
 
-    def to_pixels(points: np.ndarray) -> np.ndarray:
-        x, y = points.T
-        if layer_crs is not None and layer_crs != image_crs:
-            x, y = (np.asarray(v) for v in warp.transform(layer_crs, image_crs, x, y))
-        return np.round(np.stack(_apply(inverse, x, y), axis=1) * _GRID) / _GRID
+def _only_class(path: Path, data: Data) -> int:
+    """Class of all polygons where data.label_property is not set.
 
-    transformed: np.ndarray = shapely.transform(polygons, to_pixels)
-    return transformed
+    Raises:
+        DataError: label_values has neither 1 nor "others", and without a background no class comes first (kind
+            "no-object-class").
+    """
+    declared = class_of(1, data.label_table)
+    if declared is not None:
+        return declared
+    candidates = [i for i in data.foreground if data.classes[i] != data.unlabelled]
+    if data.background is None and len(candidates) > 1:
+        raise DataError(
+            f"{path.name}: data.label_property is not set, and data.background is null, so the class of its polygons "
+            f"could be any of {', '.join(data.classes[i] for i in candidates)}",
+            "set data.label_property to the property that names the class, or declare the class of all polygons as "
+            f"`1: {data.classes[candidates[0]]}` in data.label_values",
+            kind="no-object-class",
+        )
+    return candidates[0]
 
 
 def _codes(path: Path, image_path: Path, values: np.ndarray | None, count: int, data: Data) -> np.ndarray:
     """Class of each polygon, (N,) uint8.
 
     Raises:
-        DataError: a property value that label_values does not declare.
+        DataError: a property value that label_values does not declare, or without a property no class that is evident.
     """
     table = data.label_table
     if values is None:
-        declared = class_of(1, table)
-        return np.full(count, object_index(data) if declared is None else declared, np.uint8)
+        return np.full(count, _only_class(path, data), np.uint8)
     codes = [class_of(value, table) for value in values]
     unknown = Counter(value_text(v) for v, code in zip(values, codes, strict=True) if code is None)
     if unknown:
@@ -244,15 +203,26 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
             "correct data.label_property",
         )
     layer_crs, image_crs = _coordinate_systems(path, image_path, image, layer)
-    notes: list[tuple[str, str]] = []
+    notes: list[Note] = []
     import shapely
 
     with reading(path):
-        box = _footprint(image, layer_crs, image_crs)
-        fids, geometries, values = read(path, layer, box, field)
-        shapes = _in_pixels(_repaired(fids, geometries, notes), image, layer_crs, image_crs, box)
+        parts = parts_of(image, layer_crs, image_crs, layer.bounds)
+        is_degrees = layer_crs is not None and layer_crs.is_geographic
+        boxes = [part.box for part in parts]
+        if is_degrees and layer.jumps:
+            # By its numbers, a polygon from 179 to -179 is anywhere but there.
+            boxes = [(min(b[0], -180.0), b[1], max(b[2], 180.0), b[3]) for b in boxes]
+        fids, geometries, values = read(path, layer, boxes, field)
+        if is_degrees and layer.jumps:
+            geometries = _joined(fids, geometries, notes)
+        shapes = in_pixels(_repaired(fids, geometries, notes), image, layer_crs, image_crs, parts)
         visible = shapely.intersects(shapes, shapely.box(0, 0, image.width, image.height))
     if not visible.any():
         notes.append(("polygons-outside", f"no polygon of {path.name} is within {image_path.name}"))
-    codes = _codes(path, image_path, None if values is None else values[visible], int(visible.sum()), data)
-    yield _Polygons(shapes[visible], codes, background_index(data), notes)
+    values = None if values is None else values[visible]
+    count = int(visible.sum())
+    codes = _codes(path, image_path, values, count, data)
+    found = Counter(map(value_text, values)) if values is not None else Counter(polygons=count)
+    unlabelled = Unlabelled(path.name, image_path.name, data, notes)
+    yield _Polygons(shapes[visible], codes, unlabelled, notes, dict(+found))

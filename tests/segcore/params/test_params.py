@@ -52,6 +52,8 @@ def test_the_projects_own_file_is_valid():
         ({"architectures": ["segnet"]}, r"'segnet' is unknown; known: deeplab, fcn, unet"),
         ({"data": {"colors": [[0, 0, 0]]}}, r"colors has 1 entries for 2 classes"),
         ({"data": {"label_values": {0: 0, 9: 5}}}, r"label_values names 5; known: ignore, background"),
+        ({"data": {"unlabelled": "sqare"}}, r"unlabelled 'sqare' is neither `ignore` nor one of the classes"),
+        ({"data": {"crowds": "keep"}}, r"crowds.*'ignore' or 'objects'"),
         ({"split": {"fractions": {"train": 0.9}}}, r"sum to 1"),
         ({"train": {"common": {"crop": 64}}}, r"crop 64 is larger than prepare.window 40"),
         ({"evaluate": {"overlap": 60}}, r"overlap 60 is more than half of tile 64"),

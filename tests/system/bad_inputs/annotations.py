@@ -140,6 +140,8 @@ OUTLINES: dict[str, dict[str, Any]] = {
     "outline_of_words": {"segmentation": [["a", "b", "c", "d", "e", "f"]]},
     "annotation_without_outline": {"segmentation": []},
     "category_that_is_not_declared": {"category_id": 9},
+    "outline_partly_outside": {"segmentation": [[-9, 5, 20, 5, 20, 20, -9, 20]]},
+    "region_of_many_objects": {"iscrowd": 1},
     "outline_beside_the_image": {"segmentation": [[-9, -9, -2, -9, -2, -2, -9, -2]]},
 }
 
@@ -173,6 +175,12 @@ for name, kind, text in (
     ("outline_of_words", "polygons-unreadable", "not a list of x, y, x, y"),
     ("annotation_without_outline", "polygons-unreadable", "no outlines"),
     ("category_that_is_not_declared", "unknown-category", "'road' (id 9) (1)"),
+    (
+        "outline_partly_outside",
+        "polygons-outside",
+        "1 annotations reach outside of the image and were clipped",
+    ),
+    ("region_of_many_objects", "crowds-ignored", "1 annotations marked iscrowd are ignored"),
     ("outline_beside_the_image", "polygons-outside", "annotations that cover no pixel"),
     ("image_that_is_not_annotated", "not-annotated", "does not list the image"),
 ):

@@ -15,6 +15,7 @@ from tests.system.bad_inputs import places as _places  # noqa: F401 (adds its ca
 from tests.system.bad_inputs import unprivileged
 from tests.system.bad_inputs.annotations import COCO, COLOURS, LISTED, POLYGONS
 from tests.system.bad_inputs.case import Case, Ingested
+from tests.system.bad_inputs.drawn import BRUSHED, DRAWN
 from tests.system.bad_inputs.failures import (
     FAILURES,
     changed_while_read,
@@ -32,17 +33,8 @@ from tests.system.bad_inputs.volumes import ARRAYS, VOLUMES
 SETS = {
     s.name: s
     for s in (
-        PICTURES,
-        COLOURS,
-        LISTED,
-        COCO,
-        SCENES,
-        INFRARED,
-        CELLS,
-        FLOATS,
-        POLYGONS,
-        VOLUMES,
-        ARRAYS,
+        *(PICTURES, COLOURS, LISTED, COCO, BRUSHED, DRAWN, SCENES, INFRARED, CELLS, FLOATS, POLYGONS),
+        *(VOLUMES, ARRAYS),
         SERIES,
     )
 }

@@ -19,8 +19,13 @@ from segcore.io import layouts
 from segcore.splits.assignment import decide
 from tasks.accepted import Accepted, compare
 from tests.support import broken_reader
-from tests.support.tiny import make_pairs, params_for, write_tif
+from tests.support.drawn import CAR, labelme, shape
+from tests.support.tiny import blobs, make_pairs, params_for, write_tif
+from tests.system.bad_inputs import annotations, scenes
 from tests.system.bad_inputs.case import data_section
+
+# Size of the pictures of make_pairs, as labelme states it.
+SIZE = {"imageHeight": 48, "imageWidth": 56}
 
 
 class Failure(NamedTuple):
@@ -121,6 +126,38 @@ def placeholder_that_does_not_exist(folder):
 @failure("bad-pattern", "every image is also a mask", images="images/*.png", masks="images/{stem}.png")
 def images_that_are_their_own_masks(folder):
     pass
+
+
+def _labelme(folder: Path, label: str) -> None:
+    (folder / "shapes").mkdir()
+    for path in (folder / "images").iterdir():
+        labelme(folder / f"shapes/{path.stem}.json", [shape(label, CAR)], imagePath=path.name, **SIZE)
+
+
+@failure(
+    "no-unlabelled",
+    "without a label, and params.yaml gives them no class",
+    masks="shapes/{stem}.json",
+    background=None,
+    label_values={"car": 1},
+)
+def outlines_of_some_land_alone(folder):
+    _labelme(folder, "car")
+
+
+@failure(
+    "no-object-class",
+    "could be any of background, square",
+    images="images/*.tif",
+    masks="areas.geojson",
+    background=None,
+    unlabelled="ignore",
+    label_values={0: 0},
+)
+def polygons_that_could_be_of_any_class(folder):
+    image = np.moveaxis(blobs(64, 64, 1)[0], -1, 0)
+    write_tif(folder / "images" / "scene.tif", image, transform=scenes.place(1))
+    annotations.geojson(folder / "areas.geojson", annotations.polygon(annotations.ring(1)))
 
 
 @failure("all-bad", "12 of 12 items cannot be used", masks="../{stem}.png")

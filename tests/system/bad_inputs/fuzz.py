@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
     bytes: int
 
 
-_TEXT = (".json", ".geojson", ".csv", ".vrt")
+_TEXT = (".json", ".geojson", ".csv", ".vrt", ".xml", ".txt")
 _WORDS = [
     b"-1",
     b"0",

@@ -162,6 +162,13 @@ def mask_with_an_opaque_alpha(pair):
     Image.open(pair.mask).convert("RGBA").save(pair.mask)
 
 
+@case("transparent", "560 pixels of the mask are transparent or without data, and are ignored")
+def mask_partly_transparent(pair):
+    opacity = np.full(SIZE, 255, np.uint8)
+    opacity[:10] = 0
+    mask_of(pair, np.stack([np.array(Image.open(pair.mask)), opacity], -1), "LA")
+
+
 @case("all-ignored", "leaves nothing to train on")
 def mask_all_transparent(pair):
     mask_of(pair, np.stack([np.array(Image.open(pair.mask)), np.zeros(SIZE, np.uint8)], -1), "LA")

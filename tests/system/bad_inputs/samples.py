@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tests.system.bad_inputs import annotations, pictures, scenes, series, volumes
+from tests.support import drawn as support
+from tests.system.bad_inputs import annotations, drawn, pictures, scenes, series, volumes
 from tests.system.bad_inputs.case import Pair
 
 
@@ -92,6 +93,26 @@ def _coco_layout(folder: Path) -> None:
     (folder / "annotations.json").rename(folder / "annotations" / "instances_train.json")
 
 
+def _cvat(folder: Path) -> None:
+    pair = drawn.drawn_pair(folder, "x", 1)
+    shapes = [support.element("box", "land", xtl=0, ytl=0, xbr=56, ybr=48)]
+    shapes += [support.element("mask", "square", rle="3,9", left=9, top=9, height=3, width=4, z_order=2)]
+    shapes += [support.element("ellipse", "square", cx=30, cy=20, rx=9, ry=4, rotation=20)]
+    shapes += [support.element("polygon", "square", points=support.points(support.CAR))]
+    support.cvat(pair.replace_mask("x.xml"), ("x.png", shapes), size=(48, 56))
+
+
+def _yolo(folder: Path) -> None:
+    pair = drawn.drawn_pair(folder, "x", 1)
+    support.yolo(pair.replace_mask("x.txt"), (0, [[0, 0], [50, 0], [50, 40], [0, 40]]), (1, support.CAR))
+
+
+def _cityscapes(folder: Path) -> None:
+    pair = drawn.drawn_pair(folder, "x", 1)
+    land = [[0, 0], [56, 0], [56, 48], [0, 48]]
+    support.cityscapes(pair.mask, ("land", land), ("square", support.CAR), imgHeight=48, imgWidth=56)
+
+
 def _listing(folder: Path) -> None:
     annotations.listing_csv(folder, {"x": pictures.pair(folder, "x", 1), "y": pictures.pair(folder, "y", 2)})
 
@@ -134,6 +155,10 @@ SAMPLES = {
     "coco layout": Sample(
         _coco_layout, "annotations/*", {"layout": "coco", "label_values": {"building": "square"}}
     ),
+    "labelme": Sample(lambda f: drawn.drawn_pair(f, "x", 1), "shapes/*", {**drawn.DRAWN.data}),
+    "cvat": Sample(_cvat, "shapes/*", {**drawn.DRAWN.data}),
+    "yolo": Sample(_yolo, "shapes/*", {**drawn.DRAWN.data}),
+    "cityscapes polygons": Sample(_cityscapes, "shapes/*", {**drawn.DRAWN.data}),
     "csv": Sample(_listing, "items.csv", {**annotations.LISTED.data}),
     "parquet": Sample(_parquet, "items.parquet", {**annotations.LISTED.data, "listing": "items.parquet"}),
 }

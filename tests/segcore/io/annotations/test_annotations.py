@@ -8,7 +8,7 @@ from PIL import Image
 from segcore.constants import IGNORE
 from segcore.data.raster import Info
 from segcore.errors import DataError
-from segcore.io import images
+from segcore.io import annotations, images
 from segcore.io.annotations import open_labels, read_labels
 from tests.support.tiny import params_for, write_tif
 
@@ -257,3 +257,9 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"image\.png and its mask m\.png: sizes differ") as caught:
         labels(path, data_for(INDEX), size=(20, 31))
     assert caught.value.kind == "size-mismatch"
+
+
+def test_the_extensions_of_ground_truth_are_those_of_masks_and_of_all_other_formats():
+    found = annotations.extensions()
+    assert {".png", ".tif", ".nii.gz", ".geojson", ".gpkg", ".json", ".dcm"} <= set(found)
+    assert ".jpg" not in found and list(found) == sorted(found)

@@ -78,7 +78,7 @@ def test_crowds_are_ignored_and_below_all_objects(tmp_path):
             annotation(plain(square_mask(5, 5, 30, 30)), 99, 2, iscrowd=1),
         ],
     )
-    found = labels(path)
+    found = labels(path, data_for().model_copy(update={"crowds": "ignore"}))
     crowd, car = square_mask(5, 5, 30, 30), square_mask(10, 10, 10, 10)
     np.testing.assert_array_equal(found.classes, np.where(car, 1, np.where(crowd, IGNORE, 0)))
     np.testing.assert_array_equal(found.instances, car)
