@@ -8,6 +8,7 @@ from typing import Any
 SUBFILE_TYPE, ORIENTATION, EXTRA_SAMPLES, NODATA = 254, 274, 338, 42113
 REDUCED, MASK = 1, 4
 _BIG_TIFF = 43
+_DAMAGE = (OSError, OverflowError, ValueError, struct.error)
 
 
 def tag(path: Path, number: int) -> Any:
@@ -16,15 +17,15 @@ def tag(path: Path, number: int) -> Any:
 
     try:
         with path.open("rb") as file:
-            header = file.read(8)
-            if _BIG_TIFF in header[2:4]:
-                header += file.read(8)
-            directory: Any = ImageFileDirectory_v2(header)
-            file.seek(directory.next)
+            header = file.read(4)
+            directory: Any = ImageFileDirectory_v2(prefix=header[:2])
+            # Pillow recognises only BigTIFFs whose bytes have the order of Intel's.
+            directory._bigtiff = _BIG_TIFF in header[2:]
+            file.seek(next(directories(path))[0])
             directory.load(file)
             return directory.get(number)
     # What Pillow raises on damaged directories; GDAL reports the damage when it reads the file.
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError):
+    except (*_DAMAGE, SyntaxError, TypeError, KeyError, IndexError, EOFError, StopIteration):
         return None
 
 
@@ -52,7 +53,7 @@ def directories(path: Path) -> Iterator[tuple[int, int]]:
                 yield offset, struct.unpack_from(order + "L", first, value)[0] if is_subfile else 0
                 file.seek(offset + struct.calcsize(number) + count * entry)
                 offset = struct.unpack(link, file.read(struct.calcsize(link)))[0]
-    except (OSError, OverflowError, ValueError, struct.error):
+    except _DAMAGE:
         return
 
 
