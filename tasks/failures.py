@@ -9,9 +9,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
+from pathlib import Path
 from typing import Any
 
 from segcore.errors import SegflowError, StageError, masked
+from segcore.files import LOST, lost_link
 from tasks.supervisor import TERMINATED
 
 # environment variable: print the traceback of known failures too
@@ -91,6 +93,9 @@ def _explained_os_error(error: OSError) -> StageError:
     reason = error.strerror or _line(error)
     # of a copy, the second path is the one that is written
     name = error.filename2 if error.filename2 and error.errno in _OF_WRITING else error.filename
+    lost = lost_link(Path(os.fsdecode(name))) if isinstance(name, str | bytes) else None
+    if lost:
+        return StageError(f"{lost}: is a link to {lost.readlink()}, which leads nowhere", LOST)
     return StageError(f"{name}: {reason}" if name else reason, remedy)
 
 
