@@ -40,7 +40,11 @@ _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _PACKAGES = {
     "the database": (("sqlalchemy", "sqlite3", "alembic", "aiosqlite"), "check the database, then run again"),
     "MLflow": (("mlflow",), "check tracking.uri in params.yaml and the store, then run again"),
-    "Prefect": (("prefect",), "check PREFECT_API_URL and the server, then run again"),
+    "Prefect": (
+        ("prefect",),
+        "check PREFECT_API_URL, and that the server has the version of Prefect installed here or a newer one, then run "
+        "again",
+    ),
     "DVC": (
         ("dvc", "dvc_data", "dvc_objects", "scmrepo"),
         "check `dvc status` and the remote, then run again",
@@ -54,6 +58,8 @@ _PACKAGES = {
         "check the address, the network and the credentials, then run again",
     ),
 }
+# texts of exceptions that Prefect raises as RuntimeError
+_UNREACHED = ("Failed to reach API at", "Found incompatible versions")
 # a module of this project that is missing is a defect
 _OWN = {"flows", "segcore", "tasks"}
 _SENTENCE = re.compile(r"^Error: (.+?)\n  Remedy: (.+)$", re.MULTILINE | re.DOTALL)
@@ -77,6 +83,8 @@ def explained(error: BaseException) -> SegflowError | None:
             "pyproject.toml, install all with `rm .venv/.installed && make install`",
         )
     package = type(error).__module__.partition(".")[0]
+    if isinstance(error, RuntimeError) and str(error).startswith(_UNREACHED):
+        package = "prefect"
     for name, (modules, remedy) in _PACKAGES.items():
         if package in modules:
             return StageError(f"{name} failed ({_line(error)})", remedy)
