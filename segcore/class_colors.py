@@ -36,7 +36,7 @@ def _ordered(number: int) -> tuple[Color, ...]:
         return tuple(chosen[:number])
     distance = {
         color: min(_distance(color, other) for other in (BACKGROUND, *chosen))
-        for color in product(_LEVELS, repeat=3)
+        for color in product(_LEVELS, _LEVELS, _LEVELS)
         if color not in chosen
     }
     while len(chosen) < number:

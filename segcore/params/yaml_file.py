@@ -3,7 +3,7 @@
 import re
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -17,8 +17,6 @@ class Unquoted(str):
 class _Loader(yaml.SafeLoader):
     """A safe loader of YAML 1.2 that rejects duplicate keys; what is ambiguous is `Unquoted`."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
@@ -30,6 +28,8 @@ class _Loader(yaml.SafeLoader):
 
 
 _AMBIGUOUS = "!unquoted"
+# those of YAML 1.1, which the class shares with its parent
+_Loader.yaml_implicit_resolvers = {}
 # the first pattern that fits a text without quotes gives its type; others are words
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
