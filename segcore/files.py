@@ -63,6 +63,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         fsync(temporary)
         temporary.replace(path)
         fsync(path.parent)
+    except BrokenPipeError:
+        # of an output of the program, not of this file
+        raise
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
@@ -95,6 +98,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             path.replace(old)
         temporary.replace(path)
         fsync(path.parent)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if old.exists() and not path.exists():
             old.replace(path)

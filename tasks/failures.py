@@ -4,13 +4,14 @@ import errno
 import logging
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from segcore.errors import SegflowError, StageError, masked
 from segcore.files import LOST, lost_link
@@ -93,6 +94,11 @@ def explained(error: BaseException) -> SegflowError | None:
 
 def _explained_os_error(error: OSError) -> StageError:
     remedy = _REMEDIES.get(error.errno or 0, "correct the cause, then run again")
+    if isinstance(error, BrokenPipeError) and _is_cut(sys.stdout):
+        return StageError(
+            "standard output was closed by the program that reads it",
+            "write the output to a file, such as `> output.txt`, or read it to its end, then run again",
+        )
     if isinstance(error, ConnectionError | TimeoutError):
         return StageError(
             f"a connection failed ({error.strerror or _line(error)})",
@@ -105,6 +111,26 @@ def _explained_os_error(error: OSError) -> StageError:
     if lost:
         return StageError(f"{lost}: is a link to {lost.readlink()}, which leads nowhere", LOST)
     return StageError(f"{name}: {reason}" if name else reason, remedy)
+
+
+def _is_cut(stream: TextIO) -> bool:
+    """Whether the reader of a pipe has closed it."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):
+        # no file behind it, or closed here
+        return False
+
+
+def _end_output() -> None:
+    """Let nothing more be written to a standard output that cannot take it, as Python would at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _line(error: BaseException) -> str:
@@ -161,7 +187,9 @@ def reported(interrupted: str = "Interrupted.", at_sigterm: bool = False) -> Ite
             )
         else:
             # DVC passes standard output on to the flow, which prints the error; standard error would be a second time
-            print(f"\nError: {known}", file=sys.stdout if os.environ.get(IN_FLOW) else sys.stderr, flush=True)
+            stream = sys.stdout if os.environ.get(IN_FLOW) and not _is_cut(sys.stdout) else sys.stderr
+            print(f"\nError: {known}", file=stream, flush=True)
+        _end_output()
         sys.exit(1)
 
 
