@@ -35,7 +35,7 @@ run: install ## the whole comparison, through Prefect
 	@$(BIN)/python -m flows.compare
 
 repro: install ## the same comparison by DVC alone
-	@$(BIN)/python -m tasks.versioning.lock_repair && $(BIN)/dvc repro
+	@$(BIN)/python -m tasks.versioning.lock_repair && $(BIN)/python -m dvc repro
 
 retrain: install ## accept new images from the inbox, compare, decide on the champion; OPTIONS=--dry-run
 	@$(BIN)/python -m flows.retrain $(OPTIONS)

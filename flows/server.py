@@ -3,6 +3,8 @@
 Prefect itself tries for minutes, and then names neither file nor cause.
 """
 
+import os
+import re
 import signal
 import threading
 import time
@@ -15,6 +17,7 @@ import prefect
 import psutil
 from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.context import get_settings_context
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
@@ -30,13 +33,14 @@ from tasks.database_server import require_answer
 _SQLITE = "sqlite+aiosqlite:///"
 _RESTORE = "move it away: only the record of past flow runs is lost, not data, models or decisions"
 _SERVER_REMEDY = "start that database, or correct PREFECT_API_DATABASE_CONNECTION_URL"
-_REMEDY = "start the server, or correct PREFECT_API_URL (without it, each flow starts its own server)"
+_REMEDY = "start the server, or correct {setting} (without it, each flow starts its own server)"
 _TRIES = 3
 # servers that may end before one stays
 _STARTS = 2
 _PAUSE_SECONDS = 2.0
 _TIMEOUT_SECONDS = 10.0
 _REFUSED = (401, 403)
+_ABSENT = 404
 
 
 def check() -> None:
@@ -58,7 +62,8 @@ def check() -> None:
         if not file.parent.is_dir():
             raise StageError(
                 f"{file}: its folder does not exist",
-                "make it, or correct PREFECT_API_DATABASE_CONNECTION_URL",
+                "make it, set PREFECT_HOME to a folder that this user can write to, or correct "
+                "PREFECT_API_DATABASE_CONNECTION_URL",
             )
         _check_schema(file)
     elif not database.startswith("sqlite"):
@@ -140,26 +145,51 @@ def _connection() -> str:
 
 
 def _check_server(address: str) -> None:
+    setting = _setting()
+    remedy = _REMEDY.format(setting=setting)
     for attempt in range(1, _TRIES + 1):
         try:
-            _ask(address)
+            _require_version(address, _ask(address), setting)
             return
         except PrefectHTTPStatusError as error:
             status = error.response.status_code
-            remedy = "correct PREFECT_API_KEY or PREFECT_API_AUTH_STRING" if status in _REFUSED else _REMEDY
+            if status in _REFUSED:
+                remedy = "correct PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
+            elif status == _ABSENT:
+                remedy = f"correct {setting}: the address of a Prefect API ends with /api"
             raise StageError(f"{address}: Prefect's server answers with status {status}", remedy) from error
         # InvalidURL, ValueError: not an address, or an answer that is no JSON
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError, RuntimeError) as error:
             what = f"{address}: is not the address of a Prefect API, which ends with /api"
-            raise StageError(what, _REMEDY) from error
+            raise StageError(what, remedy) from error
         except (httpx.HTTPError, OSError) as error:
-            if attempt == _TRIES or isinstance(error, httpx.TimeoutException):
-                raise StageError(f"{address}: Prefect's server does not answer ({error})", _REMEDY) from error
+            is_encrypted = "SSL" in str(error)
+            if is_encrypted:
+                remedy = (
+                    "set PREFECT_API_SSL_CERT_FILE to the certificate of the server's authority, or write http:// in "
+                    f"{setting} if the server does not encrypt"
+                )
+            if is_encrypted or attempt == _TRIES or isinstance(error, httpx.TimeoutException):
+                raise StageError(f"{address}: Prefect's server does not answer ({error})", remedy) from error
             time.sleep(_PAUSE_SECONDS)
 
 
-def _ask(address: str) -> None:
-    """One request; raises what the client raises, and ValueError for an answer that is not of a Prefect server."""
+def _setting() -> str:
+    """Where the address comes from, for a remedy."""
+    if PREFECT_API_URL.name in os.environ:
+        return PREFECT_API_URL.name
+    context = get_settings_context()
+    if PREFECT_API_URL in context.profile.settings:
+        path = context.profile.source or "Prefect's profiles"
+        return f"PREFECT_API_URL of the profile {context.profile.name!r} in {path}"
+    return f"{PREFECT_API_URL.name} in prefect.toml, pyproject.toml or .env"
+
+
+def _ask(address: str) -> str | None:
+    """The server's version, None for Prefect Cloud.
+
+    Raises what the client raises, and ValueError for an answer that is not of a Prefect server.
+    """
     settings = {"timeout": _TIMEOUT_SECONDS}
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
@@ -168,6 +198,20 @@ def _ask(address: str) -> None:
         error = client.api_healthcheck()
         if error is not None:
             raise error
+        if client.server_type == ServerType.CLOUD:
+            return None
         # any other web server may have a page at /health
-        if client.server_type != ServerType.CLOUD and not isinstance(client.api_version(), str):
+        version = client.api_version()
+        if not isinstance(version, str) or not re.match(r"\d+\.\d+", version):
             raise ValueError("no version")
+        return version
+
+
+def _require_version(address: str, version: str | None, setting: str) -> None:
+    """Check that a server has this project's major version of Prefect; its clients refuse others."""
+    if version is not None and version.partition(".")[0] != prefect.__version__.partition(".")[0]:
+        raise StageError(
+            f"{address}: is a server of Prefect {version}, but Prefect {prefect.__version__} is installed here",
+            f"run a server of version {prefect.__version__}, or correct {setting} (without it, each flow starts its "
+            "own server)",
+        )

@@ -12,6 +12,8 @@ import time
 
 from flows import environment  # noqa: F401  isort: skip  (before any server is started)
 
+from prefect.settings import PREFECT_API_URL
+
 from flows import server
 from segcore import params as parameters
 from segcore.errors import StageError, masked
@@ -75,7 +77,7 @@ def commands(mlflow_port: int, prefect_port: int) -> Servers:
 
 def prefect_server(wanted: int) -> Servers:
     """Prefect's server: the one at PREFECT_API_URL, else a new one, on the wanted port if that is free."""
-    api = os.environ.get("PREFECT_API_URL")
+    api = PREFECT_API_URL.value()
     if api:
         return {"Prefect": (api.removesuffix("/api"), None)}
     port = _port("Prefect", wanted)

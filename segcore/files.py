@@ -12,6 +12,9 @@ from typing import IO, Any
 
 from segcore.errors import DataError, StageError
 
+# remedy of a link that leads nowhere
+LOST = "mount or restore that folder, or remove the link, then run again"
+
 
 def fsync(path: Path) -> None:
     """Flush a file or folder to disk."""
@@ -25,6 +28,22 @@ def fsync(path: Path) -> None:
 def digest(*parts: str) -> str:
     """Hex sha256 of texts joined by newlines; file names that are not UTF-8 are allowed."""
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def lost_link(path: Path) -> Path | None:
+    """The path or the folder of it that is a link which leads nowhere; None if there is none."""
+    places = (path, *path.parents)
+    return next((place for place in places if place.is_symlink() and not place.exists()), None)
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    lost = lost_link(path)
+    if lost:
+        return DataError(f"{lost}: is a link to {lost.readlink()}, which leads nowhere", LOST)
+    return DataError(
+        f"{path}: could not be written ({error.strerror or error}); the previous content is unchanged",
+        "free disk space or choose another folder, then run again",
+    )
 
 
 @contextmanager
@@ -44,11 +63,11 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         fsync(temporary)
         temporary.replace(path)
         fsync(path.parent)
+    except BrokenPipeError:
+        # of an output of the program, not of this file
+        raise
     except OSError as error:
-        raise DataError(
-            f"{path}: could not be written ({error.strerror or error}); the previous content is unchanged",
-            "free disk space or choose another folder, then run again",
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         # nothing to remove where nothing can be written, which is the error above
         with suppress(OSError):
@@ -79,13 +98,12 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             path.replace(old)
         temporary.replace(path)
         fsync(path.parent)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if old.exists() and not path.exists():
             old.replace(path)
-        raise DataError(
-            f"{path}: could not be written ({error.strerror or error}); the previous content is unchanged",
-            "free disk space or choose another folder, then run again",
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -119,6 +137,8 @@ def locked(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a")
     except OSError as error:
+        if lost_link(path):
+            raise _unwritable(path, error) from error
         remedy = "free disk space, or give this user the right to write to this folder, then run again"
         if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
             remedy = "move away what has the name of this file or of its folder, then run again"

@@ -4,14 +4,17 @@ import errno
 import logging
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from json import JSONDecodeError
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from segcore.errors import SegflowError, StageError, masked
+from segcore.files import LOST, lost_link
 from tasks.supervisor import TERMINATED
 
 # environment variable: print the traceback of known failures too
@@ -38,7 +41,11 @@ _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _PACKAGES = {
     "the database": (("sqlalchemy", "sqlite3", "alembic", "aiosqlite"), "check the database, then run again"),
     "MLflow": (("mlflow",), "check tracking.uri in params.yaml and the store, then run again"),
-    "Prefect": (("prefect",), "check PREFECT_API_URL and the server, then run again"),
+    "Prefect": (
+        ("prefect",),
+        "check PREFECT_API_URL, and that the server has the version of Prefect installed here or a newer one, then run "
+        "again",
+    ),
     "DVC": (
         ("dvc", "dvc_data", "dvc_objects", "scmrepo"),
         "check `dvc status` and the remote, then run again",
@@ -52,6 +59,8 @@ _PACKAGES = {
         "check the address, the network and the credentials, then run again",
     ),
 }
+# texts of exceptions that Prefect raises as RuntimeError
+_UNREACHED = ("Failed to reach API at", "Found incompatible versions")
 # a module of this project that is missing is a defect
 _OWN = {"flows", "segcore", "tasks"}
 _SENTENCE = re.compile(r"^Error: (.+?)\n  Remedy: (.+)$", re.MULTILINE | re.DOTALL)
@@ -75,6 +84,8 @@ def explained(error: BaseException) -> SegflowError | None:
             "pyproject.toml, install all with `rm .venv/.installed && make install`",
         )
     package = type(error).__module__.partition(".")[0]
+    if isinstance(error, RuntimeError) and str(error).startswith(_UNREACHED):
+        package = "prefect"
     for name, (modules, remedy) in _PACKAGES.items():
         if package in modules:
             return StageError(f"{name} failed ({_line(error)})", remedy)
@@ -83,6 +94,11 @@ def explained(error: BaseException) -> SegflowError | None:
 
 def _explained_os_error(error: OSError) -> StageError:
     remedy = _REMEDIES.get(error.errno or 0, "correct the cause, then run again")
+    if isinstance(error, BrokenPipeError) and _is_cut(sys.stdout):
+        return StageError(
+            "standard output was closed by the program that reads it",
+            "write the output to a file, such as `> output.txt`, or read it to its end, then run again",
+        )
     if isinstance(error, ConnectionError | TimeoutError):
         return StageError(
             f"a connection failed ({error.strerror or _line(error)})",
@@ -91,7 +107,30 @@ def _explained_os_error(error: OSError) -> StageError:
     reason = error.strerror or _line(error)
     # of a copy, the second path is the one that is written
     name = error.filename2 if error.filename2 and error.errno in _OF_WRITING else error.filename
+    lost = lost_link(Path(os.fsdecode(name))) if isinstance(name, str | bytes) else None
+    if lost:
+        return StageError(f"{lost}: is a link to {lost.readlink()}, which leads nowhere", LOST)
     return StageError(f"{name}: {reason}" if name else reason, remedy)
+
+
+def _is_cut(stream: TextIO) -> bool:
+    """Whether the reader of a pipe has closed it."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):
+        # no file behind it, or closed here
+        return False
+
+
+def _end_output() -> None:
+    """Let nothing more be written to a standard output that cannot take it, as Python would at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _line(error: BaseException) -> str:
@@ -148,7 +187,9 @@ def reported(interrupted: str = "Interrupted.", at_sigterm: bool = False) -> Ite
             )
         else:
             # DVC passes standard output on to the flow, which prints the error; standard error would be a second time
-            print(f"\nError: {known}", file=sys.stdout if os.environ.get(IN_FLOW) else sys.stderr, flush=True)
+            stream = sys.stdout if os.environ.get(IN_FLOW) and not _is_cut(sys.stdout) else sys.stderr
+            print(f"\nError: {known}", file=stream, flush=True)
+        _end_output()
         sys.exit(1)
 
 

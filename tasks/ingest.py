@@ -19,6 +19,7 @@ from segcore.errors import DataError
 from segcore.files import atomic_folder, locked
 from segcore.ingest import reader_pool
 from tasks import console
+from tasks.links import require_folders
 from tasks.project import INGESTED, WORK, report_folder, split_file
 
 if TYPE_CHECKING:
@@ -191,6 +192,7 @@ def main() -> None:
         if arguments.check:
             check_only(data)
         else:
+            require_folders()
             ingest(data, work=WORK)
 
     console.run(run, parser)

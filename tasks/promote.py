@@ -19,6 +19,7 @@ from segcore.ingest import catalog
 from segcore.params import Params
 from tasks import console
 from tasks.batches import undecided
+from tasks.links import require_folders
 from tasks.project import PROMOTE_LOCK, RETRAIN_LOCK, stage_name
 from tasks.promotion import agreement, approvals, candidates, decision, frozen_groups, publish
 from tasks.promotion.candidates import Model
@@ -219,6 +220,7 @@ def _promote_or_roll_back(arguments: argparse.Namespace) -> None:
     name = p.data.name
     if not arguments.dry_run:
         # before anything changes
+        require_folders()
         git.require_usable(dataset=name)
     if arguments.rollback:
         restored, demoted = rollback(p)

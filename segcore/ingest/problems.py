@@ -207,7 +207,7 @@ KINDS: dict[str, Kind] = {
     "near-duplicate": Kind(
         "nearly the same picture as another item; both go into one split",
         "noted",
-        "nothing, or remove one of them",
+        "remove one of them; if they only look alike, leave near-duplicate out of split.links",
     ),
     "same-place": Kind(
         "overlaps another item on the map, perhaps of another date; both go into one split",

@@ -88,7 +88,7 @@ def score_title(key: str) -> str:
     """Printed name of a score key: `iou/dataset/building` -> `IoU, building (pooled pixels)`."""
     if key == EMPTY_RATE:
         return "False-positive rate on images without foreground"
-    name, aggregate, *target = key.split("/")
+    name, aggregate, *target = key.split("/", 2)
     means = {"foreground_mean": "mean of the foreground classes", "all_mean": "mean with background"}
     title = METRICS[name].heading if name in METRICS else name.replace("_", " ").capitalize()
     target_title = f", {means.get(target[0], target[0])}" if target else ""

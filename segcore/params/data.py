@@ -1,11 +1,41 @@
 """Section `data` of params.yaml: where images and masks are, and what they mean."""
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from segcore.class_colors import default_colors
 from segcore.constants import IGNORE
+from segcore.names import LONGEST, same_key
+
+# score keys have these in place of a class
+_MEANS = ("foreground_mean", "all_mean")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean NAME?` with the most similar name; empty if none is similar."""
+    likely = get_close_matches(word, sorted(known), n=1)
+    return f", did you mean {likely[0]}?" if likely else ""
+
+
+def require_distinct(setting: str, names: Iterable[str]) -> None:
+    """Raise a ValueError for a name that cannot be a key of recorded scores, or for two that would share one."""
+    names = list(names)
+    for name in names:
+        if not name.strip() or len(name) > LONGEST or name in _MEANS:
+            raise ValueError(
+                f"{setting}: {name[:60]!r} cannot be a name: it is empty, longer than {LONGEST} characters, or that "
+                "of a mean over classes; choose another one"
+            )
+    pair = same_key(names)
+    if pair:
+        raise ValueError(
+            f"{setting}: {pair[0]!r} and {pair[1]!r} would share one key in the recorded scores, because they differ "
+            "at most in blanks, punctuation or Unicode normal form; rename one of them"
+        )
 
 
 class Section(BaseModel):
@@ -65,7 +95,9 @@ class Data(Section):
         default="background", description="class that is excluded from foreground means; null: none"
     )
     colors: list[tuple[int, int, int]] = Field(
-        description="red, green and blue (0 to 255) of each class, for pictures"
+        default=[],
+        description="red, green and blue (0 to 255) of each class, for pictures; empty: colours that are told apart "
+        "with colour blindness, grey for `background`",
     )
     label_values: dict[int | str, int | str] = Field(
         description='class (name or index) or `ignore` of each mask value, colour "#RRGGBB", category or property '
@@ -142,10 +174,44 @@ class Data(Section):
             raise ValueError('is empty; put colours in quotes, because # starts a comment: {"#8429F6": land}')
         return values
 
+    @field_validator("label_values", mode="before")
+    @classmethod
+    def _words(cls, values: Any) -> Any:
+        """True and false as words, as which boolean properties of polygons are looked up."""
+
+        def word(value: Any) -> Any:
+            return str(value).lower() if isinstance(value, bool) else value
+
+        if not isinstance(values, dict):
+            return values
+        if None in values:
+            raise ValueError('null without quotes is no value; if the word is meant, write "null"')
+        return {word(key): word(value) for key, value in values.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _colored(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("colors"):
+            classes = values.get("classes")
+            if isinstance(classes, list) and len(classes) <= IGNORE:
+                background = values.get("background", "background")
+                place = classes.index(background) if background in classes else None
+                return values | {"colors": default_colors(len(classes), place)}
+        return values
+
+    @model_validator(mode="after")
+    def _named(self) -> "Data":
+        require_distinct("classes", self.classes)
+        require_distinct("baselines", self.baselines)
+        return self
+
     @model_validator(mode="after")
     def _consistent(self) -> "Data":
         if len(self.colors) != len(self.classes):
-            raise ValueError(f"colors has {len(self.colors)} entries for {len(self.classes)} classes")
+            raise ValueError(
+                f"colors has {len(self.colors)} entries for {len(self.classes)} classes; without the key, colours "
+                "are chosen"
+            )
         if self.background is not None and self.background not in self.classes:
             raise ValueError(
                 f"background {self.background!r} is not one of the classes {self.classes}; use null for no background"
@@ -164,8 +230,9 @@ class Data(Section):
         for value in self.label_values.values():
             is_name = value == "ignore" or value in self.classes
             if not is_name and not (isinstance(value, int) and 0 <= value < len(self.classes)):
+                hint = did_you_mean(str(value), ["ignore", *self.classes]) or ";"
                 raise ValueError(
-                    f"label_values names {value!r}; known: ignore, {', '.join(self.classes)}, "
+                    f"label_values names {value!r}{hint} known: ignore, {', '.join(self.classes)}, "
                     f"or indices 0 to {len(self.classes) - 1}"
                 )
         return self

@@ -1,19 +1,19 @@
 """All of params.yaml as typed values; an unknown key is an error that lists the known ones."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast, get_args
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from segcore import plugins
 from segcore.errors import ParamsError
-from segcore.params.data import Data, Section
+from segcore.params import yaml_file
+from segcore.params.data import Data, Section, did_you_mean, require_distinct
 from segcore.params.operations import Gate, Predict, Retrain, Schedule
 from segcore.params.stages import Compare, Evaluate, Machine, Prepare, Report, Split, Tracking
 from segcore.params.training import TrainSettings
+from segcore.params.yaml_file import Unquoted
 
 __all__ = ["Data", "Params", "load", "merge"]
 
@@ -48,7 +48,8 @@ class Params(Section):
     split: Split = Field(description="training, validation and test parts")
     prepare: Prepare = Field(description="training windows")
     train: dict[str, dict[str, Any]] = Field(
-        description="`common`: settings of all architectures; `<architecture>`: what differs for one"
+        description="`common`: settings of all architectures; `<architecture>`: what differs for one; null: as in "
+        "`common`"
     )
     evaluate: Evaluate = Field(default=Evaluate(), description="inference on the test split")
     compare: Compare = Field(default=Compare(), description="ranking and statistical tests")
@@ -59,6 +60,17 @@ class Params(Section):
     gate: Gate = Field(default=Gate(), description="conditions of a promotion")
     schedule: Schedule = Field(default=Schedule(), description="times of unattended retraining")
     predict: Predict = Field(default=Predict(), description="prediction of new scenes")
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _sections_of_training(cls, train: Any) -> Any:
+        """A setting without `common` or an architecture above it is named as such, not by the type of its value."""
+        if isinstance(train, dict):
+            for name, value in train.items():
+                is_section = name in ("common", *architecture_names())
+                if isinstance(name, str) and not isinstance(value, dict) and not is_section:
+                    raise ValueError(_unknown_training(name, architecture_names()))
+        return train
 
     @model_validator(mode="after")
     def _architectures_are_known(self) -> "Params":
@@ -71,7 +83,8 @@ class Params(Section):
                 raise ValueError(f"architectures: {name!r} is unknown; known: {', '.join(known)}")
         for name in self.train:
             if name != "common" and name not in known:
-                raise ValueError(f"train.{name} is unknown; known: common, {', '.join(known)}")
+                raise ValueError(_unknown_training(name, known))
+        require_distinct("architectures and data.baselines", [*self.architectures, *self.data.baselines])
         unknown = sorted(set(self.train.get("common", {})) - set(TrainSettings.model_fields))
         if unknown:
             raise ValueError(_unknown_key(f"train.common.{unknown[0]}", TrainSettings.model_fields))
@@ -89,7 +102,8 @@ class Params(Section):
             # The texts of slices are known once the data are prepared.
             if key not in self.data.classes and "=" not in key:
                 raise ValueError(
-                    f"gate.floors: {key!r} is neither a class nor a slice (word=text); "
+                    f"gate.floors: {key!r} is neither a class nor a slice (word=text)"
+                    f"{did_you_mean(key, self.data.classes) or ';'} "
                     f"classes: {', '.join(self.data.classes)}"
                 )
         return self
@@ -97,10 +111,15 @@ class Params(Section):
     def for_architecture(self, name: str) -> TrainSettings:
         """`train.common` overridden by `train.<name>`; nested sections are merged key by key.
 
+        null in `train.<name>` means the value of `train.common`, except for settings whose own value it can be.
+
         Raises:
             ParamsError: an unknown or mistyped key.
         """
-        merged = merge(self.train.get("common", {}), self.train.get(name, {}))
+        fields = TrainSettings.model_fields
+        inherited = {key for key in fields if type(None) not in get_args(fields[key].annotation)}
+        own = {k: v for k, v in self.train.get(name, {}).items() if v is not None or k not in inherited}
+        merged = merge(self.train.get("common", {}), own)
         return _validated(TrainSettings, merged, f"train.{name}")
 
 
@@ -130,22 +149,48 @@ def _unknown_key(location: str, known: Iterable[str]) -> str:
     """Error text for a key, given as `section.key`, with the key that was probably meant."""
     key = location.rpartition(".")[2].lower()
     names = sorted(known)
-    likely = [SYNONYMS[key]] if SYNONYMS.get(key) in names else get_close_matches(key, names, n=1)
-    hint = f", did you mean {likely[0]}?" if likely else ";"
+    synonym = SYNONYMS.get(key, key)
+    likely = synonym if synonym in names else _in_other_section(synonym)
+    hint = f", did you mean {likely}?" if likely else did_you_mean(key, names) or ";"
     return f"unknown key {location!r}{hint} known keys there: {', '.join(names)}"
+
+
+def _in_other_section(key: str) -> str | None:
+    """A key of this name as `section.key`; None if no section has one."""
+    sections: dict[str, Any] = {"train.common": TrainSettings}
+    sections |= {
+        f"train.common.{name}": TrainSettings.model_fields[name].annotation for name in ("speed", "augment")
+    }
+    sections |= {name: field.annotation for name, field in Params.model_fields.items()}
+    for section, model in sections.items():
+        if _is_section(model) and key in model.model_fields:
+            return f"{section}.{key}"
+    return None
+
+
+def _unknown_training(name: str, architectures: list[str]) -> str:
+    if name in TrainSettings.model_fields or name in SYNONYMS:
+        return _unknown_key(f"train.{name}", ["common", *architectures])
+    known = ["common", *architectures]
+    hint = did_you_mean(name, known).removeprefix(", ")
+    return f"train.{name} is unknown; known: {', '.join(known)}" + (f" ({hint})" if hint else "")
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        if (
-            field is None
-            or not isinstance(field.annotation, type)
-            or not issubclass(field.annotation, BaseModel)
-        ):
+        if field is None or not _is_section(field.annotation):
             break
-        model = field.annotation
+        model = cast("type[BaseModel]", field.annotation)
     return sorted(model.model_fields)
+
+
+def _in_yaml(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _validated(model: type[T], values: Any, where: str) -> T:
@@ -159,21 +204,34 @@ def _validated(model: type[T], values: Any, where: str) -> T:
                 lines.append(_unknown_key(location, _known_keys(model, problem["loc"])))
             else:
                 message = problem["msg"].removeprefix("Value error, ")
+                if problem["type"] == "string_type" and not isinstance(problem["input"], list | dict):
+                    message = f"a word is needed: put {_in_yaml(problem['input'])} in quotes, or correct it"
                 lines.append(f"{location}: {message}" if location else message)
         raise ParamsError(f"{where}: " + "; ".join(lines), "correct params.yaml and run again") from error
 
 
-class _Unique(yaml.SafeLoader):
-    """A safe loader that rejects duplicate keys."""
+def _require_quotes(path: Path, data: Any) -> None:
+    """Check that no name and no label value is written in a way that readers of YAML take for different values.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(
-                problem=f"duplicate key {twice!r}", problem_mark=node.start_mark
+    Raises:
+        ParamsError: one is.
+    """
+    if not isinstance(data, dict):
+        return
+    labels = data.get("label_values")
+    words = [("name", data.get("name")), ("source", data.get("source"))]
+    words += [("label_values", key) for key in labels] if isinstance(labels, dict) else []
+    for key, word in words:
+        if isinstance(word, Unquoted):
+            raise ParamsError(
+                f"{path}: data.{key}: {word} without quotes is a number to some readers of YAML and a word to others",
+                f'write the number in decimals without leading zeros, or the word in quotes: "{word}"',
             )
-        return super().construct_mapping(node, deep)
+    if isinstance(labels, dict) and len({isinstance(key, str | bool) for key in labels}) > 1:
+        raise ParamsError(
+            f"{path}: data.label_values mixes numbers and texts as keys, which cannot be sorted",
+            'put the numbers in quotes: {"0": background, others: thing}',
+        )
 
 
 def load(path: Path | str = "params.yaml") -> Params:
@@ -183,30 +241,6 @@ def load(path: Path | str = "params.yaml") -> Params:
         ParamsError: the file is missing, is not valid YAML, or has an unknown key or an invalid value.
     """
     path = Path(path)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Unique)
-    except FileNotFoundError as error:
-        raise ParamsError(
-            f"{path}: no such file", "run from the project's folder, or restore it with git"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ParamsError(
-            f"{path}: is not UTF-8 text (byte {error.start})", "save it as UTF-8, or restore it with git"
-        ) from error
-    except OSError as error:
-        raise ParamsError(
-            f"{path}: cannot be read ({error.strerror})",
-            "give this user the right to read it, or restore it with git",
-        ) from error
-    # ValueError: a day such as 2026-13-45, or a number of thousands of digits; RecursionError: thousands of brackets
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ParamsError(
-            f"{path}: is not valid YAML: {error}", "correct the indentation or quoting"
-        ) from error
-    keys = (values.get("data") or {}).get("label_values") if isinstance(values, dict) else None
-    if isinstance(keys, dict) and len({isinstance(key, str) for key in keys}) > 1:
-        raise ParamsError(
-            f"{path}: data.label_values mixes numbers and texts as keys, which cannot be sorted",
-            'put the numbers in quotes: {"0": background, others: thing}',
-        )
+    values = yaml_file.read(path)
+    _require_quotes(path, values.get("data") if isinstance(values, dict) else None)
     return _validated(Params, values, str(path))

@@ -123,6 +123,16 @@ class TrainSettings(Section):
             raise ValueError("'sample' is now called 'imagenet'")
         return weights
 
+    @field_validator("model")
+    @classmethod
+    def _switches(cls, keywords: dict[str, Any]) -> dict[str, Any]:
+        """yes, no, on and off are words in params.yaml, but no architecture has a keyword that they are values of."""
+        switches = {"yes": True, "on": True, "no": False, "off": False}
+        return {
+            key: switches.get(value.lower(), value) if isinstance(value, str) else value
+            for key, value in keywords.items()
+        }
+
     @field_validator("magnify")
     @classmethod
     def _whole_factor(cls, factor: float) -> float:

@@ -2,12 +2,18 @@
 
 import io
 import re
+import unicodedata
+import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from anyascii import anyascii
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from segcore.plots.palette import DARK, INK, LINE, MUTED, PAPER
 
@@ -34,6 +40,8 @@ RC: Any = {
     "figure.facecolor": PAPER,
     "axes.facecolor": "none",
     "svg.fonttype": "none",
+    # a name may have dollar signs
+    "text.parse_math": False,
 }
 
 
@@ -52,7 +60,12 @@ def svg(figure: Figure, name: str) -> str:
         name: unique on the page; makes ids unique and the output deterministic.
     """
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with (
+        mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}),
+        warnings.catch_warnings(),
+    ):
+        # the browser draws the text, by fonts that have its script
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(
             buffer,
             format="svg",
@@ -75,6 +88,38 @@ def svg(figure: Figure, name: str) -> str:
     )
 
 
+def drawable(text: str) -> str:
+    """`text` with every word that the charts' font cannot draw transliterated to ASCII, such as 水体 to ShuiTi.
+
+    Scripts that are written from right to left or joined are transliterated as well, because charts do not shape them.
+    """
+    text = unicodedata.normalize("NFC", text)
+    return "".join(
+        part if all(map(_is_drawable, part)) else anyascii(part) for part in re.split(r"(\s+)", text)
+    )
+
+
+def _is_drawable(character: str) -> bool:
+    is_shaped = unicodedata.bidirectional(character) in ("R", "AL") or unicodedata.combining(character) > 0
+    return not is_shaped and (character.isspace() or ord(character) in _glyphs())
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """Code points that the charts' font can draw."""
+    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
+    return frozenset(font.get_charmap())
+
+
 def save_png(figure: Figure, path: Path | str) -> None:
-    """Write a figure as PNG at twice the page's resolution."""
-    figure.savefig(path, format="png", dpi=200)
+    """Write a figure as PNG at twice the page's resolution; see `drawable` for texts of other scripts."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        texts = [label.get_text() for label in axis.get_ticklabels()]
+        drawn = [drawable(text) for text in texts]
+        if drawn != texts:
+            # texts of ticks are set again when they are drawn
+            axis.set_ticks(axis.get_ticklocs(), drawn)
+    for text in figure.findobj(Text):
+        text.set_text(drawable(text.get_text()))
+    with mpl.rc_context({"text.parse_math": False}):
+        figure.savefig(path, format="png", dpi=200)

@@ -16,7 +16,7 @@ A new group that is linked to two splits is set aside.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,7 @@ class Assignment:
         clusters: for items that count as one case in statistics, the name of the case: the group, or the smallest of
             the groups that it is linked to. Of an item that is missing here, each block is a case.
         entries: entries of the split file, old and new.
+        joined: links that join groups, as text, by their kind; only links that `split.links` can leave out.
     """
 
     groups: dict[str, str | None]
@@ -65,6 +66,7 @@ class Assignment:
     anchors: dict[str, str]
     clusters: dict[str, str]
     entries: dict[str, GroupSplit]
+    joined: dict[str, list[str]] = field(default_factory=dict)
 
 
 def _check_given(items: pd.DataFrame, split: Split, earlier: Mapping[str, GroupSplit]) -> None:
@@ -245,4 +247,14 @@ def decide(
         if value is None:
             reason = state.reasons[name].removeprefix(ASIDE)
             aside.update(dict.fromkeys(state.groups[name].items, reason))
-    return Assignment(groups, aside, anchors, clusters, entries)
+    return Assignment(groups, aside, anchors, clusters, entries, _joined(state))
+
+
+def _joined(state: State) -> dict[str, list[str]]:
+    joined: dict[str, list[str]] = {}
+    for edge in state.edges:
+        kind, _, detail = edge.why.partition(": ")
+        if kind in ("near-duplicate", "same-place"):
+            pair = " and ".join(sorted(edge.members.values()))
+            joined.setdefault(kind, []).append(f"{pair} ({detail})")
+    return joined

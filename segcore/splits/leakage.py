@@ -204,10 +204,11 @@ def _check_links(
         if kind == "same-place" and placed:
             _check_map(regions, windows, first, second, buffer)
         else:
+            alike = "if they only look alike, leave near-duplicate out of split.links; otherwise "
             raise LeakError(
                 f"{a} ({_names(int(mask[a]))}) and {b} ({_names(int(mask[b]))}) are in different splits, but linked "
                 f"({kind}: {detail})",
-                _RESOLVE,
+                f"{alike if kind == 'near-duplicate' else ''}{_RESOLVE}",
             )
 
 

@@ -10,11 +10,15 @@ import numpy as np
 import pandas as pd
 
 from segcore.errors import DataError
+from segcore.ingest.links.near_duplicates import MAX_DISTANCE, MIN_DETAIL
 from segcore.params import SPLITS, Split
 from segcore.splits.blocks import BLOCKS, block_edges, block_splits
 
 if TYPE_CHECKING:
     from segcore.splits.assignment import Assignment
+
+# pairs of each kind that an error names
+_EXAMPLES = 3
 
 
 class Rectangle(NamedTuple):
@@ -93,12 +97,32 @@ def assign(items: pd.DataFrame, split: Split, decision: "Assignment") -> pd.Data
     )
     for name in SPLITS:
         if not (regions["split"] == name).any():
-            groups = items["group"].nunique()
-            linked = len(set(decision.clusters.values()))
-            raise DataError(
-                f"the {name} split is empty ({groups} groups, {linked} after linked ones are joined, "
-                f"{len(aside)} items set aside)",
-                "add data, make data.group finer, change split.fractions or split.seed, assign groups in split.given, "
-                "or set split.block",
-            )
+            raise _empty(name, items["group"].nunique(), decision)
     return regions
+
+
+def _empty(name: str, groups: int, decision: "Assignment") -> DataError:
+    """The error for a split without regions; names the links if they leave too few groups."""
+    linked = len(set(decision.clusters.values()))
+    what = (
+        f"the {name} split is empty ({groups} groups, {linked} after linked ones are joined, "
+        f"{len(decision.aside)} items set aside)"
+    )
+    remedy = (
+        "add data, make data.group finer, change split.fractions or split.seed, assign groups in split.given, "
+        "or set split.block"
+    )
+    if not decision.joined or linked >= groups:
+        return DataError(what, remedy)
+    # as text: kind, number of pairs, and some of them
+    parts = [
+        f"{len(pairs)} {kind} pairs such as {', '.join(pairs[:_EXAMPLES])}"
+        for kind, pairs in sorted(decision.joined.items())
+    ]
+    kinds = " and ".join(sorted(decision.joined))
+    return DataError(
+        f"{what}; linked: {'; '.join(parts)} (linked as near-duplicate: at most {MAX_DISTANCE} of 64 bits differ, "
+        f"and detail correlates by {MIN_DETAIL} or more)",
+        f"if these groups only look alike, or their overlap does no harm, leave {kinds} out of split.links; otherwise "
+        f"{remedy}",
+    )

@@ -90,18 +90,24 @@ def _block_lines(blocks: Sequence[dict[str, Any]], title: str, colour: int, ink:
 
 
 def _problems(table: pd.DataFrame) -> list[dict[str, Any]]:
-    from tasks.data_card.rows import problem_blocks
+    from tasks.data_card.rows import of_items, problem_blocks
 
     blocks = problem_blocks(table)
     for block in blocks:
         rows = block["rows"][:EXAMPLES]
         # replace the file name at the beginning of a reason by the whole path
         block["examples"] = [
-            path + reason[len(name) :] if reason.startswith(name := Path(path).name) else f"{path}: {reason}"
-            for path, reason, _ in rows
+            (
+                path + reason[len(name) :]
+                if reason.startswith(name := Path(path).name)
+                else f"{path}: {reason}"
+            )
+            + of_items(number)
+            for path, reason, _, number in rows
         ]
-        remedies = [block["remedy"]] if block["remedy"] else [remedy for *_, remedy in rows if remedy]
-        block |= {"shown": len(rows), "remedies": list(dict.fromkeys(remedies))}
+        remedies = [block["remedy"]] if block["remedy"] else [remedy for *_, remedy, _ in rows if remedy]
+        shown = sum(number for *_, number in rows)
+        block |= {"shown": shown, "remedies": list(dict.fromkeys(remedies))}
     return blocks
 
 
@@ -140,7 +146,7 @@ def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) ->
         strays: masks without an image.
     """
     from tasks.data_card.facts import accepted, facts, noted, plural
-    from tasks.data_card.rows import verdict
+    from tasks.data_card.rows import look_alikes, verdict
 
     ink, good = _Ink(), accepted(table)
     bad, remarked = len(table) - len(good), len({item for _, item, _ in noted(table)})
@@ -154,6 +160,7 @@ def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) ->
     lines += _block_lines(_problems(table), f"Quarantined: {plural(bad, 'item')}", _RED, ink)
     lines += _block_lines(_notes(table, strays), "Noted", _YELLOW, ink)
     lines += _block_lines(_links(links), f"Linked: {plural(len(links), 'pair')}", _YELLOW, ink)
+    lines += _wrapped(look_alikes(links), " " * 9) if "alike_share" in links.attrs else []
     return "\n".join([*lines, "", verdict(table)])
 
 
@@ -175,7 +182,11 @@ def card_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= FILTERS | {"without_name": views.without_name, "plural": data_facts.plural}
+    environment.filters |= FILTERS | {
+        "without_name": views.without_name,
+        "of_items": views.of_items,
+        "plural": data_facts.plural,
+    }
     good = data_facts.accepted(table)
     classes = views.class_rows(good, data)
     colours = [row["colour"] for row in classes[: len(data.classes)]]
@@ -195,6 +206,7 @@ def card_html(
         "groups": views.group_rows(good, data),
         "links": links.head(views.MOST_PAIRS).to_dict("records"),
         "link_kinds": _links(links),
+        "look_alikes": views.look_alikes(links) if "alike_share" in links.attrs else "",
         "pairs": pictures.pair_pictures(good, links, data, store),
         "gallery": pictures.gallery(good, data, store),
         "class_columns": pictures.class_columns(good, data, colours),

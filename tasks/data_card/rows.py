@@ -1,5 +1,6 @@
 """Texts of the data card: its verdict, tiles, and the rows of its tables."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,19 +147,20 @@ def meaning(kind: str) -> str:
 
 
 def problem_blocks(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Quarantined items by kind, the most frequent first: meaning, remedies, and rows of path and reason.
+    """Quarantined items by kind, the most frequent first: meaning, remedies, and rows of path, reason, remedy, items.
 
-    A remedy that is the same for all rows of a kind is given once; otherwise each row has its own.
+    A remedy that is the same for all rows of a kind is given once; otherwise each row has its own. A problem of one
+    file that several items share, such as their annotations, is one row.
     """
     bad = table[table["status"] != "accepted"].fillna({"kind": "", "reason": "", "remedy": ""})
     blocks = []
     for kind, count in counted(bad["kind"]):
         rows = bad[bad["kind"] == kind]
         common = rows["remedy"].iloc[0] if rows["remedy"].nunique() == 1 else None
-        listed = [
-            (str(path), str(reason), "" if common else str(remedy))
-            for path, reason, remedy in zip(rows["image"], rows["reason"], rows["remedy"], strict=True)
-        ]
+        paths = [_named(row.image, row.label, row.reason, str(kind)) for row in rows.itertuples()]
+        texts = zip(paths, rows["reason"].astype(str), rows["remedy"].astype(str), strict=True)
+        numbers = Counter((path, reason, "" if common else remedy) for path, reason, remedy in texts)
+        listed = [(*text, number) for text, number in numbers.items()]
         block = {"kind": kind, "meaning": meaning(kind), "remedy": common, "count": count}
         blocks.append(block | {"rows": listed})
     left = MOST_ROWS
@@ -169,9 +171,31 @@ def problem_blocks(table: pd.DataFrame) -> list[dict[str, Any]]:
     return blocks
 
 
+def _named(image: str, label: Any, reason: str, kind: str) -> str:
+    """Path of the file that a problem is about: the image, or its mask if the reason names that."""
+    if not isinstance(label, str) or not reason.startswith(f"{Path(label).name}:"):
+        return str(image)
+    is_of_mask = kind.startswith("label-") or kind == "jpeg-mask"
+    return str(label) if is_of_mask or Path(image).name != Path(label).name else str(image)
+
+
 def without_name(reason: str, path: str) -> str:
     """A reason without the file name at its beginning, for rows that show the path."""
     return reason.removeprefix(f"{Path(path).name}: ")
+
+
+def of_items(number: int) -> str:
+    """Part of a row about a file that several items share: ` (5 items)`; empty for one item."""
+    return f" ({plural(number, 'item')})" if number > 1 else ""
+
+
+def look_alikes(links: pd.DataFrame) -> str:
+    """Sentence about a set of which so many pairs look alike that this alone links none."""
+    return (
+        f"{links.attrs['alike_share']:.0%} of all pairs look alike, as pictures of one anatomy or scene do: only those "
+        "that stand out are linked as near duplicates. If these only look alike too, leave near-duplicate out of "
+        "split.links."
+    )
 
 
 def note_blocks(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:

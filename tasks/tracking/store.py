@@ -15,6 +15,7 @@ from segcore.params import Params
 from tasks import sqlite
 from tasks.database_server import require_answer
 from tasks.tracking.guard import RESTORE, Guard
+from tasks.tracking.moved import follow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,10 +87,12 @@ def ensure_store(address: str) -> None:
     with locked(file.with_name(file.name + ".lock")) as version_file:
         # SQLite takes an empty file for a new store
         is_new = not file.exists() or file.stat().st_size == 0
-        if not is_new and version_file.read_text(errors="replace") == _versions(file):
-            return
-        if not is_new:
+        is_current = not is_new and version_file.read_text(errors="replace") == _versions(file)
+        if not is_new and not is_current:
             _upgrade(address, file)
+        follow(file, RESTORE)
+        if is_current:
+            return
         # creates a missing store, and the rows that MLflow adds on first use
         _client(address).search_experiments(max_results=1)
         version_file.write_text(_versions(file))

@@ -1,12 +1,12 @@
 """Runs of one data set in MLflow: the tracker is opened once and passed to all code that logs or reads runs."""
 
-import re
 import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from segcore.names import key_of
 from segcore.params import Params
 from tasks.process_marks import is_alive, process_mark
 from tasks.tracking import store
@@ -119,16 +119,14 @@ class Run(NamedTuple):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self.client.log_batch(
-            self.id, [Metric(metric_key(k), float(v), now, step) for k, v in metrics.items()]
-        )
+        self.client.log_batch(self.id, [Metric(key_of(k), float(v), now, step) for k, v in metrics.items()])
 
     def log_params(self, values: Mapping[str, object]) -> None:
         """Log parameters; where a resumed run has another value, which MLflow cannot change, the new one is a tag."""
         from mlflow.entities import Param
 
         logged = self.client.get_run(self.id).data.params
-        named = {metric_key(name): str(value) for name, value in values.items()}
+        named = {key_of(name): str(value) for name, value in values.items()}
         new = [Param(name, value) for name, value in named.items() if name not in logged]
         self.client.log_batch(self.id, params=new)
         self.tag({name: value for name, value in named.items() if logged.get(name, value) != value})
@@ -152,8 +150,3 @@ class Run(NamedTuple):
         from mlflow.entities import RunTag
 
         self.client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items() if v is not None])
-
-
-def metric_key(name: str) -> str:
-    """`name` with every character that MLflow does not accept (such as `â` or a bracket) replaced by `_`."""
-    return re.sub(r"[^0-9A-Za-z_\-. :/]", "_", name)

@@ -12,6 +12,7 @@ from typing import Any
 
 from segcore.files import atomic_write
 from tasks import console
+from tasks.links import require_folders
 from tasks.project import DVC_LOCK, LOCK_COPY
 
 
@@ -96,6 +97,7 @@ def _repair_processes(path: Path) -> list[str]:
 def _repair_here(_: argparse.Namespace) -> None:
     from dvc.repo import Repo
 
+    require_folders()
     with Repo(_wait_for_lock=True) as repo:
         for sentence in repair(repo):
             print(sentence)

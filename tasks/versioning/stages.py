@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 from segcore.errors import StageError
 from segcore.files import digest
 from tasks import failures
+from tasks.links import require_folders
 from tasks.project import DVC_LOCK, EVALUATIONS, MODELS, PREPARED
 from tasks.supervisor import run_in_group
 from tasks.versioning import lock_repair
@@ -181,8 +182,9 @@ def init_if_needed() -> None:
     core.no_scm there.
 
     Raises:
-        StageError: DVC failed.
+        StageError: DVC failed, or a folder that it manages is a link to another disk.
     """
+    require_folders()
     folder, has_git = Path(".dvc"), Path(".git").exists()
     if not folder.is_dir():
         command = ["init", *([] if has_git else ["--no-scm"])]

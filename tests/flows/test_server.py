@@ -1,12 +1,21 @@
 """What is checked before a server is started: its database and its port."""
 
 import argparse
+import json
+import os
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import prefect
 import pytest
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, temporary_settings
+from prefect.context import use_profile
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, Profile, temporary_settings
 
 from flows import server, ui
 from segcore.errors import StageError
@@ -49,3 +58,86 @@ def test_a_port_that_does_not_exist_is_an_error_of_the_command_line(wanted: str)
     with pytest.raises(argparse.ArgumentTypeError, match="is no port"):
         ui.port_number(wanted)
     assert ui.port_number("4200") == 4200
+
+
+@contextmanager
+def answering(status: int, version: object) -> Iterator[str]:
+    """The address of a web server that has this status and, as its version, this value."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(True if self.path.endswith("/health") else version).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}/api"
+        web.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "version", "expected"),
+    [
+        (200, "2.20.9", r"is a server of Prefect 2\.20\.9, but[\s\S]*run a server of version"),
+        (200, "9.0.0", r"is a server of Prefect 9\.0\.0, but"),
+        (200, "newest", r"is not the address of a Prefect API"),
+        (200, {"detail": "no"}, r"is not the address of a Prefect API"),
+        (404, None, r"status 404[\s\S]*ends with /api"),
+        (502, None, r"status 502[\s\S]*start the server"),
+        (401, None, r"status 401[\s\S]*PREFECT_API_KEY"),
+    ],
+)
+def test_a_server_of_another_version_or_kind_is_named_with_its_remedy(
+    status: int, version: object, expected: str
+) -> None:
+    with (
+        answering(status, version) as address,
+        temporary_settings({PREFECT_API_URL: address}),
+        pytest.raises(StageError, match=expected) as caught,
+    ):
+        server.check()
+    assert address in caught.value.what
+
+
+def test_a_server_of_this_version_is_accepted_and_https_without_encryption_is_named() -> None:
+    with answering(200, prefect.__version__) as address:
+        with temporary_settings({PREFECT_API_URL: address}):
+            server.check()
+        encrypted = address.replace("http:", "https:")
+        with (
+            temporary_settings({PREFECT_API_URL: encrypted}),
+            pytest.raises(StageError, match=r"SSL[\s\S]*PREFECT_API_SSL_CERT_FILE"),
+        ):
+            server.check()
+
+
+def test_the_profile_with_the_address_of_a_server_that_is_gone_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(server, "_TRIES", 1)
+    old = Profile(
+        name="old", settings={PREFECT_API_URL: "http://127.0.0.1:9/api"}, source=Path("profiles.toml")
+    )
+    with use_profile(old, include_current_context=False), pytest.raises(StageError) as caught:
+        server.check()
+    assert "does not answer" in caught.value.what
+    assert "PREFECT_API_URL of the profile 'old' in profiles.toml" in caught.value.remedy
+
+
+@pytest.mark.parametrize("variable", ["PREFECT_API_REQUEST_TIMEOUT", "PREFECT_LOGGING_LEVEL"])
+def test_an_invalid_setting_of_prefect_is_one_sentence(tmp_path: Path, variable: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.notify", "--off"],
+        env={**os.environ, "PREFECT_HOME": str(tmp_path), variable: "loud"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "Error: Prefect's settings are invalid" in done.stderr and "loud" in done.stderr.lower()

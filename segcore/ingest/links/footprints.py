@@ -265,9 +265,13 @@ def links(table: pd.DataFrame) -> pd.DataFrame:
         table: catalogue rows with id, sha256, phash, thumb, crs, transform, height, width.
 
     Returns:
-        a, b (ids, a < b), kind, detail; each pair once, by its strongest kind, sorted.
+        a, b (ids, a < b), kind, detail; each pair once, by its strongest kind, sorted; with the attribute of
+        `near_duplicates`.
     """
-    both = pd.concat([near_duplicates(table), same_places(table)], ignore_index=True)
+    alike = near_duplicates(table)
+    both = pd.concat([alike, same_places(table)], ignore_index=True)
     strength = both["kind"].map({"duplicate": 0, "near-duplicate": 1, "same-place": 2})
     both = both.assign(strength=strength).sort_values(["a", "b", "strength"])
-    return both.drop_duplicates(["a", "b"])[_COLUMNS].reset_index(drop=True)
+    linked = both.drop_duplicates(["a", "b"])[_COLUMNS].reset_index(drop=True)
+    linked.attrs |= alike.attrs
+    return linked

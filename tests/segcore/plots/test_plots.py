@@ -2,6 +2,8 @@
 
 import json
 import re
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from segcore.plots.gallery import (
 )
 from segcore.plots.palette import DARK, PAPER, colours
 from segcore.plots.pictures import LEFT_OUT, data_uri, to_rgb
+from segcore.plots.style import drawable
 
 
 def _counts(table: dict[str, tuple[int, int, int]]) -> pd.DataFrame:
@@ -156,3 +159,22 @@ def test_data_uri_shrinks_and_keeps_thin_colours() -> None:
 def test_data_uri_of_noise_that_jpeg_cannot_compress() -> None:
     noise = np.random.default_rng(0).choice([0, 255], (254, 254, 3)).astype(np.uint8)
     assert len(data_uri(noise, 480)) > 254 * 254
+
+
+NAMES = ["背景", "水体", "лес", "غابة", "$a_{$ b"]
+
+
+def test_names_of_any_script_are_kept_on_the_page_and_drawn_or_transliterated_in_pictures(
+    tmp_path: Path,
+) -> None:
+    table = pd.DataFrame(np.eye(5), index=NAMES, columns=NAMES)
+    with warnings.catch_warnings():
+        # matplotlib warns of glyphs that its font lacks
+        warnings.simplefilter("error")
+        page = style.svg(charts.confusion_matrices({"unet": table}, {"unet": "U-Net"}), "c")
+        figure = charts.confusion_matrices({"unet": table}, {"unet": "U-Net"})
+        style.save_png(figure, tmp_path / "c.png")
+    assert all(name in page for name in NAMES)
+    drawn = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert drawn == ["BeiJing", "ShuiTi", "лес", "ghbh", "$a_{$ b"]
+    assert drawable("cafe\u0301 水体 dry") == "café ShuiTi dry"

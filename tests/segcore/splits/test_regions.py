@@ -1,10 +1,11 @@
 """Every item is in one split with its group, and no split is empty."""
 
+import pandas as pd
 import pytest
 
 from segcore.errors import DataError
 from segcore.splits import leakage
-from tests.support.items import NO_LINKS, WHOLE, assigned, items
+from tests.support.items import NO_LINKS, SPLIT, WHOLE, assigned, decided, items
 
 
 def test_train_validation_and_test_are_disjoint_by_id_and_group():
@@ -18,3 +19,16 @@ def test_train_validation_and_test_are_disjoint_by_id_and_group():
 def test_an_empty_split_is_an_error_with_a_remedy():
     with pytest.raises(DataError, match=r"split is empty[\s\S]*split.seed"):
         assigned(items(["only"]), WHOLE)
+
+
+def test_links_that_leave_a_split_empty_are_named_with_the_setting_that_leaves_them_out():
+    names = [f"p{i:02d}" for i in range(8)]
+    text = "perceptual hashes differ in 4 of 64 bits, detail correlates by 0.93"
+    pairs = [("p00", name, "near-duplicate", text) for name in names[1:]]
+    links = pd.DataFrame(pairs, columns=["a", "b", "kind", "detail"])
+    with pytest.raises(DataError) as caught:
+        decided(items(names), SPLIT, links)
+    assert "8 groups, 1 after linked ones are joined" in caught.value.what
+    assert "7 near-duplicate pairs such as p00 and p01 (perceptual hashes differ in 4" in caught.value.what
+    assert "at most 10 of 64 bits differ, and detail correlates by 0.75" in caught.value.what
+    assert "leave near-duplicate out of split.links" in caught.value.remedy

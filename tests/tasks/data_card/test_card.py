@@ -272,3 +272,29 @@ def test_chosen_items_are_spread_evenly_when_some_are_cached(tmp_path: Path) -> 
     assert (
         max(b - a for a, b in zip(sorted(again), sorted(again)[1:], strict=False)) <= 2 * 200 / MOST_PICTURES
     )
+
+
+def test_a_problem_of_a_file_that_items_share_is_printed_once_with_its_name_and_the_number(
+    tmp_path: Path,
+) -> None:
+    text = "all.json: is not valid JSON"
+    shared = [bad_row(f"n{i}", "unreadable", text, "repair it") | {"label": "all.json"} for i in range(7)]
+    masks = [
+        bad_row(f"m{i}", "label-values", f"m{i}.png: has the value {i}", "declare it")
+        | {"image": f"images/m{i}.png", "label": f"masks/m{i}.png"}
+        for i in (1, 2)
+    ]
+    printed = card.summary(catalogue([*shared, *masks]), NO_LINKS, [])
+    assert printed.count("is not valid JSON") == 1 and "all.json: is not valid JSON (7 items)" in printed
+    assert "masks/m1.png: has the value 1" in printed and "more" not in printed
+    page = _card([*shared, *masks], tmp_path)
+    _sound(page)
+    assert page.count("is not valid JSON (7 items)") == 1 and "The first" not in page
+
+
+def test_a_set_of_look_alikes_is_told_with_the_setting(tmp_path: Path) -> None:
+    rows = [card_row("one", tmp_path), card_row("two", tmp_path)]
+    links = pd.DataFrame([("one", "two", "near-duplicate", "alike")], columns=LINKS)
+    links.attrs["alike_share"] = 0.38
+    for text in (card.summary(catalogue(rows), links, []), _card(rows, tmp_path, links)):
+        assert "38% of all pairs look alike" in text and "split.links" in text

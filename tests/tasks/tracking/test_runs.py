@@ -171,7 +171,7 @@ def test_evaluation_and_comparison_find_the_original_run(
     )
     client = Tracker.open(params).client
     (run,) = runs(params, 40)
-    assert run.info.run_id == run_id and run.data.metrics["test/iou.dataset.b_timent _dur_"] == 0.5
+    assert run.info.run_id == run_id and run.data.metrics["test/iou.dataset.bâtiment _dur_"] == 0.5
     assert {f.path for f in client.list_artifacts(run_id)} == {"evaluation", "images"}
     assert tracking.log_evaluation(Tracker.open(params), "fcn", 40, scores) is None, "trained elsewhere"
     row = LeaderboardRow("unet", "U-Net", "model", 1, 1, {HEADLINE: Score(0.5, 0.4, 0.6, None)}, SUMMARY)
@@ -201,3 +201,14 @@ def test_a_parameter_that_cannot_change_becomes_a_tag(project: Path, params: Par
     (logged,) = runs(params, 77)
     assert logged.data.params["machine.threads"] == "2" and logged.data.tags["machine.threads"] == "4"
     assert logged.data.params["machine.device"] == "cpu" and "machine.device" not in logged.data.tags
+
+
+def test_classes_of_any_script_keep_their_own_keys(project: Path, params: Params) -> None:
+    tracker = Tracker.open(params)
+    run = tracker.create("names", "training")
+    names = ["背景", "水体", "林地", "建筑", "лес", "луг", "غابة", "tree (dead)", "पानी", "पाना"]
+    run.log_step({f"test/iou.dataset.{name}": index for index, name in enumerate(names)})
+    logged = tracker.client.get_run(run.id).data.metrics
+    assert sorted(logged.values()) == list(range(len(names)))
+    assert logged["test/iou.dataset.水体"] == 1 and logged["test/iou.dataset.tree _dead_"] == 7
+    tracker.client.set_terminated(run.id, "FINISHED")

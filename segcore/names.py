@@ -1,0 +1,32 @@
+"""Names that users choose, such as those of classes, as keys of recorded values."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+# longest key of a recorded value is 250 characters, of which metric and aggregate take some 40
+LONGEST = 200
+
+
+def key_of(name: str) -> str:
+    """The name with characters that keys of recorded values may have: letters and digits of any script, `_-. :/`.
+
+    It is in normal form NFC. Other characters of ASCII become `_`, all others their hexadecimal number between `_`.
+    """
+    return re.sub(r"[^\w\-. :/]", _replaced, unicodedata.normalize("NFC", name))
+
+
+def _replaced(found: re.Match[str]) -> str:
+    character = found[0]
+    return "_" if character.isascii() else f"_{ord(character):x}_"
+
+
+def same_key(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two names that differ at most in blanks, `/` and `.`, normal form, or what `key_of` replaces."""
+    first: dict[str, str] = {}
+    for name in names:
+        key = key_of(" ".join(name.split())).replace("/", ".")
+        if key in first:
+            return first[key], name
+        first[key] = name
+    return None

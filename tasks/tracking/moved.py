@@ -1,0 +1,87 @@
+"""A SQLite store whose project folder was moved, renamed, copied or mounted elsewhere: MLflow stores absolute paths.
+
+The addresses of artifacts are rewritten to those of the present folder, so that neither a folder that is gone nor the
+project that this one was copied from is used.
+"""
+
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from tasks import sqlite
+
+FOLDER = "mlruns"
+_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)
+
+
+def follow(file: Path, restore: str) -> None:
+    """Rewrite the artifact addresses of a store whose folder has another path than before; print one line if so.
+
+    Folders of other projects that use the same store are left alone: the former folder must be gone, or contain a store
+    of the same name, of which this one is a copy.
+
+    Args:
+        file: an existing database of the present version of MLflow.
+        restore: remedy where it is damaged.
+
+    Raises:
+        StageError: the database cannot be changed.
+    """
+    here = file.parent.resolve()
+    try:
+        with closing(sqlite3.connect(file, timeout=sqlite.wait_seconds(), isolation_level=None)) as database:
+            for old in _former_folders(database, here, file.name):
+                _rewrite(database, f"{old}/{FOLDER}/", f"{here}/{FOLDER}/")
+                what = f"is a copy of {old / file.name}" if _exists(old) else f"was moved from {old}"
+                line = f"tracking: {file} {what}; its artifacts are now those in {here / FOLDER}"
+                print(line, file=sys.stderr, flush=True)
+    except sqlite3.Error as error:
+        raise sqlite.explained(file, str(error), restore) from error
+
+
+def _former_folders(database: sqlite3.Connection, here: Path, name: str) -> list[Path]:
+    """Folders that the store was in before, by the addresses of its experiments."""
+    try:
+        rows = database.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        return []
+    places = [
+        Path(location) for (location,) in rows if isinstance(location, str) and location.startswith("/")
+    ]
+    folders = {place.parents[1] for place in places if place.parent.name == FOLDER}
+    is_own = (here / FOLDER).is_dir() or here == Path.cwd()
+    return sorted(old for old in folders if is_own and _is_former(old, here, name))
+
+
+def _is_former(old: Path, here: Path, name: str) -> bool:
+    return not _exists(old) or (not old.samefile(here) and _exists(old / name))
+
+
+def _exists(path: Path) -> bool:
+    # unlike Path.exists, False in folders of other users
+    return os.access(path, os.F_OK)
+
+
+def _rewrite(database: sqlite3.Connection, old: str, new: str) -> None:
+    """Replace the beginning of all artifact addresses, in one transaction."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        for table, column in _COLUMNS:
+            database.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, len(old), old),
+            )
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
