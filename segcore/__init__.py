@@ -20,7 +20,7 @@ names of metrics and the parameters of the gate's rules:
     promotion   the gate between challenger and champion; drift of new data
     plots       figures
 
-Base modules: cache, constants, cpu, downloads, errors, files, gate_rules, geo_libraries, plugins.
+Base modules: cache, constants, cpu, downloads, errors, files, gate_rules, geo_libraries, latency, plugins.
 
     import segcore
     prediction = segcore.load("models/unet-0").predict(array)

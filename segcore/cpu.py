@@ -1,10 +1,19 @@
-"""Number of usable CPU cores. Import-light: standard library only."""
+"""Name and usable cores of the processor. Import-light: standard library only."""
 
 import os
+import platform
+import re
 from pathlib import Path
 
 # CPU limit of a container: quota (or "max") and period in microseconds
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+def processor() -> str:
+    """Name of the processor, such as "AMD EPYC 7B13"."""
+    listing = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.+)", listing.read_text()) if listing.exists() else None
+    return model.group(1).strip() if model else platform.processor() or platform.machine()
 
 
 def cores() -> int:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ def measure(
     peak memory is then that of all bundles together.
 
     Returns:
-        The result of `segcore.prediction.speed.measure_speed` per bundle; latency_ms is the minimum over the rounds,
-        because other programs can only add to it.
+        The result of `segcore.prediction.speed.measure_speed` per bundle, and `measured`, the time (UTC).
 
     Raises:
         StageError: a bundle could not be loaded or run.
@@ -62,17 +62,9 @@ def _measure_here(arguments: argparse.Namespace) -> None:
         models.append((bundle.model(default_device()), precision))
     # the measured memory must not contain the files
     del bundle
-    rounds = [
-        [measure_speed(m, arguments.tile, precision, 1, arguments.flips) for m, precision in models]
-        for _ in range(arguments.rounds)
-    ]
-    costs = []
-    for times in zip(*rounds, strict=True):
-        latency = min(t["latency_ms"] for t in times)
-        peak = max(t["peak_memory_mb"] for t in times)
-        costs.append(times[0] | {"latency_ms": latency, "peak_memory_mb": peak})
-        costs[-1]["ms_per_megapixel"] = latency / (arguments.tile**2 / 1e6)
-    print(json.dumps(costs))
+    costs = measure_speed(models, arguments.tile, arguments.rounds, arguments.flips)
+    measured = datetime.now(UTC).isoformat(timespec="seconds")
+    print(json.dumps([cost | {"measured": measured} for cost in costs]))
 
 
 def main() -> None:
@@ -81,7 +73,7 @@ def main() -> None:
     parser.add_argument("bundles", type=Path, nargs="+", help="folders with model.json and model.safetensors")
     parser.add_argument("--tile", type=int, required=True, help="side of the square tile in pixels")
     parser.add_argument(
-        "--rounds", type=int, default=_ROUNDS, help=f"timed rounds; the fastest counts (default: {_ROUNDS})"
+        "--rounds", type=int, default=_ROUNDS, help=f"timed rounds; their median counts (default: {_ROUNDS})"
     )
     parser.add_argument(
         "--flips", action="store_true", help="measure with test-time augmentation (mean over mirror images)"

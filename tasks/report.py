@@ -94,6 +94,23 @@ def report_html(inputs: Inputs, root: Path) -> str:
     return _environment().get_template("page.html.j2").render(view)
 
 
+def measure_costs(params: Params, root: Path) -> None:
+    """Measure the latency of all architectures in turn, unless that was done before, and log it to their runs.
+
+    Raises:
+        StageError: a model could not be loaded or run.
+    """
+    # imported late: it loads torch, which the page alone does not need
+    from tasks.side_by_side import measure_side_by_side
+
+    costs = measure_side_by_side(params, root)
+    if costs:
+        from tasks.tracking.runs import log_latencies
+        from tasks.tracking.tracker import Tracker
+
+        log_latencies(Tracker.open(params), costs)
+
+
 def report(root: Path, params: Params, prepared: Any) -> Path:
     """Write the three files of reports/<data.name> under `root`; returns the folder.
 
@@ -121,8 +138,9 @@ def report(root: Path, params: Params, prepared: Any) -> Path:
 def _report_here(arguments: argparse.Namespace) -> None:
     from segcore.data.prepared import PreparedData
 
-    root = arguments.params.parent
-    folder = report(root, load(arguments.params), PreparedData(root / PREPARED))
+    root, params = arguments.params.parent, load(arguments.params)
+    measure_costs(params, root)
+    folder = report(root, params, PreparedData(root / PREPARED))
     print(f"report: {folder / 'index.html'}")
 
 

@@ -181,9 +181,11 @@ def _save(
         # before model.json, which has its hash
         pd.DataFrame(trained.history).to_csv(part / "history.csv", index=False)
         save_bundle(part, trained.model, architecture, facts)
+    from segcore.inference.device import default_device, machine_name
+
     speed = trained.images / max(trained.seconds, 1e-9)
     cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
-    merge_cost(root, target.name, cost)
+    merge_cost(root, target.name, {**cost, "train_machine": machine_name(default_device())})
     run.log_step({f"cost/{name}": value for name, value in cost.items()})
     run.log_files(target, "model")
 

@@ -250,8 +250,8 @@ def calibration_errors(model: Model, new_batches: Sequence[str]) -> dict[str, fl
 def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
     """Latency, memory and size of each bundle, cached by bundles, tile, code and machine.
 
-    Memory is measured with one model per process, latency with all models in turn. Other programs that run at the
-    same time make the results worse. Models that are the same network with other weights cost the same, so one of them
+    Memory is measured with one model per process, latency with all models in turn, so that other programs that run at
+    the same time affect all alike. Models that are the same network with other weights cost the same, so one of them
     is measured: a difference between them would be noise.
     """
     import torch
@@ -279,8 +279,14 @@ def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
             temporary.write_text(json.dumps(rows, indent=2) + "\n")
     row_of = dict(zip(dict.fromkeys(networks), rows, strict=True))
     return [
-        Costs(row_of[network]["latency_ms"], row_of[network]["peak_memory_mb"], m.size_mb)
-        for network, m in zip(networks, models, strict=True)
+        Costs(
+            row["latency_ms"],
+            row["peak_memory_mb"],
+            m.size_mb,
+            row.get("latency_low_ms"),
+            row.get("latency_high_ms"),
+        )
+        for row, m in ((row_of[network], m) for network, m in zip(networks, models, strict=True))
     ]
 
 

@@ -1,7 +1,6 @@
 """Inputs of the report, read and checked once; code version, data version and machine."""
 
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ from PIL import Image
 
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.constants import IGNORE
+from segcore.cpu import processor
 from segcore.errors import StageError
 from segcore.files import read_json
 from segcore.params import Params
 from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
-from tasks.costs import mean_cost, read_cost
+from tasks.costs import combined, read_cost
 from tasks.project import EVALUATIONS, INGESTED, MODELS, comparison_file, run_name, stage_name
 from tasks.versioning import git
 from tasks.versioning.stages import data_version
@@ -72,10 +72,8 @@ class Inputs:
 
     @property
     def costs(self) -> dict[str, dict[str, Any] | None]:
-        """Costs of each architecture: mean over the measured seeds; None if no seed was measured."""
-        return {
-            name: mean_cost([r.cost for r in self.runs if r.architecture == name]) for name in self.titles
-        }
+        """Costs of each architecture: as of `tasks.costs.combined`; None if no seed was measured."""
+        return combined({n: [r.cost for r in self.runs if r.architecture == n] for n in self.titles})
 
 
 def _require(path: Path, stage: str) -> Path:
@@ -131,12 +129,6 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
     )
 
 
-def _processor() -> str:
-    listing = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*:\s*(.+)", listing.read_text()) if listing.exists() else None
-    return model.group(1).strip() if model else platform.processor() or platform.machine()
-
-
 def machine_facts() -> dict[str, str]:
     """Facts about this machine that affect speed and numbers; neither its name nor a path."""
     # imported late: it takes a second that most tests of the page do not need
@@ -145,7 +137,7 @@ def machine_facts() -> dict[str, str]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores, threads = psutil.cpu_count(logical=False), psutil.cpu_count()
     return {
-        "Processor": f"{_processor()}, {cores or threads} cores, {threads} threads",
+        "Processor": f"{processor()}, {cores or threads} cores, {threads} threads",
         "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "Graphics": ", ".join(gpus) or "none",
         "PyTorch": torch.__version__,
