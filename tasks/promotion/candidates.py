@@ -15,6 +15,7 @@ from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import ModelError, StageError
 from segcore.files import atomic_write, cached_json, sha256
 from segcore.gate_rules import Costs
+from segcore.ingest.catalog import FIRST
 from segcore.models.base.bundle import Hashes, load_description, read_bundle
 from segcore.promotion.drift import expected_calibration_error
 from segcore.tables.counts import require_all
@@ -185,9 +186,8 @@ def _evaluated(
         model = read_bundle(folder, expected).model(default_device())
         tables, curves = [], {}
         for batch, part in _by_batch(data):
-            evaluation = evaluate(
-                model, part, p.evaluate, precision, progress=_bar(f"champion, batch {batch}")
-            )
+            named = "data.source" if batch == FIRST else f"batch {batch}"
+            evaluation = evaluate(model, part, p.evaluate, precision, progress=_bar(f"champion, {named}"))
             tables.append(evaluation.counts)
             curves[batch] = evaluation.calibration
         cache.start()
