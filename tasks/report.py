@@ -90,7 +90,7 @@ def report_html(inputs: Inputs, root: Path) -> str:
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
     view |= {"data": pictures.data_view(inputs), "theme": formatting.theme()}
     view |= {"slices": slices_view(inputs.comparison)}
-    view |= {"retrain": retrain_view(root, inputs.params.data.name)}
+    view |= {"retrain": retrain_view(root, inputs.params.data.name, inputs.facts["weights"])}
     return _environment().get_template("page.html.j2").render(view)
 
 

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from segcore.comparison.results import Comparison, read_comparison
 from segcore.constants import IGNORE
 from segcore.cpu import processor
 from segcore.errors import StageError
-from segcore.files import read_json
+from segcore.files import cached_json, read_json
 from segcore.params import Params
 from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
 from tasks.costs import combined, read_cost
 from tasks.project import EVALUATIONS, INGESTED, MODELS, comparison_file, run_name, stage_name
+from tasks.reporting.age import state_of
 from tasks.versioning import git
+from tasks.versioning.reproduction import lacking, uses_remote
 from tasks.versioning.stages import data_version
 
 
@@ -115,6 +118,11 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
     names = [row.architecture for row in comparison.models]
     catalog = root / INGESTED / "catalog.parquet"
     revision, dirty = git.state(root)
+    weights = {
+        run_name(name, seed): _weights(root, run_name(name, seed))
+        for name in names
+        for seed in comparison.seeds
+    }
     return Inputs(
         params=params,
         comparison=comparison,
@@ -125,8 +133,20 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
             "code": {"revision": revision, "dirty": dirty},
             "data": data_version(root),
             "machine": machine_facts(),
+            "lacking": lacking(params, root),
+            "remote": uses_remote(params, root),
+            "weights": {name: sha for name, sha in weights.items() if sha},
+            "state": state_of(root, params.data.name),
+            "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         },
     )
+
+
+def _weights(root: Path, name: str) -> str | None:
+    """The sha256 of a bundle's weights; None where the bundle is not here."""
+    path = root / MODELS / name / "model.json"
+    content = cached_json(path) or {}
+    return content.get("weights_sha256")
 
 
 def machine_facts() -> dict[str, str]:

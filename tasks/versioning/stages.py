@@ -210,8 +210,8 @@ def add(path: Path) -> Path:
     return path.with_name(path.name + ".dvc")
 
 
-def remote_name() -> str | None:
-    """Name of DVC's default remote; None if none is configured.
+def remote_name(root: Path = Path()) -> str | None:
+    """Name of DVC's default remote in the project `root`; None if none is configured.
 
     The settings are read in this process: starting DVC takes seven times as long, and every round needs it.
 
@@ -221,7 +221,8 @@ def remote_name() -> str | None:
     from dvc.config import Config, ConfigError
 
     try:
-        remote = Config(".dvc")["core"].get("remote") if Path(".dvc").is_dir() else None
+        folder = root / ".dvc"
+        remote = Config(str(folder))["core"].get("remote") if folder.is_dir() else None
     except ConfigError as error:
         raise StageError(f".dvc/config: {error}", "correct it, then run again") from error
     return str(remote) if remote else None
