@@ -34,8 +34,8 @@ check-data: install ## check images and masks, write the data card; SAMPLE= SOUR
 run: install ## the whole comparison, through Prefect
 	@$(BIN)/python -m flows.compare
 
-report: install ## write the report of the last comparison again
-	@$(BIN)/python -m tasks report
+report: install ## write the report of the last comparison again; OPTIONS=--measure on a quiet machine
+	@$(BIN)/python -m tasks report $(OPTIONS)
 
 repro: install ## the same comparison by DVC alone
 	@$(BIN)/python -m tasks.versioning.lock_repair && $(BIN)/dvc repro

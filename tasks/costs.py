@@ -78,14 +78,14 @@ def combined(costs: Mapping[str, Sequence[dict[str, Any] | None]]) -> dict[str, 
         name: next((cost[SIDE_BY_SIDE] for cost in seeds if cost and SIDE_BY_SIDE in cost), None)
         for name, seeds in costs.items()
     }
-    keys = {side["key"] if side else None for side in together.values()}
+    goes = {(side["key"], side.get("measured")) if side else None for side in together.values()}
     result: dict[str, dict[str, Any] | None] = {}
     for name, seeds in costs.items():
         alone = [cost and {k: v for k, v in cost.items() if k != SIDE_BY_SIDE} for cost in seeds]
         mean, side = mean_cost(alone), together[name]
         if mean is not None and "machine" in mean:
             mean["memory_machine"] = mean["machine"]
-        if mean is not None and side is not None and len(keys) == 1:
+        if mean is not None and side is not None and len(goes) == 1:
             mean = {k: v for k, v in mean.items() if k not in _LATENCY}
             mean |= {k: side[k] for k in _LATENCY if k in side}
         elif mean is not None and "latency_ms" in mean:

@@ -94,8 +94,13 @@ def report_html(inputs: Inputs, root: Path) -> str:
     return _environment().get_template("page.html.j2").render(view)
 
 
-def measure_costs(params: Params, root: Path) -> None:
+def measure_costs(params: Params, root: Path, again: bool = False) -> None:
     """Measure the latency of all architectures in turn, unless that was done before, and log it to their runs.
+
+    Args:
+        params: params.yaml.
+        root: the project's folder.
+        again: measure also if nothing has changed.
 
     Raises:
         StageError: a model could not be loaded or run.
@@ -103,7 +108,7 @@ def measure_costs(params: Params, root: Path) -> None:
     # imported late: it loads torch, which the page alone does not need
     from tasks.side_by_side import measure_side_by_side
 
-    costs = measure_side_by_side(params, root)
+    costs = measure_side_by_side(params, root, again)
     if costs:
         from tasks.tracking.runs import log_latencies
         from tasks.tracking.tracker import Tracker
@@ -139,7 +144,7 @@ def _report_here(arguments: argparse.Namespace) -> None:
     from segcore.data.prepared import PreparedData
 
     root, params = arguments.params.parent, load(arguments.params)
-    measure_costs(params, root)
+    measure_costs(params, root, arguments.measure)
     folder = report(root, params, PreparedData(root / PREPARED))
     print(f"report: {folder / 'index.html'}")
 
@@ -148,6 +153,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks report", description=__doc__)
     parser.add_argument("--params", type=Path, default=PARAMS, help="parameters file (default: %(default)s)")
+    parser.add_argument("--measure", action="store_true", help="measure latencies again, on a quiet machine")
     console.run(_report_here, parser)
 
 

@@ -17,11 +17,16 @@ from tasks.measure import measure
 from tasks.project import MODELS, run_name
 
 
-def measure_side_by_side(p: Params, root: Path = Path()) -> dict[str, dict[str, Any]]:
+def measure_side_by_side(p: Params, root: Path = Path(), again: bool = False) -> dict[str, dict[str, Any]]:
     """Measure the first seed of all architectures in turn, if one of them was not measured with the others before.
 
     They are measured again if a model, the settings, the code that predicts or the machine has changed. Written to
     work/costs/.
+
+    Args:
+        p: architectures, seeds and the tile.
+        root: the project's folder.
+        again: measure also if nothing has changed.
 
     Returns:
         The measured figures by name of the bundle; empty if nothing had to be measured, or a bundle is missing.
@@ -35,7 +40,7 @@ def measure_side_by_side(p: Params, root: Path = Path()) -> dict[str, dict[str, 
         return {}
     key = _key(p, folders)
     before = [(read_cost(root, name) or {}).get(SIDE_BY_SIDE, {}) for name in names]
-    if all(side.get("key") == key for side in before):
+    if not again and all(side.get("key") == key for side in before):
         return {}
     print("report: measuring latency, the architectures in turn", flush=True)
     costs = dict(zip(names, measure(folders, p.evaluate.tile, p.evaluate.flips), strict=True))

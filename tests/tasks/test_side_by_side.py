@@ -60,6 +60,7 @@ def test_all_are_measured_in_one_go_whenever_one_is_new(tmp_path: Path, measured
     assert len(measured) == 3, "another tile"
     assert measure_side_by_side(project(tmp_path, *ARCHITECTURES, "deeplab", tile=128), tmp_path)
     assert measured[-1] == ["fcn-0", "unet-0", "deeplab-0"]
+    assert measure_side_by_side(p, tmp_path, again=True) and len(measured) == 5
 
 
 def test_costs_are_those_of_one_go_and_memory_is_that_of_one_model(
