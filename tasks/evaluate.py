@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     # torch takes seconds to import; --help and errors in the arguments must not wait for it
     from segcore.evaluation.evaluate import Evaluated
 
-# timed passes over the tile; the report measures all architectures in turn
-_ROUNDS = 3
+# timed passes over the tile, for memory; latency is measured for the report, all architectures in turn
+_ROUNDS = 1
 # entries of model.json that are used
 _REQUIRED = (
     *("title", "seed", "parameters.precision", "parameters.batch"),

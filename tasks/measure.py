@@ -18,7 +18,7 @@ from tasks import console
 from tasks.bundles import read_local
 from tasks.supervisor import run_in_group
 
-_ROUNDS = 9
+_ROUNDS = 7
 
 
 def measure(

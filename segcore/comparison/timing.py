@@ -24,11 +24,18 @@ class Timing:
     high: float | None = None
     apart: bool = False
 
+    @property
+    def median(self) -> str:
+        """The median as text, with the mark of times of different moments."""
+        return f"{self.estimate:,.1f}{f' {APART}' if self.apart else ''}"
+
+    @property
+    def spread(self) -> str:
+        """The quartiles as text; empty without any."""
+        return "" if self.low is None or self.high is None else f"{self.low:,.1f} to {self.high:,.1f}"
+
     def __str__(self) -> str:
-        value = f"{self.estimate:,.1f}{f' {APART}' if self.apart else ''}"
-        return (
-            value if self.low is None or self.high is None else f"{value} [{self.low:,.1f}, {self.high:,.1f}]"
-        )
+        return f"{self.median} [{self.spread.replace(' to', ',')}]" if self.spread else self.median
 
 
 def timing(cost: Mapping[str, Any] | None) -> Timing | None:

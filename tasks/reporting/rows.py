@@ -8,7 +8,7 @@ import yaml
 from segcore.comparison.leaderboard import Column, Leaderboard, Value, leaderboard, leaderboard_markdown
 from segcore.comparison.results import Comparison, PairTest, Score
 from segcore.comparison.text import difference_unit, value_text
-from segcore.comparison.timing import fastest, timing, timing_notes
+from segcore.comparison.timing import Timing, fastest, timing, timing_notes
 from segcore.metrics import METRICS, Metric, score_title, unit_of
 from segcore.plots.palette import HUMAN, colours
 from tasks.formatting import chance, interval, points, score
@@ -42,7 +42,14 @@ def _cells(
 ) -> list[list[str]]:
     """Values of stacked columns as text."""
     by_key = dict(zip((c.key for c in board.columns), values, strict=True))
-    return [["–" if by_key[c.key] is None else c.show(by_key[c.key]) for c in stack] for stack in stacks]
+    return [[line for c in stack for line in _lines(c, by_key[c.key])] for stack in stacks]
+
+
+def _lines(column: Column, value: Value) -> list[str]:
+    """A value as text; the spread of a time is a line of its own, which keeps the column narrow."""
+    if isinstance(value, Timing):
+        return [value.median, *([value.spread] if value.spread else [])]
+    return ["–" if value is None else column.show(value)]
 
 
 def place(low: float | None, at: float, high: float | None, axis: tuple[float, float]) -> dict[str, float]:
@@ -216,7 +223,7 @@ def _speed_note(inputs: "Inputs") -> str:
     how = (
         "median of the passes over a tile"
         if c.get("apart")
-        else f"median{rounds} in which all networks take turns, [middle half of the rounds],"
+        else f"median and middle half{rounds} in which all networks take turns,"
     )
     device = f"{c['device']}{', ' + c['machine'] if c.get('machine', c['device']) != c['device'] else ''}"
     return " ".join(
