@@ -137,6 +137,7 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "axis": axis_of(_headlines(comparison), metric.unit),
         "columns": _score_columns(board, comparison),
         "measures": _measures(board),
+        "in_turn": any((one := timing(cost)) and one.spread for cost in (costs or {}).values()),
         "metric": metric,
         "difference_unit": difference_unit(metric.unit),
         "headline_name": score_title(comparison.headline),
