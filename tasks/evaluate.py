@@ -72,6 +72,7 @@ def _summary(bundle: Bundle, flips: bool) -> dict[str, Any]:
         "global_context": cost.global_context,
         "encoder": d["settings"].get("encoder", "none"),
         "weights": d["settings"].get("weights", "none"),
+        **({"initial_weights": d["initial_weights"]} if "initial_weights" in d else {}),
         "steps": d["training"]["steps"],
         "best_step": d["training"]["best_step"],
         "nondeterministic": d["training"]["nondeterministic"],

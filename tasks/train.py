@@ -24,7 +24,7 @@ from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
 from tasks import console
 from tasks.costs import merge_cost
-from tasks.initial_weights import load_initial_weights
+from tasks.initial_weights import initial_weights, load_initial_weights
 from tasks.project import CHECKPOINTS, MODELS, PREPARED, START, data_fingerprint, run_name
 from tasks.tracking import runs
 from tasks.tracking.tracker import Run, Tracker
@@ -141,7 +141,10 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             progress.on_restart,
         )
         progress.bar.close()
-        _save(run, trained, architecture, _facts(p, trained, seed, prepared, architecture), target, root)
+        facts = _facts(p, trained, seed, prepared, architecture)
+        start = initial_weights(p, architecture, trained.model, root)
+        facts |= {"initial_weights": start} if start else {}
+        _save(run, trained, architecture, facts, target, root)
     shutil.rmtree(folder)
     return target
 

@@ -205,6 +205,16 @@ def test_the_verdict_names_unequal_budgets_seeds_and_settings_and_nothing_where_
     assert "alike" not in compared({"fcn": [0.7], "unet": [0.95]})["verdict"]
 
 
+def test_initial_weights_of_one_architecture_stand_in_the_verdict() -> None:
+    p = parameters(["fcn", "unet"], [0])
+    models = [model("fcn", [0.7]), model("unet", [0.95])]
+    models[1].summaries[0]["initial_weights"] = "of the champion (0123abcd)"
+    result = compare(models, p, "group").to_json()
+    values = {"unet": "of the champion (0123abcd)", "fcn": "none"}
+    assert result["differences"] == {"initial_weights": values}
+    assert result["verdict"].endswith("They were not trained alike: settings (initial_weights) differ.")
+
+
 def test_comparison_is_deterministic_and_plain_json() -> None:
     skills = {"fcn": [0.75, 0.8], "unet": [0.8, 0.85]}
     text = json.dumps(compared(skills), allow_nan=False)
