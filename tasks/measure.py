@@ -22,12 +22,20 @@ _ROUNDS = 7
 
 
 def measure(
-    bundles: Sequence[Path], tile: int, flips: bool = False, rounds: int = _ROUNDS
+    bundles: Sequence[Path], tile: int, flips: bool = False, rounds: int = _ROUNDS, fresh: bool = True
 ) -> list[dict[str, Any]]:
     """Latency and peak memory of each bundle, from one fresh process.
 
     Several bundles are timed in turn, round after round, so that other load of the machine affects all of them alike;
     peak memory is then that of all bundles together.
+
+    Args:
+        bundles: their folders.
+        tile: side of the tile in pixels.
+        flips: measure with test-time augmentation.
+        rounds: timed passes of each bundle.
+        fresh: False: in this process, which has loaded torch; the start of another takes seconds. Peak memory is then
+            meaningless.
 
     Returns:
         The result of `segcore.prediction.speed.measure_speed` per bundle, and `measured`, the time (UTC).
@@ -36,6 +44,8 @@ def measure(
         StageError: a bundle could not be loaded or run.
     """
     here = str(Path(__file__).parents[1])
+    if not fresh:
+        return _measured(bundles, tile, flips, rounds)
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "tasks", "measure", *map(str, bundles), "--tile", str(tile)]
@@ -50,21 +60,25 @@ def measure(
     return costs
 
 
-def _measure_here(arguments: argparse.Namespace) -> None:
+def _measured(bundles: Sequence[Path], tile: int, flips: bool, rounds: int) -> list[dict[str, Any]]:
     from segcore.inference.device import choose_precision, default_device
     from segcore.prediction.speed import measure_speed
 
     models = []
-    for folder in arguments.bundles:
+    for folder in bundles:
         bundle = read_local(folder)
         bundle.require("parameters.precision")
         precision = choose_precision(bundle.description["parameters"]["precision"], default_device())
         models.append((bundle.model(default_device()), precision))
     # the measured memory must not contain the files
     del bundle
-    costs = measure_speed(models, arguments.tile, arguments.rounds, arguments.flips)
+    costs = measure_speed(models, tile, rounds, flips)
     measured = datetime.now(UTC).isoformat(timespec="seconds")
-    print(json.dumps([cost | {"measured": measured} for cost in costs]))
+    return [cost | {"measured": measured} for cost in costs]
+
+
+def _measure_here(arguments: argparse.Namespace) -> None:
+    print(json.dumps(_measured(arguments.bundles, arguments.tile, arguments.flips, arguments.rounds)))
 
 
 def main() -> None:

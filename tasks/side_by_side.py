@@ -43,7 +43,7 @@ def measure_side_by_side(p: Params, root: Path = Path(), again: bool = False) ->
     if not again and all(side.get("key") == key for side in before):
         return {}
     print("report: measuring latency, the architectures in turn", flush=True)
-    costs = dict(zip(names, measure(folders, p.evaluate.tile, p.evaluate.flips), strict=True))
+    costs = dict(zip(names, measure(folders, p.evaluate.tile, p.evaluate.flips, fresh=False), strict=True))
     for name, cost in costs.items():
         # memory is that of all of them together
         cost.pop("peak_memory_mb", None)

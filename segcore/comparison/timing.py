@@ -82,7 +82,9 @@ def timing_notes(costs: Mapping[str, Mapping[str, Any] | None], titles: Mapping[
         titles: architecture -> printed name.
     """
     timings = {name: one for name, cost in costs.items() if (one := timing(cost)) is not None}
+    trained = sum(bool(cost and cost.get("train_seconds")) for cost in costs.values())
     notes = [
+        *(["Training times are of different moments."] if trained > 1 else []),
         *_machines(costs, titles, "train_machine", "Training time"),
         *_machines(costs, titles, "memory_machine", "Memory"),
     ]

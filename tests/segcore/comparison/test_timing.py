@@ -35,6 +35,8 @@ def test_notes_say_what_the_times_show() -> None:
     apart = timing_notes({"fcn": {"ms_per_megapixel": 147.0, "apart": True}, "unet": None}, TITLES)
     assert apart[0].startswith("† Measured at different moments")
     assert timing_notes({"fcn": None}, TITLES) == []
+    trained: dict[str, dict[str, object] | None] = {name: {"train_seconds": 9.0} for name in TITLES}
+    assert timing_notes(trained, TITLES) == ["Training times are of different moments."]
 
 
 def test_figures_of_different_machines_are_marked() -> None:
