@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.cache import CODE, code_digest
+from segcore.errors import StageError
 from segcore.files import digest, read_json
 from segcore.inference.device import default_device, machine_name
 from segcore.params import Params
@@ -43,7 +44,14 @@ def measure_side_by_side(p: Params, root: Path = Path(), again: bool = False) ->
     if not again and all(side.get("key") == key for side in before):
         return {}
     print("report: measuring latency, the architectures in turn", flush=True)
-    costs = dict(zip(names, measure(folders, p.evaluate.tile, p.evaluate.flips, fresh=False), strict=True))
+    try:
+        figures = measure(folders, p.evaluate.tile, p.evaluate.flips, fresh=False)
+    except (RuntimeError, MemoryError) as error:
+        raise StageError(
+            f"{', '.join(names)}: their latency could not be measured together ({str(error).splitlines()[0]})",
+            "if memory is short, end other programs or lower evaluate.tile, then run again",
+        ) from error
+    costs = dict(zip(names, figures, strict=True))
     for name, cost in costs.items():
         # memory is that of all of them together
         cost.pop("peak_memory_mb", None)

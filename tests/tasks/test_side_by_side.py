@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from segcore.errors import StageError
 from tasks import side_by_side
 from tasks.costs import cost_file, measured_costs, merge_cost, read_cost
 from tasks.side_by_side import measure_side_by_side
@@ -74,6 +75,17 @@ def test_costs_are_those_of_one_go_and_memory_is_that_of_one_model(
     for cost in measured_costs(tmp_path, ARCHITECTURES, p.seeds).values():
         assert (cost["ms_per_megapixel"], cost["latency_low_ms"], cost["latency_high_ms"]) == (40, 9, 11)
         assert (cost["peak_memory_mb"], cost["train_seconds"]) == (100, 9) and "apart" not in cost
+
+
+def test_models_that_do_not_fit_into_memory_together_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    monkeypatch.setattr(side_by_side, "measure", measure)
+    with pytest.raises(StageError, match=r"fcn-0, unet-0: .*CUDA out of memory(.|\n)*lower evaluate.tile"):
+        measure_side_by_side(project(tmp_path, *ARCHITECTURES), tmp_path)
 
 
 def test_times_of_different_goes_are_not_compared(tmp_path: Path, measured: list[list[str]]) -> None:
