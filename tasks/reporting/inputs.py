@@ -23,7 +23,7 @@ from tasks.costs import combined, read_cost
 from tasks.project import EVALUATIONS, INGESTED, MODELS, comparison_file, run_name, stage_name
 from tasks.reporting.age import state_of
 from tasks.versioning import git
-from tasks.versioning.reproduction import lacking, uses_remote
+from tasks.versioning.reproduction import lacking, outdated, uses_remote
 from tasks.versioning.stages import data_version
 
 
@@ -133,6 +133,7 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
             "code": {"revision": revision, "dirty": dirty},
             "data": data_version(root),
             "machine": machine_facts(),
+            "outdated": outdated(params, root),
             "lacking": lacking(params, root),
             "remote": uses_remote(params, root),
             "weights": {name: sha for name, sha in weights.items() if sha},

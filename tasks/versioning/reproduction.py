@@ -1,10 +1,10 @@
-"""What a clone of the project on another machine would lack to give the same results."""
+"""What results lack: to be given again by a clone on another machine, and to be of the present data and models."""
 
 from pathlib import Path
 
 from segcore.ingest import catalog
 from segcore.params import Params
-from tasks.project import DVC_LOCK, PARAMS, split_file
+from tasks.project import DVC_LOCK, PARAMS, run_name, split_file, stage_name
 from tasks.versioning import git, git_command, stages
 
 
@@ -21,6 +21,22 @@ def lacking(p: Params, root: Path = Path()) -> list[str]:
 def uses_remote(p: Params, root: Path = Path()) -> bool:
     """Whether data come from DVC's remote: later batches, or a source that DVC tracks."""
     return bool(_batches(p, root)) or _is_tracked(p, root)
+
+
+def outdated(p: Params, root: Path = Path()) -> list[str]:
+    """Names of stages whose last result is of an earlier state of another stage's output, by dvc.lock."""
+    entries = stages.lock_entries(root)
+    made = {out["path"]: out.get("md5") for entry in entries.values() for out in entry.get("outs", [])}
+    runs = [run_name(architecture, seed) for architecture in p.architectures for seed in p.seeds]
+    names = [*(stage_name(kind, run) for kind in ("train", "evaluate") for run in runs), "compare"]
+    return [
+        name
+        for name in names
+        if any(
+            made.get(dep["path"], dep.get("md5")) != dep.get("md5")
+            for dep in entries.get(name, {}).get("deps", [])
+        )
+    ]
 
 
 def _code(p: Params, root: Path) -> list[str]:

@@ -4,9 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from segcore.params import Params
-from tasks.versioning.reproduction import lacking, uses_remote
+from tasks.versioning.reproduction import lacking, outdated, uses_remote
 from tests.support.fake_project import scene_patches
 from tests.tasks.test_report import _params
 
@@ -65,3 +66,25 @@ def test_data_that_are_on_this_machine_alone_are_named(tmp_path: Path, p: Params
     (tmp_path / "data/batches/buildings").mkdir(parents=True)
     (tmp_path / "data/batches/buildings/b1.dvc").touch()
     assert any("DVC has no remote" in step for step in lacking(p, tmp_path)), "a later batch of a sample"
+
+
+def test_stages_of_earlier_models_or_data_are_named(tmp_path: Path, p: Params) -> None:
+    def lock(trained: str, prepared: str) -> None:
+        def files(**paths: str) -> list[dict[str, str]]:
+            return [{"path": path.replace("__", "/"), "md5": md5} for path, md5 in paths.items()]
+
+        entries = {
+            "prepare": {"outs": files(data__prepared=prepared)},
+            "train@unet-0": {"deps": files(data__prepared="p1"), "outs": files(**{"models/unet-0": trained})},
+            "evaluate@unet-0": {"deps": files(**{"models/unet-0": "m1", "data/prepared": "p1"})},
+            "compare": {"deps": files(data__prepared="p1", evaluations="e1")},
+        }
+        (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": entries}))
+
+    assert outdated(p, tmp_path) == []
+    lock("m1", "p1")
+    assert outdated(p, tmp_path) == []
+    lock("m2", "p1")
+    assert outdated(p, tmp_path) == ["evaluate@unet-0"]
+    lock("m1", "p2")
+    assert outdated(p, tmp_path) == ["train@unet-0", "evaluate@unet-0", "compare"]
