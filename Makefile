@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run repro retrain serve promote rollback registry clean predict ui lint test test-all test-crash test-damage \
+.PHONY: help install demo check-data run report repro retrain serve promote rollback registry clean predict ui lint test test-all test-crash test-damage \
   test-distributed docs hooks lock lr-range transfer bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ check-data: install ## check images and masks, write the data card; SAMPLE= SOUR
 
 run: install ## the whole comparison, through Prefect
 	@$(BIN)/python -m flows.compare
+
+report: install ## write the report of the last comparison again; OPTIONS=--measure on a quiet machine
+	@$(BIN)/python -m tasks report $(OPTIONS)
 
 repro: install ## the same comparison by DVC alone
 	@$(BIN)/python -m tasks.versioning.lock_repair && $(BIN)/python -m dvc repro

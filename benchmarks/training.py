@@ -2,7 +2,8 @@
 
 Every contestant trains the same network on the same scenes, with the same batches, crops and precision, in a separate
 process (described in benchmarks/_trainers.py). They run in turn; the first steps are not timed; figures are medians
-over rounds. Memory is the peak of a contestant's processes, with shared pages counted once.
+over rounds. Memory is the peak of a contestant's processes, with shared pages counted once. On a CPU, steps beside two
+busy processes are compared with quiet ones (benchmarks/_busy.py; `OPTIONS="--only busy"`).
 
 All files are written to a temporary folder. The table shows missed goals; the exit code is 0 in any case.
 """
@@ -16,13 +17,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import torch
 
-from benchmarks import _pictures, _steps
+from benchmarks import _busy, _pictures, _steps
 from benchmarks._networks import NETWORKS
 from benchmarks._trainers import CONTESTANTS, Job
 from benchmarks.data import machine
@@ -65,15 +68,27 @@ def make_data(root: Path, count: int, side: int) -> dict[str, str]:
     return {"prepared": str(work / "data" / "prepared"), "png": str(png), "scenes": str(scenes)}
 
 
-def measure(name: str, job: Job) -> dict[str, Any]:
+def measure(name: str, job: Job, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Figures of one contestant in a separate process, with peak memory in MB.
+
+    Args:
+        name: of the contestant.
+        job: its network, data and length.
+        environment: of the process; None: of `_busy.environment_of`.
 
     Raises:
         RuntimeError: it failed; the message ends with its output.
     """
     command = [sys.executable, "-m", "benchmarks._trainers", name, json.dumps(job._asdict())]
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=_steps.ROOT)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=_steps.ROOT,
+            env=environment or _busy.environment_of(name),
+        )
         peak, stop = [0], threading.Event()
 
         def sample() -> None:
@@ -107,6 +122,11 @@ def rounds(job: Job, names: list[str], count: int) -> dict[str, list[dict[str, A
                 flush=True,
             )
     return figures
+
+
+def _step(job: Job, environment: Mapping[str, str]) -> float:
+    """Seconds of a step of segflow's training."""
+    return job.batch / float(measure("ours", job, environment)["rate"])
 
 
 def _verdict(ratio: float, goal: float) -> str:
@@ -164,7 +184,8 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few steps, only to check that it runs")
     parser.add_argument("--networks", nargs="+", default=["unet"], choices=NETWORKS)
-    parser.add_argument("--only", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    everything = [*CONTESTANTS, "busy"]
+    parser.add_argument("--only", nargs="+", default=everything, choices=everything)
     parser.add_argument("--rounds", type=int, help="rounds of measurements")
     parser.add_argument("--steps", type=int, help="timed steps per measurement")
     parser.add_argument("--batch", type=int, default=8)
@@ -174,10 +195,13 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     sizes = QUICK if arguments.quick else GPU if gpu else FULL
     cores = len(os.sched_getaffinity(0))
-    names = [name for name in CONTESTANTS if name in {*arguments.only, "ours"}]
+    names = [name for name in CONTESTANTS if name in arguments.only]
+    names = ["ours", *(name for name in names if name != "ours")] if names else []
     device = torch.cuda.get_device_name() if gpu else "CPU"
+    # busy steps need nothing to compare with
+    packages = PACKAGES if names else PACKAGES[:1]
     print(
-        "\n".join(machine(PACKAGES)), f"Networks run on: {device}; batches of {arguments.batch}", "", sep="\n"
+        "\n".join(machine(packages)), f"Networks run on: {device}; batches of {arguments.batch}", "", sep="\n"
     )
     print(
         "| what | images per second | segflow / it | goal | | peak memory |\n|---|---|---|---|---|---|",
@@ -189,7 +213,11 @@ def main() -> None:
         for network in arguments.networks:
             steps, workers = arguments.steps or sizes.steps, arguments.workers or cores
             job = Job(network, arguments.batch, 256, sizes.warmup, steps, workers, **data)
-            print(*table(network, rounds(job, names, arguments.rounds or sizes.rounds)), sep="\n", flush=True)
+            count = arguments.rounds or sizes.rounds
+            if names:
+                print(*table(network, rounds(job, names, count)), sep="\n", flush=True)
+            if "busy" in arguments.only and not gpu:
+                print(*_busy.table(partial(_step, job), count), sep="\n", flush=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

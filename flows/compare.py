@@ -28,6 +28,7 @@ from segcore.errors import SegflowError, StageError
 from tasks import batches, sqlite
 from tasks.configure import configure
 from tasks.project import COMPARISON, comparison_file, report_folder
+from tasks.reporting.age import is_current
 from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
 from tasks.versioning import stages
@@ -134,16 +135,18 @@ def compare(retries: int = 0) -> dict[str, str]:
     stages.init_if_needed()
     batches.pull_missing(params)
     pipeline = _survey()
-    # the page contains timings, so it is not an output of a DVC stage, and its absence is not noticed by DVC
+    # the page contains timings, so it is no output of a DVC stage, and DVC does not notice that it is missing or older
+    # than a decision
     page = report_folder(params.data.name) / "index.html"
-    if not page.exists():
+    current = is_current(page, Path(), params.data.name)
+    if not current:
         pipeline = pipeline._replace(unchanged=pipeline.unchanged - {"report"})
     tracker = Tracker.open(params)
     tracker.close_abandoned()
     try:
         if not pipeline.nothing_to_do:
             startup.start_fork_server(threads)
-        force = set() if page.exists() else {"report"}
+        force = set() if current else {"report"}
         pool = (
             workers.Pool(params, pipeline.graph, tracker)
             if params.machine.infrastructure == "workers"

@@ -13,6 +13,7 @@ from segcore.params import Params
 from tasks import batches
 from tasks.inbox_result import Received
 from tasks.project import DVC_LOCK
+from tasks.promotion import publish
 from tasks.promotion.history import RegisteredVersion, read_history
 from tasks.promotion.record import records
 from tasks.tracking import store
@@ -91,7 +92,7 @@ def plan_of(p: Params) -> Plan:
         plan.add("Nothing would be trained: every batch has its decision.")
         plan.summary = "A round would train nothing."
     else:
-        named = ", ".join(to_judge) or f"{catalog.FIRST} (data.source)"
+        named = publish.batch_names(to_judge)
         plan.add(f"One decision would judge: {named}")
         plan.summary = f"A round would train, and decide on batch {named}."
         plan.attempt(lambda: _stages(plan, p, bool(to_judge)))
@@ -210,7 +211,7 @@ def _commit(plan: Plan, p: Params, to_judge: list[str]) -> None:
     plan.add(
         f"Commits on {git.branch() or 'a detached HEAD'}",
         *(f"Data of {p.data.name}: batch {name}" for name in to_judge if "inbox" in name),
-        f"Retraining of {p.data.name} on batch {', '.join(to_judge) or catalog.FIRST}",
+        f"Retraining of {p.data.name} on batch {publish.batch_names(to_judge)}",
     )
 
 

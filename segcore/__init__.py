@@ -20,7 +20,8 @@ names of metrics and the parameters of the gate's rules:
     promotion   the gate between challenger and champion; drift of new data
     plots       figures
 
-Base modules: cache, class_colors, constants, cpu, downloads, errors, files, gate_rules, geo_libraries, names, plugins.
+Base modules: cache, class_colors, constants, cpu, downloads, errors, files, gate_rules, geo_libraries, latency, names,
+plugins.
 
     import segcore
     prediction = segcore.load("models/unet-0").predict(array)
@@ -31,7 +32,7 @@ The names below are imported when they are first used, so that `import segcore` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from segcore import geo_libraries
+from segcore import cpu, geo_libraries
 
 if TYPE_CHECKING:
     from segcore.models.base.bundle import load_bundle
@@ -44,6 +45,8 @@ __all__ = ["Prediction", "Predictor", "build_model", "load", "load_bundle", "loa
 
 # before rasterio and pyogrio are imported, which read these variables then
 geo_libraries.keep_own()
+# before torch is imported: every module that imports it imports this package before
+cpu.spin_briefly()
 
 # module and name within it
 _SOURCES = {

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from segcore.errors import ParamsError
+from segcore.latency import Latency, doubt
 from segcore.metrics import Metric
 
 # decimals of measured values, far finer than the statistics
@@ -21,11 +22,23 @@ _TIE = 1e-12
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of a model: latency per tile, peak memory, size of the bundle. None where not measured."""
+    """Costs of a model: latency per tile, peak memory, size of the bundle. None where not measured.
+
+    The latency is a median over rounds in which the models take turns; latency_low_ms and latency_high_ms are the
+    quartiles, None in files of earlier versions.
+    """
 
     latency_ms: float | None = None
     memory_mb: float | None = None
     size_mb: float | None = None
+    latency_low_ms: float | None = None
+    latency_high_ms: float | None = None
+
+    @property
+    def latency(self) -> Latency:
+        """Latency with its quartiles; it must have been measured."""
+        assert self.latency_ms is not None
+        return Latency(self.latency_ms, self.latency_low_ms, self.latency_high_ms)
 
 
 @dataclass(frozen=True)
@@ -219,11 +232,18 @@ def _not_worse_new(trial: Trial, loss: float) -> list[Finding]:
 
 
 def _cheaper(trial: Trial, most: float) -> list[Finding]:
-    """Cost relative to the champion's: latency, or size if the latency of either was not measured."""
+    """Cost relative to the champion's: latency, or size if the latency of either was not measured.
+
+    Rounds that disagree, or whose middle halves overlap, show no lower latency.
+    """
     for name, what in (("latency_ms", "latency"), ("size_mb", "size")):
         cost, champion_cost = getattr(trial.costs, name), getattr(trial.champion_costs, name)
         if cost is not None and champion_cost:
             ratio, note = cost / champion_cost, f"{what} relative to the champion's"
+            if name == "latency_ms" and ratio <= most and trial.champion_costs is not None:
+                why = doubt(trial.costs.latency, trial.champion_costs.latency)
+                if why:
+                    return [finding("cheaper", f"cheaper: {what}", None, most, False, why)]
             return [finding("cheaper", f"cheaper: {what}", ratio, most, ratio <= most, note)]
     return [finding("cheaper", "cheaper", None, most, False, "neither latency nor size was measured")]
 

@@ -1,16 +1,25 @@
 """Costs of training and prediction on this machine, in work/costs/: one JSON file per bundle and weights.
 
-They are no DVC outputs: timings differ between machines and runs, and dvc.lock would differ with them.
+They are no DVC outputs: timings differ between machines and runs, and dvc.lock would differ with them. A file has the
+figures of the training, those of the evaluation, which measures its model alone, and under SIDE_BY_SIDE those of all
+architectures in turn (tasks/side_by_side.py).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segcore.errors import ModelError
 from segcore.files import atomic_write, cached_json, read_json
 from tasks.project import COSTS, MODELS, run_name
+
+SIDE_BY_SIDE = "side_by_side"
+# what the latency of a measurement consists of
+_LATENCY = (
+    *("latency_ms", "latency_low_ms", "latency_high_ms", "latency_rounds", "latency_tile", "latency_batch"),
+    *("latency_passes", "ms_per_megapixel", "precision", "device", "machine", "threads", "measured"),
+)
 
 
 def cost_file(root: Path, name: str) -> Path:
@@ -59,11 +68,38 @@ def mean_cost(costs: list[dict[str, Any] | None]) -> dict[str, Any] | None:
     return merged
 
 
+def combined(costs: Mapping[str, Sequence[dict[str, Any] | None]]) -> dict[str, dict[str, Any] | None]:
+    """Costs of each architecture from those of its seeds; None if no seed was measured.
+
+    Latency is that of all architectures in turn. Where one of them lacks it, or was measured with others, each latency
+    is of another moment and has the entry `apart`: True. Other numbers are means over the measured seeds.
+    """
+    together = {
+        name: next((cost[SIDE_BY_SIDE] for cost in seeds if cost and SIDE_BY_SIDE in cost), None)
+        for name, seeds in costs.items()
+    }
+    goes = {(side["key"], side.get("measured")) if side else None for side in together.values()}
+    result: dict[str, dict[str, Any] | None] = {}
+    for name, seeds in costs.items():
+        alone = [cost and {k: v for k, v in cost.items() if k != SIDE_BY_SIDE} for cost in seeds]
+        mean, side = mean_cost(alone), together[name]
+        if mean is not None and "machine" in mean:
+            mean["memory_machine"] = mean["machine"]
+        if mean is not None and side is not None and len(goes) == 1:
+            mean = {k: v for k, v in mean.items() if k not in _LATENCY}
+            mean |= {k: side[k] for k in _LATENCY if k in side}
+        elif mean is not None and "latency_ms" in mean:
+            mean = {k: v for k, v in mean.items() if k not in ("latency_low_ms", "latency_high_ms")}
+            mean["apart"] = sum(any(seeds) for seeds in costs.values()) > 1
+        result[name] = mean
+    return result
+
+
 def measured_costs(
     root: Path, architectures: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
-    """Mean cost over seeds of each architecture that was measured on this machine."""
-    means = {
-        name: mean_cost([read_cost(root, run_name(name, seed)) for seed in seeds]) for name in architectures
-    }
-    return {name: cost for name, cost in means.items() if cost}
+    """Cost of each architecture that was measured on this machine, as of `combined`."""
+    read = {name: [read_cost(root, run_name(name, seed)) for seed in seeds] for name in architectures}
+    # human annotators have no costs
+    costs = combined({name: found for name, found in read.items() if any(found)})
+    return {name: cost for name, cost in costs.items() if cost}

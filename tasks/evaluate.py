@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     # torch takes seconds to import; --help and errors in the arguments must not wait for it
     from segcore.evaluation.evaluate import Evaluated
 
-# timed passes over the tile; the fastest counts
-_ROUNDS = 3
+# timed passes over the tile, for memory; latency is measured for the report, all architectures in turn
+_ROUNDS = 1
 # entries of model.json that are used
 _REQUIRED = (
     *("title", "seed", "parameters.precision", "parameters.batch"),
@@ -72,6 +72,7 @@ def _summary(bundle: Bundle, flips: bool) -> dict[str, Any]:
         "global_context": cost.global_context,
         "encoder": d["settings"].get("encoder", "none"),
         "weights": d["settings"].get("weights", "none"),
+        **({"initial_weights": d["initial_weights"]} if "initial_weights" in d else {}),
         "steps": d["training"]["steps"],
         "best_step": d["training"]["best_step"],
         "nondeterministic": d["training"]["nondeterministic"],
@@ -158,15 +159,16 @@ def run_evaluation(
 def _log(
     p: Params, architecture: str, seed: int, data: PreparedData, result: "Evaluated", title: str, root: Path
 ) -> None:
-    """Measure costs on this machine, and log scores, costs and pictures to the MLflow run of the training."""
+    """Measure costs on this machine, and log scores, memory and pictures to the MLflow run of the training.
+
+    Latencies of models that were measured one after the other cannot be compared, so none is logged here.
+    """
     from tasks.tracking.pictures import write_pictures
 
     print(f"evaluate: measuring latency and memory with tiles of {p.evaluate.tile} pixels", flush=True)
     cost = measure_cost(architecture, seed, p.evaluate.tile, root, p.evaluate.flips)
-    numbers = {
-        f"cost/{k}": v for k, v in cost.items() if k in ("latency_ms", "ms_per_megapixel", "peak_memory_mb")
-    }
-    metrics = {**scores(result.counts, data.foreground), **numbers, "ece": result.calibration["ece"]}
+    memory = {"cost/peak_memory_mb": cost["peak_memory_mb"]}
+    metrics = {**scores(result.counts, data.foreground), **memory, "ece": result.calibration["ece"]}
     evaluations = root / EVALUATIONS
     with TemporaryDirectory() as folder:
         charts, gallery = write_pictures(

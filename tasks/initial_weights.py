@@ -6,11 +6,12 @@ model of other data (placed by tasks/transfer.py: only the weights that fit are 
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segcore.files import atomic_folder, read_json
-from segcore.models.base.bundle import DESCRIPTION, WEIGHTS, Bundle, read_bundle
+from segcore.models.base.bundle import DESCRIPTION, WEIGHTS, Bundle, load_description, read_bundle
 from segcore.params import Params, TrainSettings
 from tasks.project import START
 
@@ -46,8 +47,7 @@ def load_initial_weights(
     if (folder / TRANSFER).is_file():
         _transfer(p, model, bundle)
         return settings
-    expected = (architecture, model.in_channels, model.num_classes, model.settings, p.data.classes)
-    if tuple(facts[name] for name in _SAME) != expected:
+    if not _fits(facts, p, architecture, model):
         print(f"train: {folder} has other classes, bands or settings: its weights are not used", flush=True)
         return settings
     model.load_state_dict(bundle.model().state_dict())
@@ -58,6 +58,25 @@ def load_initial_weights(
     steps = budget or settings.steps
     warm_up = round(settings.warmup_steps * min(steps / settings.steps, 1))
     return settings.model_copy(update={"steps": steps, "warmup_steps": warm_up})
+
+
+def _fits(facts: Mapping[str, Any], p: Params, architecture: str, model: "SegmentationModel") -> bool:
+    expected = (architecture, model.in_channels, model.num_classes, model.settings, p.data.classes)
+    return tuple(facts[name] for name in _SAME) == expected
+
+
+def initial_weights(
+    p: Params, architecture: str, model: "SegmentationModel", root: Path = Path()
+) -> str | None:
+    """Which weights `load_initial_weights` loads, as text for a comparison; None where a training starts anew."""
+    folder = root / START / architecture
+    if not (folder / "model.json").is_file():
+        return None
+    facts = load_description(folder)
+    if (folder / TRANSFER).is_file():
+        return f"of other data ({facts['weights_sha256'][:8]})"
+    fits = _fits(facts, p, architecture, model)
+    return f"of the champion ({facts['weights_sha256'][:8]})" if fits else None
 
 
 def _transfer(p: Params, model: "SegmentationModel", bundle: Bundle) -> None:

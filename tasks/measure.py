@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,34 @@ from tasks import console
 from tasks.bundles import read_local
 from tasks.supervisor import run_in_group
 
-_ROUNDS = 9
+_ROUNDS = 7
 
 
 def measure(
-    bundles: Sequence[Path], tile: int, flips: bool = False, rounds: int = _ROUNDS
+    bundles: Sequence[Path], tile: int, flips: bool = False, rounds: int = _ROUNDS, fresh: bool = True
 ) -> list[dict[str, Any]]:
     """Latency and peak memory of each bundle, from one fresh process.
 
     Several bundles are timed in turn, round after round, so that other load of the machine affects all of them alike;
     peak memory is then that of all bundles together.
 
+    Args:
+        bundles: their folders.
+        tile: side of the tile in pixels.
+        flips: measure with test-time augmentation.
+        rounds: timed passes of each bundle.
+        fresh: False: in this process, which has loaded torch; the start of another takes seconds. Peak memory is then
+            meaningless.
+
     Returns:
-        The result of `segcore.prediction.speed.measure_speed` per bundle; latency_ms is the minimum over the rounds,
-        because other programs can only add to it.
+        The result of `segcore.prediction.speed.measure_speed` per bundle, and `measured`, the time (UTC).
 
     Raises:
         StageError: a bundle could not be loaded or run.
     """
     here = str(Path(__file__).parents[1])
+    if not fresh:
+        return _measured(bundles, tile, flips, rounds)
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "tasks", "measure", *map(str, bundles), "--tile", str(tile)]
@@ -50,29 +60,25 @@ def measure(
     return costs
 
 
-def _measure_here(arguments: argparse.Namespace) -> None:
+def _measured(bundles: Sequence[Path], tile: int, flips: bool, rounds: int) -> list[dict[str, Any]]:
     from segcore.inference.device import choose_precision, default_device
     from segcore.prediction.speed import measure_speed
 
     models = []
-    for folder in arguments.bundles:
+    for folder in bundles:
         bundle = read_local(folder)
         bundle.require("parameters.precision")
         precision = choose_precision(bundle.description["parameters"]["precision"], default_device())
         models.append((bundle.model(default_device()), precision))
     # the measured memory must not contain the files
     del bundle
-    rounds = [
-        [measure_speed(m, arguments.tile, precision, 1, arguments.flips) for m, precision in models]
-        for _ in range(arguments.rounds)
-    ]
-    costs = []
-    for times in zip(*rounds, strict=True):
-        latency = min(t["latency_ms"] for t in times)
-        peak = max(t["peak_memory_mb"] for t in times)
-        costs.append(times[0] | {"latency_ms": latency, "peak_memory_mb": peak})
-        costs[-1]["ms_per_megapixel"] = latency / (arguments.tile**2 / 1e6)
-    print(json.dumps(costs))
+    costs = measure_speed(models, tile, rounds, flips)
+    measured = datetime.now(UTC).isoformat(timespec="seconds")
+    return [cost | {"measured": measured} for cost in costs]
+
+
+def _measure_here(arguments: argparse.Namespace) -> None:
+    print(json.dumps(_measured(arguments.bundles, arguments.tile, arguments.flips, arguments.rounds)))
 
 
 def main() -> None:
@@ -81,7 +87,7 @@ def main() -> None:
     parser.add_argument("bundles", type=Path, nargs="+", help="folders with model.json and model.safetensors")
     parser.add_argument("--tile", type=int, required=True, help="side of the square tile in pixels")
     parser.add_argument(
-        "--rounds", type=int, default=_ROUNDS, help=f"timed rounds; the fastest counts (default: {_ROUNDS})"
+        "--rounds", type=int, default=_ROUNDS, help=f"timed rounds; their median counts (default: {_ROUNDS})"
     )
     parser.add_argument(
         "--flips", action="store_true", help="measure with test-time augmentation (mean over mirror images)"

@@ -90,8 +90,30 @@ def report_html(inputs: Inputs, root: Path) -> str:
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
     view |= {"data": pictures.data_view(inputs), "theme": formatting.theme()}
     view |= {"slices": slices_view(inputs.comparison)}
-    view |= {"retrain": retrain_view(root, inputs.params.data.name)}
+    view |= {"retrain": retrain_view(root, inputs.params.data.name, inputs.facts["weights"])}
     return _environment().get_template("page.html.j2").render(view)
+
+
+def measure_costs(params: Params, root: Path, again: bool = False) -> None:
+    """Measure the latency of all architectures in turn, unless that was done before, and log it to their runs.
+
+    Args:
+        params: params.yaml.
+        root: the project's folder.
+        again: measure also if nothing has changed.
+
+    Raises:
+        StageError: a model could not be loaded or run.
+    """
+    # imported late: it loads torch, which the page alone does not need
+    from tasks.side_by_side import measure_side_by_side
+
+    costs = measure_side_by_side(params, root, again)
+    if costs:
+        from tasks.tracking.runs import log_latencies
+        from tasks.tracking.tracker import Tracker
+
+        log_latencies(Tracker.open(params), costs)
 
 
 def report(root: Path, params: Params, prepared: Any) -> Path:
@@ -121,8 +143,9 @@ def report(root: Path, params: Params, prepared: Any) -> Path:
 def _report_here(arguments: argparse.Namespace) -> None:
     from segcore.data.prepared import PreparedData
 
-    root = arguments.params.parent
-    folder = report(root, load(arguments.params), PreparedData(root / PREPARED))
+    root, params = arguments.params.parent, load(arguments.params)
+    measure_costs(params, root, arguments.measure)
+    folder = report(root, params, PreparedData(root / PREPARED))
     print(f"report: {folder / 'index.html'}")
 
 
@@ -130,6 +153,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks report", description=__doc__)
     parser.add_argument("--params", type=Path, default=PARAMS, help="parameters file (default: %(default)s)")
+    parser.add_argument("--measure", action="store_true", help="measure latencies again, on a quiet machine")
     console.run(_report_here, parser)
 
 

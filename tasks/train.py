@@ -24,7 +24,7 @@ from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
 from tasks import console
 from tasks.costs import merge_cost
-from tasks.initial_weights import load_initial_weights
+from tasks.initial_weights import initial_weights, load_initial_weights
 from tasks.project import CHECKPOINTS, MODELS, PREPARED, START, data_fingerprint, run_name
 from tasks.tracking import runs
 from tasks.tracking.tracker import Run, Tracker
@@ -141,7 +141,10 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             progress.on_restart,
         )
         progress.bar.close()
-        _save(run, trained, architecture, _facts(p, trained, seed, prepared, architecture), target, root)
+        facts = _facts(p, trained, seed, prepared, architecture)
+        start = initial_weights(p, architecture, trained.model, root)
+        facts |= {"initial_weights": start} if start else {}
+        _save(run, trained, architecture, facts, target, root)
     shutil.rmtree(folder)
     return target
 
@@ -181,9 +184,11 @@ def _save(
         # before model.json, which has its hash
         pd.DataFrame(trained.history).to_csv(part / "history.csv", index=False)
         save_bundle(part, trained.model, architecture, facts)
+    from segcore.inference.device import default_device, machine_name
+
     speed = trained.images / max(trained.seconds, 1e-9)
     cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
-    merge_cost(root, target.name, cost)
+    merge_cost(root, target.name, {**cost, "train_machine": machine_name(default_device())})
     run.log_step({f"cost/{name}": value for name, value in cost.items()})
     run.log_files(target, "model")
 

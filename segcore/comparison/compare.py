@@ -94,6 +94,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         tests,
         len(first.clusters),
         cluster_kind,
+        differences,
     )
     comparison = Comparison(
         dataset=p.data.name,
@@ -109,7 +110,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         bootstrap=p.compare.bootstrap,
         empty_policy=EMPTY_POLICY,
         verdict=verdict.sentence(standing, p),
-        notes=verdict.notes(standing, list(differences), p),
+        notes=verdict.notes(standing, p),
         leaderboard=board,
         tests=tests,
         differences=differences,

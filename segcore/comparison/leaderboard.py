@@ -11,9 +11,10 @@ from typing import Any, Literal
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.slices import worst_slice
 from segcore.comparison.text import duration_text, interval_text, value_text
+from segcore.comparison.timing import Timing, timing, timing_notes
 from segcore.metrics import class_metrics, score_title, unit_of
 
-Value = str | float | Score | None
+Value = str | float | Score | Timing | None
 # content of a costs file
 Cost = Mapping[str, Any]
 NONE = "-"
@@ -65,13 +66,12 @@ class Leaderboard:
         for values in self.values:
             record: dict[str, str | float | None] = {}
             for column, value in zip(self.columns, values, strict=True):
-                if not isinstance(value, Score):
+                if not isinstance(value, Score | Timing):
                     record[column.key] = value
                     continue
                 record[column.key] = value.estimate
-                if intervals:
-                    for part in ("low", "high", "seed_std"):
-                        record[f"{column.key} {part}"] = getattr(value, part)
+                for part in ("low", "high", "seed_std") if intervals else ():
+                    record[f"{column.key} {part}"] = getattr(value, part, None)
             records.append(record)
         return records
 
@@ -188,8 +188,7 @@ COLUMNS: list[Column] = [
         "receptive_field", "receptive field", "px", "sizes", _receptive_field, short="Receptive field (px)"
     ),
     Column(
-        "ms_per_megapixel", "time", "ms/megapixel", "costs", _cost("ms_per_megapixel"), lambda n: f"{n:,.1f}",
-        short="ms / Mpx",
+        "ms_per_megapixel", "time", "ms/megapixel", "costs", lambda _, cost: timing(cost), short="ms / Mpx",
     ),
     Column(
         "tiles_per_second", "tiles", "1/s", "costs", _tiles_per_second, lambda n: f"{n:.1f}",
@@ -215,6 +214,7 @@ def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | 
     board = leaderboard(comparison, costs)
     parts = [board.caption, *(_aligned(table) for table in _tables(board))]
     sentences = [comparison.verdict, *filter(None, [worst_slice(comparison)]), *comparison.notes]
+    sentences += timing_notes(costs or {}, comparison.titles)
     return "\n\n".join([*parts, "\n".join(sentences)]) + "\n"
 
 

@@ -1,7 +1,8 @@
 """The verdict of a comparison as text, and notes on the limits of its numbers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from segcore.comparison.results import Difference, PairTest
 from segcore.comparison.statistics import smallest_p
@@ -10,6 +11,10 @@ from segcore.metrics import METRICS
 from segcore.params import Params
 
 FEW_CLUSTERS = 10
+# settings that are the budget of a training; their values stand in the verdict
+_BUDGET = ("steps", "batch", "crop", "patience")
+# other settings that the verdict names; the notes name all
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Standing:
         humans: each with the difference of the best model from it.
         tests: of all pairs of models.
         clusters: number of test clusters; cluster_kind: "block" or "group".
+        differences: training setting -> architecture -> value, only settings that differ.
     """
 
     models: list[Placed]
@@ -38,25 +44,27 @@ class Standing:
     tests: list[PairTest]
     clusters: int
     cluster_kind: str
+    differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def sentence(standing: Standing, p: Params) -> str:
-    """The verdict; it names a winner only if its difference from every other model is shown."""
-    return _verdict(standing, p) + none_possible(
-        standing.clusters, standing.cluster_kind, len(standing.tests), p
-    )
+    """The verdict; it names a winner only if its difference from every other model is shown.
+
+    Unequal budgets and settings are part of it.
+    """
+    shown = none_possible(standing.clusters, standing.cluster_kind, len(standing.tests), p)
+    return _verdict(standing, p) + _unequal(standing) + shown
 
 
-def notes(standing: Standing, differing: Sequence[str], p: Params) -> list[str]:
+def notes(standing: Standing, p: Params) -> list[str]:
     """Notes on humans, on the limits of the numbers, and on settings that differ."""
     lines = [
         *_human_notes(standing, p),
         *limits(standing.clusters, standing.cluster_kind, len(standing.tests), p),
     ]
-    if differing:
-        lines.append(
-            f"Training settings are not the same: architectures differ in {_listed(list(differing))}."
-        )
+    if standing.differences:
+        differing = _listed(list(standing.differences))
+        lines.append(f"Training settings are not the same: architectures differ in {differing}.")
     return lines
 
 
@@ -83,6 +91,30 @@ def _verdict(standing: Standing, p: Params) -> str:
         return f"{top} is best: it leads {_listed(leads)}."
     also = f", but {best.title} leads {_listed(leads)}" if leads else ""
     return f"No difference shown between {top} and {_listed(equals, 'or')}{also}."
+
+
+def _unequal(standing: Standing) -> str:
+    """Sentence on budgets and settings that differ between the models; empty if none does.
+
+    Numbers of seeds do not differ: such models are not compared.
+    """
+    rows = dict(standing.differences)
+    parts = [_values(key, rows.pop(key), standing) for key in _BUDGET if key in rows]
+    if rows:
+        names = list(rows)
+        more = [f"{len(names) - _NAMED} more settings"] if len(names) > _NAMED else []
+        parts.append(f"{'other ' if parts else ''}settings ({_listed([*names[:_NAMED], *more])})")
+    return f" They were not trained alike: {_listed(parts)} differ." if parts else ""
+
+
+def _values(setting: str, values: Mapping[str, Any], standing: Standing) -> str:
+    """A setting with its values, such as "steps (U-Net 500, FCN-8s 200)"."""
+    each = ", ".join(f"{m.title} {_plain(values[m.name])}" for m in standing.models if m.name in values)
+    return f"{setting} ({each})"
+
+
+def _plain(value: Any) -> str:
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _human_notes(standing: Standing, p: Params) -> list[str]:

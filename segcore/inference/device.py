@@ -2,6 +2,8 @@
 
 import torch
 
+from segcore.cpu import processor
+
 # "fp32" or "bf16"
 Precision = str
 
@@ -9,6 +11,11 @@ Precision = str
 def default_device() -> torch.device:
     """CUDA if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def machine_name(device: torch.device) -> str:
+    """Name of the GPU or of the processor that computes."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 def choose_precision(setting: str, device: torch.device) -> str:

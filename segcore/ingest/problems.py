@@ -122,14 +122,20 @@ KINDS: dict[str, Kind] = {
         "check that this file belongs to the image, and keep both together",
     ),
     "nan-pixels": Kind(
-        "some pixels are NaN or infinite; they count as nodata", "noted", "nothing, if there is no data there"
+        "some pixels are NaN or infinite; they count as nodata",
+        "noted",
+        "if there are data in these pixels, export the image again with finite values there",
     ),
     "all-ignored": Kind("all pixels of the mask are ignored: nothing is left to train on or score"),
-    "empty-mask": Kind("the mask contains only background", "noted", "nothing, if that is correct"),
+    "empty-mask": Kind(
+        "the mask contains only background",
+        "noted",
+        "if there are objects in the image, label them, or correct data.label_values, data.masks or data.crowds",
+    ),
     "one-class": Kind(
         "the mask contains only one class, which is not the background",
         "noted",
-        "nothing, if that is correct; otherwise check data.label_values",
+        "if other classes are in the image, label them, or correct data.label_values or data.unlabelled",
     ),
     "polygons-unreadable": Kind("the file of polygons or annotations cannot be read or is incomplete"),
     "polygons-outside": Kind(
@@ -199,7 +205,9 @@ KINDS: dict[str, Kind] = {
     "band-missing": Kind("data.bands names a band that the image does not have"),
     "other-dtype": Kind("the data type differs from that of most images of data.source"),
     "mixed-crs": Kind(
-        "coordinate systems differ between images", "noted", "nothing, or reproject to one coordinate system"
+        "coordinate systems differ between images",
+        "noted",
+        "if pixels are of different size or shape on the ground for that reason, reproject to one coordinate system",
     ),
     "duplicate": Kind(
         "the same content as another item; both go into one split", "noted", "remove one of them"
@@ -207,12 +215,13 @@ KINDS: dict[str, Kind] = {
     "near-duplicate": Kind(
         "nearly the same picture as another item; both go into one split",
         "noted",
-        "remove one of them; if they only look alike, leave near-duplicate out of split.links",
+        "if they are the same picture, remove one of them; if they only look alike, leave near-duplicate out of "
+        "split.links",
     ),
     "same-place": Kind(
         "overlaps another item on the map, perhaps of another date; both go into one split",
         "noted",
-        "nothing",
+        "if their positions are wrong, correct the georeference of one of them",
     ),
     "relabelled": Kind(
         "the image is already in the data, or in the same delivery, with another mask or georeference"

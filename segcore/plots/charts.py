@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.text import value_text
+from segcore.comparison.timing import timing
 from segcore.metrics import METRICS, class_metrics, unit_of
 from segcore.plots.palette import HUMAN, INK, MUTED, PAPER, colours, markers
 from segcore.plots.style import RC, new_figure
@@ -42,7 +43,7 @@ def _whisker(axes: Axes, score: Score, at: float, colour: str, vertical: bool) -
 
 
 def accuracy_cost(comparison: Comparison, costs: Mapping[str, Mapping[str, Any] | None]) -> Figure:
-    """Headline score against cost; whiskers are the interval, the area of a bubble its parameters."""
+    """Headline score against cost; whiskers are intervals of both, the area of a bubble its parameters."""
     rows = [row for row in comparison.models if comparison.headline in row.scores]
     metric = METRICS[comparison.metric]
     by_time = all(cost_of(row, costs)[1] for row in rows)
@@ -50,9 +51,15 @@ def accuracy_cost(comparison: Comparison, costs: Mapping[str, Mapping[str, Any] 
     most = max((_summary(row)["parameters"] for row in rows), default=1)
     with mpl.rc_context(RC):
         figure, (axes,) = new_figure(9.2, 3.8)
+        furthest = 0.0
         places = [cost_of(row, costs)[0] if by_time else _summary(row)["macs"] / 1e9 for row in rows]
-        for row, cost in zip(rows, places, strict=True):
+        timings = [timing(costs.get(row.architecture)) for row in rows]
+        for row, cost, time in zip(rows, places, timings, strict=True):
             score, colour = row.scores[comparison.headline], palette[row.architecture]
+            if by_time and time is not None and time.low is not None and time.high is not None:
+                ends = ([time.low, time.high], [score.estimate] * 2)
+                axes.plot(*ends, color=colour, linewidth=2, alpha=0.55, solid_capstyle="round")
+                furthest = max(furthest, time.high)
             size = 80 + 900 * _summary(row)["parameters"] / most
             axes.scatter(cost, score.estimate, s=size, color=colour, alpha=0.25, linewidth=0)
             axes.scatter(cost, score.estimate, s=22, color=colour, zorder=3)
@@ -63,12 +70,14 @@ def accuracy_cost(comparison: Comparison, costs: Mapping[str, Mapping[str, Any] 
         # the axes, because inside them any corner may contain a whisker or the line of the human.
         figure.legend(loc="outside upper left", ncols=min(3, max(1, len(rows))))
         _human_line(axes, comparison)
-        what = "milliseconds per megapixel" if by_time else "GMACs per 256 × 256 crop"
+        apart = any(time is not None and time.apart for time in timings)
+        what = f"milliseconds per megapixel{', measured at different moments' if apart else ''}"
+        what = what if by_time else "GMACs per 256 × 256 crop"
         axes.set_xlabel(f"{what} (lower is better)")
         direction = "" if metric.higher_is_better else f", {metric.direction}"
         axes.set_ylabel(f"{metric.heading}, foreground mean ({metric.unit}{direction})")
         _ticks_in_unit(axes.yaxis, metric.unit)
-        axes.set_xlim(0, max(places, default=1) * 1.28)
+        axes.set_xlim(0, max([*places, furthest], default=1) * 1.28)
         axes.margins(y=0.12)
     return figure
 

@@ -3,13 +3,14 @@
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from segcore.inference.device import autocast
+from segcore.inference.device import autocast, machine_name
 from segcore.inference.tta import passes, with_flips
 from segcore.models.base.model import SegmentationModel
 
@@ -31,43 +32,73 @@ def _peak_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def measure_speed(
-    model: SegmentationModel, tile: int, precision: str, repeats: int = 5, flips: bool = False
-) -> dict[str, Any]:
-    """Latency of one tile after warm-up, synchronised, and peak memory during prediction.
+class _Timed:
+    """A model and a tile; calling it predicts the tile and returns the milliseconds, device synchronised."""
 
-    With `flips`, latency includes all passes over a tile, so that the cost of the better score is counted.
+    def __init__(self, model: SegmentationModel, tile: int, precision: str, flips: bool) -> None:
+        self.device, self.precision = next(model.parameters()).device, precision
+        self.model = with_flips(model, flips)
+        self.image = torch.rand(1, model.in_channels, tile, tile, device=self.device) * 255
+        self.times: list[float] = []
 
-    Peak memory is that allocated on the device on CUDA, and that of the whole process on a CPU.
-
-    Returns:
-        latency_ms (median), latency_tile, latency_batch, latency_passes, ms_per_megapixel, peak_memory_mb, precision,
-        device, threads.
-    """
-    device, model = next(model.parameters()).device, with_flips(model, flips)
-    image = torch.rand(1, model.in_channels, tile, tile, device=device) * 255
-    times = []
-
-    def once() -> float:
+    def __call__(self) -> float:
         start = time.perf_counter()
-        with autocast(device, precision):
-            model.predict(image)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        with autocast(self.device, self.precision):
+            self.model.predict(self.image)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         return (time.perf_counter() - start) * 1000
 
-    once(), once()
+    def turn(self) -> None:
+        """One pass that is timed, after one that is not: the models before it have displaced its data from caches."""
+        self()
+        self.times.append(self())
+
+
+def measure_speed(
+    models: Sequence[tuple[SegmentationModel, str]], tile: int, rounds: int = 9, flips: bool = False
+) -> list[dict[str, Any]]:
+    """Latency of one tile of each model, and peak memory during prediction.
+
+    The models take turns, round after round, so that other load of the machine affects all of them alike.
+
+    Args:
+        models: each with its precision, all on one device.
+        tile: side of the tile in pixels.
+        rounds: timed passes of each model.
+        flips: latency includes all passes over a tile, so that the cost of the better score is counted.
+
+    Returns:
+        Per model: latency_ms (median over the rounds), latency_low_ms and latency_high_ms (quartiles), latency_rounds,
+        latency_tile, latency_batch, latency_passes, ms_per_megapixel, peak_memory_mb (allocated on the device on CUDA,
+        of the whole process on a CPU, with several models of all together), precision, device, machine, threads.
+    """
+    timed = [_Timed(model, tile, precision, flips) for model, precision in models]
+    device = timed[0].device
+    for one in timed:
+        one()
     _reset_peak(device)
-    times = [once() for _ in range(repeats)]
-    latency = float(np.median(times))
+    for _ in range(rounds):
+        for one in timed:
+            one.turn()
+    return [_figures(one, tile, flips) for one in timed]
+
+
+def _figures(timed: _Timed, tile: int, flips: bool) -> dict[str, Any]:
+    low, latency, high = (float(v) for v in np.percentile(timed.times, (25, 50, 75)))
+    device = timed.device
     return {
         "latency_ms": latency,
+        "latency_low_ms": low,
+        "latency_high_ms": high,
+        "latency_rounds": len(timed.times),
         "latency_tile": tile,
         "latency_batch": 1,
         "latency_passes": passes(flips),
         "ms_per_megapixel": latency / (tile**2 / 1e6),
         "peak_memory_mb": _peak_mb(device),
-        "precision": precision,
+        "precision": timed.precision,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "machine": machine_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
     }

@@ -73,7 +73,7 @@ def _class_lines(good: pd.DataFrame, ink: _Ink) -> list[str]:
 
 
 def _block_lines(blocks: Sequence[dict[str, Any]], title: str, colour: int, ink: _Ink) -> list[str]:
-    """Per kind: number, meaning, a few examples, then the remedies."""
+    """Per kind: number of items, meaning, a few examples, then the remedies, or the advice about a note."""
     if not blocks:
         return []
     lines = ["", ink(title, _BOLD)]
@@ -83,9 +83,10 @@ def _block_lines(blocks: Sequence[dict[str, Any]], title: str, colour: int, ink:
         for example in block["examples"]:
             lines += _wrapped(example, " " * 13, " " * 11 + "- ")
         left = block["count"] - block["shown"]
+        word = "Advice" if "advice" in block else "Remedy"
         lines += [ink(f"{'':11}  and {left:,} more", _GREY)] if left else []
         for remedy in block.get("remedies", []):
-            lines += _wrapped(f"Remedy: {remedy}", " " * 19, " " * 11)
+            lines += _wrapped(f"{word}: {remedy}", " " * 19, " " * 11)
     return lines
 
 
@@ -119,12 +120,13 @@ def _notes(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:
         rows = [(item, text) for items, text in block["rows"] for item in items[:EXAMPLES]][:EXAMPLES]
         block["examples"] = [f"{item}: {text}" if text else item for item, text in rows]
         block["shown"] = len(rows)
+        block["remedies"] = [block["advice"]] if block["advice"] else []
     return blocks
 
 
 def _links(links: pd.DataFrame) -> list[dict[str, Any]]:
     from tasks.data_card.facts import counted
-    from tasks.data_card.rows import meaning
+    from tasks.data_card.rows import advice, meaning
 
     blocks = []
     for kind, count in counted(links["kind"]):
@@ -133,6 +135,7 @@ def _links(links: pd.DataFrame) -> list[dict[str, Any]]:
             f"{a} and {b}: {text}" for a, b, text in zip(rows["a"], rows["b"], rows["detail"], strict=True)
         ]
         block = {"kind": kind, "meaning": meaning(kind), "count": count, "examples": examples}
+        block |= {"advice": advice(kind), "remedies": [advice(kind)] if advice(kind) else []}
         blocks.append(block | {"shown": len(rows)})
     return blocks
 
@@ -171,8 +174,9 @@ def card_html(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from tasks.data_card import facts as data_facts
-    from tasks.data_card import pictures
+    from tasks.data_card import pictures, values
     from tasks.data_card import rows as views
+    from tasks.data_card.item_pictures import ItemPictures
     from tasks.formatting import FILTERS, theme
 
     environment = Environment(
@@ -190,6 +194,7 @@ def card_html(
     good = data_facts.accepted(table)
     classes = views.class_rows(good, data)
     colours = [row["colour"] for row in classes[: len(data.classes)]]
+    drawn, notes = ItemPictures(good, data, store), views.note_blocks(table, strays)
     view = {
         "data": data,
         "theme": theme(),
@@ -202,18 +207,21 @@ def card_html(
         "facts": data_facts.declared(data) | data_facts.facts(good),
         "classes": classes,
         "problems": views.problem_blocks(table),
-        "notes": views.note_blocks(table, strays),
+        "values": values.found(good, data),
+        "notes": notes,
+        "note_pictures": pictures.note_pictures(good, notes, drawn),
         "groups": views.group_rows(good, data),
         "links": links.head(views.MOST_PAIRS).to_dict("records"),
         "link_kinds": _links(links),
         "look_alikes": views.look_alikes(links) if "alike_share" in links.attrs else "",
         "pairs": pictures.pair_pictures(good, links, data, store),
-        "gallery": pictures.gallery(good, data, store),
+        "gallery": pictures.gallery(good, data, drawn),
         "class_columns": pictures.class_columns(good, data, colours),
         "valid_columns": pictures.valid_columns(good),
         "shapes": pictures.shape_frames(good),
         "bands": pictures.band_rows(good, data),
     }
+    drawn.save()
     return environment.get_template("data_card.html.j2").render(view)
 
 

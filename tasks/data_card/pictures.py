@@ -2,24 +2,17 @@
 
 import re
 from collections.abc import Collection, Container, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from segcore.data.packed import Packed
 from segcore.params.data import Data
-from segcore.plots.overlays import Look, look
-from segcore.plots.pictures import data_uri
 from tasks.data_card.facts import class_counts, counted, number, parsed, pixel_counts, shares, sizes
-from tasks.data_card.picture_cache import PictureCache
+from tasks.data_card.item_pictures import BUDGET, MOST_PICTURES, ItemPictures, inlined, look_of
 
-MOST_PICTURES, MOST_PAIRS = 18, 6
-# bytes of all inlined pictures; noisy pictures are drawn smaller to meet it
-BUDGET = 3_200_000
-SIDES = (384, 320, 256, 192, 128)
+MOST_PAIRS = 6
 # items in a column chart; if there are more, evenly chosen ones
 MOST_COLUMNS = 160
 MOST_BANDS = 24
@@ -96,20 +89,6 @@ def choose(
     return [(int(row), why[int(row)]) for row in order if int(row) in why]
 
 
-def _look(row: Any, data: Data, store: Path) -> Look:
-    colors = {i: data.colors[i] for i in data.foreground}
-    return look(Packed(store / row.packed), colors, SIDES[0], parsed(row.spacing))
-
-
-def _inlined(pictures: Sequence[np.ndarray], limit: float) -> list[str]:
-    """Data URIs, all at the largest of SIDES at which they take at most `limit` bytes together."""
-    for side in SIDES:
-        uris = [data_uri(picture, side) for picture in pictures]
-        if sum(map(len, uris)) <= limit:
-            break
-    return uris
-
-
 def _headline(part: Sequence[float], data: Data) -> tuple[str, float]:
     """Class and fraction shown for an item: all foreground as one (""), or its most common class without background."""
     if data.background is not None:
@@ -132,26 +111,12 @@ def distinct_parts(names: Sequence[str]) -> list[str]:
     return ["".join(w).rstrip("._-") or name for w, name in zip(words, names, strict=True)]
 
 
-def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET) -> list[dict[str, Any]]:
-    """Chosen items with their pictures, plain and with masks, read from the packed files in `store`."""
-    colors = {i: data.colors[i] for i in data.foreground}
-    limit = budget / max(1, min(len(good), MOST_PICTURES))
-    cache = PictureCache(store, __file__, [colors, SIDES, limit])
-    chosen = choose(good, data, known=cache)
+def gallery(good: pd.DataFrame, data: Data, pictures: ItemPictures) -> list[dict[str, Any]]:
+    """Chosen items with their pictures, plain and with masks."""
+    chosen = choose(good, data, known=pictures.cache)
     picked = good.iloc[[row for row, _ in chosen]]
     part = shares(class_counts(picked, data.classes)).tolist()
-
-    def draw(item: Any) -> None:
-        if item.packed in cache:
-            return
-        drawn = _look(item, data, store)
-        image, masked = _inlined([drawn.image, drawn.masked], limit)
-        plane = f"plane {drawn.plane + 1} of {drawn.planes}" if drawn.planes > 1 else ""
-        cache.cells[item.packed] = {"plane": plane, "image": image, "masked": masked}
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(draw, picked.itertuples()))
-    cache.save(list(picked["packed"]))
+    drawn = pictures.draw(picked)
     cells = [
         {
             "id": item.id,
@@ -160,14 +125,34 @@ def gallery(good: pd.DataFrame, data: Data, store: Path, budget: float = BUDGET)
             "shares": fractions,
             "most": _headline(fractions, data),
             "objects": None if pd.isna(item.objects) else int(item.objects),
-            **cache.cells[item.packed],
+            **cell,
         }
-        for item, (_, why), fractions in zip(picked.itertuples(), chosen, part, strict=True)
+        for item, (_, why), fractions, cell in zip(picked.itertuples(), chosen, part, drawn, strict=True)
     ]
     names = distinct_parts(list(picked["id"]))
     return [
         cell | {"short": name, "size": size}
         for cell, name, size in zip(cells, names, sizes(picked), strict=True)
+    ]
+
+
+def note_pictures(
+    good: pd.DataFrame, blocks: Sequence[dict[str, Any]], pictures: ItemPictures
+) -> list[dict[str, Any]]:
+    """The first item of each kind of note, its masks drawn over it, with the text of the note.
+
+    Args:
+        good: the accepted items.
+        blocks: of `rows.note_blocks`; kinds that no accepted item has are left out.
+        pictures: of the items.
+    """
+    rows = {str(item): row for row, item in enumerate(good["id"])}
+    firsts = [(b["kind"], b["count"], b["rows"][0][0][0], b["rows"][0][1]) for b in blocks]
+    firsts = [first for first in firsts if first[2] in rows]
+    drawn = pictures.draw(good.iloc[[rows[item] for _, _, item, _ in firsts]])
+    return [
+        {"kind": kind, "count": count, "id": item, "text": text, **cell}
+        for (kind, count, item, text), cell in zip(firsts, drawn, strict=True)
     ]
 
 
@@ -185,8 +170,8 @@ def pair_pictures(
     accepted = links[links["a"].isin(set(by_id)) & links["b"].isin(set(by_id))]
     pairs = []
     for pair in pictured_pairs(accepted).itertuples():
-        drawn = [_look(by_id[item], data, store).masked for item in (pair.a, pair.b)]
-        pictures = _inlined(drawn, budget / MOST_PAIRS)
+        drawn = [look_of(by_id[item], data, store).masked for item in (pair.a, pair.b)]
+        pictures = inlined(drawn, budget / MOST_PAIRS)
         names = ((pair.a, pictures[0]), (pair.b, pictures[1]))
         pairs.append({"kind": pair.kind, "detail": pair.detail, "items": names})
     return pairs

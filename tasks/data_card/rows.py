@@ -146,6 +146,11 @@ def meaning(kind: str) -> str:
     return KINDS[kind].meaning if kind in KINDS else ""
 
 
+def advice(kind: str) -> str:
+    """What to do about a note of this kind."""
+    return KINDS[kind].advice if kind in KINDS else ""
+
+
 def problem_blocks(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Quarantined items by kind, the most frequent first: meaning, remedies, and rows of path, reason, remedy, items.
 
@@ -199,19 +204,20 @@ def look_alikes(links: pd.DataFrame) -> str:
 
 
 def note_blocks(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:
-    """Notes by kind, the most frequent first; rows of (items with the same text, text)."""
+    """Notes by kind, the most frequent first: number of items, advice, and rows of (items with the same text, text)."""
     by_kind: dict[str, list[tuple[str, str]]] = {}
     for kind, item, text in [*noted(table), *(("mask-without-image", p.as_posix(), "") for p in strays)]:
         by_kind.setdefault(kind, []).append((item, text))
     blocks = []
-    for kind, notes in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
+    for kind, notes in by_kind.items():
         texts: dict[str, list[str]] = {}
         for item, text in notes[:MOST_NOTES]:
             texts.setdefault(text, []).append(item)
         listed = [(items, text) for text, items in texts.items()]
-        block = {"kind": kind, "meaning": meaning(kind), "rows": listed}
-        blocks.append(block | {"count": len(notes), "listed": min(len(notes), MOST_NOTES)})
-    return blocks
+        block = {"kind": kind, "meaning": meaning(kind), "advice": advice(kind), "rows": listed}
+        items = len({item for item, _ in notes})
+        blocks.append(block | {"count": items, "left": max(0, len(notes) - MOST_NOTES)})
+    return sorted(blocks, key=lambda block: -block["count"])
 
 
 def group_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import ModelError, StageError
 from segcore.files import atomic_write, cached_json, sha256
 from segcore.gate_rules import Costs
+from segcore.ingest.catalog import FIRST
 from segcore.models.base.bundle import Hashes, load_description, read_bundle
 from segcore.promotion.drift import expected_calibration_error
 from segcore.tables.counts import require_all
@@ -185,9 +186,8 @@ def _evaluated(
         model = read_bundle(folder, expected).model(default_device())
         tables, curves = [], {}
         for batch, part in _by_batch(data):
-            evaluation = evaluate(
-                model, part, p.evaluate, precision, progress=_bar(f"champion, batch {batch}")
-            )
+            named = "data.source" if batch == FIRST else f"batch {batch}"
+            evaluation = evaluate(model, part, p.evaluate, precision, progress=_bar(f"champion, {named}"))
             tables.append(evaluation.counts)
             curves[batch] = evaluation.calibration
         cache.start()
@@ -250,8 +250,8 @@ def calibration_errors(model: Model, new_batches: Sequence[str]) -> dict[str, fl
 def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
     """Latency, memory and size of each bundle, cached by bundles, tile, code and machine.
 
-    Memory is measured with one model per process, latency with all models in turn. Other programs that run at the
-    same time make the results worse. Models that are the same network with other weights cost the same, so one of them
+    Memory is measured with one model per process, latency with all models in turn, so that other programs that run at
+    the same time affect all alike. Models that are the same network with other weights cost the same, so one of them
     is measured: a difference between them would be noise.
     """
     import torch
@@ -279,8 +279,14 @@ def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
             temporary.write_text(json.dumps(rows, indent=2) + "\n")
     row_of = dict(zip(dict.fromkeys(networks), rows, strict=True))
     return [
-        Costs(row_of[network]["latency_ms"], row_of[network]["peak_memory_mb"], m.size_mb)
-        for network, m in zip(networks, models, strict=True)
+        Costs(
+            row["latency_ms"],
+            row["peak_memory_mb"],
+            m.size_mb,
+            row.get("latency_low_ms"),
+            row.get("latency_high_ms"),
+        )
+        for row, m in ((row_of[network], m) for network, m in zip(networks, models, strict=True))
     ]
 
 

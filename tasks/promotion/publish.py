@@ -35,8 +35,8 @@ def commit_decision(p: Params, subject: str, sentence: str) -> None:
 
 
 def batch_names(batches: Sequence[str]) -> str:
-    """Names of batches in a commit message; of no batch, that of the data source."""
-    return ", ".join(batches) or catalog.FIRST
+    """Names of batches in a message; without a later batch, that of the data source, with its setting."""
+    return ", ".join(batches) or f"{catalog.FIRST} (data.source)"
 
 
 def write_report(p: Params, root: Path = Path()) -> None:

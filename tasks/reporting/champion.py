@@ -6,6 +6,7 @@ It reads only the files in decisions/<data.name>/, so the report does not need M
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from segcore.comparison.text import difference_unit
@@ -27,6 +28,7 @@ from tasks.promotion.record import (
     evidence_text,
     latest,
 )
+from tasks.reporting.age import trained_since
 from tasks.reporting.rows import place
 
 _OUTCOMES = {
@@ -37,12 +39,15 @@ _OUTCOMES = {
 }
 
 
-def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
+def retrain_view(
+    root: Path, name: str, weights: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any] | None:
     """Content of the section, or None if there is no decision yet.
 
     Args:
         root: the project's folder.
         name: of the dataset.
+        weights: present sha256 of the weights by name of the bundle.
 
     Raises:
         DataError: a decision cannot be read.
@@ -62,7 +67,7 @@ def retrain_view(root: Path, name: str) -> dict[str, Any] | None:
         "rules": _rules(record.challengers, metric),
         "basis": _basis(record),
         "evidence": evidence_text(record),
-        "since": _since(record, versions),
+        "since": " ".join(filter(None, [_since(record, versions), trained_since(record, weights)])),
         "drift": drift,
         "charts": _charts(drift) if drift else {},
         "history": [

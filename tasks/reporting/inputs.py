@@ -1,9 +1,9 @@
 """Inputs of the report, read and checked once; code version, data version and machine."""
 
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ from PIL import Image
 
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.constants import IGNORE
+from segcore.cpu import processor
 from segcore.errors import StageError
-from segcore.files import read_json
+from segcore.files import cached_json, read_json
 from segcore.params import Params
 from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
-from tasks.costs import mean_cost, read_cost
+from tasks.costs import combined, read_cost
 from tasks.project import EVALUATIONS, INGESTED, MODELS, comparison_file, run_name, stage_name
+from tasks.reporting.age import state_of
 from tasks.versioning import git
+from tasks.versioning.reproduction import lacking, outdated, uses_remote
 from tasks.versioning.stages import data_version
 
 
@@ -72,10 +75,8 @@ class Inputs:
 
     @property
     def costs(self) -> dict[str, dict[str, Any] | None]:
-        """Costs of each architecture: mean over the measured seeds; None if no seed was measured."""
-        return {
-            name: mean_cost([r.cost for r in self.runs if r.architecture == name]) for name in self.titles
-        }
+        """Costs of each architecture: as of `tasks.costs.combined`; None if no seed was measured."""
+        return combined({n: [r.cost for r in self.runs if r.architecture == n] for n in self.titles})
 
 
 def _require(path: Path, stage: str) -> Path:
@@ -117,6 +118,11 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
     names = [row.architecture for row in comparison.models]
     catalog = root / INGESTED / "catalog.parquet"
     revision, dirty = git.state(root)
+    weights = {
+        run_name(name, seed): _weights(root, run_name(name, seed))
+        for name in names
+        for seed in comparison.seeds
+    }
     return Inputs(
         params=params,
         comparison=comparison,
@@ -127,14 +133,21 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
             "code": {"revision": revision, "dirty": dirty},
             "data": data_version(root),
             "machine": machine_facts(),
+            "outdated": outdated(params, root),
+            "lacking": lacking(params, root),
+            "remote": uses_remote(params, root),
+            "weights": {name: sha for name, sha in weights.items() if sha},
+            "state": state_of(root, params.data.name),
+            "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         },
     )
 
 
-def _processor() -> str:
-    listing = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*:\s*(.+)", listing.read_text()) if listing.exists() else None
-    return model.group(1).strip() if model else platform.processor() or platform.machine()
+def _weights(root: Path, name: str) -> str | None:
+    """The sha256 of a bundle's weights; None where the bundle is not here."""
+    path = root / MODELS / name / "model.json"
+    content = cached_json(path) or {}
+    return content.get("weights_sha256")
 
 
 def machine_facts() -> dict[str, str]:
@@ -145,7 +158,7 @@ def machine_facts() -> dict[str, str]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores, threads = psutil.cpu_count(logical=False), psutil.cpu_count()
     return {
-        "Processor": f"{_processor()}, {cores or threads} cores, {threads} threads",
+        "Processor": f"{processor()}, {cores or threads} cores, {threads} threads",
         "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "Graphics": ", ".join(gpus) or "none",
         "PyTorch": torch.__version__,

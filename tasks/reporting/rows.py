@@ -8,6 +8,7 @@ import yaml
 from segcore.comparison.leaderboard import Column, Leaderboard, Value, leaderboard, leaderboard_markdown
 from segcore.comparison.results import Comparison, PairTest, Score
 from segcore.comparison.text import difference_unit, value_text
+from segcore.comparison.timing import Timing, fastest, timing, timing_notes
 from segcore.metrics import METRICS, Metric, score_title, unit_of
 from segcore.plots.palette import HUMAN, colours
 from tasks.formatting import chance, interval, points, score
@@ -41,7 +42,14 @@ def _cells(
 ) -> list[list[str]]:
     """Values of stacked columns as text."""
     by_key = dict(zip((c.key for c in board.columns), values, strict=True))
-    return [["–" if by_key[c.key] is None else c.show(by_key[c.key]) for c in stack] for stack in stacks]
+    return [[line for c in stack for line in _lines(c, by_key[c.key])] for stack in stacks]
+
+
+def _lines(column: Column, value: Value) -> list[str]:
+    """A value as text; the spread of a time is a line of its own, which keeps the column narrow."""
+    if isinstance(value, Timing):
+        return [value.median, *([value.spread] if value.spread else [])]
+    return ["–" if value is None else column.show(value)]
 
 
 def place(low: float | None, at: float, high: float | None, axis: tuple[float, float]) -> dict[str, float]:
@@ -129,6 +137,7 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "axis": axis_of(_headlines(comparison), metric.unit),
         "columns": _score_columns(board, comparison),
         "measures": _measures(board),
+        "in_turn": any((one := timing(cost)) and one.spread for cost in (costs or {}).values()),
         "metric": metric,
         "difference_unit": difference_unit(metric.unit),
         "headline_name": score_title(comparison.headline),
@@ -175,12 +184,22 @@ def _tiles(inputs: "Inputs") -> list[dict[str, str]]:
         if row.kind == "human" and headline in row.scores:
             value = score(row.scores[headline].estimate, metric.unit)
             tiles.append(_tile(value, metric.unit, row.title, f"{metric.heading} on the same images"))
-    costs = {name: cost for name, cost in inputs.costs.items() if cost and cost.get("ms_per_megapixel")}
-    if costs:
-        fastest = min(costs, key=lambda name: costs[name]["ms_per_megapixel"])
-        value = f"{costs[fastest]['ms_per_megapixel']:,.0f}"
-        tiles.append(_tile(value, "ms", f"per megapixel, {inputs.titles[fastest]}", "the fastest here"))
-    return [*tiles, _held_out(comparison)]
+    return [*tiles, *_speed_tiles(inputs), _held_out(comparison)]
+
+
+def _speed_tiles(inputs: "Inputs") -> list[dict[str, str]]:
+    """A tile with the time of the fastest architecture; with the times of all where no order is shown."""
+    timings = {n: one for n in inputs.titles if (one := timing(inputs.costs[n])) is not None}
+    if not timings:
+        return []
+    best = fastest(timings)
+    if len(timings) == 1 or best.name is not None:
+        name = best.name or next(iter(timings))
+        note = best.reason if len(timings) > 1 else "on this machine"
+        return [_tile(f"{timings[name].estimate:,.0f}", "ms", f"per megapixel, {inputs.titles[name]}", note)]
+    ends = sorted(one.estimate for one in timings.values())
+    value = "–".join(dict.fromkeys(f"{end:,.0f}" for end in (ends[0], ends[-1])))
+    return [_tile(value, "ms", "per megapixel, all architectures", f"no order shown: {best.reason}")]
 
 
 def _held_out(comparison: Comparison) -> dict[str, str]:
@@ -201,10 +220,20 @@ def _speed_note(inputs: "Inputs") -> str:
         return f"Speed: {UNMEASURED}. GMACs are counted, not timed."
     c = measured[0]
     threads = f", {c['threads']:.0f} threads" if c.get("threads") else ""
-    return (
-        "Speed: the fastest of several passes over a tile after warm-up passes, device synchronised; "
-        f"tile of {c['latency_tile']:.0f} pixels a side, batch {c['latency_batch']:.0f}, "
-        f"{c['precision']} on {c['device']}{threads}. Compare only measurements of one machine."
+    rounds = f" of {c['latency_rounds']:.0f} rounds" if c.get("latency_rounds") else ""
+    how = (
+        "median of the passes over a tile"
+        if c.get("apart")
+        else f"median and middle half{rounds} in which all networks take turns,"
+    )
+    device = f"{c['device']}{', ' + c['machine'] if c.get('machine', c['device']) != c['device'] else ''}"
+    return " ".join(
+        [
+            f"Speed: {how} after warm-up passes, device synchronised; "
+            f"tile of {c['latency_tile']:.0f} pixels a side, batch {c['latency_batch']:.0f}, "
+            f"{c['precision']} on {device}{threads}.",
+            *timing_notes(inputs.costs, inputs.titles),
+        ]
     )
 
 

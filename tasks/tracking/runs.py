@@ -132,6 +132,22 @@ def log_evaluation(
     return run.id
 
 
+def log_latencies(tracker: Tracker, costs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Log latencies that were measured in turn to the runs of the trainings, so that they can be compared there.
+
+    Args:
+        tracker: tracker of the data set.
+        costs: figures by name of the bundle; runs that this store does not have are left out.
+    """
+    for name, cost in costs.items():
+        stage = stage_name("train", name)
+        training = training_of(tracker, stage, stages.run_key(stage))
+        if training is not None:
+            keys = ("latency_ms", "latency_low_ms", "latency_high_ms", "ms_per_megapixel")
+            numbers = {f"cost/{key}": float(cost[key]) for key in keys if key in cost}
+            Run(tracker.client, training.info.run_id).log_step(numbers)
+
+
 def fetch_costs(tracker: Tracker, architecture: str, seed: int, root: Path = Path()) -> bool:
     """Copy a worker's cost measurements of a bundle to work/costs/ for the report; False where there are none.
 

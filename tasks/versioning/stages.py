@@ -141,7 +141,7 @@ def run_key(stage: str | None = None) -> str | None:
 
 def run_keys() -> dict[str, str]:
     """Run keys of all stages with a result in dvc.lock, by stage name."""
-    return {name: _key(entry) for name, entry in _lock_entries().items()}
+    return {name: _key(entry) for name, entry in lock_entries().items()}
 
 
 @lru_cache(maxsize=1)
@@ -166,12 +166,12 @@ def next_run_key(stage: str) -> str:
 
 def recorded() -> set[str]:
     """Names of the stages with a result in dvc.lock."""
-    return set(_lock_entries())
+    return set(lock_entries())
 
 
 def data_version(root: Path = Path()) -> str | None:
     """DVC's md5 of data/prepared, from dvc.lock; None before the first `prepare`."""
-    outs = _lock_entries(root).get("prepare", {}).get("outs", [])
+    outs = lock_entries(root).get("prepare", {}).get("outs", [])
     return next((out["md5"] for out in outs if Path(out["path"]) == PREPARED), None)
 
 
@@ -212,8 +212,8 @@ def add(path: Path) -> Path:
     return path.with_name(path.name + ".dvc")
 
 
-def remote_name() -> str | None:
-    """Name of DVC's default remote; None if none is configured.
+def remote_name(root: Path = Path()) -> str | None:
+    """Name of DVC's default remote in the project `root`; None if none is configured.
 
     The settings are read in this process: starting DVC takes seven times as long, and every round needs it.
 
@@ -223,7 +223,8 @@ def remote_name() -> str | None:
     from dvc.config import Config, ConfigError
 
     try:
-        remote = Config(".dvc")["core"].get("remote") if Path(".dvc").is_dir() else None
+        folder = root / ".dvc"
+        remote = Config(str(folder))["core"].get("remote") if folder.is_dir() else None
     except ConfigError as error:
         raise StageError(f".dvc/config: {error}", "correct it, then run again") from error
     return str(remote) if remote else None
@@ -254,7 +255,8 @@ def preload() -> None:
     import dvc.repo.index  # noqa: F401
 
 
-def _lock_entries(root: Path = Path()) -> dict[str, Entry]:
+def lock_entries(root: Path = Path()) -> dict[str, Entry]:
+    """Content of dvc.lock by name of the stage; empty without it. A damaged file is a StageError."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

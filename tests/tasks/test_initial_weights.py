@@ -8,7 +8,14 @@ import torch
 from segcore.errors import ModelError
 from segcore.models.base.bundle import load_bundle, read_bundle, save_bundle
 from segcore.models.base.factory import build_model
-from tasks.initial_weights import TRANSFER, clear, load_initial_weights, place, place_transfer
+from tasks.initial_weights import (
+    TRANSFER,
+    clear,
+    initial_weights,
+    load_initial_weights,
+    place,
+    place_transfer,
+)
 from tasks.project import START
 from tests.support.tiny import params_for
 
@@ -58,6 +65,18 @@ def test_other_architectures_and_other_classes_start_from_new_weights(p, tmp_pat
     assert load_initial_weights(p, "unet", model, tmp_path).steps == usual
     assert "other classes" in capsys.readouterr().out
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_a_training_starts_from_is_named_for_the_comparison(p, tmp_path):
+    assert initial_weights(p, "unet", fresh(), tmp_path) is None
+    champion = bundle(tmp_path / "champion")
+    short = read_bundle(champion).weights_sha256[:8]
+    place(champion, root=tmp_path)
+    assert initial_weights(p, "unet", fresh(), tmp_path) == f"of the champion ({short})"
+    place(bundle(tmp_path / "three", classes=("background", "square", "round")), root=tmp_path)
+    assert initial_weights(p, "unet", fresh(), tmp_path) is None, "it does not fit"
+    place_transfer(read_bundle(champion), tmp_path)
+    assert initial_weights(p, "unet", fresh(), tmp_path) == f"of other data ({short})"
 
 
 def test_the_start_folder_holds_only_the_champion_and_is_emptied_without_one(tmp_path):

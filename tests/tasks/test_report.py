@@ -15,7 +15,7 @@ from segcore.errors import StageError
 from segcore.metrics import EMPTY_POLICY, METRICS, score_title
 from segcore.params import Params
 from tasks import report as stage
-from tasks.costs import cost_file, mean_cost
+from tasks.costs import cost_file, mean_cost, merge_cost
 from tasks.formatting import amount, chance, duration, points, unbroken
 from tasks.reporting import rows
 from tasks.reporting.inputs import gallery_cases, read_inputs
@@ -206,6 +206,46 @@ def test_no_difference_shown_is_a_verdict() -> None:
 
 def test_speed_is_printed_with_warm_up_batch_precision_and_device(page: str) -> None:
     assert re.search(r"after warm-up passes, device synchronised.*batch 1, fp32 on cpu, 2 threads", page)
+
+
+def test_a_page_of_one_architecture_has_no_empty_table(project, tmp_path: Path) -> None:
+    root, params, prepared = project
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    path = copy / "comparison" / "comparison.json"
+    content = json.loads(path.read_text())
+    content["leaderboard"] = [row for row in content["leaderboard"] if row["architecture"] == "unet"]
+    path.write_text(json.dumps(content | {"tests": [], "differences": {}}))
+    folder = stage.report(copy, params.model_copy(update={"architectures": ["unet"]}), prepared)
+    page, short = ((folder / name).read_text() for name in ("index.html", "report.md"))
+    assert "<tbody></tbody>" not in re.sub(r"\s", "", page) and "#tests" not in page
+    assert "Settings that differ" not in page and " compared" not in page and "## Differences" not in short
+
+
+def test_no_network_is_the_fastest_where_the_rounds_do_not_show_it(project, tmp_path: Path) -> None:
+    root, params, prepared = project
+
+    def page(low: float, high: float, moment: str = "1") -> str:
+        copy = tmp_path / f"{low}-{high}-{moment}"
+        shutil.copytree(root, copy)
+        for name, median in (("fcn", 40.0), ("unet", 50.0), ("deeplab", 60.0)):
+            ends = {"latency_low_ms": low * median, "latency_high_ms": high * median, "latency_rounds": 9}
+            key = moment if name == "fcn" else "1"
+            side = {"key": key, "latency_ms": median, "ms_per_megapixel": 4 * median, **ends}
+            side |= {"latency_tile": 512, "latency_batch": 1, "precision": "fp32", "device": "CPU"}
+            merge_cost(copy, f"{name}-0", {"side_by_side": side})
+        return (stage.report(copy, params, prepared) / "index.html").read_text()
+
+    shown = page(0.95, 1.04)
+    assert (
+        "the fastest here" in shown and "160.0<small" in shown.replace("\n", "") and "152.0 to 166.4" in shown
+    )
+    assert "median and middle half of 9 rounds" in shown
+    for other, why in (
+        (page(0.8, 1.1), "no order shown: rounds disagree by 30"),
+        (page(0.95, 1.04, "2"), "no order shown: measured at different moments"),
+    ):
+        assert why in other.replace("\N{NON-BREAKING HYPHEN}", "-") and "the fastest here" not in other
 
 
 def test_unmeasured_costs_are_labelled(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The verdict and its notes, on tables whose differences are known."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,41 @@ def test_settings_that_differ_are_printed_beside_the_score() -> None:
         "steps": {"fcn": 10, "unet": 7},
     }
     assert any("learning_rate" in note and "settings are not the same" in note for note in result["notes"])
+    assert "They were not trained alike: steps (" in result["verdict"]
+    assert "U-Net 7" in result["verdict"] and "FCN-8s 10" in result["verdict"]
+    assert "other settings (augment.flip and learning_rate) differ." in result["verdict"]
     assert compared({"fcn": [0.8], "unet": [0.8]})["differences"] == {}
+
+
+def test_the_verdict_names_unequal_budgets_seeds_and_settings_and_nothing_where_all_are_alike() -> None:
+    p = parameters(["fcn", "unet"], [0], fcn={"batch": 4, "patience": 3})
+    result = compare([model("fcn", [0.7]), model("unet", [0.95])], p, "group").to_json()
+    assert result["verdict"].endswith(
+        " They were not trained alike: batch (U-Net 2, FCN-8s 4) and patience (U-Net none, FCN-8s 3) differ."
+    )
+    seeds = parameters(["fcn", "unet"], [0, 1])
+    stopped = [model("fcn", [0.7, 0.7]), model("unet", [0.95, 0.95])]
+    stopped[0] = replace(stopped[0], summaries=[SUMMARY | {"steps": n, "title": "FCN-8s"} for n in (5, 8)])
+    verdict = compare(stopped, seeds, "group").to_json()["verdict"]
+    assert "steps (U-Net 10, FCN-8s 5 to 8) differ." in verdict
+    with pytest.raises(DataError, match=r"\d seeds against \d"):
+        compare([model("fcn", [0.7]), model("unet", [0.95, 0.95])], seeds, "group")
+    many = {"learning_rate": 0.1, "loss": "dice", "weight_decay": 0.5, "warmup_steps": 3, "schedule": "poly"}
+    p = parameters(["fcn", "unet"], [0], fcn=many)
+    result = compare([model("fcn", [0.7]), model("unet", [0.95])], p, "group").to_json()
+    assert "not trained alike: settings (" in result["verdict"]
+    assert " and 2 more settings) differ." in result["verdict"]
+    assert "alike" not in compared({"fcn": [0.7], "unet": [0.95]})["verdict"]
+
+
+def test_initial_weights_of_one_architecture_stand_in_the_verdict() -> None:
+    p = parameters(["fcn", "unet"], [0])
+    models = [model("fcn", [0.7]), model("unet", [0.95])]
+    models[1].summaries[0]["initial_weights"] = "of the champion (0123abcd)"
+    result = compare(models, p, "group").to_json()
+    values = {"unet": "of the champion (0123abcd)", "fcn": "none"}
+    assert result["differences"] == {"initial_weights": values}
+    assert result["verdict"].endswith("They were not trained alike: settings (initial_weights) differ.")
 
 
 def test_comparison_is_deterministic_and_plain_json() -> None:

@@ -251,6 +251,24 @@ def test_a_challenger_whose_scores_are_not_numbers_never_wins_and_hides_no_other
     assert none.challengers[0].validation is None
 
 
+def test_a_latency_is_lower_only_where_the_rounds_of_measuring_it_show_that() -> None:
+    def cheaper(new: Costs, old: Costs) -> Finding:
+        decision = judge(candidate(0.9, "old", costs=old), candidate(0.9, "new", seed=1, costs=new))
+        return next(rule for rule in decision.challengers[0].rules if rule.kind == "cheaper")
+
+    old = Costs(10, 800, 20, 9.5, 10.5)
+    assert cheaper(Costs(5, 800, 20, 4.8, 5.2), old).passed
+    busy = cheaper(Costs(5, 800, 20, 4, 6), old)
+    assert (busy.passed, busy.measured, busy.note) == (False, None, "rounds of measuring disagree by 40 %")
+    overlap = cheaper(Costs(8, 800, 20, 7.9, 9.5), old)
+    assert (overlap.passed, overlap.note) == (False, "intervals of the rounds overlap")
+    # a decision of an earlier version has no rounds
+    assert cheaper(Costs(5, 800, 20), Costs(10, 800, 20)).passed
+    assert cheaper(Costs(9, 800, 20, 8, 10), old).measured == 0.9, (
+        "not lower enough, whatever the rounds show"
+    )
+
+
 def test_costs_that_are_not_numbers_count_as_not_measured() -> None:
     decision = judge(
         candidate(0.9, "old"), candidate(0.9, "new", seed=1, costs=Costs(float("nan"), None, 15))

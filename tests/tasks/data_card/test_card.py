@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 
 from segcore.errors import DataError
+from segcore.ingest.problems import KINDS
 from tasks.data_card import card
 from tasks.data_card.pictures import MOST_PAIRS, MOST_PICTURES, choose, distinct_parts, pictured_pairs
+from tasks.data_card.values import found
 from tests.support.fake_catalogue import bad_row, card_data, card_row, catalogue
 
 LINKS = ["a", "b", "kind", "detail"]
@@ -153,7 +155,7 @@ def test_page_of_ten_thousand_items_stays_small(tmp_path: Path) -> None:
     names = [row["id"] for row in rows[:5000]]
     links = pd.DataFrame([(a, b, "duplicate", "same") for a, b in pairwise(names)], columns=LINKS)
     page = _card(rows, tmp_path, links)
-    assert _pictures(_sound(page)) == 2 * MOST_PICTURES + 2 * MOST_PAIRS
+    assert _pictures(_sound(page)) == 2 * MOST_PICTURES + 2 * MOST_PAIRS + 1, "one kind of note"
     assert len(page) < 5_000_000
     assert "b4999.tif" in page and "and 1,500 more" in page
 
@@ -231,6 +233,54 @@ def test_printed_summary_has_counts_kinds_examples_and_each_remedy_once(tmp_path
         assert words in text
     numbers = [line.index("%") for line in text.splitlines() if re.match(r"  (background|water|roof) ", line)]
     assert len(set(numbers)) == 1 and len(numbers) == 3
+
+
+def test_every_kind_of_note_has_a_picture_of_its_first_item_and_advice(tmp_path: Path) -> None:
+    notes = [[], [["turned", "as tag 6 says"]], [["turned", "as tag 3 says"], ["empty-mask", "none"]]]
+    rows = [card_row(f"i{n}", tmp_path, notes=json.dumps(texts)) for n, texts in enumerate(notes)]
+    page = _card(rows, tmp_path, strays=[Path("masks/lone.png")])
+    section = html.unescape(page[page.index('<section id="notes"') :])
+    shown = re.findall(r'<img src="data:image[^"]+" alt="([^"]*)"', section)
+    assert shown == [
+        "i1: image with its labels; turned: as tag 6 says",
+        "i2: image with its labels; empty mask: none",
+    ]
+    assert KINDS["empty-mask"].advice in section and "2 items" in section
+    text = card.summary(catalogue(rows), NO_LINKS, [])
+    assert "    2  turned" in text and "Advice: if there are objects in the image" in text
+
+
+def test_no_advice_is_to_do_nothing() -> None:
+    noted = {name: kind.advice for name, kind in KINDS.items() if kind.outcome == "noted"}
+    assert not [name for name, advice in noted.items() if not advice or advice.startswith("nothing")]
+
+
+def test_values_found_are_summed_beside_the_class_that_they_become(tmp_path: Path) -> None:
+    values = {0: "background", 1: "water", "#FFB300": "roof", 9: "ignore"}
+    data = card_data(label_values=values)
+    counts = [{"0": 90, "1": 5, "#ffb300": 5}, {"1": 20, "9": 2, "77": 1}, {}]
+    rows = [card_row(f"i{n}", tmp_path, label_counts=json.dumps(c)) for n, c in enumerate(counts)]
+    table = found(catalogue(rows), data)
+    assert table is not None
+    assert [(r["value"], r["count"], r["items"], r["class"]) for r in table["rows"]] == [
+        ("0", 90, 1, "background"),
+        ("1", 25, 2, "water"),
+        ("#ffb300", 5, 1, "roof"),
+        ("9", 2, 1, "ignored"),
+        ("77", 1, 1, ""),
+    ]
+    assert table["other"] == 0 and "Values found" in _card(rows, tmp_path, label_values=values)
+
+
+def test_rare_values_are_counted_and_a_catalogue_without_values_is_read(tmp_path: Path) -> None:
+    counts = json.dumps({str(n): 1000 - n for n in range(100)})
+    table = found(catalogue([card_row("a", tmp_path, label_counts=counts)]), card_data())
+    assert table is not None and len(table["rows"]) == 30 and table["other"] == 70
+    assert table["other_count"] == sum(1000 - n for n in range(30, 100))
+    old = catalogue([card_row("a", tmp_path)]).drop(columns="label_counts")
+    assert found(old, card_data()) is None
+    target = tmp_path / "old.html"
+    assert "Values found" not in card.write_card(old, NO_LINKS, [], card_data(), tmp_path, target).read_text()
 
 
 def test_printed_summary_of_nothing_accepted_and_hostile_names(tmp_path: Path) -> None:
