@@ -17,10 +17,11 @@ from segcore import params
 from segcore.constants import IGNORE
 from segcore.errors import DataError, ParamsError, StageError
 from segcore.params import Params, Predict
+from segcore.prediction.scene_reader import stamp_of
 from tasks import console
 from tasks.output_folder import OutputFolder
 from tasks.project import PREDICTIONS
-from tasks.scenes import OUTPUTS, Record, check_name, find_scenes, stamp_of
+from tasks.scenes import OUTPUTS, Record, check_name, find_scenes
 from tasks.supervisor import deferred_stop
 from tasks.tracking.fetch import CHAMPION, find_model
 

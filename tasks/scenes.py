@@ -11,11 +11,10 @@ from typing import Any
 
 from segcore.errors import DataError
 from segcore.files import atomic_write, digest
-from segcore.ingest.source_files import stamp
 from segcore.io import images
 from segcore.io.layouts._files import printable
-from segcore.io.layouts._item import Item
 from segcore.io.layouts._patterns import stem_of
+from segcore.prediction.scene_reader import stamp_of
 
 RECORD = "predictions.json"
 # interval between two writes of the record: a kill loses at most the work of this time and the current scene
@@ -242,12 +241,3 @@ def check_name(scene: Path, name: str, outputs: Sequence[str]) -> None:
             "rename it",
             kind="bad-name",
         )
-
-
-def stamp_of(scene: Path) -> str:
-    """Stamp of a scene: names, sizes and modification times of its files.
-
-    Raises:
-        DataError: a file is missing, empty or not readable.
-    """
-    return stamp(Item(scene.name, "", Path(scene.name)), scene.parent)

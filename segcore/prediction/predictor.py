@@ -18,7 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from segcore.data.prepared import neighbouring_planes
-from segcore.data.raster import Info, Window
+from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
 from segcore.inference.device import choose_precision, default_device
@@ -27,11 +27,13 @@ from segcore.io import images
 from segcore.io.bands import Declared
 from segcore.io.layouts._patterns import stem_of
 from segcore.models.base.bundle import Bundle, read_bundle
-from segcore.params import Data, Predict
+from segcore.params import Predict
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
 from segcore.prediction.bundle_settings import declared_data, require_finite, resolved
+from segcore.prediction.fit import check_bands, check_resolution, check_size, check_values
 from segcore.prediction.fuse_batchnorm import fused
+from segcore.prediction.scene_reader import opened
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
 
@@ -138,11 +140,11 @@ class Predictor:
                 f"{image}: a mask is given for a file, which has its own nodata",
                 "pass the pixels as an array, or no mask",
             )
-        with images.open_declared(Path(image), self.data) as source:
+        with opened(Path(image), self.data) as source:
             return self._predict_source(source, Path(image).name, _is_volume(source.info))
 
     def _predict_source(self, source: images.Source, name: str, is_volume: bool) -> Prediction:
-        declared = self._declared(source, name)
+        declared, _ = self._declared(source, name)
         info = declared.info
         collected = ArrayWriter(info, self.model.num_classes, self.settings.blend)
         # one panel, because the whole image is in memory anyway
@@ -155,6 +157,7 @@ class Predictor:
         folder: Path | str,
         name: str | None = None,
         progress: Progress = lambda done, total: None,
+        notes: Callable[[list[Note]], None] = lambda notes: None,
     ) -> list[str]:
         """Predict a scene of any size in bounded memory, and write the outputs of `settings.outputs`.
 
@@ -165,6 +168,7 @@ class Predictor:
             folder: for the outputs; files of the same name are replaced.
             name: prefix of the outputs' names; None: the scene's name without file extension.
             progress: called with the number of windows done and their total.
+            notes: called with what was done to the scene on reading, before it is predicted.
 
         Returns:
             Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif (uint8, 0..254 for 0..1),
@@ -176,8 +180,9 @@ class Predictor:
         scene, folder = Path(scene), Path(folder)
         name = name or (scene.name if scene.is_dir() else stem_of(scene.name))
         with scratch_folder(folder, name) as part:
-            with images.open_declared(scene, self.data) as source:
-                declared = self._declared(source, scene.name)
+            with opened(scene, self.data) as source:
+                declared, noted = self._declared(source, scene.name)
+                notes(noted)
                 info = declared.info
                 grid = mosaic.Grid(info.height, info.width, *self._tiling, self._panel(info))
                 writer = SceneWriter(self.description, self.settings, info, name, part)
@@ -195,26 +200,16 @@ class Predictor:
     def _tiling(self) -> tuple[int, int]:
         return self.tile, self.settings.overlap
 
-    def _declared(self, source: images.Source, name: str) -> Declared:
-        """The image, read like the training data, after checking that it fits the model."""
-        _check_size(source.info, self.data, name)
+    def _declared(self, source: images.Source, name: str) -> tuple[Declared, list[Note]]:
+        """The image, read like the training data, after checking that it fits the model, and notes of its reading."""
+        check_size(source.info, self.data, name)
         declared = Declared(source, self.data, name)
-        bands = self.model.in_channels // self.channels_per_band
-        if declared.info.bands != bands:
-            raise DataError(
-                f"{name}: has {declared.info.bands} bands, the model takes {bands}",
-                "give the bands of the training images in their order; arrays as (H, W, C)",
-                kind="band-count",
-            )
-        trained, stored = self.description.get("input", {}).get("dtype"), source.info.dtype
-        if trained and self.data.scale != "item" and (trained == "uint8") != (stored == "uint8"):
-            raise DataError(
-                f"{name}: has {stored} values, the training images have {trained}",
-                "give raw values in the units and dtype of the training images (for files: gdal_translate -ot "
-                "and -scale)",
-                kind="other-dtype",
-            )
-        return declared
+        check_bands(declared.info, self.model.in_channels // self.channels_per_band, name)
+        accept, resample = self.settings.accept, self.settings.resample
+        notes = [*source.info.notes]
+        notes += check_resolution(source.info, self.description, accept, resample, name)
+        notes += check_values(declared, source.info.dtype, self.description, accept, name)
+        return declared, notes
 
     def _run(
         self,
@@ -260,12 +255,3 @@ class Predictor:
 
 def _is_volume(info: Info) -> bool:
     return info.affine is not None or info.depth > 1
-
-
-def _check_size(info: Info, data: Data, name: str) -> None:
-    if info.depth * info.height * info.width > data.max_pixels:
-        raise DataError(
-            f"{name}: declares {info.depth} x {info.height} x {info.width} pixels, more than {data.max_pixels}",
-            "restore the file if its header is damaged, or cut it into smaller scenes",
-            kind="too-large",
-        )

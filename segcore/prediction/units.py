@@ -1,0 +1,86 @@
+"""Whether the values of a scene can be in the units of the training images.
+
+Scenes of the same units differ: night is darker, snow is brighter, the sea has hardly any contrast. The limits are
+such that those pass, and that other units do not: reflectance of 0 to 1 instead of 0 to 10,000, dB instead of linear
+backscatter, Hounsfield units instead of stored values, 12 instead of 16 bits, another offset. Measured with each image
+of six data sets as the scene and the others as the training images, no image is refused.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from segcore.data.training_images import value_facts
+
+# valid pixels that a judgement needs
+_FEWEST = 64
+# share of values beyond the training range, widened on both sides by this share of its width
+_OUTSIDE, _MARGIN = 0.9, 0.5
+# Values this many times smaller or larger than those of any training image are in other units.
+_FACTOR = 50
+# The same for whole numbers of more than 8 bits, if the contrast is that of the training images: 12 bits in 16.
+_BITS_FACTOR = 12
+# Whole numbers that differ by fewer steps than this are of a scene without contrast, whatever its units.
+_STEPS = 8
+# share of negative values of a signed scene, and of an image in units without sign
+_SIGNED, _UNSIGNED = 0.1, 0.001
+# share of negative values of each training image in signed units: with and without a shift of the lowest values
+_SOME, _MOST = 0.2, 0.5
+# distance of the lowest values from those of the training images, as a share of the training range
+_SHIFT = 0.25
+
+
+def has_other_units(values: np.ndarray, trained: dict[str, Any], is_byte: bool) -> bool:
+    """Whether the values of a scene are in other units than those of the training images.
+
+    Args:
+        values: (n, C) valid pixels of the scene.
+        trained: `segcore.data.training_images.value_ranges` of the training images.
+        is_byte: whether scene and training images are both stored as uint8, which has one scale only.
+    """
+    if len(values) < _FEWEST:
+        return False
+    scene = value_facts(values)
+    limits = {name: np.array(pair) for name, pair in trained.items() if name != "whole"}
+    few = _outside(values, limits) | _of_other_sign(scene, limits)
+    if not is_byte:
+        few |= _of_other_scale(scene, limits, _FACTOR)
+    if few.mean() > 0.5:
+        return True
+    if is_byte or not trained["whole"]:
+        return False
+    # Dark bands of a sound scene, such as infrared over water, are as dark: all bands have to agree.
+    least = limits["spread"][0] / np.maximum(limits["level"][1], 1e-30)
+    has_contrast = scene["spread"] / np.maximum(scene["level"], 1e-30) > least / 2
+    return bool((_of_other_scale(scene, limits, _BITS_FACTOR) & has_contrast).all())
+
+
+def _outside(values: np.ndarray, limits: dict[str, np.ndarray]) -> np.ndarray:
+    """(C,) whether almost all values are outside of the training range."""
+    low, high = limits["low"][0], limits["high"][1]
+    margin = _MARGIN * np.maximum(high - low, 1e-6 * np.maximum(np.abs(low), np.abs(high)))
+    share: np.ndarray = ((values < low - margin) | (values > high + margin)).mean(axis=0)
+    return share > _OUTSIDE
+
+
+def _of_other_scale(scene: dict[str, np.ndarray], limits: dict[str, np.ndarray], factor: float) -> np.ndarray:
+    """(C,) whether both spread and level are far smaller, or far larger, than those of any training image."""
+    smaller, larger = (
+        np.all([scene[n] * factor < limits[n][0] for n in ("spread", "level")], axis=0),
+        np.all([scene[n] > limits[n][1] * factor for n in ("spread", "level")], axis=0),
+    )
+    has_no_steps = scene["whole"] & (scene["spread"] < _STEPS)
+    varied: np.ndarray = limits["spread"][1] > 0
+    return ((smaller & ~has_no_steps) | larger) & varied
+
+
+def _of_other_sign(scene: dict[str, np.ndarray], limits: dict[str, np.ndarray]) -> np.ndarray:
+    """(C,) whether the scene has negative values and no training image has, or the reverse."""
+    width = limits["high"][1] - limits["low"][0]
+    below = scene["low"] < limits["low"][0] - _SHIFT * width
+    above = scene["low"] > limits["low"][1] + 2 * _SHIFT * width
+    is_signed = (scene["negative"] >= _SIGNED) & (limits["negative"][1] <= _UNSIGNED) & below
+    trained = limits["negative"][0]
+    is_unsigned = (scene["negative"] <= _UNSIGNED) & ((trained >= _MOST) | (trained >= _SOME) & above)
+    found: np.ndarray = is_signed | is_unsigned
+    return found
