@@ -100,7 +100,7 @@ def _other_values(values: np.ndarray, trained: dict[str, Any], is_byte: bool) ->
     scene = np.quantile(values.astype(np.float64), (0.01, 0.99), axis=0)
 
     def shown(low: Sequence[float], high: Sequence[float]) -> str:
-        bands = [f"{a:.4g} to {b:.4g}" for a, b in zip(low, high, strict=True)]
+        bands = [f"{_number_text(a)} to {_number_text(b)}" for a, b in zip(low, high, strict=True)]
         same = len(set(bands)) == 1
         return bands[0] if same else ", ".join(f"band {n}: {text}" for n, text in enumerate(bands[:4], 1))
 
@@ -108,6 +108,10 @@ def _other_values(values: np.ndarray, trained: dict[str, Any], is_byte: bool) ->
         f"its values ({shown(*scene)}) are not in the units of the training images "
         f"({shown(trained['low'][0], trained['high'][1])})"
     )
+
+
+def _number_text(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _sampled(declared: Declared) -> np.ndarray:
@@ -138,6 +142,25 @@ def other_sizes(info: Info, description: dict[str, Any]) -> dict[str, tuple[floa
         for name, size in pixel_sizes(info).items()
         if name in trained and not trained[name][0] / _FACTOR <= size <= trained[name][2] * _FACTOR
     }
+
+
+def resampling_steps(info: Info, description: dict[str, Any]) -> tuple[float, float, float] | None:
+    """Pixels of a scene per pixel of the training images, along planes, rows and columns.
+
+    Returns:
+        None if the sizes of their pixels differ by no more than a factor of 1.5.
+    """
+    differing = other_sizes(info, description)
+    if not differing:
+        return None
+    trained, sizes = description[TRAINING_IMAGES]["pixel_sizes"], pixel_sizes(info)
+    steps = {name: trained[name][1] / sizes[name] for name in sizes if name in trained}
+    if "m" in steps:
+        return 1.0, steps["m"], steps["m"]
+    planes = steps["mm: planes"] if "mm: planes" in differing else 1.0
+    if differing.keys() <= {"mm: planes"}:
+        return planes, 1.0, 1.0
+    return planes, steps["mm: rows"], steps["mm: columns"]
 
 
 def check_resolution(

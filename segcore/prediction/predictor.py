@@ -31,8 +31,15 @@ from segcore.params import Predict
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
 from segcore.prediction.bundle_settings import declared_data, require_finite, resolved
-from segcore.prediction.fit import check_bands, check_resolution, check_size, check_values
+from segcore.prediction.fit import (
+    check_bands,
+    check_resolution,
+    check_size,
+    check_values,
+    resampling_steps,
+)
 from segcore.prediction.fuse_batchnorm import fused
+from segcore.prediction.resampling import Resampled, ScoreStore
 from segcore.prediction.scene_reader import opened
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
@@ -145,8 +152,8 @@ class Predictor:
 
     def _predict_source(self, source: images.Source, name: str, is_volume: bool) -> Prediction:
         declared, _ = self._declared(source, name)
+        collected = ArrayWriter(source.info, self.model.num_classes, self.settings.blend)
         info = declared.info
-        collected = ArrayWriter(info, self.model.num_classes, self.settings.blend)
         # one panel, because the whole image is in memory anyway
         self._run(declared, collected, mosaic.Grid(info.height, info.width, *self._tiling, info.width), None)
         return collected.result(is_volume)
@@ -185,7 +192,7 @@ class Predictor:
                 notes(noted)
                 info = declared.info
                 grid = mosaic.Grid(info.height, info.width, *self._tiling, self._panel(info))
-                writer = SceneWriter(self.description, self.settings, info, name, part)
+                writer = SceneWriter(self.description, self.settings, source.info, name, part)
                 with writer:
                     self._run(declared, writer, grid, part, progress)
             with writing(folder / name):
@@ -200,7 +207,7 @@ class Predictor:
     def _tiling(self) -> tuple[int, int]:
         return self.tile, self.settings.overlap
 
-    def _declared(self, source: images.Source, name: str) -> tuple[Declared, list[Note]]:
+    def _declared(self, source: images.Source, name: str) -> tuple[Declared | Resampled, list[Note]]:
         """The image, read like the training data, after checking that it fits the model, and notes of its reading."""
         check_size(source.info, self.data, name)
         declared = Declared(source, self.data, name)
@@ -209,11 +216,12 @@ class Predictor:
         notes = [*source.info.notes]
         notes += check_resolution(source.info, self.description, accept, resample, name)
         notes += check_values(declared, source.info.dtype, self.description, accept, name)
-        return declared, notes
+        steps = resampling_steps(source.info, self.description) if resample else None
+        return Resampled(declared, steps) if steps else declared, notes
 
     def _run(
         self,
-        declared: Declared,
+        declared: Declared | Resampled,
         writer: _BlockWriter,
         grid: mosaic.Grid,
         scratch: Path | None,
@@ -222,21 +230,27 @@ class Predictor:
         depth, done = declared.info.depth, 0
         with writing(scratch or Path()):
             blending = mosaic.Mosaic(self.model, grid, self.settings.blend, self.precision, scratch)
+            store = None
+            if isinstance(declared, Resampled):
+                store = ScoreStore(declared, writer, self.model.num_classes, scratch)
         strips = mosaic.strips_of_planes(grid, depth, self._reader(declared))
         with closing(strips), closing(mosaic.ahead(strips)) as upcoming:
             for plane in range(depth):
                 for block in blending.blocks(upcoming):
-                    writer.put(plane, block)
+                    (store or writer).put(plane, block)
                     done += block.windows
                     progress(done, len(grid) * depth)
+        if store is not None:
+            store.finish()
 
-    def _reader(self, declared: Declared) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    def _reader(self, declared: Declared | Resampled) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         """A function that reads a window as the model's input, with neighbouring planes if trained with them."""
         if self.channels_per_band == 1:
             return declared.read
+        apart = declared.plane_step if isinstance(declared, Resampled) else 1.0
 
         def read(window: Window, plane: int = 0) -> tuple[np.ndarray, np.ndarray]:
-            planes = neighbouring_planes(plane, self.data.neighbours, declared.info.depth)
+            planes = neighbouring_planes(plane, self.data.neighbours, declared.info.depth, apart)
             rasters = {index: declared.read(window, index) for index in set(planes)}
             return np.concatenate([rasters[index][0] for index in planes]), rasters[plane][1]
 

@@ -21,7 +21,7 @@ _FACTOR = 50
 # The same for whole numbers of more than 8 bits, if the contrast is that of the training images: 12 bits in 16.
 _BITS_FACTOR = 12
 # Whole numbers that differ by fewer steps than this are of a scene without contrast, whatever its units.
-_STEPS = 8
+_STEPS = 4
 # share of negative values of a signed scene, and of an image in units without sign
 _SIGNED, _UNSIGNED = 0.1, 0.001
 # share of negative values of each training image in signed units: with and without a shift of the lowest values
