@@ -4,7 +4,7 @@ A model's description stores it, so that scenes in other units or of another res
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,54 +14,10 @@ from segcore.data.packed import Packed
 from segcore.data.prepared import PreparedData
 from segcore.data.raster import Info
 from segcore.data.resolution import pixel_sizes
+from segcore.data.value_facts import DIGITS, value_facts, value_ranges
 
 # at most this many images are read, evenly spaced
 _IMAGES = 2000
-# decimal digits that are stored
-_DIGITS = 6
-
-
-def value_facts(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Facts of the values of one image, each (C,).
-
-    Args:
-        values: (n, C) valid pixels, n > 0.
-
-    Returns:
-        low, middle and high: the 1 %, 50 % and 99 % quantile. spread: high - low. level: the larger of |low| and
-        |high|. negative: share of values below 0. whole: whether all values are whole numbers.
-    """
-    values = np.asarray(values, np.float64)
-    low, middle, high = np.quantile(values, (0.01, 0.5, 0.99), axis=0)
-    return {
-        "low": low,
-        "middle": middle,
-        "high": high,
-        "spread": high - low,
-        "level": np.maximum(np.abs(low), np.abs(high)),
-        "negative": (values < 0).mean(axis=0),
-        "whole": (values == np.round(values)).all(axis=0),
-    }
-
-
-def value_ranges(images: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """The smallest and largest of each fact over all images, as [smallest, largest], each (C,), for JSON.
-
-    Images of a single value do not count for spread and level. "whole" is whether all values are whole numbers.
-    """
-
-    def extremes(name: str) -> list[list[float]]:
-        table = np.stack([facts[name] for facts in images])
-        if name in ("spread", "level"):
-            spreads = np.stack([facts["spread"] for facts in images])
-            varied = np.where(spreads > 0, table, np.nan)
-            table = np.where(np.isnan(varied).all(axis=0), table, varied)
-        limits = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
-        return [[float(f"{value:.{_DIGITS}g}") for value in limit] for limit in limits]
-
-    names = ("low", "middle", "high", "spread", "level", "negative")
-    whole = bool(all(facts["whole"].all() for facts in images))
-    return {**{name: extremes(name) for name in names}, "whole": whole}
 
 
 def facts_of_training(data: PreparedData) -> dict[str, Any]:
@@ -79,7 +35,7 @@ def facts_of_training(data: PreparedData) -> dict[str, Any]:
         facts["values"] = value_ranges(values)
     sizes = pd.DataFrame([_pixel_sizes(part.iloc[0]) for _, part in volumes])
     facts["pixel_sizes"] = {
-        str(name): [float(f"{f(column):.{_DIGITS}g}") for f in (np.min, np.median, np.max)]
+        str(name): [float(f"{f(column):.{DIGITS}g}") for f in (np.min, np.median, np.max)]
         for name, column in sizes.items()
         if column.notna().all()
     }

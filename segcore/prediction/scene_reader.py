@@ -79,8 +79,10 @@ class Limited:
 class _LimitedSource:
     """An open image (`segcore.io.images.Source`) whose reads have a time limit."""
 
-    def __init__(self, source: images.Source, limited: Limited) -> None:
+    def __init__(self, source: images.Source, context: object, limited: Limited) -> None:
         self.info, self._source, self._limited = source.info, source, limited
+        # A read that never ends keeps this object, and so the open file, which no other thread may close.
+        self._context = context
 
     def read(self, window: Window | None = None, plane: int = 0) -> Raster:
         return self._limited.call(lambda: self._source.read(window, plane))
@@ -96,10 +98,10 @@ def opened(scene: Path, data: Data) -> Iterator[images.Source]:
     limited = Limited(scene.name)
     try:
         limited.allow(time_limit(limited.call(lambda: _stamp(scene))))
-        context = images.open_declared(scene, data)
+        context = limited.call(lambda: images.open_declared(scene, data))
         source = limited.call(context.__enter__)
         try:
-            yield _LimitedSource(source, limited)
+            yield _LimitedSource(source, context, limited)
         finally:
             if not limited.is_late:
                 limited.call(lambda: context.__exit__(None, None, None))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from segcore.data.training_images import value_facts
+from segcore.data.value_facts import value_facts
 
 # valid pixels that a judgement needs
 _FEWEST = 64
@@ -35,7 +35,7 @@ def has_other_units(values: np.ndarray, trained: dict[str, Any], is_byte: bool) 
 
     Args:
         values: (n, C) valid pixels of the scene.
-        trained: `segcore.data.training_images.value_ranges` of the training images.
+        trained: `segcore.data.value_facts.value_ranges` of the training images.
         is_byte: whether scene and training images are both stored as uint8, which has one scale only.
     """
     if len(values) < _FEWEST:
@@ -59,8 +59,9 @@ def _outside(values: np.ndarray, limits: dict[str, np.ndarray]) -> np.ndarray:
     """(C,) whether almost all values are outside of the training range."""
     low, high = limits["low"][0], limits["high"][1]
     margin = _MARGIN * np.maximum(high - low, 1e-6 * np.maximum(np.abs(low), np.abs(high)))
-    share: np.ndarray = ((values < low - margin) | (values > high + margin)).mean(axis=0)
-    return share > _OUTSIDE
+    is_outside = (values < low - margin) | (values > high + margin)
+    found: np.ndarray = is_outside.mean(axis=0) > _OUTSIDE
+    return found
 
 
 def _of_other_scale(scene: dict[str, np.ndarray], limits: dict[str, np.ndarray], factor: float) -> np.ndarray:
@@ -70,8 +71,9 @@ def _of_other_scale(scene: dict[str, np.ndarray], limits: dict[str, np.ndarray],
         np.all([scene[n] > limits[n][1] * factor for n in ("spread", "level")], axis=0),
     )
     has_no_steps = scene["whole"] & (scene["spread"] < _STEPS)
-    varied: np.ndarray = limits["spread"][1] > 0
-    return ((smaller & ~has_no_steps) | larger) & varied
+    # a band that is constant in all training images has no scale
+    found: np.ndarray = ((smaller & ~has_no_steps) | larger) & (limits["spread"][1] > 0)
+    return found
 
 
 def _of_other_sign(scene: dict[str, np.ndarray], limits: dict[str, np.ndarray]) -> np.ndarray:

@@ -11,7 +11,7 @@ from rasterio.transform import from_origin
 
 from segcore.data.raster import Info
 from segcore.data.resolution import ground_resolution
-from segcore.data.training_images import value_facts, value_ranges
+from segcore.data.value_facts import value_facts, value_ranges
 from segcore.errors import DataError, ModelError
 from segcore.io.bands import Declared
 from segcore.io.images import open_source

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from segcore.data.training_images import value_facts, value_ranges
+from segcore.data.value_facts import value_facts, value_ranges
 from segcore.prediction.units import has_other_units
 
 Make = Callable[[np.random.Generator], np.ndarray]
