@@ -159,7 +159,9 @@ class Record:
         deleted = []
         for entry in (self.scenes[str(s)] for s in scenes if "files" in self.scenes.get(str(s), {})):
             wanted = [entry["name"] + _KINDS[kind] for kind in self.settings["outputs"]]
-            wanted.append(entry["name"] + OUTPUTS[-1])
+            if entry["key"] == self.key:
+                # of a volume or stack, another file
+                wanted = entry["files"]
             others = [file for file in [*entry["files"], *entry.pop("kept", {})] if file not in wanted]
             entry["files"] = [file for file in entry["files"] if file in wanted]
             # that of a prediction with fewer outputs

@@ -15,21 +15,28 @@ def ground_resolution(info: Info) -> float | None:
     """Side of a pixel on the ground in metres, at the centre of an image; None without a position on the earth.
 
     For pixels that are no squares, the side of a square of their area. Coordinate systems in degrees and feet and
-    those that stretch towards the poles (web Mercator) give metres on the ground as well.
+    those that stretch towards the poles (web Mercator) give metres on the ground as well, and control points by the
+    affine transform that fits them best.
     """
-    if info.crs is None or info.transform is None:
-        return None
+    from rasterio.control import GroundControlPoint
     from rasterio.errors import RasterioError
+    from rasterio.transform import from_gcps
     from rasterio.warp import transform
 
-    a, b, c, d, e, f = info.transform[:6]
-    points = [(info.width / 2 + x, info.height / 2 + y) for x, y in ((0, 0), (_APART, 0), (0, _APART))]
-    xs = [a * col + b * row + c for col, row in points]
-    ys = [d * col + e * row + f for col, row in points]
+    crs, place = info.crs, info.transform
+    if place is None and info.gcps and len(info.gcps) > 2:
+        points = [GroundControlPoint(row, col, x, y, z) for row, col, x, y, z in info.gcps]
+        crs, place = info.gcps_crs, tuple(from_gcps(points))
+    if crs is None or place is None:
+        return None
+    a, b, c, d, e, f = place[:6]
+    measured = [(info.width / 2 + x, info.height / 2 + y) for x, y in ((0, 0), (_APART, 0), (0, _APART))]
+    xs = [a * col + b * row + c for col, row in measured]
+    ys = [d * col + e * row + f for col, row in measured]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            degrees = transform(info.crs, "EPSG:4326", xs, ys)
+            degrees = transform(crs, "EPSG:4326", xs, ys)
     except RasterioError:
         return None
     longitudes, latitudes = (list(map(math.radians, values)) for values in degrees[:2])

@@ -205,9 +205,9 @@ def test_scenes_that_are_not_found_name_what_is_there(project: Path) -> None:
 HANGING = """\
 import sys, time
 from segcore.ingest import source_files
-from segcore.io.images import geotiff
+from segcore.io.images import _dataset, geotiff
 source_files._SECONDS = 3.0
-of = geotiff if sys.argv[1] == "open_source" else geotiff._GeoTiff
+of = geotiff if sys.argv[1] == "open_source" else _dataset.Dataset
 real = getattr(of, sys.argv[1])
 def hangs(first, *rest, **named):
     if getattr(first, "_path", first).name == "s1.tif":

@@ -1,5 +1,6 @@
 """Scenes that do not fit the training images are refused with both values, accepted, or resampled."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,15 @@ def test_a_description_of_values_of_other_bands_is_refused(tmp_path):
 def test_the_size_of_a_pixel_is_that_on_the_ground(crs, transform, wanted):
     found = ground_resolution(Info(64, 64, 1, "uint8", crs=crs, transform=transform))
     assert found == pytest.approx(wanted, rel=0.01)
+
+
+def test_control_points_give_the_size_of_a_pixel():
+    points = tuple(
+        (row, col, 15 + col * 1e-4, 45 - row * 1e-4, 0.0) for row in (0.0, 32.0, 64.0) for col in (0.0, 64.0)
+    )
+    info = Info(64, 64, 1, "uint8", gcps=points, gcps_crs="EPSG:4326")
+    assert ground_resolution(info) == pytest.approx(11.12 * 0.5**0.25, rel=0.01)
+    assert ground_resolution(replace(info, gcps_crs=None)) is None
 
 
 def test_pictures_without_a_position_have_no_size_on_the_ground():
