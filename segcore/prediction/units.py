@@ -22,10 +22,13 @@ _FACTOR = 50
 _BITS_FACTOR = 12
 # Whole numbers that differ by fewer steps than this are of a scene without contrast, whatever its units.
 _STEPS = 4
-# share of negative values of a signed scene, and of an image in units without sign
-_SIGNED, _UNSIGNED = 0.1, 0.001
-# share of negative values of each training image in signed units: with and without a shift of the lowest values
-_SOME, _MOST = 0.2, 0.5
+# Values count as negative below this share of the training range, so that noise around 0 does not.
+_NOISE = 0.02
+# share of negative values of a scene in signed units
+_SIGNED = 0.1
+# Share of negative values of each training image in signed units. Of the smaller one, such as Hounsfield units have, a
+# scene without negative values must also have the spread of training images, because a crop can be of one tissue.
+_SOME, _MOST = 0.2, 0.9
 # distance of the lowest values from those of the training images, as a share of the training range
 _SHIFT = 0.25
 
@@ -42,7 +45,7 @@ def has_other_units(values: np.ndarray, trained: dict[str, Any], is_byte: bool) 
         return False
     scene = value_facts(values)
     limits = {name: np.array(pair) for name, pair in trained.items() if name != "whole"}
-    few = _outside(values, limits) | _of_other_sign(scene, limits)
+    few = _outside(values, limits) | _of_other_sign(values, scene, limits)
     if not is_byte:
         few |= _of_other_scale(scene, limits, _FACTOR)
     if few.mean() > 0.5:
@@ -76,13 +79,16 @@ def _of_other_scale(scene: dict[str, np.ndarray], limits: dict[str, np.ndarray],
     return found
 
 
-def _of_other_sign(scene: dict[str, np.ndarray], limits: dict[str, np.ndarray]) -> np.ndarray:
+def _of_other_sign(
+    values: np.ndarray, scene: dict[str, np.ndarray], limits: dict[str, np.ndarray]
+) -> np.ndarray:
     """(C,) whether the scene has negative values and no training image has, or the reverse."""
     width = limits["high"][1] - limits["low"][0]
     below = scene["low"] < limits["low"][0] - _SHIFT * width
     above = scene["low"] > limits["low"][1] + 2 * _SHIFT * width
-    is_signed = (scene["negative"] >= _SIGNED) & (limits["negative"][1] <= _UNSIGNED) & below
+    is_signed = ((values < -_NOISE * width).mean(axis=0) >= _SIGNED) & (limits["low"][0] >= -_NOISE * width)
     trained = limits["negative"][0]
-    is_unsigned = (scene["negative"] <= _UNSIGNED) & ((trained >= _MOST) | (trained >= _SOME) & above)
-    found: np.ndarray = is_signed | is_unsigned
+    is_shifted = (trained >= _SOME) & above & (scene["spread"] > limits["spread"][0] / 2)
+    is_unsigned = (scene["low"] >= -_NOISE * width) & ((trained >= _MOST) | is_shifted)
+    found: np.ndarray = is_signed & below | is_unsigned
     return found

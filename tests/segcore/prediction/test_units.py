@@ -55,6 +55,8 @@ OTHER_UNITS: list[tuple[Make, Callable[[np.ndarray], np.ndarray]]] = [
     (backscatter, to_db),
     (lambda rng: to_db(backscatter(rng)), lambda v: 10 ** (v / 10)),
     (hounsfield, stored),
+    (hounsfield, lambda v: v + 1024),
+    (lambda rng: hounsfield(rng) + 1024, lambda v: v - 1024),
     (lambda rng: stored(hounsfield(rng)), lambda v: v - 1024),
     (hounsfield, lambda v: v + 32768),
     (reflectance, lambda v: v + 32768),
@@ -95,7 +97,13 @@ ORDINARY: list[tuple[str, Make, Make]] = [
     ("calm sea in dB", lambda rng: to_db(backscatter(rng)), lambda rng: to_db(backscatter(rng) * 0.08)),
     ("city in dB", lambda rng: to_db(backscatter(rng)), lambda rng: to_db(backscatter(rng) * 8)),
     ("real numbers of the same range", reflectance, lambda rng: reflectance(rng) + rng.random((4096, 4))),
+    (
+        "reflectance with noise below 0",
+        lambda rng: reflectance(rng) / 10_000,
+        lambda rng: sea(rng) / 10_000 - 0.006,
+    ),
     ("a crop of soft tissue", hounsfield, lambda rng: rng.normal(40, 30, (4096, 1))),
+    ("a crop of liver", hounsfield, lambda rng: rng.normal(110, 15, (4096, 1))),
     ("a crop of lung", hounsfield, lambda rng: rng.normal(-850, 60, (4096, 1))),
 ]
 
