@@ -15,7 +15,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import command, run_state
 from segcore import params as parameters
-from tasks.predict import Batch, parser
+from tasks.predict import Batch
+from tasks.prediction_arguments import chosen, parser
 from tasks.project import PREDICTIONS
 from tasks.tracking.fetch import CHAMPION
 
@@ -36,7 +37,11 @@ def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
     Raises:
         DataError: the scene cannot be used.
     """
-    files = batch.predict(scene)
+    try:
+        files = batch.predict(scene)
+    finally:
+        for _, text in batch.notes.get(scene, []):
+            get_run_logger().info("%s: %s", scene, text)
     get_run_logger().info("%s: %s", scene, ", ".join(files))
     return files
 
@@ -44,7 +49,13 @@ def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
 @flow(name="predict")
 @command.with_sentences
 def predict(
-    scenes: Sequence[str], model: str = CHAMPION, output: str = str(PREDICTIONS), params: str = "params.yaml"
+    scenes: Sequence[str],
+    model: str = CHAMPION,
+    output: str = str(PREDICTIONS),
+    params: str = "params.yaml",
+    outputs: Sequence[str] | None = None,
+    accept: Sequence[str] | None = None,
+    delete_others: bool = False,
 ) -> dict[str, int]:
     """Predict all scenes that are not done yet.
 
@@ -53,6 +64,9 @@ def predict(
         model: a bundle folder, an address `models:/...`, or "champion".
         output: folder of the output files and of predictions.json.
         params: parameters file.
+        outputs: files to write per scene; None: `predict.outputs`.
+        accept: in what scenes may be unlike the training images; None: `predict.accept`.
+        delete_others: delete files of earlier predictions of these scenes that are no wanted output.
 
     Returns:
         Numbers of scenes "predicted" and "done before".
@@ -62,21 +76,22 @@ def predict(
         SegflowError: the prediction could not start.
     """
     run_state.bind_embedded_server()
-    with Batch(parameters.load(params), scenes, model, Path(output)) as batch:
+    p = chosen(parameters.load(params), outputs, accept)
+    with Batch(p, scenes, model, Path(output)) as batch:
         for scene in batch.todo:
             state = predict_scene(batch, scene, batch.names[scene], return_state=True)
             if scene not in batch.failed:
                 # raises errors other than those of the scene
                 state.result()
-        return batch.finish()
+        return batch.finish(delete_others)
 
 
 def main() -> None:
     """Command line; exits with status 1 and prints a remedy on a SegflowError."""
-    arguments: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
+    a: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
     with command.as_command("Interrupted; finished scenes are kept."):
-        output = str(arguments.output)
-        counts = predict(list(arguments.scenes), arguments.model, output, str(arguments.params))
+        output = str(a.output)
+        counts = predict(list(a.scenes), a.model, output, str(a.params), a.outputs, a.accept, a.delete_others)
         print(", ".join(f"{number} {what}" for what, number in counts.items()) + f": {output}")
 
 

@@ -1,14 +1,61 @@
 """The output folder of a prediction: created, locked, and watched for its removal."""
 
+import errno
 import fcntl
 import os
 import shutil
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from segcore.errors import DataError, StageError
+
+_LOCK = ".lock"
+# bytes of the file that is written to find a full disk
+_TRIAL_BYTES = 2**16
+
+
+def require_writable(path: Path) -> None:
+    """Check that a folder can be created and written to, without creating it.
+
+    Args:
+        path: of the folder, or of one that does not exist yet.
+
+    Raises:
+        DataError: it or a folder above it is a file or not writable, the disk is full, or its lock is not writable.
+    """
+    with _as_output(path):
+        there = path
+        while not os.path.lexists(there) and there != there.parent:
+            there = there.parent
+        if not there.is_dir():
+            is_link = there.is_symlink() and not there.exists()
+            raise NotADirectoryError(f"{there} is a {'broken link' if is_link else 'file'}")
+        if there == path and (path / _LOCK).exists():
+            with (path / _LOCK).open("a"):
+                pass
+        with tempfile.TemporaryFile(dir=there) as trial:
+            trial.write(bytes(_TRIAL_BYTES))
+            trial.flush()
+            os.fsync(trial.fileno())
+
+
+@contextmanager
+def _as_output(path: Path) -> Iterator[None]:
+    """Raise errors of the file system as errors of the output folder."""
+    try:
+        yield
+    except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise DataError(
+            f"{path}: cannot be used as output folder ({error.strerror or error})",
+            "free space on its disk, or choose another --output"
+            if is_full
+            else "choose another --output, or give this user the right to write there",
+        ) from error
 
 
 class OutputFolder:
@@ -25,15 +72,10 @@ class OutputFolder:
         self.path = path
 
     def __enter__(self) -> "OutputFolder":
-        try:
+        with _as_output(self.path):
             self._lock = self._locked()
             for left in self.path.glob(".*.part"):
                 shutil.rmtree(left, ignore_errors=True)
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot be used as output folder ({error.strerror or error})",
-                "choose another --output, or give this user the right to write there",
-            ) from error
         return self
 
     def _locked(self) -> IO[str]:
@@ -41,7 +83,7 @@ class OutputFolder:
         while True:
             with ExitStack() as stack:
                 self.path.mkdir(parents=True, exist_ok=True)
-                self._lock = stack.enter_context((self.path / ".lock").open("a"))
+                self._lock = stack.enter_context((self.path / _LOCK).open("a"))
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
                 if self.is_there():
                     stack.pop_all()
@@ -55,7 +97,7 @@ class OutputFolder:
     def is_there(self) -> bool:
         """Whether the folder is still the one that was locked."""
         try:
-            return os.path.samestat((self.path / ".lock").stat(), os.fstat(self._lock.fileno()))
+            return os.path.samestat((self.path / _LOCK).stat(), os.fstat(self._lock.fileno()))
         except OSError:
             return False
 

@@ -1,8 +1,9 @@
 """Predict new scenes with the champion or any other model.
 
 `python -m tasks predict SCENES... --model ADDRESS --output FOLDER` writes a class raster on each scene's own grid (of
-volumes NIfTI), and probabilities or polygons if `predict.outputs` of params.yaml names them. Scenes that cannot be used
-are reported and skipped. After an interruption, run the same command again: it continues with the remaining scenes.
+volumes NIfTI), and probabilities or polygons if `--outputs` or `predict.outputs` of params.yaml names them. Scenes that
+cannot be used are reported and skipped. After an interruption, run the same command again: it continues with the
+remaining scenes. Files of outputs that are not asked for any more stay, and are listed.
 """
 
 import argparse
@@ -15,18 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from segcore import params
 from segcore.constants import IGNORE
+from segcore.data.raster import Note
 from segcore.errors import DataError, ParamsError, StageError
 from segcore.params import Params, Predict
+from segcore.prediction.fit import TRAINING_IMAGES
+from segcore.prediction.scene_reader import stamp_of
 from tasks import console
-from tasks.output_folder import OutputFolder
+from tasks.output_folder import OutputFolder, require_writable
+from tasks.prediction_arguments import chosen, parser
+from tasks.prediction_record import OUTPUTS, RECORD, Record
 from tasks.project import PREDICTIONS
-from tasks.scenes import OUTPUTS, Record, check_name, find_scenes, stamp_of
+from tasks.scenes import check_name, find_scenes
 from tasks.supervisor import deferred_stop
 from tasks.tracking.fetch import CHAMPION, find_model
 
 if TYPE_CHECKING:
     # torch takes seconds to import; --help and errors in the arguments must not wait for it
     from segcore.prediction.predictor import Progress
+# names of files that are printed
+_SHOWN = 20
 
 
 def settings_of(p: Params) -> Predict:
@@ -40,15 +48,23 @@ def settings_of(p: Params) -> Predict:
 class Batch:
     """Scenes, one model, one output folder; a context manager that locks the folder and saves the record.
 
+    Args:
+        p: parameters; `predict` is used, and `evaluate.tile` and `evaluate.flips`.
+        scenes: files, folders and glob patterns.
+        address: of the model, as for `find_model`.
+        output: folder of the files and of predictions.json; checked before the model is loaded.
+
     Attributes:
         todo: scenes that are not predicted yet.
         failed: error of each scene that has failed so far.
+        notes: of each scene that was predicted or has failed, what was done to it on reading.
 
     Raises:
         SegflowError: a scene, the model or a setting is wrong.
     """
 
     def __init__(self, p: Params, scenes: Sequence[str | Path], address: str, output: Path) -> None:
+        require_writable(output)
         self.output, self.scenes = output, find_scenes(scenes, output)
         found = find_model(p, address)
         from segcore.prediction.predictor import Predictor
@@ -56,12 +72,15 @@ class Batch:
         self.predictor = Predictor(found.bundle, settings_of(p))
         self.model = {
             "address": address,
+            "name": found.name,
             "version": found.version,
+            "alias": found.alias,
             "architecture": found.bundle.description["architecture"],
             "weights_sha256": found.bundle.weights_sha256,
             "description_sha256": found.bundle.description_sha256,
         }
         self.failed: dict[Path, DataError] = {}
+        self.notes: dict[Path, list[Note]] = {}
 
     def __enter__(self) -> "Batch":
         with ExitStack() as stack:
@@ -73,9 +92,25 @@ class Batch:
             self.todo = [scene for scene in self.scenes if not self._is_done(scene)]
             self.record.expect(self.todo)
             self._stack = stack.pop_all()
+        self._print_facts()
+        return self
+
+    def _print_facts(self) -> None:
+        """Which model predicts, what the values of class rasters mean, and whether scenes are compared with it."""
+        model = self.model
+        place = (
+            model["address"] if model["name"] is None else f"version {model['version']} of {model['name']}"
+        )
+        alias = f" ({model['alias']})" if model["alias"] else ""
+        print(f"predict: {model['architecture']}, {place}{alias}, weights {model['weights_sha256'][:12]}")
         values = ", ".join(f"{value} {name}" for value, name in enumerate(self.predictor.classes))
         print(f"predict: in class rasters {values}, {IGNORE} nodata", flush=True)
-        return self
+        if TRAINING_IMAGES not in self.predictor.description:
+            print(
+                "predict: an older version trained this model, so units and resolution of the scenes are not "
+                "compared with those of its training images",
+                flush=True,
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -126,23 +161,26 @@ class Batch:
             return self._predict(scene, step)
 
     def _predict(self, scene: Path, progress: "Progress") -> list[str]:
-        name = self.names[scene]
+        name, notes = self.names[scene], self.notes.setdefault(scene, [])
         self._folder.require()
         try:
             check_name(scene, name, self.predictor.settings.outputs)
             before = stamp_of(scene)
-            files = self.predictor.predict_file(scene, self.output, name, progress)
+            files = self.predictor.predict_file(scene, self.output, name, progress, notes.extend)
         except DataError as error:
             self._folder.require()
             self.failed[scene] = error
-            self.record.add(scene, name, error=str(error))
+            self.record.add(scene, name, error=str(error), notes=notes)
             raise
         self._folder.require()
-        self.record.add(scene, name, stamp=before, files=files)
+        self.record.add(scene, name, stamp=before, files=files, notes=notes)
         return files
 
-    def finish(self) -> dict[str, int]:
-        """Numbers of scenes predicted now and before.
+    def finish(self, delete_others: bool = False) -> dict[str, int]:
+        """Numbers of scenes predicted now and before; files of outputs that are not wanted are listed.
+
+        Args:
+            delete_others: delete those files.
 
         Raises:
             StageError: scenes failed; all are listed. Or a file was removed meanwhile.
@@ -154,6 +192,7 @@ class Batch:
                 f"{gone[0]}: was removed while scenes were predicted ({len(gone)} of {len(self.scenes)} scenes)",
                 "run the same command again",
             )
+        self._report_others(delete_others)
         if self.failed:
             lines = "\n".join(f"  {scene}: {error.what}" for scene, error in self.failed.items())
             raise StageError(
@@ -162,9 +201,29 @@ class Batch:
             )
         return {"predicted": len(self.todo), "done before": len(self.scenes) - len(self.todo)}
 
+    def _report_others(self, delete: bool) -> None:
+        others = self.record.delete_others(self.scenes) if delete else self.record.others(self.scenes)
+        if not others:
+            return
+        shown = ", ".join(others[:_SHOWN]) + (
+            f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        )
+        if delete:
+            print(f"predict: deleted outputs that were not asked for: {shown}", flush=True)
+        else:
+            print(
+                f"predict: left outputs of an earlier prediction, which this one did not replace: {shown}; "
+                f"{RECORD} has the model of each, --delete-others deletes them",
+                flush=True,
+            )
+
 
 def run_prediction(
-    p: Params, scenes: Sequence[str | Path], address: str = CHAMPION, output: Path = PREDICTIONS
+    p: Params,
+    scenes: Sequence[str | Path],
+    address: str = CHAMPION,
+    output: Path = PREDICTIONS,
+    delete_others: bool = False,
 ) -> dict[str, int]:
     """Predict all scenes that are not predicted yet, one after the other.
 
@@ -173,6 +232,7 @@ def run_prediction(
         scenes: files, folders and glob patterns.
         address: of the model, as for `find_model`.
         output: folder of the files and of predictions.json.
+        delete_others: delete files of earlier predictions of these scenes that are no wanted output.
 
     Returns:
         Numbers of scenes "predicted" and "done before".
@@ -192,36 +252,17 @@ def run_prediction(
                 batch.predict(scene, show)
             except DataError as error:
                 bar.write(f"{scene}: {error}")
-        return batch.finish()
-
-
-def parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Parser of the arguments that the command and the flow share."""
-    arguments = argparse.ArgumentParser(
-        prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    arguments.add_argument(
-        "scenes", nargs="+", metavar="SCENES", help="files, folders, or patterns in quotes"
-    )
-    arguments.add_argument(
-        "--model",
-        default=CHAMPION,
-        metavar="ADDRESS",
-        help="folder of a bundle such as models/unet-0, models:/NAME@ALIAS, models:/NAME/3, "
-        "or champion: that of data.name (default: %(default)s)",
-    )
-    arguments.add_argument(
-        "--output", type=Path, default=PREDICTIONS, help="output folder (default: %(default)s)"
-    )
-    arguments.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
-    return arguments
+            for _, text in batch.notes.get(scene, []):
+                bar.write(f"{scene}: {text}")
+        return batch.finish(delete_others)
 
 
 def main() -> None:
     """Command line."""
 
     def work(a: argparse.Namespace) -> None:
-        counts = run_prediction(params.load(a.params), a.scenes, a.model, a.output)
+        p = chosen(params.load(a.params), a.outputs, a.accept)
+        counts = run_prediction(p, a.scenes, a.model, a.output, a.delete_others)
         print(", ".join(f"{n} {what}" for what, n in counts.items()) + f": {a.output}")
 
     console.run(work, parser("python -m tasks predict", __doc__))

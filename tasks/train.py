@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from segcore import params
 from segcore.data.prepared import PreparedData
+from segcore.data.training_images import facts_of_training
 from segcore.files import atomic_folder, digest, sha256
 from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
@@ -52,8 +53,8 @@ def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architectur
     import torch
     import torchvision
 
-    settings = p.for_architecture(architecture)
-    dtype = str(PreparedData(prepared).items["dtype"].iloc[0])
+    settings, data = p.for_architecture(architecture), PreparedData(prepared)
+    dtype = str(data.items["dtype"].iloc[0])
     return {
         "seed": seed,
         "classes": p.data.classes,
@@ -64,6 +65,7 @@ def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architectur
             **p.data.model_dump(mode="json", include=_ADDED_INPUT, exclude_defaults=True),
             "dtype": dtype,
         },
+        "training_images": facts_of_training(data),
         "tile": 2 * settings.crop,
         "training": trained.facts,
         "parameters": settings.model_dump(mode="json"),

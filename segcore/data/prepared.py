@@ -40,9 +40,17 @@ class LabelledImage:
     valid: np.ndarray
 
 
-def neighbouring_planes(plane: int, neighbours: int, depth: int) -> list[int]:
-    """Indices of a plane and its neighbours on both sides, in order; the first and last plane are repeated."""
-    return [min(max(plane + step, 0), depth - 1) for step in range(-neighbours, neighbours + 1)]
+def neighbouring_planes(plane: int, neighbours: int, depth: int, apart: float = 1.0) -> list[int]:
+    """Indices of a plane and its neighbours on both sides, in order; the first and last plane are repeated.
+
+    Args:
+        plane: index.
+        neighbours: on each side.
+        depth: number of planes.
+        apart: distance of neighbours in planes; the nearest plane is taken.
+    """
+    steps = range(-neighbours, neighbours + 1)
+    return [min(max(plane + round(step * apart), 0), depth - 1) for step in steps]
 
 
 class PreparedData:

@@ -1,6 +1,5 @@
 """Reads the items of a folder; those whose files have not changed since the last time come from the cache."""
 
-import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,18 +12,11 @@ from segcore.ingest import inspection
 from segcore.ingest.cache import IngestCache, settings_fingerprint
 from segcore.ingest.problems import KINDS
 from segcore.ingest.reader_pool import run_each
-from segcore.ingest.source_files import listed, stamp
+from segcore.ingest.source_files import listed, stamp, time_limit
 from segcore.io.layouts._item import Item
 from segcore.params.data import Data
 
 Outcome = dict[str, Any] | DataError
-# time limit for reading an item: these seconds, and its size at this rate
-_SECONDS, _BYTES_PER_SECOND = 120.0, 2e6
-
-
-def _time_limit(stamp: str) -> float:
-    """Seconds that reading an item may take, from the sizes of its files in the stamp."""
-    return float(_SECONDS + sum(fact[1] for fact in json.loads(stamp)) / _BYTES_PER_SECOND)
 
 
 class BatchItem(NamedTuple):
@@ -76,7 +68,7 @@ def read_all(
         cache.start()
     settings = settings_fingerprint(data)
     jobs = [(batch_item.item, batch_item.folder, data, store, settings) for batch_item in unread]
-    limits = [_time_limit(stamps[batch_item.item.id]) for batch_item in unread]
+    limits = [time_limit(stamps[batch_item.item.id]) for batch_item in unread]
 
     def keep(item: str, row: dict[str, Any]) -> None:
         fsync(store / row["packed"])

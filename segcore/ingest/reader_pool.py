@@ -1,6 +1,7 @@
 """Reads untrusted files in separate processes, so that a crash, a hang or a lack of memory costs one file only."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -11,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +53,31 @@ def warm_up(modules: Sequence[str] = ()) -> None:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
+def _end_with_parent() -> None:
+    """Have this process killed when the process that reads with it dies, however it dies.
+
+    Its parent is the fork server, which itself lives as long as any reader, so PR_SET_PDEATHSIG would not do. The pipe
+    to the reading process is closed when that dies. On Linux the kernel then sends SIGKILL, even to a reader that is
+    in a loop without Python code; elsewhere, a thread does.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+    if sys.platform == "linux":
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def wait() -> None:
+        connection.wait([sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _begin() -> None:
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     statm = Path("/proc/self/statm")
     pages = int(statm.read_text().split()[0]) if statm.exists() else 0

@@ -22,6 +22,8 @@ _WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx", ".img", *pict
 _MAY_BE_EMPTY = (".txt",)
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 _STEM_SIDECARS = (".wld", ".tab", ".rpb", "_rpc.txt")
+# time limit for reading an item: these seconds, and its size at this rate
+_SECONDS, _BYTES_PER_SECOND = 120.0, 2e6
 
 
 def _unlisted(folder: Path) -> None:
@@ -112,6 +114,11 @@ def stamp(item: Item, folder: Path, names: Names = _unlisted) -> str:
             status = _status(sidecar)
             facts.append((sidecar.name, status.st_size, status.st_mtime_ns, status.st_ino))
     return json.dumps(facts)
+
+
+def time_limit(stamp: str = "[]") -> float:
+    """Seconds that reading an item may take, from the sizes of its files in the stamp."""
+    return float(_SECONDS + sum(fact[1] for fact in json.loads(stamp)) / _BYTES_PER_SECOND)
 
 
 def _status(path: Path) -> os.stat_result:

@@ -187,3 +187,13 @@ class Predict(Section):
     outputs: list[Literal["classes", "probabilities", "polygons"]] = Field(
         default=["classes"], description="files to write per scene"
     )
+    accept: list[Literal["range", "resolution"]] = Field(
+        default=[],
+        description="scenes predicted although they do not fit the training images: with values in other units "
+        "(`range`), with pixels of another size (`resolution`)",
+    )
+    resample: bool = Field(
+        default=False,
+        description="scenes whose pixels differ in size by more than a factor of 1.5 from those of the training images "
+        "are resampled for the network; outputs are on the scene's own grid",
+    )

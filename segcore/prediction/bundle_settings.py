@@ -8,6 +8,7 @@ from segcore.data.prepared import neighbouring_planes
 from segcore.errors import ModelError, ParamsError
 from segcore.models.base.bundle import Bundle
 from segcore.params import Data, Predict
+from segcore.prediction.fit import TRAINING_IMAGES
 
 if TYPE_CHECKING:
     from segcore.models.base.model import SegmentationModel
@@ -33,11 +34,17 @@ def declared_data(bundle: Bundle) -> Data:
             f"{bundle.folder}/model.json: input.{'.'.join(map(str, first['loc']))}: {first['msg']}",
             "train again, or restore the file",
         ) from error
-    if bundle.description["in_channels"] % len(neighbouring_planes(0, data.neighbours, 1)):
-        raise ModelError(
-            f"{bundle.folder}/model.json: in_channels does not fit input.neighbours",
-            "train again, or restore the file",
-        )
+    planes, channels = len(neighbouring_planes(0, data.neighbours, 1)), description["in_channels"]
+    values = description.get(TRAINING_IMAGES, {}).get("values")
+    for what, is_fitting in (
+        ("input.neighbours", channels % planes == 0),
+        (f"{TRAINING_IMAGES}.values", values is None or len(values["low"][0]) * planes == channels),
+    ):
+        if not is_fitting:
+            raise ModelError(
+                f"{bundle.folder}/model.json: in_channels does not fit {what}",
+                "train again, or restore the file",
+            )
     return data
 
 

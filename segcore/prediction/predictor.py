@@ -18,7 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from segcore.data.prepared import neighbouring_planes
-from segcore.data.raster import Info, Window
+from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
 from segcore.inference.device import choose_precision, default_device
@@ -27,11 +27,20 @@ from segcore.io import images
 from segcore.io.bands import Declared
 from segcore.io.layouts._patterns import stem_of
 from segcore.models.base.bundle import Bundle, read_bundle
-from segcore.params import Data, Predict
+from segcore.params import Predict
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
 from segcore.prediction.bundle_settings import declared_data, require_finite, resolved
+from segcore.prediction.fit import (
+    check_bands,
+    check_resolution,
+    check_size,
+    check_values,
+    resampling_steps,
+)
 from segcore.prediction.fuse_batchnorm import fused
+from segcore.prediction.resampling import Resampled, ScoreStore
+from segcore.prediction.scene_reader import opened
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
 
@@ -138,13 +147,13 @@ class Predictor:
                 f"{image}: a mask is given for a file, which has its own nodata",
                 "pass the pixels as an array, or no mask",
             )
-        with images.open_declared(Path(image), self.data) as source:
+        with opened(Path(image), self.data) as source:
             return self._predict_source(source, Path(image).name, _is_volume(source.info))
 
     def _predict_source(self, source: images.Source, name: str, is_volume: bool) -> Prediction:
-        declared = self._declared(source, name)
+        declared, _ = self._declared(source, name)
+        collected = ArrayWriter(source.info, self.model.num_classes, self.settings.blend)
         info = declared.info
-        collected = ArrayWriter(info, self.model.num_classes, self.settings.blend)
         # one panel, because the whole image is in memory anyway
         self._run(declared, collected, mosaic.Grid(info.height, info.width, *self._tiling, info.width), None)
         return collected.result(is_volume)
@@ -155,6 +164,7 @@ class Predictor:
         folder: Path | str,
         name: str | None = None,
         progress: Progress = lambda done, total: None,
+        notes: Callable[[list[Note]], None] = lambda notes: None,
     ) -> list[str]:
         """Predict a scene of any size in bounded memory, and write the outputs of `settings.outputs`.
 
@@ -165,6 +175,7 @@ class Predictor:
             folder: for the outputs; files of the same name are replaced.
             name: prefix of the outputs' names; None: the scene's name without file extension.
             progress: called with the number of windows done and their total.
+            notes: called with what was done to the scene on reading, before it is predicted.
 
         Returns:
             Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif (uint8, 0..254 for 0..1),
@@ -176,11 +187,12 @@ class Predictor:
         scene, folder = Path(scene), Path(folder)
         name = name or (scene.name if scene.is_dir() else stem_of(scene.name))
         with scratch_folder(folder, name) as part:
-            with images.open_declared(scene, self.data) as source:
-                declared = self._declared(source, scene.name)
+            with opened(scene, self.data) as source:
+                declared, noted = self._declared(source, scene.name)
+                notes(noted)
                 info = declared.info
                 grid = mosaic.Grid(info.height, info.width, *self._tiling, self._panel(info))
-                writer = SceneWriter(self.description, self.settings, info, name, part)
+                writer = SceneWriter(self.description, self.settings, source.info, name, part)
                 with writer:
                     self._run(declared, writer, grid, part, progress)
             with writing(folder / name):
@@ -195,30 +207,21 @@ class Predictor:
     def _tiling(self) -> tuple[int, int]:
         return self.tile, self.settings.overlap
 
-    def _declared(self, source: images.Source, name: str) -> Declared:
-        """The image, read like the training data, after checking that it fits the model."""
-        _check_size(source.info, self.data, name)
+    def _declared(self, source: images.Source, name: str) -> tuple[Declared | Resampled, list[Note]]:
+        """The image, read like the training data, after checking that it fits the model, and notes of its reading."""
+        check_size(source.info, self.data, name)
         declared = Declared(source, self.data, name)
-        bands = self.model.in_channels // self.channels_per_band
-        if declared.info.bands != bands:
-            raise DataError(
-                f"{name}: has {declared.info.bands} bands, the model takes {bands}",
-                "give the bands of the training images in their order; arrays as (H, W, C)",
-                kind="band-count",
-            )
-        trained, stored = self.description.get("input", {}).get("dtype"), source.info.dtype
-        if trained and self.data.scale != "item" and (trained == "uint8") != (stored == "uint8"):
-            raise DataError(
-                f"{name}: has {stored} values, the training images have {trained}",
-                "give raw values in the units and dtype of the training images (for files: gdal_translate -ot "
-                "and -scale)",
-                kind="other-dtype",
-            )
-        return declared
+        check_bands(declared.info, self.model.in_channels // self.channels_per_band, name)
+        accept, resample = self.settings.accept, self.settings.resample
+        notes = [*source.info.notes]
+        notes += check_resolution(source.info, self.description, accept, resample, name)
+        notes += check_values(declared, source.info.dtype, self.description, accept, name)
+        steps = resampling_steps(source.info, self.description) if resample else None
+        return Resampled(declared, steps) if steps else declared, notes
 
     def _run(
         self,
-        declared: Declared,
+        declared: Declared | Resampled,
         writer: _BlockWriter,
         grid: mosaic.Grid,
         scratch: Path | None,
@@ -227,21 +230,27 @@ class Predictor:
         depth, done = declared.info.depth, 0
         with writing(scratch or Path()):
             blending = mosaic.Mosaic(self.model, grid, self.settings.blend, self.precision, scratch)
+            store = None
+            if isinstance(declared, Resampled):
+                store = ScoreStore(declared, writer, self.model.num_classes, scratch)
         strips = mosaic.strips_of_planes(grid, depth, self._reader(declared))
         with closing(strips), closing(mosaic.ahead(strips)) as upcoming:
             for plane in range(depth):
                 for block in blending.blocks(upcoming):
-                    writer.put(plane, block)
+                    (store or writer).put(plane, block)
                     done += block.windows
                     progress(done, len(grid) * depth)
+        if store is not None:
+            store.finish()
 
-    def _reader(self, declared: Declared) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    def _reader(self, declared: Declared | Resampled) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         """A function that reads a window as the model's input, with neighbouring planes if trained with them."""
         if self.channels_per_band == 1:
             return declared.read
+        apart = declared.plane_step if isinstance(declared, Resampled) else 1.0
 
         def read(window: Window, plane: int = 0) -> tuple[np.ndarray, np.ndarray]:
-            planes = neighbouring_planes(plane, self.data.neighbours, declared.info.depth)
+            planes = neighbouring_planes(plane, self.data.neighbours, declared.info.depth, apart)
             rasters = {index: declared.read(window, index) for index in set(planes)}
             return np.concatenate([rasters[index][0] for index in planes]), rasters[plane][1]
 
@@ -260,12 +269,3 @@ class Predictor:
 
 def _is_volume(info: Info) -> bool:
     return info.affine is not None or info.depth > 1
-
-
-def _check_size(info: Info, data: Data, name: str) -> None:
-    if info.depth * info.height * info.width > data.max_pixels:
-        raise DataError(
-            f"{name}: declares {info.depth} x {info.height} x {info.width} pixels, more than {data.max_pixels}",
-            "restore the file if its header is damaged, or cut it into smaller scenes",
-            kind="too-large",
-        )

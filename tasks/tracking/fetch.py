@@ -41,10 +41,14 @@ class Found:
     Attributes:
         bundle: read and verified.
         version: number of the registered version; None for a folder.
+        name: of the registered model; None for a folder.
+        alias: by which the version was found; None if by its number.
     """
 
     bundle: Bundle
     version: int | None
+    name: str | None = None
+    alias: str | None = None
 
 
 def fetch_model(client: "MlflowClient", address: str, target: Path, root: Path = Path()) -> Path:
@@ -99,7 +103,8 @@ def find_model(p: Params, address: str, root: Path = Path()) -> Found:
     target = root / FETCHED / folder_name(version.name, int(version.version))
     with _lock_of(target):
         folder = _fetched(client, version, target, root)
-        return Found(read_bundle(folder, _hashes(version)), int(version.version))
+        alias = address.partition("@")[2] or None
+        return Found(read_bundle(folder, _hashes(version)), int(version.version), version.name, alias)
 
 
 def folder_name(name: str, version: int) -> str:

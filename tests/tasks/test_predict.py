@@ -16,7 +16,8 @@ import yaml
 from segcore.errors import DataError, ModelError, ParamsError, StageError
 from segcore.params import Params, load
 from tasks.predict import run_prediction
-from tasks.scenes import Record, find_scenes
+from tasks.prediction_record import Record
+from tasks.scenes import find_scenes
 from tasks.tracking.fetch import fetch_model
 from tasks.tracking.tracker import Tracker
 from tests.support.bundles import make_bundle, noise
@@ -27,9 +28,9 @@ KILL_AFTER = """\
 import os, signal, sys
 from pathlib import Path
 from segcore.params import load
-from tasks import scenes
+from tasks import prediction_record
 from tasks.predict import Batch
-scenes._SECONDS = 0
+prediction_record._SECONDS = 0
 with Batch(load(), ["scenes"], "bundle", Path("out")) as batch:
     for number, scene in enumerate(batch.todo):
         if number == int(sys.argv[1]):
@@ -136,14 +137,6 @@ def test_changed_scenes_models_and_settings_are_predicted_again(project: Path) -
     assert run_prediction(p, ["scenes"], "other", Path("out"))["predicted"] == 4
 
 
-def test_outputs_no_longer_requested_are_removed(project: Path) -> None:
-    both = {"overlap": 16, "outputs": ["classes", "probabilities"]}
-    run_prediction(Params.model_validate(values_for("x", predict=both)), ["scenes"], "bundle", Path("out"))
-    assert (project / "out/s0_probabilities.tif").exists()
-    run_prediction(load(), ["scenes"], "bundle", Path("out"))
-    assert not (project / "out/s0_probabilities.tif").exists(), "it would belong to another model or setting"
-
-
 def test_bad_scenes_are_reported_and_the_others_are_predicted(project: Path) -> None:
     write_tif(project / "scenes/five.tif", noise(40, 40, bands=5))
     data = (project / "scenes/s1.tif").read_bytes()
@@ -194,7 +187,7 @@ def test_files_folders_and_patterns_are_found(project: Path) -> None:
     assert [p.name for p in find_scenes([project / "scenes" / "*.t*"], out)] == [
         f"s{i}.tif" for i in range(4)
     ]
-    with pytest.raises(DataError, match="no scene found"):
+    with pytest.raises(DataError, match=r"no scene found \(files of that pattern: none\)"):
         find_scenes(["nowhere/*.tif"], out)
     (project / "scenes/up").symlink_to("..")
     assert len(find_scenes(["scenes"], out)) == 5
@@ -260,7 +253,9 @@ def registered(project: Path) -> Params:
     return p
 
 
-def test_models_are_fetched_by_address(project: Path, registered: Params) -> None:
+def test_models_are_fetched_by_address(
+    project: Path, registered: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ModelError, match=r"models:/tiny@champion: no version has the alias"):
         run_prediction(registered, ["scenes/s0.tif"], output=Path("out"))
     Tracker.open(registered).client.set_registered_model_alias("tiny", "champion", "1")
@@ -268,6 +263,10 @@ def test_models_are_fetched_by_address(project: Path, registered: Params) -> Non
     record = json.loads((project / "out/predictions.json").read_text())
     described = json.loads((project / "bundle/model.json").read_text())
     assert record["model"]["weights_sha256"] == described["weights_sha256"]
+    model = record["scenes"][str(project / "scenes/s0.tif")]["model"]
+    assert (model["name"], model["version"], model["alias"]) == ("tiny", 1, "champion")
+    shown = f"predict: unet, version 1 of tiny (champion), weights {described['weights_sha256'][:12]}\n"
+    assert shown in capsys.readouterr().out
     addresses = ("bundle", "models:/tiny/1", "models:/tiny@champion", "champion")
     for address in addresses:
         counts = run_prediction(registered, ["scenes/s0.tif"], address, Path("out"))

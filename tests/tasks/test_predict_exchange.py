@@ -16,7 +16,7 @@ from segcore.models.base import bundle
 from segcore.params import Params, Predict
 from segcore.prediction import predictor, scene_writer
 from segcore.prediction.predictor import Predictor
-from tasks import scenes
+from tasks import prediction_record
 from tasks.predict import run_prediction
 from tasks.tracking import fetch
 from tasks.tracking.registry import DecisionTags, Registry
@@ -36,14 +36,14 @@ STEPS: list[tuple[Any, str, int]] = [
     (bundle, "_check_weights", -1),
     (bundle.Bundle, "model", 0),
     (predictor, "fused", 0),
-    (scenes.Record, "open", 0),
+    (prediction_record.Record, "open", 0),
     (scene_writer.SceneWriter, "put", 0),
     (scene_writer.SceneWriter, "put", -1),
     (scene_writer.SceneWriter, "finish", 0),
     (predictor.Predictor, "predict_file", 0),
-    (scenes.Record, "add", 0),
-    (scenes.Record, "save", 0),
-    (scenes.Record, "save", -1),
+    (prediction_record.Record, "add", 0),
+    (prediction_record.Record, "save", 0),
+    (prediction_record.Record, "save", -1),
 ]
 CASES = [(*step, "before") for step in STEPS] + [(*STEPS[-1], "after")]
 
@@ -202,7 +202,7 @@ def test_a_kill_while_files_are_replaced_leaves_no_record_of_the_earlier_model(
 
     run_prediction(registered, ["scenes/s.tif"], "one", Path("out"))
     with monkeypatch.context() as patch:
-        patch.setattr(scenes.Record, "add", killed)
+        patch.setattr(prediction_record.Record, "add", killed)
         patch.setattr("tasks.predict.Batch.__exit__", lambda self, *_: self._stack.close())
         with pytest.raises(Killed):
             run_prediction(registered, ["scenes/s.tif"], "two", Path("out"))

@@ -38,6 +38,33 @@ class _Range(_Part):
     high: list[float]
 
 
+# smallest and largest of a fact, each per band
+_Limits = Annotated[list[Annotated[list[float], Field(min_length=1)]], Field(min_length=2, max_length=2)]
+
+
+class _Values(_Part):
+    low: _Limits
+    high: _Limits
+    spread: _Limits
+    level: _Limits
+    negative: _Limits
+    whole: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "_Values":
+        limits = (self.low, self.high, self.spread, self.level, self.negative)
+        if len({len(values) for pair in limits for values in pair}) > 1:
+            raise ValueError("numbers of bands differ")
+        return self
+
+
+class _TrainingImages(_Part):
+    """As `segcore.data.training_images` makes it; older versions wrote none."""
+
+    values: _Values | None = None
+    pixel_sizes: dict[str, Annotated[list[_Positive], Field(min_length=3, max_length=3)]] = {}
+
+
 class _Parameters(_Part):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     augment: dict[str, Any] = {}
@@ -60,6 +87,7 @@ class _Description(_Part):
     input: dict[str, Any] = {}
     normalization: _Normalization | None = None
     range: _Range | None = None
+    training_images: _TrainingImages = _TrainingImages()
     parameters: _Parameters = _Parameters()
     training: dict[str, Any] = {}
     weights_sha256: _Sha256

@@ -28,6 +28,10 @@ from segcore.prediction.writers.cog import control_points
 BLOCK = 4096
 # Pixels that a control point may be off, for polygons to be placed by a polynomial through all of them.
 _WORST_FIT = 1.0
+_PIXELS = (
+    "pixels (column, row), because the scene has no transform that fits: x grows to the right, y grows downwards, "
+    "and (0, 0) is the upper left corner of the upper left pixel"
+)
 # polygons, and the class of each
 Polygons = tuple[np.ndarray, np.ndarray]
 
@@ -120,7 +124,7 @@ def _placement(info: Info) -> _Placement:
         return _Placement(
             partial(_by_points, points), info.gcps_crs, "by a polynomial through the control points"
         )
-    return _Placement(lambda xy: xy, None, "pixels (column, row); the scene has no transform that fits")
+    return _Placement(lambda xy: xy, None, _PIXELS)
 
 
 def _worst_fit(points: list[GroundControlPoint]) -> float:

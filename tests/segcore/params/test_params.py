@@ -39,7 +39,7 @@ def test_the_projects_own_file_is_valid():
         ({"train": {"common": {"epochs": 3}}}, r"unknown key 'train.common.epochs', did you mean steps\?"),
         ({"train": {"unet": {"lr": 0.1}}}, r"train.unet: unknown key 'lr', did you mean learning_rate\?"),
         ({"train": {"common": {"batch_size": 3}}}, r"'train.common.batch_size', did you mean batch\?"),
-        ({"predict": {"zzz": 3}}, r"unknown key 'predict.zzz'; known keys there: blend"),
+        ({"predict": {"zzz": 3}}, r"unknown key 'predict.zzz'; known keys there: accept, blend"),
         (
             {"train": {"common": {"stepz": 3}}},
             r"'train.common.stepz', did you mean steps\? known keys there: .*steps",

@@ -166,7 +166,10 @@ def test_tile_and_overlap_come_from_the_bundle_and_unknown_settings_are_named(bu
     assert load(bundle, tile=96).settings.overlap == 48
     with pytest.raises(ParamsError, match=r"overlap 64 is more than half"):
         load(bundle, tile=96, overlap=64)
-    with pytest.raises(ParamsError, match=r"tiel[\s\S]*known settings: blend, flips, outputs, overlap, tile"):
+    with pytest.raises(
+        ParamsError,
+        match=r"tiel[\s\S]*known settings: accept, blend, flips, outputs, overlap, resample, tile",
+    ):
         load(bundle, tiel=96)
 
 

@@ -1,0 +1,126 @@
+"""Scenes that are read in a thread of their own, so that a file system that does not answer costs one scene only."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from segcore.data.raster import Raster, Window
+from segcore.errors import DataError
+from segcore.ingest.source_files import stamp, time_limit
+from segcore.io import images
+from segcore.io.layouts._item import Item
+from segcore.params import Data
+
+T = TypeVar("T")
+
+
+class Limited:
+    """A thread that runs functions one after the other, each within a time limit.
+
+    A function that exceeds it is left behind: the thread is a daemon, so that the process can end all the same.
+
+    Args:
+        name: of what is read, for errors.
+
+    Attributes:
+        is_late: whether a function exceeded its time limit; those that come after it would wait for it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._seconds, self.is_late = name, time_limit(), False
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, function = job
+            try:
+                future.set_result(function())
+            # raised again where the result is awaited
+            except BaseException as error:  # noqa: BLE001
+                future.set_exception(error)
+            # the result of the last job must not stay in memory until the next one comes
+            del job, future, function
+
+    def allow(self, seconds: float) -> None:
+        """Set the time limit of the next functions."""
+        self._seconds = seconds
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Result of a function.
+
+        Raises:
+            DataError: it took longer than the time limit. Its own errors are raised as they are.
+        """
+        future: Future[T] = Future()
+        self._jobs.put((future, function))
+        try:
+            return future.result(self._seconds)
+        except TimeoutError as error:
+            if future.done():
+                raise
+            self.is_late = True
+            raise DataError(
+                f"{self._name}: reading took longer than {self._seconds:.0f} s",
+                "check that its disk or network folder answers, or copy the file to a disk of this machine; if that "
+                "is so, the file is damaged or far too complex: restore or remove it",
+                kind="slow",
+            ) from error
+
+    def close(self) -> None:
+        """End the thread after the functions that were given to it."""
+        self._jobs.put(None)
+
+
+class _LimitedSource:
+    """An open image (`segcore.io.images.Source`) whose reads have a time limit."""
+
+    def __init__(self, source: images.Source, context: object, limited: Limited) -> None:
+        self.info, self._source, self._limited = source.info, source, limited
+        # A read that never ends keeps this object, and so the open file, which no other thread may close.
+        self._context = context
+
+    def read(self, window: Window | None = None, plane: int = 0) -> Raster:
+        return self._limited.call(lambda: self._source.read(window, plane))
+
+
+@contextmanager
+def opened(scene: Path, data: Data) -> Iterator[images.Source]:
+    """Open a scene as the training data were; opening it and each read have a time limit, as at the ingest.
+
+    Raises:
+        DataError: the scene cannot be read, or reading it takes too long.
+    """
+    limited = Limited(scene.name)
+    try:
+        limited.allow(time_limit(limited.call(lambda: _stamp(scene))))
+        context = limited.call(lambda: images.open_declared(scene, data))
+        source = limited.call(context.__enter__)
+        try:
+            yield _LimitedSource(source, context, limited)
+        finally:
+            if not limited.is_late:
+                limited.call(lambda: context.__exit__(None, None, None))
+    finally:
+        limited.close()
+
+
+def stamp_of(scene: Path) -> str:
+    """Stamp of a scene: names, sizes and modification times of its files.
+
+    Raises:
+        DataError: a file is missing, empty or not readable, or its file system does not answer.
+    """
+    limited = Limited(scene.name)
+    try:
+        return limited.call(lambda: _stamp(scene))
+    finally:
+        limited.close()
+
+
+def _stamp(scene: Path) -> str:
+    return stamp(Item(scene.name, "", Path(scene.name)), scene.parent)

@@ -1,0 +1,72 @@
+"""Arguments that the command `predict` and its flow share."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from segcore.errors import ParamsError
+from segcore.params import Params, Predict
+from tasks.project import PREDICTIONS
+from tasks.tracking.fetch import CHAMPION
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Parser of the arguments that the command and the flow share."""
+    arguments = argparse.ArgumentParser(
+        prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "scenes", nargs="+", metavar="SCENES", help="files, folders, or patterns in quotes"
+    )
+    arguments.add_argument(
+        "--model",
+        default=CHAMPION,
+        metavar="ADDRESS",
+        help="folder of a bundle such as models/unet-0, models:/NAME@ALIAS, models:/NAME/3, "
+        "or champion: that of data.name (default: %(default)s)",
+    )
+    arguments.add_argument(
+        "--output", type=Path, default=PREDICTIONS, help="output folder (default: %(default)s)"
+    )
+    arguments.add_argument(
+        "--outputs",
+        type=_words,
+        metavar="LIST",
+        help="classes, probabilities, polygons, with commas between them (default: predict.outputs)",
+    )
+    arguments.add_argument(
+        "--accept",
+        type=_words,
+        metavar="LIST",
+        help="range, resolution: scenes unlike the training images that are predicted (default: predict.accept)",
+    )
+    arguments.add_argument(
+        "--delete-others",
+        action="store_true",
+        help="delete files of earlier predictions of these scenes that are no wanted output",
+    )
+    arguments.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
+    return arguments
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.replace(",", " ").split() if word]
+
+
+def chosen(p: Params, outputs: Sequence[str] | None, accept: Sequence[str] | None) -> Params:
+    """The parameters with the outputs and the accepted scenes of the command line; None: those of params.yaml.
+
+    Raises:
+        ParamsError: an unknown word.
+    """
+    given = {"outputs": outputs, "accept": accept}
+    values = {**p.predict.model_dump(), **{name: list(v) for name, v in given.items() if v is not None}}
+    try:
+        return p.model_copy(update={"predict": Predict.model_validate(values)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ParamsError(
+            f"--{first['loc'][0]}: {first['input']!r} is unknown", f"use words of: {first['ctx']['expected']}"
+        ) from error

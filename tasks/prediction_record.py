@@ -1,0 +1,204 @@
+"""predictions.json, the record of the scenes that are done, and the names of their outputs."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segcore.errors import DataError
+from segcore.files import atomic_write, digest
+from segcore.io.layouts._patterns import stem_of
+from segcore.prediction.scene_reader import stamp_of
+
+RECORD = "predictions.json"
+# interval between two writes of the record: a kill loses at most the work of this time and the current scene
+_SECONDS = 1.0
+# suffixes of the outputs of a picture, by name in `predict.outputs`
+_KINDS = {"classes": ".tif", "probabilities": "_probabilities.tif", "polygons": ".gpkg"}
+# suffixes of the outputs of a scene
+OUTPUTS = (*_KINDS.values(), ".nii.gz")
+
+
+def _output_files(name: str) -> set[str]:
+    """All files that a scene of this name may have, in lower case."""
+    return {(name + suffix).lower() for suffix in OUTPUTS}
+
+
+def _possible_names(scene: Path, folder: bool) -> Iterable[str]:
+    """Names for a scene's outputs, the shortest first; the last one is unique."""
+    stem = scene.name if folder else stem_of(scene.name)
+    yield stem
+    yield f"{scene.parent.name}-{stem}"
+    yield f"{stem}-{digest(str(scene))[:8]}"
+
+
+@dataclass
+class Record:
+    """predictions.json: the model, the settings, and each scene with its files.
+
+    Attributes:
+        path: of the file.
+        model: address, version, architecture, and sha256 of weights and description.
+        settings: of the prediction.
+        scenes: absolute path -> name, model, stamp, key (of model and settings), notes and files, or error; `kept`:
+            files of an earlier prediction that this one did not replace, each with its model. Scenes of older
+            versions have another key, because it is not certain which model they were predicted with.
+    """
+
+    path: Path
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    scenes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _written: float = 0.0
+    # of the files of scenes that are about to be predicted again
+    _earlier: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path, model: dict[str, Any], settings: dict[str, Any]) -> "Record":
+        """Read the record of an output folder; empty if there is none.
+
+        Raises:
+            DataError: the record is damaged.
+        """
+        path = folder / RECORD
+        record = cls(path, model, settings)
+        if path.exists():
+            try:
+                record.scenes = dict(json.loads(path.read_text(encoding="utf-8"))["scenes"])
+                for scene, entry in record.scenes.items():
+                    _check_entry(scene, entry)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+                raise DataError(
+                    f"{path}: the record of predictions is damaged ({error})",
+                    "delete it; all scenes are then predicted again",
+                ) from error
+        return record
+
+    @property
+    def key(self) -> str:
+        """Hash of model and settings: of everything that a scene's files depend on, except the scene."""
+        return self._key(self.settings.get("outputs", []))
+
+    def _key(self, outputs: Sequence[str]) -> str:
+        model = [self.model.get(name) for name in ("weights_sha256", "description_sha256")]
+        settings = (
+            {**self.settings, "outputs": list(outputs)} if "outputs" in self.settings else self.settings
+        )
+        # Neither of these changes a pixel of a scene that is predicted, so older keys stay what they were.
+        unchanged = ("accept", *(() if self.settings.get("resample") else ("resample",)))
+        settings = {name: value for name, value in settings.items() if name not in unchanged}
+        return digest(json.dumps([model, settings], sort_keys=True))[:16]
+
+    def names(self, scenes: Sequence[Path]) -> dict[Path, str]:
+        """A name for each scene: that in the record, else a new one. No two scenes share an output file."""
+        used = {file for entry in self.scenes.values() for file in _output_files(entry["name"])}
+        names = {s: self.scenes[str(s)]["name"] for s in scenes if str(s) in self.scenes}
+        for scene in scenes:
+            if scene not in names:
+                possible = _possible_names(scene, scene.is_dir())
+                names[scene] = next(name for name in possible if not _output_files(name) & used)
+                used |= _output_files(names[scene])
+        return names
+
+    def is_done(self, scene: Path) -> bool:
+        """Whether a scene's files exist and were made from the same content with the same model and settings.
+
+        There may be more outputs than are wanted.
+        """
+        entry = self.scenes.get(str(scene), {})
+        if "files" not in entry:
+            return False
+        there = sorted(k for k, suffix in _KINDS.items() if entry["name"] + suffix in entry["files"])
+        has_all = set(self.settings.get("outputs", [])) <= set(there)
+        if entry.get("key") not in (self.key, *([self._key(there)] if has_all else [])):
+            return False
+        return entry["stamp"] == stamp_of(scene) and all(
+            (self.path.parent / f).is_file() for f in entry["files"]
+        )
+
+    def expect(self, scenes: Sequence[Path]) -> None:
+        """Record that files of these scenes are about to be replaced: after a kill they may be of either model.
+
+        Raises:
+            DataError: the disk is full or not writable.
+        """
+        outdated = [entry for s in scenes if "key" in (entry := self.scenes.get(str(s), {}))]
+        self._earlier |= {
+            str(s): self.scenes[str(s)].get("model", {}) for s in scenes if str(s) in self.scenes
+        }
+        for entry in outdated:
+            for fact in entry.keys() - {"name", "files", "kept"}:
+                del entry[fact]
+        if outdated:
+            self.save()
+
+    def add(self, scene: Path, name: str, **facts: Any) -> None:
+        """Record the result of a scene; files of an earlier prediction that this one did not write stay, as `kept`."""
+        entry = self.scenes.get(str(scene), {})
+        model = self._earlier.get(str(scene), {})
+        left = {**entry.get("kept", {}), **dict.fromkeys(entry.get("files", []), model)}
+        kept = {
+            file: of
+            for file, of in left.items()
+            if file not in facts.get("files", []) and (self.path.parent / file).is_file()
+        }
+        facts |= {"kept": kept} if kept else {}
+        self.scenes[str(scene)] = {"name": name, "key": self.key, "model": self.model, **facts}
+        if time.monotonic() - self._written > _SECONDS:
+            self.save()
+
+    def others(self, scenes: Iterable[Path]) -> list[str]:
+        """Files of earlier predictions of these scenes that the latest one did not write."""
+        return sorted({file for s in scenes for file in self.scenes.get(str(s), {}).get("kept", {})})
+
+    def delete_others(self, scenes: Iterable[Path]) -> list[str]:
+        """Delete the files of these scenes that are no wanted output; returns their names."""
+        deleted = []
+        for entry in (self.scenes[str(s)] for s in scenes if "files" in self.scenes.get(str(s), {})):
+            wanted = [entry["name"] + _KINDS[kind] for kind in self.settings["outputs"]]
+            if entry["key"] == self.key:
+                # of a volume or stack, another file
+                wanted = entry["files"]
+            others = [file for file in [*entry["files"], *entry.pop("kept", {})] if file not in wanted]
+            entry["files"] = [file for file in entry["files"] if file in wanted]
+            # that of a prediction with fewer outputs
+            entry["key"] = self.key
+            for file in others:
+                (self.path.parent / file).unlink(missing_ok=True)
+            deleted += others
+        return deleted
+
+    def removed(self) -> dict[str, Path]:
+        """Scenes of which a file is gone, each with the first such file."""
+        files = {
+            scene: [self.path.parent / f for f in e.get("files", [])] for scene, e in self.scenes.items()
+        }
+        gone = {scene: [file for file in paths if not file.is_file()] for scene, paths in files.items()}
+        return {scene: paths[0] for scene, paths in gone.items() if paths}
+
+    def save(self) -> None:
+        """Write the record atomically.
+
+        Raises:
+            DataError: the disk is full or not writable.
+        """
+        content = {"model": self.model, "settings": self.settings, "scenes": self.scenes}
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        self._written = time.monotonic()
+
+
+def _check_entry(scene: str, entry: dict[str, Any]) -> None:
+    """Check that an entry names outputs in the output folder alone: outdated ones are deleted."""
+    name, files, kept = entry["name"], entry.get("files", []), entry.get("kept", {})
+    if not isinstance(name, str) or not name or Path(name).name != name or "\0" in name:
+        raise ValueError(f"{name!r} of {scene} is no file name")
+    # UnicodeEncodeError for half a surrogate pair
+    os.fsencode(name)
+    outputs = [name + suffix for suffix in OUTPUTS]
+    is_typed = isinstance(files, list) and isinstance(kept, dict)
+    if not is_typed or any(file not in outputs for file in [*files, *kept]):
+        raise ValueError(f"{files!r} of {scene} are not its outputs")

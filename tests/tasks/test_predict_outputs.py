@@ -1,0 +1,231 @@
+"""Outputs of the command `predict`: where they can be written, which are kept, and what the record says of them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from segcore.data.value_facts import value_facts, value_ranges
+from segcore.errors import DataError, ParamsError, StageError
+from segcore.params import Params, load
+from tasks.predict import run_prediction
+from tasks.prediction_arguments import chosen
+from tasks.scenes import find_scenes
+from tests.support.bundles import make_bundle, noise
+from tests.support.tiny import values_for, write_tif
+from tests.system.bad_inputs import unprivileged
+
+ROOT = Path(__file__).parents[2]
+ALL = ["classes", "polygons", "probabilities"]
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**mine, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        preexec_fn=unprivileged.drop,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml, a bundle and three scenes."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
+    make_bundle(tmp_path / "bundle")
+    for number in range(3):
+        write_tif(tmp_path / "scenes" / f"s{number}.tif", noise(70, 90, seed=number))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def with_outputs(*outputs: str) -> Params:
+    return Params.model_validate(values_for("x", predict={"overlap": 16, "outputs": list(outputs)}))
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "out/predictions.json").read_text())["scenes"]
+
+
+def inodes(folder: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_ino for p in (folder / "out").glob("s*")}
+
+
+def test_fewer_outputs_of_the_same_model_repeat_and_delete_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_prediction(with_outputs(*ALL), ["scenes"], "bundle", Path("out"))
+    before = inodes(project)
+    assert len(before) == 9
+    counts = run_prediction(with_outputs("classes"), ["scenes"], "bundle", Path("out"))
+    assert counts == {"predicted": 0, "done before": 3}
+    assert inodes(project) == before
+    assert "left outputs" not in capsys.readouterr().out
+    assert run_prediction(with_outputs(*ALL), ["scenes"], "bundle", Path("out"))["predicted"] == 0
+    (project / "out/s1.gpkg").unlink()
+    assert run_prediction(with_outputs("polygons"), ["scenes"], "bundle", Path("out"))["predicted"] == 1
+
+
+def test_more_outputs_predict_again(project: Path) -> None:
+    run_prediction(with_outputs("classes"), ["scenes"], "bundle", Path("out"))
+    assert (
+        run_prediction(with_outputs("classes", "polygons"), ["scenes"], "bundle", Path("out"))["predicted"]
+        == 3
+    )
+    assert len(inodes(project)) == 6
+
+
+def test_fewer_outputs_of_another_model_keep_the_old_files_and_list_them_with_their_model(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_prediction(with_outputs(*ALL), ["scenes"], "bundle", Path("out"))
+    before, first = inodes(project), record(project)
+    make_bundle(project / "other", seed=1)
+    run_prediction(with_outputs("classes"), ["scenes"], "other", Path("out"))
+    after = inodes(project)
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == {"s0.tif", "s1.tif", "s2.tif"}
+    output = capsys.readouterr().out
+    assert "left outputs of an earlier prediction" in output
+    assert "s0.gpkg, s0_probabilities.tif, s1.gpkg" in output
+    assert "--delete-others" in output
+    for scene, entry in record(project).items():
+        name = Path(scene).stem
+        assert entry["files"] == [f"{name}.tif"]
+        assert set(entry["kept"]) == {f"{name}.gpkg", f"{name}_probabilities.tif"}
+        assert entry["kept"][f"{name}.gpkg"] == first[scene]["model"]
+        assert entry["model"]["weights_sha256"] != first[scene]["model"]["weights_sha256"]
+    # they stay listed, until they are written again or deleted
+    run_prediction(with_outputs("classes"), ["scenes"], "other", Path("out"))
+    assert "s0.gpkg" in capsys.readouterr().out
+    run_prediction(with_outputs("classes", "polygons"), ["scenes/s0.tif"], "other", Path("out"))
+    assert set(record(project)[str(project / "scenes/s0.tif")]["kept"]) == {"s0_probabilities.tif"}
+    run_prediction(with_outputs("classes"), ["scenes"], "other", Path("out"), delete_others=True)
+    assert sorted(inodes(project)) == ["s0.tif", "s1.tif", "s2.tif"]
+    assert "deleted outputs" in capsys.readouterr().out
+    assert not any("kept" in entry for entry in record(project).values())
+    counts = run_prediction(with_outputs("classes"), ["scenes"], "other", Path("out"))
+    assert counts == {"predicted": 0, "done before": 3}
+
+
+def test_outputs_of_the_command_line_win(project: Path) -> None:
+    arguments = ("-m", "tasks", "predict", "scenes", "--model", "bundle", "--output", "out")
+    done = command(project, *arguments, "--outputs", "polygons,classes")
+    assert done.returncode == 0, done.stderr
+    assert sorted(inodes(project)) == [f"s{n}{ending}" for n in range(3) for ending in (".gpkg", ".tif")]
+    p = load()
+    assert chosen(p, ["probabilities"], ["range"]).predict.accept == ["range"]
+    assert chosen(p, None, None).predict == p.predict
+    for outputs, accept, name in ((["polygon"], None, "--outputs"), (None, ["units"], "--accept")):
+        with pytest.raises(ParamsError, match=rf"{name}: '\w+' is unknown[\s\S]*'(classes|range)'"):
+            chosen(p, outputs, accept)
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    ["file", "file/below", "link", "lock", "locked", "sealed", "sealed/new", "full"],
+)
+def test_an_output_that_cannot_be_written_is_an_error_before_the_model_is_loaded(
+    project: Path, obstacle: str
+) -> None:
+    (project / "file").write_text("a file")
+    (project / "link").symlink_to("nowhere")
+    (project / "lock/.lock").mkdir(parents=True)
+    (project / "locked").mkdir()
+    (project / "locked/.lock").touch()
+    (project / "locked/.lock").chmod(0o444)
+    (project / "sealed").mkdir(mode=0o555)
+    code = (
+        "import resource, sys; from tasks import predict\n"
+        + ("resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n" if obstacle == "full" else "")
+        + f"sys.argv = ['predict', 'scenes', '--model', 'no-such-model', '--output', '{obstacle}']\n"
+        "predict.main()"
+    )
+    before = sorted(project.rglob("*"))
+    done = command(project, "-c", code)
+    assert done.returncode == 1
+    assert f"Error: {obstacle}: cannot be used as output folder" in done.stderr
+    assert "Remedy: " in done.stderr and "Traceback" not in done.stderr
+    assert "no-such-model" not in done.stderr
+    assert sorted(project.rglob("*")) == before
+
+
+def test_a_model_that_is_missing_creates_no_folder(project: Path) -> None:
+    done = command(project, "-m", "tasks", "predict", "scenes", "--model", "nowhere", "--output", "out")
+    assert done.returncode == 1 and "nowhere: holds no model bundle" in done.stderr
+    assert not (project / "out").exists()
+
+
+def test_notes_of_a_scene_are_printed_once_and_recorded(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [np.moveaxis(noise(64, 64, 3, seed), 0, -1).reshape(-1, 3) for seed in range(3)]
+    facts = {"values": value_ranges([value_facts(v) for v in images]), "pixel_sizes": {"m": [2.0, 2.0, 2.0]}}
+    make_bundle(project / "fitted", training_images=facts)
+    p = chosen(load(), None, ["resolution"])
+    with pytest.raises(StageError, match=r"that of the training images 2 m"):
+        run_prediction(load(), ["scenes"], "fitted", Path("out"))
+    capsys.readouterr()
+    assert run_prediction(p, ["scenes"], "fitted", Path("out"))["predicted"] == 3
+    printed = capsys.readouterr()
+    assert "older version" not in printed.out
+    assert printed.out.count("s1.tif: side of a pixel on the ground is 0.5 m") == 1
+    for entry in record(project).values():
+        ((kind, text),) = entry["notes"]
+        assert kind == "other-resolution" and "0.5 m" in text
+    assert run_prediction(load(), ["scenes"], "fitted", Path("out"))["predicted"] == 0
+
+
+def test_scenes_that_are_not_found_name_what_is_there(project: Path) -> None:
+    (project / "other").mkdir()
+    for name in ("a.xyz", "b.XYZ", "c.doc", "README"):
+        (project / "other" / name).touch()
+    message = (
+        r"other: no scene found \(files in the folder: 2 \.xyz, 1 \.doc, 1 without extension\)[\s\S]*\.tif"
+    )
+    with pytest.raises(DataError, match=message):
+        find_scenes(["other"], Path("out"))
+    with pytest.raises(DataError, match=r"\(files of that pattern: 1 \.doc\)"):
+        find_scenes(["other/*.doc"], Path("out"))
+    with pytest.raises(DataError, match=r"\(there is nothing of that name\)"):
+        find_scenes(["nothing"], Path("out"))
+
+
+HANGING = """\
+import sys, time
+from segcore.ingest import source_files
+from segcore.io.images import _dataset, geotiff
+source_files._SECONDS = 3.0
+of = geotiff if sys.argv[1] == "open_source" else _dataset.Dataset
+real = getattr(of, sys.argv[1])
+def hangs(first, *rest, **named):
+    if getattr(first, "_path", first).name == "s1.tif":
+        time.sleep(1000)
+    return real(first, *rest, **named)
+setattr(of, sys.argv[1], hangs)
+from tasks import predict
+sys.argv = ["predict", "scenes", "--model", "bundle", "--output", "out"]
+predict.main()
+"""
+
+
+@pytest.mark.parametrize("where", ["open_source", "read"])
+def test_a_file_system_that_does_not_answer_costs_one_scene(project: Path, where: str) -> None:
+    start = time.monotonic()
+    done = command(project, "-c", HANGING, where)
+    assert time.monotonic() - start < 60
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "1 of 3 scenes failed" in done.stderr
+    assert "s1.tif: reading took longer than 3 s" in done.stderr
+    assert sorted(p.name for p in (project / "out").iterdir() if p.suffix == ".tif") == ["s0.tif", "s2.tif"]
