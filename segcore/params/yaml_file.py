@@ -69,8 +69,7 @@ def read(path: Path) -> Any:
         ParamsError: it is missing, cannot be read, or is not valid YAML.
     """
     try:
-        # a subclass of SafeLoader
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except FileNotFoundError as error:
         raise ParamsError(
             f"{path}: no such file", "run from the project's folder, or restore it with git"
