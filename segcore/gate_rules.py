@@ -234,14 +234,14 @@ def _not_worse_new(trial: Trial, loss: float) -> list[Finding]:
 def _cheaper(trial: Trial, most: float) -> list[Finding]:
     """Cost relative to the champion's: latency, or size if the latency of either was not measured.
 
-    Rounds that disagree, or whose middle halves overlap, show no lower latency.
+    Rounds that disagree, or whose middle halves overlap, show neither a lower nor a higher latency.
     """
     for name, what in (("latency_ms", "latency"), ("size_mb", "size")):
         cost, champion_cost = getattr(trial.costs, name), getattr(trial.champion_costs, name)
         if cost is not None and champion_cost:
             ratio, note = cost / champion_cost, f"{what} relative to the champion's"
-            if name == "latency_ms" and ratio <= most and trial.champion_costs is not None:
-                why = doubt(trial.costs.latency, trial.champion_costs.latency)
+            if name == "latency_ms" and ratio != 1 and trial.champion_costs is not None:
+                why = doubt(*sorted([trial.costs.latency, trial.champion_costs.latency]))
                 if why:
                     return [finding("cheaper", f"cheaper: {what}", None, most, False, why)]
             return [finding("cheaper", f"cheaper: {what}", ratio, most, ratio <= most, note)]

@@ -50,13 +50,24 @@ def _named(index: int | None, data: Data) -> dict[str, str | None]:
 
 
 def _class_of(value: str, data: Data) -> int | None:
-    """Index of the class that a value becomes by data.label_values, whose keys may be ranges such as "0-127"."""
+    """Index of the class that a value becomes by data.label_values; None where the value alone does not show it.
+
+    Keys may be ranges such as "0-127". A value may be a number with a name, such as "3 kidney" or "id 3". Polygons
+    without data.label_property have the value 1, or are of class 1.
+    """
     table = {str(key): index for key, index in data.label_table.items()}
-    for key in (value, value.upper()):
-        if key in table:
-            return table[key]
+    others = table.get("others")
+    if value == "polygons" and data.label_property is None:
+        return table.get("1", 1 if others is None else others)
+    number = re.fullmatch(r"(?:id )?(-?\d+)(?:\.0+)?(?: (.*))?", value)
+    keys = [value, value.upper(), *([number[1], number[2]] if number else [])]
+    known = next((table[key] for key in keys if key in table), None)
+    if known is not None:
+        return known
     for key, index in table.items():
         ends = _RANGE.fullmatch(key)
-        if ends and re.fullmatch(r"-?\d+", value) and int(ends[1]) <= int(value) <= int(ends[2]):
+        if ends and number and int(ends[1]) <= int(number[1]) <= int(ends[2]):
             return index
-    return table.get("others")
+    # a category may have been found by its id, which is not known here
+    by_id = number is None and not value.startswith("#") and any(re.fullmatch(r"-?\d+", key) for key in table)
+    return None if by_id else others

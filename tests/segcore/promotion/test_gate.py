@@ -264,9 +264,9 @@ def test_a_latency_is_lower_only_where_the_rounds_of_measuring_it_show_that() ->
     assert (overlap.passed, overlap.note) == (False, "intervals of the rounds overlap")
     # a decision of an earlier version has no rounds
     assert cheaper(Costs(5, 800, 20), Costs(10, 800, 20)).passed
-    assert cheaper(Costs(9, 800, 20, 8, 10), old).measured == 0.9, (
-        "not lower enough, whatever the rounds show"
-    )
+    assert cheaper(Costs(9, 800, 20, 8.8, 9.2), old).measured == 0.9, "shown, but not low enough"
+    assert cheaper(Costs(9.9, 800, 20, 9.4, 10.3), old).measured is None, "no claim of 1 % faster either"
+    assert cheaper(Costs(15, 800, 20, 14, 16), old).measured == 1.5 and cheaper(old, old).measured == 1
 
 
 def test_costs_that_are_not_numbers_count_as_not_measured() -> None:

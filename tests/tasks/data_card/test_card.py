@@ -272,6 +272,30 @@ def test_values_found_are_summed_beside_the_class_that_they_become(tmp_path: Pat
     assert table["other"] == 0 and "Values found" in _card(rows, tmp_path, label_values=values)
 
 
+@pytest.mark.parametrize(
+    ("value", "values", "expected"),
+    [
+        ("130", {"0-127": "background", "128-255": "roof"}, "roof"),
+        ("3 kidney", {3: "roof", "kidney": "water"}, "roof"),
+        ("4 kidney", {3: "roof", "kidney": "water"}, "water"),
+        ("id 3", {3: "roof"}, "roof"),
+        ("1.0", {1: "water"}, "water"),
+        ("polygons", {1: "roof"}, "roof"),
+        ("polygons", {"others": "roof"}, "roof"),
+        ("shed", {"house": "roof", "others": "water"}, "water"),
+        # found by its id, which the name does not show
+        ("shed", {7: "roof", "others": "water"}, ""),
+        ("yes", {"yes": "roof"}, "roof"),
+    ],
+)
+def test_the_class_of_a_value_is_that_of_its_key_range_or_number(
+    value: str, values: dict[Any, str], expected: str, tmp_path: Path
+) -> None:
+    row = card_row("a", tmp_path, label_counts=json.dumps({value: 1}))
+    table = found(catalogue([row]), card_data(label_values=values))
+    assert table is not None and table["rows"][0]["class"] == expected
+
+
 def test_rare_values_are_counted_and_a_catalogue_without_values_is_read(tmp_path: Path) -> None:
     counts = json.dumps({str(n): 1000 - n for n in range(100)})
     table = found(catalogue([card_row("a", tmp_path, label_counts=counts)]), card_data())
