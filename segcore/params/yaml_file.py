@@ -69,7 +69,7 @@ def read(path: Path) -> Any:
         ParamsError: it is missing, cannot be read, or is not valid YAML.
     """
     try:
-        return _Loader(path.read_text(encoding="utf-8")).get_single_data()
+        return _values(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ParamsError(
             f"{path}: no such file", "run from the project's folder, or restore it with git"
@@ -88,3 +88,11 @@ def read(path: Path) -> Any:
         raise ParamsError(
             f"{path}: is not valid YAML: {error}", "correct the indentation or quoting"
         ) from error
+
+
+def _values(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()

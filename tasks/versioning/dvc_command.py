@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.errors import SegflowError, StageError
+from tasks.failures import sentence_in
 from tasks.supervisor import run_in_group
 
 _LINES = 5
@@ -41,7 +42,9 @@ def answer_of(module: str, *arguments: str) -> dict[str, Any]:
     """
     status, output, tail = run_in_group([sys.executable, "-m", module, *arguments], _environment())
     if status != 0:
-        raise StageError(f"DVC failed: {reason(tail)}", "correct the cause above and run again")
+        sentence = sentence_in(tail)
+        what, remedy = sentence or (reason(tail), "correct the cause above and run again")
+        raise StageError(f"DVC failed: {what}", remedy)
     answer: dict[str, Any] = json.loads(output.splitlines()[-1])
     if "error" in answer:
         raise StageError(*answer["error"])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from segcore.errors import StageError
 from tasks import console
+from tasks.failures import sentence_in
 from tasks.supervisor import run_in_group
 from tasks.versioning.dvc_command import reason
 from tasks.versioning.lock_repair import repair
@@ -52,7 +53,9 @@ def survey(read_only: bool = False) -> Survey:
     option = ["--read-only"] if read_only else []
     status, output, tail = run_in_group([sys.executable, "-m", "tasks.versioning.status", *option])
     if status != 0:
-        raise StageError(f"dvc status failed: {reason(tail)}", "correct the cause above and run again")
+        sentence = sentence_in(tail)
+        what, remedy = sentence or (reason(tail), "correct the cause above and run again")
+        raise StageError(f"dvc status failed: {what}", remedy)
     answer = json.loads(output.splitlines()[-1])
     for sentence in answer.get("repairs", []):
         print(sentence, file=sys.stderr)

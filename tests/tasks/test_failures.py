@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,9 @@ def foreign(module: str, text: str, base: type[Exception] = Exception) -> Except
         OSError(28, "No space left on device", "source", None, "work/x"),
         OSError(27, "File too large", "source", None, "work/x"),
         OSError(30, "Read-only file system", "work/x"),
+        OSError(5, "Input/output error", "work/x"),
+        OSError(116, "Stale file handle", "work/x"),
+        RuntimeError("Failed to reach API at http://127.0.0.1:4200/api/"),
         IsADirectoryError(21, "Is a directory", "work/x"),
         FileNotFoundError(2, "No such file or directory", "work/x"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
@@ -128,3 +132,23 @@ def test_masking_leaves_records_without_secrets_as_they_are() -> None:
         assert (record.msg, record.args) == ("%s and %s", ("a", "b"))
     finally:
         logging.setLogRecordFactory(plain)
+
+
+def test_output_that_nothing_reads_any_more_is_named() -> None:
+    script = "from tasks.failures import reported\nwith reported():\n    print('x' * 100_000, flush=True)"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", script], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 1 and done.stderr.startswith("\nError: standard output was closed")
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_a_known_failure_while_modules_are_imported_is_one_sentence() -> None:
+    script = (
+        "from tasks.interruption import report_in_one_line\nreport_in_one_line()\n"
+        "raise OSError(5, 'Input/output error', 'a.py')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1 and "\nError: a.py: Input/output error\n  Remedy: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -53,6 +53,9 @@ class Damage:
         holds: context in which the command runs, such as a lock; None for none.
         unprivileged: run without root's permissions.
         own_server: whether flows start a server of their own.
+        largest_file: bytes that a file may grow to, as on a full disk; None: no limit.
+        mount: folder, and "full" or "read-only": the disk that it is on.
+        is_output_cut: whether the program that reads standard output has ended.
     """
 
     harm: Harm
@@ -62,6 +65,9 @@ class Damage:
     holds: Callable[[Path], object] | None = None
     unprivileged: bool = False
     own_server: bool = False
+    largest_file: int | None = None
+    mount: tuple[str, str] | None = None
+    is_output_cut: bool = False
 
 
 def _bytes(name: str, change: Callable[[bytes], bytes]) -> Harm:
@@ -137,7 +143,7 @@ def _all(*harms: Harm) -> Harm:
     return harm
 
 
-def _nothing(folder: Path) -> None:
+def nothing(folder: Path) -> None:
     """The damage is in `variables` or `holds`."""
 
 
@@ -162,19 +168,19 @@ def _locked(name: str) -> Callable[[Path], object]:
     return hold
 
 
-_MLFLOW, _PREFECT = "mlflow.db", ".prefect/prefect.db"
+MLFLOW, _PREFECT = "mlflow.db", ".prefect/prefect.db"
 _SOON = {"SEGFLOW_LOCK_SECONDS": "1"}
 _AWAY = "http://user:S3cretPw@127.0.0.1:9"
 
 DAMAGES: dict[str, Damage] = {
-    "mlflow zeroed": Damage(_bytes(_MLFLOW, _zero_page), (_MLFLOW,), "rollback"),
-    "mlflow middle": Damage(_bytes(_MLFLOW, _middle), (_MLFLOW,), "predict"),
-    "mlflow cut": Damage(_bytes(_MLFLOW, _cut), (_MLFLOW,), "promote"),
-    "mlflow empty": Damage(_bytes(_MLFLOW, lambda _: b""), (_MLFLOW, "registry", "champion"), "promote"),
-    "mlflow folder": Damage(_as_folder(_MLFLOW), (_MLFLOW,), "flows.ui"),
-    "mlflow locked": Damage(_nothing, (_MLFLOW,), "rollback", _SOON, holds=_locked(_MLFLOW)),
-    "mlflow unreadable": Damage(_mode(_MLFLOW, 0), (_MLFLOW,), "rollback", unprivileged=True),
-    "mlflow away": Damage(_nothing, ("127.0.0.1:9",), "rollback", {"MLFLOW_TRACKING_URI": _AWAY}),
+    "mlflow zeroed": Damage(_bytes(MLFLOW, _zero_page), (MLFLOW,), "rollback"),
+    "mlflow middle": Damage(_bytes(MLFLOW, _middle), (MLFLOW,), "predict"),
+    "mlflow cut": Damage(_bytes(MLFLOW, _cut), (MLFLOW,), "promote"),
+    "mlflow empty": Damage(_bytes(MLFLOW, lambda _: b""), (MLFLOW, "registry", "champion"), "promote"),
+    "mlflow folder": Damage(_as_folder(MLFLOW), (MLFLOW,), "flows.ui"),
+    "mlflow locked": Damage(nothing, (MLFLOW,), "rollback", _SOON, holds=_locked(MLFLOW)),
+    "mlflow unreadable": Damage(_mode(MLFLOW, 0), (MLFLOW,), "rollback", unprivileged=True),
+    "mlflow away": Damage(nothing, ("127.0.0.1:9",), "rollback", {"MLFLOW_TRACKING_URI": _AWAY}),
     "prefect zeroed": Damage(
         _after_settling(_bytes(_PREFECT, _zero_page)), (_PREFECT,), "flows.notify", own_server=True
     ),
@@ -188,7 +194,7 @@ DAMAGES: dict[str, Damage] = {
         _settled, (_PREFECT,), "flows.retrain", _SOON, holds=_locked(_PREFECT), own_server=True
     ),
     "prefect away": Damage(
-        _nothing, ("127.0.0.1:9",), "flows.predict", {"PREFECT_API_URL": f"{_AWAY}/api"}, own_server=True
+        nothing, ("127.0.0.1:9",), "flows.predict", {"PREFECT_API_URL": f"{_AWAY}/api"}, own_server=True
     ),
     "decision cut": Damage(_decision, ("decisions/tiny",), "report"),
     "history cut": Damage(_bytes("decisions/tiny/history.json", _cut), ("history.json",), "report"),

@@ -1,9 +1,11 @@
-"""A damaged, locked or missing file ends a command in one sentence that names it, or does not stop it."""
+"""A damaged file, a failing disk or a bad environment ends a command in one sentence, or does not stop it."""
 
 import os
 import re
+import resource
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,16 @@ from tests.support import retraining, workspaces
 from tests.support.serving import wait_for
 from tests.system.bad_inputs import unprivileged
 from tests.system.damage.damages import COMMANDS, DAMAGES, PYTHON, UNTIL, Damage
+from tests.system.damage.environments import ENVIRONMENTS, can_mount, command_line
 
 LIMIT_SECONDS = 180
 # one damage of each kind, with commands that fail early; `make test` tries these, `make test-all` one command for each
 # damage, `make test-damage` every command
 SHORT = (
     *("mlflow zeroed", "mlflow empty", "prefect zeroed", "decision cut", "git damaged", "bad cron"),
-    "model.json list",
+    *("model.json list", "data behind a link", "output closed", "no programs"),
 )
+ALL = DAMAGES | ENVIRONMENTS
 EVERY = os.environ.get("SEGFLOW_DAMAGES") == "all"
 SECRET = "S3cretPw"
 
@@ -35,16 +39,17 @@ def project(tmp_path: Path, after_first_round: Path) -> Path:
 def run(folder: Path, command: str, damage: Damage, server: str) -> tuple[int, str]:
     """(exit status, output) of a command; one that runs until it is ended is ended when it is ready."""
     own = {} if damage.own_server else {"PREFECT_API_URL": server}
-    log = folder / "command.log"
+    # beside the folder, whose disk may be full
+    log = folder.with_name("command.log")
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [*PYTHON, *COMMANDS[command]],
+            command_line([*PYTHON, *COMMANDS[command]], damage.mount),
             cwd=folder,
             env=workspaces.environment(folder, **{**own, **damage.variables}),
-            stdout=stream,
+            stdout=cut_pipe() if damage.is_output_cut else stream,
             stderr=stream,
             start_new_session=True,
-            preexec_fn=unprivileged.drop if damage.unprivileged else None,
+            preexec_fn=limits(damage),
         )
     try:
         if command in UNTIL:
@@ -60,8 +65,25 @@ def run(folder: Path, command: str, damage: Damage, server: str) -> tuple[int, s
             process.wait()
 
 
+def cut_pipe() -> int:
+    """A pipe that nothing reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def limits(damage: Damage) -> Callable[[], None] | None:
+    """Limits that a command sets itself before it starts."""
+    if damage.largest_file is not None:
+        size = damage.largest_file
+        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    return unprivileged.drop if damage.unprivileged else None
+
+
 def check(folder: Path, command: str, name: str, server: str) -> None:
-    damage = DAMAGES[name]
+    damage = ALL[name]
+    if damage.mount and not can_mount():
+        pytest.skip("this user cannot mount disks")
     damage.harm(folder)
     holding: Any = damage.holds(folder) if damage.holds else nullcontext()
     with holding:
@@ -75,17 +97,17 @@ def check(folder: Path, command: str, name: str, server: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in DAMAGES]
+    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in ALL]
 )
 def test_a_damaged_file_ends_the_command_that_needs_it_in_one_sentence(
     project: Path, server: str, name: str
 ) -> None:
-    check(project, DAMAGES[name].first, name, server)
+    check(project, ALL[name].first, name, server)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("name", DAMAGES if EVERY else [])
+@pytest.mark.parametrize("name", ALL if EVERY else [])
 def test_no_command_ends_with_a_traceback_whatever_is_damaged(
     project: Path, server: str, name: str, command: str
 ) -> None:
