@@ -41,4 +41,5 @@ def test_a_decision_on_earlier_weights_is_named(tmp_path: Path) -> None:
     assert text.startswith(f"Since this decision {one.title} (seed {one.seed}) was trained again")
     write_record(record_path(tmp_path, "buildings", record.key), record)
     page = (stage.report(tmp_path, params, prepared) / "index.html").read_text()
-    assert "Decided 20" in page and ("trained again" in page) == (one.weights_sha256 != "unet".ljust(64, "0"))
+    assert "Decided 20" in page and "on batch b2" in page
+    assert ("trained again" in page) == (one.weights_sha256 != "unet".ljust(64, "0"))
