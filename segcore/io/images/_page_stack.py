@@ -65,7 +65,7 @@ class PageStack:
         with environment(), ExitStack() as opening:
             source = opening.enter_context(open_dataset(name, self._path, "GTiff"))
             with failures(self._path), quiet():
-                page = Dataset(self._path, source, self._wanted, self._first.alpha)
+                page = Dataset(self._path, source, self._wanted, self._first.tags, self._first.alpha)
             is_like = [(i.height, i.width, i.dtype, i.bands) for i in (page.info, self._first.info)]
             if is_like[0] != is_like[1]:
                 raise DataError(
