@@ -99,7 +99,17 @@ def opened(scene: Path, data: Data) -> Iterator[images.Source]:
     try:
         limited.allow(time_limit(limited.call(lambda: _stamp(scene))))
         context = limited.call(lambda: images.open_declared(scene, data))
-        source = limited.call(context.__enter__)
+        try:
+            source = limited.call(context.__enter__)
+        except DataError as error:
+            if error.kind != "pages" or data.pages is not None:
+                raise
+            # The setting that the error of the ingest names is that of the training.
+            raise DataError(
+                error.what,
+                "the model was trained without data.pages: save each page as a file of its own, or train with it",
+                kind="pages",
+            ) from error
         try:
             yield _LimitedSource(source, context, limited)
         finally:

@@ -4,8 +4,7 @@ GDAL calls the fourth band of any 8-bit file of four bands alpha if its writer d
 names near infrared alpha. Such a band is alpha only if its values are those of one.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import rasterio
@@ -13,7 +12,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from segcore.data.raster import Note
-from segcore.io.images._tiff_tags import EXTRA_SAMPLES, tag
+from segcore.io.images._tiff_tags import EXTRA_SAMPLES, Tag
 
 _COLORS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 # value of the tag ExtraSamples for colours that are multiplied by alpha, which no writer has as its default
@@ -25,19 +24,19 @@ _PLAIN, _OPAQUE = 0.9, 0.5
 
 
 def alpha_bands(
-    source: rasterio.DatasetReader, path: Path, wanted: Sequence[int] | None
+    source: rasterio.DatasetReader, tags: Mapping[int, Tag], wanted: Sequence[int] | None
 ) -> tuple[list[int], list[Note]]:
     """Bands that are transparency, counted from 1, and what was decided.
 
     Args:
         source: the open file.
-        path: of the file.
+        tags: of a TIFF, from `first_tags`.
         wanted: bands that are data by the user's settings; None: not set.
     """
     called = [i for i, use in enumerate(source.colorinterp, 1) if use == ColorInterp.alpha]
     if not called or len(called) == source.count:
         return [], []
-    is_guess = _is_default(source, path)
+    is_guess = _is_default(source, tags)
     alpha, notes = list[int](), list[Note]()
     for band in called:
         why = None
@@ -55,13 +54,12 @@ def alpha_bands(
     return alpha, notes
 
 
-def _is_default(source: rasterio.DatasetReader, path: Path) -> bool:
+def _is_default(source: rasterio.DatasetReader, tags: Mapping[int, Tag]) -> bool:
     """Whether alpha may be what a writer assumed without being told: the fourth of four 8-bit bands."""
     four = source.count == 4 and source.dtypes[0] == "uint8" and source.colorinterp[:3] == _COLORS
     if not four or source.driver == "PNG":
         return False
-    extra = tag(path, EXTRA_SAMPLES) if source.driver == "GTiff" else None
-    return _ASSOCIATED not in (extra if isinstance(extra, tuple) else (extra,))
+    return _ASSOCIATED not in tuple(tags.get(EXTRA_SAMPLES, ()))
 
 
 def _behaves_as_alpha(source: rasterio.DatasetReader, band: int) -> bool:

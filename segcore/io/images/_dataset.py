@@ -1,7 +1,7 @@
 """An open GDAL data set, with nodata, alpha and internal masks as validity."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from segcore.io.images._alpha import alpha_bands
 from segcore.io.images._gdal import failures
 from segcore.io.images._nodata import exact, fitting, is_nodata
 from segcore.io.images._position import position
+from segcore.io.images._tiff_tags import Tag
 
 JPEG_2000 = "JP2OpenJPEG"
 
@@ -25,6 +26,7 @@ class Dataset:
         path: of the file.
         source: the open file.
         wanted: bands that are data by the user's settings; None: not set.
+        tags: of a TIFF, from `first_tags`.
         alpha: bands that are transparency; None: found by their values.
     """
 
@@ -33,16 +35,17 @@ class Dataset:
         path: Path,
         source: rasterio.DatasetReader,
         wanted: Sequence[int] | None,
+        tags: Mapping[int, Tag],
         alpha: list[int] | None = None,
     ) -> None:
-        self._path, self._source = path, source
-        found, self._notes = alpha_bands(source, path, wanted) if alpha is None else (alpha, [])
+        self._path, self._source, self.tags = path, source, tags
+        found, self._notes = alpha_bands(source, tags, wanted) if alpha is None else (alpha, [])
         self.alpha = found
         # Alpha before a wanted band is read too, so that bands are numbered as in the file.
         last = max(wanted, default=0) if wanted else 0
         self._bands = [b for b in range(1, source.count + 1) if b not in found or b < last]
         dtype = np.dtype(source.dtypes[self._bands[0] - 1])
-        declared = [exact(path, n, dtype) for n in source.nodatavals]
+        declared = [exact(tags, n, dtype) for n in source.nodatavals]
         self.nodata = [None if b in found else fitting(declared[b - 1], dtype) for b in self._bands]
         self._is_data = [b not in found for b in self._bands]
         self.info = self._info(declared[self._bands[0] - 1])

@@ -47,16 +47,21 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def open_dataset(name: str, path: Path, driver: str) -> Iterator[rasterio.DatasetReader]:
-    """A data set with a sound header.
+    """A data set with a sound header; opened within `environment`.
+
+    Args:
+        name: of the data set for GDAL.
+        path: of the file, for errors.
+        driver: the only driver that may open it.
 
     Raises:
         DataError: it is damaged or truncated, or cannot be read.
     """
-    with environment(), failures(path), quiet():
+    with failures(path), quiet():
         source = rasterio.open(name, driver=driver)
     # Not `with source`, which changes GDAL's options of the thread that leaves it, perhaps another than this one.
     try:
-        with environment(), failures(path), quiet():
+        with failures(path), quiet():
             _check_header(path, source, path.stat().st_size)
         yield source
     finally:

@@ -1,11 +1,11 @@
 """Nodata values: which of them a band can hold, and where its pixels have them."""
 
 import math
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 
-from segcore.io.images._tiff_tags import NODATA, tag
+from segcore.io.images._tiff_tags import NODATA, Tag
 
 # A nodata value, or the lowest and highest of equal ones; None: none.
 Nodata = int | float | tuple[float, float] | None
@@ -38,11 +38,11 @@ def fitting(value: float | None, dtype: np.dtype) -> Nodata:
     return int(value)
 
 
-def exact(path: Path, value: float | None, dtype: np.dtype) -> float | int | None:
+def exact(tags: Mapping[int, Tag], value: float | None, dtype: np.dtype) -> float | int | None:
     """The nodata value of a 64-bit integer band of a TIFF, which GDAL's interface rounds or loses."""
     if dtype.kind not in "iu" or dtype.itemsize < 8:
         return value
-    text = str(tag(path, NODATA) or "").strip("\0 ")
+    text = str(tags.get(NODATA, "")).strip("\0 ")
     try:
         whole = int(text) if text.lstrip("+-").isdecimal() else float(text)
     except ValueError:

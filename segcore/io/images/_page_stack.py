@@ -10,7 +10,7 @@ import numpy as np
 from segcore.data.raster import Raster, Window
 from segcore.errors import DataError
 from segcore.io.images._dataset import Dataset
-from segcore.io.images._gdal import failures, open_dataset, quiet
+from segcore.io.images._gdal import environment, failures, open_dataset, quiet
 from segcore.io.images._nodata import is_nodata
 from segcore.io.images._pages import Stack
 from segcore.io.images._tiff_tags import directories
@@ -62,10 +62,10 @@ class PageStack:
             self._opened.pop(next(iter(self._opened)))[1].close()
         place = f"off:{self._offsets[number - 1]}" if number <= len(self._offsets) else str(number)
         name = f"GTIFF_DIR:{place}:{self._path.absolute()}"
-        with ExitStack() as opening:
+        with environment(), ExitStack() as opening:
             source = opening.enter_context(open_dataset(name, self._path, "GTiff"))
             with failures(self._path), quiet():
-                page = Dataset(self._path, source, self._wanted, self._first.alpha)
+                page = Dataset(self._path, source, self._wanted, self._first.tags, self._first.alpha)
             is_like = [(i.height, i.width, i.dtype, i.bands) for i in (page.info, self._first.info)]
             if is_like[0] != is_like[1]:
                 raise DataError(

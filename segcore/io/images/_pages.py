@@ -4,7 +4,7 @@ Reduced copies (pyramids, thumbnails) and transparency masks are no pages. A pag
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from segcore.errors import DataError
-from segcore.io.images._tiff_tags import first_is_reduced
+from segcore.io.images._tiff_tags import REDUCED, SUBFILE_TYPE, Tag
 
 _DESCRIPTION = re.compile(r"\((\d+)P x (\d+)L x (\d+)B\)")
 _NUMBER = re.compile(r"GTIFF_DIR:(\d+):")
@@ -32,12 +32,13 @@ class Stack:
 
 
 def stack_of(
-    path: Path, names: dict[str, str], description: str, pages: str | None, room: int
+    path: Path, tags: Mapping[int, Tag], names: dict[str, str], description: str, pages: str | None, room: int
 ) -> Stack | None:
     """The pages of a file as a stack; None for a file of one page.
 
     Args:
         path: of the file, for errors.
+        tags: from `first_tags`.
         names: GDAL's metadata of subdatasets.
         description: ImageDescription of the first page.
         pages: data.pages: "planes" or "channels"; None: what the file says.
@@ -50,7 +51,7 @@ def stack_of(
     numbers = [int(n) for key, name in names.items() if "_NAME" in key for n in _NUMBER.findall(name)]
     declared = _declared(description)
     if len(numbers) < 2:
-        if first_is_reduced(path):
+        if int((*tags.get(SUBFILE_TYPE, ()), 0)[0]) & REDUCED:
             raise _error(
                 path,
                 "its first page is a reduced copy of another page (a thumbnail)",

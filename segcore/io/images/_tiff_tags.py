@@ -2,31 +2,84 @@
 
 import struct
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 SUBFILE_TYPE, ORIENTATION, EXTRA_SAMPLES, NODATA = 254, 274, 338, 42113
 REDUCED, MASK = 1, 4
+# Text of one character per byte, or whole numbers.
+Tag = str | tuple[int, ...]
+_READ = (SUBFILE_TYPE, ORIENTATION, EXTRA_SAMPLES, NODATA)
 _BIG_TIFF = 43
-_DAMAGE = (OSError, OverflowError, ValueError, struct.error)
+# Types of tags: text, and formats of whole numbers.
+_TEXT, _NUMBERS = 2, {1: "B", 3: "H", 4: "L", 16: "Q"}
+_MOST_BYTES = 2**12
+# What damaged directories raise; GDAL reports the damage when it reads the file.
+_ERRORS = (OSError, OverflowError, ValueError, struct.error)
 
 
-def tag(path: Path, number: int) -> Any:
-    """Value of a tag: text, a number or several; None where it is missing or the directory is damaged."""
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+class _Layout(NamedTuple):
+    """Byte order and sizes of a TIFF or BigTIFF.
 
+    Attributes:
+        order: of struct.
+        number: format of the number of entries.
+        link: format of offsets and counts.
+        first: offset of the first directory.
+    """
+
+    order: str
+    number: str
+    link: str
+    first: int
+
+    @property
+    def entry(self) -> int:
+        """Bytes of an entry: tag, type, count, and value or its offset."""
+        return 4 + 2 * struct.calcsize(self.link)
+
+
+def _layout(file: BufferedReader) -> _Layout:
+    header = file.read(16)
+    order = "<" if header[:2] == b"II" else ">"
+    is_big = struct.unpack_from(order + "H", header, 2)[0] == _BIG_TIFF
+    number, link = (order + "Q", order + "Q") if is_big else (order + "H", order + "L")
+    return _Layout(order, number, link, struct.unpack_from(link, header, 8 if is_big else 4)[0])
+
+
+def first_tags(path: Path) -> dict[int, Tag]:
+    """The tags of the first directory that this module names; empty if it is damaged or no TIFF."""
     try:
         with path.open("rb") as file:
-            header = file.read(4)
-            directory: Any = ImageFileDirectory_v2(prefix=header[:2])
-            # Pillow recognises only BigTIFFs whose bytes have the order of Intel's.
-            directory._bigtiff = _BIG_TIFF in header[2:]
-            file.seek(next(directories(path))[0])
-            directory.load(file)
-            return directory.get(number)
-    # What Pillow raises on damaged directories; GDAL reports the damage when it reads the file.
-    except (*_DAMAGE, SyntaxError, TypeError, KeyError, IndexError, EOFError, StopIteration):
+            layout = _layout(file)
+            file.seek(layout.first)
+            count = struct.unpack(layout.number, file.read(struct.calcsize(layout.number)))[0]
+            entries = file.read(min(count, _MOST_BYTES) * layout.entry)
+            found = {}
+            for at in range(0, len(entries) - layout.entry + 1, layout.entry):
+                number, kind = struct.unpack_from(layout.order + "HH", entries, at)
+                if number in _READ and (value := _value(file, layout, entries[at : at + layout.entry], kind)):
+                    found[number] = value
+            return found
+    except _ERRORS:
+        return {}
+
+
+def _value(file: BufferedReader, layout: _Layout, entry: bytes, kind: int) -> Tag | None:
+    if kind != _TEXT and kind not in _NUMBERS:
         return None
+    count = struct.unpack_from(layout.link, entry, 4)[0]
+    form = f"{layout.order}{count}{'s' if kind == _TEXT else _NUMBERS[kind]}"
+    size, inline = struct.calcsize(form), layout.entry - struct.calcsize(layout.link)
+    if size > _MOST_BYTES:
+        return None
+    content = entry[inline:]
+    if size > len(content):
+        file.seek(struct.unpack(layout.link, content)[0])
+        content = file.read(size)
+    values = struct.unpack_from(form, content)
+    return values[0].decode("latin-1") if kind == _TEXT else values
 
 
 def directories(path: Path) -> Iterator[tuple[int, int]]:
@@ -37,29 +90,21 @@ def directories(path: Path) -> Iterator[tuple[int, int]]:
     seen = set[int]()
     try:
         with path.open("rb") as file:
-            header = file.read(16)
-            order = "<" if header[:2] == b"II" else ">"
-            is_big = _BIG_TIFF in header[2:4]
-            number, link = (order + "Q", order + "Q") if is_big else (order + "H", order + "L")
-            entry, value = (20, 12) if is_big else (12, 8)
-            offset = struct.unpack_from(link, header, 8 if is_big else 4)[0]
+            layout = _layout(file)
+            offset, size = layout.first, struct.calcsize(layout.number)
             while offset and offset not in seen:
                 seen.add(offset)
                 file.seek(offset)
-                count = struct.unpack(number, file.read(struct.calcsize(number)))[0]
-                first = file.read(entry)
+                count = struct.unpack(layout.number, file.read(size))[0]
+                first = file.read(layout.entry)
+                number, kind = struct.unpack_from(layout.order + "HH", first)
                 # Tags are sorted, and no other has a lower number.
-                is_subfile = struct.unpack_from(order + "H", first)[0] == SUBFILE_TYPE
-                yield offset, struct.unpack_from(order + "L", first, value)[0] if is_subfile else 0
-                file.seek(offset + struct.calcsize(number) + count * entry)
-                offset = struct.unpack(link, file.read(struct.calcsize(link)))[0]
-    except _DAMAGE:
+                value = _value(file, layout, first, kind) if number == SUBFILE_TYPE else None
+                yield offset, value[0] if isinstance(value, tuple) else 0
+                file.seek(offset + size + count * layout.entry)
+                offset = struct.unpack(layout.link, file.read(struct.calcsize(layout.link)))[0]
+    except _ERRORS:
         return
-
-
-def first_is_reduced(path: Path) -> bool:
-    """Whether the first directory of a TIFF is marked as a reduced copy, such as a thumbnail."""
-    return bool(next((kind for _, kind in directories(path)), 0) & REDUCED)
 
 
 def pages(path: Path) -> int:

@@ -1,6 +1,6 @@
 """GeoTIFF, VRT, JPEG 2000 and ERDAS IMAGINE through rasterio."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +16,8 @@ from segcore.io.images._dataset import JPEG_2000, Dataset
 from segcore.io.images._gdal import environment, failures, open_dataset, quiet
 from segcore.io.images._orientation import upright
 from segcore.io.images._page_stack import PageStack
-from segcore.io.images._pages import stack_of
-from segcore.io.images._tiff_tags import ORIENTATION, tag
+from segcore.io.images._pages import Stack, stack_of
+from segcore.io.images._tiff_tags import ORIENTATION, Tag, first_tags
 from segcore.io.images._vrt import local_vrt
 
 EXTENSIONS = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".j2c", ".jpx", ".img")
@@ -81,11 +81,10 @@ def _check_format(path: Path, expected: _Format, start: bytes) -> None:
             )
 
 
-def _orientation(path: Path, source: rasterio.DatasetReader) -> int | None:
+def _orientation(tags: Mapping[int, Tag], source: rasterio.DatasetReader) -> int | None:
     """Value of the orientation tag; None where there is none."""
-    if source.driver == "GTiff":
-        value = tag(path, ORIENTATION)
-        return value if isinstance(value, int) else None
+    if ORIENTATION in tags:
+        return int(tags[ORIENTATION][0])
     exif = source.tags().get("EXIF_Orientation", "")
     return int(exif) if exif.isdecimal() else None
 
@@ -107,6 +106,17 @@ def _check_own_pixels(path: Path, source: rasterio.DatasetReader) -> None:
             "convert it to GeoTIFF (gdal_translate)",
             kind="unreadable",
         )
+
+
+def _stack(
+    path: Path, source: rasterio.DatasetReader, tags: Mapping[int, Tag], pages: str | None, size: int
+) -> Stack | None:
+    """The pages of a TIFF of `size` bytes; None for other files, and for those of one page."""
+    if source.driver != "GTiff":
+        return None
+    description = source.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
+    page_bytes = source.height * source.width * source.count * np.dtype(source.dtypes[0]).itemsize
+    return stack_of(path, tags, source.tags(ns="SUBDATASETS"), description, pages, size // page_bytes)
 
 
 @contextmanager
@@ -133,15 +143,11 @@ def open_source(
     with environment(), open_dataset(name, path, driver) as source:
         _check_own_pixels(path, source)
         with failures(path), quiet():
-            names = source.tags(ns="SUBDATASETS") if driver == "GTiff" else {}
-            description = source.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
-            page_bytes = source.height * source.width * source.count * np.dtype(source.dtypes[0]).itemsize
-            stack = (
-                stack_of(path, names, description, pages, size // page_bytes) if driver == "GTiff" else None
-            )
+            tags = first_tags(path) if driver == "GTiff" else {}
+            stack = _stack(path, source, tags, pages, size)
             joined = stack is not None and len(stack.planes[0]) > 1
-            first = Dataset(path, source, None if joined else bands)
-        turn = _orientation(path, source)
+            first = Dataset(path, source, None if joined else bands, tags)
+        turn = _orientation(tags, source)
         if stack is None:
             yield upright(first, turn, path.name)
             return

@@ -119,7 +119,7 @@ def _palette(image: Image.Image) -> tuple[tuple[int, int, int], ...] | None:
 class _Picture:
     """An open picture; decoded whole on the first read."""
 
-    def __init__(self, path: Path, image: Image.Image) -> None:
+    def __init__(self, path: Path, image: Image.Image, wanted: tuple[int, ...] | None) -> None:
         self._path = path
         self._image = image
         self._decoded: tuple[np.ndarray, np.ndarray] | None = None
@@ -133,6 +133,9 @@ class _Picture:
             self._scale = 1.0
         self._wide = image.mode in ("RGB", "RGBA") and (raw.endswith(";16B") or maximum > 255)
         self._grey = self._wide and raw == "LA;16B"
+        alpha = {"LA": 2, "RGBA": 2 if self._grey else 4}.get(image.mode)
+        # Alpha that data.bands names is data.
+        self._alpha_band = alpha if wanted and alpha in wanted else None
         self.info = self._header()
 
     def _header(self) -> Info:
@@ -148,8 +151,11 @@ class _Picture:
         return Info(
             height=image.height,
             width=image.width,
-            bands=1 if self._grey else _BANDS.get(image.mode, 3),
+            bands=self._alpha_band or (1 if self._grey else _BANDS.get(image.mode, 3)),
             dtype=dtype,
+            notes=(("alpha-as-data", "alpha is read as data: data.bands names it"),)
+            if self._alpha_band
+            else (),
             nodata=float(key) if isinstance(key, int) and image.mode in ("1", "L", "I;16", "I") else None,
             palette=_palette(image),
         )
@@ -177,7 +183,8 @@ class _Picture:
         image = self._image
         mode = image.mode
         image.load()
-        alpha = np.asarray(image.getchannel("A")) > 0 if mode in ("LA", "RGBA") else None
+        opacity = np.asarray(image.getchannel("A")) if mode in ("LA", "RGBA") else None
+        alpha = None if opacity is None else opacity > 0
         is_grey_gif = image.format == "GIF" and self.info.palette is None and mode == "P"
         if mode == "1" or is_grey_gif:
             image = image.convert("L")
@@ -190,6 +197,8 @@ class _Picture:
             array = np.round(array * self._scale)
         array = array.astype(self.info.dtype, copy=False)
         pixels = array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))
+        if self._alpha_band and opacity is not None:
+            return np.concatenate([pixels, opacity[None]]), np.ones(opacity.shape, bool)
         key = self._image.info.get("transparency") if mode in ("1", "L", "RGB", "I;16", "I") else None
         if alpha is None and isinstance(key, int | tuple):
             colour = np.reshape(key, (-1, 1, 1))
@@ -257,7 +266,7 @@ def open_source(
         path: of the file.
         slices: not used.
         pages: what the frames of an animation are: "planes" or "channels".
-        bands: not used, transparency is no band.
+        bands: bands that are data even if they are alpha, counted from 1; None: alpha is transparency.
 
     Raises:
         DataError: the file is empty, may not be read, is damaged, does not match its extension, declares more than
@@ -281,7 +290,7 @@ def open_source(
             yield animation
             return
         with _pillow(path):
-            picture = _Picture(path, image)
+            picture = _Picture(path, image, bands)
         picture.info = georeferenced(path, picture.info, _DRIVERS[_FORMATS[path.suffix.lower()]])
         yield upright(picture, _orientation(path, image), path.name)
 

@@ -102,7 +102,8 @@ class Builder:
         name = printable(self.match.path.name)
         if self.problem:
             raise self.problem
-        info = images.info(self.source.path / self.match.path)
+        with images.open_declared(self.source.path / self.match.path, self.data) as source:
+            info = source.info
         if info.transform is None:
             raise DataError(
                 f"{name}: has no transform, so {{cell:{size}}} cannot be determined",

@@ -11,6 +11,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.features import shapes
 from rasterio.rpc import RPC
 
+from segcore.errors import DataError
 from segcore.io import images
 from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
@@ -190,3 +191,11 @@ def test_pages_that_are_channels_are_predicted_as_bands(tmp_path):
     assert np.array_equal(
         predictor.predict(tmp_path / "s.tif").classes, predictor.predict(np.moveaxis(pixels, 0, -1)).classes
     )
+
+
+def test_pages_of_a_scene_are_refused_by_a_model_that_was_trained_without_the_setting(tmp_path, out):
+    bundle = make_bundle(tmp_path / "unet-0", bands=1)
+    write_tiff(tmp_path / "s.tif", [(noise(ROWS, COLS, 1, seed=k)[0], {}) for k in range(3)])
+    with pytest.raises(DataError, match="has 3 pages") as caught:
+        Predictor(bundle, Predict(tile=64, overlap=16)).predict_file(tmp_path / "s.tif", out, "scene")
+    assert caught.value.kind == "pages" and "save each page as a file of its own" in caught.value.remedy

@@ -242,3 +242,15 @@ def test_a_picture_saved_as_tiff_with_soft_edges_is_transparent(tmp_path):
     Image.fromarray(np.dstack([*NOISE, alpha])).save(tmp_path / "a.tif")
     raster = opened(tmp_path / "a.tif")
     assert raster.info.bands == 3 and np.array_equal(raster.valid, alpha > 0)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_bands_of_a_png_that_are_wanted_are_read(tmp_path, wide, colours):
+    pixels = np.concatenate([NOISE[:colours], NEAR_INFRARED]).astype(np.uint16 if wide else np.uint8)
+    pixels *= 200 if wide else 1
+    write_tif(tmp_path / "a.png", pixels, driver="PNG", crs=None, transform=None)
+    raster = opened(tmp_path / "a.png", bands=tuple(range(1, colours + 2)))
+    assert np.array_equal(raster.pixels, pixels) and raster.valid.all() and kinds(raster) == ["alpha-as-data"]
+    others = opened(tmp_path / "a.png", bands=tuple(range(1, colours + 1)))
+    assert np.array_equal(others.pixels, pixels[:-1]) and np.array_equal(others.valid, pixels[-1] > 0)

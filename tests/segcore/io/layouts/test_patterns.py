@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,6 +138,18 @@ def test_cells_come_from_the_centre_of_the_image(tmp_path):
     assert kind == "unusable" and "a0.png: has no transform" in what
     (tmp_path / "images" / "a.tif").write_bytes(b"")
     assert problem(tmp_path, "a.tif", **over, group="{cell:500}")[0] == "empty-file"
+
+
+def test_cells_of_stacks_and_of_longitudes_past_180_are_those_of_their_place(tmp_path):
+    for name, west in (("a", 200.0), ("b", -160.0)):
+        for page in range(2):
+            write_tif(
+                tmp_path / "images" / f"{name}.tif", np.full((1, 40, 40), page + 1, np.uint8), crs="EPSG:4326",
+                transform=rasterio.Affine(0.01, 0, west, 0, -0.01, -16), append_subdataset=page > 0,
+            )  # fmt: skip
+        touch(tmp_path, f"masks/{name}.tif")
+    over = {"images": "images/*.tif", "masks": "masks/{stem}.tif", "pages": "planes"}
+    assert {i.group for i in find(tmp_path, **over, group="{cell:1}")} == {"W160S17"}
 
 
 @pytest.mark.parametrize(
