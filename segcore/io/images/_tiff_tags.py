@@ -43,12 +43,16 @@ def orientation(path: Path) -> int | None:
             order = "<" if header[:2] == b"II" else ">"
             is_big = _BIG_TIFF in header[2:4]
             number, entry = (order + "Q", 20) if is_big else (order + "H", 12)
-            file.seek(struct.unpack_from(order + "Q" if is_big else order + "L", header, 8 if is_big else 4)[0])
+            file.seek(
+                struct.unpack_from(order + "Q" if is_big else order + "L", header, 8 if is_big else 4)[0]
+            )
             count = struct.unpack(number, file.read(struct.calcsize(number)))[0]
             entries = file.read(min(count, _MOST_ENTRIES) * entry)
             for at in range(0, len(entries) - entry + 1, entry):
                 if struct.unpack_from(order + "H", entries, at)[0] == _ORIENTATION:
-                    value: int = struct.unpack_from(order + "H", entries, at + entry - (8 if is_big else 4))[0]
+                    value: int = struct.unpack_from(order + "H", entries, at + entry - (8 if is_big else 4))[
+                        0
+                    ]
                     return value
     except (OSError, OverflowError, ValueError, struct.error):
         pass

@@ -284,7 +284,9 @@ def open_source(
         with _pillow(path):
             picture = _Picture(path, image)
         if frames > 1:
-            text = f"{path.name}: the first of {frames} pictures is read, the others are the camera's previews"
+            text = (
+                f"{path.name}: the first of {frames} pictures is read, the others are the camera's previews"
+            )
             picture.info = replace(picture.info, notes=(("pages-read", text),))
         picture.info = georeferenced(path, picture.info, _DRIVERS[_FORMATS[path.suffix.lower()]])
         yield upright(picture, _orientation(path, image), path.name)
