@@ -5,10 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SUBFILE_TYPE, EXTRA_SAMPLES, NODATA = 254, 338, 42113
-_ORIENTATION = 274
-# a directory with more is damaged
-_MOST_ENTRIES = 4096
+SUBFILE_TYPE, ORIENTATION, EXTRA_SAMPLES, NODATA = 254, 274, 338, 42113
 REDUCED, MASK = 1, 4
 _BIG_TIFF = 43
 _DAMAGE = (OSError, OverflowError, ValueError, struct.error)
@@ -30,33 +27,6 @@ def tag(path: Path, number: int) -> Any:
     # What Pillow raises on damaged directories; GDAL reports the damage when it reads the file.
     except (*_DAMAGE, SyntaxError, TypeError, KeyError, IndexError, EOFError, StopIteration):
         return None
-    # Pillow takes no BigTIFF with the first byte highest.
-    except struct.error:
-        return None
-
-
-def orientation(path: Path) -> int | None:
-    """Orientation tag of the first page of a TIFF or BigTIFF; None where it has none."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(16)
-            order = "<" if header[:2] == b"II" else ">"
-            is_big = _BIG_TIFF in header[2:4]
-            number, entry = (order + "Q", 20) if is_big else (order + "H", 12)
-            file.seek(
-                struct.unpack_from(order + "Q" if is_big else order + "L", header, 8 if is_big else 4)[0]
-            )
-            count = struct.unpack(number, file.read(struct.calcsize(number)))[0]
-            entries = file.read(min(count, _MOST_ENTRIES) * entry)
-            for at in range(0, len(entries) - entry + 1, entry):
-                if struct.unpack_from(order + "H", entries, at)[0] == _ORIENTATION:
-                    value: int = struct.unpack_from(order + "H", entries, at + entry - (8 if is_big else 4))[
-                        0
-                    ]
-                    return value
-    except (OSError, OverflowError, ValueError, struct.error):
-        pass
-    return None
 
 
 def directories(path: Path) -> Iterator[tuple[int, int]]:

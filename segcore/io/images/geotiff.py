@@ -17,7 +17,7 @@ from segcore.io.images._gdal import environment, failures, open_dataset, quiet
 from segcore.io.images._orientation import upright
 from segcore.io.images._page_stack import PageStack
 from segcore.io.images._pages import stack_of
-from segcore.io.images._tiff_tags import orientation
+from segcore.io.images._tiff_tags import ORIENTATION, tag
 from segcore.io.images._vrt import local_vrt
 
 EXTENSIONS = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".j2c", ".jpx", ".img")
@@ -84,7 +84,8 @@ def _check_format(path: Path, expected: _Format, start: bytes) -> None:
 def _orientation(path: Path, source: rasterio.DatasetReader) -> int | None:
     """Value of the orientation tag; None where there is none."""
     if source.driver == "GTiff":
-        return orientation(path)
+        value = tag(path, ORIENTATION)
+        return value if isinstance(value, int) else None
     exif = source.tags().get("EXIF_Orientation", "")
     return int(exif) if exif.isdecimal() else None
 
