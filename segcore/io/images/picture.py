@@ -278,18 +278,16 @@ def open_source(
         if is_animation:
             chosen = chosen_pages(path.name, f"{frames} frames", pages)
             with _pillow(path):
-                animation = Frames(path, image, chosen)
+                animation = Frames(image, chosen)
             yield animation
             return
         with _pillow(path):
             picture = _Picture(path, image)
         if frames > 1:
-            text = (
-                f"{path.name}: the first of {frames} pictures is read, the others are the camera's previews"
-            )
+            text = f"the first of {frames} pictures is read, the others are the camera's previews"
             picture.info = replace(picture.info, notes=(("pages-read", text),))
         picture.info = georeferenced(path, picture.info, _DRIVERS[_FORMATS[path.suffix.lower()]])
-        yield upright(picture, _orientation(path, image), path.name)
+        yield upright(picture, _orientation(path, image))
 
 
 def write(path: Path, pixels: np.ndarray, like: Info) -> None:
