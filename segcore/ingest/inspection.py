@@ -49,7 +49,8 @@ class _Truth:
     def notes(self) -> list[Note]:
         """What was done to all of them; complete once every window was read."""
         valid = self.valid.info.notes if self.valid else ()
-        return [*self.labels.notes, *valid, *(note for other in self.others for note in other.notes)]
+        named = [(kind, f"mask of valid pixels: {text}") for kind, text in valid]
+        return [*self.labels.notes, *named, *(note for other in self.others for note in other.notes)]
 
     def read(
         self, window: Window, plane: int, valid: np.ndarray

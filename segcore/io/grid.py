@@ -87,7 +87,7 @@ def order_on(
             text += ", whose first axis is taken for its rows or planes"
     else:
         text = f"has the size of the stored pixels of {names[0].name}, and is turned like them"
-    return order, [("mask-turned", f"{names[1].name}: {text}")]
+    return order, [("mask-turned", text)]
 
 
 def orders_of_pixels(image: Info, path: Path) -> list[Order]:
@@ -139,7 +139,8 @@ def _by_position(
             what = f"{_pair(names)}: the file of the {without} has no position (its affine is a default)"
             kind = "affine-mismatch"
         if trusted is not None:
-            return trusted, [("trusted-shape", f"{what}; the mask is taken in the order of its array")]
+            text = what.removeprefix(f"{_pair(names)}: ")
+            return trusted, [("trusted-shape", f"{text}; the mask is taken in the order of its array")]
         if without is None:
             remedy = f"{error.remedy}; if only the header of the mask is wrong, {_TRUST}"
         else:
@@ -192,7 +193,7 @@ def check_same_grid(image: Info, mask: Info, names: tuple[Path, Path]) -> list[N
                 kind="crs-mismatch",
             )
         if has_heights(image.crs) or has_heights(mask.crs):
-            notes.append(("height-ignored", f"{pair}: equal on the map, heights are ignored ({systems})"))
+            notes.append(("height-ignored", f"equal on the map, heights are ignored ({systems})"))
     _check_geometry(image, mask, pair)
     return notes
 

@@ -20,10 +20,6 @@ _CONVERSIONS = {
         "a microscope's own format",
         "bfconvert {name} {stem}.ome.tif (Bio-Formats)",
     ),
-    (".img",): (
-        "ERDAS Imagine, or half of an Analyze or NIfTI pair",
-        "gdal_translate {name} {stem}.tif; of a pair, save the volume as one .nii.gz file (nibabel)",
-    ),
     (".hdr", ".bil", ".bip", ".bsq", ".dat", ".asc", ".grd", ".ers", ".ecw", ".sid", ".kap"): (
         "a raster format of another program",
         "gdal_translate with {name} or its data file, to {stem}.tif",

@@ -1,7 +1,5 @@
 """Pictures of several frames: animated GIF, PNG and WebP, as planes of a stack or as channels."""
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image, ImageSequence
 
@@ -39,12 +37,11 @@ class Frames:
     Frames of one grey mode keep their values; others become RGB, and one band again if every colour is grey.
 
     Args:
-        path: of the file.
         image: the open picture, whose frames are decoded now.
         pages: "planes" or "channels".
     """
 
-    def __init__(self, path: Path, image: Image.Image, pages: str) -> None:
+    def __init__(self, image: Image.Image, pages: str) -> None:
         frames = [frame.copy() for frame in ImageSequence.Iterator(image)]
         if {frame.mode for frame in frames} <= {frames[0].mode} and frames[0].mode in _GREY:
             grey = [frame.convert("L") if frame.mode == "1" else frame for frame in frames]
@@ -60,7 +57,7 @@ class Frames:
             self._valid = np.logical_and.reduce(self._valid, axis=0, keepdims=True)
         self._pixels = pixels
         depth, bands, height, width = pixels.shape
-        note = ("pages-read", f"{path.name}: {len(frames)} frames are read as {pages}")
+        note = ("pages-read", f"{len(frames)} frames are read as {pages}")
         dtype = pixels.dtype.name
         self.info = Info(
             height=height,

@@ -72,26 +72,23 @@ def turned_info(info: Info, order: Order) -> Info:
     )
 
 
-def upright(source: Source, tag: int | None, name: str) -> Source:
+def upright(source: Source, tag: int | None) -> Source:
     """The image as viewers show it, with a note of kind "orientation-tag".
 
     Args:
         source: the open image, with pixels as stored.
         tag: value of the orientation tag of EXIF or TIFF; None, 1 and unknown values: as stored.
-        name: of the file.
     """
     order = _ORDERS.get(tag or 1)
     if order is None:
         return source
     info = source.info
     if info.transform or info.crs or info.gcps or info.rpcs:
-        text = (
-            f"{name}: orientation {tag} is not applied, because its georeference is that of the stored pixels"
-        )
-        source.info = replace(source.info, notes=(*source.info.notes, ("orientation-tag", text)))
+        text = f"orientation {tag} is not applied, because its georeference is that of the stored pixels"
+        source.info = replace(info, notes=(*info.notes, ("orientation-tag", text)))
         return source
     text = (
-        f"{name}: pixels are turned as viewers show them (orientation {tag}); "
-        "a mask of the same size is expected to be drawn on the turned picture"
+        f"pixels are turned as viewers show them (orientation {tag}); labels of the same size are expected to be drawn "
+        "on the turned picture"
     )
     return Turned(source, order, (("orientation-tag", text),))

@@ -42,7 +42,7 @@ def georeferenced(path: Path, info: Info, driver: str) -> Info:
         transform = _of_world_file(path, path.with_name(world))
     if transform is None and crs is None:
         return info
-    note = ("sidecar", f"{path.name}: its georeference is read from {' and '.join(found)}")
+    note = ("sidecar", f"its georeference is read from {' and '.join(found)}")
     return replace(info, crs=crs, transform=transform, notes=(*info.notes, note))
 
 

@@ -95,18 +95,14 @@ def _as_channels(loaded: tuple[np.ndarray, np.ndarray | None]) -> tuple[np.ndarr
     )
 
 
-def _notes(path: Path, series: Series, pages: str | None) -> tuple[Note, ...]:
+def _notes(series: Series, pages: str | None) -> tuple[Note, ...]:
     notes: list[Note] = []
     if pages:
-        notes.append(("pages-read", f"{path.name}: {len(series.frames)} frames are read as {pages}"))
+        notes.append(("pages-read", f"{len(series.frames)} frames are read as {pages}"))
     if _rescaled(series):
-        notes.append(
-            ("scaled", f"{path.name}: stored values are scaled by RescaleSlope and RescaleIntercept")
-        )
+        notes.append(("scaled", "stored values are scaled by RescaleSlope and RescaleIntercept"))
     elif series.photometric == "MONOCHROME1":
-        notes.append(
-            ("scaled", f"{path.name}: values are inverted, because low ones are bright (MONOCHROME1)")
-        )
+        notes.append(("scaled", "values are inverted, because low ones are bright (MONOCHROME1)"))
     return tuple(notes)
 
 
@@ -141,7 +137,7 @@ def open_source(
             kind="bad-affine",
         )
     dtype, loaded = _rescaled_type(series)
-    notes, bands_read = _notes(path, series, chosen), series.samples
+    notes, bands_read = _notes(series, chosen), series.samples
     if chosen == "channels":
         shape, bands_read = (*shape[:2], 1), series.samples * shape[2]
     info = describe(

@@ -149,11 +149,11 @@ def open_source(
             first = Dataset(path, source, None if joined else bands, tags)
         turn = _orientation(tags, source)
         if stack is None:
-            yield upright(first, turn, path.name)
+            yield upright(first, turn)
             return
         opened = PageStack(path, first, stack, bands)
         try:
-            yield upright(opened, turn, path.name)
+            yield upright(opened, turn)
         finally:
             opened.close()
 

@@ -201,5 +201,5 @@ def open_source(
     affine, placed = _affine(path, header)
     notes: tuple[Note, ...] = ()
     if scaled:
-        notes = (("scaled", f"{path.name}: stored values x {slope:g} + {inter:g} (scl_slope and scl_inter)"),)
+        notes = (("scaled", f"stored values x {slope:g} + {inter:g} (scl_slope and scl_inter)"),)
     yield VolumeSource(describe(shape, affine, count, dtype.name, slices, placed, notes), load)

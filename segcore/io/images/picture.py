@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -286,13 +287,16 @@ def open_source(
         if is_animation:
             chosen = chosen_pages(path.name, f"{frames} frames", pages)
             with _pillow(path):
-                animation = Frames(path, image, chosen)
+                animation = Frames(image, chosen)
             yield animation
             return
         with _pillow(path):
             picture = _Picture(path, image, bands)
+        if frames > 1:
+            text = f"the first of {frames} pictures is read, the others are the camera's previews"
+            picture.info = replace(picture.info, notes=(("pages-read", text),))
         picture.info = georeferenced(path, picture.info, _DRIVERS[_FORMATS[path.suffix.lower()]])
-        yield upright(picture, _orientation(path, image), path.name)
+        yield upright(picture, _orientation(path, image))
 
 
 def write(path: Path, pixels: np.ndarray, like: Info) -> None:

@@ -18,34 +18,9 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
 # files beside an image that affect how it is read: of GDAL, and world files, whose ending is that of the image and w
 _SIDE_FILES = (
-    *(
-        ".aux.xml",
-        ".msk",
-        ".ovr",
-        ".prj",
-        ".tab",
-        ".rpb",
-        "_rpc.txt",
-        ".wld",
-        ".tfw",
-        ".tifw",
-        ".tiffw",
-        ".pgw",
-    ),
-    *(
-        ".pngw",
-        ".jgw",
-        ".jpgw",
-        ".jpegw",
-        ".j2w",
-        ".jp2w",
-        ".gfw",
-        ".gifw",
-        ".bpw",
-        ".bmpw",
-        ".wpw",
-        ".webpw",
-    ),
+    *(".aux.xml", ".msk", ".ovr", ".prj", ".tab", ".rpb", "_rpc.txt"),
+    *(".wld", ".tfw", ".tifw", ".tiffw", ".pgw", ".pngw", ".jgw", ".jpgw", ".jpegw", ".j2w", ".jp2w", ".gfw"),
+    *(".gifw", ".bpw", ".bmpw", ".wpw", ".webpw", ".pmw", ".ppmw", ".pgmw"),
 )
 # data of .mhd and .nhdr files of the same stem
 DATA_FILES = (".raw", ".zraw", ".raw.gz", ".raw.bz2")

@@ -7,6 +7,7 @@ For data sets with one folder per patient or area, use the folder as group: imag
 from pathlib import Path, PurePosixPath
 
 from segcore.errors import DataError
+from segcore.io.images._conversions import conversion
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts._builder import Builder
 from segcore.io.layouts._files import Folder, is_archive, printable, with_unique_ids
@@ -68,7 +69,9 @@ def _built(data: Data, source: Folder, matches: list[patterns.Match]) -> list[It
 
 
 def _is_series(source: Folder, match: patterns.Match) -> bool:
-    return not source.is_inside(match.path) or source.holds_files(match.path)
+    """Whether a folder is an item: a DICOM series, or of a format that is refused by name."""
+    is_known = conversion(match.path.name) is not None
+    return is_known or not source.is_inside(match.path) or source.holds_files(match.path)
 
 
 def no_images(pattern: str, folder: Path, source: Folder | None = None) -> DataError:

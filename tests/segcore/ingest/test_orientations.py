@@ -20,6 +20,7 @@ from segcore.io.images import open_source
 from segcore.io.layouts._item import Item
 from segcore.prediction.writers.nifti import write_prediction
 from tests.support.dicom import multiframe
+from tests.support.drawn import cvat, element, labelme, points, shape
 from tests.support.tiny import params_for
 from tests.support.volumes import affine_for, save, slice_elements, write_nifti
 
@@ -307,3 +308,26 @@ def test_a_stack_drawn_on_a_dicom_file_of_several_frames_is_in_the_order_of_its_
     image = multiframe(tmp_path / "image.dcm", brightness(drawn).astype(np.uint16))
     mask = animation(tmp_path / "mask.png", drawn)
     assert "mask-turned" in labels_are_on_the_object(tmp_path, image, mask)
+
+
+def drawn_files(folder, image, corners, size):
+    """A CVAT and a labelme file with one polygon (column, row) in a picture of a size."""
+    cvat(folder / "mask.xml", (image.name, [element("polygon", "1", points=points(corners))]), size=size)
+    labelme(folder / "mask.json", [shape("1", corners)], imageHeight=size[0], imageWidth=size[1])
+    return [folder / "mask.xml", folder / "mask.json"]
+
+
+@pytest.mark.parametrize("drawn_as_shown", [False, True])
+def test_shapes_of_other_programs_are_turned_like_pixels(tmp_path, drawn_as_shown):
+    stored = np.zeros((40, 30), np.uint8)
+    stored[4:20, 6:12] = 1
+    picture = tagged(tmp_path / "a.png", brightness(stored), 6)
+    slice_ = dicom(tmp_path / "a.dcm", brightness(stored)[None])
+    for image in (picture, slice_):
+        array = SHOWN[6](stored) if drawn_as_shown and image == picture else stored
+        rows, columns = np.nonzero(array)
+        left, top, right, bottom = map(int, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+        corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        for mask in drawn_files(tmp_path, image, corners, array.shape):
+            notes = labels_are_on_the_object(tmp_path, image, mask)
+            assert ("mask-turned" in notes) == (image == slice_ or not drawn_as_shown), mask.name

@@ -42,7 +42,7 @@ def test_a_world_file_of_a_picture_gives_its_transform_and_is_part_of_its_stamp(
     assert [path.name for path in files_of_item(item, tmp_path)] == [name, beside]
     with open_source(tmp_path / name) as source:
         assert source.info.transform == (0.5, 0, 400_000, 0, -0.5, 5_000_000)
-        assert source.info.notes == (("sidecar", f"{name}: its georeference is read from {beside}"),)
+        assert source.info.notes == (("sidecar", f"its georeference is read from {beside}"),)
 
 
 def test_a_tagged_picture_with_a_georeference_keeps_its_stored_pixels(tmp_path):

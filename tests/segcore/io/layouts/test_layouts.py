@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 from PIL import Image
 
+from segcore.errors import DataError
 from segcore.io import layouts
+from segcore.io.images import open_source
 from segcore.io.layouts.pairs import mask_files
 from tests.support.layouts import by_name, fails, find, problem, touch
 from tests.support.tiny import make_pairs, params_for
@@ -239,3 +241,28 @@ def test_the_same_word_in_composed_and_decomposed_letters_is_one_text(tmp_path):
     assert {i.words["site"] for i in find(tmp_path, images="images/{site}/{stem}.png")} == {
         "Troms\u00f8\u00e5"
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "command"),
+    [
+        ("a0.nc", "NetCDF", 'NETCDF:"a0.nc":VARIABLE a0.tif'),
+        ("a0.h5", "HDF5", 'HDF5:"a0.h5"://DATASET a0.tif'),
+        ("a0.zarr", "Zarr", 'ZARR:"a0.zarr":/ARRAY a0.tif'),
+        ("a0.svs", "a whole-slide image", "vips tiffsave a0.svs a0.tif"),
+    ],
+)
+def test_a_format_that_is_not_read_is_refused_with_its_conversion(tmp_path, name, what, command):
+    folder = make_pairs(tmp_path / "s", 2)
+    (folder / "images/a0.png").unlink()
+    if name.endswith(".zarr"):
+        (folder / "images" / name / "array").mkdir(parents=True)
+        (folder / "images" / name / ".zgroup").write_text("{}")
+    else:
+        (folder / "images" / name).write_bytes(b"content")
+    data = params_for(folder).data.model_copy(update={"images": "images/*"})
+    problem = layouts.find(data, folder)[0].problem
+    assert problem.kind == "unknown-format" and f"({what})" in problem.what and command in problem.remedy
+    with pytest.raises(DataError) as caught, open_source(folder / "images" / name):
+        pass
+    assert caught.value.what == problem.what
