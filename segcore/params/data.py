@@ -115,7 +115,8 @@ class Data(Section):
     )
     label_property: str | None = Field(
         default=None,
-        description="property of polygons whose value is looked up in `label_values`; null: all are class 1",
+        description="property of polygons, or attribute of shapes of CVAT, whose value is looked up in `label_values`; "
+        "null: all polygons are class 1, and labels are looked up",
     )
     instances: bool = Field(
         default=False, description="mask values are object numbers, except those of the background"

@@ -13,7 +13,7 @@ from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io.annotations import Labels
 from segcore.io.annotations._runs import runs_of
-from segcore.io.annotations._shared import class_of, ids, unknown_category
+from segcore.io.annotations._shared import class_of, ids, unknown_category, value_text
 from segcore.io.annotations._unlabelled import Objects, Unlabelled
 from segcore.params.data import Data
 
@@ -154,7 +154,7 @@ def draw(
         table[(shape.number or i + 1) - 1] = code
     all_notes = [*notes, *drawn_notes]
     objects = Objects(table, Unlabelled(path.name, image_path.name, data, all_notes))
-    return Drawn(numbers, objects, all_notes, dict(Counter(str(shape.value) for shape in shapes)))
+    return Drawn(numbers, objects, all_notes, dict(Counter(value_text(shape.value) for shape in shapes)))
 
 
 def _codes(path: Path, image_path: Path, shapes: Sequence[Shape], data: Data) -> list[int]:
@@ -167,7 +167,7 @@ def _codes(path: Path, image_path: Path, shapes: Sequence[Shape], data: Data) ->
     for shape in shapes:
         code = class_of(shape.value, table) if shape.code is None else shape.code
         if code is None:
-            unknown[str(shape.value)] += 1
+            unknown[value_text(shape.value)] += 1
         codes.append(IGNORE if code is None else code)
     if unknown:
         raise unknown_category(path.name, f"objects of {image_path.name} have labels", unknown, data)

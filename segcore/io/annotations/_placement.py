@@ -154,7 +154,7 @@ def polygonal(geometries: np.ndarray) -> np.ndarray:
 
 
 def jumps(geometries: np.ndarray) -> np.ndarray:
-    """Whether each geometry, in degrees, has an edge over more than 180 and less than 360 degrees of longitude, (N,).
+    """Whether each geometry, in degrees, has an edge over 270 to 360 degrees of longitude: (N,) bool.
 
     Such polygons were meant to cross the antimeridian: from 179 to -179 the short way.
     """
@@ -165,7 +165,7 @@ def jumps(geometries: np.ndarray) -> np.ndarray:
     rings, of_polygon = shapely.get_rings(polygons, return_index=True)
     points, of_ring = shapely.get_coordinates(rings, return_index=True)
     length = np.abs(np.diff(points[:, 0]))
-    jump = (length > 180) & (length < 360 - 1e-6) & (np.diff(of_ring) == 0)
+    jump = (length > 270) & (length < 360 - 1e-6) & (np.diff(of_ring) == 0)
     found = np.zeros(len(geometries), bool)
     found[of_geometry[of_part[of_polygon[of_ring[:-1][jump]]]]] = True
     return found

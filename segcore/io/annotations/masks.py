@@ -66,7 +66,9 @@ class _Masks:
     """An open mask."""
 
     def __init__(self, path: Path, image_path: Path, source: images.Source, data: Data) -> None:
-        self.notes: list[Note] = [(kind, f"{path.name}: {text}") for kind, text in source.info.notes]
+        self.notes: list[Note] = [
+            (kind, text if path.name in text else f"{path.name}: {text}") for kind, text in source.info.notes
+        ]
         self._unlabelled = Unlabelled(path.name, image_path.name, data, self.notes, IGNORE, is_mask=True)
         self.found: dict[str, int] = {}
         self._name, self._source, self._data = path.name, source, data

@@ -136,7 +136,7 @@ def _joined(fids: np.ndarray, geometries: np.ndarray, notes: list[Note]) -> np.n
     out[crossing] = joined(geometries[crossing])
     changed = crossing & (out != geometries)
     if changed.any():
-        text = "features have edges over more than 180 degrees and were taken across the antimeridian"
+        text = "features have edges over more than 270 degrees and were taken across the antimeridian"
         notes.append(("polygons-invalid", f"{changed.sum()} {text}: {ids(fids[changed])}"))
     return out
 
@@ -214,7 +214,7 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
             # By its numbers, a polygon from 179 to -179 is anywhere but there.
             boxes = [(min(b[0], -180.0), b[1], max(b[2], 180.0), b[3]) for b in boxes]
         fids, geometries, values = read(path, layer, boxes, field)
-        if is_degrees and layer.jumps:
+        if is_degrees:
             geometries = _joined(fids, geometries, notes)
         shapes = in_pixels(_repaired(fids, geometries, notes), image, layer_crs, image_crs, parts)
         visible = shapely.intersects(shapes, shapely.box(0, 0, image.width, image.height))

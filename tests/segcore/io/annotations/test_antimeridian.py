@@ -158,3 +158,17 @@ def test_geojson_across_the_antimeridian_is_read_without_a_crs(tmp_path):
     for info in IMAGES.values():
         found = read_labels(path, tmp_path / "a.tif", info, data_for()).instances
         np.testing.assert_array_equal(found, PIXELS)
+
+
+def test_polygons_of_most_of_the_world_stay_as_they_are(tmp_path):
+    path = save(
+        tmp_path / "p.gpkg",
+        [shapely.box(-130, -60, 130, 60), shapely.box(-180, -60, 180, 60)],
+        crs="EPSG:4326",
+    )
+    for left, expected in ((0.0, 2), (140.0, 1), (179.97, 1)):
+        found = read_labels(path, tmp_path / "a.tif", image(left), data_for()).instances
+        assert (found == expected).all()
+    alone = save(tmp_path / "q.gpkg", [shapely.box(-130, -60, 130, 60)], crs="EPSG:4326")
+    assert (read_labels(alone, tmp_path / "a.tif", image(0.0), data_for()).classes == 1).all()
+    assert (read_labels(alone, tmp_path / "a.tif", image(140.0), data_for()).classes == 0).all()

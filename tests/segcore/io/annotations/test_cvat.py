@@ -102,7 +102,7 @@ def test_an_attribute_is_the_class_where_the_settings_name_it(tmp_path):
     found, _, counts = opened(path, data)
     assert found.classes[7, 7] == 2 and counts == {"wet": 1}
     without = cvat(tmp_path / "b.xml", ("a.png", [CAR_SHAPE]))
-    refused(without, "unknown-category", "None (1)", data=data)
+    refused(without, "unknown-category", "null (1)", data=data)
 
 
 def test_shapes_without_an_area_are_counted_and_tags_are_no_shapes(tmp_path):

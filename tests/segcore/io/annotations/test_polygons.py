@@ -177,3 +177,12 @@ def test_a_file_without_features_makes_its_image_background(tmp_path):
     path = geojson(tmp_path / "p.geojson", [])
     for data in (data_for(), data_for(label_property="use")):
         assert not labels(path, data).classes.any()
+
+
+def test_polygons_are_counted_by_their_value_as_it_stands_in_the_file(tmp_path):
+    boxes = [on_map(shapely.box(10 * i, 0, 10 * i + 10, 10)) for i in range(4)]
+    boxes[3] = on_map(shapely.box(900, 900, 910, 910))
+    path = save(tmp_path / "p.gpkg", boxes, np.array(["house", "barn", None, "house"], object))
+    data = data_for({"house": "house", "others": "lake"}, label_property="use")
+    with open_labels(path, tmp_path / "scene.tif", IMAGE, data) as source:
+        assert source.found == {"house": 1, "barn": 1, "null": 1}
