@@ -56,12 +56,12 @@ def score_baseline(
 ) -> Contestant:
     """Score another annotator of the test regions against the same labels as the models.
 
-    Pixels that this annotator left unlabelled count as the first class.
+    Pixels that this annotator left unlabelled are not scored: no class can be assumed for them.
     """
     images = []
     for region, cluster in test[["id", "cluster"]].astype(str).to_numpy():
         other, label = prepared.read_baseline(name, region), prepared.read(region).label
-        other = np.where(other == IGNORE, 0, other)
+        label = np.where(other == IGNORE, np.uint8(IGNORE), label)
         images.append((region, cluster, count(other, label, len(prepared.classes), boundary_tolerance)))
     title = name.replace("-", " ").replace("_", " ").capitalize()
     return Contestant(name, title, "human", [counts_table(images, prepared.classes)])

@@ -70,8 +70,8 @@ def project(tmp_path: Path) -> Path:
     (prepared / "prepared.json").write_text(json.dumps(meta | {"baselines": ["second-annotator"]}))
     (prepared / "statistics.json").write_text("{}")
     other = blurred(labels, 0.85, rng)
-    # not labelled by this annotator
-    other[0, 5, :4] = 255
+    # buildings that this annotator left unlabelled
+    other[5][labels[5] == 1] = 255
     (tmp_path / "data/packed").mkdir()
     tensors = {"pixels": labels[..., None], "labels": labels, "valid": (labels < 255).astype(np.uint8)}
     save_file({**tensors, "baselines": other[None]}, tmp_path / "data/packed/all.safetensors")
@@ -127,7 +127,9 @@ def test_human_baseline_is_scored_from_the_prepared_data(project: Path) -> None:
     assert (human.kind, human.title) == ("human", "Second annotator")
     packed = load_file(project / "data/packed/all.safetensors")
     label, other = packed["labels"][:ITEMS], packed["baselines"][0, :ITEMS]
-    a, b = (label == 1), (other == 1) & (label != 255)
+    labelled = other != 255
+    a, b = (label == 1) & labelled, (other == 1) & (label != 255)
+    assert (label[~labelled] == 1).any(), "not scored, neither as found nor as missed"
     assert human.scores["iou/dataset/building"].estimate == pytest.approx(
         (a & b).sum() / (a | b).sum(), abs=1e-6
     )
