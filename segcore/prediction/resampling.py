@@ -5,6 +5,7 @@ width, towards smaller pixels they are interpolated linearly, as Pillow's filter
 """
 
 import math
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,35 +22,64 @@ from segcore.prediction.mosaic import Block
 
 # pixels of the scene that are read at once
 _PIECE = 2**22
+# new pixels of an axis that are made at once
+_PART = 128
 # side in pixels of the blocks in which scores are resampled back
 _BLOCK = 512
+# rows and columns
+Size = tuple[int, int]
 
 
 class _BlockWriter(Protocol):
     def put(self, plane: int, block: Block) -> None: ...
 
 
-def filter_weights(first: int, count: int, step: float, size: int) -> tuple[int, np.ndarray]:
-    """Weights of one axis for pixels `first` to `first + count` of a new grid that spans the same extent.
+def needed(first: int, count: int, step: float, size: int) -> tuple[int, int]:
+    """Old pixels of one axis that new pixels are made of, as the first and the number of them.
 
     Args:
-        first: of the new pixels.
+        first: of the new pixels, whose grid spans the same extent.
         count: number of new pixels.
         step: old pixels per new pixel.
         size: old pixels of the axis.
-
-    Returns:
-        The first old pixel that is needed, and (count, needed pixels) float32 weights, whose rows sum to 1.
     """
-    radius = max(step, 1.0)
-    centres = (np.arange(first, first + count) + 0.5) * step - 0.5
-    low = max(math.ceil(centres[0] - radius), 0)
-    high = min(math.floor(centres[-1] + radius), size - 1)
-    # beyond the last pixel of a grid whose extent was rounded up
-    low = min(low, high)
-    distance = np.abs(np.arange(low, high + 1)[None] - np.clip(centres, 0, size - 1)[:, None])
-    weights = np.maximum(1 - distance / radius, 0)
-    return low, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    radius, last = max(step, 1.0), first + count - 1
+    high = min(math.floor((last + 0.5) * step - 0.5 + radius), size - 1)
+    # the lower limit can be beyond the last pixel of a grid whose extent was rounded up
+    low = min(max(math.ceil((first + 0.5) * step - 0.5 - radius), 0), high)
+    return low, high - low + 1
+
+
+def filtered(values: np.ndarray, first: int, count: int, step: float, size: int) -> np.ndarray:
+    """New pixels along the last axis, from the old pixels that are `needed`; other arguments as there."""
+    start, _ = needed(first, count, step, size)
+    made = np.empty((*values.shape[:-1], count), np.float32)
+    # in parts, because the table of weights grows with their square
+    for part in range(first, first + count, _PART):
+        wide = min(_PART, first + count - part)
+        low, many = needed(part, wide, step, size)
+        centres = np.clip((np.arange(part, part + wide) + 0.5) * step - 0.5, 0, size - 1)
+        distances = np.abs(np.arange(low, low + many)[:, None] - centres)
+        weights = np.maximum(1 - distances / max(step, 1.0), 0)
+        weights /= weights.sum(axis=0)
+        old = values[..., low - start : low - start + many]
+        made[..., part - first : part - first + wide] = old @ weights.astype(np.float32)
+    return made
+
+
+def filtered_window(values: np.ndarray, window: Window, steps: tuple[float, float], size: Size) -> np.ndarray:
+    """A window (..., H, W) of the new grid, from the old pixels that are `needed` along both axes."""
+    row, col, height, width = window
+    across = filtered(np.ascontiguousarray(values, np.float32), col, width, steps[1], size[1])
+    down = filtered(np.ascontiguousarray(across.swapaxes(-1, -2)), row, height, steps[0], size[0])
+    return np.ascontiguousarray(down.swapaxes(-1, -2))
+
+
+def needed_window(window: Window, steps: tuple[float, float], size: Size) -> Window:
+    """The window of old pixels that a window of the new grid is made of."""
+    row, col, height, width = window
+    (top, tall), (left, wide) = needed(row, height, steps[0], size[0]), needed(col, width, steps[1], size[1])
+    return top, left, tall, wide
 
 
 class Resampled:
@@ -71,6 +101,8 @@ class Resampled:
             max(1, round(size / step))
             for size, step in zip((info.height, info.width), steps[1:], strict=True)
         )
+        # rows that are stored as a whole are decoded as a whole
+        self._is_striped = info.block is not None and info.block[1] >= info.width
         # of the rounded size, so that both grids have the same extent
         self.steps = info.height / self.height, info.width / self.width
         self.info = replace(
@@ -78,7 +110,7 @@ class Resampled:
             height=self.height,
             width=self.width,
             dtype="float32",
-            block=None,
+            block=(1, self.width) if self._is_striped else None,
             transform=None,
             affine=None,
             canonical=None,
@@ -98,25 +130,21 @@ class Resampled:
     def _pieces(self, window: Window) -> Iterator[Window]:
         """Parts of a window for which a limited number of the scene's pixels is read."""
         row, col, height, width = window
-        block, most = self.source.info.block, _PIECE / (self.steps[0] * self.steps[1])
-        # rows that are stored as a whole are decoded as a whole
-        is_striped = block is not None and block[1] >= self.source.info.width
-        cols = width if is_striped else min(width, max(1, int(most**0.5)))
+        most = _PIECE / (self.steps[0] * self.steps[1])
+        cols = width if self._is_striped else min(width, max(1, int(most**0.5)))
         rows = max(1, int(most / cols))
         for top in range(row, row + height, rows):
             for left in range(col, col + width, cols):
                 yield top, left, min(rows, row + height - top), min(cols, col + width - left)
 
     def _piece(self, window: Window, plane: int) -> tuple[np.ndarray, np.ndarray]:
-        row, col, height, width = window
-        top, down = filter_weights(row, height, self.steps[0], self.source.info.height)
-        left, across = filter_weights(col, width, self.steps[1], self.source.info.width)
-        pixels, valid = self.source.read((top, left, down.shape[1], across.shape[1]), plane)
-        if valid.all():
-            return down @ pixels.astype(np.float32) @ across.T, np.ones((height, width), bool)
-        share = down @ valid.astype(np.float32) @ across.T
+        size = self.source.info.height, self.source.info.width
+        pixels, valid = self.source.read(needed_window(window, self.steps, size), plane)
         # `Declared` gives 0 where invalid
-        sums = down @ pixels.astype(np.float32) @ across.T
+        sums = filtered_window(pixels, window, self.steps, size)
+        if valid.all():
+            return sums, np.ones(sums.shape[1:], bool)
+        share = filtered_window(valid, window, self.steps, size)
         return np.where(share > 0, sums / np.where(share > 0, share, 1), 0), share > 0
 
 
@@ -136,6 +164,7 @@ class ScoreStore:
     def __init__(self, scene: Resampled, writer: _BlockWriter, classes: int, scratch: Path | None) -> None:
         self._scene, self._writer, self._plane = scene, writer, 0
         shape = (classes, scene.height, scene.width)
+        self._file: mmap.mmap | None = None
         if scratch is None:
             self._scores = np.zeros(shape, np.float32)
         else:
@@ -143,7 +172,8 @@ class ScoreStore:
             with tempfile.TemporaryFile(dir=scratch) as file:
                 # a full disk is an error here, and would be a signal when the mapped memory is written
                 os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
-                self._scores = np.memmap(file, np.float32, "w+", shape=shape)
+                self._file = mmap.mmap(file.fileno(), 4 * math.prod(shape))
+            self._scores = np.frombuffer(self._file, np.float32).reshape(shape)
 
     def put(self, plane: int, block: Block) -> None:
         """Add a block of the new grid; planes come one after the other."""
@@ -153,6 +183,12 @@ class ScoreStore:
         scores = block.scores.cpu().numpy()
         rows = slice(block.row, block.row + scores.shape[1])
         self._scores[:, rows, block.col : block.col + scores.shape[2]] = scores
+        self._free_memory()
+
+    def _free_memory(self) -> None:
+        """Take the pages of the file out of this process, which would keep all that it ever used."""
+        if self._file is not None:
+            self._file.madvise(mmap.MADV_DONTNEED)
 
     def finish(self) -> None:
         """Pass the scores of the last plane on, with the validity of the scene's own pixels."""
@@ -163,12 +199,11 @@ class ScoreStore:
                 _, valid = self._scene.source.read(window, self._plane)
                 scores = torch.from_numpy(self._back(window))
                 self._writer.put(self._plane, Block(row, col, scores, None if valid.all() else valid, 0))
+            self._free_memory()
 
     def _back(self, window: Window) -> np.ndarray:
-        row, col, height, width = window
-        steps = [1 / step for step in self._scene.steps]
-        top, down = filter_weights(row, height, steps[0], self._scene.height)
-        left, across = filter_weights(col, width, steps[1], self._scene.width)
-        scores = self._scores[:, top : top + down.shape[1], left : left + across.shape[1]]
-        back: np.ndarray = down @ scores @ across.T
-        return back
+        steps = 1 / self._scene.steps[0], 1 / self._scene.steps[1]
+        size = self._scene.height, self._scene.width
+        row, col, height, width = needed_window(window, steps, size)
+        scores = self._scores[:, row : row + height, col : col + width]
+        return filtered_window(scores, window, steps, size)

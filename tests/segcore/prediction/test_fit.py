@@ -18,7 +18,7 @@ from segcore.io.bands import Declared
 from segcore.io.images import open_source
 from segcore.params import Data, Predict
 from segcore.prediction.predictor import Predictor
-from segcore.prediction.resampling import Resampled, filter_weights
+from segcore.prediction.resampling import Resampled, filtered_window, needed_window
 from tests.support.bundles import make_bundle, noise
 from tests.support.tiny import write_tif
 from tests.support.volumes import write_nifti
@@ -179,12 +179,14 @@ def test_volumes_of_another_spacing_are_refused(tmp_path, out, spacing, message)
     )
 
 
-@pytest.mark.parametrize(("old", "new"), [(100, 20), (100, 33), (40, 100), (37, 37), (5, 1), (1, 4)])
-def test_the_weights_are_those_of_pillow(old, new):
-    values = np.random.default_rng(0).random((old, old), np.float32)
-    first, weights = filter_weights(0, new, old / new, old)
-    assert first == 0
-    found = weights @ values @ weights.T
+@pytest.mark.parametrize(
+    ("old", "new"), [(100, 20), (100, 33), (40, 100), (37, 37), (5, 1), (1, 4), (700, 300), (90, 400)]
+)
+def test_the_filter_is_that_of_pillow(old, new):
+    values = np.random.default_rng(0).random((old, old + 3), np.float32)
+    steps, size = (old / new, (old + 3) / new), values.shape
+    assert needed_window((0, 0, new, new), steps, size) == (0, 0, *size)
+    found = filtered_window(values, (0, 0, new, new), steps, size)
     wanted = np.asarray(Image.fromarray(values).resize((new, new), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
