@@ -37,7 +37,9 @@ def lost_link(path: Path) -> Path | None:
 
 
 def _unwritable(path: Path, error: OSError) -> DataError:
-    lost = lost_link(path)
+    # the error may be of another file that is used meanwhile, such as a cache
+    other = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+    lost = lost_link(path) or lost_link(other)
     if lost:
         return DataError(f"{lost}: is a link to {lost.readlink()}, which leads nowhere", LOST)
     return DataError(
