@@ -42,7 +42,7 @@ class Delivery:
         strays: settled files that belong to no item.
         blocked: files of items that wait, which stay in the inbox.
         stray_reason: why strays belong to no item.
-        listing: path of the table `data.listing`, if it has come: it goes with each batch, and stays in the inbox.
+        listing: what describes all items, if it has come: it goes with each batch, and stays in the inbox.
         valid: items that are new; set once the delivery was compared with all accepted items.
     """
 
@@ -127,15 +127,15 @@ class Staging:
         of_items = {path for row in table.to_dict("records") for path in self.paths(row)}
         _keep_whole(table, self, found)
         settled = {file.path for file in found.files}
-        left = sorted(settled - of_items - {self.data.listing})
+        shared = companions.shared(self.data, {*settled, *(file.path for file in found.kept)})
+        left = sorted(settled - of_items - set(shared))
         found.incomplete = sorted({*found.incomplete, *companions.without_image(self.data, left)} & settled)
         found.strays = [path for path in left if path not in found.incomplete]
         if any(pattern.match(path) for pattern in lists for path in found.waiting):
             # they may be named in the list that is still arriving
             found.strays = []
         found.stray_reason = companions.why_stray(self.data)
-        if self.data.listing and (self.files / self.data.listing).is_file():
-            found.listing = [self.data.listing]
+        found.listing = [path for path in shared if (self.files / path).is_file()]
 
     def _place(self, path: str) -> None:
         """Put an empty file in the place of one that was not copied."""
@@ -230,7 +230,7 @@ def _keep_whole(table: pd.DataFrame, staging: Staging, found: Delivery) -> None:
             # a list names it
             if not _was_accepted(data, image, row["label"], staging.files):
                 found.incomplete += [*paths, *([data.listing] if data.listing else [])]
-        elif row["kind"] == "missing-mask" and companions.is_rather_a_mask(data, image):
+        elif row["kind"] in ("missing-mask", "missing-channel") and companions.is_rather_a_mask(data, image):
             found.incomplete += sorted(paths)
         else:
             continue

@@ -48,16 +48,19 @@ def check(data: "params.Data", folder: Path, work: Path = WORK) -> Checked:
     Raises:
         DataError: missing or empty folder, or a wrong pattern.
     """
-    from segcore.ingest import catalog
+    from segcore.ingest import catalog, label_keys
     from segcore.ingest.links import footprints
+    from segcore.ingest.source_files import more_files
     from segcore.io import layouts
     from tasks.data_card import card
 
     cache = work / "ingest" / data.name
     table = catalog.build(data, folder, cache, _progress, catalog.batch_folders(data))
     require_source(table, data, work.parent)
+    label_keys.note_unused(table, data)
     links = footprints.links(table[table["status"] == "accepted"])
     used = {*table["label"], *table["valid"]}.union(*(json.loads(b).values() for b in table["baselines"]))
+    used.update(*map(more_files, table.to_dict("records")))
     checked = Checked(table, links, layouts.stray_masks(data, folder, used), cache / "items")
     print(card.summary(checked.table, checked.links, checked.strays), flush=True)
     return checked
@@ -139,7 +142,7 @@ def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = Non
     Raises:
         DataError: more unusable items than data.max_quarantined; DownloadError: the sample cannot be downloaded.
     """
-    from segcore.ingest import catalog, samples
+    from segcore.ingest import catalog, label_keys, samples
 
     work = work or target.parent / "work"
     with (
@@ -152,6 +155,7 @@ def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = Non
         checked = check(data, catalog.files_folder(data, part), work)
         write_card(checked, data, work.parent)
         catalog.require_enough(checked.table, data)
+        label_keys.require_matched(checked.table, data)
         bad = checked.table[checked.table["status"] == "quarantined"]
         checked.table.to_parquet(part / "catalog.parquet", index=False)
         checked.links.to_parquet(part / "links.parquet", index=False)
@@ -167,7 +171,7 @@ def check_only(data: "params.Data", work: Path = WORK) -> None:
     Raises:
         DataError: as for `ingest`.
     """
-    from segcore.ingest import catalog, samples
+    from segcore.ingest import catalog, label_keys, samples
 
     with alone(data, work), tempfile.TemporaryDirectory() as folder:
         if catalog.is_sample(data):
@@ -175,6 +179,7 @@ def check_only(data: "params.Data", work: Path = WORK) -> None:
         checked = check(data, catalog.files_folder(data, Path(folder)), work)
         write_card(checked, data, work.parent)
     catalog.require_enough(checked.table, data)
+    label_keys.require_matched(checked.table, data)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from segcore import params
 from segcore.constants import IGNORE
 from segcore.data.raster import Note
 from segcore.errors import DataError, ParamsError, StageError
+from segcore.io.layouts._scenes import scenes_of
 from segcore.params import Params, Predict
 from segcore.prediction.fit import TRAINING_IMAGES
 from segcore.prediction.scene_reader import stamp_of
@@ -65,11 +66,13 @@ class Batch:
 
     def __init__(self, p: Params, scenes: Sequence[str | Path], address: str, output: Path) -> None:
         require_writable(output)
-        self.output, self.scenes = output, find_scenes(scenes, output)
+        self.output, paths = output, find_scenes(scenes, output)
         found = find_model(p, address)
         from segcore.prediction.predictor import Predictor
 
         self.predictor = Predictor(found.bundle, settings_of(p))
+        self._channels = scenes_of(paths, self.predictor.data)
+        self.scenes = list(self._channels)
         self.model = {
             "address": address,
             "name": found.name,
@@ -126,7 +129,7 @@ class Batch:
 
     def _refuse_to_overwrite_scenes(self) -> None:
         # Path.resolve raises RuntimeError for a link to itself, which is an error of that scene
-        sources = {os.path.realpath(scene) for scene in self.scenes}
+        sources = {os.path.realpath(file) for item in self._channels.items() for file in (item[0], *item[1])}
         for scene, name in self.names.items():
             for suffix in OUTPUTS:
                 target = os.path.realpath(self.output / f"{name}{suffix}")
@@ -138,7 +141,7 @@ class Batch:
 
     def _is_done(self, scene: Path) -> bool:
         try:
-            return self.record.is_done(scene)
+            return self.record.is_done(scene, self._channels[scene])
         except DataError:
             # reported when the scene is predicted
             return False
@@ -165,8 +168,9 @@ class Batch:
         self._folder.require()
         try:
             check_name(scene, name, self.predictor.settings.outputs)
-            before = stamp_of(scene)
-            files = self.predictor.predict_file(scene, self.output, name, progress, notes.extend)
+            channels = self._channels[scene]
+            before = stamp_of(scene, channels)
+            files = self.predictor.predict_file(scene, self.output, name, progress, notes.extend, channels)
         except DataError as error:
             self._folder.require()
             self.failed[scene] = error

@@ -103,10 +103,14 @@ class Record:
                 used |= _output_files(names[scene])
         return names
 
-    def is_done(self, scene: Path) -> bool:
+    def is_done(self, scene: Path, channels: Sequence[Path] = ()) -> bool:
         """Whether a scene's files exist and were made from the same content with the same model and settings.
 
         There may be more outputs than are wanted.
+
+        Args:
+            scene: its first file.
+            channels: files of its further bands.
         """
         entry = self.scenes.get(str(scene), {})
         if "files" not in entry:
@@ -115,7 +119,7 @@ class Record:
         has_all = set(self.settings.get("outputs", [])) <= set(there)
         if entry.get("key") not in (self.key, *([self._key(there)] if has_all else [])):
             return False
-        return entry["stamp"] == stamp_of(scene) and all(
+        return entry["stamp"] == stamp_of(scene, channels) and all(
             (self.path.parent / f).is_file() for f in entry["files"]
         )
 

@@ -49,6 +49,13 @@ _INPUT = {"bands", "grey_to_rgb", "nodata", "scale", "percentiles", "slices", "n
 _ADDED_INPUT = {"pages"}
 
 
+def _files_of(p: Params) -> set[str]:
+    """Keys of `data` that say which files a scene has, only where it has several."""
+    if p.data.layout == "nnunet":
+        return {"layout"}
+    return {"images"} if len(p.data.image_patterns) > 1 else set()
+
+
 def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
     import torch
     import torchvision
@@ -61,7 +68,7 @@ def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architectur
         "colors": [list(c) for c in p.data.colors],
         "foreground": p.data.foreground,
         "input": {
-            **p.data.model_dump(mode="json", include=_INPUT),
+            **p.data.model_dump(mode="json", include=_INPUT | _files_of(p)),
             **p.data.model_dump(mode="json", include=_ADDED_INPUT, exclude_defaults=True),
             "dtype": dtype,
         },

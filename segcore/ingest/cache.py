@@ -23,6 +23,9 @@ def settings_fingerprint(data: Data) -> str:
     names = {*_READING, "scale", "percentiles"} if data.scale == "item" else set(_READING)
     facts = data.model_dump(mode="json", include=names)
     facts |= data.model_dump(mode="json", include=set(_ADDED), exclude_defaults=True)
+    if isinstance(data.masks, dict):
+        # the later of two classes counts
+        facts["masks"] = list(data.masks)
     return digest(json.dumps(facts, sort_keys=True))
 
 

@@ -26,7 +26,7 @@ COLUMNS = [
     *("affine", "orientation", "axis", "nodata", "valid_share", "pixels_per_class", "ignored_pixels"),
     "label_counts",
     *("objects", "band_min", "band_max", "scaled_from", "phash", "thumb"),
-    *("status", "kind", "reason", "remedy", "notes", "words"),
+    *("status", "kind", "reason", "remedy", "notes", "words", "channels", "parts"),
 ]
 # name of the batch that consists of data.source itself
 FIRST = "0"
@@ -124,6 +124,8 @@ def _row(batch_item: BatchItem, outcome: Outcome) -> dict[str, Any]:
         "remedy": "",
         "notes": "[]",
         "words": json.dumps(item.words),
+        "channels": json.dumps([path.as_posix() for path in item.channels]) if item.channels else None,
+        "parts": json.dumps([(name, path.as_posix()) for name, path in item.parts]) if item.parts else None,
     }
     if isinstance(outcome, DataError):
         problem = {"kind": outcome.kind, "reason": outcome.what, "remedy": outcome.remedy}
@@ -132,7 +134,7 @@ def _row(batch_item: BatchItem, outcome: Outcome) -> dict[str, Any]:
         **row,
         **outcome,
         "thumb": bytes.fromhex(outcome["thumb"]),
-        "notes": json.dumps(outcome["notes"]),
+        "notes": json.dumps([*item.notes, *outcome["notes"]]),
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from segcore.errors import DataError
 from segcore.io.layouts import _patterns as patterns
-from segcore.io.layouts import cityscapes, coco, voc
+from segcore.io.layouts import cityscapes, coco, nnunet, voc
 from segcore.io.layouts._builder import is_set
 from segcore.io.layouts._files import DATA_FILES, is_side_file, printable
 from segcore.params.data import Data
@@ -23,18 +23,30 @@ def _lists(data: Data) -> tuple[str, ...]:
         return coco.FILES
     if data.layout == "voc":
         return tuple(f"**/ImageSets/Segmentation/{name}.txt" for name in voc.LISTS)
+    if data.layout == "nnunet":
+        return (nnunet.DESCRIPTION, f"*/{nnunet.DESCRIPTION}")
     return ()
 
 
+def shared(data: Data, paths: Iterable[str]) -> list[str]:
+    """Those of the paths that go with every batch, because they describe all items: the table, or dataset.json."""
+    if not data.listing and data.layout != "nnunet":
+        return []
+    return sorted(path for path in paths if any(pattern.match(path) for pattern in lists(data)))
+
+
 def _masks(data: Data) -> list[str]:
-    """Patterns of masks, masks of valid pixels and baselines."""
+    """Patterns of masks, masks of valid pixels, baselines, and files of further bands."""
     if data.listing or data.layout in ("coco", "listing"):
         return []
     if data.layout == "voc":
         return ["**/SegmentationClass/{stem}.png"]
     if data.layout == "cityscapes":
-        return [data.masks if is_set(data, "masks") else cityscapes.MASKS]
-    return [data.masks, *([data.valid] if data.valid else []), *data.baselines.values()]
+        return [*data.mask_patterns] if is_set(data, "masks") else [cityscapes.MASKS]
+    if data.layout == "nnunet":
+        return [f"**/{nnunet.MASKS}/*"]
+    others = [*([data.valid] if data.valid else []), *data.baselines.values()]
+    return [*data.mask_patterns, *others, *data.image_patterns[1:]]
 
 
 def why_stray(data: Data) -> str:
@@ -62,7 +74,8 @@ def without_image(data: Data, paths: Iterable[str]) -> list[str]:
 
 def is_rather_a_mask(data: Data, image: str) -> bool:
     """Whether a file that matches data.images is a mask: it matches the pattern of masks, which is more specific."""
-    specific = [text for text in _masks(data) if _letters(text) > _letters(data.images)]
+    own = _letters(data.image_patterns[0])
+    specific = [text for text in _masks(data) if _letters(text) > own]
     return any(patterns.Pattern(patterns.tokens_of(text)).match(image) for text in specific)
 
 

@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from segcore.ingest.item_statistics import Measures
 from segcore.ingest.links.perceptual_hash import signature
 from segcore.ingest.source_files import content_hash, files_of, sidecars_of, stamp
 from segcore.io import annotations, images
+from segcore.io.annotations._parts import open_parts
 from segcore.io.bands import Declared
 from segcore.io.grid import open_on_grid
 from segcore.io.layouts._item import Item
@@ -32,13 +34,16 @@ class _Truth:
 
     def __init__(self, item: Item, folder: Path, info: Info, data: Data, stack: ExitStack) -> None:
         assert item.mask is not None
+        image = folder / item.image
 
         def opened(path: Path) -> annotations.LabelSource:
-            return stack.enter_context(
-                annotations.open_labels(folder / path, folder / item.image, info, data)
-            )
+            return stack.enter_context(annotations.open_labels(folder / path, image, info, data))
 
-        self.labels = opened(item.mask)
+        if item.parts:
+            parts = [(name, folder / path) for name, path in item.parts]
+            self.labels = stack.enter_context(open_parts(parts, image, info, data))
+        else:
+            self.labels = opened(item.mask)
         self.others = [opened(path) for path in item.baselines.values()]
         self.valid = None
         if item.valid is not None:
@@ -113,16 +118,34 @@ def _shapes(info: Info, truth: _Truth, instances: bool) -> Shapes:
     return shapes
 
 
+class _Window(NamedTuple):
+    """Pixels (C, h, w), validity (h, w), labels, and labels (h, w) of other annotators of a window."""
+
+    pixels: np.ndarray
+    valid: np.ndarray
+    labels: annotations.Labels
+    others: list[np.ndarray]
+
+
+def _windows(source: Declared, truth: _Truth) -> Iterator[_Window]:
+    """All windows of all planes, each read once, so that what is counted while reading is right."""
+    for plane in range(source.info.depth):
+        for window in pieces(source.info):
+            pixels, valid = source.read(window, plane)
+            yield _Window(pixels, valid, *truth.read(window, plane, valid))
+
+
 def _pack(source: Declared, truth: _Truth, data: Data, out: Path) -> tuple[Measures, str, bytes]:
     """Read, measure and write every window; return the measures and the signature of the middle plane."""
     info = source.info
-    has_instances = truth.labels.read((0, 0, 1, 1), 0).instances is not None
+    windows = _windows(source, truth)
+    first = next(windows)
+    windows, has_instances = chain([first], windows), first.labels.instances is not None
     measures = Measures(info, len(data.classes))
     with PackedWriter(out, _shapes(info, truth, has_instances)) as writer:
         for plane in range(info.depth):
             for window in pieces(info):
-                pixels, valid = source.read(window, plane)
-                labels, others = truth.read(window, plane, valid)
+                pixels, valid, labels, others = next(windows)
                 measures.update(pixels, valid, labels, plane, window)
                 writer.write("pixels", (plane,), window, np.moveaxis(pixels, 0, -1))
                 writer.write("labels", (plane,), window, labels.classes)
@@ -173,11 +196,18 @@ def _geometry(info: Info) -> Row:
     }
 
 
+def _hash_of(paths: Sequence[Path], folder: Path) -> str:
+    """Hash of a file or, where an image or mask is in several files, of all of them."""
+    hashes = [content_hash(folder / path) for path in paths]
+    return hashes[0] if len(hashes) == 1 else digest(*hashes)
+
+
 def _content(item: Item, folder: Path, settings: str) -> tuple[list[str], str]:
     """Content hashes of image, mask, mask of valid pixels and baselines, and the key in the packed file's name."""
     assert item.mask is not None
-    paths = [item.image, item.mask, item.valid, *item.baselines.values()]
-    hashes = [content_hash(folder / path) for path in paths if path]
+    paths = [item.valid, *item.baselines.values()]
+    hashes = [_hash_of(item.images, folder), _hash_of(item.masks, folder)]
+    hashes += [content_hash(folder / path) for path in paths if path]
     if hashes[0] == hashes[1]:
         raise DataError(
             f"{item.image.name}: has the same content as its mask {item.mask.name}",
@@ -185,7 +215,9 @@ def _content(item: Item, folder: Path, settings: str) -> tuple[list[str], str]:
             kind="same-file",
         )
     sidecars = [content_hash(path) for path in sidecars_of(item, folder)]
-    return hashes, digest(settings, *hashes, *sidecars)[:12]
+    # The classes of parts come from their names: a part that is absent changes no other hash.
+    parts = [name for name, _ in item.parts]
+    return hashes, digest(settings, *hashes, *sidecars, *parts)[:12]
 
 
 def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -> Row:
@@ -208,7 +240,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
     hashes, key = _content(item, folder, settings)
     packed = target / f"{item.id}-{key}.safetensors"
     with ExitStack() as stack, _part(packed) as part:
-        source = stack.enter_context(images.open_declared(folder / item.image, data))
+        source = stack.enter_context(images.open_declared([folder / path for path in item.images], data))
         info = source.info
         _check_header(info, data, name)
         try:
@@ -228,7 +260,7 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
         "sha256": hashes[0],
         "label_sha256": hashes[1],
         "packed": packed.name,
-        "bytes": sum(f.stat().st_size for f in files_of(folder / item.image)),
+        "bytes": sum(f.stat().st_size for path in item.images for f in files_of(folder / path)),
         **_geometry(declared.info),
         "scaled_from": json.dumps(declared.range),
         **measures.facts(data),

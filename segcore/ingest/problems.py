@@ -28,6 +28,10 @@ KINDS: dict[str, Kind] = {
     "no-layout": Kind("the layout is unknown", "fails"),
     "no-list": Kind("the list of items is missing, unreadable or without a required column", "fails"),
     "bad-pattern": Kind("a pattern has an unknown placeholder", "fails"),
+    "other-labels": Kind("dataset.json of nnU-Net has other labels than data.label_values", "fails"),
+    "unmatched-key": Kind(
+        "no mask of the whole data set has a class that data.label_values declares", "fails"
+    ),
     "all-bad": Kind("more items are unusable than data.max_quarantined allows", "fails"),
     "no-unlabelled": Kind(
         "annotations leave pixels without a label, data.background is null and data.unlabelled is not set",
@@ -37,6 +41,23 @@ KINDS: dict[str, Kind] = {
         "polygons without a property could be of several classes, because data.background is null", "fails"
     ),
     "missing-mask": Kind("an image has no mask"),
+    "missing-channel": Kind("a file with further bands of an image is missing, or there is one too many"),
+    "missing-cases": Kind(
+        "fewer cases are there than dataset.json of nnU-Net declares",
+        "noted",
+        "copy the missing cases, or correct numTraining in dataset.json",
+    ),
+    "shared-mask": Kind(
+        "several images have the same mask",
+        "noted",
+        "if they are channels of one image, such as T1 and T2, make data.images a list with a pattern for each; if "
+        "not, set data.group so that they are in one group",
+    ),
+    "class-absent": Kind(
+        "there is no file for a class of data.masks, so no pixel is of it",
+        "noted",
+        "if the image has pixels of the class, add the file",
+    ),
     "mask-without-image": Kind("a mask has no image", "noted", "add the image, or remove the mask"),
     "same-id": Kind("two images give the same id"),
     "unknown-format": Kind("unsupported file extension"),
@@ -92,6 +113,26 @@ KINDS: dict[str, Kind] = {
     "label-colors": Kind("a mask has colours that are not in data.label_values"),
     "label-bands": Kind("a mask has several different bands instead of class indices"),
     "label-fractions": Kind("a mask has values that are not whole numbers"),
+    "labels-rounded": Kind(
+        "values of a mask are not whole numbers, but so near that they were rounded",
+        "noted",
+        "if the values are no class numbers, correct the mask; else save it as integers",
+    ),
+    "others-class": Kind(
+        "the key `others` catches several values of a mask",
+        "noted",
+        "if some of these values have another meaning, declare them in data.label_values",
+    ),
+    "unused-key": Kind(
+        "a key of data.label_values matches no mask, while its class has other keys or is `ignore`",
+        "noted",
+        "if the value was mistyped, correct it; else remove the key",
+    ),
+    "overlapping-masks": Kind(
+        "masks of several classes or objects overlap; the later one counts",
+        "noted",
+        "list the classes in data.masks so that the one to keep comes last, or correct the masks",
+    ),
     "swapped": Kind("image and mask are swapped"),
     "same-file": Kind("image and mask are the same file, or have the same content"),
     "all-nodata": Kind("no pixel of the image is valid: all are nodata, transparent or NaN"),
@@ -188,6 +229,11 @@ KINDS: dict[str, Kind] = {
     ),
     "not-annotated": Kind("the annotation file has no entry for the image"),
     "bad-affine": Kind("the voxel spacing or affine of a volume is zero, singular, NaN or missing"),
+    "resampled-bands": Kind(
+        "bands in files of their own have another resolution, and were resampled to the first file's grid",
+        "noted",
+        "to use another resolution, name the file that has it first in data.images",
+    ),
     "mixed-series": Kind("a folder contains slices of several DICOM series"),
     "missing-slice": Kind("slices of a DICOM series are missing or duplicated"),
     "pages": Kind(

@@ -53,8 +53,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _paths(item: Item, folder: Path) -> list[Path]:
-    paths = [item.image, item.mask, item.valid, *item.baselines.values()]
-    return [file for path in paths if path for file in files_of(folder / path)]
+    return [file for path in item.files for file in files_of(folder / path)]
 
 
 def _sidecars(path: Path, names: Names) -> list[Path]:
@@ -79,9 +78,15 @@ def files_of_item(item: Item, folder: Path) -> list[Path]:
     return [*files, *(sidecar for path in files for sidecar in _sidecars(path, _unlisted))]
 
 
+def more_files(row: Mapping[str, Any]) -> list[str]:
+    """Files of an item's further bands and of its mask, by its row in the catalogue; relative to its folder."""
+    parts = [path for _, path in json.loads(row.get("parts") or "[]")]
+    return [*json.loads(row.get("channels") or "[]"), *(parts or [row["label"]])]
+
+
 def files_of_row(row: Mapping[str, Any], folder: Path) -> list[Path]:
     """All existing files of an item by its row in the catalogue of `folder`, with their sidecar files."""
-    named = [row["image"], row["label"], row["valid"], *json.loads(row["baselines"] or "{}").values()]
+    named = [row["image"], *more_files(row), row["valid"], *json.loads(row["baselines"] or "{}").values()]
     files = [file for name in named if name and (folder / name).exists() for file in files_of(folder / name)]
     return [*files, *(sidecar for path in files for sidecar in _sidecars(path, _unlisted))]
 

@@ -211,7 +211,7 @@ def _check_geometry(image: Info, mask: Info, pair: str) -> None:
             _RESAMPLE,
             kind="spacing-mismatch",
         )
-    if image.affine and mask.affine and not _same_voxels(image, mask):
+    if image.affine and mask.affine and not same_voxels(image, mask):
         raise DataError(
             f"{pair}: voxel affines differ, image {image.orientation} {image.affine}, "
             f"mask {mask.orientation} {mask.affine}",
@@ -220,7 +220,7 @@ def _check_geometry(image: Info, mask: Info, pair: str) -> None:
         )
 
 
-def _same_voxels(image: Info, mask: Info) -> bool:
+def same_voxels(image: Info, mask: Info) -> bool:
     """Whether the voxels of two volumes of equal size coincide, whatever the axis order of their files.
 
     Tolerance: a tenth of a voxel at the corners; header rounding is far less, and half a voxel would move labels.

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -38,6 +39,10 @@ def require_distinct(setting: str, names: Iterable[str]) -> None:
         )
 
 
+# a key of label_values that stands for several mask values
+_RANGE = re.compile(r"(-?\d+)-(-?\d+)")
+
+
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are errors, values are immutable."""
 
@@ -65,15 +70,23 @@ class Data(Section):
     )
     layout: str = Field(
         default="pairs",
-        description="how images and masks are found: `pairs` (by `images` and `masks`), `voc`, `cityscapes`, `coco` or "
-        "`listing`; a module of `segcore/io/layouts`",
+        description="how images and masks are found: `pairs` (by `images` and `masks`), `voc`, `cityscapes`, `coco`, "
+        "`nnunet` or `listing`; a module of `segcore/io/layouts`",
     )
     listing: str | None = Field(
         default=None,
         description="CSV or Parquet file with columns image and mask, optionally group, split and valid; null: none",
     )
-    images: str = Field(default="images/*", description="pattern of the image files")
-    masks: str = Field(default="masks/{stem}.png", description="pattern of the mask of an image")
+    images: str | Annotated[list[str], Field(min_length=1)] = Field(
+        default="images/*",
+        description="pattern of the image files; a list where bands are in files of their own: the first pattern "
+        "defines the images, and the bands of the others, which use its words, follow",
+    )
+    masks: str | Annotated[dict[str, str], Field(min_length=1)] = Field(
+        default="masks/{stem}.png",
+        description="pattern of the mask of an image; a mapping `class: pattern`: files of each class, in "
+        "which all values but 0 are the class (where they overlap, the later class counts)",
+    )
     valid: str | None = Field(
         default=None,
         description="pattern of a mask of valid pixels (not 0), such as a field of view; null: none",
@@ -100,8 +113,9 @@ class Data(Section):
         "with colour blindness, grey for `background`",
     )
     label_values: dict[int | str, int | str] = Field(
-        description='class (name or index) or `ignore` of each mask value, colour "#RRGGBB", category or property '
-        "value; the key `others`: all remaining values"
+        default={},
+        description='class (name or index) or `ignore` of each mask value, range of values "0-127", colour "#RRGGBB", '
+        "category or property value; the key `others`: all remaining values; only a mapping of `masks` needs none",
     )
     unlabelled: str | None = Field(
         default=None,
@@ -228,6 +242,7 @@ class Data(Section):
         for low, high in (self.percentiles, *([self.scale] if isinstance(self.scale, tuple) else [])):
             if low >= high:
                 raise ValueError(f"scale and percentiles: {low} is not below {high}")
+        self._check_masks()
         for value in self.label_values.values():
             is_name = value == "ignore" or value in self.classes
             if not is_name and not (isinstance(value, int) and 0 <= value < len(self.classes)):
@@ -236,7 +251,44 @@ class Data(Section):
                     f"label_values names {value!r}{hint} known: ignore, {', '.join(self.classes)}, "
                     f"or indices 0 to {len(self.classes) - 1}"
                 )
+        # The values of a property are words.
+        if self.label_property is None:
+            self._check_ranges()
         return self
+
+    def _check_masks(self) -> None:
+        if isinstance(self.masks, dict):
+            unknown = [name for name in self.masks if name != "ignore" and name not in self.classes]
+            if unknown:
+                raise ValueError(
+                    f"masks has a pattern for {unknown[0]!r}; known: ignore, {', '.join(self.classes)}"
+                )
+        is_of_patterns = self.layout == "pairs" and self.listing is None
+        if not is_of_patterns and (isinstance(self.masks, dict) or len(self.image_patterns) > 1):
+            raise ValueError("images as a list and masks as a mapping need layout: pairs, and listing: null")
+        if isinstance(self.masks, str) and "label_values" not in self.model_fields_set:
+            raise ValueError("label_values is missing: which value of the masks is which class")
+
+    def _check_ranges(self) -> None:
+        """Check the ranges of label_values, which may not share a value with another key."""
+        for (low, high), (following, _) in pairwise([*sorted(self.label_spans), (float("inf"), 0)]):
+            if low > high:
+                raise ValueError(f'label_values: write the range "{low}-{high}" as "{high}-{low}"')
+            if high >= following:
+                raise ValueError(
+                    f"label_values: {following} is in the range {low}-{high} and in another key; "
+                    "let the keys have no value in common"
+                )
+
+    @property
+    def image_patterns(self) -> tuple[str, ...]:
+        """Pattern of the images, followed by those of the files of further bands."""
+        return (self.images,) if isinstance(self.images, str) else tuple(self.images)
+
+    @property
+    def mask_patterns(self) -> tuple[str, ...]:
+        """Pattern of the masks, or those of all classes."""
+        return (self.masks,) if isinstance(self.masks, str) else tuple(self.masks.values())
 
     @property
     def foreground(self) -> list[int]:
@@ -258,3 +310,13 @@ class Data(Section):
             return word.upper() if isinstance(word, str) and word.startswith("#") else word
 
         return {key(k): index(v) for k, v in self.label_values.items()}
+
+    @property
+    def label_spans(self) -> dict[tuple[int, int], int]:
+        """Class index of each range of integers in label_values, by lowest and highest value; 7 is (7, 7)."""
+        spans = {}
+        for key, index in self.label_table.items():
+            bounds = _RANGE.fullmatch(key) if isinstance(key, str) else (None, key, key)
+            if bounds:
+                spans[int(bounds[1]), int(bounds[2])] = index
+        return spans

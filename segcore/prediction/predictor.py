@@ -8,7 +8,7 @@ Pixels are processed as in training, according to `input` of model.json: bands, 
 which volumes are cut into planes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,7 +121,9 @@ class Predictor:
         self.model = with_flips(model, flips)
         self.precision = choose_precision(parameters.get("precision", "auto"), device)
 
-    def predict(self, image: np.ndarray | Path | str, valid: np.ndarray | None = None) -> Prediction:
+    def predict(
+        self, image: np.ndarray | Path | str, valid: np.ndarray | None = None, channels: Sequence[Path] = ()
+    ) -> Prediction:
         """Predict an array, or a file as a whole in memory.
 
         Both are tiled; bands, nodata, scaling and normalisation are those of the training. Pixels that are NaN,
@@ -131,6 +133,7 @@ class Predictor:
             image: raw pixel values (H, W), (H, W, C), or (D, H, W, C) for a volume; or the path of a file, or of a
                 folder with one DICOM series.
             valid: (H, W) or (D, H, W), True where the array has data; None: everywhere. Only for arrays.
+            channels: files of the further bands of a file.
 
         Returns:
             classes (H, W) uint8, probabilities (K, H, W) float32 and valid (H, W) bool; for a volume with an axis D
@@ -147,7 +150,7 @@ class Predictor:
                 f"{image}: a mask is given for a file, which has its own nodata",
                 "pass the pixels as an array, or no mask",
             )
-        with opened(Path(image), self.data) as source:
+        with opened(Path(image), self.data, channels) as source:
             return self._predict_source(source, Path(image).name, _is_volume(source.info))
 
     def _predict_source(self, source: images.Source, name: str, is_volume: bool) -> Prediction:
@@ -165,6 +168,7 @@ class Predictor:
         name: str | None = None,
         progress: Progress = lambda done, total: None,
         notes: Callable[[list[Note]], None] = lambda notes: None,
+        channels: Sequence[Path] = (),
     ) -> list[str]:
         """Predict a scene of any size in bounded memory, and write the outputs of `settings.outputs`.
 
@@ -176,6 +180,7 @@ class Predictor:
             name: prefix of the outputs' names; None: the scene's name without file extension.
             progress: called with the number of windows done and their total.
             notes: called with what was done to the scene on reading, before it is predicted.
+            channels: files of the further bands of the scene.
 
         Returns:
             Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif (uint8, 0..254 for 0..1),
@@ -187,7 +192,7 @@ class Predictor:
         scene, folder = Path(scene), Path(folder)
         name = name or (scene.name if scene.is_dir() else stem_of(scene.name))
         with scratch_folder(folder, name) as part:
-            with opened(scene, self.data) as source:
+            with opened(scene, self.data, channels) as source:
                 declared, noted = self._declared(source, scene.name)
                 notes(noted)
                 info = declared.info

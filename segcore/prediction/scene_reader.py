@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,16 +89,21 @@ class _LimitedSource:
 
 
 @contextmanager
-def opened(scene: Path, data: Data) -> Iterator[images.Source]:
+def opened(scene: Path, data: Data, channels: Sequence[Path] = ()) -> Iterator[images.Source]:
     """Open a scene as the training data were; opening it and each read have a time limit, as at the ingest.
+
+    Args:
+        scene: its file, or the first of several.
+        data: as in the training.
+        channels: files of its further bands.
 
     Raises:
         DataError: the scene cannot be read, or reading it takes too long.
     """
     limited = Limited(scene.name)
     try:
-        limited.allow(time_limit(limited.call(lambda: _stamp(scene))))
-        context = limited.call(lambda: images.open_declared(scene, data))
+        limited.allow(time_limit(limited.call(lambda: _stamp(scene, channels))))
+        context = limited.call(lambda: images.open_declared([scene, *channels], data))
         try:
             source = limited.call(context.__enter__)
         except DataError as error:
@@ -119,18 +124,22 @@ def opened(scene: Path, data: Data) -> Iterator[images.Source]:
         limited.close()
 
 
-def stamp_of(scene: Path) -> str:
+def stamp_of(scene: Path, channels: Sequence[Path] = ()) -> str:
     """Stamp of a scene: names, sizes and modification times of its files.
+
+    Args:
+        scene: its file, or the first of several.
+        channels: files of its further bands.
 
     Raises:
         DataError: a file is missing, empty or not readable, or its file system does not answer.
     """
     limited = Limited(scene.name)
     try:
-        return limited.call(lambda: _stamp(scene))
+        return limited.call(lambda: _stamp(scene, channels))
     finally:
         limited.close()
 
 
-def _stamp(scene: Path) -> str:
-    return stamp(Item(scene.name, "", Path(scene.name)), scene.parent)
+def _stamp(scene: Path, channels: Sequence[Path]) -> str:
+    return stamp(Item(scene.name, "", Path(scene.name), channels=tuple(channels)), scene.parent)

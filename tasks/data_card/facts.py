@@ -116,7 +116,8 @@ def short_crs(text: str) -> str:
 
 def declared(data: Data) -> dict[str, str]:
     """Settings of the section `data` of params.yaml: name -> text."""
-    how = data.listing or (f"{data.images} with {data.masks}" if data.layout == "pairs" else data.layout)
+    pairs = f"{', '.join(data.image_patterns)} with {', '.join(data.mask_patterns)}"
+    how = data.listing or (pairs if data.layout == "pairs" else data.layout)
     labels = {"Labels from": f"property {data.label_property}"} if data.label_property else {}
     return {"Source": data.source, "Pairing": how, "Group": data.group} | labels
 

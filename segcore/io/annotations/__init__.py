@@ -43,16 +43,17 @@ class Labels:
 
 
 class LabelSource(Protocol):
-    """Open ground truth on the grid of its image.
+    """Open ground truth on the grid of its image."""
 
-    Attributes:
-        notes: what was done to it, as (kind, text); complete once every window was read.
-        found: pixels or objects by value, colour or category as it stands in the file; complete once every window
-            was read.
-    """
+    @property
+    def notes(self) -> list[Note]:
+        """What was done to it, as (kind, text); complete once every window was read."""
+        ...
 
-    notes: list[Note]
-    found: dict[str, int]
+    @property
+    def found(self) -> dict[str, int]:
+        """Pixels or objects by value, colour or category as it stands in the file, once every window was read."""
+        ...
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices of a window of a plane.
@@ -71,6 +72,12 @@ def extensions() -> tuple[str, ...]:
     """File extensions of ground truth, in lower case with the dot, sorted: those of masks and of all other formats."""
     masks = {e for e in images.extensions() if e not in LOSSY}
     return tuple(sorted(masks.union(*(m.EXTENSIONS for m in plugins.load_all(__name__)))))
+
+
+def is_raster(path: Path) -> bool:
+    """Whether ground truth is a raster, picture or volume, as opposed to polygons and other formats of objects."""
+    endings = tuple(e for module in plugins.load_all(__name__) for e in module.EXTENSIONS)
+    return not path.name.lower().endswith(endings)
 
 
 def open_labels(

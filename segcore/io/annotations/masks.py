@@ -11,7 +11,10 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note, Raster, Window, pieces
 from segcore.errors import DataError
 from segcore.io import images
-from segcore.io.annotations import LOSSY, Labels
+from segcore.io.annotations import LOSSY, Labels, extensions
+from segcore.io.annotations._colors import is_color, packed, palette
+from segcore.io.annotations._grey import is_smoothed, ranges
+from segcore.io.annotations._lookup import UNKNOWN, Found, Lookup
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
 from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.grid import open_on_grid
@@ -20,69 +23,58 @@ from segcore.params.data import Data
 # Any extension that no other format has.
 EXTENSIONS: tuple[str, ...] = ()
 
-# No class has this index, because there are at most 254 classes.
-_UNKNOWN = 254
 # Limit of distinct values that are counted for a message.
 _MOST_DISTINCT = 100_000
 # A picture with more colours is not a colour-coded mask.
 _MOST_COLORS = 64
-
-
-class _Lookup:
-    """Maps integers to class indices, _UNKNOWN for those without a key, without sorting pixels."""
-
-    def __init__(self, codes: dict[int, int]) -> None:
-        # A sentinel key, so that every search ends at a valid index.
-        last = np.iinfo(np.int64).max
-        keys = sorted(k for k in codes if -last <= k < last)
-        self._keys = np.array([*keys, last], np.int64)
-        self._codes = np.array([*(codes[k] for k in keys), _UNKNOWN], np.uint8)
-        self._tables: dict[str, np.ndarray] = {}
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Class indices (H, W) uint8 of (H, W) integers."""
-        size = values.dtype.itemsize
-        if size > 2:
-            return self._search(values)
-        values = values.astype(values.dtype.newbyteorder("="), copy=False)
-        index = np.dtype(f"u{size}")
-        table = self._tables.get(values.dtype.str)
-        if table is None:
-            table = self._search(np.arange(2 ** (8 * size), dtype=index).view(values.dtype))
-            self._tables[values.dtype.str] = table
-        # Twice as fast as indexing.
-        classes: np.ndarray = np.take(table, values.view(index))
-        return classes
-
-    def _search(self, values: np.ndarray) -> np.ndarray:
-        if values.dtype == np.uint64:
-            values = np.minimum(values, np.uint64(np.iinfo(np.int64).max))
-        values = values.astype(np.int64, copy=False)
-        positions = np.searchsorted(self._keys, values)
-        return np.where(self._keys[positions] == values, self._codes[positions], np.uint8(_UNKNOWN))
+# Floats that are as near to a whole number as this are rounded: absolute, and relative for the steps of scaled files.
+_NEAR, _NEAR_RELATIVE, _FARTHEST = 1e-3, 1e-5, 1e-2
+# More undeclared colours than this come from smoothing.
+_MANY_COLORS = 16
 
 
 class _Masks:
     """An open mask."""
 
     def __init__(self, path: Path, image_path: Path, source: images.Source, data: Data) -> None:
-        self.notes: list[Note] = [
+        self._noted: list[Note] = [
             (kind, text if path.name in text else f"{path.name}: {text}") for kind, text in source.info.notes
         ]
-        self._unlabelled = Unlabelled(path.name, image_path.name, data, self.notes, IGNORE, is_mask=True)
-        self.found: dict[str, int] = {}
+        self._unlabelled = Unlabelled(path.name, image_path.name, data, self._noted, IGNORE, is_mask=True)
         self._name, self._source, self._data = path.name, source, data
-        table = data.label_table
-        colors = {int(str(k)[1:], 16): v for k, v in table.items() if _is_color(k)}
-        values = {int(k): v for k, v in table.items() if _is_integer(k)}
+        table, values = data.label_table, data.label_spans
+        colors = {(int(str(k)[1:], 16),) * 2: v for k, v in table.items() if is_color(k)}
         info = source.info
         # Where both are declared, colours apply to masks that have colours, and values to the others.
         self._colored = bool(colors) and (not values or info.bands == 3 or info.palette is not None)
-        self._palette = _palette(info) if self._colored and info.palette and info.bands == 1 else None
-        self._lookup = _Lookup(colors if self._colored else values)
-        self._table = values
+        self._palette = palette(info) if self._colored and info.palette and info.bands == 1 else None
+        self._lookup = Lookup(colors if self._colored else values)
+        self._found = Found(self._lookup, self._colored)
+        self._rounded, self._farthest = 0, 0.0
+        self._table = {low: code for (low, high), code in values.items() if low == high}
         self._others = table.get(OTHERS)
         self._background = background_index(data)
+
+    @property
+    def found(self) -> dict[str, int]:
+        """Pixels by value or colour, as stored."""
+        return self._found.counts()
+
+    @property
+    def notes(self) -> list[Note]:
+        """What was done to the mask."""
+        notes = list(self._noted)
+        if self._rounded:
+            text = f"{self._name}: {self._rounded} values were rounded to whole numbers, "
+            text += f"by at most {self._farthest:.2g}"
+            notes.append(("labels-rounded", text))
+        if self._others is not None and not self._data.instances:
+            caught = self._found.several_without_key(self._source.info.nodata)
+            if caught:
+                name = "ignored" if self._others == IGNORE else self._data.classes[self._others]
+                text = f"{self._name}: the key `others` makes several values {name}: {caught}"
+                notes.append(("others-class", text))
+        return notes
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices, and with data.instances the object numbers, of a window of a plane.
@@ -93,8 +85,8 @@ class _Masks:
         """
         raster = self._source.read(window, plane)
         values = self._values(raster)
-        classes, valid = self._lookup(values), raster.valid
-        unknown = classes == _UNKNOWN
+        classes, valid = self._found.classes(values), raster.valid
+        unknown = classes == UNKNOWN
         if self._data.unlabelled is not None and self._others is None:
             # Rasterising tools write 0 where nothing was drawn.
             valid = valid & ~(unknown & (values == 0))
@@ -105,6 +97,7 @@ class _Masks:
             valid = valid | (~unknown & (raster.pixels == nodata).all(axis=0))
         if unknown.any():
             if self._others is not None:
+                self._found.add_rest(values[unknown & valid])
                 classes = np.where(unknown, np.uint8(self._others), classes)
             elif (unknown & valid).any():
                 raise self._undeclared()
@@ -117,7 +110,7 @@ class _Masks:
 
     def _values(self, raster: Raster) -> np.ndarray:
         """Values of a raster, or its colours as 0xRRGGBB: (H, W) integers."""
-        whole = _whole(raster, self._name)
+        whole = self._whole(raster)
         if not self._colored:
             return self._one_band(whole)
         if len(whole) not in (1, 3):
@@ -138,7 +131,39 @@ class _Masks:
         if self._palette is not None:
             colors: np.ndarray = self._palette[whole[0]]
             return colors
-        return _packed(whole)
+        return packed(whole)
+
+    def _whole(self, raster: Raster) -> np.ndarray:
+        """Pixels (C, H, W) as integers, 0 where a float is no finite number; near whole numbers, floats are rounded.
+
+        Raises:
+            DataError: the values are not whole numbers.
+        """
+        pixels = raster.pixels
+        if pixels.dtype == bool:
+            return pixels.view(np.uint8)
+        if not np.issubdtype(pixels.dtype, np.floating):
+            return pixels
+        pixels = np.where(np.isfinite(pixels), pixels, 0)
+        whole = np.round(pixels)
+        fractions = (pixels != whole) & raster.valid
+        if fractions.any():
+            self._require_near(pixels[fractions], whole[fractions])
+        integers: np.ndarray = np.clip(whole.astype(np.float64), -(2.0**53), 2.0**53).astype(np.int64)
+        return integers
+
+    def _require_near(self, fractions: np.ndarray, whole: np.ndarray) -> None:
+        apart = np.abs(fractions.astype(np.float64) - whole)
+        far = apart > np.clip(_NEAR_RELATIVE * np.abs(whole), _NEAR, _FARTHEST)
+        if far.any():
+            examples = ", ".join(f"{v:g}" for v in np.unique(fractions[far])[:4])
+            raise DataError(
+                f"{self._name}: holds fractions ({fractions.dtype}), such as {examples}",
+                "provide a mask of whole class values; if it was resampled, resample it with nearest neighbour",
+                kind="label-fractions",
+            )
+        self._rounded += len(apart)
+        self._farthest = max(self._farthest, float(apart.max()))
 
     def _one_band(self, whole: np.ndarray) -> np.ndarray:
         if any(not np.array_equal(whole[0], other) for other in whole[1:]):
@@ -158,7 +183,7 @@ class _Masks:
         counts: Counter[int] = Counter()
         for window in pieces(info):
             raster = self._source.read(window)
-            counts.update(_count(_packed(raster.pixels)[raster.valid]))
+            counts.update(_count(packed(raster.pixels)[raster.valid]))
             if len(counts) > _MOST_COLORS:
                 return ""
         colors = listed((f"#{value:06X}", count) for value, count in counts.items())
@@ -180,26 +205,47 @@ class _Masks:
 
     def _undeclared(self) -> DataError:
         """The error for undeclared values or colours, with their pixel counts in the whole file."""
-        counts: Counter[int] = Counter()
+        counts, known = Counter[int](), Counter[int]()
         info = self._source.info
         for plane in range(info.depth):
             for window in pieces(info):
                 raster = self._source.read(window, plane)
                 values = self._values(raster)
-                counts.update(_count(values[raster.valid & (self._lookup(values) == _UNKNOWN)]))
+                unknown = self._lookup(values) == UNKNOWN
+                counts.update(_count(values[raster.valid & unknown]))
+                known.update(_count(values[raster.valid & ~unknown]))
             if len(counts) > _MOST_DISTINCT:
                 break
         if self._colored:
             colors = listed((f"#{value:06X}", count) for value, count in counts.items())
+            remedy = (
+                f"declare them in data.label_values (now {declared(self._data)}), as a class or as `ignore`"
+            )
+            if len(counts) > _MANY_COLORS:
+                remedy = (
+                    "so many colours come from smoothing or compression: export the mask again without anti-aliasing, "
+                    f"as PNG, or leave such pixels out with `{OTHERS}: ignore` in data.label_values"
+                )
             return DataError(
                 f"{self._name}: colours outside the declared classes: {colors}",
-                f"declare them in data.label_values (now {declared(self._data)}), as a class or as `ignore`, "
-                "or correct the mask",
+                remedy + ", or correct the mask",
                 kind="label-colors",
             )
+        if is_smoothed(counts + known, len(counts), self._data):
+            return self._smoothed(counts + known)
         return DataError(
             f"{self._name}: label values outside the declared classes: {listed(counts.items())} pixels",
             self._remedy(set(counts)),
+            kind="label-values",
+        )
+
+    def _smoothed(self, counts: Counter[int]) -> DataError:
+        line = ranges(self._data, max(counts))
+        return DataError(
+            f"{self._name}: has {len(counts)} grey values from {min(counts)} to {max(counts)}, most pixels near few of "
+            "them: it was saved with smoothing or compression",
+            (f"declare ranges in params.yaml, {line}, or " if line else "")
+            + "save the mask again without resampling, smoothing or compression",
             kind="label-values",
         )
 
@@ -214,58 +260,30 @@ class _Masks:
         return remedy + ", or correct the mask"
 
 
-def _is_color(key: int | str) -> bool:
-    return (
-        isinstance(key, str) and len(key) == 7 and key[0] == "#" and set(key[1:]) <= set("0123456789ABCDEF")
-    )
-
-
-def _is_integer(key: int | str) -> bool:
-    return isinstance(key, int) or key.removeprefix("-").isdecimal()
-
-
-def _packed(colors: np.ndarray) -> np.ndarray:
-    """Colours (3, H, W), or grey (1, H, W), from 0 to 255 as (H, W) uint32 0xRRGGBB."""
-    red, green, blue = (band.astype(np.uint32) for band in (colors if len(colors) == 3 else [colors[0]] * 3))
-    packed: np.ndarray = (red << 16) | (green << 8) | blue
-    return packed
-
-
-def _palette(info: Info) -> np.ndarray:
-    """Colours 0xRRGGBB of all index values; black past the end of the palette, as in viewers."""
-    table = np.zeros(2 ** min(8 * np.dtype(info.dtype).itemsize, 16), np.uint32)
-    for index, (red, green, blue) in enumerate((info.palette or ())[: len(table)]):
-        table[index] = red << 16 | green << 8 | blue
-    return table
-
-
-def _whole(raster: Raster, name: str) -> np.ndarray:
-    """Pixels (C, H, W) as integers, 0 where a float is no finite number.
-
-    Raises:
-        DataError: the values are not whole numbers.
-    """
-    pixels = raster.pixels
-    if pixels.dtype == bool:
-        return pixels.view(np.uint8)
-    if not np.issubdtype(pixels.dtype, np.floating):
-        return pixels
-    pixels = np.where(np.isfinite(pixels), pixels, 0)
-    fractions = (pixels != np.round(pixels)) & raster.valid
-    if fractions.any():
-        examples = ", ".join(f"{v:g}" for v in np.unique(pixels[fractions])[:4])
-        raise DataError(
-            f"{name}: holds fractions ({pixels.dtype}), such as {examples}",
-            "provide a mask of whole class values; if it was resampled, resample it with nearest neighbour",
-            kind="label-fractions",
-        )
-    whole: np.ndarray = np.clip(pixels.astype(np.float64), -(2.0**53), 2.0**53).astype(np.int64)
-    return whole
-
-
 def _count(values: np.ndarray) -> dict[int, int]:
     distinct, counts = np.unique(values, return_counts=True)
     return dict(zip(distinct.tolist(), counts.tolist(), strict=True))
+
+
+@contextmanager
+def open_raster(path: Path, image_path: Path, image: Info, data: Data) -> Iterator[images.Source]:
+    """Open the raster of a mask.
+
+    Raises:
+        DataError: the mask is a JPEG, cannot be read, or is not on the image's grid.
+    """
+    if not images.is_image(path.name) and not path.is_dir():
+        raise images.unknown_format(path.name, f"use one of {', '.join(extensions())}")
+    with open_on_grid(path, image_path, image, data) as source:
+        if source.info.lossy or path.name.lower().endswith(LOSSY):
+            line = ranges(data)
+            raise DataError(
+                f"{path.name}: is a JPEG or a lossy JPEG 2000, whose compression changes mask values",
+                "provide the original mask as PNG or GeoTIFF, not converted from the JPEG"
+                + (f"; if there is none, convert it to PNG and declare ranges, {line}" if line else ""),
+                kind="jpeg-mask",
+            )
+        yield source
 
 
 @contextmanager
@@ -273,19 +291,13 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     """Open a mask.
 
     The mask decides which keys of data.label_values apply: "#RRGGBB" for masks with three bands or a palette (and for
-    grey masks if only colours are declared), integers for the others, and "others" for values without a key.
+    grey masks if only colours are declared), integers and ranges for the others, and "others" for values without a key.
     Transparent pixels, NaN, and nodata without a key become IGNORE, or what data.unlabelled says; so does a 0 without
     a key where data.unlabelled is set and no key is "others". With data.instances, the values of classes other
     than background are object numbers; for colours, the number is 0xRRGGBB + 1.
 
     Raises:
-        DataError: the mask is a JPEG, cannot be read, or is not on the image's grid.
+        DataError: as `open_raster`.
     """
-    with open_on_grid(path, image_path, image, data) as source:
-        if source.info.lossy or path.name.lower().endswith(LOSSY):
-            raise DataError(
-                f"{path.name}: is a JPEG or a lossy JPEG 2000, whose compression changes mask values",
-                "provide the original mask as PNG or GeoTIFF, not converted from the JPEG",
-                kind="jpeg-mask",
-            )
+    with open_raster(path, image_path, image, data) as source:
         yield _Masks(path, image_path, source, data)

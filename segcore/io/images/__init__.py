@@ -1,10 +1,11 @@
 """One module per image format: `EXTENSIONS`, `open_source(path, slices, pages, bands)`; optional: `write`."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path, PurePath
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, cast
 
 from segcore import plugins
 from segcore.data.raster import Info, Raster, Window
@@ -56,6 +57,11 @@ def unknown_format(name: str, remedy: str) -> DataError:
     return DataError(f"{name}: unsupported file extension {ending!r}", remedy, kind="unknown-format")
 
 
+def is_image(name: str) -> bool:
+    """Whether a file's name has a supported extension."""
+    return name.lower().endswith(extensions())
+
+
 def _format_of(path: Path) -> ModuleType:
     name = path.name.lower()
     try:
@@ -92,13 +98,22 @@ def open_source(
     return opened
 
 
-def open_declared(path: Path, data: Data) -> AbstractContextManager[Source, None]:
+def open_declared(path: Path | Sequence[Path], data: Data) -> AbstractContextManager[Source, None]:
     """Open an image with the slices, pages and bands of the data section of params.yaml.
 
+    Args:
+        path: of the image; of an image whose bands are in several files, of all of them.
+        data: the data section.
+
     Raises:
-        DataError: as `open_source`.
+        DataError: as `open_source`, or the files do not fit each other.
     """
-    return open_source(path, data.slices, data.pages, tuple(data.bands) if data.bands else None)
+    paths = [path] if isinstance(path, Path) else path
+    if len(paths) > 1:
+        from segcore.io.images._joined import open_joined
+
+        return cast("AbstractContextManager[Source, None]", open_joined(paths, data))
+    return open_source(paths[0], data.slices, data.pages, tuple(data.bands) if data.bands else None)
 
 
 def info(path: Path) -> Info:

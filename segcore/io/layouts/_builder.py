@@ -1,11 +1,12 @@
 """Builds one Item, and stores the first problem found in it."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 
 from segcore.data.longitudes import in_degrees
+from segcore.data.raster import Note
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.layouts import _patterns as patterns
@@ -39,6 +40,7 @@ class Builder:
         self.source = source
         self.match = match
         self.problem = source.problem(match.path)
+        self.notes: list[Note] = []
         # A name that cannot be printed or stored is escaped.
         bad = self.problem is not None and self.problem.kind == "bad-name"
         self.image = Path(printable(match.path)) if bad else Path(match.path)
@@ -59,12 +61,21 @@ class Builder:
                 )
             )
 
-    def file(self, path: PurePosixPath, what: str) -> Path | None:
-        """Path of a mask or another file of the image; None, with a problem stored, if it cannot be used."""
-        problem = self.source.problem(path, what, check_extension=False)
+    def file(
+        self, path: PurePosixPath, what: str, kind: str = "missing-mask", remedy: str = ""
+    ) -> Path | None:
+        """Path of a mask or another file of the image; None, with a problem stored, if it cannot be used.
+
+        Args:
+            path: of the file.
+            what: "mask" and so on, for messages.
+            kind: of the problem of a missing file; a file of further bands ("missing-channel") has to be an image.
+            remedy: what to do about a missing file, if that is known.
+        """
+        problem = self.source.problem(path, what, check_extension=kind == "missing-channel")
         is_bad_link = problem is not None and problem.kind in ("outside", "unreadable")
         if not is_bad_link and not self.source.exists(path):
-            self.note_problem(self.source.missing(self.match.path, what, str(path)))
+            self.note_problem(self.source.missing(self.match.path, what, str(path), kind, remedy))
             return None
         self.note_problem(problem)
         return None if problem else Path(path)
@@ -143,6 +154,8 @@ class Builder:
         valid: Path | None = None,
         baselines: dict[str, Path | None] | None = None,
         words: Mapping[str, str] | None = None,
+        channels: Sequence[Path] = (),
+        parts: Sequence[tuple[str, Path]] = (),
     ) -> Item:
         """The finished item; its words are those of the image's path unless the layout has others."""
         return Item(
@@ -154,6 +167,9 @@ class Builder:
             valid=valid,
             baselines={name: path for name, path in (baselines or {}).items() if path},
             words=_descriptive(self.match.words if words is None else words),
+            channels=tuple(channels),
+            parts=tuple(parts),
+            notes=tuple(self.notes),
             problem=self.problem,
         )
 

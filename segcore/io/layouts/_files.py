@@ -4,15 +4,14 @@ import errno
 import os
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from segcore.errors import DataError
 from segcore.files import names_in
 from segcore.io import images
 from segcore.io.images._conversions import conversion
-from segcore.io.layouts._item import Item
-from segcore.io.layouts._patterns import Match, Pattern, short_hash
+from segcore.io.layouts._nearest import Names
+from segcore.io.layouts._patterns import Match, Pattern, stem_of
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
@@ -102,6 +101,7 @@ class Folder:
         self._inside: dict[PurePosixPath | Path, bool] = {}
         self._stems: dict[PurePosixPath, dict[str, list[str]]] = {}
         self._links: dict[PurePosixPath | Path, dict[str, bool]] = {}
+        self._names: dict[PurePosixPath, Names] = {}
         self.links_out: set[str] = set()
 
     def is_inside(self, relative: PurePosixPath | Path) -> bool:
@@ -266,48 +266,53 @@ class Folder:
             pass
         return None
 
-    def _of_stem(self, path: PurePosixPath) -> list[str]:
-        """Names in a file's folder with the same stem, sorted."""
-        if path.parent not in self._stems:
+    def of_stem(self, folder: PurePosixPath, stem: str) -> list[PurePosixPath]:
+        """Files and folders with a stem, whatever their extension, sorted; without system files."""
+        if folder not in self._stems:
             stems: dict[str, list[str]] = {}
-            for name in sorted(self._listed(path.parent)):
-                stems.setdefault(name.rpartition(".")[0], []).append(name)
-            self._stems[path.parent] = stems
-        return self._stems[path.parent].get(path.name.rpartition(".")[0], [])
+            for name in sorted(self._listed(folder)):
+                stems.setdefault(stem_of(name), []).append(name)
+            self._stems[folder] = stems
+        return [folder / name for name in self._stems[folder].get(stem, []) if not is_junk(name)]
 
-    def missing(self, image: PurePosixPath, what: str, path: str) -> DataError:
-        """The error for an image whose mask or other file is missing."""
-        wanted = PurePosixPath(path)
-        same_stem = [n for n in self._of_stem(wanted) if n not in (image.name, wanted.name)]
-        hint = f"; {printable(same_stem[0])} exists" if same_stem else ""
-        return self.denied(path) or DataError(
-            f"{printable(image.name)}: has no {what}, {printable(path)} is missing{hint}",
+    def _nearest(
+        self, image: PurePosixPath, wanted: PurePosixPath, is_file: bool = True
+    ) -> tuple[str, str] | None:
+        """Name of the file or folder that was probably meant, and what differs; None if there is none."""
+        if wanted.parent != wanted and not self.exists(wanted.parent):
+            return self._nearest(image, wanted.parent, is_file=False)
+        if wanted.parent not in self._names:
+            self._names[wanted.parent] = Names(n for n in self._listed(wanted.parent) if not is_junk(n))
+        own = image.name if image.parent == wanted.parent else None
+        return self._names[wanted.parent].nearest(wanted.name, own, is_file)
+
+    def missing(
+        self, image: PurePosixPath, what: str, path: str, kind: str = "missing-mask", remedy: str = ""
+    ) -> DataError:
+        """The error for an image whose mask or other file is missing; names the most similar one that exists.
+
+        Args:
+            image: path of the image.
+            what: "mask" and so on, for the message.
+            path: of the missing file; may have wildcards.
+            kind: of the error.
+            remedy: what to do, if that is known.
+        """
+        denied = self.denied(path)
+        if denied:
+            return denied
+        near = self._nearest(image, PurePosixPath(path))
+        hint, usual = (
+            "",
             "add the file, correct the pattern in params.yaml, or move the image out of the folder",
-            kind="missing-mask",
         )
-
-
-def with_unique_ids(items: list[Item]) -> list[Item]:
-    """Items with unique ids; those that shared an id get a suffix and a problem."""
-    by_id: dict[str, list[Item]] = {}
-    for item in items:
-        by_id.setdefault(item.id, []).append(item)
-    out = []
-    for sharing in by_id.values():
-        if len(sharing) == 1:
-            out += sharing
-            continue
-        for number, item in enumerate(sharing):
-            other = next(o for o in sharing if o is not item)
-            twice = other.image == item.image
-            what = (
-                "is listed twice" if twice else f"and {printable(other.image)} give the same id {item.id!r}"
-            )
-            problem = DataError(
-                f"{printable(item.image.name)}: {printable(item.image)} {what}",
-                "list it once" if twice else "rename one of them",
-                kind="same-id",
-            )
-            new = f"{item.id}-{short_hash(f'{item.image} {number}')}"
-            out.append(replace(item, id=new, problem=item.problem or problem))
-    return out
+        if near:
+            name, difference = near
+            hint = f"; {printable(name)} exists" + (f": {difference}" if difference else "")
+            if difference:
+                usual = f"rename {printable(name)}, or correct the pattern in params.yaml"
+        return DataError(
+            f"{printable(image.name)}: has no {what}, {printable(path)} is missing{hint}",
+            remedy or usual,
+            kind,
+        )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segcore.data.raster import Note
 from segcore.errors import DataError
 
 
@@ -13,12 +14,16 @@ class Item:
     Attributes:
         id: unique; letters, digits, `_`, `-` and `.`; stable while the path of the image is.
         group: items of one group are never divided between splits.
-        image: a file, or a folder for a DICOM series.
-        mask: a raster, a volume, or a file of polygons or COCO annotations that other images share.
+        image: a file, or a folder for a DICOM series; of an image in several files, the first.
+        mask: a raster, a volume, or a file of polygons or COCO annotations that other images share; the first of parts.
         split: "train", "validation" or "test" if the data set defines it, else None.
         valid: mask of the pixels that are scored.
         baselines: annotator -> mask.
         words: word -> text, by which scores can be divided, such as {"site": "oslo"}.
+        channels: files of further bands of the image, in the order of data.images.
+        parts: (class, file) of masks that have files of their own, in the order in which they are drawn; the class of
+            an object's file is "" where its values say it.
+        notes: what pairing did.
         problem: first problem found while pairing; an item with one is quarantined.
     """
 
@@ -30,4 +35,24 @@ class Item:
     valid: Path | None = None
     baselines: dict[str, Path] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
+    channels: tuple[Path, ...] = ()
+    parts: tuple[tuple[str, Path], ...] = ()
+    notes: tuple[Note, ...] = ()
     problem: DataError | None = None
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """All files of the image."""
+        return (self.image, *self.channels)
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """All files of the mask."""
+        if self.parts:
+            return tuple(path for _, path in self.parts)
+        return (self.mask,) if self.mask else ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files: of the image, its mask, the mask of valid pixels and the baselines."""
+        return (*self.images, *self.masks, *([self.valid] if self.valid else []), *self.baselines.values())

@@ -134,7 +134,7 @@ def _loose(tokens: list[Token]) -> str:
 
 
 def images_pattern(pattern: str) -> Pattern:
-    """The pattern of data.images.
+    """The pattern of data.images, or the first of several.
 
     Raises:
         DataError: it is absolute, has "..", or has a placeholder that is not a word.
@@ -242,6 +242,11 @@ def fill(setting: str, pattern: str, match: Match, cell: Callable[[Decimal], str
                 raise _bad(setting, pattern, what, "use a word or folder that the path of every image has")
         components.append(filled)
     return components
+
+
+def has_free_ending(pattern: str) -> bool:
+    """Whether a pattern ends in `.*`, any file extension."""
+    return pattern.endswith(".*") and pattern != ".*" and not pattern.endswith("/.*")
 
 
 def _values(match: Match) -> dict[str, str]:

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts._builder import Builder, is_set
-from segcore.io.layouts._files import Folder, with_unique_ids
+from segcore.io.layouts._files import Folder
 from segcore.io.layouts._item import Item
+from segcore.io.layouts._unique_ids import with_unique_ids
 from segcore.io.layouts.pairs import no_images
 from segcore.params.data import Data
 
@@ -25,7 +26,7 @@ def find(data: Data, folder: Path) -> list[Item]:
         DataError: no image (kind "no-images"), or a pattern has an unknown placeholder (kind "bad-pattern").
     """
     images = patterns.images_pattern(IMAGES)
-    masks = data.masks if is_set(data, "masks") else MASKS
+    masks = data.mask_patterns[0] if is_set(data, "masks") else MASKS
     group = data.group if is_set(data, "group") else "{city}"
     patterns.check_placeholders("data.masks", masks, images)
     patterns.check_placeholders("data.group", group, images)

@@ -4,40 +4,44 @@ For data sets with one folder per patient or area, use the folder as group: imag
 "{parent2}/masks/{stem}.png", group "{parent2}".
 """
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from segcore.errors import DataError
+from segcore.io import images as images_format
 from segcore.io.images._conversions import conversion
 from segcore.io.layouts import _patterns as patterns
-from segcore.io.layouts._builder import Builder
-from segcore.io.layouts._files import Folder, is_archive, printable, with_unique_ids
+from segcore.io.layouts._files import Folder, is_archive, printable
 from segcore.io.layouts._item import Item
+from segcore.io.layouts._pairing import Pairing
+from segcore.io.layouts._unique_ids import with_unique_ids
 from segcore.params.data import Data
 
 
 def find(data: Data, folder: Path) -> list[Item]:
     """Items of the patterns in the data section of params.yaml.
 
-    Folders that match data.images are DICOM series. A file that is the mask of another image is not an image, so images
-    and masks may be in one folder. A mask pattern with a wildcard left must match exactly one file.
+    Folders that match data.images are DICOM series. A file that is the mask or a further channel of another image is
+    not an image, so all may be in one folder. A mask pattern with a wildcard left must match exactly one file, unless
+    each file is one object (data.instances).
 
     Raises:
         DataError: no image matches, or a pattern has a placeholder that does not exist.
     """
-    images = patterns.images_pattern(data.images)
-    others = {"data.masks": data.masks, "data.group": data.group}
-    if data.valid:
-        others["data.valid"] = data.valid
-    others |= {f"data.baselines.{name}": pattern for name, pattern in data.baselines.items()}
-    for setting, pattern in others.items():
+    images = patterns.images_pattern(data.image_patterns[0])
+    others = [("data.images", pattern) for pattern in data.image_patterns[1:]]
+    others += [("data.masks", pattern) for pattern in data.mask_patterns]
+    others += [("data.group", data.group), *([("data.valid", data.valid)] if data.valid else [])]
+    others += [(f"data.baselines.{name}", pattern) for name, pattern in data.baselines.items()]
+    for setting, pattern in others:
         patterns.check_placeholders(setting, pattern, images)
     source = Folder(folder, data.links_to)
     matches = [m for m in source.find(images) if not m.is_folder or _is_series(source, m)]
     matches += [patterns.Match(PurePosixPath(link), is_folder=True) for link in sorted(source.links_out)]
     if not matches:
-        raise no_images(data.images, folder)
+        raise no_images(data.image_patterns[0], folder)
     items = _built(data, source, matches)
-    used = {path for item in items for path in (item.mask, item.valid, *item.baselines.values()) if path}
+    used = {path for item in items for path in item.files[1:]}
     items = [item for item in items if item.image not in used]
     if not items:
         raise DataError(
@@ -45,7 +49,43 @@ def find(data: Data, folder: Path) -> list[Item]:
             "use different folders, names or file extensions for images and masks in params.yaml",
             kind="bad-pattern",
         )
-    return with_unique_ids(items)
+    return with_unique_ids(_noting_shared_masks(items))
+
+
+def _noting_shared_masks(items: list[Item]) -> list[Item]:
+    """Items, with a note where images share a mask that is no file of many images: they may be channels of one."""
+    sharing: dict[Path, list[Item]] = {}
+    for item in items:
+        if item.mask and images_format.is_image(item.mask.name):
+            sharing.setdefault(item.mask, []).append(item)
+    out = []
+    for item in items:
+        others = [o.image.name for o in sharing.get(item.mask or Path(), ()) if o is not item]
+        if others:
+            text = (
+                f"shares its mask {printable(item.mask or '')} with {', '.join(map(printable, others[:3]))}"
+            )
+            more = f" and {len(others) - 3} more images" if len(others) > 3 else ""
+            item = replace(item, notes=(*item.notes, ("shared-mask", text + more)))
+        out.append(item)
+    return out
+
+
+def _has_free_stars(data: Data, source: Folder, matches: list[patterns.Match]) -> bool:
+    """Whether `*` in data.masks stands for any text: for files of objects, if no image has a mask by its own texts.
+
+    Such a pattern, as "{parent2}/masks/*.png", has a word that ties it to its image.
+    """
+    wild = [text for text in data.mask_patterns if "*" in text and "{" in text.replace("{cell:", "")]
+    return (
+        data.instances
+        and bool(wild)
+        and not any(
+            source.exists(PurePosixPath(patterns.text_of(patterns.fill("data.masks", text, match, str))))
+            for text in wild
+            for match in matches
+        )
+    )
 
 
 def _built(data: Data, source: Folder, matches: list[patterns.Match]) -> list[Item]:
@@ -55,12 +95,14 @@ def _built(data: Data, source: Folder, matches: list[patterns.Match]) -> list[It
         DataError: a pattern cannot be used for any image (kind "bad-pattern").
     """
     items, errors = [], []
+    free = _has_free_stars(data, source, matches)
     for match in matches:
+        build = Pairing(data, source, match, free)
         try:
-            items.append(_Pairing(data, source, match).build_item())
+            items.append(build.build_item())
         except DataError as error:
             errors.append(error)
-            build = _Pairing(data, source, match)
+            build = Pairing(data, source, match)
             build.note_problem(DataError(error.what, f"move the image, or {error.remedy}"))
             items.append(build.item(patterns.safe_id(str(build.image)), printable(build.image), None))
     if len(errors) == len(matches):
@@ -88,75 +130,26 @@ def no_images(pattern: str, folder: Path, source: Folder | None = None) -> DataE
     )
 
 
-class _Pairing(Builder):
-    """Builds the Item of one image by patterns."""
-
-    def build_item(self) -> Item:
-        """The image with its files, group and split.
-
-        Raises:
-            DataError: a pattern cannot be used for any image (kind "bad-pattern").
-        """
-        data, words = self.data, self.match.words
-        if self.problem and self.problem.kind in ("outside", "bad-name"):
-            return self.item(patterns.safe_id(str(self.image)), printable(self.image), None)
-        mask = self._related_file("data.masks", data.masks, "mask")
-        valid = self._related_file("data.valid", data.valid, "valid mask") if data.valid else None
-        baselines = {
-            name: self._related_file(f"data.baselines.{name}", pattern, f"baseline {name}")
-            for name, pattern in data.baselines.items()
-        }
-        split = self.split(words["split"]) if "split" in words else None
-        group = self.group(data.group)
-        return self.item(patterns.item_id(self.match, data.images), group, mask, split, valid, baselines)
-
-    def _related_file(self, setting: str, pattern: str, what: str) -> Path | None:
-        try:
-            components = patterns.fill(setting, pattern, self.match, self.cell)
-        except DataError as error:
-            if error.kind == "bad-pattern":
-                raise
-            self.note_problem(error)
-            return None
-        path = PurePosixPath("/" if pattern.startswith("/") else "", patterns.text_of(components))
-        if patterns.has_wildcards(components) and self.source.is_inside(path):
-            return self._only_match(components, str(path), what)
-        return self.file(path, what)
-
-    def _only_match(self, components: list[list[patterns.Token]], path: str, what: str) -> Path | None:
-        matching = [m.path for m in self.source.find(patterns.Pattern(components))]
-        if not matching:
-            self.note_problem(self.source.missing(self.match.path, what, path))
-            return None
-        if len(matching) == 1:
-            return self.file(matching[0], what)
-        listed = ", ".join(printable(p) for p in matching[:3])
-        self.note_problem(
-            DataError(
-                f"{printable(self.match.path.name)}: {len(matching)} files match {path!r} as its {what}: {listed}",
-                "use {stem} or another word of data.images in the pattern in params.yaml",
-                kind="missing-mask",
-            )
-        )
-        return None
-
-
 def mask_files(data: Data, folder: Path) -> list[Path]:
     """Files that data.masks could match, relative to the folder, except images.
 
     Empty where the pattern is one file for all images.
     """
-    components = patterns.tokens_of(data.masks)
-    if all(kind == "text" for tokens in components for kind, _ in tokens):
-        return []
-    images = patterns.images_pattern(data.images)
-    matches = Folder(folder, data.links_to).find(patterns.Pattern(components))
-    return [Path(m.path) for m in matches if not m.is_folder and not _is_image(data, images, m.path)]
+    images = patterns.images_pattern(data.image_patterns[0])
+    source, found = Folder(folder, data.links_to), dict[Path, None]()
+    for pattern in data.mask_patterns:
+        components = patterns.tokens_of(pattern)
+        if all(kind == "text" for tokens in components for kind, _ in tokens):
+            continue
+        for match in source.find(patterns.Pattern(components)):
+            if not match.is_folder and not _is_image(pattern, images, match.path):
+                found[Path(match.path)] = None
+    return list(found)
 
 
-def _is_image(data: Data, images: patterns.Pattern, path: PurePosixPath) -> bool:
+def _is_image(masks: str, images: patterns.Pattern, path: PurePosixPath) -> bool:
     """Whether a file matches data.images; a file that would be its own mask is a mask, not an image."""
     match = images.match(str(path))
-    if match is None or "{cell:" in data.masks:
+    if match is None or "{cell:" in masks:
         return match is not None
-    return patterns.text_of(patterns.fill("data.masks", data.masks, match, str)) != str(path)
+    return patterns.text_of(patterns.fill("data.masks", masks, match, str)) != str(path)

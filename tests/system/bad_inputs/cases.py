@@ -24,16 +24,33 @@ from tests.system.bad_inputs.failures import (
     set_aside,
     slow_and_crashed,
     stray_mask,
+    unused_key,
 )
 from tests.system.bad_inputs.pictures import PICTURES
 from tests.system.bad_inputs.scenes import CELLS, FLOATS, INFRARED, SCENES
 from tests.system.bad_inputs.series import SERIES
+from tests.system.bad_inputs.several import NNUNET, OTHERS, SEVERAL
 from tests.system.bad_inputs.volumes import ARRAYS, VOLUMES
 
 SETS = {
     s.name: s
     for s in (
-        *(PICTURES, COLOURS, LISTED, COCO, BRUSHED, DRAWN, SCENES, INFRARED, CELLS, FLOATS, POLYGONS),
+        *(
+            PICTURES,
+            SEVERAL,
+            OTHERS,
+            NNUNET,
+            COLOURS,
+            LISTED,
+            COCO,
+            BRUSHED,
+            DRAWN,
+            SCENES,
+            INFRARED,
+            CELLS,
+            FLOATS,
+            POLYGONS,
+        ),
         *(VOLUMES, ARRAYS),
         SERIES,
     )
@@ -98,6 +115,7 @@ def examples(root: Path) -> dict[str, tuple[str, str]]:
     example_of[refused.kind] = refused.what, refused.remedy
     example_of["set-aside"] = set_aside(), ""
     example_of["mask-without-image"] = stray_mask(root / "stray"), ""
+    example_of["unused-key"] = unused_key(root / "unused"), ""
     return example_of
 
 

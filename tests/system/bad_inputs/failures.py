@@ -1,5 +1,6 @@
 """Bad input that is not the fault of a single item: the ingest fails, or a process must be ended."""
 
+import json
 import os
 import tarfile
 import threading
@@ -13,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from segcore.errors import DataError
-from segcore.ingest import catalog, inspection
+from segcore.ingest import catalog, inspection, label_keys
 from segcore.ingest.reader_pool import run_each
 from segcore.io import layouts
 from segcore.splits.assignment import decide
@@ -67,6 +68,7 @@ def error_of(case: Failure, folder: Path) -> DataError:
     try:
         table = catalog.build(data, folder, folder.parent / f"{case.name}-work")
         catalog.require_enough(table, data)
+        label_keys.require_matched(table, data)
     except DataError as error:
         return error
     raise AssertionError(f"{case.name} was ingested: {table[['image', 'kind', 'reason']]}")
@@ -101,6 +103,22 @@ def folder_of_folders(folder):
     for path in [*(folder / "images").iterdir()]:
         path.unlink()
         path.mkdir()
+
+
+@failure("other-labels", "1 (thing) is not in data.label_values", layout="nnunet")
+def dataset_json_of_other_labels(folder):
+    (folder / "images").rename(folder / "imagesTr")
+    (folder / "masks").rename(folder / "labelsTr")
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "thing": 1}}))
+
+
+@failure(
+    "unmatched-key",
+    "7 matches no pixel of any mask",
+    label_values={"0": "background", "7": "square", "others": "ignore"},
+)
+def class_that_no_mask_has(folder):
+    pass
 
 
 @failure("no-layout", "'cocoa' is unknown", layout="cocoa")
@@ -314,3 +332,14 @@ def stray_mask(folder: Path) -> str:
     used = {item.mask.as_posix() for item in layouts.find(data, folder) if item.mask}
     (stray,) = layouts.stray_masks(data, folder, used)
     return stray.as_posix()
+
+
+def unused_key(folder: Path) -> str:
+    """The note on a key that no mask of twelve pairs has, while its class has another key."""
+    make_pairs(folder / "photos", 12)
+    data = data_section(folder / "photos", {"label_values": {0: 0, 1: 1, 255: 1}})
+    table = catalog.build(data, folder / "photos", folder / "work")
+    label_keys.note_unused(table, data)
+    ((kind, text),) = json.loads(table["notes"][0])
+    assert kind == "unused-key" and (table["notes"][1:] == "[]").all()
+    return str(text)

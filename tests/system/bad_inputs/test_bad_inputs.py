@@ -30,6 +30,7 @@ ELSEWHERE = {
     "no-permission": "test_a_file_without_read_permission_is_reported_with_its_remedy",
     "mask-without-image": "test_a_mask_without_an_image_is_reported",
     "relabelled": "test_an_image_that_the_dataset_has_with_another_mask_is_refused",
+    "unused-key": "test_a_key_that_no_mask_has_is_noted_once",
     "set-aside": "test_an_item_that_links_train_and_test_is_set_aside",
 }
 
@@ -129,6 +130,10 @@ def test_an_image_that_the_dataset_has_with_another_mask_is_refused(tmp_path):
     error = failures.relabelled(tmp_path)
     assert error.kind == "relabelled" and "a1.png" in error.what
     assert "replace dataset/masks/a1.png" in error.remedy and "make run" in error.remedy
+
+
+def test_a_key_that_no_mask_has_is_noted_once(tmp_path):
+    assert failures.unused_key(tmp_path) == "no mask of the data set has 1 of data.label_values"
 
 
 def test_an_item_that_links_train_and_test_is_set_aside():

@@ -25,7 +25,7 @@ def test_no_image_names_the_pattern_and_the_archives(tmp_path):
 def test_no_folder_and_no_layout(tmp_path):
     assert fails(tmp_path / "nowhere")[0] == "no-folder"
     kind, text = fails(tmp_path, layout="_files")
-    assert kind == "no-layout" and "cityscapes, coco, listing, pairs, voc" in text
+    assert kind == "no-layout" and "cityscapes, coco, listing, nnunet, pairs, voc" in text
 
 
 @pytest.mark.parametrize("field", ["masks", "group", "valid"])

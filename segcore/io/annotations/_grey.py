@@ -1,0 +1,63 @@
+"""Recognises masks that were saved with smoothing or lossy compression, and writes the ranges that read them."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+from segcore.constants import IGNORE
+from segcore.params.data import Data
+
+# Undeclared values that a mask has at least, and the share of its pixels that are near a level.
+_MANY, _SHARE = 16, 0.6
+
+
+def ranges(data: Data, highest: int = 255) -> str:
+    """Entry `label_values` with ranges instead of single values; empty where the classes have no distinct levels.
+
+    Args:
+        data: settings.
+        highest: value of a mask.
+    """
+    levels = _levels(data, highest)
+    if not levels:
+        return ""
+    names = {IGNORE: "ignore", **dict(enumerate(data.classes))}
+    values = sorted(levels)
+    if len(values) == 2:
+        middle, top = (values[0] + values[1] + 1) // 2, max(255, highest)
+        spans = {f"0-{middle - 1}": values[0], f"{middle}-{top}": values[1]}
+    else:
+        # Between two classes, smoothing makes values of a third one.
+        reach = min(b - a for a, b in pairwise(values)) // 4
+        spans = {f"{max(value - reach, 0)}-{value + reach}": value for value in values}
+    keys = [f'"{span}": {names[levels[value]]}' for span, value in spans.items()]
+    return f"label_values: {{{', '.join([*keys, *(['others: ignore'] if len(values) > 2 else [])])}}}"
+
+
+def is_smoothed(counts: Mapping[int, int], undeclared: int, data: Data) -> bool:
+    """Whether a mask has many grey values, most of its pixels near few levels.
+
+    Args:
+        counts: pixels of all its values.
+        undeclared: number of values without a key.
+        data: settings.
+    """
+    if undeclared <= _MANY or min(counts) < 0:
+        return False
+    levels = sorted(_levels(data, max(counts)) or (0, max(counts)))
+    reach = max(1, min(b - a for a, b in pairwise(levels)) // 8)
+    near = sum(n for value, n in counts.items() if any(abs(value - level) <= reach for level in levels))
+    return near >= _SHARE * sum(counts.values())
+
+
+def _levels(data: Data, highest: int) -> dict[int, int]:
+    """Class index by the grey value that it is saved as; empty where it is not evident."""
+    levels = {low: code for (low, high), code in data.label_spans.items() if low == high and low >= 0}
+    if len(levels) < 2:
+        return {}
+    if max(levels) - min(levels) < 32 and highest > 64:
+        # Numbers of classes; two of them are saved as black and white.
+        top = 255 if highest < 256 else highest
+        first, second, *more = sorted(levels)
+        return {} if more else {0: levels[first], top: levels[second]}
+    gaps = [b - a for a, b in pairwise(sorted(levels))]
+    return levels if min(gaps) >= 8 else {}
