@@ -1,7 +1,6 @@
 """params.yaml as plain values, by the rules of YAML 1.2: yes, no, on and off are words."""
 
 import re
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from segcore.errors import ParamsError
 
 
 class Unquoted(str):
-    """A text without quotes that readers of YAML take for different values, such as 010, 1:30 or 2024-01-31."""
+    """A text without quotes that readers of YAML take for different values, such as 010 or 1:30."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -53,9 +52,11 @@ for _tag, _pattern, _first in (
 
 def _unquoted(loader: _Loader, node: yaml.ScalarNode) -> Unquoted:
     text = Unquoted(loader.construct_scalar(node))
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        # other readers take it for a date, and fail where there is no such day
-        date.fromisoformat(text)
+    if re.match(r"\d{4}-(\d\d-\d\d$|\d\d?-\d\d?[Tt ])", text):
+        # a type that no setting has, and that cannot be recorded with the others
+        raise yaml.constructor.ConstructorError(
+            problem=f'{text} without quotes is a date; write "{text}"', problem_mark=node.start_mark
+        )
     return text
 
 
@@ -83,7 +84,7 @@ def read(path: Path) -> Any:
             f"{path}: cannot be read ({error.strerror})",
             "give this user the right to read it, or restore it with git",
         ) from error
-    # ValueError: a day such as 2026-13-45, or a number of thousands of digits; RecursionError: thousands of brackets
+    # ValueError: a number of thousands of digits; RecursionError: thousands of brackets
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ParamsError(
             f"{path}: is not valid YAML: {error}", "correct the indentation or quoting"

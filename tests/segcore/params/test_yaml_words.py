@@ -15,7 +15,7 @@ from tests.support.tiny import values_for
 
 ROOT = Path(__file__).parents[3]
 WORDS = """yes no on off y n Yes NO Off true True FALSE null ~ 1 0 -3 +4 1_000 1e-3 1E5 1.5e3 .5 1. -1.5 .inf -.inf .nan
-1.2.3 1e 0.10 01.5 nan inf building 0-127 "010" 'yes' 010 008 0x1F 0o17 0b11 1:30 2024-01-31 2024-01-31T10:00:00"""
+1.2.3 1e 0.10 01.5 nan inf building 0-127 "010" 'yes' 010 008 0x1F 0o17 0b11 1:30"""
 
 
 def text(**data: str) -> str:
@@ -116,6 +116,15 @@ def test_a_setting_of_another_section_is_named_with_its_section(
 ) -> None:
     with pytest.raises(ParamsError, match=rf"did you mean {meant}\?"):
         load(tmp_path, yaml.safe_dump(values_for("somewhere", **over)))
+
+
+@pytest.mark.parametrize("word", ["2024-01-31", "2026-13-45", "2024-1-31T10:00:00"])
+def test_a_date_without_quotes_is_refused_because_dvc_cannot_hash_it(tmp_path: Path, word: str) -> None:
+    content = text().replace("split:\n", f"split:\n  given: {{test: [{word}]}}\n", 1)
+    with pytest.raises(ParamsError, match=f'{word} without quotes is a date; write "{word}"'):
+        load(tmp_path, content)
+    quoted = load(tmp_path, content.replace(f"[{word}]", f'["{word}"]'))
+    assert quoted.split.given == {"test": [word]}
 
 
 @pytest.mark.parametrize("architecture", ["fcn", "unet", "deeplab"])
