@@ -66,8 +66,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the template as the current folder, with fixed costs instead of measurements."""
     folder = tmp_path / "project"
-    # artifacts stay in the template, to whose folder the store's paths lead
-    shutil.copytree(template, folder, ignore=shutil.ignore_patterns("mlruns"))
+    shutil.copytree(template, folder)
     monkeypatch.chdir(folder)
     # MLflow keeps stores open by address, so each test needs its own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
