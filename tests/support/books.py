@@ -13,6 +13,7 @@ import yaml
 from mlflow import MlflowClient
 
 from tasks.promotion.history import read_history
+from tasks.promotion.publish import batch_names
 from tasks.promotion.record import DecisionRecord, records
 from tests.support import workspaces
 
@@ -81,7 +82,7 @@ class _Books:
             yield f"not committed: {left}"
 
     def _subject(self, one: DecisionRecord) -> str:
-        return f"Retraining of {self.name} on batch {', '.join(one.batches) or '0'}"
+        return f"Retraining of {self.name} on batch {batch_names(one.batches)}"
 
     def decisions(self) -> Iterator[str]:
         """No batch is judged twice."""

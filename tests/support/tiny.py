@@ -91,6 +91,7 @@ def values_for(source: Path | str, scene: bool = False, **over: Any) -> dict[str
             "unet": {"model": {"encoder": "plain", "width": 4}},
         },
         "evaluate": {"tile": 64, "overlap": 16},
+        "predict": {"overlap": 16},
         "compare": {"bootstrap": 50, "permutations": 50},
         "tracking": {"system_metrics": False},
     }
