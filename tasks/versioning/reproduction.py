@@ -50,7 +50,7 @@ def _code(p: Params, root: Path) -> list[str]:
     )
     absent = [name for name in needed if name not in known]
     if dirty or absent:
-        what = f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} in no commit" if absent else ""
+        what = f"no commit has {', '.join(absent)}" if absent else ""
         what = " and ".join(filter(None, ["files were changed since the last commit" if dirty else "", what]))
         steps.append(f"{what}: commit them")
     branches = git_command.run("-C", str(root), "branch", "--remotes", "--contains", revision)
