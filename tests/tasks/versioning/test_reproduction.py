@@ -35,7 +35,7 @@ def test_every_step_is_named_until_the_commit_is_pushed(tmp_path: Path, p: Param
     git(project, "init", "-q", "-b", "main")
     git(project, "add", "params.yaml")
     git(project, "commit", "-qm", "start")
-    assert any("dvc.lock, splits/buildings.csv are in no commit" in step for step in lacking(p, project))
+    assert any("no commit has dvc.lock, splits/buildings.csv" in step for step in lacking(p, project))
     (project / "splits/buildings.csv").write_text("group\n")
     git(project, "add", "-A")
     git(project, "commit", "-qm", "results")
