@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from segcore import params
+    from segcore.io.layouts import Stray
 
 
 class Checked(NamedTuple):
-    """Result of a check: catalogue, linked pairs, masks without an image, folder of the packed items."""
+    """Result of a check: catalogue, linked pairs, notes on files of no item, folder of the packed items."""
 
     table: "pd.DataFrame"
     links: "pd.DataFrame"
-    strays: list[Path]
+    strays: "list[Stray]"
     store: Path
 
 
@@ -48,7 +49,7 @@ def check(data: "params.Data", folder: Path, work: Path = WORK) -> Checked:
     Raises:
         DataError: missing or empty folder, or a wrong pattern.
     """
-    from segcore.ingest import catalog, label_keys
+    from segcore.ingest import catalog, companions, label_keys
     from segcore.ingest.links import footprints
     from segcore.ingest.source_files import more_files
     from segcore.io import layouts
@@ -61,7 +62,11 @@ def check(data: "params.Data", folder: Path, work: Path = WORK) -> Checked:
     links = footprints.links(table[table["status"] == "accepted"])
     used = {*table["label"], *table["valid"]}.union(*(json.loads(b).values() for b in table["baselines"]))
     used.update(*map(more_files, table.to_dict("records")))
-    checked = Checked(table, links, layouts.stray_masks(data, folder, used), cache / "items")
+    strays = layouts.strays(data, folder, used)
+    if data.layout == "pairs" and not data.listing:
+        folders = {catalog.FIRST: folder, **catalog.batch_folders(data)}
+        strays += companions.entries_without_image(table, folders)
+    checked = Checked(table, links, strays, cache / "items")
     print(card.summary(checked.table, checked.links, checked.strays), flush=True)
     return checked
 

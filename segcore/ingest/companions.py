@@ -1,14 +1,22 @@
 """Files of a data set that are not images: which wait for their image, by their names alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from segcore.errors import DataError
+from segcore.io import annotations
+from segcore.io.annotations._shared import ids
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts import cityscapes, coco, nnunet, voc
 from segcore.io.layouts._builder import is_set
 from segcore.io.layouts._files import DATA_FILES, is_side_file, printable
 from segcore.params.data import Data
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_FILES = 100
 
 
 def lists(data: Data) -> list[patterns.Pattern]:
@@ -70,6 +78,26 @@ def without_image(data: Data, paths: Iterable[str]) -> list[str]:
         or path.lower().endswith((".hdr", *DATA_FILES))
         or any(pattern.match(path) for pattern in wanted)
     ]
+
+
+def entries_without_image(table: "pd.DataFrame", folders: Mapping[str, Path]) -> list[tuple[str, Path, str]]:
+    """Notes on annotation files of many images with entries that belong to none: kind, path of the file, and text.
+
+    Args:
+        table: catalogue.
+        folders: folder of each batch of the catalogue.
+    """
+    notes, files = [], [g for g in table.groupby(["batch", "label"], sort=False) if g[0][0] in folders]
+    # More files than this are one for each image.
+    for (batch, label), rows in files if len(files) <= _MOST_FILES else ():
+        folder = folders[str(batch)].absolute()
+        names, count = annotations.without_image(
+            folder / str(label), [folder / name for name in rows["image"]]
+        )
+        if names:
+            text = f"{len(names)} of its {count} entries belong to no image of the data set: {ids(names)}"
+            notes.append(("entry-without-image", Path(str(label)), text))
+    return notes
 
 
 def is_rather_a_mask(data: Data, image: str) -> bool:

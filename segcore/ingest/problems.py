@@ -58,7 +58,20 @@ KINDS: dict[str, Kind] = {
         "noted",
         "if the image has pixels of the class, add the file",
     ),
-    "mask-without-image": Kind("a mask has no image", "noted", "add the image, or remove the mask"),
+    "mask-without-image": Kind(
+        "a mask has no image", "noted", "add the image, correct data.images if it exists, or remove the mask"
+    ),
+    "images-unmatched": Kind(
+        "images that data.images does not match, only because their extension is spelled otherwise (.JPG, .jpeg)",
+        "noted",
+        "to use them, write in data.images the pattern that the note names; otherwise move them out of the folder",
+    ),
+    "entry-without-image": Kind(
+        "an annotation file has entries of images that the data set does not have",
+        "noted",
+        "if the images exist, correct data.images so that it matches them, such as `images/*`, or add them; otherwise "
+        "remove the entries",
+    ),
     "same-id": Kind("two images give the same id"),
     "unknown-format": Kind("unsupported file extension"),
     "archive": Kind("an archive in place of an image or mask"),
@@ -198,6 +211,11 @@ KINDS: dict[str, Kind] = {
         "the annotations of one image name another one than the image that they were read for",
         "noted",
         "check that they belong together, and correct data.masks or the name in the annotations",
+    ),
+    "maybe-percent": Kind(
+        "all coordinates of an annotation file are at most 100, although its images are larger: they may be percent",
+        "noted",
+        "if they are percent, multiply x by the width and y by the height of the image and divide by 100",
     ),
     "crowds-ignored": Kind(
         "COCO annotations marked iscrowd are ignored: not used for training or scores",

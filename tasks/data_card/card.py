@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from segcore.files import atomic_write
+from segcore.io.layouts import Stray
 from segcore.params.data import Data
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -112,7 +113,7 @@ def _problems(table: pd.DataFrame) -> list[dict[str, Any]]:
     return blocks
 
 
-def _notes(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:
+def _notes(table: pd.DataFrame, strays: Sequence[Stray]) -> list[dict[str, Any]]:
     from tasks.data_card.rows import note_blocks
 
     blocks = note_blocks(table, strays)
@@ -140,13 +141,13 @@ def _links(links: pd.DataFrame) -> list[dict[str, Any]]:
     return blocks
 
 
-def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) -> str:
+def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Stray]) -> str:
     """Result of the check as text of at most 100 columns, coloured on terminals that show colours.
 
     Args:
         table: the catalogue.
         links: pairs that must share a split: a, b, kind, detail.
-        strays: masks without an image.
+        strays: notes on files that belong to no item.
     """
     from tasks.data_card.facts import accepted, facts, noted, plural
     from tasks.data_card.rows import look_alikes, verdict
@@ -168,7 +169,7 @@ def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) ->
 
 
 def card_html(
-    table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path], data: Data, store: Path
+    table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Stray], data: Data, store: Path
 ) -> str:
     """The card as HTML; arguments as of `write_card`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -228,7 +229,7 @@ def card_html(
 def write_card(
     table: pd.DataFrame,
     links: pd.DataFrame,
-    strays: Sequence[Path],
+    strays: Sequence[Stray],
     data: Data,
     store: Path,
     target: Path,
@@ -238,7 +239,7 @@ def write_card(
     Args:
         table: the catalogue, accepted and quarantined items.
         links: pairs that must share a split: a, b, kind, detail.
-        strays: masks without an image.
+        strays: notes on files that belong to no item.
         data: the section `data` of params.yaml.
         store: folder of the packed files named in the column `packed`.
         target: the file to write, replaced atomically.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from segcore.constants import IGNORE
 from segcore.ingest.problems import KINDS
+from segcore.io.layouts import Stray
 from segcore.params.data import Data
 from tasks.data_card.facts import (
     accepted,
@@ -51,7 +52,7 @@ def verdict(table: pd.DataFrame, limit: float = 1.0) -> str:
     return f"{text}; the other {f'{good:,} are' if good > 1 else 'one is'} used."
 
 
-def remarks(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) -> list[tuple[str, str]]:
+def remarks(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Stray]) -> list[tuple[str, str]]:
     """Further results: (section of the card, phrase)."""
     items = len({item for _, item, _ in noted(table)})
     phrases = []
@@ -59,8 +60,11 @@ def remarks(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Path]) ->
         phrases.append(("notes", f"{plural(items, 'item')} with notes"))
     if len(links):
         phrases.append(("pairs", f"{plural(len(links), 'linked pair')}"))
-    if strays:
-        phrases.append(("notes", f"{plural(len(strays), 'mask')} without an image"))
+    masks = sum(kind == "mask-without-image" for kind, *_ in strays)
+    if masks:
+        phrases.append(("notes", f"{plural(masks, 'mask')} without an image"))
+    if len(strays) > masks:
+        phrases.append(("notes", f"{plural(len(strays) - masks, 'file')} with images that are left out"))
     return phrases
 
 
@@ -203,10 +207,10 @@ def look_alikes(links: pd.DataFrame) -> str:
     )
 
 
-def note_blocks(table: pd.DataFrame, strays: Sequence[Path]) -> list[dict[str, Any]]:
+def note_blocks(table: pd.DataFrame, strays: Sequence[Stray]) -> list[dict[str, Any]]:
     """Notes by kind, the most frequent first: number of items, advice, and rows of (items with the same text, text)."""
     by_kind: dict[str, list[tuple[str, str]]] = {}
-    for kind, item, text in [*noted(table), *(("mask-without-image", p.as_posix(), "") for p in strays)]:
+    for kind, item, text in [*noted(table), *((kind, p.as_posix(), text) for kind, p, text in strays)]:
         by_kind.setdefault(kind, []).append((item, text))
     blocks = []
     for kind, notes in by_kind.items():

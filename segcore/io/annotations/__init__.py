@@ -3,7 +3,7 @@
 Formats that share an extension also have `reads(path)`. Every format is read as class indices on the grid of its image.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -146,6 +146,28 @@ class _TurnedLabels:
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices and object numbers of a window of a plane of the turned image."""
         return Labels(*self._read(window, plane))
+
+
+def without_image(path: Path, images: Sequence[Path]) -> tuple[list[str], int]:
+    """File names of the entries of an annotation file that belong to none of some images, and number of all entries.
+
+    Without entries for formats of one image a file, and for files that cannot be read.
+
+    Args:
+        path: of the annotation file.
+        images: absolute paths.
+    """
+    if is_raster(path):
+        return [], 0
+    try:
+        module = _format_of(path)
+        if not hasattr(module, "entries"):
+            return [], 0
+        entries = module.entries(path)
+    except DataError:
+        # the images are quarantined with this error
+        return [], 0
+    return entries.unmatched(images), len(entries)
 
 
 def _format_of(path: Path) -> ModuleType:

@@ -12,6 +12,7 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io.annotations import Labels
+from segcore.io.annotations._coordinates import check_pixels
 from segcore.io.annotations._runs import runs_of
 from segcore.io.annotations._shared import class_of, ids, unknown_category, value_text
 from segcore.io.annotations._unlabelled import Objects, Unlabelled
@@ -130,6 +131,7 @@ def draw(
     notes: list[Note],
     stated: Size | None,
     what: str = "shape",
+    reach: float | None = None,
 ) -> Drawn:
     """Draw the objects of an image.
 
@@ -142,11 +144,13 @@ def draw(
         notes: what was done to the annotations so far.
         stated: height and width of the image by the annotations; None: not stated.
         what: name of a shape in the file, for messages.
+        reach: largest coordinate of all polygons in the file, see `reach_of`; None: not to be checked.
 
     Raises:
-        DataError: sizes differ, a label is not declared, or an outline cannot be drawn.
+        DataError: sizes differ, a label is not declared, coordinates are no pixels, or an outline cannot be drawn.
     """
     check_size(path, stated, image_path, image)
+    notes = [*notes, *check_pixels(path.name, reach, image)]
     codes = _codes(path, image_path, shapes, data)
     numbers, drawn_notes = _numbers(path.name, image, shapes, what)
     table = np.zeros(max((s.number or i for i, s in enumerate(shapes, 1)), default=0), np.uint8)

@@ -31,6 +31,8 @@ _STARTS = {".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb
 _PARTS = (".shx", ".dbf", ".prj", ".cpg")
 # Features that are read to find the geometry types of a file.
 _SAMPLED = 10_000
+# Features that are read at once to find the bounds and the polygons that cross the antimeridian.
+_CHUNK = 100_000
 _ERRORS = (
     RasterioError,
     CPLE_BaseError,
@@ -118,7 +120,7 @@ def _layer_of(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
             raise unreadable(path, f"its content is {driver}, not {expected}", f"export it as {expected}")
         geometries = _first(path, layers[0])
         kinds = {g.geom_type if g is not None else "nothing" for g in geometries}
-        bounds = _bounds(path, layers[0], info, geometries)
+        bounds, crossing = _extent(path, layers[0], info["total_bounds"], geometries)
     if kinds and not kinds & {"Polygon", "MultiPolygon", "GeometryCollection"}:
         raise unreadable(
             path,
@@ -131,35 +133,67 @@ def _layer_of(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
         tuple(map(str, info["fields"])),
         empty=not kinds,
         bounds=bounds,
-        jumps=bool(jumps(geometries).any()),
+        jumps=crossing,
     )
 
 
-def _bounds(path: Path, layer: str, info: dict[str, Any], first: Any) -> Box | None:
-    """Bounds of a layer: those in its header, of its first features if they are all, or of all features."""
-    import pyogrio
+def _extent(path: Path, layer: str, stated: Any, first: Any) -> tuple[Box | None, bool]:
+    """Bounds of a layer, and whether a polygon has an edge such as from 179 to -179 degrees.
+
+    Only layers without stated bounds, or with bounds that are wide enough for such an edge, are read for it.
+
+    Args:
+        path: of the file.
+        layer: its name.
+        stated: bounds in the header of the file, or None.
+        first: geometries of its first features, up to _SAMPLED.
+    """
     import shapely
 
-    bounds = info["total_bounds"]
-    if bounds is None and len(first):
-        is_all = len(first) < _SAMPLED
-        bounds = (
-            shapely.total_bounds(first)
-            if is_all
-            else pyogrio.read_info(path, layer=layer, force_total_bounds=True)["total_bounds"]
-        )
-    if bounds is None or not np.isfinite(bounds).all():
+    if not len(first):
+        return None, False
+    if stated is not None and np.isfinite(stated).all() and not _is_wide(stated):
+        return _box(stated), False
+    bounds, crossing = [], False
+    for geometries in [first] if len(first) < _SAMPLED else _chunks(path, layer):
+        left, _, right, _ = shapely.bounds(geometries).T
+        crossing = crossing or bool(jumps(geometries[right - left > 270]).any())
+        bounds.append(shapely.total_bounds(geometries))
+    lows, highs = np.fmin.reduce(bounds)[:2], np.fmax.reduce(bounds)[2:]
+    return _box(np.concatenate([lows, highs]) if stated is None else stated), crossing
+
+
+def _is_wide(bounds: Any) -> bool:
+    """Whether bounds may be degrees, with room for an edge of more than 270."""
+    return bool(bounds[2] - bounds[0] > 270 and bounds[0] >= -720 and bounds[2] <= 720)
+
+
+def _box(bounds: Any) -> Box | None:
+    if not np.isfinite(bounds).all():
         return None
     left, bottom, right, top = map(float, bounds)
     return left, bottom, right, top
 
 
-def _first(path: Path, layer: str) -> Any:
-    """Geometries of the first features; None for those that are missing or damaged."""
+def _chunks(path: Path, layer: str) -> Iterator[Any]:
+    """Geometries of all features, _CHUNK at a time."""
+    start = 0
+    while True:
+        geometries = _first(path, layer, _CHUNK, start)
+        yield geometries
+        if len(geometries) < _CHUNK:
+            return
+        start += _CHUNK
+
+
+def _first(path: Path, layer: str, most: int = _SAMPLED, start: int = 0) -> Any:
+    """Geometries of the first features from one on; None for those that are missing or damaged."""
     import pyogrio.raw
     import shapely
 
-    blobs = pyogrio.raw.read(path, layer=layer, columns=[], max_features=_SAMPLED, force_2d=True)[2]
+    blobs = pyogrio.raw.read(
+        path, layer=layer, columns=[], skip_features=start, max_features=most, force_2d=True
+    )[2]
     return shapely.from_wkb(blobs, on_invalid="fix")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from segcore.errors import DataError
+from segcore.io.annotations._coordinates import polygons_of
 
 # Start and length of each run, in pixels counted column by column.
 Runs = tuple[np.ndarray, np.ndarray]
@@ -16,7 +17,7 @@ def runs_of(outline: Any, where: str, height: int, width: int) -> tuple[Runs | N
     """Pixels of an outline, and whether parts of it outside of the image were clipped.
 
     Args:
-        outline: a list of polygons, a run-length mask of COCO, or runs.
+        outline: a list of polygons, one polygon, a run-length mask of COCO, or runs.
         where: name of file and annotation, for errors.
         height: of the image, in pixels.
         width: of the image, in pixels.
@@ -49,7 +50,7 @@ def _polygons(outline: Any, where: str, height: int, width: int) -> tuple[list[n
     Checked here because pycocotools reads four numbers as a box, and allocates memory for any distance.
     """
     polygons, is_clipped = [], False
-    for part in outline if isinstance(outline, list) else [outline]:
+    for part in polygons_of(outline):
         try:
             points = np.array(part, np.float64)
         except (TypeError, ValueError, OverflowError):

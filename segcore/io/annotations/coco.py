@@ -8,7 +8,7 @@ all run-length masks of a file are crowds, they are objects, except in the files
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note
 from segcore.errors import DataError
 from segcore.io.annotations import _json
+from segcore.io.annotations._coordinates import reach_of
 from segcore.io.annotations._drawing import Drawn, Shape, draw, size_of
 from segcore.io.annotations._entries import Entries
 from segcore.io.annotations._shared import class_of, ids
@@ -39,6 +40,11 @@ class _Coco:
         is_coco_itself = isinstance(info, dict) and "cocodataset.org" in str(info.get("url"))
         self.crowds_are_objects = bool(brushed) and all(map(_is_crowd, brushed)) and not is_coco_itself
 
+    @cached_property
+    def reach(self) -> float | None:
+        """Largest coordinate of all polygons."""
+        return reach_of(a.get("segmentation") for many in self._annotations.values() for a in many)
+
     def annotations(self, image: dict[str, Any]) -> list[dict[str, Any]]:
         """Annotations of an image, in file order."""
         return self._annotations.get(image["id"], [])
@@ -61,7 +67,7 @@ def _parsed(path: Path, size: int, changed: int) -> _Coco:
         DataError: the file is not JSON, or not COCO annotations.
     """
     content = _json.parsed(path, size, changed)
-    if not _is_coco(content):
+    if not _is_coco(content) or _is_panoptic(content):
         raise _other_format(path, content)
     try:
         return _Coco(path.name, content)
@@ -77,8 +83,20 @@ def _is_coco(content: Any) -> bool:
     )
 
 
+def _is_panoptic(content: Any) -> bool:
+    """Whether annotations are those of COCO panoptic: their objects are in a PNG for each image."""
+    return any(isinstance(a, dict) and "segments_info" in a for a in content["annotations"][:1])
+
+
 def _other_format(path: Path, content: Any) -> DataError:
     """The error for JSON that is of no known format."""
+    if _is_coco(content):
+        return _json.unreadable(
+            path.name,
+            "is COCO panoptic: its objects (segments_info) have no outlines here but are in one PNG for each image",
+            "convert it to COCO instances, as panoptic2detection_coco_format.py of panopticapi does, or save a mask of "
+            "class numbers for each image and set data.masks to these",
+        )
     kind = content.get("type") if isinstance(content, dict) else None
     if kind == "FeatureCollection":
         return _json.unreadable(path.name, "is GeoJSON, not COCO annotations", "rename it to end in .geojson")
@@ -110,6 +128,15 @@ def reads(path: Path) -> bool:
     return _is_coco(_json.content(path))
 
 
+def entries(path: Path) -> Entries:
+    """Entries of all images of a file.
+
+    Raises:
+        DataError: it is not COCO annotations.
+    """
+    return _parsed(*_json.stamp(path)).images
+
+
 def _ignored(coco: _Coco, annotation: dict[str, Any], data: Data) -> bool:
     """Whether an annotation is a crowd that becomes IGNORE."""
     if not _is_crowd(annotation) or data.crowds == "objects":
@@ -121,15 +148,20 @@ def _crowd_notes(annotations: list[dict[str, Any]], ignored: list[bool], data: D
     """Notes with the numbers of crowds that are ignored, and of those that are objects."""
     crowds = [(a.get("id"), out) for a, out in zip(annotations, ignored, strict=True) if _is_crowd(a)]
     left_out, kept = [i for i, out in crowds if out], [i for i, out in crowds if not out]
-    reason = "data.crowds" if data.crowds else "all run-length masks of the file are marked so"
+    reason = "data.crowds is `objects`" if data.crowds else "all run-length masks of the file are marked so"
+    what = "objects" if len(kept) > 1 else "an object"
     notes = []
     if left_out:
-        text = f"{len(left_out)} annotations marked iscrowd are ignored: {ids(left_out)}"
-        notes.append(("crowds-ignored", text))
+        notes.append(("crowds-ignored", f"{_marked(left_out)} iscrowd and ignored"))
     if kept:
-        text = f"{len(kept)} annotations marked iscrowd are objects ({reason}): {ids(kept)}"
-        notes.append(("crowds-objects", text))
+        notes.append(("crowds-objects", f"{_marked(kept)} iscrowd, but read as {what}, because {reason}"))
     return notes
+
+
+def _marked(numbers: list[object]) -> str:
+    if len(numbers) == 1:
+        return f"annotation {numbers[0]} is marked"
+    return f"{len(numbers)} annotations (ids {ids(numbers)}) are marked"
 
 
 def _shapes(
@@ -166,10 +198,10 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
             is not declared, no annotation has an outline, or a run-length mask does not fit.
     """
     coco = _parsed(*_json.stamp(path))
-    entry = coco.images.of(image_path.absolute())
+    entry, name_notes = coco.images.of(image_path.absolute())
     annotations = coco.annotations(entry)
     ignored = [_ignored(coco, annotation, data) for annotation in annotations]
     shapes = _shapes(coco, annotations, ignored, data.label_table)
-    notes = _crowd_notes(annotations, ignored, data)
+    notes = name_notes + _crowd_notes(annotations, ignored, data)
     stated = size_of(path.name, entry.get("height"), entry.get("width"))
-    yield draw(path, image_path, image, data, shapes, notes, stated, "annotation")
+    yield draw(path, image_path, image, data, shapes, notes, stated, "annotation", coco.reach)

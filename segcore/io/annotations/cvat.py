@@ -7,7 +7,7 @@ without external entities.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,6 +17,7 @@ import numpy as np
 from segcore.data.raster import Info, Note
 from segcore.errors import DataError
 from segcore.io.annotations import _json
+from segcore.io.annotations._coordinates import reach_of
 from segcore.io.annotations._drawing import Drawn, Shape, Size, check_size, draw, size_of, skipped
 from segcore.io.annotations._entries import Entries
 from segcore.io.annotations._outlines import ellipse, mask_runs, rectangle
@@ -34,8 +35,28 @@ def _unreadable(name: str, what: str, remedy: str = _EXPORT) -> DataError:
     return DataError(f"{name}: {what}", remedy, kind="polygons-unreadable")
 
 
+class _Cvat:
+    """Images of a file."""
+
+    def __init__(self, name: str, images: list[ElementTree.Element]) -> None:
+        self.images = Entries(name, ((str(i.get("name")), i.get("id"), i) for i in images))
+        self._elements = images
+
+    @cached_property
+    def reach(self) -> float | None:
+        """Largest coordinate of all polygons; damaged ones do not count."""
+        return reach_of(_polygon(e) for image in self._elements for e in image.findall("polygon"))
+
+
+def _polygon(element: ElementTree.Element) -> list[list[float]]:
+    try:
+        return _points(element)
+    except ValueError:
+        return []
+
+
 @lru_cache(maxsize=2)
-def _parsed(path: Path, size: int, changed: int) -> Entries:
+def _parsed(path: Path, size: int, changed: int) -> _Cvat:
     """Images of a file; cached, because many images share it and parsing is slow.
 
     Raises:
@@ -67,12 +88,16 @@ def _parsed(path: Path, size: int, changed: int) -> Entries:
     images = root.findall("image")
     if any(image.get("name") is None for image in images):
         raise _unreadable(path.name, "has an image without a name")
-    return Entries(path.name, ((str(i.get("name")), i.get("id"), i) for i in images))
+    return _Cvat(path.name, images)
 
 
-def _image(path: Path, image_path: Path) -> ElementTree.Element:
-    element: ElementTree.Element = _parsed(*_json.stamp(path)).of(image_path.absolute())
-    return element
+def entries(path: Path) -> Entries:
+    """Entries of all images of a file.
+
+    Raises:
+        DataError: it is not the annotations of images by CVAT.
+    """
+    return _parsed(*_json.stamp(path)).images
 
 
 def _size(path: Path, element: ElementTree.Element) -> Size | None:
@@ -87,6 +112,10 @@ def _number(element: ElementTree.Element, name: str, default: str | None = None)
     if not np.isfinite(value):
         raise ValueError(f"{name} is {text}")
     return value
+
+
+def _points(element: ElementTree.Element) -> list[list[float]]:
+    return [[float(v) for point in element.get("points", "").split(";") for v in point.split(",")]]
 
 
 def _mask(element: ElementTree.Element, size: Size) -> tuple[Any, bool]:
@@ -108,8 +137,7 @@ def _outline(element: ElementTree.Element, size: Size) -> tuple[Any, bool]:
         ValueError, KeyError: an attribute is damaged or missing.
     """
     if element.tag == "polygon":
-        points = [float(v) for point in element.get("points", "").split(";") for v in point.split(",")]
-        return [points], False
+        return _points(element), False
     if element.tag == "box":
         left, top, right, bottom = (_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))
         return [rectangle(left, top, right, bottom, _number(element, "rotation", "0"))], False
@@ -171,8 +199,9 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
         DataError: the file is not CVAT's, does not list the image or lists it with another size, or has a label that
             is not declared or a damaged shape.
     """
-    element = _image(path, image_path)
+    cvat = _parsed(*_json.stamp(path))
+    element, name_notes = cvat.images.of(image_path.absolute())
     stated = _size(path, element)
     check_size(path, stated, image_path, image)
     shapes, notes = _shapes(path.name, element, (image.height, image.width), data.label_property)
-    yield draw(path, image_path, image, data, shapes, notes, stated)
+    yield draw(path, image_path, image, data, shapes, name_notes + notes, stated, reach=cvat.reach)

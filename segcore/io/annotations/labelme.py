@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from segcore.data.raster import Info, Note
 from segcore.io.annotations import _json
+from segcore.io.annotations._coordinates import reach_of
 from segcore.io.annotations._drawing import Drawn, Shape, Size, check_size, draw, size_of, skipped
 from segcore.io.annotations._outlines import ellipse, mask_runs, rectangle
 from segcore.params.data import Data
@@ -138,4 +139,5 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     check_size(path, stated, image_path, image)
     shapes, notes = _shapes(path.name, content, (image.height, image.width))
     notes += _other_image(content, image_path)
-    yield draw(path, image_path, image, data, shapes, notes, stated)
+    reach = reach_of(shape.outline for shape in shapes)
+    yield draw(path, image_path, image, data, shapes, notes, stated, reach=reach)

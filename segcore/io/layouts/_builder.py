@@ -72,6 +72,7 @@ class Builder:
             kind: of the problem of a missing file; a file of further bands ("missing-channel") has to be an image.
             remedy: what to do about a missing file, if that is known.
         """
+        path = self.source.actual(path)
         problem = self.source.problem(path, what, check_extension=kind == "missing-channel")
         is_bad_link = problem is not None and problem.kind in ("outside", "unreadable")
         if not is_bad_link and not self.source.exists(path):

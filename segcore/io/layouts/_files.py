@@ -10,7 +10,7 @@ from segcore.errors import DataError
 from segcore.files import names_in
 from segcore.io import images
 from segcore.io.images._conversions import conversion
-from segcore.io.layouts._nearest import Names
+from segcore.io.layouts._nearest import Names, same_form
 from segcore.io.layouts._patterns import Match, Pattern, stem_of
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -273,7 +273,19 @@ class Folder:
             for name in sorted(self._listed(folder)):
                 stems.setdefault(stem_of(name), []).append(name)
             self._stems[folder] = stems
-        return [folder / name for name in self._stems[folder].get(stem, []) if not is_junk(name)]
+        stems = self._stems[folder]
+        if stem not in stems:
+            stem = same_form(stem, stems)
+        return [folder / name for name in stems.get(stem, []) if not is_junk(name)]
+
+    def actual(self, path: PurePosixPath) -> PurePosixPath:
+        """Path of an existing file: the only one whose name is the same in another Unicode form, if it does not exist.
+
+        macOS and some archives store names with separate accents.
+        """
+        if path.name.isascii() or self.exists(path):
+            return path
+        return path.with_name(same_form(path.name, self._listed(path.parent)))
 
     def _nearest(
         self, image: PurePosixPath, wanted: PurePosixPath, is_file: bool = True

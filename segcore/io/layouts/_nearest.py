@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import SequenceMatcher
 
 from segcore.io.layouts._patterns import stem_of
@@ -19,6 +19,13 @@ _STEPS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("it has other leading zeros", lambda name: re.sub(r"(?<!\d)0+(?=\d)", "", name)),
     ("its `_`, `-` or `.` differ", lambda name: re.sub(r"[_\-.]+", "", name)),
 )
+
+
+def same_form(name: str, names: Collection[str]) -> str:
+    """The only one of some names that is the same in another Unicode form; the name itself for none or several."""
+    composed = unicodedata.normalize("NFC", name)
+    same = [n for n in names if unicodedata.normalize("NFC", n) == composed] if not name.isascii() else []
+    return same[0] if len(same) == 1 else name
 
 
 def _plain(name: str, but: int | None = None) -> str:
@@ -86,6 +93,8 @@ def _numbers(plain: str) -> tuple[str, ...]:
 def _differences(wanted: str, found: str) -> list[str]:
     if re.search(r"\s\.\w+$", found) and re.sub(r"\s+(\.\w+)$", r"\1", found) == wanted:
         return ["its name has a space before the extension"]
-    return [
+    differing = [
         text for number, (text, _) in enumerate(_STEPS) if _plain(wanted, number) != _plain(found, number)
     ]
+    # any extension is wanted
+    return [text for text in differing if text != _ENDING] if wanted.endswith(".*") else differing

@@ -99,7 +99,7 @@ class Pairing(Builder):
 
     def _matching(self, components: list[list[patterns.Token]], path: str) -> list[PurePosixPath]:
         """Existing files that match a filled pattern, except the image."""
-        wanted = PurePosixPath(path)
+        wanted = self.source.actual(PurePosixPath(path))
         if not patterns.has_wildcards(components):
             return [wanted] if self.source.exists(wanted) or not self.source.is_inside(wanted) else []
         if not self.source.is_inside(wanted):

@@ -60,7 +60,7 @@ def _image_path(source: Folder, annotations: PurePosixPath, split: str, name: st
         if is_roboflow
         else [PurePosixPath(f) for f in (split, f"images/{split}", "images", ".")]
     )
-    paths = [folder / name for folder in folders]
+    paths = [source.actual(folder / name) for folder in folders]
     return next((path for path in paths if source.is_inside(path) and source.exists(path)), paths[0])
 
 

@@ -14,6 +14,7 @@ from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts._files import Folder, is_archive, printable
 from segcore.io.layouts._item import Item
 from segcore.io.layouts._pairing import Pairing
+from segcore.io.layouts._spelling import better_pattern, other_spellings
 from segcore.io.layouts._unique_ids import with_unique_ids
 from segcore.params.data import Data
 
@@ -39,7 +40,11 @@ def find(data: Data, folder: Path) -> list[Item]:
     matches = [m for m in source.find(images) if not m.is_folder or _is_series(source, m)]
     matches += [patterns.Match(PurePosixPath(link), is_folder=True) for link in sorted(source.links_out)]
     if not matches:
-        raise no_images(data.image_patterns[0], folder)
+        error = no_images(data.image_patterns[0], folder)
+        if spelled := other_spellings(data, source):
+            what = f"{error.what}; {printable(spelled[0].path)} differs only in the extension"
+            raise DataError(what, f"write {better_pattern(data)!r} in data.images", error.kind)
+        raise error
     items = _built(data, source, matches)
     used = {path for item in items for path in item.files[1:]}
     items = [item for item in items if item.image not in used]

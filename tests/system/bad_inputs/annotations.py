@@ -180,7 +180,7 @@ for name, kind, text in (
         "polygons-outside",
         "1 annotations reach outside of the image and were clipped",
     ),
-    ("region_of_many_objects", "crowds-ignored", "1 annotations marked iscrowd are ignored"),
+    ("region_of_many_objects", "crowds-ignored", "annotation 13 is marked iscrowd and ignored"),
     ("outline_beside_the_image", "polygons-outside", "annotations that cover no pixel"),
     ("image_that_is_not_annotated", "not-annotated", "does not list the image"),
 ):

@@ -24,6 +24,7 @@ from tests.system.bad_inputs.failures import (
     set_aside,
     slow_and_crashed,
     stray_mask,
+    unmatched_files,
     unused_key,
 )
 from tests.system.bad_inputs.pictures import PICTURES
@@ -115,6 +116,8 @@ def examples(root: Path) -> dict[str, tuple[str, str]]:
     example_of[refused.kind] = refused.what, refused.remedy
     example_of["set-aside"] = set_aside(), ""
     example_of["mask-without-image"] = stray_mask(root / "stray"), ""
+    for kind, (path, text) in unmatched_files(root / "unmatched").items():
+        example_of[kind] = f"{path}: {text}", ""
     example_of["unused-key"] = unused_key(root / "unused"), ""
     return example_of
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from tests.support.drawn import CAR, cvat, element, labelme, points, shape
 from tests.system.bad_inputs import pictures
@@ -59,6 +60,18 @@ def annotations_of_another_image(pair):
 @case("size-mismatch", "annotations 480 x 56, image 48 x 56", of="mask")
 def labelme_file_of_another_size(pair):
     write(pair, LAND, imageHeight=480)
+
+
+@case("size-mismatch", "which are fractions of the size of an image", of="mask")
+def labelme_file_with_fractions(pair):
+    write(pair, shape("land", [[0, 0], [1, 0], [1, 1]]))
+
+
+@case("maybe-percent", "have coordinates of at most 100, and the image has 400 x 500 pixels")
+def labelme_file_with_percent(pair):
+    noise = np.random.default_rng(pair.seed).integers(0, 255, (400, 500, 3), np.uint8)
+    Image.fromarray(noise).save(pair.image)
+    write(pair, shape("land", [[0, 0], [100, 0], [100, 100]]), imageHeight=400, imageWidth=500)
 
 
 @case("polygons-unreadable", "is not JSON", of="mask")
@@ -130,6 +143,6 @@ BRUSHED = DataSet(
 )
 
 
-@BRUSHED.case("crowds-objects", "1 annotations marked iscrowd are objects")
+@BRUSHED.case("crowds-objects", "annotation 5 is marked iscrowd, but read as an object")
 def object_that_was_brushed(pair):
     pass

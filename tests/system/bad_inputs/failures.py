@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from segcore.errors import DataError
-from segcore.ingest import catalog, inspection, label_keys
+from segcore.ingest import catalog, companions, inspection, label_keys
 from segcore.ingest.reader_pool import run_each
 from segcore.io import layouts
 from segcore.splits.assignment import decide
@@ -330,8 +330,23 @@ def stray_mask(folder: Path) -> str:
     (folder / "images" / "a1.png").unlink()
     data = params_for(folder).data
     used = {item.mask.as_posix() for item in layouts.find(data, folder) if item.mask}
-    (stray,) = layouts.stray_masks(data, folder, used)
+    ((kind, stray, _),) = layouts.strays(data, folder, used)
+    assert kind == "mask-without-image"
     return stray.as_posix()
+
+
+def unmatched_files(folder: Path) -> dict[str, tuple[str, str]]:
+    """Path and text of the notes on images and annotations that no item has, by kind."""
+    make_pairs(folder, 2)
+    (folder / "images" / "a1.png").rename(folder / "images" / "a1.PNG")
+    size = {"height": 64, "width": 64}
+    images = [{"id": i, "file_name": name, **size} for i, name in enumerate(("a0.png", "a1.PNG"))]
+    (folder / "all.json").write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    data = params_for(folder, data={"images": "images/*.png", "masks": "all.json"}).data
+    (item,) = layouts.find(data, folder)
+    table = pd.DataFrame([{"batch": "", "image": str(item.image), "label": str(item.mask)}])
+    found = [*layouts.strays(data, folder, set()), *companions.entries_without_image(table, {"": folder})]
+    return {kind: (path.as_posix(), text) for kind, path, text in found}
 
 
 def unused_key(folder: Path) -> str:

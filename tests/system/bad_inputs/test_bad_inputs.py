@@ -29,6 +29,8 @@ ELSEWHERE = {
     "crashed": "test_a_reader_that_hangs_or_crashes_is_ended_and_named",
     "no-permission": "test_a_file_without_read_permission_is_reported_with_its_remedy",
     "mask-without-image": "test_a_mask_without_an_image_is_reported",
+    "images-unmatched": "test_images_that_no_pattern_matches_and_their_annotations_are_reported",
+    "entry-without-image": "test_images_that_no_pattern_matches_and_their_annotations_are_reported",
     "relabelled": "test_an_image_that_the_dataset_has_with_another_mask_is_refused",
     "unused-key": "test_a_key_that_no_mask_has_is_noted_once",
     "set-aside": "test_an_item_that_links_train_and_test_is_set_aside",
@@ -124,6 +126,12 @@ def test_masks_in_a_folder_without_read_permission_are_not_reported_as_missing(t
 
 def test_a_mask_without_an_image_is_reported(tmp_path):
     assert failures.stray_mask(tmp_path / "photos") == "masks/a1.png"
+
+
+def test_images_that_no_pattern_matches_and_their_annotations_are_reported(tmp_path):
+    found = failures.unmatched_files(tmp_path / "photos")
+    assert found["images-unmatched"][0] == "images/a1.PNG"
+    assert found["entry-without-image"][0] == "all.json" and "a1.PNG" in found["entry-without-image"][1]
 
 
 def test_an_image_that_the_dataset_has_with_another_mask_is_refused(tmp_path):

@@ -110,7 +110,7 @@ def test_file_names_reasons_and_notes_are_escaped(tmp_path: Path) -> None:
         bad_row("bad", "unreadable", f"{evil}: cannot be read", evil) | {"image": evil},
     ]
     links = pd.DataFrame([(evil, evil, "duplicate", evil)], columns=LINKS)
-    page = _card(rows, tmp_path, links, [Path(evil)], source=evil)
+    page = _card(rows, tmp_path, links, [("mask-without-image", Path(evil), evil)], source=evil)
     assert "<script>alert" not in page and html.escape("<script>alert(1)</script>") in page
     scripts = [tag for tag, _ in _sound(page).found if tag == "script"]
     assert len(scripts) == 1
@@ -119,8 +119,10 @@ def test_file_names_reasons_and_notes_are_escaped(tmp_path: Path) -> None:
 def test_stray_mask_whose_name_is_not_utf8_is_listed(tmp_path: Path) -> None:
     stray = Path(b"masks/sk\xe9ne.tif".decode("utf-8", "surrogateescape"))
     rows = [card_row("good", tmp_path)]
-    assert "masks/sk\\udce9ne.tif" in _card(rows, tmp_path, strays=[stray])
-    assert "masks/sk\\udce9ne.tif" in card.summary(catalogue(rows), NO_LINKS, [stray])
+    assert "masks/sk\\udce9ne.tif" in _card(rows, tmp_path, strays=[("mask-without-image", stray, "")])
+    assert "masks/sk\\udce9ne.tif" in card.summary(
+        catalogue(rows), NO_LINKS, [("mask-without-image", stray, "")]
+    )
 
 
 def test_card_of_nothing_accepted_lists_the_problems(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_printed_summary_has_counts_kinds_examples_and_each_remedy_once(tmp_path
     ]
     rows = [card_row("one", tmp_path, notes=json.dumps([["empty-mask", "background alone"]])), *MIXED, *many]
     links = pd.DataFrame([("one", "two", "near-duplicate", "4 of 64 bits")], columns=LINKS)
-    text = card.summary(catalogue(rows), links, [Path("masks/lone.png")])
+    text = card.summary(catalogue(rows), links, [("mask-without-image", Path("masks/lone.png"), "")])
     assert "9 items: 1 accepted, 8 quarantined, 1 with notes, 1 group" in text
     assert max(map(len, text.splitlines())) <= 100 and "\033" not in text
     assert (
@@ -238,7 +240,7 @@ def test_printed_summary_has_counts_kinds_examples_and_each_remedy_once(tmp_path
 def test_every_kind_of_note_has_a_picture_of_its_first_item_and_advice(tmp_path: Path) -> None:
     notes = [[], [["turned", "as tag 6 says"]], [["turned", "as tag 3 says"], ["empty-mask", "none"]]]
     rows = [card_row(f"i{n}", tmp_path, notes=json.dumps(texts)) for n, texts in enumerate(notes)]
-    page = _card(rows, tmp_path, strays=[Path("masks/lone.png")])
+    page = _card(rows, tmp_path, strays=[("mask-without-image", Path("masks/lone.png"), "")])
     section = html.unescape(page[page.index('<section id="notes"') :])
     shown = re.findall(r'<img src="data:image[^"]+" alt="([^"]*)"', section)
     assert shown == [

@@ -7,7 +7,7 @@ from rasterio.warp import transform
 
 from segcore.data.raster import Info
 from segcore.io.annotations import open_labels, read_labels
-from segcore.io.annotations._layers import open_layer
+from segcore.io.annotations._layers import _layer_of, open_layer
 from tests.support.polygons import data_for, geojson, save
 
 STEP = 0.001
@@ -172,3 +172,15 @@ def test_polygons_of_most_of_the_world_stay_as_they_are(tmp_path):
     alone = save(tmp_path / "q.gpkg", [shapely.box(-130, -60, 130, 60)], crs="EPSG:4326")
     assert (read_labels(alone, tmp_path / "a.tif", image(0.0), data_for()).classes == 1).all()
     assert (read_labels(alone, tmp_path / "a.tif", image(140.0), data_for()).classes == 0).all()
+
+
+@pytest.mark.parametrize("extension", ["geojson", "gpkg", "fgb"])
+def test_a_crossing_polygon_counts_wherever_it_is_in_the_file(tmp_path, monkeypatch, extension):
+    corners = np.random.default_rng(0).uniform((-170, -80), (170, 80), (12_000, 2))
+    many = list(shapely.box(*corners.T, *(corners + 0.01).T))
+    path = save(tmp_path / f"p.{extension}", [*many, wrapped(ACROSS)], crs="EPSG:4326", kind="Polygon")
+    for chunk in (100_000, 500):
+        monkeypatch.setattr("segcore.io.annotations._layers._CHUNK", chunk)
+        _layer_of.cache_clear()
+        found = read_labels(path, tmp_path / "a.tif", IMAGES["past 180"], data_for()).classes
+        np.testing.assert_array_equal(found, PIXELS == 3)

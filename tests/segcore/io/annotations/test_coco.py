@@ -1,5 +1,7 @@
 """COCO instance annotations are drawn as pycocotools draws them."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -15,6 +17,7 @@ from tests.support.coco import (
     data_for,
     fails,
     labels,
+    notes,
     packed,
     plain,
     random_mask,
@@ -120,6 +123,11 @@ def test_an_image_without_annotations_is_background(tmp_path):
     assert not found.classes.any() and not found.instances.any()
 
 
+def test_one_polygon_needs_no_list_of_polygons(tmp_path):
+    found = labels(save(tmp_path / "c.json", [annotation(square(5, 5, 10, 10)[0])]))
+    np.testing.assert_array_equal(found.classes, square_mask(5, 5, 10, 10))
+
+
 def entry(name, number=1):
     return {"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH}
 
@@ -171,3 +179,41 @@ def test_a_file_is_parsed_once_until_it_changes(tmp_path):
     assert coco._parsed.cache_info().misses == 1
     save(path, [annotation(square(0, 0, 10, 10), number=77)])
     assert labels(path).classes.sum() == 100
+
+
+@pytest.mark.parametrize("name", ["A.PNG", "3f2a1b-a.png", "images/7/3f2a1b07-A.png"])
+def test_the_only_entry_that_differs_in_case_or_an_upload_prefix_is_taken_with_a_note(tmp_path, name):
+    path = save(tmp_path / "c.json", [annotation(square(0, 0, 9, 9))], [entry(name), entry("b.png", 2)])
+    assert labels(path).classes.sum() == 81
+    ((kind, text),) = notes(path)
+    assert kind == "other-image" and name.rpartition("/")[2] in text and "lists no a.png" in text
+
+
+def test_an_entry_of_another_existing_image_is_not_taken(tmp_path):
+    path = save(tmp_path / "c.json", [annotation(square(0, 0, 9, 9))], [entry("A.PNG"), entry("x.png", 2)])
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "A.PNG"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    fails(path, "not-annotated", "most similar name is A.PNG", "give both the same name")
+    assert labels(path, image="A.PNG").classes.sum() == 81
+
+
+@pytest.mark.parametrize("names", [("A.PNG", "A.png"), ("3f2a1b-a.png", "4f2a1b-a.png"), ("20230101-a.png",)])
+def test_several_entries_and_dates_are_not_taken(tmp_path, names):
+    images = [entry(name, number) for number, name in enumerate(names, 1)]
+    fails(save(tmp_path / "c.json", [], images), "not-annotated", "does not list the image a.png")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_another_unicode_form_are_the_same(tmp_path, forms):
+    listed, stored = (unicodedata.normalize(form, "Gebäude 1.png") for form in forms)
+    path = save(tmp_path / "c.json", [annotation(square(0, 0, 9, 9))], [entry(listed)])
+    with open_labels(path, tmp_path / stored, IMAGE, data_for()) as source:
+        assert source.read((0, 0, HEIGHT, WIDTH)).classes.sum() == 81 and source.notes == []
+
+
+def test_panoptic_annotations_are_refused_with_what_to_export(tmp_path):
+    segments = [{"id": 3, "category_id": 1, "iscrowd": 0, "area": 196, "bbox": [1, 1, 2, 2]}]
+    panoptic = [{"image_id": 1, "file_name": "a.png", "segments_info": segments}]
+    path = save(tmp_path / "c.json", panoptic)
+    fails(path, "polygons-unreadable", "COCO panoptic", "segments_info", "convert it to COCO instances")

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from segcore.data.raster import Info
 from segcore.errors import DataError
+from segcore.io.annotations import open_labels
 from tests.support.coco import (
     HEIGHT,
     WIDTH,
@@ -62,11 +64,38 @@ def test_damaged_compressed_masks_raise_no_other_error(tmp_path):
 
 @pytest.mark.parametrize(
     "outline",
-    [[[1, 2, 3]], [["a", "b"]], [[[1, 2], [3, 4]]], [1, 2, 3, 4, 5, 6], "text", [[1, 2, 3, 4, 5, None]]],
+    [[[1, 2, 3]], [["a", "b"]], [[[1, 2], [3, 4]]], [1, 2, 3, 4, 5], "text", [[1, 2, 3, 4, 5, None]]],
 )
 def test_outlines_that_are_not_coordinates_are_refused(tmp_path, outline):
     path = save(tmp_path / "c.json", [annotation(outline, number=8)])
     fails(path, "polygons-unreadable", "annotation 8", "x, y")
+
+
+def fractions(outline):
+    return [[v / (WIDTH, HEIGHT)[i % 2] for i, v in enumerate(part)] for part in outline]
+
+
+def test_coordinates_that_are_fractions_of_the_image_are_refused_with_their_remedy(tmp_path):
+    whole, small = fractions(square(0, 0, WIDTH, HEIGHT)), fractions(square(5, 5, 10, 10))
+    for number, outlines in enumerate(([whole], [small], [small[0], whole], [whole, small])):
+        path = save(tmp_path / f"{number}.json", [annotation(outline) for outline in outlines])
+        fails(path, "size-mismatch", "fractions", f"{HEIGHT} x {WIDTH}", "multiply x by the width")
+
+
+def test_a_file_with_one_coordinate_in_pixels_is_in_pixels(tmp_path):
+    objects = [annotation(square(0, 0, 1, 1)), annotation(square(30, 5, 10, 20), number=2, image_id=2)]
+    assert labels(save(tmp_path / "c.json", objects)).classes.sum() == 1
+    flat = annotation(square(30, 5, 10, 20)[0], number=2, image_id=2)
+    assert labels(save(tmp_path / "d.json", [objects[0], flat])).classes.sum() == 1
+
+
+def test_coordinates_that_may_be_percent_are_noted_where_images_are_much_larger(tmp_path):
+    path = save(tmp_path / "c.json", [annotation(square(20, 30, 60, 70))], [{"id": 1, "file_name": "a.png"}])
+    with open_labels(path, path.with_name("a.png"), Info(600, 800, 3, "uint8"), data_for()) as source:
+        ((kind, text),) = source.notes
+    assert kind == "maybe-percent" and "at most 100" in text and "600 x 800" in text
+    with open_labels(path, path.with_name("a.png"), Info(120, 130, 3, "uint8"), data_for()) as source:
+        assert source.notes == []
 
 
 def test_coordinates_that_are_not_finite_are_refused(tmp_path):

@@ -32,9 +32,10 @@ def test_where_all_run_length_masks_of_a_file_are_crowds_they_are_objects(tmp_pa
     found = labels(path)
     np.testing.assert_array_equal(found.classes, CAR + 2 * TREE)
     np.testing.assert_array_equal(found.instances, CAR + 2 * TREE)
-    text = "2 annotations marked iscrowd are objects (all run-length masks of the file are marked so): 1, 2"
+    reason = "because all run-length masks of the file are marked so"
+    text = f"2 annotations (ids 1, 2) are marked iscrowd, but read as objects, {reason}"
     assert notes(path) == [("crowds-objects", text)]
-    assert notes(path, settings("objects"))[0][1].endswith("are objects (data.crowds): 1, 2")
+    assert notes(path, settings("objects"))[0][1].endswith("because data.crowds is `objects`")
 
 
 @pytest.mark.parametrize("iscrowd", [0, False, "0", "false", None])
@@ -58,7 +59,9 @@ def test_where_one_run_length_mask_is_an_object_crowds_are_ignored_and_counted(t
     crowds = [annotation(plain(CAR), 3, 1, iscrowd=1), annotation(square(30, 5, 10, 20), 7, 2, iscrowd="1")]
     path = save(tmp_path / "c.json", [*crowds, other_image])
     np.testing.assert_array_equal(labels(path).classes == IGNORE, CAR | TREE)
-    assert notes(path) == [("crowds-ignored", "2 annotations marked iscrowd are ignored: 1, 2")]
+    assert notes(path) == [("crowds-ignored", "2 annotations (ids 1, 2) are marked iscrowd and ignored")]
+    one = save(tmp_path / "one.json", [crowds[1], other_image])
+    assert notes(one) == [("crowds-ignored", "annotation 2 is marked iscrowd and ignored")]
 
 
 def test_the_setting_decides_over_the_file(tmp_path):

@@ -164,3 +164,11 @@ def test_damaged_shapes_are_refused_with_their_number(tmp_path):
     damaged("polygons-unreadable", element("mask", rle="4", **{**counts, "width": 10**9}), "1000000000")
     damaged("unknown-category", element("polygon", "bus", points=points(CAR)), "bus (1)")
     damaged("size-mismatch", CAR_SHAPE, "annotations 30 x 50, image 40 x 50", size=(30, 50))
+
+
+def test_fractions_are_refused_by_the_polygons_of_the_whole_file(tmp_path):
+    small = element("polygon", points=points([[0, 0], [1, 0], [1, 1], [0, 1]]))
+    path = cvat(tmp_path / "a.xml", ("a.png", [small]), ("b.png", [small]))
+    refused(path, "size-mismatch", "fractions", "multiply x by the width")
+    mixed = cvat(tmp_path / "b.xml", ("a.png", [small]), ("b.png", [TREE_SHAPE]))
+    assert opened(mixed)[0].classes.sum() == 1

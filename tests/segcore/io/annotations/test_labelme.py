@@ -136,3 +136,10 @@ def test_json_of_no_known_format_is_refused_with_what_it_is(tmp_path):
 def test_labels_may_be_caught_by_others(tmp_path):
     path = labelme(tmp_path / "a.json", [shape("bus", CAR), shape(3, TREE)])
     assert opened(path, data_for({"others": 1, 3: "tree"}))[0].classes[7, [7, 35]].tolist() == [1, 2]
+
+
+def test_coordinates_that_are_fractions_are_refused(tmp_path):
+    corners = [[0.1, 0.125], [0.3, 0.125], [0.3, 0.375]]
+    path = labelme(tmp_path / "a.json", [shape("car", corners)])
+    refused(path, "size-mismatch", "fractions", "multiply x by the width")
+    assert opened(labelme(tmp_path / "b.json", [shape("car", corners), shape("tree", TREE)]))[0].classes.any()

@@ -1,6 +1,8 @@
 """Problems of a folder, a pattern or an item are reported before any file is read."""
 
 import dataclasses
+import unicodedata
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -87,9 +89,9 @@ def test_masks_without_an_image_are_listed(tmp_path):
     touch(folder, "masks/.hidden.png", "masks/a.aux.xml")
     data = params_for(folder).data
     used = {item.mask.as_posix() for item in layouts.find(data, folder)}
-    assert [p.as_posix() for p in layouts.stray_masks(data, folder, used)] == ["masks/a1.png"]
+    assert [p.as_posix() for _, p, _ in layouts.strays(data, folder, used)] == ["masks/a1.png"]
     wide = params_for(folder, data={"images": "**/*.png"}).data
-    assert [p.as_posix() for p in layouts.stray_masks(wide, folder, used)] == ["masks/a1.png"]
+    assert [p.as_posix() for _, p, _ in layouts.strays(wide, folder, used)] == ["masks/a1.png"]
     assert mask_files(params_for(folder, data={"masks": "masks/a0.png"}).data, folder) == []
 
 
@@ -266,3 +268,63 @@ def test_a_format_that_is_not_read_is_refused_with_its_conversion(tmp_path, name
     with pytest.raises(DataError) as caught, open_source(folder / "images" / name):
         pass
     assert caught.value.what == problem.what
+
+
+def test_images_whose_extension_is_spelled_otherwise_are_noted_with_the_pattern_that_helps(tmp_path):
+    folder = make_pairs(tmp_path / "d", 4)
+    (folder / "images/a1.png").rename(folder / "images/a1.PNG")
+    touch(folder, "images/a9.txt", "masks/a0.PNG")
+    data = params_for(folder, data={"images": "images/*.png"}).data
+    used = {item.mask.as_posix() for item in layouts.find(data, folder)}
+    assert used == {"masks/a0.png", "masks/a2.png", "masks/a3.png"}
+    mask, image = layouts.strays(data, folder, used)
+    assert mask[:2] == ("mask-without-image", Path("masks/a1.png")) and "images/a1.PNG" in mask[2]
+    assert image[:2] == ("images-unmatched", Path("images/a1.PNG")) and "'images/*.*' does" in image[2]
+    better = params_for(folder, data={"images": "images/*.*"}).data
+    (folder / "images/a9.txt").unlink()
+    found = layouts.find(better, folder)
+    assert [(item.image.name, item.mask.name) for item in found if not item.problem] == [
+        ("a0.png", "a0.png"),
+        ("a1.PNG", "a1.png"),
+        ("a2.png", "a2.png"),
+        ("a3.png", "a3.png"),
+    ]
+    for name in ("a0", "a2", "a3"):
+        (folder / f"images/{name}.png").unlink()
+    with pytest.raises(DataError, match=r"(?s)a1.PNG differs only in the extension.*'images/\*.\*'"):
+        layouts.find(data, folder)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("images/*.jpg", ["b.jpeg", "c.JPG", "d.jpe"]),
+        ("images/*.JPEG", ["a.jpg", "b.jpeg", "c.JPG", "d.jpe"]),
+        ("images/{id}.tif", ["e.TIFF"]),
+        ("images/*", []),
+    ],
+)
+def test_spellings_of_one_format_are_other_spellings(tmp_path, pattern, left):
+    touch(
+        tmp_path,
+        *(f"images/{name}" for name in ("a.jpg", "b.jpeg", "c.JPG", "d.jpe", "e.TIFF", "f.tif.aux.xml")),
+    )
+    data = params_for(tmp_path, data={"images": pattern, "masks": "a.json"}).data
+    assert [path.name for kind, path, _ in layouts.strays(data, tmp_path, set())] == left
+
+
+@pytest.mark.parametrize("masks", ["masks/{stem}.png", "masks/{stem}.*", "masks/*.png"])
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_mask_whose_name_has_another_unicode_form_belongs_to_its_image(tmp_path, masks, forms):
+    image, mask = (unicodedata.normalize(form, "Gebäude 1") for form in forms)
+    touch(tmp_path, f"images/{image}.png", f"masks/{mask}.png")
+    data = params_for(tmp_path, data={"images": "images/*.png", "masks": masks}).data
+    (item,) = layouts.find(data, tmp_path)
+    assert item.problem is None and item.mask == Path(f"masks/{mask}.png")
+
+
+def test_a_mask_that_differs_in_case_is_named_without_its_extension(tmp_path):
+    touch(tmp_path, "images/IMG_3.png", "masks/img_3.png")
+    data = params_for(tmp_path, data={"images": "images/*.png", "masks": "masks/{stem}.*"}).data
+    (item,) = layouts.find(data, tmp_path)
+    assert "img_3.png exists: upper and lower case differ" in item.problem.what
