@@ -10,12 +10,13 @@ from segcore.params.data import Data
 _MANY, _SHARE = 16, 0.6
 
 
-def ranges(data: Data, highest: int = 255) -> str:
+def ranges(data: Data, highest: int = 255, nodata: float | None = None) -> str:
     """Entry `label_values` with ranges instead of single values; empty where the classes have no distinct levels.
 
     Args:
         data: settings.
         highest: value of a mask.
+        nodata: value of the mask for pixels without data, which is in no range; None: none.
     """
     levels = _levels(data, highest)
     if not levels:
@@ -24,13 +25,30 @@ def ranges(data: Data, highest: int = 255) -> str:
     values = sorted(levels)
     if len(values) == 2:
         middle, top = (values[0] + values[1] + 1) // 2, max(255, highest)
-        spans = {f"0-{middle - 1}": values[0], f"{middle}-{top}": values[1]}
+        spans = [(0, middle - 1, values[0]), (middle, top, values[1])]
     else:
         # Between two classes, smoothing makes values of a third one.
         reach = min(b - a for a, b in pairwise(values)) // 4
-        spans = {f"{max(value - reach, 0)}-{value + reach}": value for value in values}
-    keys = [f'"{span}": {names[levels[value]]}' for span, value in spans.items()]
+        spans = [(max(value - reach, 0), value + reach, value) for value in values]
+    keys = [
+        f'"{span}": {names[levels[value]]}'
+        for low, high, value in spans
+        for span in _without(low, high, nodata)
+    ]
+    declared = (
+        data.label_spans.get((int(nodata), int(nodata))) if nodata is not None and nodata == nodata else None
+    )
+    if nodata is not None and declared is not None:
+        keys.append(f'"{int(nodata)}": {names[declared]}')
     return f"label_values: {{{', '.join([*keys, *(['others: ignore'] if len(values) > 2 else [])])}}}"
+
+
+def _without(low: int, high: int, value: float | None) -> list[str]:
+    """Keys for the whole numbers from low to high except for one value."""
+    if value is None or not low <= value <= high:
+        return [f"{low}-{high}"]
+    parts = [(low, int(value) - 1), (int(value) + 1, high)]
+    return [f"{first}-{last}" if first < last else str(first) for first, last in parts if first <= last]
 
 
 def is_smoothed(counts: Mapping[int, int], undeclared: int, data: Data) -> bool:

@@ -91,9 +91,9 @@ class _Masks:
             # Rasterising tools write 0 where nothing was drawn.
             valid = valid & ~(unknown & (values == 0))
         nodata = raster.info.nodata
-        if nodata is not None and not valid.all():
+        if nodata is not None and not valid.all() and (self._colored or nodata in self._table):
             # A declared value keeps its declared class even if the file marks it as nodata, because rasterising
-            # tools write 0 for both.
+            # tools write 0 for both. A range may contain it by chance.
             valid = valid | (~unknown & (raster.pixels == nodata).all(axis=0))
         if unknown.any():
             if self._others is not None:
@@ -240,7 +240,7 @@ class _Masks:
         )
 
     def _smoothed(self, counts: Counter[int]) -> DataError:
-        line = ranges(self._data, max(counts))
+        line = ranges(self._data, max(counts), self._source.info.nodata)
         return DataError(
             f"{self._name}: has {len(counts)} grey values from {min(counts)} to {max(counts)}, most pixels near few of "
             "them: it was saved with smoothing or compression",

@@ -260,3 +260,30 @@ def test_hundreds_of_colours_come_from_smoothing(tmp_path):
         1,
         IGNORE,
     }
+
+
+def declared_in(error):
+    return yaml.safe_load(error.remedy.partition("label_values: ")[2].partition("}")[0] + "}")
+
+
+@pytest.mark.parametrize("nodata", [255, 127, 0])
+def test_the_ranges_for_a_smoothed_mask_leave_out_its_nodata_value(tmp_path, nodata):
+    _, mask = smoothed(tmp_path / "m.png", 254)
+    values = np.asarray(Image.open(tmp_path / "m.png")).copy()
+    values[values == nodata] += 1
+    values[:5] = nodata
+    path = save(tmp_path / "m.tif", values, nodata=nodata)
+    line = declared_in(
+        fails(path, data_for({1: "road", 0: "background"} if nodata else {1: "background", 2: "road"}))
+    )
+    assert not any(str(nodata) == bound for key in line for bound in key.split("-"))
+    classes = opened(path, data_for(line))[0].classes
+    assert (classes[:5] == IGNORE).all() and np.mean((classes == mask)[5:]) > 0.98
+
+
+def test_a_nodata_value_in_a_range_has_no_data_but_one_with_a_key_has_its_class(tmp_path):
+    path = save(tmp_path / "m.tif", np.array([[0, 10, 200, 255]], np.uint8), nodata=255)
+    in_range = data_for({"0-127": "background", "128-255": "road"})
+    assert opened(path, in_range)[0].classes.tolist() == [[0, 0, 1, IGNORE]]
+    alone = data_for({"0-127": "background", "128-254": "road", "255": "road"})
+    assert opened(path, alone)[0].classes.tolist() == [[0, 0, 1, 1]]
