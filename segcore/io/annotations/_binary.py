@@ -51,7 +51,7 @@ class Binary:
         return [*notes, *([self._several] if self._several else [])]
 
     def read(self, source: images.Source, window: Window, plane: int) -> np.ndarray:
-        """Whether pixels of a window are of the class, as (H, W) uint8 0 or 1.
+        """Whether pixels of a window are of the class: (H, W) bool.
 
         Raises:
             DataError: the file cannot be read, or has negative values that are not declared as nodata.
@@ -59,18 +59,18 @@ class Binary:
         self._of_header = source.info.notes
         raster = source.read(window, plane)
         values = _values(raster)
-        marked = (values != 0) & raster.valid
+        marked: np.ndarray = (values != 0) & raster.valid
         present = values[marked]
         if self._is_black is None and not (present.size and raster.valid.all()):
             self._is_black = not present.size and _is_black_drawing(source)
         if self._is_black:
-            return raster.valid.view(np.uint8)
+            return raster.valid
         if not raster.valid.all():
             # NaN is not 0.
             without = ~raster.valid & (raster.pixels != 0).any(axis=0)
             self._no_data.add(int(np.count_nonzero(without)), window, plane)
         if not present.size:
-            return marked.view(np.uint8)
+            return marked
         least, most = present.min(), present.max()
         if least < 0:
             raise DataError(
@@ -81,10 +81,10 @@ class Binary:
         if least != most and not self._is_examined:
             self._examine(source)
         if self._low is not None:
-            of_class = marked & (values >= self._low)
+            of_class: np.ndarray = marked & (values >= self._low)
             self._changed.add(int(np.count_nonzero(marked & ~of_class)), window, plane)
-            return of_class.view(np.uint8)
-        return marked.view(np.uint8)
+            return of_class
+        return marked
 
     def _examine(self, source: images.Source) -> None:
         """Find out from the whole file whether it was smoothed."""

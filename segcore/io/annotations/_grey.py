@@ -1,7 +1,9 @@
 """Recognises masks that were saved with smoothing or lossy compression, and writes the ranges that read them."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from itertools import pairwise
+from pathlib import Path
 
 from segcore.constants import IGNORE
 from segcore.params.data import Data
@@ -65,6 +67,29 @@ def is_smoothed(counts: Mapping[int, int], undeclared: int, data: Data) -> bool:
     reach = max(1, min(b - a for a, b in pairwise(levels)) // 8)
     near = sum(n for value, n in counts.items() if any(abs(value - level) <= reach for level in levels))
     return near >= _SHARE * sum(counts.values())
+
+
+def few_bits(path: Path, data: Data) -> str:
+    """Remedy for a grey PNG of 2 or 4 bits, whose values are read as 0 to 255; empty for other files.
+
+    Args:
+        path: of a mask.
+        data: settings, whose keys are the stored values.
+    """
+    with path.open("rb") if path.is_file() else BytesIO() as file:
+        header = file.read(26)
+    if not header.startswith(b"\x89PNG") or header[25:] != b"\0" or header[24] not in (2, 4):
+        return ""
+    highest = 2 ** header[24] - 1
+    keys = {low: code for (low, high), code in data.label_spans.items() if low == high}
+    if not keys or min(keys) < 0 or max(keys) > highest:
+        return ""
+    names = {IGNORE: "ignore", **dict(enumerate(data.classes))}
+    declared = ", ".join(f"{low * 255 // highest}: {names[code]}" for low, code in keys.items())
+    return (
+        f"the file has {header[24]} bits per pixel, and its values 0 to {highest} are read as 0 to 255: declare what "
+        f"is read, label_values: {{{declared}}}, or save the mask with 8 bits"
+    )
 
 
 def _levels(data: Data, highest: int) -> dict[int, int]:

@@ -37,7 +37,7 @@ class _OneClass:
         return self._binary.notes
 
     def read(self, window: Window, plane: int = 0) -> Labels:
-        return Labels(self._binary.read(self._source, window, plane))
+        return Labels(self._binary.read(self._source, window, plane).view(np.uint8))
 
 
 class _Parts:

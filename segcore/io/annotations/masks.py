@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.annotations import LOSSY, Labels, extensions
 from segcore.io.annotations._colors import is_color, packed, palette
-from segcore.io.annotations._grey import is_smoothed, ranges
+from segcore.io.annotations._grey import few_bits, is_smoothed, ranges
 from segcore.io.annotations._lookup import UNKNOWN, Found, Lookup
+from segcore.io.annotations._planes_of_masks import SEPARATE, with_remedy
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
 from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.grid import open_on_grid
@@ -41,7 +43,7 @@ class _Masks:
             (kind, text if path.name in text else f"{path.name}: {text}") for kind, text in source.info.notes
         ]
         self._unlabelled = Unlabelled(path.name, image_path.name, data, self._noted, IGNORE, is_mask=True)
-        self._name, self._source, self._data = path.name, source, data
+        self._path, self._name, self._source, self._data = path, path.name, source, data
         table, values = data.label_table, data.label_spans
         colors = {(int(str(k)[1:], 16),) * 2: v for k, v in table.items() if is_color(k)}
         info = source.info
@@ -169,7 +171,7 @@ class _Masks:
         if any(not np.array_equal(whole[0], other) for other in whole[1:]):
             raise DataError(
                 f"{self._name}: has {len(whole)} bands that differ where index values are expected",
-                self._color_remedy() or "provide a mask of one band with class values",
+                self._color_remedy() or f"provide a mask of one band with class values; {SEPARATE}",
                 kind="label-bands",
             )
         band: np.ndarray = whole[0]
@@ -181,11 +183,14 @@ class _Masks:
         if (info.bands, info.dtype) != (3, "uint8"):
             return ""
         counts: Counter[int] = Counter()
-        for window in pieces(info):
-            raster = self._source.read(window)
+        for window, plane in product(pieces(info), range(info.depth)):
+            raster = self._source.read(window, plane)
             counts.update(_count(packed(raster.pixels)[raster.valid]))
             if len(counts) > _MOST_COLORS:
                 return ""
+        if not any(value & 0xFEFEFE for value in counts):
+            # Bands of 0 and 1 are classes, not colours.
+            return ""
         colors = listed((f"#{value:06X}", count) for value, count in counts.items())
         return f'it looks colour-coded: declare its colours in data.label_values as "#RRGGBB"; found {colors}'
 
@@ -254,6 +259,9 @@ class _Masks:
             code = self._table[1]
             name = "ignore" if code == IGNORE else self._data.classes[code]
             return f"if the mask marks {name!r} with 255 instead of 1, declare `255: {name}` in data.label_values"
+        line = few_bits(self._path, self._data)
+        if line:
+            return line
         remedy = f"declare them in data.label_values (now {declared(self._data)}), as a class or as `ignore`"
         if self._source.info.palette is not None:
             remedy += ', or declare the colours of its palette as "#RRGGBB"'
@@ -274,7 +282,11 @@ def open_raster(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     """
     if not images.is_image(path.name) and not path.is_dir():
         raise images.unknown_format(path.name, f"use one of {', '.join(extensions())}")
-    with open_on_grid(path, image_path, image, data) as source:
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(open_on_grid(path, image_path, image, data))
+        except DataError as error:
+            raise with_remedy(error, path, image, data) from error
         if source.info.lossy or path.name.lower().endswith(LOSSY):
             line = ranges(data)
             raise DataError(

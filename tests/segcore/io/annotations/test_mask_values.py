@@ -1,5 +1,8 @@
 """Values of masks: ranges, counts of what is found, values rounded, and values of masks saved with smoothing."""
 
+import struct
+import zlib
+
 import nibabel
 import numpy as np
 import pytest
@@ -287,3 +290,21 @@ def test_a_nodata_value_in_a_range_has_no_data_but_one_with_a_key_has_its_class(
     assert opened(path, in_range)[0].classes.tolist() == [[0, 0, 1, IGNORE]]
     alone = data_for({"0-127": "background", "128-254": "road", "255": "road"})
     assert opened(path, alone)[0].classes.tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(4, 17), (2, 85)])
+def test_the_line_for_a_grey_png_of_few_bits_reads_it(tmp_path, bits, factor):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[3:9, 4:12] = 1
+    rows = np.packbits(np.unpackbits(mask[..., None], axis=2)[..., -bits:].reshape(16, -1), axis=1)
+    content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    header = struct.pack(">IIBBBBB", 16, 16, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", content), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(c)) + t + c + struct.pack(">I", zlib.crc32(t + c)) for t, c in chunks]
+    path = tmp_path / "m.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    error = fails(path, data_for({0: "background", 1: "road"}))
+    assert f"{bits} bits per pixel" in error.remedy
+    line = declared_in(error)
+    assert line == {0: "background", factor: "road"}
+    assert np.array_equal(opened(path, data_for(line))[0].classes, mask)
