@@ -9,7 +9,7 @@ from segcore.io.annotations._unlabelled import Counts
 
 # A smoothed mask has more levels of 256 than this; of its pixels that are not 0, these shares are near the highest
 # value, and near it or 0.
-_MANY, _NEAR_TOP, _NEAR = 16, 0.3, 0.6
+_MANY, _NEAR_TOP, _NEAR = 16, 0.08, 0.4
 _LEVELS = 256
 
 

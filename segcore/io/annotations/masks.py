@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from segcore.data.raster import Info, Note, Raster, Window, pieces
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.annotations import LOSSY, Labels, extensions
-from segcore.io.annotations._colors import is_color, packed, palette
+from segcore.io.annotations._colors import color_remedy, counted, is_color, packed, palette
 from segcore.io.annotations._grey import few_bits, is_smoothed, ranges
 from segcore.io.annotations._lookup import UNKNOWN, Found, Lookup
 from segcore.io.annotations._planes_of_masks import SEPARATE, with_remedy
@@ -27,8 +26,6 @@ EXTENSIONS: tuple[str, ...] = ()
 
 # Limit of distinct values that are counted for a message.
 _MOST_DISTINCT = 100_000
-# A picture with more colours is not a colour-coded mask.
-_MOST_COLORS = 64
 # Floats that are as near to a whole number as this are rounded: absolute, and relative for the steps of scaled files.
 _NEAR, _NEAR_RELATIVE, _FARTHEST = 1e-3, 1e-5, 1e-2
 # More undeclared colours than this come from smoothing.
@@ -171,28 +168,11 @@ class _Masks:
         if any(not np.array_equal(whole[0], other) for other in whole[1:]):
             raise DataError(
                 f"{self._name}: has {len(whole)} bands that differ where index values are expected",
-                self._color_remedy() or f"provide a mask of one band with class values; {SEPARATE}",
+                color_remedy(self._source) or f"provide a mask of one band with class values; {SEPARATE}",
                 kind="label-bands",
             )
         band: np.ndarray = whole[0]
         return band
-
-    def _color_remedy(self) -> str:
-        """Remedy for a colour-coded mask, with the colours of the whole file; empty if the mask is not colour-coded."""
-        info = self._source.info
-        if (info.bands, info.dtype) != (3, "uint8"):
-            return ""
-        counts: Counter[int] = Counter()
-        for window, plane in product(pieces(info), range(info.depth)):
-            raster = self._source.read(window, plane)
-            counts.update(_count(packed(raster.pixels)[raster.valid]))
-            if len(counts) > _MOST_COLORS:
-                return ""
-        if not any(value & 0xFEFEFE for value in counts):
-            # Bands of 0 and 1 are classes, not colours.
-            return ""
-        colors = listed((f"#{value:06X}", count) for value, count in counts.items())
-        return f'it looks colour-coded: declare its colours in data.label_values as "#RRGGBB"; found {colors}'
 
     def _numbers(self, values: np.ndarray, is_object: np.ndarray) -> np.ndarray:
         if self._colored:
@@ -217,8 +197,8 @@ class _Masks:
                 raster = self._source.read(window, plane)
                 values = self._values(raster)
                 unknown = self._lookup(values) == UNKNOWN
-                counts.update(_count(values[raster.valid & unknown]))
-                known.update(_count(values[raster.valid & ~unknown]))
+                counts.update(counted(values[raster.valid & unknown]))
+                known.update(counted(values[raster.valid & ~unknown]))
             if len(counts) > _MOST_DISTINCT:
                 break
         if self._colored:
@@ -266,11 +246,6 @@ class _Masks:
         if self._source.info.palette is not None:
             remedy += ', or declare the colours of its palette as "#RRGGBB"'
         return remedy + ", or correct the mask"
-
-
-def _count(values: np.ndarray) -> dict[int, int]:
-    distinct, counts = np.unique(values, return_counts=True)
-    return dict(zip(distinct.tolist(), counts.tolist(), strict=True))
 
 
 @contextmanager
