@@ -132,9 +132,15 @@ KINDS: dict[str, Kind] = {
         "if the values are no class numbers, correct the mask; else save it as integers",
     ),
     "others-class": Kind(
-        "the key `others` catches several values of a mask",
+        "the key `others` catches several values of a mask, or a mask of one class has many values",
         "noted",
-        "if some of these values have another meaning, declare them in data.label_values",
+        "if some of these values have another meaning, declare them in data.label_values; in a file of one class, save "
+        "the class as 1 and all else as 0",
+    ),
+    "smoothed": Kind(
+        "a mask of one class was saved with smoothing or compression; the class begins at half of the highest value",
+        "noted",
+        "if lower values belong to the class, save it again as 1 and all else as 0",
     ),
     "unused-key": Kind(
         "a key of data.label_values matches no mask, while its class has other keys or is `ignore`",
@@ -233,9 +239,10 @@ KINDS: dict[str, Kind] = {
         "if that is wrong, correct data.unlabelled",
     ),
     "transparent": Kind(
-        "pixels of a mask are transparent, nodata or NaN, and are ignored",
+        "pixels of a mask are transparent, nodata or NaN: they are ignored, or not of the class of the file",
         "noted",
-        "if they have a class, name it in data.unlabelled, or declare the nodata value in data.label_values",
+        "if they have a class, name it in data.unlabelled, or declare the nodata value in data.label_values; in a "
+        "file of one class, save the class as 1 and all else as 0",
     ),
     "polygons-no-crs": Kind("only one of polygons and image has a coordinate system"),
     "unknown-category": Kind("a category or property value is not in data.label_values"),

@@ -131,12 +131,14 @@ def _by_position(
         return AS_STORED, check_same_grid(image, mask, names)
     except DataError as error:
         without = "mask" if not mask.placed else "image" if not image.placed else None
+        is_either = mask.placed or image.placed
         fits = _fits(image, mask, composed(inverse(mask.order), image.order))
         if not fits or (error.kind == "size-mismatch" and without is None):
             raise
         what, kind = error.what, error.kind
         if without:
-            what = f"{_pair(names)}: the file of the {without} has no position (its affine is a default)"
+            files = f"the file of the {without} has" if is_either else "both files have"
+            what = f"{_pair(names)}: {files} no position (its affine is a default)"
             kind = "affine-mismatch"
         if trusted is not None:
             text = what.removeprefix(f"{_pair(names)}: ")

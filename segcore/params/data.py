@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from segcore.class_colors import default_colors
 from segcore.constants import IGNORE
 from segcore.names import LONGEST, same_key
+from segcore.params._label_keys import RANGE, require_blanks, require_whole
 
 # score keys have these in place of a class
 _MEANS = ("foreground_mean", "all_mean")
@@ -39,8 +40,8 @@ def require_distinct(setting: str, names: Iterable[str]) -> None:
         )
 
 
-# a key of label_values that stands for several mask values
-_RANGE = re.compile(r"(-?\d+)-(-?\d+)")
+# Annotations of objects, whose keys of label_values are words.
+_OBJECTS = (".json", ".xml", ".geojson", ".gpkg", ".shp", ".fgb", ".dcm")
 
 
 class Section(BaseModel):
@@ -182,6 +183,15 @@ class Data(Section):
         description="fraction of items (0 to 1) that may be unusable; above it, the ingest fails",
     )
 
+    @field_validator("bands")
+    @classmethod
+    def _from_one(cls, bands: list[int] | None) -> list[int] | None:
+        if bands and min(bands) < 1:
+            raise ValueError(
+                f"{min(bands)} is no band: bands are counted from 1, so that the first three are [1, 2, 3]"
+            )
+        return bands
+
     @field_validator("label_values", mode="before")
     @classmethod
     def _not_a_comment(cls, values: Any) -> Any:
@@ -198,7 +208,10 @@ class Data(Section):
             return str(value).lower() if isinstance(value, bool) else value
 
         if not isinstance(values, dict):
+            if isinstance(values, str) and ":" in values:
+                require_blanks({values: None})
             return values
+        require_blanks(values)
         if None in values:
             raise ValueError('null without quotes is no value; if the word is meant, write "null"')
         return {word(key): word(value) for key, value in values.items()}
@@ -266,11 +279,24 @@ class Data(Section):
         is_of_patterns = self.layout == "pairs" and self.listing is None
         if not is_of_patterns and (isinstance(self.masks, dict) or len(self.image_patterns) > 1):
             raise ValueError("images as a list and masks as a mapping need layout: pairs, and listing: null")
+        # Masks of `baselines` are read by label_values.
+        if isinstance(self.masks, dict) and self.label_values and not self.baselines:
+            raise ValueError(
+                "label_values has no effect where masks is a mapping, in whose files all values but 0 are the class: "
+                "remove label_values; files that mark the class otherwise, such as with 0, must be saved again with "
+                "the class as 1 and all else as 0"
+            )
         if isinstance(self.masks, str) and "label_values" not in self.model_fields_set:
             raise ValueError("label_values is missing: which value of the masks is which class")
 
     def _check_ranges(self) -> None:
         """Check the ranges of label_values, which may not share a value with another key."""
+        has_words = self.layout in ("coco", "cityscapes") or any(
+            pattern.lower().endswith(_OBJECTS) for pattern in self.mask_patterns
+        )
+        for key in self.label_values:
+            if isinstance(key, str) and not has_words:
+                require_whole(key)
         for (low, high), (following, _) in pairwise([*sorted(self.label_spans), (float("inf"), 0)]):
             if low > high:
                 raise ValueError(f'label_values: write the range "{low}-{high}" as "{high}-{low}"')
@@ -316,7 +342,7 @@ class Data(Section):
         """Class index of each range of integers in label_values, by lowest and highest value; 7 is (7, 7)."""
         spans = {}
         for key, index in self.label_table.items():
-            bounds = _RANGE.fullmatch(key) if isinstance(key, str) else (None, key, key)
+            bounds = RANGE.fullmatch(key) if isinstance(key, str) else (None, key, key)
             if bounds:
                 spans[int(bounds[1]), int(bounds[2])] = index
         return spans

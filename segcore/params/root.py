@@ -227,7 +227,9 @@ def _require_quotes(path: Path, data: Any) -> None:
                 f"{path}: data.{key}: {word} without quotes is a number to some readers of YAML and a word to others",
                 f'write the number in decimals without leading zeros, or the word in quotes: "{word}"',
             )
-    if isinstance(labels, dict) and len({isinstance(key, str | bool) for key in labels}) > 1:
+    # {0:background} is a text without a value, for which Data has an error.
+    keys = labels if isinstance(labels, dict) and None not in labels.values() else {}
+    if len({isinstance(key, str | bool) for key in keys}) > 1:
         raise ParamsError(
             f"{path}: data.label_values mixes numbers and texts as keys, which cannot be sorted",
             'put the numbers in quotes: {"0": background, others: thing}',

@@ -63,14 +63,21 @@ def _unquoted(loader: _Loader, node: yaml.ScalarNode) -> Unquoted:
 _Loader.add_constructor(_AMBIGUOUS, _unquoted)
 
 
+# a colour in { } that is a comment, because it has no quotes, and such braces with nothing but comments
+_COLOR_IN_BRACES = re.compile(r"[{,]\s*(#[0-9A-Fa-f]{6})\b")
+_ONLY_COLORS = re.compile(r"\blabel_values:\s*\{\s*(#[0-9A-Fa-f]{6})\b[^\n]*\n(?:\s*#[^\n]*\n)*\s*\}")
+
+
 def read(path: Path) -> Any:
     """Values of a YAML file.
 
     Raises:
-        ParamsError: it is missing, cannot be read, or is not valid YAML.
+        ParamsError: it is missing, cannot be read, or is not valid YAML; or colours without quotes are comments.
     """
+    text = ""
     try:
-        return _values(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = _values(text)
     except FileNotFoundError as error:
         raise ParamsError(
             f"{path}: no such file", "run from the project's folder, or restore it with git"
@@ -86,9 +93,20 @@ def read(path: Path) -> Any:
         ) from error
     # ValueError: a number of thousands of digits; RecursionError: thousands of brackets
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        _require_no_color(path, _COLOR_IN_BRACES.search(text))
         raise ParamsError(
             f"{path}: is not valid YAML: {error}", "correct the indentation or quoting"
         ) from error
+    _require_no_color(path, _ONLY_COLORS.search(text))
+    return values
+
+
+def _require_no_color(path: Path, color: re.Match[str] | None) -> None:
+    if color:
+        raise ParamsError(
+            f"{path}: {color[1]} without quotes is a comment, because # starts one",
+            f'put colours in quotes: {{"{color[1]}": land}}',
+        )
 
 
 def _values(text: str) -> Any:

@@ -1,8 +1,16 @@
 """Colours of masks as integers 0xRRGGBB."""
 
+from collections import Counter
+from itertools import product
+
 import numpy as np
 
-from segcore.data.raster import Info
+from segcore.data.raster import Info, pieces
+from segcore.io import images
+from segcore.io.annotations._shared import listed
+
+# A picture with more colours is not a colour-coded mask.
+_MOST_COLORS = 64
 
 
 def is_color(key: int | str) -> bool:
@@ -25,3 +33,27 @@ def palette(info: Info) -> np.ndarray:
     for index, (red, green, blue) in enumerate((info.palette or ())[: len(table)]):
         table[index] = red << 16 | green << 8 | blue
     return table
+
+
+def color_remedy(source: images.Source) -> str:
+    """Remedy for a colour-coded mask, with the colours of the whole file; empty if the mask is not colour-coded."""
+    info = source.info
+    if (info.bands, info.dtype) != (3, "uint8"):
+        return ""
+    counts: Counter[int] = Counter()
+    for window, plane in product(pieces(info), range(info.depth)):
+        raster = source.read(window, plane)
+        counts.update(counted(packed(raster.pixels)[raster.valid]))
+        if len(counts) > _MOST_COLORS:
+            return ""
+    if not any(value & 0xFEFEFE for value in counts):
+        # Bands of 0 and 1 are classes, not colours.
+        return ""
+    colors = listed((f"#{value:06X}", count) for value, count in counts.items())
+    return f'it looks colour-coded: declare its colours in data.label_values as "#RRGGBB"; found {colors}'
+
+
+def counted(values: np.ndarray) -> dict[int, int]:
+    """Number of pixels of each value."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return dict(zip(distinct.tolist(), counts.tolist(), strict=True))

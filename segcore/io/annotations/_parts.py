@@ -1,7 +1,7 @@
 """Ground truth in several files of one image: a file for each class, or for each object.
 
-Of a raster, all values but 0 are the class; of other formats, all that they contain. Where the values of an object's
-file say its class, data.label_values is applied.
+Of a raster, all values but 0 are the class (see `_binary`); of other formats, all that they contain. Where the values
+of an object's file say its class, data.label_values is applied.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note, Window
 from segcore.io import annotations, images
 from segcore.io.annotations import Labels, LabelSource
+from segcore.io.annotations._binary import Binary
 from segcore.io.annotations._shared import OTHERS, background_index
 from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.annotations.masks import open_raster
@@ -24,23 +25,19 @@ from segcore.params.data import Data
 _MOST_OPEN = 64
 
 
-class _Binary:
-    """A raster of one class: class 1 where a value is not 0, 0 elsewhere, IGNORE where a value means no data."""
+class _OneClass:
+    """A raster of one class: class 1 where it is, 0 elsewhere."""
 
-    def __init__(self, name: str, source: images.Source) -> None:
-        self._source = source
-        self.notes: list[Note] = [
-            (kind, text if name in text else f"{name}: {text}") for kind, text in source.info.notes
-        ]
+    def __init__(self, binary: Binary, source: images.Source) -> None:
+        self._binary, self._source = binary, source
         self.found: dict[str, int] = {}
 
+    @property
+    def notes(self) -> list[Note]:
+        return self._binary.notes
+
     def read(self, window: Window, plane: int = 0) -> Labels:
-        raster = self._source.read(window, plane)
-        marked = (raster.pixels != 0).any(axis=0)
-        classes = marked.view(np.uint8)
-        if not raster.valid.all():
-            classes = np.where(marked & ~raster.valid, np.uint8(IGNORE), classes)
-        return Labels(classes)
+        return Labels(self._binary.read(self._source, window, plane).view(np.uint8))
 
 
 class _Parts:
@@ -66,6 +63,8 @@ class _Parts:
         self._parts, self._image_path, self._image, self._data = parts, image_path, image, data
         self._background = background_index(data)
         self._notes: dict[Note, None] = {}
+        # The counts of files that are opened again for each window.
+        self._binaries = {path: Binary(path.name) for name, path in parts if name}
         self._of_rest: list[Note] = []
         self._rest = Unlabelled(parts[0][1].name, image_path.name, data, self._of_rest)
         self._overlapping = 0
@@ -84,7 +83,9 @@ class _Parts:
     @property
     def notes(self) -> list[Note]:
         """What was done to the files, and the number of pixels that several of them claim."""
-        notes = [*self._notes, *self._of_rest]
+        of_files = [note for source in self._open for note in source.notes]
+        of_files += [note for binary in self._binaries.values() for note in binary.notes]
+        notes = [*dict.fromkeys([*of_files, *self._notes]), *self._of_rest]
         if self._overlapping:
             text = f"{self._overlapping} pixels belong to several files; the last of them counts"
             notes.append(("overlapping-masks", text))
@@ -95,7 +96,7 @@ class _Parts:
         data = self._data
         if name and annotations.is_raster(path):
             with open_raster(path, self._image_path, self._image, data) as source:
-                yield _Binary(path.name, source)
+                yield _OneClass(self._binaries[path], source)
             return
         if name:
             one_class = {
@@ -143,12 +144,11 @@ class _Parts:
 
     def _labels(self, index: int, window: Window, plane: int) -> np.ndarray:
         if self._open:
-            labels = self._open[index].read(window, plane).classes
-            self._notes |= dict.fromkeys(self._open[index].notes)
-            return labels
+            return self._open[index].read(window, plane).classes
         with self._opened(*self._parts[index]) as source:
             labels = source.read(window, plane).classes
-            self._notes |= dict.fromkeys(source.notes)
+            if not isinstance(source, _OneClass):
+                self._notes |= dict.fromkeys(source.notes)
             if not self._parts[index][0]:
                 self._found.update(source.found)
         return labels

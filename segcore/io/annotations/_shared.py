@@ -34,18 +34,28 @@ def _keys(value: object) -> list[int | str]:
     if value_text(value) == "null":
         return ["null"]
     if isinstance(value, bool | np.bool_):
-        return [str(bool(value)).lower()]
+        value = str(bool(value))
     if isinstance(value, int | np.integer) or (
         isinstance(value, float | np.floating) and value == value // 1
     ):
         return [int(value), str(int(value))]
     text = str(value)
+    if text.lower() in ("true", "false"):
+        # Keys without quotes are in lower case; programs also write True and TRUE.
+        return [text, text.lower(), text.capitalize(), text.upper()]
     return [text, int(text)] if text.removeprefix("-").isdecimal() else [text]
 
 
 def value_text(value: object) -> str:
-    """A category or property value as text, for messages; "null" for None and NaN."""
+    """A category or property value as a key of label_values, for messages; "null" for None and NaN."""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
     return "null" if value is None or value != value else str(value)
+
+
+def _visible(text: str) -> str:
+    """A text in quotes if it has blanks that are not seen."""
+    return repr(text) if text != " ".join(text.split()) or not text else text
 
 
 def listed(counts: Iterable[tuple[object, int]], most: int = _SHOWN) -> str:
@@ -70,8 +80,9 @@ def unknown_category(name: str, what: str, counts: dict[str, int], data: Data) -
         counts: value -> number of polygons of this image with it.
         data: its label_values lacks them.
     """
+    values = listed((_visible(value), count) for value, count in counts.items())
     return DataError(
-        f"{name}: {what} that data.label_values does not declare: {listed(counts.items())}",
+        f"{name}: {what} that data.label_values does not declare: {values}",
         f"declare them in data.label_values (now {declared(data)}), as a class or as `ignore`, "
         f"or declare `{OTHERS}`",
         kind="unknown-category",

@@ -19,7 +19,7 @@ from segcore.io.annotations import _json
 from segcore.io.annotations._coordinates import reach_of
 from segcore.io.annotations._drawing import Drawn, Shape, draw, size_of
 from segcore.io.annotations._entries import Entries
-from segcore.io.annotations._shared import class_of, ids
+from segcore.io.annotations._shared import OTHERS, class_of, ids
 from segcore.params.data import Data
 
 EXTENSIONS = (".json",)
@@ -29,6 +29,7 @@ class _Coco:
     """Annotations of a file, indexed by image."""
 
     def __init__(self, name: str, content: dict[str, Any]) -> None:
+        self.name = name
         images = [{**image, "id": str(image["id"])} for image in content["images"]]
         self.images = Entries(name, ((str(image["file_name"]), image["id"], image) for image in images))
         self.categories = {str(c["id"]): str(c["name"]) for c in content.get("categories", [])}
@@ -164,15 +165,38 @@ def _marked(numbers: list[object]) -> str:
     return f"{len(numbers)} annotations (ids {ids(numbers)}) are marked"
 
 
+def _code(file: str, name: str | None, number: Any, table: dict[int | str, int]) -> int | None:
+    """Class of a category by its name or its id.
+
+    Raises:
+        DataError: both are keys, of different classes.
+    """
+    by_name = class_of(name, {**table, OTHERS: -1}) if name is not None else -1
+    by_number = class_of(number, {**table, OTHERS: -1})
+    if name is None or by_name == -1:
+        return class_of(number, table)
+    if name.isdecimal() and by_number not in (-1, by_name):
+        raise DataError(
+            f"{file}: the category of id {number} has the name {name!r}, and data.label_values has both numbers as "
+            "keys, of different classes",
+            "give the categories names in the file that are no numbers, and use these as keys",
+            kind="unknown-category",
+        )
+    return by_name
+
+
 def _shapes(
     coco: _Coco, annotations: list[dict[str, Any]], ignored: list[bool], table: dict[int | str, int]
 ) -> list[Shape]:
     """Annotations with their classes, by name or id of their category; crowds that are ignored are below all others."""
     shapes = []
+    numbers = {
+        str(annotation.get("category_id")): annotation.get("category_id") for annotation in annotations
+    }
+    codes = {key: _code(coco.name, coco.categories.get(key), n, table) for key, n in numbers.items()}
     for annotation, out in zip(annotations, ignored, strict=True):
         number = annotation.get("category_id")
-        name = coco.categories.get(str(number))
-        code = table[name] if name in table else class_of(number, table)
+        name, code = coco.categories.get(str(number)), codes[str(number)]
         named = f"id {number}" if name is None else name if code is not None else f"{name!r} (id {number})"
         shapes.append(
             Shape(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ from segcore.data.raster import Info, Note, Raster, Window, pieces
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.annotations import LOSSY, Labels, extensions
-from segcore.io.annotations._colors import is_color, packed, palette
-from segcore.io.annotations._grey import is_smoothed, ranges
+from segcore.io.annotations._colors import color_remedy, counted, is_color, packed, palette
+from segcore.io.annotations._grey import few_bits, is_smoothed, ranges
 from segcore.io.annotations._lookup import UNKNOWN, Found, Lookup
+from segcore.io.annotations._planes_of_masks import SEPARATE, with_remedy
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
 from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.grid import open_on_grid
@@ -25,8 +26,6 @@ EXTENSIONS: tuple[str, ...] = ()
 
 # Limit of distinct values that are counted for a message.
 _MOST_DISTINCT = 100_000
-# A picture with more colours is not a colour-coded mask.
-_MOST_COLORS = 64
 # Floats that are as near to a whole number as this are rounded: absolute, and relative for the steps of scaled files.
 _NEAR, _NEAR_RELATIVE, _FARTHEST = 1e-3, 1e-5, 1e-2
 # More undeclared colours than this come from smoothing.
@@ -41,7 +40,7 @@ class _Masks:
             (kind, text if path.name in text else f"{path.name}: {text}") for kind, text in source.info.notes
         ]
         self._unlabelled = Unlabelled(path.name, image_path.name, data, self._noted, IGNORE, is_mask=True)
-        self._name, self._source, self._data = path.name, source, data
+        self._path, self._name, self._source, self._data = path, path.name, source, data
         table, values = data.label_table, data.label_spans
         colors = {(int(str(k)[1:], 16),) * 2: v for k, v in table.items() if is_color(k)}
         info = source.info
@@ -91,9 +90,9 @@ class _Masks:
             # Rasterising tools write 0 where nothing was drawn.
             valid = valid & ~(unknown & (values == 0))
         nodata = raster.info.nodata
-        if nodata is not None and not valid.all():
+        if nodata is not None and not valid.all() and (self._colored or nodata in self._table):
             # A declared value keeps its declared class even if the file marks it as nodata, because rasterising
-            # tools write 0 for both.
+            # tools write 0 for both. A range may contain it by chance.
             valid = valid | (~unknown & (raster.pixels == nodata).all(axis=0))
         if unknown.any():
             if self._others is not None:
@@ -169,25 +168,11 @@ class _Masks:
         if any(not np.array_equal(whole[0], other) for other in whole[1:]):
             raise DataError(
                 f"{self._name}: has {len(whole)} bands that differ where index values are expected",
-                self._color_remedy() or "provide a mask of one band with class values",
+                color_remedy(self._source) or f"provide a mask of one band with class values; {SEPARATE}",
                 kind="label-bands",
             )
         band: np.ndarray = whole[0]
         return band
-
-    def _color_remedy(self) -> str:
-        """Remedy for a colour-coded mask, with the colours of the whole file; empty if the mask is not colour-coded."""
-        info = self._source.info
-        if (info.bands, info.dtype) != (3, "uint8"):
-            return ""
-        counts: Counter[int] = Counter()
-        for window in pieces(info):
-            raster = self._source.read(window)
-            counts.update(_count(packed(raster.pixels)[raster.valid]))
-            if len(counts) > _MOST_COLORS:
-                return ""
-        colors = listed((f"#{value:06X}", count) for value, count in counts.items())
-        return f'it looks colour-coded: declare its colours in data.label_values as "#RRGGBB"; found {colors}'
 
     def _numbers(self, values: np.ndarray, is_object: np.ndarray) -> np.ndarray:
         if self._colored:
@@ -212,8 +197,8 @@ class _Masks:
                 raster = self._source.read(window, plane)
                 values = self._values(raster)
                 unknown = self._lookup(values) == UNKNOWN
-                counts.update(_count(values[raster.valid & unknown]))
-                known.update(_count(values[raster.valid & ~unknown]))
+                counts.update(counted(values[raster.valid & unknown]))
+                known.update(counted(values[raster.valid & ~unknown]))
             if len(counts) > _MOST_DISTINCT:
                 break
         if self._colored:
@@ -240,7 +225,7 @@ class _Masks:
         )
 
     def _smoothed(self, counts: Counter[int]) -> DataError:
-        line = ranges(self._data, max(counts))
+        line = ranges(self._data, max(counts), self._source.info.nodata)
         return DataError(
             f"{self._name}: has {len(counts)} grey values from {min(counts)} to {max(counts)}, most pixels near few of "
             "them: it was saved with smoothing or compression",
@@ -254,15 +239,13 @@ class _Masks:
             code = self._table[1]
             name = "ignore" if code == IGNORE else self._data.classes[code]
             return f"if the mask marks {name!r} with 255 instead of 1, declare `255: {name}` in data.label_values"
+        line = few_bits(self._path, self._data)
+        if line:
+            return line
         remedy = f"declare them in data.label_values (now {declared(self._data)}), as a class or as `ignore`"
         if self._source.info.palette is not None:
             remedy += ', or declare the colours of its palette as "#RRGGBB"'
         return remedy + ", or correct the mask"
-
-
-def _count(values: np.ndarray) -> dict[int, int]:
-    distinct, counts = np.unique(values, return_counts=True)
-    return dict(zip(distinct.tolist(), counts.tolist(), strict=True))
 
 
 @contextmanager
@@ -274,7 +257,11 @@ def open_raster(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     """
     if not images.is_image(path.name) and not path.is_dir():
         raise images.unknown_format(path.name, f"use one of {', '.join(extensions())}")
-    with open_on_grid(path, image_path, image, data) as source:
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(open_on_grid(path, image_path, image, data))
+        except DataError as error:
+            raise with_remedy(error, path, image, data) from error
         if source.info.lossy or path.name.lower().endswith(LOSSY):
             line = ranges(data)
             raise DataError(

@@ -153,3 +153,74 @@ def test_without_the_keys_of_an_architecture_the_common_settings_hold() -> None:
     values["train"]["common"]["patience"] = 3
     values["train"]["unet"]["patience"] = None
     assert params.Params(**values).for_architecture("unet").patience is None
+
+
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        ("0 - 127", '"0-127"'),
+        ("0–127", '"0-127"'),
+        ("0..127", '"0-127"'),
+        ("0 to 127", '"0-127"'),
+        (" 0-127", '"0-127"'),
+        ("−5-127", '"-5-127"'),
+        ("0-0.5", "whole numbers at both ends"),
+        ("0, 1, 2", '{"0": CLASS, "1": CLASS}'),
+        (">127", "a range with both ends"),
+        ("128+", "a range with both ends"),
+        ("1.0", '"1"'),
+        ("0.5", "whole numbers"),
+        (" 1", '"1"'),
+    ],
+)
+def test_a_key_of_masks_that_looks_like_numbers_is_refused_with_the_way_to_write_it(
+    tmp_path: Path, key: str, remedy: str
+) -> None:
+    with pytest.raises(ParamsError) as caught:
+        load(tmp_path, text(label_values=f'{{"{key}": square, others: background}}'))
+    assert f"{key!r} is no value and no range" in str(caught.value) and remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["0-127", "-5--1", "7", "010", "tree 2", "B-12"])
+def test_ranges_numbers_and_words_are_keys(tmp_path: Path, key: str) -> None:
+    assert key in load(tmp_path, text(label_values=f'{{"{key}": square}}')).data.label_values
+
+
+def test_keys_of_annotations_of_objects_are_words(tmp_path: Path) -> None:
+    content = text(label_values='{"0-0.5": square}', masks='"{stem}.json"')
+    assert load(tmp_path, content).data.label_values == {"0-0.5": "square"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "{#000000: background, #FF0000: square}",
+        '{"#000000": background, #FF0000: square}',
+        "{\n    #000000: background,\n    #FF0000: square\n  }",
+    ],
+)
+def test_colours_without_quotes_in_braces_are_refused_with_the_remedy(tmp_path: Path, values: str) -> None:
+    with pytest.raises(ParamsError, match="without quotes is a comment") as caught:
+        load(tmp_path, text(label_values=values))
+    assert "put colours in quotes" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "values", ["{0:background, 255: square}", "{0: background, 255:thing}", "\n    0:background"]
+)
+def test_a_missing_blank_after_the_colon_is_named(tmp_path: Path, values: str) -> None:
+    with pytest.raises(ParamsError, match="has no blank after the colon: write"):
+        load(tmp_path, text(label_values=values))
+
+
+def test_bands_are_counted_from_1(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="bands are counted from 1"):
+        load(tmp_path, text(bands="[0, 1, 2]"))
+
+
+def test_label_values_beside_a_mapping_of_masks_are_refused_unless_baselines_use_them(tmp_path: Path) -> None:
+    keys = {"masks": '{square: "masks/{stem}.png"}', "label_values": "{0: square, 255: background}"}
+    with pytest.raises(ParamsError, match="label_values has no effect where masks is a mapping"):
+        load(tmp_path, text(**keys))
+    assert load(tmp_path, text(**keys, baselines='{b: "b/{stem}.png"}')).data.label_values
+    assert not load(tmp_path, text(**keys | {"label_values": "{}"})).data.label_values

@@ -141,7 +141,11 @@ class DataSet:
 
 def data_section(folder: Path, over: dict[str, Any]) -> Data:
     """The data section of params.yaml, with keys replaced by `over`."""
-    return Data.model_validate({**values_for(folder)["data"], **over})
+    values = values_for(folder)["data"]
+    if isinstance(over.get("masks"), dict):
+        # A mapping of masks needs none.
+        del values["label_values"]
+    return Data.model_validate({**values, **over})
 
 
 @functools.cache

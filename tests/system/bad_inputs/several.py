@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from tests.support.tiny import blobs, write_tif
 from tests.system.bad_inputs import pictures
@@ -77,6 +77,14 @@ def class_without_a_file(pair):
 @SEVERAL.case("overlapping-masks", "pixels belong to several files; the last of them counts")
 def classes_that_overlap(pair):
     Image.fromarray(np.full(SIZE, 255, np.uint8)).save(other(pair.mask))
+
+
+@SEVERAL.case(
+    "smoothed", "has many grey values, as after smoothing or compression: values from 128 are the class"
+)
+def class_that_was_smoothed(pair):
+    mask = Image.open(pair.mask)
+    mask.filter(ImageFilter.GaussianBlur(2)).save(pair.mask)
 
 
 @SEVERAL.case(

@@ -217,3 +217,25 @@ def test_panoptic_annotations_are_refused_with_what_to_export(tmp_path):
     panoptic = [{"image_id": 1, "file_name": "a.png", "segments_info": segments}]
     path = save(tmp_path / "c.json", panoptic)
     fails(path, "polygons-unreadable", "COCO panoptic", "segments_info", "convert it to COCO instances")
+
+
+def test_a_category_whose_name_is_a_number_is_looked_up_by_name(tmp_path):
+    categories = [{"id": 1, "name": "2"}, {"id": 5, "name": "9"}]
+    outline = square(0, 0, 9, 9)
+    path = save(tmp_path / "c.json", [annotation(outline, category=1)], categories=categories)
+    assert labels(path, data_for({"2": "tree", "9": "car"})).classes.max() == 2
+
+
+def test_a_category_whose_name_is_the_key_of_another_class_than_its_id_is_refused(tmp_path):
+    categories = [{"id": 1, "name": "2"}, {"id": 2, "name": "1"}]
+    path = save(tmp_path / "c.json", [annotation(square(0, 0, 9, 9), category=1)], categories=categories)
+    fails(path, "unknown-category", "id 1 has the name '2'", data=data_for({"1": "tree", "2": "car"}))
+
+
+def test_names_with_blanks_at_their_ends_are_in_quotes(tmp_path):
+    path = save(
+        tmp_path / "c.json",
+        [annotation(square(0, 0, 9, 9), category=3)],
+        categories=[{"id": 3, "name": "car "}],
+    )
+    fails(path, "unknown-category", "'car '")

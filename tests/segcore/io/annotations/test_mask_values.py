@@ -1,5 +1,8 @@
 """Values of masks: ranges, counts of what is found, values rounded, and values of masks saved with smoothing."""
 
+import struct
+import zlib
+
 import nibabel
 import numpy as np
 import pytest
@@ -260,3 +263,48 @@ def test_hundreds_of_colours_come_from_smoothing(tmp_path):
         1,
         IGNORE,
     }
+
+
+def declared_in(error):
+    return yaml.safe_load(error.remedy.partition("label_values: ")[2].partition("}")[0] + "}")
+
+
+@pytest.mark.parametrize("nodata", [255, 127, 0])
+def test_the_ranges_for_a_smoothed_mask_leave_out_its_nodata_value(tmp_path, nodata):
+    _, mask = smoothed(tmp_path / "m.png", 254)
+    values = np.asarray(Image.open(tmp_path / "m.png")).copy()
+    values[values == nodata] += 1
+    values[:5] = nodata
+    path = save(tmp_path / "m.tif", values, nodata=nodata)
+    line = declared_in(
+        fails(path, data_for({1: "road", 0: "background"} if nodata else {1: "background", 2: "road"}))
+    )
+    assert not any(str(nodata) == bound for key in line for bound in key.split("-"))
+    classes = opened(path, data_for(line))[0].classes
+    assert (classes[:5] == IGNORE).all() and np.mean((classes == mask)[5:]) > 0.98
+
+
+def test_a_nodata_value_in_a_range_has_no_data_but_one_with_a_key_has_its_class(tmp_path):
+    path = save(tmp_path / "m.tif", np.array([[0, 10, 200, 255]], np.uint8), nodata=255)
+    in_range = data_for({"0-127": "background", "128-255": "road"})
+    assert opened(path, in_range)[0].classes.tolist() == [[0, 0, 1, IGNORE]]
+    alone = data_for({"0-127": "background", "128-254": "road", "255": "road"})
+    assert opened(path, alone)[0].classes.tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(4, 17), (2, 85)])
+def test_the_line_for_a_grey_png_of_few_bits_reads_it(tmp_path, bits, factor):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[3:9, 4:12] = 1
+    rows = np.packbits(np.unpackbits(mask[..., None], axis=2)[..., -bits:].reshape(16, -1), axis=1)
+    content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    header = struct.pack(">IIBBBBB", 16, 16, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", content), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(c)) + t + c + struct.pack(">I", zlib.crc32(t + c)) for t, c in chunks]
+    path = tmp_path / "m.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    error = fails(path, data_for({0: "background", 1: "road"}))
+    assert f"{bits} bits per pixel" in error.remedy
+    line = declared_in(error)
+    assert line == {0: "background", factor: "road"}
+    assert np.array_equal(opened(path, data_for(line))[0].classes, mask)

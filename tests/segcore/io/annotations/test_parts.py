@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 from nibabel import Nifti1Image
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from segcore.constants import IGNORE
 from segcore.data.raster import Info
 from segcore.errors import DataError
+from segcore.io import images
 from segcore.io.annotations import _parts
 from segcore.io.annotations._parts import open_parts
 from tests.support.tiny import params_for, write_tif
@@ -76,15 +77,96 @@ def test_transparent_and_coloured_drawings_are_masks(tmp_path):
     assert np.array_equal(read([("road", tmp_path / "r.png")])[0].classes, ROAD.astype(np.uint8))
 
 
-def test_nodata_of_a_mask_of_a_class_is_ignored_unless_it_is_0(tmp_path):
-    values = ROAD.astype(np.int16)
-    values[19] = -1
-    write_tif(tmp_path / "r.tif", values[None], nodata=-1)
-    expected = ROAD.astype(np.uint8)
-    expected[19] = IGNORE
-    assert np.array_equal(read([("road", tmp_path / "r.tif")])[0].classes, expected)
-    write_tif(tmp_path / "r.tif", ROAD.astype(np.int16)[None], nodata=0)
-    assert np.array_equal(read([("road", tmp_path / "r.tif")])[0].classes, ROAD.astype(np.uint8))
+@pytest.mark.parametrize(
+    ("dtype", "outside"),
+    [("float32", np.nan), ("uint8", 255), ("int16", -9999), ("int16", -1), ("float32", -1e38), ("uint8", 0)],
+)
+@pytest.mark.parametrize("unlabelled", [None, "ignore", "tree"])
+def test_a_pixel_without_data_is_not_of_the_class_of_its_file(tmp_path, dtype, outside, unlabelled):
+    for name, mask in (("r.tif", ROAD), ("t.tif", TREE)):
+        write_tif(tmp_path / name, np.where(mask, 1, outside).astype(dtype)[None], nodata=outside)
+    rest = {None: 0, "ignore": IGNORE, "tree": 2}[unlabelled]
+    parts = [("road", tmp_path / "r.tif"), ("tree", tmp_path / "t.tif")]
+    labels, notes, found = read(parts, data_for(unlabelled=unlabelled))
+    assert np.array_equal(labels.classes, np.where(TREE, 2, np.where(ROAD, 1, rest)))
+    if outside != 0:
+        assert notes["transparent"] == f"t.tif: {(~TREE).sum()} pixels without data are not of the class"
+    assert ("unlabelled" in notes) == (unlabelled is not None)
+    assert found == {"road": int(ROAD.sum()), "tree": int(TREE.sum())}
+
+
+def test_windows_give_one_note_for_each_file(tmp_path, monkeypatch):
+    write_tif(tmp_path / "r.tif", np.where(ROAD, 1, 255).astype(np.uint8)[None], nodata=255)
+    for most in (64, 0):
+        monkeypatch.setattr(_parts, "_MOST_OPEN", most)
+        with open_parts([("road", tmp_path / "r.tif")], tmp_path / "image.png", IMAGE, data_for()) as source:
+            for row in range(0, 20, 5):
+                source.read((row, 0, 5, 30))
+            text = f"r.tif: {(~ROAD).sum()} pixels without data are not of the class"
+            assert source.notes == [("transparent", text)]
+
+
+def test_negative_values_that_are_not_declared_as_nodata_are_refused(tmp_path):
+    write_tif(tmp_path / "r.tif", np.where(ROAD, 1, -9999).astype(np.int16)[None])
+    with pytest.raises(DataError) as caught:
+        read([("road", tmp_path / "r.tif")])
+    assert caught.value.kind == "label-values" and "-9999" in caught.value.what
+
+
+@pytest.mark.parametrize("hidden", [255, 0])
+def test_black_pixels_on_a_transparent_layer_are_the_class(tmp_path, hidden):
+    drawing = np.full((*SIZE, 4), hidden, np.uint8)
+    drawing[..., 3] = 0
+    drawing[ROAD] = 0, 0, 0, 255
+    Image.fromarray(drawing).save(tmp_path / "r.png")
+    labels, notes, _ = read([("road", tmp_path / "r.png")])
+    assert np.array_equal(labels.classes, ROAD.astype(np.uint8))
+    assert notes == {"transparent": "r.png: all its opaque pixels are black, and they are the class"}
+
+
+def test_an_empty_mask_with_a_transparent_margin_on_the_map_has_no_class(tmp_path):
+    drawing = np.zeros((4, *SIZE), np.uint8)
+    drawing[3, 5:] = 255
+    write_tif(tmp_path / "r.tif", drawing, photometric="RGB", alpha="YES")
+    image = images.info(tmp_path / "r.tif")
+    assert not read([("road", tmp_path / "r.tif")], image=image)[0].classes.any()
+
+
+def shape():
+    mask = np.zeros((120, 150), np.uint8)
+    mask[20:70, 30:100] = 255
+    return mask
+
+
+@pytest.mark.parametrize("how", ["jpeg", "blur", "16 bits", "0 to 1", "rgb"])
+def test_a_smoothed_mask_of_a_class_is_cut_at_half_of_its_highest_value(tmp_path, how):
+    mask = shape()
+    path = tmp_path / "r.png"
+    picture = Image.fromarray(mask)
+    blurred = np.asarray(picture.filter(ImageFilter.GaussianBlur(2)))
+    if how == "jpeg":
+        picture.save(tmp_path / "r.jpg", quality=75)
+        Image.open(tmp_path / "r.jpg").save(path)
+    elif how == "0 to 1":
+        path = path.with_suffix(".tif")
+        write_tif(path, (blurred / np.float32(255))[None])
+    else:
+        turned = {"16 bits": blurred.astype(np.uint16) * 257, "rgb": np.stack([blurred] * 3, -1)}
+        Image.fromarray(turned.get(how, blurred)).save(path)
+    image = Info(120, 150, 3, "uint8")
+    labels, notes, _ = read([("road", path)], image=image)
+    # Blurring rounds corners.
+    assert np.count_nonzero((labels.classes == 1) != (mask > 0)) <= 12
+    assert "lower pixels that are not 0 are not" in notes["smoothed"]
+
+
+def test_many_numbers_of_objects_are_all_the_class_of_their_file(tmp_path):
+    numbers = np.zeros(SIZE, np.uint8)
+    numbers[:, 3:28] = np.arange(25 * 20).reshape(20, 25) // 2 % 250 + 1
+    Image.fromarray(numbers).save(tmp_path / "r.png")
+    labels, notes, _ = read([("road", tmp_path / "r.png")])
+    assert np.array_equal(labels.classes, (numbers > 0).astype(np.uint8))
+    assert notes == {"others-class": "r.png: has many values up to 250, and all but 0 are the class"}
 
 
 def test_each_file_is_an_object_with_instances(tmp_path):
@@ -120,8 +202,6 @@ def test_hundreds_of_object_files_are_not_open_at_once(tmp_path, monkeypatch):
 
 
 def test_segments_of_volumes_are_read_in_the_orientation_of_the_image(tmp_path):
-    from segcore.io import images
-
     values = np.zeros((6, 5, 4), np.uint8)
     values[1:3, 2, 1] = 1
     flipped = np.diag([-1.0, 1, 3, 1])

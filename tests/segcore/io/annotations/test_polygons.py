@@ -1,5 +1,7 @@
 """Polygons are drawn onto the grid of their image, by pixel centres, in file order."""
 
+import json
+
 import numpy as np
 import pytest
 import shapely
@@ -186,3 +188,15 @@ def test_polygons_are_counted_by_their_value_as_it_stands_in_the_file(tmp_path):
     data = data_for({"house": "house", "others": "lake"}, label_property="use")
     with open_labels(path, tmp_path / "scene.tif", IMAGE, data) as source:
         assert source.found == {"house": 1, "barn": 1, "null": 1}
+
+
+@pytest.mark.parametrize("key", ["true", "True"])
+def test_booleans_match_keys_in_either_case_and_are_named_as_a_key_that_matches(tmp_path, key):
+    path = save(tmp_path / "p.geojson", [on_map(RING)])
+    content = json.loads(path.read_text())
+    content["features"][0]["properties"] = {"built": True}
+    path.write_text(json.dumps(content))
+    found = labels(path, data_for({key: "house"}, label_property="built")).classes
+    assert found.sum() == 30 * 30 - 10 * 10
+    data = data_for({"other": "house"}, label_property="built")
+    fails(path, "unknown-category", "does not declare: true (1)", data=data)
