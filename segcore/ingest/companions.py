@@ -7,7 +7,7 @@ from segcore.errors import DataError
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts import cityscapes, coco, nnunet, voc
 from segcore.io.layouts._builder import is_set
-from segcore.io.layouts._files import DATA_FILES, is_side_file, printable
+from segcore.io.layouts._names import DATA_FILES, is_side_file, printable
 from segcore.params.data import Data
 
 

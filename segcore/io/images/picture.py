@@ -4,11 +4,9 @@ The georeference of files beside a picture (.pgw, .aux.xml and others) is read. 
 orientation tag (EXIF) is applied only to pictures without one.
 """
 
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from segcore.errors import DataError
 from segcore.io.images import Source
 from segcore.io.images._alpha import alpha_of_picture
 from segcore.io.images._checks import RESTORE, check_file, unreadable
+from segcore.io.images._exif import PILLOW_ERRORS, orientation_tag
 from segcore.io.images._frames import Frames, chosen_pages
 from segcore.io.images._orientation import upright
 from segcore.io.images._sidecars import georeferenced
@@ -41,16 +40,9 @@ _FORMATS = {
 EXTENSIONS = tuple(_FORMATS)
 # those of GDAL
 _DRIVERS = {**{name: name for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP")}, "PPM": "PNM"}
-# tag of EXIF
-_ORIENTATION = 0x0112
 MOST_PIXELS = 2**28
 # Pillow raises above twice this value, before decoding.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
-# Exceptions that Pillow's plugins raise on damaged files.
-_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
-    *(AttributeError, AssertionError, RuntimeError, struct.error, zlib.error),
-)
 # modes that may have a value or colour whose pixels are transparent
 _KEYED_MODES = ("1", "L", "RGB", "I;16", "I")
 _KEYED = "the file declares it as transparent (tRNS)"
@@ -69,7 +61,7 @@ def _pillow(path: Path) -> Iterator[None]:
             raise _too_large(path, f"more than {MOST_PIXELS} pixels") from error
         except UnidentifiedImageError as error:
             raise _wrong_content(path) from error
-        except _ERRORS as error:
+        except PILLOW_ERRORS as error:
             raise unreadable(path, error) from error
 
 
@@ -244,36 +236,6 @@ def _is_grey(palette: tuple[tuple[int, int, int], ...] | None) -> bool:
     return palette is not None and all(red == green == blue for red, green, blue in palette)
 
 
-def _orientation(path: Path, image: Image.Image) -> int | None:
-    """Orientation tag of EXIF; None where there is none. In a PNG it may follow the pixels."""
-    block = image.info.get("exif")
-    if block is None and image.format == "PNG":
-        block = _late_exif(path)
-    if not block:
-        return None
-    exif = Image.Exif()
-    # Damaged metadata does no harm.
-    with suppress(*_ERRORS):
-        exif.load(block)
-        return int(exif.get(_ORIENTATION, 1))
-    return None
-
-
-def _late_exif(path: Path) -> bytes | None:
-    """The chunk eXIf of a PNG, wherever it is; None where there is none."""
-    with path.open("rb") as file:
-        at = 8
-        while True:
-            file.seek(at)
-            head = file.read(8)
-            if len(head) < 8 or head[4:] == b"IEND":
-                return None
-            length = int.from_bytes(head[:4], "big")
-            if head[4:] == b"eXIf":
-                return b"Exif\0\0" + file.read(min(length, 2**16))
-            at += length + 12
-
-
 @contextmanager
 def open_source(
     path: Path, slices: str | int = "auto", pages: str | None = None, bands: tuple[int, ...] | None = None
@@ -314,7 +276,7 @@ def open_source(
             text = f"the first of {frames} pictures is read, the others are the camera's previews"
             picture.info = replace(picture.info, notes=(("pages-read", text),))
         picture.info = georeferenced(path, picture.info, _DRIVERS[_FORMATS[path.suffix.lower()]])
-        yield upright(picture, _orientation(path, image))
+        yield upright(picture, orientation_tag(path, image))
 
 
 def write(path: Path, pixels: np.ndarray, like: Info) -> None:
