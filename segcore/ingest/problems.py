@@ -112,7 +112,8 @@ KINDS: dict[str, Kind] = {
     "scale-ignored": Kind(
         "a file declares a scale, an offset or an inversion of its values, and they are read as stored",
         "noted",
-        "if scaled values were meant, store them: gdal_translate -unscale -ot Float32, for all files",
+        "if scaled values were meant, store them: gdal_translate -unscale -ot Float32, for all files; if the labels of "
+        "masks are inverted, exchange their values in data.label_values",
     ),
     "label-values": Kind("a mask has values outside the declared classes, such as 255 in a 0/255 mask"),
     "label-colors": Kind("a mask has colours that are not in data.label_values"),

@@ -97,6 +97,14 @@ def test_grey_whose_0_is_white_is_inverted_except_in_masks(tmp_path, values):
     assert "MinIsWhite" in notes(mask)["scale-ignored"] and "scaled" not in notes(mask)
 
 
+def test_the_palette_of_one_bit_shows_0_as_white(tmp_path):
+    stored = (NOISE[:1] > 100).astype(np.uint8)
+    write_tif(tmp_path / "a.tif", stored, photometric="MINISWHITE", nbits=1)
+    raster = opened(tmp_path / "a.tif")
+    assert np.array_equal(raster.pixels, stored) and notes(raster) == {}
+    assert raster.info.palette == ((255, 255, 255), (0, 0, 0))
+
+
 def test_inversion_knows_the_number_of_bits(tmp_path):
     stored = RNG.integers(0, 4096, (1, 40, 50)).astype(np.uint16)
     write_tif(tmp_path / "a.tif", stored, photometric="MINISWHITE", nbits=12)
