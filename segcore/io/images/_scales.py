@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp
 
 from segcore.data.raster import Note
 
@@ -33,10 +32,10 @@ def as_declared(
     if is_mask:
         text = "values are read as stored, although the file declares 0 to be white (MinIsWhite)"
         return None, [*notes, ("scale-ignored", text)]
-    if source.colorinterp[bands[0] - 1] == ColorInterp.palette:
-        # GDAL gives files of 1 bit a palette whose first colour is white.
-        return None, notes
     bits = int(source.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize))
+    if bits == 1:
+        # GDAL gives such files a palette whose first colour is white.
+        return None, notes
     notes.append(("scaled", "values are inverted, because 0 is white in the file (MinIsWhite)"))
     return 2**bits - 1, notes
 
