@@ -20,7 +20,7 @@ from segcore.ingest.inbox_files import InboxFile, Refusal
 from segcore.ingest.item_reading import BatchItem
 from segcore.ingest.source_files import files_of_item, files_of_row
 from segcore.io import images, layouts
-from segcore.io.layouts._files import printable
+from segcore.io.layouts._names import printable
 from segcore.params.data import Data
 from tasks import console
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segcore.errors import DataError
 from segcore.io import images
-from segcore.io.layouts._files import printable
+from segcore.io.layouts._names import printable
 
 # of a file's name in bytes, in all common file systems
 _LONGEST_NAME = 255

@@ -18,6 +18,7 @@ from segcore.errors import DataError
 from segcore.ingest.item_reading import BatchItem, Outcome, read_all
 from segcore.io import layouts
 from segcore.io.crs import same_on_map, short_name
+from segcore.io.images._scales import UNSCALED
 from segcore.params.data import Data
 
 COLUMNS = [
@@ -145,15 +146,16 @@ def quarantine(table: pd.DataFrame, row: Any, kind: str, reason: str, remedy: st
 
 
 class Usual(NamedTuple):
-    """Number of bands and data type that all items must have, and where they come from, in words."""
+    """Number of bands, data type and scale that all items must have, and where they come from, in words."""
 
     bands: int
     dtype: str
     origin: str
+    scale: str
 
 
 def usual_of(table: pd.DataFrame) -> Usual | None:
-    """Bands and data type of most items of the source or, without any there, of the batch received first.
+    """Bands, data type and scale of most items of the source or, without any there, of the batch received first.
 
     Args:
         table: rows of the catalogue, those of the source first, then those of the batches in the order of receipt.
@@ -167,7 +169,15 @@ def usual_of(table: pd.DataFrame) -> Usual | None:
     first = accepted["batch"].iloc[0]
     bands = _most_frequent(accepted.loc[accepted["batch"] == first, "bands"])
     same = accepted[(accepted["batch"] == first) & (accepted["bands"] == bands)]
-    return Usual(int(bands), str(_most_frequent(same["dtype"])), _origin(first))
+    dtype = _most_frequent(same["dtype"])
+    scale = _most_frequent(same.loc[same["dtype"] == dtype, "notes"].map(_scale))
+    return Usual(int(bands), str(dtype), _origin(first), str(scale))
+
+
+def _scale(notes: str) -> str:
+    """Scale and offset that an image declares, from its notes."""
+    texts = [text for _, text in json.loads(notes) if text.startswith(UNSCALED)]
+    return "; ".join(text.removeprefix(UNSCALED) for text in texts) or "x 1 + 0"
 
 
 def _most_frequent(values: "pd.Series[Any]") -> Any:
@@ -176,7 +186,7 @@ def _most_frequent(values: "pd.Series[Any]") -> Any:
 
 
 def compare(table: pd.DataFrame, usual: Usual | None = None) -> None:
-    """Quarantine items whose number of bands or data type is not the usual one, and note mixed coordinate systems.
+    """Quarantine items whose bands, data type or scale are not the usual ones, and note mixed coordinate systems.
 
     Args:
         table: rows of the catalogue; changed in place.
@@ -200,6 +210,7 @@ def compare(table: pd.DataFrame, usual: Usual | None = None) -> None:
                 (_alpha_remedy(table, int(value), int(wanted)) if column == "bands" else "")
                 + "convert it, select bands with data.bands, set data.grey_to_rgb, or use another data.name for these",
             )
+    _compare_scales(table, expected)
     crs = table.loc[table["status"] == "accepted", "crs"].dropna().value_counts()
     for index, value in table["crs"].items() if len(crs) > 1 else ():
         has_crs = table.at[index, "status"] == "accepted" and isinstance(value, str)
@@ -207,6 +218,21 @@ def compare(table: pd.DataFrame, usual: Usual | None = None) -> None:
             most = short_name(crs.index[0])
             note = ["mixed-crs", f"has {short_name(value)}, most others have {most}"]
             table.at[index, "notes"] = json.dumps([*json.loads(table.at[index, "notes"]), note])
+
+
+def _compare_scales(table: pd.DataFrame, expected: Usual) -> None:
+    """Quarantine items whose file declares another scale or offset: their stored values have another meaning."""
+    accepted = table[table["status"] == "accepted"]
+    for index, scale in accepted["notes"].map(_scale).items():
+        if scale != expected.scale:
+            quarantine(
+                table,
+                index,
+                "other-scale",
+                f"{Path(str(table.at[index, 'image'])).name}: declares its values {scale}, others {expected.scale}",
+                "store the scaled values of all images: gdal_translate -unscale -ot Float32; if their stored values "
+                "have the same meaning, remove the declarations: gdal_edit.py -scale 1 -offset 0",
+            )
 
 
 def _alpha_remedy(table: pd.DataFrame, bands: int, wanted: int) -> str:

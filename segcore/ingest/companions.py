@@ -10,7 +10,7 @@ from segcore.io.annotations._shared import ids
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts import cityscapes, coco, nnunet, voc
 from segcore.io.layouts._builder import is_set
-from segcore.io.layouts._files import DATA_FILES, is_side_file, printable
+from segcore.io.layouts._names import DATA_FILES, is_side_file, printable
 from segcore.params.data import Data
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from segcore.ingest.inbox_files import (
     walk_folder,
     walk_remote,
 )
-from segcore.io.layouts._files import printable
+from segcore.io.layouts._names import printable
 
 # folder in the inbox that accepted files are moved to; hidden, so that no pattern matches it
 TAKEN = ".taken"

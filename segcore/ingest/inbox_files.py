@@ -15,7 +15,7 @@ from segcore.errors import DataError
 from segcore.ingest.inbox_address import limited
 from segcore.io import images
 from segcore.io.images._checks import check_is_file
-from segcore.io.layouts._files import is_junk, is_side_file, printable
+from segcore.io.layouts._names import is_junk, is_side_file, printable
 
 # Protocols of stores without folders: all keys below a prefix are listed by one call.
 _STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory")
@@ -200,9 +200,10 @@ def _is_inside(path: str) -> bool:
 
 
 def is_ignored(path: str) -> bool:
-    """Whether a file is one of the operating system's, which is left out of every message."""
+    """Whether a file is one of the operating system's or metadata, which is left out of every message."""
     name = PurePosixPath(path).name
-    return is_junk(name) and not is_side_file(name)
+    # The code page of a shapefile is part of it.
+    return is_junk(name) and not is_side_file(name) and not name.lower().endswith(".cpg")
 
 
 def changed_time(facts: dict[str, Any]) -> float:

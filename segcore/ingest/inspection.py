@@ -29,6 +29,18 @@ from segcore.params.data import Data
 Row = dict[str, Any]
 
 
+@contextmanager
+def _of_mask(path: Path, image: Path) -> Iterator[None]:
+    """Let errors about a mask that has the name of its image begin with its folder, unless their kind is of masks."""
+    try:
+        yield
+    except DataError as error:
+        is_clear = error.kind.startswith("label-") or error.kind == "jpeg-mask"
+        if is_clear or path.name != image.name or not error.what.startswith(f"{path.name}: "):
+            raise
+        raise DataError(f"{path.parent.name}/{error.what}", error.remedy, kind=error.kind) from error
+
+
 class _Truth:
     """Labels of an image, its mask of valid pixels, and the labels of other annotators (`data.baselines`)."""
 
@@ -36,8 +48,11 @@ class _Truth:
         assert item.mask is not None
         image = folder / item.image
 
+        self._paths = item.mask, item.image
+
         def opened(path: Path) -> annotations.LabelSource:
-            return stack.enter_context(annotations.open_labels(folder / path, image, info, data))
+            with _of_mask(path, item.image):
+                return stack.enter_context(annotations.open_labels(folder / path, image, info, data))
 
         if item.parts:
             parts = [(name, folder / path) for name, path in item.parts]
@@ -61,7 +76,8 @@ class _Truth:
         self, window: Window, plane: int, valid: np.ndarray
     ) -> tuple[annotations.Labels, list[np.ndarray]]:
         """Labels, and those of other annotators, of a window (h, w); IGNORE where pixels are not valid."""
-        labels = self.labels.read(window, plane)
+        with _of_mask(*self._paths):
+            labels = self.labels.read(window, plane)
         if self.valid is not None:
             valid = valid & (self.valid.read(window, plane).pixels != 0).any(axis=0)
         classes = labels.classes if valid.all() else np.where(valid, labels.classes, np.uint8(IGNORE))

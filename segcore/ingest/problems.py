@@ -122,6 +122,12 @@ KINDS: dict[str, Kind] = {
         "noted",
         "if the stored values were meant, correct the scaling in the header",
     ),
+    "scale-ignored": Kind(
+        "a file declares a scale, an offset or an inversion of its values, and they are read as stored",
+        "noted",
+        "if scaled values were meant, store them: gdal_translate -unscale -ot Float32, for all files; if the labels of "
+        "masks are inverted, exchange their values in data.label_values",
+    ),
     "label-values": Kind("a mask has values outside the declared classes, such as 255 in a 0/255 mask"),
     "label-colors": Kind("a mask has colours that are not in data.label_values"),
     "label-bands": Kind("a mask has several different bands instead of class indices"),
@@ -239,10 +245,12 @@ KINDS: dict[str, Kind] = {
         "if that is wrong, correct data.unlabelled",
     ),
     "transparent": Kind(
-        "pixels of a mask are transparent, nodata or NaN: they are ignored, or not of the class of the file",
+        "pixels of a mask are transparent, nodata or NaN, or a picture declares a transparent colour: they are "
+        "ignored, or not of the class of the file",
         "noted",
         "if they have a class, name it in data.unlabelled, or declare the nodata value in data.label_values; in a "
-        "file of one class, save the class as 1 and all else as 0",
+        "file of one class, save the class as 1 and all else as 0; if a picture's colour is data, save it without "
+        "transparency",
     ),
     "polygons-no-crs": Kind("only one of polygons and image has a coordinate system"),
     "unknown-category": Kind("a category or property value is not in data.label_values"),
@@ -275,6 +283,9 @@ KINDS: dict[str, Kind] = {
     "band-count": Kind("the number of bands differs from that of most images of data.source"),
     "band-missing": Kind("data.bands names a band that the image does not have"),
     "other-dtype": Kind("the data type differs from that of most images of data.source"),
+    "other-scale": Kind(
+        "the scale or offset that the file declares differs from that of most images of data.source"
+    ),
     "mixed-crs": Kind(
         "coordinate systems differ between images",
         "noted",

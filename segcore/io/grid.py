@@ -33,7 +33,7 @@ def open_on_grid(path: Path, image_path: Path, image: Info, data: Data) -> Itera
     slices = image.axis if image.canonical else data.slices
     # The mask of a stack is a stack.
     pages = "planes" if image.depth > 1 else data.pages
-    with images.open_source(path, slices, pages) as source:
+    with images.open_source(path, slices, pages, images.LABELS) as source:
         order, notes = order_on(image, source.info, (image_path, path), data.trust_shape)
         # Volumes that are turned by their position are noted once, for the image.
         kept = tuple(note for note in source.info.notes if note[0] != "turned")

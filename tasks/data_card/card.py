@@ -92,21 +92,12 @@ def _block_lines(blocks: Sequence[dict[str, Any]], title: str, colour: int, ink:
 
 
 def _problems(table: pd.DataFrame) -> list[dict[str, Any]]:
-    from tasks.data_card.rows import of_items, problem_blocks
+    from tasks.data_card.rows import of_items, problem_blocks, with_path
 
     blocks = problem_blocks(table)
     for block in blocks:
         rows = block["rows"][:EXAMPLES]
-        # replace the file name at the beginning of a reason by the whole path
-        block["examples"] = [
-            (
-                path + reason[len(name) :]
-                if reason.startswith(name := Path(path).name)
-                else f"{path}: {reason}"
-            )
-            + of_items(number)
-            for path, reason, _, number in rows
-        ]
+        block["examples"] = [with_path(reason, path) + of_items(number) for path, reason, _, number in rows]
         remedies = [block["remedy"]] if block["remedy"] else [remedy for *_, remedy, _ in rows if remedy]
         shown = sum(number for *_, number in rows)
         block |= {"shown": shown, "remedies": list(dict.fromkeys(remedies))}
@@ -120,7 +111,8 @@ def _notes(table: pd.DataFrame, strays: Sequence[Stray]) -> list[dict[str, Any]]
     for block in blocks:
         rows = [(item, text) for items, text in block["rows"] for item in items[:EXAMPLES]][:EXAMPLES]
         block["examples"] = [f"{item}: {text}" if text else item for item, text in rows]
-        block["shown"] = len(rows)
+        # An item may have several notes of one kind.
+        block["shown"] = len({item for item, _ in rows})
         block["remedies"] = [block["advice"]] if block["advice"] else []
     return blocks
 

@@ -182,15 +182,31 @@ def problem_blocks(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _named(image: str, label: Any, reason: str, kind: str) -> str:
     """Path of the file that a problem is about: the image, or its mask if the reason names that."""
-    if not isinstance(label, str) or not reason.startswith(f"{Path(label).name}:"):
+    if not isinstance(label, str):
         return str(image)
+    if reason.startswith(f"{_with_folder(label)}: "):
+        return label
     is_of_mask = kind.startswith("label-") or kind == "jpeg-mask"
-    return str(label) if is_of_mask or Path(image).name != Path(label).name else str(image)
+    if reason.startswith(f"{Path(label).name}:") and (is_of_mask or Path(image).name != Path(label).name):
+        return label
+    return str(image)
+
+
+def _with_folder(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])
 
 
 def without_name(reason: str, path: str) -> str:
     """A reason without the file name at its beginning, for rows that show the path."""
-    return reason.removeprefix(f"{Path(path).name}: ")
+    return reason.removeprefix(f"{_with_folder(path)}: ").removeprefix(f"{Path(path).name}: ")
+
+
+def with_path(reason: str, path: str) -> str:
+    """A reason with the whole path in place of the file name at its beginning, or before it."""
+    for name in (_with_folder(path), Path(path).name):
+        if reason.startswith(name):
+            return path + reason[len(name) :]
+    return f"{path}: {reason}"
 
 
 def of_items(number: int) -> str:

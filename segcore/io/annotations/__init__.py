@@ -26,7 +26,7 @@ from segcore.params.data import Data
 _PLACED = ("dicomseg", "masks", "polygons")
 
 # Images whose compression changes the values of a mask.
-LOSSY = (".jpg", ".jpeg", ".jpe")
+LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from segcore.errors import DataError
 from segcore.io.images._conversions import conversion
 from segcore.params.data import Data
 
+# the argument `bands` for masks: whatever the file calls alpha is transparency, and grey values are not inverted
+LABELS: tuple[int, ...] = ()
+
 
 class Source(Protocol):
     """An open image.
@@ -89,7 +92,7 @@ def open_source(
         path: a file, or a folder that holds one DICOM series.
         slices: axis (0, 1, 2 in RAS order) that a volume is sliced along, or "auto": the axis of coarsest spacing.
         pages: what pages or frames of a file are: "planes" or "channels"; None: what the file itself says.
-        bands: bands that are wanted as data, counted from 1; None: all that are no alpha.
+        bands: bands that are wanted as data, counted from 1; None: all that are no alpha; LABELS: for a mask.
 
     Raises:
         DataError: unsupported file extension, or the file cannot be read.

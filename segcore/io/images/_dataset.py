@@ -10,10 +10,12 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as RasterioWindow
 
 from segcore.data.raster import Info, Raster, Window
+from segcore.io.images import LABELS
 from segcore.io.images._alpha import alpha_bands
 from segcore.io.images._gdal import failures
 from segcore.io.images._nodata import exact, fitting, is_nodata
 from segcore.io.images._position import position
+from segcore.io.images._scales import as_declared
 from segcore.io.images._tiff_tags import Tag
 
 JPEG_2000 = "JP2OpenJPEG"
@@ -22,10 +24,13 @@ JPEG_2000 = "JP2OpenJPEG"
 class Dataset:
     """An open raster, or one page of a TIFF.
 
+    Grey values of images whose lowest value is white (MinIsWhite) are inverted, as viewers show them. Scale and offset
+    of bands are not applied.
+
     Args:
         path: of the file.
         source: the open file.
-        wanted: bands that are data by the user's settings; None: not set.
+        wanted: bands that are data by the user's settings; None: not set; LABELS: it is a mask.
         tags: of a TIFF, from `first_tags`.
         alpha: bands that are transparency; None: found by their values.
     """
@@ -48,7 +53,13 @@ class Dataset:
         declared = [exact(tags, n, dtype) for n in source.nodatavals]
         self.nodata = [None if b in found else fitting(declared[b - 1], dtype) for b in self._bands]
         self._is_data = [b not in found for b in self._bands]
-        self.info = self._info(declared[self._bands[0] - 1])
+        self._most, noted = as_declared(source, self._bands, is_mask=wanted == LABELS)
+        self._notes += noted
+        first = declared[self._bands[0] - 1]
+        if self._most is not None:
+            inverted = [self._most - n if isinstance(n, int) else None for n in self.nodata]
+            self.nodata, first = [*inverted], inverted[0]
+        self.info = self._info(first)
 
     def _info(self, nodata: float | None) -> Info:
         source, band = self._source, self._bands[0]
@@ -99,6 +110,8 @@ class Dataset:
         area = RasterioWindow(window[1], window[0], window[3], window[2]) if window else None
         with failures(self._path):
             pixels = self._source.read(self._bands, window=area)
+            if self._most is not None:
+                pixels = pixels.dtype.type(self._most) - pixels
             visible = np.ones(pixels.shape[1:], bool)
             for band in self.alpha:
                 visible &= self._source.read(band, window=area) > 0

@@ -26,12 +26,12 @@ class PageStack:
         path: of the file.
         first: its first page.
         stack: the pages of each plane.
-        wanted: bands that are data by the user's settings; None: not set.
+        wanted: bands that are data by the user's settings; None: not set; LABELS: it is a mask.
     """
 
     def __init__(self, path: Path, first: Dataset, stack: Stack, wanted: Sequence[int] | None) -> None:
         self._path, self._first, self._planes = path, first, stack.planes
-        self._wanted = wanted if len(stack.planes[0]) == 1 else None
+        self._wanted = None if wanted and len(stack.planes[0]) > 1 else wanted
         # GDAL would go through all directories before a page that is given by its number.
         self._offsets = [offset for offset, _ in directories(path)]
         self._opened: dict[int, tuple[Dataset, ExitStack]] = {}

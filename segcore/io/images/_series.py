@@ -89,6 +89,15 @@ def _files(path: Path) -> list[Path]:
         return sorted(p for p in path.iterdir() if p.is_file() and may_be_image(p))
 
 
+def _other_files(path: Path) -> str:
+    """Number of files in a folder without a DICOM image, and one of them."""
+    with reading(path):
+        names = sorted(p.name for p in path.iterdir() if p.is_file())
+    if not names:
+        return ""
+    return f", but {len(names)} other files, such as {names[0]}" if len(names) > 1 else f", but {names[0]}"
+
+
 def _headers(path: Path) -> list[tuple[Path, Any]]:
     headers = [(file, header(file)) for file in _files(path)]
     if not path.is_dir() and headers[0][1].get("SOPClassUID") in SEGMENTATIONS:
@@ -101,10 +110,11 @@ def _headers(path: Path) -> list[tuple[Path, Any]]:
     images = [f for f in headers if "Rows" in f[1] and f[1].get("SOPClassUID") not in SEGMENTATIONS]
     if not images:
         raise DataError(
-            f"{path.name}: is a folder that holds no DICOM image"
+            f"{path.name}: is a folder that holds no DICOM image{_other_files(path)}"
             if path.is_dir()
             else f"{path.name}: holds no DICOM image",
-            "remove it, or correct data.images and data.masks",
+            "if it is an image or a mask, save its pictures as one volume (NIfTI) or one TIFF of several pages; if "
+            "not, correct data.images and data.masks",
             kind="unreadable",
         )
     return images

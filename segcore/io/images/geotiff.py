@@ -132,7 +132,8 @@ def open_source(
         path: of the file.
         slices: not used, pages have no axis.
         pages: what pages of a TIFF are: "planes" or "channels"; None: what the file says.
-        bands: bands that are data even if the file calls them alpha, counted from 1; None: those that are no alpha.
+        bands: bands that are data even if the file calls them alpha, counted from 1; None: those that are no alpha;
+            LABELS: for a mask.
 
     Raises:
         DataError: the file is empty, may not be read, is damaged or truncated, holds complex numbers, has blocks that
@@ -146,7 +147,7 @@ def open_source(
             tags = first_tags(path) if driver == "GTiff" else {}
             stack = _stack(path, source, tags, pages, size)
             joined = stack is not None and len(stack.planes[0]) > 1
-            first = Dataset(path, source, None if joined else bands, tags)
+            first = Dataset(path, source, None if joined and bands else bands, tags)
         turn = _orientation(tags, source)
         if stack is None:
             yield upright(first, turn)

@@ -1,14 +1,12 @@
-"""PNG, JPEG, WebP, GIF, BMP, PPM and PGM through Pillow, upright as viewers show them.
+"""PNG, JPEG, WebP, GIF, BMP and PNM through Pillow, upright as viewers show them.
 
 The georeference of files beside a picture (.pgw, .aux.xml and others) is read. It is that of the stored pixels, so an
 orientation tag (EXIF) is applied only to pictures without one.
 """
 
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +16,9 @@ from PIL import Image, UnidentifiedImageError
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError
 from segcore.io.images import Source
+from segcore.io.images._alpha import alpha_of_picture
 from segcore.io.images._checks import RESTORE, check_file, unreadable
+from segcore.io.images._exif import PILLOW_ERRORS, orientation_tag
 from segcore.io.images._frames import Frames, chosen_pages
 from segcore.io.images._orientation import upright
 from segcore.io.images._sidecars import georeferenced
@@ -27,25 +27,25 @@ _FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".webp": "WEBP",
     ".gif": "GIF",
     ".bmp": "BMP",
     ".ppm": "PPM",
     ".pgm": "PPM",
+    ".pbm": "PPM",
+    ".pnm": "PPM",
 }
 EXTENSIONS = tuple(_FORMATS)
 # those of GDAL
 _DRIVERS = {**{name: name for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP")}, "PPM": "PNM"}
-# tag of EXIF
-_ORIENTATION = 0x0112
 MOST_PIXELS = 2**28
 # Pillow raises above twice this value, before decoding.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
-# Exceptions that Pillow's plugins raise on damaged files.
-_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
-    *(AttributeError, AssertionError, RuntimeError, struct.error, zlib.error),
-)
+# modes that may have a value or colour whose pixels are transparent
+_KEYED_MODES = ("1", "L", "RGB", "I;16", "I")
+_KEYED = "the file declares it as transparent (tRNS)"
 _BANDS = {"1": 1, "L": 1, "P": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "F": 1, "LA": 1, "PA": 1}
 
 
@@ -61,7 +61,7 @@ def _pillow(path: Path) -> Iterator[None]:
             raise _too_large(path, f"more than {MOST_PIXELS} pixels") from error
         except UnidentifiedImageError as error:
             raise _wrong_content(path) from error
-        except _ERRORS as error:
+        except PILLOW_ERRORS as error:
             raise unreadable(path, error) from error
 
 
@@ -134,10 +134,11 @@ class _Picture:
             self._scale = 1.0
         self._wide = image.mode in ("RGB", "RGBA") and (raw.endswith(";16B") or maximum > 255)
         self._grey = self._wide and raw == "LA;16B"
-        alpha = {"LA": 2, "RGBA": 2 if self._grey else 4}.get(image.mode)
-        # Alpha that data.bands names is data.
-        self._alpha_band = alpha if wanted and alpha in wanted else None
+        self._has_alpha = image.mode in ("LA", "RGBA")
         self.info = self._header()
+        # Only the values show whether a band is alpha.
+        if self._has_alpha:
+            self._decode(wanted)
 
     def _header(self) -> Info:
         image = self._image
@@ -148,18 +149,24 @@ class _Picture:
             dtype = "uint16"
         else:
             dtype = "float32" if image.mode == "F" else "uint8"
-        key = image.info.get("transparency")
+        key = self._key()
         return Info(
             height=image.height,
             width=image.width,
-            bands=self._alpha_band or (1 if self._grey else _BANDS.get(image.mode, 3)),
+            bands=1 if self._grey else _BANDS.get(image.mode, 3),
             dtype=dtype,
-            notes=(("alpha-as-data", "alpha is read as data: data.bands names it"),)
-            if self._alpha_band
-            else (),
-            nodata=float(key) if isinstance(key, int) and image.mode in ("1", "L", "I;16", "I") else None,
+            notes=()
+            if key is None
+            else (("transparent", f"pixels of the value {key} are ignored: {_KEYED}"),),
+            nodata=float(key) if isinstance(key, int) else None,
             palette=_palette(image),
         )
+
+    def _key(self) -> int | tuple[int, ...] | None:
+        """The value or colour whose pixels are transparent; None if there is none."""
+        key = self._image.info.get("transparency")
+        kind = {"RGB": tuple}.get(self._image.mode, int)
+        return key if self._image.mode in _KEYED_MODES and isinstance(key, kind) else None
 
     def read(self, window: Window | None = None, plane: int = 0) -> Raster:
         """Pixels (bands, height, width) of a window or of the whole picture.
@@ -171,43 +178,47 @@ class _Picture:
         Raises:
             DataError: the file is damaged.
         """
-        if self._decoded is None:
-            with _pillow(self._path):
-                self._decoded = self._wide_pixels() if self._wide else self._pixels()
-                self._image.close()
-        pixels, valid = self._decoded
+        pixels, valid = self._decoded or self._decode()
         row, column, height, width = window or (0, 0, self.info.height, self.info.width)
         area = (slice(row, row + height), slice(column, column + width))
         return Raster(pixels[:, *area].copy(), valid[area].copy(), self.info)
 
-    def _pixels(self) -> tuple[np.ndarray, np.ndarray]:
+    def _decode(self, wanted: tuple[int, ...] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels and validity of the whole picture; adds alpha that is data to the bands of `info`."""
+        with _pillow(self._path):
+            array = self._wide_pixels() if self._wide else self._pixels()
+            self._image.close()
+        valid, key = np.ones(array.shape[1:], bool), self._key()
+        if key is not None:
+            valid = (array != np.reshape(key, (-1, 1, 1))).any(axis=0)
+        if self._has_alpha:
+            is_data, notes = alpha_of_picture(array, wanted)
+            if not is_data:
+                valid, array = array[-1] > 0, array[:-1]
+            self.info = replace(self.info, bands=len(array), notes=(*self.info.notes, *notes))
+        self._decoded = array, valid
+        return self._decoded
+
+    def _pixels(self) -> np.ndarray:
+        """Values (bands, height, width), alpha last."""
         image = self._image
         mode = image.mode
         image.load()
-        opacity = np.asarray(image.getchannel("A")) if mode in ("LA", "RGBA") else None
-        alpha = None if opacity is None else opacity > 0
         is_grey_gif = image.format == "GIF" and self.info.palette is None and mode == "P"
         if mode == "1" or is_grey_gif:
             image = image.convert("L")
-        elif mode in ("LA", "PA"):
+        elif mode == "PA":
             image = image.getchannel(0)
-        elif mode not in _BANDS and mode != "RGB":
+        elif mode not in _BANDS and mode not in ("RGB", "RGBA"):
             image = image.convert("RGB")
         array = np.asarray(image)
         if self._scale != 1.0:
             array = np.round(array * self._scale)
         array = array.astype(self.info.dtype, copy=False)
-        pixels = array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))
-        if self._alpha_band and opacity is not None:
-            return np.concatenate([pixels, opacity[None]]), np.ones(opacity.shape, bool)
-        key = self._image.info.get("transparency") if mode in ("1", "L", "RGB", "I;16", "I") else None
-        if alpha is None and isinstance(key, int | tuple):
-            colour = np.reshape(key, (-1, 1, 1))
-            alpha = (pixels != colour).any(axis=0)
-        return pixels, np.ones(pixels.shape[1:], bool) if alpha is None else alpha
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
-    def _wide_pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels and validity of 16-bit colours, decoded by GDAL because Pillow cuts them to 8 bits."""
+    def _wide_pixels(self) -> np.ndarray:
+        """Values of 16-bit colours, alpha last, decoded by GDAL because Pillow cuts them to 8 bits."""
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -215,46 +226,14 @@ class _Picture:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             with rasterio.open(str(self._path.absolute()), driver=driver) as source:
-                array = source.read()
+                array: np.ndarray = source.read()
         except RasterioError as error:
             raise unreadable(self._path, error.__cause__ or error) from error
-        bands = self.info.bands
-        alpha = array[bands] > 0 if len(array) > bands else np.ones(array.shape[1:], bool)
-        return array[:bands], alpha
+        return array
 
 
 def _is_grey(palette: tuple[tuple[int, int, int], ...] | None) -> bool:
     return palette is not None and all(red == green == blue for red, green, blue in palette)
-
-
-def _orientation(path: Path, image: Image.Image) -> int | None:
-    """Orientation tag of EXIF; None where there is none. In a PNG it may follow the pixels."""
-    block = image.info.get("exif")
-    if block is None and image.format == "PNG":
-        block = _late_exif(path)
-    if not block:
-        return None
-    exif = Image.Exif()
-    # Damaged metadata does no harm.
-    with suppress(*_ERRORS):
-        exif.load(block)
-        return int(exif.get(_ORIENTATION, 1))
-    return None
-
-
-def _late_exif(path: Path) -> bytes | None:
-    """The chunk eXIf of a PNG, wherever it is; None where there is none."""
-    with path.open("rb") as file:
-        at = 8
-        while True:
-            file.seek(at)
-            head = file.read(8)
-            if len(head) < 8 or head[4:] == b"IEND":
-                return None
-            length = int.from_bytes(head[:4], "big")
-            if head[4:] == b"eXIf":
-                return b"Exif\0\0" + file.read(min(length, 2**16))
-            at += length + 12
 
 
 @contextmanager
@@ -267,7 +246,8 @@ def open_source(
         path: of the file.
         slices: not used.
         pages: what the frames of an animation are: "planes" or "channels".
-        bands: bands that are data even if they are alpha, counted from 1; None: alpha is transparency.
+        bands: bands that are data even if they are alpha, counted from 1; None: those that are no alpha by their
+            values; LABELS: for a mask.
 
     Raises:
         DataError: the file is empty, may not be read, is damaged, does not match its extension, declares more than
@@ -296,7 +276,7 @@ def open_source(
             text = f"the first of {frames} pictures is read, the others are the camera's previews"
             picture.info = replace(picture.info, notes=(("pages-read", text),))
         picture.info = georeferenced(path, picture.info, _DRIVERS[_FORMATS[path.suffix.lower()]])
-        yield upright(picture, _orientation(path, image))
+        yield upright(picture, orientation_tag(path, image))
 
 
 def write(path: Path, pixels: np.ndarray, like: Info) -> None:

@@ -10,8 +10,9 @@ from segcore.data.raster import Note
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.layouts import _patterns as patterns
-from segcore.io.layouts._files import Folder, printable
+from segcore.io.layouts._files import Folder
 from segcore.io.layouts._item import Item
+from segcore.io.layouts._names import printable
 from segcore.params.data import Data
 
 SPLIT_NAMES = {

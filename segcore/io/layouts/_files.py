@@ -2,69 +2,20 @@
 
 import errno
 import os
-import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from segcore.errors import DataError
 from segcore.files import names_in
 from segcore.io import images
 from segcore.io.images._conversions import conversion
+from segcore.io.layouts._names import is_archive, is_data_of_header, is_junk, is_safe, printable
 from segcore.io.layouts._nearest import Names, same_form
 from segcore.io.layouts._patterns import Match, Pattern, stem_of
 
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-_JUNK = ("thumbs.db", "desktop.ini", "__macosx")
-# files beside an image that affect how it is read: of GDAL, and world files, whose ending is that of the image and w
-_SIDE_FILES = (
-    *(".aux.xml", ".msk", ".ovr", ".prj", ".tab", ".rpb", "_rpc.txt"),
-    *(".wld", ".tfw", ".tifw", ".tiffw", ".pgw", ".pngw", ".jgw", ".jpgw", ".jpegw", ".j2w", ".jp2w", ".gfw"),
-    *(".gifw", ".bpw", ".bmpw", ".wpw", ".webpw", ".pmw", ".ppmw", ".pgmw"),
-)
-# data of .mhd and .nhdr files of the same stem
-DATA_FILES = (".raw", ".zraw", ".raw.gz", ".raw.bz2")
-
-
-def is_junk(name: str, component: str = "") -> bool:
-    """Whether to skip a file or folder: system files, files beside an image, and hidden ones.
-
-    Args:
-        name: of the file or folder.
-        component: of the pattern; hidden files are kept if it starts with a dot.
-    """
-    hidden = name.startswith(".") and not (component.startswith(".") and not name.startswith("._"))
-    return hidden or name.lower() in _JUNK or is_side_file(name)
-
-
-def is_side_file(name: str) -> bool:
-    """Whether a file is no item but belongs to an image beside it, such as a world file."""
-    return name.lower().endswith(_SIDE_FILES)
-
-
-def is_data_of_header(name: str, names: Collection[str]) -> bool:
-    """Whether a file has the data of a .mhd or .nhdr file beside it.
-
-    Args:
-        name: of the file.
-        names: in its folder.
-    """
-    ending = next((ending for ending in DATA_FILES if name.lower().endswith(ending)), None)
-    return ending is not None and any(name[: -len(ending)] + header in names for header in (".mhd", ".nhdr"))
-
-
-def is_archive(name: str) -> bool:
-    """Whether a name has the extension of an archive; .nii.gz does not count."""
-    return name.lower().endswith(_ARCHIVES) and not name.lower().endswith(".nii.gz")
-
-
-def printable(path: PurePosixPath | Path | str) -> str:
-    """A path as text that is safe to print: control characters and undecodable bytes are escaped."""
-    text = str(path)
-    return text if text.isprintable() else "".join(c if _is_safe(c) else ascii(c)[1:-1] for c in text)
-
-
-def _is_safe(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+# root of the annotations of CVAT and Pascal VOC, and bytes in which it is looked for
+_ANNOTATION, _HEAD = re.compile(rb"<annotations?[\s>]"), 2**12
 
 
 def _is_link(path: Path) -> bool:
@@ -221,7 +172,7 @@ class Folder:
         """
         name = printable(relative.name)
         text = str(relative)
-        if not text.isprintable() and not all(map(_is_safe, text)):
+        if not text.isprintable() and not all(map(is_safe, text)):
             return DataError(
                 f"{relative.name!a}: its path {str(relative)!a} contains control or undecodable characters",
                 "rename it",
@@ -250,6 +201,21 @@ class Folder:
                 name, f"convert it to one of {', '.join(images.extensions())}, or narrow data.images"
             )
         return None
+
+    def is_metadata(self, relative: PurePosixPath) -> bool:
+        """Whether a file describes an image of the same stem beside it: XML that holds no annotations."""
+        if relative.suffix.lower() != ".xml":
+            return False
+        if not any(
+            images.is_image(path.name) for path in self.of_stem(relative.parent, stem_of(relative.name))
+        ):
+            return False
+        try:
+            with (self.path / relative).open("rb") as file:
+                return not _ANNOTATION.search(file.read(_HEAD))
+        # The reader of annotations reports that the file cannot be read.
+        except OSError:
+            return False
 
     def denied(self, path: str | PurePosixPath) -> DataError | None:
         """The error for a path in a folder without search permission; None if that is not the problem."""

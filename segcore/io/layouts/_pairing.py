@@ -8,8 +8,9 @@ from segcore.io import annotations
 from segcore.io import images as images_format
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts._builder import Builder
-from segcore.io.layouts._files import Folder, printable
+from segcore.io.layouts._files import Folder
 from segcore.io.layouts._item import Item
+from segcore.io.layouts._names import printable
 from segcore.params.data import Data
 
 
@@ -109,7 +110,8 @@ class Pairing(Builder):
         else:
             found = [match.path for match in self.source.find(patterns.Pattern(components))]
         found = [one for one in found if one != self.match.path]
-        return [one for one in found if _is_readable(one.name)] or found
+        found = [one for one in found if _is_readable(one.name)] or found
+        return found if len(found) < 2 else [one for one in found if not self.source.is_metadata(one)]
 
     def _related_file(self, setting: str, pattern: str, what: str, kind: str = "missing-mask") -> Path | None:
         """The only file that a pattern gives for the image; None, with a problem stored, if there is none."""
@@ -137,6 +139,8 @@ class Pairing(Builder):
                 "if each file is of one class, give a pattern for each, data.masks: {class: pattern}; if each is one "
                 f"object, set data.instances: true; else {remedy}"
             )
+            if path.endswith(".*"):
+                remedy = f"write the file extension in data.masks, such as {pattern[:-2]}{found[0].suffix}; {remedy}"
         self.note_problem(
             DataError(
                 f"{printable(self.match.path.name)}: {len(found)} files match {path!r} as its {what}: {listed}",

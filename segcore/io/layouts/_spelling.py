@@ -5,7 +5,8 @@ from pathlib import Path, PurePosixPath
 
 from segcore.io import images as formats
 from segcore.io.layouts import _patterns as patterns
-from segcore.io.layouts._files import Folder, printable
+from segcore.io.layouts._files import Folder
+from segcore.io.layouts._names import printable
 from segcore.params.data import Data
 
 _SPELLINGS = (

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from segcore.errors import DataError
-from segcore.io.layouts._files import printable
 from segcore.io.layouts._item import Item
+from segcore.io.layouts._names import printable
 from segcore.io.layouts._patterns import short_hash
 
 

@@ -12,8 +12,9 @@ import pandas as pd
 from segcore.errors import DataError
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts._builder import Builder
-from segcore.io.layouts._files import Folder, printable
+from segcore.io.layouts._files import Folder
 from segcore.io.layouts._item import Item
+from segcore.io.layouts._names import printable
 from segcore.io.layouts._unique_ids import with_unique_ids
 from segcore.io.layouts.pairs import no_images
 from segcore.params.data import Data

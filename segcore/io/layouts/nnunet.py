@@ -2,21 +2,25 @@
 
 Each case is an item, and its channels are its bands. dataset.json gives the number of channels and the file extension;
 without it, both come from the names. Its labels must be those of data.classes and data.label_values. An image whose
-whole name is that of its label, as in the Medical Segmentation Decathlon, holds all channels itself. The group is the
-case unless data.group is set, which may use {case}. imagesTs is not read.
+whole name is that of its label, as in the Medical Segmentation Decathlon, holds all channels itself; so does
+{case}_0000.png if it has all bands and no case has further files, as colour pictures of NaturalImage2DIO. The group is
+the case unless data.group is set, which may use {case}. imagesTs is not read.
 """
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from segcore.errors import DataError
+from segcore.io.images import open_declared
 from segcore.io.layouts import _patterns as patterns
 from segcore.io.layouts._builder import Builder, is_set
-from segcore.io.layouts._files import Folder, printable
+from segcore.io.layouts._files import Folder
 from segcore.io.layouts._item import Item
+from segcore.io.layouts._names import printable
 from segcore.io.layouts._nnunet_labels import check_labels
 from segcore.io.layouts._unique_ids import with_unique_ids
 from segcore.io.layouts.pairs import no_images
@@ -72,6 +76,8 @@ def _items(data: Data, source: Folder, root: PurePosixPath, group: str, several:
             case, channel = _case(source, root, patterns.stem_of(name))
             cases.setdefault(case, {})[channel] = match.path
     count = described.channels or max((max(channels) + 1 for channels in cases.values()), default=1)
+    if count > 1 and _hold_all(data, source, cases, count):
+        count = 1
     items = [
         _item(data, source, root, case, channels, count, group, several)
         for case, channels in sorted(cases.items())
@@ -86,6 +92,16 @@ def _case(source: Folder, root: PurePosixPath, stem: str) -> tuple[str, int]:
     """Case and channel of an image's name; channel 0 if the image holds all channels."""
     numbered = None if source.of_stem(root / MASKS, stem) else _CHANNEL.fullmatch(stem)
     return (numbered[1], int(numbered[2])) if numbered else (stem, 0)
+
+
+def _hold_all(data: Data, source: Folder, cases: dict[str, dict[int, PurePosixPath]], count: int) -> bool:
+    """Whether each case is one file with all channels, by the bands of the first one that can be read."""
+    if any(set(channels) != {0} for channels in cases.values()):
+        return False
+    for channels in cases.values():
+        with suppress(DataError), open_declared(source.path / channels[0], data) as image:
+            return image.info.bands == count
+    return False
 
 
 def _item(

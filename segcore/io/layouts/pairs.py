@@ -11,8 +11,9 @@ from segcore.errors import DataError
 from segcore.io import images as images_format
 from segcore.io.images._conversions import conversion
 from segcore.io.layouts import _patterns as patterns
-from segcore.io.layouts._files import Folder, is_archive, printable
+from segcore.io.layouts._files import Folder
 from segcore.io.layouts._item import Item
+from segcore.io.layouts._names import is_archive, printable
 from segcore.io.layouts._pairing import Pairing
 from segcore.io.layouts._spelling import better_pattern, other_spellings
 from segcore.io.layouts._unique_ids import with_unique_ids
@@ -39,6 +40,7 @@ def find(data: Data, folder: Path) -> list[Item]:
     source = Folder(folder, data.links_to)
     matches = [m for m in source.find(images) if not m.is_folder or _is_series(source, m)]
     matches += [patterns.Match(PurePosixPath(link), is_folder=True) for link in sorted(source.links_out)]
+    matches = [m for m in matches if not source.is_metadata(m.path)]
     if not matches:
         error = no_images(data.image_patterns[0], folder)
         if spelled := other_spellings(data, source):
@@ -147,7 +149,8 @@ def mask_files(data: Data, folder: Path) -> list[Path]:
         if all(kind == "text" for tokens in components for kind, _ in tokens):
             continue
         for match in source.find(patterns.Pattern(components)):
-            if not match.is_folder and not _is_image(pattern, images, match.path):
+            is_file = not match.is_folder and not source.is_metadata(match.path)
+            if is_file and not _is_image(pattern, images, match.path):
                 found[Path(match.path)] = None
     return list(found)
 

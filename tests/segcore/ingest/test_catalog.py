@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from PIL import Image
 
 from segcore.errors import DataError
@@ -114,7 +115,6 @@ def test_size_mismatch_prints_both_sizes(pairs):
     ],
 )
 def test_crs_or_transform_mismatch_prints_both_values(tmp_path, profile, kind, values):
-    import rasterio
 
     if "transform" in profile:
         profile = {"transform": rasterio.Affine(*profile["transform"])}
@@ -227,3 +227,42 @@ def test_volumes_are_read_again_when_the_code_that_orients_their_planes_changes(
         table = catalog.build(data, tmp_path / "source", tmp_path / "work")
         assert list(table["status"]) == ["accepted"] * 2, list(table["reason"])
     assert read == [2, 0, 2, 0]
+
+
+def scenes_with_scales(folder, scales):
+    for i, (scale, offset) in enumerate(scales):
+        image, mask = blobs(64, 64, i)
+        place = rasterio.Affine(0.5, 0, 500_000 + 100 * i, 0, -0.5, 5_000_000)
+        write_tif(folder / f"images/s{i}.tif", np.moveaxis(image, -1, 0).astype(np.uint16), transform=place)
+        write_tif(folder / f"masks/s{i}.tif", mask[None] * 255, transform=place)
+        with rasterio.open(folder / f"images/s{i}.tif", "r+") as file:
+            file.scales, file.offsets = (scale,) * 3, (offset,) * 3
+    return folder
+
+
+def test_images_of_another_declared_scale_are_quarantined_and_scales_of_masks_are_noted(tmp_path):
+    folder = scenes_with_scales(tmp_path / "s", [(1e-4, -0.1), (1e-4, 0), (1e-4, -0.1), (1, 0)])
+    with rasterio.open(folder / "masks/s2.tif", "r+") as file:
+        file.scales = (255,)
+    table = build(folder, scene=True)
+    rows = bad(table)
+    assert set(rows.index) == {"s1.tif", "s3.tif"} and set(rows["kind"]) == {"other-scale"}
+    assert rows.at["s1.tif", "reason"] == "s1.tif: declares its values x 0.0001 + 0, others x 0.0001 - 0.1"
+    assert rows.at["s3.tif", "reason"] == "s3.tif: declares its values x 1 + 0, others x 0.0001 - 0.1"
+    notes = json.loads(table.set_index("id").at["s2", "notes"])
+    assert [kind for kind, _ in notes] == ["scale-ignored", "scale-ignored"]
+
+
+def test_images_of_one_declared_scale_are_accepted_with_a_note(tmp_path):
+    table = build(scenes_with_scales(tmp_path / "s", [(1e-4, -0.1)] * 2), scene=True)
+    assert list(table["status"]) == ["accepted"] * 2
+    assert all("scale-ignored" in notes for notes in table["notes"])
+
+
+def test_a_damaged_mask_that_is_named_like_its_image_is_named_with_its_folder(pairs):
+    mask = pairs / "masks" / "a4.png"
+    mask.write_bytes(mask.read_bytes()[:60])
+    assert bad(build(pairs)).at["a4.png", "reason"].startswith("masks/a4.png: ")
+    image = pairs / "images" / "a5.png"
+    image.write_bytes(image.read_bytes()[:60])
+    assert bad(build(pairs)).at["a5.png", "reason"].startswith("a5.png: ")

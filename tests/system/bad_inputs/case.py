@@ -11,7 +11,7 @@ import pandas as pd
 
 from segcore.ingest import catalog
 from segcore.ingest.links import footprints
-from segcore.io.layouts._files import printable
+from segcore.io.layouts._names import printable
 from segcore.params.data import Data
 from tests.support.tiny import values_for
 

@@ -279,6 +279,18 @@ def colours_with_transparency(pair):
     image_as(pair, np.concatenate([content(pair)[0], alpha]))
 
 
+@case("scale-ignored", "scale and offset of the file are not applied: x 255 + 0")
+def mask_with_a_scale_that_is_not_applied(pair):
+    with rasterio.open(pair.mask, "r+") as file:
+        file.scales = (255,)
+
+
+@case("other-scale", "declares its values x 0.0001 - 0.1, others x 1 + 0")
+def image_of_another_scale(pair):
+    with rasterio.open(pair.image, "r+") as file:
+        file.scales, file.offsets = (1e-4,) * file.count, (-0.1,) * file.count
+
+
 @case("control-points", "its position is that of 4 control points")
 def control_points_in_place_of_a_transform(pair):
     image_as(pair, crs=None, transform=None)

@@ -374,3 +374,20 @@ def test_a_set_of_look_alikes_is_told_with_the_setting(tmp_path: Path) -> None:
     links.attrs["alike_share"] = 0.38
     for text in (card.summary(catalogue(rows), links, []), _card(rows, tmp_path, links)):
         assert "38% of all pairs look alike" in text and "split.links" in text
+
+
+def test_several_notes_of_an_item_count_as_one_item(tmp_path: Path) -> None:
+    notes = [["polygons-outside", f"polygon {i} is outside"] for i in range(3)]
+    rows = [{**card_row(name, tmp_path), "notes": json.dumps(notes[: i + 1])} for i, name in enumerate("ab")]
+    printed = card.summary(catalogue(rows), NO_LINKS, [])
+    assert "-1 more" not in printed and "more" not in printed
+    rows = [{**card_row(name, tmp_path), "notes": json.dumps(notes[:1])} for name in "abcde"]
+    assert "and 2 more" in card.summary(catalogue(rows), NO_LINKS, [])
+
+
+def test_a_problem_of_a_mask_that_is_named_like_its_image_shows_the_mask(tmp_path: Path) -> None:
+    text = "masks/p1: is a folder that holds no DICOM image"
+    row = bad_row("p1", "unreadable", text, "save it") | {"image": "s/images/p1", "label": "s/masks/p1"}
+    assert "- s/masks/p1: is a folder" in card.summary(catalogue([row]), NO_LINKS, [])
+    row |= {"reason": "p1: is a folder that holds no DICOM image"}
+    assert "- s/images/p1: is a folder" in card.summary(catalogue([row]), NO_LINKS, [])

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from segcore.errors import DataError
+from segcore.ingest.inbox_files import is_ignored
 from segcore.io import layouts
 from segcore.io.images import open_source
 from segcore.io.layouts.pairs import mask_files
@@ -328,3 +329,39 @@ def test_a_mask_that_differs_in_case_is_named_without_its_extension(tmp_path):
     data = params_for(tmp_path, data={"images": "images/*.png", "masks": "masks/{stem}.*"}).data
     (item,) = layouts.find(data, tmp_path)
     assert "img_3.png exists: upper and lower case differ" in item.problem.what
+
+
+METADATA = ("qml", "qgz", "tif.vat.dbf", "tif.aux.xml", "aux", "cpg", "lock", "tif.lock", "tif.xml", "sld")
+
+
+def described(folder, xml="<metadata/>"):
+    touch(folder, "images/a0.tif", "masks/a0.tif")
+    for part in ("images", "masks"):
+        touch(folder, *(f"{part}/a0.{ending}" for ending in METADATA))
+        (folder / part / "a0.xml").write_text(f'<?xml version="1.0"?>{xml}')
+    return params_for(folder, data={"images": "images/*", "masks": "masks/{stem}.*"}).data
+
+
+def test_metadata_of_an_image_is_no_item_and_no_mask(tmp_path):
+    data = described(tmp_path)
+    found = layouts.find(data, tmp_path)
+    assert [(i.image.as_posix(), i.mask.as_posix(), i.problem) for i in found] == [
+        ("images/a0.tif", "masks/a0.tif", None)
+    ]
+    assert [path.as_posix() for path in mask_files(data, tmp_path)] == ["masks/a0.tif"]
+
+
+@pytest.mark.parametrize("xml", ["<annotations><image/></annotations>", "<annotation>"])
+def test_annotations_beside_a_raster_are_no_metadata(tmp_path, xml):
+    data = described(tmp_path, xml)
+    (tmp_path / "images/a0.xml").unlink()
+    error = layouts.find(data, tmp_path)[0].problem
+    assert "2 files match" in error.what and "write the file extension in data.masks" in error.remedy
+    assert "masks/{stem}.tif" in error.remedy
+    (tmp_path / "masks/a0.tif").unlink()
+    (item,) = layouts.find(data, tmp_path)
+    assert item.mask.as_posix() == "masks/a0.xml" and item.problem is None
+
+
+def test_the_code_page_of_a_shapefile_comes_with_it_in_an_inbox():
+    assert not is_ignored("masks/a0.cpg") and is_ignored("masks/a0.qml")

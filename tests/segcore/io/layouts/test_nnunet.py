@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from segcore.io.layouts._scenes import scenes_of
 from tests.support.layouts import by_name, fails, find, touch
 from tests.support.tiny import params_for
 
@@ -137,3 +139,30 @@ def test_a_damaged_description_is_refused(tmp_path, text):
     make(tmp_path)
     (tmp_path / "dataset.json").write_text(text)
     assert fails(tmp_path, **{**DATA, "label_values": VALUES})[0] == "no-list"
+
+
+def pictures(folder, bands, cases=("img-0", "img-1")):
+    make(folder, cases, channels=0, channel_names={"0": "R", "1": "G", "2": "B"}, file_ending=".png")
+    (folder / "imagesTr").mkdir()
+    for case in cases:
+        touch(folder, f"labelsTr/{case}.png")
+        Image.new({1: "L", 3: "RGB"}[bands], (5, 4)).save(folder / f"imagesTr/{case}_0000.png")
+    return folder
+
+
+def test_a_picture_with_all_channels_is_one_item(tmp_path):
+    found = items_of(pictures(tmp_path, bands=3))
+    assert [(i.id, i.problem, [p.name for p in i.images], i.mask.name) for i in found] == [
+        (case, None, [f"{case}_0000.png"], f"{case}.png") for case in ("img-0", "img-1")
+    ]
+    scene = tmp_path / "imagesTr/img-0_0000.png"
+    assert scenes_of([scene], params_for(tmp_path, data={**DATA, "label_values": VALUES}).data) == {scene: ()}
+
+
+def test_a_picture_without_all_channels_lacks_files(tmp_path):
+    found = items_of(pictures(tmp_path / "grey", bands=1))
+    assert {i.problem.kind for i in found} == {"missing-channel"}
+    # A further file of one case shows that each channel is a file.
+    folder = pictures(tmp_path / "mixed", bands=3)
+    touch(folder, "imagesTr/img-0_0001.png")
+    assert items_of(folder)[1].problem.kind == "missing-channel"
