@@ -8,6 +8,7 @@ remaining scenes. Files of outputs that are not asked for any more stay, and are
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +28,7 @@ from tasks.output_folder import OutputFolder, require_writable
 from tasks.prediction_arguments import chosen, parser
 from tasks.prediction_record import OUTPUTS, RECORD, Record
 from tasks.project import PREDICTIONS
-from tasks.scenes import check_name, find_scenes
+from tasks.scenes import check_name, counted, find_scenes
 from tasks.supervisor import deferred_stop
 from tasks.tracking.fetch import CHAMPION, find_model
 
@@ -66,7 +67,10 @@ class Batch:
 
     def __init__(self, p: Params, scenes: Sequence[str | Path], address: str, output: Path) -> None:
         require_writable(output)
-        self.output, paths = output, find_scenes(scenes, output)
+        skipped: Counter[str] = Counter()
+        self.output, paths = output, find_scenes(scenes, output, skipped)
+        if skipped:
+            print(f"predict: no images, skipped: {counted(skipped)}", flush=True)
         found = find_model(p, address)
         from segcore.prediction.predictor import Predictor
 
