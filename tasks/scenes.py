@@ -20,9 +20,7 @@ _COUNTED = 10_000
 _SHOWN = 6
 
 
-def find_scenes(
-    given: Sequence[str | Path], output: Path, skipped: Counter[str] | None = None
-) -> list[Path]:
+def find_scenes(given: Sequence[str | Path], output: Path, skipped: Counter[str] | None = None) -> list[Path]:
     """Absolute paths of the scenes given as files, folders or glob patterns; sorted, without duplicates.
 
     A folder stands for all images below it. A folder with DICOM files, which may be without file extension, is one
@@ -119,7 +117,7 @@ def _in(path: Path, output: Path, skipped: Counter[str]) -> list[Path]:
 def _images(files: Sequence[Path], skipped: Counter[str]) -> list[Path]:
     """The files with the extension of an image that are not hidden; others are counted, except files beside an image."""
     found, names = [], {file.name for file in files}
-    for file in files:
+    """The files with the extension of an image that are not hidden; others are counted, but no files beside an image."""
         if images.is_image(file.name) and not file.name.startswith("."):
             found.append(file)
         elif not is_junk(file.name) and not is_data_of_header(file.name, names):
