@@ -46,7 +46,9 @@ def find_scenes(given: Sequence[str | Path], output: Path, skipped: Counter[str]
             # ValueError: the text cannot be the name of a file
             raise DataError(
                 f"{text}: cannot be searched for scenes ({error})",
-                "correct the path, or give this user the right to read it",
+                "give this user the right to read it"
+                if isinstance(error, PermissionError)
+                else "correct the path",
                 kind="no-images",
             ) from error
         if not scenes:
@@ -115,9 +117,9 @@ def _in(path: Path, output: Path, skipped: Counter[str]) -> list[Path]:
 
 
 def _images(files: Sequence[Path], skipped: Counter[str]) -> list[Path]:
-    """The files with the extension of an image that are not hidden; others are counted, except files beside an image."""
+    """The files with the extension of an image; others are counted, except hidden ones and files beside an image."""
     found, names = [], {file.name for file in files}
-    """The files with the extension of an image that are not hidden; others are counted, but no files beside an image."""
+    for file in files:
         if images.is_image(file.name) and not file.name.startswith("."):
             found.append(file)
         elif not is_junk(file.name) and not is_data_of_header(file.name, names):

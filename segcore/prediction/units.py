@@ -1,7 +1,7 @@
 """Whether the values of a scene can be in the units of the training images.
 
-Scenes of the same units differ: night is darker, snow is brighter, water has no infrared. The limits are such that those
-pass, and that other units do not: reflectance of 0 to 1 instead of 0 to 10,000, dB instead of linear backscatter,
+Scenes of the same units differ: night is darker, snow is brighter, water has no infrared. The limits are such that
+those pass, and that other units do not: reflectance of 0 to 1 instead of 0 to 10,000, dB instead of linear backscatter,
 Hounsfield units instead of stored values, 12 instead of 16 bits, another offset. Where values alone cannot tell both
 apart, the scene passes.
 """

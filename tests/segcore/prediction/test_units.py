@@ -177,7 +177,6 @@ ORDINARY: list[tuple[str, Make, Make]] = [
         lambda rng: reflectance(rng) * rng.choice([1, 0.02]),
         lambda rng: reflectance(rng) * 0.01,
     ),
-    ("clouds", varied_bits, lambda rng: rng.normal(6000, 600, (4096, 3)).round()),
     ("a crop of tissue of 0 to 100", wide_hounsfield, lambda rng: rng.uniform(0, 100, (4096, 1)).round()),
     ("contrast of vessels", wide_hounsfield, lambda rng: np.abs(rng.normal(150, 120, (4096, 1))).round()),
     (
