@@ -67,7 +67,9 @@ class Limited:
         except DataError as error:
             if _PAIR not in error.remedy:
                 raise
-            raise DataError(error.what, error.remedy.replace(_PAIR, "remove the scene"), error.kind) from error
+            raise DataError(
+                error.what, error.remedy.replace(_PAIR, "remove the scene"), error.kind
+            ) from error
         except TimeoutError as error:
             if future.done():
                 raise
