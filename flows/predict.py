@@ -18,6 +18,7 @@ from segcore import params as parameters
 from tasks.predict import Batch
 from tasks.prediction_arguments import chosen, parser
 from tasks.project import PREDICTIONS
+from tasks.scenes import find_scenes
 from tasks.tracking.fetch import CHAMPION
 
 
@@ -89,6 +90,10 @@ def predict(
 def main() -> None:
     """Command line; exits with status 1 and prints a remedy on a SegflowError."""
     a: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
+    with command.reported("Interrupted; finished scenes are kept."):
+        # errors that need no server
+        chosen(parameters.load(str(a.params)), a.outputs, a.accept)
+        find_scenes(a.scenes, a.output)
     with command.as_command("Interrupted; finished scenes are kept."):
         output = str(a.output)
         counts = predict(list(a.scenes), a.model, output, str(a.params), a.outputs, a.accept, a.delete_others)

@@ -49,12 +49,13 @@ def _as_output(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "choose another --output"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "free space on its disk, or choose another --output"
+        elif isinstance(error, PermissionError):
+            remedy = "choose another --output, or give this user the right to write there"
         raise DataError(
-            f"{path}: cannot be used as output folder ({error.strerror or error})",
-            "free space on its disk, or choose another --output"
-            if is_full
-            else "choose another --output, or give this user the right to write there",
+            f"{path}: cannot be used as output folder ({error.strerror or error})", remedy
         ) from error
 
 

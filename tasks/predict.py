@@ -8,6 +8,7 @@ remaining scenes. Files of outputs that are not asked for any more stay, and are
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +28,7 @@ from tasks.output_folder import OutputFolder, require_writable
 from tasks.prediction_arguments import chosen, parser
 from tasks.prediction_record import OUTPUTS, RECORD, Record
 from tasks.project import PREDICTIONS
-from tasks.scenes import check_name, find_scenes
+from tasks.scenes import check_name, counted, find_scenes
 from tasks.supervisor import deferred_stop
 from tasks.tracking.fetch import CHAMPION, find_model
 
@@ -66,7 +67,10 @@ class Batch:
 
     def __init__(self, p: Params, scenes: Sequence[str | Path], address: str, output: Path) -> None:
         require_writable(output)
-        self.output, paths = output, find_scenes(scenes, output)
+        skipped: Counter[str] = Counter()
+        self.output, paths = output, find_scenes(scenes, output, skipped)
+        if skipped:
+            print(f"predict: no images, skipped: {counted(skipped)}", flush=True)
         found = find_model(p, address)
         from segcore.prediction.predictor import Predictor
 
@@ -123,7 +127,12 @@ class Batch:
                 # of a scene of which a file is gone, only the name is kept
                 for scene in self.record.removed():
                     self.record.scenes[scene] = {"name": self.record.scenes[scene]["name"]}
-                self.record.save()
+                try:
+                    self.record.save()
+                except DataError:
+                    # on a full disk, the error of the scene is the one to report
+                    if kind is None:
+                        raise
             elif kind is None:
                 self._folder.require()
 
@@ -199,11 +208,18 @@ class Batch:
         self._report_others(delete_others)
         if self.failed:
             lines = "\n".join(f"  {scene}: {error.what}" for scene, error in self.failed.items())
+            others = f", the others are in {self.output}" if len(self.failed) < len(self.scenes) else ""
             raise StageError(
-                f"{len(self.failed)} of {len(self.scenes)} scenes failed, the others are in {self.output}:\n{lines}",
-                "correct or remove these scenes, then run again: finished scenes are not repeated",
+                f"{len(self.failed)} of {len(self.scenes)} scenes failed{others}:\n{lines}", self._remedy()
             )
         return {"predicted": len(self.todo), "done before": len(self.scenes) - len(self.todo)}
+
+    def _remedy(self) -> str:
+        """That of all errors if they have one in common."""
+        remedies = {error.remedy for error in self.failed.values()}
+        if len(remedies) == 1:
+            return remedies.pop()
+        return "correct or remove these scenes, then run again: finished scenes are not repeated"
 
     def _report_others(self, delete: bool) -> None:
         others = self.record.delete_others(self.scenes) if delete else self.record.others(self.scenes)
@@ -242,7 +258,8 @@ def run_prediction(
         Numbers of scenes "predicted" and "done before".
 
     Raises:
-        StageError: some scenes failed; the others are predicted. SegflowError: nothing was predicted.
+        StageError: some scenes failed, the others are predicted; or the disk is full, and scenes that were finished are
+            kept. SegflowError: nothing was predicted.
     """
     with Batch(p, scenes, address, output) as batch:
         bar: Any = console.progress(batch.todo, "predict", unit="scene")
@@ -255,6 +272,8 @@ def run_prediction(
             try:
                 batch.predict(scene, show)
             except DataError as error:
+                if scene not in batch.failed:
+                    raise
                 bar.write(f"{scene}: {error}")
             for _, text in batch.notes.get(scene, []):
                 bar.write(f"{scene}: {text}")

@@ -11,6 +11,9 @@ from segcore.params import Params, Predict
 from tasks.project import PREDICTIONS
 from tasks.tracking.fetch import CHAMPION
 
+# words of `predict.outputs`
+_OUTPUTS = ("classes", "probabilities", "polygons")
+
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """Parser of the arguments that the command and the flow share."""
@@ -34,7 +37,8 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
         "--outputs",
         type=_words,
         metavar="LIST",
-        help="classes, probabilities, polygons, with commas between them (default: predict.outputs)",
+        help=f"files to write per scene: {', '.join(_OUTPUTS)}, with commas between them "
+        "(default: predict.outputs)",
     )
     arguments.add_argument(
         "--accept",
@@ -59,7 +63,7 @@ def chosen(p: Params, outputs: Sequence[str] | None, accept: Sequence[str] | Non
     """The parameters with the outputs and the accepted scenes of the command line; None: those of params.yaml.
 
     Raises:
-        ParamsError: an unknown word.
+        ParamsError: an unknown word, or none.
     """
     given = {"outputs": outputs, "accept": accept}
     values = {**p.predict.model_dump(), **{name: list(v) for name, v in given.items() if v is not None}}
@@ -67,6 +71,10 @@ def chosen(p: Params, outputs: Sequence[str] | None, accept: Sequence[str] | Non
         return p.model_copy(update={"predict": Predict.model_validate(values)})
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "too_short":
+            raise ParamsError(
+                f"--{first['loc'][0]}: is empty", f"use words of: {', '.join(_OUTPUTS)}"
+            ) from error
         raise ParamsError(
             f"--{first['loc'][0]}: {first['input']!r} is unknown", f"use words of: {first['ctx']['expected']}"
         ) from error

@@ -9,40 +9,53 @@ from pathlib import Path
 
 from segcore.errors import DataError
 from segcore.io import images
-from segcore.io.layouts._names import printable
+from segcore.io.images._series import is_slice
+from segcore.io.layouts._names import is_data_of_header, is_junk, printable
 
 # of a file's name in bytes, in all common file systems
 _LONGEST_NAME = 255
 # files that are counted in a folder without a scene
 _COUNTED = 10_000
+# file extensions that are named
+_SHOWN = 6
 
 
-def find_scenes(given: Sequence[str | Path], output: Path) -> list[Path]:
+def find_scenes(given: Sequence[str | Path], output: Path, skipped: Counter[str] | None = None) -> list[Path]:
     """Absolute paths of the scenes given as files, folders or glob patterns; sorted, without duplicates.
 
-    A folder stands for all images below it; a folder with .dcm files is one scene, a DICOM series. Hidden files and
-    files in `output` are ignored.
+    A folder stands for all images below it. A folder with DICOM files, which may be without file extension, is one
+    scene, a DICOM series; other images in it and in its subfolders are scenes too. Hidden files and files in `output`
+    are ignored.
+
+    Args:
+        given: files, folders and glob patterns.
+        output: folder of the outputs.
+        skipped: the files that are no scene are added to it, by file extension.
 
     Raises:
         DataError: a path or pattern matches no scene, or a folder cannot be read.
     """
+    skipped = Counter() if skipped is None else skipped
     paths: dict[Path, None] = {}
     for text in map(str, given):
         try:
             exists = Path(text).exists()
-            scenes = _in(Path(text).absolute(), output.absolute()) if exists else _matching(text, output)
+            path, place = Path(text).absolute(), output.absolute()
+            scenes = _in(path, place, skipped) if exists else _matching(text, place, skipped)
         except (OSError, ValueError) as error:
             # ValueError: the text cannot be the name of a file
             raise DataError(
                 f"{text}: cannot be searched for scenes ({error})",
-                "correct the path, or give this user the right to read it",
+                "give this user the right to read it"
+                if isinstance(error, PermissionError)
+                else "correct the path",
                 kind="no-images",
             ) from error
         if not scenes:
             raise DataError(
                 f"{text}: no scene found ({_content(text)})",
                 "name a file, a folder other than the output's, or a pattern in quotes; "
-                f"file extensions: {', '.join(sorted(images.extensions()))}",
+                f"file extensions: {', '.join(sorted(images.extensions()))}, and DICOM files of any name",
                 kind="no-images",
             )
         paths |= dict.fromkeys(scenes)
@@ -58,21 +71,33 @@ def _content(text: str) -> str:
         paths = (Path(p) for p in glob.iglob(text, recursive=True))  # noqa: PTH207
     else:
         return "there is nothing of that name"
-    counted = Counter(p.suffix.lower() or "without extension" for p in islice(paths, _COUNTED))
-    most = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))[:6]
-    found = ", ".join(f"{count} {ending}" for ending, count in most)
+    found = counted(Counter(_ending(p) for p in islice(paths, _COUNTED)))
     place = "in the folder" if folder.is_dir() else "of that pattern"
     return f"files {place}: {found or 'none'}"
 
 
-def _matching(pattern: str, output: Path) -> list[Path]:
+def _ending(path: Path) -> str:
+    return path.suffix.lower() or "without extension"
+
+
+def counted(endings: Counter[str]) -> str:
+    """The commonest file extensions with their numbers, such as "3 .txt, 1 .csv"."""
+    most = sorted(endings.items(), key=lambda pair: (-pair[1], pair[0]))
+    others = sum(count for _, count in most[_SHOWN:])
+    shown = [f"{count} {printable(ending)}" for ending, count in most[:_SHOWN]]
+    return ", ".join(shown + [f"{others} others"] * (others > 0))
+
+
+def _matching(pattern: str, output: Path, skipped: Counter[str]) -> list[Path]:
     # Path.glob takes no absolute patterns
     paths = [Path(p).absolute() for p in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-    scenes = [scene for path in paths for scene in _in(path, output.absolute())]
-    return [s for s in scenes if s.is_dir() or s.name.lower().endswith(tuple(images.extensions()))]
+    folders, files = [p for p in paths if p.is_dir()], [p for p in paths if not p.is_dir()]
+    slices = [file for file in files if is_slice(file)]
+    others = _images([file for file in files if file not in set(slices)], skipped)
+    return [*slices, *others, *(scene for folder in folders for scene in _in(folder, output, skipped))]
 
 
-def _in(path: Path, output: Path) -> list[Path]:
+def _in(path: Path, output: Path, skipped: Counter[str]) -> list[Path]:
     if not path.is_dir():
         return [path]
     if path == output or path.name.startswith("."):
@@ -81,15 +106,25 @@ def _in(path: Path, output: Path) -> list[Path]:
         # a link to a folder above it, which would be searched without end
         return []
     entries = sorted(path.iterdir())
-    if any(e.name.lower().endswith(".dcm") and e.is_file() for e in entries):
-        return [path]
-    scenes: list[Path] = []
+    files = [entry for entry in entries if not entry.is_dir()]
+    slices = {file for file in files if is_slice(file)}
+    scenes = [path] if slices else []
+    scenes += _images([file for file in files if file not in slices], skipped)
     for entry in entries:
         if entry.is_dir():
-            scenes += _in(entry, output)
-        elif entry.name.lower().endswith(tuple(images.extensions())) and not entry.name.startswith("."):
-            scenes.append(entry)
+            scenes += _in(entry, output, skipped)
     return scenes
+
+
+def _images(files: Sequence[Path], skipped: Counter[str]) -> list[Path]:
+    """The files with the extension of an image; others are counted, except hidden ones and files beside an image."""
+    found, names = [], {file.name for file in files}
+    for file in files:
+        if images.is_image(file.name) and not file.name.startswith("."):
+            found.append(file)
+        elif not is_junk(file.name) and not is_data_of_header(file.name, names):
+            skipped[_ending(file)] += 1
+    return found
 
 
 def check_name(scene: Path, name: str, outputs: Sequence[str]) -> None:

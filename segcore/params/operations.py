@@ -185,7 +185,7 @@ class Predict(Section):
         description="values that are averaged where windows overlap, before the argmax",
     )
     outputs: list[Literal["classes", "probabilities", "polygons"]] = Field(
-        default=["classes"], description="files to write per scene"
+        default=["classes"], min_length=1, description="files to write per scene, at least one"
     )
     accept: list[Literal["range", "resolution"]] = Field(
         default=[],

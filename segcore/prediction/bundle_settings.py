@@ -61,7 +61,9 @@ def resolved(settings: Predict, bundle: Bundle) -> tuple[Predict, int]:
     if tile is None:
         bundle.require("tile")
         tile = int(bundle.description["tile"])
-    if "overlap" not in settings.model_fields_set or settings.tile is None:
+    # also written in params.yaml, the default is no choice
+    is_default = overlap == Predict.model_fields["overlap"].default
+    if is_default or settings.tile is None:
         overlap = min(overlap, tile // 2)
     if overlap * 2 > tile:
         raise ParamsError(

@@ -1,6 +1,7 @@
 """Whether a scene fits the training images of a model: bands, units of its values, size of its pixels."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,15 @@ from segcore.prediction.units import has_other_units
 TRAINING_IMAGES = "training_images"
 # pieces of a scene that are sampled, pixels of each, and pixels of its sample
 _PIECES, _PIECE_PIXELS, _SAMPLES = 32, 2**18, 2**13
+# how to convert the values of a file, by its extension
+_CONVERSIONS = {
+    **dict.fromkeys((".tif", ".tiff", ".vrt", ".jp2", ".img"), " (gdal_translate -ot and -scale)"),
+    **dict.fromkeys(
+        (".nii", ".gz"), " (nibabel: write them to another file, or correct scl_slope and scl_inter)"
+    ),
+    **dict.fromkeys((".mha", ".mhd", ".nrrd", ".nhdr"), " (SimpleITK: ShiftScale)"),
+    ".dcm": " (for Hounsfield units, RescaleSlope and RescaleIntercept have to be in the file)",
+}
 # Sizes of pixels that differ by more are refused; a hundredth is allowed for measuring them.
 _FACTOR = 1.5 * 1.01
 
@@ -42,7 +52,7 @@ def check_bands(info: Info, bands: int, name: str) -> None:
     """
     if info.bands != bands:
         raise DataError(
-            f"{name}: has {info.bands} bands, the model takes {bands}",
+            f"{name}: has {info.bands} {'band' if info.bands == 1 else 'bands'}, the model takes {bands}",
             "give the bands of the training images in their order; arrays as (H, W, C)",
             kind="band-count",
         )
@@ -73,15 +83,16 @@ def check_values(
     elif values is None:
         problem = _other_dtype(trained, stored)
     else:
-        problem = _other_values(_sampled(declared), values, trained == stored == "uint8")
+        is_byte, is_reduced = trained == stored == "uint8", stored == "uint8" != (trained or stored)
+        problem = _other_values(_sampled(declared), values, is_byte, is_reduced)
     if not problem:
         return []
     if "range" in accept:
         return [("other-range", f"{problem}; accepted by predict.accept")]
     raise DataError(
         f"{name}: {problem}",
-        "give raw values in the units and dtype of the training images (for files: gdal_translate -ot and -scale), "
-        "or set predict.accept: [range] to predict them as they are",
+        f"give raw values in the units of the training images{_CONVERSIONS.get(Path(name).suffix.lower(), '')}, or set "
+        "predict.accept: [range] to predict them as they are",
         kind="other-dtype",
     )
 
@@ -93,9 +104,9 @@ def _other_dtype(trained: str | None, stored: str) -> str:
     return ""
 
 
-def _other_values(values: np.ndarray, trained: dict[str, Any], is_byte: bool) -> str:
+def _other_values(values: np.ndarray, trained: dict[str, Any], is_byte: bool, is_reduced: bool) -> str:
     """The problem of values in other units; empty if there is none."""
-    if not has_other_units(values, trained, is_byte):
+    if not has_other_units(values, trained, is_byte, is_reduced):
         return ""
     scene = np.quantile(values.astype(np.float64), (0.01, 0.99), axis=0)
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from segcore.io.layouts._item import Item
 from segcore.params import Data
 
 T = TypeVar("T")
+# words of the ingest that have no meaning for a scene, which has no labels
+_PAIR, _OF_LABELS = "remove the pair", "; labels of the same size"
 
 
 class Limited:
@@ -54,12 +57,19 @@ class Limited:
         """Result of a function.
 
         Raises:
-            DataError: it took longer than the time limit. Its own errors are raised as they are.
+            DataError: it took longer than the time limit. Its own errors are raised with a remedy for a scene, which
+                has no mask.
         """
         future: Future[T] = Future()
         self._jobs.put((future, function))
         try:
             return future.result(self._seconds)
+        except DataError as error:
+            if _PAIR not in error.remedy:
+                raise
+            raise DataError(
+                error.what, error.remedy.replace(_PAIR, "remove the scene"), error.kind
+            ) from error
         except TimeoutError as error:
             if future.done():
                 raise
@@ -80,7 +90,8 @@ class _LimitedSource:
     """An open image (`segcore.io.images.Source`) whose reads have a time limit."""
 
     def __init__(self, source: images.Source, context: object, limited: Limited) -> None:
-        self.info, self._source, self._limited = source.info, source, limited
+        notes = tuple((kind, text.partition(_OF_LABELS)[0]) for kind, text in source.info.notes)
+        self.info, self._source, self._limited = replace(source.info, notes=notes), source, limited
         # A read that never ends keeps this object, and so the open file, which no other thread may close.
         self._context = context
 

@@ -55,3 +55,24 @@ def test_each_scene_is_a_task_and_failures_are_reported(project: Path, server: s
     status, output = flow(project, server)
     assert status == 0 and "0 predicted, 2 done before" in output, output
     assert (project / "out/s0.tif").stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scenes", "--outputs", "foo"], "--outputs: 'foo' is unknown"),
+        (["scenes", "--outputs", ""], "--outputs: is empty"),
+        (["nowhere"], "nowhere: no scene found"),
+    ],
+)
+def test_errors_of_the_arguments_need_no_server(project: Path, arguments: list[str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.predict", *arguments],
+        cwd=project,
+        # a server that does not exist: an attempt to use it would fail
+        env=workspaces.environment(project, PREFECT_API_URL="http://127.0.0.1:9/api"),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1 and message in done.stderr and "server" not in done.stderr, done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -14,12 +15,13 @@ import yaml
 from segcore.data.value_facts import value_facts, value_ranges
 from segcore.errors import DataError, ParamsError, StageError
 from segcore.params import Params, load
-from tasks.predict import run_prediction
+from tasks.predict import Batch, run_prediction
 from tasks.prediction_arguments import chosen
 from tasks.scenes import find_scenes
 from tests.support.bundles import make_bundle, noise
-from tests.support.tiny import values_for, write_tif
+from tests.support.tiny import params_for, values_for, write_tif
 from tests.system.bad_inputs import unprivileged
+from tests.system.damage.environments import IN_NAMESPACE, can_mount
 
 ROOT = Path(__file__).parents[2]
 ALL = ["classes", "polygons", "probabilities"]
@@ -229,3 +231,65 @@ def test_a_file_system_that_does_not_answer_costs_one_scene(project: Path, where
     assert "1 of 3 scenes failed" in done.stderr
     assert "s1.tif: reading took longer than 3 s" in done.stderr
     assert sorted(p.name for p in (project / "out").iterdir() if p.suffix == ".tif") == ["s0.tif", "s2.tif"]
+
+
+def test_no_outputs_and_unknown_ones_are_errors_that_name_the_words(project: Path) -> None:
+    for given, words in (([], "--outputs: is empty"), (["foo"], "--outputs: 'foo' is unknown")):
+        with pytest.raises(ParamsError, match=words) as caught:
+            chosen(load(), given, None)
+        assert all(word in caught.value.remedy for word in ALL)
+    (project / "params.yaml").write_text(yaml.safe_dump(values_for("source", predict={"outputs": []})))
+    with pytest.raises(ParamsError, match=r"predict\.outputs"):
+        load()
+
+
+def test_the_default_overlap_adapts_to_small_windows_and_a_chosen_one_does_not(project: Path) -> None:
+    for tile, overlap in ((96, 48), (128, 64)):
+        p = params_for("source", evaluate={"tile": tile}, predict={"overlap": 64})
+        with Batch(chosen(p, ["classes"], None), ["scenes"], "bundle", Path("out")) as batch:
+            assert (batch.predictor.tile, batch.predictor.settings.overlap) == (tile, overlap)
+    p = params_for("source", predict={"overlap": 40, "tile": 64})
+    with pytest.raises(ParamsError, match=r"predict\.overlap 40 is more than half"):
+        Batch(chosen(p, ["classes"], None), ["scenes"], "bundle", Path("out"))
+
+
+@pytest.mark.skipif(not can_mount(), reason="this user cannot mount a disk")
+@pytest.mark.parametrize("outputs", ["classes", "classes,probabilities,polygons"])
+def test_a_full_disk_ends_the_prediction_in_one_sentence_and_keeps_the_scenes_that_are_done(
+    project: Path, outputs: str
+) -> None:
+    # the room that is left when the second scene starts, less than it needs
+    code = (
+        "import subprocess, sys; from tasks import predict, console\n"
+        "add = predict.Batch.predict\n"
+        "def filled(batch, scene, progress):\n"
+        "    if scene.name == 's1.tif': subprocess.run(\n"
+        "        'dd if=/dev/zero of=out/fill bs=1k; truncate -s -20k out/fill', shell=True)\n"
+        "    return add(batch, scene, progress)\n"
+        "predict.Batch.predict = filled\n"
+        "sys.argv = ['predict', 'scenes', '--model', 'bundle', '--output', 'out', '--outputs', sys.argv[1]]\n"
+        "predict.main()"
+    )
+    (project / "run.py").write_text(code)
+    (project / "out").mkdir()
+    mount = "mount -t tmpfs -o size=8m none out"
+    run = shlex.join([sys.executable, "run.py", outputs])
+    done = subprocess.run(
+        [
+            *IN_NAMESPACE,
+            "sh",
+            "-c",
+            f"{mount} && {{ {run}; echo status $?; ls out; cat out/predictions.json; }}",
+        ],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    output = done.stdout + done.stderr
+    assert "status 1" in output and "Traceback" not in output, output
+    assert output.count("because the disk is full") == 1 and "free disk space" in output, output
+    assert "correct or remove" not in output and "s2" not in output, output
+    files = done.stdout.partition("status 1")[2].split()
+    assert "s0.tif" in files and "s1.tif" not in files, output

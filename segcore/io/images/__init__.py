@@ -77,6 +77,11 @@ def _format_of(path: Path) -> ModuleType:
     for module in plugins.load_all(__name__):
         if name.endswith(tuple(module.EXTENSIONS)):
             return module
+    # A slice may be named without file extension, or with one such as .IMA.
+    from segcore.io.images._series import is_slice
+
+    if is_slice(path):
+        return plugins.load(__name__, "dicom")
     raise unknown_format(path.name, f"use one of {', '.join(extensions())}")
 
 

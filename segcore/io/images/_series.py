@@ -22,8 +22,11 @@ SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _NOT_IMAGES = {"dicomdir", "thumbs.db", "desktop.ini", "readme", "license", "version"}
 _NOT_IMAGE_EXTENSIONS = (
     *(".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".html", ".htm", ".pdf", ".log", ".ini", ".yaml"),
-    *(".yml", ".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".zip", ".exe", ".db", ".part"),
+    *(".yml", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".nii", ".nii.gz", ".mha", ".mhd"),
+    *(".nrrd", ".nhdr", ".zip", ".exe", ".db", ".part"),
 )
+# identifies a DICOM file, and its offset in bytes
+_MAGIC, _MAGIC_AT = b"DICM", 128
 _SUPPORTED_COLOURS = (
     *("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT"),
     "YBR_RCT",
@@ -77,16 +80,32 @@ class Series:
         return len({frame.file for frame in self.frames}) == 1
 
 
+def _may_be_image(file: Path) -> bool:
+    name = file.name.lower()
+    return not (name.startswith(".") or name in _NOT_IMAGES or name.endswith(_NOT_IMAGE_EXTENSIONS))
+
+
+def is_slice(file: Path) -> bool:
+    """Whether a file is DICOM, by the extension .dcm or, whatever its name, by its first bytes."""
+    if not _may_be_image(file):
+        return False
+    try:
+        # reading from a pipe would wait without end
+        if not file.is_file():
+            return False
+        if file.name.lower().endswith(".dcm"):
+            return True
+        with file.open("rb") as stream:
+            return stream.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
+    except OSError:
+        return False
+
+
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-
-    def may_be_image(file: Path) -> bool:
-        name = file.name.lower()
-        return not (name.startswith(".") or name in _NOT_IMAGES or name.endswith(_NOT_IMAGE_EXTENSIONS))
-
     with reading(path):
-        return sorted(p for p in path.iterdir() if p.is_file() and may_be_image(p))
+        return sorted(p for p in path.iterdir() if p.is_file() and _may_be_image(p))
 
 
 def _other_files(path: Path) -> str:

@@ -4,10 +4,12 @@ Blocks are written to a plain tiled file as they are finished; GDAL's COG driver
 Both need a bounded cache, however large the scene is.
 """
 
+import errno
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,14 @@ from rasterio.windows import Window
 
 from segcore.constants import IGNORE
 from segcore.data.raster import Info
-from segcore.errors import DataError
+from segcore.errors import DataError, StageError
 
 # 255 is nodata
 PROBABILITY_STEPS = 254
 _BLOCK = 512
 _CACHE = 32_000_000
+# A disk with fewer bytes is full: a block of pixels does not fit.
+_LEAST_FREE = 2**20
 
 
 @contextmanager
@@ -37,7 +41,8 @@ def writing(path: Path) -> Iterator[None]:
         path: what is written, for the error message.
 
     Raises:
-        DataError: the disk is full or not writable.
+        StageError: the disk is full, so no other file can be written either.
+        DataError: it is not writable.
     """
     try:
         # scenes without georeference are allowed; a small GDAL cache
@@ -46,23 +51,44 @@ def writing(path: Path) -> Iterator[None]:
             yield
     except (RasterioError, CPLE_BaseError, OSError) as error:
         reason = error.__cause__ if isinstance(error.__cause__, CPLE_BaseError) else error
+        if _is_full(path.parent, error, str(reason)):
+            raise _full(path) from error
         raise DataError(
             f"{path}: could not be written ({reason})",
             "free disk space or choose another output folder, then run again",
         ) from error
 
 
+def _full(path: Path) -> StageError:
+    return StageError(
+        f"{path}: could not be written, because the disk is full",
+        "free disk space or choose another output folder, then run again: finished scenes are kept",
+    )
+
+
+def _is_full(folder: Path, error: Exception, reason: str) -> bool:
+    """Whether an error is that of a full disk; libtiff does not say why it could not write."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in reason:
+        return True
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free < _LEAST_FREE
+    return False
+
+
 def check_room(folder: Path, info: Info, bands: int) -> None:
     """Check that the disk has room for the plain files, with one byte per pixel and band.
 
     Raises:
-        DataError: it does not. GDAL itself may truncate a file without an error.
+        StageError: the disk is full.
+        DataError: it has too little room for this scene. GDAL itself may truncate a file without an error.
     """
     needed, free = 2 * info.height * info.width * bands, shutil.disk_usage(folder).free
+    if needed > free and free < _LEAST_FREE:
+        raise _full(folder)
     if needed > free:
         raise DataError(
-            f"{folder}: {needed / 1e9:.1f} GB may be needed for a scene of {info.height} x {info.width} pixels, "
-            f"{free / 1e9:.1f} GB are free",
+            f"{folder}: {needed / 1e9:.2g} GB may be needed for a scene of {info.height} x {info.width} pixels, "
+            f"{free / 1e9:.2g} GB are free",
             "free disk space or choose another output folder, then run again",
         )
 

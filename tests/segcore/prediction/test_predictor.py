@@ -92,7 +92,11 @@ def test_a_picture_with_an_orientation_tag_is_predicted_as_viewers_show_it(
     if extension == ".tif":
         Image.fromarray(pixels).save(tmp_path / "tagged.tif", tiffinfo={0x0112: tag})
     predictor = Predictor(bundle, Predict(tile=64, overlap=16))
-    predictor.predict_file(tmp_path / f"tagged{extension}", out, "tagged")
+    notes = []
+    predictor.predict_file(tmp_path / f"tagged{extension}", out, "tagged", notes=notes.extend)
+    assert [(kind, text) for kind, text in notes if kind == "orientation-tag"] == [
+        ("orientation-tag", f"pixels are turned as viewers show them (orientation {tag})")
+    ]
     predictor.predict_file(tmp_path / "shown.png", out, "shown")
     made = read(out / "tagged.tif")
     assert made.shape[1:] == (shown.height, shown.width)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from segcore.errors import DataError, ModelError, ParamsError
+from segcore.errors import DataError, ModelError, ParamsError, StageError
 from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
 from tests.support.bundles import make_bundle, noise
@@ -49,7 +49,7 @@ def test_unusable_scenes_are_named_and_outputs_are_unchanged(
         Predictor(bundle, Predict(tile=64, overlap=16, outputs=ALL)).predict_file(
             tmp_path / "scene.tif", out, "scene"
         )
-    assert "scene.tif" in caught.value.what and caught.value.remedy
+    assert "scene.tif" in caught.value.what and caught.value.remedy and "pair" not in caught.value.remedy
     assert [p.name for p in out.iterdir()] == ["scene.tif"]
     assert (out / "scene.tif").read_text() == "earlier output"
 
@@ -76,12 +76,21 @@ def test_values_of_another_dtype_are_refused(tmp_path, out):
         Predictor(bundle, Predict(tile=64, overlap=16)).predict_file(tmp_path / "scene.tif", out, "scene")
 
 
-def test_a_full_disk_is_an_error_before_the_prediction(bundle, tmp_path, out, monkeypatch):
-    write_tif(tmp_path / "scene.tif", noise(64, 64))
+@pytest.mark.parametrize(
+    ("free", "kind", "message"),
+    [
+        (10, StageError, "because the disk is full"),
+        (2**21, DataError, r"0\.0045 GB may be needed .* 0\.0021 GB"),
+    ],
+)
+def test_a_full_disk_is_an_error_before_the_prediction(
+    bundle, tmp_path, out, monkeypatch, free, kind, message
+):
+    write_tif(tmp_path / "scene.tif", noise(1500, 1500))
     monkeypatch.setattr(
-        "segcore.prediction.writers.cog.shutil.disk_usage", lambda path: SimpleNamespace(free=10)
+        "segcore.prediction.writers.cog.shutil.disk_usage", lambda path: SimpleNamespace(free=free)
     )
-    with pytest.raises(DataError, match="GB are free"):
+    with pytest.raises(kind, match=message):
         Predictor(bundle, Predict(tile=64, overlap=16)).predict_file(tmp_path / "scene.tif", out, "scene")
     assert not any(out.iterdir())
 

@@ -16,14 +16,14 @@ _DISKS = {
     ),
     "read-only": "mount --bind {0} {0} && mount -o remount,ro,bind {0}",
 }
-_IN_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
+IN_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 
 
 def can_mount() -> bool:
     """Whether this user can mount disks in a namespace."""
     return (
         bool(which("unshare"))
-        and subprocess.run([*_IN_NAMESPACE, "true"], capture_output=True).returncode == 0
+        and subprocess.run([*IN_NAMESPACE, "true"], capture_output=True).returncode == 0
     )
 
 
@@ -32,7 +32,7 @@ def command_line(command: Sequence[str], mount: tuple[str, str] | None) -> list[
     if mount is None:
         return list(command)
     place, state = mount
-    return [*_IN_NAMESPACE, "sh", "-c", f"{_DISKS[state].format(place)} && exec {shlex.join(command)}"]
+    return [*IN_NAMESPACE, "sh", "-c", f"{_DISKS[state].format(place)} && exec {shlex.join(command)}"]
 
 
 def _linked(name: str, exists: bool = True) -> Harm:
