@@ -64,7 +64,6 @@ def as_command(interrupted: str) -> Iterator[None]:
         _messages[:] = [interrupted]
         shorten_logs()
         server.provide()
-        run_state.bind_embedded_server()
         is_set = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name in os.environ
         with (
             tags(run_state.process_tag()),
