@@ -41,6 +41,8 @@ _STARTS = 2
 _PAUSE_SECONDS = 2.0
 _TIMEOUT_SECONDS = 10.0
 _REFUSED = (401, 403)
+# process numbers of embedded servers
+_bound: set[int] = set()
 _ABSENT = 404
 
 
@@ -119,27 +121,25 @@ def _wait(starting: threading.Thread) -> bool:
     Returns:
         Whether servers end at once, which Prefect starts anew without end.
     """
-    seen: set[int] = set()
+    before = len(_bound)
     while starting.is_alive():
         starting.join(0.1)
         # at once, because this process may be killed while the server starts
-        for pid in _servers() - seen:
-            end_with_this_process(pid)
-            seen.add(pid)
-        if len(seen) > _STARTS:
+        bind_embedded()
+        if len(_bound) - before > _STARTS:
             return True
     return False
 
 
-def _servers() -> set[int]:
-    """Process numbers of the servers that Prefect has started in this process."""
-    found = set()
+def bind_embedded() -> None:
+    """Make the server that Prefect starts where none is configured end with this process, even after kill -9."""
     for child in psutil.Process().children():
         # it may have ended meanwhile
         with suppress(psutil.NoSuchProcess):
-            if any("prefect.server.api.server" in argument for argument in child.cmdline()):
-                found.add(child.pid)
-    return found
+            is_server = any("prefect.server.api.server" in argument for argument in child.cmdline())
+            if is_server and child.pid not in _bound:
+                end_with_this_process(child.pid)
+                _bound.add(child.pid)
 
 
 def _start(failures: list[Exception]) -> None:
