@@ -49,6 +49,12 @@ def _shortened(record: logging.LogRecord) -> bool:
     return True
 
 
+def _is_of_runs(record: logging.LogRecord) -> bool:
+    """Log filter of Prefect's services: not the loss of events, which happens on a busy machine and changes no run."""
+    is_of_events = isinstance(record.args, tuple) and record.args[:1] == ("EventsWorker",)
+    return not (is_of_events and record.levelno == logging.ERROR)
+
+
 @contextmanager
 def as_command(interrupted: str) -> Iterator[None]:
     """Common part of the commands of flows: Prefect's server, the process tag, and the exit codes.
@@ -64,7 +70,6 @@ def as_command(interrupted: str) -> Iterator[None]:
         _messages[:] = [interrupted]
         shorten_logs()
         server.provide()
-        run_state.bind_embedded_server()
         is_set = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name in os.environ
         with (
             tags(run_state.process_tag()),
@@ -117,3 +122,4 @@ def shorten_logs() -> None:
     """Shorten what Prefect's engine logs on failures."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_shortened)
+    logging.getLogger("prefect._internal.concurrency").addFilter(_is_of_runs)

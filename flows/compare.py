@@ -21,7 +21,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import command, run_state, startup, workers
+from flows import command, run_state, server, startup, workers
 from segcore import params as parameters
 from segcore.comparison.results import read_comparison
 from segcore.errors import SegflowError, StageError
@@ -130,7 +130,7 @@ def compare(retries: int = 0) -> dict[str, str]:
     """
     params = parameters.load()
     slots, threads = run_state.slots_of(params), run_state.thread_variables(params)
-    run_state.bind_embedded_server()
+    server.bind_embedded()
     run_state.free_slots(slots)
     stages.init_if_needed()
     batches.pull_missing(params)

@@ -13,7 +13,7 @@ from flows import environment  # noqa: F401  isort: skip  (before prefect is imp
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import command, run_state
+from flows import command, server
 from segcore import params as parameters
 from tasks.predict import Batch
 from tasks.prediction_arguments import chosen, parser
@@ -76,7 +76,7 @@ def predict(
         StageError: some scenes failed; the others are done.
         SegflowError: the prediction could not start.
     """
-    run_state.bind_embedded_server()
+    server.bind_embedded()
     p = chosen(parameters.load(params), outputs, accept)
     with Batch(p, scenes, model, Path(output)) as batch:
         for scene in batch.todo:

@@ -23,7 +23,7 @@ from flows import environment  # noqa: F401  isort: skip  (before prefect is imp
 from prefect import flow, get_run_logger
 from prefect.states import Completed, State
 
-from flows import approval, command, run_state, steps
+from flows import approval, command, run_state, server, steps
 from segcore import params as parameters
 from segcore.errors import StageError
 from segcore.files import is_locked, try_locked
@@ -71,7 +71,7 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
         # a run started by hand may outlive its terminal
         die_with_parent()
     run_state.tag_process()
-    run_state.bind_embedded_server()
+    server.bind_embedded()
     with nullcontext(not is_locked(RETRAIN_LOCK)) if dry_run else try_locked(RETRAIN_LOCK) as may_run:
         if not may_run:
             return Completed(name="Skipped", message="another retraining is running in this folder")

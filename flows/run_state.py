@@ -5,12 +5,10 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
-import psutil
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -34,7 +32,6 @@ from segcore.errors import masked
 from segcore.params import Params
 from tasks.process_marks import is_alive, process_mark
 from tasks.project import INGESTED, comparison_file, report_folder
-from tasks.supervisor import end_with_this_process
 from tasks.tracking import store
 
 LIMIT = "segflow-gpu"
@@ -86,15 +83,6 @@ def tag_process() -> None:
     if not any(tag.startswith(_PROCESS) for tag in present_tags):
         with get_client(sync_client=True) as client:
             client.update_flow_run(runtime.flow_run.id, tags=[*present_tags, process_tag()])
-
-
-def bind_embedded_server() -> None:
-    """Make the server that Prefect starts where none is configured end with this process, even after kill -9."""
-    for child in psutil.Process().children():
-        # the child may have ended meanwhile
-        with suppress(psutil.NoSuchProcess):
-            if any("prefect.server.api.server" in argument for argument in child.cmdline()):
-                end_with_this_process(child.pid)
 
 
 def wait_until_recorded(tasks: int) -> None:

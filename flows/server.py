@@ -29,6 +29,7 @@ from prefect.settings import (
 from segcore.errors import StageError
 from tasks import sqlite
 from tasks.database_server import require_answer
+from tasks.supervisor import end_with_this_process
 
 _SQLITE = "sqlite+aiosqlite:///"
 _RESTORE = "move it away: only the record of past flow runs is lost, not data, models or decisions"
@@ -40,6 +41,8 @@ _STARTS = 2
 _PAUSE_SECONDS = 2.0
 _TIMEOUT_SECONDS = 10.0
 _REFUSED = (401, 403)
+# process numbers of embedded servers
+_bound: set[int] = set()
 _ABSENT = 404
 
 
@@ -113,18 +116,30 @@ def provide() -> None:
 
 
 def _wait(starting: threading.Thread) -> bool:
-    """Wait for the start of the server; returns True if servers end at once, which Prefect starts anew without end."""
-    seen: set[int] = set()
+    """Wait for the start of the server, which from then on ends with this process, even after kill -9.
+
+    Returns:
+        Whether servers end at once, which Prefect starts anew without end.
+    """
+    before = len(_bound)
     while starting.is_alive():
-        starting.join(0.2)
-        for child in psutil.Process().children():
-            # it may have ended meanwhile
-            with suppress(psutil.NoSuchProcess):
-                if any("prefect.server.api.server" in argument for argument in child.cmdline()):
-                    seen.add(child.pid)
-        if len(seen) > _STARTS:
+        starting.join(0.1)
+        # at once, because this process may be killed while the server starts
+        bind_embedded()
+        if len(_bound) - before > _STARTS:
             return True
     return False
+
+
+def bind_embedded() -> None:
+    """Make the server that Prefect starts where none is configured end with this process, even after kill -9."""
+    for child in psutil.Process().children():
+        # it may have ended meanwhile
+        with suppress(psutil.NoSuchProcess):
+            is_server = any("prefect.server.api.server" in argument for argument in child.cmdline())
+            if is_server and child.pid not in _bound:
+                end_with_this_process(child.pid)
+                _bound.add(child.pid)
 
 
 def _start(failures: list[Exception]) -> None:
@@ -160,8 +175,7 @@ def _check_server(address: str) -> None:
             raise StageError(f"{address}: Prefect's server answers with status {status}", remedy) from error
         # InvalidURL, ValueError: not an address, or an answer that is no JSON
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError, RuntimeError) as error:
-            what = f"{address}: is not the address of a Prefect API, which ends with /api"
-            raise StageError(what, remedy) from error
+            raise StageError(f"{address}: {_not_prefect(address)}", remedy) from error
         except (httpx.HTTPError, OSError) as error:
             is_encrypted = "SSL" in str(error)
             if is_encrypted:
@@ -172,6 +186,14 @@ def _check_server(address: str) -> None:
             if is_encrypted or attempt == _TRIES or isinstance(error, httpx.TimeoutException):
                 raise StageError(f"{address}: Prefect's server does not answer ({error})", remedy) from error
             time.sleep(_PAUSE_SECONDS)
+
+
+def _not_prefect(address: str) -> str:
+    """What is wrong with an address that is no address, or where no Prefect server answers."""
+    is_address = re.match(r"https?://[^/]", address)
+    if is_address and address.rstrip("/").endswith("/api"):
+        return "something other than Prefect answers there"
+    return "is not the address of a Prefect API, which is such as http://127.0.0.1:4200/api"
 
 
 def _setting() -> str:

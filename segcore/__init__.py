@@ -21,7 +21,7 @@ names of metrics and the parameters of the gate's rules:
     plots       figures
 
 Base modules: cache, class_colors, constants, cpu, downloads, errors, files, gate_rules, geo_libraries, latency, names,
-plugins.
+parts, plugins.
 
     import segcore
     prediction = segcore.load("models/unet-0").predict(array)

@@ -1,7 +1,9 @@
 """Default colours of classes."""
 
+import re
 from functools import cache
 from itertools import product
+from typing import Any
 
 Color = tuple[int, int, int]
 
@@ -26,6 +28,21 @@ def default_colors(classes: int, background: int | None) -> list[Color]:
         colors = colors[: classes - 1]
         colors.insert(background, BACKGROUND)
     return colors
+
+
+def parsed(color: Any) -> Any:
+    """Red, green and blue of "#RRGGBB"; lists are returned as they are.
+
+    Raises:
+        ValueError: it is another text or type.
+    """
+    if isinstance(color, list | tuple):
+        return color
+    if not isinstance(color, str) or not re.fullmatch(r"#[0-9A-Fa-f]{6}", color):
+        raise ValueError(
+            f'{color!r} is no colour: write "#RRGGBB" in quotes, or [red, green, blue], each 0 to 255'
+        )
+    return tuple(bytes.fromhex(color[1:]))
 
 
 @cache

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from segcore.errors import DataError, StageError
+from segcore.parts import part_of, restore_or_remove
 
 # remedy of a link that leads nowhere
 LOST = "mount or restore that folder, or remove the link, then run again"
@@ -50,30 +51,27 @@ def _unwritable(path: Path, error: OSError) -> DataError:
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed onto `path`.
+    """Yield a temporary path near `path`; on success it is fsynced and renamed onto `path`.
 
-    Readers see the old file or the new one, never a part of it. After an error the old file is unchanged.
+    Readers see the old file or the new one, never a part of it. After an error the old file is unchanged. What a
+    killed process left of an earlier write of `path` is removed.
 
     Raises:
         DataError: the disk is full or not writable.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        fsync(temporary)
-        temporary.replace(path)
-        fsync(path.parent)
+        with part_of(path) as folder:
+            temporary = folder / path.name
+            yield temporary
+            fsync(temporary)
+            temporary.replace(path)
+            fsync(path.parent)
     except BrokenPipeError:
         # of an output of the program, not of this file
         raise
     except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        # nothing to remove where nothing can be written, which is the error above
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -86,29 +84,25 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         DataError: the disk is full or not writable.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        yield temporary
-        for file in temporary.rglob("*"):
-            # a file with further hard links is on disk already
-            if file.is_dir() or file.stat().st_nlink == 1:
-                fsync(file)
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
-        fsync(path.parent)
+        with part_of(path) as temporary:
+            yield temporary
+            for file in temporary.rglob("*"):
+                # a file with further hard links is on disk already
+                if file.is_dir() or file.stat().st_nlink == 1:
+                    fsync(file)
+            old = temporary.with_suffix(".old")
+            try:
+                if path.exists():
+                    path.replace(old)
+                temporary.replace(path)
+                fsync(path.parent)
+            finally:
+                restore_or_remove(old, path)
     except BrokenPipeError:
         raise
     except OSError as error:
-        if old.exists() and not path.exists():
-            old.replace(path)
         raise _unwritable(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def names_in(folder: Path) -> dict[str, bool] | None:

@@ -16,18 +16,25 @@ from pathlib import Path
 from segcore import params
 from segcore.files import alone, is_locked
 from segcore.params import Params
-from tasks import console
+from segcore.parts import left_parts
+from tasks import batches, console
 from tasks.project import (
     CHAMPIONS,
     CHECKPOINTS,
     DECISIONS,
+    EVALUATIONS,
     FETCHED,
     GATE_COSTS,
+    INGESTED,
     MODELS,
     PREDICTIONS,
     PROMOTE_LOCK,
     RECEIVED,
+    REPORTS,
     RETRAIN_LOCK,
+    SPLITS,
+    START,
+    WORK,
 )
 from tasks.promotion.history import RegisteredVersion, read_history
 from tasks.promotion.record import records
@@ -98,6 +105,7 @@ def survey(p: Params, keep: int) -> list[Waste]:
         "downloaded models": [path for path in unused if not is_locked(path.with_name(f".{path.name}.lock"))],
         "measured costs": old_measurements,
         "checkpoints": _finished_checkpoints(),
+        "parts of killed commands": _left_parts(p),
         "parts of predictions": [] if is_locked(PREDICTIONS / ".lock") else list(PREDICTIONS.glob(".*.part")),
     }
     found += [_of_paths(kind, paths) for kind, paths in folders.items()]
@@ -196,6 +204,16 @@ def _finished_checkpoints() -> list[Path]:
         if folder.is_dir() and model.is_file() and _changed(folder) < model.stat().st_mtime:
             finished.append(folder)
     return finished
+
+
+def _left_parts(p: Params) -> list[Path]:
+    """Unfinished outputs of killed commands, in the folders that this project writes to."""
+    outputs = (INGESTED.parent, SPLITS, MODELS, EVALUATIONS, REPORTS, DECISIONS, START, WORK)
+    places = {Path(), *outputs, batches.folder_of(p)}
+    places.update(*(top.glob("*") for top in (REPORTS, DECISIONS, WORK)), WORK.glob("*/*"))
+    found = [part for place in sorted(places) if place.is_dir() for part in left_parts(place)]
+    # the others are previous content, which the next write puts back or removes
+    return [part for part in found if part.suffix == ".part"]
 
 
 def _changed(path: Path) -> float:

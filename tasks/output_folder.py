@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import IO
 
 from segcore.errors import DataError, StageError
+from segcore.parts import remove
 
 _LOCK = ".lock"
 # bytes of the file that is written to find a full disk
@@ -76,7 +76,7 @@ class OutputFolder:
         with _as_output(self.path):
             self._lock = self._locked()
             for left in self.path.glob(".*.part"):
-                shutil.rmtree(left, ignore_errors=True)
+                remove(left)
         return self
 
     def _locked(self) -> IO[str]:

@@ -188,7 +188,7 @@ def end_groups(wait: bool = False) -> None:
 
 
 def end_with_this_process(pid: int) -> None:
-    """Have SIGTERM sent to another process when this one ends, even by SIGKILL."""
+    """End another process when this one ends, even by SIGKILL: by SIGTERM, and after GRACE_SECONDS by SIGKILL."""
     watcher = [sys.executable, "-I", str(Path(__file__).resolve()), "watch", str(pid)]
     # the pipe closes when this process ends, because no other process has its write end open
     _watchers.append(subprocess.Popen(watcher, stdin=subprocess.PIPE, start_new_session=True))
@@ -196,9 +196,14 @@ def end_with_this_process(pid: int) -> None:
 
 def _watch(pid: int) -> int:
     sys.stdin.read()
+    # until it has ended
     with suppress(ProcessLookupError):
-        # it has already ended
         os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            os.kill(pid, 0)
+        os.kill(pid, signal.SIGKILL)
     return 0
 
 

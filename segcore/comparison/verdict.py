@@ -133,7 +133,12 @@ def _human_notes(standing: Standing, p: Params) -> list[str]:
 def limits(clusters: int, cluster_kind: str, tests: int, p: Params) -> list[str]:
     """Notes on the limits of the numbers."""
     seeds, notes = len(p.seeds), []
-    if seeds == 1:
+    is_compared = len(p.architectures) > 1
+    if seeds == 1 and not is_compared:
+        notes.append(
+            "The architecture was trained with one seed only: the variation between seeds is not measured."
+        )
+    elif seeds == 1:
         notes.append(
             "Each architecture was trained with one seed only: the variation between seeds is not measured, "
             "and a difference may be due to these trainings rather than to the architectures."
@@ -141,7 +146,7 @@ def limits(clusters: int, cluster_kind: str, tests: int, p: Params) -> list[str]
     else:
         notes.append(
             f"Scores are means over {seeds} seeds. Intervals cover the choice of test {cluster_kind}s and of "
-            "seeds; the tests treat the trained models as fixed."
+            f"seeds{'; the tests treat the trained models as fixed' if is_compared else ''}."
         )
     if p.evaluate.flips:
         notes.append(

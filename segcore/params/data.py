@@ -5,16 +5,20 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Annotated, Any, Literal
+from unicodedata import category
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from segcore.class_colors import default_colors
+from segcore.class_colors import default_colors, parsed
 from segcore.constants import IGNORE
 from segcore.names import LONGEST, same_key
 from segcore.params._label_keys import RANGE, require_blanks, require_whole
 
 # score keys have these in place of a class
 _MEANS = ("foreground_mean", "all_mean")
+# Unicode categories: control characters, line and paragraph breaks
+_UNPRINTABLE = ("Cc", "Zl", "Zp")
+Channel = Annotated[int, Field(ge=0, le=255)]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -27,6 +31,8 @@ def require_distinct(setting: str, names: Iterable[str]) -> None:
     """Raise a ValueError for a name that cannot be a key of recorded scores, or for two that would share one."""
     names = list(names)
     for name in names:
+        if any(category(character) in _UNPRINTABLE for character in name):
+            raise ValueError(f"{setting}: {name[:60]!r} has a line break or control character; remove it")
         if not name.strip() or len(name) > LONGEST or name in _MEANS:
             raise ValueError(
                 f"{setting}: {name[:60]!r} cannot be a name: it is empty, longer than {LONGEST} characters, or that "
@@ -108,10 +114,10 @@ class Data(Section):
     background: str | None = Field(
         default="background", description="class that is excluded from foreground means; null: none"
     )
-    colors: list[tuple[int, int, int]] = Field(
+    colors: list[tuple[Channel, Channel, Channel]] = Field(
         default=[],
-        description="red, green and blue (0 to 255) of each class, for pictures; empty: colours that are told apart "
-        "with colour blindness, grey for `background`",
+        description='"#RRGGBB", or red, green and blue (0 to 255), of each class, for pictures; empty: colours that '
+        "are told apart with colour blindness, grey for `background`",
     )
     label_values: dict[int | str, int | str] = Field(
         default={},
@@ -192,6 +198,11 @@ class Data(Section):
             )
         return bands
 
+    @field_validator("colors", mode="before")
+    @classmethod
+    def _of_hex(cls, colors: Any) -> Any:
+        return [parsed(color) for color in colors] if isinstance(colors, list) else colors
+
     @field_validator("label_values", mode="before")
     @classmethod
     def _not_a_comment(cls, values: Any) -> Any:
@@ -220,6 +231,7 @@ class Data(Section):
     @classmethod
     def _colored(cls, values: Any) -> Any:
         if isinstance(values, dict) and not values.get("colors"):
+            values = values | {"colors": []}
             classes = values.get("classes")
             if isinstance(classes, list) and len(classes) <= IGNORE:
                 background = values.get("background", "background")
@@ -230,6 +242,11 @@ class Data(Section):
     @model_validator(mode="after")
     def _named(self) -> "Data":
         require_distinct("classes", self.classes)
+        if "ignore" in self.classes:
+            raise ValueError(
+                "classes: 'ignore' cannot be the name of a class, because label_values has it for pixels that do not "
+                "count; choose another one, or leave the class out and write `ignore` in label_values"
+            )
         require_distinct("baselines", self.baselines)
         return self
 

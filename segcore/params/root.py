@@ -1,15 +1,17 @@
 """All of params.yaml as typed values; an unknown key is an error that lists the known ones."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args
 
+import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from segcore import plugins
 from segcore.errors import ParamsError
 from segcore.params import yaml_file
 from segcore.params.data import Data, Section, did_you_mean, require_distinct
+from segcore.params.error_texts import Location, by_location, in_yaml, sentence
 from segcore.params.operations import Gate, Predict, Retrain, Schedule
 from segcore.params.stages import Compare, Evaluate, Machine, Prepare, Report, Split, Tracking
 from segcore.params.training import TrainSettings
@@ -120,7 +122,11 @@ class Params(Section):
         inherited = {key for key in fields if type(None) not in get_args(fields[key].annotation)}
         own = {k: v for k, v in self.train.get(name, {}).items() if v is not None or k not in inherited}
         merged = merge(self.train.get("common", {}), own)
-        return _validated(TrainSettings, merged, f"train.{name}")
+
+        def section(location: Location) -> str:
+            return f"train.{name}" if _has(own, location) else "train.common"
+
+        return _validated(TrainSettings, merged, f"train.{name}", section)
 
 
 def architecture_names() -> list[str]:
@@ -135,6 +141,17 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
         result[key] = merge(base[key], value) if both else value
     return result
+
+
+def _has(values: Any, location: Location) -> bool:
+    """Whether nested settings have a key, or a value in place of one of its sections."""
+    for part in location:
+        if not isinstance(values, dict):
+            break
+        if part not in values:
+            return False
+        values = values[part]
+    return True
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -189,25 +206,32 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     return sorted(model.model_fields)
 
 
-def _in_yaml(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def _validated(model: type[T], values: Any, where: str, of: Callable[[Location], str] | None = None) -> T:
+    """Values as a model.
 
+    Args:
+        model: the model.
+        values: as read from params.yaml.
+        where: file or section, for messages.
+        of: the section that a setting is from, by its location, in place of `where`.
 
-def _validated(model: type[T], values: Any, where: str) -> T:
+    Raises:
+        ParamsError: a value is wrong or missing.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            location = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "extra_forbidden":
-                lines.append(_unknown_key(location, _known_keys(model, problem["loc"])))
+        lines: dict[str, list[str]] = {}
+        for location, problems in by_location(error, values).items():
+            name = ".".join(map(str, location))
+            unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+            if unknown:
+                text = _unknown_key(name, _known_keys(model, unknown[0]["loc"]))
             else:
-                message = problem["msg"].removeprefix("Value error, ")
-                if problem["type"] == "string_type" and not isinstance(problem["input"], list | dict):
-                    message = f"a word is needed: put {_in_yaml(problem['input'])} in quotes, or correct it"
-                lines.append(f"{location}: {message}" if location else message)
-        raise ParamsError(f"{where}: " + "; ".join(lines), "correct params.yaml and run again") from error
+                text = f"{name}: {sentence(problems)}" if name else sentence(problems)
+            lines.setdefault(of(location) if of else where, []).append(text)
+        texts = [f"{section}: {'; '.join(found)}" for section, found in lines.items()]
+        raise ParamsError("; ".join(texts), "correct params.yaml and run again") from error
 
 
 def _require_quotes(path: Path, data: Any) -> None:
@@ -229,10 +253,14 @@ def _require_quotes(path: Path, data: Any) -> None:
             )
     # {0:background} is a text without a value, for which Data has an error.
     keys = labels if isinstance(labels, dict) and None not in labels.values() else {}
-    if len({isinstance(key, str | bool) for key in keys}) > 1:
+    if len({isinstance(key, str | bool) for key in keys}) > 1 and None not in keys:
+        quoted = {in_yaml(key).strip('"'): value for key, value in keys.items()}
+        line = yaml.safe_dump(
+            quoted, default_flow_style=True, sort_keys=False, allow_unicode=True, width=9999
+        )
         raise ParamsError(
-            f"{path}: data.label_values mixes numbers and texts as keys, which cannot be sorted",
-            'put the numbers in quotes: {"0": background, others: thing}',
+            f"{path}: data.label_values has both numbers and words as keys, which cannot be sorted",
+            f"put the numbers in quotes: label_values: {line.strip()}",
         )
 
 
@@ -244,5 +272,7 @@ def load(path: Path | str = "params.yaml") -> Params:
     """
     path = Path(path)
     values = yaml_file.read(path)
+    if values is None:
+        raise ParamsError(f"{path}: is empty", "restore it with git")
     _require_quotes(path, values.get("data") if isinstance(values, dict) else None)
     return _validated(Params, values, str(path))

@@ -211,13 +211,17 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, 
     return figure
 
 
+def _width(panels: int) -> float:
+    """Width in inches of a row of panels; one or two are as wide as each of three."""
+    return 10.4 * min(3, panels) / 3
+
+
 def calibration_curves(calibrations: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
     """Reliability diagrams: accuracy against confidence, one panel per architecture; bars count the pixels."""
     palette = colours(calibrations)
     with mpl.rc_context(RC):
-        figure, panels = new_figure(10.4, 3.1, max(3, len(calibrations)), sharex=True, sharey=True)
-        for axes in panels[len(calibrations) :]:
-            axes.set_axis_off()
+        panel_count = max(1, len(calibrations))
+        figure, panels = new_figure(_width(panel_count), 3.1, panel_count, sharex=True, sharey=True)
         for axes, (name, table) in zip(panels, calibrations.items(), strict=False):
             count = np.asarray(table["count"], dtype=float)
             keep = count > 0
@@ -248,9 +252,8 @@ def confusion_matrices(confusions: Mapping[str, pd.DataFrame], titles: Mapping[s
     classes = len(next(iter(confusions.values()))) if confusions else 0
     with mpl.rc_context(RC | {"axes.grid": False}):
         side = 2.6 if classes <= 3 else 3.6
-        figure, panels = new_figure(10.4, side, max(3, len(confusions)))
-        for axes in panels[len(confusions) :]:
-            axes.set_axis_off()
+        panel_count = max(1, len(confusions))
+        figure, panels = new_figure(_width(panel_count), side, panel_count)
         for axes, (name, table) in zip(panels, confusions.items(), strict=False):
             counts = table.to_numpy(dtype=float)
             share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from segcore.data.prepared import neighbouring_planes
 from segcore.errors import ModelError, ParamsError
 from segcore.models.base.bundle import Bundle
-from segcore.params import Data, Predict
+from segcore.params import Data, Predict, error_texts
 from segcore.prediction.fit import TRAINING_IMAGES
 
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ def declared_data(bundle: Bundle) -> Data:
     try:
         data = Data.model_validate({**given, **fixed, **classes})
     except ValidationError as error:
-        first = error.errors()[0]
         raise ModelError(
-            f"{bundle.folder}/model.json: input.{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            f"{bundle.folder}/model.json: input: {error_texts.text(error, {**given, **fixed, **classes})}",
             "train again, or restore the file",
         ) from error
     planes, channels = len(neighbouring_planes(0, data.neighbours, 1)), description["in_channels"]

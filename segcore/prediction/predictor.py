@@ -27,7 +27,7 @@ from segcore.io import images
 from segcore.io.bands import Declared
 from segcore.io.layouts._patterns import stem_of
 from segcore.models.base.bundle import Bundle, read_bundle
-from segcore.params import Predict
+from segcore.params import Predict, error_texts
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
 from segcore.prediction.bundle_settings import declared_data, require_finite, resolved
@@ -72,9 +72,10 @@ def load(bundle: Path | str, device: torch.device | str | None = None, **setting
     try:
         chosen = Predict.model_validate(settings)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         known = ", ".join(sorted(Predict.model_fields))
-        raise ParamsError(f"prediction settings: {problems}", f"known settings: {known}") from error
+        raise ParamsError(
+            f"prediction settings: {error_texts.text(error, settings)}", f"known settings: {known}"
+        ) from error
     return Predictor(bundle, chosen, device)
 
 

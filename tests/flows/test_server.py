@@ -7,18 +7,23 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import prefect
+import psutil
 import pytest
 from prefect.context import use_profile
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, Profile, temporary_settings
 
 from flows import server, ui
 from segcore.errors import StageError
+from tests.support import workspaces
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("revision", ["ffff00001111", None])
@@ -86,8 +91,8 @@ def answering(status: int, version: object) -> Iterator[str]:
     [
         (200, "2.20.9", r"is a server of Prefect 2\.20\.9, but[\s\S]*run a server of version"),
         (200, "9.0.0", r"is a server of Prefect 9\.0\.0, but"),
-        (200, "newest", r"is not the address of a Prefect API"),
-        (200, {"detail": "no"}, r"is not the address of a Prefect API"),
+        (200, "newest", r"/api: something other than Prefect answers there"),
+        (200, {"detail": "no"}, r"/api: something other than Prefect answers there"),
         (404, None, r"status 404[\s\S]*ends with /api"),
         (502, None, r"status 502[\s\S]*start the server"),
         (401, None, r"status 401[\s\S]*PREFECT_API_KEY"),
@@ -103,6 +108,35 @@ def test_a_server_of_another_version_or_kind_is_named_with_its_remedy(
     ):
         server.check()
     assert address in caught.value.what
+
+
+@pytest.mark.parametrize("address", ["localhost:4200", "ftp://127.0.0.1/api", "127.0.0.1"])
+def test_what_is_no_address_of_an_api_is_named_with_an_example(address: str) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: address}),
+        pytest.raises(
+            StageError, match=r"is not the address of a Prefect API, which is such as http://"
+        ) as caught,
+    ):
+        server.check()
+    assert address in caught.value.what
+
+
+def test_a_server_that_still_starts_ends_with_its_killed_flow(tmp_path: Path) -> None:
+    """Its start takes seconds, more on a busy machine, in which the flow may be killed."""
+    starting = subprocess.Popen(
+        [sys.executable, "-c", "from flows import server; server.provide()"],
+        env=workspaces.environment(ROOT, PREFECT_HOME=str(tmp_path)),
+    )
+    with starting:
+        while not (found := [p for p in psutil.Process(starting.pid).children() if "uvicorn" in p.cmdline()]):
+            assert starting.poll() is None
+            time.sleep(0.02)
+        # the server has loaded nothing yet
+        time.sleep(0.7)
+        starting.kill()
+    gone, alive = psutil.wait_procs(found, timeout=20)
+    assert gone and not alive
 
 
 def test_a_server_of_this_version_is_accepted_and_https_without_encryption_is_named() -> None:

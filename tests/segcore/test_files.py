@@ -1,4 +1,4 @@
-"""Writes are atomic, on a full disk too."""
+"""Writes are atomic, on a full disk too, and what a killed process left is removed."""
 
 import os
 import resource
@@ -10,6 +10,7 @@ import pytest
 
 from segcore.errors import DataError
 from segcore.files import atomic_folder, atomic_write
+from segcore.parts import left_parts
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,3 +96,77 @@ def test_a_parent_that_is_a_file_is_an_error_that_names_the_target(tmp_path: Pat
             write(tmp_path / "work/target"),
         ):
             pass
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from segcore.files import atomic_folder, atomic_write
+from segcore.parts import left_parts
+kind, path = sys.argv[1], Path(sys.argv[2])
+with (atomic_folder if kind == "folder" else atomic_write)(path) as part:
+    if kind == "folder":
+        (part / "big").write_bytes(bytes(1000))
+    else:
+        part.write_bytes(bytes(1000))
+    print("writes", flush=True)
+    sys.stdin.read()
+"""
+
+
+def writer(kind: str, path: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, kind, path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"writes\n"
+    return process
+
+
+def write(kind: str, path: Path) -> None:
+    with (atomic_folder if kind == "folder" else atomic_write)(path) as part:
+        (part / "new" if kind == "folder" else part).write_text("new")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_left_is_removed_by_the_next_write_and_that_of_a_living_one_stays(
+    tmp_path, kind
+):
+    path, other = tmp_path / "f", tmp_path / "f.g"
+    with writer(kind, path) as killed, writer(kind, other) as killed_too, writer(kind, path) as living:
+        killed.kill()
+        killed_too.kill()
+        killed.wait()
+        killed_too.wait()
+        # the number of the killed process is used again, by this one
+        (tmp_path / f".f.{killed.pid}.part").rename(tmp_path / f".f.{os.getpid()}.part")
+        write(kind, path)
+        left = {file.name for file in tmp_path.iterdir()}
+        assert left == {"f", f".f.{living.pid}.part", f".f.g.{killed_too.pid}.part"}
+        assert left_parts(tmp_path) == [tmp_path / f".f.g.{killed_too.pid}.part"]
+        living.communicate(b"")
+        assert living.returncode == 0
+    assert path.is_dir() == (kind == "folder")
+    assert ((path / "big") if kind == "folder" else path).stat().st_size == 1000
+
+
+def test_files_of_an_earlier_version_and_of_other_names_are_told_apart(tmp_path):
+    for name in (".f.77.part", ".f.x.part", ".f.77.parts", "f.77.part", ".ff.77.part"):
+        (tmp_path / name).write_text("left")
+    write("file", tmp_path / "f")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".f.77.parts",
+        ".f.x.part",
+        ".ff.77.part",
+        "f",
+        "f.77.part",
+    ]
+
+
+def test_the_previous_folder_is_restored_after_a_kill_between_the_two_renames(tmp_path):
+    path = tmp_path / "f"
+    for part in (".f.77.part", ".f.77.old"):
+        (tmp_path / part).mkdir()
+    (tmp_path / ".f.77.old" / "before").touch()
+    with pytest.raises(RuntimeError), atomic_folder(path):
+        raise RuntimeError
+    assert [file.name for file in tmp_path.iterdir()] == ["f"] and (path / "before").exists()

@@ -251,6 +251,9 @@ LEFTOVERS: dict[str, Callable[[], Path]] = {
     "half deleted version": lambda: touch("work/champion/4/model.safetensors"),
     "downloaded model": lambda: touch("work/predict/tiny-3/model.json", '{"weights_sha256": "old"}'),
     "part of a prediction": lambda: touch("predictions/.s1.part/classes"),
+    "part of an ingest": lambda: touch("data/.packed.77.part/a.safetensors"),
+    "part of a record": lambda: touch("decisions/tiny/.history.json.77.part/history.json"),
+    "part of a fetch": lambda: touch("work/predict/.tiny-3.77.part/model.json"),
     "part of a file": lambda: touch("predictions/.predictions.json.77.part"),
     "finished training": lambda: touch("work/checkpoints/unet-0-0123456789abcdef/checkpoint.safetensors"),
 }
@@ -261,6 +264,7 @@ NEEDED: dict[str, Callable[[], Path]] = {
         "work/predict/tiny-2/model.json", '{"weights_sha256": "champion"}'
     ),
     "prediction": lambda: touch("predictions/s1.tif"),
+    "a file of the user": lambda: touch("inbox/.a.tif.77.part"),
     "unfinished training": lambda: touch("work/checkpoints/fcn-0-0123456789abcdef/checkpoint.safetensors"),
     "quarantine": lambda: touch("work/receive/tiny/quarantine.csv"),
 }

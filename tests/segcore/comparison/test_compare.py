@@ -132,6 +132,13 @@ def test_notes_state_one_seed_and_few_clusters() -> None:
     assert all(row["scores"][result["headline"]]["seed_std"] is None for row in result["leaderboard"])
 
 
+@pytest.mark.parametrize("skill", [[0.6], [0.6, 0.7]])
+def test_notes_on_one_architecture_speak_of_no_difference_or_test(skill: list[float]) -> None:
+    notes = " ".join(compared({"fcn": skill})["notes"])
+    assert ("The architecture was trained with one seed only" in notes) == (len(skill) == 1)
+    assert "architectures" not in notes and "the tests" not in notes and "difference" not in notes
+
+
 def test_one_cluster_says_nothing_about_others() -> None:
     result = compared({"fcn": [0.6], "unet": [0.95]}, clusters=1)
     score = result["leaderboard"][0]["scores"][result["headline"]]

@@ -1,11 +1,13 @@
 """params.yaml: values are checked, and unknown keys are errors."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from segcore import params
+from segcore.class_colors import default_colors
 from segcore.errors import ParamsError
 from tests.support.tiny import params_for, values_for
 
@@ -34,7 +36,7 @@ def test_the_projects_own_file_is_valid():
         ({"train": {"common": {"magnify": 0.7}}}, r"magnify: must be a whole number or one divided by one"),
         (
             {"train": {"common": {"weights": "sample"}}},
-            r"train.fcn: weights: 'sample' is now called 'imagenet'",
+            r"train.common: weights: 'sample' is now called 'imagenet'",
         ),
         ({"train": {"common": {"epochs": 3}}}, r"unknown key 'train.common.epochs', did you mean steps\?"),
         ({"train": {"unet": {"lr": 0.1}}}, r"train.unet: unknown key 'lr', did you mean learning_rate\?"),
@@ -66,6 +68,68 @@ def test_mistakes_are_named_with_what_is_known(tmp_path, over, expected):
     assert "Value error" not in str(caught.value) and "file:" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        ({"data": {"colors": [[0, 0, 300], [1, 2, 3]]}}, "data.colors.0.2: must be at most 255, not 300"),
+        ({"data": {"colors": [[0, 0], [1, 2, 3]]}}, "data.colors.0.2: is missing"),
+        (
+            {"data": {"colors": ["red", "#00ff00"]}},
+            "data.colors: 'red' is no colour: write \"#RRGGBB\" in quotes",
+        ),
+        ({"data": {"classes": ["a"]}}, "data.classes: needs 2 or more entries, not 1"),
+        (
+            {"data": {"name": "My Data"}},
+            'data.name: "My Data" does not fit: lower-case letters a to z, digits',
+        ),
+        ({"data": {"scale": 3}}, "data.scale: .*'item' or a list in brackets is needed, not 3"),
+        ({"data": {"scale": [1]}}, r"params.yaml: data.scale.1: is missing\n"),
+        ({"data": {"instances": "maybe"}}, 'data.instances: true or false is needed, not "maybe"'),
+        (
+            {"data": {"splits": {"a": "val"}}},
+            "data.splits.a: 'train', 'validation' or 'test' is needed, not \"val\"",
+        ),
+        ({"data": None}, "data: a section of keys and values is needed, not null"),
+        ({"evaluate": {"tile": "512 px"}}, 'evaluate.tile: a whole number is needed, not "512 px"'),
+        ({"seeds": 3}, "seeds: a list in brackets is needed, not 3"),
+        (
+            {"train": {"common": {"speed": {"threads": 0}}}},
+            "train.common: speed.threads: must be at least 1, not 0",
+        ),
+        (
+            {"train": {"common": {"steps": 0}, "unet": {"steps": None}}},
+            "train.common: steps: must be at least 1",
+        ),
+        ({"train": {"unet": {"steps": 0}}}, "train.unet: steps: must be at least 1, not 0"),
+        (
+            {"train": {"common": {"steps": 0}, "fcn": {"batch": 0}}, "architectures": ["fcn"]},
+            "train.common: steps: must be at least 1, not 0; train.fcn: batch: must be at least 1, not 0",
+        ),
+        ({"data": {"classes": ["ignore", "square"]}}, "'ignore' cannot be the name of a class"),
+        ({"data": {"classes": ["background", "a\nb"]}}, "'a.nb' has a line break or control character"),
+    ],
+)
+def test_a_wrong_value_is_named_in_plain_words(tmp_path, over, expected):
+    with pytest.raises(ParamsError, match=expected) as caught:
+        load(tmp_path, **over)
+    assert not re.search(r"Input should|\bvalid\b|instance of|tuple|dict|String|literal", caught.value.what)
+
+
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "params.yaml").write_text("# nothing\n")
+    with pytest.raises(ParamsError, match=r"params\.yaml: is empty"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_colours_are_lists_or_hexadecimal_and_null_is_the_default(tmp_path):
+    assert load(tmp_path, data={"colors": ["#000000", "#0aFf10"]}).data.colors == [(0, 0, 0), (10, 255, 16)]
+    assert load(tmp_path, data={"colors": [[0, 0, 0], [10, 255, 16]]}).data.colors == [
+        (0, 0, 0),
+        (10, 255, 16),
+    ]
+    assert load(tmp_path, data={"colors": None}).data.colors == default_colors(2, 0)
+
+
 def test_missing_or_broken_files_are_named(tmp_path):
     with pytest.raises(ParamsError, match="no such file"):
         params.load(tmp_path / "params.yaml")
@@ -88,8 +152,11 @@ def test_an_architecture_overrides_the_common_section_key_by_key():
 def test_numbers_and_words_as_label_values_are_quoted_because_dvc_sorts_them(tmp_path):
     values = values_for("s", data={"label_values": {0: 0, "others": 1}})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    with pytest.raises(ParamsError, match=r"mixes numbers and texts[\s\S]*quotes"):
+    with pytest.raises(ParamsError, match=r"both numbers and words as keys") as caught:
         params.load(tmp_path / "params.yaml")
+    line = caught.value.remedy.partition("put the numbers in quotes: ")[2]
+    values["data"] |= yaml.safe_load(line)
+    assert values["data"]["label_values"] == {"0": 0, "255": 1, "others": 1}
     values["data"]["label_values"] = {"0": 0, "others": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     assert params.load(tmp_path / "params.yaml").data.label_table == {0: 0, "others": 1}

@@ -140,6 +140,14 @@ def test_svg_follows_the_theme_and_is_deterministic() -> None:
     assert set(re.findall(r"url\(#([^)]+)\)", drawn[0])) <= set(ids)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_row_of_few_panels_has_no_empty_ones(count: int) -> None:
+    names = [f"n{number}" for number in range(count)]
+    figure = charts.confusion_matrices({name: _confusion()["unet"] for name in names}, {})
+    assert len(figure.axes) == count and all(axes.axison for axes in figure.axes)
+    assert figure.get_figwidth() == pytest.approx(10.4 * min(3, count) / 3)
+
+
 def test_save_png_draws_on_paper(tmp_path) -> None:
     table = {"confidence": [0.6, 0.9], "accuracy": [0.5, 0.9], "count": [0, 10], "ece": 0.02}
     style.save_png(charts.calibration_curves({"unet": table}, {}), tmp_path / "c.png")
