@@ -95,7 +95,7 @@ def values_for(source: Path | str, scene: bool = False, **over: Any) -> dict[str
         "compare": {"bootstrap": 50, "permutations": 50},
         "tracking": {"system_metrics": False},
     }
-    data = over.get("data", {})
+    data = over.get("data") or {}
     if isinstance(data.get("masks"), dict) and not data.get("label_values"):
         # A mapping of masks needs none.
         del values["data"]["label_values"]
