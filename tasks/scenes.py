@@ -92,8 +92,8 @@ def _matching(pattern: str, output: Path, skipped: Counter[str]) -> list[Path]:
     # Path.glob takes no absolute patterns
     paths = [Path(p).absolute() for p in glob.glob(pattern, recursive=True)]  # noqa: PTH207
     folders, files = [p for p in paths if p.is_dir()], [p for p in paths if not p.is_dir()]
-    slices = [file for file in files if is_slice(file)]
-    others = _images([file for file in files if file not in set(slices)], skipped)
+    slices = {file for file in files if is_slice(file)}
+    others = _images([file for file in files if file not in slices], skipped)
     return [*slices, *others, *(scene for folder in folders for scene in _in(folder, output, skipped))]
 
 

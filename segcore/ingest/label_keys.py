@@ -9,6 +9,7 @@ from segcore.constants import IGNORE
 from segcore.errors import DataError
 from segcore.io import annotations
 from segcore.io.annotations._shared import OTHERS, listed
+from segcore.params._label_keys import span_of
 from segcore.params.data import Data
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def note_unused(table: "pd.DataFrame", data: Data) -> None:
         table: catalogue of the whole data set; changed in place.
         data: settings.
     """
-    found = _found(table, data)
-    unused = [key for key in _unmatched(found, data) if not _is_lost(key, found, data)]
+    unmatched = _unmatched(_found(table, data), data)
+    unused = [key for key in unmatched if not _is_lost(key, unmatched, data)]
     if unused:
         row = table.index[table["status"] == "accepted"][0]
         note = ["unused-key", f"no mask of the data set has {', '.join(unused)} of data.label_values"]
@@ -43,7 +44,8 @@ def require_matched(table: "pd.DataFrame", data: Data) -> None:
         DataError: no mask has a class that is declared (kind "unmatched-key").
     """
     found = _found(table, data)
-    lost = [key for key in _unmatched(found, data) if _is_lost(key, found, data)]
+    unmatched = _unmatched(found, data)
+    lost = [key for key in unmatched if _is_lost(key, unmatched, data)]
     if not lost:
         return
     bad = int((table["status"] == "quarantined").sum())
@@ -81,16 +83,11 @@ def _unmatched(found: dict[str, int], data: Data) -> list[str]:
         return [name for name in data.masks if name != "ignore" and not found.get(name)]
     values = [int(value) for value in found if re.fullmatch(r"-?\d+", value)]
     unmatched = []
-    for key in map(str, data.label_table):
-        low, high = _span(key) or (1, 0)
-        if key != OTHERS and key not in found and not any(low <= value <= high for value in values):
-            unmatched.append(key)
+    for key in data.label_table:
+        low, high = span_of(key) or (1, 0)
+        if key != OTHERS and str(key) not in found and not any(low <= value <= high for value in values):
+            unmatched.append(str(key))
     return unmatched
-
-
-def _span(key: str) -> tuple[int, int] | None:
-    bounds = re.fullmatch(r"(-?\d+)(?:-(-?\d+))?", key)
-    return (int(bounds[1]), int(bounds[2] or bounds[1])) if bounds else None
 
 
 def _class_name(key: str, data: Data) -> str:
@@ -100,10 +97,10 @@ def _class_name(key: str, data: Data) -> str:
     return "ignore" if index == IGNORE else data.classes[index]
 
 
-def _is_lost(key: str, found: dict[str, int], data: Data) -> bool:
+def _is_lost(key: str, unmatched: list[str], data: Data) -> bool:
     """Whether the class of an unmatched key has no other key that matches."""
     name = _class_name(key, data)
     if isinstance(data.masks, dict) or name == "ignore":
         return isinstance(data.masks, dict)
     same = {str(k) for k, index in data.label_table.items() if data.classes[index : index + 1] == [name]}
-    return same <= set(_unmatched(found, data))
+    return same.issubset(unmatched)

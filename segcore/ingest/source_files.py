@@ -11,6 +11,7 @@ from segcore.errors import DataError
 from segcore.files import digest, names_in, sha256
 from segcore.io.images import picture
 from segcore.io.images._checks import check_is_file, unreadable
+from segcore.io.images._sidecars import world_files
 from segcore.io.layouts._item import Item
 
 Names = Callable[[Path], Collection[str] | None]
@@ -21,7 +22,7 @@ _WITH_SIDECARS = (".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx", ".img", *pict
 # annotations that are empty where an image has no objects
 _MAY_BE_EMPTY = (".txt",)
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
-_STEM_SIDECARS = (".wld", ".tab", ".rpb", "_rpc.txt")
+_STEM_SIDECARS = (".tab", ".rpb", "_rpc.txt")
 # time limit for reading an item: these seconds, and its size at this rate
 _SECONDS, _BYTES_PER_SECOND = 120.0, 2e6
 
@@ -61,8 +62,7 @@ def _sidecars(path: Path, names: Names) -> list[Path]:
     ending = path.suffix.lower()
     if ending not in _WITH_SIDECARS:
         return []
-    # A world file has the ending's first and last letter and w, or the whole ending and w.
-    by_stem = (f".{ending[1]}{ending[-1]}w", f"{ending}w", *_STEM_SIDECARS)
+    by_stem = (*world_files(ending), *_STEM_SIDECARS)
     spelled = dict.fromkeys(text for ending in by_stem for text in (ending, ending.upper()))
     possible = [path.name + suffix for suffix in _SIDECARS] + [path.stem + suffix for suffix in spelled]
     existing = names(path.parent)

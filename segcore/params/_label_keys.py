@@ -12,6 +12,14 @@ _OPEN = re.compile(rf"\s*(?:(?:[<>≤≥]=?|=)\s*{_NUMBER}|{_NUMBER}\s*[-–+])\
 _SINGLE = re.compile(rf"\s*({_NUMBER})\s*")
 
 
+def span_of(key: int | str) -> tuple[int, int] | None:
+    """Lowest and highest mask value of a key, which is an integer or a range; None for colours and words."""
+    if isinstance(key, int):
+        return key, key
+    bounds = RANGE.fullmatch(key)
+    return (int(bounds[1]), int(bounds[2])) if bounds else None
+
+
 def require_blanks(values: dict[Any, Any]) -> None:
     """Raise a ValueError for `{0:background}`, which YAML reads as a text without a value."""
     for key, value in values.items():

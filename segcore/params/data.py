@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from segcore.class_colors import default_colors, parsed
 from segcore.constants import IGNORE
 from segcore.names import LONGEST, same_key
-from segcore.params._label_keys import RANGE, require_blanks, require_whole
+from segcore.params._label_keys import require_blanks, require_whole, span_of
 
 # score keys have these in place of a class
 _MEANS = ("foreground_mean", "all_mean")
@@ -357,9 +357,4 @@ class Data(Section):
     @property
     def label_spans(self) -> dict[tuple[int, int], int]:
         """Class index of each range of integers in label_values, by lowest and highest value; 7 is (7, 7)."""
-        spans = {}
-        for key, index in self.label_table.items():
-            bounds = RANGE.fullmatch(key) if isinstance(key, str) else (None, key, key)
-            if bounds:
-                spans[int(bounds[1]), int(bounds[2])] = index
-        return spans
+        return {span: index for key, index in self.label_table.items() if (span := span_of(key))}

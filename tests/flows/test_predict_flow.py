@@ -18,7 +18,7 @@ from tests.support.tiny import values_for, write_tif
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     folder = workspaces.copy_code(tmp_path / "project")
-    (folder / "params.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
+    (folder / "params.yaml").write_text(yaml.safe_dump(values_for("source")))
     make_bundle(folder / "bundle")
     for number in range(2):
         write_tif(folder / "scenes" / f"s{number}.tif", noise(70, 90, seed=number))

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+import yaml
 
 from segcore.models.base.bundle import save_bundle
 from segcore.models.base.factory import build_model
+from tests.support.tiny import values_for, write_tif
 
 FACTS: dict[str, Any] = {
     "classes": ["background", "field", "water"],
@@ -35,6 +38,17 @@ def make_bundle(folder: Path, bands: int = 3, seed: int = 0, **facts: Any) -> Pa
         score.bias *= factor
     folder.mkdir(parents=True)
     save_bundle(folder, model.eval(), "unet", {**FACTS, **facts})
+    return folder
+
+
+def make_project(folder: Path, scenes: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Fill a folder with params.yaml, a bundle and scenes, and make it the current one, without a tracking server."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(values_for("source")))
+    make_bundle(folder / "bundle")
+    for number in range(scenes):
+        write_tif(folder / "scenes" / f"s{number}.tif", noise(70, 90, seed=number))
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
 
 

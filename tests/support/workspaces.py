@@ -120,6 +120,14 @@ machine: {slots: 2}
 """
 
 
+def repository(folder: Path) -> None:
+    """Put a folder under git and DVC, with one commit of what git does not ignore."""
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "-A"]):
+        subprocess.run(command, check=True, cwd=folder)
+    commit = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"]
+    subprocess.run(commit, check=True, cwd=folder)
+
+
 def copy_code(folder: Path) -> Path:
     """A copy of the project's code without data, in git like a fresh clone."""
     folder.mkdir(parents=True)

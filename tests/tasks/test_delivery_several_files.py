@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tasks.receive import receive
+from tests.support import workspaces
 from tests.support.inbox import BOX, kinds, look, project, put
 
 rng = np.random.default_rng(0)
@@ -46,10 +45,7 @@ def repository(tmp_path_factory):
     """A folder with an empty repository of git and DVC."""
     folder = tmp_path_factory.mktemp("repository")
     (folder / ".gitignore").write_text("/source/\n/work/\n/data/inbox/\n")
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "-A"]):
-        subprocess.run(command, check=True, cwd=folder)
-    commit = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"]
-    subprocess.run(commit, check=True, cwd=folder)
+    workspaces.repository(folder)
     return folder
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import rasterio
-import yaml
 
 from segcore.errors import DataError, ModelError, ParamsError, StageError
 from segcore.params import Params, load
@@ -20,7 +19,7 @@ from tasks.prediction_record import Record
 from tasks.scenes import find_scenes
 from tasks.tracking.fetch import fetch_model
 from tasks.tracking.tracker import Tracker
-from tests.support.bundles import make_bundle, noise
+from tests.support.bundles import make_bundle, make_project, noise
 from tests.support.tiny import values_for, write_tif
 
 ROOT = Path(__file__).parents[2]
@@ -58,13 +57,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params.yaml, a bundle and four scenes."""
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
-    make_bundle(tmp_path / "bundle")
-    for number in range(4):
-        write_tif(tmp_path / "scenes" / f"s{number}.tif", noise(70, 90, seed=number))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
+    return make_project(tmp_path, 4, monkeypatch)
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
@@ -244,7 +237,7 @@ def registered(project: Path) -> Params:
     """A store with version 1 of the model `tiny`, without an alias."""
     # MLflow keeps stores open by address, so each test needs its own
     store = {"uri": f"sqlite:///{project}/mlflow.db"}
-    p = Params.model_validate(values_for("source", predict={"overlap": 16}, tracking=store))
+    p = Params.model_validate(values_for("source", tracking=store))
     client = Tracker.open(p).client
     run = client.create_run(Tracker.open(p).experiment())
     client.log_artifacts(run.info.run_id, str(project / "bundle"), "model")

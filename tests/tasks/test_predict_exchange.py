@@ -52,7 +52,7 @@ CASES = [(*step, "before") for step in STEPS] + [(*STEPS[-1], "after")]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two bundles, `one` and `two`, with different pixels, and a scene of several blocks."""
     folder = tmp_path_factory.mktemp("exchange")
-    (folder / "params.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
+    (folder / "params.yaml").write_text(yaml.safe_dump(values_for("source")))
     make_bundle(folder / "one")
     make_bundle(folder / "two", seed=1, classes=["background", "meadow", "lake"])
     write_tif(folder / "scenes/s.tif", noise(150, 90))
@@ -69,7 +69,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registered(project: Path) -> Params:
     """A store in which `one` is version 1 and champion, and `two` version 2."""
     store = {"uri": f"sqlite:///{project}/mlflow.db"}
-    p = Params.model_validate(values_for("source", predict={"overlap": 16}, tracking=store))
+    p = Params.model_validate(values_for("source", tracking=store))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

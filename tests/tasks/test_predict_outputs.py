@@ -18,8 +18,8 @@ from segcore.params import Params, load
 from tasks.predict import Batch, run_prediction
 from tasks.prediction_arguments import chosen
 from tasks.scenes import find_scenes
-from tests.support.bundles import make_bundle, noise
-from tests.support.tiny import params_for, values_for, write_tif
+from tests.support.bundles import make_bundle, make_project, noise
+from tests.support.tiny import params_for, values_for
 from tests.system.bad_inputs import unprivileged
 from tests.system.damage.environments import IN_NAMESPACE, can_mount
 
@@ -43,13 +43,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params.yaml, a bundle and three scenes."""
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
-    make_bundle(tmp_path / "bundle")
-    for number in range(3):
-        write_tif(tmp_path / "scenes" / f"s{number}.tif", noise(70, 90, seed=number))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
+    return make_project(tmp_path, 3, monkeypatch)
 
 
 def with_outputs(*outputs: str) -> Params:

@@ -67,7 +67,7 @@ def test_channels_of_nnunet_are_numbered(tmp_path):
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params.yaml, a bundle for three bands, and a scene as one file and as a file for each band."""
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values_for("source")))
     make_bundle(tmp_path / "bundle", input={"images": PATTERNS, "dtype": "uint8"})
     pixels = noise(70, 90)
     write_tif(tmp_path / "stack/T0.tif", pixels)

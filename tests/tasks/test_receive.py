@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tasks import batches
 from tasks import receive as receiving
 from tasks.ingest import ingest
 from tasks.receive import receive
+from tests.support import workspaces
 from tests.support.tiny import blobs, make_pairs, params_for
 
 HOUR = 3600
@@ -31,10 +31,7 @@ def template(tmp_path_factory):
     make_pairs(folder / "source")
     (folder / ".gitignore").write_text("/source/\n/work/\n/data/ingested/\n/data/packed/\n/data/inbox/\n")
     (folder / "data/batches").mkdir(parents=True)
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "-A"]):
-        subprocess.run(command, check=True, cwd=folder)
-    commit = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"]
-    subprocess.run(commit, check=True, cwd=folder)
+    workspaces.repository(folder)
     return folder
 
 

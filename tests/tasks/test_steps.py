@@ -139,7 +139,7 @@ def test_a_checkpoint_of_an_older_version_does_not_stop_an_unattended_training(p
 
 
 def test_prediction_of_new_scenes_equals_the_prediction_of_the_evaluation(step, project):
-    (project / "predict.yaml").write_text(yaml.safe_dump(values_for("source", predict={"overlap": 16})))
+    (project / "predict.yaml").write_text(yaml.safe_dump(values_for("source")))
     arguments = ["source/images", "--model", "models/unet-0", "--output", "out", "--params", "predict.yaml"]
     status, _, errors = step(project, "predict", *arguments)
     assert status == 0, errors

@@ -5,6 +5,7 @@ import numpy as np
 from segcore.data.raster import Info, Note, Raster, Window, pieces
 from segcore.errors import DataError
 from segcore.io import images
+from segcore.io.annotations._shared import named
 from segcore.io.annotations._unlabelled import Counts
 
 # A smoothed mask has more levels of 256 than this; of its pixels that are not 0, these shares are near the highest
@@ -37,7 +38,7 @@ class Binary:
     def notes(self) -> list[Note]:
         """What was done to the file."""
         name = self._name
-        notes = [(kind, text if name in text else f"{name}: {text}") for kind, text in self._of_header]
+        notes = named(name, self._of_header)
         if self._no_data.total():
             text = f"{name}: {self._no_data.total()} pixels without data are not of the class"
             notes.append(("transparent", text))

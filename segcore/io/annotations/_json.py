@@ -36,6 +36,16 @@ def content(path: Path) -> Any:
     return parsed(*stamp(path))
 
 
+def has_list(path: Path, key: str) -> bool:
+    """Whether a JSON file is an object with a list under a key.
+
+    Raises:
+        DataError: it cannot be read, or is not JSON.
+    """
+    found = content(path)
+    return isinstance(found, dict) and isinstance(found.get(key), list)
+
+
 @lru_cache(maxsize=2)
 def parsed(path: Path, size: int, changed: int) -> Any:
     """As `content`; cached, because many images may share the file and parsing is slow."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from segcore.data.raster import Note
 from segcore.errors import DataError
 from segcore.params.data import Data
 
@@ -69,6 +70,11 @@ def ids(numbers: Iterable[object], most: int = _SHOWN) -> str:
     """The first values: '3, 7, 9 and 4 more'."""
     texts = [str(n) for n in numbers]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def named(name: str, notes: Iterable[Note]) -> list[Note]:
+    """Notes with the name of a file before texts that do not have it."""
+    return [(kind, text if name in text else f"{name}: {text}") for kind, text in notes]
 
 
 def unknown_category(name: str, what: str, counts: dict[str, int], data: Data) -> DataError:

@@ -19,8 +19,7 @@ def reads(path: Path) -> bool:
     Raises:
         DataError: it is not JSON.
     """
-    content = _json.content(path)
-    return isinstance(content, dict) and isinstance(content.get("objects"), list)
+    return _json.has_list(path, "objects")
 
 
 def _size(path: Path, content: dict[str, Any]) -> Size | None:

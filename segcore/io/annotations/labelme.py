@@ -29,8 +29,7 @@ def reads(path: Path) -> bool:
     Raises:
         DataError: it is not JSON.
     """
-    content = _json.content(path)
-    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
+    return _json.has_list(path, "shapes")
 
 
 def _points(shape: dict[str, Any]) -> list[tuple[float, float]]:

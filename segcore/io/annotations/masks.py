@@ -16,7 +16,7 @@ from segcore.io.annotations._colors import color_remedy, counted, is_color, pack
 from segcore.io.annotations._grey import few_bits, is_smoothed, ranges
 from segcore.io.annotations._lookup import UNKNOWN, Found, Lookup
 from segcore.io.annotations._planes_of_masks import SEPARATE, with_remedy
-from segcore.io.annotations._shared import OTHERS, background_index, declared, listed
+from segcore.io.annotations._shared import OTHERS, background_index, declared, listed, named
 from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.grid import open_on_grid
 from segcore.params.data import Data
@@ -36,9 +36,7 @@ class _Masks:
     """An open mask."""
 
     def __init__(self, path: Path, image_path: Path, source: images.Source, data: Data) -> None:
-        self._noted: list[Note] = [
-            (kind, text if path.name in text else f"{path.name}: {text}") for kind, text in source.info.notes
-        ]
+        self._noted = named(path.name, source.info.notes)
         self._unlabelled = Unlabelled(path.name, image_path.name, data, self._noted, IGNORE, is_mask=True)
         self._path, self._name, self._source, self._data = path, path.name, source, data
         table, values = data.label_table, data.label_spans
