@@ -5,6 +5,7 @@ names of metrics and the parameters of the gate's rules:
 
     params      params.yaml as typed values
     data        what all stages store and read: rasters, packed items, prepared data, volumes
+    objects     objects of an image: index, components, watershed, pairs with the truth, stitching
     io          readers of images, annotations and layouts, one plug-in per file
     ingest      checks images and masks, and makes the catalogue of items
     splits      divides groups among training, validation and test, and prepares the data

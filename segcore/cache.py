@@ -10,13 +10,13 @@ SEGCORE = Path(__file__).parent
 # The code that results depend on: rooms and files of segcore, for ingest, prepare and evaluate as dvc.yaml names them
 # (tests/repository/test_dvc_yaml.py). An evaluated architecture adds its own file of models/.
 CODE: dict[str, tuple[str, ...]] = {
-    "ingest": ("params/data.py", "constants.py", "downloads.py", "data", "io", "ingest"),
-    "prepare": ("params/data.py", "data", "ingest/links", "splits"),
+    "ingest": ("params/data.py", "constants.py", "downloads.py", "data", "objects", "io", "ingest"),
+    "prepare": ("params/data.py", "data", "objects", "ingest/links", "splits"),
     "evaluate": (
-        *("data", "models/base", "inference", "tables", "evaluation"),
+        *("data", "objects", "models/base", "inference", "tables", "evaluation"),
         "prediction/writers/nifti.py",
     ),
-    "speed": ("data", "models/base", "inference", "prediction"),
+    "speed": ("data", "objects", "models/base", "inference", "prediction"),
     "pictures": ("data", "plots"),
 }
 

@@ -33,11 +33,13 @@ class LabelledImage:
         image: (H, W, C), raw values in the file's dtype; 0 where invalid.
         label: (H, W) uint8 class indices, IGNORE where not scored.
         valid: (H, W) bool, False where the image has no data.
+        instances: (H, W) uint32 object numbers, 0 for none; None where they were not asked for.
     """
 
     image: np.ndarray
     label: np.ndarray
     valid: np.ndarray
+    instances: np.ndarray | None = None
 
 
 def neighbouring_planes(plane: int, neighbours: int, depth: int, apart: float = 1.0) -> list[int]:

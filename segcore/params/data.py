@@ -139,8 +139,19 @@ class Data(Section):
         description="property of polygons, or attribute of shapes of CVAT, whose value is looked up in `label_values`; "
         "null: all polygons are class 1, and labels are looked up",
     )
-    instances: bool = Field(
-        default=False, description="mask values are object numbers, except those of the background"
+    instances: bool | Literal["components"] = Field(
+        default=False,
+        description="the ground truth has objects: `true`, mask values are object numbers, except those of the "
+        "background; `components`, objects are the 4-connected components of each foreground class",
+    )
+    objects: str | None = Field(
+        default=None,
+        description="pattern of the raster of object numbers (0: none) of an image, where `masks` has the classes; "
+        "null: none",
+    )
+    touching: bool = Field(
+        default=False,
+        description="train with one more class, the pixels near two objects, so that objects that touch are separated",
     )
     bands: list[int] | None = Field(default=None, description="bands to read, counted from 1; null: all")
     grey_to_rgb: bool = Field(default=False, description="repeat the band of grey pictures three times")

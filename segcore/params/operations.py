@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -184,8 +184,25 @@ class Predict(Section):
         default="probabilities",
         description="values that are averaged where windows overlap, before the argmax",
     )
-    outputs: list[Literal["classes", "probabilities", "polygons"]] = Field(
+    outputs: list[Literal["classes", "probabilities", "polygons", "objects", "coco", "counts"]] = Field(
         default=["classes"], min_length=1, description="files to write per scene, at least one"
+    )
+    objects: Literal["components", "watershed"] | None = Field(
+        default=None, description="how objects are found; null: `evaluate.objects`"
+    )
+    score: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        default="auto",
+        description="objects of a lower score are left out; `auto`: the score chosen on the validation split",
+    )
+    min_area: int = Field(default=0, ge=0, description="objects and polygons of fewer pixels are left out")
+    simplify: float = Field(
+        default=0,
+        ge=0,
+        description="tolerance in pixels by which outlines of polygons are simplified; 0: not",
+    )
+    count_by: str | None = Field(
+        default=None,
+        description="file of polygons, such as GeoPackage: objects are counted in each; null: none",
     )
     accept: list[Literal["range", "resolution"]] = Field(
         default=[],

@@ -69,6 +69,10 @@ class Evaluate(Section):
         default=False,
         description="average over four mirror images: slightly better scores, four times the time",
     )
+    objects: Literal["components", "watershed", "none"] = Field(
+        default="components",
+        description="how objects are found in predictions, where the ground truth has objects",
+    )
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> "Evaluate":
