@@ -86,23 +86,23 @@ def pairs(
 class _Region(NamedTuple):
     """Flat arrays of a region with a margin: whether pixels are scored, true numbers, and those of boundary pixels.
 
-    `width` is that of the arrays, `count` the number of true objects.
+    `width` is that of the arrays, `many` the number of true objects plus 1.
     """
 
     shape: tuple[int, int]
     margin: int
     width: int
-    count: int
+    many: int
     scored: np.ndarray
     truth: np.ndarray
     edges: np.ndarray
 
 
 class _Part(NamedTuple):
-    """Some predicted objects: the first one, their number, and their pixels, object by object and in order."""
+    """Predicted objects from `first` on: their number, and their pixels, object by object and in order."""
 
     first: int
-    count: int
+    many: int
     owner: np.ndarray
     pixels: np.ndarray
 
@@ -123,7 +123,7 @@ def _region(
         edge |= (beside >= 0) & (beside != inner)
     edges = np.pad(np.where(edge & (truth > 0), truth, 0), margin)
     flat = (padded.ravel() >= 0, np.maximum(padded, 0).ravel(), edges.ravel())
-    return _Region(label.shape, margin, padded.shape[1], len(old), *flat), old
+    return _Region(label.shape, margin, padded.shape[1], len(old) + 1, *flat), old
 
 
 def _parts(predicted: Objects, region: _Region) -> Iterator[_Part]:
@@ -162,17 +162,18 @@ def _nothing() -> _Compared:
 def _compared(region: _Region, part: _Part, tolerance: int) -> _Compared:
     inside = region.scored[part.pixels]
     owner, pixels = part.owner[inside], part.pixels[inside]
-    areas = np.bincount(owner, minlength=part.count)
-    firsts, boxes = _places(region, owner, pixels, part.count)
+    areas = np.bincount(owner, minlength=part.many)
+    firsts, boxes = _places(region, owner, pixels, part.many)
     # one number per true and predicted object, and per predicted object and pixel; both ascend
-    many = region.count + 1
     both = region.truth[pixels] > 0
-    known, intersections = np.unique(owner[both] * many + region.truth[pixels[both]], return_counts=True)
+    pair = owner[both] * region.many + region.truth[pixels[both]]
+    known, intersections = np.unique(pair, return_counts=True)
     on_edge = _is_boundary(region, owner, pixels)
     owner, pixels = owner[on_edge], pixels[on_edge]
     matched = _matched(region, owner, pixels, known, tolerance)
-    shared = np.column_stack([known % many, part.first + known // many, intersections, *matched])
-    return _Compared(areas, firsts, boxes, np.bincount(owner, minlength=part.count), shared)
+    place, true = np.divmod(known, region.many)
+    shared = np.column_stack([true, part.first + place, intersections, *matched])
+    return _Compared(areas, firsts, boxes, np.bincount(owner, minlength=part.many), shared)
 
 
 def _places(
@@ -210,12 +211,11 @@ def _matched(
     """
     if not len(known):
         return known, known
-    many, size = region.count + 1, len(region.truth)
-    true, predicted = [], []
+    size, true, predicted = len(region.truth), [], []
     reach = range(-tolerance, tolerance + 1)
     for step in (y * region.width + x for y in reach for x in reach if y * y + x * x <= tolerance**2):
         near = np.flatnonzero(region.edges[pixels + step])
-        wanted = owner[near] * many + region.edges[pixels[near] + step]
+        wanted = owner[near] * region.many + region.edges[pixels[near] + step]
         pair = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
         near, pair = near[known[pair] == wanted], pair[known[pair] == wanted]
         true.append(pair * size + pixels[near] + step)
@@ -230,8 +230,8 @@ def _pixels_of(keys: list[np.ndarray], size: int, count: int) -> np.ndarray:
 
 
 def _touches_edge(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    ends: np.ndarray = (boxes[:, :2] == 0) | (boxes[:, :2] + boxes[:, 2:] == shape)
-    touches: np.ndarray = ends.any(1)
+    first, last = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    touches: np.ndarray = ((first == 0) | (last == np.array(shape))).any(1)
     return touches
 
 
