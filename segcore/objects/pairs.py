@@ -12,14 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import find_objects
 
-from segcore.constants import IGNORE
+from segcore.constants import IGNORE, IGNORED_SHARE, REQUIRED_SHARE
 from segcore.data.object_numbers import by_first_pixel
 from segcore.objects.found import Objects
 
-# a predicted object with more than this share of its pixels ignored is taken out: neither right nor wrong
-IGNORED_SHARE = 0.5
-# a true object with less than this share of its pixels in the item inside the region may be found or not
-REQUIRED_SHARE = 0.5
 # pixels of predicted objects that are compared at once, so that memory does not depend on their number
 _AT_ONCE = 2**19
 _BOX = ("row", "col", "height", "width")

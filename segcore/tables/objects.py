@@ -32,7 +32,7 @@ COLUMNS: dict[str, str] = {
     "area": "int64",  # truth, prediction: scored pixels
     "area_full": "int64",  # truth: pixels in the whole item; prediction: with ignored pixels
     "cut": "bool",  # truth, prediction: touches an edge of the region
-    "out": "bool",  # truth: not required; prediction: taken out (shares: segcore/objects/pairs.py)
+    "out": "bool",  # truth: not required; prediction: taken out (REQUIRED_SHARE, IGNORED_SHARE)
     "crowd": "bool",  # truth: a crowd of COCO, which any number of predictions may match; False in our own data
     "ignored_share": "float64",  # prediction: share of its pixels that are ignored or not valid
     "row": "int64",  # truth, prediction: first row of the box in the region

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segcore.constants import IGNORE
+from segcore.constants import IGNORE, IGNORED_SHARE, REQUIRED_SHARE
 from segcore.objects.found import Objects
-from segcore.objects.pairs import IGNORED_SHARE, REQUIRED_SHARE
 from segcore.tables.objects import objects_table
 
 
