@@ -86,8 +86,8 @@ def test_16_bit_values_are_not_changed_on_the_device(prepared_scene, monkeypatch
     host = sampler(prepared_scene, scale=1.0, brightness=0, contrast=0)
     original = type(host.data).whole
 
-    def wide(self, item):
-        patch = original(self, item)
+    def wide(self, item, **asked):
+        patch = original(self, item, **asked)
         return patch.__class__((patch.image.astype(np.uint16) * 257), patch.label, patch.valid)
 
     monkeypatch.setattr(type(host.data), "whole", wide)
