@@ -153,7 +153,9 @@ class PreparedData:
         try:
             return pd.read_parquet(self.folder / "objects.parquet")
         except FileNotFoundError as error:
-            raise DataError(f"{self.folder}: objects.parquet is missing", "run the step prepare again") from error
+            raise DataError(
+                f"{self.folder}: objects.parquet is missing", "run the step prepare again"
+            ) from error
 
     @property
     def channels(self) -> int:
@@ -290,9 +292,7 @@ class PreparedData:
         pixels = self._plane(r["item"], "pixels")
         return self._cut(pixels, r["item"], r["row"], r["col"], r["height"], r["width"])
 
-    def read_input(
-        self, region_id: str, *, instances: bool = False, touching: bool = False
-    ) -> LabelledImage:
+    def read_input(self, region_id: str, *, instances: bool = False, touching: bool = False) -> LabelledImage:
         """A region as network input, with the neighbours of its plane; further arguments as of `crop`."""
         r = self.region(region_id)
         place = (r["item"], r["row"], r["col"], r["height"], r["width"])

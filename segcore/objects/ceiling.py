@@ -49,7 +49,9 @@ def ceiling(runs: Runs, objects: Columns, foreground: Sequence[int]) -> tuple[Co
     held = np.bincount(one[mostly], minlength=count)
     merged = np.zeros(len(objects["id"]), bool)
     merged[true[mostly & (held[one] > 1)]] = True
-    return _per_class(objects["class_index"], class_of, class_of[one[matched]], iou[matched], foreground), merged
+    return _per_class(
+        objects["class_index"], class_of, class_of[one[matched]], iou[matched], foreground
+    ), merged
 
 
 def _places(numbers: np.ndarray, ids: np.ndarray) -> np.ndarray:

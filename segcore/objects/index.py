@@ -9,8 +9,8 @@ from segcore.objects.runs import Runs, joined, near
 
 # other objects within this distance of a pixel are neighbours
 NEAR = 3
-# columns that depend on the plane alone, and the column of the first pixel
-OF_PLANE = [name for name in OBJECT_COLUMNS if name not in ("item", "region", "cut_region")] + ["first_col"]
+# columns that depend on the plane alone; then whether another object is adjacent, and the column of the first pixel
+OF_PLANE = [n for n in OBJECT_COLUMNS if n not in ("item", "region", "cut_region")] + ["touches", "first_col"]
 Columns = dict[str, np.ndarray]
 
 
@@ -75,7 +75,8 @@ def _measured(runs: Runs, place: np.ndarray, count: int) -> Columns:
         "center_col": total(runs.length * (runs.start + runs.stop - 1) / 2) / area,
         "cut_item": cut,
         "parts": _distinct(place, joined(runs, place), count),
-        "neighbours": _neighbours(runs, place, count),
+        "neighbours": _neighbours(runs, place, count, NEAR),
+        "touches": _neighbours(runs, place, count, 1) > 0,
         "first_col": runs.start[first],
     }
 
@@ -86,10 +87,11 @@ def _distinct(place: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     return np.bincount(np.unique(place * most + values) // most, minlength=count)
 
 
-def _neighbours(runs: Runs, place: np.ndarray, count: int) -> np.ndarray:
+def _neighbours(runs: Runs, place: np.ndarray, count: int, distance: int) -> np.ndarray:
+    """Number of other objects within a distance in pixels of each object."""
     found = [np.zeros(0, np.int64)]
-    for down in range(NEAR + 1):
-        for one, other in near(runs, down, int((NEAR**2 - down**2) ** 0.5)):
+    for down in range(distance + 1):
+        for one, other in near(runs, down, int((distance**2 - down**2) ** 0.5)):
             low, high = np.minimum(place[one], place[other]), np.maximum(place[one], place[other])
             found.append(np.unique((low * count + high)[low < high]))
     pairs = np.divmod(np.unique(np.concatenate(found)), max(count, 1))

@@ -60,7 +60,9 @@ def found(planes: Sequence[Plane], folder: Path, foreground: Sequence[int], cach
     new = [at for at, key in enumerate(keys) if key not in known]
     opened = lru_cache(maxsize=64)(lambda name: Packed(folder / name))
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), _THREADS)) as pool:
-        parts = list(pool.map(lambda at: _of_plane(opened(planes[at].packed), planes[at].plane, foreground), new))
+        parts = list(
+            pool.map(lambda at: _of_plane(opened(planes[at].packed), planes[at].plane, foreground), new)
+        )
     result = Found(
         _joined(before.objects, new, [objects for objects, _ in parts]),
         _joined(before.ceiling, new, [counts for _, counts in parts]),
@@ -96,7 +98,9 @@ def _cached(cache: Path, keys: list[str]) -> tuple[Found, set[str]]:
     """Cached results of planes with these keys, `at` their positions in `keys`; and the keys of all cached planes."""
     cached: list[str] = cached_json(cache / "keys.json", list) or []
     if not cached:
-        return Found(*(pd.DataFrame(columns=["at", *names]) for names in ([*OF_PLANE, "merged"], COUNTS))), set()
+        return Found(
+            *(pd.DataFrame(columns=["at", *names]) for names in ([*OF_PLANE, "merged"], COUNTS))
+        ), set()
     place = {key: at for at, key in enumerate(keys)}
     now = np.array([place.get(key, -1) for key in cached], np.int64)
 

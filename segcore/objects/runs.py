@@ -104,8 +104,10 @@ def joined(runs: Runs, values: np.ndarray) -> np.ndarray:
         runs: of a plane.
         values: (N,) value of each run; runs of negative values are groups of their own.
     """
+    if not len(values):
+        return np.zeros(0, np.int64)
     pairs = [_same(values, *pair) for down, across in ((0, 1), (1, 0)) for pair in near(runs, down, across)]
-    one, other = (np.concatenate([np.zeros(0, np.int64), *ends]) for ends in zip(*pairs, strict=True))
+    one, other = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
     graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(values), len(values)))
     groups: np.ndarray = connected_components(graph, directed=False)[1]
     return groups
