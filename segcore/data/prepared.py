@@ -59,8 +59,8 @@ class LabelledImage:
 
     Attributes:
         image: (H, W, C), raw values in the file's dtype; 0 where invalid.
-        label: (H, W) uint8 class indices, IGNORE where not scored; K, the number of classes, for pixels near two objects
-            where these were asked for.
+        label: (H, W) uint8 class indices, IGNORE where not scored; where asked for, the number of classes is the index
+            of pixels near two objects.
         valid: (H, W) bool, False where the image has no data.
         instances: (H, W) uint32 object numbers, 0 for none; None where they were not asked for.
     """
@@ -138,7 +138,7 @@ class PreparedData:
 
     @property
     def training_classes(self) -> int:
-        """Number of classes that a network is trained with: one more than K where the data have pixels near two objects."""
+        """Number of classes that a network is trained with: one more where the data have pixels near two objects."""
         return len(self.classes) + self.touching
 
     @cached_property
@@ -215,7 +215,8 @@ class PreparedData:
             height: in pixels.
             width: in pixels.
             instances: also read object numbers.
-            touching: give labelled pixels near two objects the class K, where the data have these (`touching`).
+            touching: labelled pixels near two objects get the number of classes as their index, if the data have
+                such pixels (the attribute `touching`).
         """
         return self._cut(self._pixels(item), item, row, col, height, width, instances, touching)
 

@@ -39,7 +39,8 @@ class Runs(NamedTuple):
     @property
     def length(self) -> np.ndarray:
         """(N,) int64 pixels of each run."""
-        return self.stop - self.start
+        length: np.ndarray = self.stop - self.start
+        return length
 
 
 def read_runs(numbers: Any, classes: Any, foreground: Sequence[int]) -> Runs:

@@ -141,7 +141,8 @@ class _Crops(NamedTuple):
         )
 
     def at(self, index: int) -> "_Crops":
-        return _Crops(*(None if t is None else t[index] for t in self))
+        instance = None if self.instance is None else self.instance[index]
+        return _Crops(self.image[index], self.label[index], self.valid[index], instance)
 
 
 @lru_cache(maxsize=4096)
