@@ -1,9 +1,9 @@
 """The prepared data: an index of training, validation and test regions over memory-mapped packed items.
 
 `prepared/` contains `items.parquet` (packed file of each picture or plane of a volume), `regions.parquet` (regions and
-their splits), `windows.parquet` (training windows), `statistics.json`, `prepared.json` (classes, colours) and, where the
-ground truth has objects, `objects.parquet` (one row per object). `packed/` beside it contains one file per item, which
-never changes once written.
+their splits), `windows.parquet` (training windows), `statistics.json` and `prepared.json` (classes, colours); also
+`objects.parquet` (one row per object), where the ground truth has objects. `packed/` beside it contains one file per
+item, which never changes once written.
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.constants import IGNORE
+from segcore.data.object_columns import OBJECT_COLUMNS
 from segcore.data.packed import Packed
 from segcore.data.raster import Info
 from segcore.errors import DataError
@@ -24,33 +25,6 @@ from segcore.files import read_json
 
 # largest number of files that are mapped at once; Linux allows about 65,000 maps per process
 _OPEN_FILES = 4096
-
-# columns and dtypes of objects.parquet, one row per object of an item
-OBJECT_COLUMNS = {
-    "item": "object",
-    # id of the region that has its first pixel, "" if none has
-    "region": "object",
-    # its number in the item
-    "id": "int64",
-    "class_index": "int64",
-    # pixels
-    "area": "int64",
-    # its box in the item
-    "row": "int64",
-    "col": "int64",
-    "height": "int64",
-    "width": "int64",
-    # mean row and column of its pixels
-    "center_row": "float64",
-    "center_col": "float64",
-    # it touches an edge of the item, or of its region where the item goes on
-    "cut_item": "bool",
-    "cut_region": "bool",
-    # 4-connected groups of its pixels
-    "parts": "int64",
-    # other objects within 3 pixels
-    "neighbours": "int64",
-}
 
 
 @dataclass(frozen=True)

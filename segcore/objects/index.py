@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segcore.data.prepared import OBJECT_COLUMNS
+from segcore.data.object_columns import OBJECT_COLUMNS
 from segcore.objects.runs import Runs, joined, near
 
 # other objects within this distance of a pixel are neighbours

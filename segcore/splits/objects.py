@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from segcore.data.prepared import OBJECT_COLUMNS
+from segcore.data.object_columns import OBJECT_COLUMNS
 from segcore.objects.planes import Plane, found
 
 
 def object_table(
     items: pd.DataFrame, regions: pd.DataFrame, packed: Path, foreground: Sequence[int], cache: Path
 ) -> pd.DataFrame:
-    """One row per object of an item, with the columns of `segcore.data.prepared.OBJECT_COLUMNS`.
+    """One row per object of an item, with the columns of `segcore.data.object_columns.OBJECT_COLUMNS`.
 
     Args:
         items: pictures and planes of volumes: id, packed, plane, height, width.

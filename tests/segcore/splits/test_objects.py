@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from segcore.constants import IGNORE
+from segcore.data.object_columns import OBJECT_COLUMNS
 from segcore.data.packed import PackedWriter
-from segcore.data.prepared import OBJECT_COLUMNS, PreparedData
+from segcore.data.prepared import PreparedData
 from segcore.errors import DataError
 from segcore.objects import planes
 from segcore.objects.components import components
