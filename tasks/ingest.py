@@ -108,13 +108,15 @@ def _groups(splits: Path) -> set[str]:
         return {row[0] for row in list(csv.reader(stream))[2:] if row}
 
 
-def write_card(checked: Checked, data: "params.Data", root: Path = Path()) -> Path:
-    """Write reports/<name>/data.html, and print and return its path."""
+def write_card(
+    checked: Checked, data: "params.Data", root: Path = Path(), p: "params.Params | None" = None
+) -> Path:
+    """Write reports/<name>/data.html, and print and return its path; `p` as of `ingest`."""
     from tasks.data_card import card
 
     target = root / report_folder(data.name) / "data.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    card.write_card(checked.table, checked.links, checked.strays, data, checked.store, target)
+    card.write_card(checked.table, checked.links, checked.strays, data, checked.store, target, p)
     print(f"Data card: {target}", flush=True)
     return target
 
@@ -133,13 +135,19 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = None) -> Path:
+def ingest(
+    data: "params.Data",
+    target: Path = INGESTED,
+    work: Path | None = None,
+    p: "params.Params | None" = None,
+) -> Path:
     """Write `target`/{catalog,links}.parquet and quarantine.csv, and packed items to its sibling folder `packed`.
 
     Args:
         data: what to ingest.
         target: folder that is replaced as a whole or, on an error, not at all.
         work: folder of the cache of packed items and catalogue rows; None: `work` beside `target`.
+        p: all parameters, for what the data card says of training crops and networks; None: this is left out.
 
     Returns:
         Path of the catalogue.
@@ -158,7 +166,7 @@ def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = Non
         if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), part / "files")
         checked = check(data, catalog.files_folder(data, part), work)
-        write_card(checked, data, work.parent)
+        write_card(checked, data, work.parent, p)
         catalog.require_enough(checked.table, data)
         label_keys.require_matched(checked.table, data)
         bad = checked.table[checked.table["status"] == "quarantined"]
@@ -170,8 +178,8 @@ def ingest(data: "params.Data", target: Path = INGESTED, work: Path | None = Non
     return target / "catalog.parquet"
 
 
-def check_only(data: "params.Data", work: Path = WORK) -> None:
-    """Check the data and write the data card; data/ is not changed.
+def check_only(data: "params.Data", work: Path = WORK, p: "params.Params | None" = None) -> None:
+    """Check the data and write the data card; data/ is not changed; arguments as of `ingest`.
 
     Raises:
         DataError: as for `ingest`.
@@ -182,7 +190,7 @@ def check_only(data: "params.Data", work: Path = WORK) -> None:
         if catalog.is_sample(data):
             samples.fetch(samples.load_manifest(data.source), Path(folder) / "files")
         checked = check(data, catalog.files_folder(data, Path(folder)), work)
-        write_card(checked, data, work.parent)
+        write_card(checked, data, work.parent, p)
     catalog.require_enough(checked.table, data)
     label_keys.require_matched(checked.table, data)
 
@@ -198,12 +206,12 @@ def main() -> None:
         reader_pool.warm_up([console.__name__])
         from segcore import params
 
-        data = params.load(arguments.params).data
+        p = params.load(arguments.params)
         if arguments.check:
-            check_only(data)
+            check_only(p.data, p=p)
         else:
             require_folders()
-            ingest(data, work=WORK)
+            ingest(p.data, work=WORK, p=p)
 
     console.run(run, parser)
 

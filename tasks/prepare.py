@@ -62,6 +62,13 @@ def prepare(
         )
     for item, reason in decision.aside.items():
         print(f"prepare: {item} is left out: {reason}", flush=True)
+    without = table.loc[(table["status"] == "accepted") & table["objects"].isna(), "id"]
+    if p.data.instances and len(without):
+        print(
+            f"prepare: objects are not used, because the ground truth of {len(without)} items has none, such as that "
+            f"of {without.iloc[0]}",
+            flush=True,
+        )
     data = PreparedData(target, packed)
     _print_summary(data)
     return target

@@ -8,6 +8,7 @@ from PIL import Image
 
 from segcore.constants import IGNORE
 from segcore.data.packed import Packed
+from segcore.data.raster import Window
 from segcore.plots.pictures import to_rgb
 
 TINT = 0.34
@@ -69,8 +70,46 @@ def look(
     valid = packed.thinned("valid", (plane,), step) > 0
     classes = packed.thinned("labels", (plane,), step)
     objects = packed.thinned("instances", (plane,), step) if "instances" in packed.shapes else classes
-    picture = _brightened(to_rgb(pixels, valid), valid)
+    picture, masked = _drawn(pixels, valid, classes, objects, colors, side, spacing)
+    return Look(picture, masked, plane, labels.shape[0])
 
+
+def marked_objects(
+    packed: Packed,
+    plane: int,
+    window: Window,
+    numbers: np.ndarray,
+    colors: tuple[Sequence[int], Sequence[int]],
+    side: int = 384,
+) -> np.ndarray:
+    """A window of a plane with all its objects tinted and outlined, some of them in another colour, (H, W, 3) uint8.
+
+    Args:
+        packed: tensors pixels (D, H, W, C), valid and instances (D, H, W).
+        plane: index.
+        window: row, column, height, width in pixels; all of it is in memory.
+        numbers: of the objects to mark.
+        colors: RGB of these objects, and of the others.
+        side: side in pixels at which the picture will be shown.
+    """
+    pixels = packed.window("pixels", (plane,), window)[..., :3]
+    valid = packed.window("valid", (plane,), window) > 0
+    objects = packed.window("instances", (plane,), window)
+    kind = np.where(np.isin(objects, numbers), 1, 2) * (objects > 0)
+    return _drawn(pixels, valid, kind, objects, {1: colors[0], 2: colors[1]}, side, None)[1]
+
+
+def _drawn(
+    pixels: np.ndarray,
+    valid: np.ndarray,
+    classes: np.ndarray,
+    objects: np.ndarray,
+    colors: Mapping[int, Sequence[int]],
+    side: int,
+    spacing: Sequence[float] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture as it is shown, and with its classes tinted and its objects outlined; arguments as of `look`."""
+    picture = _brightened(to_rgb(pixels, valid), valid)
     size = _shown_size(classes.shape, side, spacing)
     picture = np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC))
     rows, cols = (
@@ -81,8 +120,7 @@ def look(
     grid = (rows[:, None], cols)
     line = max(1, round(max(size) / side * 1.4))
     picture = _hatched(picture, ~valid[grid], line)
-    masked = outlined(picture, classes[grid], objects[grid], valid[grid], colors, line)
-    return Look(picture, masked, plane, labels.shape[0])
+    return picture, outlined(picture, classes[grid], objects[grid], valid[grid], colors, line)
 
 
 def _brightened(picture: np.ndarray, valid: np.ndarray) -> np.ndarray:

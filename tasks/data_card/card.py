@@ -8,13 +8,16 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from segcore.files import atomic_write
 from segcore.io.layouts import Stray
 from segcore.params.data import Data
+
+if TYPE_CHECKING:
+    from segcore.params import Params
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 # columns of the printed text
@@ -161,13 +164,18 @@ def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Stray]) -
 
 
 def card_html(
-    table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Stray], data: Data, store: Path
+    table: pd.DataFrame,
+    links: pd.DataFrame,
+    strays: Sequence[Stray],
+    data: Data,
+    store: Path,
+    p: "Params | None" = None,
 ) -> str:
     """The card as HTML; arguments as of `write_card`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from tasks.data_card import facts as data_facts
-    from tasks.data_card import pictures, values
+    from tasks.data_card import object_pictures, objects, pictures, values
     from tasks.data_card import rows as views
     from tasks.data_card.item_pictures import ItemPictures
     from tasks.formatting import FILTERS, theme
@@ -188,6 +196,7 @@ def card_html(
     classes = views.class_rows(good, data)
     colours = [row["colour"] for row in classes[: len(data.classes)]]
     drawn, notes = ItemPictures(good, data, store), views.note_blocks(table, strays)
+    found = objects.card_objects(good, data, store)
     view = {
         "data": data,
         "theme": theme(),
@@ -201,6 +210,9 @@ def card_html(
         "classes": classes,
         "problems": views.problem_blocks(table),
         "values": values.found(good, data),
+        "objects": objects.view(found, data, p) if found else None,
+        "merges": object_pictures.merge_pictures(found, store) if found else [],
+        "merge_colours": object_pictures.LEGEND,
         "notes": notes,
         "note_pictures": pictures.note_pictures(good, notes, drawn),
         "groups": views.group_rows(good, data),
@@ -225,6 +237,7 @@ def write_card(
     data: Data,
     store: Path,
     target: Path,
+    p: "Params | None" = None,
 ) -> Path:
     """Write the data card, one self-contained HTML file, and return its path.
 
@@ -235,12 +248,13 @@ def write_card(
         data: the section `data` of params.yaml.
         store: folder of the packed files named in the column `packed`.
         target: the file to write, replaced atomically.
+        p: all parameters, for what the card says of training crops and networks; None: this is left out.
 
     Raises:
         DataError: a packed file is missing, or the disk is full.
     """
     # file names may contain bytes that are not valid UTF-8
-    content = card_html(table, links, strays, data, store).encode("utf-8", "backslashreplace")
+    content = card_html(table, links, strays, data, store, p).encode("utf-8", "backslashreplace")
     with atomic_write(target) as part:
         part.write_bytes(content)
     return target

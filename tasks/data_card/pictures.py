@@ -177,7 +177,7 @@ def pair_pictures(
     return pairs
 
 
-def _columns(values: np.ndarray, colours: Sequence[str]) -> dict[str, Any]:
+def stacked_columns(values: np.ndarray, colours: Sequence[str]) -> dict[str, Any]:
     """Stacked columns of fractions (items, series) as one SVG path per series, in a box of 1 x 100 per item."""
     wide = 0.86 if len(values) <= 60 else 1.02
     ends = 100 - np.cumsum(values, axis=1) * 100
@@ -190,7 +190,8 @@ def _columns(values: np.ndarray, colours: Sequence[str]) -> dict[str, Any]:
     return {"wide": len(values), "paths": paths}
 
 
-def _evenly(order: np.ndarray) -> np.ndarray:
+def evenly(order: np.ndarray) -> np.ndarray:
+    """All of the rows, or MOST_COLUMNS evenly spaced ones."""
     if len(order) <= MOST_COLUMNS:
         return order
     return order[np.linspace(0, len(order) - 1, MOST_COLUMNS).round().astype(int)]
@@ -203,10 +204,10 @@ def class_columns(good: pd.DataFrame, data: Data, colours: Sequence[str]) -> dic
     """
     if len(good) < 2:
         return None
-    order = _evenly(np.argsort(-prominence(good, data), kind="stable"))
+    order = evenly(np.argsort(-prominence(good, data), kind="stable"))
     part = shares(class_counts(good, data.classes))[order][:, data.foreground]
     top = max(float(part.sum(axis=1).max()), 1e-9)
-    return _columns(part / top, [colours[i] for i in data.foreground]) | {"top": top}
+    return stacked_columns(part / top, [colours[i] for i in data.foreground]) | {"top": top}
 
 
 def valid_columns(good: pd.DataFrame) -> dict[str, Any] | None:
@@ -215,7 +216,7 @@ def valid_columns(good: pd.DataFrame) -> dict[str, Any] | None:
     # above 0.98 a column looks full
     if len(good) < 2 or valid.min() > 0.98:
         return None
-    return _columns(valid[_evenly(np.argsort(-valid, kind="stable"))][:, None], ["var(--2f76b5)"])
+    return stacked_columns(valid[evenly(np.argsort(-valid, kind="stable"))][:, None], ["var(--2f76b5)"])
 
 
 def shape_frames(good: pd.DataFrame) -> list[dict[str, Any]]:

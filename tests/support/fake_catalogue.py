@@ -23,10 +23,18 @@ def card_data(**over: Any) -> Data:
     return Data.model_validate(values | over)
 
 
-def pack(path: Path, pixels: np.ndarray, labels: np.ndarray, valid: np.ndarray | None = None) -> Path:
-    """Write pixels (D, H, W, C), labels (D, H, W) and validity (D, H, W); default: all valid."""
+def pack(
+    path: Path,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    valid: np.ndarray | None = None,
+    instances: np.ndarray | None = None,
+) -> Path:
+    """Write pixels (D, H, W, C), labels, validity (default: all valid) and object numbers (D, H, W)."""
     valid = np.ones(labels.shape, np.uint8) if valid is None else valid.astype(np.uint8)
     tensors = {"pixels": pixels, "labels": labels.astype(np.uint8), "valid": valid}
+    if instances is not None:
+        tensors["instances"] = instances.astype(np.uint32)
     with PackedWriter(path, {n: (t.dtype, t.shape) for n, t in tensors.items()}) as writer:
         for name, tensor in tensors.items():
             for plane, values in enumerate(tensor):
