@@ -128,7 +128,7 @@ class _Parts:
             if not inside.any():
                 continue
             code = part[inside] if not name else IGNORE if name == "ignore" else data.classes.index(name)
-            same_class = not data.instances and bool(name)
+            same_class = not data.masks_have_numbers and bool(name)
             clash = inside & taken & (classes != code) if same_class else inside & taken
             self._overlapping += int(np.count_nonzero(clash))
             classes[inside], taken = code, taken | inside
@@ -137,7 +137,7 @@ class _Parts:
                 self._found[name] += int(np.count_nonzero(inside))
         classes[unknown & ~taken] = IGNORE
         self._rest.add(int(np.count_nonzero(~(taken | unknown))), window, plane)
-        if not data.instances:
+        if not data.masks_have_numbers:
             return Labels(classes)
         numbers[(classes == self._background) | (classes == IGNORE)] = 0
         return Labels(classes, numbers)

@@ -184,7 +184,7 @@ class SegmentationLabels:
         table = np.full(max(self._classes) + 1, IGNORE, np.uint8)
         table[list(self._classes)] = list(self._classes.values())
         classes = table[numbers]
-        if not self._data.instances:
+        if not self._data.masks_have_numbers:
             return Labels(classes)
         objects = ~np.isin(classes, list(self._unlabelled.others))
         return Labels(classes, np.where(objects, numbers, 0).astype(np.uint32))

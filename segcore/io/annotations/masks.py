@@ -65,7 +65,7 @@ class _Masks:
             text = f"{self._name}: {self._rounded} values were rounded to whole numbers, "
             text += f"by at most {self._farthest:.2g}"
             notes.append(("labels-rounded", text))
-        if self._others is not None and not self._data.instances:
+        if self._others is not None and not self._data.masks_have_numbers:
             caught = self._found.several_without_key(self._source.info.nodata)
             if caught:
                 name = "ignored" if self._others == IGNORE else self._data.classes[self._others]
@@ -100,7 +100,7 @@ class _Masks:
                 raise self._undeclared()
         self._unlabelled.add(valid.size - int(np.count_nonzero(valid)), window, plane)
         classes = np.where(valid, classes, np.uint8(self._unlabelled.fill))
-        if not self._data.instances:
+        if not self._data.masks_have_numbers:
             return Labels(classes)
         is_object = valid & (classes != self._background) & (classes != IGNORE)
         return Labels(classes, self._numbers(values, is_object))

@@ -63,7 +63,7 @@ class Pairing(Builder):
             filled = self._filled("data.masks", data.masks)
             if filled is None:
                 return []
-            if data.instances and len(found := self._matching(*filled)) > 1:
+            if data.masks_have_numbers and len(found := self._matching(*filled)) > 1:
                 return [("", path) for one in found if (path := self.file(one, "mask"))]
             path = self._only_match("data.masks", data.masks, filled, "mask")
             return [("", path)] if path else []

@@ -85,7 +85,7 @@ def _has_free_stars(data: Data, source: Folder, matches: list[patterns.Match]) -
     """
     wild = [text for text in data.mask_patterns if "*" in text and "{" in text.replace("{cell:", "")]
     return (
-        data.instances
+        data.masks_have_numbers
         and bool(wild)
         and not any(
             source.exists(PurePosixPath(patterns.text_of(patterns.fill("data.masks", text, match, str))))

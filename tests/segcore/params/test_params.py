@@ -84,7 +84,11 @@ def test_mistakes_are_named_with_what_is_known(tmp_path, over, expected):
         ),
         ({"data": {"scale": 3}}, "data.scale: .*'item' or a list in brackets is needed, not 3"),
         ({"data": {"scale": [1]}}, r"params.yaml: data.scale.1: is missing\n"),
-        ({"data": {"instances": "maybe"}}, 'data.instances: true or false is needed, not "maybe"'),
+        (
+            {"data": {"instances": "maybe"}},
+            "data.instances: true, false or 'components' is needed, not \"maybe\"",
+        ),
+        ({"data": {"trust_shape": "maybe"}}, 'data.trust_shape: true or false is needed, not "maybe"'),
         (
             {"data": {"splits": {"a": "val"}}},
             "data.splits.a: 'train', 'validation' or 'test' is needed, not \"val\"",
