@@ -327,7 +327,9 @@ class Data(Section):
                 "instances: components numbers the objects, and so does the raster that objects names: remove one of "
                 "the two"
             )
-        may_have = self.instances or self.objects or self.listing or self.layout in ("coco", "cityscapes", "listing")
+        may_have = (
+            self.instances or self.objects or self.listing or self.layout in ("coco", "cityscapes", "listing")
+        )
         if isinstance(self.masks, str):
             # files of polygons and annotations have objects
             may_have = may_have or self.masks.lower().endswith((*_OBJECTS, ".txt", ".*"))

@@ -166,7 +166,9 @@ def draw(
     kept = areas(painted.numbers, count)[1:]
     losses.add(painted.covered, kept, (0, 0, image.height, image.width))
     all_notes += losses.notes()
-    return Drawn(painted.numbers, objects, all_notes, dict(Counter(value_text(shape.value) for shape in shapes)))
+    return Drawn(
+        painted.numbers, objects, all_notes, dict(Counter(value_text(shape.value) for shape in shapes))
+    )
 
 
 def _codes(path: Path, image_path: Path, shapes: Sequence[Shape], data: Data) -> list[int]:

@@ -26,12 +26,12 @@ class Numbers:
     """
 
     def __init__(self, name: str, source: images.Source) -> None:
-        self._name, self._source, self._whole = name, source, Whole(name)
+        self.name, self._source, self._whole = name, source, Whole(name)
 
     @property
     def notes(self) -> list[Note]:
         """What was done to the raster; complete once every window was read."""
-        return [*named(self._name, self._source.info.notes), *self._whole.notes]
+        return [*named(self.name, self._source.info.notes), *self._whole.notes]
 
     def read(self, window: Window, plane: int = 0) -> np.ndarray:
         """Object numbers (H, W) uint32 of a window of a plane, 0 for none and where the raster has no data.
@@ -43,7 +43,7 @@ class Numbers:
         whole = self._whole.of(raster)
         if any(not np.array_equal(whole[0], other) for other in whole[1:]):
             raise DataError(
-                f"{self._name}: has {len(whole)} bands that differ where object numbers are expected",
+                f"{self.name}: has {len(whole)} bands that differ where object numbers are expected",
                 "save the numbers as one band of 32-bit integers, such as a GeoTIFF",
                 kind="label-bands",
             )
@@ -51,9 +51,9 @@ class Numbers:
         low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
         if low < 0 or high > _MOST:
             raise DataError(
-                f"{self._name}: object numbers range from {low} to {high}",
-                f"number objects from 1 to {_MOST}, with 0 where there is none; if a negative value marks pixels without "
-                "an object, declare it as nodata in the header of the file",
+                f"{self.name}: object numbers range from {low} to {high}",
+                f"number objects from 1 to {_MOST}, with 0 where there is none; if a negative value marks pixels "
+                "without an object, declare it as nodata in the header of the file",
                 kind="object-numbers",
             )
         return numbers.astype(np.uint32)

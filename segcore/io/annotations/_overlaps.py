@@ -24,7 +24,7 @@ class Losses:
     """Pixels that objects cover, and those that are left to them, over all windows of an image.
 
     Args:
-        name: of the file.
+        name: of the file, to begin notes with; empty where each object has a file of its own.
         what: name of an object, for messages, such as "polygon".
         ids: of the objects 1 to N, for messages.
         is_object: (N,) bool, False for what is drawn but is no object, such as background.
@@ -40,7 +40,8 @@ class Losses:
         is_object: np.ndarray,
         is_whole: np.ndarray | None = None,
     ) -> None:
-        self._name, self._what, self._ids, self._is_object = name, what, ids, is_object
+        self._text = f"{name}: {what}s" if name else f"{what}s"
+        self._ids, self._is_object = ids, is_object
         self._is_whole = np.ones(len(ids), bool) if is_whole is None else is_whole
         self._covered, self._kept = (np.zeros(len(ids), np.int64) for _ in range(2))
         self._windows: set[tuple[int, int, int]] = set()
@@ -67,15 +68,15 @@ class Losses:
         lost = np.where(self._is_object, self._covered - self._kept, 0)
         some, notes = np.flatnonzero(lost > 0), list[Note]()
         if some.size:
-            text = f"{self._what}s that lose pixels to others drawn over them: {self._counted(some)}"
-            notes.append(("objects-overlap", f"{self._name}: {text}, {lost.sum()} pixels in total"))
+            text = f"{self._text} that lose pixels to others drawn over them: {self._counted(some)}"
+            notes.append(("objects-overlap", f"{text}, {lost.sum()} pixels in total"))
         hidden = np.flatnonzero((lost > 0) & (self._kept == 0))
         empty = np.flatnonzero(self._is_object & self._is_whole & (self._covered == 0))
         texts = [f"{self._counted(hidden)} hidden by others"] if hidden.size else []
         texts += [f"{self._counted(empty)} that cover the centre of no pixel"] if empty.size else []
         if texts:
-            text = f"{self._what}s that have no pixel and are no objects: {', '.join(texts)}"
-            notes.append(("objects-vanished", f"{self._name}: {text}"))
+            text = f"{self._text} that have no pixel and are no objects: {', '.join(texts)}"
+            notes.append(("objects-vanished", text))
         return notes
 
     def _counted(self, indices: np.ndarray) -> str:

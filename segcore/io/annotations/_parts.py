@@ -69,8 +69,9 @@ class _Parts:
         self._of_rest: list[Note] = []
         self._rest = Unlabelled(parts[0][1].name, image_path.name, data, self._of_rest)
         self._overlapping = 0
-        is_object = np.array([name != "ignore" for name, _ in parts], bool)
-        self._losses = Losses(parts[0][1].name, "file", [path.name for _, path in parts], is_object)
+        nothing = ("ignore", data.classes[self._background])
+        is_object = np.array([name not in nothing for name, _ in parts], bool)
+        self._losses = Losses("", "file", [path.name for _, path in parts], is_object)
         self._open: list[LabelSource] = []
         if len(parts) <= _MOST_OPEN:
             self._open = [stack.enter_context(self._opened(name, path)) for name, path in parts]

@@ -109,7 +109,10 @@ class _Polygons:
         """The part of a window that a polygon is in."""
         left, top, right, bottom = self._bounds[index]
         row, column = max(window[0], int(np.floor(top))), max(window[1], int(np.floor(left)))
-        end = min(window[0] + window[2], int(np.ceil(bottom))), min(window[1] + window[3], int(np.ceil(right)))
+        end = (
+            min(window[0] + window[2], int(np.ceil(bottom))),
+            min(window[1] + window[3], int(np.ceil(right))),
+        )
         return row, column, max(1, end[0] - row), max(1, end[1] - column)
 
 

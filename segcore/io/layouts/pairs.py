@@ -33,7 +33,8 @@ def find(data: Data, folder: Path) -> list[Item]:
     images = patterns.images_pattern(data.image_patterns[0])
     others = [("data.images", pattern) for pattern in data.image_patterns[1:]]
     others += [("data.masks", pattern) for pattern in data.mask_patterns]
-    others += [("data.group", data.group), *([("data.valid", data.valid)] if data.valid else [])]
+    single = {"data.group": data.group, "data.valid": data.valid, "data.objects": data.objects}
+    others += [(setting, pattern) for setting, pattern in single.items() if pattern]
     others += [(f"data.baselines.{name}", pattern) for name, pattern in data.baselines.items()]
     for setting, pattern in others:
         patterns.check_placeholders(setting, pattern, images)

@@ -9,7 +9,9 @@ from scipy.spatial.distance import cdist
 from segcore.objects.components import BandedComponents, components
 from segcore.objects.contacts import near_two
 
-MAPS = arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.sampled_from([0, 1, 2, 255]))
+MAPS = arrays(
+    np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.sampled_from([0, 1, 2, 255])
+)
 
 
 def in_bands(classes: np.ndarray, rows: list[int]) -> np.ndarray:
@@ -42,7 +44,13 @@ def test_more_than_65536_components_do_not_wrap():
     assert found.max() == 90_000 and len(np.unique(found)) == 90_001
 
 
-@given(arrays(np.uint32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 0, 0, 3, 70_000, 2**32 - 1])))
+@given(
+    arrays(
+        np.uint32,
+        st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        elements=st.sampled_from([0, 0, 0, 3, 70_000, 2**32 - 1]),
+    )
+)
 @settings(max_examples=150, deadline=None)
 def test_pixels_near_two_objects_are_those_with_two_numbers_within_two_pixels(numbers):
     places = np.argwhere(numbers >= 0)
