@@ -48,7 +48,7 @@ class Numbers:
                 kind="label-bands",
             )
         numbers = np.where(raster.valid, whole[0], 0)
-        low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
+        low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high > _MOST:
             raise DataError(
                 f"{self.name}: object numbers range from {low} to {high}",

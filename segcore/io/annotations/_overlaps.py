@@ -73,7 +73,7 @@ class Losses:
         hidden = np.flatnonzero((lost > 0) & (self._kept == 0))
         empty = np.flatnonzero(self._is_object & self._is_whole & (self._covered == 0))
         texts = [f"{self._counted(hidden)} hidden by others"] if hidden.size else []
-        texts += [f"{self._counted(empty)} that cover the centre of no pixel"] if empty.size else []
+        texts += [f"{self._counted(empty)} that cover no pixel"] if empty.size else []
         if texts:
             text = f"{self._text} that have no pixel and are no objects: {', '.join(texts)}"
             notes.append(("objects-vanished", text))

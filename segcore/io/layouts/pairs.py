@@ -52,8 +52,9 @@ def find(data: Data, folder: Path) -> list[Item]:
     used = {path for item in items for path in item.files[1:]}
     items = [item for item in items if item.image not in used]
     if not items:
+        numbers = f" or data.objects {data.objects!r}" if data.objects else ""
         raise DataError(
-            f"data.images {data.images!r}: every image is also a mask by data.masks {data.masks!r}",
+            f"data.images {data.images!r}: every image is also a mask by data.masks {data.masks!r}{numbers}",
             "use different folders, names or file extensions for images and masks in params.yaml",
             kind="bad-pattern",
         )
