@@ -32,6 +32,19 @@ def _of_mask(path: Path, image: Path) -> Iterator[None]:
         raise DataError(f"{path.parent.name}/{error.what}", error.remedy, kind=error.kind) from error
 
 
+@contextmanager
+def _of_numbers(item: Item) -> Iterator[None]:
+    """Let errors about object numbers call them so, and begin with their folder if the mask has the same name."""
+    try:
+        yield
+    except DataError as error:
+        assert item.objects and item.mask
+        what = error.what.replace(" and its mask ", " and its object numbers ", 1)
+        if item.objects.name == item.mask.name and what.startswith(f"{item.objects.name}: "):
+            what = f"{item.objects.parent.name}/{what}"
+        raise DataError(what, error.remedy, kind=error.kind) from error
+
+
 class Truth:
     """Labels of an image, its mask of valid pixels, object numbers, and the labels of other annotators.
 
@@ -47,7 +60,7 @@ class Truth:
         assert item.mask is not None
         image = folder / item.image
 
-        self._paths = item.mask, item.image
+        self._item, self._paths = item, (item.mask, item.image)
         self.objects_of = (
             "components" if data.instances == "components" else "numbers" if item.objects else "labels"
         )
@@ -63,8 +76,9 @@ class Truth:
             self.labels = opened(item.mask)
         self.numbers = None
         if item.objects is not None:
-            opened_numbers = open_numbers(folder / item.objects, image, info, data)
-            self.numbers = stack.enter_context(opened_numbers)
+            with _of_numbers(item):
+                opened_numbers = open_numbers(folder / item.objects, image, info, data)
+                self.numbers = stack.enter_context(opened_numbers)
         self.others = [opened(path) for path in item.baselines.values()]
         self.valid = None
         if item.valid is not None:
@@ -105,7 +119,8 @@ class Truth:
         ]
         instances = labels.instances if self.objects_of == "labels" else None
         if self.numbers:
-            instances = self.numbers.read(window, plane)
+            with _of_numbers(self._item):
+                instances = self.numbers.read(window, plane)
         if instances is not None:
             instances = np.where(hidden, 0, instances).astype(np.uint32)
         return annotations.Labels(classes, instances), others

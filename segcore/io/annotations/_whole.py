@@ -54,7 +54,7 @@ class Whole:
             examples = ", ".join(f"{v:g}" for v in np.unique(fractions[far])[:4])
             raise DataError(
                 f"{self._name}: holds fractions ({fractions.dtype}), such as {examples}",
-                "provide a mask of whole class values; if it was resampled, resample it with nearest neighbour",
+                "provide a mask of whole numbers; if it was resampled, resample it with nearest neighbour",
                 kind="label-fractions",
             )
         self._rounded += len(apart)

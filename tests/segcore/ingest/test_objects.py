@@ -225,7 +225,7 @@ def test_an_image_as_its_own_raster_of_numbers_is_refused(tmp_path):
     (row,) = catalog.build(data_for(**NUMBERED), tmp_path / "s", tmp_path / "work").to_dict("records")
     assert row["kind"] == "same-file" and "correct data.objects" in row["remedy"]
     data = data_for(**{**NUMBERED, "objects": "images/{stem}.tif"})
-    with pytest.raises(DataError, match="or data.objects 'images/{stem}.tif'"):
+    with pytest.raises(DataError, match=r"or data.objects 'images/\{stem\}.tif'"):
         catalog.build(data, tmp_path / "s", tmp_path / "work")
 
 
@@ -240,7 +240,7 @@ def test_pixels_within_two_pixels_of_two_objects_are_marked(tmp_path, settings):
     classes = (rng.random((31, 29)) > 0.7).astype(np.uint8)
     numbers = components(classes, [1])
     write(tmp_path, classes, numbers)
-    row, packed = ingested(tmp_path, data_for(**settings, touching=True))
+    _, packed = ingested(tmp_path, data_for(**settings, touching=True))
     instances = packed.array("instances")[0]
     places = np.argwhere(instances >= 0)
     found = [len(set(instances.ravel()[near].tolist()) - {0}) > 1 for near in cdist(places, places) <= 2]
