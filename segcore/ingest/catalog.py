@@ -29,6 +29,8 @@ COLUMNS = [
     *("objects", "band_min", "band_max", "scaled_from", "phash", "thumb"),
     *("status", "kind", "reason", "remedy", "notes", "words", "channels", "parts"),
 ]
+# column of data sets with data.objects alone: path of the raster of object numbers
+NUMBERS = "numbers"
 # name of the batch that consists of data.source itself
 FIRST = "0"
 _WHOLE = ["bytes", "height", "width", "depth", "bands", "axis", "ignored_pixels", "objects"]
@@ -128,6 +130,8 @@ def _row(batch_item: BatchItem, outcome: Outcome) -> dict[str, Any]:
         "channels": json.dumps([path.as_posix() for path in item.channels]) if item.channels else None,
         "parts": json.dumps([(name, path.as_posix()) for name, path in item.parts]) if item.parts else None,
     }
+    if item.objects:
+        row[NUMBERS] = item.objects.as_posix()
     if isinstance(outcome, DataError):
         problem = {"kind": outcome.kind, "reason": outcome.what, "remedy": outcome.remedy}
         return {**row, **problem, "status": "quarantined", "packed": None}
@@ -310,8 +314,9 @@ def read(
     """
     outcomes = read_all(items, data, work, progress)
     rows = [_row(batch_item, outcomes[batch_item.item.id]) for batch_item in items]
-    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    columns = [*COLUMNS, *([NUMBERS] if data.objects else [])]
+    table = pd.DataFrame(rows).reindex(columns=columns)
     table = table.astype(dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_FRACTIONS, "Float64"))
-    text = [c for c in COLUMNS if c not in (*_WHOLE, *_FRACTIONS)]
+    text = [c for c in columns if c not in (*_WHOLE, *_FRACTIONS)]
     table[text] = table[text].astype(object).where(table[text].notna(), None)
     return table

@@ -44,16 +44,17 @@ def shared(data: Data, paths: Iterable[str]) -> list[str]:
 
 
 def _masks(data: Data) -> list[str]:
-    """Patterns of masks, masks of valid pixels, baselines, and files of further bands."""
+    """Patterns of masks, masks of valid pixels, object numbers, baselines, and files of further bands."""
     if data.listing or data.layout in ("coco", "listing"):
         return []
+    objects = [data.objects] if data.objects else []
     if data.layout == "voc":
-        return ["**/SegmentationClass/{stem}.png"]
+        return ["**/SegmentationClass/{stem}.png", *objects]
     if data.layout == "cityscapes":
-        return [*data.mask_patterns] if is_set(data, "masks") else [cityscapes.MASKS]
+        return [*(data.mask_patterns if is_set(data, "masks") else [cityscapes.MASKS]), *objects]
     if data.layout == "nnunet":
-        return [f"**/{nnunet.MASKS}/*"]
-    others = [*([data.valid] if data.valid else []), *data.baselines.values()]
+        return [f"**/{nnunet.MASKS}/*", *objects]
+    others = [*([data.valid] if data.valid else []), *objects, *data.baselines.values()]
     return [*data.mask_patterns, *others, *data.image_patterns[1:]]
 
 

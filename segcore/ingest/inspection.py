@@ -10,85 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segcore.constants import IGNORE
 from segcore.data.packed import PackedWriter, Shapes, can_hold, sample_shape
-from segcore.data.raster import Info, Note, Window, pieces
+from segcore.data.raster import Info, pieces
 from segcore.errors import DataError
 from segcore.files import digest
+from segcore.ingest.item_objects import ItemObjects
 from segcore.ingest.item_statistics import Measures
+from segcore.ingest.item_truth import Truth
 from segcore.ingest.links.perceptual_hash import signature
 from segcore.ingest.source_files import content_hash, files_of, sidecars_of, stamp
 from segcore.io import annotations, images
-from segcore.io.annotations._parts import open_parts
 from segcore.io.bands import Declared
-from segcore.io.grid import open_on_grid
 from segcore.io.layouts._item import Item
 from segcore.params.data import Data
 
 # columns of the catalogue for one item
 Row = dict[str, Any]
-
-
-@contextmanager
-def _of_mask(path: Path, image: Path) -> Iterator[None]:
-    """Let errors about a mask that has the name of its image begin with its folder, unless their kind is of masks."""
-    try:
-        yield
-    except DataError as error:
-        is_clear = error.kind.startswith("label-") or error.kind == "jpeg-mask"
-        if is_clear or path.name != image.name or not error.what.startswith(f"{path.name}: "):
-            raise
-        raise DataError(f"{path.parent.name}/{error.what}", error.remedy, kind=error.kind) from error
-
-
-class _Truth:
-    """Labels of an image, its mask of valid pixels, and the labels of other annotators (`data.baselines`)."""
-
-    def __init__(self, item: Item, folder: Path, info: Info, data: Data, stack: ExitStack) -> None:
-        assert item.mask is not None
-        image = folder / item.image
-
-        self._paths = item.mask, item.image
-
-        def opened(path: Path) -> annotations.LabelSource:
-            with _of_mask(path, item.image):
-                return stack.enter_context(annotations.open_labels(folder / path, image, info, data))
-
-        if item.parts:
-            parts = [(name, folder / path) for name, path in item.parts]
-            self.labels = stack.enter_context(open_parts(parts, image, info, data))
-        else:
-            self.labels = opened(item.mask)
-        self.others = [opened(path) for path in item.baselines.values()]
-        self.valid = None
-        if item.valid is not None:
-            opened_valid = open_on_grid(folder / item.valid, folder / item.image, info, data)
-            self.valid = stack.enter_context(opened_valid)
-
-    @property
-    def notes(self) -> list[Note]:
-        """What was done to all of them; complete once every window was read."""
-        valid = self.valid.info.notes if self.valid else ()
-        named = [(kind, f"mask of valid pixels: {text}") for kind, text in valid]
-        return [*self.labels.notes, *named, *(note for other in self.others for note in other.notes)]
-
-    def read(
-        self, window: Window, plane: int, valid: np.ndarray
-    ) -> tuple[annotations.Labels, list[np.ndarray]]:
-        """Labels, and those of other annotators, of a window (h, w); IGNORE where pixels are not valid."""
-        with _of_mask(*self._paths):
-            labels = self.labels.read(window, plane)
-        if self.valid is not None:
-            valid = valid & (self.valid.read(window, plane).pixels != 0).any(axis=0)
-        classes = labels.classes if valid.all() else np.where(valid, labels.classes, np.uint8(IGNORE))
-        hidden = classes == IGNORE
-        others = [
-            np.where(hidden, IGNORE, o.read(window, plane).classes).astype(np.uint8) for o in self.others
-        ]
-        instances = labels.instances
-        if instances is not None:
-            instances = np.where(hidden, 0, instances).astype(np.uint32)
-        return annotations.Labels(classes, instances), others
 
 
 def _check_header(info: Info, data: Data, name: str) -> None:
@@ -117,7 +54,7 @@ def _part(target: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _shapes(info: Info, truth: _Truth, instances: bool) -> Shapes:
+def _shapes(info: Info, truth: Truth, instances: bool, touching: bool) -> Shapes:
     plane, byte = (info.depth, info.height, info.width), np.dtype(np.uint8)
     sampled = (info.depth, *sample_shape(info.height, info.width))
     shapes: Shapes = {
@@ -129,6 +66,8 @@ def _shapes(info: Info, truth: _Truth, instances: bool) -> Shapes:
     }
     if instances:
         shapes["instances"] = (np.dtype(np.uint32), plane)
+    if touching:
+        shapes["touching"] = (byte, plane)
     if truth.others:
         shapes["baselines"] = (byte, (len(truth.others), *plane))
     return shapes
@@ -143,7 +82,7 @@ class _Window(NamedTuple):
     others: list[np.ndarray]
 
 
-def _windows(source: Declared, truth: _Truth) -> Iterator[_Window]:
+def _windows(source: Declared, truth: Truth) -> Iterator[_Window]:
     """All windows of all planes, each read once, so that what is counted while reading is right."""
     for plane in range(source.info.depth):
         for window in pieces(source.info):
@@ -151,14 +90,31 @@ def _windows(source: Declared, truth: _Truth) -> Iterator[_Window]:
             yield _Window(pixels, valid, *truth.read(window, plane, valid))
 
 
-def _pack(source: Declared, truth: _Truth, data: Data, out: Path) -> tuple[Measures, str, bytes]:
-    """Read, measure and write every window; return the measures and the signature of the middle plane."""
+class _Packing(NamedTuple):
+    """Measures of an item, its objects (None: it has none), and the signature of its middle plane."""
+
+    measures: Measures
+    objects: ItemObjects | None
+    phash: str
+    thumb: bytes
+
+
+def _pack(source: Declared, truth: Truth, data: Data, out: Path) -> _Packing:
+    """Read, measure and write every window.
+
+    Raises:
+        DataError: a window cannot be read, or data.touching is set and the item has no objects.
+    """
     info = source.info
     windows = _windows(source, truth)
     first = next(windows)
-    windows, has_instances = chain([first], windows), first.labels.instances is not None
-    measures = Measures(info, len(data.classes))
-    with PackedWriter(out, _shapes(info, truth, has_instances)) as writer:
+    windows, measures = chain([first], windows), Measures(info, len(data.classes))
+    objects = None
+    if data.instances == "components" or first.labels.instances is not None:
+        objects = ItemObjects(data, truth.numbers.name if truth.numbers else "")
+    elif data.touching:
+        raise truth.without_objects()
+    with PackedWriter(out, _shapes(info, truth, objects is not None, data.touching)) as writer:
         for plane in range(info.depth):
             for window in pieces(info):
                 pixels, valid, labels, others = next(windows)
@@ -166,17 +122,19 @@ def _pack(source: Declared, truth: _Truth, data: Data, out: Path) -> tuple[Measu
                 writer.write("pixels", (plane,), window, np.moveaxis(pixels, 0, -1))
                 writer.write("labels", (plane,), window, labels.classes)
                 writer.write("valid", (plane,), window, valid)
-                if labels.instances is not None:
-                    writer.write("instances", (plane,), window, labels.instances)
+                if objects and labels.instances is not None:
+                    writer.write("instances", (plane,), window, objects.add(labels))
                 for index, other in enumerate(others):
                     writer.write("baselines", (index, plane), window, other)
+            if objects:
+                objects.finish(writer, out, plane)
             sample, sample_valid = measures.take_sample()
             whole = (0, 0, *sample_valid.shape)
             writer.write("sample", (plane,), whole, sample)
             writer.write("sample_valid", (plane,), whole, sample_valid)
             if plane == info.depth // 2:
                 phash, thumb = signature(sample, sample_valid > 0)
-    return measures, phash, thumb
+    return _Packing(measures, objects, phash, thumb)
 
 
 def _require_not_swapped(error: DataError, item: Item, folder: Path, info: Info, data: Data) -> None:
@@ -219,15 +177,21 @@ def _hash_of(paths: Sequence[Path], folder: Path) -> str:
 
 
 def _content(item: Item, folder: Path, settings: str) -> tuple[list[str], str]:
-    """Content hashes of image, mask, mask of valid pixels and baselines, and the key in the packed file's name."""
+    """Content hashes of image, mask, mask of valid pixels, baselines and object numbers, and the packed file's key."""
     assert item.mask is not None
-    paths = [item.valid, *item.baselines.values()]
+    paths = [item.valid, *item.baselines.values(), item.objects]
     hashes = [_hash_of(item.images, folder), _hash_of(item.masks, folder)]
     hashes += [content_hash(folder / path) for path in paths if path]
     if hashes[0] == hashes[1]:
         raise DataError(
             f"{item.image.name}: has the same content as its mask {item.mask.name}",
             "give the mask that belongs to the image, or correct the pattern",
+            kind="same-file",
+        )
+    if item.objects and hashes[0] == hashes[-1]:
+        raise DataError(
+            f"{item.image.name}: has the same content as its object numbers {item.objects.name}",
+            "give the object numbers that belong to the image, or correct data.objects",
             kind="same-file",
         )
     sidecars = [content_hash(path) for path in sidecars_of(item, folder)]
@@ -260,18 +224,19 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
         info = source.info
         _check_header(info, data, name)
         try:
-            truth = _Truth(item, folder, info, data, stack)
+            truth = Truth(item, folder, info, data, stack)
             declared = Declared(source, data, name)
-            measures, phash, thumb = _pack(declared, truth, data, part)
+            packing = _pack(declared, truth, data, part)
         except DataError as error:
             _require_not_swapped(error, item, folder, info, data)
             raise
+        measures, objects = packing.measures, packing.objects
         measures.require_usable(name)
         if stamp(item, folder) != before:
             raise DataError(
                 f"{name}: was changed while it was read", "run again when it is complete", kind="changed"
             )
-    notes = [*info.notes, *truth.notes, *measures.notes(data)]
+    notes = [*info.notes, *truth.notes, *(objects.notes() if objects else []), *measures.notes(data)]
     return {
         "sha256": hashes[0],
         "label_sha256": hashes[1],
@@ -280,9 +245,10 @@ def inspect(item: Item, folder: Path, data: Data, target: Path, settings: str) -
         **_geometry(declared.info),
         "scaled_from": json.dumps(declared.range),
         **measures.facts(data),
+        "objects": objects.count if objects else None,
         "label_counts": json.dumps(truth.labels.found),
-        "phash": phash,
-        "thumb": thumb.hex(),
+        "phash": packing.phash,
+        "thumb": packing.thumb.hex(),
         "notes": notes,
     }
 

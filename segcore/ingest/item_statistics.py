@@ -28,7 +28,6 @@ class Measures:
         self.valid = 0
         self.low, self.high = np.full(bands, np.inf), np.full(bands, -np.inf)
         self.class_pixels = np.zeros(256, dtype=np.int64)
-        self.objects: set[int] | None = None
         self.step = sample_step(info.height, info.width)
         size = sample_shape(info.height, info.width)
         self._sample = np.zeros((*size, bands), np.dtype(info.dtype))
@@ -48,9 +47,6 @@ class Measures:
                 self.low[band] = min(self.low[band], part.min())
                 self.high[band] = max(self.high[band], part.max())
         self.class_pixels += class_histogram(labels.classes, self._classes)
-        if labels.instances is not None:
-            self.objects = self.objects or set()
-            self.objects.update(np.unique(labels.instances).tolist())
         row, col = window[0], window[1]
         first_row, first_col = -row % self.step, -col % self.step
         sampled = pixels[:, first_row :: self.step, first_col :: self.step]
@@ -114,7 +110,6 @@ class Measures:
                 {n: int(self.class_pixels[i]) for i, n in enumerate(data.classes)}
             ),
             "ignored_pixels": int(self.class_pixels[IGNORE]),
-            "objects": None if self.objects is None else len(self.objects - {0}),
             "band_min": json.dumps(self.low.tolist()),
             "band_max": json.dumps(self.high.tolist()),
         }

@@ -158,6 +158,36 @@ KINDS: dict[str, Kind] = {
         "noted",
         "list the classes in data.masks so that the one to keep comes last, or correct the masks",
     ),
+    "objects-overlap": Kind(
+        "objects of an annotation overlap: a pixel belongs to the one that is drawn last",
+        "noted",
+        "if the lost pixels matter, draw the objects so that they do not overlap",
+    ),
+    "objects-vanished": Kind(
+        "objects of an annotation have no pixel, because others hide them or because they are too small or thin",
+        "noted",
+        "if they exist, correct the overlap or draw them larger; if not, remove them",
+    ),
+    "object-numbers": Kind("numbers of objects are negative or too large"),
+    "numbers-beside": Kind(
+        "the raster of data.objects has numbers where the mask has no foreground class; these pixels are in no object",
+        "noted",
+        "if they belong to the objects, correct the mask, or data.label_values; else set the numbers there to 0",
+    ),
+    "numbers-missing": Kind(
+        "pixels of a foreground class have no number in the raster of data.objects: they are of the class, and in no "
+        "object",
+        "noted",
+        "if they belong to objects, number them; if only the classes of objects should count, make the others the "
+        "background or `ignore`",
+    ),
+    "mixed-objects": Kind(
+        "an object has pixels of several classes: it is of the class of most of its pixels, and the others are in no "
+        "object",
+        "noted",
+        "if each part is an object of its own, give it a number of its own; else correct the classes in the mask",
+    ),
+    "no-objects": Kind("data.touching is set, and a mask has no objects"),
     "swapped": Kind("image and mask are swapped"),
     "same-file": Kind("image and mask are the same file, or have the same content"),
     "all-nodata": Kind("no pixel of the image is valid: all are nodata, transparent or NaN"),

@@ -79,9 +79,10 @@ def files_of_item(item: Item, folder: Path) -> list[Path]:
 
 
 def more_files(row: Mapping[str, Any]) -> list[str]:
-    """Files of an item's further bands and of its mask, by its row in the catalogue; relative to its folder."""
+    """Files of an item's further bands, mask and object numbers, by its row in the catalogue of its folder."""
     parts = [path for _, path in json.loads(row.get("parts") or "[]")]
-    return [*json.loads(row.get("channels") or "[]"), *(parts or [row["label"]])]
+    numbers = [row["numbers"]] if row.get("numbers") else []
+    return [*json.loads(row.get("channels") or "[]"), *(parts or [row["label"]]), *numbers]
 
 
 def files_of_row(row: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -142,16 +142,18 @@ class Data(Section):
     instances: bool | Literal["components"] = Field(
         default=False,
         description="the ground truth has objects: `true`, mask values are object numbers, except those of the "
-        "background; `components`, objects are the 4-connected components of each foreground class",
+        "background; `components`, objects are the 4-connected components of each foreground class, in each plane of a "
+        "volume",
     )
     objects: str | None = Field(
         default=None,
         description="pattern of the raster of object numbers (0: none) of an image, where `masks` has the classes; "
-        "null: none",
+        "with a listing, the column that has its path; null: none",
     )
     touching: bool = Field(
         default=False,
-        description="train with one more class, the pixels near two objects, so that objects that touch are separated",
+        description="train with one more class, the pixels within 2 pixels of two objects, so that objects that touch "
+        "are separated",
     )
     bands: list[int] | None = Field(default=None, description="bands to read, counted from 1; null: all")
     grey_to_rgb: bool = Field(default=False, description="repeat the band of grey pictures three times")
@@ -284,6 +286,7 @@ class Data(Section):
             if low >= high:
                 raise ValueError(f"scale and percentiles: {low} is not below {high}")
         self._check_masks()
+        self._check_objects()
         for value in self.label_values.values():
             is_name = value == "ignore" or value in self.classes
             if not is_name and not (isinstance(value, int) and 0 <= value < len(self.classes)):
@@ -317,6 +320,26 @@ class Data(Section):
         if isinstance(self.masks, str) and "label_values" not in self.model_fields_set:
             raise ValueError("label_values is missing: which value of the masks is which class")
 
+    def _check_objects(self) -> None:
+        """Check that objects are numbered in one way, and that there are objects where a setting needs them."""
+        if self.instances == "components" and self.objects is not None:
+            raise ValueError(
+                "instances: components numbers the objects, and so does the raster that objects names: remove one of "
+                "the two"
+            )
+        may_have = (
+            self.instances or self.objects or self.listing or self.layout in ("coco", "cityscapes", "listing")
+        )
+        if isinstance(self.masks, str):
+            # files of polygons and annotations have objects
+            may_have = may_have or self.masks.lower().endswith((*_OBJECTS, ".txt", ".*"))
+        if self.touching and not may_have:
+            raise ValueError(
+                "touching: true needs objects, and masks of classes have none: set instances to true (mask values are "
+                "object numbers) or to components, set objects to the pattern of a raster of object numbers, or "
+                "remove touching"
+            )
+
     def _check_ranges(self) -> None:
         """Check the ranges of label_values, which may not share a value with another key."""
         has_words = self.layout in ("coco", "cityscapes") or any(
@@ -343,6 +366,11 @@ class Data(Section):
     def mask_patterns(self) -> tuple[str, ...]:
         """Pattern of the masks, or those of all classes."""
         return (self.masks,) if isinstance(self.masks, str) else tuple(self.masks.values())
+
+    @property
+    def masks_have_numbers(self) -> bool:
+        """Whether values of masks are object numbers, and files of masks are objects."""
+        return self.instances is True and self.objects is None
 
     @property
     def foreground(self) -> list[int]:

@@ -79,7 +79,8 @@ def sentence(problems: list[ErrorDetails]) -> str:
     if [problem["type"] for problem in problems] == ["string_type"] and not isinstance(value, list | dict):
         return f"a word is needed: put {in_yaml(value)} in quotes, or correct it"
     needed = [_NEEDED[problem["type"]].format(**problem.get("ctx", {})) for problem in problems]
-    return f"{' or '.join(dict.fromkeys(needed))} is needed, not {in_yaml(value)}"
+    alternatives = " or ".join(dict.fromkeys(needed)).replace("true or false or ", "true, false or ")
+    return f"{alternatives} is needed, not {in_yaml(value)}"
 
 
 def in_yaml(value: Any) -> str:

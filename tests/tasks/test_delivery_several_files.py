@@ -150,6 +150,20 @@ def test_with_keep_further_files_are_taken_once(p):
     assert (received.accepted, batch, inbox) == (0, [], of("a")) and not received.strays
 
 
+def test_a_raster_of_object_numbers_goes_with_its_image(p):
+    numbers = {**SEVERAL, "objects": "ids/{n}.png", "label_values": {}, "background": "background"}
+    p = p.model_copy(update={"data": type(p.data).model_validate({**p.data.model_dump(), **numbers})})
+    files = sorted((*FILES, "ids/{}.png"))
+    for name in "xyz":
+        item(name, Path("source"), ["ids/{}.png"])
+    item("a", files=[f for f in files if "_r." not in f])
+    found = look(p)
+    assert "ids/a.png" in found.incomplete and not found.strays and found.quarantined.empty
+    item("a", files=["images/{}_r.png"])
+    received, batch, inbox = taken_by(p)
+    assert (received.accepted, batch, inbox) == (1, [f.format("a") for f in files], [])
+
+
 def test_files_of_nnunet_go_with_dataset_json(p):
     import nibabel
 

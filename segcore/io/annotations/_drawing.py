@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io.annotations import Labels
 from segcore.io.annotations._coordinates import check_pixels
-from segcore.io.annotations._runs import runs_of
+from segcore.io.annotations._overlaps import Losses, areas
+from segcore.io.annotations._runs import Runs, runs_of
 from segcore.io.annotations._shared import class_of, ids, unknown_category, value_text
 from segcore.io.annotations._unlabelled import Objects, Unlabelled
 from segcore.params.data import Data
@@ -152,13 +153,22 @@ def draw(
     check_size(path, stated, image_path, image)
     notes = [*notes, *check_pixels(path.name, reach, image)]
     codes = _codes(path, image_path, shapes, data)
-    numbers, drawn_notes = _numbers(path.name, image, shapes, what)
-    table = np.zeros(max((s.number or i for i, s in enumerate(shapes, 1)), default=0), np.uint8)
-    for i, (shape, code) in enumerate(zip(shapes, codes, strict=True)):
-        table[(shape.number or i + 1) - 1] = code
-    all_notes = [*notes, *drawn_notes]
+    count = max((s.number or i for i, s in enumerate(shapes, 1)), default=0)
+    painted = _paint(path.name, image, shapes, what, count)
+    table, names = np.zeros(count, np.uint8), [object()] * count
+    # backwards, so that an object of several shapes has the id of its first one
+    for i, (shape, code) in reversed(list(enumerate(zip(shapes, codes, strict=True)))):
+        number = shape.number or i + 1
+        table[number - 1], names[number - 1] = code, shape.id
+    all_notes = [*notes, *painted.notes]
     objects = Objects(table, Unlabelled(path.name, image_path.name, data, all_notes))
-    return Drawn(numbers, objects, all_notes, dict(Counter(value_text(shape.value) for shape in shapes)))
+    losses = Losses(path.name, what, names, objects.is_object, painted.is_whole)
+    kept = areas(painted.numbers, count)[1:]
+    losses.add(painted.covered, kept, (0, 0, image.height, image.width))
+    all_notes += losses.notes()
+    return Drawn(
+        painted.numbers, objects, all_notes, dict(Counter(value_text(shape.value) for shape in shapes))
+    )
 
 
 def _codes(path: Path, image_path: Path, shapes: Sequence[Shape], data: Data) -> list[int]:
@@ -178,8 +188,20 @@ def _codes(path: Path, image_path: Path, shapes: Sequence[Shape], data: Data) ->
     return codes
 
 
-def _numbers(name: str, image: Info, shapes: Sequence[Shape], what: str) -> tuple[np.ndarray, list[Note]]:
-    """Object numbers (H, W) uint32, and notes.
+class _Painted(NamedTuple):
+    """Object numbers (H, W) uint32, pixels that each object covers (N,), whether it is whole (N,), and notes.
+
+    Objects that are outside the image or have no outline are not whole.
+    """
+
+    numbers: np.ndarray
+    covered: np.ndarray
+    is_whole: np.ndarray
+    notes: list[Note]
+
+
+def _paint(name: str, image: Info, shapes: Sequence[Shape], what: str, count: int) -> _Painted:
+    """Draw shapes whose numbers are at most `count`.
 
     Raises:
         DataError: no shape has an outline, or one cannot be drawn.
@@ -187,6 +209,7 @@ def _numbers(name: str, image: Info, shapes: Sequence[Shape], what: str) -> tupl
     height, width = image.height, image.width
     # Column by column, like run-length masks.
     flat = np.zeros(height * width, np.uint32)
+    pieces: dict[int, list[Runs]] = {}
     without_outline, outside, clipped = [], [], []
     for index in sorted(range(len(shapes)), key=lambda i: shapes[i].level):
         shape = shapes[index]
@@ -194,11 +217,13 @@ def _numbers(name: str, image: Info, shapes: Sequence[Shape], what: str) -> tupl
         if runs is None:
             without_outline.append(shape.id)
             continue
-        if len(runs[0]) == 0:
-            outside.append(shape.id)
-        elif is_clipped:
-            clipped.append(shape.id)
         number = shape.number or index + 1
+        if is_clipped and len(runs[0]) == 0:
+            outside.append(shape.id)
+            continue
+        if is_clipped:
+            clipped.append(shape.id)
+        pieces.setdefault(number, []).append(runs)
         for start, length in zip(*runs, strict=True):
             flat[start : start + length] = number
     if without_outline and len(without_outline) == len(shapes):
@@ -217,7 +242,18 @@ def _numbers(name: str, image: Info, shapes: Sequence[Shape], what: str) -> tupl
     if clipped:
         text = f"{len(clipped)} {what}s reach outside of the image and were clipped: {ids(clipped)}"
         notes.append(("polygons-outside", text))
-    return flat.reshape(width, height).T, notes
+    covered, is_whole = np.zeros(count, np.int64), np.zeros(count, bool)
+    for number, parts in pieces.items():
+        covered[number - 1], is_whole[number - 1] = _area(parts), True
+    return _Painted(flat.reshape(width, height).T, covered, is_whole, notes)
+
+
+def _area(parts: Sequence[Runs]) -> int:
+    """Pixels of an object that was drawn in parts, which may overlap."""
+    if len(parts) == 1:
+        return int(parts[0][1].sum())
+    runs = [(start, length) for part in parts for start, length in zip(*part, strict=True)]
+    return len(np.unique(np.concatenate([np.arange(start, start + length) for start, length in runs])))
 
 
 def skipped(kinds: Sequence[object]) -> list[Note]:

@@ -16,6 +16,7 @@ from segcore.data.raster import Info, Note, Window
 from segcore.io import annotations, images
 from segcore.io.annotations import Labels, LabelSource
 from segcore.io.annotations._binary import Binary
+from segcore.io.annotations._overlaps import Losses, areas
 from segcore.io.annotations._shared import OTHERS, background_index
 from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.annotations.masks import open_raster
@@ -68,6 +69,9 @@ class _Parts:
         self._of_rest: list[Note] = []
         self._rest = Unlabelled(parts[0][1].name, image_path.name, data, self._of_rest)
         self._overlapping = 0
+        nothing = ("ignore", data.classes[self._background])
+        is_object = np.array([name not in nothing for name, _ in parts], bool)
+        self._losses = Losses("", "file", [path.name for _, path in parts], is_object)
         self._open: list[LabelSource] = []
         if len(parts) <= _MOST_OPEN:
             self._open = [stack.enter_context(self._opened(name, path)) for name, path in parts]
@@ -89,7 +93,7 @@ class _Parts:
         if self._overlapping:
             text = f"{self._overlapping} pixels belong to several files; the last of them counts"
             notes.append(("overlapping-masks", text))
-        return notes
+        return notes + (self._losses.notes() if self._data.masks_have_numbers else [])
 
     @contextmanager
     def _opened(self, name: str, path: Path) -> Iterator[LabelSource]:
@@ -118,7 +122,7 @@ class _Parts:
         """
         data = self._data
         classes = np.full(window[2:], self._rest.fill, np.uint8)
-        numbers = np.zeros(window[2:], np.uint32)
+        numbers, covered = np.zeros(window[2:], np.uint32), np.zeros(len(self._parts), np.int64)
         taken, unknown = np.zeros(window[2:], bool), np.zeros(window[2:], bool)
         for index, (name, _) in enumerate(self._parts):
             part = self._labels(index, window, plane)
@@ -128,18 +132,20 @@ class _Parts:
             if not inside.any():
                 continue
             code = part[inside] if not name else IGNORE if name == "ignore" else data.classes.index(name)
-            same_class = not data.instances and bool(name)
+            same_class = not data.masks_have_numbers and bool(name)
             clash = inside & taken & (classes != code) if same_class else inside & taken
             self._overlapping += int(np.count_nonzero(clash))
             classes[inside], taken = code, taken | inside
             numbers[inside] = 0 if name == "ignore" else index + 1
+            covered[index] = np.count_nonzero(inside)
             if name:
-                self._found[name] += int(np.count_nonzero(inside))
+                self._found[name] += int(covered[index])
         classes[unknown & ~taken] = IGNORE
         self._rest.add(int(np.count_nonzero(~(taken | unknown))), window, plane)
-        if not data.instances:
+        if not data.masks_have_numbers:
             return Labels(classes)
         numbers[(classes == self._background) | (classes == IGNORE)] = 0
+        self._losses.add(covered, areas(numbers, len(covered))[1:], window, plane)
         return Labels(classes, numbers)
 
     def _labels(self, index: int, window: Window, plane: int) -> np.ndarray:

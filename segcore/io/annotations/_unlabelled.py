@@ -100,11 +100,15 @@ class Objects:
     Args:
         codes: (N,) class indices of the objects 1 to N.
         unlabelled: pixels outside all objects.
+
+    Attributes:
+        is_object: (N,) bool, False for those of background and ignored classes.
     """
 
     def __init__(self, codes: np.ndarray | list[int], unlabelled: Unlabelled) -> None:
         self._codes = np.array([unlabelled.fill, *codes], np.uint8)
         is_object = ~np.isin(self._codes, list(unlabelled.others))
+        self.is_object: np.ndarray = is_object[1:]
         self._kept = np.where(is_object, np.arange(len(self._codes), dtype=np.uint32), np.uint32(0))
         self._unlabelled = unlabelled
 

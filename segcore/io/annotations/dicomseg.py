@@ -21,6 +21,7 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io.annotations import Labels
+from segcore.io.annotations._overlaps import Losses, areas
 from segcore.io.annotations._segmentation import Segmentation, read_segmentation
 from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.images._elements import geometry, parsing, uid
@@ -184,14 +185,14 @@ class SegmentationLabels:
         table = np.full(max(self._classes) + 1, IGNORE, np.uint8)
         table[list(self._classes)] = list(self._classes.values())
         classes = table[numbers]
-        if not self._data.instances:
+        if not self._data.masks_have_numbers:
             return Labels(classes)
         objects = ~np.isin(classes, list(self._unlabelled.others))
         return Labels(classes, np.where(objects, numbers, 0).astype(np.uint32))
 
     def _read(self) -> np.ndarray:
         """Segment number of each voxel: (D, H, W) uint8 or uint16, 0 for none."""
-        segmentation, overlapping = self._segmentation, 0
+        segmentation, overlapping, repeated = self._segmentation, 0, Counter[int]()
         out = np.zeros(self._frame_map.shape, np.uint8 if max(self._classes) < 256 else np.uint16)
         half = float(segmentation.elements.get("MaximumFractionalValue") or 1) / 2
         for frame, pixels in enumerate(segmentation.frames()):
@@ -207,6 +208,7 @@ class SegmentationLabels:
             at = tuple(voxels[:, :1] + voxels[:, 1:2] * columns + voxels[:, 2:] * rows)
             before = out[at]
             overlapping += int(((before != 0) & (before != numbers)).sum())
+            repeated.update(before[before == numbers].tolist())
             out[at] = np.maximum(before, numbers)
         if overlapping:
             self.notes.append(
@@ -215,7 +217,24 @@ class SegmentationLabels:
                     f"{segmentation.path.name}: {overlapping} pixels are in more than one segment",
                 )
             )
+        if self._data.masks_have_numbers:
+            self.notes += self._losses(out, repeated)
         return out
+
+    def _losses(self, out: np.ndarray, repeated: Counter[int]) -> list[Note]:
+        """Notes on segments that lose voxels to others.
+
+        Args:
+            out: segment number of each voxel (D, H, W).
+            repeated: voxels that a segment has more than once, by its number.
+        """
+        segments = [number for number in sorted(self._classes) if number]
+        is_object = np.array([self._classes[n] not in self._unlabelled.others for n in segments], bool)
+        kept = areas(out.reshape(-1, out.shape[2]), max(self._classes))
+        covered = np.array([self._pixels[n] - repeated[n] for n in segments], np.int64)
+        losses = Losses(self._segmentation.path.name, "segment", segments, is_object)
+        losses.add(covered, kept[segments], (0, 0, *out.shape[1:]))
+        return losses.notes()
 
     def _check_segments(self, numbers: np.ndarray, pixels: int) -> None:
         """Count the pixels of each segment: those of `numbers`, or one number for all.

@@ -18,6 +18,7 @@ from segcore.io.annotations._lookup import UNKNOWN, Found, Lookup
 from segcore.io.annotations._planes_of_masks import SEPARATE, with_remedy
 from segcore.io.annotations._shared import OTHERS, background_index, declared, listed, named
 from segcore.io.annotations._unlabelled import Unlabelled
+from segcore.io.annotations._whole import Whole
 from segcore.io.grid import open_on_grid
 from segcore.params.data import Data
 
@@ -26,8 +27,6 @@ EXTENSIONS: tuple[str, ...] = ()
 
 # Limit of distinct values that are counted for a message.
 _MOST_DISTINCT = 100_000
-# Floats that are as near to a whole number as this are rounded: absolute, and relative for the steps of scaled files.
-_NEAR, _NEAR_RELATIVE, _FARTHEST = 1e-3, 1e-5, 1e-2
 # More undeclared colours than this come from smoothing.
 _MANY_COLORS = 16
 
@@ -47,7 +46,7 @@ class _Masks:
         self._palette = palette(info) if self._colored and info.palette and info.bands == 1 else None
         self._lookup = Lookup(colors if self._colored else values)
         self._found = Found(self._lookup, self._colored)
-        self._rounded, self._farthest = 0, 0.0
+        self._whole = Whole(self._name)
         self._table = {low: code for (low, high), code in values.items() if low == high}
         self._others = table.get(OTHERS)
         self._background = background_index(data)
@@ -60,12 +59,8 @@ class _Masks:
     @property
     def notes(self) -> list[Note]:
         """What was done to the mask."""
-        notes = list(self._noted)
-        if self._rounded:
-            text = f"{self._name}: {self._rounded} values were rounded to whole numbers, "
-            text += f"by at most {self._farthest:.2g}"
-            notes.append(("labels-rounded", text))
-        if self._others is not None and not self._data.instances:
+        notes = [*self._noted, *self._whole.notes]
+        if self._others is not None and not self._data.masks_have_numbers:
             caught = self._found.several_without_key(self._source.info.nodata)
             if caught:
                 name = "ignored" if self._others == IGNORE else self._data.classes[self._others]
@@ -100,14 +95,14 @@ class _Masks:
                 raise self._undeclared()
         self._unlabelled.add(valid.size - int(np.count_nonzero(valid)), window, plane)
         classes = np.where(valid, classes, np.uint8(self._unlabelled.fill))
-        if not self._data.instances:
+        if not self._data.masks_have_numbers:
             return Labels(classes)
         is_object = valid & (classes != self._background) & (classes != IGNORE)
         return Labels(classes, self._numbers(values, is_object))
 
     def _values(self, raster: Raster) -> np.ndarray:
         """Values of a raster, or its colours as 0xRRGGBB: (H, W) integers."""
-        whole = self._whole(raster)
+        whole = self._whole.of(raster)
         if not self._colored:
             return self._one_band(whole)
         if len(whole) not in (1, 3):
@@ -129,38 +124,6 @@ class _Masks:
             colors: np.ndarray = self._palette[whole[0]]
             return colors
         return packed(whole)
-
-    def _whole(self, raster: Raster) -> np.ndarray:
-        """Pixels (C, H, W) as integers, 0 where a float is no finite number; near whole numbers, floats are rounded.
-
-        Raises:
-            DataError: the values are not whole numbers.
-        """
-        pixels = raster.pixels
-        if pixels.dtype == bool:
-            return pixels.view(np.uint8)
-        if not np.issubdtype(pixels.dtype, np.floating):
-            return pixels
-        pixels = np.where(np.isfinite(pixels), pixels, 0)
-        whole = np.round(pixels)
-        fractions = (pixels != whole) & raster.valid
-        if fractions.any():
-            self._require_near(pixels[fractions], whole[fractions])
-        integers: np.ndarray = np.clip(whole.astype(np.float64), -(2.0**53), 2.0**53).astype(np.int64)
-        return integers
-
-    def _require_near(self, fractions: np.ndarray, whole: np.ndarray) -> None:
-        apart = np.abs(fractions.astype(np.float64) - whole)
-        far = apart > np.clip(_NEAR_RELATIVE * np.abs(whole), _NEAR, _FARTHEST)
-        if far.any():
-            examples = ", ".join(f"{v:g}" for v in np.unique(fractions[far])[:4])
-            raise DataError(
-                f"{self._name}: holds fractions ({fractions.dtype}), such as {examples}",
-                "provide a mask of whole class values; if it was resampled, resample it with nearest neighbour",
-                kind="label-fractions",
-            )
-        self._rounded += len(apart)
-        self._farthest = max(self._farthest, float(apart.max()))
 
     def _one_band(self, whole: np.ndarray) -> np.ndarray:
         if any(not np.array_equal(whole[0], other) for other in whole[1:]):

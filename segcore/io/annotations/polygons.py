@@ -18,6 +18,7 @@ from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io.annotations import Labels
 from segcore.io.annotations._layers import DRIVERS, Layer, open_layer, read, reading, unreadable
+from segcore.io.annotations._overlaps import Losses, areas
 from segcore.io.annotations._placement import in_pixels, joined, jumps, parts_of, polygonal
 from segcore.io.annotations._shared import class_of, ids, unknown_category, value_text
 from segcore.io.annotations._unlabelled import Objects, Unlabelled
@@ -27,21 +28,44 @@ EXTENSIONS = tuple(DRIVERS)
 
 
 class _Polygons:
-    """Polygons of one image, in pixel coordinates."""
+    """Polygons of one image, in pixel coordinates.
+
+    Args:
+        name: of the file.
+        fids: (N,) feature ids.
+        shapes: (N,) geometries.
+        codes: (N,) classes.
+        unlabelled: pixels outside all polygons.
+        image: header of the image.
+        notes: what was done to the polygons on opening them; pixels outside them are added.
+        found: polygons by value of the property.
+    """
 
     def __init__(
         self,
+        name: str,
+        fids: np.ndarray,
         shapes: np.ndarray,
         codes: np.ndarray,
         unlabelled: Unlabelled,
+        image: Info,
         notes: list[Note],
         found: dict[str, int],
     ) -> None:
         import shapely
 
-        self.notes, self.found = notes, found
+        self.found, self._notes = found, notes
         self._shapes, self._bounds = shapes, shapely.bounds(shapes).reshape(-1, 4)
         self._objects = Objects(codes, unlabelled)
+        left, top, right, bottom = self._bounds.T
+        # others may have their pixels beyond the edge of the image
+        is_whole = (left >= 0) & (top >= 0) & (right <= image.width) & (bottom <= image.height)
+        self._losses = Losses(name, "polygon", fids.tolist(), self._objects.is_object, is_whole)
+
+    @property
+    def notes(self) -> list[Note]:
+        """What was done to the polygons; complete once every window was read."""
+        return [*self._notes, *self._losses.notes()]
 
     def read(self, window: Window, plane: int = 0) -> Labels:
         """Class indices and object numbers of a window.
@@ -53,15 +77,43 @@ class _Polygons:
         left, top, right, bottom = self._bounds.T
         touched = (left < column + width) & (right > column) & (top < row + height) & (bottom > row)
         drawn = np.flatnonzero(touched)
-        if drawn.size == 0:
-            return self._objects.labels(np.zeros((height, width), np.uint32), window, plane)
-        numbers = features.rasterize(
-            ((self._shapes[i], int(i) + 1) for i in drawn),
+        numbers = self._drawn(drawn, window) if drawn.size else np.zeros((height, width), np.uint32)
+        self._count(drawn, numbers, window, plane)
+        return self._objects.labels(numbers, window, plane)
+
+    def _drawn(self, indices: np.ndarray, window: Window) -> np.ndarray:
+        """Numbers (h, w) uint32 of a window with some polygons, drawn in this order."""
+        row, column, height, width = window
+        numbers: np.ndarray = features.rasterize(
+            ((self._shapes[i], int(i) + 1) for i in indices),
             out_shape=(height, width),
             transform=rasterio.Affine.translation(column, row),
             dtype=np.uint32,
         )
-        return self._objects.labels(numbers, window, plane)
+        return numbers
+
+    def _count(self, drawn: np.ndarray, numbers: np.ndarray, window: Window, plane: int) -> None:
+        """Count the pixels of each polygon in a window, and those that others take from it."""
+        kept = areas(numbers, len(self._shapes))[1:]
+        covered = kept.copy()
+        # where the first and the last polygon that is drawn differ, some overlap
+        overlapped = numbers != self._drawn(drawn[::-1], window) if drawn.size > 1 else np.zeros_like(numbers)
+        for index in drawn if overlapped.any() else ():
+            row, column, height, width = part = self._part(index, window)
+            row, column = row - window[0], column - window[1]
+            if overlapped[row : row + height, column : column + width].any():
+                covered[index] = np.count_nonzero(self._drawn(np.array([index]), part))
+        self._losses.add(covered, kept, window, plane)
+
+    def _part(self, index: int, window: Window) -> Window:
+        """The part of a window that a polygon is in."""
+        left, top, right, bottom = self._bounds[index]
+        row, column = max(window[0], int(np.floor(top))), max(window[1], int(np.floor(left)))
+        end = (
+            min(window[0] + window[2], int(np.ceil(bottom))),
+            min(window[1] + window[3], int(np.ceil(right))),
+        )
+        return row, column, max(1, end[0] - row), max(1, end[1] - column)
 
 
 def _crs(text: str | None) -> CRS | None:
@@ -225,4 +277,4 @@ def open_labels(path: Path, image_path: Path, image: Info, data: Data) -> Iterat
     codes = _codes(path, image_path, values, count, data)
     found = Counter(map(value_text, values)) if values is not None else Counter(polygons=count)
     unlabelled = Unlabelled(path.name, image_path.name, data, notes)
-    yield _Polygons(shapes[visible], codes, unlabelled, notes, dict(+found))
+    yield _Polygons(path.name, fids[visible], shapes[visible], codes, unlabelled, image, notes, dict(+found))

@@ -27,6 +27,10 @@ SPLIT_NAMES = {
 }
 
 
+# what data.objects names, for messages
+NUMBERS = "raster of object numbers"
+
+
 class Builder:
     """Builds the Item of one image.
 
@@ -81,6 +85,23 @@ class Builder:
             return None
         self.note_problem(problem)
         return None if problem else Path(path)
+
+    def objects(self) -> Path | None:
+        """Path of the raster that data.objects gives for the image; None without that setting, or with a problem.
+
+        Raises:
+            DataError: the pattern cannot be used for any image (kind "bad-pattern").
+        """
+        if self.data.objects is None:
+            return None
+        try:
+            components = patterns.fill("data.objects", self.data.objects, self.match, self.cell)
+        except DataError as error:
+            if error.kind == "bad-pattern":
+                raise
+            self.note_problem(error)
+            return None
+        return self.file(PurePosixPath(patterns.text_of(components)), NUMBERS)
 
     def group(self, pattern: str) -> str:
         """Name of the group, from a pattern such as data.group.
@@ -158,6 +179,7 @@ class Builder:
         words: Mapping[str, str] | None = None,
         channels: Sequence[Path] = (),
         parts: Sequence[tuple[str, Path]] = (),
+        objects: Path | None = None,
     ) -> Item:
         """The finished item; its words are those of the image's path unless the layout has others."""
         return Item(
@@ -167,6 +189,7 @@ class Builder:
             mask=mask,
             split=split,
             valid=valid,
+            objects=objects,
             baselines={name: path for name, path in (baselines or {}).items() if path},
             words=_descriptive(self.match.words if words is None else words),
             channels=tuple(channels),

@@ -18,6 +18,7 @@ class Item:
         mask: a raster, a volume, or a file of polygons or COCO annotations that other images share; the first of parts.
         split: "train", "validation" or "test" if the data set defines it, else None.
         valid: mask of the pixels that are scored.
+        objects: raster of object numbers, where the mask has the classes.
         baselines: annotator -> mask.
         words: word -> text, by which scores can be divided, such as {"site": "oslo"}.
         channels: files of further bands of the image, in the order of data.images.
@@ -33,6 +34,7 @@ class Item:
     mask: Path | None = None
     split: str | None = None
     valid: Path | None = None
+    objects: Path | None = None
     baselines: dict[str, Path] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     channels: tuple[Path, ...] = ()
@@ -54,5 +56,6 @@ class Item:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files: of the image, its mask, the mask of valid pixels and the baselines."""
-        return (*self.images, *self.masks, *([self.valid] if self.valid else []), *self.baselines.values())
+        """All files: of the image, its mask, the mask of valid pixels, object numbers and the baselines."""
+        others = [path for path in (self.valid, self.objects) if path]
+        return (*self.images, *self.masks, *others, *self.baselines.values())

@@ -7,7 +7,7 @@ from segcore.errors import DataError
 from segcore.io import annotations
 from segcore.io import images as images_format
 from segcore.io.layouts import _patterns as patterns
-from segcore.io.layouts._builder import Builder
+from segcore.io.layouts._builder import NUMBERS, Builder
 from segcore.io.layouts._files import Folder
 from segcore.io.layouts._item import Item
 from segcore.io.layouts._names import printable
@@ -48,13 +48,16 @@ class Pairing(Builder):
         if isinstance(data.masks, str) and len(parts) == 1:
             parts = []
         valid = self._related_file("data.valid", data.valid, "valid mask") if data.valid else None
+        objects = self._related_file("data.objects", data.objects, NUMBERS) if data.objects else None
         baselines = {
             name: self._related_file(f"data.baselines.{name}", pattern, f"baseline {name}")
             for name, pattern in data.baselines.items()
         }
         split = self.split(words["split"]) if "split" in words else None
         group = self.group(data.group)
-        return self.item(item_id, group, mask, split, valid, baselines, channels=channels, parts=parts)
+        return self.item(
+            item_id, group, mask, split, valid, baselines, channels=channels, parts=parts, objects=objects
+        )
 
     def _parts(self) -> list[tuple[str, Path]]:
         """(class, file) of each file of the mask; the class is "" where values of the file say it."""
@@ -63,7 +66,7 @@ class Pairing(Builder):
             filled = self._filled("data.masks", data.masks)
             if filled is None:
                 return []
-            if data.instances and len(found := self._matching(*filled)) > 1:
+            if data.masks_have_numbers and len(found := self._matching(*filled)) > 1:
                 return [("", path) for one in found if (path := self.file(one, "mask"))]
             path = self._only_match("data.masks", data.masks, filled, "mask")
             return [("", path)] if path else []

@@ -1,7 +1,8 @@
 """Cityscapes: leftImg8bit/<split>/<city>/*_leftImg8bit.png with gtFine/<split>/<city>/*_gtFine_labelIds.png.
 
-The group is the city unless data.group is set. The patterns of data.group and data.masks (for labelTrainIds or
-gtCoarse) may use {split}, {city} and {frame}. Images without ground truth, such as those of test, are left out.
+The group is the city unless data.group is set. The patterns of data.group, data.masks (for labelTrainIds or gtCoarse)
+and data.objects (for instanceIds) may use {split}, {city} and {frame}. Images without ground truth, such as those of
+test, are left out.
 """
 
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ def find(data: Data, folder: Path) -> list[Item]:
     group = data.group if is_set(data, "group") else "{city}"
     patterns.check_placeholders("data.masks", masks, images)
     patterns.check_placeholders("data.group", group, images)
+    patterns.check_placeholders("data.objects", data.objects or "", images)
     source = Folder(folder, data.links_to)
     items = []
     for match in source.find(images):
@@ -39,7 +41,8 @@ def find(data: Data, folder: Path) -> list[Item]:
             continue
         mask = build.file(path, "mask")
         split = build.split(match.words["split"], common_names=True)
-        items.append(build.item(patterns.safe_id(match.words["frame"]), build.group(group), mask, split))
+        id_text, objects = patterns.safe_id(match.words["frame"]), build.objects()
+        items.append(build.item(id_text, build.group(group), mask, split, objects=objects))
     if not items:
         raise no_images(IMAGES, folder, source)
     return with_unique_ids(items)

@@ -49,7 +49,8 @@ def _items(data: Data, source: Folder, annotations: patterns.Match) -> list[Item
         mask = build.file(annotations.path, "annotation file")
         text = split if split in data.splits else re.sub(r"[-_]?(19|20)\d\d$", "", split)
         id_text = patterns.safe_id(str(path.with_name(patterns.stem_of(path.name))))
-        items.append(build.item(id_text, build.group(data.group), mask, build.split(text, common_names=True)))
+        group, part = build.group(data.group), build.split(text, common_names=True)
+        items.append(build.item(id_text, group, mask, part, objects=build.objects()))
     return items
 
 

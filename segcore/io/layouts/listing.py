@@ -1,7 +1,8 @@
 """A table of the image and mask of each item: data.listing, a CSV or Parquet file within the source folder.
 
-Columns: image and mask; optional: group, split, valid and those in data.baselines (annotator: column). Each further
-column whose name has only letters, digits and `_` is a word. Paths are relative to the source folder.
+Columns: image and mask; optional: group, split, valid, the column that data.objects names, and those in data.baselines
+(annotator: column). Each further column whose name has only letters, digits and `_` is a word. Paths are relative to
+the source folder.
 """
 
 import re
@@ -11,7 +12,7 @@ import pandas as pd
 
 from segcore.errors import DataError
 from segcore.io.layouts import _patterns as patterns
-from segcore.io.layouts._builder import Builder
+from segcore.io.layouts._builder import NUMBERS, Builder
 from segcore.io.layouts._files import Folder
 from segcore.io.layouts._item import Item
 from segcore.io.layouts._names import printable
@@ -34,12 +35,13 @@ def find(data: Data, folder: Path) -> list[Item]:
     source = Folder(folder, data.links_to)
     name = data.listing
     table = _table(source, PurePosixPath(name))
-    for column in ("image", "mask", *data.baselines.values()):
+    of_settings = [*([data.objects] if data.objects else []), *data.baselines.values()]
+    for column in ("image", "mask", *of_settings):
         if column not in table:
             raise _bad_list(
                 name,
                 f"lacks the column {column!r}; it has {', '.join(map(repr, map(str, table.columns)))}",
-                "add the column: image and mask are needed, and one for each entry of data.baselines",
+                "add the column: image and mask are needed, and those that data.objects and data.baselines name",
             )
     rows = [row for row in table.to_dict("records") if row["image"] or row["mask"]]
     if not rows:
@@ -57,6 +59,9 @@ def _item(data: Data, source: Folder, row: dict[str, str], name: str) -> Item:
     if not row["mask"]:
         build.note_problem(source.missing(path, "mask", f"its cell in {name}"))
     valid = _file(build, row.get("valid", ""), "valid mask")
+    objects = _file(build, row[data.objects], NUMBERS) if data.objects else None
+    if data.objects and not row[data.objects]:
+        build.note_problem(source.missing(path, NUMBERS, f"its cell in {name}"))
     baselines = {
         annotator: _file(build, row[column], f"baseline {annotator}")
         for annotator, column in data.baselines.items()
@@ -74,9 +79,9 @@ def _item(data: Data, source: Folder, row: dict[str, str], name: str) -> Item:
     stem = path.name if build.match.is_folder else patterns.stem_of(path.name)
     group = row.get("group") or build.group(data.group)
     id_text = patterns.safe_id(path.with_name(stem).as_posix().lstrip("/"))
-    files = {"image", "mask", "valid", "group", "split", *data.baselines.values()}
+    files = {"image", "mask", "valid", "group", "split", data.objects, *data.baselines.values()}
     words = {name: cell for name, cell in row.items() if name not in files and re.fullmatch(r"\w+", name)}
-    return build.item(id_text, printable(group), mask, split, valid, baselines, words)
+    return build.item(id_text, printable(group), mask, split, valid, baselines, words, objects=objects)
 
 
 def _path(source: Folder, text: str) -> PurePosixPath:

@@ -4,7 +4,7 @@ Each case is an item, and its channels are its bands. dataset.json gives the num
 without it, both come from the names. Its labels must be those of data.classes and data.label_values. An image whose
 whole name is that of its label, as in the Medical Segmentation Decathlon, holds all channels itself; so does
 {case}_0000.png if it has all bands and no case has further files, as colour pictures of NaturalImage2DIO. The group is
-the case unless data.group is set, which may use {case}. imagesTs is not read.
+the case unless data.group is set; it and data.objects may use {case}. imagesTs is not read.
 """
 
 import json
@@ -54,6 +54,9 @@ def find(data: Data, folder: Path) -> list[Item]:
     """
     group = data.group if is_set(data, "group") else "{case}"
     patterns.check_placeholders("data.group", group, patterns.images_pattern(f"{IMAGES}/{{case}}_0000"))
+    patterns.check_placeholders(
+        "data.objects", data.objects or "", patterns.images_pattern(f"{IMAGES}/{{case}}_0000")
+    )
     source = Folder(folder, data.links_to)
     roots = [
         match.path.parent
@@ -138,7 +141,8 @@ def _item(
     labels = source.of_stem(root / MASKS, case)
     mask = build.file(labels[0] if len(labels) == 1 else root / MASKS / f"{case}{ending}", "mask")
     id_text = patterns.safe_id(f"{root}/{case}" if several else case)
-    return build.item(id_text, build.group(group), mask, words={}, channels=[path for path in files if path])
+    found = [path for path in files if path]
+    return build.item(id_text, build.group(group), mask, words={}, channels=found, objects=build.objects())
 
 
 def _description(data: Data, source: Folder, path: PurePosixPath) -> _Description:

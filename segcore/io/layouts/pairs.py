@@ -33,7 +33,8 @@ def find(data: Data, folder: Path) -> list[Item]:
     images = patterns.images_pattern(data.image_patterns[0])
     others = [("data.images", pattern) for pattern in data.image_patterns[1:]]
     others += [("data.masks", pattern) for pattern in data.mask_patterns]
-    others += [("data.group", data.group), *([("data.valid", data.valid)] if data.valid else [])]
+    single = {"data.group": data.group, "data.valid": data.valid, "data.objects": data.objects}
+    others += [(setting, pattern) for setting, pattern in single.items() if pattern]
     others += [(f"data.baselines.{name}", pattern) for name, pattern in data.baselines.items()]
     for setting, pattern in others:
         patterns.check_placeholders(setting, pattern, images)
@@ -51,8 +52,9 @@ def find(data: Data, folder: Path) -> list[Item]:
     used = {path for item in items for path in item.files[1:]}
     items = [item for item in items if item.image not in used]
     if not items:
+        numbers = f" or data.objects {data.objects!r}" if data.objects else ""
         raise DataError(
-            f"data.images {data.images!r}: every image is also a mask by data.masks {data.masks!r}",
+            f"data.images {data.images!r}: every image is also a mask by data.masks {data.masks!r}{numbers}",
             "use different folders, names or file extensions for images and masks in params.yaml",
             kind="bad-pattern",
         )
@@ -85,7 +87,7 @@ def _has_free_stars(data: Data, source: Folder, matches: list[patterns.Match]) -
     """
     wild = [text for text in data.mask_patterns if "*" in text and "{" in text.replace("{cell:", "")]
     return (
-        data.instances
+        data.masks_have_numbers
         and bool(wild)
         and not any(
             source.exists(PurePosixPath(patterns.text_of(patterns.fill("data.masks", text, match, str))))

@@ -3,7 +3,8 @@
 The lists define the items and their split: val becomes validation unless data.splits maps it to another split.
 Without a list of test images the test split is empty; to score on VOC's val, set data.splits to
 {train: train, val: test}, or use patterns (layout pairs), so that the items are split by fractions.
-Images of the test list without a mask are left out, because VOC does not publish them.
+Images of the test list without a mask are left out, because VOC does not publish them. Object numbers are read with
+data.objects, such as "SegmentationObject/{stem}.png".
 """
 
 from pathlib import Path, PurePosixPath
@@ -60,7 +61,8 @@ def _items(data: Data, source: Folder, root: PurePosixPath, several: bool) -> li
         mask = build.file(path, "mask")
         split = build.split(in_lists[0], common_names=True) if in_lists else None
         id_text = patterns.safe_id(f"{root}/{name}" if several else name)
-        items.append(build.item(id_text, build.group(data.group), mask, split))
+        objects = build.objects()
+        items.append(build.item(id_text, build.group(data.group), mask, split, objects=objects))
     return items
 
 

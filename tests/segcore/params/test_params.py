@@ -84,7 +84,19 @@ def test_mistakes_are_named_with_what_is_known(tmp_path, over, expected):
         ),
         ({"data": {"scale": 3}}, "data.scale: .*'item' or a list in brackets is needed, not 3"),
         ({"data": {"scale": [1]}}, r"params.yaml: data.scale.1: is missing\n"),
-        ({"data": {"instances": "maybe"}}, 'data.instances: true or false is needed, not "maybe"'),
+        (
+            {"data": {"instances": "maybe"}},
+            "data.instances: true, false or 'components' is needed, not \"maybe\"",
+        ),
+        (
+            {"data": {"instances": "components", "objects": "{stem}_id.tif"}},
+            "data: instances: components numbers the objects, and so does the raster that objects names: remove one",
+        ),
+        (
+            {"data": {"touching": True}},
+            "data: touching: true needs objects, and masks of classes have none: set inst",
+        ),
+        ({"data": {"trust_shape": "maybe"}}, 'data.trust_shape: true or false is needed, not "maybe"'),
         (
             {"data": {"splits": {"a": "val"}}},
             "data.splits.a: 'train', 'validation' or 'test' is needed, not \"val\"",
@@ -205,3 +217,18 @@ def test_a_floor_of_neither_a_class_nor_a_slice_is_found_when_the_file_is_read()
         ValueError, match=r"gate.floors: 'sqare' is neither a class .* classes: background, square"
     ):
         params_for("x", gate={"floors": {"sqare": 0.5}})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"instances": True},
+        {"instances": "components"},
+        {"objects": "ids/{stem}.tif"},
+        {"masks": "houses.geojson"},
+        {"masks": "masks/{stem}.*"},
+        {"layout": "coco"},
+    ],
+)
+def test_touching_may_be_set_where_there_can_be_objects(data):
+    assert params_for(".", data={**data, "touching": True}).data.touching

@@ -119,6 +119,12 @@ def polygon_without_an_area(pair):
     geojson(pair.mask, polygon(corners), polygon([corners[0], corners[1], corners[0], corners[0]]))
 
 
+@case("objects-vanished", "1 (0) hidden by others, 1 (2) that cover no pixel")
+def polygon_under_another(pair):
+    thin = polygon(ring(pair.seed, 40.6, 40.9))
+    geojson(pair.mask, polygon(ring(pair.seed)), polygon(ring(pair.seed, 2, 30)), thin)
+
+
 @case("empty-mask", "only background")
 def file_without_polygons(pair):
     geojson(pair.mask)

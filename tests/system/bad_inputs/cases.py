@@ -27,6 +27,7 @@ from tests.system.bad_inputs.failures import (
     unmatched_files,
     unused_key,
 )
+from tests.system.bad_inputs.numbered import FILES, NUMBERED, TOUCHING
 from tests.system.bad_inputs.pictures import PICTURES
 from tests.system.bad_inputs.scenes import CELLS, FLOATS, INFRARED, SCENES
 from tests.system.bad_inputs.series import SERIES
@@ -46,6 +47,9 @@ SETS = {
             COCO,
             BRUSHED,
             DRAWN,
+            NUMBERED,
+            FILES,
+            TOUCHING,
             SCENES,
             INFRARED,
             CELLS,

@@ -93,7 +93,8 @@ def test_annotations_that_reach_outside_are_clipped_and_counted(tmp_path):
     rounded = annotation([[0, 0, 50.4, 0, 50.4, 9, -0.3, 9]], number=5)
     path = save(tmp_path / "c.json", [inside, across, rounded])
     text = "1 annotations reach outside of the image and were clipped: 4"
-    assert notes(path) == [("polygons-outside", text)]
+    lost = "c.json: annotations that lose pixels to others drawn over them: 1 (1), 36 pixels in total"
+    assert notes(path) == [("polygons-outside", text), ("objects-overlap", lost)]
     assert (labels(path).instances == 2).sum() == 5 * 10
 
 

@@ -1,0 +1,131 @@
+"""The ground truth of an item: its labels, mask of valid pixels, object numbers and other annotators."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from segcore.constants import IGNORE
+from segcore.data.raster import Info, Note, Window
+from segcore.errors import DataError
+from segcore.io import annotations
+from segcore.io.annotations._numbers import open_numbers
+from segcore.io.annotations._parts import open_parts
+from segcore.io.grid import open_on_grid
+from segcore.io.layouts._item import Item
+from segcore.params.data import Data
+
+# notes on objects of an annotation, which are of no interest where others are used
+_OF_OBJECTS = ("objects-overlap", "objects-vanished")
+
+
+@contextmanager
+def _of_mask(path: Path, image: Path) -> Iterator[None]:
+    """Let errors about a mask that has the name of its image begin with its folder, unless their kind is of masks."""
+    try:
+        yield
+    except DataError as error:
+        is_clear = error.kind.startswith("label-") or error.kind == "jpeg-mask"
+        if is_clear or path.name != image.name or not error.what.startswith(f"{path.name}: "):
+            raise
+        raise DataError(f"{path.parent.name}/{error.what}", error.remedy, kind=error.kind) from error
+
+
+@contextmanager
+def _of_numbers(item: Item) -> Iterator[None]:
+    """Let errors about object numbers call them so, and begin with their folder if the mask has the same name."""
+    try:
+        yield
+    except DataError as error:
+        assert item.objects and item.mask
+        what = error.what.replace(" and its mask ", " and its object numbers ", 1)
+        if item.objects.name == item.mask.name and what.startswith(f"{item.objects.name}: "):
+            what = f"{item.objects.parent.name}/{what}"
+        raise DataError(what, error.remedy, kind=error.kind) from error
+
+
+class Truth:
+    """Labels of an image, its mask of valid pixels, object numbers, and the labels of other annotators.
+
+    Attributes:
+        objects_of: what has the objects: "labels", if these have any, "numbers" (data.objects) or "components".
+        labels: those of the mask or annotation.
+        numbers: those of data.objects; None: none.
+        valid: mask of valid pixels (data.valid); None: none.
+        others: labels of other annotators (data.baselines).
+    """
+
+    def __init__(self, item: Item, folder: Path, info: Info, data: Data, stack: ExitStack) -> None:
+        assert item.mask is not None
+        image = folder / item.image
+
+        self._item, self._paths = item, (item.mask, item.image)
+        self.objects_of = (
+            "components" if data.instances == "components" else "numbers" if item.objects else "labels"
+        )
+
+        def opened(path: Path) -> annotations.LabelSource:
+            with _of_mask(path, item.image):
+                return stack.enter_context(annotations.open_labels(folder / path, image, info, data))
+
+        if item.parts:
+            parts = [(name, folder / path) for name, path in item.parts]
+            self.labels = stack.enter_context(open_parts(parts, image, info, data))
+        else:
+            self.labels = opened(item.mask)
+        self.numbers = None
+        if item.objects is not None:
+            with _of_numbers(item):
+                opened_numbers = open_numbers(folder / item.objects, image, info, data)
+                self.numbers = stack.enter_context(opened_numbers)
+        self.others = [opened(path) for path in item.baselines.values()]
+        self.valid = None
+        if item.valid is not None:
+            opened_valid = open_on_grid(folder / item.valid, folder / item.image, info, data)
+            self.valid = stack.enter_context(opened_valid)
+
+    @property
+    def notes(self) -> list[Note]:
+        """What was done to all of them; complete once every window was read."""
+        valid = self.valid.info.notes if self.valid else ()
+        named = [(kind, f"mask of valid pixels: {text}") for kind, text in valid]
+        own, others = self.labels.notes, [note for other in self.others for note in other.notes]
+        if self.objects_of != "labels":
+            own = _without_objects(own)
+        return [*own, *(self.numbers.notes if self.numbers else []), *named, *_without_objects(others)]
+
+    def without_objects(self) -> DataError:
+        """The error for a mask without objects where data.touching needs them."""
+        return DataError(
+            f"{self._paths[0].name}: has classes and no objects, which data.touching needs",
+            "set data.instances to true if the values of masks are object numbers, or to components; or remove "
+            "data.touching",
+            kind="no-objects",
+        )
+
+    def read(
+        self, window: Window, plane: int, valid: np.ndarray
+    ) -> tuple[annotations.Labels, list[np.ndarray]]:
+        """Labels, and those of other annotators, of a window (h, w); IGNORE where pixels are not valid."""
+        with _of_mask(*self._paths):
+            labels = self.labels.read(window, plane)
+        if self.valid is not None:
+            valid = valid & (self.valid.read(window, plane).pixels != 0).any(axis=0)
+        classes = labels.classes if valid.all() else np.where(valid, labels.classes, np.uint8(IGNORE))
+        hidden = classes == IGNORE
+        others = [
+            np.where(hidden, IGNORE, o.read(window, plane).classes).astype(np.uint8) for o in self.others
+        ]
+        instances = labels.instances if self.objects_of == "labels" else None
+        if self.numbers:
+            with _of_numbers(self._item):
+                instances = self.numbers.read(window, plane)
+        if instances is not None:
+            instances = np.where(hidden, 0, instances).astype(np.uint32)
+        return annotations.Labels(classes, instances), others
+
+
+def _without_objects(notes: list[Note]) -> list[Note]:
+    """Notes that are not on the objects of a mask or annotation, where these are not used."""
+    return [note for note in notes if note[0] not in _OF_OBJECTS]
