@@ -56,6 +56,7 @@ class Metric:
         per_class: whether there is one value per class, and therefore means of the foreground and, except for objects,
             of all classes.
         is_signed: whether 0 is best, so that values are ranked and compared by their distance from 0.
+        is_bounded: whether all values are in [0, 1].
     """
 
     name: str
@@ -66,6 +67,7 @@ class Metric:
     tables: tuple[str, ...] = ("counts",)
     per_class: bool = True
     is_signed: bool = False
+    is_bounded: bool = True
 
     @property
     def of_objects(self) -> bool:
@@ -124,11 +126,14 @@ _ROWS = (
     _objects("ap_coco", "AP as COCO", objects.ap_coco),
     _objects("ap_dsb", "AP (DSB)", objects.ap_dsb),
     _objects("aji", "AJI", objects.aji),
-    _objects("count_error", "count error", objects.count_error, higher_is_better=False),
-    _objects("count_bias", "count bias", objects.count_bias, higher_is_better=False, is_signed=True),
+    _objects("count_error", "count error", objects.count_error, higher_is_better=False, is_bounded=False),
+    _objects(
+        "count_bias", "count bias", objects.count_bias,
+        higher_is_better=False, is_signed=True, is_bounded=False,
+    ),
     _objects(
         "count_error_area", "count error per area", objects.count_error_area,
-        unit="objects/Mpx", higher_is_better=False,
+        unit="objects/Mpx", higher_is_better=False, is_bounded=False,
     ),
     _objects("merged", "merged objects", objects.merged, higher_is_better=False),
     _objects("split", "split objects", objects.split, higher_is_better=False),
@@ -136,7 +141,7 @@ _ROWS = (
     _objects("object_boundary_f1", "boundary F1 of found objects", objects.object_boundary_f1),
     _objects(
         "false_objects", "false objects on empty images", objects.false_objects,
-        unit="objects/image", higher_is_better=False,
+        unit="objects/image", higher_is_better=False, is_bounded=False,
     ),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _ROWS}

@@ -1,7 +1,7 @@
 """Average precision of weighted images, exact: no binning of scores.
 
-A prediction has the weight of its image's cluster: 0 where the cluster is not drawn, 2 where it is drawn twice. Weighted
-cumulative sums along the falling scores then equal those of the resampled images.
+A prediction has the weight of its image's cluster: 0 where the cluster is not drawn, 2 where it is drawn twice.
+Weighted cumulative sums along the falling scores then equal those of the resampled images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,17 +20,24 @@ class Ranking:
     """Predictions of one class from the highest score.
 
     Attributes:
-        score: (N,) falling; order: (N,) place among predictions of equal score.
+        score: (N,) falling; item, number: (N,) by which predictions of equal score are ordered.
         column: (N,) column of each prediction's cluster.
         states: threshold index -> (N,) int8: 1 right, 0 wrong, 2 neither.
         true: (C,) true objects of each column.
     """
 
     score: np.ndarray
-    order: np.ndarray
+    item: np.ndarray
+    number: np.ndarray
     column: np.ndarray
     states: Sequence[np.ndarray]
     true: np.ndarray
+
+    def of_column(self, places: np.ndarray, column: int) -> "Ranking":
+        """The ranking of one column alone, from the places of its predictions."""
+        score, item, number = self.score[places], self.item[places], self.number[places]
+        states = [state[places] for state in self.states]
+        return Ranking(score, item, number, np.zeros(len(places), int), states, self.true[column, None])
 
 
 def joined(rankings: Sequence[Ranking]) -> Ranking:
@@ -38,12 +45,14 @@ def joined(rankings: Sequence[Ranking]) -> Ranking:
     if len(rankings) == 1:
         return rankings[0]
     starts = np.cumsum([0, *(len(one.true) for one in rankings)])
-    score, order = (np.concatenate([getattr(one, name) for one in rankings]) for name in ("score", "order"))
-    by = np.lexsort((order, -score))
+    score, item, number = (
+        np.concatenate([getattr(one, name) for one in rankings]) for name in ("score", "item", "number")
+    )
+    by = np.lexsort((number, item, -score))
     columns = [one.column + start for one, start in zip(rankings, starts, strict=False)]
     states = [np.concatenate(each)[by] for each in zip(*(one.states for one in rankings), strict=True)]
     true = np.concatenate([one.true for one in rankings])
-    return Ranking(score[by], order[by], np.concatenate(columns)[by], states, true)
+    return Ranking(score[by], item[by], number[by], np.concatenate(columns)[by], states, true)
 
 
 def average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
@@ -78,15 +87,15 @@ def _areas(each: np.ndarray, total: np.ndarray, state: np.ndarray, true: np.ndar
     right = np.flatnonzero(state == 1)
     # precision is highest at predictions that are right, so the envelope needs no others
     hits, counted = np.cumsum(each[:, right], axis=1), total[:, right]
-    all_counted = total[:, -1:] if total.shape[1] else np.zeros((len(true), 1))
+    predicted = total[:, -1] if total.shape[1] else np.zeros(len(true))
     if len(neither):
         left_out = np.concatenate([np.zeros((len(each), 1)), np.cumsum(each[:, neither], axis=1)], axis=1)
         counted = counted - left_out[:, np.searchsorted(neither, right)]
-        all_counted = all_counted - left_out[:, -1:]
+        predicted = predicted - left_out[:, -1]
     precision = hits / np.where(counted > 0, counted, 1.0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     recall = hits / np.where(true > 0, true, 1.0)[:, None]
-    values = np.where(true > 0, 0.0, all_counted[:, 0] == 0)
+    values = np.where(true > 0, 0.0, predicted == 0)
     for row in np.flatnonzero(true > 0) if len(right) else ():
         first = np.searchsorted(recall[row], RECALLS)
         values[row] = envelope[row, first[first < len(right)]].sum() / len(RECALLS)

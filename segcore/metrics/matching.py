@@ -124,7 +124,9 @@ class ObjectArrays:
 
 def _times(values: np.ndarray) -> np.ndarray:
     """How often each value occurs, in the order of the values."""
-    return np.bincount(values)[values] if len(values) else values
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    times: np.ndarray = counts[inverse]
+    return times
 
 
 def object_arrays(table: pd.DataFrame, items: Sequence[str], classes: int) -> ObjectArrays:
@@ -221,4 +223,4 @@ def _rows_of(
         raise DataError(
             "the object table has pairs of objects that it does not have", "evaluate the model again"
         )
-    return rows
+    return np.asarray(rows)

@@ -1,4 +1,4 @@
-"""What metrics of objects are computed from: sums per image and class, and average precision, each when it is asked for.
+"""Sums of objects per image and class, and average precision; each is computed when it is first read.
 
 `ObjectRun` has them per image; `Pooled` has them of any number of runs, with a weight for each cluster of images. Both
 are mappings that the functions of `segcore.metrics.objects` take.
@@ -84,7 +84,8 @@ class ObjectRun(Mapping[str, np.ndarray]):
 
     def _sum(self, item: np.ndarray, class_index: np.ndarray, values: np.ndarray) -> np.ndarray:
         shape = (len(self.arrays.items), self.classes)
-        return np.bincount(item * self.classes + class_index, values, shape[0] * shape[1]).reshape(shape)
+        sums: np.ndarray = np.bincount(item * self.classes + class_index, values, shape[0] * shape[1])
+        return sums.reshape(shape)
 
     def _compute(self, name: str) -> dict[str, np.ndarray]:
         kind, _, rest = name.rpartition("_")
@@ -105,7 +106,7 @@ class ObjectRun(Mapping[str, np.ndarray]):
     def _found_pairs(self) -> np.ndarray:
         """Pairs above IoU .5 whose true object is required."""
         pairs = self.found.pairs
-        return pairs[self.scored.required[self.scored.pair_truth[pairs]]]
+        return np.asarray(pairs[self.scored.required[self.scored.pair_truth[pairs]]])
 
     def _quality(self) -> dict[str, np.ndarray]:
         """Sum of IoU and boundary counts of found objects."""
@@ -153,7 +154,7 @@ class ObjectRun(Mapping[str, np.ndarray]):
 
     def _sizes(self) -> dict[str, np.ndarray]:
         size = np.searchsorted(self.limits, self.arrays.true_size)
-        sums = {}
+        sums: dict[str, np.ndarray] = {}
         for index, name in enumerate(SIZES):
             chosen = self.arrays.required & (size == index)
             sums |= {f"true_{name}": self.of_truths(chosen)}
@@ -175,11 +176,16 @@ class ObjectRun(Mapping[str, np.ndarray]):
         for index in range(self.classes):
             chosen = np.flatnonzero(kept & (arrays.class_index == index))
             states = [matches.state[chosen] for matches in self._coco_matches]
-            order = arrays.item[chosen] * (arrays.number.max(initial=0) + 1) + arrays.number[chosen]
-            rankings.append(
-                Ranking(arrays.score[chosen], order, clusters[arrays.item[chosen]], states, true[:, index])
-            )
+            score, item, number_of = arrays.score[chosen], arrays.item[chosen], arrays.number[chosen]
+            rankings.append(Ranking(score, item, number_of, clusters[item], states, true[:, index]))
         return rankings
+
+    def extent(self, metric: str) -> np.ndarray:
+        """Objects that a metric counts, in truth or prediction, (I, K)."""
+        if metric in ("ap", "ap_50", "ap_75", "ap_coco"):
+            predicted = self.of_predictions(np.ones(len(self.arrays.score)), self.arrays)
+            return np.asarray(self.of_truths(self.arrays.required) + predicted)
+        return np.asarray(self["tp_50"] + self["fp_50"] + self["fn_50"])
 
     @cached_property
     def _beyond_cap(self) -> np.ndarray:
@@ -207,13 +213,7 @@ class ObjectRun(Mapping[str, np.ndarray]):
             ends = np.searchsorted(ranking.column[by_image], np.arange(images + 1))
             for image in range(images):
                 chosen = by_image[ends[image] : ends[image + 1]]
-                one = Ranking(
-                    ranking.score[chosen],
-                    ranking.order[chosen],
-                    np.zeros(len(chosen), int),
-                    [state[chosen] for state in ranking.states],
-                    ranking.true[image : image + 1],
-                )
+                one = ranking.of_column(chosen, image)
                 values[:, image, index] = average_precision(one, np.ones((1, 1)))[:, 0]
         prefix = "ap_coco" if capped else "ap"
         return {f"{prefix}_{percent}": values[index] for index, percent in enumerate(THRESHOLDS)}

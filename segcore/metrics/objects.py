@@ -99,7 +99,7 @@ def recall_of(size: str) -> Function:
 
 def ap(sums: Sums) -> np.ndarray:
     """Average precision of COCO (Lin et al. 2014), mean over IoU .5 to .95, without a limit of detections."""
-    return np.mean([sums[f"ap_{percent}"] for percent in THRESHOLDS], axis=0)
+    return np.asarray(np.mean([sums[f"ap_{percent}"] for percent in THRESHOLDS], axis=0))
 
 
 def ap_50(sums: Sums) -> np.ndarray:
@@ -114,7 +114,7 @@ def ap_75(sums: Sums) -> np.ndarray:
 
 def ap_coco(sums: Sums) -> np.ndarray:
     """Average precision as COCO prints it (Lin et al. 2014): at most 100 detections per image and class."""
-    return np.mean([sums[f"ap_coco_{percent}"] for percent in THRESHOLDS], axis=0)
+    return np.asarray(np.mean([sums[f"ap_coco_{percent}"] for percent in THRESHOLDS], axis=0))
 
 
 def ap_dsb(sums: Sums) -> np.ndarray:
@@ -123,11 +123,11 @@ def ap_dsb(sums: Sums) -> np.ndarray:
     for percent in THRESHOLDS:
         tp, fp, fn = (sums[f"{name}_{percent}"] for name in ("tp", "fp", "fn"))
         values.append(_fraction(tp, tp + fp + fn, 1.0))
-    return np.mean(values, axis=0)
+    return np.asarray(np.mean(values, axis=0))
 
 
 def aji(sums: Sums) -> np.ndarray:
-    """Aggregated Jaccard index: true objects with their best predictions, and unused predictions (Kumar et al. 2017)."""
+    """Aggregated Jaccard index of true objects with their best predictions, and unused ones (Kumar et al. 2017)."""
     return _fraction(sums["aji_intersection"], sums["aji_union"], 1.0)
 
 
@@ -137,7 +137,7 @@ def count_error(sums: Sums) -> np.ndarray:
 
 
 def count_bias(sums: Sums) -> np.ndarray:
-    """`(predicted - true) / true` number of objects, at least 1 in the denominator; 0 is best, ranked by distance to 0."""
+    """`(predicted - true) / true` number of objects, the divisor at least 1; ranked by the distance from 0."""
     return np.asarray((predicted(sums) - true(sums)) / np.maximum(true(sums), 1))
 
 
@@ -164,7 +164,7 @@ def object_boundary_f1(sums: Sums) -> np.ndarray:
     # objects without a boundary, such as one that fills its region, or no object found
     nothing = (sums["boundary_prediction"] + sums["boundary_truth"]) == 0
     right = (sums["tp_50"] > 0) | ((sums["fp_50"] + sums["fn_50"]) == 0)
-    return np.where(nothing, right, values)
+    return np.asarray(np.where(nothing, right, values))
 
 
 def false_objects(sums: Sums) -> np.ndarray:
