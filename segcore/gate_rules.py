@@ -184,13 +184,13 @@ def _floors(trial: Trial, limits: Mapping[str, float]) -> list[Finding]:
     findings, sign = [], trial.metric.sign
     for name, least in limits.items():
         score = trial.class_scores[name]
-        what = "slice" if "=" in name else "class"
+        what, kind = "slice" if "=" in name else "class", "object" if trial.metric.of_objects else "pixel"
         note = (
-            f"the frozen test set has no pixel of this {what}, so nothing shows its score"
+            f"the frozen test set has no {kind} of this {what}, so nothing shows its score"
             if score is None
             else ""
         )
-        passed = score is not None and sign * score >= sign * least - _TIE
+        passed = score is not None and sign * trial.metric.compared(score) >= sign * least - _TIE
         findings.append(finding("floor", name, score, least, passed, note))
     return findings
 

@@ -8,36 +8,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segcore.comparison import verdict
+from segcore.comparison import objects, verdict
+from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, require_same, seed_scores
 from segcore.comparison.results import Comparison, Difference, LeaderboardRow, PairTest, Score
 from segcore.comparison.settings import differing_settings
 from segcore.comparison.slices import ScoredModel, slices
-from segcore.comparison.statistics import (
-    ClusterSums,
-    bootstrap,
-    cluster_sums,
-    holm,
-    interval,
-    permutation_test,
-    require_same,
-    seed_scores,
-)
-from segcore.metrics import EMPTY_POLICY, METRICS, unit_of
+from segcore.comparison.statistics import bootstrap, holm, interval, permutation_test
+from segcore.errors import DataError
+from segcore.metrics import EMPTY_POLICY, METRICS, Metric
 from segcore.params import Params
 
 __all__ = ["Contestant", "compare"]
 
+# kinds of contestants, in the order of the leaderboard
+_KINDS = ("model", "limit", "human")
+
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is ranked: an architecture with one evaluation table per seed, or a human with one.
+    """What is ranked: an architecture with one evaluation table per seed, or a human or a limit with one.
 
     Attributes:
         name: key of the architecture or annotator.
         title: printed name.
-        kind: "model" or "human".
+        kind: "model", "human", or "limit": the most that a method can reach, from perfect masks.
         tables: evaluation tables (segcore.tables.counts), one per seed.
-        summaries: contents of summary.json, one per seed; none for a human.
+        summaries: contents of summary.json, one per seed; none for a human or a limit.
+        objects: object tables (segcore.tables.objects), one per seed; none where the data have no objects.
     """
 
     name: str
@@ -45,6 +42,14 @@ class Contestant:
     kind: str
     tables: Sequence[pd.DataFrame]
     summaries: Sequence[Mapping[str, Any]] = ()
+    objects: Sequence[pd.DataFrame] = ()
+
+    @property
+    def object_tables(self) -> list[tuple[pd.DataFrame | None, float]]:
+        """Per seed, the object table, or None, and the least score of a predicted object."""
+        found = [summary.get("objects", {}).get("score", 0.0) for summary in self.summaries]
+        scores = found or [0.0] * len(self.tables)
+        return list(zip(self.objects or [None] * len(self.tables), scores, strict=True))
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,11 @@ class _Scores:
         """Mean over seeds, rounded so that scores with the same printed value rank the same."""
         return round(float(self.estimates[key].mean()), 6)
 
+    def worth(self, key: str) -> float:
+        """What ranks are of: higher is better, whatever the metric."""
+        metric = _metric_of(key)
+        return float(metric.sign * metric.compared(self.estimate(key)))
+
 
 def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> Comparison:
     """Rank models on pooled foreground scores, test all pairs, and word the verdict.
@@ -75,22 +85,27 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         The comparison, numbers rounded to 6 decimals; scores in "%" are in [0, 1].
 
     Raises:
-        DataError: a table is incomplete, or the tables are of different images.
+        DataError: a table is incomplete, the tables are of different images, or the metric is one of objects and an
+            evaluation has none.
     """
     headline = f"{p.compare.metric}/dataset/foreground_mean"
     scored = [_score(c, p) for c in contestants]
     require_same([run for s in scored for run in s.runs])
-    first, sign = scored[0].runs[0], METRICS[p.compare.metric].sign
-    models = sorted(
-        (s for s in scored if s.contestant.kind == "model"), key=lambda s: -sign * s.estimate(headline)
-    )
-    humans = [s for s in scored if s.contestant.kind == "human"]
+    _require_headline(scored, headline)
+    first = scored[0].runs[0]
+    models, limits, humans = ([s for s in scored if s.contestant.kind == k] for k in _KINDS)
+    models = sorted(models, key=lambda s: -s.worth(headline))
     tests = _tests(models, headline, p)
     differences = differing_settings([(s.contestant.name, s.contestant.summaries) for s in models], p)
-    board = [_row(s, models, headline, p) for s in [*models, *humans]]
+    board = [_row(s, models, headline, p) for s in [*models, *limits, *humans]]
+    of_objects = objects.summary({s.contestant.name: (s.runs, s.contestant.summaries) for s in models}, p)
     standing = verdict.Standing(
         [_placed(s, headline) for s in models],
-        [(_placed(s, headline), _difference(models[0], s, headline, p)) for s in humans],
+        [
+            (_placed(s, headline), _difference(models[0], s, headline, p))
+            for s in humans
+            if headline in s.draws
+        ],
         tests,
         len(first.clusters),
         cluster_kind,
@@ -110,21 +125,46 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         bootstrap=p.compare.bootstrap,
         empty_policy=EMPTY_POLICY,
         verdict=verdict.sentence(standing, p),
-        notes=verdict.notes(standing, p),
+        notes=[
+            *filter(None, [objects.limit_note(board), objects.truth_note(of_objects)]),
+            *verdict.notes(standing, p),
+        ],
         leaderboard=board,
         tests=tests,
         differences=differences,
-        slices=slices(
-            {s.contestant.name: ScoredModel(s.contestant.tables, s.estimates) for s in models}, first.items, p
-        ),
+        slices=slices({s.contestant.name: _scored_model(s) for s in models}, first.items, p),
+        objects=of_objects,
     )
     return Comparison.from_json(comparison.to_json())
 
 
 def _score(contestant: Contestant, p: Params) -> _Scores:
-    runs = [cluster_sums(table, p.data.foreground) for table in contestant.tables]
+    runs = [
+        cluster_sums(table, p.data.foreground, *of_objects)
+        for table, of_objects in zip(contestant.tables, contestant.object_tables, strict=True)
+    ]
     draws = bootstrap(runs, p.compare.bootstrap, p.compare.seed)
     return _Scores(contestant, runs, seed_scores(runs), draws)
+
+
+def _scored_model(s: _Scores) -> ScoredModel:
+    first = s.runs[0].objects
+    limits = first.limits if first else None
+    return ScoredModel(s.contestant.tables, s.estimates, s.contestant.object_tables, limits)
+
+
+def _metric_of(key: str) -> Metric:
+    return METRICS[key.partition("/")[0]]
+
+
+def _require_headline(scored: Sequence[_Scores], headline: str) -> None:
+    for one in scored:
+        if one.contestant.kind == "model" and headline not in one.estimates:
+            raise DataError(
+                f"compare.metric is {headline.partition('/')[0]}, but {one.contestant.title} has no objects",
+                "set data.instances, and evaluate.objects to components or watershed, in params.yaml and run again, "
+                "or choose a metric of pixels, such as iou",
+            )
 
 
 def _placed(s: _Scores, headline: str) -> verdict.Placed:
@@ -136,11 +176,12 @@ def _interval(
 ) -> tuple[float | None, float | None]:
     """Interval of bootstrap draws.
 
-    With one cluster nothing is known about others: the whole range, `least` to 1, of scores in "%", else None.
+    With one cluster nothing is known about others: the whole range, `least` to 1, of bounded scores, else None.
     """
     if len(scores.runs[0].clusters) > 1:
         return interval(draws, p.compare.confidence)
-    return (least, 1.0) if unit_of(key) == "%" else (None, None)
+    metric = METRICS.get(key.partition("/")[0])
+    return (least, 1.0) if metric is None or metric.is_bounded else (None, None)
 
 
 def _row(scores: _Scores, models: Sequence[_Scores], headline: str, p: Params) -> LeaderboardRow:
@@ -149,13 +190,14 @@ def _row(scores: _Scores, models: Sequence[_Scores], headline: str, p: Params) -
         low, high = _interval(scores.draws[key], scores, key, p, least=0.0)
         spread = float(values.std(ddof=1)) if len(values) > 1 else None
         by_key[key] = Score(float(values.mean()), low, high, spread)
-    sign, estimate, contestant = METRICS[p.compare.metric].sign, scores.estimate(headline), scores.contestant
-    better = sum(sign * other.estimate(headline) > sign * estimate for other in models)
+    contestant, rank = scores.contestant, None
+    if contestant.kind == "model":
+        rank = 1 + sum(other.worth(headline) > scores.worth(headline) for other in models)
     return LeaderboardRow(
         architecture=contestant.name,
         title=contestant.title,
         kind=contestant.kind,
-        rank=better + 1 if contestant.kind == "model" else None,
+        rank=rank,
         seeds=len(contestant.tables),
         scores=by_key,
         summary=dict(contestant.summaries[0]) if contestant.summaries else None,
@@ -163,9 +205,13 @@ def _row(scores: _Scores, models: Sequence[_Scores], headline: str, p: Params) -
 
 
 def _difference(a: _Scores, b: _Scores, key: str, p: Params) -> Difference:
-    """Difference a - b. Draws with the same index resample the same clusters, so they are subtracted pairwise."""
-    low, high = _interval(a.draws[key] - b.draws[key], a, key, p, least=-1.0)
-    return Difference(a.estimate(key) - b.estimate(key), low, high)
+    """Difference a - b, of distances from 0 where 0 is best.
+
+    Draws with the same index resample the same clusters, so they are subtracted pairwise.
+    """
+    compared = _metric_of(key).compared
+    low, high = _interval(compared(a.draws[key]) - compared(b.draws[key]), a, key, p, least=-1.0)
+    return Difference(compared(a.estimate(key)) - compared(b.estimate(key)), low, high)
 
 
 def _tests(models: Sequence[_Scores], key: str, p: Params) -> list[PairTest]:

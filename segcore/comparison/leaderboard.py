@@ -8,16 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from segcore.comparison.objects import lines
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.slices import worst_slice
 from segcore.comparison.text import duration_text, interval_text, value_text
 from segcore.comparison.timing import Timing, timing, timing_notes
-from segcore.metrics import class_metrics, score_title, unit_of
+from segcore.metrics import METRICS, Metric, class_metrics, score_title, unit_of
 
 Value = str | float | Score | Timing | None
 # content of a costs file
 Cost = Mapping[str, Any]
 NONE = "-"
+# metrics of objects that have a column, with their intervals; the others are in CSV files and trackers
+_OBJECT_COLUMNS = ("pq", "f1_50", "ap", "count_error")
 
 
 @dataclass(frozen=True)
@@ -121,29 +124,34 @@ def _columns(comparison: Comparison) -> list[Column]:
 
 def _shown_scores(comparison: Comparison) -> list[Column]:
     """The headline with its interval, the same metric's other means, and the other metrics."""
-    metrics = class_metrics()
-    ranking = metrics[comparison.metric]
-    unit = ranking.unit
-    columns = [
-        _score_column(
-            comparison.headline,
-            f"{ranking.title} dataset, foreground",
-            ranking.heading,
-            lambda s: f"{value_text(s.estimate, unit)} [{interval_text(s.low, s.high, unit, between=', ')}]",
-        ),
-        _score_column(
-            f"{ranking.name}/dataset/all_mean", f"{ranking.title} dataset, all classes", "All classes"
-        ),
-        _score_column(
-            f"{ranking.name}/image/foreground_mean", f"{ranking.title} image, foreground", "Per image"
-        ),
-    ]
-    for metric in metrics.values():
-        if metric is not ranking:
-            key = f"{metric.name}/dataset/foreground_mean"
-            columns.append(_score_column(key, f"{metric.title} dataset, foreground", metric.heading))
+    ranking = METRICS[comparison.metric]
+    columns = [_foreground_column(ranking, with_interval=True)]
+    if not ranking.of_objects:
+        title = f"{ranking.title} dataset, all classes"
+        columns.append(_score_column(f"{ranking.name}/dataset/all_mean", title, "All classes"))
+    per_image = f"{ranking.name}/image/foreground_mean"
+    columns.append(_score_column(per_image, f"{ranking.title} image, foreground", "Per image"))
+    others = [metric for metric in class_metrics("counts").values() if metric is not ranking]
+    columns += [_foreground_column(metric) for metric in others]
     accuracy = _score_column("pixel_accuracy/dataset", "pixel accuracy dataset", "accuracy")
-    return [*columns, replace(accuracy, below=f"{ranking.name}/dataset/all_mean")]
+    columns.append(replace(accuracy, below=columns[1].key))
+    if any("pq/dataset/foreground_mean" in row.scores for row in comparison.leaderboard):
+        shown = [METRICS[name] for name in _OBJECT_COLUMNS if name != ranking.name]
+        columns += [_foreground_column(metric, with_interval=True) for metric in shown]
+    return columns
+
+
+def _foreground_column(metric: Metric, with_interval: bool = False) -> Column:
+    """Column of a metric's pooled foreground mean."""
+    unit = metric.unit
+    return _score_column(
+        f"{metric.name}/dataset/foreground_mean",
+        f"{metric.title} dataset, foreground",
+        metric.heading,
+        (lambda s: f"{value_text(s.estimate, unit)} [{interval_text(s.low, s.high, unit, between=', ')}]")
+        if with_interval
+        else None,
+    )
 
 
 def _score_column(
@@ -214,6 +222,7 @@ def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | 
     board = leaderboard(comparison, costs)
     parts = [board.caption, *(_aligned(table) for table in _tables(board))]
     sentences = [comparison.verdict, *filter(None, [worst_slice(comparison)]), *comparison.notes]
+    sentences += lines(comparison)
     sentences += timing_notes(costs or {}, comparison.titles)
     return "\n\n".join([*parts, "\n".join(sentences)]) + "\n"
 
@@ -233,10 +242,11 @@ def _caption(comparison: Comparison) -> str:
     held_out = f"{clusters} {'test ' * (kind == 'block')}{kind}{'s' * (clusters != 1)}"
     if kind != "block":
         held_out = f"{comparison.test_images} test images in {held_out}"
+    pooled = "pixels" if comparison.objects is None else "pixels or objects"
     return (
         f"{comparison.dataset}: {held_out}, {seeds} seed{'' if seeds == 1 else 's'}; "
         f"scores in %, [{100 * comparison.confidence:g} % interval].\n"
-        "dataset: pixels of all images pooled; image: mean of images; foreground or all classes: their mean."
+        f"dataset: {pooled} of all images pooled; image: mean of images; foreground or all classes: their mean."
     )
 
 

@@ -73,11 +73,11 @@ class LeaderboardRow:
 
     Attributes:
         architecture: its key; title: its printed name.
-        kind: "model" or "human".
-        rank: None for a human.
+        kind: "model", "human", or "limit": the most that a method can reach, from perfect masks.
+        rank: None for a human or a limit.
         seeds: number of evaluations.
         scores: by score key (segcore.metrics.scores).
-        summary: content of the first seed's summary.json; None for a human.
+        summary: content of the first seed's summary.json; None for a human or a limit.
     """
 
     architecture: str
@@ -115,6 +115,28 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class ObjectsSummary:
+    """Figures of objects besides the scores.
+
+    Attributes:
+        policy: what counts as right.
+        truth: "given", or "components": the true objects are connected components of the masks.
+        sizes: least (not included) and largest area in pixels of small, medium and large objects, which are thirds of
+            the true objects; None: no limit.
+        counts: architecture -> class -> true (number of true objects), predicted (mean of the seeds), low and high
+            (interval of the true number from the predicted one; None without an interval).
+        operating: architecture -> score (least score of a predicted object), precision, recall and count_bias on the
+            validation split, all means of the seeds; None where they were not measured.
+    """
+
+    policy: str
+    truth: str
+    sizes: dict[str, list[float | None]]
+    counts: dict[str, dict[str, dict[str, float | None]]]
+    operating: dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The whole result; fields in the order of comparison.json.
 
@@ -123,9 +145,10 @@ class Comparison:
         colors: RGB per class.
         cluster_kind: "block" or "group".
         verdict: one or two sentences; notes: limits of the numbers.
-        leaderboard: best model first, humans last.
+        leaderboard: best model first, then limits, humans last.
         differences: training setting -> architecture -> value, only settings that differ.
         slices: empty where the data patterns have no words that divide the test images.
+        objects: None where the data have no objects.
     """
 
     dataset: str
@@ -146,6 +169,7 @@ class Comparison:
     tests: list[PairTest]
     differences: dict[str, dict[str, Any]]
     slices: list[Slice] = field(default_factory=list)
+    objects: ObjectsSummary | None = None
 
     @property
     def models(self) -> list[LeaderboardRow]:
@@ -158,10 +182,14 @@ class Comparison:
         return {row.architecture: row.title for row in self.leaderboard}
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-able values, numbers rounded to 6 decimals: the same on every machine; without slices no such key."""
+        """As JSON-able values, numbers rounded to 6 decimals: the same on every machine.
+
+        Without slices or objects there are no such keys.
+        """
         rounded: dict[str, Any] = _rounded(asdict(self))
-        if not self.slices:
-            del rounded["slices"]
+        for key in ("slices", "objects"):
+            if not rounded[key]:
+                del rounded[key]
         return rounded
 
     @classmethod
@@ -174,7 +202,8 @@ class Comparison:
         rows = [_row(row) for row in content["leaderboard"]]
         tests = [PairTest(**test) for test in content["tests"]]
         slices = [_slice(one) for one in content.get("slices", [])]
-        return cls(**{**content, "leaderboard": rows, "tests": tests, "slices": slices})
+        objects = ObjectsSummary(**content["objects"]) if "objects" in content else None
+        return cls(**{**content, "leaderboard": rows, "tests": tests, "slices": slices, "objects": objects})
 
 
 def _row(content: Mapping[str, Any]) -> LeaderboardRow:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, seed_scores
 from segcore.comparison.results import Comparison, LeaderboardRow, Score, Slice
-from segcore.comparison.statistics import bootstrap, cluster_sums, interval, seed_scores
+from segcore.comparison.statistics import bootstrap, interval
 from segcore.comparison.text import interval_text, value_text
 from segcore.comparison.verdict import FEW_CLUSTERS
-from segcore.metrics import METRICS
+from segcore.metrics import METRICS, Metric
 from segcore.params import Params
+from segcore.tables.objects import required_classes
 from segcore.tables.slices import slices_of
 
 # texts of a word that are slices of their own; the rarer ones are pooled
@@ -31,10 +33,24 @@ class ScoredModel:
     Attributes:
         tables: evaluation tables, one per seed.
         estimates: score key -> one value per seed, on all images.
+        objects: per seed, the object table, or None, and the least score of a predicted object.
+        limits: areas that divide small, medium and large objects; None without objects.
     """
 
     tables: Sequence[pd.DataFrame]
     estimates: Mapping[str, np.ndarray]
+    objects: Sequence[tuple[pd.DataFrame | None, float]]
+    limits: tuple[float, float] | None = None
+
+    def runs(self, images: set[str], foreground: Sequence[int], p: Params) -> list[ClusterSums]:
+        """Sums over the clusters of some images, one per seed; with objects only if the ranking is by objects."""
+        runs = []
+        for table, (of_objects, score) in zip(self.tables, self.objects, strict=True):
+            if not METRICS[p.compare.metric].of_objects:
+                of_objects = None
+            rows = table[table["item"].isin(images)]
+            runs.append(cluster_sums(rows, foreground, of_objects, score, self.limits))
+        return runs
 
 
 def slices(models: Mapping[str, ScoredModel], scored: Sequence[str], p: Params) -> list[Slice]:
@@ -75,10 +91,10 @@ def _slice(
     name: tuple[str, str | None, int], images: set[str], models: Mapping[str, ScoredModel], p: Params
 ) -> Slice:
     """One slice; `name` is its word, its text, and the number of texts that are pooled."""
-    tables = {key: [t[t["item"].isin(images)] for t in model.tables] for key, model in models.items()}
-    one = next(iter(tables.values()))[0]
-    truth = one.groupby("class_index")[["tp", "fn"]].sum().sum(axis=1)
-    present = [index for index in p.data.foreground if truth[index] > 0]
+    first = next(iter(models.values()))
+    table = first.tables[0]
+    one = table[table["item"].isin(images)]
+    present = _present(one, first.objects[0][0], p)
     word, text, pooled = name
     overall = [f"{p.compare.metric}/dataset/{p.data.classes[index]}" for index in present]
     return Slice(
@@ -88,7 +104,7 @@ def _slice(
         images=len(images),
         clusters=one.loc[one["pixels"] > 0, "cluster"].nunique(),
         absent=[p.data.classes[index] for index in p.data.foreground if index not in present],
-        scores={key: _score(each, present, p) for key, each in tables.items() if present},
+        scores={key: _score(each, images, present, p) for key, each in models.items() if present},
         overall={
             key: float(np.mean([model.estimates[score] for score in overall]))
             for key, model in models.items()
@@ -97,12 +113,20 @@ def _slice(
     )
 
 
-def _score(tables: Sequence[pd.DataFrame], foreground: Sequence[int], p: Params) -> Score:
-    runs, key = [cluster_sums(t, foreground) for t in tables], f"{p.compare.metric}/dataset/foreground_mean"
-    values = seed_scores(runs)[key]
+def _present(counts: pd.DataFrame, of_objects: pd.DataFrame | None, p: Params) -> list[int]:
+    """Foreground classes with a true pixel, or a true object that must be found if the ranking is by objects."""
+    if METRICS[p.compare.metric].of_objects and of_objects is not None:
+        return [index for index in p.data.foreground if index in required_classes(of_objects, counts["item"])]
+    truth = counts.groupby("class_index")[["tp", "fn"]].sum().sum(axis=1)
+    return [index for index in p.data.foreground if truth[index] > 0]
+
+
+def _score(model: ScoredModel, images: set[str], foreground: Sequence[int], p: Params) -> Score:
+    runs, key = model.runs(images, foreground, p), f"{p.compare.metric}/dataset/foreground_mean"
+    values = seed_scores(runs, [key])[key]
     low = high = None
     if len(runs[0].clusters) > 1:
-        draws = bootstrap(runs, p.compare.bootstrap, p.compare.seed)[key]
+        draws = bootstrap(runs, p.compare.bootstrap, p.compare.seed, [key])[key]
         low, high = interval(draws, p.compare.confidence)
     return Score(float(values.mean()), low, high, float(values.std(ddof=1)) if len(values) > 1 else None)
 
@@ -113,9 +137,10 @@ def worst_slice(comparison: Comparison) -> str:
     named = [one for one in comparison.slices if one.text is not None and best.architecture in one.scores]
 
     def gap(one: Slice) -> float:
-        return metric.sign * (one.scores[best.architecture].estimate - one.overall[best.architecture])
+        here, everywhere = one.scores[best.architecture].estimate, one.overall[best.architecture]
+        return float(metric.sign * (metric.compared(here) - metric.compared(everywhere)))
 
-    worse = [one for one in named if _is_worse(one, best, metric.sign)]
+    worse = [one for one in named if _is_worse(one, best, metric)]
     if not worse:
         return ""
     worst, unit = min(worse, key=gap), metric.unit
@@ -132,8 +157,12 @@ def worst_slice(comparison: Comparison) -> str:
     )
 
 
-def _is_worse(one: Slice, model: LeaderboardRow, sign: int) -> bool:
+def _is_worse(one: Slice, model: LeaderboardRow, metric: Metric) -> bool:
     """Whether the whole interval of a slice is worse than the model's score on all images."""
-    score = one.scores[model.architecture]
-    end = score.high if sign > 0 else score.low
-    return end is not None and sign * end < sign * one.overall[model.architecture]
+    score, overall = one.scores[model.architecture], one.overall[model.architecture]
+    if score.low is None or score.high is None:
+        return False
+    if metric.is_signed:
+        nearest = 0.0 if score.low <= 0 <= score.high else min(abs(score.low), abs(score.high))
+        return nearest > abs(overall)
+    return score.high < overall if metric.higher_is_better else score.low > overall

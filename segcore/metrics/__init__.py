@@ -6,16 +6,17 @@ evaluation tables.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from segcore.metrics import pixel
-from segcore.metrics.pixel import Counts
+from segcore.metrics import objects, pixel
 
 __all__ = [
     "EMPTY_POLICY",
     "EMPTY_RATE",
     "METRICS",
+    "OBJECT_POLICY",
     "Metric",
     "class_metrics",
     "score_title",
@@ -25,6 +26,16 @@ __all__ = [
 
 EMPTY_POLICY = (
     "A class absent from truth and prediction scores 1.0 (agreement on absence), pooled and per image."
+)
+OBJECT_POLICY = (
+    "A predicted object is right if its IoU with a true object of its class is above .5 (COCO's average precision: at "
+    "least); IoU is of valid pixels. An object in truth or prediction has one partner at most; where several are "
+    "possible, the prediction of the highest score is first. A prediction with more than half of its pixels ignored is "
+    "neither right nor wrong; a true object with less than half of its area in the scored region may be found or not. "
+    "A class absent from truth and prediction scores 1.0, and 0.0 in errors; one without truth that is predicted "
+    "scores 0.0. An image without both scores the same, and adds nothing to pooled scores. Average precision counts "
+    "predictions of every score and without a limit (AP as COCO: 100 per image and class); the other metrics "
+    "count predictions of at least the operating score."
 )
 # A score key besides those of the metrics, because it counts images and not pixels.
 EMPTY_RATE = "empty_image_false_positive_rate"
@@ -37,20 +48,35 @@ class Metric:
     Attributes:
         name: key in params.yaml and first part of the score keys.
         title: printed name within a sentence, such as "boundary F1".
-        function: takes counts, each `(..., K)`, and returns values `(..., K)`, or `(...)` without `per_class`.
+        function: takes counts or sums by name, each `(..., K)`, and returns values `(..., K)`, or `(...)` without
+            `per_class`.
         unit: "%" for values in [0, 1], which are printed times 100; any other unit is printed after the value.
         higher_is_better: False for distances and errors.
-        tables: evaluation tables that it needs; "counts" is the only one so far.
-        per_class: whether there is one value per class, and therefore means of the foreground and of all classes.
+        tables: the evaluation table that it needs: "counts", or "objects" where the data have objects.
+        per_class: whether there is one value per class, and therefore means of the foreground and, except for objects,
+            of all classes.
+        is_signed: whether 0 is best, so that values are ranked and compared by their distance from 0.
+        is_bounded: whether all values are in [0, 1].
     """
 
     name: str
     title: str
-    function: Callable[[Counts], np.ndarray]
+    function: Callable[[Any], np.ndarray]
     unit: str = "%"
     higher_is_better: bool = True
     tables: tuple[str, ...] = ("counts",)
     per_class: bool = True
+    is_signed: bool = False
+    is_bounded: bool = True
+
+    @property
+    def of_objects(self) -> bool:
+        """Whether it is computed from the object table."""
+        return "objects" in self.tables
+
+    def compared(self, value: Any) -> Any:
+        """What ranks and differences are of: the value, or its distance from 0 if 0 is best."""
+        return abs(value) if self.is_signed else value
 
     @property
     def heading(self) -> str:
@@ -65,7 +91,20 @@ class Metric:
     @property
     def direction(self) -> str:
         """Which direction is better, as text."""
+        if self.is_signed:
+            return "closer to 0 is better"
         return "higher is better" if self.higher_is_better else "lower is better"
+
+
+def _objects(name: str, title: str, function: Callable[[Any], np.ndarray], **rest: Any) -> Metric:
+    return Metric(name, title, function, tables=("objects",), **rest)
+
+
+def _at_thresholds(
+    name: str, title: str, family: Callable[[int], Callable[[Any], np.ndarray]]
+) -> list[Metric]:
+    """One metric per IoU threshold."""
+    return [_objects(f"{name}_{t}", f"{title} at IoU .{t}", family(t)) for t in objects.THRESHOLDS]
 
 
 _ROWS = (
@@ -75,13 +114,50 @@ _ROWS = (
     Metric("recall", "recall", pixel.recall),
     Metric("boundary_f1", "boundary F1", pixel.boundary_f1),
     Metric("pixel_accuracy", "pixel accuracy", pixel.pixel_accuracy, per_class=False),
-)
+    _objects("pq", "PQ", objects.pq),
+    _objects("sq", "SQ", objects.sq),
+    _objects("rq", "RQ", objects.rq),
+    *_at_thresholds("f1", "F1 of objects", objects.f1),
+    *_at_thresholds("object_precision", "object precision", objects.precision),
+    *_at_thresholds("object_recall", "object recall", objects.recall),
+    _objects("ap", "AP", objects.ap),
+    _objects("ap_50", "AP at IoU .50", objects.ap_50),
+    _objects("ap_75", "AP at IoU .75", objects.ap_75),
+    _objects("ap_coco", "AP as COCO", objects.ap_coco),
+    _objects("ap_dsb", "AP (DSB)", objects.ap_dsb),
+    _objects("aji", "AJI", objects.aji),
+    _objects("count_error", "count error", objects.count_error, higher_is_better=False, is_bounded=False),
+    _objects(
+        "count_bias", "count bias", objects.count_bias,
+        higher_is_better=False, is_signed=True, is_bounded=False,
+    ),
+    _objects(
+        "count_error_area", "count error per area", objects.count_error_area,
+        unit="objects/Mpx", higher_is_better=False, is_bounded=False,
+    ),
+    _objects("merged", "merged objects", objects.merged, higher_is_better=False),
+    _objects("split", "split objects", objects.split, higher_is_better=False),
+    *(_objects(f"recall_{s}", f"recall of {s} objects", objects.recall_of(s)) for s in objects.SIZES),
+    _objects("object_boundary_f1", "boundary F1 of found objects", objects.object_boundary_f1),
+    _objects(
+        "false_objects", "false objects on empty images", objects.false_objects,
+        unit="objects/image", higher_is_better=False, is_bounded=False,
+    ),
+)  # fmt: skip
 METRICS = {metric.name: metric for metric in _ROWS}
 
 
-def class_metrics() -> dict[str, Metric]:
-    """Metrics with a foreground mean, by which architectures can be ranked (`compare.metric`)."""
-    return {name: metric for name, metric in METRICS.items() if metric.per_class}
+def class_metrics(table: str | None = None) -> dict[str, Metric]:
+    """Metrics with a foreground mean, by which architectures can be ranked (`compare.metric`).
+
+    Args:
+        table: "counts" or "objects" for those of one evaluation table.
+    """
+    return {
+        name: metric
+        for name, metric in METRICS.items()
+        if metric.per_class and table in (None, *metric.tables)
+    }
 
 
 def score_title(key: str) -> str:
@@ -92,7 +168,8 @@ def score_title(key: str) -> str:
     means = {"foreground_mean": "mean of the foreground classes", "all_mean": "mean with background"}
     title = METRICS[name].heading if name in METRICS else name.replace("_", " ").capitalize()
     target_title = f", {means.get(target[0], target[0])}" if target else ""
-    return title + target_title + (" (pooled pixels)" if aggregate == "dataset" else " (mean of images)")
+    pooled = " (pooled objects)" if name in METRICS and METRICS[name].of_objects else " (pooled pixels)"
+    return title + target_title + (pooled if aggregate == "dataset" else " (mean of images)")
 
 
 def unit_of(key: str) -> str:

@@ -1,37 +1,55 @@
 """Scores of evaluation tables, by score key.
 
 Score keys: "<metric>/<aggregate>/<class name | foreground_mean | all_mean>". The aggregate `dataset` pools
-the pixels of all images, and so favours large objects (arXiv 2310.19252); `image` is the mean of images.
+the pixels or objects of all images, and so favours large objects (arXiv 2310.19252); `image` is the mean of images.
+Metrics of objects are of the foreground classes only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
 from segcore.metrics import EMPTY_RATE, METRICS
+from segcore.metrics.object_sums import ObjectRun, Pooled
 from segcore.metrics.pixel import Counts
 from segcore.tables.counts import as_arrays
 
 
 def keyed(
-    counts: Counts, aggregate: str, classes: Sequence[str], foreground: Sequence[int]
+    counts: Counts,
+    aggregate: str,
+    classes: Sequence[str],
+    foreground: Sequence[int],
+    table: str = "counts",
+    only: Collection[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Every score of counts `(..., K)`, each `(...)`, by score key.
 
     Counts summed over images give the `dataset` scores; counts of single images give the values whose means
     are the `image` scores. `foreground` contains the class indices of foreground_mean.
+
+    Args:
+        counts: pixel counts, or sums of objects.
+        aggregate: "dataset" or "image".
+        classes: K names.
+        foreground: class indices.
+        table: "counts" or "objects".
+        only: names of metrics; None: all of the table.
     """
     result = {}
     for name, metric in METRICS.items():
+        if table not in metric.tables or (only is not None and name not in only):
+            continue
         values = metric.function(counts)
         if not metric.per_class:
             result[f"{name}/{aggregate}"] = values
             continue
-        for index, class_name in enumerate(classes):
-            result[f"{name}/{aggregate}/{class_name}"] = values[..., index]
+        for index in foreground if metric.of_objects else range(len(classes)):
+            result[f"{name}/{aggregate}/{classes[index]}"] = values[..., index]
         result[f"{name}/{aggregate}/foreground_mean"] = values[..., list(foreground)].mean(-1)
-        result[f"{name}/{aggregate}/all_mean"] = values.mean(-1)
+        if not metric.of_objects:
+            result[f"{name}/{aggregate}/all_mean"] = values.mean(-1)
     return result
 
 
@@ -42,14 +60,22 @@ def empty_images(counts: Counts, foreground: Sequence[int]) -> tuple[np.ndarray,
     return empty, empty & (predicted[..., list(foreground)].sum(-1) > 0)
 
 
-def scores(table: pd.DataFrame, foreground: Sequence[int]) -> dict[str, float]:
-    """Every score of an evaluation table by its score key, each in [0, 1].
+def scores(
+    table: pd.DataFrame, foreground: Sequence[int], objects: pd.DataFrame | None = None, score: float = 0.0
+) -> dict[str, float]:
+    """Every score of an evaluation by its score key; those with the unit "%" are in [0, 1], except errors of counts.
 
     "empty_image_false_positive_rate", the fraction of images without foreground for which some is predicted, is
     included only if there are such images.
 
+    Args:
+        table: evaluation table (segcore.tables.counts).
+        foreground: class indices.
+        objects: object table (segcore.tables.objects); None or empty: no scores of objects.
+        score: least score of a predicted object; average precision counts all.
+
     Raises:
-        DataError: the table is incomplete, see `as_arrays`.
+        DataError: a table is incomplete, see `as_arrays`.
     """
     evaluation = as_arrays(table)
     counts, classes = evaluation.counts, evaluation.classes
@@ -59,4 +85,14 @@ def scores(table: pd.DataFrame, foreground: Sequence[int]) -> dict[str, float]:
     empty, hallucinated = empty_images(counts, foreground)
     if empty.any():
         result[EMPTY_RATE] = hallucinated.sum() / empty.sum()
+    if objects is not None and len(objects):
+        run = ObjectRun(objects, evaluation.items.tolist(), len(classes), score)
+        # all images are one cluster
+        all_images = Pooled([run], np.zeros(len(evaluation.items), int), 1, [np.ones((1, 1))])
+        result |= {
+            key: values[0]
+            for key, values in keyed(all_images, "dataset", classes, foreground, "objects").items()
+        }
+        images = keyed(run, "image", classes, foreground, "objects")
+        result |= {key: values.mean() for key, values in images.items()}
     return {key: float(value) for key, value in result.items()}

@@ -160,7 +160,7 @@ def metric_bars(comparison: Comparison) -> Figure:
     labels = {
         f"{metric.name}/dataset/foreground_mean": metric.heading
         + ("" if metric.higher_is_better else f"\n({metric.direction})")
-        for metric in class_metrics().values()
+        for metric in class_metrics("counts").values()
     }
     return _grouped_bars(comparison, labels)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from segcore.comparison.statistics import ClusterSums, run_scores
+from segcore.comparison.cluster_sums import ClusterSums, run_scores
 from segcore.gate_rules import DIGITS, Costs, Finding, Gain, Trial, apply, kinds
 from segcore.metrics import METRICS
 from segcore.params.operations import Gate
@@ -113,8 +113,8 @@ def decide(
         DataError: a table is incomplete, or candidates were not scored on the same regions.
     """
     key = f"{metric}/dataset/foreground_mean"
-    contestants = [score(c, foreground) for c in challengers]
-    incumbent = score(champion, foreground) if champion else None
+    contestants = [score(c, foreground, metric) for c in challengers]
+    incumbent = score(champion, foreground, metric) if champion else None
     require_same_regions([*([incumbent] if incumbent else []), *contestants])
     basis = _basis(
         gate, metric, key, seed, incumbent or next(iter(contestants), None), len(challengers), looks
@@ -140,7 +140,10 @@ def _judge(
     metric = METRICS[basis.metric]
     gained = gains(challenger, incumbent, metric.sign, basis) if incumbent else {}
     foreground = challenger.frozen.foreground if challenger.frozen else ()
-    of_slices = slice_scores(challenger.candidate.frozen, gate.floors, basis.metric, classes, foreground)
+    candidate = challenger.candidate
+    of_slices = slice_scores(
+        candidate.frozen, gate.floors, basis.metric, classes, foreground, candidate.objects, candidate.score
+    )
     trial = Trial(
         metric,
         challenger.class_scores(basis.metric, classes) | of_slices,
@@ -211,22 +214,29 @@ def _choose(
 
 def _candidate(s: ScoredCandidate, key: str, metric: str, classes: Sequence[str]) -> dict[str, Any]:
     """The fields of CandidateFigures."""
-    frozen, new = (run_scores(run) if run else None for run in (s.frozen, s.new))
-
-    def of(scores: Mapping[str, float] | None, name: str) -> float | None:
-        return _rounded(scores[name]) if scores else None
-
+    parts = {"frozen": _pooled(s.frozen, key, metric, classes), "new": _pooled(s.new, key, metric, classes)}
     return {
         "name": s.candidate.name,
         "title": s.candidate.title,
         "validation": _rounded(s.candidate.validation),
-        "scores": {"frozen": of(frozen, key), "new": of(new, key)},
+        "scores": {part: scores.get(key) for part, scores in parts.items()},
         "classes": {
-            part: {name: of(scores, f"{metric}/dataset/{name}") for name in classes} if scores else None
-            for part, scores in (("frozen", frozen), ("new", new))
+            part: {name: scores.get(f"{metric}/dataset/{name}") for name in classes} if scores else None
+            for part, scores in parts.items()
         },
         "costs": s.candidate.costs,
     }
+
+
+def _pooled(
+    run: ClusterSums | None, key: str, metric: str, classes: Sequence[str]
+) -> dict[str, float | None]:
+    """Rounded pooled scores by key: the one that decides, and those of the classes; empty without a scored region."""
+    if run is None:
+        return {}
+    scored = [classes[i] for i in run.foreground] if METRICS[metric].of_objects else classes
+    keys = [key, *(f"{metric}/dataset/{name}" for name in scored)]
+    return {name: _rounded(value) for name, value in run_scores(run, keys).items()}
 
 
 def _rounded(value: float) -> float | None:

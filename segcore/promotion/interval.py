@@ -15,9 +15,9 @@ import math
 
 import numpy as np
 
-from segcore.comparison.statistics import ClusterSums
-from segcore.metrics.scores import keyed
-from segcore.tables.counts import COUNTS
+from segcore.comparison.cluster_sums import ClusterSums, run_scores, weighted_scores
+from segcore.metrics import METRICS
+from segcore.metrics.object_sums import by_cluster
 
 _ROUNDING = 1e-9
 
@@ -27,12 +27,26 @@ def required_clusters(error: float) -> int:
     return math.ceil(math.log2(1 / error) - _ROUNDING)
 
 
-def foreground_shares(a: ClusterSums, b: ClusterSums) -> np.ndarray:
-    """Each cluster's fraction of the foreground, true or predicted by either model, `(C,)`; mean of the classes."""
+def foreground_shares(a: ClusterSums, b: ClusterSums, metric: str = "iou") -> np.ndarray:
+    """Each cluster's fraction of the foreground, true or predicted by either model, `(C,)`; mean of the classes.
+
+    Args:
+        a: sums over clusters.
+        b: sums over the same clusters.
+        metric: name in `segcore.metrics.METRICS`; foreground is pixels, or objects for metrics of objects.
+    """
     foreground = list(a.foreground)
-    area = sum((run.sums["tp"] + run.sums["fp"] + run.sums["fn"])[:, foreground] for run in (a, b))
+    area = (_extent(a, metric) + _extent(b, metric))[:, foreground]
     share = area / np.maximum(area.sum(0), 1)
     return np.asarray(share.sum(1) / max(share.sum(), _ROUNDING))
+
+
+def _extent(run: ClusterSums, metric: str) -> np.ndarray:
+    """Pixels, or objects, in truth or prediction of each cluster, (C, K)."""
+    if not METRICS[metric].of_objects:
+        return np.asarray(run.sums["tp"] + run.sums["fp"] + run.sums["fn"])
+    assert run.objects is not None
+    return by_cluster(run.objects.extent(metric), run.cluster_of, len(run.clusters))
 
 
 def contributions(a: ClusterSums, b: ClusterSums, key: str) -> np.ndarray:
@@ -46,13 +60,18 @@ def contributions(a: ClusterSums, b: ClusterSums, key: str) -> np.ndarray:
         b: sums over the same clusters.
         key: key of a `dataset` score.
     """
-    half = {name: (b.sums[name] - a.sums[name]) / 2 for name in COUNTS}
-    middle = {name: (b.sums[name] + a.sums[name]).sum(0) / 2 for name in COUNTS}
-    above, below = (
-        keyed({n: middle[n] + side * half[n] for n in COUNTS}, "dataset", a.classes, a.foreground)[key]
-        for side in (1, -1)
-    )
-    return np.asarray(above - below)
+    # a middle model is half of a and half of b; in its own cluster each is the whole
+    own, others = np.eye(len(a.clusters)), np.full((1, len(a.clusters)), 0.5)
+    more, less = others + own / 2, others - own / 2
+    above, below = (weighted_scores([a, b], weights, [key])[key] for weights in ([less, more], [more, less]))
+    compared = METRICS[key.partition("/")[0]].compared
+    return np.asarray(compared(above) - compared(below))
+
+
+def _difference(a: ClusterSums, b: ClusterSums, key: str) -> float:
+    compared = METRICS[key.partition("/")[0]].compared
+    of_a, of_b = (compared(run_scores(run, [key])[key]) for run in (a, b))
+    return float(of_b - of_a)
 
 
 def _subsets(clusters: int, draws: int, seed: int) -> tuple[np.ndarray, int]:
@@ -85,8 +104,12 @@ def difference_interval(
         draws: number of swaps, rounded up to a power of two; with fewer possible swaps, all.
         seed: random seed of the swaps.
     """
-    weights = foreground_shares(a, b)
-    parts, weights = contributions(a, b, key)[weights > 0], weights[weights > 0]
+    weights = foreground_shares(a, b, key.partition("/")[0])
+    parts = contributions(a, b, key)
+    if METRICS[key.partition("/")[0]].is_signed:
+        # distances from 0 do not add up if the two models are on opposite sides of it
+        parts = parts + (_difference(a, b, key) - parts.sum()) * weights
+    parts, weights = parts[weights > 0], weights[weights > 0]
     if len(parts) < required_clusters(error):
         return None
     subsets, swaps = _subsets(len(parts), draws, seed)

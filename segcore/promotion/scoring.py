@@ -7,8 +7,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from segcore.comparison.statistics import ClusterSums, cluster_sums, require_same, run_scores
+from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, require_same, run_scores
+from segcore.errors import DataError
 from segcore.gate_rules import DIGITS, Costs, Gain
+from segcore.metrics import METRICS
+from segcore.metrics.objects import true
 from segcore.promotion.figures import Basis
 from segcore.promotion.interval import difference_interval, foreground_shares
 
@@ -26,6 +29,8 @@ class Candidate:
         new: evaluation table of the new batch; may have no row.
         costs: measured on the machine that runs the gate.
         version: version of the champion in the registry; None for challengers.
+        objects: object table (segcore.tables.objects) of both sets; None where the data have no objects.
+        score: least score of a predicted object.
     """
 
     name: str
@@ -35,6 +40,8 @@ class Candidate:
     new: pd.DataFrame
     costs: Costs = field(default_factory=Costs)
     version: int | None = None
+    objects: pd.DataFrame | None = None
+    score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ class ScoredCandidate:
         candidate: the candidate.
         frozen, new: sums of both test sets; None for a set without a scored pixel.
         both: sums of both together; None without a scored pixel of the new batch.
-        present: true pixels per class of the frozen test set, (K,); empty if it has no scored pixel.
+        present: true pixels per class of the frozen test set, or true objects for metrics of objects, (K,); empty if it
+            has no scored pixel.
     """
 
     candidate: Candidate
@@ -55,19 +63,18 @@ class ScoredCandidate:
     present: tuple[int, ...]
 
     def class_scores(self, metric: str, classes: Sequence[str]) -> dict[str, float | None]:
-        """Pooled score of each class on the frozen test set; None where it has no pixel of the class."""
-        scores = run_scores(self.frozen) if self.frozen else {}
-        present = self.present or (0,) * len(classes)
-        return {
-            name: finite(scores[f"{metric}/dataset/{name}"]) if pixels > 0 else None
-            for name, pixels in zip(classes, present, strict=True)
-        }
+        """Pooled score of each class on the frozen test set; None where it has no pixel or object of the class."""
+        keys = [
+            f"{metric}/dataset/{name}" for name, number in zip(classes, self.present, strict=False) if number
+        ]
+        scores = run_scores(self.frozen, keys) if self.frozen and keys else {}
+        return {name: finite(scores.get(f"{metric}/dataset/{name}")) for name in classes}
 
     def flaw(self, key: str) -> str:
         """Why the candidate cannot be judged: a score that is not a number; empty if there is none."""
         if finite(self.candidate.validation) is None:
             return "its validation score is not a number"
-        scores = [run_scores(run)[key] for run in (self.frozen, self.new) if run]
+        scores = [run_scores(run, [key])[key] for run in (self.frozen, self.new) if run]
         return "" if all(map(math.isfinite, scores)) else "its score on the test images is not a number"
 
 
@@ -76,23 +83,44 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def score(candidate: Candidate, foreground: Sequence[int]) -> ScoredCandidate:
-    """Sum a candidate's tables over clusters; `foreground` contains class indices.
+def score(candidate: Candidate, foreground: Sequence[int], metric: str) -> ScoredCandidate:
+    """Sum a candidate's tables over clusters.
+
+    Args:
+        candidate: the candidate.
+        foreground: class indices.
+        metric: name in `segcore.metrics.METRICS`; objects are summed only if it is one of objects.
 
     Raises:
-        DataError: a table is incomplete.
+        DataError: a table is incomplete, or the metric is one of objects and there are none.
     """
+    if METRICS[metric].of_objects and (candidate.objects is None or not len(candidate.objects)):
+        raise DataError(
+            f"compare.metric is {metric}, but the evaluation of {candidate.title} has no objects",
+            "set data.instances, and evaluate.objects to components or watershed, in params.yaml and run again, or "
+            "choose a metric of pixels, such as iou",
+        )
+    objects = candidate.objects if METRICS[metric].of_objects else None
     costs = Costs(*(finite(cost) for cost in vars(candidate.costs).values()))
-    frozen, new = _sums(candidate.frozen, foreground), _sums(candidate.new, foreground)
-    both = _sums(pd.concat([candidate.frozen, candidate.new]), foreground) if new else None
-    present = frozen.sums["tp"] + frozen.sums["fn"] if frozen else np.zeros((1, 0))
+    both = pd.concat([candidate.frozen, candidate.new])
+    tables = [candidate.frozen, candidate.new, both if _is_scored(candidate.new) else candidate.new]
+    frozen, new, together = (
+        cluster_sums(table, foreground, objects, candidate.score) if _is_scored(table) else None
+        for table in tables
+    )
+    present = _true(frozen) if frozen else np.zeros((1, 0))
     totals = tuple(int(n) for n in present.sum(0))
-    return ScoredCandidate(replace(candidate, costs=costs), frozen, new, both, totals)
+    return ScoredCandidate(replace(candidate, costs=costs), frozen, new, together, totals)
 
 
-def _sums(table: pd.DataFrame, foreground: Sequence[int]) -> ClusterSums | None:
-    """Sums over clusters; None if no pixel of the table can be scored."""
-    return cluster_sums(table, foreground) if len(table) and (table["pixels"] > 0).any() else None
+def _is_scored(table: pd.DataFrame) -> bool:
+    """Whether any pixel of the table can be scored."""
+    return bool(len(table) and (table["pixels"] > 0).any())
+
+
+def _true(run: ClusterSums) -> np.ndarray:
+    """True pixels of each cluster, (C, K), or true objects of each image, (I, K)."""
+    return run.sums["tp"] + run.sums["fn"] if run.objects is None else true(run.objects)
 
 
 def require_same_regions(candidates: Sequence[ScoredCandidate]) -> None:
@@ -121,10 +149,12 @@ def gain(
     if challenger is None or champion is None:
         return None
     key = basis.score
-    difference = finite(sign * (run_scores(challenger)[key] - run_scores(champion)[key]))
+    metric = METRICS[basis.metric]
+    new, old = (metric.compared(run_scores(run, [key])[key]) for run in (challenger, champion))
+    difference = finite(sign * (new - old))
     if difference is None:
         return None
-    clusters = int((foreground_shares(champion, challenger) > 0).sum())
+    clusters = int((foreground_shares(champion, challenger, basis.metric) > 0).sum())
     order = (champion, challenger) if sign > 0 else (challenger, champion)
     ends = difference_interval(*order, key, basis.error, basis.bootstrap, basis.seed)
     if ends is None:

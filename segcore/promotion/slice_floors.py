@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from segcore.comparison.statistics import cluster_sums, run_scores
+from segcore.comparison.cluster_sums import cluster_sums, run_scores
 from segcore.errors import ParamsError
+from segcore.metrics import METRICS
+from segcore.tables.objects import required_classes
 from segcore.tables.slices import of_images
 
 # texts of a word that an error lists
@@ -82,8 +84,10 @@ def slice_scores(
     metric: str,
     classes: Sequence[str],
     foreground: Sequence[int],
+    objects: pd.DataFrame | None = None,
+    least_score: float = 0.0,
 ) -> dict[str, float | None]:
-    """Pooled score of each slice that gate.floors names; None where it has no true pixel to score.
+    """Pooled score of each slice that gate.floors names; None where it has no true pixel or object to score.
 
     Args:
         frozen: evaluation table of the frozen test set.
@@ -91,20 +95,34 @@ def slice_scores(
         metric: name in `segcore.metrics.METRICS`.
         classes: names of all classes.
         foreground: indices of the classes in the mean.
+        objects: object table, for metrics of objects.
+        least_score: of a predicted object.
     """
+    objects = objects if METRICS[metric].of_objects else None
     found = {}
     for key in floors:
         one = parse(key, classes)
         if one is not None:
             wanted = foreground if one.class_name is None else [classes.index(one.class_name)]
-            found[key] = _score(of_images(frozen, one.word, one.text), metric, wanted)
+            rows = of_images(frozen, one.word, one.text)
+            found[key] = _score(rows, metric, wanted, objects, least_score)
     return found
 
 
-def _score(rows: pd.DataFrame, metric: str, wanted: Sequence[int]) -> float | None:
-    """Mean of the wanted classes that have a true pixel, as in the comparison's table of slices."""
-    truth = rows.groupby("class_index")[["tp", "fn"]].sum().sum(axis=1)
-    present = [index for index in wanted if truth.get(index, 0) > 0]
+def _score(
+    rows: pd.DataFrame,
+    metric: str,
+    wanted: Sequence[int],
+    objects: pd.DataFrame | None,
+    least_score: float,
+) -> float | None:
+    """Mean of the wanted classes that have a true pixel or object, as in the comparison's table of slices."""
+    if objects is None:
+        truth = rows.groupby("class_index")[["tp", "fn"]].sum().sum(axis=1)
+        present = [index for index in wanted if truth.get(index, 0) > 0]
+    else:
+        present = [index for index in wanted if index in required_classes(objects, rows["item"])]
     if not present:
         return None
-    return run_scores(cluster_sums(rows, present))[f"{metric}/dataset/foreground_mean"]
+    key = f"{metric}/dataset/foreground_mean"
+    return run_scores(cluster_sums(rows, present, objects, least_score), [key])[key]

@@ -81,3 +81,9 @@ def require_images(table: pd.DataFrame, expected: Iterable[str]) -> None:
             f"{', '.join(sorted(wrong)[:5])}",
             "evaluate the model on the whole test set again",
         )
+
+
+def required_classes(table: pd.DataFrame, items: Iterable[str]) -> set[int]:
+    """Classes with a true object in these images that must be found."""
+    required = (table["kind"] == "truth") & ~table["out"] & ~table["crowd"]
+    return set(table.loc[required & table["item"].isin(set(items)), "class_index"])

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -295,7 +296,10 @@ def test_metrics_have_consistent_fields() -> None:
     counts = {name: np.zeros((2, 3)) for name in ("tp", "fp", "fn", "pixels")}
     counts |= {f"boundary_{n}": np.zeros((2, 3)) for n in ("predicted", "true")}
     counts |= {f"boundary_{n}_matched": np.zeros((2, 3)) for n in ("predicted", "true")}
+    sums = defaultdict(lambda: np.zeros((2, 3)))
     for name, metric in METRICS.items():
-        assert metric.name == name and metric.tables == ("counts",) and metric.higher_is_better
-        assert metric.function(counts).shape == ((2, 3) if metric.per_class else (2,))
+        assert metric.name == name and metric.tables == (("objects",) if metric.of_objects else ("counts",))
+        values = metric.function(sums if metric.of_objects else counts)
+        assert values.shape == ((2, 3) if metric.per_class else (2,))
+        assert metric.per_class and metric.function.__doc__ if metric.of_objects else metric.higher_is_better
         assert dataclasses.replace(metric, higher_is_better=False).sign == -1

@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 
 from segcore.comparison import statistics
+from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, run_scores
 from segcore.errors import DataError
 from segcore.metrics import EMPTY_RATE
 from segcore.metrics.scores import scores as table_scores
@@ -35,22 +36,22 @@ def table(
     return counts.counts_table(rows, CLASSES)
 
 
-def sums(*args: float, **keywords: float) -> statistics.ClusterSums:
-    return statistics.cluster_sums(table(*args, **keywords), [1])
+def sums(*args: float, **keywords: float) -> ClusterSums:
+    return cluster_sums(table(*args, **keywords), [1])
 
 
 def test_scores_from_cluster_sums_are_the_scores_of_the_table() -> None:
     for foreground in (0.3, 0.02):  # the second leaves images empty
         rows = table(0.8, 0, foreground=foreground)
         expected = table_scores(rows, [1])
-        assert statistics.run_scores(statistics.cluster_sums(rows, [1])) == pytest.approx(expected, abs=1e-12)
+        assert run_scores(cluster_sums(rows, [1])) == pytest.approx(expected, abs=1e-12)
     assert EMPTY_RATE in expected
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_bootstrap_equals_a_loop_that_repeats_rows(key: str) -> None:
     tables = [table(0.8, 0), table(0.7, 1)]
-    draws = statistics.bootstrap([statistics.cluster_sums(t, [1]) for t in tables], draws=5, seed=3)[key]
+    draws = statistics.bootstrap([cluster_sums(t, [1]) for t in tables], draws=5, seed=3)[key]
     rng = np.random.default_rng(3)
     weights = rng.multinomial(6, np.full(6, 1 / 6), size=5)
     seeds = rng.multinomial(2, [0.5, 0.5], size=5)
@@ -75,7 +76,7 @@ def test_intervals_are_deterministic_contain_the_score_and_narrow_with_clusters(
         assert np.array_equal(draws, statistics.bootstrap([run], draws=400, seed=1)[key])
         assert not np.array_equal(draws, statistics.bootstrap([run], draws=400, seed=2)[key])
         low, high = statistics.interval(draws, 0.95)
-        assert low < statistics.run_scores(run)[key] < high
+        assert low < run_scores(run)[key] < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
 
@@ -89,7 +90,7 @@ def test_interval_of_image_mean_covers_the_truth_about_as_often_as_its_confidenc
         rows = pd.DataFrame(dict.fromkeys(counts.COUNTS, zero) | {"tp": tp, "fn": 100 - tp, "pixels": 100})
         rows = rows.assign(item=[f"{i:02d}" for i in range(40)], class_index=0, class_name="organ")
         rows["cluster"] = rows["item"]
-        draws = statistics.bootstrap([statistics.cluster_sums(rows, [0])], draws=300, seed=trial)
+        draws = statistics.bootstrap([cluster_sums(rows, [0])], draws=300, seed=trial)
         low, high = statistics.interval(draws["recall/image/organ"], 0.9)
         covered += low <= 0.5 <= high
     assert 0.82 < covered / 150 < 0.96
@@ -105,7 +106,7 @@ def test_several_seeds_widen_the_interval_when_they_disagree() -> None:
 @pytest.mark.parametrize("skills", [(0.8, 0.79), (0.8, 0.75)])
 def test_permutation_of_an_image_mean_equals_scipy(key: str, skills: tuple[float, float]) -> None:
     a, b = (table(skill, seed, clusters=9, images=1) for seed, skill in enumerate(skills))
-    p = statistics.permutation_test([statistics.cluster_sums(a, [1])], [statistics.cluster_sums(b, [1])], key)
+    p = statistics.permutation_test([cluster_sums(a, [1])], [cluster_sums(b, [1])], key)
 
     def by_image(rows: pd.DataFrame) -> list[float]:
         return [table_scores(rows[rows["item"] == item], [1])[key] for item in sorted(set(rows["item"]))]
@@ -133,7 +134,7 @@ def test_permutation_of_a_pooled_score_equals_a_loop_that_swaps_tables() -> None
         return float(np.mean(values))
 
     differences = np.abs([difference(swap) for swap in range(16)])
-    runs_a, runs_b = ([statistics.cluster_sums(pair[i], [1]) for pair in pairs] for i in (0, 1))
+    runs_a, runs_b = ([cluster_sums(pair[i], [1]) for pair in pairs] for i in (0, 1))
     p = statistics.permutation_test(runs_a, runs_b, key)
     assert p == (differences >= differences[0] - 1e-12).mean()
     assert p == statistics.permutation_test(runs_b, runs_a, key)

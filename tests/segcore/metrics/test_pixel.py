@@ -65,7 +65,7 @@ def test_hallucination_on_empty_image_lowers_scores_and_has_its_own_rate() -> No
     predictions = [label.copy() for label in labels]
     predictions[3][4:9, 4:9] = 1
     result = scores(table(predictions, labels), FOREGROUND)
-    for metric in class_metrics():
+    for metric in class_metrics("counts"):
         for aggregate in ("dataset", "image"):
             if (metric, aggregate) != ("recall", "dataset"):  # pooled recall ignores false positives
                 assert result[f"{metric}/{aggregate}/building"] < 1, (metric, aggregate)
@@ -79,26 +79,27 @@ def test_hallucination_of_an_absent_class_lowers_scores() -> None:
     predictions = [label.copy() for label in labels]
     predictions[0][:3, :3] = 2
     result = scores(table(predictions, labels), FOREGROUND)
-    for metric in class_metrics():
+    for metric in class_metrics("counts"):
         assert result[f"{metric}/dataset/water"] == 0 and result[f"{metric}/image/water"] == 0.75
 
 
 def test_both_empty_has_one_policy_for_every_metric() -> None:
     nothing = {name: np.zeros(1, dtype=np.int64) for name in COUNTS}
-    assert {name: metric.function(nothing).item() for name, metric in METRICS.items()} == dict.fromkeys(
-        METRICS, 1.0
+    pixel_metrics = {name: metric for name, metric in METRICS.items() if not metric.of_objects}
+    assert {name: metric.function(nothing).item() for name, metric in pixel_metrics.items()} == dict.fromkeys(
+        pixel_metrics, 1.0
     )
     missed = nothing | {"fn": np.array([9]), "boundary_true": np.array([8])}
     invented = nothing | {"fp": np.array([9]), "boundary_predicted": np.array([8])}
     covered = nothing | {"fp": np.array([9])}  # the whole image, without a boundary
     for counts in (missed, invented, covered):
-        assert all(metric.function(counts).item() == 0 for metric in class_metrics().values())
+        assert all(metric.function(counts).item() == 0 for metric in class_metrics("counts").values())
 
 
 def test_foreground_and_all_class_means_are_both_reported() -> None:
     pairs = [random_pair(seed) for seed in range(3)]
     result = scores(table(*map(list, zip(*pairs, strict=True))), FOREGROUND)
-    for metric in class_metrics():
+    for metric in class_metrics("counts"):
         for aggregate in ("dataset", "image"):
             by_class = [result[f"{metric}/{aggregate}/{name}"] for name in CLASSES]
             assert result[f"{metric}/{aggregate}/foreground_mean"] == pytest.approx(np.mean(by_class[1:]))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from segcore.comparison.statistics import ClusterSums, run_scores
+from segcore.comparison.cluster_sums import ClusterSums, run_scores
 from segcore.params.operations import Gate
 from segcore.promotion.figures import Basis
 from segcore.promotion.interval import (

@@ -1,0 +1,180 @@
+"""Scores of one or several runs as functions of weights of clusters of images.
+
+Pixel scores, and scores of counted objects, are computed from sums over clusters: a product of weights and sums.
+Average precision is computed from weighted predictions. Both are exact.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from segcore.errors import DataError
+from segcore.metrics import EMPTY_RATE
+from segcore.metrics.object_sums import ObjectRun, Pooled
+from segcore.metrics.scores import empty_images, keyed
+from segcore.tables.counts import COUNTS, as_arrays
+
+
+@dataclass(frozen=True)
+class ClusterSums:
+    """One run (an architecture and a seed) as sums over each cluster's images.
+
+    Attributes:
+        clusters: C names, sorted.
+        items: names of all images.
+        classes: K names.
+        foreground: indices of the foreground classes.
+        sums: counts `(C, K)` by COUNTS; image scores `(C,)` by score key; numbers of images `(C,)`: "images", "empty"
+            (without true foreground) and "hallucinated" (empty, with predicted foreground).
+        cluster_of: (I,) index of each image's cluster, in the order of `items`.
+        objects: true and predicted objects; None where the data have none.
+    """
+
+    clusters: tuple[str, ...]
+    items: tuple[str, ...]
+    classes: tuple[str, ...]
+    foreground: tuple[int, ...]
+    sums: dict[str, np.ndarray]
+    cluster_of: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    objects: ObjectRun | None = None
+
+
+def cluster_sums(
+    table: pd.DataFrame,
+    foreground: Sequence[int],
+    object_table: pd.DataFrame | None = None,
+    score: float = 0.0,
+    limits: tuple[float, float] | None = None,
+) -> ClusterSums:
+    """Sum an evaluation table over clusters; `foreground` contains class indices.
+
+    Args:
+        table: evaluation table (segcore.tables.counts).
+        foreground: class indices.
+        object_table: object table (segcore.tables.objects) of the same images; None or empty: no scores of objects.
+        score: least score of a predicted object.
+        limits: areas that divide small, medium and large objects; by default of thirds of the true ones in the table.
+
+    Raises:
+        DataError: a table is incomplete.
+    """
+    evaluation = as_arrays(table)
+    empty, hallucinated = empty_images(evaluation.counts, foreground)
+    values = {name: evaluation.counts[name] for name in COUNTS}
+    values |= keyed(evaluation.counts, "image", evaluation.classes, foreground)
+    values |= {"images": np.ones(len(empty)), "empty": empty, "hallucinated": hallucinated}
+    names, index = np.unique(evaluation.clusters.astype(str), return_inverse=True)
+    # (C, I): which images belong to a cluster
+    member = (np.arange(len(names))[:, None] == index).astype(np.float64)
+    items = evaluation.items.tolist()
+    run = None
+    if object_table is not None and len(object_table):
+        run = ObjectRun(object_table, items, len(evaluation.classes), score, limits)
+    return ClusterSums(
+        tuple(names.tolist()),
+        tuple(items),
+        tuple(evaluation.classes),
+        tuple(foreground),
+        {name: member @ value for name, value in values.items()},
+        index,
+        run,
+    )
+
+
+def _pixel_scores(
+    sums: Mapping[str, np.ndarray], like: ClusterSums, only: Collection[str] | None
+) -> dict[str, np.ndarray]:
+    """Every score of sums `(...)` or `(..., K)`, by score key; the empty-image rate is NaN without an empty image."""
+    counts = {name: sums[name] for name in COUNTS}
+    result = keyed(counts, "dataset", like.classes, like.foreground, only=only)
+    images = np.maximum(sums["images"], 1)
+    result |= {key: values / images for key, values in sums.items() if "/image" in key}
+    if like.sums["empty"].any():
+        rate = sums["hallucinated"] / np.maximum(sums["empty"], 1)
+        result[EMPTY_RATE] = np.where(sums["empty"] > 0, rate, np.nan)
+    return result
+
+
+def _object_scores(
+    runs: Sequence[ClusterSums], weights: Sequence[np.ndarray], only: Collection[str] | None
+) -> dict[str, np.ndarray]:
+    """Every score of objects of the weighted clusters of all runs, by score key; empty if a run has no objects."""
+    like, all_objects = runs[0], [run.objects for run in runs if run.objects is not None]
+    if len(all_objects) < len(runs):
+        return {}
+    pooled = Pooled(all_objects, like.cluster_of, len(like.clusters), weights)
+    result = keyed(pooled, "dataset", like.classes, like.foreground, "objects", only)
+    images = sum(each @ run.sums["images"] for each, run in zip(weights, runs, strict=True))
+    for run, one, each in zip(runs, all_objects, weights, strict=True):
+        for key, values in keyed(one, "image", like.classes, like.foreground, "objects", only).items():
+            by_cluster = np.bincount(run.cluster_of, values, len(run.clusters))
+            result[key] = result.get(key, 0.0) + each @ by_cluster / np.maximum(images, 1)
+    return result
+
+
+def weighted_scores(
+    runs: Sequence[ClusterSums], weights: Sequence[np.ndarray], keys: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Scores of test sets that are made of weighted clusters of one or several runs.
+
+    Args:
+        runs: on the same images.
+        weights: of each run's clusters, (B, C), not negative.
+        keys: score keys; None: all. Other metrics are not computed.
+
+    Returns:
+        score key -> `(B,)`; the empty-image rate is NaN without an empty image.
+    """
+    total: dict[str, np.ndarray] = {}
+    for run, each in zip(runs, weights, strict=True):
+        for name, values in run.sums.items():
+            total[name] = total[name] + each @ values if name in total else each @ values
+    return _scores(total, runs, weights, keys)
+
+
+def _scores(
+    total: Mapping[str, np.ndarray],
+    runs: Sequence[ClusterSums],
+    weights: Sequence[np.ndarray],
+    keys: Collection[str] | None,
+) -> dict[str, np.ndarray]:
+    """Scores of weighted clusters, whose pixel counts sum to `total`."""
+    wanted = None if keys is None else {key.partition("/")[0] for key in keys}
+    result = _pixel_scores(total, runs[0], wanted) | _object_scores(runs, weights, wanted)
+    return result if keys is None else {key: result[key] for key in keys}
+
+
+def run_scores(run: ClusterSums, keys: Collection[str] | None = None) -> dict[str, float]:
+    """Scores of one run on the whole test set, equal to those of `segcore.metrics.scores.scores`.
+
+    Args:
+        run: sums over clusters.
+        keys: score keys; None: all.
+    """
+    total = {name: values.sum(0)[None] for name, values in run.sums.items()}
+    scores = _scores(total, [run], [np.ones((1, len(run.clusters)))], keys)
+    return {key: float(values[0]) for key, values in scores.items()}
+
+
+def seed_scores(runs: Sequence[ClusterSums], keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Scores of each seed's run, `(S,)`, by score key; `keys` as in `weighted_scores`."""
+    each = [run_scores(run, keys) for run in runs]
+    return {key: np.array([scores[key] for scores in each]) for key in each[0]}
+
+
+def require_same(runs: Sequence[ClusterSums]) -> None:
+    """Check that all runs were scored on the same images.
+
+    Raises:
+        DataError: images, clusters or classes differ.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if (run.items, run.clusters, run.classes) != (first.items, first.clusters, first.classes):
+            raise DataError(
+                f"evaluations differ in their test images: {len(first.items)} in {len(first.clusters)} "
+                f"clusters against {len(run.items)} in {len(run.clusters)}",
+                "evaluate all architectures and seeds on the same prepared data",
+            )
