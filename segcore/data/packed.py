@@ -5,7 +5,7 @@ Training reads crops of it without decoding, and any tool that reads safetensors
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -205,3 +205,21 @@ class Packed:
                 stream.seek(start + run * width * pixel)
                 stream.readinto(content[run * length : (run + 1) * length].data)
         return content.view(dtype).reshape(rows, cols, *rest)
+
+
+class PlaneRows:
+    """A plane (H, W) of a tensor; slices of rows are read from disk, and the file is opened at the first read.
+
+    Args:
+        opened: returns the packed item.
+        name: of the tensor.
+        plane: index.
+        shape: height and width in pixels.
+    """
+
+    def __init__(self, opened: Callable[[], Packed], name: str, plane: int, shape: tuple[int, int]) -> None:
+        self._opened, self._name, self._plane, self.shape = opened, name, plane, shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        return self._opened().rows(self._name, (self._plane,), first, last - first)

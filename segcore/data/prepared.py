@@ -1,16 +1,17 @@
 """The prepared data: an index of training, validation and test regions over memory-mapped packed items.
 
 `prepared/` contains `items.parquet` (packed file of each picture or plane of a volume), `regions.parquet` (regions and
-their splits), `windows.parquet` (training windows), `statistics.json` and `prepared.json` (classes, colours). `packed/`
-beside it contains one file per item, which never changes once written.
+their splits), `windows.parquet` (training windows), `statistics.json`, `prepared.json` (classes, colours) and, where the
+ground truth has objects, `objects.parquet` (one row per object). `packed/` beside it contains one file per item, which
+never changes once written.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,33 @@ from segcore.files import read_json
 # largest number of files that are mapped at once; Linux allows about 65,000 maps per process
 _OPEN_FILES = 4096
 
+# columns and dtypes of objects.parquet, one row per object of an item
+OBJECT_COLUMNS = {
+    "item": "object",
+    # id of the region that has its first pixel, "" if none has
+    "region": "object",
+    # its number in the item
+    "id": "int64",
+    "class_index": "int64",
+    # pixels
+    "area": "int64",
+    # its box in the item
+    "row": "int64",
+    "col": "int64",
+    "height": "int64",
+    "width": "int64",
+    # mean row and column of its pixels
+    "center_row": "float64",
+    "center_col": "float64",
+    # it touches an edge of the item, or of its region where the item goes on
+    "cut_item": "bool",
+    "cut_region": "bool",
+    # 4-connected groups of its pixels
+    "parts": "int64",
+    # other objects within 3 pixels
+    "neighbours": "int64",
+}
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -31,7 +59,8 @@ class LabelledImage:
 
     Attributes:
         image: (H, W, C), raw values in the file's dtype; 0 where invalid.
-        label: (H, W) uint8 class indices, IGNORE where not scored.
+        label: (H, W) uint8 class indices, IGNORE where not scored; K, the number of classes, for pixels near two objects
+            where these were asked for.
         valid: (H, W) bool, False where the image has no data.
         instances: (H, W) uint32 object numbers, 0 for none; None where they were not asked for.
     """
@@ -62,6 +91,11 @@ class PreparedData:
         folder: folder of the index.
         packed: folder of the packed items; None: `packed` beside `folder`.
 
+    Attributes:
+        instances: whether the ground truth has objects.
+        truth_of_objects: "given", with numbers of their own; "components" of the classes; "none": there are no objects.
+        touching: whether networks are trained with one more class, the pixels near two objects.
+
     Raises:
         DataError: the folder is missing or incomplete.
     """
@@ -85,7 +119,9 @@ class PreparedData:
         self.colors: list[list[int]] = meta["colors"]
         self.foreground: list[int] = meta["foreground"]
         self.baselines: list[str] = meta["baselines"]
-        self.instances: bool = meta["instances"]
+        self.truth_of_objects: Literal["none", "given", "components"] = meta.get("truth_of_objects", "none")
+        self.instances = self.truth_of_objects != "none"
+        self.touching: bool = meta.get("touching", False)
         self.neighbours: int = meta.get("neighbours", 0)
         self._planes_seen = len(neighbouring_planes(0, self.neighbours, 1))
         self._where = {
@@ -99,6 +135,27 @@ class PreparedData:
     def bands(self) -> int:
         """Number of image bands."""
         return int(self.items["bands"].iloc[0])
+
+    @property
+    def training_classes(self) -> int:
+        """Number of classes that a network is trained with: one more than K where the data have pixels near two objects."""
+        return len(self.classes) + self.touching
+
+    @cached_property
+    def objects(self) -> pd.DataFrame:
+        """One row per object of an item, with the columns of `OBJECT_COLUMNS`; empty where there are no objects.
+
+        Raises:
+            DataError: the file is missing.
+        """
+        if not self.instances:
+            return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in OBJECT_COLUMNS.items()})
+        try:
+            return pd.read_parquet(self.folder / "objects.parquet")
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{self.folder}: objects.parquet is missing", "run the step prepare again"
+            ) from error
 
     @property
     def channels(self) -> int:
@@ -125,36 +182,78 @@ class PreparedData:
         indices = neighbouring_planes(plane, self.neighbours, len(planes))
         return np.concatenate([planes[i] for i in indices], axis=-1)
 
-    def training_bytes(self) -> int:
-        """Bytes of all items with training windows: pixels, labels and validity."""
+    def training_bytes(self, instances: bool = False) -> int:
+        """Bytes of all items with training windows: pixels, labels, validity and, if asked for, object numbers."""
         rows = self.items.loc[self.windows["item"].unique()]
         pixels = rows["height"].to_numpy(np.int64) * rows["width"].to_numpy(np.int64)
         value = np.array([np.dtype(kind).itemsize for kind in rows["dtype"]])
-        return int((pixels * (value * self.channels + 2)).sum())
+        return int((pixels * (value * self.channels + 2 + 4 * instances)).sum())
 
-    def whole(self, item: str) -> LabelledImage:
-        """A whole item, as a view of the file where that is possible."""
-        pixels, label = self._pixels(item), self._plane(item, "labels")
-        return LabelledImage(pixels, label, self._plane(item, "valid") > 0)
+    def whole(self, item: str, *, instances: bool = False, touching: bool = False) -> LabelledImage:
+        """A whole item, as a view of the file where that is possible; arguments as of `crop`."""
+        label = self._label(item, (slice(None), slice(None)), touching)
+        numbers = self._plane(item, "instances") if instances else None
+        return LabelledImage(self._pixels(item), label, self._plane(item, "valid") > 0, numbers)
 
-    def crop(self, item: str, row: int, col: int, height: int, width: int) -> LabelledImage:
-        """A rectangle of an item as network input; pixels outside the item are invalid and ignored."""
-        return self._cut(self._pixels(item), item, row, col, height, width)
+    def crop(
+        self,
+        item: str,
+        row: int,
+        col: int,
+        height: int,
+        width: int,
+        *,
+        instances: bool = False,
+        touching: bool = False,
+    ) -> LabelledImage:
+        """A rectangle of an item as network input; pixels outside the item are invalid and ignored.
+
+        Args:
+            item: id.
+            row: first row, which may be negative.
+            col: first column, which may be negative.
+            height: in pixels.
+            width: in pixels.
+            instances: also read object numbers.
+            touching: give labelled pixels near two objects the class K, where the data have these (`touching`).
+        """
+        return self._cut(self._pixels(item), item, row, col, height, width, instances, touching)
 
     def _cut(
-        self, pixels: np.ndarray, item: str, row: int, col: int, height: int, width: int
+        self,
+        pixels: np.ndarray,
+        item: str,
+        row: int,
+        col: int,
+        height: int,
+        width: int,
+        instances: bool = False,
+        touching: bool = False,
     ) -> LabelledImage:
         _, _, rows, cols = self._where[item]
         inside = (slice(max(row, 0), min(row + height, rows)), slice(max(col, 0), min(col + width, cols)))
-        image, label = pixels[inside], self._plane(item, "labels")[inside]
+        image, label = pixels[inside], self._label(item, inside, touching)
         valid = self._plane(item, "valid")[inside] > 0
+        numbers = self._plane(item, "instances")[inside] if instances else None
         if label.shape == (height, width):
-            return LabelledImage(np.array(image), np.array(label), valid)
+            numbers = None if numbers is None else np.array(numbers)
+            return LabelledImage(np.array(image), np.array(label), valid, numbers)
         top, left = inside[0].start - row, inside[1].start - col
         pad = ((top, height - top - label.shape[0]), (left, width - left - label.shape[1]))
         return LabelledImage(
-            np.pad(image, (*pad, (0, 0))), np.pad(label, pad, constant_values=IGNORE), np.pad(valid, pad)
+            np.pad(image, (*pad, (0, 0))),
+            np.pad(label, pad, constant_values=IGNORE),
+            np.pad(valid, pad),
+            None if numbers is None else np.pad(numbers, pad),
         )
+
+    def _label(self, item: str, inside: tuple[slice, slice], touching: bool) -> np.ndarray:
+        """Labels of a part of an item, a view of the file unless pixels near two objects have a class of their own."""
+        label = self._plane(item, "labels")[inside]
+        if not (touching and self.touching):
+            return label
+        near = (self._plane(item, "touching")[inside] > 0) & (label != IGNORE)
+        return np.where(near, np.uint8(len(self.classes)), label)
 
     def volume_of(self, region_id: str) -> tuple[str, int, Info] | None:
         """(id, plane, header) of the volume that contains the region's plane; None for pictures and scenes."""
@@ -193,10 +292,11 @@ class PreparedData:
         pixels = self._plane(r["item"], "pixels")
         return self._cut(pixels, r["item"], r["row"], r["col"], r["height"], r["width"])
 
-    def read_input(self, region_id: str) -> LabelledImage:
-        """A region as network input, with the neighbours of its plane."""
+    def read_input(self, region_id: str, *, instances: bool = False, touching: bool = False) -> LabelledImage:
+        """A region as network input, with the neighbours of its plane; further arguments as of `crop`."""
         r = self.region(region_id)
-        return self.crop(r["item"], r["row"], r["col"], r["height"], r["width"])
+        place = (r["item"], r["row"], r["col"], r["height"], r["width"])
+        return self.crop(*place, instances=instances, touching=touching)
 
     def _part(self, region_id: str, kind: str, index: int | None = None) -> np.ndarray:
         r = self.region(region_id)
@@ -216,7 +316,7 @@ class PreparedData:
         if not self.instances:
             raise DataError(
                 f"{self.folder}: the ground truth has no objects",
-                "give polygons, COCO annotations, or instance images with data.instances: true",
+                "set data.instances in params.yaml, then run the steps ingest and prepare again",
             )
         return self._part(region_id, "instances")
 

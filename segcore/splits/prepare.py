@@ -15,35 +15,18 @@ import numpy as np
 import pandas as pd
 
 from segcore.cache import CODE, Cache, code_digest
-from segcore.data.packed import Packed
+from segcore.data.packed import Packed, PlaneRows
 from segcore.errors import DataError
 from segcore.files import atomic_write, cached_json
-from segcore.params import Params
+from segcore.params import Data, Params
 from segcore.splits import assignment, leakage, normalization, windows
+from segcore.splits.objects import object_table
 from segcore.splits.regions import assign
 
 # rows of the window table that are written at a time
 _ROWS = 4096
 # each thread needs about 20 MB
 _THREADS = 8
-
-
-class LabelRows:
-    """Labels (H, W) of a plane; slices of rows are read from disk, and the file is opened at the first read.
-
-    Args:
-        row: of the prepared items.
-        opened: returns the packed item of a file name.
-    """
-
-    def __init__(self, row: Any, opened: Callable[[str], Packed]) -> None:
-        self._row, self._opened = row, opened
-        self.shape: tuple[int, int] = (row.height, row.width)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        first, last, _ = rows.indices(self.shape[0])
-        packed = self._opened(self._row.packed)
-        return packed.rows("labels", (self._row.plane,), first, last - first)
 
 
 def _write(windows: pd.DataFrame, path: Path) -> None:
@@ -130,8 +113,9 @@ def _windows(
     new = [index for index, key in enumerate(keys) if key not in cached_keys]
 
     def fresh(index: int) -> np.ndarray:
-        label = LabelRows(rows[index], opened)
-        return windows.index_item(rows[index], label, classes, p.prepare, p.split, decision)
+        row = rows[index]
+        label = PlaneRows(lambda: opened(row.packed), "labels", row.plane, (row.height, row.width))
+        return windows.index_item(row, label, classes, p.prepare, p.split, decision)
 
     cells = _each(fresh, new, progress)
     fresh_rows = windows.tabulated([rows[i].id for i in new], cells, classes)
@@ -226,7 +210,7 @@ def prepare(
     decision = assignment.decide(accepted, links, p.split, earlier, split_file)
     used = accepted[~accepted["id"].isin(list(decision.aside))]
     _require_packed(used, packed)
-    items, has_objects = planes(used), bool(used["objects"].notna().all())
+    items = planes(used)
     opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
     cache = PrepareCache(work, p)
     regions = assign(items, p.split, decision)
@@ -245,7 +229,12 @@ def prepare(
     regions.to_parquet(target / "regions.parquet", index=False)
     _write(index, target / "windows.parquet")
     (target / "statistics.json").write_text(json.dumps(statistics, indent=2))
-    (target / "prepared.json").write_text(json.dumps(_meta(p, has_objects, regions), indent=2))
+    meta = _meta(p, bool(used["objects"].notna().all()), regions)
+    if p.data.instances and meta["instances"]:
+        objects = object_table(items, regions, packed, p.data.foreground, cache.folder / "objects")
+        objects.to_parquet(target / "objects.parquet", index=False)
+        meta |= _of_objects(p.data)
+    (target / "prepared.json").write_text(json.dumps(meta, indent=2))
     assignment.write_split_file(split_file, p.split, decision.entries)
     return decision
 
@@ -271,3 +260,9 @@ def _meta(p: Params, has_objects: bool, regions: pd.DataFrame) -> dict[str, Any]
         "neighbours": p.data.neighbours,
         "cluster_kind": "block" if divided else "group",
     }
+
+
+def _of_objects(data: Data) -> dict[str, Any]:
+    """Keys of prepared.json that only data with objects have."""
+    truth = {"truth_of_objects": "components" if data.instances == "components" else "given"}
+    return truth | ({"touching": True} if data.touching else {})

@@ -37,7 +37,7 @@ class GpuSampler:
 
     Args:
         sampler: of the training.
-        device: with at least `PreparedData.training_bytes()` of free memory.
+        device: with at least `PreparedData.training_bytes(sampler.instances)` of free memory.
     """
 
     def __init__(self, sampler: Sampler, device: torch.device) -> None:
@@ -55,18 +55,23 @@ class GpuSampler:
 
     def _copy_data(self) -> None:
         data, self.places = self.sampler.data, {}
-        pixels, labels, valid, start = [], [], [], 0
+        pixels, labels, valid, numbers, start = [], [], [], [], 0
         for item in self.sampler.data.windows["item"].unique():
-            patch = data.whole(item)
+            patch = data.whole(item, instances=self.sampler.instances, touching=True)
             height, width = patch.label.shape
             image = patch.image.reshape(height * width, -1)
             image = np.array(image, dtype=_WIDER.get(image.dtype, image.dtype))
             pixels.append(torch.from_numpy(image).to(self.device))
             labels.append(torch.from_numpy(np.array(patch.label).ravel()).to(self.device))
             valid.append(torch.from_numpy(np.array(patch.valid).ravel()).to(self.device))
+            if patch.instances is not None:
+                # the same bits, because torch indexes no unsigned numbers of 32 bits
+                bits = np.array(patch.instances).ravel().view(np.int32)
+                numbers.append(torch.from_numpy(bits).to(self.device))
             self.places[item] = (start, width, height)
             start += height * width
         self.pixels, self.labels, self.valid = (torch.cat(parts) for parts in (pixels, labels, valid))
+        self.numbers = torch.cat(numbers) if self.sampler.instances else None
 
     def batch(self, step: int, part: slice = slice(None)) -> dict[str, Tensor]:
         """As `Sampler.batch`, on the device; the CPU does not wait for it."""
@@ -79,12 +84,12 @@ class GpuSampler:
             factors.append((changes.gain, changes.shift))
         drawn = _Drawn(*self._copied(torch.tensor(rows, dtype=torch.int64)).unbind(1))
         gain, shift = self._copied(torch.tensor(factors, dtype=torch.float32))[:, :, None].unbind(1)
-        label, valid = self._label_and_validity(drawn)
+        maps = {name: _turned(values, drawn) for name, values in self._maps(drawn).items()}
         image = _turned(self._image(drawn), drawn)
         centre = image.mean((2, 3), keepdim=True)
         moved = (shift * self.brightness)[:, :, None, None]
         image = (image - centre) * gain[:, :, None, None] + centre + moved
-        return {"image": image, "label": _turned(label, drawn).long(), "valid": _turned(valid, drawn)}
+        return {"image": image, **maps, "label": maps["label"].long()}
 
     def _copied(self, values: Tensor) -> Tensor:
         pinned = values.pin_memory() if self.device.type == "cuda" else values
@@ -107,10 +112,14 @@ class GpuSampler:
         image = weights @ windows @ weights.mT
         return image.round_() if self.pixels.dtype == torch.uint8 else image
 
-    def _label_and_validity(self, drawn: _Drawn) -> tuple[Tensor, Tensor]:
+    def _maps(self, drawn: _Drawn) -> dict[str, Tensor]:
+        """Labels, validity and object numbers before turns, (N, crop, crop) each."""
         chosen = self.nearest[drawn.side - self.least]
         at, inside = self._at(drawn, drawn.row[:, None] + chosen, drawn.col[:, None] + chosen)
-        return self.labels[at].masked_fill(~inside, IGNORE), self.valid[at] & inside
+        maps = {"label": self.labels[at].masked_fill(~inside, IGNORE), "valid": self.valid[at] & inside}
+        if self.numbers is not None:
+            maps["instance"] = (self.numbers[at].long() & 0xFFFFFFFF).masked_fill(~inside, 0)
+        return maps
 
 
 def _tables(least: int, most: int, crop: int) -> tuple[Tensor, Tensor]:

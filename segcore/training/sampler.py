@@ -25,10 +25,20 @@ class Sampler:
         settings: batch, crop, foreground_share, augment.
         window: side of the windows in pixels.
         seed: of the training.
+        instances: batches also have object numbers.
     """
 
-    def __init__(self, data: PreparedData, settings: TrainSettings, window: int, seed: int) -> None:
+    def __init__(
+        self,
+        data: PreparedData,
+        settings: TrainSettings,
+        window: int,
+        seed: int,
+        *,
+        instances: bool = False,
+    ) -> None:
         self.data, self.settings, self.window, self.seed = data, settings, window, seed
+        self.instances = instances
         windows: pd.DataFrame = data.windows
         self.places = list(zip(windows["item"], windows["row"], windows["col"], strict=True))
         counts = windows[[f"class_{k}" for k in data.foreground]].to_numpy(np.float64)
@@ -40,19 +50,22 @@ class Sampler:
     def batch(self, step: int, part: slice = slice(None)) -> dict[str, Tensor]:
         """The batch of a step: image (N, C, crop, crop) float32 raw values, label int64, valid bool.
 
+        With `instances`, it also has instance (N, crop, crop) int64, the object numbers of the items, 0 for none.
+
         Args:
             step: from 0.
             part: only these items; they are equal to those of the whole batch.
         """
         drawn = self.draws(step)[part]
         std = np.asarray(self.data.of_channels(self.data.statistics["std"]))
-        batch = _Crops.empty(0, 0, self.settings.crop)
+        batch = _Crops.empty(0, 0, self.settings.crop, self.instances)
         for index, (window, changes) in enumerate(drawn):
-            patch = self.data.crop(*window)
+            patch = self.data.crop(*window, instances=self.instances, touching=True)
             if index == 0:
-                batch = _Crops.empty(len(drawn), patch.image.shape[-1], self.settings.crop)
+                bands = patch.image.shape[-1]
+                batch = _Crops.empty(len(drawn), bands, self.settings.crop, self.instances)
             _augment_into(batch.at(index), patch, self.settings, std, changes)
-        return batch._asdict()
+        return {name: tensor for name, tensor in batch._asdict().items() if tensor is not None}
 
     def draws(self, step: int) -> list[tuple["CropWindow", "Augmentation"]]:
         """Crop window and augmentation of each item of a step's batch; no pixel is read."""
@@ -110,23 +123,25 @@ class Augmentation(NamedTuple):
 
 
 class _Crops(NamedTuple):
-    """Tensors of one crop or of a batch: image (..., C, crop, crop), label and valid (..., crop, crop)."""
+    """Tensors of one crop or of a batch: image (..., C, crop, crop), label, valid and instance (..., crop, crop)."""
 
     image: Tensor
     label: Tensor
     valid: Tensor
+    instance: Tensor | None
 
     @classmethod
-    def empty(cls, count: int, bands: int, side: int) -> "_Crops":
+    def empty(cls, count: int, bands: int, side: int, instances: bool = False) -> "_Crops":
         image = torch.empty(count, bands, side, side)
         return cls(
             image,
             torch.empty(count, side, side, dtype=torch.int64),
             torch.empty(count, side, side, dtype=torch.bool),
+            torch.empty(count, side, side, dtype=torch.int64) if instances else None,
         )
 
     def at(self, index: int) -> "_Crops":
-        return _Crops(*(t[index] for t in self))
+        return _Crops(*(None if t is None else t[index] for t in self))
 
 
 @lru_cache(maxsize=4096)
@@ -170,7 +185,7 @@ def augment(
     """
     crops = _Crops.empty(1, patch.image.shape[-1], settings.crop).at(0)
     _augment_into(crops, patch, settings, std, Augmentation.draw(settings, rng))
-    return crops
+    return crops.image, crops.label, crops.valid
 
 
 def _augment_into(
@@ -183,7 +198,10 @@ def _augment_into(
 
     chosen = nearest(side, crop)
     rows, cols = (chosen[::-1] if flipped else chosen for flipped in (down, across))
-    for target, mask in ((out.label, patch.label), (out.valid, patch.valid)):
+    maps = [(out.label, patch.label), (out.valid, patch.valid), (out.instance, patch.instances)]
+    for target, mask in maps:
+        if target is None or mask is None:
+            continue
         target.numpy()[:] = np.rot90(mask.take(rows, axis=0).take(cols, axis=1), turns)
 
     x = _resized(patch.image, crop)

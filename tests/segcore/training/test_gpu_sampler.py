@@ -5,11 +5,15 @@ import pytest
 import torch
 
 from segcore.constants import IGNORE
+from segcore.data.prepared import PreparedData
 from segcore.params import TrainSettings
 from segcore.training.gpu_sampler import GpuSampler
 from segcore.training.loader import Loader
 from segcore.training.runtime import choose_runtime
 from segcore.training.sampler import Sampler
+from tasks.ingest import ingest
+from tasks.prepare import prepare
+from tests.support.tiny import make_scene, params_for, write_tif
 
 CPU = torch.device("cpu")
 
@@ -86,11 +90,55 @@ def test_16_bit_values_are_not_changed_on_the_device(prepared_scene, monkeypatch
     host = sampler(prepared_scene, scale=1.0, brightness=0, contrast=0)
     original = type(host.data).whole
 
-    def wide(self, item):
-        patch = original(self, item)
+    def wide(self, item, **asked):
+        patch = original(self, item, **asked)
         return patch.__class__((patch.image.astype(np.uint16) * 257), patch.label, patch.valid)
 
     monkeypatch.setattr(type(host.data), "whole", wide)
     wider = GpuSampler(host, CPU).batch(0)["image"]
     monkeypatch.undo()
     assert torch.allclose(wider, host.batch(0)["image"] * 257, rtol=1e-4, atol=1)
+
+
+@pytest.fixture(scope="module")
+def numbered_scene(tmp_path_factory):
+    """Prepared data of a scene whose labels and object numbers are equal up to a factor: (params, PreparedData)."""
+    folder = tmp_path_factory.mktemp("numbered")
+    rng = np.random.default_rng(0)
+    # large numbers, which a float of 32 bits or a signed integer would change
+    numbers = np.kron(rng.integers(0, 3, (64, 64)), np.ones((4, 4), int)).astype(np.uint32) * 2_000_000_001
+    make_scene(folder / "source")
+    write_tif(folder / "source/masks/scene.tif", numbers[None])
+    data = {"instances": True, "label_values": {"others": 1}}
+    p = params_for(folder / "source", scene=True, data=data)
+    ingest(p.data, folder / "ingested")
+    return p, PreparedData(prepare(p, folder / "ingested", folder / "prepared"))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.25])
+def test_object_numbers_move_as_labels_do_on_both_samplers(numbered_scene, scale):
+    p, data = numbered_scene
+    options = {"steps": 3, "batch": 6, "crop": 32, "validate_every": 3, "augment": {"scale": scale}}
+    settings = TrainSettings(**options)
+    host = Sampler(data, settings, p.prepare.window, seed=3, instances=True)
+    plain = Sampler(data, settings, p.prepare.window, seed=3)
+    # beyond the item too
+    for sampler in (host, plain):
+        sampler.places = [(item, row - 6, col) for item, row, col in sampler.places]
+    on_device, found = GpuSampler(host, CPU), set()
+    for step in range(6):
+        batch, other = host.batch(step), on_device.batch(step)
+        assert batch["instance"].dtype == other["instance"].dtype == torch.int64
+        assert batch["instance"].shape == batch["label"].shape
+        assert torch.equal(batch["instance"], other["instance"])
+        assert torch.equal(batch["label"] == 1, batch["instance"] > 0)
+        found |= set(batch["instance"].unique().tolist())
+        without = plain.batch(step)
+        assert set(without) == {"image", "label", "valid"} and same(without, batch)
+    assert found == {0, 2_000_000_001, 4_000_000_002}
+    assert "instance" not in GpuSampler(plain, CPU).batch(0)
+
+
+def test_object_numbers_count_among_the_bytes_on_the_device(numbered_scene):
+    _, data = numbered_scene
+    assert data.training_bytes(instances=True) - data.training_bytes() == 4 * 256 * 256

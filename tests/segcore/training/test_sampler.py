@@ -101,9 +101,9 @@ def test_crops_stay_inside_training_pixels(prepared_scene, seed):
         statistics, windows, foreground = data.statistics, data.windows, data.foreground
         of_channels = staticmethod(list)
 
-        def crop(self, item, row, col, height, width):
+        def crop(self, item, row, col, height, width, **asked):
             read.append((row, col, height, width))
-            return original(item, row, col, height, width)
+            return original(item, row, col, height, width, **asked)
 
     sampler = Sampler(Recorder(), p.for_architecture("fcn"), p.prepare.window, seed)
     for step in range(20):
