@@ -2,3 +2,7 @@
 
 # Label of pixels that are excluded from loss, gradient and scores: nodata, outside the field of view, unlabelled.
 IGNORE = 255
+# A predicted object with more than this share of its pixels ignored is taken out: neither right nor wrong.
+IGNORED_SHARE = 0.5
+# A true object with less than this share of its pixels inside the scored region may be found or not.
+REQUIRED_SHARE = 0.5

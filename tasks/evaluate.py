@@ -5,6 +5,8 @@ memory depend on the machine and are written to work/costs/, so that dvc.lock is
 """
 
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,8 @@ from tasks.tracking.tracker import Tracker
 if TYPE_CHECKING:
     # torch takes seconds to import; --help and errors in the arguments must not wait for it
     from segcore.evaluation.evaluate import Evaluated
+    from segcore.objects.find import FindSettings
+    from segcore.objects.found import Objects
 
 # timed passes over the tile, for memory; latency is measured for the report, all architectures in turn
 _ROUNDS = 1
@@ -82,8 +86,28 @@ def _summary(bundle: Bundle, flips: bool) -> dict[str, Any]:
     }
 
 
+def _of_objects(
+    description: Mapping[str, Any], finding: "FindSettings | None", data: PreparedData, name: str
+) -> dict[str, Any]:
+    """The entry `objects` of summary.json: how objects are found, and what that gave on the validation split."""
+    if finding is None:
+        return {}
+    facts = description.get("objects", {}).get(finding.method, {})
+    if not facts:
+        print(
+            f"evaluate {name}: its training data had no objects, so that no operating score was chosen; "
+            f"{finding.score} is used (train it again to choose one on the validation split)",
+            flush=True,
+        )
+    chosen = {key: facts.get(key) for key in ("precision", "recall", "count_bias")}
+    entry = {"method": finding.method, "score": finding.score, **chosen, "truth": "given"}
+    return {"objects": entry}
+
+
 def _write(part: Path, result: "Evaluated", summary: dict[str, Any], classes: list[str]) -> None:
     result.counts.to_parquet(part / "counts.parquet", index=False)
+    if result.objects is not None:
+        result.objects.to_parquet(part / "objects.parquet", index=False)
     matrix = pd.DataFrame(result.confusion, columns=classes)
     matrix.insert(0, "truth", classes)
     matrix.to_csv(part / "confusion.csv", index=False)
@@ -127,12 +151,15 @@ def run_evaluation(
     description = bundle.description
     # imported late: wrong arguments are reported at once
     from segcore.evaluation.evaluate import evaluate, save_prediction
+    from segcore.evaluation.objects import find_settings, save_objects
     from segcore.inference.device import choose_precision, default_device
     from segcore.inference.tta import require_trained
 
     if p.evaluate.flips:
         require_trained(description["parameters"], name)
-    summary, model = _summary(bundle, p.evaluate.flips), bundle.model(default_device())
+    finding = find_settings(description, p.evaluate.objects, data)
+    summary = _summary(bundle, p.evaluate.flips) | _of_objects(description, finding, data, name)
+    model = bundle.model(default_device())
     # the files of a large model are not held in memory any longer
     del bundle
     precision = choose_precision(description["parameters"]["precision"], default_device())
@@ -143,14 +170,15 @@ def run_evaluation(
         (part / "predictions").mkdir()
         volumes = _Volumes(data, part / "volumes")
 
-        def keep(region: str, prediction: Any) -> None:
+        def keep(region: str, prediction: Any, objects: "Objects | None") -> None:
             if region in kept:
                 save_prediction(part / "predictions" / f"{region}.png", prediction, data.colors)
+            if region in kept and objects is not None and finding is not None:
+                save_objects(part / "predictions" / f"{region}_objects.tif", objects, finding.score)
             volumes.add(region, prediction)
 
-        result = evaluate(
-            model, data, p.evaluate, precision, keep, lambda rows: console.progress(rows, f"evaluate {name}")
-        )
+        progress = partial(console.progress, label=f"evaluate {name}")
+        result = evaluate(model, data, p.evaluate, precision, keep, progress, finding)
         _write(part, result, summary, data.classes)
     _log(p, architecture, seed, data, result, description["title"], root)
     return target

@@ -11,9 +11,12 @@ from PIL import Image
 
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.evaluation.calibration import Calibration
+from segcore.evaluation.objects import ObjectCounts
 from segcore.inference.tiling import predict_patch
 from segcore.inference.tta import with_flips
 from segcore.models.base.model import SegmentationModel
+from segcore.objects.find import FindSettings
+from segcore.objects.found import Objects
 from segcore.params import Evaluate
 from segcore.tables.counts import confusion, count, counts_table, require_all
 from segcore.tables.slices import add_words
@@ -27,11 +30,17 @@ class Evaluated:
         counts: the evaluation table.
         confusion: (K, K) int64 pixels, rows truth, columns prediction.
         calibration: curve and error, see `Calibration.result`.
+        objects: the object table; None where no objects were asked for.
     """
 
     counts: pd.DataFrame
     confusion: np.ndarray
     calibration: dict[str, Any]
+    objects: pd.DataFrame | None = None
+
+
+def _keep_nothing(region: str, prediction: np.ndarray, objects: Objects | None) -> None:
+    pass
 
 
 def evaluate(
@@ -39,8 +48,9 @@ def evaluate(
     data: PreparedData,
     settings: Evaluate,
     precision: str,
-    keep: Callable[[str, np.ndarray], None] = lambda region, prediction: None,
+    keep: Callable[[str, np.ndarray, Objects | None], None] = _keep_nothing,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
+    objects: FindSettings | None = None,
 ) -> Evaluated:
     """Predict every test region at full resolution and compare it with its original labels.
 
@@ -49,8 +59,10 @@ def evaluate(
         data: prepared data with the test regions.
         settings: tile, overlap, flips and boundary tolerance.
         precision: "fp32" or "bf16".
-        keep: called with each region's id and (H, W) uint8 prediction.
+        keep: called with each region's id, (H, W) uint8 prediction, and objects in the order of their numbers in the
+            object table.
         progress: wraps the list of regions, such as `tqdm`.
+        objects: how objects are found, whatever their score; None: they are not.
 
     Raises:
         DataError: a region has no counts.
@@ -59,6 +71,7 @@ def evaluate(
     classes = len(data.classes)
     model = with_flips(model, settings.flips)
     images, matrix, calibration = [], np.zeros((classes, classes), dtype=np.int64), Calibration()
+    counts = ObjectCounts(data, objects, settings.boundary_tolerance) if objects else None
     for region in progress(list(regions.itertuples())):
         patch = data.read_input(region.id)
         probabilities = predict_patch(model, patch, settings.tile, settings.overlap, precision)
@@ -68,10 +81,11 @@ def evaluate(
         )
         matrix += confusion(prediction, patch.label, classes)
         calibration.update(probabilities, patch.label)
-        keep(region.id, prediction)
+        found = counts.add(region.id, patch, probabilities, prediction) if counts else None
+        keep(region.id, prediction, found)
     table = add_words(counts_table(images, data.classes), regions, data.items)
     require_all(table, regions["id"])
-    return Evaluated(table, matrix, calibration.result())
+    return Evaluated(table, matrix, calibration.result(), counts.table(regions) if counts else None)
 
 
 def save_prediction(path: Path, prediction: np.ndarray, colors: list[list[int]]) -> None:

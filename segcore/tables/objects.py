@@ -19,10 +19,6 @@ import pandas as pd
 from segcore.errors import DataError
 
 KINDS = ("image", "truth", "prediction", "pair")
-# a prediction with more than this share of its pixels ignored is taken out: neither right nor wrong
-IGNORED_SHARE = 0.5
-# a truth with less than this share of its full area inside the scored region may be found or not
-REQUIRED_SHARE = 0.5
 
 # column -> dtype; a column is 0, False or NaN in rows of kinds that do not have it
 COLUMNS: dict[str, str] = {
@@ -36,7 +32,7 @@ COLUMNS: dict[str, str] = {
     "area": "int64",  # truth, prediction: scored pixels
     "area_full": "int64",  # truth: pixels in the whole item; prediction: with ignored pixels
     "cut": "bool",  # truth, prediction: touches an edge of the region
-    "out": "bool",  # truth: not required (REQUIRED_SHARE); prediction: taken out (IGNORED_SHARE)
+    "out": "bool",  # truth: not required; prediction: taken out (REQUIRED_SHARE, IGNORED_SHARE)
     "crowd": "bool",  # truth: a crowd of COCO, which any number of predictions may match; False in our own data
     "ignored_share": "float64",  # prediction: share of its pixels that are ignored or not valid
     "row": "int64",  # truth, prediction: first row of the box in the region

@@ -19,6 +19,7 @@ from segcore.ingest.catalog import FIRST
 from segcore.models.base.bundle import Hashes, load_description, read_bundle
 from segcore.promotion.drift import expected_calibration_error
 from segcore.tables.counts import require_all
+from segcore.tables.objects import require_images
 from tasks import console
 from tasks.bundles import read_history
 from tasks.measure import measure
@@ -39,6 +40,7 @@ class Model:
         counts: evaluation table.
         validation: best foreground IoU on the validation split, in [0, 1].
         calibrations: calibration curve of each batch; empty for challengers.
+        objects: object table; None where the data have no objects, or `evaluate.objects` is none.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Model:
     counts: pd.DataFrame
     validation: float
     calibrations: Mapping[str, Mapping[str, Any]]
+    objects: pd.DataFrame | None = None
 
     @property
     def architecture(self) -> str:
@@ -111,10 +114,26 @@ def challengers(context: PromotionContext) -> list[Model]:
             raise StageError(
                 f"{path}: is missing", f"run `dvc repro {stage_name('evaluate', best.name)}` first"
             )
-        counts = pd.read_parquet(path)
-        require_all(counts, test_regions(context.data)["id"])
-        chosen.append(Model(best, load_description(best), counts, validation_score(best), {}))
+        counts, objects = _tables(path.parent, context.data)
+        chosen.append(Model(best, load_description(best), counts, validation_score(best), {}, objects))
     return chosen
+
+
+def _tables(folder: Path, data: PreparedData) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Evaluation table and object table of an evaluation; None where it has no objects.
+
+    Raises:
+        DataError: the test regions differ from the present ones.
+    """
+    ids = test_regions(data)["id"]
+    counts = pd.read_parquet(folder / "counts.parquet")
+    require_all(counts, ids)
+    path = folder / "objects.parquet"
+    if not path.exists():
+        return counts, None
+    objects = pd.read_parquet(path)
+    require_images(objects, ids)
+    return counts, objects
 
 
 def fetch_champion(registry: Registry, version: int, root: Path = Path()) -> Path:
@@ -144,18 +163,20 @@ def champion(context: PromotionContext, version: int) -> Model:
                 f"champion version {version}: its {what} ({of_champion}) differ from those of the data ({of_data})",
                 "set another data.name in params.yaml for the new task; it then has a separate registered model",
             )
-    counts, calibrations = _evaluated(context, folder, description)
+    counts, objects, calibrations = _evaluated(context, folder, description)
     validation = validation_score(folder) if (folder / "history.csv").exists() else 0.0
     # it decides nothing where there is a champion
-    return Model(folder, description, counts, validation if math.isfinite(validation) else 0.0, calibrations)
+    validation = validation if math.isfinite(validation) else 0.0
+    return Model(folder, description, counts, validation, calibrations, objects)
 
 
 def _evaluated(
     context: PromotionContext, folder: Path, description: dict[str, Any]
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Counts of all test regions and calibration curves by batch, cached by weights, data, settings and code."""
+) -> tuple[pd.DataFrame, pd.DataFrame | None, dict[str, Any]]:
+    """Both tables of all test regions and calibration curves by batch, cached by weights, data, settings and code."""
     # imported here, since a rollback needs no torch
     from segcore.evaluation.evaluate import evaluate
+    from segcore.evaluation.objects import find_settings
     from segcore.inference.device import choose_precision, default_device
     from segcore.models.base.factory import defaults
 
@@ -184,20 +205,23 @@ def _evaluated(
     if curves is None:
         expected = Hashes(weights=description["weights_sha256"])
         model = read_bundle(folder, expected).model(default_device())
-        tables, curves = [], {}
+        finding = find_settings(description, p.evaluate.objects, data)
+        tables, objects, curves = [], [], {}
         for batch, part in _by_batch(data):
             named = "data.source" if batch == FIRST else f"batch {batch}"
-            evaluation = evaluate(model, part, p.evaluate, precision, progress=_bar(f"champion, {named}"))
+            progress = _bar(f"champion, {named}")
+            evaluation = evaluate(model, part, p.evaluate, precision, progress=progress, objects=finding)
             tables.append(evaluation.counts)
+            objects.append(evaluation.objects)
             curves[batch] = evaluation.calibration
         cache.start()
-        with atomic_write(cache.folder / "counts.parquet") as temporary:
-            pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+        for table, frames in (("counts", tables), ("objects", objects if finding else [])):
+            if frames:
+                with atomic_write(cache.folder / f"{table}.parquet") as temporary:
+                    pd.concat(frames, ignore_index=True).to_parquet(temporary, index=False)
         with atomic_write(curves_file) as temporary:
             temporary.write_text(json.dumps(curves) + "\n")
-    counts = pd.read_parquet(cache.folder / "counts.parquet")
-    require_all(counts, test_regions(data)["id"])
-    return counts, curves
+    return *_tables(cache.folder, data), curves
 
 
 def _bar(label: str) -> Callable[[list[Any]], Iterable[Any]]:

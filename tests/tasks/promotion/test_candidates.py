@@ -66,7 +66,7 @@ def test_the_champion_is_evaluated_again_when_code_changes_that_its_scores_depen
     monkeypatch.setattr(evaluation, "evaluate", counted)
     description = load_description(bundle)
     context = _context(p, data)
-    first, _ = candidates._evaluated(context, bundle, description)
+    first, _, _ = candidates._evaluated(context, bundle, description)
     candidates._evaluated(context, bundle, description)
     assert len(done) == 1
     # code that its scores do not depend on
@@ -75,7 +75,7 @@ def test_the_champion_is_evaluated_again_when_code_changes_that_its_scores_depen
     candidates._evaluated(context, bundle, description)
     assert len(done) == 1
     code.change(name)
-    again, _ = candidates._evaluated(context, bundle, description)
+    again, _, _ = candidates._evaluated(context, bundle, description)
     assert len(done) == 2 and again.equals(first)
     assert len(list((bundle / "evaluation").iterdir())) == 1
 

@@ -1,0 +1,154 @@
+"""Objects of the test regions: found in predictions, and compared with the true ones in the object table."""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
+from segcore.constants import IGNORE
+from segcore.data.prepared import LabelledImage, PreparedData
+from segcore.data.raster import Info
+from segcore.data.resolution import ground_resolution
+from segcore.objects.find import FindSettings, find
+from segcore.objects.found import Objects
+from segcore.objects.pairs import pairs
+from segcore.tables.objects import objects_table, require_images
+from segcore.tables.slices import add_words
+
+# operating score of a bundle that has none, because its training data had no objects
+DEFAULT_SCORE = 0.5
+
+
+def find_settings(
+    description: Mapping[str, Any], method: Literal["components", "watershed", "none"], data: PreparedData
+) -> FindSettings | None:
+    """How objects are found, with the operating score; None where the data have none or `method` is "none".
+
+    Args:
+        description: model.json. Without an entry for the method, the score is DEFAULT_SCORE.
+        method: `evaluate.objects`.
+        data: prepared data.
+    """
+    if method == "none" or not data.instances:
+        return None
+    if method not in description.get("objects", {}):
+        return FindSettings(method, DEFAULT_SCORE)
+    # MERGE: FindSettings.of(dict(description), method)
+    return FindSettings(method, description["objects"][method]["score"])
+
+
+class ObjectCounts:
+    """Collects the rows of the object table region by region.
+
+    Args:
+        data: prepared data with objects.
+        settings: how objects are found; those of all scores are in the table.
+        tolerance: distance in pixels up to which boundary pixels match.
+    """
+
+    def __init__(self, data: PreparedData, settings: FindSettings, tolerance: int) -> None:
+        self._data, self._tolerance = data, tolerance
+        self._settings = replace(settings, score=0.0)
+        self._rows: list[pd.DataFrame] = []
+
+    def add(
+        self, region: str, patch: LabelledImage, probabilities: np.ndarray, prediction: np.ndarray
+    ) -> Objects:
+        """Find the objects of a region and compare them with the true ones.
+
+        Args:
+            region: id.
+            patch: labels and validity of the region.
+            probabilities: (K, H, W) float32.
+            prediction: (H, W) uint8 predicted classes.
+
+        Returns:
+            The objects with a row in the table, in the order of their numbers.
+        """
+        data = self._data
+        classes = np.where(patch.valid, prediction, np.uint8(IGNORE))
+        found = find(probabilities, classes, data.foreground, self._settings)
+        place = data.region(region)
+        compared = pairs(
+            data.read_instances(region),
+            patch.label,
+            _true_objects(data, place["item"]),
+            found,
+            self._tolerance,
+        )
+        scored = int((patch.label != IGNORE).sum())
+        image = {
+            "pixels": [scored],
+            "ignored_pixels": [patch.label.size - scored],
+            "pixel_area": [_pixel_area(data, place)],
+        }
+        rows = {
+            "image": pd.DataFrame(image),
+            "truth": compared.truths,
+            "prediction": compared.predictions,
+            "pair": compared.pairs,
+        }
+        table = objects_table(frame.assign(kind=kind) for kind, frame in rows.items())
+        self._rows.append(table.assign(item=str(region), cluster=str(place["cluster"])))
+        return compared.predicted
+
+    def table(self, regions: pd.DataFrame) -> pd.DataFrame:
+        """The object table of the regions, with one column per word of the data patterns.
+
+        Raises:
+            DataError: a region is missing.
+        """
+        table = objects_table(self._rows)
+        require_images(table, regions["id"])
+        return add_words(table, regions, self._data.items)
+
+
+def _true_objects(data: PreparedData, item: str) -> pd.DataFrame:
+    """Number, class and area of the true objects of an item."""
+    # MERGE: data.objects[data.objects["item"] == item]
+    numbers, label = data._plane(item, "instances"), data.whole(item).label
+    found = pd.DataFrame({"id": numbers[numbers > 0].astype(np.int64), "class_index": label[numbers > 0]})
+    areas = found.value_counts().reset_index(name="pixels").sort_values(["pixels", "class_index"])
+    objects = areas.groupby("id", as_index=False).agg(
+        class_index=("class_index", "last"), area=("pixels", "sum")
+    )
+    return objects[objects["class_index"].isin(data.foreground)]
+
+
+def _pixel_area(data: PreparedData, region: Mapping[str, Any]) -> float:
+    """Area of a pixel on the ground in m2, at the centre of a region; NaN without a position on the earth."""
+    item = data.items.loc[region["item"]]
+    place = json.loads(item["transform"]) if isinstance(item["transform"], str) else None
+    if place is None or not isinstance(item["crs"], str):
+        return math.nan
+    a, b, c, d, e, f = place[:6]
+    row, col = int(region["row"]), int(region["col"])
+    moved = (a, b, c + a * col + b * row, d, e, f + d * col + e * row)
+    size = (int(region["height"]), int(region["width"]))
+    side = ground_resolution(Info(*size, 1, "uint8", crs=item["crs"], transform=moved))
+    return math.nan if side is None else side**2
+
+
+def save_objects(path: Path, objects: Objects, score: float) -> None:
+    """Write the numbers of objects of at least a score as uint32 GeoTIFF; of several in a pixel the best counts.
+
+    Args:
+        path: new file.
+        objects: in the order of their numbers in the object table.
+        score: operating score.
+    """
+    chosen = np.flatnonzero(objects.scores.astype(np.float64) >= score)
+    numbers = np.append(0, chosen + 1).astype(np.uint32)[objects.select(chosen).numbers()]
+    shape = {"height": objects.height, "width": objects.width, "count": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="GTiff", dtype="uint32", compress="deflate", **shape) as out:
+            out.write(numbers, 1)

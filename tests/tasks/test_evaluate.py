@@ -1,0 +1,108 @@
+"""Files of an evaluation of data with objects."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import yaml
+from PIL import Image
+
+from segcore import params
+from segcore.data.prepared import PreparedData
+from segcore.data.prepared import test_regions as regions_of_test
+from segcore.models.base.bundle import load_description
+from tasks import evaluate
+from tasks.ingest import ingest
+from tasks.prepare import prepare
+from tasks.train import train
+from tests.support.tiny import blobs, values_for
+
+PLAIN = {"counts.parquet", "confusion.csv", "calibration.json", "summary.json", "predictions"}
+COST = {"latency_ms": 10.0, "peak_memory_mb": 700.0}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a U-Net that was trained for some steps on images with objects."""
+    from segcore.objects.components import components
+
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("images", "masks"):
+        (folder / "source" / name).mkdir(parents=True)
+    for i in range(12):
+        image, mask = blobs(48, 56, seed=i)
+        Image.fromarray(image).save(folder / f"source/images/a{i}.png")
+        Image.fromarray(components(mask, [1]).astype(np.uint16)).save(folder / f"source/masks/a{i}.png")
+    data = {"instances": True}
+    common = {"steps": 60, "validate_every": 20}
+    values = values_for("source", architectures=["unet"], data=data, train={"common": common})
+    values["data"]["label_values"] = {"0": 0, "others": 1}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        p = params.load()
+        ingest(p.data)
+        prepare(p, registry=Path("splits/tiny.csv"), work=Path("work"))
+        train(p, "unet", 0)
+    return folder
+
+
+def run(project: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Path:
+    """The folder of an evaluation with other settings, without measured costs."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
+    monkeypatch.setattr(evaluate, "measure", lambda folders, *_: [dict(COST) for _ in folders])
+    p = params.load()
+    p = p.model_copy(update={"evaluate": p.evaluate.model_copy(update=settings)})
+    return evaluate.run_evaluation(p, "unet", 0)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_objects_are_written_beside_the_pixels_which_stay_the_same(project, monkeypatch, capsys):
+    plain = contents(run(project, monkeypatch, objects="none"))
+    assert {Path(name).parts[0] for name in plain} == PLAIN
+    assert (
+        not any(name.endswith(".tif") for name in plain) and "objects" not in plain["summary.json"].decode()
+    )
+
+    folder = run(project, monkeypatch)
+    found = contents(folder)
+    summary = json.loads(found.pop("summary.json"))
+    entry = summary.pop("objects")
+    assert summary == json.loads(plain.pop("summary.json"))
+    assert {name: found[name] for name in plain} == plain
+    assert {name for name in found if name not in plain} == {
+        "objects.parquet",
+        *(name.replace(".png", "_objects.tif") for name in plain if name.endswith(".png")),
+    }
+    chosen = load_description(project / "models/unet-0")["objects"]["components"]
+    assert entry == {
+        "method": "components",
+        **{key: chosen[key] for key in ("score", "precision", "recall", "count_bias")},
+        "truth": "given",
+    }
+
+
+def test_the_picture_of_objects_agrees_with_the_table(project, monkeypatch):
+    folder = run(project, monkeypatch)
+    score = json.loads((folder / "summary.json").read_text())["objects"]["score"]
+    table = pd.read_parquet(folder / "objects.parquet")
+    data = PreparedData(project / "data/prepared")
+    ids = list(regions_of_test(data)["id"])
+    assert sorted(table.loc[table["kind"] == "image", "item"]) == ids
+    assert len(table[table["kind"] == "prediction"])
+    for region in ids:
+        of_region = table[(table["item"] == region) & (table["kind"] == "prediction")]
+        with rasterio.open(folder / f"predictions/{region}_objects.tif") as file:
+            numbers = file.read(1)
+        areas = dict(zip(*np.unique(numbers[numbers > 0], return_counts=True), strict=True))
+        expected = of_region[of_region["score"] >= score]
+        assert areas == dict(zip(expected["prediction"], expected["area_full"], strict=True))
