@@ -2,12 +2,16 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.model import SegmentationModel
 from segcore.training.distributed import Distributed
+
+# logarithm of a probability of 0, for the loss
+_LOG_OF_NONE = -100.0
 
 
 def validate(
@@ -20,7 +24,8 @@ def validate(
     """Loss (mean over pixels) and pooled foreground mean IoU on the validation regions, as in evaluation.
 
     With several processes, each region is read by exactly one of them. Sums are taken in the order of regions, so that
-    the same weights give the same numbers for any number of processes.
+    the same weights give the same numbers for any number of processes. Labels have no pixels of touching objects, so that
+    both are of the probabilities of the classes.
     """
     processes = processes or Distributed()
     classes, rows = model.num_classes, []
@@ -31,6 +36,8 @@ def validate(
         scored = patch.label != IGNORE
         # softmax(log p) = p
         logits = torch.from_numpy(probabilities).clamp_min(1e-12).log()[None]
+        # an output without a class of its own has no share of the probability
+        logits = F.pad(logits, (0, 0, 0, 0, 0, model.outputs - classes), value=_LOG_OF_NONE)
         loss = model.criterion(logits, torch.from_numpy(patch.label).long()[None])["loss"]
         pair = patch.label[scored].astype(np.int64) * classes + probabilities.argmax(0)[scored]
         counts = np.bincount(pair, minlength=classes**2).reshape(classes, classes)

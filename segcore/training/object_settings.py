@@ -1,0 +1,139 @@
+"""How objects are found in predictions, chosen on the validation split at the end of a training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segcore.constants import IGNORE, IGNORED_SHARE, REQUIRED_SHARE
+from segcore.data.object_numbers import by_first_pixel
+from segcore.data.prepared import PreparedData
+from segcore.inference.device import Precision
+from segcore.inference.tiling import predict_with_touching
+from segcore.models.base.model import SegmentationModel
+from segcore.objects.find import FindSettings, classes_and_scores, number_maps
+
+# Of equal ones the first is chosen: components first, then the watersheds that divide them least.
+_DEPTHS = {"distance": (4.0, 2.0, 1.0, 0.5), "probability": (0.2, 0.1, 0.05)}
+_CANDIDATES = [
+    FindSettings(),
+    *(FindSettings("watershed", seeds=s, depth=d) for s, depths in _DEPTHS.items() for d in depths),  # type: ignore[arg-type]
+]
+_SCORES = [round(0.05 * step, 2) for step in range(1, 20)]
+# where the validation split gives nothing to choose by
+_DEFAULTS = {"components": FindSettings(score=0.5), "watershed": FindSettings("watershed", 0.5)}
+# IoU above which objects match; at most one true and one predicted object of a pair can have it
+_MATCH = 0.5
+# quantile of the longer sides of training objects
+_SIDE = 0.95
+
+
+def choose_objects(
+    model: SegmentationModel, data: PreparedData, tile: int, precision: Precision
+) -> dict[str, Any] | None:
+    """The entry `objects` of model.json: the settings of both methods with the highest F1 on the validation split.
+
+    F1 is of all foreground classes together, at an IoU above 0.5. A predicted object with more than half of its pixels
+    ignored does not count, nor does a true one with less than half of its area in the region, or what matches it.
+
+    Args:
+        model: trained, on its device.
+        data: prepared data.
+        tile: side of the windows in pixels.
+        precision: of the predictions.
+
+    Returns:
+        truth, touching, classes and side (95 % quantile of the longer box side of training objects in pixels); per
+        method score, f1, precision, recall, count_bias (predicted / true - 1) and counts (true and predicted objects
+        per class and cluster), for "watershed" also seeds and depth. None: the data have no objects.
+    """
+    if data.truth_of_objects == "none":
+        return None
+    found = _compared(model, data, tile, precision)
+    names = {index: data.classes[index] for index in data.foreground}
+    entry = {
+        "truth": data.truth_of_objects,
+        "touching": model.touching,
+        "classes": data.foreground,
+        "side": _side(data),
+    }
+    for method, default in _DEFAULTS.items():
+        chosen = found.best([s for s in _CANDIDATES if s.method == method]) or default
+        if method == "watershed":
+            entry[method] = {"seeds": chosen.seeds, "depth": chosen.depth, **found.facts(chosen, names)}
+        else:
+            entry[method] = found.facts(chosen, names)
+    return entry
+
+
+def text(entry: dict[str, Any]) -> str:
+    """What was chosen and its scores on the validation split, as one line."""
+    if not any(true for of_class in entry["components"]["counts"].values() for true, _ in of_class):
+        return "objects: the validation split has no object, so that nothing is chosen on it: the score is 0.5"
+    parts = []
+    for method in _DEFAULTS:
+        facts = entry[method]
+        name = f"{method} ({facts['seeds']}, depth {facts['depth']:g})" if "seeds" in facts else method
+        parts.append(
+            f"{name} at score {facts['score']:g}: F1 {facts['f1']:.3f}, precision {facts['precision']:.3f}, "
+            f"recall {facts['recall']:.3f}, count bias {facts['count_bias']:+.1%}"
+        )
+    return f"objects: {'; '.join(parts)}"
+
+
+@dataclass
+class _Found:
+    """Objects of the validation split.
+
+    Attributes:
+        truths: a row per true object that is required: cluster, class_index.
+        predictions: per candidate a row per predicted object that counts: cluster, class_index, score, hit.
+        clusters: all of the split, sorted.
+    """
+
+    truths: pd.DataFrame
+    predictions: dict[FindSettings, pd.DataFrame]
+    clusters: list[str]
+
+    def best(self, candidates: Sequence[FindSettings]) -> FindSettings | None:
+        """The candidate and score of the highest F1, of equal ones the first; None if nothing true is found."""
+        best, highest = None, 0.0
+        for candidate in candidates:
+            for score in _SCORES:
+                f1 = self._scores(candidate, score)["f1"]
+                if f1 > highest:
+                    best, highest = replace(candidate, score=score), f1
+        return best
+
+    def _kept(self, candidate: FindSettings, score: float) -> pd.DataFrame:
+        of_candidate = self.predictions[replace(candidate, score=0.0)]
+        # of the dtype of scores, as `find` compares them
+        return of_candidate[of_candidate["score"] >= np.float32(score)]
+
+    def _scores(self, candidate: FindSettings, score: float) -> dict[str, float]:
+        kept, true = self._kept(candidate, score), len(self.truths)
+        hits, predicted = int(kept["hit"].sum()), len(kept)
+        return {
+            "f1": 2 * hits / max(true + predicted, 1),
+            "precision": hits / max(predicted, 1),
+            "recall": hits / max(true, 1),
+            "count_bias": predicted / true - 1 if true else 0.0,
+        }
+
+    def facts(self, chosen: FindSettings, names: dict[int, str]) -> dict[str, Any]:
+        """The entry of a method in model.json."""
+        kept = self._kept(chosen, chosen.score)
+        scores = {key: round(value, 6) for key, value in self._scores(chosen, chosen.score).items()}
+        counts = {
+            name: [
+                [_count(table, index, cluster) for table in (self.truths, kept)] for cluster in self.clusters
+            ]
+            for index, name in names.items()
+        }
+        return {"score": round(chosen.score, 6), **scores, "counts": counts}
+
+
+def _count(table: pd.DataFrame, index: int, cluster: str) -> int:
+    return int(((table["class_index"] == index) & (table["cluster"] == cluster)).sum())
