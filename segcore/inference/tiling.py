@@ -141,4 +141,5 @@ def of_classes(probabilities: Array) -> Array:
     The most probable class stays the same.
     """
     positive = probabilities + _SMALLEST
-    return positive / positive.sum(0)
+    scaled: Array = positive / positive.sum(0)
+    return scaled

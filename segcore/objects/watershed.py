@@ -1,12 +1,11 @@
 """Objects that touch, divided by a watershed.
 
-A surface is high inside objects: the distance to the edge of a component, or a smoothed class probability. Its h-maxima,
-the maxima that rise by at least a depth h above the pass to a higher one, are the seeds. They are flooded within their
-component. Every component is divided by itself: nothing outside of it, except the smoothed probability of pixels within
-its reach, has an influence.
+A surface is high inside objects: the distance to the edge of a component, or a smoothed class probability. The seeds are
+its h-maxima, that is maxima that rise by at least a depth h above the pass to a higher one. Each component is divided
+separately, by flooding it from its seeds.
 
-One flooding gives the result of every depth: basins of all maxima are made first, and then those whose maximum rises by
-less than the depth are joined with the neighbour that they meet at the highest pass.
+One flooding serves all depths: it gives the basins of all maxima. For a depth, a basin whose maximum rises by less is
+joined with the neighbour that it meets at its highest pass.
 """
 
 from collections.abc import Sequence

@@ -269,8 +269,7 @@ class Predictor:
         if info.block and info.block[1] >= info.width:
             return _STRIPED_COLUMNS
         bytes_per_pixel = (
-            3 * info.bands * self.channels_per_band * np.dtype(info.dtype).itemsize
-            + 8 * self.model.outputs
+            3 * info.bands * self.channels_per_band * np.dtype(info.dtype).itemsize + 8 * self.model.outputs
         )
         return _PANEL_BYTES // (self.tile * bytes_per_pixel)
 

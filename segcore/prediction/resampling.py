@@ -206,8 +206,8 @@ class ScoreStore:
                 _, valid = self._scene.source.read(window, self._plane)
                 scores = torch.from_numpy(self._back(window))
                 touching = scores[self._classes] if len(scores) > self._classes else None
-                valid = None if valid.all() else valid
-                self._writer.put(self._plane, Block(row, col, scores[: self._classes], valid, 0, touching))
+                mask = None if valid.all() else valid
+                self._writer.put(self._plane, Block(row, col, scores[: self._classes], mask, 0, touching))
             self._free_memory()
 
     def _back(self, window: Window) -> np.ndarray:

@@ -1,7 +1,7 @@
 """How objects are found in predictions, chosen on the validation split at the end of a training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def choose_objects(
         return None
     found = _compared(model, data, tile, precision)
     names = {index: data.classes[index] for index in data.foreground}
-    entry = {
+    entry: dict[str, Any] = {
         "truth": data.truth_of_objects,
         "touching": model.touching,
         "classes": data.foreground,
@@ -71,7 +71,9 @@ def choose_objects(
 def text(entry: dict[str, Any]) -> str:
     """What was chosen and its scores on the validation split, as one line."""
     if not any(true for of_class in entry["components"]["counts"].values() for true, _ in of_class):
-        return "objects: the validation split has no object, so that nothing is chosen on it: the score is 0.5"
+        return (
+            "objects: the validation split has no object, so that nothing is chosen on it: the score is 0.5"
+        )
     parts = []
     for method in _DEFAULTS:
         facts = entry[method]
@@ -137,3 +139,85 @@ class _Found:
 
 def _count(table: pd.DataFrame, index: int, cluster: str) -> int:
     return int(((table["class_index"] == index) & (table["cluster"] == cluster)).sum())
+
+
+def _compared(model: SegmentationModel, data: PreparedData, tile: int, precision: Precision) -> _Found:
+    """Objects of every validation region by every candidate; a region is predicted once."""
+    regions = data.regions[data.regions["split"] == "validation"].sort_values("id")
+    index = {str(item): rows for item, rows in data.objects.groupby("item")}
+    truths, predictions = [], {candidate: list[pd.DataFrame]() for candidate in _CANDIDATES}
+    for region in regions.itertuples():
+        patch = data.read_input(region.id, instances=True)
+        assert patch.instances is not None
+        probabilities, touching = predict_with_touching(model, patch, tile, min(64, tile // 4), precision)
+        classes = probabilities.argmax(0).astype(np.uint8)
+        classes[~patch.valid] = IGNORE
+        scored = patch.label != IGNORE
+        truth = _truth(patch.instances, scored, index.get(region.item, data.objects[:0]))
+        truths.append(truth.rows().assign(cluster=region.cluster))
+        maps = number_maps(probabilities, classes, data.foreground, _CANDIDATES, touching)
+        for candidate, numbers in zip(_CANDIDATES, maps, strict=True):
+            of_object, scores = classes_and_scores(numbers, probabilities, classes)
+            kept, hit = _matched(truth, numbers, of_object, scored)
+            found = {"class_index": of_object, "score": scores.astype(np.float32), "hit": hit}
+            predictions[candidate].append(pd.DataFrame(found)[kept].assign(cluster=region.cluster))
+    tables = {candidate: pd.concat(parts, ignore_index=True) for candidate, parts in predictions.items()}
+    return _Found(pd.concat(truths, ignore_index=True), tables, sorted(set(regions["cluster"])))
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """True objects of a region: (H, W) numbers from 1 on scored pixels, and (N,) scored pixels, class, requirement."""
+
+    numbers: np.ndarray
+    areas: np.ndarray
+    classes: np.ndarray
+    required: np.ndarray
+
+    def rows(self) -> pd.DataFrame:
+        return pd.DataFrame({"class_index": self.classes[self.required]})
+
+
+def _truth(instances: np.ndarray, scored: np.ndarray, index: pd.DataFrame) -> _Truth:
+    """True objects of a region; `index` has the rows of its item in the index of objects."""
+    numbers, old = by_first_pixel(np.where(scored, instances, 0), index["id"].to_numpy())
+    known = index.set_index("id").loc[old]
+    areas = np.bincount(numbers[numbers > 0], minlength=len(old) + 1)[1:]
+    required = areas >= REQUIRED_SHARE * known["area"].to_numpy()
+    return _Truth(numbers, areas, known["class_index"].to_numpy(np.int64), required)
+
+
+def _matched(
+    truth: _Truth, numbers: np.ndarray, classes: np.ndarray, scored: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which predicted objects (N,) count, and which of them match a true object of their class.
+
+    Args:
+        truth: true objects.
+        numbers: (H, W) predicted objects, from 1 without gaps.
+        classes: (N,) of the predicted objects.
+        scored: (H, W) bool, pixels that are not ignored.
+    """
+    inside, count = numbers > 0, len(classes)
+    full = np.bincount(numbers[inside], minlength=count + 1)[1:]
+    areas = np.bincount(numbers[inside & scored], minlength=count + 1)[1:]
+    kept = full - areas <= IGNORED_SHARE * full
+    both = inside & (truth.numbers > 0)
+    keys, shared = np.unique(
+        (truth.numbers[both].astype(np.int64) - 1) * count + numbers[both] - 1, return_counts=True
+    )
+    true, predicted = np.divmod(keys, max(count, 1))
+    iou = shared / (truth.areas[true] + areas[predicted] - shared)
+    found = (iou > _MATCH) & (truth.classes[true] == classes[predicted])
+    hit = np.zeros(count, bool)
+    hit[predicted[found & truth.required[true]]] = True
+    kept[predicted[found & ~truth.required[true]]] = False
+    return kept, hit & kept
+
+
+def _side(data: PreparedData) -> float:
+    """Quantile of the longer box sides of the objects of training regions, in pixels; 0 if there are none."""
+    training = data.regions.loc[data.regions["split"] == "train", "id"]
+    objects = data.objects[data.objects["region"].isin(training)]
+    sides = objects[["height", "width"]].max(axis=1)
+    return round(float(sides.quantile(_SIDE)), 6) if len(sides) else 0.0
