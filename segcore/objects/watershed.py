@@ -1,6 +1,6 @@
 """Objects that touch, divided by a watershed.
 
-A surface is high inside objects: the distance to the edge of a component, or a smoothed class probability. The seeds are
+A surface is high inside objects: the distance to the edge of a component, or a smoothed class probability. Seeds are
 its h-maxima, that is maxima that rise by at least a depth h above the pass to a higher one. Each component is divided
 separately, by flooding it from its seeds.
 

@@ -26,6 +26,8 @@ _SCORES = [round(0.05 * step, 2) for step in range(1, 20)]
 _DEFAULTS = {"components": FindSettings(score=0.5), "watershed": FindSettings("watershed", 0.5)}
 # IoU above which objects match; at most one true and one predicted object of a pair can have it
 _MATCH = 0.5
+# model.json is limited in size: with more clusters and classes, some clusters share a pair of counts
+_MOST_COUNTS = 2000
 # quantile of the longer sides of training objects
 _SIDE = 0.95
 
@@ -128,17 +130,16 @@ class _Found:
         """The entry of a method in model.json."""
         kept = self._kept(chosen, chosen.score)
         scores = {key: round(value, 6) for key, value in self._scores(chosen, chosen.score).items()}
-        counts = {
-            name: [
-                [_count(table, index, cluster) for table in (self.truths, kept)] for cluster in self.clusters
+        groups = min(len(self.clusters), max(_MOST_COUNTS // max(len(names), 1), 1))
+        group_of = {cluster: place % groups for place, cluster in enumerate(self.clusters)}
+        counts = {}
+        for index, name in names.items():
+            of_class = [table.loc[table["class_index"] == index, "cluster"] for table in (self.truths, kept)]
+            pairs = [
+                np.bincount(clusters.map(group_of).astype(int), minlength=groups) for clusters in of_class
             ]
-            for index, name in names.items()
-        }
+            counts[name] = np.stack(pairs, axis=1).tolist()
         return {"score": round(chosen.score, 6), **scores, "counts": counts}
-
-
-def _count(table: pd.DataFrame, index: int, cluster: str) -> int:
-    return int(((table["class_index"] == index) & (table["cluster"] == cluster)).sum())
 
 
 def _compared(model: SegmentationModel, data: PreparedData, tile: int, precision: Precision) -> _Found:
