@@ -153,9 +153,31 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         facts = _facts(p, trained, seed, prepared, architecture)
         start = initial_weights(p, architecture, trained.model, root)
         facts |= {"initial_weights": start} if start else {}
+        objects = _choose_objects(run, trained, data, settings)
+        facts |= {"objects": objects} if objects else {}
         _save(run, trained, architecture, facts, target, root)
     shutil.rmtree(folder)
     return target
+
+
+def _choose_objects(
+    run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings
+) -> dict[str, Any] | None:
+    """The entry `objects` of model.json, printed and logged; None where the data have no objects."""
+    from segcore.training import object_settings
+    from segcore.training.determinism import Determinism
+
+    with Determinism(settings.deterministic):
+        entry = object_settings.choose_objects(
+            trained.model, data, 2 * settings.crop, trained.facts["precision"]
+        )
+    if entry is None:
+        return None
+    print(object_settings.text(entry), flush=True)
+    for method, suffix in (("components", ""), ("watershed", "_watershed")):
+        names = ("f1", "precision", "recall", "count_bias")
+        run.log_step({f"val/object_{name}{suffix}": entry[method][name] for name in names})
+    return entry
 
 
 class _Progress:

@@ -5,6 +5,7 @@ in linearly, and at the border of the scene all pixels have full weight.
 """
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from segcore.models.base.model import SegmentationModel
 
 # called with row, col, height, width
 Reader = Callable[[int, int, int, int], LabelledImage]
+Array = TypeVar("Array", np.ndarray, Tensor)
+# added to probabilities before they are divided by their sum, which may be 0
+_SMALLEST = 1e-12
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -62,7 +66,7 @@ def predict_bands(
     overlap: int,
     precision: Precision = "fp32",
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Class probabilities of a scene from top to bottom.
+    """Probabilities of a scene from top to bottom, one per output of the model.
 
     One row of tiles is in memory, however high the scene is.
 
@@ -76,12 +80,12 @@ def predict_bands(
         precision: "fp32" or "bf16".
 
     Yields:
-        The first row, and (K, rows, width) float32 probabilities, in order and without gaps.
+        The first row, and (outputs, rows, width) float32 probabilities, in order and without gaps.
     """
     device = next(model.parameters()).device
     rows, cols = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
     tall, wide = min(tile, height), min(tile, width)
-    total = np.zeros((model.num_classes, tall, width), np.float32)
+    total = np.zeros((model.outputs, tall, width), np.float32)
     weight = np.zeros((tall, width), np.float32)
     for i, row in enumerate(rows):
         down = blend_weights(tall, overlap, row == 0, i == len(rows) - 1)
@@ -113,6 +117,29 @@ def predict_patch(
     model: SegmentationModel, patch: LabelledImage, tile: int, overlap: int, precision: Precision = "fp32"
 ) -> np.ndarray:
     """(K, H, W) float32 class probabilities of a patch."""
+    return predict_with_touching(model, patch, tile, overlap, precision)[0]
+
+
+def predict_with_touching(
+    model: SegmentationModel, patch: LabelledImage, tile: int, overlap: int, precision: Precision = "fp32"
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(K, H, W) float32 class probabilities of a patch, and (H, W) that a pixel is near two objects.
+
+    The latter is None for a model without that output.
+    """
     height, width = patch.label.shape
     bands = predict_bands(model, patch_reader(patch), height, width, tile, overlap, precision)
-    return np.concatenate([probabilities for _, probabilities in bands], axis=1)
+    probabilities = np.concatenate([of_band for _, of_band in bands], axis=1)
+    if not model.touching:
+        return probabilities, None
+    return of_classes(probabilities[:-1]), probabilities[-1]
+
+
+def of_classes(probabilities: Array) -> Array:
+    """Probabilities (K, H, W) that share 1 with that of touching objects, scaled to a sum of 1 over the classes.
+
+    The most probable class stays the same.
+    """
+    positive = probabilities + _SMALLEST
+    scaled: Array = positive / positive.sum(0)
+    return scaled

@@ -20,8 +20,9 @@ class FlipAveraged(SegmentationModel):
     """
 
     def __init__(self, model: SegmentationModel) -> None:
-        super().__init__(model.in_channels, model.num_classes, model.title, model.output_stride)
+        super().__init__(model.in_channels, model.outputs, model.title, model.output_stride)
         self.model, self.settings, self.criterion = model, model.settings, model.criterion
+        self.touching = model.touching
         for name in ("mean", "std", "low", "high"):
             getattr(self, name).copy_(getattr(model, name))
 

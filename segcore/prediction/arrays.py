@@ -21,11 +21,13 @@ class Prediction:
         classes: (H, W) uint8 class indices, 255 where invalid.
         probabilities: (K, H, W) float32 in 0..1, with sum 1 where valid; 0 elsewhere.
         valid: (H, W) bool, False where the image has no data.
+        touching: (H, W) float32, probability that a pixel is near two objects; None for a network not trained for it.
     """
 
     classes: np.ndarray
     probabilities: np.ndarray
     valid: np.ndarray
+    touching: np.ndarray | None = None
 
 
 class ArraySource:
@@ -83,14 +85,16 @@ class ArrayWriter:
         info: of the image.
         num_classes: K.
         blend: what the blocks' scores are, "probabilities" or "logits".
+        touching: whether the blocks have the probability of touching objects.
     """
 
-    def __init__(self, info: Info, num_classes: int, blend: str) -> None:
+    def __init__(self, info: Info, num_classes: int, blend: str, touching: bool = False) -> None:
         size = (info.depth, info.height, info.width)
         self._blend = blend
         self._classes = np.zeros(size, np.uint8)
         self._probabilities = np.zeros((num_classes, *size), np.float32)
         self._valid = np.ones(size, bool)
+        self._touching = np.zeros(size, np.float32) if touching else None
 
     def put(self, plane: int, block: mosaic.Block) -> None:
         """Add a finished block."""
@@ -100,11 +104,17 @@ class ArrayWriter:
         self._probabilities[:, *at] = mosaic.probabilities(block.scores, self._blend).cpu().numpy()
         if block.valid is not None:
             self._valid[at] = block.valid
+        if self._touching is not None and block.touching is not None:
+            self._touching[at] = block.touching.cpu().numpy()
 
     def result(self, is_volume: bool) -> Prediction:
         """The prediction of all planes; without the axis D if it is not a volume."""
         self._classes[~self._valid] = IGNORE
         self._probabilities[:, ~self._valid] = 0
+        touching = self._touching
+        if touching is not None:
+            touching[~self._valid] = 0
         if is_volume:
-            return Prediction(self._classes, self._probabilities, self._valid)
-        return Prediction(self._classes[0], self._probabilities[:, 0], self._valid[0])
+            return Prediction(self._classes, self._probabilities, self._valid, touching)
+        plane = None if touching is None else touching[0]
+        return Prediction(self._classes[0], self._probabilities[:, 0], self._valid[0], plane)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segcore.data.raster import Window
 from segcore.inference.device import autocast
-from segcore.inference.tiling import blend_weights, tile_starts
+from segcore.inference.tiling import blend_weights, of_classes, tile_starts
 from segcore.models.base.model import SegmentationModel
 
 T = TypeVar("T")
@@ -151,6 +151,8 @@ class Block:
         scores: (K, H, W) float32 on the model's device, mean probabilities or logits; overwritten by the next block.
         valid: (H, W) bool; None if all are valid.
         windows: number of windows that were predicted for it.
+        touching: (H, W) float32 probability that a pixel is near two objects, on the model's device; None for a model
+            without that output.
     """
 
     row: int
@@ -158,6 +160,7 @@ class Block:
     scores: Tensor
     valid: np.ndarray | None
     windows: int
+    touching: Tensor | None = None
 
 
 class Mosaic:
@@ -187,7 +190,7 @@ class Mosaic:
         if len(grid.panels) > 1 and grid.overlap:
             # The file has no name and is deleted with its last reference.
             with tempfile.TemporaryFile(dir=scratch) as file:
-                shape = (grid.height, model.num_classes, grid.overlap)
+                shape = (grid.height, model.outputs, grid.overlap)
                 # a full disk is an error here, and would be a signal when the mapped memory is written
                 os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
                 self._shared_columns = np.memmap(file, np.float32, "w+", shape=shape)
@@ -200,16 +203,25 @@ class Mosaic:
         """
         for number, panel in enumerate(self.grid.panels):
             left, width, unshared = self.grid.extent(panel)
-            total = torch.zeros(self.model.num_classes, self.grid.tall, width, device=self.device)
+            total = torch.zeros(self.model.outputs, self.grid.tall, width, device=self.device)
             for index, row in enumerate(self.grid.rows):
                 strip, done = next(strips), self.grid.done_rows(index)
                 self._add(total, strip, panel, index)
                 self._exchange(total[:, :done], row, number, unshared)
                 valid = None if strip.valid is None else strip.valid[:done, :unshared]
-                yield Block(row, left, total[:, :done, :unshared], valid, panel[1] - panel[0])
+                scores, touching = self._separated(total[:, :done, :unshared])
+                yield Block(row, left, scores, valid, panel[1] - panel[0], touching)
                 rest = total[:, done:].clone()
                 total[:, : rest.shape[1]] = rest
                 total[:, rest.shape[1] :] = 0
+
+    def _separated(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores of the classes, and the probability of touching objects."""
+        if not self.model.touching:
+            return scores, None
+        if self.blend == "probabilities":
+            return of_classes(scores[:-1]), scores[-1]
+        return scores[:-1], scores.softmax(dim=0)[-1]
 
     def _exchange(self, rows: Tensor, row: int, number: int, unshared: int) -> None:
         """Add the shared columns that the previous panel stored, and store those for the next panel."""

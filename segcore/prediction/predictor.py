@@ -156,7 +156,8 @@ class Predictor:
 
     def _predict_source(self, source: images.Source, name: str, is_volume: bool) -> Prediction:
         declared, _ = self._declared(source, name)
-        collected = ArrayWriter(source.info, self.model.num_classes, self.settings.blend)
+        blend, touching = self.settings.blend, self.model.touching
+        collected = ArrayWriter(source.info, self.model.num_classes, blend, touching)
         info = declared.info
         # one panel, because the whole image is in memory anyway
         self._run(declared, collected, mosaic.Grid(info.height, info.width, *self._tiling, info.width), None)
@@ -238,7 +239,8 @@ class Predictor:
             blending = mosaic.Mosaic(self.model, grid, self.settings.blend, self.precision, scratch)
             store = None
             if isinstance(declared, Resampled):
-                store = ScoreStore(declared, writer, self.model.num_classes, scratch)
+                classes, touching = self.model.num_classes, self.model.touching
+                store = ScoreStore(declared, writer, classes, touching, scratch)
         strips = mosaic.strips_of_planes(grid, depth, self._reader(declared))
         with closing(strips), closing(mosaic.ahead(strips)) as upcoming:
             for plane in range(depth):
@@ -267,8 +269,7 @@ class Predictor:
         if info.block and info.block[1] >= info.width:
             return _STRIPED_COLUMNS
         bytes_per_pixel = (
-            3 * info.bands * self.channels_per_band * np.dtype(info.dtype).itemsize
-            + 8 * self.model.num_classes
+            3 * info.bands * self.channels_per_band * np.dtype(info.dtype).itemsize + 8 * self.model.outputs
         )
         return _PANEL_BYTES // (self.tile * bytes_per_pixel)
 

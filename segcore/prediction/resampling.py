@@ -155,15 +155,19 @@ class ScoreStore:
         scene: the resampled scene.
         writer: of blocks on the scene's own grid.
         classes: number of scores per pixel.
+        touching: whether blocks have the probability of touching objects.
         scratch: folder for the temporary file; None: in memory.
 
     Raises:
         OSError: the temporary file could not be written.
     """
 
-    def __init__(self, scene: Resampled, writer: _BlockWriter, classes: int, scratch: Path | None) -> None:
-        self._scene, self._writer, self._plane = scene, writer, 0
-        shape = (classes, scene.height, scene.width)
+    def __init__(
+        self, scene: Resampled, writer: _BlockWriter, classes: int, touching: bool, scratch: Path | None
+    ) -> None:
+        self._scene, self._writer, self._plane, self._classes = scene, writer, 0, classes
+        # that of touching objects is the last one
+        shape = (classes + touching, scene.height, scene.width)
         self._file: mmap.mmap | None = None
         if scratch is None:
             self._scores = np.zeros(shape, np.float32)
@@ -182,7 +186,10 @@ class ScoreStore:
             self._plane = plane
         scores = block.scores.cpu().numpy()
         rows = slice(block.row, block.row + scores.shape[1])
-        self._scores[:, rows, block.col : block.col + scores.shape[2]] = scores
+        cols = slice(block.col, block.col + scores.shape[2])
+        self._scores[: self._classes, rows, cols] = scores
+        if block.touching is not None:
+            self._scores[self._classes, rows, cols] = block.touching.cpu().numpy()
         self._free_memory()
 
     def _free_memory(self) -> None:
@@ -198,7 +205,9 @@ class ScoreStore:
                 window = (row, col, min(_BLOCK, info.height - row), min(_BLOCK, info.width - col))
                 _, valid = self._scene.source.read(window, self._plane)
                 scores = torch.from_numpy(self._back(window))
-                self._writer.put(self._plane, Block(row, col, scores, None if valid.all() else valid, 0))
+                touching = scores[self._classes] if len(scores) > self._classes else None
+                mask = None if valid.all() else valid
+                self._writer.put(self._plane, Block(row, col, scores[: self._classes], mask, 0, touching))
             self._free_memory()
 
     def _back(self, window: Window) -> np.ndarray:

@@ -49,11 +49,16 @@ def new_model(architecture: str, settings: TrainSettings, data: PreparedData, se
         "encoder": settings.encoder,
         "weights": settings.weights,
         "magnify": settings.magnify,
+        "touching": data.training_classes > len(data.classes),
         **settings.model,
     }
     model = build_model(architecture, data.channels, len(data.classes), **keywords)
     model.set_normalization(*normalization(settings.weights, data, settings.normalization))
     if data.statistics["range"] is not None:
         model.set_range(*(data.of_channels(limit) for limit in data.statistics["range"]))
-    model.criterion = build_loss(settings.loss, class_weights(settings, data))
+    by_class = class_weights(settings, data)
+    if by_class and model.touching:
+        # pixels near two objects are rarer than those of any class
+        by_class.append(max(by_class))
+    model.criterion = build_loss(settings.loss, by_class)
     return model

@@ -5,7 +5,7 @@ import torch
 
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
-from segcore.inference.tiling import predict_patch
+from segcore.inference.tiling import predict_with_touching
 from segcore.models.base.model import SegmentationModel
 from segcore.training.distributed import Distributed
 
@@ -20,18 +20,23 @@ def validate(
     """Loss (mean over pixels) and pooled foreground mean IoU on the validation regions, as in evaluation.
 
     With several processes, each region is read by exactly one of them. Sums are taken in the order of regions, so that
-    the same weights give the same numbers for any number of processes.
+    the same weights give the same numbers for any number of processes. Where the model has an output for pixels near
+    two objects, they are a class of the loss, but not of the IoU.
     """
     processes = processes or Distributed()
     classes, rows = model.num_classes, []
     regions = list(enumerate(data.regions.loc[data.regions["split"] == "validation", "id"]))
     for index, region in regions[processes.rank :: processes.world]:
         patch = data.read_input(region)
-        probabilities = predict_patch(model, patch, tile, min(64, tile // 4), precision)
+        probabilities, touching = predict_with_touching(model, patch, tile, min(64, tile // 4), precision)
+        outputs, label = probabilities, patch.label
+        if touching is not None:
+            outputs = np.concatenate([probabilities * (1 - touching), touching[None]])
+            label = data.read_input(region, touching=True).label
         scored = patch.label != IGNORE
         # softmax(log p) = p
-        logits = torch.from_numpy(probabilities).clamp_min(1e-12).log()[None]
-        loss = model.criterion(logits, torch.from_numpy(patch.label).long()[None])["loss"]
+        logits = torch.from_numpy(outputs).clamp_min(1e-12).log()[None]
+        loss = model.criterion(logits, torch.from_numpy(label).long()[None])["loss"]
         pair = patch.label[scored].astype(np.int64) * classes + probabilities.argmax(0)[scored]
         counts = np.bincount(pair, minlength=classes**2).reshape(classes, classes)
         rows.append((index, float(loss), int(scored.sum()), counts))

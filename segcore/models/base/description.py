@@ -70,6 +70,28 @@ class _Parameters(_Part):
     augment: dict[str, Any] = {}
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Components(_Part):
+    score: _Share
+    counts: dict[str, list[tuple[int, int]]] = {}
+
+
+class _Watershed(_Components):
+    seeds: Literal["distance", "probability"]
+    depth: _Positive
+
+
+class _Objects(_Part):
+    """As `segcore.training.object_settings` makes it; absent where the training data have no objects."""
+
+    touching: bool = False
+    components: _Components | None = None
+    watershed: _Watershed | None = None
+    side: Annotated[float, Field(ge=0)] = 0
+
+
 class _Description(_Part):
     """Types and limits of the entries that are used; only the hash of the weights is required everywhere."""
 
@@ -90,6 +112,7 @@ class _Description(_Part):
     training_images: _TrainingImages = _TrainingImages()
     parameters: _Parameters = _Parameters()
     training: dict[str, Any] = {}
+    objects: _Objects | None = None
     weights_sha256: _Sha256
     files: dict[str, _Sha256] = {}
 
@@ -107,6 +130,8 @@ class _Description(_Part):
                 raise ValueError(f"{what}: {len(values)} values instead of {expected}")
         if self.num_classes and self.foreground and max(self.foreground) >= self.num_classes:
             raise ValueError(f"foreground: there is no class {max(self.foreground)}")
+        if self.objects and self.objects.touching != (self.settings.get("touching") is True):
+            raise ValueError("objects: touching is not as in settings")
         if any(Path(name).name != name for name in self.files):
             raise ValueError("files: names with a folder")
         return self

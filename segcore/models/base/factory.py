@@ -29,7 +29,12 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def build_model(
-    name: str, in_channels: int, num_classes: int, magnify: float = 1, **keywords: Any
+    name: str,
+    in_channels: int,
+    num_classes: int,
+    magnify: float = 1,
+    touching: bool = False,
+    **keywords: Any,
 ) -> SegmentationModel:
     """Build an architecture.
 
@@ -38,6 +43,7 @@ def build_model(
         in_channels: bands of the image.
         num_classes: classes, background included.
         magnify: see `SegmentationModel`.
+        touching: see `SegmentationModel`.
         keywords: of the architecture's `build`; `defaults(name)` lists them.
 
     Raises:
@@ -48,11 +54,14 @@ def build_model(
         raise ModelError(
             f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(default_keywords)}"
         )
-    model: SegmentationModel = plugins.load(models.__name__, name).build(in_channels, num_classes, **keywords)
+    build = plugins.load(models.__name__, name).build
+    model: SegmentationModel = build(in_channels, num_classes + bool(touching), **keywords)
     model.settings = default_keywords | keywords
-    # left out at 1, as in the bundles of older versions
+    # left out at their defaults, as in the bundles of older versions
     if magnify != 1:
         model.magnify = model.settings["magnify"] = magnify
+    if touching:
+        model.touching = model.settings["touching"] = True
     return model
 
 

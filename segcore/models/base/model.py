@@ -37,6 +37,8 @@ class SegmentationModel(nn.Module, ABC):
 
     Attributes:
         title: name in tables and figures, for example "U-Net".
+        outputs: logits per pixel: one per class, and one more if `touching`.
+        touching: whether the last logit is that of pixels near two objects, which are no class of a result.
         output_stride: input pixels per pixel of the coarsest feature map; inputs are padded to multiples of it.
         channels_last: whether activations have that memory format.
         settings: keywords of `segcore.models.base.factory.build_model`, defaults included; JSON-able.
@@ -56,7 +58,8 @@ class SegmentationModel(nn.Module, ABC):
     def __init__(self, in_channels: int, num_classes: int, title: str, output_stride: int) -> None:
         super().__init__()
         self.in_channels = in_channels
-        self.num_classes = num_classes
+        self.outputs = num_classes
+        self.touching = False
         self.title = title
         self.output_stride = output_stride
         self.channels_last = True
@@ -68,9 +71,14 @@ class SegmentationModel(nn.Module, ABC):
         self.register_buffer("low", torch.full((in_channels,), torch.finfo(torch.float32).min))
         self.register_buffer("high", torch.full((in_channels,), torch.finfo(torch.float32).max))
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of a result."""
+        return self.outputs - self.touching
+
     @abstractmethod
     def segment(self, x: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of normalised pixels (N, C, H, W); H and W are multiples of output_stride."""
+        """Logits (N, outputs, H, W) of normalised pixels (N, C, H, W); H and W are multiples of output_stride."""
 
     def set_normalization(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
         """Set the normalisation of raw pixels, (pixel - mean) / std, one value per channel.
@@ -122,7 +130,7 @@ class SegmentationModel(nn.Module, ABC):
             valid: (N, H, W) bool, False where nodata; None: all are valid.
 
         Returns:
-            (N, K, H, W) float logits.
+            (N, outputs, H, W) float logits.
 
         Raises:
             ModelError: the number of channels is not that of the model.
@@ -154,7 +162,7 @@ class SegmentationModel(nn.Module, ABC):
 
     @torch.inference_mode()
     def predict(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Class probabilities (N, K, H, W) float32 in 0..1, in evaluation mode, without gradient."""
+        """Probabilities (N, outputs, H, W) float32 in 0..1, in evaluation mode, without gradient."""
         was_training = self.training
         self.eval()
         try:

@@ -1,0 +1,224 @@
+"""How objects are found in predictions, chosen on the validation split at the end of a training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segcore.constants import IGNORE, IGNORED_SHARE, REQUIRED_SHARE
+from segcore.data.object_numbers import by_first_pixel
+from segcore.data.prepared import PreparedData
+from segcore.inference.device import Precision
+from segcore.inference.tiling import predict_with_touching
+from segcore.models.base.model import SegmentationModel
+from segcore.objects.find import FindSettings, classes_and_scores, number_maps
+
+# Of equal ones the first is chosen: components first, then the watersheds that divide them least.
+_DEPTHS = {"distance": (4.0, 2.0, 1.0, 0.5), "probability": (0.2, 0.1, 0.05)}
+_CANDIDATES = [
+    FindSettings(),
+    *(FindSettings("watershed", seeds=s, depth=d) for s, depths in _DEPTHS.items() for d in depths),  # type: ignore[arg-type]
+]
+_SCORES = [round(0.05 * step, 2) for step in range(1, 20)]
+# where the validation split gives nothing to choose by
+_DEFAULTS = {"components": FindSettings(score=0.5), "watershed": FindSettings("watershed", 0.5)}
+# IoU above which objects match; at most one true and one predicted object of a pair can have it
+_MATCH = 0.5
+# model.json is limited in size: with more clusters and classes, some clusters share a pair of counts
+_MOST_COUNTS = 2000
+# quantile of the longer sides of training objects
+_SIDE = 0.95
+
+
+def choose_objects(
+    model: SegmentationModel, data: PreparedData, tile: int, precision: Precision
+) -> dict[str, Any] | None:
+    """The entry `objects` of model.json: the settings of both methods with the highest F1 on the validation split.
+
+    F1 is of all foreground classes together, at an IoU above 0.5. A predicted object with more than half of its pixels
+    ignored does not count, nor does a true one with less than half of its area in the region, or what matches it.
+
+    Args:
+        model: trained, on its device.
+        data: prepared data.
+        tile: side of the windows in pixels.
+        precision: of the predictions.
+
+    Returns:
+        truth, touching, classes and side (95 % quantile of the longer box side of training objects in pixels); per
+        method score, f1, precision, recall, count_bias (predicted / true - 1) and counts (true and predicted objects
+        per class and cluster), for "watershed" also seeds and depth. None: the data have no objects.
+    """
+    if data.truth_of_objects == "none":
+        return None
+    found = _compared(model, data, tile, precision)
+    names = {index: data.classes[index] for index in data.foreground}
+    entry: dict[str, Any] = {
+        "truth": data.truth_of_objects,
+        "touching": model.touching,
+        "classes": data.foreground,
+        "side": _side(data),
+    }
+    for method, default in _DEFAULTS.items():
+        chosen = found.best([s for s in _CANDIDATES if s.method == method]) or default
+        if method == "watershed":
+            entry[method] = {"seeds": chosen.seeds, "depth": chosen.depth, **found.facts(chosen, names)}
+        else:
+            entry[method] = found.facts(chosen, names)
+    return entry
+
+
+def text(entry: dict[str, Any]) -> str:
+    """What was chosen and its scores on the validation split, as one line."""
+    if not any(true for of_class in entry["components"]["counts"].values() for true, _ in of_class):
+        return (
+            "objects: the validation split has no object, so that nothing is chosen on it: the score is 0.5"
+        )
+    parts = []
+    for method in _DEFAULTS:
+        facts = entry[method]
+        name = f"{method} ({facts['seeds']}, depth {facts['depth']:g})" if "seeds" in facts else method
+        parts.append(
+            f"{name} at score {facts['score']:g}: F1 {facts['f1']:.3f}, precision {facts['precision']:.3f}, "
+            f"recall {facts['recall']:.3f}, count bias {facts['count_bias']:+.1%}"
+        )
+    return f"objects: {'; '.join(parts)}"
+
+
+@dataclass
+class _Found:
+    """Objects of the validation split.
+
+    Attributes:
+        truths: a row per true object that is required: cluster, class_index.
+        predictions: per candidate a row per predicted object that counts: cluster, class_index, score, hit.
+        clusters: all of the split, sorted.
+    """
+
+    truths: pd.DataFrame
+    predictions: dict[FindSettings, pd.DataFrame]
+    clusters: list[str]
+
+    def best(self, candidates: Sequence[FindSettings]) -> FindSettings | None:
+        """The candidate and score of the highest F1, of equal ones the first; None if nothing true is found."""
+        best, highest = None, 0.0
+        for candidate in candidates:
+            for score in _SCORES:
+                f1 = self._scores(candidate, score)["f1"]
+                if f1 > highest:
+                    best, highest = replace(candidate, score=score), f1
+        return best
+
+    def _kept(self, candidate: FindSettings, score: float) -> pd.DataFrame:
+        of_candidate = self.predictions[replace(candidate, score=0.0)]
+        # of the dtype of scores, as `find` compares them
+        return of_candidate[of_candidate["score"] >= np.float32(score)]
+
+    def _scores(self, candidate: FindSettings, score: float) -> dict[str, float]:
+        kept, true = self._kept(candidate, score), len(self.truths)
+        hits, predicted = int(kept["hit"].sum()), len(kept)
+        return {
+            "f1": 2 * hits / max(true + predicted, 1),
+            "precision": hits / max(predicted, 1),
+            "recall": hits / max(true, 1),
+            "count_bias": predicted / true - 1 if true else 0.0,
+        }
+
+    def facts(self, chosen: FindSettings, names: dict[int, str]) -> dict[str, Any]:
+        """The entry of a method in model.json."""
+        kept = self._kept(chosen, chosen.score)
+        scores = {key: round(value, 6) for key, value in self._scores(chosen, chosen.score).items()}
+        groups = min(len(self.clusters), max(_MOST_COUNTS // max(len(names), 1), 1))
+        group_of = {cluster: place % groups for place, cluster in enumerate(self.clusters)}
+        counts = {}
+        for index, name in names.items():
+            of_class = [table.loc[table["class_index"] == index, "cluster"] for table in (self.truths, kept)]
+            pairs = [
+                np.bincount(clusters.map(group_of).astype(int), minlength=groups) for clusters in of_class
+            ]
+            counts[name] = np.stack(pairs, axis=1).tolist()
+        return {"score": round(chosen.score, 6), **scores, "counts": counts}
+
+
+def _compared(model: SegmentationModel, data: PreparedData, tile: int, precision: Precision) -> _Found:
+    """Objects of every validation region by every candidate; a region is predicted once."""
+    regions = data.regions[data.regions["split"] == "validation"].sort_values("id")
+    index = {str(item): rows for item, rows in data.objects.groupby("item")}
+    truths, predictions = [], {candidate: list[pd.DataFrame]() for candidate in _CANDIDATES}
+    for region in regions.itertuples():
+        patch = data.read_input(region.id, instances=True)
+        assert patch.instances is not None
+        probabilities, touching = predict_with_touching(model, patch, tile, min(64, tile // 4), precision)
+        classes = probabilities.argmax(0).astype(np.uint8)
+        classes[~patch.valid] = IGNORE
+        scored = patch.label != IGNORE
+        truth = _truth(patch.instances, scored, index.get(region.item, data.objects[:0]))
+        truths.append(truth.rows().assign(cluster=region.cluster))
+        maps = number_maps(probabilities, classes, data.foreground, _CANDIDATES, touching)
+        for candidate, numbers in zip(_CANDIDATES, maps, strict=True):
+            of_object, scores = classes_and_scores(numbers, probabilities, classes)
+            kept, hit = _matched(truth, numbers, of_object, scored)
+            found = {"class_index": of_object, "score": scores.astype(np.float32), "hit": hit}
+            predictions[candidate].append(pd.DataFrame(found)[kept].assign(cluster=region.cluster))
+    tables = {candidate: pd.concat(parts, ignore_index=True) for candidate, parts in predictions.items()}
+    return _Found(pd.concat(truths, ignore_index=True), tables, sorted(set(regions["cluster"])))
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """True objects of a region: (H, W) numbers from 1 on scored pixels, and (N,) scored pixels, class, requirement."""
+
+    numbers: np.ndarray
+    areas: np.ndarray
+    classes: np.ndarray
+    required: np.ndarray
+
+    def rows(self) -> pd.DataFrame:
+        return pd.DataFrame({"class_index": self.classes[self.required]})
+
+
+def _truth(instances: np.ndarray, scored: np.ndarray, index: pd.DataFrame) -> _Truth:
+    """True objects of a region; `index` has the rows of its item in the index of objects."""
+    numbers, old = by_first_pixel(np.where(scored, instances, 0), index["id"].to_numpy())
+    known = index.set_index("id").loc[old]
+    areas = np.bincount(numbers[numbers > 0], minlength=len(old) + 1)[1:]
+    required = areas >= REQUIRED_SHARE * known["area"].to_numpy()
+    return _Truth(numbers, areas, known["class_index"].to_numpy(np.int64), required)
+
+
+def _matched(
+    truth: _Truth, numbers: np.ndarray, classes: np.ndarray, scored: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which predicted objects (N,) count, and which of them match a true object of their class.
+
+    Args:
+        truth: true objects.
+        numbers: (H, W) predicted objects, from 1 without gaps.
+        classes: (N,) of the predicted objects.
+        scored: (H, W) bool, pixels that are not ignored.
+    """
+    inside, count = numbers > 0, len(classes)
+    full = np.bincount(numbers[inside], minlength=count + 1)[1:]
+    areas = np.bincount(numbers[inside & scored], minlength=count + 1)[1:]
+    kept = full - areas <= IGNORED_SHARE * full
+    both = inside & (truth.numbers > 0)
+    keys, shared = np.unique(
+        (truth.numbers[both].astype(np.int64) - 1) * count + numbers[both] - 1, return_counts=True
+    )
+    true, predicted = np.divmod(keys, max(count, 1))
+    iou = shared / (truth.areas[true] + areas[predicted] - shared)
+    found = (iou > _MATCH) & (truth.classes[true] == classes[predicted])
+    hit = np.zeros(count, bool)
+    hit[predicted[found & truth.required[true]]] = True
+    kept[predicted[found & ~truth.required[true]]] = False
+    return kept, hit & kept
+
+
+def _side(data: PreparedData) -> float:
+    """Quantile of the longer box sides of the objects of training regions, in pixels; 0 if there are none."""
+    training = data.regions.loc[data.regions["split"] == "train", "id"]
+    objects = data.objects[data.objects["region"].isin(training)]
+    sides = objects[["height", "width"]].max(axis=1)
+    return round(float(sides.quantile(_SIDE)), 6) if len(sides) else 0.0
