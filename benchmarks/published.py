@@ -32,6 +32,7 @@ from benchmarks import _scored
 from benchmarks._clones import ROOT, clone, environment
 from benchmarks.data import machine
 from segcore import params
+from segcore.comparison.results import read_comparison
 from tasks import configure, console
 
 PLAN = Path(__file__).with_suffix(".yaml")
@@ -122,6 +123,25 @@ def table(
     return rows, means
 
 
+def object_table(folder: Path, plan: dict[str, Any]) -> list[str]:
+    """Scores of objects in Markdown, published ones first; those of the pipeline's own comparison, with its intervals."""
+    measures: dict[str, str] = plan["measures"]
+    rows = [
+        "| network, components | " + " | ".join(measures.values()) + " |",
+        "|---" * (len(measures) + 1) + "|",
+    ]
+    for name, figures in plan["published"].items():
+        cells = [f"{figures[key]:.3f}" if key in figures else "" for key in measures]
+        rows.append(f"| {name} * | " + " | ".join(cells) + " |")
+    for row in read_comparison(folder / "comparison/comparison.json").leaderboard:
+        scores = [row.scores[key] for key in measures if key in row.scores]
+        cells = [
+            f"{s.estimate:.3f}" + ("" if s.low is None else f" [{s.low:.3f}, {s.high:.3f}]") for s in scores
+        ]
+        rows.append(f"| {row.title} | " + " | ".join(cells) + " |")
+    return rows
+
+
 def verdicts(plan: dict[str, Any], means: dict[str, dict[str, float]]) -> list[str]:
     """Whether each goal was met, and the difference to it."""
     lines = []
@@ -162,8 +182,10 @@ def report(folder: Path, name: str, plan: dict[str, Any]) -> None:
     p = params.load(folder / "params.yaml")
     rows = table(folder, plan, p)
     print(f"\n## {plan['title']}\n", *budgets(p), f"Seeds {', '.join(map(str, p.seeds))}.\n", sep="\n")
+    objects = ["", *object_table(folder, plan["objects"])] if "objects" in plan else []
     print(
         *rows[0],
+        *objects,
         "",
         *verdicts(plan, rows[1]),
         "",

@@ -6,6 +6,7 @@ import yaml
 
 from benchmarks import _scored, published
 from segcore import params
+from segcore.metrics import METRICS
 from segcore.tables.counts import count, counts_table
 from tasks.configure import configure
 
@@ -52,6 +53,10 @@ def test_the_plan_matches_its_example_and_uses_existing_measures(name, tmp_path,
     used = {*plan["measures"], *(key for row in plan["published"].values() for key in row)}
     used |= {key for goal in plan["goals"] for key in goal if key != "of"}
     assert used <= _scored.MEASURES.keys() and set(plan["goals"][0] if plan["goals"] else {}) - {"of"} <= used
+    of_objects = plan.get("objects", {"measures": {}, "published": {}})
+    assert {key for row in of_objects["published"].values() for key in row} <= of_objects["measures"].keys()
+    for key in of_objects["measures"]:
+        assert METRICS[key.split("/")[0]].of_objects
     path = tmp_path / "params.yaml"
     path.write_text((published.ROOT / "params.yaml").read_text())
     configure(name, path, published.ROOT / "examples")
