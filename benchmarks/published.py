@@ -124,7 +124,7 @@ def table(
 
 
 def object_table(folder: Path, plan: dict[str, Any]) -> list[str]:
-    """Scores of objects in Markdown, published ones first; those of the pipeline's own comparison, with its intervals."""
+    """Scores of objects in Markdown, published ones first; ours with the intervals of the comparison."""
     measures: dict[str, str] = plan["measures"]
     rows = [
         "| network, components | " + " | ".join(measures.values()) + " |",
