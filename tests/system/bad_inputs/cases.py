@@ -47,9 +47,6 @@ SETS = {
             COCO,
             BRUSHED,
             DRAWN,
-            NUMBERED,
-            FILES,
-            TOUCHING,
             SCENES,
             INFRARED,
             CELLS,
@@ -58,6 +55,7 @@ SETS = {
         ),
         *(VOLUMES, ARRAYS),
         SERIES,
+        *(NUMBERED, FILES, TOUCHING),
     )
 }
 
