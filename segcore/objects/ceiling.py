@@ -43,7 +43,8 @@ def ceiling(runs: Runs, objects: Columns, foreground: Sequence[int]) -> tuple[Co
     inside = np.bincount(at, runs.length[kept][both], len(pairs))
     one, true = np.divmod(pairs, max(len(objects["id"]), 1))
     iou = inside / (area[one] + objects["area"][true] - inside)
-    matched = (iou > IOU) & (class_of[one] == objects["class_index"][true])
+    # More than half of such an object is of the component's class, which is therefore its own.
+    matched = iou > IOU
 
     mostly = inside > objects["area"][true] / 2
     held = np.bincount(one[mostly], minlength=count)

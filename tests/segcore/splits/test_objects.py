@@ -41,6 +41,8 @@ def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("numbered")
     make_scene(folder / "source")
     _, mask = blobs(256, 256, seed=7, share=0.2)
+    # at the edges of the item
+    mask[-3:, 100:110] = mask[100:110, -3:] = mask[150:160, :3] = 1
     write_tif(folder / "source/masks/scene.tif", components(mask, [1]).astype(np.uint16)[None])
     return prepared(params_for(folder / "source", scene=True, data=NUMBERED), folder)
 
