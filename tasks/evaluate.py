@@ -5,7 +5,6 @@ memory depend on the machine and are written to work/costs/, so that dvc.lock is
 """
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -87,7 +86,7 @@ def _summary(bundle: Bundle, flips: bool) -> dict[str, Any]:
 
 
 def _of_objects(
-    description: Mapping[str, Any], finding: "FindSettings | None", data: PreparedData, name: str
+    description: dict[str, Any], finding: "FindSettings | None", data: PreparedData, name: str
 ) -> dict[str, Any]:
     """The entry `objects` of summary.json: how objects are found, and what that gave on the validation split."""
     if finding is None:
@@ -100,7 +99,7 @@ def _of_objects(
             flush=True,
         )
     chosen = {key: facts.get(key) for key in ("precision", "recall", "count_bias")}
-    entry = {"method": finding.method, "score": finding.score, **chosen, "truth": "given"}
+    entry = {"method": finding.method, "score": finding.score, **chosen, "truth": data.truth_of_objects}
     return {"objects": entry}
 
 
