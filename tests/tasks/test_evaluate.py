@@ -38,7 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(image).save(folder / f"source/images/a{i}.png")
         Image.fromarray(components(mask, [1]).astype(np.uint16)).save(folder / f"source/masks/a{i}.png")
     data = {"instances": True}
-    common = {"steps": 60, "validate_every": 20}
+    common = {"steps": 40, "validate_every": 20}
     values = values_for("source", architectures=["unet"], data=data, train={"common": common})
     values["data"]["label_values"] = {"0": 0, "others": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
