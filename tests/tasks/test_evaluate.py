@@ -93,6 +93,7 @@ def test_objects_are_written_beside_the_pixels_which_stay_the_same(project, monk
     }
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_picture_of_objects_agrees_with_the_table(project, monkeypatch):
     folder = run(project, monkeypatch)
     score = json.loads((folder / "summary.json").read_text())["objects"]["score"]
