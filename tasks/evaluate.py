@@ -5,7 +5,6 @@ memory depend on the machine and are written to work/costs/, so that dvc.lock is
 """
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -87,7 +86,7 @@ def _summary(bundle: Bundle, flips: bool) -> dict[str, Any]:
 
 
 def _of_objects(
-    description: Mapping[str, Any], finding: "FindSettings | None", data: PreparedData, name: str
+    description: dict[str, Any], finding: "FindSettings | None", data: PreparedData, name: str
 ) -> dict[str, Any]:
     """The entry `objects` of summary.json: how objects are found, and what that gave on the validation split."""
     if finding is None:
@@ -100,7 +99,7 @@ def _of_objects(
             flush=True,
         )
     chosen = {key: facts.get(key) for key in ("precision", "recall", "count_bias")}
-    entry = {"method": finding.method, "score": finding.score, **chosen, "truth": "given"}
+    entry = {"method": finding.method, "score": finding.score, **chosen, "truth": data.truth_of_objects}
     return {"objects": entry}
 
 
@@ -180,23 +179,33 @@ def run_evaluation(
         progress = partial(console.progress, label=f"evaluate {name}")
         result = evaluate(model, data, p.evaluate, precision, keep, progress, finding)
         _write(part, result, summary, data.classes)
-    _log(p, architecture, seed, data, result, description["title"], root)
+    score = finding.score if finding else 0.0
+    _log(p, architecture, seed, data, result, score, description["title"], root)
     return target
 
 
 def _log(
-    p: Params, architecture: str, seed: int, data: PreparedData, result: "Evaluated", title: str, root: Path
+    p: Params,
+    architecture: str,
+    seed: int,
+    data: PreparedData,
+    result: "Evaluated",
+    score: float,
+    title: str,
+    root: Path,
 ) -> None:
     """Measure costs on this machine, and log scores, memory and pictures to the MLflow run of the training.
 
-    Latencies of models that were measured one after the other cannot be compared, so none is logged here.
+    Latencies of models that were measured one after the other cannot be compared, so none is logged here. Scores of
+    objects count predictions of at least `score`.
     """
     from tasks.tracking.pictures import write_pictures
 
     print(f"evaluate: measuring latency and memory with tiles of {p.evaluate.tile} pixels", flush=True)
     cost = measure_cost(architecture, seed, p.evaluate.tile, root, p.evaluate.flips)
     memory = {"cost/peak_memory_mb": cost["peak_memory_mb"]}
-    metrics = {**scores(result.counts, data.foreground), **memory, "ece": result.calibration["ece"]}
+    found = scores(result.counts, data.foreground, result.objects, score)
+    metrics = {**found, **memory, "ece": result.calibration["ece"]}
     evaluations = root / EVALUATIONS
     with TemporaryDirectory() as folder:
         charts, gallery = write_pictures(

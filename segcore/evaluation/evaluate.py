@@ -12,7 +12,7 @@ from PIL import Image
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.evaluation.calibration import Calibration
 from segcore.evaluation.objects import ObjectCounts
-from segcore.inference.tiling import predict_patch
+from segcore.inference.tiling import predict_with_touching
 from segcore.inference.tta import with_flips
 from segcore.models.base.model import SegmentationModel
 from segcore.objects.find import FindSettings
@@ -74,14 +74,16 @@ def evaluate(
     counts = ObjectCounts(data, objects, settings.boundary_tolerance) if objects else None
     for region in progress(list(regions.itertuples())):
         patch = data.read_input(region.id)
-        probabilities = predict_patch(model, patch, settings.tile, settings.overlap, precision)
+        probabilities, touching = predict_with_touching(
+            model, patch, settings.tile, settings.overlap, precision
+        )
         prediction = probabilities.argmax(axis=0).astype(np.uint8)
         images.append(
             (region.id, region.cluster, count(prediction, patch.label, classes, settings.boundary_tolerance))
         )
         matrix += confusion(prediction, patch.label, classes)
         calibration.update(probabilities, patch.label)
-        found = counts.add(region.id, patch, probabilities, prediction) if counts else None
+        found = counts.add(region.id, patch, probabilities, prediction, touching) if counts else None
         keep(region.id, prediction, found)
     table = add_words(counts_table(images, data.classes), regions, data.items)
     require_all(table, regions["id"])

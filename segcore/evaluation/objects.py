@@ -28,7 +28,7 @@ DEFAULT_SCORE = 0.5
 
 
 def find_settings(
-    description: Mapping[str, Any], method: Literal["components", "watershed", "none"], data: PreparedData
+    description: dict[str, Any], method: Literal["components", "watershed", "none"], data: PreparedData
 ) -> FindSettings | None:
     """How objects are found, with the operating score; None where the data have none or `method` is "none".
 
@@ -41,8 +41,7 @@ def find_settings(
         return None
     if method not in description.get("objects", {}):
         return FindSettings(method, DEFAULT_SCORE)
-    # MERGE: FindSettings.of(dict(description), method)
-    return FindSettings(method, description["objects"][method]["score"])
+    return FindSettings.of(description, method)
 
 
 class ObjectCounts:
@@ -57,10 +56,16 @@ class ObjectCounts:
     def __init__(self, data: PreparedData, settings: FindSettings, tolerance: int) -> None:
         self._data, self._tolerance = data, tolerance
         self._settings = replace(settings, score=0.0)
+        self._true = dict(iter(data.objects.groupby("item")))
         self._rows: list[pd.DataFrame] = []
 
     def add(
-        self, region: str, patch: LabelledImage, probabilities: np.ndarray, prediction: np.ndarray
+        self,
+        region: str,
+        patch: LabelledImage,
+        probabilities: np.ndarray,
+        prediction: np.ndarray,
+        touching: np.ndarray | None = None,
     ) -> Objects:
         """Find the objects of a region and compare them with the true ones.
 
@@ -69,18 +74,19 @@ class ObjectCounts:
             patch: labels and validity of the region.
             probabilities: (K, H, W) float32.
             prediction: (H, W) uint8 predicted classes.
+            touching: (H, W) float32, probability that a pixel is near two objects; None: the model has no such output.
 
         Returns:
             The objects with a row in the table, in the order of their numbers.
         """
         data = self._data
         classes = np.where(patch.valid, prediction, np.uint8(IGNORE))
-        found = find(probabilities, classes, data.foreground, self._settings)
+        found = find(probabilities, classes, data.foreground, self._settings, touching)
         place = data.region(region)
         compared = pairs(
             data.read_instances(region),
             patch.label,
-            _true_objects(data, place["item"]),
+            self._true.get(place["item"], data.objects.iloc[:0]),
             found,
             self._tolerance,
         )
@@ -109,18 +115,6 @@ class ObjectCounts:
         table = objects_table(self._rows)
         require_images(table, regions["id"])
         return add_words(table, regions, self._data.items)
-
-
-def _true_objects(data: PreparedData, item: str) -> pd.DataFrame:
-    """Number, class and area of the true objects of an item."""
-    # MERGE: data.objects[data.objects["item"] == item]
-    numbers, label = data._plane(item, "instances"), data.whole(item).label
-    found = pd.DataFrame({"id": numbers[numbers > 0].astype(np.int64), "class_index": label[numbers > 0]})
-    areas = found.value_counts().reset_index(name="pixels").sort_values(["pixels", "class_index"])
-    objects = areas.groupby("id", as_index=False).agg(
-        class_index=("class_index", "last"), area=("pixels", "sum")
-    )
-    return objects[objects["class_index"].isin(data.foreground)]
 
 
 def _pixel_area(data: PreparedData, region: Mapping[str, Any]) -> float:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from segcore.comparison.leaderboard import leaderboard
 from segcore.comparison.results import Comparison
+from segcore.files import read_json
 from segcore.metrics import METRICS
 from segcore.params import Params, architecture_names, flat
 from tasks.process_marks import process_mark
@@ -276,17 +277,26 @@ def _log_leaderboard(run: Run, comparison: Comparison) -> None:
 
 def _log_lacking_scores(run: Run, training: "MlflowRun", params: Params, stage: str) -> None:
     """Log scores that a run lacks: when only metrics are added, DVC restores an evaluation without running it."""
-    table = EVALUATIONS / stage.partition("@")[2] / "counts.parquet"
+    folder = EVALUATIONS / stage.partition("@")[2]
+    counts, objects = folder / "counts.parquet", folder / "objects.parquet"
+    known = [name for name, metric in METRICS.items() if objects.is_file() or not metric.of_objects]
     logged = training.data.metrics
-    complete = all(any(key.startswith(f"test/{name}.") for key in logged) for name in METRICS)
-    if complete or not table.is_file():
+    complete = all(any(key.startswith(f"test/{name}.") for key in logged) for name in known)
+    if complete or not counts.is_file():
         return
     import pandas as pd
 
     from segcore.metrics.scores import scores
 
-    all_scores = {_flat_key(k): v for k, v in scores(pd.read_parquet(table), params.data.foreground).items()}
-    run.log_step({key: value for key, value in all_scores.items() if key not in logged})
+    table, score = None, 0.0
+    if objects.is_file():
+        remedy = f"run `dvc repro --force {stage_name('evaluate', folder.name)}`"
+        table, score = (
+            pd.read_parquet(objects),
+            read_json(folder / "summary.json", remedy)["objects"]["score"],
+        )
+    all_scores = scores(pd.read_parquet(counts), params.data.foreground, table, score)
+    run.log_step({key: v for k, v in all_scores.items() if (key := _flat_key(k)) not in logged})
 
 
 def _system_metrics(run: Run, tracker: Tracker, resumed: bool) -> Any:

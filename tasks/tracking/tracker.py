@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 
+# largest number of metrics per request to MLflow
+_METRICS_AT_ONCE = 1000
+
+
 class Tracker(NamedTuple):
     """An open store and the data set whose runs are read and logged.
 
@@ -119,7 +123,9 @@ class Run(NamedTuple):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self.client.log_batch(self.id, [Metric(key_of(k), float(v), now, step) for k, v in metrics.items()])
+        logged = [Metric(key_of(k), float(v), now, step) for k, v in metrics.items()]
+        for first in range(0, len(logged), _METRICS_AT_ONCE):
+            self.client.log_batch(self.id, logged[first : first + _METRICS_AT_ONCE])
 
     def log_params(self, values: Mapping[str, object]) -> None:
         """Log parameters; where a resumed run has another value, which MLflow cannot change, the new one is a tag."""

@@ -18,6 +18,8 @@ from segcore.models.base.bundle import load_description
 from tasks import evaluate
 from tasks.ingest import ingest
 from tasks.prepare import prepare
+from tasks.tracking import runs
+from tasks.tracking.tracker import Tracker
 from tasks.train import train
 from tests.support.tiny import blobs, values_for
 
@@ -38,7 +40,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(image).save(folder / f"source/images/a{i}.png")
         Image.fromarray(components(mask, [1]).astype(np.uint16)).save(folder / f"source/masks/a{i}.png")
     data = {"instances": True}
-    common = {"steps": 60, "validate_every": 20}
+    common = {"steps": 40, "validate_every": 20}
     values = values_for("source", architectures=["unet"], data=data, train={"common": common})
     values["data"]["label_values"] = {"0": 0, "others": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
@@ -91,6 +93,7 @@ def test_objects_are_written_beside_the_pixels_which_stay_the_same(project, monk
     }
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_picture_of_objects_agrees_with_the_table(project, monkeypatch):
     folder = run(project, monkeypatch)
     score = json.loads((folder / "summary.json").read_text())["objects"]["score"]
@@ -106,3 +109,20 @@ def test_the_picture_of_objects_agrees_with_the_table(project, monkeypatch):
         areas = dict(zip(*np.unique(numbers[numbers > 0], return_counts=True), strict=True))
         expected = of_region[of_region["score"] >= score]
         assert areas == dict(zip(expected["prediction"], expected["area_full"], strict=True))
+
+
+def test_scores_of_objects_are_logged_and_those_that_a_run_lacks_are_added(project, monkeypatch):
+    run(project, monkeypatch)
+    p = params.load()
+    tracker = Tracker.open(p)
+    evaluated = runs.training_of(tracker, "train@unet-0", None)
+    logged = {k: v for k, v in evaluated.data.metrics.items() if k.startswith("test/") and k != "test/ece"}
+    assert {"test/iou.dataset.square", "test/pq.dataset.square", "test/ap.image.foreground_mean"} <= set(
+        logged
+    )
+    with runs.training_run(tracker, p, "unet", 1, "U-Net") as other:
+        other.log_step({"test/pq.dataset.square": 0.25})
+    runs._log_lacking_scores(other, tracker.client.get_run(other.id), p, "train@unet-0")
+    completed = tracker.client.get_run(other.id).data.metrics
+    assert completed.pop("test/pq.dataset.square") == 0.25, "earlier values are kept"
+    assert completed == {k: v for k, v in logged.items() if k != "test/pq.dataset.square"}

@@ -71,11 +71,13 @@ class _Parameters(_Part):
 
 
 _Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0)]
 
 
 class _Components(_Part):
     score: _Share
-    counts: dict[str, list[tuple[int, int]]] = {}
+    # per class and validation cluster, the number of true and of predicted objects
+    counts: dict[str, list[Annotated[list[_Count], Field(min_length=2, max_length=2)]]] = {}
 
 
 class _Watershed(_Components):

@@ -3,15 +3,12 @@
 import copy
 import json
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
@@ -25,66 +22,18 @@ from segcore.params import Params
 from segcore.tables.slices import slices_of
 from tasks.ingest import ingest
 from tasks.prepare import prepare
+from tests.support.object_scene import Oracle, object_scene
 from tests.support.object_tables import Mask, as_objects, image, masks, table
-from tests.support.tiny import params_for, write_tif
+from tests.support.tiny import params_for
 
 ALL = FindSettings()
-SIDE, BLOCK = 192, 48
 # ground area of a pixel of 0.5 m
 AREA = 0.25
 
 
-class Oracle(nn.Module):
-    """Probability of class 1 from the first band, in 1/200."""
-
-    num_classes = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.anchor = nn.Parameter(torch.zeros(1))
-
-    def predict(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
-        foreground = images[:, 0] / 200
-        return torch.stack([1 - foreground, foreground], 1)
-
-
-def _numbers(rng: np.random.Generator) -> np.ndarray:
-    """(SIDE, SIDE) of objects that touch, with gaps in their numbers; most are cut by blocks."""
-    numbers = np.zeros((SIDE, SIDE), np.uint16)
-    for number in range(1, 60):
-        r, c = rng.integers(0, SIDE - 12, 2)
-        numbers[r : r + rng.integers(1, 22), c : c + rng.integers(1, 22)] = number * 7
-    return numbers
-
-
-def make(
-    folder: Path, numbers: np.ndarray, predicted: np.ndarray, **profile: object
-) -> tuple[Params, PreparedData]:
-    """Prepared data of one scene whose first band is the prediction of `Oracle`; its first 10 rows have no data."""
-    bands = np.stack([predicted, np.full_like(predicted, 9), np.full_like(predicted, 9)]).astype(np.uint8)
-    bands[:, :10] = 0
-    write_tif(folder / "source/images/scene.tif", bands, nodata=0, **profile)
-    write_tif(folder / "source/masks/scene.tif", numbers[None], **profile)
-    p = params_for(
-        folder / "source",
-        scene=True,
-        data={"instances": True, "label_values": {0: 0, "others": 1}},
-        split={"block": BLOCK, "buffer": 0},
-        prepare={"window": 32, "stride": 16},
-    )
-    ingest(p.data, folder / "ingested")
-    return p, PreparedData(prepare(p, folder / "ingested", folder / "prepared"))
-
-
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, PreparedData, np.ndarray]:
-    """Parameters, data, and probabilities (SIDE, SIDE) in 1/200 that are shifted against the truth."""
-    rng = np.random.default_rng(0)
-    numbers = _numbers(rng)
-    sure = np.roll(numbers > 0, (2, 1), (0, 1)) & (rng.random(numbers.shape) < 0.98)
-    predicted = np.where(sure, rng.integers(110, 190, numbers.shape), rng.integers(5, 90, numbers.shape))
-    p, data = make(tmp_path_factory.mktemp("objects"), numbers, predicted)
-    return p, data, predicted
+    return object_scene(tmp_path_factory.mktemp("objects"))
 
 
 def _expected(data: PreparedData, region: pd.Series, predicted: np.ndarray) -> pd.DataFrame:
@@ -180,6 +129,7 @@ def test_a_bundle_without_an_entry_for_objects_has_the_default_score(scene):
     assert find_settings(entry, "components", without) is None
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_picture_of_objects_has_their_numbers_from_the_operating_score_on(tmp_path):
     predicted = [np.zeros((4, 6), bool) for _ in range(3)]
     predicted[0][0, :2] = predicted[1][1:3, :4] = predicted[2][2:, 2:] = True

@@ -17,6 +17,7 @@ from tasks.promotion.context import PromotionContext
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
 from tests.support.changed_code import Code
+from tests.support.object_scene import object_scene
 
 
 @pytest.fixture
@@ -66,7 +67,8 @@ def test_the_champion_is_evaluated_again_when_code_changes_that_its_scores_depen
     monkeypatch.setattr(evaluation, "evaluate", counted)
     description = load_description(bundle)
     context = _context(p, data)
-    first, _, _ = candidates._evaluated(context, bundle, description)
+    first, objects, _ = candidates._evaluated(context, bundle, description)
+    assert objects is None
     candidates._evaluated(context, bundle, description)
     assert len(done) == 1
     # code that its scores do not depend on
@@ -78,6 +80,19 @@ def test_the_champion_is_evaluated_again_when_code_changes_that_its_scores_depen
     again, _, _ = candidates._evaluated(context, bundle, description)
     assert len(done) == 2 and again.equals(first)
     assert len(list((bundle / "evaluation").iterdir())) == 1
+
+
+def test_the_objects_of_the_champion_are_cached_beside_its_counts(tmp_path: Path, bundle: Path) -> None:
+    p, data, _ = object_scene(tmp_path / "objects")
+    description = load_description(bundle)
+    context = _context(p, data)
+    counts, objects, _ = candidates._evaluated(context, bundle, description)
+    assert objects is not None and set(objects.loc[objects["kind"] == "image", "item"]) == set(counts["item"])
+    assert (objects["kind"] == "truth").any()
+    again = candidates._evaluated(context, bundle, description)[1]
+    pd.testing.assert_frame_equal(objects, again)
+    without = p.model_copy(update={"evaluate": p.evaluate.model_copy(update={"objects": "none"})})
+    assert candidates._evaluated(_context(without, data), bundle, description)[1] is None
 
 
 def test_costs_are_measured_again_when_the_code_that_predicts_changes(

@@ -194,6 +194,13 @@ def test_a_file_that_is_not_a_store_is_reported(params: Params, tmp_path: Path) 
     assert "tracking.uri" in caught.value.remedy
 
 
+def test_any_number_of_scores_is_logged(project: Path, params: Params) -> None:
+    scores = {f"test/{i}": float(i) for i in range(1001)}
+    with tracking.training_run(Tracker.open(params), params, "unet", 78, "U-Net") as run:
+        run.log_step(scores)
+    assert run.client.get_run(run.id).data.metrics == scores
+
+
 def test_a_parameter_that_cannot_change_becomes_a_tag(project: Path, params: Params) -> None:
     with tracking.training_run(Tracker.open(params), params, "unet", 77, "U-Net") as run:
         run.log_params({"machine.threads": 2})
