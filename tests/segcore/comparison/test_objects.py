@@ -1,0 +1,331 @@
+"""Intervals, paired tests and the comparison of objects, against tables that are resampled and scored again."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segcore.comparison import statistics
+from segcore.comparison.cluster_sums import cluster_sums, run_scores, weighted_scores
+from segcore.comparison.compare import Contestant, compare
+from segcore.comparison.leaderboard import leaderboard, leaderboard_text
+from segcore.comparison.results import Comparison
+from segcore.errors import DataError
+from segcore.metrics import METRICS, OBJECT_POLICY, class_metrics
+from segcore.metrics import average_precision as ap_module
+from segcore.metrics.scores import scores
+from segcore.tables.objects import objects_table
+from tests.segcore.comparison.test_compare import SUMMARY, TITLES, parameters
+from tests.support.object_tables import Mask
+from tests.support.scored_objects import counts_of, fast_image, random_masks, rectangle
+
+CLASSES = ["background", "building", "tree"]
+Tables = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def tables(skill: float, seed: int, clusters: int = 6, images: int = 2) -> Tables:
+    """Counts and objects of random images; the truth does not depend on skill and seed."""
+    rng, parts, names = np.random.default_rng(1000 + seed), [], []
+    for cluster in range(clusters):
+        for image in range(images):
+            truth = np.random.default_rng([cluster, image])
+            true = random_masks(truth, int(truth.choice([0, 1, 4, 7])))
+            predicted = [
+                Mask(m.pixels, m.class_index, float(rng.random())) for m in true if rng.random() < skill
+            ]
+            predicted += random_masks(rng, int(rng.choice([0, 1, 3])), true)
+            item, name = f"{cluster}-{image}", f"cluster-{cluster:02d}"
+            parts.append(fast_image(true, predicted, item, name))
+            names.append((item, name))
+    return counts_of(names, CLASSES), objects_table(parts)
+
+
+def run(both: Tables, score: float = 0.2) -> Any:
+    return cluster_sums(both[0], [1, 2], both[1], score)
+
+
+def of_clusters(both: Tables, weights: dict[str, int]) -> Tables:
+    """The tables of some clusters, as often as they are drawn; images that are repeated have other names."""
+    found = []
+    for table in both:
+        copies = [
+            table[table["cluster"] == name].assign(item=lambda t, n=n: t["item"] + f" copy {n}")
+            for name, times in weights.items()
+            for n in range(times)
+        ]
+        found.append(pd.concat(copies, ignore_index=True))
+    return found[0], found[1]
+
+
+def test_scores_from_clusters_are_those_of_the_tables() -> None:
+    both = tables(0.7, 0)
+    expected = scores(both[0], [1, 2], both[1], 0.2)
+    assert run_scores(run(both)) == pytest.approx(expected, abs=1e-12)
+    assert len(expected) > 300 and "ap/image/tree" in expected
+
+
+def test_the_bootstrap_of_every_score_equals_scoring_the_resampled_images_again() -> None:
+    both = tables(0.7, 0)
+    drawn = statistics.bootstrap([run(both)], draws=20, seed=3)
+    weights = np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), size=20)
+    names = sorted(set(both[0]["cluster"]))
+    # thirds of the true objects stay those of the whole test set
+    keys = [
+        key for key in drawn if not key.startswith("recall_") and key != "empty_image_false_positive_rate"
+    ]
+    assert sum(key.startswith("ap") for key in keys) == 2 * 3 * 5
+    for draw in range(20):
+        resampled = of_clusters(both, dict(zip(names, weights[draw].tolist(), strict=True)))
+        again = scores(resampled[0], [1, 2], resampled[1], 0.2)
+        for key in keys:
+            assert drawn[key][draw] == pytest.approx(again[key], abs=1e-9), (key, draw)
+
+
+def test_chunks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "ap/dataset/foreground_mean"
+    whole = statistics.bootstrap([run(tables(0.7, 0))], draws=50, keys=[key])[key]
+    monkeypatch.setattr(ap_module, "_CHUNK", 100)
+    assert np.array_equal(whole, statistics.bootstrap([run(tables(0.7, 0))], draws=50, keys=[key])[key])
+
+
+@pytest.mark.parametrize(
+    "key", ["ap/dataset/foreground_mean", "pq/image/tree", "count_bias/dataset/building"]
+)
+def test_the_permutation_test_equals_a_loop_that_swaps_tables(key: str) -> None:
+    a, b = tables(0.8, 0, clusters=4), tables(0.6, 5, clusters=4)
+    compared = METRICS[key.partition("/")[0]].compared
+
+    def difference(swap: int) -> float:
+        mixed: list[list[pd.DataFrame]] = [[], []]
+        for one, other in zip(a, b, strict=True):
+            taken = one["cluster"].map(lambda name: bool(swap >> int(name[-2:]) & 1)).to_numpy()
+            also = other["cluster"].map(lambda name: bool(swap >> int(name[-2:]) & 1)).to_numpy()
+            mixed[0].append(pd.concat([one[~taken], other[also]], ignore_index=True))
+            mixed[1].append(pd.concat([other[~also], one[taken]], ignore_index=True))
+        of_a, of_b = (scores(counts, [1, 2], objects, 0.2)[key] for counts, objects in mixed)
+        return float(compared(of_a) - compared(of_b))
+
+    differences = np.abs([difference(swap) for swap in range(16)])
+    p = statistics.permutation_test([run(a)], [run(b)], key)
+    assert p == (differences >= differences[0] - 1e-12).mean()
+
+
+def test_the_names_of_clusters_do_not_change_an_interval() -> None:
+    both, keys = tables(0.7, 0, clusters=30, images=1), ["ap/dataset/tree", "pq/dataset/tree"]
+    order = np.random.default_rng(0).permutation(30)
+    renamed = tuple(
+        table.assign(cluster=[f"cluster-{order[int(name[-2:])]:02d}" for name in table["cluster"]])
+        for table in both
+    )
+    for key in keys:
+        first, second = (
+            statistics.bootstrap([run(one)], draws=2000, seed=1, keys=keys)[key] for one in (both, renamed)
+        )
+        ends = np.array([statistics.interval(draws, 0.9) for draws in (first, second)])
+        assert np.abs(ends[0] - ends[1]).max() < 0.15 * (ends[0][1] - ends[0][0])
+        # one draw of all clusters once is the score, whatever their order
+        ones = [np.ones((1, 30))]
+        values = [weighted_scores([run(one)], ones, [key])[key][0] for one in (both, renamed)]
+        assert values[0] == pytest.approx(values[1], abs=1e-12)
+
+
+def test_only_the_metric_that_is_asked_for_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("average precision was computed")
+
+    monkeypatch.setattr("segcore.metrics.object_sums.average_precision", refuse)
+    a, b = run(tables(0.8, 0)), run(tables(0.6, 5))
+    for key in ("iou/dataset/foreground_mean", "pq/dataset/foreground_mean", "f1_50/image/tree"):
+        statistics.permutation_test([a], [b], key)
+        statistics.bootstrap([a], 20, keys=[key])
+    with pytest.raises(AssertionError, match="average precision"):
+        statistics.permutation_test([a], [b], "ap/dataset/foreground_mean")
+
+
+def contestant(name: str, skill: float, seeds: int = 1, **facts: Any) -> Contestant:
+    found = {"method": "components", "score": 0.2, "precision": 0.8, "recall": 0.7, "count_bias": -0.1}
+    summary = SUMMARY | {"title": TITLES[name], "objects": found | {"truth": "given"} | facts}
+    start = list(TITLES).index(name) * 100
+    each = [tables(skill, start + seed, clusters=16) for seed in range(seeds)]
+    return Contestant(
+        name, TITLES[name], "model", [t for t, _ in each], [summary] * seeds, [t for _, t in each]
+    )
+
+
+def compared(metric: str, *contestants: Contestant, seeds: int = 1) -> Comparison:
+    models = [one.name for one in contestants if one.kind == "model"]
+    p = parameters(models, list(range(seeds)))
+    data = p.data.model_dump(mode="json") | {
+        "classes": CLASSES,
+        "colors": [[0, 0, 0], [255, 0, 0], [0, 255, 0]],
+        "label_values": {0: 0, 1: 1, 2: 2},
+        "instances": True,
+    }
+    values = p.model_dump(mode="json") | {"data": data}
+    values["compare"] |= {"metric": metric, "bootstrap": 60, "permutations": 100}
+    return compare(list(contestants), type(p).model_validate(values), "group")
+
+
+@pytest.mark.parametrize("metric", ["pq", "ap", "count_error", "merged"])
+def test_every_kind_of_metric_ranks_and_has_intervals_and_tests(metric: str) -> None:
+    result = compared(metric, contestant("fcn", 0.3), contestant("unet", 0.95))
+    sign, key = METRICS[metric].sign, f"{metric}/dataset/foreground_mean"
+    estimates = [row.scores[key].estimate for row in result.models]
+    assert sign * estimates[0] >= sign * estimates[1] and result.models[0].rank == 1
+    assert all(
+        row.scores[key].low <= row.scores[key].estimate <= row.scores[key].high for row in result.models
+    )
+    (test,) = result.tests
+    assert test.difference == pytest.approx(estimates[0] - estimates[1], abs=1e-6)
+    assert METRICS[metric].title in result.verdict
+
+
+def test_a_signed_metric_ranks_by_its_distance_from_zero() -> None:
+    table = contestant("unet", 0.9)
+    biased = replace(contestant("fcn", 0.9), objects=[table.objects[0]], tables=table.tables)
+    # without predictions the bias is -100 %, with three times as many more than +100 %
+    nothing = table.objects[0][~table.objects[0]["kind"].isin(["prediction", "pair"])]
+    none = replace(biased, objects=[nothing])
+    result = compared("count_bias", none, table)
+    key = "count_bias/dataset/foreground_mean"
+    first, second = result.models
+    assert first.architecture == "unet" and second.scores[key].estimate == -1
+    assert abs(first.scores[key].estimate) < 1
+    (test,) = result.tests
+    assert (
+        test.difference == pytest.approx(abs(first.scores[key].estimate) - 1, abs=1e-6)
+        and test.difference < 0
+    )
+
+
+def limit_of(objects: pd.DataFrame, counts: pd.DataFrame) -> Contestant:
+    return Contestant("components-of-truth", "Perfect mask, components", "limit", [counts], (), [objects])
+
+
+def test_a_limit_stands_below_the_models_without_a_rank() -> None:
+    unet = contestant("unet", 0.5)
+    limit = limit_of(contestant("fcn", 0.95).objects[0], unet.tables[0])
+    result = compared("pq", unet, limit)
+    assert [(row.kind, row.rank) for row in result.leaderboard] == [("model", 1), ("limit", None)]
+    assert result.tests == [] and [row.architecture for row in result.models] == ["unet"]
+    note = next(note for note in result.notes if "perfect mask" in note)
+    assert note.startswith("U-Net with components finds ") and "would reach F1 " in note
+    assert note.endswith("are not the limit.")
+    text = leaderboard_text(result)
+    assert "Perfect mask, components" in text and "(human)" not in text
+
+
+def test_the_note_names_objects_that_touch_as_the_limit_where_they_cost_more_than_the_network() -> None:
+    pair = [Mask(rectangle(2, 2, 6, 6)), Mask(rectangle(2, 8, 6, 6))]
+    joined = [Mask(rectangle(2, 2, 6, 12))]
+    alone = [Mask(rectangle(20, 20, 5, 5))]
+    names = [(f"i{n}", f"c{n}") for n in range(8)]
+    table = objects_table([fast_image(pair + alone, joined + alone, *name) for name in names])
+    better = objects_table([fast_image(pair + alone, pair + alone, *name) for name in names])
+    counts = counts_of(names, CLASSES)
+    unet = replace(contestant("unet", 0.5), tables=[counts], objects=[table])
+    notes = compared("pq", unet, limit_of(table, counts)).notes
+    assert any(note.endswith("the model separates objects that touch better than that.") for note in notes)
+    missing = table[(table["prediction"] != 2) | (table["item"] != "i0")]
+    weaker = replace(unet, objects=[missing])
+    notes = compared("pq", weaker, limit_of(table, counts)).notes
+    assert any(note.endswith(": objects that touch are the limit.") for note in notes)
+    notes = compared("pq", weaker, limit_of(better, counts)).notes
+    assert any(note.endswith("objects that touch are not the limit.") for note in notes)
+
+
+def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
+    first, second = contestant("unet", 0.7, seeds=2), contestant("fcn", 0.5, seeds=2)
+    first.summaries[0]["objects"]["score"] = 0.2
+    result = compared("pq", first, second, seeds=2)
+    objects = result.objects
+    assert objects is not None and objects.policy == OBJECT_POLICY and objects.truth == "given"
+    assert objects.operating["unet"] == {"score": 0.2, "precision": 0.8, "recall": 0.7, "count_bias": -0.1}
+    small, medium, large = objects.sizes["small"], objects.sizes["medium"], objects.sizes["large"]
+    assert small[0] == 0 and small[1] == medium[0] and medium[1] == large[0] and large[1] is None
+    for k, name in enumerate(CLASSES[1:], 1):
+        tables_of_unet = first.objects
+        true = ((tables_of_unet[0]["kind"] == "truth") & (tables_of_unet[0]["class_index"] == k)).sum()
+        predicted = np.mean(
+            [
+                ((t["kind"] == "prediction") & (t["class_index"] == k) & (t["score"] >= 0.2)).sum()
+                for t in tables_of_unet
+            ]
+        )
+        count = objects.counts["unet"][name]
+        assert (count["true"], count["predicted"]) == (true, predicted)
+        assert count["low"] < count["high"] and count["low"] < 1.2 * true and count["high"] > 0.8 * true
+    text = leaderboard_text(result)
+    assert OBJECT_POLICY in text and "U-Net counts " in text and " building (95 %: " in text
+    assert "objects count from a score of 0.2, chosen on the validation split" in text
+    keys = [column.key for column in leaderboard(result).columns if column.part == "scores"]
+    wanted = [f"{name}/dataset/foreground_mean" for name in ("pq", "iou", "f1_50", "ap", "count_error")]
+    assert [key for key in keys if key in wanted] == wanted
+    assert all(f"{name}/dataset/foreground_mean" not in keys for name in ("aji", "f1_75"))
+    again = Comparison.from_json(json.loads(json.dumps(result.to_json())))
+    assert again == result
+
+
+def test_truth_of_components_has_a_note() -> None:
+    result = compared("iou", contestant("unet", 0.7, truth="components"))
+    assert any("favours methods by components" in note for note in result.notes)
+    assert result.objects is not None and result.objects.truth == "components"
+
+
+def test_intervals_of_one_cluster_are_the_whole_range_of_bounded_scores_only() -> None:
+    both = tables(0.7, 0, clusters=1)
+    unet = replace(contestant("unet", 0.5), tables=[both[0]], objects=[both[1]])
+    result = compared("pq", unet)
+    found = result.models[0].scores
+    assert (found["pq/dataset/tree"].low, found["pq/dataset/tree"].high) == (0, 1)
+    assert found["count_error/dataset/tree"].low is None and found["count_bias/dataset/tree"].high is None
+    assert all(one["low"] is None for one in result.objects.counts["unet"].values())
+
+
+def test_without_objects_nothing_is_added_and_a_metric_of_objects_is_refused() -> None:
+    unet = replace(contestant("unet", 0.7), objects=[], summaries=[SUMMARY | {"title": "U-Net"}])
+    result = compared("iou", unet)
+    content = result.to_json()
+    assert "objects" not in content and not set(result.models[0].scores) & set(class_metrics("objects"))
+    assert not any(key.partition("/")[0] in class_metrics("objects") for key in result.models[0].scores)
+    assert "object" not in leaderboard_text(result)
+    assert Comparison.from_json(content).objects is None
+    with pytest.raises(DataError, match=r"compare\.metric is pq, but U-Net has no objects"):
+        compared("pq", unet)
+
+
+def test_slices_score_objects_where_the_ranking_is_by_objects() -> None:
+    unet = contestant("unet", 0.7)
+    counts, objects = unet.tables[0], unet.objects[0]
+    site = {item: "north" if int(item.partition("-")[0]) < 8 else "south" for item in counts["item"]}
+    sliced = counts.assign(**{"slice.site": counts["item"].map(site)})
+    for metric in ("pq", "recall_small"):
+        result = compared(metric, replace(unet, tables=[sliced]))
+        assert [(one.word, one.text, one.images) for one in result.slices] == [
+            ("site", "north", 16),
+            ("site", "south", 16),
+        ]
+        north = result.slices[0]
+        images = {item for item, name in site.items() if name == "north"}
+        expected = run_scores(
+            cluster_sums(
+                counts[counts["item"].isin(images)],
+                [1, 2],
+                objects,
+                0.2,
+                (result.objects.sizes["medium"][0], result.objects.sizes["medium"][1]),
+            )
+        )[f"{metric}/dataset/foreground_mean"]
+        assert north.scores["unet"].estimate == pytest.approx(expected, abs=1e-6)
+        assert north.scores["unet"].low < north.scores["unet"].high
+        whole = result.models[0].scores[f"{metric}/dataset/foreground_mean"].estimate
+        assert north.overall["unet"] == pytest.approx(whole, abs=1e-6)
+
+
+def test_objects_of_other_images_are_refused() -> None:
+    both = tables(0.7, 0)
+    with pytest.raises(DataError, match="images are missing from the object table"):
+        cluster_sums(both[0], [1, 2], both[1][both[1]["item"] != "0-0"])

@@ -1,0 +1,153 @@
+"""The gate on metrics of objects: contributions of clusters, promotions, and minimum scores."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, run_scores
+from segcore.errors import DataError
+from segcore.metrics import METRICS
+from segcore.params.operations import Gate
+from segcore.promotion.gate import Candidate, Costs, Decision, decide
+from segcore.promotion.interval import contributions, difference_interval, foreground_shares
+from segcore.tables.objects import objects_table
+from tests.support.object_tables import Mask
+from tests.support.scored_objects import counts_of, fast_image, rectangle
+
+CLASSES = ["background", "building"]
+METRICS_OF_OBJECTS = ["pq", "f1_50", "ap", "ap_dsb", "aji", "count_error", "count_bias", "object_boundary_f1"]
+
+
+def tables(skill: float, seed: int, clusters: int = 12) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Counts and objects of a model that finds each of 9 objects of an image with probability `skill`."""
+    rng, parts, names = np.random.default_rng(seed), [], []
+    places = [(row, col) for row in (1, 11, 21) for col in (1, 11, 21)]
+    for cluster in range(clusters):
+        names.append((f"i{cluster:02d}", f"c{cluster:02d}"))
+        true = [Mask(rectangle(*place, 6, 6)) for place in places]
+        predicted = [
+            Mask(rectangle(row + int(rng.integers(2)), col, 6, 6), 1, float(rng.uniform(0.5, 1)))
+            for row, col in places
+            if rng.random() < skill
+        ]
+        wrong = int(rng.binomial(3, (1 - skill) / 2))
+        predicted += [Mask(rectangle(28, 10 * n, 3, 3), 1, float(rng.uniform(0, 0.9))) for n in range(wrong)]
+        parts.append(fast_image(true, predicted, *names[-1]))
+    return counts_of(names, CLASSES), objects_table(parts)
+
+
+def run(counts: pd.DataFrame, objects: pd.DataFrame) -> ClusterSums:
+    return cluster_sums(counts, [1], objects, 0.1)
+
+
+@pytest.mark.parametrize("metric", ["pq", "ap", "count_error"])
+def test_a_swap_of_clusters_reverses_their_contributions(metric: str) -> None:
+    key, (counts, a), (_, b) = f"{metric}/dataset/foreground_mean", tables(0.6, 0, 5), tables(0.8, 1, 5)
+    parts = contributions(run(counts, a), run(counts, b), key)
+    difference = run_scores(run(counts, b))[key] - run_scores(run(counts, a))[key]
+    assert parts.sum() == pytest.approx(difference, abs=0.02) and abs(difference) > 0.05
+    for swap in range(32):
+        which = {f"c{index:02d}": bool(swap >> index & 1) for index in range(5)}
+        moved = [table["cluster"].map(which).to_numpy() for table in (a, b)]
+        one = pd.concat([a[~moved[0]], b[moved[1]]], ignore_index=True)
+        other = pd.concat([b[~moved[1]], a[moved[0]]], ignore_index=True)
+        signs = np.where(list(which.values()), -1, 1)
+        swapped = contributions(run(counts, one), run(counts, other), key)
+        assert swapped == pytest.approx(signs * parts, abs=1e-12)
+
+
+def test_a_cluster_without_objects_has_no_part_in_the_interval() -> None:
+    counts, a = tables(0.6, 0)
+    objects_of_c3 = (a["cluster"] == "c03") & (a["kind"] != "image")
+    empty = a[~objects_of_c3]
+    shares = foreground_shares(run(counts, empty), run(counts, empty), "pq")
+    assert shares[3] == 0 and (np.delete(shares, 3) > 0).all()
+    # a prediction below the operating score counts in average precision only
+    low = fast_image([], [Mask(rectangle(1, 1, 3, 3), 1, 0.05)], "i03", "c03")
+    with_low = objects_table([empty[empty["cluster"] != "c03"], low])
+    shown = [foreground_shares(run(counts, with_low), run(counts, empty), name)[3] for name in ("pq", "ap")]
+    assert shown[0] == 0 and shown[1] > 0
+
+
+def test_the_interval_of_a_signed_metric_contains_the_difference_of_distances_from_zero() -> None:
+    counts, a = tables(0.9, 0)
+    _, b = tables(0.9, 1)
+    # the first finds too few, the second too many
+    few = a[(a["prediction"] <= 5)]
+    extra = [
+        fast_image([], [Mask(rectangle(0, 5 * n, 2, 2), 1, 0.95) for n in range(3)], f"i{c:02d}", f"c{c:02d}")
+        for c in range(12)
+    ]
+    numbered = pd.concat(extra)
+    numbered = numbered[numbered["kind"] == "prediction"].assign(prediction=lambda t: t["prediction"] + 100)
+    many = objects_table([b, numbered])
+    key, one, other = "count_bias/dataset/foreground_mean", run(counts, few), run(counts, many)
+    of_one, of_other = run_scores(one)[key], run_scores(other)[key]
+    assert of_one < 0 < of_other
+    low, high = difference_interval(one, other, key, 0.025, 1000, 0)
+    assert low <= abs(of_other) - abs(of_one) <= high
+
+
+def candidate(name: str, skill: float, seed: int) -> Candidate:
+    counts, objects = tables(skill, seed)
+    return Candidate(
+        name, name.upper(), skill, counts, counts.iloc[:0], Costs(10, 800, 20), None, objects, 0.1
+    )
+
+
+def judge(metric: str, old: Candidate | None, new: Candidate, **gate: object) -> Decision:
+    decision = decide(old, [new], Gate(bootstrap=400, **gate), metric, [1], CLASSES, 0)
+    json.dumps(asdict(decision), allow_nan=False)
+    return decision
+
+
+@pytest.mark.parametrize("metric", METRICS_OF_OBJECTS)
+def test_the_better_model_is_promoted_by_every_kind_of_metric(metric: str) -> None:
+    old, new = candidate("old", 0.55, 0), candidate("new", 0.95, 1)
+    decision = judge(metric, old, new)
+    if metric == "object_boundary_f1":
+        # of found objects only, which are equally good
+        assert decision.outcome == "kept"
+        return
+    gain = decision.challengers[0].difference["frozen"]
+    assert decision.outcome == "promoted" and gain.low > 0 and gain.low <= gain.difference <= gain.high
+    assert judge(metric, new, old).outcome == "kept"
+    same = judge(metric, old, candidate("new", 0.55, 0))
+    assert same.outcome == "kept" and same.challengers[0].difference["frozen"].difference == 0
+
+
+def test_minimum_scores_are_of_objects() -> None:
+    new = candidate("new", 0.7, 1)
+    score = run_scores(run(new.frozen, new.objects))["pq/dataset/building"]
+    for floor, allowed in ((score - 0.01, True), (score + 0.01, False)):
+        assert judge("pq", None, new, floors={"building": floor}).challengers[0].allowed == allowed
+    (found,) = (
+        r
+        for r in judge("pq", None, new, floors={"background": 0.1}).challengers[0].rules
+        if r.kind == "floor"
+    )
+    assert found.passed is False and "has no object of this class" in found.note
+    error = run_scores(run(new.frozen, new.objects))["count_bias/dataset/building"]
+    for floor, allowed in ((abs(error) + 0.01, True), (abs(error) - 0.01, False)):
+        assert judge("count_bias", None, new, floors={"building": floor}).challengers[0].allowed == allowed
+    sliced = new.frozen.assign(
+        **{"slice.site": ["a" if item < "i06" else "b" for item in new.frozen["item"]]}
+    )
+    rows = sliced[sliced["slice.site"] == "a"]
+    of_slice = run_scores(cluster_sums(rows, [1], new.objects, 0.1))["pq/dataset/building"]
+    with_slices = Candidate(**{**vars(new), "frozen": sliced})
+    for floor, allowed in ((of_slice - 0.001, True), (of_slice + 0.001, False)):
+        decision = judge("pq", None, with_slices, floors={"site=a": floor})
+        assert decision.challengers[0].allowed == allowed
+
+
+def test_candidates_without_objects_are_refused_for_metrics_of_objects_only() -> None:
+    one = candidate("new", 0.7, 1)
+    none = Candidate(**{**vars(one), "objects": None})
+    assert judge("iou", None, none).outcome == "first"
+    with pytest.raises(DataError, match=r"compare\.metric is pq, but the evaluation of NEW has no objects"):
+        judge("pq", None, none)
+    assert METRICS["pq"].of_objects
