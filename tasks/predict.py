@@ -19,6 +19,7 @@ from segcore import params
 from segcore.constants import IGNORE
 from segcore.data.raster import Note
 from segcore.errors import DataError, ParamsError, StageError
+from segcore.files import atomic_write, sha256
 from segcore.io.layouts._scenes import scenes_of
 from segcore.params import Params, Predict
 from segcore.prediction.fit import TRAINING_IMAGES
@@ -26,7 +27,7 @@ from segcore.prediction.scene_reader import stamp_of
 from tasks import console
 from tasks.output_folder import OutputFolder, require_writable
 from tasks.prediction_arguments import chosen, parser
-from tasks.prediction_record import OUTPUTS, RECORD, Record
+from tasks.prediction_record import COUNTS, RECORD, Record, suffixes
 from tasks.project import PREDICTIONS
 from tasks.scenes import check_name, counted, find_scenes
 from tasks.supervisor import deferred_stop
@@ -40,11 +41,13 @@ _SHOWN = 20
 
 
 def settings_of(p: Params) -> Predict:
-    """`predict` of params.yaml; where its tile or flips is null, that of `evaluate`."""
+    """`predict` of params.yaml; where its tile, flips or objects is null, that of `evaluate`."""
     tile = p.evaluate.tile if p.predict.tile is None else p.predict.tile
     flips = p.evaluate.flips if p.predict.flips is None else p.predict.flips
     outputs = sorted(set(p.predict.outputs))
-    return p.predict.model_copy(update={"tile": tile, "flips": flips, "outputs": outputs})
+    objects = p.predict.objects or ("components" if p.evaluate.objects == "none" else p.evaluate.objects)
+    update = {"tile": tile, "flips": flips, "outputs": outputs, "objects": objects}
+    return p.predict.model_copy(update=update)
 
 
 class Batch:
@@ -93,6 +96,8 @@ class Batch:
         with ExitStack() as stack:
             self._folder = stack.enter_context(OutputFolder(self.output))
             settings = {**self.predictor.settings.model_dump(), "precision": self.predictor.precision}
+            if settings["count_by"] is not None and Path(settings["count_by"]).is_file():
+                settings["count_by"] = [settings["count_by"], sha256(settings["count_by"])]
             self.record = Record.open(self.output, self.model, settings)
             self.names = self.record.names(self.scenes)
             self._refuse_to_overwrite_scenes()
@@ -112,6 +117,8 @@ class Batch:
         print(f"predict: {model['architecture']}, {place}{alias}, weights {model['weights_sha256'][:12]}")
         values = ", ".join(f"{value} {name}" for value, name in enumerate(self.predictor.classes))
         print(f"predict: in class rasters {values}, {IGNORE} nodata", flush=True)
+        if self.predictor.warning:
+            print(f"predict: {self.predictor.warning}", flush=True)
         if TRAINING_IMAGES not in self.predictor.description:
             print(
                 "predict: an older version trained this model, so units and resolution of the scenes are not "
@@ -140,7 +147,7 @@ class Batch:
         # Path.resolve raises RuntimeError for a link to itself, which is an error of that scene
         sources = {os.path.realpath(file) for item in self._channels.items() for file in (item[0], *item[1])}
         for scene, name in self.names.items():
-            for suffix in OUTPUTS:
+            for suffix in suffixes(self.predictor.settings.outputs):
                 target = os.path.realpath(self.output / f"{name}{suffix}")
                 if target in sources:
                     raise ParamsError(
@@ -206,6 +213,8 @@ class Batch:
                 "run the same command again",
             )
         self._report_others(delete_others)
+        if "counts" in self.predictor.settings.outputs and len(self.scenes) > 1:
+            self._write_counts()
         if self.failed:
             lines = "\n".join(f"  {scene}: {error.what}" for scene, error in self.failed.items())
             others = f", the others are in {self.output}" if len(self.failed) < len(self.scenes) else ""
@@ -213,6 +222,17 @@ class Batch:
                 f"{len(self.failed)} of {len(self.scenes)} scenes failed{others}:\n{lines}", self._remedy()
             )
         return {"predicted": len(self.todo), "done before": len(self.scenes) - len(self.todo)}
+
+    def _write_counts(self) -> None:
+        """Write the counts of all scenes that are done into one file."""
+        from segcore.prediction.counts import FIELDS, Validation, read_table, summed, write_table
+
+        assert self.predictor.find is not None
+        names = [f"{self.names[s]}_counts.csv" for s in self.scenes if s not in self.failed]
+        with atomic_write(self.output / COUNTS) as temporary:
+            scenes = [(name.removesuffix("_counts.csv"), read_table(self.output / name)) for name in names]
+            validation = Validation.of(self.predictor.description, self.predictor.find.method)
+            write_table(temporary, summed(scenes, validation), ["scene", *FIELDS])
 
     def _remedy(self) -> str:
         """That of all errors if they have one in common."""

@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from segcore.errors import ParamsError
 from segcore.params import Params, Predict
+from tasks.prediction_record import OBJECT_OUTPUTS
 from tasks.project import PREDICTIONS
 from tasks.tracking.fetch import CHAMPION
 
 # words of `predict.outputs`
-_OUTPUTS = ("classes", "probabilities", "polygons")
+_OUTPUTS = ("classes", "probabilities", "polygons", *OBJECT_OUTPUTS)
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:

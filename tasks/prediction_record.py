@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segcore.errors import DataError
+from segcore.errors import DataError, ParamsError
 from segcore.files import atomic_write, digest
 from segcore.io.layouts._patterns import stem_of
 from segcore.prediction.scene_reader import stamp_of
@@ -16,15 +16,43 @@ from segcore.prediction.scene_reader import stamp_of
 RECORD = "predictions.json"
 # interval between two writes of the record: a kill loses at most the work of this time and the current scene
 _SECONDS = 1.0
+# counts of all scenes
+COUNTS = "counts.csv"
 # suffixes of the outputs of a picture, by name in `predict.outputs`
-_KINDS = {"classes": ".tif", "probabilities": "_probabilities.tif", "polygons": ".gpkg"}
-# suffixes of the outputs of a scene
-OUTPUTS = (*_KINDS.values(), ".nii.gz")
+_KINDS = {
+    "classes": (".tif",),
+    "probabilities": ("_probabilities.tif",),
+    "polygons": (".gpkg",),
+    "objects": ("_objects.tif", ".gpkg"),
+    "coco": (".json",),
+    "counts": ("_counts.csv", "_zones.csv", "_zones.gpkg"),
+}
+# words of `predict.outputs` that are made of objects
+OBJECT_OUTPUTS = ("objects", "coco", "counts")
+_SEMANTIC = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz")
+_OF_OBJECTS = ("_objects.tif", "_objects.nii.gz", ".json", *_KINDS["counts"])
 
 
-def _output_files(name: str) -> set[str]:
-    """All files that a scene of this name may have, in lower case."""
-    return {(name + suffix).lower() for suffix in OUTPUTS}
+def suffixes(outputs: Sequence[str]) -> tuple[str, ...]:
+    """Suffixes of the outputs that a scene may have.
+
+    Args:
+        outputs: of the prediction. Those of objects are left out where none is asked for, so that they take no names.
+    """
+    return (*_SEMANTIC, *(_OF_OBJECTS if set(OBJECT_OUTPUTS) & set(outputs) else ()))
+
+
+def _used(settings: dict[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+    """The settings that files of these outputs depend on, in the form of older versions where nothing newer is used."""
+    has_objects, has_polygons = bool(set(OBJECT_OUTPUTS) & set(outputs)), "polygons" in outputs
+    used = {
+        "objects": has_objects,
+        "score": has_objects,
+        "min_area": bool(settings.get("min_area")) and (has_objects or has_polygons),
+        "simplify": bool(settings.get("simplify")) and ("objects" in outputs or has_polygons),
+        "count_by": settings.get("count_by") is not None and "counts" in outputs,
+    }
+    return {name: value for name, value in settings.items() if used.get(name, True)}
 
 
 def _possible_names(scene: Path, folder: bool) -> Iterable[str]:
@@ -84,24 +112,49 @@ class Record:
 
     def _key(self, outputs: Sequence[str]) -> str:
         model = [self.model.get(name) for name in ("weights_sha256", "description_sha256")]
-        settings = (
-            {**self.settings, "outputs": list(outputs)} if "outputs" in self.settings else self.settings
-        )
+        settings = _used(self.settings, outputs)
+        if "outputs" in settings:
+            settings["outputs"] = list(outputs)
         # Neither of these changes a pixel of a scene that is predicted, so older keys stay what they were.
         unchanged = ("accept", *(() if self.settings.get("resample") else ("resample",)))
         settings = {name: value for name, value in settings.items() if name not in unchanged}
         return digest(json.dumps([model, settings], sort_keys=True))[:16]
 
+    @property
+    def _has_objects(self) -> bool:
+        return bool(set(OBJECT_OUTPUTS) & set(self.settings.get("outputs", [])))
+
+    def _output_files(self, name: str) -> set[str]:
+        """All files that a scene of this name may have, in lower case."""
+        return {(name + suffix).lower() for suffix in suffixes(self.settings.get("outputs", []))}
+
     def names(self, scenes: Sequence[Path]) -> dict[Path, str]:
-        """A name for each scene: that in the record, else a new one. No two scenes share an output file."""
-        used = {file for entry in self.scenes.values() for file in _output_files(entry["name"])}
+        """A name for each scene: that in the record, else a new one. No two scenes share an output file.
+
+        Raises:
+            ParamsError: a name in the record, of a prediction without objects, would be that of another file now.
+        """
+        used = {RECORD, COUNTS} if self._has_objects else set()
+        used |= {file for entry in self.scenes.values() for file in self._output_files(entry["name"])}
         names = {s: self.scenes[str(s)]["name"] for s in scenes if str(s) in self.scenes}
+        self._refuse_same(names)
         for scene in scenes:
             if scene not in names:
                 possible = _possible_names(scene, scene.is_dir())
-                names[scene] = next(name for name in possible if not _output_files(name) & used)
-                used |= _output_files(names[scene])
+                names[scene] = next(name for name in possible if not self._output_files(name) & used)
+                used |= self._output_files(names[scene])
         return names
+
+    def _refuse_same(self, names: dict[Path, str]) -> None:
+        taken = {RECORD: RECORD, COUNTS: COUNTS} if self._has_objects else {}
+        for scene, name in names.items():
+            for file in sorted(self._output_files(name)):
+                if file in taken:
+                    raise ParamsError(
+                        f"{self.path.parent}: {file} would be an output of {scene.name} and of {taken[file]}",
+                        "choose another --output",
+                    )
+                taken[file] = scene.name
 
     def is_done(self, scene: Path, channels: Sequence[Path] = ()) -> bool:
         """Whether a scene's files exist and were made from the same content with the same model and settings.
@@ -115,13 +168,19 @@ class Record:
         entry = self.scenes.get(str(scene), {})
         if "files" not in entry:
             return False
-        there = sorted(k for k, suffix in _KINDS.items() if entry["name"] + suffix in entry["files"])
-        has_all = set(self.settings.get("outputs", [])) <= set(there)
-        if entry.get("key") not in (self.key, *([self._key(there)] if has_all else [])):
+        if entry.get("key") not in (self.key, *map(self._key, self._possible_outputs(entry))):
             return False
         return entry["stamp"] == stamp_of(scene, channels) and all(
             (self.path.parent / f).is_file() for f in entry["files"]
         )
+
+    def _possible_outputs(self, entry: dict[str, Any]) -> list[list[str]]:
+        """Outputs that a scene's files may be of, if all wanted ones are among them."""
+        there = {k for k, ends in _KINDS.items() if entry["name"] + ends[0] in entry["files"]}
+        wanted = set(self.settings.get("outputs", []))
+        # polygons and objects share a file
+        possible = [there, *([there - {"polygons"}] if "objects" in there else [])]
+        return [sorted(outputs) for outputs in possible if wanted <= outputs]
 
     def expect(self, scenes: Sequence[Path]) -> None:
         """Record that files of these scenes are about to be replaced: after a kill they may be of either model.
@@ -162,7 +221,7 @@ class Record:
         """Delete the files of these scenes that are no wanted output; returns their names."""
         deleted = []
         for entry in (self.scenes[str(s)] for s in scenes if "files" in self.scenes.get(str(s), {})):
-            wanted = [entry["name"] + _KINDS[kind] for kind in self.settings["outputs"]]
+            wanted = [entry["name"] + end for kind in self.settings["outputs"] for end in _KINDS[kind]]
             if entry["key"] == self.key:
                 # of a volume or stack, another file
                 wanted = entry["files"]
@@ -189,7 +248,8 @@ class Record:
         Raises:
             DataError: the disk is full or not writable.
         """
-        content = {"model": self.model, "settings": self.settings, "scenes": self.scenes}
+        settings = _used(self.settings, self.settings.get("outputs", []))
+        content = {"model": self.model, "settings": settings, "scenes": self.scenes}
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         self._written = time.monotonic()
@@ -202,7 +262,7 @@ def _check_entry(scene: str, entry: dict[str, Any]) -> None:
         raise ValueError(f"{name!r} of {scene} is no file name")
     # UnicodeEncodeError for half a surrogate pair
     os.fsencode(name)
-    outputs = [name + suffix for suffix in OUTPUTS]
+    outputs = [name + suffix for suffix in suffixes(OBJECT_OUTPUTS)]
     is_typed = isinstance(files, list) and isinstance(kept, dict)
     if not is_typed or any(file not in outputs for file in [*files, *kept]):
         raise ValueError(f"{files!r} of {scene} are not its outputs")

@@ -8,6 +8,7 @@ import numpy as np
 from segcore.constants import IGNORE
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError
+from segcore.objects.found import Objects
 from segcore.prediction import mosaic
 
 _SHAPES = "(H, W), (H, W, C), or (D, H, W, C) for a volume"
@@ -22,12 +23,14 @@ class Prediction:
         probabilities: (K, H, W) float32 in 0..1, with sum 1 where valid; 0 elsewhere.
         valid: (H, W) bool, False where the image has no data.
         touching: (H, W) float32, probability that a pixel is near two objects; None for a network not trained for it.
+        objects: of the image, or of each plane of a volume; None unless an output of objects is asked for.
     """
 
     classes: np.ndarray
     probabilities: np.ndarray
     valid: np.ndarray
     touching: np.ndarray | None = None
+    objects: Objects | list[Objects] | None = None
 
 
 class ArraySource:

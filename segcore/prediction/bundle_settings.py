@@ -1,5 +1,6 @@
 """Settings of a prediction that come from the bundle."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -7,8 +8,12 @@ from pydantic import ValidationError
 from segcore.data.prepared import neighbouring_planes
 from segcore.errors import ModelError, ParamsError
 from segcore.models.base.bundle import Bundle
+from segcore.objects.find import FindSettings
 from segcore.params import Data, Predict, error_texts
 from segcore.prediction.fit import TRAINING_IMAGES
+
+# words of `predict.outputs` that are made of objects
+OBJECT_OUTPUTS = ("objects", "coco", "counts")
 
 if TYPE_CHECKING:
     from segcore.models.base.model import SegmentationModel
@@ -71,6 +76,36 @@ def resolved(settings: Predict, bundle: Bundle) -> tuple[Predict, int]:
         )
     used = {"tile": tile, "overlap": overlap, "flips": bool(settings.flips)}
     return settings.model_copy(update=used), tile
+
+
+def find_settings(settings: Predict, bundle: Bundle) -> FindSettings | None:
+    """How objects are found; None if no output of objects is asked for.
+
+    Raises:
+        ModelError: the bundle has no settings for it.
+    """
+    asked = [word for word in OBJECT_OUTPUTS if word in settings.outputs]
+    if not asked:
+        return None
+    bundle.require("foreground")
+    if "objects" not in bundle.description:
+        raise ModelError(
+            f"{bundle.folder}: was trained on data without objects, so there is no {' or '.join(asked)}",
+            "set data.instances and train again, or choose other predict.outputs, such as polygons",
+        )
+    found = FindSettings.of(bundle.description, settings.objects or "components")
+    return found if settings.score == "auto" else replace(found, score=settings.score)
+
+
+def overlap_note(settings: Predict, bundle: Bundle) -> str | None:
+    """A warning if windows overlap by less than most objects are large; None if they do not, or none are asked for."""
+    side = bundle.description.get("objects", {}).get("side", 0)
+    if not set(OBJECT_OUTPUTS) & set(settings.outputs) or settings.overlap >= side:
+        return None
+    return (
+        f"predict.overlap is {settings.overlap}, and 5 % of the training objects are longer than {side:.0f} pixels: "
+        "the network sees such an object only in parts where windows meet; choose a larger predict.overlap"
+    )
 
 
 def require_finite(model: "SegmentationModel", bundle: Bundle) -> None:

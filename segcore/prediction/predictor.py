@@ -10,6 +10,7 @@ which volumes are cut into planes.
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,10 +28,18 @@ from segcore.io import images
 from segcore.io.bands import Declared
 from segcore.io.layouts._patterns import stem_of
 from segcore.models.base.bundle import Bundle, read_bundle
+from segcore.objects.find import find
+from segcore.objects.found import Objects
 from segcore.params import Predict, error_texts
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
-from segcore.prediction.bundle_settings import declared_data, require_finite, resolved
+from segcore.prediction.bundle_settings import (
+    declared_data,
+    find_settings,
+    overlap_note,
+    require_finite,
+    resolved,
+)
 from segcore.prediction.fit import (
     check_bands,
     check_resolution,
@@ -39,10 +48,12 @@ from segcore.prediction.fit import (
     resampling_steps,
 )
 from segcore.prediction.fuse_batchnorm import fused
+from segcore.prediction.object_outputs import ObjectOutputs
 from segcore.prediction.resampling import Resampled, ScoreStore
 from segcore.prediction.scene_reader import opened
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
+from segcore.prediction.zones import read_zones
 
 # entries of model.json that every prediction needs, besides those of the network
 _REQUIRED = ("classes", "colors")
@@ -109,6 +120,9 @@ class Predictor:
         self.description = bundle.description
         self.classes: list[str] = self.description["classes"]
         self.settings, self.tile = resolved(settings or Predict(), bundle)
+        self.find, self.warning = find_settings(self.settings, bundle), overlap_note(self.settings, bundle)
+        is_counted = "counts" in self.settings.outputs and self.settings.count_by is not None
+        self.zones = read_zones(Path(str(self.settings.count_by))) if is_counted else None
         self.data = declared_data(bundle)
         device = default_device() if device is None else torch.device(device)
         self.channels_per_band = len(neighbouring_planes(0, self.data.neighbours, 1))
@@ -138,7 +152,7 @@ class Predictor:
 
         Returns:
             classes (H, W) uint8, probabilities (K, H, W) float32 and valid (H, W) bool; for a volume with an axis D
-            before H, planes of a file in RAS order.
+            before H, planes of a file in RAS order. Objects if `settings.outputs` names an output of them.
 
         Raises:
             DataError: the image cannot be read, is empty, or does not fit the model (bands, dtype).
@@ -161,7 +175,26 @@ class Predictor:
         info = declared.info
         # one panel, because the whole image is in memory anyway
         self._run(declared, collected, mosaic.Grid(info.height, info.width, *self._tiling, info.width), None)
-        return collected.result(is_volume)
+        return self._with_objects(collected.result(is_volume), is_volume)
+
+    def _with_objects(self, made: Prediction, is_volume: bool) -> Prediction:
+        """A prediction with its objects, if `settings.outputs` names an output of them."""
+        if self.find is None:
+            return made
+        foreground = self.description["foreground"]
+
+        def of_plane(probabilities: np.ndarray, classes: np.ndarray, touching: np.ndarray | None) -> Objects:
+            assert self.find is not None
+            found = find(probabilities, classes, foreground, self.find, touching)
+            return found.select(found.areas >= self.settings.min_area)
+
+        if not is_volume:
+            return replace(made, objects=of_plane(made.probabilities, made.classes, made.touching))
+        planes = [
+            of_plane(made.probabilities[:, z], classes, None if made.touching is None else made.touching[z])
+            for z, classes in enumerate(made.classes)
+        ]
+        return replace(made, objects=planes)
 
     def predict_file(
         self,
@@ -186,7 +219,8 @@ class Predictor:
 
         Returns:
             Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif (uint8, 0..254 for 0..1),
-            NAME.gpkg; for a volume NAME.nii.gz.
+            NAME.gpkg, NAME_objects.tif (uint32, 0 is none), NAME.json, NAME_counts.csv, NAME_zones.csv and
+            NAME_zones.gpkg; for a volume NAME.nii.gz, NAME_objects.nii.gz and NAME_counts.csv.
 
         Raises:
             DataError: the scene cannot be read, does not fit the model, or the outputs cannot be written.
@@ -199,16 +233,26 @@ class Predictor:
                 notes(noted)
                 info = declared.info
                 grid = mosaic.Grid(info.height, info.width, *self._tiling, self._panel(info))
-                writer = SceneWriter(self.description, self.settings, source.info, name, part)
+                with writing(folder / name):
+                    objects = self._objects(source.info, scene.name, name, part)
+                writer = SceneWriter(self.description, self.settings, source.info, name, part, objects)
                 with writer:
                     self._run(declared, writer, grid, part, progress)
             with writing(folder / name):
                 files = writer.finish()
+                notes(objects.notes if objects else [])
                 for file in files:
                     fsync(part / file)
                     (part / file).replace(folder / file)
                 fsync(folder)
         return files
+
+    def _objects(self, info: Info, scene: str, name: str, folder: Path) -> ObjectOutputs | None:
+        if self.find is None:
+            return None
+        return ObjectOutputs(
+            self.description, self.settings, self.find, self.zones, info, scene, name, folder
+        )
 
     @property
     def _tiling(self) -> tuple[int, int]:

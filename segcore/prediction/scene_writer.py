@@ -15,6 +15,8 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info
 from segcore.params import Predict
 from segcore.prediction import mosaic
+from segcore.prediction.object_outputs import ObjectOutputs
+from segcore.prediction.scene_objects import BANDS, as_steps
 from segcore.prediction.writers import cog
 from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
 from segcore.prediction.writers.nifti import write_prediction
@@ -43,18 +45,26 @@ class SceneWriter:
 
     Args:
         description: model.json of the bundle.
-        settings: `outputs` and `blend`.
+        settings: `outputs`, `blend`, `min_area` and `simplify`.
         info: of the scene.
         name: prefix of the outputs' names.
         folder: scratch folder.
+        objects: outputs that are made of objects; None: none.
 
     Raises:
         DataError: the disk has too little space.
     """
 
     def __init__(
-        self, description: dict[str, Any], settings: Predict, info: Info, name: str, folder: Path
+        self,
+        description: dict[str, Any],
+        settings: Predict,
+        info: Info,
+        name: str,
+        folder: Path,
+        objects: ObjectOutputs | None = None,
     ) -> None:
+        self.settings, self._objects = settings, objects
         self.description, self.info, self.name, self.folder = description, info, name, folder
         self._shown = folder.parent / name
         self.blend, self.outputs = settings.blend, settings.outputs
@@ -67,6 +77,7 @@ class SceneWriter:
         if not volume:
             with writing(self._shown):
                 bands = 1 + len(self.class_names) * ("probabilities" in self.outputs)
+                bands += BANDS if objects is not None else 0
                 cog.check_room(folder, info, bands)
 
     def __enter__(self) -> "SceneWriter":
@@ -94,23 +105,35 @@ class SceneWriter:
     def put(self, plane: int, block: mosaic.Block) -> None:
         """Queue a block for writing; waits while the queue is full."""
         classes = mosaic.classes(block.scores).cpu().numpy()
-        steps = None
+        steps, shares = None, None
         if self._probabilities is not None:
             scaled = mosaic.probabilities(block.scores, self.blend) * PROBABILITY_STEPS
             steps = scaled.round_().to(torch.uint8).cpu().numpy()
-        self._queue.append(self._thread.submit(self._write, plane, block, classes, steps))
+        if self._objects is not None:
+            shares = _of_objects(block, self.blend, self._objects.store.wants_all)
+        self._queue.append(self._thread.submit(self._write, plane, block, classes, steps, shares))
         while len(self._queue) > _QUEUED_BLOCKS:
             with writing(self._shown):
                 self._queue.pop(0).result()
 
-    def _write(self, plane: int, block: mosaic.Block, classes: np.ndarray, steps: np.ndarray | None) -> None:
+    def _write(
+        self,
+        plane: int,
+        block: mosaic.Block,
+        classes: np.ndarray,
+        steps: np.ndarray | None,
+        shares: np.ndarray | None,
+    ) -> None:
         if block.valid is not None:
             classes[~block.valid] = IGNORE
             if steps is not None:
                 steps[:, ~block.valid] = IGNORE
+        rows = slice(block.row, block.row + classes.shape[0])
+        cols = slice(block.col, block.col + classes.shape[1])
+        if self._objects is not None and shares is not None:
+            self._objects.store.put(plane, (rows, cols), classes, as_steps(shares))
         if self._planes is not None:
-            rows = slice(block.row, block.row + classes.shape[0])
-            self._planes[plane, rows, block.col : block.col + classes.shape[1]] = classes
+            self._planes[plane, rows, cols] = classes
             return
         cog.put(self._classes, block.row, block.col, classes[None])
         if steps is not None:
@@ -118,19 +141,34 @@ class SceneWriter:
 
     def finish(self) -> list[str]:
         """Make the outputs in the scratch folder, and return their names."""
-        if self._planes is not None and self.info.is_stack:
+        tags = {"MODEL_SHA256": self.description["weights_sha256"]}
+        made = self._of_volume() if self._planes is not None else self._of_picture(tags)
+        # files with several layers are named once
+        return list(dict.fromkeys([*made, *(self._objects.finish(tags) if self._objects else [])]))
+
+    def _of_volume(self) -> list[str]:
+        assert self._planes is not None
+        if self.info.is_stack:
             path = self.folder / f"{self.name}.tif"
             write_stack(path, self._planes, self.info, self.class_names, self.description["colors"])
             return [path.name]
-        if self._planes is not None:
-            write_prediction(self.folder / f"{self.name}.nii.gz", self._planes, self.info)
-            return [f"{self.name}.nii.gz"]
+        write_prediction(self.folder / f"{self.name}.nii.gz", self._planes, self.info)
+        return [f"{self.name}.nii.gz"]
+
+    def _of_picture(self, tags: dict[str, str]) -> list[str]:
         made, plain = list[str](), self.folder / "classes"
-        tags = {"MODEL_SHA256": self.description["weights_sha256"]}
         if "polygons" in self.outputs:
             made.append(f"{self.name}.gpkg")
-            foreground = self.description["foreground"]
-            write_polygons(plain, self.folder / made[-1], self.info, self.class_names, foreground)
+            foreground, settings = self.description["foreground"], self.settings
+            write_polygons(
+                plain,
+                self.folder / made[-1],
+                self.info,
+                self.class_names,
+                foreground,
+                settings.min_area,
+                settings.simplify,
+            )
         if "probabilities" in self.outputs:
             made.append(f"{self.name}_probabilities.tif")
             cog.to_cog(self.folder / "probabilities", self.folder / made[-1], "AVERAGE", tags)
@@ -138,3 +176,16 @@ class SceneWriter:
             made.append(f"{self.name}.tif")
             cog.to_cog(plain, self.folder / made[-1], "NEAREST", tags)
         return made[::-1]
+
+
+def _of_objects(block: mosaic.Block, blend: str, wants_all: bool) -> np.ndarray:
+    """(n, H, W) float32: what `ObjectStore.put` takes, before it is stored as steps."""
+    probabilities = mosaic.probabilities(block.scores, blend)
+    parts = [probabilities.amax(0, keepdim=True)]
+    if block.touching is not None:
+        parts.append(block.touching[None])
+    if wants_all:
+        parts.append(probabilities)
+    # a copy: the scores are overwritten by the next block
+    stacked: np.ndarray = torch.cat(parts).cpu().numpy()
+    return stacked

@@ -71,13 +71,13 @@ class _Parameters(_Part):
 
 
 _Share = Annotated[float, Field(ge=0, le=1)]
-_Count = Annotated[int, Field(ge=0)]
+# true and predicted number of objects of a cluster
+_Pair = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
 
 
 class _Components(_Part):
     score: _Share
-    # per class and validation cluster, the number of true and of predicted objects
-    counts: dict[str, list[Annotated[list[_Count], Field(min_length=2, max_length=2)]]] = {}
+    counts: dict[str, list[_Pair]] = {}
 
 
 class _Watershed(_Components):

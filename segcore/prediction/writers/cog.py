@@ -93,13 +93,17 @@ def check_room(folder: Path, info: Info, bands: int) -> None:
         )
 
 
-def create(path: Path, info: Info, bands: int, **options: object) -> rasterio.io.DatasetWriter:
-    """Open a plain tiled uint8 GeoTIFF with `bands` bands at the place of `info`, nodata 255, written in any order.
+def create(
+    path: Path, info: Info, bands: int, dtype: str = "uint8", nodata: int = IGNORE, **options: object
+) -> rasterio.io.DatasetWriter:
+    """Open a plain tiled GeoTIFF with `bands` bands at the place of `info`, written in any order.
 
     Args:
         path: of the file.
         info: of the scene.
         bands: number of bands.
+        dtype: of the values.
+        nodata: value without meaning.
         options: further creation options of GDAL.
     """
     georeference = {"crs": info.crs} if info.crs else {}
@@ -112,8 +116,8 @@ def create(path: Path, info: Info, bands: int, **options: object) -> rasterio.io
         count=bands,
         height=info.height,
         width=info.width,
-        dtype="uint8",
-        nodata=IGNORE,
+        dtype=dtype,
+        nodata=nodata,
         tiled=True,
         blockxsize=_BLOCK,
         blockysize=_BLOCK,
@@ -135,7 +139,7 @@ def control_points(info: Info) -> list[GroundControlPoint]:
 
 
 def put(file: rasterio.io.DatasetWriter, row: int, col: int, values: np.ndarray) -> None:
-    """Write (bands, height, width) uint8 with its first pixel at (row, col)."""
+    """Write (bands, height, width) with its first pixel at (row, col)."""
     file.write(values, window=Window(col, row, values.shape[2], values.shape[1]))
 
 
@@ -147,6 +151,11 @@ def describe_classes(
     file.write_colormap(1, {**table, IGNORE: (0, 0, 0, 0)})
     file.set_band_description(1, "class")
     file.update_tags(**{f"CLASS_{i}": name for i, name in enumerate(names)})
+
+
+def describe_objects(file: rasterio.io.DatasetWriter) -> None:
+    """Name the band of a map of object numbers."""
+    file.set_band_description(1, "object")
 
 
 def describe_probabilities(file: rasterio.io.DatasetWriter, names: Sequence[str]) -> None:

@@ -23,14 +23,14 @@ def stack_predictions(parts: Mapping[int, np.ndarray], info: Info) -> np.ndarray
 
 
 def write_prediction(path: Path, planes: np.ndarray, info: Info) -> None:
-    """Write class indices as NIfTI on the grid of their source: its axis order, orientation, spacing and affine.
+    """Write classes or object numbers as NIfTI on the grid of their source: its axes, orientation, spacing and affine.
 
     The affine is float32, as in every NIfTI-1 file; that of a NIfTI source is kept bit for bit. The axes of a DICOM
     series are (column, row, slice). A source without a position gets the identity as affine.
 
     Args:
         path: .nii or .nii.gz, replaced atomically.
-        planes: (D, H, W) uint8, in the order in which the source was read.
+        planes: (D, H, W) uint8 or uint32, in the order in which the source was read.
         info: of the source.
 
     Raises:
@@ -43,7 +43,7 @@ def write_prediction(path: Path, planes: np.ndarray, info: Info) -> None:
         raise ValueError(f"prediction {planes.shape} for {(info.depth, info.height, info.width)}")
     source_affine = affine_of(info)
     affine = np.eye(4) if source_affine is None else source_affine
-    image = nibabel.Nifti1Image(np.asfortranarray(from_planes(planes, info).astype(np.uint8)), affine)
+    image = nibabel.Nifti1Image(np.asfortranarray(from_planes(planes, info)), affine)
     image.set_sform(affine, code="scanner")
     unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     # A qform cannot store shear (tilted gantries); with code "unknown", readers use the sform instead.

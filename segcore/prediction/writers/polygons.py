@@ -1,51 +1,36 @@
-"""Polygons of a class raster as GeoPackage, block by block.
+"""Polygons of a class raster, and of a map of object numbers, block by block.
 
 The parts of a polygon that crosses block borders are merged once no further block can touch it. One row of blocks and
 the polygons that reach its lower border are in memory; an object as large as the scene is in memory as a whole.
 """
 
-import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import rasterio
 import shapely
-from rasterio._err import CPLE_BaseError
-from rasterio.control import GroundControlPoint
-from rasterio.errors import RasterioError
 from rasterio.features import shapes
-from rasterio.transform import GCPTransformer
 
 from segcore.data.raster import Info
-from segcore.prediction.writers.cog import control_points
+from segcore.prediction.writers.geopackage import Layer
+from segcore.prediction.writers.placement import placement
 
 # side in pixels
 BLOCK = 4096
-# Pixels that a control point may be off, for polygons to be placed by a polynomial through all of them.
-_WORST_FIT = 1.0
-_PIXELS = (
-    "pixels (column, row), because the scene has no transform that fits: x grows to the right, y grows downwards, "
-    "and (0, 0) is the upper left corner of the upper left pixel"
-)
 # polygons, and the class of each
 Polygons = tuple[np.ndarray, np.ndarray]
 
 
-def _of_block(
-    source: rasterio.DatasetReader, row: int, col: int, side: int, wanted: Sequence[int]
-) -> Polygons:
+# reads values (h, w), and which pixels get polygons (h, w) bool, of a row, column, height and width
+ReadValues = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+def _of_block(read: ReadValues, row: int, col: int, height: int, width: int) -> Polygons:
     """Polygons of a block, in pixels of the scene; pixels that only touch at a corner are not connected."""
-    window = rasterio.windows.Window(col, row, min(side, source.width - col), min(side, source.height - row))
-    classes = source.read(1, window=window)
+    values, wanted = read(row, col, height, width)
     place = rasterio.Affine.translation(col, row)
-    pairs = [
-        (shapely.geometry.shape(g), int(v)) for g, v in shapes(classes, np.isin(classes, wanted), 4, place)
-    ]
+    pairs = [(shapely.geometry.shape(g), int(v)) for g, v in shapes(values, wanted, 4, place)]
     return _arrays([p for p, _ in pairs], [v for _, v in pairs])
 
 
@@ -77,87 +62,70 @@ def polygons(path: Path, wanted: Sequence[int], side: int = BLOCK) -> Iterator[P
         (n,) shapely polygons and (n,) int32 classes.
     """
     with rasterio.open(path) as source:
-        incomplete = _arrays([], [])
-        for row in range(0, source.height, side):
-            bottom = min(row + side, source.height)
-            crossing = [incomplete]
-            for col in range(0, source.width, side):
-                found, values = _of_block(source, row, col, side, wanted)
-                right = min(col + side, source.width)
-                bounds = shapely.bounds(found).reshape(-1, 4)
-                cut = (bounds[:, 0] == col) & (col > 0) | (bounds[:, 2] == right) & (right < source.width)
-                cut |= (bounds[:, 1] == row) & (row > 0) | (bounds[:, 3] == bottom) & (bottom < source.height)
-                crossing.append((found[cut], values[cut]))
-                yield found[~cut], values[~cut]
-            joined, values = _joined(*(np.concatenate(part) for part in zip(*crossing, strict=True)))
-            is_incomplete = shapely.bounds(joined).reshape(-1, 4)[:, 3] >= bottom
-            is_incomplete &= bottom < source.height
-            incomplete = joined[is_incomplete], values[is_incomplete]
-            yield joined[~is_incomplete], values[~is_incomplete]
+
+        def read(row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+            classes = source.read(1, window=rasterio.windows.Window(col, row, width, height))
+            return classes, np.isin(classes, wanted)
+
+        yield from outlines(read, source.height, source.width, side)
 
 
-class _Placement(NamedTuple):
-    """How pixels (column, row) become coordinates.
+def outlines(read: ReadValues, height: int, width: int, side: int = BLOCK) -> Iterator[Polygons]:
+    """Polygons of connected pixels of the same value, in pixels (column, row), once complete.
 
-    Attributes:
-        place: (N, 2) pixels to (N, 2) coordinates.
-        crs: of the coordinates; None: none.
-        text: what the coordinates are.
+    Args:
+        read: of the values, uint8 or int32.
+        height: of the raster in pixels.
+        width: of the raster in pixels.
+        side: of the blocks in pixels.
+
+    Yields:
+        (n,) shapely polygons and (n,) int32 values.
     """
-
-    place: Callable[[np.ndarray], np.ndarray]
-    crs: str | None
-    text: str
-
-
-def _placement(info: Info) -> _Placement:
-    if info.transform is not None:
-        t = rasterio.Affine(*info.transform)
-        matrix = np.array([[t.a, t.d], [t.b, t.e]])
-        return _Placement(
-            lambda xy: xy @ matrix + [t.c, t.f],
-            info.crs,
-            "of the coordinate system, by the scene's transform",
-        )
-    points = control_points(info)
-    if info.gcps_crs and len(points) > 2 and _worst_fit(points) <= _WORST_FIT:
-        return _Placement(
-            partial(_by_points, points), info.gcps_crs, "by a polynomial through the control points"
-        )
-    return _Placement(lambda xy: xy, None, _PIXELS)
+    incomplete = _arrays([], [])
+    for row in range(0, height, side):
+        bottom = min(row + side, height)
+        crossing = [incomplete]
+        for col in range(0, width, side):
+            right = min(col + side, width)
+            found, values = _of_block(read, row, col, bottom - row, right - col)
+            bounds = shapely.bounds(found).reshape(-1, 4)
+            cut = (bounds[:, 0] == col) & (col > 0) | (bounds[:, 2] == right) & (right < width)
+            cut |= (bounds[:, 1] == row) & (row > 0) | (bounds[:, 3] == bottom) & (bottom < height)
+            crossing.append((found[cut], values[cut]))
+            yield found[~cut], values[~cut]
+        joined, values = _joined(*(np.concatenate(part) for part in zip(*crossing, strict=True)))
+        is_incomplete = shapely.bounds(joined).reshape(-1, 4)[:, 3] >= bottom
+        is_incomplete &= bottom < height
+        incomplete = joined[is_incomplete], values[is_incomplete]
+        yield joined[~is_incomplete], values[~is_incomplete]
 
 
-def _worst_fit(points: list[GroundControlPoint]) -> float:
-    """Largest distance in pixels of a control point from the polynomial through all; infinite if there is none."""
-    try:
-        with GCPTransformer(points) as fit:
-            rows, cols = fit.rowcol([p.x for p in points], [p.y for p in points], op=float)
-    except (RasterioError, CPLE_BaseError, ValueError):
-        return math.inf
-    distances = np.hypot(rows - np.array([p.row for p in points]), cols - np.array([p.col for p in points]))
-    return float(distances.max()) if np.isfinite(distances).all() else math.inf
+def simplified(polygons: np.ndarray, tolerance: float) -> np.ndarray:
+    """Polygons with fewer corners; each stays valid, but neighbours may get gaps or overlap.
 
-
-def _by_points(points: list[GroundControlPoint], xy: np.ndarray) -> np.ndarray:
-    if len(xy) == 0:
-        return xy
-    with GCPTransformer(points) as fit:
-        # from corners of pixels, as `xy` counts them
-        return np.stack(fit.xy(xy[:, 1], xy[:, 0], offset="ul"), axis=1)
-
-
-@contextmanager
-def _as_oserror(kind: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except kind as error:
-        raise OSError(str(error)) from error
+    Args:
+        polygons: shapely polygons in pixels.
+        tolerance: largest distance in pixels of a corner that is left out; 0: none is.
+    """
+    if not tolerance:
+        return polygons
+    simple = shapely.simplify(polygons, tolerance, preserve_topology=True)
+    is_damaged = ~shapely.is_valid(simple) | shapely.is_empty(simple)
+    chosen: np.ndarray = np.where(is_damaged, polygons, simple)
+    return chosen
 
 
 def write_polygons(
-    raster: Path, target: Path, info: Info, names: Sequence[str], wanted: Sequence[int]
+    raster: Path,
+    target: Path,
+    info: Info,
+    names: Sequence[str],
+    wanted: Sequence[int],
+    min_area: int = 0,
+    simplify: float = 0,
 ) -> None:
-    """Write a GeoPackage with one layer `classes`: polygons with the fields `class` (index) and `name`.
+    """Write a layer `classes` of a GeoPackage: polygons with the fields `class` (index) and `name`.
 
     Coordinates are in the scene's coordinate system; without one, in pixels (column, row). Control points place them if
     a polynomial through them fits to a pixel; what the coordinates are is in the layer's metadata.
@@ -168,31 +136,16 @@ def write_polygons(
         info: of the scene.
         names: of all classes.
         wanted: indices of the classes that get polygons.
+        min_area: polygons of fewer pixels are left out.
+        simplify: tolerance in pixels by which outlines are simplified.
 
     Raises:
         OSError: the disk is full or not writable.
     """
-    import pyogrio.raw
-    from pyogrio.errors import DataSourceError
-
-    placement = _placement(info)
-    written = False
+    layer = Layer(target, "classes", "Polygon", placement(info))
     for found, values in polygons(raster, wanted):
-        if len(found) == 0 and written:
-            continue
-        placed = shapely.transform(found, placement.place)
-        with warnings.catch_warnings(), _as_oserror(DataSourceError):
-            warnings.filterwarnings("ignore", "'crs' was not provided")
-            pyogrio.raw.write(
-                target,
-                shapely.to_wkb(placed),
-                [values, np.array([names[v] for v in values], object)],
-                ["class", "name"],
-                layer="classes",
-                driver="GPKG",
-                geometry_type="Polygon",
-                crs=placement.crs,
-                append=written,
-                layer_metadata=None if written else {"coordinates": placement.text},
-            )
-        written = True
+        if min_area:
+            is_large = shapely.area(found) >= min_area
+            found, values = found[is_large], values[is_large]
+        fields = {"class": values, "name": np.array([names[v] for v in values], object)}
+        layer.write(simplified(found, simplify), fields)

@@ -30,3 +30,22 @@ def write_stack(
         with page:
             cog.put(page, 0, 0, plane[None])
             cog.describe_classes(page, names, colors)
+
+
+def write_object_stack(path: Path, planes: np.ndarray, info: Info) -> None:
+    """Write object numbers as a TIFF of several pages.
+
+    Args:
+        path: of the file; an existing one is replaced.
+        planes: (D, H, W) uint32, 0 where there is no object.
+        info: of the source.
+
+    Raises:
+        OSError, RasterioError: the disk is full or not writable.
+    """
+    path.unlink(missing_ok=True)
+    for number, plane in enumerate(planes):
+        page = cog.create(path, info, 1, "uint32", 0, compress="DEFLATE", append_subdataset=number > 0)
+        with page:
+            cog.put(page, 0, 0, plane[None])
+            cog.describe_objects(page)

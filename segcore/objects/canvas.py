@@ -1,0 +1,220 @@
+"""The objects of a scene as a map of numbers on disk, and a table of them."""
+
+import math
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from segcore.objects.stitching import Whole
+
+# pixels that are handled at once
+_PIXELS = 2**22
+# steps of a stored probability
+PROBABILITY_STEPS = np.iinfo(np.uint16).max
+# columns of the table of painted objects
+_CLASS, _SCORE, _AREA, _TOP, _LEFT, _BOTTOM, _RIGHT, _FIRST, _ROW, _COL, _PROBABILITY, _WIDTH = range(12)
+
+
+@dataclass(frozen=True)
+class SceneObjects:
+    """Objects of a plane, numbered from 1 in the order of their first pixels; each pixel is of one object at most.
+
+    Attributes:
+        numbers: (H, W) uint32, on disk: number of each pixel's object, 0 where there is none.
+        classes: (N,) uint8 class index of each object.
+        scores: (N,) float32.
+        areas: (N,) int64 pixels.
+        boxes: (N, 4) int64: first row, first column, height and width.
+        points: (N, 2) int64: row and column of the object's pixel that is nearest to its centroid.
+    """
+
+    numbers: np.ndarray
+    classes: np.ndarray
+    scores: np.ndarray
+    areas: np.ndarray
+    boxes: np.ndarray
+    points: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def cut(self) -> np.ndarray:
+        """(N,) bool: whether an object touches an edge of the scene."""
+        first, end = self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]
+        cut: np.ndarray = ((first == 0) | (end == self.numbers.shape)).any(axis=1)
+        return cut
+
+    def mask(self, index: int) -> np.ndarray:
+        """Mask of an object in its box, (height, width) bool."""
+        row, col, height, width = self.boxes[index]
+        mask: np.ndarray = self.numbers[row : row + height, col : col + width] == index + 1
+        return mask
+
+
+class Canvas:
+    """Takes the objects of a plane in any order, and gives each pixel to one of them.
+
+    Where objects overlap, a pixel is of the one of higher score, and of equal ones of that whose first pixel is first.
+
+    Args:
+        numbers: (H, W) uint32 of zeros, on disk or in memory, which becomes the map of numbers.
+        probability: (H, W) uint16, steps of the probability of each pixel's class; None: an object keeps its score,
+            else its score is the mean over its pixels.
+        free_memory: called now and then, to take what is on disk out of memory.
+    """
+
+    def __init__(
+        self,
+        numbers: np.ndarray,
+        probability: np.ndarray | None = None,
+        free_memory: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.numbers, self._probability, self._free_memory = numbers, probability, free_memory
+        self._table = array("d")
+        self._contested: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._table) // _WIDTH
+
+    def _columns(self) -> np.ndarray:
+        return np.frombuffer(self._table, np.float64).reshape(-1, _WIDTH)
+
+    def paint(self, whole: Whole) -> None:
+        """Add an object."""
+        number = len(self) + 1
+        facts = _outline(whole, self.numbers.shape[1])
+        self._table.extend(facts)
+        sums = np.zeros(4)
+        for row, col, mask in whole.parts:
+            part = (slice(row, row + mask.shape[0]), slice(col, col + mask.shape[1]))
+            rows, cols = self._claimed(part, mask, number)
+            sums[:3] += len(rows), rows.sum(), cols.sum()
+            if self._probability is not None:
+                sums[3] += self._probability[rows, cols].sum(dtype=np.int64)
+        facts[_AREA], facts[_PROBABILITY] = sums[0], sums[3]
+        if sums[0]:
+            facts[_ROW], facts[_COL] = _nearest(whole.parts, sums[1] / sums[0], sums[2] / sums[0])
+        self._table[-_WIDTH:] = array("d", facts)
+
+    def _claimed(
+        self, part: tuple[slice, slice], mask: np.ndarray, number: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Give pixels of a mask to an object; rows and columns of those that were not its own before."""
+        held = self.numbers[part]
+        others = held[mask]
+        if others.any():
+            ids = np.unique(others[(others > 0) & (others != number)])
+            if len(ids):
+                stronger = [n for n in ids if self._rank(n) < self._rank(number)]
+                mask = mask & ~np.isin(held, stronger)
+                self._contested |= {number, *map(int, ids)}
+            mask = mask & (held != number)
+        held[mask] = number
+        rows, cols = np.nonzero(mask)
+        return rows + part[0].start, cols + part[1].start
+
+    def _rank(self, number: int) -> tuple[float, ...]:
+        facts = self._table[(number - 1) * _WIDTH : number * _WIDTH]
+        return -facts[_SCORE], *(facts[i] for i in (_FIRST, _CLASS, _BOTTOM, _RIGHT)), number
+
+    def finish(self, min_area: int = 0, score: float = 0.0) -> SceneObjects:
+        """The objects, after those of too few pixels or a lower score are left out.
+
+        Args:
+            min_area: in pixels, of what an object has got.
+            score: least score.
+        """
+        table = self._columns().copy()
+        for number in sorted(self._contested):
+            self._measure(table, number)
+        areas = table[:, _AREA]
+        scores = table[:, _SCORE]
+        if self._probability is not None:
+            scores = table[:, _PROBABILITY] / (np.maximum(areas, 1) * PROBABILITY_STEPS)
+        kept = np.flatnonzero((areas >= max(min_area, 1)) & (scores >= score))
+        kept = kept[np.argsort(table[kept, _FIRST], kind="stable")]
+        new = np.zeros(len(table) + 1, np.uint32)
+        new[kept + 1] = np.arange(1, len(kept) + 1)
+        self._renumber(new)
+        chosen = table[kept]
+        boxes = chosen[:, [_TOP, _LEFT, _BOTTOM, _RIGHT]].astype(np.int64)
+        boxes[:, 2:] -= boxes[:, :2]
+        return SceneObjects(
+            self.numbers,
+            chosen[:, _CLASS].astype(np.uint8),
+            scores[kept].astype(np.float32),
+            areas[kept].astype(np.int64),
+            boxes,
+            chosen[:, [_ROW, _COL]].astype(np.int64),
+        )
+
+    def _measure(self, table: np.ndarray, number: int) -> None:
+        """Facts of an object of which others may have taken pixels, from the map of numbers."""
+        facts = table[number - 1]
+        top, left, bottom, right = facts[[_TOP, _LEFT, _BOTTOM, _RIGHT]].astype(int)
+        parts = list(_found(self.numbers[top:bottom, left:right], number, top, left))
+        facts[_AREA] = sum(np.count_nonzero(mask) for _, _, mask in parts)
+        if not parts:
+            return
+        sums = np.zeros(3)
+        facts[[_TOP, _LEFT, _BOTTOM, _RIGHT]] = math.inf, math.inf, 0, 0
+        facts[_FIRST] = math.inf
+        for row, col, mask in parts:
+            rows, cols = np.nonzero(mask)
+            rows, cols = rows + row, cols + col
+            sums[:2] += rows.sum(), cols.sum()
+            if self._probability is not None:
+                sums[2] += self._probability[rows, cols].sum(dtype=np.int64)
+            facts[_TOP], facts[_LEFT] = min(facts[_TOP], rows[0]), min(facts[_LEFT], cols.min())
+            facts[_BOTTOM] = max(facts[_BOTTOM], rows[-1] + 1)
+            facts[_RIGHT] = max(facts[_RIGHT], cols.max() + 1)
+            facts[_FIRST] = min(facts[_FIRST], rows[0] * self.numbers.shape[1] + cols[0])
+        facts[_PROBABILITY] = sums[2]
+        facts[[_ROW, _COL]] = _nearest(parts, sums[0] / facts[_AREA], sums[1] / facts[_AREA])
+
+    def _renumber(self, new: np.ndarray) -> None:
+        for rows in bands(self.numbers.shape):
+            self.numbers[rows] = new[self.numbers[rows]]
+            self._free_memory()
+
+
+def bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of rows that cover a map, each of a limited number of pixels."""
+    step = max(1, _PIXELS // shape[1])
+    for row in range(0, shape[0], step):
+        yield slice(row, min(row + step, shape[0]))
+
+
+def _outline(whole: Whole, width: int) -> list[float]:
+    """Facts of an object before it is painted: class, score, box and first pixel."""
+    facts = [0.0] * _WIDTH
+    facts[_CLASS], facts[_SCORE] = whole.class_index, whole.score
+    facts[_TOP] = min(row for row, _, _ in whole.parts)
+    facts[_LEFT] = min(col for _, col, _ in whole.parts)
+    facts[_BOTTOM] = max(row + mask.shape[0] for row, _, mask in whole.parts)
+    facts[_RIGHT] = max(col + mask.shape[1] for _, col, mask in whole.parts)
+    facts[_FIRST] = min(row * width + col + int(np.argmax(mask[0])) for row, col, mask in whole.parts)
+    return facts
+
+
+def _found(numbers: np.ndarray, number: int, top: int, left: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Parts of an object within a window of the map, as in `Whole`."""
+    for rows in bands(numbers.shape):
+        mask = numbers[rows] == number
+        if mask.any():
+            yield top + rows.start, left, mask
+
+
+def _nearest(parts: list[tuple[int, int, np.ndarray]], row: float, col: float) -> tuple[int, int]:
+    """The pixel of the parts that is nearest to a point; of equal ones the first."""
+    found = []
+    for top, left, mask in parts:
+        rows, cols = np.nonzero(mask)
+        rows, cols = rows + top, cols + left
+        distances = (rows - row) ** 2 + (cols - col) ** 2
+        index = int(distances.argmin())
+        found.append((float(distances[index]), int(rows[index]), int(cols[index])))
+    return min(found)[1:]

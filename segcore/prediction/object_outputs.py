@@ -1,0 +1,146 @@
+"""Outputs of the objects of a scene: numbers, polygons, COCO, and counts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcore.data.raster import Info, Note
+from segcore.objects.canvas import SceneObjects
+from segcore.objects.find import FindSettings
+from segcore.objects.linking import VolumeObjects
+from segcore.params import Predict
+from segcore.prediction.counts import FIELDS, Validation, square_metres, tallied, to_hectares, write_table
+from segcore.prediction.ground import pixel_areas
+from segcore.prediction.scene_objects import ObjectStore
+from segcore.prediction.writers.coco import write_coco
+from segcore.prediction.writers.geopackage import add_style, class_style
+from segcore.prediction.writers.nifti import write_prediction
+from segcore.prediction.writers.objects import LAYER, write_object_layer, write_object_raster
+from segcore.prediction.writers.stack import write_object_stack
+from segcore.prediction.zones import Zones, count_in, write_zones
+
+
+class ObjectOutputs:
+    """Finds the objects of a scene after it was predicted, and writes the outputs that are made of them.
+
+    Args:
+        description: model.json of the bundle.
+        settings: `outputs`, `min_area` and `simplify`.
+        find: how objects are found.
+        zones: in which objects are counted; None: none.
+        info: of the scene.
+        scene: name of its file.
+        name: prefix of the outputs' names.
+        folder: scratch folder.
+
+    Attributes:
+        store: takes the blocks of the scene.
+        notes: what was done that differs from what one may expect.
+
+    Raises:
+        OSError: the disk has too little room.
+    """
+
+    def __init__(
+        self,
+        description: dict[str, Any],
+        settings: Predict,
+        find: FindSettings,
+        zones: Zones | None,
+        info: Info,
+        scene: str,
+        name: str,
+        folder: Path,
+    ) -> None:
+        self.store = ObjectStore(info, description, find, folder)
+        self.notes: list[Note] = []
+        self._description, self._settings, self._zones = description, settings, zones
+        self._info, self._scene, self._name, self._folder = info, scene, name, folder
+        self._validation = Validation.of(description, find.method)
+        self._names: list[str] = description["classes"]
+
+    def finish(self, tags: dict[str, str]) -> list[str]:
+        """Find the objects, write the outputs in the scratch folder, and return their names.
+
+        Args:
+            tags: further metadata of GeoTIFFs.
+
+        Raises:
+            OSError, RasterioError: the disk is full or not writable.
+            DataError: zones and scene cannot be put into one coordinate system.
+        """
+        objects = self.store.objects(self._settings.min_area)
+        if isinstance(objects, VolumeObjects):
+            return self._of_volume(objects)
+        made, outputs = list[str](), self._settings.outputs
+        of_pixels = pixel_areas(self._info)
+        areas = square_metres(objects.points[:, 0], objects.areas, of_pixels)
+        if "objects" in outputs:
+            made += [f"{self._name}_objects.tif", f"{self._name}.gpkg"]
+            write_object_raster(objects, self._folder / made[0], self._info, tags)
+            self._write_layer(objects, self._folder / made[1], areas)
+        if "coco" in outputs:
+            made.append(f"{self._name}.json")
+            target = self._folder / made[-1]
+            write_coco(objects, target, self._info, self._scene, self._names, self.store.foreground)
+        if "counts" in outputs:
+            made += self._write_counts(objects, areas, of_pixels)
+        return made
+
+    def _write_layer(self, objects: SceneObjects, target: Path, areas: np.ndarray | None) -> None:
+        write_object_layer(objects, target, self._info, self._names, areas, self._settings.simplify)
+        style = class_style(self._names, self._description["colors"], self.store.foreground)
+        for layer in (LAYER, *(["classes"] if "polygons" in self._settings.outputs else [])):
+            add_style(target, layer, style)
+
+    def _write_counts(
+        self, objects: SceneObjects, areas: np.ndarray | None, of_pixels: np.ndarray | None
+    ) -> list[str]:
+        name = f"{self._name}_counts.csv"
+        hectares = None if of_pixels is None else to_hectares(self.store.valid_per_row(), of_pixels)
+        foreground = self.store.foreground
+        rows = tallied(objects.classes, objects.areas, areas, foreground, self._validation, hectares)
+        write_table(self._folder / name, rows, FIELDS)
+        if self._zones is None:
+            return [name]
+        counts = count_in(self._zones, objects, self._info, foreground, of_pixels, self.store.valid)
+        self._note_zones(self._zones, int(counts.is_beyond.sum()), int(counts.outside[-1]))
+        classes = self._validation.names
+        return [name, *write_zones(self._folder / self._name, self._zones, counts, self._validation, classes)]
+
+    def _note_zones(self, zones: Zones, beyond: int, outside: int) -> None:
+        facts = []
+        if zones.left_out:
+            facts.append(f"{zones.left_out} features without an area are left out")
+        if zones.crs is None and (self._info.crs or self._info.gcps_crs):
+            facts.append("it has no coordinate system, and is taken to have that of the scene")
+        if beyond:
+            facts.append(f"{beyond} of {len(zones.shapes)} zones have no pixel of the scene")
+        if outside:
+            facts.append(f"{outside} objects are in no zone")
+        if facts:
+            self.notes.append(("zones", f"{zones.name}: {'; '.join(facts)}"))
+
+    def _of_volume(self, objects: VolumeObjects) -> list[str]:
+        made, outputs = list[str](), self._settings.outputs
+        if "objects" in outputs and self._info.is_stack:
+            made.append(f"{self._name}_objects.tif")
+            write_object_stack(self._folder / made[-1], objects.numbers, self._info)
+        elif "objects" in outputs:
+            made.append(f"{self._name}_objects.nii.gz")
+            write_prediction(self._folder / made[-1], objects.numbers, self._info)
+        if "counts" in outputs:
+            made.append(f"{self._name}_counts.csv")
+            # the validation counted objects of planes
+            rows = tallied(
+                objects.classes,
+                objects.areas,
+                None,
+                self.store.foreground,
+                self._validation,
+                None,
+                has_intervals=False,
+            )
+            write_table(self._folder / made[-1], rows, FIELDS)
+        return made

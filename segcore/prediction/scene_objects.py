@@ -1,0 +1,165 @@
+"""Objects of a scene by a semantic network: class maps on disk, in which objects are found window by window."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcore.constants import IGNORE
+from segcore.data.raster import Info
+from segcore.data.scratch import ScratchArray
+from segcore.objects.canvas import PROBABILITY_STEPS, Canvas, SceneObjects, bands
+from segcore.objects.components import components
+from segcore.objects.find import FindSettings, find
+from segcore.objects.found import Objects, from_numbers
+from segcore.objects.linking import VolumeObjects, linked
+from segcore.objects.stitching import Stitcher, Windows
+
+# side of the windows in pixels
+_SIDE = 1024
+# overlap of windows: for components, which are the same in every window, and least and most for others
+_OVERLAP, _LEAST_OVERLAP, _MOST_OVERLAP = 2, 64, _SIDE // 2
+# Files of objects need as much room as this number of bands of classes: 1 + 2 bytes per pixel for classes and
+# probabilities, 4 for numbers, and twice 4 for their GeoTIFF, which needs two bytes per pixel of a class.
+BANDS = 8
+
+
+class ObjectStore:
+    """Class maps and probabilities of a scene, and its objects.
+
+    Args:
+        info: of the scene.
+        description: model.json of the bundle.
+        settings: how objects are found.
+        folder: for temporary files.
+
+    Raises:
+        OSError: the disk has too little room.
+    """
+
+    def __init__(self, info: Info, description: dict[str, Any], settings: FindSettings, folder: Path) -> None:
+        self._info, self._settings, self._folder = info, settings, folder
+        self.foreground: list[int] = description["foreground"]
+        self._count, self._side = len(description["classes"]), description["objects"].get("side", 0)
+        shape = (info.depth, info.height, info.width)
+        self._classes = ScratchArray(shape, np.uint8, folder)
+        self._probability = ScratchArray(shape, np.uint16, folder)
+        self._touching: ScratchArray | None = None
+        if description["objects"].get("touching"):
+            self._touching = ScratchArray(shape, np.uint16, folder)
+        # of all classes, where the surface of the watershed goes beyond the pixels of a class
+        self._of_classes: ScratchArray | None = None
+        if (settings.method, settings.seeds) == ("watershed", "probability") and self._count > 2:
+            self._of_classes = ScratchArray((self._count, *shape), np.uint16, folder)
+
+    def put(
+        self, plane: int, place: tuple[slice, slice], classes: np.ndarray, probabilities: np.ndarray
+    ) -> None:
+        """Store a block.
+
+        Args:
+            plane: of the block.
+            place: its rows and columns.
+            classes: (h, w) uint8 class of each pixel, IGNORE without data.
+            probabilities: as `as_steps` gives them: of the most probable class, of touching objects if the network
+                has that output, and of all classes.
+        """
+        self._classes.values[plane, *place] = classes
+        self._probability.values[plane, *place] = probabilities[0]
+        if self._touching is not None:
+            self._touching.values[plane, *place] = probabilities[1]
+        if self._of_classes is not None:
+            self._of_classes.values[:, plane, *place] = probabilities[-self._count :]
+        self._free_memory()
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether `put` uses the probabilities of all classes."""
+        return self._of_classes is not None
+
+    def _free_memory(self) -> None:
+        for store in (self._classes, self._probability, self._touching, self._of_classes):
+            if store is not None:
+                store.free_memory()
+
+    def valid(self, rows: slice, cols: slice) -> np.ndarray:
+        """Whether the pixels of a part of a picture have data, (h, w) bool."""
+        valid: np.ndarray = self._classes.values[0, rows, cols] != IGNORE
+        return valid
+
+    def valid_per_row(self) -> np.ndarray:
+        """(H,) number of pixels of a picture with data."""
+        counts = np.zeros(self._info.height, np.int64)
+        for rows in bands(self._classes.values.shape[1:]):
+            counts[rows] = (self._classes.values[0, rows] != IGNORE).sum(axis=1)
+            self._free_memory()
+        return counts
+
+    def objects(self, min_area: int) -> SceneObjects | VolumeObjects:
+        """The objects of a picture, or of a volume or stack, whose planes are linked.
+
+        Args:
+            min_area: objects of fewer pixels are left out.
+
+        Raises:
+            OSError: the disk has too little room.
+        """
+        store = ScratchArray(self._classes.values.shape, np.uint32, self._folder)
+        planes, is_volume = [], self._info.affine is not None or self._info.depth > 1
+        for plane, numbers in enumerate(store.values):
+            canvas = Canvas(numbers, self._probability.values[plane], store.free_memory)
+            self._stitch(plane, canvas, store)
+            planes.append(canvas.finish() if is_volume else canvas.finish(min_area, self._settings.score))
+        if not is_volume:
+            return planes[0]
+        return linked(planes, store.values, min_area, self._settings.score)
+
+    def _stitch(self, plane: int, canvas: Canvas, store: ScratchArray) -> None:
+        is_exact = self._settings.method == "components" and self._touching is None
+        overlap = _OVERLAP
+        if not is_exact:
+            overlap = int(np.clip(2 * self._side, _LEAST_OVERLAP, _MOST_OVERLAP))
+        windows = Windows.over(self._info.height, self._info.width, _SIDE, overlap)
+        stitcher = Stitcher(windows, canvas.paint, *([0] if is_exact else []))
+        for i, row in enumerate(windows.rows):
+            for j, col in enumerate(windows.cols):
+                part = (plane, slice(row, row + windows.tall), slice(col, col + windows.wide))
+                stitcher.add(i, j, self._components(part) if is_exact else self._found(part))
+                store.free_memory()
+            self._free_memory()
+        stitcher.finish()
+
+    def _components(self, part: tuple[int, slice, slice]) -> Objects:
+        classes = self._classes.values[part]
+        if not np.isin(classes, self.foreground).any():
+            return Objects(*classes.shape)
+        numbers = components(classes, self.foreground)
+        found, first = np.unique(numbers, return_index=True)
+        of_first = classes.ravel()[first[found > 0]]
+        # scores follow from the pixels of whole objects
+        return from_numbers(numbers, of_first, np.zeros(len(of_first)))
+
+    def _found(self, part: tuple[int, slice, slice]) -> Objects:
+        classes = self._classes.values[part]
+        touching = None if self._touching is None else _share(self._touching.values[part])
+        probabilities = self._probabilities(part, classes)
+        settings = FindSettings(self._settings.method, 0, self._settings.seeds, self._settings.depth)
+        return find(probabilities, classes, self.foreground, settings, touching)
+
+    def _probabilities(self, part: tuple[int, slice, slice], classes: np.ndarray) -> np.ndarray:
+        """(K, h, w) probabilities; where only that of the most probable class is stored, others share the rest."""
+        if self._of_classes is not None:
+            return _share(self._of_classes.values[:, *part])
+        best = _share(self._probability.values[part])
+        others = (1 - best) / max(self._count - 1, 1)
+        return np.stack([np.where(classes == index, best, others) for index in range(self._count)])
+
+
+def as_steps(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities as uint16 steps."""
+    return np.rint(probabilities * PROBABILITY_STEPS).astype(np.uint16)
+
+
+def _share(steps: np.ndarray) -> np.ndarray:
+    shares: np.ndarray = steps.astype(np.float32) / PROBABILITY_STEPS
+    return shares

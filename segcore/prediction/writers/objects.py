@@ -1,0 +1,122 @@
+"""Objects of a picture as COG of their numbers, and as layer of a GeoPackage."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from segcore.data.raster import Info
+from segcore.objects.canvas import SceneObjects
+from segcore.prediction.writers import cog
+from segcore.prediction.writers.geopackage import Layer
+from segcore.prediction.writers.placement import placement
+from segcore.prediction.writers.polygons import outlines, simplified
+
+# rows that are written at once: whole blocks of the file
+_ROWS = 512
+LAYER = "objects"
+
+
+def write_object_raster(objects: SceneObjects, target: Path, info: Info, tags: Mapping[str, str]) -> None:
+    """Write the numbers of objects as COG, uint32, 0 where there is none.
+
+    Args:
+        objects: of the scene.
+        target: a new file.
+        info: of the scene.
+        tags: further metadata.
+
+    Raises:
+        OSError, RasterioError: the disk is full or not writable.
+    """
+    plain = target.with_name("objects")
+    with cog.create(plain, info, 1, "uint32", 0) as file:
+        cog.describe_objects(file)
+        for row in range(0, info.height, _ROWS):
+            cog.put(file, row, 0, objects.numbers[None, row : row + _ROWS])
+    cog.to_cog(plain, target, "NEAREST", tags)
+
+
+def write_object_layer(
+    objects: SceneObjects,
+    target: Path,
+    info: Info,
+    names: Sequence[str],
+    areas: np.ndarray | None,
+    simplify: float = 0,
+) -> None:
+    """Write the layer `objects` of a GeoPackage, one feature per object, which may have several parts.
+
+    Fields are id, class (index), name, score, area_px, area_m2 if it is known, and cut (1: it touches an edge of the
+    scene).
+
+    Args:
+        objects: of the scene.
+        target: a file that may have other layers.
+        info: of the scene.
+        names: of all classes.
+        areas: (N,) square metres of each object; None: unknown.
+        simplify: tolerance in pixels by which outlines are simplified.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+
+    def read(row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        numbers = objects.numbers[row : row + height, col : col + width]
+        # a format that the polygons can be made from
+        return numbers.astype(np.int32), numbers > 0
+
+    layer = Layer(target, LAYER, "MultiPolygon", placement(info))
+    parts: dict[int, list[shapely.Polygon]] = {}
+    cut = objects.cut
+    for found, values in outlines(read, info.height, info.width):
+        complete = _complete(found, values, objects, parts)
+        index = np.array([number - 1 for number, _ in complete], np.int64)
+        shapes = np.empty(len(complete), object)
+        shapes[:] = [
+            shapely.MultiPolygon(list(simplified(np.array(polygons), simplify))) for _, polygons in complete
+        ]
+        fields: dict[str, np.ndarray] = {
+            "id": index + 1,
+            "class": objects.classes[index].astype(np.int32),
+            "name": np.array([names[v] for v in objects.classes[index]], object),
+            "score": objects.scores[index].astype(np.float64),
+            "area_px": objects.areas[index],
+            **({} if areas is None else {"area_m2": areas[index]}),
+            "cut": cut[index].astype(np.int32),
+        }
+        layer.write(_valid(shapes, simplify), fields)
+
+
+def _complete(
+    found: np.ndarray, values: np.ndarray, objects: SceneObjects, parts: dict[int, list[shapely.Polygon]]
+) -> list[tuple[int, list[shapely.Polygon]]]:
+    """Number and polygons of the objects of which all pixels were found; `parts` keeps those of others."""
+    complete = []
+    # in pixels, areas are whole numbers
+    areas = np.rint(shapely.area(found)).astype(np.int64)
+    for polygon, number, area in zip(found, values.tolist(), areas.tolist(), strict=True):
+        if area == objects.areas[number - 1]:
+            complete.append((number, [polygon]))
+            continue
+        polygons = parts.setdefault(number, [])
+        polygons.append(polygon)
+        if round(sum(part.area for part in polygons)) == objects.areas[number - 1]:
+            complete.append((number, parts.pop(number)))
+    return complete
+
+
+def _valid(shapes: np.ndarray, simplify: float) -> np.ndarray:
+    """Multipolygons, repaired where simplified parts touch each other."""
+    if not simplify or shapely.is_valid(shapes).all():
+        return shapes
+    return np.array([_repaired(shape) for shape in shapes], object)
+
+
+def _repaired(shape: shapely.MultiPolygon) -> shapely.MultiPolygon:
+    if shape.is_valid:
+        return shape
+    parts = shapely.get_parts(shapely.union_all(list(shape.geoms)))
+    return shapely.MultiPolygon([part for part in parts if isinstance(part, shapely.Polygon)])
