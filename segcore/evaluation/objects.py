@@ -102,8 +102,8 @@ class ObjectCounts:
             "prediction": compared.predictions,
             "pair": compared.pairs,
         }
-        table = objects_table(frame.assign(kind=kind) for kind, frame in rows.items())
-        self._rows.append(table.assign(item=str(region), cluster=str(place["cluster"])))
+        whose = {"item": str(region), "cluster": str(place["cluster"])}
+        self._rows += [frame.assign(kind=kind, **whose) for kind, frame in rows.items()]
         return compared.predicted
 
     def table(self, regions: pd.DataFrame) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from tasks.prepare import prepare
 from tests.support.object_scene import Oracle, object_scene
 from tests.support.object_tables import Mask, as_objects, image, masks, table
 from tests.support.tiny import params_for
+from tests.support.volumes import write_nifti
 
 ALL = FindSettings()
 # ground area of a pixel of 0.5 m
@@ -182,3 +183,36 @@ def test_memory_hardly_depends_on_the_number_of_objects(few_and_many):
     assert objects["many"]["pair"] == 3000
     # one byte per object and pixel would be 12 GiB
     assert peaks["many"] < 1.5 * peaks["few"]
+
+
+def test_each_plane_of_a_volume_is_a_region_of_its_own(tmp_path):
+    numbers = np.zeros((40, 40, 3), np.int16)
+    # one object in planes 0 and 1, another one in plane 1; plane 2 has none
+    numbers[2:10, 3:12, :2], numbers[20:30, 20:31, 1] = 1, 2
+    for name in "abcdef":
+        noise = np.random.default_rng(ord(name)).integers(0, 5, numbers.shape)
+        write_nifti(
+            tmp_path / f"images/{name}.nii.gz", np.where(numbers > 0, 190, 10 + noise).astype(np.int16)
+        )
+        write_nifti(tmp_path / f"masks/{name}.nii.gz", numbers)
+    p = params_for(
+        tmp_path,
+        data={
+            "images": "images/*.nii.gz",
+            "masks": "masks/{stem}.nii.gz",
+            "instances": True,
+            "label_values": {0: 0, "others": 1},
+        },
+        split={"links": []},
+    )
+    ingest(p.data, tmp_path / "ingested")
+    data = PreparedData(prepare(p, tmp_path / "ingested", tmp_path / "prepared"))
+    found = evaluate(Oracle(), data, p.evaluate, "fp32", objects=ALL).objects
+    volumes = regions_of_test(data)["id"].nunique() // 3
+    assert found["kind"].value_counts().to_dict() == {
+        "image": 3 * volumes,
+        **dict.fromkeys(("truth", "prediction", "pair"), 3 * volumes),
+    }
+    truths = found[found["kind"] == "truth"]
+    assert (truths["area"] == truths["area_full"]).all() and not truths["out"].any()
+    assert found.loc[found["kind"] == "image", "pixel_area"].isna().all()
