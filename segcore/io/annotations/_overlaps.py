@@ -20,6 +20,21 @@ def areas(numbers: np.ndarray, most: int) -> np.ndarray:
     return total
 
 
+def layers_of(shapes: np.ndarray) -> np.ndarray:
+    """Layer (N,) of each polygon, from 0 on, so that polygons of one layer do not intersect."""
+    import shapely
+
+    layers = np.zeros(len(shapes), np.int64)
+    later, earlier = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    later, earlier = later[earlier < later], earlier[earlier < later]
+    order = np.argsort(later, kind="stable")
+    indices, starts = np.unique(later[order], return_index=True)
+    for index, below in zip(indices, np.split(earlier[order], starts[1:]), strict=False):
+        taken = set(layers[below].tolist())
+        layers[index] = next(layer for layer in range(len(taken) + 1) if layer not in taken)
+    return layers
+
+
 class Losses:
     """Pixels that objects cover, and those that are left to them, over all windows of an image.
 

@@ -18,7 +18,7 @@ from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io.annotations import Labels
 from segcore.io.annotations._layers import DRIVERS, Layer, open_layer, read, reading, unreadable
-from segcore.io.annotations._overlaps import Losses, areas
+from segcore.io.annotations._overlaps import Losses, areas, layers_of
 from segcore.io.annotations._placement import in_pixels, joined, jumps, parts_of, polygonal
 from segcore.io.annotations._shared import class_of, ids, unknown_category, value_text
 from segcore.io.annotations._unlabelled import Objects, Unlabelled
@@ -60,6 +60,7 @@ class _Polygons:
         left, top, right, bottom = self._bounds.T
         # others may have their pixels beyond the edge of the image
         is_whole = (left >= 0) & (top >= 0) & (right <= image.width) & (bottom <= image.height)
+        self._layers = layers_of(shapes)
         self._losses = Losses(name, "polygon", fids.tolist(), self._objects.is_object, is_whole)
 
     @property
@@ -94,26 +95,13 @@ class _Polygons:
 
     def _count(self, drawn: np.ndarray, numbers: np.ndarray, window: Window, plane: int) -> None:
         """Count the pixels of each polygon in a window, and those that others take from it."""
-        kept = areas(numbers, len(self._shapes))[1:]
-        covered = kept.copy()
-        # where the first and the last polygon that is drawn differ, some overlap
-        overlapped = numbers != self._drawn(drawn[::-1], window) if drawn.size > 1 else np.zeros_like(numbers)
-        for index in drawn if overlapped.any() else ():
-            row, column, height, width = part = self._part(index, window)
-            row, column = row - window[0], column - window[1]
-            if overlapped[row : row + height, column : column + width].any():
-                covered[index] = np.count_nonzero(self._drawn(np.array([index]), part))
+        count = len(self._shapes)
+        kept, layers = areas(numbers, count)[1:], self._layers[drawn]
+        covered = kept
+        if layers.any():
+            each = [self._drawn(drawn[layers == layer], window) for layer in np.unique(layers)]
+            covered = sum((areas(one, count)[1:] for one in each), np.zeros(count, np.int64))
         self._losses.add(covered, kept, window, plane)
-
-    def _part(self, index: int, window: Window) -> Window:
-        """The part of a window that a polygon is in."""
-        left, top, right, bottom = self._bounds[index]
-        row, column = max(window[0], int(np.floor(top))), max(window[1], int(np.floor(left)))
-        end = (
-            min(window[0] + window[2], int(np.ceil(bottom))),
-            min(window[1] + window[3], int(np.ceil(right))),
-        )
-        return row, column, max(1, end[0] - row), max(1, end[1] - column)
 
 
 def _crs(text: str | None) -> CRS | None:
