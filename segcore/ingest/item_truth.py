@@ -11,13 +11,11 @@ from segcore.data.raster import Info, Note, Window
 from segcore.errors import DataError
 from segcore.io import annotations
 from segcore.io.annotations._numbers import open_numbers
+from segcore.io.annotations._overlaps import without_losses
 from segcore.io.annotations._parts import open_parts
 from segcore.io.grid import open_on_grid
 from segcore.io.layouts._item import Item
 from segcore.params.data import Data
-
-# notes on objects of an annotation, which are of no interest where others are used
-_OF_OBJECTS = ("objects-overlap", "objects-vanished")
 
 
 @contextmanager
@@ -92,8 +90,8 @@ class Truth:
         named = [(kind, f"mask of valid pixels: {text}") for kind, text in valid]
         own, others = self.labels.notes, [note for other in self.others for note in other.notes]
         if self.objects_of != "labels":
-            own = _without_objects(own)
-        return [*own, *(self.numbers.notes if self.numbers else []), *named, *_without_objects(others)]
+            own = without_losses(own)
+        return [*own, *(self.numbers.notes if self.numbers else []), *named, *without_losses(others)]
 
     def without_objects(self) -> DataError:
         """The error for a mask without objects where data.touching needs them."""
@@ -124,8 +122,3 @@ class Truth:
         if instances is not None:
             instances = np.where(hidden, 0, instances).astype(np.uint32)
         return annotations.Labels(classes, instances), others
-
-
-def _without_objects(notes: list[Note]) -> list[Note]:
-    """Notes that are not on the objects of a mask or annotation, where these are not used."""
-    return [note for note in notes if note[0] not in _OF_OBJECTS]

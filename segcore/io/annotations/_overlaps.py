@@ -1,12 +1,13 @@
 """What objects lose where they overlap: a pixel belongs to one object, the last that was drawn over it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from segcore.data.raster import Note, Window
 from segcore.io.annotations._shared import ids
 
+_KINDS = ("objects-overlap", "objects-vanished")
 # pixels that are counted at once
 _CHUNK = 2**22
 
@@ -33,6 +34,11 @@ def layers_of(shapes: np.ndarray) -> np.ndarray:
         taken = set(layers[below].tolist())
         layers[index] = next(layer for layer in range(len(taken) + 1) if layer not in taken)
     return layers
+
+
+def without_losses(notes: Iterable[Note]) -> list[Note]:
+    """Notes other than those of `Losses`, where the objects are not used."""
+    return [note for note in notes if note[0] not in _KINDS]
 
 
 class Losses:

@@ -16,7 +16,7 @@ from segcore.data.raster import Info, Note, Window
 from segcore.io import annotations, images
 from segcore.io.annotations import Labels, LabelSource
 from segcore.io.annotations._binary import Binary
-from segcore.io.annotations._overlaps import Losses, areas
+from segcore.io.annotations._overlaps import Losses, areas, without_losses
 from segcore.io.annotations._shared import OTHERS, background_index
 from segcore.io.annotations._unlabelled import Unlabelled
 from segcore.io.annotations.masks import open_raster
@@ -89,7 +89,8 @@ class _Parts:
         """What was done to the files, and the number of pixels that several of them claim."""
         of_files = [note for source in self._open for note in source.notes]
         of_files += [note for binary in self._binaries.values() for note in binary.notes]
-        notes = [*dict.fromkeys([*of_files, *self._notes]), *self._of_rest]
+        # a file is one object, if it is any, whatever is drawn in it
+        notes = [*dict.fromkeys(without_losses([*of_files, *self._notes])), *self._of_rest]
         if self._overlapping:
             text = f"{self._overlapping} pixels belong to several files; the last of them counts"
             notes.append(("overlapping-masks", text))

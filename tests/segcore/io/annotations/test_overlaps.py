@@ -167,6 +167,16 @@ def test_files_of_one_object_that_repeat_another_or_are_empty_are_named(tmp_path
     ]
 
 
+@pytest.mark.parametrize("instances", [False, True])
+def test_overlaps_within_a_file_of_one_class_take_nothing_from_objects(tmp_path, instances):
+    shapes = [on_map(shapely.box(x, 5, x + 10, 30)) for x in (0, 4)]
+    data = params_for(".", data={"masks": {"square": "x"}, "instances": instances}).data
+    parts = [("square", save(tmp_path / "p.gpkg", shapes))]
+    with open_parts(parts, tmp_path / "scene.tif", IMAGE, data) as source:
+        source.read((0, 0, 60, 80))
+    assert counts(source.notes) == {}
+
+
 def test_what_segments_of_dicom_lose_is_counted_where_they_are_objects(tmp_path):
     folder = write_series(tmp_path / "ct", stack())
     both = np.zeros((4, 6, 5, 3), np.uint8)
