@@ -15,8 +15,9 @@ from segcore.errors import ModelError
 from segcore.evaluation.complexity import complexity
 from segcore.inference.tiling import predict_patch, predict_with_touching
 from segcore.inference.tta import with_flips
-from segcore.models.base.bundle import load_bundle, save_bundle
+from segcore.models.base.bundle import load_bundle, load_description, save_bundle
 from segcore.models.base.factory import build_model
+from segcore.objects.find import FindSettings
 from segcore.params import Predict
 from segcore.prediction import mosaic
 from segcore.prediction.fuse_batchnorm import fused
@@ -134,6 +135,19 @@ def test_a_bundle_whose_entries_disagree_is_refused(folder, told):
     rewrite(folder, lambda d: d["objects"].update(touching=told))
     with pytest.raises(ModelError, match="objects"):
         load_bundle(folder)
+
+
+def test_an_entry_as_a_training_writes_it_is_read(folder):
+    method = {"score": 0.5, "f1": 1.0, "precision": 1, "recall": 0, "count_bias": -1.0}
+    method["counts"] = {"field": [[1, 2], [0, 3]], "water": []}
+    entry = {"truth": "given", "touching": True, "classes": [1, 2], "side": 30.5, "components": method}
+    rewrite(
+        folder,
+        lambda d: d.update(objects={**entry, "watershed": {**method, "seeds": "distance", "depth": 2}}),
+    )
+    assert FindSettings.of(load_description(folder), "watershed") == FindSettings(
+        "watershed", 0.5, "distance", 2
+    )
 
 
 @pytest.mark.parametrize(
