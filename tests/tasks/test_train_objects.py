@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from segcore import params
 from segcore.data.prepared import PreparedData
@@ -29,10 +28,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A folder with params.yaml, ingested and prepared, as the current one."""
+def project(tmp_path, monkeypatch, request):
+    """A folder with params.yaml, ingested and prepared, as the current one; a parameter is merged into `data`."""
     values = values_for(make_discs(tmp_path / "source"))
-    values["data"] |= VALUES
+    values["data"] |= VALUES | getattr(request, "param", {})
     # enough to find some discs
     values["train"]["common"] |= {"steps": 30, "validate_every": 15, "learning_rate": 0.01}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
@@ -94,23 +93,8 @@ def test_two_processes_choose_once(project):
     assert entry_of("models/unet-0")["truth"] == "given"
 
 
-def near_two_objects(numbers):
-    """(H, W) uint8: 1 within two pixels of two different objects."""
-    largest = maximum_filter(numbers, 5)
-    smallest = minimum_filter(np.where(numbers > 0, numbers, 255), 5)
-    return ((smallest < 255) & (smallest != largest)).astype(np.uint8)
-
-
-def test_touching_objects_are_an_output_but_no_class(project, monkeypatch):
-    path, plane = Path("data/prepared/prepared.json"), PreparedData._plane
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"touching": True}))
-
-    def with_touching(data, item, kind, index=None):
-        if kind == "touching":
-            return near_two_objects(plane(data, item, "instances").astype(np.uint8))
-        return plane(data, item, kind, index)
-
-    monkeypatch.setattr(PreparedData, "_plane", with_touching)
+@pytest.mark.parametrize("project", [{"touching": True}], indirect=True)
+def test_pixels_near_two_objects_are_an_output_but_no_class(project):
     bundle = training.train(project, "unet", 0)
     description = json.loads((bundle / "model.json").read_text())
     assert description["num_classes"] == 2 and description["settings"]["touching"] is True
