@@ -1,5 +1,7 @@
 """Components divided by a watershed, and objects that grow back into the pixels near two of them."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
@@ -32,6 +34,16 @@ def random_discs(seed, side=96, count=14):
     return found
 
 
+def random_rectangles(seed, side=96, count=9):
+    rng = np.random.default_rng(seed)
+    found = np.zeros((side, side), np.uint8)
+    for (row, col), (height, width) in zip(
+        rng.integers(0, side, (count, 2)), rng.integers(6, 30, (count, 2)), strict=True
+    ):
+        found[row : row + height, col : col + width] = 1
+    return found
+
+
 def certain(classes, count=2):
     """(K, H, W) probabilities of a class map."""
     return np.eye(count, dtype=np.float32)[np.where(classes < count, classes, 0)].transpose(2, 0, 1)
@@ -54,11 +66,11 @@ def h_maxima(classes, depth):
 
 def test_there_are_as_many_objects_as_h_maxima_by_reconstruction():
     divided = 0
-    for seed in range(8):
-        classes = random_discs(seed)
+    for seed, shapes in product(range(8), (random_discs, random_rectangles)):
+        classes = shapes(seed)
         for depth in (0.53, 1.03, 2.03, 4.03):
             found = by_distance(classes, depth)
-            assert len(found) == h_maxima(classes, depth), (seed, depth)
+            assert len(found) == h_maxima(classes, depth), (seed, shapes, depth)
             divided += len(found) > components(classes, [1]).max()
     assert divided > 10
 
