@@ -12,7 +12,7 @@ from segcore.constants import IGNORE
 from segcore.errors import ModelError
 from segcore.objects.components import components
 from segcore.objects.find import FindSettings, find, number_maps
-from segcore.objects.watershed import Basins, grown, in_order
+from segcore.objects.watershed import Basins, basins, grown, in_order
 
 _PLUS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
 
@@ -128,7 +128,9 @@ def test_all_settings_at_once_give_what_each_gives_alone():
 
 
 def test_a_class_that_fills_the_region_is_one_object():
-    assert len(by_distance(np.ones((20, 30), np.uint8), 0.5)) == 1
+    full = np.ones((20, 30), np.uint8)
+    assert len(by_distance(full, 0.5)) == 1
+    assert basins("distance", certain(full), full, [1], 0.5).peaks.tolist() == [0]
     assert len(by_distance(np.zeros((20, 30), np.uint8), 0.5)) == 0
 
 
@@ -188,6 +190,16 @@ def test_objects_grow_within_their_component_only():
     numbers[20, 20], numbers[20, 44] = 2, 1
     result = grown(numbers, classes, [1], np.zeros(classes.shape, np.float32))
     assert (result == components(classes, [1])).all()
+
+
+def test_objects_grow_along_their_component_and_not_across_the_background():
+    classes = np.ones((10, 3), np.uint8)
+    classes[:9, 1] = 0
+    numbers = np.zeros((10, 3), np.uint32)
+    # the right arm is two pixels from the first, and a way of its own from the second
+    numbers[0, 0], numbers[9, 1] = 1, 2
+    result = grown(numbers, classes, [1], np.zeros(classes.shape, np.float32))
+    assert (result[:, 2] == 2).all() and result[0, 0] == 1
 
 
 def test_numbers_follow_first_pixels_whatever_they_were():
