@@ -18,6 +18,7 @@ from skimage.measure import label
 from skimage.morphology import local_maxima
 from skimage.segmentation import watershed
 
+from segcore.data.object_numbers import by_first_pixel
 from segcore.objects.components import components
 
 Seeds = Literal["distance", "probability"]
@@ -64,16 +65,8 @@ def _root(root: np.ndarray, basin: int) -> int:
 
 def in_order(numbers: np.ndarray) -> np.ndarray:
     """(H, W) uint32: the numbers, 0 for none, replaced by 1, 2, ... in the order of their first pixels."""
-    flat = numbers.ravel()
-    inside = np.flatnonzero(flat)[::-1]
-    first = np.full(int(numbers.max(initial=0)) + 1, -1, np.int64)
-    # the last of several assignments counts, which is that of the first pixel
-    first[flat[inside]] = inside
-    present = np.flatnonzero(first >= 0)
-    new = np.zeros(len(first), np.uint32)
-    new[present[np.argsort(first[present])]] = np.arange(1, len(present) + 1)
-    renumbered: np.ndarray = new[numbers]
-    return renumbered
+    ids = np.arange(1, int(numbers.max(initial=0)) + 1)
+    return by_first_pixel(numbers, ids)[0].astype(np.uint32)
 
 
 def basins(

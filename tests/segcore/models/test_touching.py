@@ -8,21 +8,25 @@ import rasterio
 import torch
 from rasterio import Affine
 
-from segcore.data.prepared import LabelledImage
+from segcore.data.prepared import LabelledImage, PreparedData
 from segcore.data.raster import Info
 from segcore.data.resolution import ground_resolution
 from segcore.errors import ModelError
 from segcore.evaluation.complexity import complexity
 from segcore.inference.tiling import predict_patch, predict_with_touching
 from segcore.inference.tta import with_flips
-from segcore.models.base.bundle import load_bundle, save_bundle
+from segcore.models.base.bundle import load_bundle, load_description, save_bundle
 from segcore.models.base.factory import build_model
+from segcore.objects.find import FindSettings
 from segcore.params import Predict
 from segcore.prediction import mosaic
 from segcore.prediction.fuse_batchnorm import fused
 from segcore.prediction.predictor import Predictor
+from segcore.training.build import class_weights, new_model
+from segcore.training.validate import validate
 from tests.support.bundles import FACTS, make_bundle, noise, rewrite
 from tests.support.tiny import write_tif
+from tests.support.trainings import small
 
 SMALL = {"unet": {"encoder": "plain", "width": 4}, "fcn": {}, "deeplab": {"aspp_channels": 8}}
 
@@ -136,6 +140,19 @@ def test_a_bundle_whose_entries_disagree_is_refused(folder, told):
         load_bundle(folder)
 
 
+def test_an_entry_as_a_training_writes_it_is_read(folder):
+    method = {"score": 0.5, "f1": 1.0, "precision": 1, "recall": 0, "count_bias": -1.0}
+    method["counts"] = {"field": [[1, 2], [0, 3]], "water": []}
+    entry = {"truth": "given", "touching": True, "classes": [1, 2], "side": 30.5, "components": method}
+    rewrite(
+        folder,
+        lambda d: d.update(objects={**entry, "watershed": {**method, "seeds": "distance", "depth": 2}}),
+    )
+    assert FindSettings.of(load_description(folder), "watershed") == FindSettings(
+        "watershed", 0.5, "distance", 2
+    )
+
+
 @pytest.mark.parametrize(
     "entry",
     [
@@ -218,3 +235,50 @@ def test_a_network_without_the_output_has_no_touching(tmp_path):
         np.moveaxis(noise(70, 70), 0, -1)
     )
     assert made.touching is None
+
+
+@pytest.fixture
+def near(prepared_scene, monkeypatch):
+    """Prepared data in which every fourth pixel of a row is near two objects."""
+    _, data = prepared_scene
+    plane = PreparedData._plane
+
+    def with_touching(self, item, kind, *rest):
+        if kind != "touching":
+            return plane(self, item, kind, *rest)
+        rows = np.zeros(plane(self, item, "labels").shape, np.uint8)
+        rows[:, ::4] = 1
+        return rows
+
+    monkeypatch.setattr(PreparedData, "_plane", with_touching)
+    monkeypatch.setattr(data, "touching", True)
+    return data
+
+
+def test_a_network_for_such_data_weighs_the_output_as_the_rarest_class(near):
+    settings = small(loss="cross_entropy", class_weights="balanced")
+    model, weights = new_model("unet", settings, near, 0), class_weights(settings, near)
+    assert (model.outputs, model.num_classes) == (3, 2) and len(weights) == 2
+    logits, label = torch.zeros(1, 3, 1, 2), torch.tensor([[[2, 0]]])
+    logits[0, 2, 0, 0] = 1
+    losses = torch.nn.functional.cross_entropy(logits, label, reduction="none")[0, 0]
+    by_class = torch.tensor([max(weights), weights[0]])
+    expected = (losses * by_class).sum() / by_class.sum()
+    assert torch.isclose(model.criterion(logits, label)["loss"], expected)
+
+
+def test_validation_has_the_loss_of_all_outputs_and_the_iou_of_the_classes(near):
+    model = new_model("unet", small(loss="cross_entropy"), near, 0)
+    with torch.no_grad():
+        model.score.weight.zero_()
+        model.score.bias.copy_(torch.tensor([0.0, 1.0, 3.0]))
+    loss, iou = validate(model, near, 64, "fp32")
+    log_probabilities = model.score.bias.detach().log_softmax(0)
+    regions = near.regions.loc[near.regions["split"] == "validation", "id"]
+    label = np.concatenate([near.read_input(r, touching=True).label.ravel() for r in regions])
+    label = label[label != 255]
+    assert (label == 2).any() and loss == pytest.approx(
+        -float(log_probabilities[label.astype(int)].mean()), rel=1e-4
+    )
+    truth = np.concatenate([near.read_input(r).label.ravel() for r in regions])
+    assert iou == pytest.approx((truth[truth != 255] == 1).mean())

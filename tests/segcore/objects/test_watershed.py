@@ -1,5 +1,7 @@
 """Components divided by a watershed, and objects that grow back into the pixels near two of them."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
@@ -10,7 +12,7 @@ from segcore.constants import IGNORE
 from segcore.errors import ModelError
 from segcore.objects.components import components
 from segcore.objects.find import FindSettings, find, number_maps
-from segcore.objects.watershed import Basins, grown, in_order
+from segcore.objects.watershed import Basins, basins, grown, in_order
 
 _PLUS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
 
@@ -29,6 +31,16 @@ def random_discs(seed, side=96, count=14):
     found = np.zeros((side, side), np.uint8)
     for place in rng.integers(0, side, (count, 2)):
         found |= discs([place], side, rng.uniform(4, 11))
+    return found
+
+
+def random_rectangles(seed, side=96, count=9):
+    rng = np.random.default_rng(seed)
+    found = np.zeros((side, side), np.uint8)
+    for (row, col), (height, width) in zip(
+        rng.integers(0, side, (count, 2)), rng.integers(6, 30, (count, 2)), strict=True
+    ):
+        found[row : row + height, col : col + width] = 1
     return found
 
 
@@ -54,11 +66,11 @@ def h_maxima(classes, depth):
 
 def test_there_are_as_many_objects_as_h_maxima_by_reconstruction():
     divided = 0
-    for seed in range(8):
-        classes = random_discs(seed)
+    for seed, shapes in product(range(8), (random_discs, random_rectangles)):
+        classes = shapes(seed)
         for depth in (0.53, 1.03, 2.03, 4.03):
             found = by_distance(classes, depth)
-            assert len(found) == h_maxima(classes, depth), (seed, depth)
+            assert len(found) == h_maxima(classes, depth), (seed, shapes, depth)
             divided += len(found) > components(classes, [1]).max()
     assert divided > 10
 
@@ -116,7 +128,9 @@ def test_all_settings_at_once_give_what_each_gives_alone():
 
 
 def test_a_class_that_fills_the_region_is_one_object():
-    assert len(by_distance(np.ones((20, 30), np.uint8), 0.5)) == 1
+    full = np.ones((20, 30), np.uint8)
+    assert len(by_distance(full, 0.5)) == 1
+    assert basins("distance", certain(full), full, [1], 0.5).peaks.tolist() == [0]
     assert len(by_distance(np.zeros((20, 30), np.uint8), 0.5)) == 0
 
 
@@ -176,6 +190,16 @@ def test_objects_grow_within_their_component_only():
     numbers[20, 20], numbers[20, 44] = 2, 1
     result = grown(numbers, classes, [1], np.zeros(classes.shape, np.float32))
     assert (result == components(classes, [1])).all()
+
+
+def test_objects_grow_along_their_component_and_not_across_the_background():
+    classes = np.ones((10, 3), np.uint8)
+    classes[:9, 1] = 0
+    numbers = np.zeros((10, 3), np.uint32)
+    # the right arm is two pixels from the first, and a way of its own from the second
+    numbers[0, 0], numbers[9, 1] = 1, 2
+    result = grown(numbers, classes, [1], np.zeros(classes.shape, np.float32))
+    assert (result[:, 2] == 2).all() and result[0, 0] == 1
 
 
 def test_numbers_follow_first_pixels_whatever_they_were():
