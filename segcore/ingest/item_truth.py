@@ -58,7 +58,7 @@ class Truth:
         assert item.mask is not None
         image = folder / item.image
 
-        self._item, self._paths = item, (item.mask, item.image)
+        self._item, self._paths, self._counts_objects = item, (item.mask, item.image), bool(data.instances)
         self.objects_of = (
             "components" if data.instances == "components" else "numbers" if item.objects else "labels"
         )
@@ -89,7 +89,7 @@ class Truth:
         valid = self.valid.info.notes if self.valid else ()
         named = [(kind, f"mask of valid pixels: {text}") for kind, text in valid]
         own, others = self.labels.notes, [note for other in self.others for note in other.notes]
-        if self.objects_of != "labels":
+        if self.objects_of != "labels" or not self._counts_objects:
             own = without_losses(own)
         return [*own, *(self.numbers.notes if self.numbers else []), *named, *without_losses(others)]
 

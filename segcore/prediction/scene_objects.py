@@ -157,7 +157,8 @@ class ObjectStore:
 
 def as_steps(probabilities: np.ndarray) -> np.ndarray:
     """Probabilities as uint16 steps."""
-    return np.rint(probabilities * PROBABILITY_STEPS).astype(np.uint16)
+    steps: np.ndarray = np.rint(probabilities * PROBABILITY_STEPS).astype(np.uint16)
+    return steps
 
 
 def _share(steps: np.ndarray) -> np.ndarray:

@@ -50,6 +50,7 @@ POLYGONS = DataSet(
         "masks": "labels/{stem}.*",
         "label_values": {"building": "square"},
         "label_property": "kind",
+        "instances": True,
     },
 )
 case = POLYGONS.case
