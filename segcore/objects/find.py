@@ -85,7 +85,9 @@ def number_maps(
     settings: Sequence[FindSettings],
     touching: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Objects of any score by each of the settings, which share most of the work; other arguments as of `find`.
+    """Objects of any score by each of the settings; other arguments as of `find`.
+
+    Watersheds with the same seeds one after the other share most of the work.
 
     Yields:
         (H, W) uint32: numbers from 1 in the order of first pixels, 0 where there is no object.
@@ -97,6 +99,8 @@ def number_maps(
             numbers = components(divisible, foreground)
         else:
             if one.seeds not in made:
+                # those of other seeds take as much memory
+                made.clear()
                 least = min(s.depth for s in settings if (s.method, s.seeds) == (one.method, one.seeds))
                 made[one.seeds] = basins(one.seeds, probabilities, divisible, foreground, least)
             numbers = made[one.seeds].objects(one.depth)

@@ -60,9 +60,9 @@ def test_checkpoints_are_selected_on_validation_and_test_is_never_read(prepared_
     original = type(data).crop
 
     class Watched(type(data)):
-        def crop(self, item, row, col, height, width):
+        def crop(self, item, row, col, height, width, **wanted):
             read.append((row, col, height, width))
-            return original(self, item, row, col, height, width)
+            return original(self, item, row, col, height, width, **wanted)
 
     result = run((p, Watched(data.folder)), tmp_path / "w")
     for row, col, height, width in read:
