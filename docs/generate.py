@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from segcore.files import atomic_write
-from segcore.metrics import table
+from segcore.metrics import EMPTY_POLICY, OBJECT_POLICY, table
 from segcore.params import Params, TrainSettings
 from tasks.__main__ import COMMANDS
 
@@ -127,7 +127,7 @@ def metrics_page() -> str:
         f"| `{m['name']}` | {m['title']} | {m['unit']} | {m['direction']} | {m['definition']} |"
         for m in table()
     )
-    return METRIC_ROWS + "\n".join(rows) + "\n"
+    return METRIC_ROWS + "\n".join(rows) + f"\n\nPixels: {EMPTY_POLICY}\n\nObjects: {OBJECT_POLICY}\n"
 
 
 def commands_page() -> str:

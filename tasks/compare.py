@@ -6,6 +6,8 @@ comparison/{comparison.json, leaderboard.csv, metrics.json}.
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,55 +18,124 @@ from segcore.comparison.compare import Contestant, compare
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
 from segcore.comparison.results import Comparison
 from segcore.constants import IGNORE
-from segcore.data.prepared import PreparedData
+from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import StageError
 from segcore.files import atomic_folder, read_json
+from segcore.objects.components import components
+from segcore.objects.found import from_numbers
+from segcore.objects.pairs import pairs
 from segcore.params import Params
 from segcore.tables.counts import count, counts_table, require_all
+from segcore.tables.objects import objects_table, require_images
 from tasks.console import refuse_as_script, run
 from tasks.project import COMPARISON, EVALUATIONS, PARAMS, PREPARED, run_name, stage_name
 
 
-def read_model(folder: Path, architecture: str, seeds: list[int], test_regions: list[str]) -> Contestant:
+def read_model(folder: Path, architecture: str, seeds: list[int], regions: list[str]) -> Contestant:
     """An architecture's evaluations, one per seed, from `folder`/<architecture>-<seed>.
 
     Raises:
         StageError: an evaluation is missing.
         DataError: an evaluation lacks a test region, or has a region that is not in the test split.
     """
-    tables, summaries = [], []
+    tables, summaries, objects = [], [], []
     for seed in seeds:
         name = run_name(architecture, seed)
-        try:
-            table = pd.read_parquet(folder / name / "counts.parquet")
-            stage = stage_name("evaluate", name)
-            remedy = f"restore it with `dvc checkout {stage}`, or run `dvc repro --force {stage}`"
-            summaries.append(read_json(folder / name / "summary.json", remedy))
-        except FileNotFoundError as error:
-            missing = Path(error.filename or folder / name)
-            raise StageError(
-                f"{folder / name}: no {missing.name}, the evaluation of {architecture} with seed {seed}",
-                f"run `dvc repro {stage_name('evaluate', name)}` first, or remove it from params.yaml",
-            ) from error
-        require_all(table, test_regions)
+        path = partial(_file_of, folder / name, architecture, seed)
+        table = pd.read_parquet(path("counts.parquet"))
+        stage = stage_name("evaluate", name)
+        remedy = f"restore it with `dvc checkout {stage}`, or run `dvc repro --force {stage}`"
+        summaries.append(read_json(path("summary.json"), remedy))
+        if "objects" in summaries[-1]:
+            objects.append(pd.read_parquet(path("objects.parquet")))
+        require_all(table, regions)
         tables.append(table)
-    return Contestant(architecture, summaries[0]["title"], "model", tables, summaries)
+    for table in objects:
+        require_images(table, regions)
+    # an evaluation of an earlier version may have none
+    with_objects = objects if len(objects) == len(tables) else []
+    return Contestant(architecture, summaries[0]["title"], "model", tables, summaries, with_objects)
 
 
-def score_baseline(
-    prepared: PreparedData, name: str, test: pd.DataFrame, boundary_tolerance: int
-) -> Contestant:
-    """Score another annotator of the test regions against the same labels as the models.
+def _file_of(folder: Path, architecture: str, seed: int, name: str) -> Path:
+    """A file of an evaluation.
 
-    Pixels that this annotator left unlabelled are not scored: no class can be assumed for them.
+    Raises:
+        StageError: it is missing.
     """
-    images = []
-    for region, cluster in test[["id", "cluster"]].astype(str).to_numpy():
-        other, label = prepared.read_baseline(name, region), prepared.read(region).label
-        label = np.where(other == IGNORE, np.uint8(IGNORE), label)
-        images.append((region, cluster, count(other, label, len(prepared.classes), boundary_tolerance)))
-    title = name.replace("-", " ").replace("_", " ").capitalize()
-    return Contestant(name, title, "human", [counts_table(images, prepared.classes)])
+    if not (folder / name).exists():
+        raise StageError(
+            f"{folder}: no {name}, the evaluation of {architecture} with seed {seed}",
+            f"run `dvc repro {stage_name('evaluate', folder.name)}` first, or remove it from params.yaml",
+        )
+    return folder / name
+
+
+class _Masks:
+    """Scores masks of the test regions against the same labels as the models, and the components of these masks.
+
+    Args:
+        prepared: prepared data.
+        boundary_tolerance: distance in pixels up to which boundary pixels match.
+        with_objects: whether objects are compared; an attribute too.
+    """
+
+    def __init__(self, prepared: PreparedData, boundary_tolerance: int, with_objects: bool) -> None:
+        self._prepared, self._tolerance, self.with_objects = prepared, boundary_tolerance, with_objects
+        self._of_item = dict(list(prepared.objects.groupby("item"))) if with_objects else {}
+
+    def annotator(self, name: str) -> Contestant:
+        """Another annotator.
+
+        Pixels that this annotator left unlabelled are not scored: no class can be assumed for them.
+        """
+        title = name.replace("-", " ").replace("_", " ").capitalize()
+        return self._contestant(
+            name, title, "human", lambda region, _: self._prepared.read_baseline(name, region)
+        )
+
+    def limit(self) -> Contestant:
+        """Perfect masks, whose components are the most that a network of classes can reach by components."""
+        return self._contestant(
+            "components-of-truth", "Perfect mask, components", "limit", lambda _, label: label
+        )
+
+    def _contestant(
+        self, name: str, title: str, kind: str, mask_of: Callable[[str, np.ndarray], np.ndarray]
+    ) -> Contestant:
+        """A contestant whose (H, W) classes of a region `mask_of` returns, from its id and its true classes."""
+        images, objects = [], []
+        for region, cluster in test_regions(self._prepared)[["id", "cluster"]].astype(str).to_numpy():
+            label = self._prepared.read(region).label
+            mask = mask_of(region, label)
+            label = np.where(mask == IGNORE, np.uint8(IGNORE), label)
+            images.append((region, cluster, count(mask, label, len(self._prepared.classes), self._tolerance)))
+            if self.with_objects:
+                objects.append(self._objects(region, cluster, mask, label))
+        tables = [counts_table(images, self._prepared.classes)]
+        of_objects = [objects_table(objects)] if self.with_objects else []
+        return Contestant(name, title, kind, tables, (), of_objects)
+
+    def _objects(self, region: str, cluster: str, mask: np.ndarray, label: np.ndarray) -> pd.DataFrame:
+        """Rows of the object table of a region; the score of every component is 1."""
+        prepared = self._prepared
+        numbers = components(mask, prepared.foreground)
+        flat = numbers.ravel()
+        first = np.unique(flat, return_index=True)[1][int((flat == 0).any()) :]
+        found = from_numbers(numbers, mask.ravel()[first], np.ones(len(first)))
+        index = self._of_item.get(prepared.region(region)["item"], prepared.objects.iloc[:0])
+        compared = pairs(prepared.read_instances(region), label, index, found, self._tolerance)
+        scored = int((label != IGNORE).sum())
+        image = pd.DataFrame({"pixels": [scored], "ignored_pixels": [label.size - scored]})
+        parts = {
+            "image": image,
+            "truth": compared.truths,
+            "prediction": compared.predictions,
+            "pair": compared.pairs,
+        }
+        return objects_table(
+            rows.assign(kind=kind, item=region, cluster=cluster) for kind, rows in parts.items()
+        )
 
 
 def build(root: Path, p: Params) -> Comparison:
@@ -75,13 +146,14 @@ def build(root: Path, p: Params) -> Comparison:
         DataError: an evaluation is incomplete, or there are no prepared data.
     """
     prepared = PreparedData(root / PREPARED)
-    test = prepared.regions[prepared.regions["split"] == "test"]
-    models = [read_model(root / EVALUATIONS, name, p.seeds, test["id"].tolist()) for name in p.architectures]
-    humans = [
-        score_baseline(prepared, name, test, p.evaluate.boundary_tolerance) for name in prepared.baselines
-    ]
+    regions = test_regions(prepared)["id"].tolist()
+    models = [read_model(root / EVALUATIONS, name, p.seeds, regions) for name in p.architectures]
+    masks = _Masks(prepared, p.evaluate.boundary_tolerance, all(model.objects for model in models))
+    humans = [masks.annotator(name) for name in prepared.baselines]
+    # the components of true components are the truth
+    limits = [masks.limit()] if masks.with_objects and prepared.truth_of_objects == "given" else []
     cluster_kind = "block" if (prepared.regions["id"] != prepared.regions["item"]).any() else "group"
-    return compare([*models, *humans], p, cluster_kind)
+    return compare([*models, *limits, *humans], p, cluster_kind)
 
 
 def write(comparison: Comparison, folder: Path) -> None:

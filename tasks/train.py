@@ -20,6 +20,7 @@ from tqdm import tqdm
 from segcore import params
 from segcore.data.prepared import PreparedData
 from segcore.data.training_images import facts_of_training
+from segcore.errors import ParamsError
 from segcore.files import atomic_folder, digest, sha256
 from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
@@ -120,9 +121,12 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         Folder of the bundle.
 
     Raises:
-        ModelError: unknown architecture or weights, or the loss is not finite; DataError: no prepared data.
+        ModelError: unknown architecture or weights, or the loss is not finite; DataError: no prepared data;
+            ParamsError: models are compared by objects, and the data have none.
     """
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
+    if problem := p.compare.lacks_objects(data.instances, p.evaluate):
+        raise ParamsError(problem, "correct params.yaml and run again")
     # imported late: wrong arguments are reported at once
     from segcore.training import build, distributed, loop
 

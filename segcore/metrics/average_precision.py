@@ -12,7 +12,7 @@ import numpy as np
 # recall at which precision is read, as in pycocotools
 RECALLS = np.linspace(0.0, 1.0, 101)
 # draws times predictions in memory at a time
-_CHUNK = 4_000_000
+_CHUNK = 250_000
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def aji(sums: Sums) -> np.ndarray:
 
 
 def count_error(sums: Sums) -> np.ndarray:
-    """`|predicted - true|` number of objects per image, summed over images, over the true number (at least 1)."""
+    """Absolute error of the number of objects per image, summed over images, over the true number (at least 1)."""
     return np.asarray(sums["count_gap"] / np.maximum(true(sums), 1))
 
 
@@ -142,7 +142,7 @@ def count_bias(sums: Sums) -> np.ndarray:
 
 
 def count_error_area(sums: Sums) -> np.ndarray:
-    """`|predicted - true|` number of objects per image, summed over images, per million scored pixels."""
+    """Absolute error of the number of objects per image, summed over images, per million scored pixels."""
     return _fraction(1e6 * sums["count_gap"], sums["pixels"], 0.0)
 
 

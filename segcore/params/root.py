@@ -99,6 +99,13 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _metric_has_objects(self) -> "Params":
+        has_objects = bool(self.data.instances) or self.data.objects is not None
+        if problem := self.compare.lacks_objects(has_objects, self.evaluate):
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
     def _floors_are_of_classes_or_slices(self) -> "Params":
         for key in self.gate.floors:
             # The texts of slices are known once the data are prepared.

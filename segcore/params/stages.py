@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from segcore.metrics import class_metrics
+from segcore.metrics import METRICS, class_metrics
 from segcore.params.data import Section
 
 SPLITS = ("train", "validation", "test")
@@ -84,7 +84,10 @@ class Evaluate(Section):
 class Compare(Section):
     """How architectures are ranked and tested."""
 
-    metric: str = Field(default="iou", description="metric of the ranking, the tests and the gate")
+    metric: str = Field(
+        default="iou",
+        description="metric of the ranking, the tests and the gate; those of objects need `data.instances`",
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the intervals")
     bootstrap: int = Field(default=2000, ge=10, le=1_000_000, description="bootstrap resamples per interval")
     permutations: int = Field(default=5000, ge=10, le=1_000_000, description="permutations per paired test")
@@ -96,6 +99,25 @@ class Compare(Section):
         if name not in class_metrics():
             raise ValueError(f"{name!r} is not a metric; known: {', '.join(class_metrics())}")
         return name
+
+    def lacks_objects(self, has_objects: bool, evaluate: Evaluate) -> str:
+        """Why there are no objects for a metric of objects, with the remedy; empty for other metrics and with objects.
+
+        Args:
+            has_objects: whether the ground truth has objects.
+            evaluate: settings of the evaluation.
+        """
+        if not METRICS[self.metric].of_objects or (has_objects and evaluate.objects != "none"):
+            return ""
+        why, remedy = "evaluate.objects is none", "set it to components or watershed"
+        if not has_objects:
+            why = "the ground truth has no objects"
+            remedy = "set data.instances to true (mask values are object numbers) or to components"
+        pixels = ", ".join(class_metrics("counts"))
+        return (
+            f"compare.metric: {self.metric} is a metric of objects, but {why}: {remedy}, or choose a metric of pixels "
+            f"({pixels})"
+        )
 
 
 class Report(Section):

@@ -136,6 +136,15 @@ def _tables(folder: Path, data: PreparedData) -> tuple[pd.DataFrame, pd.DataFram
     return counts, objects
 
 
+def operating_score(context: PromotionContext, model: Model) -> float:
+    """Least score of a predicted object that counts; 0 where the data have no objects."""
+    # imported here, since a rollback needs neither
+    from segcore.evaluation.objects import find_settings
+
+    finding = find_settings(dict(model.description), context.params.evaluate.objects, context.data)
+    return finding.score if finding else 0.0
+
+
 def fetch_champion(registry: Registry, version: int, root: Path = Path()) -> Path:
     """Verified bundle of a registered version, downloaded to work/ unless it is there.
 

@@ -66,7 +66,9 @@ def new_decision(
         name = "champion" if model is champion else model.folder.name
         frozen, new = candidates.split(model.counts, data, batches)
         version = holder.version if holder and model is champion else None
-        judged[name] = Candidate(name, model.title, model.validation, frozen, new, cost, version)
+        score = candidates.operating_score(context, model)
+        tables = (frozen, new, cost, version, model.objects, score)
+        judged[name] = Candidate(name, model.title, model.validation, *tables)
     incumbent = judged.pop("champion", None)
     decision = decide(
         incumbent,
