@@ -21,6 +21,17 @@ FACTS: dict[str, Any] = {
     "tile": 64,
     "parameters": {"precision": "fp32"},
 }
+# entry `objects` of a bundle, as a training on data with objects makes it
+_COUNTS = {name: [[5, 4], [6, 7], [8, 8]] for name in ("field", "water")}
+_CHOSEN = {"score": 0.0, "f1": 0.9, "precision": 0.9, "recall": 0.9, "count_bias": 0.0, "counts": _COUNTS}
+OBJECTS: dict[str, Any] = {
+    "truth": "given",
+    "touching": False,
+    "classes": [1, 2],
+    "components": _CHOSEN,
+    "watershed": {**_CHOSEN, "seeds": "probability", "depth": 0.1},
+    "side": 12.0,
+}
 
 
 def make_bundle(folder: Path, bands: int = 3, seed: int = 0, **facts: Any) -> Path:
