@@ -138,9 +138,7 @@ def test_a_scene_has_the_objects_of_an_array(bundle, tmp_path, out, method):
     )
 
 
-def test_the_watershed_in_windows_keeps_every_pixel_and_gives_each_object_one_part(
-    bundle, tmp_path, out, monkeypatch
-):
+def test_the_watershed_in_windows_keeps_every_pixel(bundle, tmp_path, out, monkeypatch):
     monkeypatch.setattr(scene_objects, "_SIDE", 128)
     write_tif(tmp_path / "scene.tif", noise(200, 300))
     Predictor(bundle, settings(objects="watershed")).predict_file(tmp_path / "scene.tif", out)
