@@ -1,6 +1,5 @@
 """The objects of a scene as a map of numbers on disk, and a table of them."""
 
-import math
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

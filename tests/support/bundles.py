@@ -34,10 +34,10 @@ OBJECTS: dict[str, Any] = {
 }
 
 
-def make_bundle(folder: Path, bands: int = 3, seed: int = 0, **facts: Any) -> Path:
+def make_bundle(folder: Path, bands: int = 3, seed: int = 0, touching: bool = False, **facts: Any) -> Path:
     """A U-Net of random weights that predicts each of its three classes somewhere in `noise`."""
     torch.manual_seed(seed)
-    model = build_model("unet", bands, 3, encoder="plain", width=4)
+    model = build_model("unet", bands, 3, touching=touching, encoder="plain", width=4)
     model.set_normalization([100.0] * bands, [50.0] * bands)
     score = model.eval().score
     # logits with mean 0 and standard deviation 3 per class, so that every class is predicted

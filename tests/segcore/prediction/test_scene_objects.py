@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -23,6 +26,7 @@ from tests.support.bundles import OBJECTS, make_bundle, noise
 from tests.support.tiny import write_tif
 from tests.support.volumes import affine_for, write_nifti
 
+ROOT = Path(__file__).parents[3]
 OUTPUTS = ["classes", "objects", "coco", "counts"]
 
 
@@ -138,6 +142,25 @@ def test_a_scene_has_the_objects_of_an_array(bundle, tmp_path, out, method):
     )
 
 
+@pytest.mark.parametrize("method", ["components", "watershed"])
+def test_a_network_with_an_output_for_touching_objects_divides_them_alike_in_scenes_and_arrays(
+    bundle, tmp_path, out, method
+):
+    touching = make_bundle(tmp_path / "touching", touching=True, objects={**OBJECTS, "touching": True})
+    write_tif(tmp_path / "scene.tif", noise(90, 120))
+    predictor = Predictor(touching, settings(objects=method, outputs=[*OUTPUTS, "probabilities"]))
+    predictor.predict_file(tmp_path / "scene.tif", out)
+    found = predictor.predict(tmp_path / "scene.tif").objects
+    numbers = read(out / "scene_objects.tif")
+    # probabilities on disk have 65,536 steps
+    assert np.mean((numbers > 0) == (found.numbers() > 0)) > 0.999
+    assert abs(int(numbers.max()) - len(found)) <= 0.01 * len(found)
+    whole = components(read(out / "scene.tif"), [1, 2])
+    assert numbers.max() > whole.max(), "components are divided"
+    with rasterio.open(out / "scene_probabilities.tif") as file:
+        assert file.count == 3
+
+
 def test_the_watershed_in_windows_keeps_every_pixel(bundle, tmp_path, out, monkeypatch):
     monkeypatch.setattr(scene_objects, "_SIDE", 128)
     write_tif(tmp_path / "scene.tif", noise(200, 300))
@@ -199,6 +222,45 @@ def test_volumes_have_linked_objects_on_the_grid_of_their_source(tmp_path, out, 
     assert int(rows["all"]["objects"]) == len(ids) and int(rows["all"]["area_px"]) == (numbers > 0).sum()
     assert rows["all"]["low"] == rows["all"]["area_m2"] == ""
     assert len(predictor.predict(tmp_path / "v.nii.gz").objects) == 18, "one of each plane"
+
+
+PEAK = """\
+import resource, sys
+from pathlib import Path
+import numpy as np
+from segcore.data.raster import Info
+from segcore.objects.find import FindSettings
+from segcore.prediction.scene_objects import ObjectStore
+from segcore.prediction.writers.objects import write_object_layer
+side = int(sys.argv[1])
+info = Info(side, side, 3, "uint8")
+names = ["ground", "house"]
+store = ObjectStore(info, {"foreground": [1], "classes": names, "objects": {}}, FindSettings(), Path(sys.argv[2]))
+block = np.zeros((500, 500), np.uint8)
+for row in range(20, 480, 50):
+    block[row : row + 30, 20:470:50] = block[row, 10:490] = 1
+for row in range(0, side, 500):
+    for col in range(0, side, 500):
+        place = (slice(row, row + 500), slice(col, col + 500))
+        store.put(0, place, block, np.full((1, 500, 500), 40_000, np.uint16))
+objects = store.objects(0)
+write_object_layer(objects, Path(sys.argv[2]) / f"{side}.gpkg", info, names, None)
+print(len(objects), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_objects_does_not_grow_with_the_scene(tmp_path):
+    found = {}
+    for side in (1500, 6000):
+        command = [sys.executable, "-c", PEAK, str(side), str(tmp_path)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found[side] = [float(text) for text in done.stdout.split()]
+    assert found[6000][0] == 16 * found[1500][0] > 1000
+    # classes, probabilities and numbers of the larger scene have 252 MB
+    assert found[6000][1] - found[1500][1] < 60, found
 
 
 def test_a_model_of_data_without_objects_is_refused_with_a_remedy(tmp_path, out):
