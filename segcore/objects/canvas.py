@@ -1,6 +1,5 @@
 """The objects of a scene as a map of numbers on disk, and a table of them."""
 
-import math
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ class SceneObjects:
         areas: (N,) int64 pixels.
         boxes: (N, 4) int64: first row, first column, height and width.
         points: (N, 2) int64: row and column of the object's pixel that is nearest to its centroid.
+        free_memory: takes the numbers out of memory; for what reads all of them.
     """
 
     numbers: np.ndarray
@@ -36,6 +36,7 @@ class SceneObjects:
     areas: np.ndarray
     boxes: np.ndarray
     points: np.ndarray
+    free_memory: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -87,34 +88,36 @@ class Canvas:
         number = len(self) + 1
         facts = _outline(whole, self.numbers.shape[1])
         self._table.extend(facts)
-        sums = np.zeros(4)
+        found, total = [], 0
         for row, col, mask in whole.parts:
-            part = (slice(row, row + mask.shape[0]), slice(col, col + mask.shape[1]))
-            rows, cols = self._claimed(part, mask, number)
-            sums[:3] += len(rows), rows.sum(), cols.sum()
+            rows, cols = self._claimed(row, col, mask, number)
+            found.append((rows, cols))
             if self._probability is not None:
-                sums[3] += self._probability[rows, cols].sum(dtype=np.int64)
-        facts[_AREA], facts[_PROBABILITY] = sums[0], sums[3]
-        if sums[0]:
-            facts[_ROW], facts[_COL] = _nearest(whole.parts, sums[1] / sums[0], sums[2] / sums[0])
+                total += int(self._probability[rows, cols].sum(dtype=np.int64))
+        facts[_AREA], facts[_PROBABILITY] = sum(len(rows) for rows, _ in found), total
+        if facts[_AREA]:
+            facts[_ROW], facts[_COL] = _nearest(found)
         self._table[-_WIDTH:] = array("d", facts)
 
-    def _claimed(
-        self, part: tuple[slice, slice], mask: np.ndarray, number: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _claimed(self, row: int, col: int, mask: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Give pixels of a mask to an object; rows and columns of those that were not its own before."""
-        held = self.numbers[part]
+        held = self.numbers[row : row + mask.shape[0], col : col + mask.shape[1]]
+        if held.any():
+            mask = self._free(held, mask, number)
+        rows, cols = mask.nonzero()
+        held[rows, cols] = number
+        return rows + row, cols + col
+
+    def _free(self, held: np.ndarray, mask: np.ndarray, number: int) -> np.ndarray:
+        """The pixels of a mask that are neither the object's own nor of one that comes before it."""
         others = held[mask]
-        if others.any():
-            ids = np.unique(others[(others > 0) & (others != number)])
-            if len(ids):
-                stronger = [n for n in ids if self._rank(n) < self._rank(number)]
-                mask = mask & ~np.isin(held, stronger)
-                self._contested |= {number, *map(int, ids)}
-            mask = mask & (held != number)
-        held[mask] = number
-        rows, cols = np.nonzero(mask)
-        return rows + part[0].start, cols + part[1].start
+        ids = np.unique(others[(others > 0) & (others != number)])
+        if len(ids):
+            stronger = [n for n in ids if self._rank(n) < self._rank(number)]
+            mask = mask & ~np.isin(held, stronger)
+            self._contested |= {number, *map(int, ids)}
+        free: np.ndarray = mask & (held != number)
+        return free
 
     def _rank(self, number: int) -> tuple[float, ...]:
         facts = self._table[(number - 1) * _WIDTH : number * _WIDTH]
@@ -149,31 +152,24 @@ class Canvas:
             areas[kept].astype(np.int64),
             boxes,
             chosen[:, [_ROW, _COL]].astype(np.int64),
+            self._free_memory,
         )
 
     def _measure(self, table: np.ndarray, number: int) -> None:
         """Facts of an object of which others may have taken pixels, from the map of numbers."""
         facts = table[number - 1]
         top, left, bottom, right = facts[[_TOP, _LEFT, _BOTTOM, _RIGHT]].astype(int)
-        parts = list(_found(self.numbers[top:bottom, left:right], number, top, left))
-        facts[_AREA] = sum(np.count_nonzero(mask) for _, _, mask in parts)
-        if not parts:
+        found = list(_pixels_of(self.numbers[top:bottom, left:right], number, top, left))
+        facts[_AREA] = sum(len(rows) for rows, _ in found)
+        if not found:
             return
-        sums = np.zeros(3)
-        facts[[_TOP, _LEFT, _BOTTOM, _RIGHT]] = math.inf, math.inf, 0, 0
-        facts[_FIRST] = math.inf
-        for row, col, mask in parts:
-            rows, cols = np.nonzero(mask)
-            rows, cols = rows + row, cols + col
-            sums[:2] += rows.sum(), cols.sum()
-            if self._probability is not None:
-                sums[2] += self._probability[rows, cols].sum(dtype=np.int64)
-            facts[_TOP], facts[_LEFT] = min(facts[_TOP], rows[0]), min(facts[_LEFT], cols.min())
-            facts[_BOTTOM] = max(facts[_BOTTOM], rows[-1] + 1)
-            facts[_RIGHT] = max(facts[_RIGHT], cols.max() + 1)
-            facts[_FIRST] = min(facts[_FIRST], rows[0] * self.numbers.shape[1] + cols[0])
-        facts[_PROBABILITY] = sums[2]
-        facts[[_ROW, _COL]] = _nearest(parts, sums[0] / facts[_AREA], sums[1] / facts[_AREA])
+        facts[_TOP], facts[_BOTTOM] = found[0][0][0], found[-1][0][-1] + 1
+        facts[_LEFT] = min(cols.min() for _, cols in found)
+        facts[_RIGHT] = max(cols.max() for _, cols in found) + 1
+        facts[_FIRST] = found[0][0][0] * self.numbers.shape[1] + found[0][1][0]
+        if self._probability is not None:
+            facts[_PROBABILITY] = sum(self._probability[at].sum(dtype=np.int64) for at in found)
+        facts[[_ROW, _COL]] = _nearest(found)
 
     def _renumber(self, new: np.ndarray) -> None:
         for rows in bands(self.numbers.shape):
@@ -200,21 +196,24 @@ def _outline(whole: Whole, width: int) -> list[float]:
     return facts
 
 
-def _found(numbers: np.ndarray, number: int, top: int, left: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Parts of an object within a window of the map, as in `Whole`."""
-    for rows in bands(numbers.shape):
-        mask = numbers[rows] == number
-        if mask.any():
-            yield top + rows.start, left, mask
+def _pixels_of(
+    numbers: np.ndarray, number: int, top: int, left: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns of an object's pixels within a window of the map, from top to bottom."""
+    for part in bands(numbers.shape):
+        rows, cols = (numbers[part] == number).nonzero()
+        if len(rows):
+            yield rows + (top + part.start), cols + left
 
 
-def _nearest(parts: list[tuple[int, int, np.ndarray]], row: float, col: float) -> tuple[int, int]:
-    """The pixel of the parts that is nearest to a point; of equal ones the first."""
-    found = []
-    for top, left, mask in parts:
-        rows, cols = np.nonzero(mask)
-        rows, cols = rows + top, cols + left
-        distances = (rows - row) ** 2 + (cols - col) ** 2
-        index = int(distances.argmin())
-        found.append((float(distances[index]), int(rows[index]), int(cols[index])))
-    return min(found)[1:]
+def _nearest(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[int, int]:
+    """Of pixels, given as rows and columns, that nearest to the mean of all; of equal ones the first."""
+    count = sum(len(rows) for rows, _ in found)
+    row, col = (sum(int(part[axis].sum()) for part in found) / count for axis in (0, 1))
+    candidates = []
+    for rows, cols in found:
+        if len(rows):
+            distances = (rows - row) ** 2 + (cols - col) ** 2
+            index = int(distances.argmin())
+            candidates.append((float(distances[index]), int(rows[index]), int(cols[index])))
+    return min(candidates)[1:]

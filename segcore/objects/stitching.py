@@ -128,6 +128,7 @@ class Stitcher:
 
     def __init__(self, windows: Windows, done: Callable[[Whole], None], least_shared: float = _SAME) -> None:
         self.windows, self._done, self._least_shared = windows, done, least_shared
+        self._rows, self._cols = np.array(windows.rows), np.array(windows.cols)
         self._is_missing = np.ones((len(windows.rows), len(windows.cols)), bool)
         self._waiting: list[_Part] = []
 
@@ -180,9 +181,8 @@ class Stitcher:
 
     def _windows_of(self, box: tuple[int, int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Half-open ranges of the rows and columns of windows that have a pixel of a box."""
-        windows = self.windows
-        down = _reached(windows.rows, windows.tall, box[0], box[2])
-        return down, _reached(windows.cols, windows.wide, box[1], box[3])
+        down = _reached(self._rows, self.windows.tall, box[0], box[2])
+        return down, _reached(self._cols, self.windows.wide, box[1], box[3])
 
     def _link(self, added: list[_Part]) -> None:
         """Link new parts with those of other windows that are about the same pixels."""
@@ -259,11 +259,11 @@ class Stitcher:
         self._complete()
 
 
-def _reached(starts: Sequence[int], size: int, first: int, end: int) -> tuple[int, int]:
+def _reached(starts: np.ndarray, size: int, first: int, end: int) -> tuple[int, int]:
     """Half-open range of the windows of one axis that have one of the pixels from `first` to before `end`."""
     return (
-        int(np.searchsorted(starts, first - size, side="right")),
-        int(np.searchsorted(starts, end, side="left")),
+        int(starts.searchsorted(first - size, side="right")),
+        int(starts.searchsorted(end, side="left")),
     )
 
 

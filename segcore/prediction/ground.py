@@ -51,9 +51,9 @@ def _on_ground(crs: str, place: Affine, info: Info) -> np.ndarray | None:
     rows = np.linspace(0, info.height, min(_MEASURED, info.height + 1))
     col = info.width / 2
     measured = [(col + x, rows + y) for x, y in ((0, 0), (_APART, 0), (0, _APART))]
-    xs, ys = (
-        np.concatenate([(place * pair)[axis] + np.zeros(len(rows)) for pair in measured]) for axis in (0, 1)
-    )
+    cols, lines = (np.concatenate([pair[axis] + np.zeros(len(rows)) for pair in measured]) for axis in (0, 1))
+    xs = place.a * cols + place.b * lines + place.c
+    ys = place.d * cols + place.e * lines + place.f
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

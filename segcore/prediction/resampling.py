@@ -5,9 +5,6 @@ width, towards smaller pixels they are interpolated linearly, as Pillow's filter
 """
 
 import math
-import mmap
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +14,7 @@ import numpy as np
 import torch
 
 from segcore.data.raster import Window
+from segcore.data.scratch import ScratchArray
 from segcore.io.bands import Declared
 from segcore.prediction.mosaic import Block
 
@@ -167,17 +165,8 @@ class ScoreStore:
     ) -> None:
         self._scene, self._writer, self._plane, self._classes = scene, writer, 0, classes
         # that of touching objects is the last one
-        shape = (classes + touching, scene.height, scene.width)
-        self._file: mmap.mmap | None = None
-        if scratch is None:
-            self._scores = np.zeros(shape, np.float32)
-        else:
-            # The file has no name and is deleted with its last reference.
-            with tempfile.TemporaryFile(dir=scratch) as file:
-                # a full disk is an error here, and would be a signal when the mapped memory is written
-                os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
-                self._file = mmap.mmap(file.fileno(), 4 * math.prod(shape))
-            self._scores = np.frombuffer(self._file, np.float32).reshape(shape)
+        self._store = ScratchArray((classes + touching, scene.height, scene.width), np.float32, scratch)
+        self._scores = self._store.values
 
     def put(self, plane: int, block: Block) -> None:
         """Add a block of the new grid; planes come one after the other."""
@@ -190,12 +179,7 @@ class ScoreStore:
         self._scores[: self._classes, rows, cols] = scores
         if block.touching is not None:
             self._scores[self._classes, rows, cols] = block.touching.cpu().numpy()
-        self._free_memory()
-
-    def _free_memory(self) -> None:
-        """Take the pages of the file out of this process, which would keep all that it ever used."""
-        if self._file is not None:
-            self._file.madvise(mmap.MADV_DONTNEED)
+        self._store.free_memory()
 
     def finish(self) -> None:
         """Pass the scores of the last plane on, with the validity of the scene's own pixels."""
@@ -208,7 +192,7 @@ class ScoreStore:
                 touching = scores[self._classes] if len(scores) > self._classes else None
                 mask = None if valid.all() else valid
                 self._writer.put(self._plane, Block(row, col, scores[: self._classes], mask, 0, touching))
-            self._free_memory()
+            self._store.free_memory()
 
     def _back(self, window: Window) -> np.ndarray:
         steps = 1 / self._scene.steps[0], 1 / self._scene.steps[1]

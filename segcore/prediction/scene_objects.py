@@ -1,5 +1,6 @@
 """Objects of a scene by a semantic network: class maps on disk, in which objects are found window by window."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class ObjectStore:
         self._info, self._settings, self._folder = info, settings, folder
         self.foreground: list[int] = description["foreground"]
         self._count, self._side = len(description["classes"]), description["objects"].get("side", 0)
+        self._is_foreground = np.isin(np.arange(256), self.foreground)
         shape = (info.depth, info.height, info.width)
         self._classes = ScratchArray(shape, np.uint8, folder)
         self._probability = ScratchArray(shape, np.uint16, folder)
@@ -85,6 +87,7 @@ class ObjectStore:
     def valid(self, rows: slice, cols: slice) -> np.ndarray:
         """Whether the pixels of a part of a picture have data, (h, w) bool."""
         valid: np.ndarray = self._classes.values[0, rows, cols] != IGNORE
+        self._free_memory()
         return valid
 
     def valid_per_row(self) -> np.ndarray:
@@ -126,18 +129,19 @@ class ObjectStore:
                 part = (plane, slice(row, row + windows.tall), slice(col, col + windows.wide))
                 stitcher.add(i, j, self._components(part) if is_exact else self._found(part))
                 store.free_memory()
-            self._free_memory()
+                self._free_memory()
         stitcher.finish()
 
     def _components(self, part: tuple[int, slice, slice]) -> Objects:
         classes = self._classes.values[part]
-        if not np.isin(classes, self.foreground).any():
+        if not self._is_foreground[classes].any():
             return Objects(*classes.shape)
         numbers = components(classes, self.foreground)
-        found, first = np.unique(numbers, return_index=True)
-        of_first = classes.ravel()[first[found > 0]]
         # scores follow from the pixels of whole objects
-        return from_numbers(numbers, of_first, np.zeros(len(of_first)))
+        nothing = np.zeros(int(numbers.max()))
+        found = from_numbers(numbers, nothing, nothing)
+        firsts = [np.argmax(mask[0]) for mask in found.masks]
+        return replace(found, classes=classes[found.boxes[:, 0], found.boxes[:, 1] + firsts])
 
     def _found(self, part: tuple[int, slice, slice]) -> Objects:
         classes = self._classes.values[part]

@@ -21,12 +21,23 @@ FACTS: dict[str, Any] = {
     "tile": 64,
     "parameters": {"precision": "fp32"},
 }
+# entry `objects` of a bundle, as a training on data with objects makes it
+_COUNTS = {name: [[5, 4], [6, 7], [8, 8]] for name in ("field", "water")}
+_CHOSEN = {"score": 0.0, "f1": 0.9, "precision": 0.9, "recall": 0.9, "count_bias": 0.0, "counts": _COUNTS}
+OBJECTS: dict[str, Any] = {
+    "truth": "given",
+    "touching": False,
+    "classes": [1, 2],
+    "components": _CHOSEN,
+    "watershed": {**_CHOSEN, "seeds": "probability", "depth": 0.1},
+    "side": 12.0,
+}
 
 
-def make_bundle(folder: Path, bands: int = 3, seed: int = 0, **facts: Any) -> Path:
+def make_bundle(folder: Path, bands: int = 3, seed: int = 0, touching: bool = False, **facts: Any) -> Path:
     """A U-Net of random weights that predicts each of its three classes somewhere in `noise`."""
     torch.manual_seed(seed)
-    model = build_model("unet", bands, 3, encoder="plain", width=4)
+    model = build_model("unet", bands, 3, touching=touching, encoder="plain", width=4)
     model.set_normalization([100.0] * bands, [50.0] * bands)
     score = model.eval().score
     # logits with mean 0 and standard deviation 3 per class, so that every class is predicted

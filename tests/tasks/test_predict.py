@@ -15,11 +15,12 @@ import rasterio
 from segcore.errors import DataError, ModelError, ParamsError, StageError
 from segcore.params import Params, load
 from tasks.predict import run_prediction
+from tasks.prediction_arguments import chosen
 from tasks.prediction_record import Record
 from tasks.scenes import find_scenes
 from tasks.tracking.fetch import fetch_model
 from tasks.tracking.tracker import Tracker
-from tests.support.bundles import make_bundle, make_project, noise
+from tests.support.bundles import OBJECTS, make_bundle, make_project, noise
 from tests.support.tiny import values_for, write_tif
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +29,10 @@ import os, signal, sys
 from pathlib import Path
 from segcore.params import load
 from tasks import prediction_record
+from tasks.prediction_arguments import chosen
 from tasks.predict import Batch
 prediction_record._SECONDS = 0
-with Batch(load(), ["scenes"], "bundle", Path("out")) as batch:
+with Batch(chosen(load(), sys.argv[2].split(","), None), ["scenes"], "bundle", Path("out")) as batch:
     for number, scene in enumerate(batch.todo):
         if number == int(sys.argv[1]):
             batch.predict(scene, lambda done, total: os.kill(os.getpid(), signal.SIGKILL))
@@ -82,15 +84,22 @@ def test_help_names_the_arguments(tmp_path: Path) -> None:
     assert done.returncode == 0 and "python -m tasks predict" in done.stdout and "models:/" in done.stdout
 
 
-def test_after_a_kill_it_continues_with_the_remaining_scenes(project: Path) -> None:
-    done = command(project, "-c", KILL_AFTER, "2")
+@pytest.mark.parametrize("outputs", ["classes", "classes,objects,coco,counts"])
+def test_after_a_kill_it_continues_with_the_remaining_scenes(project: Path, outputs: str) -> None:
+    shutil.rmtree(project / "bundle")
+    make_bundle(project / "bundle", objects=OBJECTS)
+    done = command(project, "-c", KILL_AFTER, "2", outputs)
     assert done.returncode == -signal.SIGKILL
     before = state(project / "out")
-    assert set(before) == {"s0.tif", "s1.tif"}, "the scene in progress has left no file"
+    kinds = [".tif"] if outputs == "classes" else [".tif", "_objects.tif"]
+    expected = {f"s{n}{kind}" for n in range(4) for kind in kinds}
+    done_before = {name for name in expected if name[1] in "01"}
+    assert set(before) == done_before, "the scene in progress has left no file"
     assert (project / "out" / ".s2.part").is_dir(), "it was killed during a scene"
-    assert run_prediction(load(), ["scenes"], "bundle", Path("out")) == {"predicted": 2, "done before": 2}
+    p = chosen(load(), outputs.split(","), None)
+    assert run_prediction(p, ["scenes"], "bundle", Path("out")) == {"predicted": 2, "done before": 2}
     after = state(project / "out")
-    assert len(after) == 4 and {k: after[k] for k in before} == before, "finished files keep inode and time"
+    assert set(after) == expected and {k: after[k] for k in before} == before, "finished files keep inode and time"
     assert not list((project / "out").glob(".*.part"))
 
 

@@ -18,7 +18,7 @@ from segcore.params import Params, load
 from tasks.predict import Batch, run_prediction
 from tasks.prediction_arguments import chosen
 from tasks.scenes import find_scenes
-from tests.support.bundles import make_bundle, make_project, noise
+from tests.support.bundles import OBJECTS, make_bundle, make_project, noise
 from tests.support.tiny import params_for, values_for
 from tests.system.bad_inputs import unprivileged
 from tests.system.damage.environments import IN_NAMESPACE, can_mount
@@ -248,7 +248,7 @@ def test_the_default_overlap_adapts_to_small_windows_and_a_chosen_one_does_not(p
 
 
 @pytest.mark.skipif(not can_mount(), reason="this user cannot mount a disk")
-@pytest.mark.parametrize("outputs", ["classes", "classes,probabilities,polygons"])
+@pytest.mark.parametrize("outputs", ["classes", "classes,probabilities,polygons", "objects,coco,counts"])
 def test_a_full_disk_ends_the_prediction_in_one_sentence_and_keeps_the_scenes_that_are_done(
     project: Path, outputs: str
 ) -> None:
@@ -261,9 +261,10 @@ def test_a_full_disk_ends_the_prediction_in_one_sentence_and_keeps_the_scenes_th
         "        'dd if=/dev/zero of=out/fill bs=1k; truncate -s -20k out/fill', shell=True)\n"
         "    return add(batch, scene, progress)\n"
         "predict.Batch.predict = filled\n"
-        "sys.argv = ['predict', 'scenes', '--model', 'bundle', '--output', 'out', '--outputs', sys.argv[1]]\n"
+        "sys.argv = ['predict', 'scenes', '--model', 'objects', '--output', 'out', '--outputs', sys.argv[1]]\n"
         "predict.main()"
     )
+    make_bundle(project / "objects", objects=OBJECTS)
     (project / "run.py").write_text(code)
     (project / "out").mkdir()
     mount = "mount -t tmpfs -o size=8m none out"
@@ -286,4 +287,5 @@ def test_a_full_disk_ends_the_prediction_in_one_sentence_and_keeps_the_scenes_th
     assert output.count("because the disk is full") == 1 and "free disk space" in output, output
     assert "correct or remove" not in output and "s2" not in output, output
     files = done.stdout.partition("status 1")[2].split()
-    assert "s0.tif" in files and "s1.tif" not in files, output
+    last = "s{}_counts.csv" if "counts" in outputs else "s{}.tif"
+    assert last.format(0) in files and last.format(1) not in files, output

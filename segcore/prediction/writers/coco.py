@@ -14,6 +14,8 @@ from segcore.objects.canvas import SceneObjects
 
 # pixels of a mask that are handled at once
 _PIXELS = 2**22
+# objects whose part of the map stays in memory
+_KEPT = 1000
 
 
 def write_coco(
@@ -59,6 +61,8 @@ def write_coco(
                 "score": round(float(objects.scores[index]), 6),
             }
             file.write(("," if index else "") + "\n" + json.dumps(annotation))
+            if index % _KEPT == 0:
+                objects.free_memory()
         file.write("\n]}\n")
 
 

@@ -15,6 +15,8 @@ from segcore.prediction.writers.polygons import outlines, simplified
 
 # rows that are written at once: whole blocks of the file
 _ROWS = 512
+# side in pixels of the blocks that polygons are made from
+_SIDE = 1024
 LAYER = "objects"
 
 
@@ -35,6 +37,7 @@ def write_object_raster(objects: SceneObjects, target: Path, info: Info, tags: M
         cog.describe_objects(file)
         for row in range(0, info.height, _ROWS):
             cog.put(file, row, 0, objects.numbers[None, row : row + _ROWS])
+            objects.free_memory()
     cog.to_cog(plain, target, "NEAREST", tags)
 
 
@@ -71,7 +74,8 @@ def write_object_layer(
     layer = Layer(target, LAYER, "MultiPolygon", placement(info))
     parts: dict[int, list[shapely.Polygon]] = {}
     cut = objects.cut
-    for found, values in outlines(read, info.height, info.width):
+    for found, values in outlines(read, info.height, info.width, _SIDE):
+        objects.free_memory()
         complete = _complete(found, values, objects, parts)
         index = np.array([number - 1 for number, _ in complete], np.int64)
         shapes = np.empty(len(complete), object)

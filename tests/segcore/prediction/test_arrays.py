@@ -169,7 +169,7 @@ def test_tile_and_overlap_come_from_the_bundle_and_unknown_settings_are_named(bu
         load(bundle, tile=96, overlap=60)
     with pytest.raises(
         ParamsError,
-        match=r"tiel[\s\S]*known settings: accept, blend, flips, outputs, overlap, resample, tile",
+        match=r"tiel[\s\S]*known settings: accept, blend, count_by, flips, min_area, objects, outputs",
     ):
         load(bundle, tiel=96)
 

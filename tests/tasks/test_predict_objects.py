@@ -1,0 +1,150 @@
+"""The command `predict` with outputs of objects: record, names, resumption, and counts of all scenes."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+
+from segcore.errors import DataError, ModelError, ParamsError
+from segcore.params import Params, load
+from tasks.predict import Batch, run_prediction, settings_of
+from tasks.prediction_arguments import chosen
+from tasks.prediction_record import Record
+from tests.segcore.prediction.test_zones import write
+from tests.support.bundles import OBJECTS, make_bundle, make_project, noise
+from tests.support.tiny import params_for, values_for, write_tif
+
+SCENES = ["scenes"]
+FILES = ["_counts.csv", "_objects.tif", ".gpkg", ".json", ".tif"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml, a bundle with objects, and three scenes."""
+    folder = make_project(tmp_path, 3, monkeypatch)
+    make_bundle(folder / "objects", objects=OBJECTS)
+    return folder
+
+
+def with_outputs(*outputs: str, **more: object) -> Params:
+    values = {"overlap": 16, "outputs": list(outputs), **more}
+    return Params.model_validate(values_for("x", predict=values))
+
+
+def predict(p: Params) -> dict[str, int]:
+    return run_prediction(p, SCENES, "objects", Path("out"))
+
+
+def inodes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in (folder / "out").glob("s*")}
+
+
+def test_outputs_of_objects_are_recorded_and_not_repeated(project: Path) -> None:
+    p = with_outputs("classes", "objects", "coco", "counts")
+    assert predict(p) == {"predicted": 3, "done before": 0}
+    before = inodes(project)
+    assert sorted(before) == sorted(f"s{n}{end}" for n in range(3) for end in FILES)
+    assert predict(p) == {"predicted": 0, "done before": 3}
+    for fewer in (["classes"], ["objects"], ["coco", "counts"], ["classes", "objects"]):
+        assert predict(with_outputs(*fewer))["predicted"] == 0
+    assert inodes(project) == before
+    # the GeoPackage has objects, but no polygons of classes
+    assert predict(with_outputs("classes", "polygons"))["predicted"] == 3
+    assert predict(with_outputs("classes", "objects", score=0.6))["predicted"] == 3
+    assert predict(with_outputs("classes", "objects", objects="watershed"))["predicted"] == 3
+    assert predict(with_outputs("classes", "objects", objects="watershed", min_area=4))["predicted"] == 3
+
+
+def test_files_of_objects_that_are_not_wanted_are_deleted_on_request(project: Path) -> None:
+    predict(with_outputs("classes", "objects", "coco", "counts"))
+    run_prediction(with_outputs("classes"), SCENES, "objects", Path("out"), delete_others=True)
+    assert sorted(inodes(project)) == [f"s{n}.tif" for n in range(3)]
+
+
+def test_counts_of_all_scenes_are_in_one_file(project: Path) -> None:
+    predict(with_outputs("counts"))
+    rows = list(csv.DictReader((project / "out/counts.csv").open()))
+    assert [r["scene"] for r in rows] == [*(f"s{n}" for n in range(3) for _ in range(3)), "", "", ""]
+    for name in ("field", "water", "all"):
+        *scenes, together = (r for r in rows if r["class"] == name)
+        for field in ("objects", "area_px", "hectares", "area_m2"):
+            assert np.isclose(float(together[field]), sum(float(r[field]) for r in scenes), rtol=1e-4)
+        density = int(together["objects"]) / float(together["hectares"])
+        assert np.isclose(float(together["per_hectare"]), density, rtol=1e-4)
+        assert int(together["low"]) < int(together["objects"]) < int(together["high"])
+
+
+def test_changed_zones_are_counted_again(project: Path) -> None:
+    def zones(right: float) -> None:
+        (project / "zones.gpkg").unlink(missing_ok=True)
+        write(project / "zones.gpkg", [shapely.box(500_000, 4_999_000, right, 5_000_000)])
+
+    zones(500_010)
+    p = with_outputs("counts", count_by="zones.gpkg")
+    assert predict(p)["predicted"] == 3 and predict(p)["predicted"] == 0
+    first = (project / "out/s0_zones.csv").read_text()
+    zones(500_020)
+    assert predict(p)["predicted"] == 3 and (project / "out/s0_zones.csv").read_text() != first
+    with pytest.raises(ParamsError, match=r"predict\.count_by"):
+        predict(with_outputs("counts", count_by="none.gpkg"))
+
+
+def test_without_objects_record_and_names_are_as_before(project: Path) -> None:
+    write_tif(project / "scenes/s0_objects.tif", noise(64, 64))
+    write_tif(project / "scenes/predictions.tif", noise(64, 64))
+    run_prediction(with_outputs("classes", "polygons"), SCENES, "bundle", Path("out"))
+    record = json.loads((project / "out/predictions.json").read_text())
+    older = {"tile", "overlap", "flips", "blend", "outputs", "accept", "resample", "precision"}
+    assert set(record["settings"]) == older
+    names = {Path(path).name: entry["name"] for path, entry in record["scenes"].items()}
+    assert names["s0_objects.tif"] == "s0_objects" and names["predictions.tif"] == "predictions"
+    # what the older version made the key of
+    entry = next(iter(record["scenes"].values()))
+    assert entry["key"] == Record(Path("x"), record["model"], record["settings"]).key
+    with pytest.raises(ModelError, match="data without objects"):
+        run_prediction(with_outputs("objects"), SCENES, "bundle", Path("out"))
+    with pytest.raises(ParamsError, match=r"predictions\.json would be an output of predictions\.tif"):
+        predict(with_outputs("coco"))
+
+
+def test_no_output_of_objects_takes_the_name_of_another_file(project: Path) -> None:
+    write_tif(project / "scenes/predictions.tif", noise(64, 64))
+    write_tif(project / "scenes/s0_objects.tif", noise(64, 64))
+    predict(with_outputs("classes", "objects", "coco"))
+    record = json.loads((project / "out/predictions.json").read_text())["scenes"]
+    files = [file for entry in record.values() for file in entry["files"]]
+    assert len(files) == len(set(files)) == 5 * 4 and "predictions.json" not in files
+    assert "scenes-predictions.json" in files
+
+
+def test_words_and_settings_of_objects_are_those_of_the_parameters(project: Path) -> None:
+    assert chosen(load(), ["objects", "counts"], None).predict.outputs == ["objects", "counts"]
+    with pytest.raises(ParamsError, match=r"--outputs: 'count' is unknown[\s\S]*'counts'"):
+        chosen(load(), ["count"], None)
+    for evaluate, predicted, expected in (
+        ("watershed", None, "watershed"),
+        ("none", None, "components"),
+        ("watershed", "components", "components"),
+    ):
+        p = params_for("x", evaluate={"objects": evaluate}, predict={"objects": predicted})
+        assert settings_of(p).objects == expected
+
+
+def test_a_large_overlap_is_advised_for_large_objects(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_bundle(project / "large", objects={**OBJECTS, "side": 50.0})
+    with Batch(with_outputs("objects"), SCENES, "large", Path("out")):
+        pass
+    assert "longer than 50 pixels" in capsys.readouterr().out
+
+
+def test_a_name_that_is_too_long_for_objects_is_an_error_of_the_scene(project: Path) -> None:
+    write_tif(project / f"scenes/{'n' * 243}.tif", noise(64, 64))
+    with Batch(with_outputs("objects"), SCENES, "objects", Path("out")) as batch:
+        (scene,) = (s for s in batch.todo if s.name.startswith("n"))
+        with pytest.raises(DataError, match="too long"):
+            batch.predict(scene)
