@@ -24,11 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from segcore.comparison.leaderboard import leaderboard
 from segcore.comparison.results import Comparison
-<<<<<<< HEAD
-from segcore.files import read_json
-from segcore.metrics import METRICS
-=======
->>>>>>> 231d4b5 (Objects in the report and in MLflow)
 from segcore.params import Params, architecture_names, flat
 from tasks.process_marks import process_mark
 from tasks.project import COSTS, EVALUATIONS, WORK, run_name, stage_name
@@ -278,33 +273,6 @@ def _log_leaderboard(run: Run, comparison: Comparison) -> None:
     run.log_step({f"leaderboard/{name} {key}": score.estimate for key, score in scores.items()})
 
 
-<<<<<<< HEAD
-def _log_lacking_scores(run: Run, training: "MlflowRun", params: Params, stage: str) -> None:
-    """Log scores that a run lacks: when only metrics are added, DVC restores an evaluation without running it."""
-    folder = EVALUATIONS / stage.partition("@")[2]
-    counts, objects = folder / "counts.parquet", folder / "objects.parquet"
-    known = [name for name, metric in METRICS.items() if objects.is_file() or not metric.of_objects]
-    logged = training.data.metrics
-    complete = all(any(key.startswith(f"test/{name}.") for key in logged) for name in known)
-    if complete or not counts.is_file():
-        return
-    import pandas as pd
-
-    from segcore.metrics.scores import scores
-
-    table, score = None, 0.0
-    if objects.is_file():
-        remedy = f"run `dvc repro --force {stage_name('evaluate', folder.name)}`"
-        table, score = (
-            pd.read_parquet(objects),
-            read_json(folder / "summary.json", remedy)["objects"]["score"],
-        )
-    all_scores = scores(pd.read_parquet(counts), params.data.foreground, table, score)
-    run.log_step({key: v for k, v in all_scores.items() if (key := _flat_key(k)) not in logged})
-
-
-=======
->>>>>>> 231d4b5 (Objects in the report and in MLflow)
 def _system_metrics(run: Run, tracker: Tracker, resumed: bool) -> Any:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 

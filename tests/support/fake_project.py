@@ -324,7 +324,9 @@ def build_project(
         (models / "model.json").write_text(json.dumps({"weights_sha256": architecture.ljust(64, "0")}))
         if measured:
             merge_cost(root, folder.name, _cost(architecture, badness))
-        contestants.append(Contestant(architecture, TITLES[architecture], "model", [counts], [summary], objects))
+        contestants.append(
+            Contestant(architecture, TITLES[architecture], "model", [counts], [summary], objects)
+        )
     if prepared.instances:
         contestants.append(_limit(prepared))
     for name in prepared.baselines:
