@@ -206,15 +206,15 @@ def _log(
     memory = {"cost/peak_memory_mb": cost["peak_memory_mb"]}
     found = scores(result.counts, data.foreground, result.objects, score)
     metrics = {**found, **memory, "ece": result.calibration["ece"]}
-    evaluations = root / EVALUATIONS
+    evaluations, name = root / EVALUATIONS, run_name(architecture, seed)
     with TemporaryDirectory() as folder:
-        charts, gallery = write_pictures(
-            data, root / MODELS, evaluations, architecture, seed, title, Path(folder)
+        pictures = write_pictures(
+            data, root / MODELS, evaluations, architecture, seed, title, Path(folder), found
         )
-        name = run_name(architecture, seed)
-        files = [evaluations / name, *charts]
+        files = [evaluations / name, *pictures.charts]
+        galleries = {"test_gallery": pictures.gallery, "test_objects": pictures.objects}
         runs.log_evaluation(
-            Tracker.open(p), architecture, seed, metrics, files, gallery, cost_file(root, name)
+            Tracker.open(p), architecture, seed, metrics, files, galleries, cost_file(root, name)
         )
 
 

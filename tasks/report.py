@@ -16,13 +16,14 @@ from segcore.comparison.results import Comparison
 from segcore.comparison.slices import worst_slice
 from segcore.files import atomic_write
 from segcore.params import Params, load
-from segcore.plots import charts, gallery, style
+from segcore.plots import charts, gallery, object_gallery, style
 from tasks import console, formatting
 from tasks.project import PARAMS, PREPARED, report_folder
 from tasks.reporting import pictures
 from tasks.reporting import rows as views
 from tasks.reporting.champion import retrain_view
 from tasks.reporting.inputs import Inputs, gallery_cases, read_inputs
+from tasks.reporting.objects import object_cases, object_figures, object_runs, objects_text, objects_view
 from tasks.reporting.slices import slices_markdown, slices_view
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,6 +44,7 @@ def all_charts(inputs: Inputs) -> dict[str, Figure]:
         "learning": charts.learning_curves({run.name: run.history for run in inputs.runs}, titles),
         "calibration": charts.calibration_curves(calibrations, titles),
         "confusion": charts.confusion_matrices(confusions, titles),
+        **object_figures(inputs, object_runs(inputs)),
     }
 
 
@@ -55,7 +57,13 @@ def figures(inputs: Inputs) -> dict[str, Figure]:
         )
         for i, case in enumerate(gallery_cases(inputs), start=1)
     }
-    return all_charts(inputs) | pictured
+    outlines = {
+        f"objects_{i:02d}_{case.kind.replace(' ', '_')}": object_gallery.object_gallery_image(
+            case, data.colors, data.foreground, inputs.column_titles
+        )
+        for i, case in enumerate(object_cases(inputs, object_runs(inputs)), start=1)
+    }
+    return all_charts(inputs) | pictured | outlines
 
 
 def _environment() -> Environment:
@@ -72,7 +80,8 @@ def _environment() -> Environment:
 
 def scores_markdown(comparison: Comparison) -> str:
     """Verdict and leaderboard; depends on the comparison only, so that it is identical on every machine."""
-    return _environment().get_template("scores.md.j2").render(views.scores_view(comparison))
+    view = views.scores_view(comparison) | {"objects": objects_text(comparison)}
+    return _environment().get_template("scores.md.j2").render(view)
 
 
 def report_markdown(inputs: Inputs) -> str:
@@ -80,6 +89,7 @@ def report_markdown(inputs: Inputs) -> str:
     measured = {name: cost for name, cost in inputs.costs.items() if cost}
     view = views.scores_view(inputs.comparison, measured) | views.page_view(inputs)
     view |= {"slices": slices_markdown(inputs.comparison), "worst_slice": worst_slice(inputs.comparison)}
+    view |= {"objects": objects_text(inputs.comparison)}
     return _environment().get_template("report.md.j2").render(view)
 
 
@@ -89,6 +99,7 @@ def report_html(inputs: Inputs, root: Path) -> str:
     view = views.scores_view(inputs.comparison, inputs.costs) | views.page_view(inputs)
     view |= {"charts": drawn, "gallery": pictures.gallery_view(inputs, gallery_cases(inputs))}
     view |= {"data": pictures.data_view(inputs), "theme": formatting.theme()}
+    view |= {"objects": objects_view(inputs, object_cases(inputs, object_runs(inputs)))}
     view |= {"slices": slices_view(inputs.comparison)}
     view |= {"retrain": retrain_view(root, inputs.params.data.name, inputs.facts["weights"])}
     return _environment().get_template("page.html.j2").render(view)

@@ -100,7 +100,7 @@ def _human_line(axes: Axes, comparison: Comparison) -> None:
             )  # fmt: skip
 
 
-def _grouped_bars(comparison: Comparison, keys: Mapping[str, str]) -> Figure:
+def grouped_bars(comparison: Comparison, keys: Mapping[str, str]) -> Figure:
     """Horizontal bars with intervals: one group per key of `keys` (key -> label), one bar per architecture.
 
     Keys of one unit share a panel.
@@ -150,19 +150,19 @@ def _bars(axes: Axes, rows: Sequence[LeaderboardRow], groups: Sequence[tuple[str
 
 def class_bars(comparison: Comparison) -> Figure:
     """The compared metric of each class, pooled over the test pixels."""
-    return _grouped_bars(
+    return grouped_bars(
         comparison, {f"{comparison.metric}/dataset/{name}": name for name in comparison.classes}
     )
 
 
 def metric_bars(comparison: Comparison) -> Figure:
-    """Every metric's foreground mean, pooled over the test pixels."""
+    """Foreground mean of every metric of pixels, pooled over the test pixels."""
     labels = {
         f"{metric.name}/dataset/foreground_mean": metric.heading
         + ("" if metric.higher_is_better else f"\n({metric.direction})")
         for metric in class_metrics("counts").values()
     }
-    return _grouped_bars(comparison, labels)
+    return grouped_bars(comparison, labels)
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:

@@ -161,10 +161,20 @@ def gallery_image(
 
 def detail_window(case: Case, share: float = 0.42) -> tuple[slice, slice]:
     """Rows and columns of the square with most errors, summed over the predictions."""
-    height, width = case.truth.shape
-    side = max(1, round(min(height, width) * share))
     scored = case.valid & (case.truth != IGNORE)
-    errors = sum(((p != case.truth) & scored).astype(np.int64) for p in case.predictions.values())
+    errors = [((p != case.truth) & scored).astype(np.int64) for p in case.predictions.values()]
+    return densest_window(np.sum(errors, axis=0), share)
+
+
+def densest_window(errors: np.ndarray, share: float = 0.42) -> tuple[slice, slice]:
+    """Rows and columns of the square with the largest sum of `errors` (H, W).
+
+    Args:
+        errors: integers of at least 0.
+        share: side of the square as a share of the shorter side.
+    """
+    height, width = errors.shape
+    side = max(1, round(min(height, width) * share))
     sums = np.pad(np.cumsum(np.cumsum(errors, axis=0), axis=1), ((1, 0), (1, 0)))
     inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     top, left = np.unravel_index(np.argmax(inside), inside.shape)

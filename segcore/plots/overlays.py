@@ -109,7 +109,7 @@ def _drawn(
     spacing: Sequence[float] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The picture as it is shown, and with its classes tinted and its objects outlined; arguments as of `look`."""
-    picture = _brightened(to_rgb(pixels, valid), valid)
+    picture = brightened(to_rgb(pixels, valid), valid)
     size = _shown_size(classes.shape, side, spacing)
     picture = np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC))
     rows, cols = (
@@ -123,7 +123,7 @@ def _drawn(
     return picture, outlined(picture, classes[grid], objects[grid], valid[grid], colors, line)
 
 
-def _brightened(picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def brightened(picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """A dark picture (H, W, 3) uint8 with all bands multiplied by one factor, which preserves hues."""
     # a sample is enough for a percentile
     step = max(1, min(valid.shape) // 128)

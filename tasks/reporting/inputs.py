@@ -29,7 +29,7 @@ from tasks.versioning.stages import data_version
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """Results of one architecture trained with one seed."""
+    """Results of one architecture trained with one seed; `objects` is None for data without objects."""
 
     architecture: str
     seed: int
@@ -40,6 +40,7 @@ class TrainedRun:
     history: pd.DataFrame
     cost: dict[str, Any] | None
     predictions: Path
+    objects: pd.DataFrame | None
 
     @property
     def name(self) -> str:
@@ -95,16 +96,19 @@ def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:
     name = run_name(architecture, seed)
     folder, stage = root / EVALUATIONS / name, stage_name("evaluate", name)
     history = _require(root / MODELS / name / "history.csv", stage_name("train", name))
+    summary = _json(folder / "summary.json", stage)
+    objects = pd.read_parquet(_require(folder / "objects.parquet", stage)) if "objects" in summary else None
     return TrainedRun(
         architecture=architecture,
         seed=seed,
-        summary=_json(folder / "summary.json", stage),
+        summary=summary,
         calibration=_json(folder / "calibration.json", stage),
         confusion=pd.read_csv(_require(folder / "confusion.csv", stage), index_col="truth"),
         counts=pd.read_parquet(_require(folder / "counts.parquet", stage)),
         history=pd.read_csv(history),
         cost=read_cost(root, name),
         predictions=folder / "predictions",
+        objects=objects,
     )
 
 

@@ -1,16 +1,17 @@
 """Values for the templates of the report, computed from its inputs: rows, sentences, captions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from segcore.comparison.leaderboard import Column, Leaderboard, Value, leaderboard, leaderboard_markdown
-from segcore.comparison.results import Comparison, PairTest, Score
+from segcore.comparison.results import Comparison, LeaderboardRow, PairTest, Score
 from segcore.comparison.text import difference_unit, value_text
 from segcore.comparison.timing import Timing, fastest, timing, timing_notes
 from segcore.metrics import METRICS, Metric, score_title, unit_of
-from segcore.plots.palette import HUMAN, colours
+from segcore.plots.palette import HUMAN, MUTED, colours
 from tasks.formatting import chance, interval, points, score
 
 if TYPE_CHECKING:
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
     from tasks.reporting.inputs import Inputs
 
 UNMEASURED = "not measured on this machine"
+# column -> the one below whose values the page shows it where it also has columns of objects
+_BELOW = {
+    "recall/dataset/foreground_mean": "precision/dataset/foreground_mean",
+    "boundary_f1/dataset/foreground_mean": "dice/dataset/foreground_mean",
+}
 
 
 def _stacked(board: Leaderboard, *parts: str, without: Sequence[str] = ()) -> list[list[Column]]:
     """Columns of these parts, each with the columns that are shown below its values."""
     columns = [c for c in board.columns if c.part in parts and c.key not in without]
+    if any(_of_objects(c.key) for c in columns):
+        # so that pixels and objects fit on the page
+        columns = [replace(c, below=_BELOW.get(c.key, c.below)) for c in columns]
     keys = {c.key for c in columns}
     return [[c, *(low for low in columns if low.below == c.key)] for c in columns if c.below not in keys]
 
@@ -33,8 +42,9 @@ def _measures(board: Leaderboard) -> list[list[Column]]:
 
 
 def _score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
-    """Score columns except the headline; rank and seeds are elsewhere on the page."""
-    return _stacked(board, "scores", without=("rank", "seeds", comparison.headline))
+    """Score columns except the headline, those of objects last; rank and seeds are elsewhere on the page."""
+    stacks = _stacked(board, "scores", without=("rank", "seeds", comparison.headline))
+    return sorted(stacks, key=lambda stack: _of_objects(stack[0].key))
 
 
 def _cells(
@@ -46,9 +56,11 @@ def _cells(
 
 
 def _lines(column: Column, value: Value) -> list[str]:
-    """A value as text; the spread of a time is a line of its own, which keeps the column narrow."""
+    """A value as text; the spread of a time is a line of its own, and intervals of objects are left to their chart."""
     if isinstance(value, Timing):
         return [value.median, *([value.spread] if value.spread else [])]
+    if isinstance(value, Score) and _of_objects(column.key):
+        return [score(value.estimate, column.unit)]
     return ["–" if value is None else column.show(value)]
 
 
@@ -68,9 +80,22 @@ def axis_of(scores: Sequence[Score], unit: str) -> tuple[float, float]:
 
 
 def _headlines(comparison: Comparison) -> list[Score]:
+    """Headline scores on the axis; that of perfect masks is there if it is one of objects, else it is 1."""
     return [
-        row.scores[comparison.headline] for row in comparison.leaderboard if comparison.headline in row.scores
+        row.scores[comparison.headline]
+        for row in comparison.leaderboard
+        if comparison.headline in row.scores and _is_on_axis(row, comparison)
     ]
+
+
+def _is_on_axis(row: LeaderboardRow, comparison: Comparison) -> bool:
+    return row.kind != "limit" or _of_objects(comparison.headline)
+
+
+def _of_objects(key: str) -> bool:
+    """Whether a score key is that of a metric of objects."""
+    metric = METRICS.get(key.partition("/")[0])
+    return metric is not None and metric.of_objects
 
 
 def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, Any]]:
@@ -78,6 +103,7 @@ def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, A
     unit = METRICS[comparison.metric].unit
     axis = axis_of(_headlines(comparison), unit)
     palette = colours(row.architecture for row in comparison.models)
+    of_kind = {"human": HUMAN, "limit": MUTED}
     rows = []
     for row, values in zip(board.rows, board.values, strict=True):
         best = row.scores.get(comparison.headline)
@@ -88,8 +114,10 @@ def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, A
                 "kind": row.kind,
                 "scores": row.scores,
                 "headline": best,
-                "interval": best and place(best.low, best.estimate, best.high, axis),
-                "colour": (HUMAN if row.kind == "human" else palette[row.architecture])[1:],
+                "interval": best
+                and _is_on_axis(row, comparison)
+                and place(best.low, best.estimate, best.high, axis),
+                "colour": (of_kind.get(row.kind) or palette[row.architecture])[1:],
                 "cells": _cells(board, values, _score_columns(board, comparison)),
                 "measures": row.summary and _cells(board, values, _measures(board)),
             }
@@ -129,13 +157,16 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
     """Leaderboard and tests; without `costs` they depend on the comparison only."""
     metric = METRICS[comparison.metric]
     board = leaderboard(comparison, costs)
-    keys = sorted({key for row in comparison.leaderboard for key in row.scores})
+    columns = _score_columns(board, comparison)
+    keys = sorted({key for row in comparison.leaderboard for key in row.scores if _is_listed(key)})
     return {
         "comparison": comparison,
         "board": leaderboard_markdown(comparison, costs),
         "rows": _leader_rows(comparison, board),
         "axis": axis_of(_headlines(comparison), metric.unit),
-        "columns": _score_columns(board, comparison),
+        "columns": columns,
+        "object_columns": sum(_of_objects(stack[0].key) for stack in columns),
+        "ranked_by_objects": _of_objects(comparison.headline),
         "measures": _measures(board),
         "in_turn": any((one := timing(cost)) and one.spread for cost in (costs or {}).values()),
         "metric": metric,
@@ -144,6 +175,15 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "tests": _tests(comparison),
         "all_scores": [(score_title(key), key, unit_of(key)) for key in keys],
     }
+
+
+def _is_listed(key: str) -> bool:
+    """Whether the page lists a score; single classes at other IoU than .5 and .75 would be hundreds of rows."""
+    name, _, target = key.partition("/")
+    threshold = name.rpartition("_")[2]
+    if not _of_objects(key) or target.endswith("foreground_mean") or not threshold.isdigit():
+        return True
+    return threshold in ("50", "75")
 
 
 def _tile(value: str, unit: str, label: str, note: str) -> dict[str, str]:
@@ -184,7 +224,17 @@ def _tiles(inputs: "Inputs") -> list[dict[str, str]]:
         if row.kind == "human" and headline in row.scores:
             value = score(row.scores[headline].estimate, metric.unit)
             tiles.append(_tile(value, metric.unit, row.title, f"{metric.heading} on the same images"))
-    return [*tiles, *_speed_tiles(inputs), _held_out(comparison)]
+    return [*tiles, *_object_tiles(comparison), *_speed_tiles(inputs), _held_out(comparison)]
+
+
+def _object_tiles(comparison: Comparison) -> list[dict[str, str]]:
+    """A tile with F1 of objects of the best model beside that of components of perfect masks; without objects none."""
+    key, best = "f1_50/dataset/foreground_mean", comparison.models[0]
+    if key == comparison.headline or key not in best.scores:
+        return []
+    limit = next((row.scores[key] for row in comparison.leaderboard if row.kind == "limit"), None)
+    note = f"perfect masks with components: {score(limit.estimate)}" if limit else "IoU above .5"
+    return [_tile(score(best.scores[key].estimate), "%", f"F1 of objects, {best.title}", note)]
 
 
 def _speed_tiles(inputs: "Inputs") -> list[dict[str, str]]:

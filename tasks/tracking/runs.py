@@ -4,7 +4,7 @@
     with training_run(tracker, params, "unet", 0, title="U-Net") as run:
         run.log_step({"train/loss": 0.7, "val/iou": 0.4}, step)
         run.log_files(Path("models/unet-0"), "model")
-    log_evaluation(tracker, "unet", 0, {"iou/dataset/building": 0.6}, files=[figure], gallery=[prediction])
+    log_evaluation(tracker, "unet", 0, {"iou/dataset/building": 0.6}, [figure], {"test_gallery": [prediction]})
     log_comparison(tracker, params, comparison, files=[Path("reports/buildings/index.html")])
 
 Runs are found by `run_key` (tasks/versioning/stages.py). Where DVC restores a training from its cache, the run of
@@ -19,16 +19,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from segcore.comparison.leaderboard import leaderboard
 from segcore.comparison.results import Comparison
-from segcore.files import read_json
-from segcore.metrics import METRICS
 from segcore.params import Params, architecture_names, flat
 from tasks.process_marks import process_mark
 from tasks.project import COSTS, EVALUATIONS, WORK, run_name, stage_name
 from tasks.supervisor import die_with_parent
+from tasks.tracking.scores import flat_key, log_lacking_scores
 from tasks.tracking.tracker import Run, Tracker, is_running
 from tasks.versioning import git, stages
 
@@ -41,11 +41,6 @@ _UNTRACKED = "untracked by dvc"
 _SAMPLING_SECONDS = 10.0
 # artifact folder of a run
 _COSTS = "costs"
-
-
-def _flat_key(score: str) -> str:
-    """`cost/latency_ms` unchanged, else `test/iou.dataset.building`: MLflow's UI shows one chart section per folder."""
-    return score if score.startswith("cost/") else "test/" + score.replace("/", ".")
 
 
 @contextmanager
@@ -98,7 +93,7 @@ def log_evaluation(
     seed: int,
     scores: Mapping[str, float],
     files: Iterable[Path] = (),
-    gallery: Sequence[Path] = (),
+    galleries: Mapping[str, Sequence[Path]] = MappingProxyType({}),
     costs: Path | None = None,
 ) -> str | None:
     """Add an evaluation to the run of its training: `test/<score key, with dots>`, and `cost/...`.
@@ -109,7 +104,7 @@ def log_evaluation(
         seed: seed of the training.
         scores: by score key, such as `iou/dataset/building`.
         files: files or folders, logged under `evaluation/`.
-        gallery: pictures, logged as one image series.
+        galleries: pictures by name, each logged as an image series.
         costs: file with measurements, for `fetch_costs`.
 
     Returns:
@@ -122,12 +117,13 @@ def log_evaluation(
         _warn(f"no run of {stage} in {tracker.address}, so its evaluation is not logged")
         return None
     run = Run(tracker.client, training.info.run_id)
-    run.log_step({_flat_key(key): value for key, value in scores.items()})
+    run.log_step({flat_key(key): value for key, value in scores.items()})
     run.tag({"evaluation_run_key": stages.run_key()})
     for path in files:
         run.log_files(path, "evaluation")
-    for step, picture in enumerate(gallery):
-        run.log_image(picture, "test_gallery", step)
+    for name, pictures in galleries.items():
+        for step, picture in enumerate(pictures):
+            run.log_image(picture, name, step)
     if costs is not None:
         run.log_files(costs, _COSTS)
     return run.id
@@ -210,7 +206,9 @@ def log_comparison(
         if training is not None:
             logged = Run(tracker.client, training.info.run_id)
             logged.tag({"comparison": mark})
-            _log_lacking_scores(logged, training, params, stage)
+            log_lacking_scores(
+                logged, training, params.data.foreground, EVALUATIONS / stage.partition("@")[2]
+            )
     return run.id
 
 
@@ -273,30 +271,6 @@ def _log_leaderboard(run: Run, comparison: Comparison) -> None:
     name = headline.replace("/", ".")
     scores = {r.architecture: r.scores[headline] for r in comparison.leaderboard if headline in r.scores}
     run.log_step({f"leaderboard/{name} {key}": score.estimate for key, score in scores.items()})
-
-
-def _log_lacking_scores(run: Run, training: "MlflowRun", params: Params, stage: str) -> None:
-    """Log scores that a run lacks: when only metrics are added, DVC restores an evaluation without running it."""
-    folder = EVALUATIONS / stage.partition("@")[2]
-    counts, objects = folder / "counts.parquet", folder / "objects.parquet"
-    known = [name for name, metric in METRICS.items() if objects.is_file() or not metric.of_objects]
-    logged = training.data.metrics
-    complete = all(any(key.startswith(f"test/{name}.") for key in logged) for name in known)
-    if complete or not counts.is_file():
-        return
-    import pandas as pd
-
-    from segcore.metrics.scores import scores
-
-    table, score = None, 0.0
-    if objects.is_file():
-        remedy = f"run `dvc repro --force {stage_name('evaluate', folder.name)}`"
-        table, score = (
-            pd.read_parquet(objects),
-            read_json(folder / "summary.json", remedy)["objects"]["score"],
-        )
-    all_scores = scores(pd.read_parquet(counts), params.data.foreground, table, score)
-    run.log_step({key: v for k, v in all_scores.items() if (key := _flat_key(k)) not in logged})
 
 
 def _system_metrics(run: Run, tracker: Tracker, resumed: bool) -> Any:

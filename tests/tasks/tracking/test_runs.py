@@ -167,7 +167,7 @@ def test_evaluation_and_comparison_find_the_original_run(
     Image.new("RGB", (8, 8)).save(tmp_path / "case.png")
     scores = {"iou/dataset/bâtiment (dur)": 0.5}
     run_id = tracking.log_evaluation(
-        Tracker.open(params), "unet", 40, scores, [tmp_path], [tmp_path / "case.png"]
+        Tracker.open(params), "unet", 40, scores, [tmp_path], {"test_gallery": [tmp_path / "case.png"]}
     )
     client = Tracker.open(params).client
     (run,) = runs(params, 40)
