@@ -101,7 +101,9 @@ def script(side: int, outputs: str, folder: Path) -> tuple[float, float]:
     """Least seconds of several rounds and the largest peak in MB, each in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.stitching", "--scene", str(side), outputs, str(folder)]
     found = [
-        json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        json.loads(
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        )
         for _ in range(ROUNDS)
     ]
     return min(seconds for seconds, _ in found), max(peak for _, peak in found)
@@ -132,7 +134,9 @@ def equality(side: int, folder: Path) -> Line:
         stitched = file.read(1)
     same = bool(np.array_equal(stitched, whole))
     what = f"equality: objects of {side:,} x {side:,} pixels / components of the whole"
-    return Line(what, f"{stitched.max():,}", f"{whole.max():,}", float(stitched.max() / whole.max()), "same", same)
+    return Line(
+        what, f"{stitched.max():,}", f"{whole.max():,}", float(stitched.max() / whole.max()), "same", same
+    )
 
 
 def main() -> None:
@@ -151,7 +155,12 @@ def main() -> None:
         predicted(int(side), outputs, Path(place))
         return
     sides = QUICK if arguments.quick else SIDES
-    print(*machine(PACKAGES), "", "| what | segflow | other | ratio | goal | |\n|---|---|---|---|---|---|", sep="\n")
+    print(
+        *machine(PACKAGES),
+        "",
+        "| what | segflow | other | ratio | goal | |\n|---|---|---|---|---|---|",
+        sep="\n",
+    )
     root = Path(tempfile.mkdtemp(prefix="segflow-bench-"))
     try:
         plain = script(sides[-1], "none", root / "out")[0]

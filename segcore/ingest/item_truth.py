@@ -58,7 +58,11 @@ class Truth:
         assert item.mask is not None
         image = folder / item.image
 
-        self._item, self._paths, self._counts_objects = item, (item.mask, item.image), bool(data.instances)
+        self._item, self._paths, self._counts_objects = (
+            item,
+            (item.mask, item.image),
+            bool(data.instances or data.touching),
+        )
         self.objects_of = (
             "components" if data.instances == "components" else "numbers" if item.objects else "labels"
         )

@@ -99,7 +99,9 @@ def test_after_a_kill_it_continues_with_the_remaining_scenes(project: Path, outp
     p = chosen(load(), outputs.split(","), None)
     assert run_prediction(p, ["scenes"], "bundle", Path("out")) == {"predicted": 2, "done before": 2}
     after = state(project / "out")
-    assert set(after) == expected and {k: after[k] for k in before} == before, "finished files keep inode and time"
+    assert set(after) == expected and {k: after[k] for k in before} == before, (
+        "finished files keep inode and time"
+    )
     assert not list((project / "out").glob(".*.part"))
 
 

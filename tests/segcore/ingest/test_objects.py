@@ -281,6 +281,8 @@ def test_what_polygons_lose_is_noted_only_where_they_are_the_objects(tmp_path):
     (tmp_path / "s/masks/a.json").write_text(json.dumps(content))
     masks = {"masks": "masks/{stem}.json", "label_values": {"cell": 1}}
     row, _ = ingested(tmp_path, data_for(**masks))
+    assert notes(row) == {} and row["objects"] == 2
+    row, _ = ingested(tmp_path, data_for(**masks, instances=True))
     text = "a.json: shapes that lose pixels to others drawn over them: 1 (1), 60 pixels in total"
     assert notes(row) == {"objects-overlap": text} and row["objects"] == 2
     row, _ = ingested(tmp_path, data_for(**masks, instances="components"))
