@@ -78,9 +78,6 @@ def test_valid_items_are_accepted_and_only_they_are_packed(data_set, root):
     sound = [ingested.row(f"sound{i}") for i in range(SETS[data_set].sound)]
     # Planes of volumes are in one orientation, whatever that of their files.
     usual = {"turned"} if data_set in ("volumes", "arrays", "series") else set()
-    if data_set == "drawn":
-        # squares are drawn on land, which is a class of objects as well
-        usual = {"objects-overlap"}
     assert all(row["status"] == "accepted" for row in sound)
     assert {kind for row in sound for kind, _ in json.loads(row["notes"])} == usual
     accepted = ingested.table[ingested.table["status"] == "accepted"]
