@@ -12,6 +12,7 @@ import yaml
 
 from segcore import params
 from segcore.data.prepared import PreparedData
+from segcore.evaluation.evaluate import evaluate
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.objects.find import FindSettings
 from segcore.params import Predict
@@ -106,3 +107,7 @@ def test_pixels_near_two_objects_are_an_output_but_no_class(project):
     made = Predictor(bundle, Predict(tile=64, overlap=16)).predict(image.image)
     assert set(np.unique(made.classes)) <= {0, 1} and np.allclose(made.probabilities.sum(0), 1, atol=1e-5)
     assert made.touching.std() > 0
+    found = FindSettings.of(description, "watershed")
+    evaluated = evaluate(model, data, project.evaluate, "fp32", objects=found)
+    assert evaluated.confusion.shape == (2, 2) and 0 <= evaluated.calibration["ece"] <= 1
+    assert set(evaluated.objects["kind"]) >= {"image", "truth", "prediction"}
