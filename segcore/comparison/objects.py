@@ -97,9 +97,9 @@ def limit_note(board: Sequence[LeaderboardRow]) -> str:
         f"{best.title} with {method} finds {value_text(best.scores[_RECALL].estimate)} % of the objects "
         f"(F1 {value_text(reached)} %); a perfect mask with components would reach F1 {value_text(most)} %: "
     )
-    if reached >= most:
+    if reached > most:
         return text + "the model separates objects that touch better than that."
-    if 1 - most >= most - reached:
+    if most < 1 and 1 - most >= most - reached:
         return text + "objects that touch are the limit."
     return text + "objects that touch are not the limit."
 

@@ -104,7 +104,7 @@ def _at_thresholds(
     name: str, title: str, family: Callable[[int], Callable[[Any], np.ndarray]]
 ) -> list[Metric]:
     """One metric per IoU threshold."""
-    return [_objects(f"{name}_{t}", f"{title} at IoU .{t}", family(t)) for t in objects.THRESHOLDS]
+    return [_objects(f"{name}_{t}", f"{title}@.{t}", family(t)) for t in objects.THRESHOLDS]
 
 
 _ROWS = (
@@ -117,12 +117,12 @@ _ROWS = (
     _objects("pq", "PQ", objects.pq),
     _objects("sq", "SQ", objects.sq),
     _objects("rq", "RQ", objects.rq),
-    *_at_thresholds("f1", "F1 of objects", objects.f1),
+    *_at_thresholds("f1", "object F1", objects.f1),
     *_at_thresholds("object_precision", "object precision", objects.precision),
     *_at_thresholds("object_recall", "object recall", objects.recall),
     _objects("ap", "AP", objects.ap),
-    _objects("ap_50", "AP at IoU .50", objects.ap_50),
-    _objects("ap_75", "AP at IoU .75", objects.ap_75),
+    _objects("ap_50", "AP@.50", objects.ap_50),
+    _objects("ap_75", "AP@.75", objects.ap_75),
     _objects("ap_coco", "AP as COCO", objects.ap_coco),
     _objects("ap_dsb", "AP (DSB)", objects.ap_dsb),
     _objects("aji", "AJI", objects.aji),

@@ -228,6 +228,11 @@ def test_the_note_names_objects_that_touch_as_the_limit_where_they_cost_more_tha
     counts = counts_of(names, CLASSES)
     unet = replace(contestant("unet", 0.5), tables=[counts], objects=[table])
     notes = compared("pq", unet, limit_of(table, counts)).notes
+    assert any(note.endswith(": objects that touch are the limit.") for note in notes)
+    perfect = replace(unet, objects=[better])
+    notes = compared("pq", perfect, limit_of(better, counts)).notes
+    assert any(note.endswith(": objects that touch are not the limit.") for note in notes)
+    notes = compared("pq", perfect, limit_of(table, counts)).notes
     assert any(note.endswith("the model separates objects that touch better than that.") for note in notes)
     missing = table[(table["prediction"] != 2) | (table["item"] != "i0")]
     weaker = replace(unet, objects=[missing])

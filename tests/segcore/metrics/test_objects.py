@@ -46,6 +46,8 @@ def random_images(seed: int, number: int, crowds: bool = False) -> list[Image]:
     images = []
     for _ in range(number):
         true = random_masks(rng, int(rng.choice([0, 0, 1, 3, 8])))
+        # true objects that overlap each other, so that a prediction may have several partners
+        true += random_masks(rng, int(rng.choice([0, 4])), true)
         if crowds:
             true = [replace(m, crowd=bool(rng.random() < 0.2)) for m in true]
         images.append((true, random_masks(rng, int(rng.choice([0, 1, 4, 12])), true)))
