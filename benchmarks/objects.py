@@ -124,7 +124,8 @@ def _coco(pictures: list[Picture], clock: "Clock", name: str) -> float:
     """AP of a COCOeval; run lengths are made before the clock starts."""
     from pycocotools import mask as rle
 
-    annotations, detections = [], []
+    annotations: list[dict[str, Any]] = []
+    detections: list[dict[str, Any]] = []
     for image, (numbers, predicted) in enumerate(pictures, 1):
         ids = np.unique(numbers[numbers > 0])
         true = from_numbers(np.searchsorted(ids, numbers) * (numbers > 0) + (numbers > 0), ids * 0 + 1, ids)
@@ -132,7 +133,7 @@ def _coco(pictures: list[Picture], clock: "Clock", name: str) -> float:
             for box, mask, score in zip(objects.boxes, objects.masks, objects.scores, strict=True):
                 whole = np.zeros(numbers.shape, np.uint8, order="F")
                 whole[box[0] : box[0] + box[2], box[1] : box[1] + box[3]] = mask
-                row: dict[str, Any] = {
+                row = {
                     "image_id": image,
                     "category_id": 1,
                     "segmentation": rle.encode(whole),

@@ -12,7 +12,8 @@ import pandas as pd
 
 from segcore.errors import DataError
 from segcore.metrics import EMPTY_RATE
-from segcore.metrics.object_sums import ObjectRun, Pooled
+from segcore.metrics.object_sums import ObjectRun
+from segcore.metrics.pooled import Pooled
 from segcore.metrics.scores import empty_images, keyed
 from segcore.tables.counts import COUNTS, as_arrays
 

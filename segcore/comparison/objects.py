@@ -10,7 +10,7 @@ from segcore.comparison.results import Comparison, LeaderboardRow, ObjectsSummar
 from segcore.comparison.statistics import interval, resamples
 from segcore.comparison.text import value_text
 from segcore.metrics import OBJECT_POLICY, objects
-from segcore.metrics.object_sums import Pooled
+from segcore.metrics.pooled import Pooled
 from segcore.params import Params
 
 _OPERATING = ("score", "precision", "recall", "count_bias")

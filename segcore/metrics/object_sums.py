@@ -1,7 +1,7 @@
 """Sums of objects per image and class, and average precision; each is computed when it is first read.
 
-`ObjectRun` has them per image; `Pooled` has them of any number of runs, with a weight for each cluster of images. Both
-are mappings that the functions of `segcore.metrics.objects` take.
+`ObjectRun` has them per image, and `segcore.metrics.pooled` over images. Both are mappings that the functions of
+`segcore.metrics.objects` take.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from segcore.metrics.average_precision import Ranking, average_precision, joined
+from segcore.metrics.average_precision import Ranking, average_precision
 from segcore.metrics.matching import COCO_DETECTIONS, COCO_THRESHOLDS, Matches, ObjectArrays, object_arrays
 from segcore.metrics.objects import SIZES, THRESHOLDS
 
@@ -55,10 +55,10 @@ class ObjectRun(Mapping[str, np.ndarray]):
         return self._sums[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_NAMES)
+        return iter(NAMES)
 
     def __len__(self) -> int:
-        return len(_NAMES)
+        return len(NAMES)
 
     @cached_property
     def scored(self) -> ObjectArrays:
@@ -229,60 +229,10 @@ _GROUPS: dict[str, Callable[[ObjectRun], dict[str, np.ndarray]]] = {
     **dict.fromkeys(("merged", "split"), ObjectRun._divided),
     **dict.fromkeys(_SIZE_NAMES, ObjectRun._sizes),
 }
-_NAMES = (
+NAMES = (
     *(f"{kind}_{percent}" for kind in ("tp", "fp", "fn", "ap", "ap_coco") for percent in THRESHOLDS),
     *_GROUPS,
 )
-
-
-class Pooled(Mapping[str, np.ndarray]):
-    """Sums over the clusters of several runs, by name, each (B, K) or (K,), computed when they are first read."""
-
-    def __init__(
-        self, runs: Sequence[ObjectRun], clusters: np.ndarray, number: int, weights: Sequence[np.ndarray]
-    ) -> None:
-        """Pool runs on the same images.
-
-        Args:
-            runs: one or several.
-            clusters: (I,) index of each image's cluster.
-            number: of clusters, C.
-            weights: of each run's clusters, (B, C).
-        """
-        self.runs, self.clusters, self.number, self.weights = runs, clusters, number, weights
-        self._sums: dict[str, np.ndarray] = {}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._sums:
-            self._sums |= self._ap(name) if name.startswith("ap_") else {name: self._sum(name)}
-        return self._sums[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_NAMES)
-
-    def __len__(self) -> int:
-        return len(_NAMES)
-
-    def _sum(self, name: str) -> np.ndarray:
-        total: np.ndarray | float = 0.0
-        for run, weights in zip(self.runs, self.weights, strict=True):
-            total = total + weights @ by_cluster(run[name], self.clusters, self.number)
-        return np.asarray(total)
-
-    def _ap(self, name: str) -> dict[str, np.ndarray]:
-        """Average precision at all thresholds."""
-        capped = name.startswith("ap_coco")
-        if capped and not any(run.is_capped() for run in self.runs):
-            return {f"ap_coco_{percent}": self[f"ap_{percent}"] for percent in THRESHOLDS}
-        weights = np.concatenate(self.weights, axis=1)
-        rankings = [run.rankings(capped, self.clusters, self.number) for run in self.runs]
-        # (K, T, B)
-        values = [average_precision(joined(each), weights) for each in zip(*rankings, strict=True)]
-        prefix = "ap_coco" if capped else "ap"
-        return {
-            f"{prefix}_{percent}": np.stack([of_class[index] for of_class in values], axis=-1)
-            for index, percent in enumerate(THRESHOLDS)
-        }
 
 
 def by_cluster(values: np.ndarray, clusters: np.ndarray, number: int) -> np.ndarray:

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from segcore.metrics import EMPTY_RATE, METRICS
-from segcore.metrics.object_sums import ObjectRun, Pooled
+from segcore.metrics.object_sums import ObjectRun
 from segcore.metrics.pixel import Counts
+from segcore.metrics.pooled import Pooled
 from segcore.tables.counts import as_arrays
 
 
