@@ -73,9 +73,11 @@ def picture(seed: int, sizes: Sizes) -> Picture:
             radii = rng.uniform(0.25, 0.45, 2) * half
             grown = radii * rng.uniform(0.75, 1.2, 2)
             present = rng.random(2) > (0.05, 0.1)
-            for index, (size, moved) in enumerate(((radii, (0, 0)), (grown, rng.integers(0, 3, 2)))):
+            for index, (size, moved) in enumerate(
+                ((radii, np.zeros(2, int)), (grown, rng.integers(0, 3, 2)))
+            ):
                 inside = (rows / size[0]) ** 2 + (cols / size[1]) ** 2 <= 1
-                top, left = row + 4 + moved[0], col + 4 + moved[1]
+                top, left = int(row + 4 + moved[0]), int(col + 4 + moved[1])
                 maps[index, top : top + half, left : left + half][inside & present[index]] = number
     found = np.unique(maps[1])[1:]
     dense = np.searchsorted(found, maps[1]) + 1

@@ -101,8 +101,10 @@ def permutation_test(
     for one, other in zip(a, b, strict=True):
         of_a += weighted_scores([one, other], [1 - weights, weights], [key])[key] / len(a)
         of_b += weighted_scores([one, other], [weights, 1 - weights], [key])[key] / len(a)
-    metric = METRICS[key.partition("/")[0]]
-    observed, *permuted = metric.compared(of_a) - metric.compared(of_b)
+    metric = METRICS.get(key.partition("/")[0])
+    if metric is not None:
+        of_a, of_b = metric.compared(of_a), metric.compared(of_b)
+    observed, *permuted = of_a - of_b
     extreme = int((np.abs(permuted) >= abs(observed) - _TIE).sum())
     return extreme / len(swaps) if clusters <= EXACT_CLUSTERS else (1 + extreme) / (1 + len(swaps))
 
