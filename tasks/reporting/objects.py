@@ -147,7 +147,7 @@ def _counts(comparison: Comparison) -> dict[str, Any]:
     objects, palette = comparison.objects, colours(row.architecture for row in comparison.models)
     assert objects is not None
     models = [row for row in comparison.models if row.architecture in objects.counts]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in dict.fromkeys(name for row in models for name in objects.counts[row.architecture]):
         cells = [objects.counts[row.architecture].get(name) for row in models]
         true = next(cell["true"] for cell in cells if cell) or 0
@@ -155,7 +155,9 @@ def _counts(comparison: Comparison) -> dict[str, Any]:
             cell and {"predicted": f"{cell['predicted']:,.0f}", "interval": _ends(cell)} for cell in cells
         ]
         rows.append({"name": name, "true": f"{true:,.0f}", "cells": shown})
-    return {"heads": [(row.title, palette[row.architecture][1:]) for row in models], "rows": rows}
+    heads = [(row.title, palette[row.architecture][1:]) for row in models]
+    has_intervals = any(cell and cell["interval"] for row in rows for cell in row["cells"])
+    return {"heads": heads, "rows": rows, "has_intervals": has_intervals}
 
 
 def _operating(comparison: Comparison) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from segcore.comparison.leaderboard import Column, Leaderboard, Value, leaderboa
 from segcore.comparison.results import Comparison, LeaderboardRow, PairTest, Score
 from segcore.comparison.text import difference_unit, value_text
 from segcore.comparison.timing import Timing, fastest, timing, timing_notes
-from segcore.metrics import METRICS, Metric, score_title, unit_of
+from segcore.metrics import METRICS, Metric, is_of_objects, score_title, unit_of
 from segcore.plots.palette import HUMAN, MUTED, colours
 from tasks.formatting import chance, interval, points, score
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tasks.reporting.inputs import Inputs
 
 UNMEASURED = "not measured on this machine"
-# column -> the one below whose values the page shows it where it also has columns of objects
+# column -> the one below whose values the page shows it where it also has columns of objects, so that all fit
 _BELOW = {
     "recall/dataset/foreground_mean": "precision/dataset/foreground_mean",
     "boundary_f1/dataset/foreground_mean": "dice/dataset/foreground_mean",
@@ -29,11 +29,16 @@ _BELOW = {
 def _stacked(board: Leaderboard, *parts: str, without: Sequence[str] = ()) -> list[list[Column]]:
     """Columns of these parts, each with the columns that are shown below its values."""
     columns = [c for c in board.columns if c.part in parts and c.key not in without]
-    if any(_of_objects(c.key) for c in columns):
-        # so that pixels and objects fit on the page
-        columns = [replace(c, below=_BELOW.get(c.key, c.below)) for c in columns]
+    if any(is_of_objects(c.key) for c in columns):
+        columns = [replace(c, below=_below(c)) for c in columns]
     keys = {c.key for c in columns}
     return [[c, *(low for low in columns if low.below == c.key)] for c in columns if c.below not in keys]
+
+
+def _below(column: Column) -> str | None:
+    """The column below whose values one is shown on a page with columns of objects; scores of pixels below such."""
+    below = _BELOW.get(column.key, column.below)
+    return "iou/dataset/foreground_mean" if below and is_of_objects(below) else below
 
 
 def _measures(board: Leaderboard) -> list[list[Column]]:
@@ -44,7 +49,7 @@ def _measures(board: Leaderboard) -> list[list[Column]]:
 def _score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
     """Score columns except the headline, those of objects last; rank and seeds are elsewhere on the page."""
     stacks = _stacked(board, "scores", without=("rank", "seeds", comparison.headline))
-    return sorted(stacks, key=lambda stack: _of_objects(stack[0].key))
+    return sorted(stacks, key=lambda stack: is_of_objects(stack[0].key))
 
 
 def _cells(
@@ -59,7 +64,7 @@ def _lines(column: Column, value: Value) -> list[str]:
     """A value as text; the spread of a time is a line of its own, and intervals of objects are left to their chart."""
     if isinstance(value, Timing):
         return [value.median, *([value.spread] if value.spread else [])]
-    if isinstance(value, Score) and _of_objects(column.key):
+    if isinstance(value, Score) and is_of_objects(column.key):
         return [score(value.estimate, column.unit)]
     return ["–" if value is None else column.show(value)]
 
@@ -75,8 +80,10 @@ def axis_of(scores: Sequence[Score], unit: str) -> tuple[float, float]:
     """Ends of an axis that shows all scores with their intervals."""
     ends = [v for s in scores for v in (s.estimate, s.low, s.high) if v is not None] or [0.0, 1.0]
     margin = max(0.01, (max(ends) - min(ends)) * 0.06)
-    highest = max(ends) + margin
-    return max(0.0, min(ends) - margin), min(1.0, highest) if unit == "%" else highest
+    lowest, highest = min(ends) - margin, max(ends) + margin
+    # errors of counts may be negative, or above 100 %
+    is_share = unit == "%" and max(ends) <= 1
+    return lowest if min(ends) < 0 else max(0.0, lowest), min(1.0, highest) if is_share else highest
 
 
 def _headlines(comparison: Comparison) -> list[Score]:
@@ -89,13 +96,7 @@ def _headlines(comparison: Comparison) -> list[Score]:
 
 
 def _is_on_axis(row: LeaderboardRow, comparison: Comparison) -> bool:
-    return row.kind != "limit" or _of_objects(comparison.headline)
-
-
-def _of_objects(key: str) -> bool:
-    """Whether a score key is that of a metric of objects."""
-    metric = METRICS.get(key.partition("/")[0])
-    return metric is not None and metric.of_objects
+    return row.kind != "limit" or is_of_objects(comparison.headline)
 
 
 def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, Any]]:
@@ -165,8 +166,8 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "rows": _leader_rows(comparison, board),
         "axis": axis_of(_headlines(comparison), metric.unit),
         "columns": columns,
-        "object_columns": sum(_of_objects(stack[0].key) for stack in columns),
-        "ranked_by_objects": _of_objects(comparison.headline),
+        "object_columns": sum(is_of_objects(stack[0].key) for stack in columns),
+        "ranked_by_objects": is_of_objects(comparison.headline),
         "measures": _measures(board),
         "in_turn": any((one := timing(cost)) and one.spread for cost in (costs or {}).values()),
         "metric": metric,
@@ -181,7 +182,7 @@ def _is_listed(key: str) -> bool:
     """Whether the page lists a score; single classes at other IoU than .5 and .75 would be hundreds of rows."""
     name, _, target = key.partition("/")
     threshold = name.rpartition("_")[2]
-    if not _of_objects(key) or target.endswith("foreground_mean") or not threshold.isdigit():
+    if not is_of_objects(key) or target.endswith("foreground_mean") or not threshold.isdigit():
         return True
     return threshold in ("50", "75")
 

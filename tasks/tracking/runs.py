@@ -269,7 +269,8 @@ def _log_leaderboard(run: Run, comparison: Comparison) -> None:
         run.client.log_table(run.id, columns, "leaderboard.json")
     headline = comparison.headline
     name = headline.replace("/", ".")
-    scores = {r.architecture: r.scores[headline] for r in comparison.leaderboard if headline in r.scores}
+    rows = [r for r in comparison.leaderboard if headline in r.scores and r.kind != "limit"]
+    scores = {r.architecture: r.scores[headline] for r in rows}
     run.log_step({f"leaderboard/{name} {key}": score.estimate for key, score in scores.items()})
 
 
