@@ -76,12 +76,10 @@ class Outcome:
 
     def faults(self, truth: np.ndarray) -> np.ndarray:
         """Pixels (H, W) bool of objects with another status than `found`."""
-        return np.logical_or.reduce(
-            [
-                np.isin(numbers, [n for n, status in statuses.items() if status not in ("", "found")])
-                for numbers, statuses in ((self.numbers, self.predictions), (truth, self.truths))
-            ]
-        )
+        pixels = np.zeros(truth.shape, bool)
+        for numbers, statuses in ((self.numbers, self.predictions), (truth, self.truths)):
+            pixels |= np.isin(numbers, [n for n, status in statuses.items() if status not in ("", "found")])
+        return pixels
 
 
 @dataclass(frozen=True)

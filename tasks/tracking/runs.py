@@ -206,9 +206,8 @@ def log_comparison(
         if training is not None:
             logged = Run(tracker.client, training.info.run_id)
             logged.tag({"comparison": mark})
-            log_lacking_scores(
-                logged, training, params.data.foreground, EVALUATIONS / stage.partition("@")[2]
-            )
+            folder = EVALUATIONS / stage.partition("@")[2]
+            log_lacking_scores(logged, training.data.metrics, params.data.foreground, folder)
     return run.id
 
 

@@ -18,8 +18,8 @@ from segcore.metrics import OBJECT_POLICY
 from segcore.params import Params
 from tasks import report as stage
 from tasks.reporting.inputs import read_inputs
+from tasks.reporting.leaderboard import axis_of
 from tasks.reporting.objects import object_cases, object_runs, objects_text
-from tasks.reporting.rows import axis_of
 from tests.support.fake_project import FakePrepared, build_project, scene_patches
 from tests.tasks.test_report import COLORS, _params, _Tags
 
