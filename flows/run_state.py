@@ -29,6 +29,7 @@ from segcore.comparison.leaderboard import leaderboard, leaderboard_text
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.cpu import cores
 from segcore.errors import masked
+from segcore.metrics import is_of_objects
 from segcore.params import Params
 from tasks.process_marks import is_alive, process_mark
 from tasks.project import INGESTED, comparison_file, report_folder
@@ -174,9 +175,16 @@ def publish(comparison: Comparison, folder: Path) -> None:
     name = comparison.dataset
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     create_markdown_artifact(key=f"report-{name}", markdown=markdown, description=comparison.verdict)
+    board = leaderboard(comparison)
+    # hundreds of columns
+    details = {c.key for c in board.columns if c.part == "detail" and is_of_objects(c.key)}
     rows = [
-        {key: round(value, 4) if isinstance(value, float) else value for key, value in record.items()}
-        for record in leaderboard(comparison).records()
+        {
+            key: round(value, 4) if isinstance(value, float) else value
+            for key, value in record.items()
+            if key not in details
+        }
+        for record in board.records()
     ]
     create_table_artifact(key=f"leaderboard-{name}", table=rows, description=comparison.headline)
 

@@ -19,6 +19,7 @@ __all__ = [
     "OBJECT_POLICY",
     "Metric",
     "class_metrics",
+    "is_of_objects",
     "score_title",
     "table",
     "unit_of",
@@ -170,6 +171,12 @@ def score_title(key: str) -> str:
     target_title = f", {means.get(target[0], target[0])}" if target else ""
     pooled = " (pooled objects)" if name in METRICS and METRICS[name].of_objects else " (pooled pixels)"
     return title + target_title + (pooled if aggregate == "dataset" else " (mean of images)")
+
+
+def is_of_objects(key: str) -> bool:
+    """Whether a score key is that of a metric of objects."""
+    metric = METRICS.get(key.partition("/")[0])
+    return metric is not None and metric.of_objects
 
 
 def unit_of(key: str) -> str:

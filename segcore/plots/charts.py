@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.text import value_text
 from segcore.comparison.timing import timing
-from segcore.metrics import METRICS, class_metrics, unit_of
+from segcore.metrics import METRICS, class_metrics, is_of_objects, unit_of
 from segcore.plots.palette import HUMAN, INK, MUTED, PAPER, colours, markers
 from segcore.plots.style import RC, new_figure
 
@@ -69,7 +69,7 @@ def accuracy_cost(comparison: Comparison, costs: Mapping[str, Mapping[str, Any] 
         # A legend instead of labels at the bubbles, which would overlap for networks of similar cost. It is above
         # the axes, because inside them any corner may contain a whisker or the line of the human.
         figure.legend(loc="outside upper left", ncols=min(3, max(1, len(rows))))
-        _human_line(axes, comparison)
+        _reference_lines(axes, comparison)
         apart = any(time is not None and time.apart for time in timings)
         what = f"milliseconds per megapixel{', measured at different moments' if apart else ''}"
         what = what if by_time else "GMACs per 256 × 256 crop"
@@ -88,15 +88,17 @@ def _ticks_in_unit(axis: Axis, unit: str) -> None:
         axis.set_major_formatter(PERCENT)
 
 
-def _human_line(axes: Axes, comparison: Comparison) -> None:
+def _reference_lines(axes: Axes, comparison: Comparison) -> None:
+    """Lines of humans, and of limits where the score is one of objects."""
+    colour_of = {"human": HUMAN} | ({"limit": MUTED} if is_of_objects(comparison.headline) else {})
     for row in comparison.leaderboard:
-        score = row.scores.get(comparison.headline)
-        if row.kind == "human" and score:
-            axes.axhline(score.estimate, color=HUMAN, linestyle=(0, (4, 3)), linewidth=1.4)
+        score, colour = row.scores.get(comparison.headline), colour_of.get(row.kind)
+        if colour and score:
+            axes.axhline(score.estimate, color=colour, linestyle=(0, (4, 3)), linewidth=1.4)
             place = (0.01, score.estimate)
             axes.annotate(
                 row.title, place, (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                color=HUMAN,
+                color=colour,
             )  # fmt: skip
 
 
@@ -139,10 +141,12 @@ def _bars(axes: Axes, rows: Sequence[LeaderboardRow], groups: Sequence[tuple[str
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.tick_params(axis="y", length=0)
-    if unit == "%":
+    left, right = axes.get_xlim()
+    # errors of counts may be negative, or above 100 %
+    if unit == "%" and left >= 0 and right <= 1.1:
         axes.set_xlim(0, 1.08)
         axes.set_xticks(np.arange(0, 1.01, 0.25))
-    else:
+    elif unit != "%":
         axes.set_xlabel(unit)
     _ticks_in_unit(axes.xaxis, unit)
     axes.spines["left"].set_visible(False)

@@ -57,8 +57,10 @@ def f1_by_threshold(
         figure, (axes,) = new_figure(5.1, 3.9 + 0.09 * len(scores))
         for name, by_key in scores.items():
             places, values, low, high = _curve(by_key)
-            line = {"color": palette[name], "marker": shapes[name], "markeredgecolor": PAPER}
-            axes.plot(places, values, linewidth=1.8, markersize=5.5, label=titles.get(name, name), **line)
+            axes.plot(
+                places, values, color=palette[name], marker=shapes[name], markeredgecolor=PAPER,
+                linewidth=1.8, markersize=5.5, label=titles.get(name, name),
+            )  # fmt: skip
             # more bands than three hide each other; from one cluster they would be the whole range
             if len(scores) <= 3 and (max(low, default=0) > 0 or min(high, default=1) < 1):
                 axes.fill_between(places, low, high, color=palette[name], alpha=0.09, linewidth=0)

@@ -36,7 +36,7 @@ WORDS = {
     "split": "split into parts",
 }
 # width of lines as a share of the picture's side; those of objects that were found are thinner
-_LINE, _THIN = 0.0062, 0.55
+_LINE, _THIN = 0.0062, 0.0034
 # brightness of the image under outlines
 _SHADE = 0.62
 # longer side of a picture in a figure, in pixels
@@ -63,25 +63,23 @@ class Outcome:
         found = [*self.truths.values(), *(s for s in self.predictions.values() if s == "false")]
         return {status: found.count(status) for status in STATUSES}
 
-    def layers(self, truth: np.ndarray, line: float) -> list[Layer]:
+    def layers(self, truth: np.ndarray) -> list[Layer]:
         """Outlines to draw: predicted objects, and over them the true ones that were not found; found ones thinner."""
         faults = {n: status for n, status in self.predictions.items() if status != "found"}
         found = {n: status for n, status in self.predictions.items() if status == "found"}
         not_found = {n: status for n, status in self.truths.items() if status != "found"}
         return [
-            Layer(self.numbers, _coloured(found), _THIN * line),
-            Layer(self.numbers, _coloured(faults), line),
-            Layer(truth, _coloured(not_found), line),
+            Layer(self.numbers, _coloured(found), _THIN),
+            Layer(self.numbers, _coloured(faults), _LINE),
+            Layer(truth, _coloured(not_found), _LINE),
         ]
 
     def faults(self, truth: np.ndarray) -> np.ndarray:
         """Pixels (H, W) bool of objects with another status than `found`."""
-        return np.logical_or.reduce(
-            [
-                np.isin(numbers, [n for n, status in statuses.items() if status not in ("", "found")])
-                for numbers, statuses in ((self.numbers, self.predictions), (truth, self.truths))
-            ]
-        )
+        pixels = np.zeros(truth.shape, bool)
+        for numbers, statuses in ((self.numbers, self.predictions), (truth, self.truths)):
+            pixels |= np.isin(numbers, [n for n, status in statuses.items() if status not in ("", "found")])
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -182,11 +180,10 @@ def case_columns(
         window: rows and columns to show; None: all.
         frame: rows and columns to mark in `image`.
     """
-    picture, line = brightened(to_rgb(case.image, case.valid), case.valid), side * _LINE
-    many = len(foreground) > 1
+    picture, many = brightened(to_rgb(case.image, case.valid), case.valid), len(foreground) > 1
     outlines = {number: colors[index] if many else HIT for number, index in case.classes.items()}
-    layers = {"image": [], "truth": [Layer(case.truth, outlines, line if many else _THIN * line)]}
-    layers |= {name: outcome.layers(case.truth, line) for name, outcome in case.outcomes.items()}
+    layers = {"image": [], "truth": [Layer(case.truth, outlines, _LINE if many else _THIN)]}
+    layers |= {name: outcome.layers(case.truth) for name, outcome in case.outcomes.items()}
     shaded = (picture * _SHADE).astype(np.uint8)
     return {
         name: draw_outlines(shaded if drawn else picture, drawn, side, window, None if drawn else frame)

@@ -29,7 +29,7 @@ from tasks.promotion.record import (
     latest,
 )
 from tasks.reporting.age import trained_since
-from tasks.reporting.rows import place
+from tasks.reporting.leaderboard import place
 
 _OUTCOMES = {
     "promoted": "promoted",

@@ -147,15 +147,18 @@ def _counts(comparison: Comparison) -> dict[str, Any]:
     objects, palette = comparison.objects, colours(row.architecture for row in comparison.models)
     assert objects is not None
     models = [row for row in comparison.models if row.architecture in objects.counts]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in dict.fromkeys(name for row in models for name in objects.counts[row.architecture]):
         cells = [objects.counts[row.architecture].get(name) for row in models]
         true = next(cell["true"] for cell in cells if cell) or 0
         shown = [
-            cell and {"predicted": f"{cell['predicted']:,.0f}", "interval": _ends(cell)} for cell in cells
+            {"predicted": f"{cell['predicted']:,.0f}", "interval": _ends(cell)} if cell else None
+            for cell in cells
         ]
         rows.append({"name": name, "true": f"{true:,.0f}", "cells": shown})
-    return {"heads": [(row.title, palette[row.architecture][1:]) for row in models], "rows": rows}
+    heads = [(row.title, palette[row.architecture][1:]) for row in models]
+    has_intervals = any(cell and cell["interval"] for row in rows for cell in row["cells"])
+    return {"heads": heads, "rows": rows, "has_intervals": has_intervals}
 
 
 def _operating(comparison: Comparison) -> list[dict[str, Any]]:
@@ -171,7 +174,8 @@ def _operating(comparison: Comparison) -> list[dict[str, Any]]:
         for name, key in _OPERATING.items():
             test = row.scores.get(f"{key}/dataset/foreground_mean")
             write = _signed if name == "count_bias" else score
-            cells.append({"test": write(test and test.estimate), "validation": write(chosen[name])})
+            estimate = None if test is None else test.estimate
+            cells.append({"test": write(estimate), "validation": write(chosen[name])})
         colour, least = palette[row.architecture][1:], chosen["score"]
         shown = "–" if least is None else f"{least:.2f}"
         rows.append({"title": row.title, "colour": colour, "score": shown, "cells": cells})

@@ -1,128 +1,23 @@
 """Values for the templates of the report, computed from its inputs: rows, sentences, captions."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from segcore.comparison.leaderboard import Column, Leaderboard, Value, leaderboard, leaderboard_markdown
-from segcore.comparison.results import Comparison, LeaderboardRow, PairTest, Score
+from segcore.comparison.leaderboard import leaderboard, leaderboard_markdown
+from segcore.comparison.results import Comparison, PairTest
 from segcore.comparison.text import difference_unit, value_text
-from segcore.comparison.timing import Timing, fastest, timing, timing_notes
-from segcore.metrics import METRICS, Metric, score_title, unit_of
-from segcore.plots.palette import HUMAN, MUTED, colours
+from segcore.comparison.timing import fastest, timing, timing_notes
+from segcore.metrics import METRICS, Metric, is_of_objects, score_title, unit_of
 from tasks.formatting import chance, interval, points, score
+from tasks.reporting.leaderboard import axis_of, headlines, leader_rows, measure_columns, place, score_columns
 
 if TYPE_CHECKING:
     # slow: imports charts and pictures, which the data card does not need
     from tasks.reporting.inputs import Inputs
 
 UNMEASURED = "not measured on this machine"
-# column -> the one below whose values the page shows it where it also has columns of objects
-_BELOW = {
-    "recall/dataset/foreground_mean": "precision/dataset/foreground_mean",
-    "boundary_f1/dataset/foreground_mean": "dice/dataset/foreground_mean",
-}
-
-
-def _stacked(board: Leaderboard, *parts: str, without: Sequence[str] = ()) -> list[list[Column]]:
-    """Columns of these parts, each with the columns that are shown below its values."""
-    columns = [c for c in board.columns if c.part in parts and c.key not in without]
-    if any(_of_objects(c.key) for c in columns):
-        # so that pixels and objects fit on the page
-        columns = [replace(c, below=_BELOW.get(c.key, c.below)) for c in columns]
-    keys = {c.key for c in columns}
-    return [[c, *(low for low in columns if low.below == c.key)] for c in columns if c.below not in keys]
-
-
-def _measures(board: Leaderboard) -> list[list[Column]]:
-    """Columns of sizes and costs; the receptive field is in the page's table of networks."""
-    return _stacked(board, "sizes", "costs", without=("receptive_field",))
-
-
-def _score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
-    """Score columns except the headline, those of objects last; rank and seeds are elsewhere on the page."""
-    stacks = _stacked(board, "scores", without=("rank", "seeds", comparison.headline))
-    return sorted(stacks, key=lambda stack: _of_objects(stack[0].key))
-
-
-def _cells(
-    board: Leaderboard, values: Sequence[Value], stacks: Sequence[Sequence[Column]]
-) -> list[list[str]]:
-    """Values of stacked columns as text."""
-    by_key = dict(zip((c.key for c in board.columns), values, strict=True))
-    return [[line for c in stack for line in _lines(c, by_key[c.key])] for stack in stacks]
-
-
-def _lines(column: Column, value: Value) -> list[str]:
-    """A value as text; the spread of a time is a line of its own, and intervals of objects are left to their chart."""
-    if isinstance(value, Timing):
-        return [value.median, *([value.spread] if value.spread else [])]
-    if isinstance(value, Score) and _of_objects(column.key):
-        return [score(value.estimate, column.unit)]
-    return ["–" if value is None else column.show(value)]
-
-
-def place(low: float | None, at: float, high: float | None, axis: tuple[float, float]) -> dict[str, float]:
-    """Positions of a value and its interval on an axis, in % of the axis; a missing end is at the value itself."""
-    start, span = axis[0], max(axis[1] - axis[0], 1e-9)
-    ends = {"low": at if low is None else low, "high": at if high is None else high, "at": at}
-    return {name: (value - start) / span * 100 for name, value in ends.items()}
-
-
-def axis_of(scores: Sequence[Score], unit: str) -> tuple[float, float]:
-    """Ends of an axis that shows all scores with their intervals."""
-    ends = [v for s in scores for v in (s.estimate, s.low, s.high) if v is not None] or [0.0, 1.0]
-    margin = max(0.01, (max(ends) - min(ends)) * 0.06)
-    highest = max(ends) + margin
-    return max(0.0, min(ends) - margin), min(1.0, highest) if unit == "%" else highest
-
-
-def _headlines(comparison: Comparison) -> list[Score]:
-    """Headline scores on the axis; that of perfect masks is there if it is one of objects, else it is 1."""
-    return [
-        row.scores[comparison.headline]
-        for row in comparison.leaderboard
-        if comparison.headline in row.scores and _is_on_axis(row, comparison)
-    ]
-
-
-def _is_on_axis(row: LeaderboardRow, comparison: Comparison) -> bool:
-    return row.kind != "limit" or _of_objects(comparison.headline)
-
-
-def _of_objects(key: str) -> bool:
-    """Whether a score key is that of a metric of objects."""
-    metric = METRICS.get(key.partition("/")[0])
-    return metric is not None and metric.of_objects
-
-
-def _leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, Any]]:
-    """Values of the page per row of the leaderboard, in leaderboard order."""
-    unit = METRICS[comparison.metric].unit
-    axis = axis_of(_headlines(comparison), unit)
-    palette = colours(row.architecture for row in comparison.models)
-    of_kind = {"human": HUMAN, "limit": MUTED}
-    rows = []
-    for row, values in zip(board.rows, board.values, strict=True):
-        best = row.scores.get(comparison.headline)
-        rows.append(
-            {
-                "rank": row.rank,
-                "title": row.title,
-                "kind": row.kind,
-                "scores": row.scores,
-                "headline": best,
-                "interval": best
-                and _is_on_axis(row, comparison)
-                and place(best.low, best.estimate, best.high, axis),
-                "colour": (of_kind.get(row.kind) or palette[row.architecture])[1:],
-                "cells": _cells(board, values, _score_columns(board, comparison)),
-                "measures": row.summary and _cells(board, values, _measures(board)),
-            }
-        )
-    return rows
 
 
 def pair_text(test: PairTest, titles: Mapping[str, str], metric: Metric) -> str:
@@ -157,17 +52,17 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
     """Leaderboard and tests; without `costs` they depend on the comparison only."""
     metric = METRICS[comparison.metric]
     board = leaderboard(comparison, costs)
-    columns = _score_columns(board, comparison)
+    columns = score_columns(board, comparison)
     keys = sorted({key for row in comparison.leaderboard for key in row.scores if _is_listed(key)})
     return {
         "comparison": comparison,
         "board": leaderboard_markdown(comparison, costs),
-        "rows": _leader_rows(comparison, board),
-        "axis": axis_of(_headlines(comparison), metric.unit),
+        "rows": leader_rows(comparison, board),
+        "axis": axis_of(headlines(comparison), metric.unit),
         "columns": columns,
-        "object_columns": sum(_of_objects(stack[0].key) for stack in columns),
-        "ranked_by_objects": _of_objects(comparison.headline),
-        "measures": _measures(board),
+        "object_columns": sum(is_of_objects(stack[0].key) for stack in columns),
+        "ranked_by_objects": is_of_objects(comparison.headline),
+        "measures": measure_columns(board),
         "in_turn": any((one := timing(cost)) and one.spread for cost in (costs or {}).values()),
         "metric": metric,
         "difference_unit": difference_unit(metric.unit),
@@ -181,7 +76,7 @@ def _is_listed(key: str) -> bool:
     """Whether the page lists a score; single classes at other IoU than .5 and .75 would be hundreds of rows."""
     name, _, target = key.partition("/")
     threshold = name.rpartition("_")[2]
-    if not _of_objects(key) or target.endswith("foreground_mean") or not threshold.isdigit():
+    if not is_of_objects(key) or target.endswith("foreground_mean") or not threshold.isdigit():
         return True
     return threshold in ("50", "75")
 

@@ -10,7 +10,7 @@ from segcore.comparison.slices import worst_slice
 from segcore.metrics import METRICS
 from segcore.plots.palette import colours
 from tasks.formatting import interval, score
-from tasks.reporting.rows import axis_of, place
+from tasks.reporting.leaderboard import axis_of, place
 
 
 def slices_view(comparison: Comparison) -> dict[str, Any]:

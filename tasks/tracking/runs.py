@@ -206,9 +206,8 @@ def log_comparison(
         if training is not None:
             logged = Run(tracker.client, training.info.run_id)
             logged.tag({"comparison": mark})
-            log_lacking_scores(
-                logged, training, params.data.foreground, EVALUATIONS / stage.partition("@")[2]
-            )
+            folder = EVALUATIONS / stage.partition("@")[2]
+            log_lacking_scores(logged, training.data.metrics, params.data.foreground, folder)
     return run.id
 
 
@@ -269,7 +268,8 @@ def _log_leaderboard(run: Run, comparison: Comparison) -> None:
         run.client.log_table(run.id, columns, "leaderboard.json")
     headline = comparison.headline
     name = headline.replace("/", ".")
-    scores = {r.architecture: r.scores[headline] for r in comparison.leaderboard if headline in r.scores}
+    rows = [r for r in comparison.leaderboard if headline in r.scores and r.kind != "limit"]
+    scores = {r.architecture: r.scores[headline] for r in rows}
     run.log_step({f"leaderboard/{name} {key}": score.estimate for key, score in scores.items()})
 
 

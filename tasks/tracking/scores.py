@@ -1,16 +1,12 @@
 """Scores of an evaluation as metrics of an MLflow run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from segcore.files import read_json
 from segcore.metrics import METRICS
 from tasks.project import stage_name
 from tasks.tracking.tracker import Run
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run as MlflowRun
 
 
 def flat_key(score: str) -> str:
@@ -18,16 +14,18 @@ def flat_key(score: str) -> str:
     return score if score.startswith("cost/") else "test/" + score.replace("/", ".")
 
 
-def log_lacking_scores(run: Run, training: "MlflowRun", foreground: Sequence[int], folder: Path) -> None:
+def log_lacking_scores(
+    run: Run, logged: Mapping[str, float], foreground: Sequence[int], folder: Path
+) -> None:
     """Log scores that a run lacks: when only metrics are added, DVC restores an evaluation without running it.
 
     Args:
         run: run of the training.
-        training: the same, with what was logged.
+        logged: its metrics.
         foreground: indices of the foreground classes.
         folder: of the evaluation.
     """
-    counts, objects, logged = folder / "counts.parquet", folder / "objects.parquet", training.data.metrics
+    counts, objects = folder / "counts.parquet", folder / "objects.parquet"
     known = [name for name, metric in METRICS.items() if objects.is_file() or not metric.of_objects]
     complete = all(any(key.startswith(f"test/{name}.") for key in logged) for name in known)
     if complete or not counts.is_file():

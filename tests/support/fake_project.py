@@ -45,6 +45,10 @@ class FakePrepared:
     instances: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
+    def colors(self) -> list[list[int]]:
+        return [[40 * i, 255 - 40 * i, 120] for i in range(len(self.classes))]
+
+    @property
     def foreground(self) -> list[int]:
         return list(range(1, len(self.classes)))
 
@@ -72,20 +76,24 @@ class FakePrepared:
         return self.patches[region_id]
 
 
-def scene_patches(classes: int = 2, blocks: int = 4, side: int = 48) -> FakePrepared:
-    """One synthetic scene of blocks x blocks regions with rectangles as objects and a nodata corner."""
+def scene_patches(
+    classes: int = 2, blocks: int = 4, side: int = 48, has_objects: bool = False
+) -> FakePrepared:
+    """One synthetic scene of blocks x blocks regions with rectangles, numbered if asked for, and a nodata corner."""
     random = np.random.default_rng(0)
-    rows, patches = [], {}
+    rows, patches, instances = [], {}, {}
     for i in range(blocks * blocks):
         image = random.integers(60, 120, (side, side, 3), dtype=np.uint8)
-        label = np.zeros((side, side), np.uint8)
+        label, numbers = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint32)
         for k in range(1 + i % 3):
             top, left = random.integers(2, side - 18, 2)
             label[top : top + 14, left : left + 12] = 1 + k % (classes - 1)
+            # with gaps
+            numbers[top : top + 14, left : left + 12] = 10 * k + 5
         image[label > 0] += 90
         valid = np.ones((side, side), bool)
         if i == 0:
-            valid[:6, :6], label[:6, :6] = False, IGNORE
+            valid[:6, :6], label[:6, :6], numbers[:6, :6] = False, IGNORE, 0
         name = f"scene-{i // blocks}-{i % blocks}"
         split = ("train", "train", "validation", "test")[i % 4]
         rows.append(
@@ -102,9 +110,11 @@ def scene_patches(classes: int = 2, blocks: int = 4, side: int = 48) -> FakePrep
             )
         )
         patches[name] = SimpleNamespace(image=image, label=label, valid=valid)
+        if has_objects:
+            instances[name] = numbers
     columns = ["id", "item", "split", "group", "cluster", "row", "col", "height", "width"]
     names = ["background", "building", "road", "water"][:classes]
-    return FakePrepared(pd.DataFrame(rows, columns=columns), patches, names)
+    return FakePrepared(pd.DataFrame(rows, columns=columns), patches, names, instances=instances)
 
 
 def perturbed(label: np.ndarray, badness: float, seed: int) -> np.ndarray:

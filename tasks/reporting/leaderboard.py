@@ -1,0 +1,118 @@
+"""The leaderboard of the report: its columns, its rows, and positions on the axis of whiskers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from segcore.comparison.leaderboard import Column, Leaderboard, Value
+from segcore.comparison.results import Comparison, LeaderboardRow, Score
+from segcore.comparison.timing import Timing
+from segcore.metrics import METRICS, is_of_objects
+from segcore.plots.palette import HUMAN, MUTED, colours
+from tasks.formatting import score
+
+# column -> the one below whose values the page shows it where it also has columns of objects, so that all fit
+_BELOW = {
+    "recall/dataset/foreground_mean": "precision/dataset/foreground_mean",
+    "boundary_f1/dataset/foreground_mean": "dice/dataset/foreground_mean",
+}
+
+
+def _stacked(board: Leaderboard, *parts: str, without: Sequence[str] = ()) -> list[list[Column]]:
+    """Columns of these parts, each with the columns that are shown below its values."""
+    columns = [c for c in board.columns if c.part in parts and c.key not in without]
+    if any(is_of_objects(c.key) for c in columns):
+        columns = [replace(c, below=_below(c)) for c in columns]
+    keys = {c.key for c in columns}
+    return [[c, *(low for low in columns if low.below == c.key)] for c in columns if c.below not in keys]
+
+
+def _below(column: Column) -> str | None:
+    """The column below whose values one is shown on a page with columns of objects; scores of pixels below such."""
+    below = _BELOW.get(column.key, column.below)
+    return "iou/dataset/foreground_mean" if below and is_of_objects(below) else below
+
+
+def measure_columns(board: Leaderboard) -> list[list[Column]]:
+    """Columns of sizes and costs; the receptive field is in the page's table of networks."""
+    return _stacked(board, "sizes", "costs", without=("receptive_field",))
+
+
+def score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
+    """Score columns except the headline, those of objects last; rank and seeds are elsewhere on the page."""
+    stacks = _stacked(board, "scores", without=("rank", "seeds", comparison.headline))
+    return sorted(stacks, key=lambda stack: is_of_objects(stack[0].key))
+
+
+def _cells(
+    board: Leaderboard, values: Sequence[Value], stacks: Sequence[Sequence[Column]]
+) -> list[list[str]]:
+    """Values of stacked columns as text."""
+    by_key = dict(zip((c.key for c in board.columns), values, strict=True))
+    return [[line for c in stack for line in _lines(c, by_key[c.key])] for stack in stacks]
+
+
+def _lines(column: Column, value: Value) -> list[str]:
+    """A value as text; the spread of a time is a line of its own, and intervals of objects are left to their chart."""
+    if isinstance(value, Timing):
+        return [value.median, *([value.spread] if value.spread else [])]
+    if isinstance(value, Score) and is_of_objects(column.key):
+        return [score(value.estimate, column.unit)]
+    return ["–" if value is None else column.show(value)]
+
+
+def place(low: float | None, at: float, high: float | None, axis: tuple[float, float]) -> dict[str, float]:
+    """Positions of a value and its interval on an axis, in % of the axis; a missing end is at the value itself."""
+    start, span = axis[0], max(axis[1] - axis[0], 1e-9)
+    ends = {"low": at if low is None else low, "high": at if high is None else high, "at": at}
+    return {name: (value - start) / span * 100 for name, value in ends.items()}
+
+
+def axis_of(scores: Sequence[Score], unit: str) -> tuple[float, float]:
+    """Ends of an axis that shows all scores with their intervals."""
+    ends = [v for s in scores for v in (s.estimate, s.low, s.high) if v is not None] or [0.0, 1.0]
+    margin = max(0.01, (max(ends) - min(ends)) * 0.06)
+    lowest, highest = min(ends) - margin, max(ends) + margin
+    # errors of counts may be negative, or above 100 %
+    is_share = unit == "%" and max(ends) <= 1
+    return lowest if min(ends) < 0 else max(0.0, lowest), min(1.0, highest) if is_share else highest
+
+
+def headlines(comparison: Comparison) -> list[Score]:
+    """Headline scores on the axis; that of perfect masks is there if it is one of objects, else it is 1."""
+    return [
+        row.scores[comparison.headline]
+        for row in comparison.leaderboard
+        if comparison.headline in row.scores and _is_on_axis(row, comparison)
+    ]
+
+
+def _is_on_axis(row: LeaderboardRow, comparison: Comparison) -> bool:
+    return row.kind != "limit" or is_of_objects(comparison.headline)
+
+
+def leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, Any]]:
+    """Values of the page per row of the leaderboard, in leaderboard order."""
+    unit = METRICS[comparison.metric].unit
+    axis = axis_of(headlines(comparison), unit)
+    palette = colours(row.architecture for row in comparison.models)
+    of_kind = {"human": HUMAN, "limit": MUTED}
+    rows = []
+    for row, values in zip(board.rows, board.values, strict=True):
+        best = row.scores.get(comparison.headline)
+        rows.append(
+            {
+                "rank": row.rank,
+                "title": row.title,
+                "kind": row.kind,
+                "scores": row.scores,
+                "headline": best,
+                "interval": best
+                and _is_on_axis(row, comparison)
+                and place(best.low, best.estimate, best.high, axis),
+                "colour": (of_kind.get(row.kind) or palette[row.architecture])[1:],
+                "cells": _cells(board, values, score_columns(board, comparison)),
+                "measures": row.summary and _cells(board, values, measure_columns(board)),
+            }
+        )
+    return rows
