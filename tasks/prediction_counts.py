@@ -25,7 +25,7 @@ def write_counts(folder: Path, names: Sequence[str], predictor: "Predictor") -> 
     from segcore.prediction.counts import FIELDS, Validation, read_table, summed, write_table
 
     assert predictor.find is not None
-    validation = Validation.of(predictor.description, predictor.find.method)
+    validation = Validation.of(predictor.description, predictor.find, predictor.settings.min_area)
     with atomic_write(folder / COUNTS) as temporary:
         scenes = [(name, read_table(folder / f"{name}_counts.csv")) for name in names]
         write_table(temporary, summed(scenes, validation), ["scene", *FIELDS])
