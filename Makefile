@@ -120,8 +120,8 @@ lock: ## pin the newest packages that pyproject.toml allows
 	@$(COMPILE) --group dev -c requirements/base.lock -o requirements/dev.lock
 
 # `data`, `objects` and `training` compare with packages that only .venv-bench has
-BENCHMARKS := data objects overhead predict published training transfer
-bench: $(if $(filter data objects training,$(WHAT)),$(VENV)-bench/.installed,install) ## measure WHAT=training|data|objects|predict|published|transfer|overhead; OPTIONS=--quick
+BENCHMARKS := data objects overhead predict published stitching training transfer
+bench: $(if $(filter data objects training,$(WHAT)),$(VENV)-bench/.installed,install) ## measure WHAT=training|data|objects|predict|stitching|published|transfer|overhead; OPTIONS=--quick
 	@test -n "$(filter $(BENCHMARKS),$(WHAT))" || { echo "Error: WHAT=$(WHAT) is no benchmark. Remedy: make bench WHAT=data, or one of: $(BENCHMARKS)"; exit 1; }
 	@$(if $(filter data objects training,$(WHAT)),$(VENV)-bench,$(VENV))/bin/python -m benchmarks.$(WHAT) $(OPTIONS)
 $(VENV)-bench/.installed: requirements/bench.lock | install

@@ -19,7 +19,7 @@ from segcore import params
 from segcore.constants import IGNORE
 from segcore.data.raster import Note
 from segcore.errors import DataError, ParamsError, StageError
-from segcore.files import atomic_write, sha256
+from segcore.files import sha256
 from segcore.io.layouts._scenes import scenes_of
 from segcore.params import Params, Predict
 from segcore.prediction.fit import TRAINING_IMAGES
@@ -27,7 +27,8 @@ from segcore.prediction.scene_reader import stamp_of
 from tasks import console
 from tasks.output_folder import OutputFolder, require_writable
 from tasks.prediction_arguments import chosen, parser
-from tasks.prediction_record import COUNTS, RECORD, Record, suffixes
+from tasks.prediction_counts import write_counts
+from tasks.prediction_record import RECORD, Record, suffixes
 from tasks.project import PREDICTIONS
 from tasks.scenes import check_name, counted, find_scenes
 from tasks.supervisor import deferred_stop
@@ -214,7 +215,8 @@ class Batch:
             )
         self._report_others(delete_others)
         if "counts" in self.predictor.settings.outputs and len(self.scenes) > 1:
-            self._write_counts()
+            done = [self.names[scene] for scene in self.scenes if scene not in self.failed]
+            write_counts(self.output, done, self.predictor)
         if self.failed:
             lines = "\n".join(f"  {scene}: {error.what}" for scene, error in self.failed.items())
             others = f", the others are in {self.output}" if len(self.failed) < len(self.scenes) else ""
@@ -222,17 +224,6 @@ class Batch:
                 f"{len(self.failed)} of {len(self.scenes)} scenes failed{others}:\n{lines}", self._remedy()
             )
         return {"predicted": len(self.todo), "done before": len(self.scenes) - len(self.todo)}
-
-    def _write_counts(self) -> None:
-        """Write the counts of all scenes that are done into one file."""
-        from segcore.prediction.counts import FIELDS, Validation, read_table, summed, write_table
-
-        assert self.predictor.find is not None
-        names = [f"{self.names[s]}_counts.csv" for s in self.scenes if s not in self.failed]
-        with atomic_write(self.output / COUNTS) as temporary:
-            scenes = [(name.removesuffix("_counts.csv"), read_table(self.output / name)) for name in names]
-            validation = Validation.of(self.predictor.description, self.predictor.find.method)
-            write_table(temporary, summed(scenes, validation), ["scene", *FIELDS])
 
     def _remedy(self) -> str:
         """That of all errors if they have one in common."""

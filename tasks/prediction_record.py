@@ -146,7 +146,11 @@ class Record:
         return names
 
     def _refuse_same(self, names: dict[Path, str]) -> None:
-        taken = {RECORD: RECORD, COUNTS: COUNTS} if self._has_objects else {}
+        if not self._has_objects:
+            return
+        taken = {RECORD: RECORD, COUNTS: COUNTS}
+        for other in self.scenes.keys() - set(map(str, names)):
+            taken |= dict.fromkeys(self._output_files(self.scenes[other]["name"]), Path(other).name)
         for scene, name in names.items():
             for file in sorted(self._output_files(name)):
                 if file in taken:

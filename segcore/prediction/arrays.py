@@ -1,6 +1,7 @@
 """Prediction of arrays in memory: arrays as image sources, and a writer that collects blocks into arrays."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from segcore.constants import IGNORE
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError
+from segcore.objects.find import FindSettings, find
 from segcore.objects.found import Objects
 from segcore.prediction import mosaic
 
@@ -121,3 +123,28 @@ class ArrayWriter:
             return Prediction(self._classes, self._probabilities, self._valid, touching)
         plane = None if touching is None else touching[0]
         return Prediction(self._classes[0], self._probabilities[:, 0], self._valid[0], plane)
+
+
+def with_objects(
+    made: Prediction, foreground: Sequence[int], settings: FindSettings, min_area: int
+) -> Prediction:
+    """A prediction with its objects.
+
+    Args:
+        made: the prediction.
+        foreground: indices of the classes that have objects.
+        settings: how objects are found.
+        min_area: objects of fewer pixels are left out.
+    """
+
+    def of_plane(probabilities: np.ndarray, classes: np.ndarray, touching: np.ndarray | None) -> Objects:
+        found = find(probabilities, classes, foreground, settings, touching)
+        return found.select(found.areas >= min_area)
+
+    if made.classes.ndim == 2:
+        return replace(made, objects=of_plane(made.probabilities, made.classes, made.touching))
+    planes = [
+        of_plane(made.probabilities[:, z], classes, None if made.touching is None else made.touching[z])
+        for z, classes in enumerate(made.classes)
+    ]
+    return replace(made, objects=planes)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from segcore.objects.count_interval import count_interval
+from segcore.objects.find import FindSettings
 
 # line of all classes together
 ALL = "all"
@@ -29,10 +30,21 @@ class Validation:
     clusters: Mapping[str, Sequence[Sequence[int]]]
 
     @classmethod
-    def of(cls, description: dict[str, Any], method: str) -> "Validation":
-        """From model.json and how objects are found."""
+    def of(cls, description: dict[str, Any], find: FindSettings, min_area: int) -> "Validation":
+        """From model.json.
+
+        Args:
+            description: model.json.
+            find: how objects are found.
+            min_area: objects of fewer pixels are left out.
+
+        Returns:
+            Without clusters if other objects are left out than on the validation split.
+        """
         names = [description["classes"][index] for index in description["foreground"]]
-        return cls(names, description["objects"].get(method, {}).get("counts", {}))
+        chosen = description["objects"].get(find.method, {})
+        is_alike = min_area <= 1 and find.score == chosen.get("score")
+        return cls(names, chosen.get("counts", {}) if is_alike else {})
 
     def interval(self, name: str, count: int) -> tuple[int | None, int | None]:
         """Interval of the count of a class, or of all; (None, None) if there is none."""

@@ -57,7 +57,7 @@ class ObjectOutputs:
         self.notes: list[Note] = []
         self._description, self._settings, self._zones = description, settings, zones
         self._info, self._scene, self._name, self._folder = info, scene, name, folder
-        self._validation = Validation.of(description, find.method)
+        self._validation = Validation.of(description, find, settings.min_area)
         self._names: list[str] = description["classes"]
 
     def finish(self, tags: dict[str, str]) -> list[str]:

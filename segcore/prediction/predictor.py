@@ -10,7 +10,6 @@ which volumes are cut into planes.
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,11 +27,9 @@ from segcore.io import images
 from segcore.io.bands import Declared
 from segcore.io.layouts._patterns import stem_of
 from segcore.models.base.bundle import Bundle, read_bundle
-from segcore.objects.find import find
-from segcore.objects.found import Objects
 from segcore.params import Predict, error_texts
 from segcore.prediction import mosaic
-from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction
+from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction, with_objects
 from segcore.prediction.bundle_settings import (
     declared_data,
     find_settings,
@@ -175,26 +172,10 @@ class Predictor:
         info = declared.info
         # one panel, because the whole image is in memory anyway
         self._run(declared, collected, mosaic.Grid(info.height, info.width, *self._tiling, info.width), None)
-        return self._with_objects(collected.result(is_volume), is_volume)
-
-    def _with_objects(self, made: Prediction, is_volume: bool) -> Prediction:
-        """A prediction with its objects, if `settings.outputs` names an output of them."""
+        made = collected.result(is_volume)
         if self.find is None:
             return made
-        foreground = self.description["foreground"]
-
-        def of_plane(probabilities: np.ndarray, classes: np.ndarray, touching: np.ndarray | None) -> Objects:
-            assert self.find is not None
-            found = find(probabilities, classes, foreground, self.find, touching)
-            return found.select(found.areas >= self.settings.min_area)
-
-        if not is_volume:
-            return replace(made, objects=of_plane(made.probabilities, made.classes, made.touching))
-        planes = [
-            of_plane(made.probabilities[:, z], classes, None if made.touching is None else made.touching[z])
-            for z, classes in enumerate(made.classes)
-        ]
-        return replace(made, objects=planes)
+        return with_objects(made, self.description["foreground"], self.find, self.settings.min_area)
 
     def predict_file(
         self,

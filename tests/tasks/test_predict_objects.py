@@ -120,6 +120,17 @@ def test_no_output_of_objects_takes_the_name_of_another_file(project: Path) -> N
     assert "scenes-predictions.json" in files
 
 
+def test_files_of_a_recorded_scene_that_is_not_predicted_are_not_overwritten(project: Path) -> None:
+    write_tif(project / "more/s0_objects.tif", noise(64, 64))
+    run_prediction(with_outputs("classes"), [*SCENES, "more"], "objects", Path("out"))
+    before = (project / "out/s0_objects.tif").read_bytes()
+    with pytest.raises(
+        ParamsError, match=r"s0_objects\.\S+ would be an output of s0\.tif and of s0_objects\.tif"
+    ):
+        predict(with_outputs("objects"))
+    assert (project / "out/s0_objects.tif").read_bytes() == before
+
+
 def test_words_and_settings_of_objects_are_those_of_the_parameters(project: Path) -> None:
     assert chosen(load(), ["objects", "counts"], None).predict.outputs == ["objects", "counts"]
     with pytest.raises(ParamsError, match=r"--outputs: 'count' is unknown[\s\S]*'counts'"):

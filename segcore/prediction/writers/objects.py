@@ -76,12 +76,8 @@ def write_object_layer(
     cut = objects.cut
     for found, values in outlines(read, info.height, info.width, _SIDE):
         objects.free_memory()
-        complete = _complete(found, values, objects, parts)
-        index = np.array([number - 1 for number, _ in complete], np.int64)
-        shapes = np.empty(len(complete), object)
-        shapes[:] = [
-            shapely.MultiPolygon(list(simplified(np.array(polygons), simplify))) for _, polygons in complete
-        ]
+        index, polygons, owners = _complete(found, values, objects, parts)
+        shapes = shapely.multipolygons(simplified(polygons, simplify), indices=owners)
         fields: dict[str, np.ndarray] = {
             "id": index + 1,
             "class": objects.classes[index].astype(np.int32),
@@ -96,20 +92,27 @@ def write_object_layer(
 
 def _complete(
     found: np.ndarray, values: np.ndarray, objects: SceneObjects, parts: dict[int, list[shapely.Polygon]]
-) -> list[tuple[int, list[shapely.Polygon]]]:
-    """Number and polygons of the objects of which all pixels were found; `parts` keeps those of others."""
-    complete = []
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Objects of which all pixels were found; `parts` keeps the polygons of others.
+
+    Returns:
+        (N,) index of each object, (P,) its polygons, and (P,) the place of each polygon's object in the first.
+    """
     # in pixels, areas are whole numbers
     areas = np.rint(shapely.area(found)).astype(np.int64)
-    for polygon, number, area in zip(found, values.tolist(), areas.tolist(), strict=True):
-        if area == objects.areas[number - 1]:
-            complete.append((number, [polygon]))
-            continue
-        polygons = parts.setdefault(number, [])
-        polygons.append(polygon)
-        if round(sum(part.area for part in polygons)) == objects.areas[number - 1]:
-            complete.append((number, parts.pop(number)))
-    return complete
+    is_whole = areas == objects.areas[values - 1]
+    index, polygons = list(values[is_whole] - 1), list(found[is_whole])
+    owners = list(range(len(index)))
+    for polygon, number in zip(found[~is_whole], values[~is_whole].tolist(), strict=True):
+        of_object = parts.setdefault(number, [])
+        of_object.append(polygon)
+        if round(sum(part.area for part in of_object)) == objects.areas[number - 1]:
+            owners += [len(index)] * len(of_object)
+            index.append(number - 1)
+            polygons += parts.pop(number)
+    shapes = np.empty(len(polygons), object)
+    shapes[:] = polygons
+    return np.array(index, np.int64), shapes, np.array(owners, np.int64)
 
 
 def _valid(shapes: np.ndarray, simplify: float) -> np.ndarray:

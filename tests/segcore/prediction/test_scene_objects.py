@@ -187,6 +187,15 @@ def test_min_area_and_simplify_are_of_polygons_and_objects(bundle, tmp_path, out
         assert corners["simple"] < 0.8 * corners["plain"]
     rows = list(csv.DictReader((out / "small_counts.csv").open()))
     assert int(rows[-1]["objects"]) == small.max()
+    assert rows[-1]["low"] == "", "the validation counted small objects too"
+
+
+def test_with_another_score_than_that_of_the_validation_counts_have_no_interval(bundle, tmp_path, out):
+    write_tif(tmp_path / "scene.tif", noise(60, 80))
+    for score, has_interval in (("auto", True), (0.0, True), (0.3, False)):
+        Predictor(bundle, settings(outputs=["counts"], score=score)).predict_file(tmp_path / "scene.tif", out)
+        rows = list(csv.DictReader((out / "scene_counts.csv").open()))
+        assert [row["low"] != "" for row in rows] == [has_interval] * 3
 
 
 def test_a_geopackage_has_a_style_in_the_colours_of_the_classes(bundle, tmp_path, out):
