@@ -57,6 +57,8 @@ def test_only_the_best_overlap_of_both_above_a_quarter_is_linked():
     assert found.numbers[1, 3, 8] not in (0, 1)
     assert found.numbers[0, 8, 20] != found.numbers[1, 8, 27]
     assert found.numbers.max() == 4, "numbers have no gap"
+    turned = volume_of([below, above], {}).numbers
+    assert turned[1, 3, 3] == turned[0, 3, 3] == 1 and turned[0, 3, 8] == 2 and turned.max() == 4
 
 
 def test_classes_are_not_linked_and_limits_are_of_whole_objects():
