@@ -7,8 +7,9 @@
 - bootstrap: 2,000 draws of AP, which the others do not have;
 - pycocotools and faster-coco-eval: their COCOeval of the same objects as run lengths, without a limit of detections.
 
-Each contestant runs in its own process on one core; memory is the peak of that process less that before it scored. The
-table shows a missed goal; the exit code is 0 in any case.
+Each contestant runs in its own process on one core. Times are of the processor, so that other programs do not count;
+memory is the peak of the process less that before it scored. The table shows a missed goal; the exit code is 0 in any
+case.
 """
 
 import argparse
@@ -171,7 +172,7 @@ def _coco(pictures: list[Picture], clock: "Clock", name: str) -> float:
 
 
 class Clock:
-    """Seconds by name, and the memory in MiB that the timed parts added to the peak."""
+    """Seconds of processor time by name, and the memory in MiB that the timed parts added to the peak."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -180,9 +181,9 @@ class Clock:
     @contextlib.contextmanager
     def timed(self, name: str) -> Any:
         """Time a part."""
-        before, start = _peak(), time.perf_counter()
+        before, start = _peak(), time.process_time()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = time.process_time() - start
         self.megabytes += _peak() - before
 
 
@@ -235,7 +236,7 @@ def table(results: dict[str, dict[str, Any]], quick: bool) -> list[str]:
     true, predicted = mine["objects"]
     lines = [f"{true:,} true and {predicted:,} predicted objects, one core.", ""]
     lines += [
-        "| | seconds | relative to segflow's scores | peak memory (MiB) | AP |",
+        "| | processor seconds | relative to segflow's scores | peak memory (MiB) | AP |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, result in results.items():

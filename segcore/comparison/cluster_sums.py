@@ -84,11 +84,19 @@ def cluster_sums(
     )
 
 
+def _metrics_of(keys: Collection[str] | None, aggregate: str) -> set[str] | None:
+    """Names of the metrics of score keys of one aggregate; None: all."""
+    if keys is None:
+        return None
+    return {key.partition("/")[0] for key in keys if key.split("/")[1:2] == [aggregate]}
+
+
 def _pixel_scores(
-    sums: Mapping[str, np.ndarray], like: ClusterSums, only: Collection[str] | None
+    sums: Mapping[str, np.ndarray], like: ClusterSums, keys: Collection[str] | None
 ) -> dict[str, np.ndarray]:
     """Every score of sums `(...)` or `(..., K)`, by score key; the empty-image rate is NaN without an empty image."""
     counts = {name: sums[name] for name in COUNTS}
+    only = _metrics_of(keys, "dataset")
     result = keyed(counts, "dataset", like.classes, like.foreground, only=only)
     images = np.maximum(sums["images"], 1)
     result |= {key: values / images for key, values in sums.items() if "/image" in key}
@@ -99,14 +107,16 @@ def _pixel_scores(
 
 
 def _object_scores(
-    runs: Sequence[ClusterSums], weights: Sequence[np.ndarray], only: Collection[str] | None
+    runs: Sequence[ClusterSums], weights: Sequence[np.ndarray], keys: Collection[str] | None
 ) -> dict[str, np.ndarray]:
     """Every score of objects of the weighted clusters of all runs, by score key; empty if a run has no objects."""
     like, all_objects = runs[0], [run.objects for run in runs if run.objects is not None]
     if len(all_objects) < len(runs):
         return {}
     pooled = Pooled(all_objects, like.cluster_of, len(like.clusters), weights)
+    only = _metrics_of(keys, "dataset")
     result = keyed(pooled, "dataset", like.classes, like.foreground, "objects", only)
+    only = _metrics_of(keys, "image")
     images = sum(each @ run.sums["images"] for each, run in zip(weights, runs, strict=True))
     for run, one, each in zip(runs, all_objects, weights, strict=True):
         for key, values in keyed(one, "image", like.classes, like.foreground, "objects", only).items():
@@ -142,8 +152,7 @@ def _scores(
     keys: Collection[str] | None,
 ) -> dict[str, np.ndarray]:
     """Scores of weighted clusters, whose pixel counts sum to `total`."""
-    wanted = None if keys is None else {key.partition("/")[0] for key in keys}
-    result = _pixel_scores(total, runs[0], wanted) | _object_scores(runs, weights, wanted)
+    result = _pixel_scores(total, runs[0], keys) | _object_scores(runs, weights, keys)
     return result if keys is None else {key: result[key] for key in keys}
 
 

@@ -67,6 +67,12 @@ class _Scores:
         """Mean over seeds, rounded so that scores with the same printed value rank the same."""
         return round(float(self.estimates[key].mean()), 6)
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Areas that divide small, medium and large objects; None without objects."""
+        first = self.runs[0].objects
+        return None if first is None else first.limits
+
     def worth(self, key: str) -> float:
         """What ranks are of: higher is better, whatever the metric."""
         metric = _metric_of(key)
@@ -77,7 +83,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
     """Rank models on pooled foreground scores, test all pairs, and word the verdict.
 
     Args:
-        contestants: models and humans, all on the same test images.
+        contestants: models, limits and humans, the models first, all on the same test images.
         p: parameters; `compare`, `data`, `seeds` and the training settings are used.
         cluster_kind: "block" or "group", the unit that intervals and tests resample.
 
@@ -89,7 +95,10 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
             evaluation has none.
     """
     headline = f"{p.compare.metric}/dataset/foreground_mean"
-    scored = [_score(c, p) for c in contestants]
+    scored: list[_Scores] = []
+    for one in contestants:
+        # small objects are the same ones for all
+        scored.append(_score(one, p, scored[0].limits if scored else None))
     require_same([run for s in scored for run in s.runs])
     _require_headline(scored, headline)
     first = scored[0].runs[0]
@@ -138,9 +147,9 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
     return Comparison.from_json(comparison.to_json())
 
 
-def _score(contestant: Contestant, p: Params) -> _Scores:
+def _score(contestant: Contestant, p: Params, limits: tuple[float, float] | None) -> _Scores:
     runs = [
-        cluster_sums(table, p.data.foreground, *of_objects)
+        cluster_sums(table, p.data.foreground, *of_objects, limits)
         for table, of_objects in zip(contestant.tables, contestant.object_tables, strict=True)
     ]
     draws = bootstrap(runs, p.compare.bootstrap, p.compare.seed)
@@ -148,9 +157,7 @@ def _score(contestant: Contestant, p: Params) -> _Scores:
 
 
 def _scored_model(s: _Scores) -> ScoredModel:
-    first = s.runs[0].objects
-    limits = first.limits if first else None
-    return ScoredModel(s.contestant.tables, s.estimates, s.contestant.object_tables, limits)
+    return ScoredModel(s.contestant.tables, s.estimates, s.contestant.object_tables, s.limits)
 
 
 def _metric_of(key: str) -> Metric:
