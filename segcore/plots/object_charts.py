@@ -98,7 +98,7 @@ def _grid(panels: int, side: float, extra: float, shared: bool) -> tuple[Figure,
     """A figure with up to four panels per row, each about `side` inches square and `extra` higher."""
     columns = min(_PANELS, max(1, panels))
     rows = -(-max(1, panels) // columns)
-    size = (max(side * columns, 5.1), (side + extra) * rows + 0.35)
+    size = (max(side * columns, 3.2), (side + extra) * rows + 0.35)
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel())
     for unused in axes[panels:]:

@@ -19,6 +19,7 @@ from tasks import evaluate
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tasks.tracking import runs
+from tasks.tracking.scores import log_lacking_scores
 from tasks.tracking.tracker import Tracker
 from tasks.train import train
 from tests.support.tiny import blobs, values_for
@@ -122,7 +123,8 @@ def test_scores_of_objects_are_logged_and_those_that_a_run_lacks_are_added(proje
     )
     with runs.training_run(tracker, p, "unet", 1, "U-Net") as other:
         other.log_step({"test/pq.dataset.square": 0.25})
-    runs._log_lacking_scores(other, tracker.client.get_run(other.id), p, "train@unet-0")
+    earlier = tracker.client.get_run(other.id).data.metrics
+    log_lacking_scores(other, earlier, p.data.foreground, Path("evaluations/unet-0"))
     completed = tracker.client.get_run(other.id).data.metrics
     assert completed.pop("test/pq.dataset.square") == 0.25, "earlier values are kept"
     assert completed == {k: v for k, v in logged.items() if k != "test/pq.dataset.square"}

@@ -59,6 +59,14 @@ def test_what_is_not_required_or_taken_out_is_not_counted() -> None:
     assert run.f1.empty and run.counts.to_numpy().tolist() == [[0, 0]]
 
 
+def test_parts_of_an_object_that_is_not_required_are_false() -> None:
+    pieces = [np.zeros((3, 9), bool) for _ in range(2)]
+    pieces[0][:, :4], pieces[1][:, 5:] = True, True
+    true = Mask(np.ones((3, 9), bool), area_full=90)
+    truths, predictions = object_status(image([true], [Mask(p) for p in pieces], (3, 9)), 0)
+    assert _statuses(truths) == [""] and _statuses(predictions) == ["false", "false"]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_agree_with_the_scores(seed: int) -> None:
     random, parts, pixels = np.random.default_rng(seed), [], []

@@ -152,6 +152,10 @@ def test_every_picture_counts_what_is_in_its_table(project) -> None:
         numbers = case.truth[case.truth > 0]
         assert list(dict.fromkeys(numbers)) == list(range(1, len(case.classes) + 1))
         assert not (case.truth[label == IGNORE]).any()
+        rows = runs["unet"].table.query(f"kind == 'truth' and item == '{case.item}'").set_index("truth")
+        for number, row in rows.iterrows():
+            inside = np.argwhere(case.truth == number)
+            assert len(inside) == row["area"] and tuple(inside.min(0)) == (row["row"], row["col"])
         for name, outcome in case.outcomes.items():
             table = runs[name].table
             of_image = table[table["item"] == case.item]
