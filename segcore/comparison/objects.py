@@ -123,7 +123,7 @@ def lines(comparison: Comparison) -> list[str]:
     text = []
     for name, by_class in found.counts.items():
         each = [_count_text(class_name, count, level) for class_name, count in by_class.items()]
-        text.append(f"{titles[name]} counts {', '.join(each)}.")
+        text.append(f"Objects counted by {titles[name]}: {', '.join(each)}.")
     for name, chosen in found.operating.items():
         text.append(f"{titles[name]}: {_operating_text(chosen)}.")
     return [*text, f"Objects: {found.policy}"]
@@ -132,7 +132,7 @@ def lines(comparison: Comparison) -> list[str]:
 def _count_text(class_name: str, count: Mapping[str, float | None], level: str) -> str:
     low, high = count["low"], count["high"]
     reach = f"{level}: {low:,.0f} to {high:,.0f}; " if low is not None and high is not None else ""
-    return f"{count['predicted']:,.0f} {class_name} ({reach}true: {count['true']:,.0f})"
+    return f"{class_name} {count['predicted']:,.0f} ({reach}true: {count['true']:,.0f})"
 
 
 def _operating_text(chosen: Mapping[str, float | None]) -> str:
