@@ -265,7 +265,7 @@ def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
         assert (count["true"], count["predicted"]) == (true, predicted)
         assert count["low"] < count["high"] and count["low"] < 1.2 * true and count["high"] > 0.8 * true
     text = leaderboard_text(result)
-    assert OBJECT_POLICY in text and "U-Net counts " in text and " building (95 %: " in text
+    assert OBJECT_POLICY in text and "counted by U-Net: building " in text and " (95 %: " in text
     assert "objects count from a score of 0.2, chosen on the validation split" in text
     keys = [column.key for column in leaderboard(result).columns if column.part == "scores"]
     wanted = [f"{name}/dataset/foreground_mean" for name in ("pq", "iou", "f1_50", "ap", "count_error")]
