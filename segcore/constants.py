@@ -4,5 +4,6 @@
 IGNORE = 255
 # A predicted object with more than this share of its pixels ignored is taken out: neither right nor wrong.
 IGNORED_SHARE = 0.5
-# A true object with less than this share of its pixels inside the scored region may be found or not.
+# A true object with at most this share of its pixels inside the scored region may be found or not: of two test regions
+# that divide an object, at most one requires it.
 REQUIRED_SHARE = 0.5

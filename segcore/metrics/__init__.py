@@ -32,7 +32,7 @@ OBJECT_POLICY = (
     "A predicted object is right if its IoU with a true object of its class is above .5 (COCO's average precision: at "
     "least); IoU is of valid pixels. An object in truth or prediction has one partner at most; where several are "
     "possible, the prediction of the highest score is first. A prediction with more than half of its pixels ignored is "
-    "neither right nor wrong; a true object with less than half of its area in the scored region may be found or not. "
+    "neither right nor wrong; a true object with at most half of its area in the scored region may be found or not. "
     "A class absent from truth and prediction scores 1.0, and 0.0 in errors; one without truth that is predicted "
     "scores 0.0. An image without both scores the same, and adds nothing to pooled scores. Average precision counts "
     "predictions of every score and without a limit (AP as COCO: 100 per image and class); the other metrics "

@@ -251,7 +251,7 @@ def _truths(region: _Region, old: np.ndarray, index: pd.DataFrame) -> pd.DataFra
         "area": areas,
         "area_full": full,
         "cut": _touches_edge(boxes, region.shape),
-        "out": areas < REQUIRED_SHARE * full,
+        "out": areas <= REQUIRED_SHARE * full,
     }
     return pd.DataFrame(rows | dict(zip(_BOX, boxes.T, strict=True)))
 

@@ -38,7 +38,7 @@ def choose_objects(
     """The entry `objects` of model.json: the settings of both methods with the highest F1 on the validation split.
 
     F1 is of all foreground classes together, at an IoU above 0.5. A predicted object with more than half of its pixels
-    ignored does not count, nor does a true one with less than half of its area in the region, or what matches it.
+    ignored does not count, nor does a true one with at most half of its area in the region, or what matches it.
 
     Args:
         model: trained, on its device.
@@ -184,7 +184,7 @@ def _truth(instances: np.ndarray, scored: np.ndarray, index: pd.DataFrame) -> _T
     numbers, old = by_first_pixel(np.where(scored, instances, 0), index["id"].to_numpy())
     known = index.set_index("id").loc[old]
     areas = np.bincount(numbers[numbers > 0], minlength=len(old) + 1)[1:]
-    required = areas >= REQUIRED_SHARE * known["area"].to_numpy()
+    required = areas > REQUIRED_SHARE * known["area"].to_numpy()
     return _Truth(numbers, areas, known["class_index"].to_numpy(np.int64), required)
 
 

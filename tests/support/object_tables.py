@@ -122,7 +122,7 @@ def _truth_row(number: int, m: Mask, scored: np.ndarray) -> dict[str, object]:
         "class_index": m.class_index,
         "area": area,
         "area_full": full,
-        "out": area < REQUIRED_SHARE * full,
+        "out": area <= REQUIRED_SHARE * full,
         "crowd": m.crowd,
     } | _place(m.pixels & scored)
 

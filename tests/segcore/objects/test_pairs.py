@@ -158,3 +158,16 @@ def test_numbers_without_a_row_in_the_index_are_no_objects():
     found = pairs(numbers, np.zeros(numbers.shape, np.uint8), index_of(numbers)[1:], _perfect(numbers), 2)
     assert found.truths["truth"].tolist() == [1]
     assert found.pairs[["truth", "prediction"]].to_numpy().tolist() == [[1, 2]]
+
+
+def test_an_object_with_half_of_its_area_in_each_of_two_regions_is_required_in_neither():
+    numbers = np.zeros((4, 9), np.uint32)
+    # divided at column 4: the first 2 and 2 columns, the second 2 and 3
+    numbers[1, 2:6], numbers[3, 2:7] = 1, 2
+    index = index_of(numbers)
+    halves = [numbers[:, :4], numbers[:, 4:]]
+    out = []
+    for half in halves:
+        label = np.zeros(half.shape, np.uint8)
+        out.append(pairs(half, label, index, _perfect(half), 2).truths["out"].tolist())
+    assert out == [[True, True], [True, False]]
