@@ -109,15 +109,21 @@ class Truth:
     def read(
         self, window: Window, plane: int, valid: np.ndarray
     ) -> tuple[annotations.Labels, list[np.ndarray]]:
-        """Labels, and those of other annotators, of a window (h, w); IGNORE where pixels are not valid."""
+        """Labels, and those of other annotators, of a window (h, w); IGNORE where pixels are not valid.
+
+        Those of other annotators are IGNORE where the labels are; with objects, only where the image has no data.
+        """
         with _of_mask(*self._paths):
             labels = self.labels.read(window, plane)
+        has_data = valid
         if self.valid is not None:
             valid = valid & (self.valid.read(window, plane).pixels != 0).any(axis=0)
         classes = labels.classes if valid.all() else np.where(valid, labels.classes, np.uint8(IGNORE))
         hidden = classes == IGNORE
+        # as in a prediction, an object can reach into ignored pixels
+        unknown = ~has_data if self._counts_objects or self.numbers else hidden
         others = [
-            np.where(hidden, IGNORE, o.read(window, plane).classes).astype(np.uint8) for o in self.others
+            np.where(unknown, IGNORE, o.read(window, plane).classes).astype(np.uint8) for o in self.others
         ]
         instances = labels.instances if self.objects_of == "labels" else None
         if self.numbers:

@@ -10,6 +10,7 @@ import yaml
 from safetensors.numpy import load_file, save_file
 
 from segcore import params
+from segcore.data.prepared import PreparedData
 from segcore.errors import ParamsError, StageError
 from segcore.objects.components import components
 from segcore.tables.objects import objects_table
@@ -85,6 +86,27 @@ def test_objects_of_models_limit_and_annotator_are_compared(with_objects: Path) 
     assert board["kind"].tolist() == ["model", "model", "limit", "human"]
     assert board["rank"].isna().tolist() == [False, False, True, True]
     assert set(json.loads((with_objects / "comparison/metrics.json").read_text())) == {"unet", "fcn"}
+
+
+def test_objects_of_an_annotator_reach_into_ignored_pixels_as_those_of_a_network(with_objects: Path) -> None:
+    packed = with_objects / "data/packed/all.safetensors"
+    tensors = load_file(packed)
+    mask = (NUMBERS > 0).astype(np.uint8)
+    scored = np.ones(NUMBERS.shape, bool)
+    # half of the two objects that touch, and most of the other
+    scored[:, 6:9], scored[9:12, :] = False, False
+    tensors["labels"][:], tensors["baselines"][:] = np.where(scored, mask, 255), mask
+    tensors["instances"][:] = np.where(scored, NUMBERS, 0)
+    save_file(tensors, packed)
+    masks = compare._Masks(PreparedData(with_objects / "data/prepared"), 2, True)
+    (found,) = masks.annotator("second-annotator").objects
+    true = [object_tables.Mask(m.pixels, area_full=16) for m in object_tables.masks(NUMBERS)]
+    predicted = object_tables.masks(components(mask, [1]))
+    expected = object_tables.image(true, predicted, NUMBERS.shape, scored=scored)
+    columns = ["kind", "area", "area_full", "ignored_share", "out", "intersection"]
+    one = found[found["item"] == found["item"].iloc[0]]
+    pd.testing.assert_frame_equal(one[columns].reset_index(drop=True), expected[columns])
+    assert one.loc[one["kind"] == "prediction", "out"].tolist() == [False, True]
 
 
 def test_components_as_truth_have_no_limit_but_a_note(with_objects: Path) -> None:

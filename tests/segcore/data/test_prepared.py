@@ -93,7 +93,8 @@ def test_labels_of_test_regions_are_untouched(prepared_scene):
         assert np.array_equal(patch.label[patch.valid], part[patch.valid])
 
 
-def test_field_of_view_and_a_second_annotator(pairs):
+@pytest.mark.parametrize("instances", [False, "components"])
+def test_field_of_view_and_a_second_annotator(pairs, instances):
     for kind in ("fov", "other"):
         (pairs / kind).mkdir()
     for path in sorted((pairs / "masks").iterdir()):
@@ -102,13 +103,16 @@ def test_field_of_view_and_a_second_annotator(pairs):
         field[:, :10] = 0
         Image.fromarray(field).save(pairs / "fov" / path.name)
         Image.fromarray(255 - mask).save(pairs / "other" / path.name)
-    p = params_for(pairs, data={"valid": "fov/{stem}.png", "baselines": {"other": "other/{stem}.png"}})
+    files = {"valid": "fov/{stem}.png", "baselines": {"other": "other/{stem}.png"}}
+    p = params_for(pairs, data=files | {"instances": instances})
     ingest(p.data, pairs / "ingested")
     data = PreparedData(prepare(p, pairs / "ingested", pairs / "prepared"))
     region = data.regions.iloc[0]["id"]
     patch, other = data.read(region), data.read_baseline("other", region)
     assert (patch.label[:, :10] == IGNORE).all() and patch.valid.all()
     assert np.array_equal(other[:, 10:], 1 - patch.label[:, 10:])
+    # the annotator's objects can reach into ignored pixels, as those of a network can
+    assert (other[:, :10] == IGNORE).all() if not instances else (other[:, :10] <= 1).all()
 
 
 def test_preparing_twice_gives_the_same_files(pairs, tmp_path):
