@@ -139,10 +139,16 @@ def _judge(
 ) -> Judged:
     metric = METRICS[basis.metric]
     gained = gains(challenger, incumbent, metric.sign, basis) if incumbent else {}
-    foreground = challenger.frozen.foreground if challenger.frozen else ()
-    candidate = challenger.candidate
+    frozen, candidate = challenger.frozen, challenger.candidate
     of_slices = slice_scores(
-        candidate.frozen, gate.floors, basis.metric, classes, foreground, candidate.objects, candidate.score
+        candidate.frozen,
+        gate.floors,
+        basis.metric,
+        classes,
+        frozen.foreground if frozen else (),
+        candidate.objects,
+        candidate.score,
+        frozen.objects.limits if frozen and frozen.objects else None,
     )
     trial = Trial(
         metric,

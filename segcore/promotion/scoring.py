@@ -104,10 +104,14 @@ def score(candidate: Candidate, foreground: Sequence[int], metric: str) -> Score
     costs = Costs(*(finite(cost) for cost in vars(candidate.costs).values()))
     both = pd.concat([candidate.frozen, candidate.new])
     tables = [candidate.frozen, candidate.new, both if _is_scored(candidate.new) else candidate.new]
-    frozen, new, together = (
-        cluster_sums(table, foreground, objects, candidate.score) if _is_scored(table) else None
-        for table in tables
-    )
+    runs: list[ClusterSums | None] = []
+    limits = None
+    for table in tables:
+        run = cluster_sums(table, foreground, objects, candidate.score, limits) if _is_scored(table) else None
+        # small objects are the same ones everywhere: by the frozen test set, which is the first
+        limits = limits or (run.objects.limits if run and run.objects else None)
+        runs.append(run)
+    frozen, new, together = runs
     present = _true(frozen) if frozen else np.zeros((1, 0))
     totals = tuple(int(n) for n in present.sum(0))
     return ScoredCandidate(replace(candidate, costs=costs), frozen, new, together, totals)

@@ -86,6 +86,7 @@ def slice_scores(
     foreground: Sequence[int],
     objects: pd.DataFrame | None = None,
     least_score: float = 0.0,
+    limits: tuple[float, float] | None = None,
 ) -> dict[str, float | None]:
     """Pooled score of each slice that gate.floors names; None where it has no true pixel or object to score.
 
@@ -97,6 +98,7 @@ def slice_scores(
         foreground: indices of the classes in the mean.
         objects: object table, for metrics of objects.
         least_score: of a predicted object.
+        limits: areas that divide small, medium and large objects of the whole frozen test set.
     """
     objects = objects if METRICS[metric].of_objects else None
     found = {}
@@ -105,7 +107,7 @@ def slice_scores(
         if one is not None:
             wanted = foreground if one.class_name is None else [classes.index(one.class_name)]
             rows = of_images(frozen, one.word, one.text)
-            found[key] = _score(rows, metric, wanted, objects, least_score)
+            found[key] = _score(rows, metric, wanted, objects, least_score, limits)
     return found
 
 
@@ -115,6 +117,7 @@ def _score(
     wanted: Sequence[int],
     objects: pd.DataFrame | None,
     least_score: float,
+    limits: tuple[float, float] | None,
 ) -> float | None:
     """Mean of the wanted classes that have a true pixel or object, as in the comparison's table of slices."""
     if objects is None:
@@ -125,4 +128,4 @@ def _score(
     if not present:
         return None
     key = f"{metric}/dataset/foreground_mean"
-    return run_scores(cluster_sums(rows, present, objects, least_score), [key])[key]
+    return run_scores(cluster_sums(rows, present, objects, least_score, limits), [key])[key]

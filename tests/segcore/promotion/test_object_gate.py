@@ -1,18 +1,21 @@
 """The gate on metrics of objects: contributions of clusters, promotions, and minimum scores."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, run_scores
+from segcore.comparison.compare import Contestant, compare
 from segcore.errors import DataError
 from segcore.metrics import METRICS
+from segcore.params import Params
 from segcore.params.operations import Gate
 from segcore.promotion.gate import Candidate, Costs, Decision, decide
 from segcore.promotion.interval import contributions, difference_interval, foreground_shares
+from segcore.promotion.scoring import score
 from segcore.tables.objects import objects_table
 from tests.support.object_tables import Mask
 from tests.support.scored_objects import counts_of, fast_image, rectangle
@@ -142,6 +145,44 @@ def test_minimum_scores_are_of_objects() -> None:
     for floor, allowed in ((of_slice - 0.001, True), (of_slice + 0.001, False)):
         decision = judge("pq", None, with_slices, floors={"site=a": floor})
         assert decision.challengers[0].allowed == allowed
+
+
+@pytest.mark.parametrize("metric", ["recall_small", "recall_large", "pq"])
+def test_minimum_scores_of_slices_are_the_slices_of_the_comparison(metric: str) -> None:
+    """In one half of the images all objects are smaller than those of the other."""
+    rng, parts, names = np.random.default_rng(0), [], []
+    for image in range(12):
+        side = 4 + 2 * (image >= 6)
+        true = [Mask(rectangle(r, c, side + n % 2, side)) for n, (r, c) in enumerate([(1, 1), (1, 16), (16, 1)])]
+        names.append((f"i{image:02d}", f"c{image:02d}"))
+        parts.append(fast_image(true, [t for t in true if rng.random() < 0.6], *names[-1]))
+    counts = counts_of(names, CLASSES)
+    counts["slice.site"] = ["b" if item >= "i06" else "a" for item in counts["item"]]
+    objects = objects_table(parts)
+    data = {"name": "x", "source": "x", "classes": CLASSES, "colors": [[0, 0, 0], [9, 9, 9]]}
+    p = Params.model_validate(
+        {
+            "architectures": ["unet"],
+            "seeds": [0],
+            "data": data | {"label_values": {0: 0, 1: 1}, "instances": True},
+            "split": {"fractions": {"train": 0.5, "validation": 0.2, "test": 0.3}},
+            "prepare": {"window": 32, "stride": 16},
+            "train": {"common": {"steps": 10, "batch": 2, "crop": 32, "validate_every": 5}},
+            "compare": {"metric": metric, "bootstrap": 100, "permutations": 100},
+        }
+    )
+    summary = {"parameters": 1, "macs": 1, "receptive_field": 1, "objects": {"score": 0.1}}
+    compared = compare([Contestant("unet", "U-Net", "model", [counts], [summary], [objects])], p, "group")
+    one = Candidate("unet", "U-Net", 0.9, counts, counts.iloc[:0], Costs(10, 800, 20), None, objects, 0.1)
+    decision = judge(metric, None, one, floors={"site=a": 0.1, "site=b": 0.1})
+    floors = {r.rule: r.measured for r in decision.challengers[0].rules if r.kind == "floor"}
+    assert floors == {
+        f"site={found.text}": pytest.approx(found.scores["unet"].estimate, abs=1e-6) for found in compared.slices
+    }
+    # the new batch has the limits of the frozen test set too
+    halves = [counts[counts["slice.site"] == site] for site in "ab"]
+    both = score(replace(one, frozen=halves[0], new=halves[1]), [1], metric)
+    assert both.new.objects.limits == both.both.objects.limits == both.frozen.objects.limits
 
 
 def test_candidates_without_objects_are_refused_for_metrics_of_objects_only() -> None:
