@@ -91,13 +91,12 @@ def _of_objects(
     """The entry `objects` of summary.json: how objects are found, and what that gave on the validation split."""
     if finding is None:
         return {}
+    # imported late, with torch
+    from segcore.evaluation.objects import default_score_text
+
     facts = description.get("objects", {}).get(finding.method, {})
-    if not facts:
-        print(
-            f"evaluate {name}: its training data had no objects, so that no operating score was chosen; "
-            f"{finding.score} is used (train it again to choose one on the validation split)",
-            flush=True,
-        )
+    if note := default_score_text(description, finding):
+        print(f"evaluate {name}: {note}", flush=True)
     chosen = {key: facts.get(key) for key in ("precision", "recall", "count_bias")}
     entry = {"method": finding.method, "score": finding.score, **chosen, "truth": data.truth_of_objects}
     return {"objects": entry}

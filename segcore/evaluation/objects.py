@@ -23,7 +23,7 @@ from segcore.objects.pairs import pairs
 from segcore.tables.objects import objects_table, require_images
 from segcore.tables.slices import add_words
 
-# operating score of a bundle that has none, because its training data had no objects
+# operating score of a bundle that has none
 DEFAULT_SCORE = 0.5
 
 
@@ -42,6 +42,21 @@ def find_settings(
     if method not in description.get("objects", {}):
         return FindSettings(method, DEFAULT_SCORE)
     return FindSettings.of(description, method)
+
+
+def default_score_text(description: Mapping[str, Any], settings: FindSettings | None) -> str:
+    """Note on a model for which no operating score was chosen; empty for others, and without objects.
+
+    Args:
+        description: model.json.
+        settings: of `find_settings`.
+    """
+    if settings is None or settings.method in description.get("objects", {}):
+        return ""
+    return (
+        "no operating score was chosen (the model is of an earlier version, or was trained without objects); objects "
+        f"count from a score of {DEFAULT_SCORE} (train it again to choose one on the validation split)"
+    )
 
 
 class ObjectCounts:

@@ -136,13 +136,16 @@ def _tables(folder: Path, data: PreparedData) -> tuple[pd.DataFrame, pd.DataFram
     return counts, objects
 
 
-def operating_score(context: PromotionContext, model: Model) -> float:
-    """Least score of a predicted object that counts; 0 where the data have no objects."""
+def operating_score(context: PromotionContext, model: Model) -> tuple[float, str]:
+    """Least score of a predicted object that counts, and a note if none was chosen on the validation split.
+
+    The score is 0 where the data have no objects.
+    """
     # imported here, since a rollback needs neither
-    from segcore.evaluation.objects import find_settings
+    from segcore.evaluation.objects import default_score_text, find_settings
 
     finding = find_settings(dict(model.description), context.params.evaluate.objects, context.data)
-    return finding.score if finding else 0.0
+    return finding.score if finding else 0.0, default_score_text(model.description, finding)
 
 
 def fetch_champion(registry: Registry, version: int, root: Path = Path()) -> Path:

@@ -5,6 +5,7 @@ from typing import Any
 
 from segcore.files import digest
 from segcore.gate_rules import Costs
+from segcore.metrics import METRICS
 from segcore.promotion.drift import drift
 from segcore.promotion.figures import CandidateFigures
 from segcore.promotion.gate import Candidate, decide
@@ -61,12 +62,15 @@ def new_decision(
     champion = candidates.champion(context, holder.version) if holder else None
     rivals = [m for m in models if champion is None or m.weights != champion.weights]
     models_to_judge = [*([champion] if champion else []), *rivals]
-    judged = {}
+    judged, notes = {}, []
     for model, cost in zip(models_to_judge, _costs(context, champion, rivals), strict=True):
         name = "champion" if model is champion else model.folder.name
         frozen, new = candidates.split(model.counts, data, batches)
         version = holder.version if holder and model is champion else None
-        score = candidates.operating_score(context, model)
+        score, note = candidates.operating_score(context, model)
+        if note and METRICS[p.compare.metric].of_objects:
+            whose = "the champion, " if model is champion else ""
+            notes.append(f"For {whose}{model.title}, {note}.")
         tables = (frozen, new, cost, version, model.objects, score)
         judged[name] = Candidate(name, model.title, model.validation, *tables)
     incumbent = judged.pop("champion", None)
@@ -95,7 +99,7 @@ def new_decision(
         outcome=decision.outcome,
         winner=decision.winner,
         best=decision.best,
-        reason=decision.reason,
+        reason=" ".join([decision.reason, *notes]),
         champion=decision.champion,
         challengers=challengers,
         basis=decision.basis,

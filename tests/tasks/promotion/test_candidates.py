@@ -12,7 +12,7 @@ from segcore.evaluation import evaluate as evaluation
 from segcore.models.base.bundle import load_description, save_bundle
 from segcore.models.base.factory import build_model
 from tasks.project import data_fingerprint
-from tasks.promotion import candidates
+from tasks.promotion import candidates, decision
 from tasks.promotion.context import PromotionContext
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
@@ -93,6 +93,21 @@ def test_the_objects_of_the_champion_are_cached_beside_its_counts(tmp_path: Path
     pd.testing.assert_frame_equal(objects, again)
     without = p.model_copy(update={"evaluate": p.evaluate.model_copy(update={"objects": "none"})})
     assert candidates._evaluated(_context(without, data), bundle, description)[1] is None
+
+
+def test_a_decision_states_where_objects_count_from_a_default_score(tmp_path: Path, bundle: Path) -> None:
+    p, data, _ = object_scene(tmp_path / "objects")
+    description = load_description(bundle)
+    counts, objects, _ = candidates._evaluated(_context(p, data), bundle, description)
+    chosen = description | {"objects": {"components": {"score": 0.3}}}
+    reasons = {}
+    for metric, model in (("pq", description), ("pq", chosen), ("iou", description)):
+        context = _context(p.model_copy(update={"compare": p.compare.model_copy(update={"metric": metric})}), data)
+        one = candidates.Model(bundle, model, counts, 0.5, {}, objects)
+        record = decision.new_decision(context, [one], None, [], "inputs", "key")
+        reasons[metric, model is chosen] = record.reason
+    assert "For U-Net, no operating score was chosen (the model is of an earlier version" in reasons["pq", False]
+    assert all("operating score" not in reasons[key] for key in (("pq", True), ("iou", False)))
 
 
 def test_costs_are_measured_again_when_the_code_that_predicts_changes(
