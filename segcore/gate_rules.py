@@ -174,7 +174,7 @@ def _ceilings(trial: Trial, limits: Ceilings) -> list[Finding]:
 
 
 def _floors(trial: Trial, limits: Mapping[str, float]) -> list[Finding]:
-    """Minimum scores; a class or slice without a pixel in the frozen test set does not meet its minimum."""
+    """Minimum scores, or highest ones where lower is better; a class or slice without a pixel does not meet its own."""
     unknown = sorted(set(limits) - set(trial.class_scores))
     if unknown:
         raise ParamsError(
@@ -252,7 +252,10 @@ _NOT_WORSE = Parameter(
     "not_worse",
     float,
     Field(
-        default=0.01, ge=0, lt=1, description="not worse: the interval of the difference is above minus this"
+        default=0.01,
+        ge=0,
+        description="not worse: the interval of the difference is above minus this; below 1, except for metrics "
+        "without an upper limit, such as count_error_area, which need a value in their own unit",
     ),
 )
 _COSTS = {"latency_ms": "latency", "memory_mb": "memory", "size_mb": "size"}
@@ -270,8 +273,8 @@ RULES: tuple[Rule, ...] = (
             "floors", dict[str, float],
             Field(
                 default={},
-                description="lowest allowed score on the frozen test set, per class, slice (`site=oslo`) or class in a "
-                "slice (`road site=oslo`)",
+                description="lowest allowed score on the frozen test set (highest, where lower is better), per class, "
+                "slice (`site=oslo`) or class in a slice (`road site=oslo`)",
             ),
         ),
         _floors,
@@ -280,7 +283,11 @@ RULES: tuple[Rule, ...] = (
         "better", "{}", "lower end of the difference's interval", "above", "points", "better",
         Parameter(
             "margin", float,
-            Field(default=0.0, ge=0, lt=1, description="better: the interval of the difference is above this"),
+            Field(
+                default=0.0, ge=0,
+                description="better: the interval of the difference is above this; below 1, except for metrics without "
+                "an upper limit",
+            ),
         ),
         _better,
     ),

@@ -89,7 +89,7 @@ def gate_section() -> type[Section]:
             ),
         ),
     }
-    doc = "When a challenger replaces the champion; scores are values (0 to 1) of `compare.metric`."
+    doc = "When a challenger replaces the champion; scores are values of `compare.metric`, 0 to 1 where its unit is %."
     order: dict[str, Any] = {n: fields[n] for n in reversed(fields) if n not in limits} | statistics | limits
     return create_model("Gate", __base__=Section, __doc__=doc, **order)
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from segcore import plugins
 from segcore.errors import ParamsError
+from segcore.metrics import METRICS
 from segcore.params import yaml_file
 from segcore.params.data import Data, Section, did_you_mean, require_distinct
 from segcore.params.error_texts import Location, by_location, in_yaml, sentence
@@ -114,6 +115,18 @@ class Params(Section):
                     f"gate.floors: {key!r} is neither a class nor a slice (word=text)"
                     f"{did_you_mean(key, self.data.classes) or ';'} "
                     f"classes: {', '.join(self.data.classes)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _limits_of_differences_fit_the_metric(self) -> "Params":
+        metric = METRICS[self.compare.metric]
+        for key in ("margin", "not_worse"):
+            value = getattr(self.gate, key)
+            if metric.is_bounded and value >= 1:
+                raise ValueError(
+                    f"gate.{key}: {value:g} is not below 1: scores of {metric.name} are between 0 and 1, so give 1 % as "
+                    "0.01"
                 )
         return self
 

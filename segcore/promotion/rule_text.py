@@ -10,14 +10,23 @@ def _subject(finding: Finding) -> str:
     return str(rule_of(finding.kind).subjects.get(finding.rule, finding.rule))
 
 
-def title_text(finding: Finding) -> str:
+def _is_highest(finding: Finding, metric: Metric) -> bool:
+    """Whether the limit of a score is the highest allowed value, because lower is better."""
+    return rule_of(finding.kind).unit == "score" and metric.sign < 0
+
+
+def title_text(finding: Finding, metric: Metric) -> str:
     """Title of the rule, such as "latency limit"."""
-    return rule_of(finding.kind).title.format(_subject(finding))
+    title = rule_of(finding.kind).title
+    if _is_highest(finding, metric):
+        title = f"highest allowed {'distance from 0' if metric.is_signed else 'value'} of {{}}"
+    return title.format(_subject(finding))
 
 
-def measures_text(finding: Finding) -> str:
+def measures_text(finding: Finding, metric: Metric) -> str:
     """What was measured, such as "score of road"."""
-    return rule_of(finding.kind).measures.format(_subject(finding))
+    measures = "value of {}" if _is_highest(finding, metric) else rule_of(finding.kind).measures
+    return measures.format(_subject(finding))
 
 
 def measured_text(finding: Finding, metric: Metric) -> str:
@@ -29,7 +38,7 @@ def measured_text(finding: Finding, metric: Metric) -> str:
 def limit_text(finding: Finding, metric: Metric) -> str:
     """What is needed, such as "at most 50.0 ms"."""
     rule = rule_of(finding.kind)
-    side = "at most" if rule.unit == "score" and metric.sign < 0 else rule.side
+    side = "at most" if _is_highest(finding, metric) else rule.side
     return f"{side} {_with_unit(finding, finding.threshold, metric, signed=False)}"
 
 
@@ -61,11 +70,12 @@ def _with_unit(finding: Finding, value: float | None, metric: Metric, signed: bo
 
 def unmet_text(finding: Finding, metric: Metric) -> str:
     """Why a rule is not met, as the end of a sentence about the challenger."""
-    start = f"it does not meet the {title_text(finding)}"
+    title = title_text(finding, metric)
     if finding.measured is None:
-        return f"{start} ({finding.note})"
-    found = f"{measures_text(finding)}: {measured_text(finding, metric)}"
-    return f"{start} ({found}; required: {limit_text(finding, metric)})"
+        return f"it does not meet the {title} ({finding.note})"
+    verb = "exceeds" if _is_highest(finding, metric) else "does not meet"
+    found = f"{measures_text(finding, metric)}: {measured_text(finding, metric)}"
+    return f"it {verb} the {title} ({found}; required: {limit_text(finding, metric)})"
 
 
 def smallest_text(one: ChallengerFigures, basis: Basis) -> str:

@@ -58,7 +58,8 @@ def _first(outcome: str, one: ChallengerFigures, metric: Metric) -> str:
         return f"No champion is chosen: {one.title} cannot be judged, because {one.flaw}."
     best = f"the best validation score ({100 * one.validation:.1f} %)"
     if outcome == "first":
-        limits = " and meets all minimum scores and cost limits" if one.rules else ""
+        scores = "minimum scores" if metric.sign > 0 else "limits of scores"
+        limits = f" and meets all {scores} and cost limits" if one.rules else ""
         return f"{one.title} becomes the first champion: it has {best}{limits}."
     unmet = "; ".join(_unmet(one, metric, "limit"))
     return f"No champion is chosen: {one.title} has {best}, but {unmet}."

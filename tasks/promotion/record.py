@@ -275,7 +275,7 @@ def record_text(record: DecisionRecord) -> str:
             measured, limit = measured_text(result, metric), limit_text(result, metric)
             why = f": {result.note}" if result.measured is None and result.note else ""
             lines.append(
-                f"  {title_text(result):<32} {measured:>14}   {limit:<22} {passed_text(result)}{why}"
+                f"  {title_text(result, metric):<32} {measured:>14}   {limit:<22} {passed_text(result)}{why}"
             )
     drift = record.drift["verdicts"] if record.drift else []
     return "\n".join([*lines, *([""] if lines else []), *drift, *evidence_text(record), record.reason])

@@ -128,7 +128,7 @@ def _rules(challengers: Sequence[JudgedModel], metric: Metric) -> list[dict[str,
     rows = []
     for findings in zip(*(c.rules for c in challengers), strict=True):
         first = findings[0]
-        name = title_text(first) if len({f.rule for f in findings}) == 1 else first.kind
+        name = title_text(first, metric) if len({f.rule for f in findings}) == 1 else first.kind
         cells = [
             {
                 "value": _minus(measured_text(f, metric)),
@@ -141,7 +141,7 @@ def _rules(challengers: Sequence[JudgedModel], metric: Metric) -> list[dict[str,
         rows.append(
             {
                 "name": _capital(name),
-                "measures": _capital(measures_text(first)),
+                "measures": _capital(measures_text(first, metric)),
                 "limit": _minus(limit_text(first, metric)),
                 "cells": cells,
             }

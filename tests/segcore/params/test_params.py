@@ -196,6 +196,19 @@ def test_values_that_would_fail_in_the_middle_of_a_round_are_refused(tmp_path, o
         load(tmp_path, **over)
 
 
+def test_limits_of_differences_may_be_1_or_more_only_for_metrics_without_an_upper_limit(tmp_path):
+    for key in ("margin", "not_worse"):
+        with pytest.raises(
+            ParamsError, match=rf"gate\.{key}: 2 is not below 1: scores of iou are between 0 and 1"
+        ):
+            load(tmp_path, gate={key: 2})
+        for metric in ("count_error_area", "false_objects", "count_error"):
+            over = {"compare": {"metric": metric}, "data": {"instances": "components"}, "gate": {key: 2}}
+            assert getattr(load(tmp_path, **over).gate, key) == 2
+            with pytest.raises(ParamsError, match=key):
+                load(tmp_path, **over | {"gate": {key: -1}})
+
+
 @pytest.mark.parametrize("text", ["seeds: 2026-13-45", "seeds: " + "9" * 5000, "seeds: " + "[" * 5000])
 def test_yaml_that_the_parser_itself_cannot_convert_is_named(tmp_path, text):
     path = tmp_path / "params.yaml"

@@ -153,7 +153,9 @@ def test_minimum_scores_of_slices_are_the_slices_of_the_comparison(metric: str) 
     rng, parts, names = np.random.default_rng(0), [], []
     for image in range(12):
         side = 4 + 2 * (image >= 6)
-        true = [Mask(rectangle(r, c, side + n % 2, side)) for n, (r, c) in enumerate([(1, 1), (1, 16), (16, 1)])]
+        true = [
+            Mask(rectangle(r, c, side + n % 2, side)) for n, (r, c) in enumerate([(1, 1), (1, 16), (16, 1)])
+        ]
         names.append((f"i{image:02d}", f"c{image:02d}"))
         parts.append(fast_image(true, [t for t in true if rng.random() < 0.6], *names[-1]))
     counts = counts_of(names, CLASSES)
@@ -177,12 +179,43 @@ def test_minimum_scores_of_slices_are_the_slices_of_the_comparison(metric: str) 
     decision = judge(metric, None, one, floors={"site=a": 0.1, "site=b": 0.1})
     floors = {r.rule: r.measured for r in decision.challengers[0].rules if r.kind == "floor"}
     assert floors == {
-        f"site={found.text}": pytest.approx(found.scores["unet"].estimate, abs=1e-6) for found in compared.slices
+        f"site={found.text}": pytest.approx(found.scores["unet"].estimate, abs=1e-6)
+        for found in compared.slices
     }
     # the new batch has the limits of the frozen test set too
     halves = [counts[counts["slice.site"] == site] for site in "ab"]
     both = score(replace(one, frozen=halves[0], new=halves[1]), [1], metric)
     assert both.new.objects.limits == both.both.objects.limits == both.frozen.objects.limits
+
+
+def test_limits_of_errors_are_called_the_highest_allowed_values() -> None:
+    new = candidate("new", 0.7, 1)
+    error = run_scores(run(new.frozen, new.objects))
+    for metric, title in (("count_error", "value"), ("count_bias", "distance from 0")):
+        value = 100 * error[f"{metric}/dataset/building"]
+        reason = judge(metric, None, new, floors={"building": 0.01}).reason
+        assert reason.endswith(
+            f"but it exceeds the highest allowed {title} of building (value of building: {value:.1f} %; required: at "
+            "most 1.0 %)."
+        )
+        assert judge(metric, None, new, floors={"building": 0.99}).reason.endswith(
+            "limits of scores and cost limits."
+        )
+    assert (
+        "does not meet the minimum score of building"
+        in judge("pq", None, new, floors={"building": 1.0}).reason
+    )
+
+
+def test_margins_are_in_the_unit_of_the_metric() -> None:
+    old, new = candidate("old", 0.55, 0), candidate("new", 0.95, 1)
+    gain = judge("count_error_area", old, new).challengers[0].difference["frozen"]
+    assert gain.low > 10
+    decision = judge("count_error_area", old, new, margin=gain.low - 1)
+    assert decision.outcome == "promoted" and f"required: above +{gain.low - 1:g};" in decision.reason
+    assert judge("count_error_area", old, new, margin=gain.low + 1).outcome == "kept"
+    worse = judge("count_error_area", new, old, not_worse=1e6).challengers[0]
+    assert next(r for r in worse.rules if r.kind == "not_worse").passed
 
 
 def test_candidates_without_objects_are_refused_for_metrics_of_objects_only() -> None:

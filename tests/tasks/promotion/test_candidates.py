@@ -102,11 +102,15 @@ def test_a_decision_states_where_objects_count_from_a_default_score(tmp_path: Pa
     chosen = description | {"objects": {"components": {"score": 0.3}}}
     reasons = {}
     for metric, model in (("pq", description), ("pq", chosen), ("iou", description)):
-        context = _context(p.model_copy(update={"compare": p.compare.model_copy(update={"metric": metric})}), data)
+        context = _context(
+            p.model_copy(update={"compare": p.compare.model_copy(update={"metric": metric})}), data
+        )
         one = candidates.Model(bundle, model, counts, 0.5, {}, objects)
         record = decision.new_decision(context, [one], None, [], "inputs", "key")
         reasons[metric, model is chosen] = record.reason
-    assert "For U-Net, no operating score was chosen (the model is of an earlier version" in reasons["pq", False]
+    assert (
+        "For U-Net, no operating score was chosen (the model is of an earlier version" in reasons["pq", False]
+    )
     assert all("operating score" not in reasons[key] for key in (("pq", True), ("iou", False)))
 
 
