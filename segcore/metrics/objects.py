@@ -137,7 +137,7 @@ def count_error(sums: Sums) -> np.ndarray:
 
 
 def count_bias(sums: Sums) -> np.ndarray:
-    """`(predicted - true) / true` number of objects, the divisor at least 1; ranked by the distance from 0."""
+    """`(predicted - true) / true` number of objects, the divisor at least 1; mean of classes: of distances from 0."""
     return np.asarray((predicted(sums) - true(sums)) / np.maximum(true(sums), 1))
 
 

@@ -193,7 +193,9 @@ def test_a_signed_metric_ranks_by_its_distance_from_zero() -> None:
     result = compared("count_bias", none, table)
     key = "count_bias/dataset/foreground_mean"
     first, second = result.models
-    assert first.architecture == "unet" and second.scores[key].estimate == -1
+    # that of two classes is the mean of their distances from 0
+    assert first.architecture == "unet" and second.scores[key].estimate == 1
+    assert {second.scores[f"count_bias/dataset/{name}"].estimate for name in CLASSES[1:]} == {-1}
     assert abs(first.scores[key].estimate) < 1
     (test,) = result.tests
     assert (
@@ -308,7 +310,7 @@ def test_slices_score_objects_where_the_ranking_is_by_objects() -> None:
     counts, objects = unet.tables[0], unet.objects[0]
     site = {item: "north" if int(item.partition("-")[0]) < 8 else "south" for item in counts["item"]}
     sliced = counts.assign(**{"slice.site": counts["item"].map(site)})
-    for metric in ("pq", "recall_small"):
+    for metric in ("pq", "recall_small", "count_bias"):
         result = compared(metric, replace(unet, tables=[sliced]))
         assert [(one.word, one.text, one.images) for one in result.slices] == [
             ("site", "north", 16),
