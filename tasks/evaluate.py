@@ -98,8 +98,10 @@ def _of_objects(
     if note := default_score_text(description, finding):
         print(f"evaluate {name}: {note}", flush=True)
     chosen = {key: facts.get(key) for key in ("precision", "recall", "count_bias")}
-    entry = {"method": finding.method, "score": finding.score, **chosen, "truth": data.truth_of_objects}
-    return {"objects": entry}
+    found = description.get("objects", {})
+    f1 = {method: found[method]["f1"] for method in ("components", "watershed") if method in found}
+    entry = {"method": finding.method, "score": finding.score, **chosen, "validation": f1}
+    return {"objects": {**entry, "truth": data.truth_of_objects}}
 
 
 def _write(part: Path, result: "Evaluated", summary: dict[str, Any], classes: list[str]) -> None:

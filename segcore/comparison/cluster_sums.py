@@ -14,7 +14,7 @@ from segcore.errors import DataError
 from segcore.metrics import EMPTY_RATE
 from segcore.metrics.object_sums import ObjectRun
 from segcore.metrics.pooled import Pooled
-from segcore.metrics.scores import empty_images, keyed
+from segcore.metrics.scores import empty_images, keyed, object_image_means
 from segcore.tables.counts import COUNTS, as_arrays
 
 
@@ -117,12 +117,7 @@ def _object_scores(
     only = _metrics_of(keys, "dataset")
     result = keyed(pooled, "dataset", like.classes, like.foreground, "objects", only)
     only = _metrics_of(keys, "image")
-    images = sum(each @ run.sums["images"] for each, run in zip(weights, runs, strict=True))
-    for run, one, each in zip(runs, all_objects, weights, strict=True):
-        for key, values in keyed(one, "image", like.classes, like.foreground, "objects", only).items():
-            by_cluster = np.bincount(run.cluster_of, values, len(run.clusters))
-            result[key] = result.get(key, 0.0) + each @ by_cluster / np.maximum(images, 1)
-    return result
+    return result | object_image_means(pooled, like.classes, like.foreground, only)
 
 
 def weighted_scores(

@@ -107,7 +107,11 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
     tests = _tests(models, headline, p)
     differences = differing_settings([(s.contestant.name, s.contestant.summaries) for s in models], p)
     board = [_row(s, models, headline, p) for s in [*models, *limits, *humans]]
-    of_objects = objects.summary({s.contestant.name: (s.runs, s.contestant.summaries) for s in models}, p)
+    of_objects = objects.summary(
+        {s.contestant.name: (s.runs, s.contestant.summaries) for s in models},
+        {s.contestant.name: s.runs for s in [*limits, *humans]},
+        p,
+    )
     standing = verdict.Standing(
         [_placed(s, headline) for s in models],
         [
@@ -135,7 +139,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         empty_policy=EMPTY_POLICY,
         verdict=verdict.sentence(standing, p),
         notes=[
-            *filter(None, [objects.limit_note(board), objects.truth_note(of_objects)]),
+            *filter(None, [objects.limit_note(board, of_objects), objects.truth_note(of_objects)]),
             *verdict.notes(standing, p),
         ],
         leaderboard=board,

@@ -13,17 +13,21 @@ from segcore.metrics import OBJECT_POLICY, objects
 from segcore.metrics.pooled import Pooled
 from segcore.params import Params
 
-_OPERATING = ("score", "precision", "recall", "count_bias")
-_F1, _RECALL = "f1_50/dataset/foreground_mean", "object_recall_50/dataset/foreground_mean"
+_OPERATING = ("precision", "recall", "count_bias")
+# difference of F1 on the validation split from which another method is recommended
+_BETTER = 0.01
 
 
 def summary(
-    models: Mapping[str, tuple[Sequence[ClusterSums], Sequence[Mapping[str, Any]]]], p: Params
+    models: Mapping[str, tuple[Sequence[ClusterSums], Sequence[Mapping[str, Any]]]],
+    others: Mapping[str, Sequence[ClusterSums]],
+    p: Params,
 ) -> ObjectsSummary | None:
     """Figures of objects; None where a model has none.
 
     Args:
         models: architecture -> runs and summaries, one per seed.
+        others: name -> runs of limits and humans.
         p: parameters; `compare` is used.
     """
     runs = [run for each, _ in models.values() for run in each]
@@ -38,8 +42,47 @@ def summary(
         truth="components" if "components" in truth else "given",
         sizes={"small": [0.0, low], "medium": [low, high], "large": [high, None]},
         counts={name: counts(each, p) for name, (each, _) in models.items()},
-        operating={name: {key: _mean(each, key) for key in _OPERATING} for name, each in chosen.items()},
+        operating={name: _operating(each) for name, each in chosen.items()},
+        pooled={
+            name: pooled_scores(each)
+            for name, each in {**{name: each for name, (each, _) in models.items()}, **others}.items()
+            if all(run.objects is not None for run in each)
+        },
+        validation={name: _validation(each) for name, each in chosen.items()},
     )
+
+
+def _operating(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The scores of all seeds, because no model has their mean, and means of the other figures."""
+    scores = sorted({one["score"] for one in summaries if one.get("score") is not None})
+    return {"score": scores or None, **{key: _mean(summaries, key) for key in _OPERATING}}
+
+
+def _validation(summaries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """F1 of each method on the validation split; of methods that all seeds have."""
+    each = [one.get("validation", {}) for one in summaries]
+    methods = [method for method in each[0] if all(method in one for one in each)] if each else []
+    return {method: float(np.mean([one[method] for one in each])) for method in methods}
+
+
+def pooled_scores(runs: Sequence[ClusterSums]) -> dict[str, float]:
+    """F1, precision, recall and count bias of the objects of all foreground classes together, means of the seeds.
+
+    The definitions are those of the validation split: without objects the first three are 0.
+
+    Args:
+        runs: one run per seed, all with objects.
+    """
+    figures = []
+    for run in runs:
+        assert run.objects is not None
+        each = (run.objects[f"{name}_50"][:, list(run.foreground)].sum() for name in ("tp", "fp", "fn"))
+        tp, fp, fn = (float(number) for number in each)
+        predicted, true = tp + fp, tp + fn
+        values = (2 * tp / max(true + predicted, 1), tp / max(predicted, 1), tp / max(true, 1))
+        figures.append([*values, predicted / true - 1 if true else 0.0])
+    means = np.mean(figures, axis=0).tolist()
+    return dict(zip(("f1", "precision", "recall", "count_bias"), means, strict=True))
 
 
 def _mean(summaries: Sequence[Mapping[str, Any]], key: str) -> float | None:
@@ -85,23 +128,56 @@ def _numbers(run: ClusterSums, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
     return objects.true(pooled), objects.predicted(pooled)
 
 
-def limit_note(board: Sequence[LeaderboardRow]) -> str:
-    """Whether objects that touch limit the best model, from the F1 of components of perfect masks; "" without these."""
+def limit_note(board: Sequence[LeaderboardRow], summary: ObjectsSummary | None) -> str:
+    """How far components of a perfect mask limit the best model, and whether the other method finds more objects.
+
+    Args:
+        board: rows of the leaderboard.
+        summary: figures of objects of the same comparison.
+
+    Returns:
+        One to three sentences; "" without such figures.
+    """
     best = next((row for row in board if row.kind == "model"), None)
-    limit = next((row for row in board if row.kind == "limit"), None)
-    if best is None or limit is None or _F1 not in best.scores:
+    if best is None or summary is None:
         return ""
-    reached, most = best.scores[_F1].estimate, limit.scores[_F1].estimate
+    limit = next((row for row in board if row.kind == "limit"), None)
     method = (best.summary or {}).get("objects", {}).get("method", "components")
+    own, most = (summary.pooled.get(row.architecture) if row else None for row in (best, limit))
+    parts = [_limit_text(best.title, method, own, most) if own and most else ""]
+    return " ".join(filter(None, [*parts, _method_text(best, method, summary)]))
+
+
+def _limit_text(title: str, method: str, own: Mapping[str, float], most: Mapping[str, float]) -> str:
+    reached, limit = own["f1"], most["f1"]
     text = (
-        f"{best.title} with {method} finds {value_text(best.scores[_RECALL].estimate)} % of the objects "
-        f"(F1 {value_text(reached)} %); a perfect mask with components would reach F1 {value_text(most)} %: "
+        f"{title} with {method} finds {value_text(own['recall'])} % of the objects (F1 {value_text(reached)} %); "
+        f"a perfect mask with components would reach F1 {value_text(limit)} %"
     )
-    if reached > most:
-        return text + "the model separates objects that touch better than that."
-    if most < 1 and 1 - most >= most - reached:
-        return text + "objects that touch are the limit."
-    return text + "objects that touch are not the limit."
+    if reached > limit:
+        return f"{text}: {title} separates objects that touch better than that."
+    if limit == 1:
+        return f"{text}: no object is lost because true objects touch."
+    lost, lacking = value_text(1 - limit), value_text(1 - reached)
+    cause = "because objects touch or have several parts"
+    if method != "components" or lost == lacking:
+        return f"{text}. Components of any mask lose {lost} points of F1 {cause}."
+    return (
+        f"{text}. Of the {lacking} points of F1 that it lacks, {lost} are lost by components of any mask {cause}; the "
+        "others are errors of its own mask, which can also join objects."
+    )
+
+
+def _method_text(best: LeaderboardRow, method: str, summary: ObjectsSummary) -> str:
+    """Recommends the other method if its F1 on the validation split is higher by more than a point."""
+    f1 = summary.validation.get(best.architecture, {})
+    other = next((name for name in f1 if name != method), None)
+    if other is None or method not in f1 or f1[other] - f1[method] <= _BETTER:
+        return ""
+    return (
+        f"On the validation split, {best.title} reached F1 {value_text(f1[other])} % with {other} and "
+        f"{value_text(f1[method])} % with {method}: set evaluate.objects: {other}, which trains nothing again."
+    )
 
 
 def truth_note(summary: ObjectsSummary | None) -> str:
@@ -122,20 +198,36 @@ def lines(comparison: Comparison) -> list[str]:
     level = f"{100 * comparison.confidence:g} %"
     text = []
     for name, by_class in found.counts.items():
-        each = [_count_text(class_name, count, level) for class_name, count in by_class.items()]
-        text.append(f"Objects counted by {titles[name]}: {', '.join(each)}.")
+        text.append(f"Objects counted by {titles[name]}: {_counts_text(by_class, level)}.")
     for name, chosen in found.operating.items():
         text.append(f"{titles[name]}: {_operating_text(chosen)}.")
     return [*text, f"Objects: {found.policy}"]
 
 
-def _count_text(class_name: str, count: Mapping[str, float | None], level: str) -> str:
-    low, high = count["low"], count["high"]
-    reach = f"{level}: {low:,.0f} to {high:,.0f}; " if low is not None and high is not None else ""
-    return f"{class_name} {count['predicted']:,.0f} ({reach}true: {count['true']:,.0f})"
+def _counts_text(by_class: Mapping[str, Mapping[str, float | None]], level: str) -> str:
+    """Such as "cell 165 (true 225); corrected by the ratio of true to predicted objects, 95 %: 188 to 278"."""
+    counted = [
+        f"{name} {count['predicted']:,.0f} (true {count['true']:,.0f})" for name, count in by_class.items()
+    ]
+    ends = {name: (count["low"], count["high"]) for name, count in by_class.items()}
+    corrected = [
+        f"{f'{name} ' if len(by_class) > 1 else ''}{low:,.0f} to {high:,.0f}"
+        for name, (low, high) in ends.items()
+        if low is not None and high is not None
+    ]
+    ratio = f"; corrected by the ratio of true to predicted objects on the test images, {level}: "
+    return ", ".join(counted) + (ratio + ", ".join(corrected) if corrected else "")
 
 
-def _operating_text(chosen: Mapping[str, float | None]) -> str:
+def score_text(score: float | Sequence[float] | None) -> str:
+    """The operating scores of the seeds, such as "0.60" or "0.60 to 0.65"; "" for None."""
+    if score is None:
+        return ""
+    low, high = (f"{end:.2f}" for end in (np.min(score), np.max(score)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _operating_text(chosen: Mapping[str, Any]) -> str:
     """Such as "objects count from a score of 0.45, chosen on the validation split (precision 81.2 %, ...)"."""
     if chosen["score"] is None:
         return "objects of every score count"
@@ -145,5 +237,5 @@ def _operating_text(chosen: Mapping[str, float | None]) -> str:
         for key, title in names.items()
         if (value := chosen[key]) is not None
     ]
-    start = f"objects count from a score of {chosen['score']:.2g}"
+    start = f"objects count from a score of {score_text(chosen['score'])}"
     return f"{start}, chosen on the validation split ({', '.join(figures)} there)" if figures else start

@@ -125,15 +125,21 @@ class ObjectsSummary:
             the true objects; None: no limit.
         counts: architecture -> class -> true (number of true objects), predicted (mean of the seeds), low and high
             (interval of the true number from the predicted one; None without an interval).
-        operating: architecture -> score (least score of a predicted object), precision, recall and count_bias on the
-            validation split, all means of the seeds; None where they were not measured.
+        operating: architecture -> score (least scores of a predicted object, rising; they differ between seeds), and
+            precision, recall and count_bias on the validation split, means of the seeds; None where they were not
+            measured.
+        pooled: contestant -> f1, precision, recall and count_bias on the test images at the operating score, of the
+            objects of all foreground classes together as on the validation split; means of the seeds.
+        validation: architecture -> method (components, watershed) -> F1 on the validation split, mean of the seeds.
     """
 
     policy: str
     truth: str
     sizes: dict[str, list[float | None]]
     counts: dict[str, dict[str, dict[str, float | None]]]
-    operating: dict[str, dict[str, float | None]]
+    operating: dict[str, dict[str, Any]]
+    pooled: dict[str, dict[str, float]] = field(default_factory=dict)
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

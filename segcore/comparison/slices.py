@@ -97,6 +97,7 @@ def _slice(
     present = _present(one, first.objects[0][0], p)
     word, text, pooled = name
     overall = [f"{p.compare.metric}/dataset/{p.data.classes[index]}" for index in present]
+    mean_of_classes = METRICS[p.compare.metric].mean
     return Slice(
         word=word,
         text=text,
@@ -106,7 +107,7 @@ def _slice(
         absent=[p.data.classes[index] for index in p.data.foreground if index not in present],
         scores={key: _score(each, images, present, p) for key, each in models.items() if present},
         overall={
-            key: float(np.mean([model.estimates[score] for score in overall]))
+            key: float(mean_of_classes(np.stack([model.estimates[k] for k in overall], axis=-1)).mean())
             for key, model in models.items()
             if present
         },

@@ -34,9 +34,12 @@ OBJECT_POLICY = (
     "possible, the prediction of the highest score is first. A prediction with more than half of its pixels ignored is "
     "neither right nor wrong; a true object with at most half of its area in the scored region may be found or not. "
     "A class absent from truth and prediction scores 1.0, and 0.0 in errors; one without truth that is predicted "
-    "scores 0.0. An image without both scores the same, and adds nothing to pooled scores. Average precision counts "
-    "predictions of every score and without a limit (AP as COCO: 100 per image and class); the other metrics "
-    "count predictions of at least the operating score."
+    "scores 0.0, and its count error and bias are the number of predictions. An image without both scores the same, "
+    "and adds nothing to pooled scores. Means of images leave out images without true objects in count error, count "
+    "bias, merged and split objects, those without true objects of a size in the recall of this size, and those with "
+    "true objects in false objects; where no image is left, they are the pooled score. Average precision counts "
+    "predictions of every score and without a limit (AP as COCO: 100 per image and class); the other metrics count "
+    "predictions of at least the operating score."
 )
 # A score key besides those of the metrics, because it counts images and not pixels.
 EMPTY_RATE = "empty_image_false_positive_rate"
@@ -58,6 +61,8 @@ class Metric:
             of all classes.
         is_signed: whether 0 is best, so that values are ranked and compared by their distance from 0.
         is_bounded: whether all values are in [0, 1].
+        images: name of a sum of objects per image and class; means of images are of those where it is above 0, and
+            without any the pooled score. Empty: of all images.
     """
 
     name: str
@@ -69,6 +74,7 @@ class Metric:
     per_class: bool = True
     is_signed: bool = False
     is_bounded: bool = True
+    images: str = ""
 
     @property
     def of_objects(self) -> bool:
@@ -78,6 +84,14 @@ class Metric:
     def compared(self, value: Any) -> Any:
         """What ranks and differences are of: the value, or its distance from 0 if 0 is best."""
         return abs(value) if self.is_signed else value
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean of classes, the last axis; of distances from 0 if 0 is best, since errors of opposite sign cancel.
+
+        That of one class is its value.
+        """
+        several = values.shape[-1] > 1
+        return np.asarray((self.compared(values) if several else values).mean(-1))
 
     @property
     def heading(self) -> str:
@@ -127,22 +141,28 @@ _ROWS = (
     _objects("ap_coco", "AP as COCO", objects.ap_coco),
     _objects("ap_dsb", "AP (DSB)", objects.ap_dsb),
     _objects("aji", "AJI", objects.aji),
-    _objects("count_error", "count error", objects.count_error, higher_is_better=False, is_bounded=False),
+    _objects(
+        "count_error", "count error", objects.count_error,
+        higher_is_better=False, is_bounded=False, images="true",
+    ),
     _objects(
         "count_bias", "count bias", objects.count_bias,
-        higher_is_better=False, is_signed=True, is_bounded=False,
+        higher_is_better=False, is_signed=True, is_bounded=False, images="true",
     ),
     _objects(
         "count_error_area", "count error per area", objects.count_error_area,
         unit="objects/Mpx", higher_is_better=False, is_bounded=False,
     ),
-    _objects("merged", "merged objects", objects.merged, higher_is_better=False),
-    _objects("split", "split objects", objects.split, higher_is_better=False),
-    *(_objects(f"recall_{s}", f"recall of {s} objects", objects.recall_of(s)) for s in objects.SIZES),
+    _objects("merged", "merged objects", objects.merged, higher_is_better=False, images="true"),
+    _objects("split", "split objects", objects.split, higher_is_better=False, images="true"),
+    *(
+        _objects(f"recall_{s}", f"recall of {s} objects", objects.recall_of(s), images=f"true_{s}")
+        for s in objects.SIZES
+    ),
     _objects("object_boundary_f1", "boundary F1 of found objects", objects.object_boundary_f1),
     _objects(
         "false_objects", "false objects on empty images", objects.false_objects,
-        unit="objects/image", higher_is_better=False, is_bounded=False,
+        unit="objects/image", higher_is_better=False, is_bounded=False, images="empty",
     ),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _ROWS}

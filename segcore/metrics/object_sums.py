@@ -141,6 +141,7 @@ class ObjectRun(Mapping[str, np.ndarray]):
         empty = true == 0
         pixels = np.repeat(self.arrays.pixels[:, None], self.classes, axis=1)
         return {
+            "true": true,
             "count_gap": np.abs(predicted - true),
             "false": np.where(empty, predicted, 0),
             "empty": empty,
@@ -225,7 +226,7 @@ _SIZE_NAMES = tuple(f"{kind}_{size}" for kind in ("true", "tp") for size in SIZE
 _GROUPS: dict[str, Callable[[ObjectRun], dict[str, np.ndarray]]] = {
     **dict.fromkeys(("iou", *_BOUNDARY), ObjectRun._quality),
     **dict.fromkeys(("aji_intersection", "aji_union"), ObjectRun._aji),
-    **dict.fromkeys(("count_gap", "false", "empty", "pixels"), ObjectRun._counts),
+    **dict.fromkeys(("true", "count_gap", "false", "empty", "pixels"), ObjectRun._counts),
     **dict.fromkeys(("merged", "split"), ObjectRun._divided),
     **dict.fromkeys(_SIZE_NAMES, ObjectRun._sizes),
 }

@@ -1,7 +1,7 @@
 """Metrics of objects as functions of sums per class.
 
 A class that is absent from truth and prediction scores 1.0, and 0.0 in errors, pooled and per image; a class without
-truth that is predicted scores 0.0. The sums are those of `segcore.metrics.object_sums`; "found" objects are pairs of a
+truth that is predicted scores 0.0, and the number of predictions in errors of counts. The sums are those of `segcore.metrics.object_sums`; "found" objects are pairs of a
 true and a predicted object of one class with an IoU above .5.
 """
 
@@ -137,7 +137,7 @@ def count_error(sums: Sums) -> np.ndarray:
 
 
 def count_bias(sums: Sums) -> np.ndarray:
-    """`(predicted - true) / true` number of objects, the divisor at least 1; ranked by the distance from 0."""
+    """`(predicted - true) / true` number of objects, the divisor at least 1; mean of classes: of distances from 0."""
     return np.asarray((predicted(sums) - true(sums)) / np.maximum(true(sums), 1))
 
 

@@ -1,6 +1,6 @@
 """Sums of objects and average precision of several runs, with a weight for each cluster of images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -37,10 +37,33 @@ class Pooled(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(NAMES)
 
+    def image_mean(
+        self, function: Callable[[Mapping[str, np.ndarray]], np.ndarray], images: str = ""
+    ) -> np.ndarray:
+        """Weighted mean of a function's values of single images, (B, K); the pooled value where no image counts.
+
+        Args:
+            function: takes sums (..., K) and returns values (..., K).
+            images: name of a sum; images of a class count where it is above 0. Empty: all count.
+        """
+        total: np.ndarray | float = 0.0
+        number: np.ndarray | float = 0.0
+        for run, weights in zip(self.runs, self.weights, strict=True):
+            values = function(run)
+            counted = run[images] > 0 if images else np.ones(values.shape, bool)
+            total = total + weights @ self._by_cluster(np.where(counted, values, 0.0))
+            number = number + weights @ self._by_cluster(counted)
+        none = np.asarray(number == 0)
+        means = total / np.where(none, 1.0, number)
+        return np.where(none, function(self), means) if none.any() else means
+
+    def _by_cluster(self, values: np.ndarray) -> np.ndarray:
+        return by_cluster(values, self.clusters, self.number)
+
     def _sum(self, name: str) -> np.ndarray:
         total: np.ndarray | float = 0.0
         for run, weights in zip(self.runs, self.weights, strict=True):
-            total = total + weights @ by_cluster(run[name], self.clusters, self.number)
+            total = total + weights @ self._by_cluster(run[name])
         return np.asarray(total)
 
     def _ap(self, name: str) -> dict[str, np.ndarray]:

@@ -1,8 +1,9 @@
 """Scores of evaluation tables, by score key.
 
 Score keys: "<metric>/<aggregate>/<class name | foreground_mean | all_mean>". The aggregate `dataset` pools
-the pixels or objects of all images, and so favours large objects (arXiv 2310.19252); `image` is the mean of images.
-Metrics of objects are of the foreground classes only.
+the pixels or objects of all images, and so favours large objects (arXiv 2310.19252); `image` is the mean of images,
+for some metrics of objects only of images with such objects (`Metric.images`). Metrics of objects are of the foreground
+classes only.
 """
 
 from collections.abc import Collection, Sequence
@@ -27,7 +28,7 @@ def keyed(
 ) -> dict[str, np.ndarray]:
     """Every score of counts `(..., K)`, each `(...)`, by score key.
 
-    Counts summed over images give the `dataset` scores; counts of single images give the values whose means
+    Counts summed over images give the `dataset` scores; counts of pixels of single images give the values whose means
     are the `image` scores. `foreground` contains the class indices of foreground_mean.
 
     Args:
@@ -48,9 +49,31 @@ def keyed(
             continue
         for index in foreground if metric.of_objects else range(len(classes)):
             result[f"{name}/{aggregate}/{classes[index]}"] = values[..., index]
-        result[f"{name}/{aggregate}/foreground_mean"] = values[..., list(foreground)].mean(-1)
+        result[f"{name}/{aggregate}/foreground_mean"] = metric.mean(values[..., list(foreground)])
         if not metric.of_objects:
             result[f"{name}/{aggregate}/all_mean"] = values.mean(-1)
+    return result
+
+
+def object_image_means(
+    pooled: Pooled, classes: Sequence[str], foreground: Sequence[int], only: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Every `image` score of objects of the weighted images, `(B,)` each, by score key.
+
+    Args:
+        pooled: runs with weights of their clusters.
+        classes: K names.
+        foreground: class indices.
+        only: names of metrics; None: all of objects.
+    """
+    result = {}
+    for name, metric in METRICS.items():
+        if not metric.of_objects or (only is not None and name not in only):
+            continue
+        means = pooled.image_mean(metric.function, metric.images)
+        for index in foreground:
+            result[f"{name}/image/{classes[index]}"] = means[:, index]
+        result[f"{name}/image/foreground_mean"] = metric.mean(means[:, list(foreground)])
     return result
 
 
@@ -94,6 +117,6 @@ def scores(
             key: values[0]
             for key, values in keyed(all_images, "dataset", classes, foreground, "objects").items()
         }
-        images = keyed(run, "image", classes, foreground, "objects")
-        result |= {key: values.mean() for key, values in images.items()}
+        images = object_image_means(all_images, classes, foreground)
+        result |= {key: values[0] for key, values in images.items()}
     return {key: float(value) for key, value in result.items()}

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from segcore.comparison.objects import limit_note, lines, truth_note
+from segcore.comparison.objects import limit_note, lines, score_text, truth_note
 from segcore.comparison.results import Comparison
 from segcore.metrics import METRICS
 from segcore.plots import object_charts, object_gallery
@@ -122,7 +122,7 @@ def objects_text(comparison: Comparison) -> dict[str, Any] | None:
     if objects is None:
         return None
     sentences = lines(comparison)
-    lead = [limit_note(comparison.leaderboard)]
+    lead = [limit_note(comparison.leaderboard, objects)]
     if len(objects.counts[best]) <= _CLASSES:
         lead.append(sentences[0])
     return {
@@ -176,8 +176,7 @@ def _operating(comparison: Comparison) -> list[dict[str, Any]]:
             write = _signed if name == "count_bias" else score
             estimate = None if test is None else test.estimate
             cells.append({"test": write(estimate), "validation": write(chosen[name])})
-        colour, least = palette[row.architecture][1:], chosen["score"]
-        shown = "–" if least is None else f"{least:.2f}"
+        colour, shown = palette[row.architecture][1:], score_text(chosen["score"]) or "–"
         rows.append({"title": row.title, "colour": colour, "score": shown, "cells": cells})
     return rows
 

@@ -86,10 +86,12 @@ def test_objects_are_written_beside_the_pixels_which_stay_the_same(project, monk
         "objects.parquet",
         *(name.replace(".png", "_objects.tif") for name in plain if name.endswith(".png")),
     }
-    chosen = load_description(project / "models/unet-0")["objects"]["components"]
+    found_by = load_description(project / "models/unet-0")["objects"]
+    chosen = found_by["components"]
     assert entry == {
         "method": "components",
         **{key: chosen[key] for key in ("score", "precision", "recall", "count_bias")},
+        "validation": {method: found_by[method]["f1"] for method in ("components", "watershed")},
         "truth": "given",
     }
 

@@ -12,6 +12,7 @@ from segcore.comparison import statistics
 from segcore.comparison.cluster_sums import cluster_sums, run_scores, weighted_scores
 from segcore.comparison.compare import Contestant, compare
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
+from segcore.comparison.objects import lines
 from segcore.comparison.results import Comparison
 from segcore.errors import DataError
 from segcore.metrics import METRICS, OBJECT_POLICY, class_metrics
@@ -193,7 +194,9 @@ def test_a_signed_metric_ranks_by_its_distance_from_zero() -> None:
     result = compared("count_bias", none, table)
     key = "count_bias/dataset/foreground_mean"
     first, second = result.models
-    assert first.architecture == "unet" and second.scores[key].estimate == -1
+    # that of two classes is the mean of their distances from 0
+    assert first.architecture == "unet" and second.scores[key].estimate == 1
+    assert {second.scores[f"count_bias/dataset/{name}"].estimate for name in CLASSES[1:]} == {-1}
     assert abs(first.scores[key].estimate) < 1
     (test,) = result.tests
     assert (
@@ -214,12 +217,15 @@ def test_a_limit_stands_below_the_models_without_a_rank() -> None:
     assert result.tests == [] and [row.architecture for row in result.models] == ["unet"]
     note = next(note for note in result.notes if "perfect mask" in note)
     assert note.startswith("U-Net with components finds ") and "would reach F1 " in note
-    assert note.endswith("are not the limit.")
+    own, most = (100 * result.objects.pooled[name]["f1"] for name in ("unet", "components-of-truth"))
+    assert f"(F1 {own:.1f} %); a perfect mask with components would reach F1 {most:.1f} %" in note
+    lost = f"Of the {100 - own:.1f} points of F1 that it lacks, {100 - most:.1f} are lost by components of any mask"
+    assert lost in note and note.endswith("errors of its own mask, which can also join objects.")
     text = leaderboard_text(result)
     assert "Perfect mask, components" in text and "(human)" not in text
 
 
-def test_the_note_names_objects_that_touch_as_the_limit_where_they_cost_more_than_the_network() -> None:
+def test_the_note_states_what_objects_that_touch_cost() -> None:
     pair = [Mask(rectangle(2, 2, 6, 6)), Mask(rectangle(2, 8, 6, 6))]
     joined = [Mask(rectangle(2, 2, 6, 12))]
     alone = [Mask(rectangle(20, 20, 5, 5))]
@@ -229,18 +235,86 @@ def test_the_note_names_objects_that_touch_as_the_limit_where_they_cost_more_tha
     counts = counts_of(names, CLASSES)
     unet = replace(contestant("unet", 0.5), tables=[counts], objects=[table])
     notes = compared("pq", unet, limit_of(table, counts)).notes
-    assert any(note.endswith(": objects that touch are the limit.") for note in notes)
+    touch = "because objects touch or have several parts"
+    # of three objects one is found by one of two predictions
+    all_lost = f"Components of any mask lose 60.0 points of F1 {touch}."
+    assert any(note.endswith(f"reach F1 40.0 %. {all_lost}") for note in notes)
     perfect = replace(unet, objects=[better])
     notes = compared("pq", perfect, limit_of(better, counts)).notes
-    assert any(note.endswith(": objects that touch are not the limit.") for note in notes)
+    assert any(note.endswith(": no object is lost because true objects touch.") for note in notes)
     notes = compared("pq", perfect, limit_of(table, counts)).notes
-    assert any(note.endswith("the model separates objects that touch better than that.") for note in notes)
+    assert any(note.endswith("U-Net separates objects that touch better than that.") for note in notes)
     missing = table[(table["prediction"] != 2) | (table["item"] != "i0")]
     weaker = replace(unet, objects=[missing])
     notes = compared("pq", weaker, limit_of(table, counts)).notes
-    assert any(note.endswith(": objects that touch are the limit.") for note in notes)
-    notes = compared("pq", weaker, limit_of(better, counts)).notes
-    assert any(note.endswith("objects that touch are not the limit.") for note in notes)
+    some_lost = f"points of F1 that it lacks, 60.0 are lost by components of any mask {touch}; the others"
+    assert any(some_lost in note for note in notes)
+    watershed = replace(weaker, summaries=contestant("unet", 0.5, method="watershed").summaries)
+    notes = compared("pq", watershed, limit_of(table, counts)).notes
+    assert any(note.startswith("U-Net with watershed") and note.endswith(all_lost) for note in notes)
+
+
+@pytest.mark.parametrize("truth", ["given", "components"])
+def test_the_note_recommends_the_method_that_is_better_on_the_validation_split(truth: str) -> None:
+    def note(method: str, *f1: tuple[float, float]) -> str:
+        one = contestant("unet", 0.7, seeds=len(f1))
+        found = one.summaries[0]["objects"] | {"method": method, "truth": truth}
+        summaries = [
+            one.summaries[0] | {"objects": found | {"validation": {"components": c, "watershed": w}}}
+            for c, w in f1
+        ]
+        notes = compared("pq", replace(one, summaries=summaries), seeds=len(f1)).notes
+        return " ".join(text for text in notes if "evaluate.objects" in text)
+
+    assert note("components", (0.78, 0.85), (0.80, 0.87)) == (
+        "On the validation split, U-Net reached F1 86.0 % with watershed and 79.0 % with components: "
+        "set evaluate.objects: watershed, which trains nothing again."
+    )
+    assert "set evaluate.objects: components," in note("watershed", (0.8, 0.7))
+    assert note("components", (0.8, 0.805)) == note("watershed", (0.8, 0.9)) == ""
+
+
+def test_figures_of_all_objects_are_pooled_and_not_means_of_classes() -> None:
+    """Nine buildings that are found and one tree that is not are 90 % of the objects, not 50 %."""
+    buildings = [Mask(rectangle(10 * row, 10 * col, 6, 6)) for row in range(3) for col in range(3)]
+    tree, false = Mask(rectangle(26, 26, 5, 5), 2), Mask(rectangle(28, 0, 3, 3), 2)
+    names = [(f"i{n}", f"c{n}") for n in range(4)]
+    table = objects_table([fast_image([*buildings, tree], [*buildings, false, false], *n) for n in names])
+    counts = counts_of(names, CLASSES)
+    unet = replace(contestant("unet", 0.5), tables=[counts], objects=[table])
+    result = compared("pq", unet, limit_of(table, counts))
+    expected = {"f1": 18 / 21, "precision": 9 / 11, "recall": 0.9, "count_bias": 0.1}
+    for name in ("unet", "components-of-truth"):
+        assert result.objects.pooled[name] == pytest.approx(expected, abs=1e-6)
+    assert any(
+        note.startswith("U-Net with components finds 90.0 % of the objects (F1 85.7 %)")
+        for note in result.notes
+    )
+    content = json.loads(json.dumps(result.to_json()))
+    for key in ("pooled", "validation"):
+        del content["objects"][key]
+    assert Comparison.from_json(content).objects.pooled == {}
+
+
+def test_operating_scores_of_seeds_that_differ_are_a_range() -> None:
+    one = contestant("unet", 0.7, seeds=2)
+    chosen = [
+        summary | {"objects": summary["objects"] | {"score": s}}
+        for summary, s in zip(one.summaries, (0.65, 0.6), strict=True)
+    ]
+    result = compared("pq", replace(one, summaries=chosen), seeds=2)
+    assert result.objects.operating["unet"]["score"] == [0.6, 0.65]
+    assert "objects count from a score of 0.60 to 0.65, chosen" in leaderboard_text(result)
+
+
+def test_the_count_of_one_class_is_followed_by_its_true_number_and_then_by_the_interval() -> None:
+    result = compared("pq", contestant("unet", 0.7))
+    count = {"true": 225.0, "predicted": 165.0, "low": 188.0, "high": 1278.0}
+    objects = replace(result.objects, counts={"unet": {"cell": count}})
+    assert lines(replace(result, objects=objects))[0] == (
+        "Objects counted by U-Net: cell 165 (true 225); corrected by the ratio of true to predicted objects on the "
+        "test images, 95 %: 188 to 1,278."
+    )
 
 
 def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
@@ -249,7 +323,7 @@ def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
     result = compared("pq", first, second, seeds=2)
     objects = result.objects
     assert objects is not None and objects.policy == OBJECT_POLICY and objects.truth == "given"
-    assert objects.operating["unet"] == {"score": 0.2, "precision": 0.8, "recall": 0.7, "count_bias": -0.1}
+    assert objects.operating["unet"] == {"score": [0.2], "precision": 0.8, "recall": 0.7, "count_bias": -0.1}
     small, medium, large = objects.sizes["small"], objects.sizes["medium"], objects.sizes["large"]
     assert small[0] == 0 and small[1] == medium[0] and medium[1] == large[0] and large[1] is None
     for k, name in enumerate(CLASSES[1:], 1):
@@ -265,8 +339,13 @@ def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
         assert (count["true"], count["predicted"]) == (true, predicted)
         assert count["low"] < count["high"] and count["low"] < 1.2 * true and count["high"] > 0.8 * true
     text = leaderboard_text(result)
-    assert OBJECT_POLICY in text and "counted by U-Net: building " in text and " (95 %: " in text
-    assert "objects count from a score of 0.2, chosen on the validation split" in text
+    assert OBJECT_POLICY in text and "counted by U-Net: building " in text
+    count, other = (objects.counts["unet"][name] for name in CLASSES[1:])
+    assert (
+        f"; corrected by the ratio of true to predicted objects on the test images, 95 %: building "
+        f"{count['low']:.0f} to {count['high']:.0f}, tree {other['low']:.0f} to {other['high']:.0f}."
+    ) in text
+    assert "objects count from a score of 0.20, chosen on the validation split" in text
     keys = [column.key for column in leaderboard(result).columns if column.part == "scores"]
     wanted = [f"{name}/dataset/foreground_mean" for name in ("pq", "iou", "f1_50", "ap", "count_error")]
     assert [key for key in keys if key in wanted] == wanted
@@ -308,7 +387,7 @@ def test_slices_score_objects_where_the_ranking_is_by_objects() -> None:
     counts, objects = unet.tables[0], unet.objects[0]
     site = {item: "north" if int(item.partition("-")[0]) < 8 else "south" for item in counts["item"]}
     sliced = counts.assign(**{"slice.site": counts["item"].map(site)})
-    for metric in ("pq", "recall_small"):
+    for metric in ("pq", "recall_small", "count_bias"):
         result = compared(metric, replace(unet, tables=[sliced]))
         assert [(one.word, one.text, one.images) for one in result.slices] == [
             ("site", "north", 16),

@@ -256,10 +256,40 @@ def test_a_prediction_on_an_empty_image_is_worse_in_every_metric_that_it_concern
         for aggregate in ("dataset", "image"):
             key = f"{name}/{aggregate}/building"
             gain = metric.sign * (metric.compared(spoilt[key]) - metric.compared(clean[key]))
-            if name.startswith(untouched) and (aggregate == "dataset" or name in ("merged", "split")):
+            is_left_out = aggregate == "image" and metric.images.startswith("true")
+            if is_left_out or (aggregate == "dataset" and name.startswith(untouched)):
                 assert gain == 0, key
             else:
                 assert gain < 0, key
+
+
+def test_images_without_such_true_objects_are_left_out_of_means_of_images() -> None:
+    large, small = Mask(rectangle(0, 0, 8, 8)), Mask(rectangle(20, 20, 2, 2))
+    false = [Mask(rectangle(10, 4 * n, 3, 3)) for n in range(5)]
+    # two true objects and one prediction, one true object and two predictions, none and five
+    images = [([large, small], [large]), ([large], [large, false[0]]), ([], false)]
+    result = scored(images)
+    expected = {"count_error": (0.5 + 1) / 2, "count_bias": (-0.5 + 1) / 2, "merged": 0, "false_objects": 5}
+    expected |= {"recall_small": 0, "recall_medium": 1}
+    assert {name: result[f"{name}/image/building"] for name in expected} == pytest.approx(expected)
+    assert result["count_bias/dataset/building"] == pytest.approx((8 - 3) / 3)
+    # without such images, the score is that of all images together
+    assert result["recall_large/image/building"] == result["recall_large/dataset/building"] == 1
+    nothing = scored([([], false), ([], [])])
+    assert nothing["count_error/image/building"] == nothing["count_error/dataset/building"] == 5
+
+
+def test_errors_of_classes_of_opposite_sign_do_not_cancel() -> None:
+    masks = [[Mask(rectangle(4 * n, 16 * k, 3, 3), k + 1) for n in range(4)] for k in range(2)]
+    result = scored([([*masks[0], masks[1][0]], [masks[0][0], *masks[1]])])
+    for aggregate in ("dataset", "image"):
+        bias = {name: result[f"count_bias/{aggregate}/{name}"] for name in ("building", "tree")}
+        assert bias == {"building": -0.75, "tree": 3}
+        assert result[f"count_bias/{aggregate}/foreground_mean"] == 1.875
+    # with one class it has a sign
+    one = object_tables.image(masks[0], masks[0][:1], (32, 32))
+    of_one = scores(counts_of([("a", "a")], CLASSES), [1], one)
+    assert of_one["count_bias/dataset/foreground_mean"] == -0.75 == of_one["count_bias/image/building"]
 
 
 def test_a_class_without_truth_that_is_predicted_scores_zero() -> None:
