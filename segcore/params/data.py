@@ -18,6 +18,11 @@ from segcore.params._label_keys import require_blanks, require_whole, span_of
 _MEANS = ("foreground_mean", "all_mean")
 # Unicode categories: control characters, line and paragraph breaks
 _UNPRINTABLE = ("Cc", "Zl", "Zp")
+# how to let the ground truth have objects, for errors
+OBJECTS_REMEDY = (
+    "set data.instances to true (each polygon, shape or value of a mask is an object) or to components (each connected "
+    "area of a class is one), or data.objects to the pattern of rasters of object numbers"
+)
 Channel = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -327,17 +332,10 @@ class Data(Section):
                 "instances: components numbers the objects, and so does the raster that objects names: remove one of "
                 "the two"
             )
-        may_have = (
-            self.instances or self.objects or self.listing or self.layout in ("coco", "cityscapes", "listing")
-        )
-        if isinstance(self.masks, str):
-            # files of polygons and annotations have objects
-            may_have = may_have or self.masks.lower().endswith((*_OBJECTS, ".txt", ".*"))
-        if self.touching and not may_have:
+        if self.touching and not self.has_objects:
             raise ValueError(
-                "touching: true needs objects, and masks of classes have none: set instances to true (mask values are "
-                "object numbers) or to components, set objects to the pattern of a raster of object numbers, or "
-                "remove touching"
+                "touching: true needs objects, which are used only where data.instances or data.objects is set: "
+                f"{OBJECTS_REMEDY}; or remove touching"
             )
 
     def _check_ranges(self) -> None:
@@ -366,6 +364,11 @@ class Data(Section):
     def mask_patterns(self) -> tuple[str, ...]:
         """Pattern of the masks, or those of all classes."""
         return (self.masks,) if isinstance(self.masks, str) else tuple(self.masks.values())
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether objects are counted and scored."""
+        return bool(self.instances) or self.objects is not None
 
     @property
     def masks_have_numbers(self) -> bool:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from segcore import plugins
 from segcore.errors import ParamsError
+from segcore.metrics import METRICS
 from segcore.params import yaml_file
 from segcore.params.data import Data, Section, did_you_mean, require_distinct
 from segcore.params.error_texts import Location, by_location, in_yaml, sentence
@@ -100,8 +101,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _metric_has_objects(self) -> "Params":
-        has_objects = bool(self.data.instances) or self.data.objects is not None
-        if problem := self.compare.lacks_objects(has_objects, self.evaluate):
+        if problem := self.compare.lacks_objects(self.data.has_objects, self.evaluate):
             raise ValueError(problem)
         return self
 
@@ -114,6 +114,19 @@ class Params(Section):
                     f"gate.floors: {key!r} is neither a class nor a slice (word=text)"
                     f"{did_you_mean(key, self.data.classes) or ';'} "
                     f"classes: {', '.join(self.data.classes)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _floors_of_objects_are_of_the_foreground(self) -> "Params":
+        background = self.data.background
+        if background is None or not METRICS[self.compare.metric].of_objects:
+            return self
+        for key in self.gate.floors:
+            if key == background or (key not in self.data.classes and key.startswith(f"{background} ")):
+                raise ValueError(
+                    f"gate.floors: {key!r} is of the background, which has no objects and no score of "
+                    f"compare.metric {self.compare.metric}: remove it, or choose a metric of pixels"
                 )
         return self
 

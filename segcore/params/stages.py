@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from segcore.metrics import METRICS, class_metrics
-from segcore.params.data import Section
+from segcore.params.data import OBJECTS_REMEDY, Section
 
 SPLITS = ("train", "validation", "test")
 
@@ -112,7 +112,7 @@ class Compare(Section):
         why, remedy = "evaluate.objects is none", "set it to components or watershed"
         if not has_objects:
             why = "the ground truth has no objects"
-            remedy = "set data.instances to true (mask values are object numbers) or to components"
+            remedy = OBJECTS_REMEDY
         pixels = ", ".join(class_metrics("counts"))
         return (
             f"compare.metric: {self.metric} is a metric of objects, but {why}: {remedy}, or choose a metric of pixels "

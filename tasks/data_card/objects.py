@@ -52,7 +52,7 @@ def card_objects(good: pd.DataFrame, data: Data, store: Path) -> CardObjects | N
     Raises:
         DataError: a packed file is missing.
     """
-    if not data.instances or not len(good) or good["objects"].isna().any():
+    if not data.has_objects or not len(good) or good["objects"].isna().any():
         return None
     table = good[["id", "packed", "height", "width", "depth"]].rename(columns={"id": "item"})
     table = table.loc[table.index.repeat(table["depth"].astype(int))].reset_index(drop=True)
