@@ -146,19 +146,19 @@ class Data(Section):
     )
     instances: bool | Literal["components"] = Field(
         default=False,
-        description="the ground truth has objects: `true`, mask values are object numbers, except those of the "
-        "background; `components`, objects are the 4-connected components of each foreground class, in each plane of a "
-        "volume",
+        description="objects are counted and scored: `true`, each polygon, shape or DICOM segment is one, and values of "
+        "masks are object numbers, except those of the background; `components`, objects are the 4-connected components "
+        "of each foreground class, in each plane of a volume",
     )
     objects: str | None = Field(
         default=None,
         description="pattern of the raster of object numbers (0: none) of an image, where `masks` has the classes; "
-        "with a listing, the column that has its path; null: none",
+        "with a listing, the column that has its path; these objects are counted and scored; null: none",
     )
     touching: bool = Field(
         default=False,
-        description="train with one more class, the pixels within 2 pixels of two objects, so that objects that touch "
-        "are separated",
+        description="train networks with one more output, the pixels within 2 pixels of two objects, so that objects that "
+        "touch are separated; needs `instances` or `objects`",
     )
     bands: list[int] | None = Field(default=None, description="bands to read, counted from 1; null: all")
     grey_to_rgb: bool = Field(default=False, description="repeat the band of grey pictures three times")
