@@ -146,9 +146,9 @@ class Data(Section):
     )
     instances: bool | Literal["components"] = Field(
         default=False,
-        description="objects are counted and scored: `true`, each polygon, shape or DICOM segment is one, and values of "
-        "masks are object numbers, except those of the background; `components`, objects are the 4-connected components "
-        "of each foreground class, in each plane of a volume",
+        description="objects are counted and scored: `true`, each polygon, shape or DICOM segment is one, and values "
+        "of masks are object numbers, except those of the background; `components`, objects are the 4-connected "
+        "components of each foreground class, in each plane of a volume",
     )
     objects: str | None = Field(
         default=None,
@@ -157,8 +157,8 @@ class Data(Section):
     )
     touching: bool = Field(
         default=False,
-        description="train networks with one more output, the pixels within 2 pixels of two objects, so that objects that "
-        "touch are separated; needs `instances` or `objects`",
+        description="train networks with one more output, the pixels within 2 pixels of two objects, so that objects "
+        "that touch are separated; needs `instances` or `objects`",
     )
     bands: list[int] | None = Field(default=None, description="bands to read, counted from 1; null: all")
     grey_to_rgb: bool = Field(default=False, description="repeat the band of grey pictures three times")

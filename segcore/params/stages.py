@@ -86,7 +86,8 @@ class Compare(Section):
 
     metric: str = Field(
         default="iou",
-        description="metric of the ranking, the tests and the gate; those of objects need `data.instances` or `data.objects`",
+        description="metric of the ranking, the tests and the gate; those of objects need `data.instances` or "
+        "`data.objects`",
     )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the intervals")
     bootstrap: int = Field(default=2000, ge=10, le=1_000_000, description="bootstrap resamples per interval")
