@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from segcore import plugins
 from segcore.errors import ParamsError
-from segcore.metrics import METRICS
 from segcore.params import yaml_file
-from segcore.params.data import Data, Section, did_you_mean, require_distinct
+from segcore.params._data_checks import did_you_mean, require_distinct
+from segcore.params.data import Data, Section
 from segcore.params.error_texts import Location, by_location, in_yaml, sentence
 from segcore.params.operations import Gate, Predict, Retrain, Schedule
 from segcore.params.stages import Compare, Evaluate, Machine, Prepare, Report, Split, Tracking
@@ -120,7 +120,7 @@ class Params(Section):
     @model_validator(mode="after")
     def _floors_of_objects_are_of_the_foreground(self) -> "Params":
         background = self.data.background
-        if background is None or not METRICS[self.compare.metric].of_objects:
+        if background is None or not self.compare.is_of_objects:
             return self
         for key in self.gate.floors:
             if key == background or (key not in self.data.classes and key.startswith(f"{background} ")):

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from segcore.metrics import METRICS, class_metrics
-from segcore.params.data import OBJECTS_REMEDY, Section
+from segcore.params._data_checks import OBJECTS_REMEDY
+from segcore.params.data import Section
 
 SPLITS = ("train", "validation", "test")
 
@@ -101,6 +102,11 @@ class Compare(Section):
             raise ValueError(f"{name!r} is not a metric; known: {', '.join(class_metrics())}")
         return name
 
+    @property
+    def is_of_objects(self) -> bool:
+        """Whether the metric is one of objects."""
+        return METRICS[self.metric].of_objects
+
     def lacks_objects(self, has_objects: bool, evaluate: Evaluate) -> str:
         """Why there are no objects for a metric of objects, with the remedy; empty for other metrics and with objects.
 
@@ -108,7 +114,7 @@ class Compare(Section):
             has_objects: whether the ground truth has objects.
             evaluate: settings of the evaluation.
         """
-        if not METRICS[self.metric].of_objects or (has_objects and evaluate.objects != "none"):
+        if not self.is_of_objects or (has_objects and evaluate.objects != "none"):
             return ""
         why, remedy = "evaluate.objects is none", "set it to components or watershed"
         if not has_objects:
