@@ -67,7 +67,7 @@ def check(data: "params.Data", folder: Path, work: Path = WORK) -> Checked:
         folders = {catalog.FIRST: folder, **catalog.batch_folders(data)}
         strays += companions.entries_without_image(table, folders)
     checked = Checked(table, links, strays, cache / "items")
-    print(card.summary(checked.table, checked.links, checked.strays), flush=True)
+    print(card.summary(checked.table, checked.links, checked.strays, data), flush=True)
     return checked
 
 

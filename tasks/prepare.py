@@ -63,7 +63,7 @@ def prepare(
     for item, reason in decision.aside.items():
         print(f"prepare: {item} is left out: {reason}", flush=True)
     without = table.loc[(table["status"] == "accepted") & table["objects"].isna(), "id"]
-    if p.data.instances and len(without):
+    if p.data.has_objects and len(without):
         print(
             f"prepare: objects are not used, because the ground truth of {len(without)} items has none, such as that "
             f"of {without.iloc[0]}",

@@ -35,6 +35,8 @@ NUMBERS = "numbers"
 FIRST = "0"
 _WHOLE = ["bytes", "height", "width", "depth", "bands", "axis", "ignored_pixels", "objects"]
 _FRACTIONS = ["nodata", "valid_share"]
+# reasons and remedies in the error about too many unusable items
+_SHOWN = 3
 
 
 def is_sample(data: Data) -> bool:
@@ -268,10 +270,12 @@ def require_enough(table: pd.DataFrame, data: Data) -> None:
     bad = table[table["status"] == "quarantined"]
     if len(bad) < len(table) and len(bad) / len(table) <= data.max_quarantined:
         return
-    shown = "\n  ".join(bad["reason"].head(20)) + (f"\n  and {len(bad) - 20} more" if len(bad) > 20 else "")
+    # the summary of the check has all kinds of problems
+    more = f"\n  and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+    shown = "\n  ".join(bad["reason"].head(_SHOWN)) + more
     raise DataError(
         f"{len(bad)} of {len(table)} items cannot be used:\n  {shown}",
-        "; ".join(dict.fromkeys(bad["remedy"].head(3)))
+        "; ".join(dict.fromkeys(bad["remedy"].head(_SHOWN)))
         + f"; data.max_quarantined accepts up to {data.max_quarantined:.0%} unusable items",
         kind="all-bad",
     )

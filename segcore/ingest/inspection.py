@@ -103,7 +103,7 @@ def _pack(source: Declared, truth: Truth, data: Data, out: Path) -> _Packing:
     """Read, measure and write every window.
 
     Raises:
-        DataError: a window cannot be read, or data.touching is set and the item has no objects.
+        DataError: a window cannot be read.
     """
     info = source.info
     windows = _windows(source, truth)
@@ -112,8 +112,6 @@ def _pack(source: Declared, truth: Truth, data: Data, out: Path) -> _Packing:
     objects = None
     if data.instances == "components" or first.labels.instances is not None:
         objects = ItemObjects(data, truth.numbers.name if truth.numbers else "")
-    elif data.touching:
-        raise truth.without_objects()
     with PackedWriter(out, _shapes(info, truth, objects is not None, data.touching)) as writer:
         for plane in range(info.depth):
             for window in pieces(info):

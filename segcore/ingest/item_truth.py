@@ -58,11 +58,7 @@ class Truth:
         assert item.mask is not None
         image = folder / item.image
 
-        self._item, self._paths, self._counts_objects = (
-            item,
-            (item.mask, item.image),
-            bool(data.instances or data.touching),
-        )
+        self._item, self._paths, self._counts_objects = item, (item.mask, item.image), data.has_objects
         self.objects_of = (
             "components" if data.instances == "components" else "numbers" if item.objects else "labels"
         )
@@ -96,15 +92,6 @@ class Truth:
         if self.objects_of != "labels" or not self._counts_objects:
             own = without_losses(own)
         return [*own, *(self.numbers.notes if self.numbers else []), *named, *without_losses(others)]
-
-    def without_objects(self) -> DataError:
-        """The error for a mask without objects where data.touching needs them."""
-        return DataError(
-            f"{self._paths[0].name}: has classes and no objects, which data.touching needs",
-            "set data.instances to true if the values of masks are object numbers, or to components; or remove "
-            "data.touching",
-            kind="no-objects",
-        )
 
     def read(
         self, window: Window, plane: int, valid: np.ndarray

@@ -187,7 +187,6 @@ KINDS: dict[str, Kind] = {
         "noted",
         "if each part is an object of its own, give it a number of its own; else correct the classes in the mask",
     ),
-    "no-objects": Kind("data.touching is set, and a mask has no objects"),
     "swapped": Kind("image and mask are swapped"),
     "same-file": Kind("image and mask are the same file, or have the same content"),
     "all-nodata": Kind("no pixel of the image is valid: all are nodata, transparent or NaN"),

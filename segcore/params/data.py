@@ -1,53 +1,15 @@
 """Section `data` of params.yaml: where images and masks are, and what they mean."""
 
-import re
-from collections.abc import Iterable
-from difflib import get_close_matches
-from itertools import pairwise
 from typing import Annotated, Any, Literal
-from unicodedata import category
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from segcore.class_colors import default_colors, parsed
 from segcore.constants import IGNORE
-from segcore.names import LONGEST, same_key
-from segcore.params._label_keys import require_blanks, require_whole, span_of
+from segcore.params._data_checks import require_consistent, require_distinct
+from segcore.params._label_keys import require_blanks, span_of
 
-# score keys have these in place of a class
-_MEANS = ("foreground_mean", "all_mean")
-# Unicode categories: control characters, line and paragraph breaks
-_UNPRINTABLE = ("Cc", "Zl", "Zp")
 Channel = Annotated[int, Field(ge=0, le=255)]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`, did you mean NAME?` with the most similar name; empty if none is similar."""
-    likely = get_close_matches(word, sorted(known), n=1)
-    return f", did you mean {likely[0]}?" if likely else ""
-
-
-def require_distinct(setting: str, names: Iterable[str]) -> None:
-    """Raise a ValueError for a name that cannot be a key of recorded scores, or for two that would share one."""
-    names = list(names)
-    for name in names:
-        if any(category(character) in _UNPRINTABLE for character in name):
-            raise ValueError(f"{setting}: {name[:60]!r} has a line break or control character; remove it")
-        if not name.strip() or len(name) > LONGEST or name in _MEANS:
-            raise ValueError(
-                f"{setting}: {name[:60]!r} cannot be a name: it is empty, longer than {LONGEST} characters, or that "
-                "of a mean over classes; choose another one"
-            )
-    pair = same_key(names)
-    if pair:
-        raise ValueError(
-            f"{setting}: {pair[0]!r} and {pair[1]!r} would share one key in the recorded scores, because they differ "
-            "at most in blanks, punctuation or Unicode normal form; rename one of them"
-        )
-
-
-# Annotations of objects, whose keys of label_values are words.
-_OBJECTS = (".json", ".xml", ".geojson", ".gpkg", ".shp", ".fgb", ".dcm")
 
 
 class Section(BaseModel):
@@ -141,19 +103,19 @@ class Data(Section):
     )
     instances: bool | Literal["components"] = Field(
         default=False,
-        description="the ground truth has objects: `true`, mask values are object numbers, except those of the "
-        "background; `components`, objects are the 4-connected components of each foreground class, in each plane of a "
-        "volume",
+        description="objects are counted and scored: `true`, each polygon, shape or DICOM segment is one, and values "
+        "of masks are object numbers, except those of the background; `components`, objects are the 4-connected "
+        "components of each foreground class, in each plane of a volume",
     )
     objects: str | None = Field(
         default=None,
         description="pattern of the raster of object numbers (0: none) of an image, where `masks` has the classes; "
-        "with a listing, the column that has its path; null: none",
+        "with a listing, the column that has its path; these objects are counted and scored; null: none",
     )
     touching: bool = Field(
         default=False,
-        description="train with one more class, the pixels within 2 pixels of two objects, so that objects that touch "
-        "are separated",
+        description="train networks with one more output, the pixels within 2 pixels of two objects, so that objects "
+        "that touch are separated; needs `instances` or `objects`",
     )
     bands: list[int] | None = Field(default=None, description="bands to read, counted from 1; null: all")
     grey_to_rgb: bool = Field(default=False, description="repeat the band of grey pictures three times")
@@ -265,97 +227,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Data":
-        if len(self.colors) != len(self.classes):
-            raise ValueError(
-                f"colors has {len(self.colors)} entries for {len(self.classes)} classes; without the key, colours "
-                "are chosen"
-            )
-        if self.background is not None and self.background not in self.classes:
-            raise ValueError(
-                f"background {self.background!r} is not one of the classes {self.classes}; use null for no background"
-            )
-        if self.unlabelled is not None and self.unlabelled not in (*self.classes, "ignore"):
-            raise ValueError(
-                f"unlabelled {self.unlabelled!r} is neither `ignore` nor one of the classes {self.classes}; use null "
-                "for the background"
-            )
-        for key in self.label_values:
-            if isinstance(key, str) and re.fullmatch(r"(?=.*[A-Fa-f])[0-9A-Fa-f]{6}", key):
-                raise ValueError(f'label_values: write the colour {key} as "#{key}", in quotes')
-        for low, high in (self.percentiles, *([self.scale] if isinstance(self.scale, tuple) else [])):
-            if low >= high:
-                raise ValueError(f"scale and percentiles: {low} is not below {high}")
-        self._check_masks()
-        self._check_objects()
-        for value in self.label_values.values():
-            is_name = value == "ignore" or value in self.classes
-            if not is_name and not (isinstance(value, int) and 0 <= value < len(self.classes)):
-                hint = did_you_mean(str(value), ["ignore", *self.classes]) or ";"
-                raise ValueError(
-                    f"label_values names {value!r}{hint} known: ignore, {', '.join(self.classes)}, "
-                    f"or indices 0 to {len(self.classes) - 1}"
-                )
-        # The values of a property are words.
-        if self.label_property is None:
-            self._check_ranges()
+        require_consistent(self)
         return self
-
-    def _check_masks(self) -> None:
-        if isinstance(self.masks, dict):
-            unknown = [name for name in self.masks if name != "ignore" and name not in self.classes]
-            if unknown:
-                raise ValueError(
-                    f"masks has a pattern for {unknown[0]!r}; known: ignore, {', '.join(self.classes)}"
-                )
-        is_of_patterns = self.layout == "pairs" and self.listing is None
-        if not is_of_patterns and (isinstance(self.masks, dict) or len(self.image_patterns) > 1):
-            raise ValueError("images as a list and masks as a mapping need layout: pairs, and listing: null")
-        # Masks of `baselines` are read by label_values.
-        if isinstance(self.masks, dict) and self.label_values and not self.baselines:
-            raise ValueError(
-                "label_values has no effect where masks is a mapping, in whose files all values but 0 are the class: "
-                "remove label_values; files that mark the class otherwise, such as with 0, must be saved again with "
-                "the class as 1 and all else as 0"
-            )
-        if isinstance(self.masks, str) and "label_values" not in self.model_fields_set:
-            raise ValueError("label_values is missing: which value of the masks is which class")
-
-    def _check_objects(self) -> None:
-        """Check that objects are numbered in one way, and that there are objects where a setting needs them."""
-        if self.instances == "components" and self.objects is not None:
-            raise ValueError(
-                "instances: components numbers the objects, and so does the raster that objects names: remove one of "
-                "the two"
-            )
-        may_have = (
-            self.instances or self.objects or self.listing or self.layout in ("coco", "cityscapes", "listing")
-        )
-        if isinstance(self.masks, str):
-            # files of polygons and annotations have objects
-            may_have = may_have or self.masks.lower().endswith((*_OBJECTS, ".txt", ".*"))
-        if self.touching and not may_have:
-            raise ValueError(
-                "touching: true needs objects, and masks of classes have none: set instances to true (mask values are "
-                "object numbers) or to components, set objects to the pattern of a raster of object numbers, or "
-                "remove touching"
-            )
-
-    def _check_ranges(self) -> None:
-        """Check the ranges of label_values, which may not share a value with another key."""
-        has_words = self.layout in ("coco", "cityscapes") or any(
-            pattern.lower().endswith(_OBJECTS) for pattern in self.mask_patterns
-        )
-        for key in self.label_values:
-            if isinstance(key, str) and not has_words:
-                require_whole(key)
-        for (low, high), (following, _) in pairwise([*sorted(self.label_spans), (float("inf"), 0)]):
-            if low > high:
-                raise ValueError(f'label_values: write the range "{low}-{high}" as "{high}-{low}"')
-            if high >= following:
-                raise ValueError(
-                    f"label_values: {following} is in the range {low}-{high} and in another key; "
-                    "let the keys have no value in common"
-                )
 
     @property
     def image_patterns(self) -> tuple[str, ...]:
@@ -366,6 +239,11 @@ class Data(Section):
     def mask_patterns(self) -> tuple[str, ...]:
         """Pattern of the masks, or those of all classes."""
         return (self.masks,) if isinstance(self.masks, str) else tuple(self.masks.values())
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether objects are counted and scored."""
+        return bool(self.instances) or self.objects is not None
 
     @property
     def masks_have_numbers(self) -> bool:

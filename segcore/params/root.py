@@ -11,7 +11,8 @@ from segcore import plugins
 from segcore.errors import ParamsError
 from segcore.metrics import METRICS
 from segcore.params import yaml_file
-from segcore.params.data import Data, Section, did_you_mean, require_distinct
+from segcore.params._data_checks import did_you_mean, require_distinct
+from segcore.params.data import Data, Section
 from segcore.params.error_texts import Location, by_location, in_yaml, sentence
 from segcore.params.operations import Gate, Predict, Retrain, Schedule
 from segcore.params.stages import Compare, Evaluate, Machine, Prepare, Report, Split, Tracking
@@ -101,8 +102,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _metric_has_objects(self) -> "Params":
-        has_objects = bool(self.data.instances) or self.data.objects is not None
-        if problem := self.compare.lacks_objects(has_objects, self.evaluate):
+        if problem := self.compare.lacks_objects(self.data.has_objects, self.evaluate):
             raise ValueError(problem)
         return self
 
@@ -127,6 +127,19 @@ class Params(Section):
                 raise ValueError(
                     f"gate.{key}: {value:g} is not below 1: scores of {metric.name} are between 0 and 1, so give 1 % as "
                     "0.01"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _floors_of_objects_are_of_the_foreground(self) -> "Params":
+        background = self.data.background
+        if background is None or not self.compare.is_of_objects:
+            return self
+        for key in self.gate.floors:
+            if key == background or (key not in self.data.classes and key.startswith(f"{background} ")):
+                raise ValueError(
+                    f"gate.floors: {key!r} is of the background, which has no objects and no score of "
+                    f"compare.metric {self.compare.metric}: remove it, or choose a metric of pixels"
                 )
         return self
 

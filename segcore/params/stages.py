@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from segcore.metrics import METRICS, class_metrics
+from segcore.params._data_checks import OBJECTS_REMEDY
 from segcore.params.data import Section
 
 SPLITS = ("train", "validation", "test")
@@ -86,7 +87,8 @@ class Compare(Section):
 
     metric: str = Field(
         default="iou",
-        description="metric of the ranking, the tests and the gate; those of objects need `data.instances`",
+        description="metric of the ranking, the tests and the gate; those of objects need `data.instances` or "
+        "`data.objects`",
     )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the intervals")
     bootstrap: int = Field(default=2000, ge=10, le=1_000_000, description="bootstrap resamples per interval")
@@ -100,6 +102,11 @@ class Compare(Section):
             raise ValueError(f"{name!r} is not a metric; known: {', '.join(class_metrics())}")
         return name
 
+    @property
+    def is_of_objects(self) -> bool:
+        """Whether the metric is one of objects."""
+        return METRICS[self.metric].of_objects
+
     def lacks_objects(self, has_objects: bool, evaluate: Evaluate) -> str:
         """Why there are no objects for a metric of objects, with the remedy; empty for other metrics and with objects.
 
@@ -107,12 +114,12 @@ class Compare(Section):
             has_objects: whether the ground truth has objects.
             evaluate: settings of the evaluation.
         """
-        if not METRICS[self.metric].of_objects or (has_objects and evaluate.objects != "none"):
+        if not self.is_of_objects or (has_objects and evaluate.objects != "none"):
             return ""
         why, remedy = "evaluate.objects is none", "set it to components or watershed"
         if not has_objects:
             why = "the ground truth has no objects"
-            remedy = "set data.instances to true (mask values are object numbers) or to components"
+            remedy = OBJECTS_REMEDY
         pixels = ", ".join(class_metrics("counts"))
         return (
             f"compare.metric: {self.metric} is a metric of objects, but {why}: {remedy}, or choose a metric of pixels "

@@ -230,7 +230,7 @@ def prepare(
     _write(index, target / "windows.parquet")
     (target / "statistics.json").write_text(json.dumps(statistics, indent=2))
     meta = _meta(p, bool(used["objects"].notna().all()), regions)
-    if p.data.instances and meta["instances"]:
+    if p.data.has_objects and meta["instances"]:
         objects = object_table(items, regions, packed, p.data.foreground, cache.folder / "objects")
         objects.to_parquet(target / "objects.parquet", index=False)
         meta |= _of_objects(p.data)

@@ -136,13 +136,30 @@ def _links(links: pd.DataFrame) -> list[dict[str, Any]]:
     return blocks
 
 
-def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Stray]) -> str:
+def _unused_objects(good: pd.DataFrame, data: Data | None) -> list[str]:
+    """Line for annotations that have objects where no setting uses them."""
+    count = 0 if data is None or data.has_objects else int(good["objects"].dropna().sum())
+    if not count:
+        return []
+    text = f"{count:,} {'objects are' if count > 1 else 'object is'} in the annotations"
+    return [
+        "",
+        *_wrapped(
+            f"{text}; set data.instances: true to score and count {'them' if count > 1 else 'it'}", "  "
+        ),
+    ]
+
+
+def summary(
+    table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Stray], data: Data | None = None
+) -> str:
     """Result of the check as text of at most 100 columns, coloured on terminals that show colours.
 
     Args:
         table: the catalogue.
         links: pairs that must share a split: a, b, kind, detail.
         strays: notes on files that belong to no item.
+        data: the section `data` of params.yaml; None: nothing is printed about objects that it does not use.
     """
     from tasks.data_card.facts import accepted, facts, noted, plural
     from tasks.data_card.rows import look_alikes, verdict
@@ -155,7 +172,7 @@ def summary(table: pd.DataFrame, links: pd.DataFrame, strays: Sequence[Stray]) -
     for name, value in facts(good).items():
         lines += _wrapped(value, " " * 15, f"  {name.lower() if name != 'CRS' else name:<12} ")
     if len(good):
-        lines += ["", *_class_lines(good, ink)]
+        lines += ["", *_class_lines(good, ink), *_unused_objects(good, data)]
     lines += _block_lines(_problems(table), f"Quarantined: {plural(bad, 'item')}", _RED, ink)
     lines += _block_lines(_notes(table, strays), "Noted", _YELLOW, ink)
     lines += _block_lines(_links(links), f"Linked: {plural(len(links), 'pair')}", _YELLOW, ink)

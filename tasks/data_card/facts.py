@@ -118,6 +118,8 @@ def declared(data: Data) -> dict[str, str]:
     """Settings of the section `data` of params.yaml: name -> text."""
     pairs = f"{', '.join(data.image_patterns)} with {', '.join(data.mask_patterns)}"
     how = data.listing or (pairs if data.layout == "pairs" else data.layout)
+    if data.objects:
+        how += f"; object numbers in {data.objects}"
     labels = {"Labels from": f"property {data.label_property}"} if data.label_property else {}
     return {"Source": data.source, "Pairing": how, "Group": data.group} | labels
 
@@ -142,7 +144,9 @@ def facts(good: pd.DataFrame) -> dict[str, str]:
         found["Nodata"] = some([number(float(v)) for v in good["nodata"].dropna()])
     if good["objects"].notna().any():
         objects = good["objects"].dropna().astype(int)
-        found["Objects"] = f"{objects.sum():,}, {objects.min():,} to {objects.max():,} per item"
+        least, most = int(objects.min()), int(objects.max())
+        each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        found["Objects"] = f"{objects.sum():,}" + (f", {each} per item" if len(objects) > 1 else "")
     if good["split"].notna().any():
         found["Given split"] = some(good["split"])
     found["On disk"] = f"{amount(float(good['bytes'].fillna(0).sum()))}B of images"

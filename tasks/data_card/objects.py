@@ -21,6 +21,8 @@ from tasks.formatting import hexcolour
 
 # bars of the histogram of sizes
 _BARS = 24
+# labels of its axis
+_TICKS = 7
 # share of merged objects from which the card advises to separate them
 _MANY = 0.05
 # encoders whose finest feature map has the resolution of the image
@@ -52,7 +54,7 @@ def card_objects(good: pd.DataFrame, data: Data, store: Path) -> CardObjects | N
     Raises:
         DataError: a packed file is missing.
     """
-    if not data.instances or not len(good) or good["objects"].isna().any():
+    if not data.has_objects or not len(good) or good["objects"].isna().any():
         return None
     table = good[["id", "packed", "height", "width", "depth"]].rename(columns={"id": "item"})
     table = table.loc[table.index.repeat(table["depth"].astype(int))].reset_index(drop=True)
@@ -90,7 +92,7 @@ def view(found: CardObjects, data: Data, p: Params | None) -> dict[str, Any]:
         "density": _density(counts, data),
         "sizes": _sizes(found.objects, data),
         "cuts": _cuts(found, p) if p else [],
-        "warnings": _warnings(classes, found, p),
+        "warnings": _warnings(classes, found, data, p),
     }
 
 
@@ -180,7 +182,10 @@ def _sizes(objects: pd.DataFrame, data: Data) -> dict[str, Any] | None:
     ]
     top = int(np.sum(bars, axis=0).max())
     drawn = stacked_columns(np.stack(bars, axis=1) / top, _colours(data))
-    return drawn | {"top": top, "low": low, "high": high}
+    places = np.unique(np.linspace(0, len(edges) - 1, _TICKS).round().astype(int))
+    # the last bar ends with the longest object
+    ticks = [(place / (len(edges) - 1), min(int(edges[place]), high)) for place in places.tolist()]
+    return drawn | {"top": top, "low": low, "high": high, "ticks": ticks}
 
 
 def _colours(data: Data) -> list[str]:
@@ -254,7 +259,7 @@ def output_stride(architecture: str, settings: TrainSettings) -> float | None:
 
 
 def _warnings(
-    classes: Sequence[dict[str, Any]], found: CardObjects, p: Params | None
+    classes: Sequence[dict[str, Any]], found: CardObjects, data: Data, p: Params | None
 ) -> list[tuple[str, str]]:
     """(heading, text) of what is likely to limit results."""
     settings = {name: p.for_architecture(name) for name in p.architectures} if p else {}
@@ -273,9 +278,10 @@ def _warnings(
             texts.append(("Small objects", text))
     merged = int(found.objects["merged"].sum())
     if merged > _MANY * len(found.objects):
-        text = (
-            f"{plural(merged, 'object')} share a component with another, so that components do not tell them apart. "
-            "Try evaluate.objects: watershed, or data.touching: true."
-        )
+        text = f"{plural(merged, 'object')} share a component with another, so that components do not tell them apart."
+        untried = [] if p and p.evaluate.objects == "watershed" else ["evaluate.objects: watershed"]
+        untried += [] if data.touching else ["data.touching: true"]
+        if untried:
+            text += f" Try {' or '.join(untried)}."
         texts.append(("Objects that touch", text))
     return texts

@@ -60,8 +60,9 @@ def test_masks_of_0_and_255_are_mapped_or_rejected(pairs):
     p = params_for(pairs).data.model_copy(update={"label_values": {0: 0, 1: 1}})
     table = catalog.build(p, pairs, pairs.parent / "work")
     assert set(table["kind"]) == {"label-values"}
-    with pytest.raises(DataError, match=r"12 of 12 items[\s\S]*outside the declared classes: 255"):
+    with pytest.raises(DataError, match=r"12 of 12 items[\s\S]*outside the declared classes: 255") as caught:
         catalog.require_enough(table, p)
+    assert caught.value.what.count("outside") == 3 and caught.value.what.endswith("\n  and 9 more")
     assert sum(json.loads(p)["square"] for p in build(pairs)["pixels_per_class"]) > 0
 
 

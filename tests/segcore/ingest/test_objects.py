@@ -249,13 +249,6 @@ def test_pixels_within_two_pixels_of_two_objects_are_marked(tmp_path, settings):
     np.testing.assert_array_equal(packed.array("touching")[0].ravel(), found)
 
 
-def test_a_mask_without_objects_is_refused_where_touching_needs_them(tmp_path):
-    write(tmp_path, np.ones((8, 9), np.uint8))
-    data = data_for(masks="masks/{stem}.*", touching=True)
-    (row,) = catalog.build(data, tmp_path / "s", tmp_path / "work").to_dict("records")
-    assert row["kind"] == "no-objects" and row["reason"].startswith("a.tif: has classes and no objects")
-
-
 def test_seventy_thousand_objects_of_an_image_are_kept_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(item_objects, "_PIXELS", 2**21)
     classes = np.zeros((750, 750), np.uint8)

@@ -94,7 +94,11 @@ def test_mistakes_are_named_with_what_is_known(tmp_path, over, expected):
         ),
         (
             {"data": {"touching": True}},
-            "data: touching: true needs objects, and masks of classes have none: set inst",
+            "data: touching: true needs objects, which are used only where data.instances or data.objects is set: set",
+        ),
+        (
+            {"data": {"touching": True, "masks": "shapes/{stem}.geojson"}},
+            "data: touching: true needs objects, which are used only where data.instances or data.objects is set: set",
         ),
         ({"data": {"trust_shape": "maybe"}}, 'data.trust_shape: true or false is needed, not "maybe"'),
         (
@@ -232,16 +236,23 @@ def test_a_floor_of_neither_a_class_nor_a_slice_is_found_when_the_file_is_read()
         params_for("x", gate={"floors": {"sqare": 0.5}})
 
 
+@pytest.mark.parametrize("key", ["background", "background site=oslo"])
+def test_a_floor_of_objects_of_the_background_is_found_when_the_file_is_read(key):
+    of_objects = {"data": {"instances": "components"}, "compare": {"metric": "pq"}}
+    assert params_for("x", gate={"floors": {key: 0.5}}).gate.floors[key] == 0.5
+    params_for("x", gate={"floors": {"square": 0.5, "site=oslo": 0.5}}, **of_objects)
+    with pytest.raises(ValueError, match=f"gate.floors: '{key}' is of the background, which has no objects"):
+        params_for("x", gate={"floors": {key: 0.5}}, **of_objects)
+
+
 @pytest.mark.parametrize(
     "data",
     [
         {"instances": True},
         {"instances": "components"},
         {"objects": "ids/{stem}.tif"},
-        {"masks": "houses.geojson"},
-        {"masks": "masks/{stem}.*"},
-        {"layout": "coco"},
+        {"masks": "houses.geojson", "instances": True},
     ],
 )
-def test_touching_may_be_set_where_there_can_be_objects(data):
+def test_touching_may_be_set_where_objects_are_used(data):
     assert params_for(".", data={**data, "touching": True}).data.touching

@@ -96,6 +96,17 @@ def test_data_of_nothing_but_empty_items_have_an_empty_table(tmp_path):
     assert data.instances and data.objects.empty and list(data.objects) == list(OBJECT_COLUMNS)
 
 
+def test_a_raster_of_numbers_gives_objects_without_another_setting(tmp_path):
+    numbered_pairs(tmp_path / "source")
+    (tmp_path / "source/masks").rename(tmp_path / "source/ids")
+    make_pairs(tmp_path / "plain")
+    (tmp_path / "plain/masks").rename(tmp_path / "source/masks")
+    settings = {"objects": "ids/{stem}.png", "touching": True}
+    data = prepared(params_for(tmp_path / "source", data=settings), tmp_path)
+    assert (data.instances, data.truth_of_objects, data.training_classes) == (True, "given", 3)
+    assert set(data.items.index) - set(data.objects["item"]) == {"a0"}
+
+
 def test_data_without_the_setting_have_no_objects(prepared_scene):
     _, data = prepared_scene
     assert not (data.folder / "objects.parquet").exists()

@@ -185,16 +185,11 @@ TOUCHING = DataSet(
     {
         "images": "images/{file}",
         "masks": "shapes/{stem}.*",
+        "instances": True,
         "touching": True,
-        "label_values": {"land": 0, "square": 1, 0: 0, 1: 1},
+        "label_values": {"land": 0, "square": 1},
     },
 )
-
-
-@TOUCHING.case("no-objects", "has classes and no objects, which data.touching needs", of="mask")
-def mask_where_objects_are_needed(pair):
-    mask = pair.replace_mask("mask_where_objects_are_needed.png")
-    Image.fromarray(np.zeros(SIZE, np.uint8)).save(mask)
 
 
 @TOUCHING.case("objects-vanished", "shapes that have no pixel and are no objects: 1 (3) that cover no pixel")

@@ -298,6 +298,40 @@ def test_the_class_of_a_value_is_that_of_its_key_range_or_number(
     assert table is not None and table["rows"][0]["class"] == expected
 
 
+def test_object_numbers_are_one_row_per_class(tmp_path: Path) -> None:
+    data = card_data(
+        instances=True, label_values={0: "background", "1-99": "water", 100: "roof", "others": "roof"}
+    )
+    counts = [{"0": 900, "1": 40, "2": 5, "100": 8, "101": 3}, {"2": 5, "205": 7, "#FFB300": 1}]
+    rows = [card_row(f"i{n}", tmp_path, label_counts=json.dumps(c)) for n, c in enumerate(counts)]
+    table = found(catalogue(rows), data)
+    assert table is not None
+    assert [(r["value"], r["count"], r["items"], r["class"]) for r in table["rows"]] == [
+        ("0", 900, 1, "background"),
+        ("2 object numbers", 50, 2, "water"),
+        ("3 object numbers", 11, 2, "roof"),
+        ("100", 8, 1, "roof"),
+    ]
+    # the values of a property of polygons are no numbers of objects
+    polygons = found(catalogue([row | {"label": "shapes.geojson"} for row in rows]), data)
+    assert polygons is not None and "205" in {row["value"] for row in polygons["rows"]}
+
+
+def test_annotations_without_objects_are_explained_and_unused_objects_are_pointed_out(tmp_path: Path) -> None:
+    label = {"label": "shapes.geojson", "label_counts": json.dumps({"polygons": 523})}
+    row = card_row("a", tmp_path, objects=517, **label)
+    assert "Of the 523 annotations, 517 are objects" in _card([row], tmp_path)
+    assert "523 annotations" not in _card([row | {"objects": 523}], tmp_path)
+    hint = "517 objects are in the annotations; set data.instances: true to score and count them"
+    assert hint in card.summary(catalogue([row]), NO_LINKS, [], card_data())
+    assert "\n  objects      517\n" in card.summary(catalogue([row]), NO_LINKS, [])
+    for used in ({"instances": True}, {"instances": "components"}, {"objects": "ids/{stem}.tif"}):
+        assert "score and count" not in card.summary(catalogue([row]), NO_LINKS, [], card_data(**used))
+    assert "score and count" not in card.summary(
+        catalogue([card_row("b", tmp_path)]), NO_LINKS, [], card_data()
+    )
+
+
 def test_rare_values_are_counted_and_a_catalogue_without_values_is_read(tmp_path: Path) -> None:
     counts = json.dumps({str(n): 1000 - n for n in range(100)})
     table = found(catalogue([card_row("a", tmp_path, label_counts=counts)]), card_data())

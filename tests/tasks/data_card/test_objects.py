@@ -1,6 +1,7 @@
 """Objects on the data card: figures of components, what a crop cuts, warnings, and data without objects."""
 
 import html
+import re
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,24 @@ def test_objects_smaller_than_the_stride_of_a_network_are_warned_of(store):
     assert f"{warning}scored by fcn (8 px). Set magnify: 2 in train.common." in page
     assert "objects in a training crop of 32 px are cut by its edge" in page
     assert warning not in page_of(rows, store, params_of(store, train={"common": {"magnify": 2}}))
+
+
+def test_what_is_set_is_not_advised(store):
+    rows = [numbered("full", store, touching())]
+    both = "tell them apart. Try evaluate.objects: watershed or data.touching: true."
+    assert both in page_of(rows, store) and both in page_of(rows, store, params_of(store))
+    watershed = params_of(store, evaluate={"objects": "watershed"})
+    assert "tell them apart. Try data.touching: true." in page_of(rows, store, watershed)
+    assert "tell them apart.</p>" in page_of(rows, store, watershed, touching=True)
+
+
+def test_the_sizes_have_an_axis_and_the_pattern_of_numbers_is_shown(store):
+    numbers = np.zeros((1, 60, 60), np.uint32)
+    numbers[0, 0, 0], numbers[0, 2:42, 2:42] = 1, 2
+    page = page_of([numbered("a", store, numbers)], store, instances=False, objects="ids/{stem}_id.tif")
+    ticks = re.findall(r'<span style="left:([\d.]+)%">(\d+)</span>', page)
+    assert ticks[0] == ("0.0", "1") and ticks[-1] == ("100.0", "40") and len(ticks) == 7
+    assert "masks/{stem}.png; object numbers in ids/{stem}_id.tif" in page
 
 
 def test_the_share_cut_by_blocks_of_a_scene_is_shown(store):
