@@ -16,12 +16,13 @@ from segcore.comparison.results import Comparison, read_comparison
 from segcore.constants import IGNORE
 from segcore.metrics import OBJECT_POLICY
 from segcore.params import Params
+from segcore.plots.object_gallery import STATUS_COLOURS
 from tasks import report as stage
 from tasks.reporting.inputs import read_inputs
 from tasks.reporting.leaderboard import axis_of
 from tasks.reporting.objects import object_cases, object_runs, objects_text
 from tests.support.fake_project import FakePrepared, build_project, scene_patches
-from tests.tasks.test_report import COLORS, _params, _Tags
+from tests.tasks.test_report import _params, _Tags
 
 LIMIT = "Perfect mask, components"
 
@@ -150,7 +151,7 @@ def test_every_picture_counts_what_is_in_its_table(project) -> None:
         label = project[2].read(case.item).label
         # numbers of the table, from 1 in the order of first pixels
         numbers = case.truth[case.truth > 0]
-        assert list(dict.fromkeys(numbers)) == list(range(1, len(case.classes) + 1))
+        assert list(dict.fromkeys(numbers)) == list(range(1, len(case.required) + 1))
         assert not (case.truth[label == IGNORE]).any()
         rows = runs["unet"].table.query(f"kind == 'truth' and item == '{case.item}'").set_index("truth")
         for number, row in rows.iterrows():
@@ -159,8 +160,9 @@ def test_every_picture_counts_what_is_in_its_table(project) -> None:
         for name, outcome in case.outcomes.items():
             table = runs[name].table
             of_image = table[table["item"] == case.item]
-            counts = outcome.counts()
-            assert sum(counts.values()) - counts["false"] == (of_image["kind"] == "truth").sum()
+            counts = outcome.counts(case.required)
+            true = of_image[of_image["kind"] == "truth"]
+            assert sum(counts.values()) - counts["false"] == (~true["out"].astype(bool)).sum()
             drawn = {int(n) for n in np.unique(outcome.numbers) if n}
             assert drawn == set(outcome.predictions)
             for number in drawn:
@@ -201,7 +203,9 @@ def test_one_cluster(tmp_path: Path) -> None:
     prepared.regions["cluster"] = "all"
     page = _report(tmp_path, prepared)["index.html"]
     section = _section(page, "objects")
-    assert "interval of the true number" not in section and "counted by" in section and "95 %: " not in section
+    assert (
+        "interval of the true number" not in section and "counted by" in section and "95 %: " not in section
+    )
 
 
 def test_without_kept_predictions_there_is_no_gallery(project, tmp_path: Path) -> None:
@@ -215,12 +219,13 @@ def test_without_kept_predictions_there_is_no_gallery(project, tmp_path: Path) -
     assert "No test image with true objects has stored objects" in page
 
 
-def test_several_classes_have_a_row_each_and_their_colours(tmp_path: Path) -> None:
+def test_several_classes_have_a_row_each_and_no_colour_that_could_be_a_status(tmp_path: Path) -> None:
     prepared = scene_patches(classes=4, has_objects=True)
     page = _report(tmp_path, prepared)["index.html"]
     section = _section(page, "objects")
     assert all(f'<th scope="row">{name}</th>' in section for name in ("building", "road", "water"))
-    assert "--ring:#{:02x}{:02x}{:02x}".format(*COLORS[2]) in page
+    rings = {"#{:02x}{:02x}{:02x}".format(*rgb) for rgb in STATUS_COLOURS.values()}
+    assert set(re.findall(r"--ring:(#[0-9a-f]{6})", page)) <= rings
 
 
 @pytest.mark.parametrize("metric", ["pq", "count_error", "count_bias"])
