@@ -106,7 +106,7 @@ def test_each_object_has_the_colour_of_its_status() -> None:
     assert _case().outcomes["unet"].counts({1: False, 2: True}) == counts | {"found": 0}
 
 
-@pytest.mark.parametrize("width", [150, 255, 480])
+@pytest.mark.parametrize("width", [150, 260, 346])
 def test_lines_are_at_least_a_pixel_and_a_half_wide_as_shown(width: int) -> None:
     shown = case_columns(_case(), 480, width)["unet"]
     # across the left edge of the found object, which is 5 of 60 pixels from that of the picture
