@@ -60,7 +60,8 @@ def draw_outlines(
                 continue
             where, mask = _enlarged(layer.numbers[place] == number, place, window, scale, inside.shape)
             inside[where] |= mask
-            line = mask & (distance_transform_edt(mask) <= layer.line * wide)
+            # whole pixels, rounded up
+            line = mask & (distance_transform_edt(mask) < layer.line * wide + 1)
             lines[where][line] = (*colour, 255)
     rim = binary_dilation(inside, iterations=_OVER * _RIM) & ~inside
     shown[rim] = (shown[rim] * _RIM_SHADE).astype(np.uint8)
