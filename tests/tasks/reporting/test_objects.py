@@ -14,7 +14,7 @@ import pytest
 from segcore.comparison.objects import lines
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.constants import IGNORE
-from segcore.metrics import OBJECT_POLICY
+from segcore.metrics import METRICS, OBJECT_POLICY
 from segcore.params import Params
 from segcore.plots.object_gallery import STATUS_COLOURS
 from tasks import report as stage
@@ -87,24 +87,27 @@ def test_the_policy_is_printed_under_the_figures_and_in_the_short_forms(texts: d
 
 
 def test_pixels_and_objects_are_columns_of_the_leaderboard(project, texts: dict[str, str]) -> None:
-    table = _section(texts["index.html"], "leaderboard")
+    pixels, objects = _section(texts["index.html"], "leaderboard").split('<table class="objects">')
     for row in _comparison(project[0]).models:
-        line = next(
-            part for part in table.split("<tr") if f">{row.title}</th>" in re.sub(r"<i [^>]*></i>", ">", part)
+        of_pixels, of_objects = (
+            next(line for line in table.split("<tr") if re.search(rf"</i>{row.title}</th>", line))
+            for table in (pixels, objects)
         )
-        for key in ("iou", "pq", "f1_50", "ap", "count_error"):
-            assert f">{100 * row.scores[f'{key}/dataset/foreground_mean'].estimate:.1f}<" in line, key
-    assert 'colspan="4">Objects (%)</th>' in table
+        assert f">{100 * row.scores['iou/dataset/foreground_mean'].estimate:.1f}<" in of_pixels
+        for key in ("pq", "f1_50", "ap", "count_error"):
+            score = row.scores[f"{key}/dataset/foreground_mean"]
+            assert f">{100 * score.estimate:.1f}<" in of_objects, key
+            assert f">{100 * score.low:.1f} to {100 * score.high:.1f}<" in of_objects, key
 
 
 def test_the_limit_is_a_row_apart_without_rank_or_whisker(project, texts: dict[str, str]) -> None:
     table = _section(texts["index.html"], "leaderboard")
     (row,) = re.findall(r'<tr class="limit">.*?</tr>', table, re.DOTALL)
     assert LIMIT in row and "limit of components" in row and "<svg" not in row
-    assert '<span class="rank"></span>' in row
+    assert row in table.split('<table class="objects">')[1]
     # the axis does not reach to the 100 % of perfect masks
     shown = [row for row in _comparison(project[0]).leaderboard if row.kind != "limit"]
-    axis = axis_of([row.scores["iou/dataset/foreground_mean"] for row in shown], "%")
+    axis = axis_of([row.scores["iou/dataset/foreground_mean"] for row in shown], METRICS["iou"])
     assert re.findall(r"<span>([\d.]+) %</span>", table) == [f"{100 * end:.1f}" for end in axis]
 
 
@@ -228,12 +231,16 @@ def test_several_classes_have_a_row_each_and_no_colour_that_could_be_a_status(tm
     assert set(re.findall(r"--ring:(#[0-9a-f]{6})", page)) <= rings
 
 
-@pytest.mark.parametrize("metric", ["pq", "count_error", "count_bias"])
+@pytest.mark.parametrize("metric", ["pq", "count_error", "count_bias", "count_error_area"])
 def test_a_ranking_by_objects_has_the_limit_on_its_axis(tmp_path: Path, metric: str) -> None:
     page = _report(tmp_path, scene_patches(has_objects=True), metric=metric)["index.html"]
     table = _section(page, "leaderboard")
-    (row,) = re.findall(r'<tr class="limit">.*?</tr>', table, re.DOTALL)
+    row, _ = re.findall(r'<tr class="limit">.*?</tr>', table, re.DOTALL)
     assert "<svg" in row and "Pixels, foreground (%)" in table
+    assert f"Objects ({METRICS[metric].unit})" in table
+    assert table.count("(objects/Mpx)") >= (3 if metric == "count_error_area" else 1)
+    direction = {"pq": "Up", "count_bias": "Closer to 0"}.get(metric, "Down")
+    assert f"{direction} is better, left" in page and "0.0 in errors of objects" in page
     for x in re.findall(r'(?:x1|x2|cx)="([-\d.]+)%"', table):
         assert -0.1 <= float(x) <= 100.1
 
