@@ -20,8 +20,7 @@ from tasks.reporting.inputs import Inputs
 # metrics of the bars, in their order; of more architectures than _MANY, only the first three
 _MANY = 4
 _BARS = ("pq", "f1_50", "ap", "ap_dsb", "aji")
-# figure of the operating score -> metric on the test images
-_OPERATING = {"precision": "object_precision_50", "recall": "object_recall_50", "count_bias": "count_bias"}
+_OPERATING = ("precision", "recall", "count_bias")
 # width of the gallery and least width of its columns on the page, in pixels
 _PAGE, _CELL = 1040, 150
 # the counts of more classes than this are only in the table
@@ -174,11 +173,11 @@ def _operating(comparison: Comparison) -> list[dict[str, Any]]:
         if chosen is None:
             continue
         cells = []
-        for name, key in _OPERATING.items():
-            test = row.scores.get(f"{key}/dataset/foreground_mean")
+        # of all classes together, as on the validation split; scores of the leaderboard are means of the classes
+        test = getattr(objects, "pooled", {}).get(row.architecture, {})
+        for name in _OPERATING:
             write = _signed if name == "count_bias" else score
-            estimate = None if test is None else test.estimate
-            cells.append({"test": write(estimate), "validation": write(chosen[name])})
+            cells.append({"test": write(test.get(name)), "validation": write(chosen[name])})
         colour, least = palette[row.architecture][1:], chosen["score"]
         shown = "–" if least is None else f"{least:.2f}"
         rows.append({"title": row.title, "colour": colour, "score": shown, "cells": cells})

@@ -90,7 +90,7 @@ def test_pixels_and_objects_are_columns_of_the_leaderboard(project, texts: dict[
     pixels, objects = _section(texts["index.html"], "leaderboard").split('<table class="objects">')
     for row in _comparison(project[0]).models:
         of_pixels, of_objects = (
-            next(line for line in table.split("<tr") if re.search(rf"</i>{row.title}</th>", line))
+            next(line for line in table.split("<tr") if f"</i>{row.title}</th>" in line)
             for table in (pixels, objects)
         )
         assert f">{100 * row.scores['iou/dataset/foreground_mean'].estimate:.1f}<" in of_pixels
@@ -129,12 +129,11 @@ def test_counts_are_sentences_with_intervals_and_a_table(project, texts: dict[st
 def test_the_operating_score_has_figures_of_test_and_validation(project) -> None:
     comparison = _comparison(project[0])
     row = objects_text(comparison)["operating"][0]
-    scores = comparison.models[0].scores
+    pooled = getattr(comparison.objects, "pooled", {}).get(comparison.models[0].architecture, {})
     assert row["score"] == "0.50"
     assert [cell["validation"] for cell in row["cells"]] == ["91.0", "84.0", "−5.0"]
-    assert (
-        row["cells"][1]["test"] == f"{100 * scores['object_recall_50/dataset/foreground_mean'].estimate:.1f}"
-    )
+    shown = [f"{100 * pooled[name]:.1f}" if pooled else "–" for name in ("precision", "recall")]
+    assert [cell["test"] for cell in row["cells"]][:2] == shown
 
 
 def test_an_operating_score_that_was_not_chosen_is_a_dash(project) -> None:
@@ -283,6 +282,37 @@ def test_a_missing_object_table_is_named(project, tmp_path: Path) -> None:
     (copy / "evaluations/unet-0/objects.parquet").unlink()
     with pytest.raises(Exception, match=r"objects.parquet(.|\n)*dvc repro evaluate@unet-0"):
         stage.report(copy, params, prepared)
+
+
+def test_the_data_section_counts_the_objects_of_each_split(project, texts: dict[str, str]) -> None:
+    prepared = project[2]
+    section = _section(texts["index.html"], "data")
+    for split, regions in prepared.regions.groupby("split"):
+        number = prepared.objects["region"].isin(regions["id"]).sum()
+        (row,) = re.findall(rf"</span>{split}</th>.*?</tr>", section, re.DOTALL)
+        assert f"<td>{number:,}</td>" in row
+    assert prepared.objects["region"].isin(prepared.regions["id"]).any()
+
+
+def test_objects_that_may_be_found_or_not_are_named_apart(project, tmp_path: Path) -> None:
+    root, params, prepared = project
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    for file in copy.glob("evaluations/*/objects.parquet"):
+        table = pd.read_parquet(file)
+        table["out"] |= table["kind"].eq("truth") & table["truth"].eq(1)
+        table.to_parquet(file, index=False)
+    page = (stage.report(copy, params, prepared) / "index.html").read_text()
+    inputs = read_inputs(copy, params, prepared)
+    cases = object_cases(inputs, object_runs(inputs))
+    for case in cases:
+        true = len(case.required) - 1
+        assert sum(case.required.values()) == true
+        assert f"{case.item} · {true} true object{'s' * (true != 1)} and 1 that may be found or not ·" in page
+        for outcome in case.outcomes.values():
+            counts = outcome.counts(case.required)
+            assert sum(counts.values()) - counts["false"] == true
+    assert cases
 
 
 def test_seeds_are_read_with_their_own_table(project) -> None:
