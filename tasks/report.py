@@ -59,7 +59,7 @@ def figures(inputs: Inputs) -> dict[str, Figure]:
     }
     outlines = {
         f"objects_{i:02d}_{case.kind.replace(' ', '_')}": object_gallery.object_gallery_image(
-            case, data.colors, data.foreground, inputs.column_titles
+            case, inputs.column_titles
         )
         for i, case in enumerate(object_cases(inputs, object_runs(inputs)), start=1)
     }

@@ -79,6 +79,9 @@ def accuracy_cost(comparison: Comparison, costs: Mapping[str, Mapping[str, Any] 
         _ticks_in_unit(axes.yaxis, metric.unit)
         axes.set_xlim(0, max([*places, furthest], default=1) * 1.28)
         axes.margins(y=0.12)
+        # limits that Matplotlib chooses for a single value would be negative
+        if not axes.dataLim.intervaly.any():
+            axes.set_ylim(-0.05, 1)
     return figure
 
 
@@ -141,15 +144,21 @@ def _bars(axes: Axes, rows: Sequence[LeaderboardRow], groups: Sequence[tuple[str
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.tick_params(axis="y", length=0)
-    left, right = axes.get_xlim()
-    # errors of counts may be negative, or above 100 %
-    if unit == "%" and left >= 0 and right <= 1.1:
-        axes.set_xlim(0, 1.08)
-        axes.set_xticks(np.arange(0, 1.01, 0.25))
-    elif unit != "%":
-        axes.set_xlabel(unit)
+    _set_reach(axes, groups, unit)
     _ticks_in_unit(axes.xaxis, unit)
     axes.spines["left"].set_visible(False)
+
+
+def _set_reach(axes: Axes, groups: Sequence[tuple[str, str]], unit: str) -> None:
+    """Limits of the axis of values: 0 to 100 % for bounded scores; others may be negative, or above 100 %."""
+    if all(METRICS[key.partition("/")[0]].is_bounded for key, _ in groups):
+        axes.set_xlim(0, 1.08)
+        axes.set_xticks(np.arange(0, 1.01, 0.25))
+        return
+    if unit != "%":
+        axes.set_xlabel(unit)
+    if not axes.dataLim.intervalx.any():
+        axes.set_xlim(0, 1)
 
 
 def class_bars(comparison: Comparison) -> Figure:

@@ -98,7 +98,7 @@ def _grid(panels: int, side: float, extra: float, shared: bool) -> tuple[Figure,
     """A figure with up to four panels per row, each about `side` inches square and `extra` higher."""
     columns = min(_PANELS, max(1, panels))
     rows = -(-max(1, panels) // columns)
-    size = (max(side * columns, 3.2), (side + extra) * rows + 0.35)
+    size = (max(side * columns, 3.2), (side + extra) * rows)
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel())
     for unused in axes[panels:]:
@@ -118,7 +118,7 @@ def counts_by_cluster(runs: Mapping[str, EvaluatedObjects], titles: Mapping[str,
     most = max((int(table.to_numpy().max(initial=0)) for table in counts.values()), default=0)
     reach = max(1.0, most * 1.06)
     with mpl.rc_context(RC):
-        figure, panels = _grid(len(counts), 2.6, 0.3, shared=True)
+        figure, panels = _grid(len(counts), 2.6, 0.4, shared=True)
         for axes, (name, table) in zip(panels, counts.items(), strict=True):
             axes.plot([0, reach], [0, reach], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
             axes.scatter(
@@ -130,8 +130,9 @@ def counts_by_cluster(runs: Mapping[str, EvaluatedObjects], titles: Mapping[str,
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.set_title(titles.get(name, name))
-        figure.supxlabel("true number of objects", fontsize=9, color=MUTED)
-        figure.supylabel("predicted", fontsize=9, color=MUTED)
+            axes.set_xlabel("true number of objects")
+            if axes.get_subplotspec().is_first_col():
+                axes.set_ylabel("predicted")
     return figure
 
 
@@ -150,11 +151,13 @@ def recall_by_size(runs: Mapping[str, EvaluatedObjects], titles: Mapping[str, st
     objects, found = next(iter(sizes.values()))[0], {name: hits for name, (_, hits) in sizes.items()}
     palette, shapes = colours(found), markers(found)
     bins = np.arange(len(objects))
+    # markers of equal values are side by side
+    aside = np.linspace(-0.5, 0.5, len(found) + 2)[1:-1] * min(1.0, 0.16 * len(found))
     with mpl.rc_context(RC):
         figure, (axes,) = new_figure(5.1, 3.3 + 0.07 * len(found))
-        for name, hits in found.items():
+        for (name, hits), shift in zip(found.items(), aside, strict=True):
             axes.plot(
-                bins, hits / np.maximum(objects, 1), color=palette[name], marker=shapes[name],
+                bins + shift, hits / np.maximum(objects, 1), color=palette[name], marker=shapes[name],
                 markeredgecolor=PAPER, linewidth=1.8, markersize=5.5, label=titles.get(name, name),
             )  # fmt: skip
         labels = [f"{_span(*pair)}\n{count:,}" for pair, count in zip(_pairs(ends), objects, strict=True)]

@@ -1,6 +1,6 @@
 """Pictures of objects: the image with its true objects, and with what became of them in each prediction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +35,12 @@ WORDS = {
     "merged": "merged with another",
     "split": "split into parts",
 }
-# width of lines as a share of the picture's side; those of objects that were found are thinner
-_LINE, _THIN = 0.0062, 0.0034
+# least width of a line as shown, in pixels; those of objects that were not found are wider by a factor
+_LINE, _WIDER = 1.6, 1.5
 # brightness of the image under outlines
 _SHADE = 0.62
-# longer side of a picture in a figure, in pixels
-_FIGURE_SIDE = 480
+# longer side of a picture in a figure, and the width at which it is shown, in pixels
+_FIGURE_SIDE, _FIGURE_WIDTH = 480, 250
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,21 @@ class Outcome:
     predictions: Mapping[int, str]
     f1: float
 
-    def counts(self) -> dict[str, int]:
-        """Number of objects per status: true ones, and predicted ones that are false."""
-        found = [*self.truths.values(), *(s for s in self.predictions.values() if s == "false")]
+    def counts(self, required: Mapping[int, bool]) -> dict[str, int]:
+        """Number of objects per status: true ones that must be found, and predicted ones that are false."""
+        true = [status for number, status in self.truths.items() if required[number]]
+        found = [*true, *(status for status in self.predictions.values() if status == "false")]
         return {status: found.count(status) for status in STATUSES}
 
-    def layers(self, truth: np.ndarray) -> list[Layer]:
+    def layers(self, truth: np.ndarray, line: float) -> list[Layer]:
         """Outlines to draw: predicted objects, and over them the true ones that were not found; found ones thinner."""
         faults = {n: status for n, status in self.predictions.items() if status != "found"}
         found = {n: status for n, status in self.predictions.items() if status == "found"}
         not_found = {n: status for n, status in self.truths.items() if status != "found"}
         return [
-            Layer(self.numbers, _coloured(found), _THIN),
-            Layer(self.numbers, _coloured(faults), _LINE),
-            Layer(truth, _coloured(not_found), _LINE),
+            Layer(self.numbers, _coloured(found), line),
+            Layer(self.numbers, _coloured(faults), line * _WIDER),
+            Layer(truth, _coloured(not_found), line * _WIDER),
         ]
 
     def faults(self, truth: np.ndarray) -> np.ndarray:
@@ -88,10 +89,10 @@ class ObjectCase:
 
     Attributes:
         item: id of the region.
-        kind: "best", "typical", "worst" or "most merges".
+        kind: "best", "typical", "worst" or "most merges", or one of the first three "and most merges".
         image: (H, W, C) raw values; valid: (H, W) bool.
         truth: (H, W) numbers of the true objects, 0 for none.
-        classes: number of a true object -> class index.
+        required: number of a true object -> whether it must be found.
         outcomes: by architecture.
     """
 
@@ -100,7 +101,7 @@ class ObjectCase:
     image: np.ndarray
     valid: np.ndarray
     truth: np.ndarray
-    classes: Mapping[int, int]
+    required: Mapping[int, bool]
     outcomes: Mapping[str, Outcome]
 
 
@@ -109,18 +110,19 @@ def _coloured(statuses: Mapping[int, str]) -> dict[int, tuple[int, int, int]]:
 
 
 def pick_object_cases(f1: pd.Series, merged: pd.Series, each: int) -> list[tuple[str, str]]:
-    """(kind, item) of the best, typical and worst images by F1, and of the one with most merges among the others.
+    """(kind, item) of the best, typical and worst images by F1, and of the one with most merges, none twice.
 
     Args:
         f1: of each image.
         merged: number of merged true objects of each image.
         each: number of best, typical and worst images each.
     """
-    cases = pick_cases(f1, each)
-    others = merged[merged.index.isin(f1.index) & ~merged.index.isin([item for _, item in cases])]
-    if len(others) and others.max() > 0:
-        cases.append(("most merges", str(others.idxmax())))
-    return cases
+    cases = {item: kind for kind, item in pick_cases(f1, each)}
+    merged = merged[merged.index.isin(f1.index)]
+    if len(merged) and merged.max() > 0:
+        most = str(merged.idxmax())
+        cases[most] = f"{cases[most]} and most merges" if most in cases else "most merges"
+    return [(kind, item) for item, kind in cases.items()]
 
 
 def object_case(prepared: Any, region: str, kind: str, runs: Mapping[str, EvaluatedObjects]) -> ObjectCase:
@@ -138,9 +140,9 @@ def object_case(prepared: Any, region: str, kind: str, runs: Mapping[str, Evalua
     truth, _ = by_first_pixel(scored, ids.to_numpy())
     truths = next(iter(runs.values())).status[0]
     truths = truths[truths["item"] == region]
-    classes = dict(zip(truths["number"], truths["class_index"], strict=True))
+    required = dict(zip(truths["number"], truths["counted"], strict=True))
     outcomes = {name: _outcome(run, region) for name, run in runs.items()}
-    return ObjectCase(region, kind, patch.image, patch.valid, truth, classes, outcomes)
+    return ObjectCase(region, kind, patch.image, patch.valid, truth, required, outcomes)
 
 
 def _outcome(run: EvaluatedObjects, region: str) -> Outcome:
@@ -164,9 +166,8 @@ def detail_of(case: ObjectCase) -> Window:
 
 def case_columns(
     case: ObjectCase,
-    colors: Sequence[Sequence[int]],
-    foreground: Sequence[int],
     side: int,
+    width: float,
     window: Window | None = None,
     frame: Window | None = None,
 ) -> dict[str, np.ndarray]:
@@ -174,16 +175,14 @@ def case_columns(
 
     Args:
         case: the image with its objects.
-        colors: RGB of every class, for the true objects where there are several classes of objects.
-        foreground: indices of the classes that have objects.
         side: longer side of the pictures in pixels.
+        width: in pixels at which the pictures will be shown.
         window: rows and columns to show; None: all.
         frame: rows and columns to mark in `image`.
     """
-    picture, many = brightened(to_rgb(case.image, case.valid), case.valid), len(foreground) > 1
-    outlines = {number: colors[index] if many else HIT for number, index in case.classes.items()}
-    layers = {"image": [], "truth": [Layer(case.truth, outlines, _LINE if many else _THIN)]}
-    layers |= {name: outcome.layers(case.truth) for name, outcome in case.outcomes.items()}
+    picture, line = brightened(to_rgb(case.image, case.valid), case.valid), _LINE / width
+    layers = {"image": [], "truth": [Layer(case.truth, dict.fromkeys(case.required, HIT), line)]}
+    layers |= {name: outcome.layers(case.truth, line) for name, outcome in case.outcomes.items()}
     shaded = (picture * _SHADE).astype(np.uint8)
     return {
         name: draw_outlines(shaded if drawn else picture, drawn, side, window, None if drawn else frame)
@@ -191,11 +190,9 @@ def case_columns(
     }
 
 
-def object_gallery_image(
-    case: ObjectCase, colors: Sequence[Sequence[int]], foreground: Sequence[int], titles: Mapping[str, str]
-) -> Figure:
+def object_gallery_image(case: ObjectCase, titles: Mapping[str, str]) -> Figure:
     """One case as a row of panels with a legend: image, truth and each architecture with its F1."""
-    columns = case_columns(case, colors, foreground, _FIGURE_SIDE)
+    columns = case_columns(case, _FIGURE_SIDE, _FIGURE_WIDTH)
     with mpl.rc_context(RC):
         figure, panels = new_figure(2.6 * len(columns), 3.2, len(columns))
         for axes, (name, shown) in zip(panels, columns.items(), strict=True):

@@ -20,7 +20,7 @@ _ENLARGED = 8
 
 
 class Layer(NamedTuple):
-    """Objects to outline: numbers (H, W), 0 for none; RGB by number; width of lines as a share of the longer side."""
+    """Objects to outline: numbers (H, W), 0 for none; RGB by number; width of lines as a share of the width."""
 
     numbers: np.ndarray
     colours: Mapping[int, Sequence[int]]
@@ -60,7 +60,8 @@ def draw_outlines(
                 continue
             where, mask = _enlarged(layer.numbers[place] == number, place, window, scale, inside.shape)
             inside[where] |= mask
-            line = mask & (distance_transform_edt(mask) <= layer.line * max(tall, wide))
+            # whole pixels, rounded up
+            line = mask & (distance_transform_edt(mask) < layer.line * wide + 1)
             lines[where][line] = (*colour, 255)
     rim = binary_dilation(inside, iterations=_OVER * _RIM) & ~inside
     shown[rim] = (shown[rim] * _RIM_SHADE).astype(np.uint8)

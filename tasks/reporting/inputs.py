@@ -19,6 +19,8 @@ from segcore.errors import StageError
 from segcore.files import cached_json, read_json
 from segcore.params import Params
 from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
+from segcore.plots.overlays import brightened
+from segcore.plots.pictures import to_rgb
 from tasks.costs import combined, read_cost
 from tasks.project import EVALUATIONS, INGESTED, MODELS, comparison_file, run_name, stage_name
 from tasks.reporting.age import state_of
@@ -196,5 +198,9 @@ def gallery_cases(inputs: Inputs) -> list[Case]:
             # as the comparison counts unlabelled pixels
             predictions[name] = np.where(labels == IGNORE, 0, labels)
             iou[name] = pixel_iou(patch.label, predictions[name], patch.valid, inputs.params.data.foreground)
-        cases.append(Case(item, kind, patch.image, patch.label, patch.valid, predictions, iou))
+        # dark images are brightened as in the gallery of objects; pages of data without objects stay as they were
+        image = patch.image
+        if inputs.comparison.objects is not None:
+            image = brightened(to_rgb(image, patch.valid), patch.valid)
+        cases.append(Case(item, kind, image, patch.label, patch.valid, predictions, iou))
     return cases

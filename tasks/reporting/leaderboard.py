@@ -7,30 +7,16 @@ from typing import Any
 from segcore.comparison.leaderboard import Column, Leaderboard, Value
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.timing import Timing
-from segcore.metrics import METRICS, is_of_objects
+from segcore.metrics import METRICS, Metric, is_of_objects
 from segcore.plots.palette import HUMAN, MUTED, colours
-from tasks.formatting import score
-
-# column -> the one below whose values the page shows it where it also has columns of objects, so that all fit
-_BELOW = {
-    "recall/dataset/foreground_mean": "precision/dataset/foreground_mean",
-    "boundary_f1/dataset/foreground_mean": "dice/dataset/foreground_mean",
-}
+from tasks.formatting import interval, score
 
 
 def _stacked(board: Leaderboard, *parts: str, without: Sequence[str] = ()) -> list[list[Column]]:
     """Columns of these parts, each with the columns that are shown below its values."""
     columns = [c for c in board.columns if c.part in parts and c.key not in without]
-    if any(is_of_objects(c.key) for c in columns):
-        columns = [replace(c, below=_below(c)) for c in columns]
     keys = {c.key for c in columns}
     return [[c, *(low for low in columns if low.below == c.key)] for c in columns if c.below not in keys]
-
-
-def _below(column: Column) -> str | None:
-    """The column below whose values one is shown on a page with columns of objects; scores of pixels below such."""
-    below = _BELOW.get(column.key, column.below)
-    return "iou/dataset/foreground_mean" if below and is_of_objects(below) else below
 
 
 def measure_columns(board: Leaderboard) -> list[list[Column]]:
@@ -39,9 +25,27 @@ def measure_columns(board: Leaderboard) -> list[list[Column]]:
 
 
 def score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
-    """Score columns except the headline, those of objects last; rank and seeds are elsewhere on the page."""
-    stacks = _stacked(board, "scores", without=("rank", "seeds", comparison.headline))
-    return sorted(stacks, key=lambda stack: is_of_objects(stack[0].key))
+    """Columns of scores of pixels except the headline; rank and seeds are elsewhere on the page."""
+    without = ["rank", "seeds", comparison.headline, *(c.key for c in board.columns if is_of_objects(c.key))]
+    return _stacked(board, "scores", without=without)
+
+
+def object_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
+    """Columns of scores of objects except the headline; they are a table of their own, so that all fit on the page."""
+    columns = [c for c in board.columns if c.part == "scores" and is_of_objects(c.key)]
+    return [[replace(c, short=_heading(c))] for c in columns if c.key != comparison.headline]
+
+
+def _heading(column: Column) -> str:
+    """Metric, whether it is a mean of images, and a unit other than per cent."""
+    name, aggregate, _ = column.key.split("/")
+    per_image = " per image" if aggregate == "image" else ""
+    return with_unit(METRICS[name].heading + per_image, column.unit)
+
+
+def with_unit(title: str, unit: str) -> str:
+    """A title with its unit; per cent is stated once for all."""
+    return title if unit == "%" else f"{title} ({unit})"
 
 
 def _cells(
@@ -53,11 +57,13 @@ def _cells(
 
 
 def _lines(column: Column, value: Value) -> list[str]:
-    """A value as text; the spread of a time is a line of its own, and intervals of objects are left to their chart."""
+    """A value as text; the spread of a time and the interval of a score of objects are lines of their own."""
     if isinstance(value, Timing):
         return [value.median, *([value.spread] if value.spread else [])]
     if isinstance(value, Score) and is_of_objects(column.key):
-        return [score(value.estimate, column.unit)]
+        known = value.low is not None and value.high is not None
+        reach = [interval(value.low, value.high, column.unit)] if known else []
+        return [score(value.estimate, column.unit), *reach]
     return ["–" if value is None else column.show(value)]
 
 
@@ -68,14 +74,14 @@ def place(low: float | None, at: float, high: float | None, axis: tuple[float, f
     return {name: (value - start) / span * 100 for name, value in ends.items()}
 
 
-def axis_of(scores: Sequence[Score], unit: str) -> tuple[float, float]:
-    """Ends of an axis that shows all scores with their intervals."""
+def axis_of(scores: Sequence[Score], metric: Metric) -> tuple[float, float]:
+    """Ends of an axis that shows all scores of a metric with their intervals."""
     ends = [v for s in scores for v in (s.estimate, s.low, s.high) if v is not None] or [0.0, 1.0]
     margin = max(0.01, (max(ends) - min(ends)) * 0.06)
     lowest, highest = min(ends) - margin, max(ends) + margin
-    # errors of counts may be negative, or above 100 %
-    is_share = unit == "%" and max(ends) <= 1
-    return lowest if min(ends) < 0 else max(0.0, lowest), min(1.0, highest) if is_share else highest
+    if not metric.is_signed:
+        lowest = max(0.0, lowest)
+    return lowest, min(1.0, highest) if metric.is_bounded else highest
 
 
 def headlines(comparison: Comparison) -> list[Score]:
@@ -93,8 +99,7 @@ def _is_on_axis(row: LeaderboardRow, comparison: Comparison) -> bool:
 
 def leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, Any]]:
     """Values of the page per row of the leaderboard, in leaderboard order."""
-    unit = METRICS[comparison.metric].unit
-    axis = axis_of(headlines(comparison), unit)
+    axis = axis_of(headlines(comparison), METRICS[comparison.metric])
     palette = colours(row.architecture for row in comparison.models)
     of_kind = {"human": HUMAN, "limit": MUTED}
     rows = []
@@ -111,7 +116,9 @@ def leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, An
                 and _is_on_axis(row, comparison)
                 and place(best.low, best.estimate, best.high, axis),
                 "colour": (of_kind.get(row.kind) or palette[row.architecture])[1:],
+                "has_pixels": row.kind != "limit" or is_of_objects(comparison.headline),
                 "cells": _cells(board, values, score_columns(board, comparison)),
+                "objects": _cells(board, values, object_columns(board, comparison)),
                 "measures": row.summary and _cells(board, values, measure_columns(board)),
             }
         )

@@ -10,7 +10,7 @@ from segcore.comparison.objects import limit_note, lines, score_text, truth_note
 from segcore.comparison.results import Comparison
 from segcore.metrics import METRICS
 from segcore.plots import object_charts, object_gallery
-from segcore.plots.object_gallery import STATUS_COLOURS, WORDS, ObjectCase, Outcome
+from segcore.plots.object_gallery import STATUS_COLOURS, WORDS, ObjectCase
 from segcore.plots.object_status import EvaluatedObjects
 from segcore.plots.palette import colours
 from segcore.plots.pictures import data_uri
@@ -20,8 +20,9 @@ from tasks.reporting.inputs import Inputs
 # metrics of the bars, in their order; of more architectures than _MANY, only the first three
 _MANY = 4
 _BARS = ("pq", "f1_50", "ap", "ap_dsb", "aji")
-# figure of the operating score -> metric on the test images
-_OPERATING = {"precision": "object_precision_50", "recall": "object_recall_50", "count_bias": "count_bias"}
+_OPERATING = ("precision", "recall", "count_bias")
+# width of the gallery and least width of its columns on the page, in pixels
+_PAGE, _CELL = 1040, 150
 # the counts of more classes than this are only in the table
 _CLASSES = 3
 
@@ -71,43 +72,44 @@ def objects_view(inputs: Inputs, cases: list[ObjectCase]) -> dict[str, Any] | No
     text = objects_text(inputs.comparison)
     if text is None:
         return None
-    data = inputs.params.data
-    many = len(data.foreground) > 1
     cells = len(cases) * (2 + len(inputs.titles))
     side = 640 if cells <= 24 else 480 if cells <= 48 else 320
     return text | {
         "gallery": [_case(inputs, case, side) for case in cases],
         "legend": [(status, WORDS[status], colour) for status, colour in STATUS_COLOURS.items()],
-        "classes": [(data.classes[i], data.colors[i]) for i in data.foreground] if many else [],
     }
 
 
 def _case(inputs: Inputs, case: ObjectCase, side: int) -> dict[str, Any]:
     """One case: per column the whole picture and the detail, and what became of the objects."""
-    data, window = inputs.params.data, object_gallery.detail_of(case)
-    whole = object_gallery.case_columns(case, data.colors, data.foreground, side, frame=window)
-    detail = object_gallery.case_columns(case, data.colors, data.foreground, side, window)
+    window = object_gallery.detail_of(case)
+    width = max(_CELL, _PAGE / (2 + len(case.outcomes)))
+    whole = object_gallery.case_columns(case, side, width, frame=window)
+    detail = object_gallery.case_columns(case, side, width, window)
     titles = {"image": "Image", "truth": "Truth"} | inputs.titles
     columns = [
         {
             "title": titles[name],
             "whole": data_uri(picture, side),
             "detail": data_uri(detail[name], side),
-            **_outcome(case.outcomes.get(name)),
+            **_outcome(case, name),
         }
         for name, picture in whole.items()
     ]
     mean = sum(one.f1 for one in case.outcomes.values()) / len(case.outcomes)
+    true = sum(case.required.values())
     return {
-        "kind": case.kind, "item": case.item, "columns": columns, "mean": mean, "true": len(case.classes)
+        "kind": case.kind, "item": case.item, "columns": columns, "mean": mean, "true": true,
+        "others": len(case.required) - true,
     }  # fmt: skip
 
 
-def _outcome(outcome: Outcome | None) -> dict[str, Any]:
+def _outcome(case: ObjectCase, name: str) -> dict[str, Any]:
     """F1 of a picture, and the number of objects of each status that has any."""
+    outcome = case.outcomes.get(name)
     if outcome is None:
         return {"f1": None, "words": "", "counts": []}
-    counts = {status: number for status, number in outcome.counts().items() if number}
+    counts = {status: number for status, number in outcome.counts(case.required).items() if number}
     words = ", ".join(f"{number} {WORDS[status]}" for status, number in counts.items())
     return {
         "f1": outcome.f1,
@@ -171,11 +173,11 @@ def _operating(comparison: Comparison) -> list[dict[str, Any]]:
         if chosen is None:
             continue
         cells = []
-        for name, key in _OPERATING.items():
-            test = row.scores.get(f"{key}/dataset/foreground_mean")
+        # of all classes together, as on the validation split; scores of the leaderboard are means of the classes
+        test = objects.pooled.get(row.architecture, {})
+        for name in _OPERATING:
             write = _signed if name == "count_bias" else score
-            estimate = None if test is None else test.estimate
-            cells.append({"test": write(estimate), "validation": write(chosen[name])})
+            cells.append({"test": write(test.get(name)), "validation": write(chosen[name])})
         colour, shown = palette[row.architecture][1:], score_text(chosen["score"]) or "–"
         rows.append({"title": row.title, "colour": colour, "score": shown, "cells": cells})
     return rows

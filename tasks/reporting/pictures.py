@@ -80,13 +80,17 @@ def _balance(inputs: Inputs, regions: Any) -> tuple[list[float], int]:
 
 def _splits(inputs: Inputs) -> list[dict[str, Any]]:
     regions = inputs.prepared.regions
+    of_region = inputs.prepared.objects["region"].value_counts() if inputs.comparison.objects else None
     splits = []
     for name, colour in SPLITS.items():
         part = regions[regions["split"] == name]
         shares, read = _balance(inputs, part)
         pixels = int((part["height"] * part["width"]).sum())
         size = {"regions": len(part), "clusters": part["cluster"].nunique(), "pixels": pixels}
-        splits.append({"name": name, "colour": colour, "shares": shares, "read": read} | size)
+        objects = None if of_region is None else int(of_region.reindex(part["id"], fill_value=0).sum())
+        splits.append(
+            {"name": name, "colour": colour, "shares": shares, "read": read, "objects": objects} | size
+        )
     return splits
 
 

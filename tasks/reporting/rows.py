@@ -11,7 +11,16 @@ from segcore.comparison.text import difference_unit, value_text
 from segcore.comparison.timing import fastest, timing, timing_notes
 from segcore.metrics import METRICS, Metric, is_of_objects, score_title, unit_of
 from tasks.formatting import chance, interval, points, score
-from tasks.reporting.leaderboard import axis_of, headlines, leader_rows, measure_columns, place, score_columns
+from tasks.reporting.leaderboard import (
+    axis_of,
+    headlines,
+    leader_rows,
+    measure_columns,
+    object_columns,
+    place,
+    score_columns,
+    with_unit,
+)
 
 if TYPE_CHECKING:
     # slow: imports charts and pictures, which the data card does not need
@@ -52,15 +61,14 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
     """Leaderboard and tests; without `costs` they depend on the comparison only."""
     metric = METRICS[comparison.metric]
     board = leaderboard(comparison, costs)
-    columns = score_columns(board, comparison)
     keys = sorted({key for row in comparison.leaderboard for key in row.scores if _is_listed(key)})
     return {
         "comparison": comparison,
         "board": leaderboard_markdown(comparison, costs),
         "rows": leader_rows(comparison, board),
-        "axis": axis_of(headlines(comparison), metric.unit),
-        "columns": columns,
-        "object_columns": sum(is_of_objects(stack[0].key) for stack in columns),
+        "axis": axis_of(headlines(comparison), metric),
+        "columns": score_columns(board, comparison),
+        "object_columns": object_columns(board, comparison) if comparison.objects else [],
         "ranked_by_objects": is_of_objects(comparison.headline),
         "measures": measure_columns(board),
         "in_turn": any((one := timing(cost)) and one.spread for cost in (costs or {}).values()),
@@ -68,7 +76,7 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "difference_unit": difference_unit(metric.unit),
         "headline_name": score_title(comparison.headline),
         "tests": _tests(comparison),
-        "all_scores": [(score_title(key), key, unit_of(key)) for key in keys],
+        "all_scores": [(with_unit(score_title(key), unit_of(key)), key, unit_of(key)) for key in keys],
     }
 
 
@@ -184,7 +192,9 @@ def _speed_note(inputs: "Inputs") -> str:
 
 def _captions(inputs: "Inputs") -> dict[str, str]:
     comparison = inputs.comparison
-    policy = comparison.empty_policy.rstrip(".")
+    policy = comparison.empty_policy.rstrip(".") + (
+        "; 0.0 in errors of objects" if comparison.objects else ""
+    )
     tolerance = inputs.params.evaluate.boundary_tolerance
     drawn = (
         f"Intervals: {comparison.confidence * 100:.0f} %, {comparison.bootstrap} bootstrap draws "

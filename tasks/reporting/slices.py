@@ -18,7 +18,7 @@ def slices_view(comparison: Comparison) -> dict[str, Any]:
     metric, models = METRICS[comparison.metric], comparison.models
     whole = {row.architecture: row.scores[comparison.headline] for row in models}
     shown = [one for part in comparison.slices for one in part.scores.values()]
-    axis = axis_of([*whole.values(), *shown], metric.unit)
+    axis = axis_of([*whole.values(), *shown], metric)
     tables = [
         {
             "word": word,

@@ -117,6 +117,5 @@ def _object_cases(
     for index, region in enumerate(sorted(run.kept & set(run.f1.index))[:_CASES]):
         case = object_gallery.object_case(data, region, "test", objects)
         path = folder / f"objects_{index}.png"
-        figure = object_gallery.object_gallery_image(case, data.colors, data.foreground, titles)
-        style.save_png(figure, path)
+        style.save_png(object_gallery.object_gallery_image(case, titles), path)
         yield path

@@ -54,14 +54,15 @@ class FakePrepared:
 
     @cached_property
     def objects(self) -> pd.DataFrame:
-        """Index of the true objects; an item is a region here."""
+        """Index of the true objects; an item is also a region here."""
         rows = []
         for item, numbers in self.instances.items():
             label = self.patches[item].label
             for number in np.unique(numbers[numbers > 0]):
                 inside = numbers == number
-                rows.append((item, int(number), int(np.bincount(label[inside]).argmax()), int(inside.sum())))
-        return pd.DataFrame(rows, columns=["item", "id", "class_index", "area"])
+                kind, area = int(np.bincount(label[inside]).argmax()), int(inside.sum())
+                rows.append((item, item, int(number), kind, area))
+        return pd.DataFrame(rows, columns=["item", "region", "id", "class_index", "area"])
 
     def region(self, region_id: str) -> dict[str, str]:
         return {"item": region_id}

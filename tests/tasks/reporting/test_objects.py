@@ -14,14 +14,15 @@ import pytest
 from segcore.comparison.objects import lines
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.constants import IGNORE
-from segcore.metrics import OBJECT_POLICY
+from segcore.metrics import METRICS, OBJECT_POLICY
 from segcore.params import Params
+from segcore.plots.object_gallery import STATUS_COLOURS
 from tasks import report as stage
 from tasks.reporting.inputs import read_inputs
 from tasks.reporting.leaderboard import axis_of
 from tasks.reporting.objects import object_cases, object_runs, objects_text
 from tests.support.fake_project import FakePrepared, build_project, scene_patches
-from tests.tasks.test_report import COLORS, _params, _Tags
+from tests.tasks.test_report import _params, _Tags
 
 LIMIT = "Perfect mask, components"
 
@@ -86,24 +87,27 @@ def test_the_policy_is_printed_under_the_figures_and_in_the_short_forms(texts: d
 
 
 def test_pixels_and_objects_are_columns_of_the_leaderboard(project, texts: dict[str, str]) -> None:
-    table = _section(texts["index.html"], "leaderboard")
+    pixels, objects = _section(texts["index.html"], "leaderboard").split('<table class="objects">')
     for row in _comparison(project[0]).models:
-        line = next(
-            part for part in table.split("<tr") if f">{row.title}</th>" in re.sub(r"<i [^>]*></i>", ">", part)
+        of_pixels, of_objects = (
+            next(line for line in table.split("<tr") if f"</i>{row.title}</th>" in line)
+            for table in (pixels, objects)
         )
-        for key in ("iou", "pq", "f1_50", "ap", "count_error"):
-            assert f">{100 * row.scores[f'{key}/dataset/foreground_mean'].estimate:.1f}<" in line, key
-    assert 'colspan="4">Objects (%)</th>' in table
+        assert f">{100 * row.scores['iou/dataset/foreground_mean'].estimate:.1f}<" in of_pixels
+        for key in ("pq", "f1_50", "ap", "count_error"):
+            score = row.scores[f"{key}/dataset/foreground_mean"]
+            assert f">{100 * score.estimate:.1f}<" in of_objects, key
+            assert f">{100 * score.low:.1f} to {100 * score.high:.1f}<" in of_objects, key
 
 
 def test_the_limit_is_a_row_apart_without_rank_or_whisker(project, texts: dict[str, str]) -> None:
     table = _section(texts["index.html"], "leaderboard")
     (row,) = re.findall(r'<tr class="limit">.*?</tr>', table, re.DOTALL)
     assert LIMIT in row and "limit of components" in row and "<svg" not in row
-    assert '<span class="rank"></span>' in row
+    assert row in table.split('<table class="objects">')[1]
     # the axis does not reach to the 100 % of perfect masks
     shown = [row for row in _comparison(project[0]).leaderboard if row.kind != "limit"]
-    axis = axis_of([row.scores["iou/dataset/foreground_mean"] for row in shown], "%")
+    axis = axis_of([row.scores["iou/dataset/foreground_mean"] for row in shown], METRICS["iou"])
     assert re.findall(r"<span>([\d.]+) %</span>", table) == [f"{100 * end:.1f}" for end in axis]
 
 
@@ -125,12 +129,11 @@ def test_counts_are_sentences_with_intervals_and_a_table(project, texts: dict[st
 def test_the_operating_score_has_figures_of_test_and_validation(project) -> None:
     comparison = _comparison(project[0])
     row = objects_text(comparison)["operating"][0]
-    scores = comparison.models[0].scores
+    pooled = getattr(comparison.objects, "pooled", {}).get(comparison.models[0].architecture, {})
     assert row["score"] == "0.50"
     assert [cell["validation"] for cell in row["cells"]] == ["91.0", "84.0", "−5.0"]
-    assert (
-        row["cells"][1]["test"] == f"{100 * scores['object_recall_50/dataset/foreground_mean'].estimate:.1f}"
-    )
+    shown = [f"{100 * pooled[name]:.1f}" if pooled else "–" for name in ("precision", "recall")]
+    assert [cell["test"] for cell in row["cells"]][:2] == shown
 
 
 def test_an_operating_score_that_was_not_chosen_is_a_dash(project) -> None:
@@ -150,7 +153,7 @@ def test_every_picture_counts_what_is_in_its_table(project) -> None:
         label = project[2].read(case.item).label
         # numbers of the table, from 1 in the order of first pixels
         numbers = case.truth[case.truth > 0]
-        assert list(dict.fromkeys(numbers)) == list(range(1, len(case.classes) + 1))
+        assert list(dict.fromkeys(numbers)) == list(range(1, len(case.required) + 1))
         assert not (case.truth[label == IGNORE]).any()
         rows = runs["unet"].table.query(f"kind == 'truth' and item == '{case.item}'").set_index("truth")
         for number, row in rows.iterrows():
@@ -159,8 +162,9 @@ def test_every_picture_counts_what_is_in_its_table(project) -> None:
         for name, outcome in case.outcomes.items():
             table = runs[name].table
             of_image = table[table["item"] == case.item]
-            counts = outcome.counts()
-            assert sum(counts.values()) - counts["false"] == (of_image["kind"] == "truth").sum()
+            counts = outcome.counts(case.required)
+            true = of_image[of_image["kind"] == "truth"]
+            assert sum(counts.values()) - counts["false"] == (~true["out"].astype(bool)).sum()
             drawn = {int(n) for n in np.unique(outcome.numbers) if n}
             assert drawn == set(outcome.predictions)
             for number in drawn:
@@ -217,20 +221,25 @@ def test_without_kept_predictions_there_is_no_gallery(project, tmp_path: Path) -
     assert "No test image with true objects has stored objects" in page
 
 
-def test_several_classes_have_a_row_each_and_their_colours(tmp_path: Path) -> None:
+def test_several_classes_have_a_row_each_and_no_colour_that_could_be_a_status(tmp_path: Path) -> None:
     prepared = scene_patches(classes=4, has_objects=True)
     page = _report(tmp_path, prepared)["index.html"]
     section = _section(page, "objects")
     assert all(f'<th scope="row">{name}</th>' in section for name in ("building", "road", "water"))
-    assert "--ring:#{:02x}{:02x}{:02x}".format(*COLORS[2]) in page
+    rings = {"#{:02x}{:02x}{:02x}".format(*rgb) for rgb in STATUS_COLOURS.values()}
+    assert set(re.findall(r"--ring:(#[0-9a-f]{6})", page)) <= rings
 
 
-@pytest.mark.parametrize("metric", ["pq", "count_error", "count_bias"])
+@pytest.mark.parametrize("metric", ["pq", "count_error", "count_bias", "count_error_area"])
 def test_a_ranking_by_objects_has_the_limit_on_its_axis(tmp_path: Path, metric: str) -> None:
     page = _report(tmp_path, scene_patches(has_objects=True), metric=metric)["index.html"]
     table = _section(page, "leaderboard")
-    (row,) = re.findall(r'<tr class="limit">.*?</tr>', table, re.DOTALL)
+    row, _ = re.findall(r'<tr class="limit">.*?</tr>', table, re.DOTALL)
     assert "<svg" in row and "Pixels, foreground (%)" in table
+    assert f"Objects ({METRICS[metric].unit})" in table
+    assert table.count("(objects/Mpx)") >= (3 if metric == "count_error_area" else 1)
+    direction = {"pq": "Up", "count_bias": "Closer to 0"}.get(metric, "Down")
+    assert f"{direction} is better, left" in page and "0.0 in errors of objects" in page
     for x in re.findall(r'(?:x1|x2|cx)="([-\d.]+)%"', table):
         assert -0.1 <= float(x) <= 100.1
 
@@ -273,6 +282,37 @@ def test_a_missing_object_table_is_named(project, tmp_path: Path) -> None:
     (copy / "evaluations/unet-0/objects.parquet").unlink()
     with pytest.raises(Exception, match=r"objects.parquet(.|\n)*dvc repro evaluate@unet-0"):
         stage.report(copy, params, prepared)
+
+
+def test_the_data_section_counts_the_objects_of_each_split(project, texts: dict[str, str]) -> None:
+    prepared = project[2]
+    section = _section(texts["index.html"], "data")
+    for split, regions in prepared.regions.groupby("split"):
+        number = prepared.objects["region"].isin(regions["id"]).sum()
+        (row,) = re.findall(rf"</span>{split}</th>.*?</tr>", section, re.DOTALL)
+        assert f"<td>{number:,}</td>" in row
+    assert prepared.objects["region"].isin(prepared.regions["id"]).any()
+
+
+def test_objects_that_may_be_found_or_not_are_named_apart(project, tmp_path: Path) -> None:
+    root, params, prepared = project
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    for file in copy.glob("evaluations/*/objects.parquet"):
+        table = pd.read_parquet(file)
+        table["out"] |= table["kind"].eq("truth") & table["truth"].eq(1)
+        table.to_parquet(file, index=False)
+    page = (stage.report(copy, params, prepared) / "index.html").read_text()
+    inputs = read_inputs(copy, params, prepared)
+    cases = object_cases(inputs, object_runs(inputs))
+    for case in cases:
+        true = len(case.required) - 1
+        assert sum(case.required.values()) == true
+        assert f"{case.item} · {true} true object{'s' * (true != 1)} and 1 that may be found or not ·" in page
+        for outcome in case.outcomes.values():
+            counts = outcome.counts(case.required)
+            assert sum(counts.values()) - counts["false"] == true
+    assert cases
 
 
 def test_seeds_are_read_with_their_own_table(project) -> None:
