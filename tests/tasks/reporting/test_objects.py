@@ -201,7 +201,9 @@ def test_one_cluster(tmp_path: Path) -> None:
     prepared.regions["cluster"] = "all"
     page = _report(tmp_path, prepared)["index.html"]
     section = _section(page, "objects")
-    assert "interval of the true number" not in section and "counted by" in section and "95 %: " not in section
+    assert (
+        "interval of the true number" not in section and "counted by" in section and "95 %: " not in section
+    )
 
 
 def test_without_kept_predictions_there_is_no_gallery(project, tmp_path: Path) -> None:
