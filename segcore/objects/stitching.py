@@ -286,8 +286,10 @@ def _reached(starts: np.ndarray, size: int, first: int, end: int) -> tuple[int, 
 
 def _boxes(parts: list[_Part]) -> np.ndarray:
     """Boxes as polygons, of which those that only touch do not intersect."""
-    edges = np.array([part.box for part in parts], np.float64).reshape(-1, 4) + [0.25, 0.25, -0.25, -0.25]
-    boxes: np.ndarray = shapely.box(edges[:, 1], edges[:, 0], edges[:, 3], edges[:, 2])
+    first, end = np.reshape([part.box for part in parts], (-1, 2, 2)).transpose(1, 2, 0)
+    top, left = first + 0.25
+    bottom, right = end - 0.25
+    boxes: np.ndarray = shapely.box(left, top, right, bottom)
     return boxes
 
 
