@@ -18,6 +18,7 @@ def ground_resolution(info: Info) -> float | None:
     those that stretch towards the poles (web Mercator) give metres on the ground as well, and control points by the
     affine transform that fits them best.
     """
+    from rasterio._err import CPLE_BaseError
     from rasterio.control import GroundControlPoint
     from rasterio.errors import RasterioError
     from rasterio.transform import from_gcps
@@ -37,7 +38,7 @@ def ground_resolution(info: Info) -> float | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             degrees = transform(crs, "EPSG:4326", xs, ys)
-    except RasterioError:
+    except (RasterioError, CPLE_BaseError):
         return None
     longitudes, latitudes = (list(map(math.radians, values)) for values in degrees[:2])
     if not all(map(math.isfinite, [*longitudes, *latitudes])):

@@ -4,22 +4,26 @@ Objects that lie in one window only are finished at once. Others wait until all 
 
 1. An object that touches a window's edge where the scene goes on is *open*; any other one is whole. The core of a
    window, which ends in the middle of each overlap, *owns* the objects whose box has its centre there.
-2. Two whole objects of one class are the same if their IoU in the pixels that both windows have is above one half. The
-   owned one stays, else that of higher score.
+2. Two whole objects of one class are the same if their IoU in the pixels that both windows have is above one half, or
+   if more than half of one lies in the other. The owned one stays, else that of higher score.
 3. A whole object replaces an open one of its class if that IoU is above one half, or if more than half of the open one
    lies in it.
 4. Open objects of one class that overlap are joined, transitively, so that objects larger than a window survive.
 5. An object that no other window has stays if it is owned.
 
-All decisions depend on the windows' objects alone, not on the order in which windows are added. If each window has the
-objects of a scene clipped to it, and each of those is connected, the result is exactly those of the scene.
+All decisions depend on the windows' objects alone, not on the order in which windows are added. If the objects of each
+window are those of a scene clipped to it, each as one object, connected or not, the result is exactly those of the
+scene. If a clipped object of several parts is several objects of the window, this holds only where open objects are
+joined wherever they overlap (`least_shared` 0).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -48,9 +52,16 @@ class Windows:
 
     @classmethod
     def over(cls, height: int, width: int, side: int, overlap: int) -> "Windows":
-        """Square windows over a scene; the last ones along each axis end at its edge, and overlap by more."""
-        rows, cols = _starts(height, side, overlap), _starts(width, side, overlap)
-        return cls(height, width, rows, cols, min(side, height), min(side, width))
+        """Windows of one size over a scene, spread evenly.
+
+        Args:
+            height: of the scene in pixels.
+            width: of the scene in pixels.
+            side: largest height and width of a window.
+            overlap: pixels that neighbours share at least; at most half of `side`.
+        """
+        (rows, tall), (cols, wide) = _spread(height, side, overlap), _spread(width, side, overlap)
+        return cls(height, width, rows, cols, tall, wide)
 
     def core(self, i: int, j: int) -> tuple[float, float, float, float]:
         """First row, first column, and end of both, of what the window of row i and column j owns."""
@@ -59,8 +70,11 @@ class Windows:
         return top, left, bottom, right
 
 
-def _starts(length: int, side: int, overlap: int) -> list[int]:
-    return [0] if length <= side else [*range(0, length - side, side - overlap), length - side]
+def _spread(length: int, side: int, overlap: int) -> tuple[list[int], int]:
+    """First pixels and size of the fewest windows along an axis, as small as they can be."""
+    count = max(1, math.ceil((length - overlap) / (side - overlap)))
+    size = min(length, math.ceil((length + (count - 1) * overlap) / count))
+    return [(length - size) * index // max(count - 1, 1) for index in range(count)], size
 
 
 def _core(starts: Sequence[int], size: int, length: int, index: int) -> tuple[float, float]:
@@ -130,7 +144,8 @@ class Stitcher:
         self.windows, self._done, self._least_shared = windows, done, least_shared
         self._rows, self._cols = np.array(windows.rows), np.array(windows.cols)
         self._is_missing = np.ones((len(windows.rows), len(windows.cols)), bool)
-        self._waiting: list[_Part] = []
+        # by window
+        self._waiting: dict[tuple[int, int], list[_Part]] = {}
 
     def add(self, i: int, j: int, objects: Objects) -> None:
         """Add the objects of the window of row i and column j.
@@ -149,7 +164,7 @@ class Stitcher:
             else:
                 shared.append(part)
         self._link(shared)
-        self._waiting += shared
+        self._waiting[i, j] = shared
         if not self._is_missing[i].any():
             self._complete()
 
@@ -186,18 +201,17 @@ class Stitcher:
 
     def _link(self, added: list[_Part]) -> None:
         """Link new parts with those of other windows that are about the same pixels."""
-        if not added or not self._waiting:
+        if not added:
             return
-        boxes = np.array([part.box for part in self._waiting])
-        classes = np.array([part.class_index for part in self._waiting])
-        for part in added:
-            top, left, bottom, right = part.box
-            near = (boxes[:, 0] < bottom) & (boxes[:, 2] > top) & (boxes[:, 1] < right) & (boxes[:, 3] > left)
-            for index in np.flatnonzero(near & (classes == part.class_index)):
-                other = self._waiting[index]
-                if self._is_linked(part, other):
-                    part.links.append(other)
-                    other.links.append(part)
+        (top, bottom), (left, right) = self._windows_of(self._extent(added[0].window))
+        windows = itertools.product(range(top, bottom), range(left, right))
+        others = [part for window in windows for part in self._waiting.get(window, ())]
+        tree = shapely.STRtree(_boxes(others))
+        for one, other in tree.query(_boxes(added), "intersects").T.tolist():
+            a, b = added[one], others[other]
+            if a.class_index == b.class_index and self._is_linked(a, b):
+                a.links.append(b)
+                b.links.append(a)
 
     def _is_linked(self, a: _Part, b: _Part) -> bool:
         box = _common(a.box, b.box)
@@ -210,7 +224,9 @@ class Stitcher:
             return both > self._least_shared * min(in_strip)
         if both > _SAME * (sum(in_strip) - both):
             return True
-        return a.is_open != b.is_open and both > _SAME * (a if a.is_open else b).area
+        # of a whole and an open object, the open one is replaced
+        replaced = [part for part in (a, b) if part.is_open] or [a, b]
+        return both > _SAME * min(part.area for part in replaced)
 
     def _extent(self, window: tuple[int, int]) -> tuple[int, int, int, int]:
         row, col = self.windows.rows[window[0]], self.windows.cols[window[1]]
@@ -218,24 +234,25 @@ class Stitcher:
 
     def _complete(self) -> None:
         """Pass on what no missing window can reach."""
-        if not self._waiting:
+        waiting = [part for parts in self._waiting.values() for part in parts]
+        if not waiting:
             return
-        index = {id(part): n for n, part in enumerate(self._waiting)}
-        pairs = [(n, index[id(other)]) for n, part in enumerate(self._waiting) for other in part.links]
+        index = {id(part): n for n, part in enumerate(waiting)}
+        pairs = [(n, index[id(other)]) for n, part in enumerate(waiting) for other in part.links]
         ends = np.array(pairs, int).reshape(-1, 2).T
-        size = len(self._waiting)
+        size = len(waiting)
         graph = coo_array((np.ones(len(pairs), bool), (ends[0], ends[1])), shape=(size, size))
         count, groups = connected_components(graph, directed=False)
         is_waiting = np.zeros(count, bool)
-        for part, group in zip(self._waiting, groups, strict=True):
+        for part, group in zip(waiting, groups, strict=True):
             (top, bottom), (left, right) = self._windows_of(part.box)
             if not is_waiting[group] and self._is_missing[top:bottom, left:right].any():
                 is_waiting[group] = True
         members: dict[int, list[_Part]] = {}
-        for part, group in zip(self._waiting, groups, strict=True):
-            if not is_waiting[group]:
-                members.setdefault(int(group), []).append(part)
-        self._waiting = [p for p, g in zip(self._waiting, groups, strict=True) if is_waiting[g]]
+        self._waiting = {}
+        for part, group in zip(waiting, groups.tolist(), strict=True):
+            parts = self._waiting.setdefault(part.window, []) if is_waiting[group] else None
+            (members.setdefault(group, []) if parts is None else parts).append(part)
         for parts in members.values():
             for joined in _resolved(parts):
                 self._pass_on(joined)
@@ -265,6 +282,15 @@ def _reached(starts: np.ndarray, size: int, first: int, end: int) -> tuple[int, 
         int(starts.searchsorted(first - size, side="right")),
         int(starts.searchsorted(end, side="left")),
     )
+
+
+def _boxes(parts: list[_Part]) -> np.ndarray:
+    """Boxes as polygons, of which those that only touch do not intersect."""
+    first, end = np.reshape([part.box for part in parts], (-1, 2, 2)).transpose(1, 2, 0)
+    top, left = first + 0.25
+    bottom, right = end - 0.25
+    boxes: np.ndarray = shapely.box(left, top, right, bottom)
+    return boxes
 
 
 def _common(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

@@ -14,7 +14,6 @@ from segcore.objects.find import FindSettings
 # line of all classes together
 ALL = "all"
 FIELDS = ("class", "objects", "low", "high", "hectares", "per_hectare", "area_px", "area_m2")
-_SQUARE_METRES = 10_000
 
 
 @dataclass(frozen=True)
@@ -125,22 +124,6 @@ def summed(
         density = sums["objects"] / sums["hectares"] if sums["hectares"] else None
         rows.append({"scene": "", "class": name, **sums, "low": low, "high": high, "per_hectare": density})
     return rows
-
-
-def square_metres(rows: np.ndarray, areas: np.ndarray, of_pixels: np.ndarray | None) -> np.ndarray | None:
-    """(N,) square metres of objects.
-
-    Args:
-        rows: (N,) row of the middle of each object.
-        areas: (N,) pixels.
-        of_pixels: (H,) square metres of a pixel of each row; None: unknown.
-    """
-    return None if of_pixels is None else areas * of_pixels[rows]
-
-
-def to_hectares(pixels_per_row: np.ndarray, of_pixels: np.ndarray) -> float:
-    """Hectares of numbers of pixels (h,), given the square metres of a pixel of each row."""
-    return float(pixels_per_row @ of_pixels) / _SQUARE_METRES
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> None:

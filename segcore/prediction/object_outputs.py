@@ -10,8 +10,8 @@ from segcore.objects.canvas import SceneObjects
 from segcore.objects.find import FindSettings
 from segcore.objects.linking import VolumeObjects
 from segcore.params import Predict
-from segcore.prediction.counts import FIELDS, Validation, square_metres, tallied, to_hectares, write_table
-from segcore.prediction.ground import pixel_areas
+from segcore.prediction.counts import FIELDS, Validation, tallied, write_table
+from segcore.prediction.ground import HECTARE, PixelAreas, pixel_areas
 from segcore.prediction.scene_objects import ObjectStore
 from segcore.prediction.writers.coco import write_coco
 from segcore.prediction.writers.geopackage import add_style, class_style
@@ -75,7 +75,7 @@ class ObjectOutputs:
             return self._of_volume(objects)
         made, outputs = list[str](), self._settings.outputs
         of_pixels = pixel_areas(self._info)
-        areas = square_metres(objects.points[:, 0], objects.areas, of_pixels)
+        areas = None if of_pixels is None else of_pixels.of_objects(objects)
         if "objects" in outputs:
             made += [f"{self._name}_objects.tif", f"{self._name}.gpkg"]
             write_object_raster(objects, self._folder / made[0], self._info, tags)
@@ -95,10 +95,10 @@ class ObjectOutputs:
             add_style(target, layer, style)
 
     def _write_counts(
-        self, objects: SceneObjects, areas: np.ndarray | None, of_pixels: np.ndarray | None
+        self, objects: SceneObjects, areas: np.ndarray | None, of_pixels: PixelAreas | None
     ) -> list[str]:
         name = f"{self._name}_counts.csv"
-        hectares = None if of_pixels is None else to_hectares(self.store.valid_per_row(), of_pixels)
+        hectares = None if of_pixels is None else self.store.square_metres(of_pixels) / HECTARE
         foreground = self.store.foreground
         rows = tallied(objects.classes, objects.areas, areas, foreground, self._validation, hectares)
         write_table(self._folder / name, rows, FIELDS)

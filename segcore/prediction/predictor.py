@@ -221,7 +221,7 @@ class Predictor:
                     self._run(declared, writer, grid, part, progress)
             with writing(folder / name):
                 files = writer.finish()
-                notes(objects.notes if objects else [])
+                notes(writer.notes)
                 for file in files:
                     fsync(part / file)
                     (part / file).replace(folder / file)

@@ -15,6 +15,7 @@ from segcore.objects.find import FindSettings, find
 from segcore.objects.found import Objects, from_numbers
 from segcore.objects.linking import VolumeObjects, linked
 from segcore.objects.stitching import Stitcher, Windows
+from segcore.prediction.ground import PixelAreas
 
 # side of the windows in pixels
 _SIDE = 1024
@@ -90,13 +91,10 @@ class ObjectStore:
         self._free_memory()
         return valid
 
-    def valid_per_row(self) -> np.ndarray:
-        """(H,) number of pixels of a picture with data."""
-        counts = np.zeros(self._info.height, np.int64)
-        for rows in bands(self._classes.values.shape[1:]):
-            counts[rows] = (self._classes.values[0, rows] != IGNORE).sum(axis=1)
-            self._free_memory()
-        return counts
+    def square_metres(self, of_pixels: PixelAreas) -> float:
+        """Area of the pixels of a picture with data."""
+        rows = bands(self._classes.values.shape[1:])
+        return sum(of_pixels.total(part.start, 0, self.valid(part, slice(None))) for part in rows)
 
     def objects(self, min_area: int) -> SceneObjects | VolumeObjects:
         """The objects of a picture, or of a volume or stack, whose planes are linked.

@@ -12,17 +12,19 @@ import rasterio
 import torch
 
 from segcore.constants import IGNORE
-from segcore.data.raster import Info
+from segcore.data.raster import Info, Note
 from segcore.params import Predict
 from segcore.prediction import mosaic
 from segcore.prediction.object_outputs import ObjectOutputs
 from segcore.prediction.scene_objects import BANDS, as_steps
-from segcore.prediction.writers import cog
+from segcore.prediction.writers import cog, objects, polygons
 from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
+from segcore.prediction.writers.geopackage import copy_others
 from segcore.prediction.writers.nifti import write_prediction
-from segcore.prediction.writers.polygons import write_polygons
 from segcore.prediction.writers.stack import write_stack
 
+# layers of a GeoPackage, by name in `predict.outputs`
+_LAYERS = {"polygons": polygons.LAYER, "objects": objects.LAYER}
 # maximum of blocks that wait to be written
 _QUEUED_BLOCKS = 4
 
@@ -49,7 +51,10 @@ class SceneWriter:
         info: of the scene.
         name: prefix of the outputs' names.
         folder: scratch folder.
-        objects: outputs that are made of objects; None: none.
+        found: outputs that are made of objects; None: none.
+
+    Attributes:
+        notes: what was done that differs from what one may expect.
 
     Raises:
         DataError: the disk has too little space.
@@ -62,9 +67,10 @@ class SceneWriter:
         info: Info,
         name: str,
         folder: Path,
-        objects: ObjectOutputs | None = None,
+        found: ObjectOutputs | None = None,
     ) -> None:
-        self.settings, self._objects = settings, objects
+        self.settings, self._objects = settings, found
+        self.notes: list[Note] = []
         self.description, self.info, self.name, self.folder = description, info, name, folder
         self._shown = folder.parent / name
         self.blend, self.outputs = settings.blend, settings.outputs
@@ -77,7 +83,7 @@ class SceneWriter:
         if not volume:
             with writing(self._shown):
                 bands = 1 + len(self.class_names) * ("probabilities" in self.outputs)
-                bands += BANDS if objects is not None else 0
+                bands += BANDS if found is not None else 0
                 cog.check_room(folder, info, bands)
 
     def __enter__(self) -> "SceneWriter":
@@ -142,9 +148,22 @@ class SceneWriter:
     def finish(self) -> list[str]:
         """Make the outputs in the scratch folder, and return their names."""
         tags = {"MODEL_SHA256": self.description["weights_sha256"]}
+        self._keep_layers()
         made = self._of_volume() if self._planes is not None else self._of_picture(tags)
         # files with several layers are named once
-        return list(dict.fromkeys([*made, *(self._objects.finish(tags) if self._objects else [])]))
+        files = list(dict.fromkeys([*made, *(self._objects.finish(tags) if self._objects else [])]))
+        self.notes += self._objects.notes if self._objects else []
+        return files
+
+    def _keep_layers(self) -> None:
+        """Start with the layers of an earlier prediction that are not written now."""
+        written = [layer for word, layer in _LAYERS.items() if word in self.outputs]
+        if self._planes is not None or not written:
+            return
+        name = f"{self.name}.gpkg"
+        kept = copy_others(self.folder.parent / name, self.folder / name, [*_LAYERS.values()], written)
+        if kept:
+            self.notes.append(("layers", f"{name} keeps of an earlier prediction: {', '.join(kept)}"))
 
     def _of_volume(self) -> list[str]:
         assert self._planes is not None
@@ -160,7 +179,7 @@ class SceneWriter:
         if "polygons" in self.outputs:
             made.append(f"{self.name}.gpkg")
             foreground, settings = self.description["foreground"], self.settings
-            write_polygons(
+            polygons.write_polygons(
                 plain,
                 self.folder / made[-1],
                 self.info,

@@ -16,7 +16,8 @@ from segcore.data.raster import Info
 from segcore.errors import DataError, ParamsError
 from segcore.io.crs import same_on_map, short_name
 from segcore.objects.canvas import SceneObjects, bands
-from segcore.prediction.counts import ALL, Validation, to_hectares, write_table
+from segcore.prediction.counts import ALL, Validation, write_table
+from segcore.prediction.ground import HECTARE, PixelAreas
 from segcore.prediction.writers.geopackage import Layer, add_style, outline_style
 from segcore.prediction.writers.placement import Placement, placement
 
@@ -119,7 +120,7 @@ def count_in(
     objects: SceneObjects,
     info: Info,
     foreground: Sequence[int],
-    of_pixels: np.ndarray | None,
+    of_pixels: PixelAreas | None,
     valid: Callable[[slice, slice], np.ndarray],
 ) -> ZoneCounts:
     """Count the objects of a scene in each zone. A pixel is in a zone if its centre is.
@@ -129,7 +130,7 @@ def count_in(
         objects: of the scene.
         info: of the scene.
         foreground: indices of the classes that are counted.
-        of_pixels: (H,) square metres of a pixel of each row; None: unknown.
+        of_pixels: areas of pixels; None: unknown.
         valid: whether the pixels of rows and columns have data.
 
     Raises:
@@ -150,8 +151,8 @@ def count_in(
             is_inside[chosen] = True
             counts[number] += of_class[:, chosen].sum(axis=1)
             if of_pixels is not None:
-                pixels = (mask & valid(slice(top, bottom), slice(left, right))).sum(axis=1)
-                hectares[number] += to_hectares(pixels, of_pixels[top:bottom])
+                found = mask & valid(slice(top, bottom), slice(left, right))
+                hectares[number] += of_pixels.total(top, left, found) / HECTARE
     return ZoneCounts(counts, hectares, of_class[:, ~is_inside].sum(axis=1), is_beyond)
 
 

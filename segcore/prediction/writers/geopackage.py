@@ -1,5 +1,6 @@
 """Layers of a GeoPackage, written in parts, and their style in QGIS."""
 
+import shutil
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,8 @@ import numpy as np
 import shapely
 
 from segcore.prediction.writers.placement import Placement
+
+_STYLES = "layer_styles"
 
 
 @contextmanager
@@ -69,6 +72,37 @@ class Layer:
         self._is_there = True
 
 
+def copy_others(earlier: Path, target: Path, own: Sequence[str], written: Sequence[str]) -> list[str]:
+    """Copy an earlier GeoPackage, so that it keeps the layers that are not written now.
+
+    Nothing is copied where there are none, and of a file that is no GeoPackage of a prediction.
+
+    Args:
+        earlier: a file that may exist.
+        target: a new file, to which the layers are added.
+        own: layers of predictions.
+        written: those of them that are written now.
+
+    Returns:
+        The layers that stay.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    import pyogrio
+    from pyogrio.errors import DataSourceError
+
+    try:
+        layers = pyogrio.list_layers(earlier)[:, 0].tolist() if earlier.is_file() else []
+    except DataSourceError:
+        return []
+    kept = [layer for layer in layers if layer not in (*written, _STYLES)]
+    if not kept or not set(own) & set(layers):
+        return []
+    shutil.copyfile(earlier, target)
+    return kept
+
+
 def add_style(path: Path, layer: str, style: str) -> None:
     """Make a style the default of a layer in QGIS, which reads it from the table `layer_styles` of a GeoPackage.
 
@@ -82,6 +116,8 @@ def add_style(path: Path, layer: str, style: str) -> None:
     """
     with as_oserror(sqlite3.Error), closing(sqlite3.connect(path)) as file, file:
         file.execute(_TABLE)
+        # that of an earlier layer
+        file.execute("DELETE FROM layer_styles WHERE f_table_name = ?", (layer,))
         file.execute(
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
             "styleQML, styleSLD, useAsDefault, description, owner) VALUES ('', '', ?, 'geom', ?, ?, '', 1, '', '')",

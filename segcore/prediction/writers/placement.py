@@ -10,7 +10,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
-from rasterio.transform import GCPTransformer
+from rasterio.transform import GCPTransformer, from_gcps
 
 from segcore.data.raster import Info
 from segcore.prediction.writers.cog import control_points
@@ -42,33 +42,51 @@ class Placement(NamedTuple):
 def placement(info: Info) -> Placement:
     """How pixels of a scene become coordinates."""
     if info.transform is not None:
-        t = rasterio.Affine(*info.transform)
-        matrix = np.array([[t.a, t.d], [t.b, t.e]])
-        return Placement(
-            lambda xy: xy @ matrix + [t.c, t.f],
-            lambda xy: (xy - [t.c, t.f]) @ np.linalg.inv(matrix),
-            info.crs,
-            "of the coordinate system, by the scene's transform",
-        )
+        transform = rasterio.Affine(*info.transform)
+        return _by_transform(transform, info.crs, "of the coordinate system, by the scene's transform")
     points = control_points(info)
-    if info.gcps_crs and len(points) > 2 and _worst_fit(points) <= _WORST_FIT:
-        return Placement(
+    if info.gcps_crs and len(points) > 2:
+        polynomial = Placement(
             partial(_by_points, points),
             partial(_to_pixels, points),
             info.gcps_crs,
             "by a polynomial through the control points",
         )
+        if _worst_fit(points, polynomial) <= _WORST_FIT:
+            return polynomial
+        # points in two lines determine no polynomial of a higher order
+        straight = _straight(points, info.gcps_crs)
+        if straight is not None and _worst_fit(points, straight) <= _WORST_FIT:
+            return straight
     return Placement(lambda xy: xy, lambda xy: xy, None, _PIXELS)
 
 
-def _worst_fit(points: list[GroundControlPoint]) -> float:
-    """Largest distance in pixels of a control point from the polynomial through all; infinite if there is none."""
+def _by_transform(transform: rasterio.Affine, crs: str | None, text: str) -> Placement:
+    matrix = np.array([[transform.a, transform.d], [transform.b, transform.e]])
+    origin = [transform.c, transform.f]
+    return Placement(
+        lambda xy: xy @ matrix + origin, lambda xy: (xy - origin) @ np.linalg.inv(matrix), crs, text
+    )
+
+
+def _straight(points: list[GroundControlPoint], crs: str) -> Placement | None:
+    """By the affine transform that fits control points best; None if there is none."""
+    pixels = np.array([(p.col, p.row) for p in points])
+    if np.linalg.matrix_rank(pixels - pixels.mean(axis=0), tol=1.0) < 2:
+        return None
+    transform = from_gcps(points)
+    if not np.isfinite(transform).all() or transform.is_degenerate:
+        return None
+    return _by_transform(transform, crs, "by an affine transform that fits the control points")
+
+
+def _worst_fit(points: list[GroundControlPoint], place: Placement) -> float:
+    """Largest distance in pixels of a control point from its place; infinite if there is none."""
     try:
-        with GCPTransformer(points) as fit:
-            rows, cols = fit.rowcol([p.x for p in points], [p.y for p in points], op=float)
+        found = place.find(np.array([(p.x, p.y) for p in points]))
     except (RasterioError, CPLE_BaseError, ValueError):
         return math.inf
-    distances = np.hypot(rows - np.array([p.row for p in points]), cols - np.array([p.col for p in points]))
+    distances = np.hypot(*(found - [(p.col, p.row) for p in points]).T)
     return float(distances.max()) if np.isfinite(distances).all() else math.inf
 
 

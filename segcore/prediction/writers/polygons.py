@@ -18,6 +18,7 @@ from segcore.prediction.writers.placement import placement
 
 # side in pixels
 BLOCK = 4096
+LAYER = "classes"
 # polygons, and the class of each
 Polygons = tuple[np.ndarray, np.ndarray]
 
@@ -132,7 +133,7 @@ def write_polygons(
 
     Args:
         raster: class indices.
-        target: a new file.
+        target: a file that may have other layers.
         info: of the scene.
         names: of all classes.
         wanted: indices of the classes that get polygons.
@@ -142,7 +143,7 @@ def write_polygons(
     Raises:
         OSError: the disk is full or not writable.
     """
-    layer = Layer(target, "classes", "Polygon", placement(info))
+    layer = Layer(target, LAYER, "Polygon", placement(info))
     for found, values in polygons(raster, wanted):
         if min_area:
             is_large = shapely.area(found) >= min_area

@@ -192,6 +192,26 @@ def of_two(left: list[tuple], right: list[tuple]) -> list[tuple]:
             [(1, 0.4, 2, 10, 4, 10), (1, 0.9, 5, 12, 4, 15)],
             id="open-parts-that-share-a-row-of-four-stay",
         ),
+        # both are owned
+        pytest.param(
+            [(1, 0.9, 2, 13, 6, 5)],
+            [(1, 0.6, 3, 16, 2, 2)],
+            [(1, 0.9, 2, 13, 6, 5)],
+            id="whole-in-a-better-one",
+        ),
+        pytest.param(
+            [(1, 0.6, 2, 13, 6, 5)],
+            [(1, 0.9, 3, 16, 2, 2)],
+            [(1, 0.9, 3, 16, 2, 2)],
+            id="whole-in-a-worse-one",
+        ),
+        # 4 of 8 pixels
+        pytest.param(
+            [(1, 0.9, 2, 13, 6, 5)],
+            [(1, 0.6, 7, 16, 2, 2), (1, 0.5, 2, 15, 2, 4)],
+            [(1, 0.9, 2, 13, 6, 5), (1, 0.6, 8, 16, 1, 2)],
+            id="whole-half-in-another-one-stays",
+        ),
         pytest.param(
             [(1, 0.6, 2, 13, 4, 2)],
             [(2, 0.9, 2, 14, 4, 8)],
@@ -229,6 +249,19 @@ def test_facts_of_objects_that_lost_pixels_are_of_what_they_have():
     assert found.areas.tolist() == [12, 12]
     assert found.boxes.tolist() == [[0, 0, 3, 4], [3, 0, 3, 4]]
     assert found.classes.tolist() == [2, 1] and found.cut.tolist() == [True, True]
+
+
+@given(st.integers(1, 300), st.integers(4, 60), st.data())
+def test_windows_are_spread_evenly_and_share_the_least_overlap(length, side, data):
+    overlap = data.draw(st.integers(2, side // 2))
+    windows = Windows.over(length, 50, side, overlap)
+    rows, tall = windows.rows, windows.tall
+    assert tall <= side and rows[0] == 0 and rows[-1] + tall == length
+    steps = np.diff(rows)
+    assert ((steps > 0) & (tall - steps >= overlap)).all()
+    # windows that are one pixel smaller do not cover the scene
+    assert (tall - 1 - overlap) * len(rows) + overlap < length
+    assert len(rows) == 1 or (side - overlap) * (len(rows) - 1) + overlap < length
 
 
 def test_an_object_waits_only_while_a_later_window_can_touch_it():
