@@ -118,7 +118,7 @@ class Compare(Section):
             return ""
         why, remedy = "evaluate.objects is none", "set it to components or watershed"
         if not has_objects:
-            why = "the ground truth has no objects"
+            why = "no objects are used"
             remedy = OBJECTS_REMEDY
         pixels = ", ".join(class_metrics("counts"))
         return (
