@@ -137,7 +137,8 @@ def test_an_evaluation_without_objects_among_others_leaves_them_all_out(with_obj
 def test_a_metric_of_objects_without_objects_is_refused_when_params_are_read(project: Path) -> None:
     for metric in ("pq", "ap", "count_bias"):
         with pytest.raises(
-            ParamsError, match=rf"compare\.metric: {metric} is a metric of objects, but the ground"
+            ParamsError,
+            match=rf"compare\.metric: {metric} is a metric of objects, but no objects are used: set data",
         ):
             params.load(write_params(project, metric, instances=False))
     with pytest.raises(ParamsError, match=r"evaluate\.objects is none: set it to components or watershed"):
