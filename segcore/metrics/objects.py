@@ -1,8 +1,9 @@
 """Metrics of objects as functions of sums per class.
 
 A class that is absent from truth and prediction scores 1.0, and 0.0 in errors, pooled and per image; a class without
-truth that is predicted scores 0.0, and the number of predictions in errors of counts. The sums are those of `segcore.metrics.object_sums`; "found" objects are pairs of a
-true and a predicted object of one class with an IoU above .5.
+truth that is predicted scores 0.0, and the number of predictions in errors of counts. The sums are those of
+`segcore.metrics.object_sums`; "found" objects are pairs of a true and a predicted object of one class with an IoU above
+.5.
 """
 
 from collections.abc import Callable, Mapping

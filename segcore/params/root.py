@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from segcore import plugins
 from segcore.errors import ParamsError
-from segcore.metrics import METRICS
 from segcore.params import yaml_file
 from segcore.params._data_checks import did_you_mean, require_distinct
 from segcore.params.data import Data, Section
@@ -120,13 +119,12 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _limits_of_differences_fit_the_metric(self) -> "Params":
-        metric = METRICS[self.compare.metric]
         for key in ("margin", "not_worse"):
             value = getattr(self.gate, key)
-            if metric.is_bounded and value >= 1:
+            if self.compare.is_bounded and value >= 1:
                 raise ValueError(
-                    f"gate.{key}: {value:g} is not below 1: scores of {metric.name} are between 0 and 1, so give 1 % as "
-                    "0.01"
+                    f"gate.{key}: {value:g} is not below 1: scores of {self.compare.metric} are between 0 and 1, so "
+                    "give 1 % as 0.01"
                 )
         return self
 

@@ -107,6 +107,11 @@ class Compare(Section):
         """Whether the metric is one of objects."""
         return METRICS[self.metric].of_objects
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether scores of the metric are between 0 and 1."""
+        return METRICS[self.metric].is_bounded
+
     def lacks_objects(self, has_objects: bool, evaluate: Evaluate) -> str:
         """Why there are no objects for a metric of objects, with the remedy; empty for other metrics and with objects.
 
