@@ -15,7 +15,7 @@ from segcore.comparison.settings import differing_settings
 from segcore.comparison.slices import ScoredModel, slices
 from segcore.comparison.statistics import bootstrap, holm, interval, permutation_test
 from segcore.errors import DataError
-from segcore.metrics import EMPTY_POLICY, METRICS, Metric
+from segcore.metrics import EMPTY_POLICY, EMPTY_POLICY_WITH_OBJECTS, METRICS, Metric
 from segcore.params import Params
 
 __all__ = ["Contestant", "compare"]
@@ -136,7 +136,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         seeds=p.seeds,
         confidence=p.compare.confidence,
         bootstrap=p.compare.bootstrap,
-        empty_policy=EMPTY_POLICY,
+        empty_policy=EMPTY_POLICY if of_objects is None else EMPTY_POLICY_WITH_OBJECTS,
         verdict=verdict.sentence(standing, p),
         notes=[
             *filter(None, [objects.limit_note(board, of_objects), objects.truth_note(of_objects)]),

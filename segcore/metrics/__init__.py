@@ -14,6 +14,7 @@ from segcore.metrics import objects, pixel
 
 __all__ = [
     "EMPTY_POLICY",
+    "EMPTY_POLICY_WITH_OBJECTS",
     "EMPTY_RATE",
     "METRICS",
     "OBJECT_POLICY",
@@ -27,6 +28,11 @@ __all__ = [
 
 EMPTY_POLICY = (
     "A class absent from truth and prediction scores 1.0 (agreement on absence), pooled and per image."
+)
+# where errors of objects are printed too
+EMPTY_POLICY_WITH_OBJECTS = (
+    "A class absent from truth and prediction scores 1.0 (agreement on absence), and 0.0 in errors, pooled and per "
+    "image."
 )
 OBJECT_POLICY = (
     "A predicted object is right if its IoU with a true object of its class is above .5 (COCO's average precision: at "

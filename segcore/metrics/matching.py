@@ -1,6 +1,6 @@
 """True and predicted objects of an object table as arrays, and which of them match at an IoU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from segcore.errors import DataError
+from segcore.tables.objects import KINDS
 
 # the same numbers as in pycocotools; 0.65 is not among them, but the number below
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 COCO_DETECTIONS = 100
+_BOUNDARY = ["boundary_truth", "boundary_prediction", "boundary_truth_matched", "boundary_prediction_matched"]
 
 
 @dataclass(frozen=True)
@@ -140,71 +142,85 @@ def object_arrays(table: pd.DataFrame, items: Sequence[str], classes: int) -> Ob
     Raises:
         DataError: an image lacks its row, or a pair names an object that has none.
     """
-    place = {item: index for index, item in enumerate(items)}
-    index = table["item"].map(place)
+    index = table["item"].map({item: place for place, item in enumerate(items)})
     table, index = table[index.notna()], index.dropna().astype(np.int64)
-    kinds = {kind: table["kind"] == kind for kind in ("image", "truth", "prediction", "pair")}
-    images, truths, predictions, pairs = (table[mask] for mask in kinds.values())
-    at = {kind: index[mask].to_numpy() for kind, mask in kinds.items()}
-    pixels = np.zeros(len(items), np.int64)
-    pixels[at["image"]] = images["pixels"]
-    if len(at["image"]) != len(items) or not (pixels > 0).all():
-        raise DataError(
-            "images are missing from the object table, or twice in it", "evaluate the model again"
-        )
+    of_kind, at = {}, {}
+    for kind in KINDS:
+        mask = table["kind"] == kind
+        of_kind[kind], at[kind] = table[mask], index[mask].to_numpy()
+    pixels = _pixels(of_kind["image"], at["image"], len(items))
+    truths, predictions = of_kind["truth"], of_kind["prediction"]
     of_classes = np.concatenate([truths["class_index"], predictions["class_index"]])
     if len(of_classes) and not 0 <= of_classes.min() <= of_classes.max() < classes:
         raise DataError(f"the object table has classes beyond 0 to {classes - 1}", "evaluate the model again")
-    kept = ~predictions["out"].to_numpy(bool)
     order = np.lexsort((predictions["prediction"], at["prediction"], -predictions["score"].to_numpy()))
-    order = order[kept[order]]
+    order = order[~predictions["out"].to_numpy(bool)[order]]
     crowd = truths["crowd"].to_numpy(bool)
-    truth = _rows_of(at["truth"], truths["truth"], at["pair"], pairs["truth"])
-    all_predictions = _rows_of(at["prediction"], predictions["prediction"], at["pair"], pairs["prediction"])
+    objects = {
+        "true_item": at["truth"],
+        "true_class": truths["class_index"].to_numpy(),
+        "true_number": truths["truth"].to_numpy(),
+        "true_area": truths["area"].to_numpy(),
+        "true_size": np.maximum(truths["area"], truths["area_full"]).to_numpy(),
+        "crowd": crowd,
+        "required": ~truths["out"].to_numpy(bool) & ~crowd,
+        "item": at["prediction"][order],
+        "class_index": predictions["class_index"].to_numpy()[order],
+        "number": predictions["prediction"].to_numpy()[order],
+        "area": predictions["area"].to_numpy()[order],
+        "score": predictions["score"].to_numpy()[order],
+    }
+    truth = _rows_of(at["truth"], truths["truth"], at["pair"], of_kind["pair"]["truth"])
+    named = _rows_of(at["prediction"], predictions["prediction"], at["pair"], of_kind["pair"]["prediction"])
     rank = np.full(len(predictions), -1)
     rank[order] = np.arange(len(order))
-    prediction = rank[all_predictions]
-    arrays = {
-        "true_class": truths["class_index"].to_numpy(),
-        "class_index": predictions["class_index"].to_numpy()[order],
-        "true_area": truths["area"].to_numpy(),
-        "area": predictions["area"].to_numpy()[order],
-    }
-    required = ~truths["out"].to_numpy(bool) & ~crowd
-    same = (prediction >= 0) & (pairs["intersection"].to_numpy() > 0)
-    same[same] = arrays["true_class"][truth[same]] == arrays["class_index"][prediction[same]]
-    rows = np.flatnonzero(same)
-    rows = rows[
-        np.lexsort((truths["truth"].to_numpy()[truth[rows]], ~required[truth[rows]], prediction[rows]))
-    ]
-    truth, prediction = truth[rows], prediction[rows]
-    intersection = pairs["intersection"].to_numpy()[rows]
-    own = arrays["area"][prediction]
-    whole = np.where(crowd[truth], own, own + arrays["true_area"][truth] - intersection)
-    boundary = [
-        "boundary_truth",
-        "boundary_prediction",
-        "boundary_truth_matched",
-        "boundary_prediction_matched",
-    ]
     return ObjectArrays(
-        items=tuple(items),
-        pixels=pixels,
-        true_item=at["truth"],
-        true_number=truths["truth"].to_numpy(),
-        true_size=np.maximum(truths["area"], truths["area_full"]).to_numpy(),
-        crowd=crowd,
-        required=required,
-        item=at["prediction"][order],
-        number=predictions["prediction"].to_numpy()[order],
-        score=predictions["score"].to_numpy()[order],
-        pair_truth=truth,
-        pair=prediction,
-        intersection=intersection,
-        overlap=intersection / np.maximum(whole, 1),
-        boundary=pairs[boundary].to_numpy()[rows],
-        **arrays,
+        tuple(items), pixels, **objects, **_pairs(of_kind["pair"], truth, rank[named], objects)
     )
+
+
+def _pixels(images: pd.DataFrame, places: np.ndarray, number: int) -> np.ndarray:
+    """Scored pixels of each image, from its row of the table and its place among all.
+
+    Raises:
+        DataError: an image has no row, or several.
+    """
+    pixels = np.zeros(number, np.int64)
+    pixels[places] = images["pixels"]
+    if len(places) != number or not (pixels > 0).all():
+        raise DataError(
+            "images are missing from the object table, or twice in it", "evaluate the model again"
+        )
+    return pixels
+
+
+def _pairs(
+    pairs: pd.DataFrame, truth: np.ndarray, prediction: np.ndarray, objects: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Pairs of one class that share a scored pixel, in the order of `ObjectArrays`.
+
+    Args:
+        pairs: rows of the table.
+        truth: of each pair, index of the true object.
+        prediction: the same of the prediction; -1 where it is left out.
+        objects: arrays of the true objects and of the predictions.
+    """
+    shared = pairs["intersection"].to_numpy()
+    same = (prediction >= 0) & (shared > 0)
+    same[same] = objects["true_class"][truth[same]] == objects["class_index"][prediction[same]]
+    rows = np.flatnonzero(same)
+    by = (objects["true_number"][truth[rows]], ~objects["required"][truth[rows]], prediction[rows])
+    rows = rows[np.lexsort(by)]
+    truth, prediction, shared = truth[rows], prediction[rows], shared[rows]
+    own = objects["area"][prediction]
+    whole = np.where(objects["crowd"][truth], own, own + objects["true_area"][truth] - shared)
+    return {
+        "pair_truth": truth,
+        "pair": prediction,
+        "intersection": shared,
+        "overlap": shared / np.maximum(whole, 1),
+        "boundary": pairs[_BOUNDARY].to_numpy()[rows],
+    }
 
 
 def _rows_of(

@@ -323,6 +323,7 @@ def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
     result = compared("pq", first, second, seeds=2)
     objects = result.objects
     assert objects is not None and objects.policy == OBJECT_POLICY and objects.truth == "given"
+    assert "0.0 in errors" in result.empty_policy
     assert objects.operating["unet"] == {"score": [0.2], "precision": 0.8, "recall": 0.7, "count_bias": -0.1}
     small, medium, large = objects.sizes["small"], objects.sizes["medium"], objects.sizes["large"]
     assert small[0] == 0 and small[1] == medium[0] and medium[1] == large[0] and large[1] is None
