@@ -94,6 +94,28 @@ def test_the_interval_of_a_signed_metric_contains_the_difference_of_distances_fr
     assert low <= abs(of_other) - abs(of_one) <= high
 
 
+def test_biases_of_classes_that_cancel_are_no_reason_to_keep_a_model() -> None:
+    def of_two_classes(name: str, numbers: tuple[int, int]) -> Candidate:
+        """A model that predicts these numbers of buildings and trees; there are three of each."""
+        masks = [[Mask(rectangle(5 * n, 16 * k, 4, 4), k + 1) for n in range(6)] for k in range(2)]
+        true = [mask for of_class in masks for mask in of_class[:3]]
+        predicted = [mask for of_class, n in zip(masks, numbers, strict=True) for mask in of_class[:n]]
+        names = [(f"i{c:02d}", f"c{c:02d}") for c in range(12)]
+        table = objects_table([fast_image(true, predicted, *one) for one in names])
+        counts = counts_of(names, [*CLASSES, "tree"])
+        return Candidate(
+            name, name.upper(), 0.5, counts, counts.iloc[:0], Costs(10, 800, 20), None, table, 0.1
+        )
+
+    # -67 % and +67 % against +33 % of both
+    old, new = of_two_classes("old", (1, 5)), of_two_classes("new", (4, 4))
+    for champion, challenger, outcome in ((old, new, "promoted"), (new, old, "kept")):
+        decision = decide(
+            champion, [challenger], Gate(bootstrap=400), "count_bias", [1, 2], [*CLASSES, "tree"], 0
+        )
+        assert decision.outcome == outcome
+
+
 def candidate(name: str, skill: float, seed: int) -> Candidate:
     counts, objects = tables(skill, seed)
     return Candidate(
