@@ -7,6 +7,7 @@ comparison/{comparison.json, leaderboard.csv, metrics.json}.
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pandas as pd
 from segcore import params
 from segcore.comparison.compare import Contestant, compare
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
+from segcore.comparison.objects import VOLUME_NOTE
 from segcore.comparison.results import Comparison
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData, test_regions
@@ -153,7 +155,16 @@ def build(root: Path, p: Params) -> Comparison:
     # the components of true components are the truth
     limits = [masks.limit()] if masks.with_objects and prepared.truth_of_objects == "given" else []
     cluster_kind = "block" if (prepared.regions["id"] != prepared.regions["item"]).any() else "group"
-    return compare([*models, *limits, *humans], p, cluster_kind)
+    comparison = compare([*models, *limits, *humans], p, cluster_kind)
+    if comparison.objects is not None and _has_volumes(prepared):
+        return replace(comparison, notes=[*comparison.notes, VOLUME_NOTE])
+    return comparison
+
+
+def _has_volumes(prepared: PreparedData) -> bool:
+    """Whether a test region is a plane of several."""
+    items = prepared.items.loc[test_regions(prepared)["item"]]
+    return bool((items["depth"] > 1).any())
 
 
 def write(comparison: Comparison, folder: Path) -> None:

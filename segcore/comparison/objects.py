@@ -190,6 +190,12 @@ def truth_note(summary: ObjectsSummary | None) -> str:
     )
 
 
+VOLUME_NOTE = (
+    "Objects of volumes are counted in each plane: an object in several planes counts once per plane, whereas a "
+    "prediction (predict.outputs) links the planes."
+)
+
+
 def lines(comparison: Comparison) -> list[str]:
     """Counts, operating scores and policy, one line each; empty without objects."""
     if comparison.objects is None:
@@ -231,6 +237,8 @@ def _operating_text(chosen: Mapping[str, Any]) -> str:
     """Such as "objects count from a score of 0.45, chosen on the validation split (precision 81.2 %, ...)"."""
     if chosen["score"] is None:
         return "objects of every score count"
+    if chosen["recall"] == 0:
+        return "on the validation split, no true object is found, so that objects count from the default score of 0.5"
     names = {"precision": "precision", "recall": "recall", "count_bias": "count bias"}
     figures = [
         f"{title} {value_text(value, signed=key == 'count_bias')} %"

@@ -154,7 +154,7 @@ def save_objects(path: Path, objects: Objects, score: float) -> None:
         objects: in the order of their numbers in the object table.
         score: operating score.
     """
-    chosen = np.flatnonzero(objects.scores.astype(np.float64) >= score)
+    chosen = np.flatnonzero(objects.scores >= np.float32(score))
     numbers = np.append(0, chosen + 1).astype(np.uint32)[objects.select(chosen).numbers()]
     shape = {"height": objects.height, "width": objects.width, "count": 1}
     with warnings.catch_warnings():

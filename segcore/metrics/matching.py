@@ -74,7 +74,8 @@ class ObjectArrays:
 
     def at_least(self, score: float) -> "ObjectArrays":
         """The same with only the predictions of at least this score."""
-        kept = self.score >= score
+        # scores are float32, and compared as such wherever objects are found
+        kept = self.score.astype(np.float32) >= np.float32(score)
         place = np.cumsum(kept) - 1
         pairs = kept[self.pair]
         names = ("item", "class_index", "number", "area", "score")

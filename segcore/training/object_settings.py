@@ -79,6 +79,9 @@ def text(entry: dict[str, Any]) -> str:
     parts = []
     for method in _DEFAULTS:
         facts = entry[method]
+        if not facts["f1"]:
+            parts.append(f"no true object is found by {method}, so that nothing is chosen: the score is 0.5")
+            continue
         name = f"{method} ({facts['seeds']}, depth {facts['depth']:g})" if "seeds" in facts else method
         parts.append(
             f"{name} at score {facts['score']:g}: F1 {facts['f1']:.3f}, precision {facts['precision']:.3f}, "

@@ -39,6 +39,8 @@ def with_objects(project: Path) -> Path:
     meta_file = project / "data/prepared/prepared.json"
     meta = json.loads(meta_file.read_text()) | {"instances": True, "truth_of_objects": "given"}
     meta_file.write_text(json.dumps(meta))
+    items = pd.read_parquet(project / "data/prepared/items.parquet")
+    items.assign(depth=1).to_parquet(project / "data/prepared/items.parquet")
     names = [f"item-{i:02d}" for i in range(ITEMS + 1)]
     objects = {"item": np.repeat(names, 3), "id": [1, 2, 3] * len(names), "class_index": 1, "area": 16}
     pd.DataFrame(objects).to_parquet(project / "data/prepared/objects.parquet")
@@ -118,6 +120,15 @@ def test_components_as_truth_have_no_limit_but_a_note(with_objects: Path) -> Non
     result = compare.build(with_objects, params.load(write_params(with_objects, instances="components")))
     assert all(row.kind != "limit" for row in result.leaderboard)
     assert any("favours methods by components" in note for note in result.notes)
+
+
+def test_volumes_have_a_note_that_their_objects_are_those_of_planes(with_objects: Path) -> None:
+    p, path = params.load(write_params(with_objects)), with_objects / "data/prepared/items.parquet"
+    items = pd.read_parquet(path)
+    for depth, noted in ((1, False), (ITEMS + 1, True)):
+        items.assign(depth=depth).to_parquet(path)
+        notes = compare.build(with_objects, p).notes
+        assert any("counted in each plane" in note for note in notes) == noted
 
 
 def test_an_object_table_that_is_missing_is_named_with_the_remedy(with_objects: Path) -> None:

@@ -415,3 +415,12 @@ def test_objects_of_other_images_are_refused() -> None:
     both = tables(0.7, 0)
     with pytest.raises(DataError, match="images are missing from the object table"):
         cluster_sums(both[0], [1, 2], both[1][both[1]["item"] != "0-0"])
+
+
+def test_where_no_true_object_was_found_on_the_validation_split_the_score_is_called_the_default() -> None:
+    nothing = {"score": 0.5, "precision": 0.0, "recall": 0.0, "count_bias": -1.0}
+    text = leaderboard_text(compared("iou", contestant("unet", 0.7, **nothing)))
+    assert (
+        "U-Net: on the validation split, no true object is found, so that objects count from the default"
+        in text
+    )

@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from segcore.errors import DataError
 from segcore.metrics import class_metrics
+from segcore.metrics.object_sums import ObjectRun
 from segcore.metrics.scores import scores
 from segcore.tables.objects import objects_table
 from tests.support import object_tables
@@ -336,6 +337,18 @@ def test_objects_that_are_out_or_ignored_count_neither_as_right_nor_as_wrong() -
             for aggregate in ("dataset", "image"):
                 key = f"{name}/{aggregate}/building"
                 assert result[key] == expected[key], key
+
+
+def test_a_score_equal_to_the_operating_score_counts_as_it_does_where_objects_are_found() -> None:
+    for score in (0.05 * step for step in range(1, 20)):
+        score = round(score, 2)
+        pixels = rectangle(1, 1, 4, 4)
+        objects = object_tables.as_objects([Mask(pixels, 1, score)], pixels.shape)
+        table = object_tables.image([Mask(pixels)], [Mask(pixels, 1, score)], pixels.shape)
+        found = objects.select(objects.scores >= score)
+        run = ObjectRun(table, ["a"], 2, score)
+        assert run["tp_50"].sum() == len(found) == 1
+        assert ObjectRun(table, ["a"], 2, score + 1e-6)["tp_50"].sum() == 0
 
 
 def test_only_predictions_of_at_least_the_operating_score_count_except_in_average_precision() -> None:

@@ -128,6 +128,10 @@ def test_where_nothing_is_found_the_score_stays_at_one_half(discs):
     data = discs
     entry = choose_objects(Oracle(sign=-1), data, 64, "fp32")
     assert entry["components"]["f1"] == 0 and entry["components"]["score"] == 0.5
+    assert text(entry).startswith(
+        "objects: no true object is found by components, so that nothing is chosen: the"
+    )
+    assert "precision" not in text(entry)
 
 
 def test_data_without_objects_have_no_entry(prepared_scene):
