@@ -46,12 +46,19 @@ class Validation:
         is_alike = settings.min_area <= 1 and not settings.flips and find.score == chosen.get("score")
         return cls(names, chosen.get("counts", {}) if is_alike else {})
 
-    def facts(self, name: str, count: int) -> dict[str, int | None]:
+    def facts(self, name: str, count: int, hectares: float | None = None) -> dict[str, int | None]:
         """Estimate and interval of the true number where `count` objects of a class, or of all, were found.
 
+        Args:
+            name: of the class, or ALL.
+            count: number of objects.
+            hectares: in which objects were searched; None: unknown.
+
         Returns:
-            `estimate`, `low` and `high`; each None if there is none.
+            `estimate`, `low` and `high`; each None if there is none, or no pixel.
         """
+        if hectares == 0:
+            return dict.fromkeys(("estimate", "low", "high"))
         clusters = self.clusters.get(name, ()) if name != ALL else self._of_all()
         low, high = count_interval(count, clusters) or (None, None)
         estimate = None if low is None else true_number(count, clusters)
@@ -93,7 +100,7 @@ def tallied(
             {
                 "class": name,
                 "objects": count,
-                **validation.facts(name, count),
+                **validation.facts(name, count, hectares),
                 "hectares": hectares,
                 "per_hectare": count / hectares if hectares else None,
                 "area_px": int(areas[chosen].sum()),
@@ -121,7 +128,7 @@ def summed(
             # the area is unknown as a whole if that of one scene is
             sums[field] = None if "" in values else sum(map(kind, values))
         facts = validation.facts(name, sums["objects"])
-        if any(row["low"] == "" for row in of_class):
+        if any(row["low"] == "" and row["hectares"] != "0" for row in of_class):
             facts = dict.fromkeys(facts)
         density = sums["objects"] / sums["hectares"] if sums["hectares"] else None
         rows.append({"scene": "", "class": name, **sums, **facts, "per_hectare": density})

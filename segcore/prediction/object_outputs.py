@@ -58,7 +58,7 @@ class ObjectOutputs:
         scene: str,
         name: str,
         folder: Path,
-        is_like_training: bool,
+        is_like_training: bool = True,
     ) -> None:
         self._shapes: list[Any] = []
         self.notes: list[Note] = []
@@ -117,9 +117,7 @@ class ObjectOutputs:
         write_table(self._folder / name, rows, FIELDS)
         if self._zones is None:
             return [name]
-        counts = count_in(
-            self._shapes, objects, areas, self._info, foreground, of_pixels, self.store.valid
-        )
+        counts = count_in(self._shapes, objects, areas, self._info, foreground, of_pixels, self.store.valid)
         self._note_zones(self._zones, int(counts.is_beyond.sum()), int(counts.counts[-1, -1]))
         classes = self._validation.names
         return [name, *write_zones(self._folder / self._name, self._zones, counts, self._validation, classes)]
@@ -141,8 +139,8 @@ class ObjectOutputs:
             facts.append("it has no coordinate system, and is taken to have that of the scene")
         if self._failed:
             facts.append(
-                f"{self._failed} of {len(zones.shapes)} zones cannot be converted to the coordinate system of the scene, "
-                "and count none"
+                f"{self._failed} of {len(zones.shapes)} zones cannot be converted to the coordinate system of the "
+                "scene, and count none"
             )
         beyond -= self._failed
         if beyond:

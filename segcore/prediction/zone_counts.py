@@ -21,7 +21,18 @@ from segcore.prediction.writers.geopackage import add_style, as_oserror, outline
 from segcore.prediction.zones import Zones
 
 # columns of the table that are no fields of the zones
-_OWN = ("zone", "class", "objects", "estimate", "low", "high", "hectares", "per_hectare", "area_px", "area_m2")
+_OWN = (
+    "zone",
+    "class",
+    "objects",
+    "estimate",
+    "low",
+    "high",
+    "hectares",
+    "per_hectare",
+    "area_px",
+    "area_m2",
+)
 # fields of a feature for each class, after its name, and for all classes together
 _PER_CLASS = {
     "objects": pa.int64(),
@@ -169,7 +180,7 @@ def _rows(counts: ZoneCounts, validation: Validation, names: Sequence[str]) -> I
                 "zone": number + 1 if is_zone else _NO_ZONE,
                 "class": name,
                 "objects": count,
-                **validation.facts(name, count),
+                **validation.facts(name, count, 0 if is_zone and counts.is_beyond[number] else hectares),
                 "hectares": hectares,
                 "per_hectare": count / hectares if hectares else None,
                 "area_px": int(counts.pixels[number, place]),

@@ -119,7 +119,9 @@ class _Surroundings:
         """Parts of each zone near the scene, in the coordinate system of the scene."""
         found: list[list[Any]] = [[] for _ in shapes]
         for shift in (0.0, -360.0, 360.0) if self._has_degrees else (0.0,):
-            moved = shapely.transform(shapes, lambda xy, by=shift: xy + [by, 0]) if shift else shapes
+            moved = (
+                shapely.transform(shapes, lambda xy, by=shift: xy + np.array([by, 0])) if shift else shapes
+            )
             for number in np.flatnonzero(shapely.intersects(moved, self._box)):
                 # without conversion, edges stay exactly what they are
                 whole = moved[number]

@@ -151,10 +151,7 @@ def test_features_without_area_beyond_the_scene_and_invalid_ones_are_stated(bund
     count = int(total(out)[""]["objects"])
     assert int(rows["1", ""]["objects"]) == count
     assert 0.3 * count < int(rows["2", ""]["objects"]) < 0.7 * count
-    assert (
-        rows["3", ""]["objects"] == rows["3", ""]["hectares"] == "0"
-        and rows["3", ""]["per_hectare"] == ""
-    )
+    assert rows["3", ""]["objects"] == rows["3", ""]["hectares"] == "0" and rows["3", ""]["per_hectare"] == ""
     assert features["id"].tolist() == [7, 8, 9] and shapely.is_valid(features["shape"]).all()
     assert notes == [
         "z.gpkg: 2 features without an area are left out; 1 of 3 zones have no pixel of the scene"
@@ -257,9 +254,7 @@ def test_zones_beyond_180_degrees_are_where_the_scene_is(crs, transform, zone_cr
 
 
 def test_a_system_that_cannot_be_converted_is_an_error_that_names_both():
-    local = (
-        'ENGCRS["of the site",EDATUM["b"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
-    )
+    local = 'ENGCRS["of the site",EDATUM["b"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
     transform = rasterio.Affine(1, 0, LEFT, 0, -1, TOP)
     with pytest.raises(DataError, match=r"z\.gpkg are in 'of the site'[\s\S]*EPSG:32633[\s\S]*QGIS"):
         placed([shapely.box(0, 0, 1, 1)], local, "EPSG:32633", transform)
