@@ -152,6 +152,7 @@ def test_features_without_area_beyond_the_scene_and_invalid_ones_are_stated(bund
     assert int(rows["1", ""]["objects"]) == count
     assert 0.3 * count < int(rows["2", ""]["objects"]) < 0.7 * count
     assert rows["3", ""]["objects"] == rows["3", ""]["hectares"] == "0" and rows["3", ""]["per_hectare"] == ""
+    assert rows["3", ""]["low"] == rows["3", ""]["estimate"] == "" != rows["2", ""]["low"]
     assert features["id"].tolist() == [7, 8, 9] and shapely.is_valid(features["shape"]).all()
     assert notes == [
         "z.gpkg: 2 features without an area are left out; 1 of 3 zones have no pixel of the scene"
