@@ -44,6 +44,8 @@ def predict_scene(batch: Batch, scene: Path, name: str) -> list[str]:
         for _, text in batch.notes.get(scene, []):
             get_run_logger().info("%s: %s", scene, text)
     get_run_logger().info("%s: %s", scene, ", ".join(files))
+    if line := batch.counts(scene):
+        get_run_logger().info(line)
     return files
 
 
@@ -57,6 +59,7 @@ def predict(
     outputs: Sequence[str] | None = None,
     accept: Sequence[str] | None = None,
     delete_others: bool = False,
+    count_by: str | None = None,
 ) -> dict[str, int]:
     """Predict all scenes that are not done yet.
 
@@ -68,6 +71,7 @@ def predict(
         outputs: files to write per scene; None: `predict.outputs`.
         accept: in what scenes may be unlike the training images; None: `predict.accept`.
         delete_others: delete files of earlier predictions of these scenes that are no wanted output.
+        count_by: file of polygons in which objects are counted; None: `predict.count_by`.
 
     Returns:
         Numbers of scenes "predicted" and "done before".
@@ -77,7 +81,7 @@ def predict(
         SegflowError: the prediction could not start.
     """
     server.bind_embedded()
-    p = chosen(parameters.load(params), outputs, accept)
+    p = chosen(parameters.load(params), outputs, accept, count_by)
     with Batch(p, scenes, model, Path(output)) as batch:
         for scene in batch.todo:
             state = predict_scene(batch, scene, batch.names[scene], return_state=True)
@@ -92,11 +96,13 @@ def main() -> None:
     a: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
     with command.reported("Interrupted; finished scenes are kept."):
         # errors that need no server
-        chosen(parameters.load(str(a.params)), a.outputs, a.accept)
+        chosen(parameters.load(str(a.params)), a.outputs, a.accept, a.count_by)
         find_scenes(a.scenes, a.output)
     with command.as_command("Interrupted; finished scenes are kept."):
         output = str(a.output)
-        counts = predict(list(a.scenes), a.model, output, str(a.params), a.outputs, a.accept, a.delete_others)
+        counts = predict(
+            list(a.scenes), a.model, output, str(a.params), a.outputs, a.accept, a.delete_others, a.count_by
+        )
         print(", ".join(f"{number} {what}" for what, number in counts.items()) + f": {output}")
 
 

@@ -1,9 +1,10 @@
 """Predict new scenes with the champion or any other model.
 
 `python -m tasks predict SCENES... --model ADDRESS --output FOLDER` writes a class raster on each scene's own grid (of
-volumes NIfTI), and probabilities or polygons if `--outputs` or `predict.outputs` of params.yaml names them. Scenes that
-cannot be used are reported and skipped. After an interruption, run the same command again: it continues with the
-remaining scenes. Files of outputs that are not asked for any more stay, and are listed.
+volumes NIfTI), and what else `--outputs` or `predict.outputs` of params.yaml names: probabilities, polygons, and of
+models that were trained on objects, the objects as raster and polygons, COCO instances, and counts, also by zone
+(`--count-by`). Scenes that cannot be used are reported and skipped. After an interruption, run the same command again:
+it continues with the remaining scenes. Files of outputs that are not asked for any more stay, and are listed.
 """
 
 import argparse
@@ -19,7 +20,6 @@ from segcore import params
 from segcore.constants import IGNORE
 from segcore.data.raster import Note
 from segcore.errors import DataError, ParamsError, StageError
-from segcore.files import sha256
 from segcore.io.layouts._scenes import scenes_of
 from segcore.params import Params, Predict
 from segcore.prediction.fit import TRAINING_IMAGES
@@ -27,8 +27,8 @@ from segcore.prediction.scene_reader import stamp_of
 from tasks import console
 from tasks.output_folder import OutputFolder, require_writable
 from tasks.prediction_arguments import chosen, parser
-from tasks.prediction_counts import write_counts
-from tasks.prediction_record import RECORD, Record, suffixes
+from tasks.prediction_counts import count_text, write_counts
+from tasks.prediction_record import COUNTS, COUNTS_SUFFIX, RECORD, Record, suffixes
 from tasks.project import PREDICTIONS
 from tasks.scenes import check_name, counted, find_scenes
 from tasks.supervisor import deferred_stop
@@ -97,8 +97,8 @@ class Batch:
         with ExitStack() as stack:
             self._folder = stack.enter_context(OutputFolder(self.output))
             settings = {**self.predictor.settings.model_dump(), "precision": self.predictor.precision}
-            if settings["count_by"] is not None and Path(settings["count_by"]).is_file():
-                settings["count_by"] = [settings["count_by"], sha256(settings["count_by"])]
+            if self.predictor.zones is not None:
+                settings["count_by"] = [settings["count_by"], self.predictor.zones.sha256]
             self.record = Record.open(self.output, self.model, settings)
             self.names = self.record.names(self.scenes)
             self._refuse_to_overwrite_scenes()
@@ -214,9 +214,10 @@ class Batch:
                 "run the same command again",
             )
         self._report_others(delete_others)
-        if "counts" in self.predictor.settings.outputs and len(self.scenes) > 1:
-            done = [self.names[scene] for scene in self.scenes if scene not in self.failed]
-            write_counts(self.output, done, self.predictor)
+        done = [self.names[scene] for scene in self.scenes if scene not in self.failed]
+        if self._counts and done:
+            together = write_counts(self.output, done, self.predictor)
+            print(f"predict: {len(done)} {'scene' if len(done) == 1 else 'scenes'}: {together}", flush=True)
         if self.failed:
             lines = "\n".join(f"  {scene}: {error.what}" for scene, error in self.failed.items())
             others = f", the others are in {self.output}" if len(self.failed) < len(self.scenes) else ""
@@ -224,6 +225,16 @@ class Batch:
                 f"{len(self.failed)} of {len(self.scenes)} scenes failed{others}:\n{lines}", self._remedy()
             )
         return {"predicted": len(self.todo), "done before": len(self.scenes) - len(self.todo)}
+
+    @property
+    def _counts(self) -> bool:
+        return "counts" in self.predictor.settings.outputs
+
+    def counts(self, scene: Path) -> str | None:
+        """What was counted in a scene that was predicted, as one line; None without the output `counts`."""
+        if not self._counts or scene in self.failed:
+            return None
+        return f"{self.names[scene]}: {count_text(self.output, self.names[scene])}"
 
     def _remedy(self) -> str:
         """That of all errors if they have one in common."""
@@ -236,6 +247,12 @@ class Batch:
         others = self.record.delete_others(self.scenes) if delete else self.record.others(self.scenes)
         if not others:
             return
+        # with counts, it is written again
+        is_outdated = not self._counts and any(file.endswith(COUNTS_SUFFIX) for file in others)
+        if is_outdated and (self.output / COUNTS).is_file():
+            others.append(COUNTS)
+            if delete:
+                (self.output / COUNTS).unlink()
         shown = ", ".join(others[:_SHOWN]) + (
             f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         )
@@ -288,6 +305,8 @@ def run_prediction(
                 bar.write(f"{scene}: {error}")
             for _, text in batch.notes.get(scene, []):
                 bar.write(f"{scene}: {text}")
+            if line := batch.counts(scene):
+                bar.write(line)
         return batch.finish(delete_others)
 
 
@@ -295,7 +314,7 @@ def main() -> None:
     """Command line."""
 
     def work(a: argparse.Namespace) -> None:
-        p = chosen(params.load(a.params), a.outputs, a.accept)
+        p = chosen(params.load(a.params), a.outputs, a.accept, a.count_by)
         counts = run_prediction(p, a.scenes, a.model, a.output, a.delete_others)
         print(", ".join(f"{n} {what}" for what, n in counts.items()) + f": {a.output}")
 

@@ -48,6 +48,11 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
         help="range, resolution: scenes unlike the training images that are predicted (default: predict.accept)",
     )
     arguments.add_argument(
+        "--count-by",
+        metavar="FILE",
+        help="polygons in which objects are counted, with the output `counts` (default: predict.count_by)",
+    )
+    arguments.add_argument(
         "--delete-others",
         action="store_true",
         help="delete files of earlier predictions of these scenes that are no wanted output",
@@ -60,12 +65,24 @@ def _words(text: str) -> list[str]:
     return [word for word in text.replace(",", " ").split() if word]
 
 
-def chosen(p: Params, outputs: Sequence[str] | None, accept: Sequence[str] | None) -> Params:
-    """The parameters with the outputs and the accepted scenes of the command line; None: those of params.yaml.
+def chosen(
+    p: Params,
+    outputs: Sequence[str] | None,
+    accept: Sequence[str] | None,
+    count_by: str | None = None,
+) -> Params:
+    """The parameters with the outputs, accepted scenes and zones of the command line; None: those of params.yaml.
 
     Raises:
-        ParamsError: an unknown word, or none.
+        ParamsError: an unknown word, or none, or zones without counts.
     """
+    if count_by is not None:
+        if "counts" not in (p.predict.outputs if outputs is None else outputs):
+            raise ParamsError(
+                f"--count-by: {count_by} has no effect, because the outputs have no counts",
+                "add counts to --outputs (OUTPUTS=counts of make) or to predict.outputs",
+            )
+        p = p.model_copy(update={"predict": p.predict.model_copy(update={"count_by": count_by})})
     given = {"outputs": outputs, "accept": accept}
     values = {**p.predict.model_dump(), **{name: list(v) for name, v in given.items() if v is not None}}
     try:

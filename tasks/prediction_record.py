@@ -16,8 +16,8 @@ from segcore.prediction.scene_reader import stamp_of
 RECORD = "predictions.json"
 # interval between two writes of the record: a kill loses at most the work of this time and the current scene
 _SECONDS = 1.0
-# counts of all scenes
-COUNTS = "counts.csv"
+# counts of all scenes, and end of the name of those of a scene
+COUNTS, COUNTS_SUFFIX = "counts.csv", "_counts.csv"
 # suffixes of the outputs of a picture, by name in `predict.outputs`
 _KINDS = {
     "classes": (".tif",),
@@ -25,7 +25,7 @@ _KINDS = {
     "polygons": (".gpkg",),
     "objects": ("_objects.tif", ".gpkg"),
     "coco": (".json",),
-    "counts": ("_counts.csv", "_zones.csv", "_zones.gpkg"),
+    "counts": (COUNTS_SUFFIX, "_zones.csv", "_zones.gpkg"),
 }
 # words of `predict.outputs` that are made of objects
 OBJECT_OUTPUTS = ("objects", "coco", "counts")

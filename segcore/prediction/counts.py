@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from segcore.objects.count_interval import count_interval
+from segcore.objects.count_interval import count_interval, true_number
 from segcore.objects.find import FindSettings
+from segcore.params import Predict
 
-# line of all classes together
-ALL = "all"
-FIELDS = ("class", "objects", "low", "high", "hectares", "per_hectare", "area_px", "area_m2")
+# class of rows of all classes together: one that no class can have as its name
+ALL = ""
+FIELDS = ("class", "objects", "estimate", "low", "high", "hectares", "per_hectare", "area_px", "area_m2")
 
 
 @dataclass(frozen=True)
@@ -22,43 +23,55 @@ class Validation:
 
     Attributes:
         names: of the classes that are counted.
-        clusters: (true, predicted) of each cluster, by class; an absent class has no interval.
+        clusters: (true, predicted) of each cluster, by class; an absent class has no estimate and no interval.
     """
 
     names: Sequence[str]
     clusters: Mapping[str, Sequence[Sequence[int]]]
 
     @classmethod
-    def of(cls, description: dict[str, Any], find: FindSettings, min_area: int) -> "Validation":
+    def of(cls, description: dict[str, Any], find: FindSettings, settings: Predict) -> "Validation":
         """From model.json.
 
         Args:
             description: model.json.
             find: how objects are found.
-            min_area: objects of fewer pixels are left out.
+            settings: `min_area` and `flips`.
 
         Returns:
-            Without clusters if other objects are left out than on the validation split.
+            Without clusters if the validation counted otherwise: with another score, all sizes, and without flips.
         """
         names = [description["classes"][index] for index in description["foreground"]]
         chosen = description["objects"].get(find.method, {})
-        is_alike = min_area <= 1 and find.score == chosen.get("score")
+        is_alike = settings.min_area <= 1 and not settings.flips and find.score == chosen.get("score")
         return cls(names, chosen.get("counts", {}) if is_alike else {})
 
-    def interval(self, name: str, count: int) -> tuple[int | None, int | None]:
-        """Interval of the count of a class, or of all; (None, None) if there is none."""
-        if name != ALL:
-            found = count_interval(count, self.clusters.get(name, ()))
-        else:
-            each = [self.clusters.get(of) for of in self.names]
-            if any(c is None or len(c) != len(each[0] or ()) for c in each):
-                return None, None
-            together = [
-                [sum(pair[side] for pair in pairs) for side in (0, 1)]
-                for pairs in zip(*(c for c in each if c is not None), strict=True)
-            ]
-            found = count_interval(count, together)
-        return (None, None) if found is None else found
+    def facts(self, name: str, count: int, hectares: float | None = None) -> dict[str, int | None]:
+        """Estimate and interval of the true number where `count` objects of a class, or of all, were found.
+
+        Args:
+            name: of the class, or ALL.
+            count: number of objects.
+            hectares: in which objects were searched; None: unknown.
+
+        Returns:
+            `estimate`, `low` and `high`; each None if there is none, or no pixel.
+        """
+        if hectares == 0:
+            return dict.fromkeys(("estimate", "low", "high"))
+        clusters = self.clusters.get(name, ()) if name != ALL else self._of_all()
+        low, high = count_interval(count, clusters) or (None, None)
+        estimate = None if low is None else true_number(count, clusters)
+        return {"estimate": estimate, "low": low, "high": high}
+
+    def _of_all(self) -> Sequence[Sequence[int]]:
+        each = [self.clusters.get(of) for of in self.names]
+        if any(c is None or len(c) != len(each[0] or ()) for c in each):
+            return ()
+        return [
+            [sum(pair[side] for pair in pairs) for side in (0, 1)]
+            for pairs in zip(*(c for c in each if c is not None), strict=True)
+        ]
 
 
 def tallied(
@@ -68,7 +81,6 @@ def tallied(
     foreground: Sequence[int],
     validation: Validation,
     hectares: float | None,
-    has_intervals: bool = True,
 ) -> list[dict[str, Any]]:
     """One row per class and one for all, with FIELDS; None where something is unknown.
 
@@ -79,19 +91,16 @@ def tallied(
         foreground: indices of the classes that are counted.
         validation: of the model.
         hectares: area in which objects were searched; None: unknown.
-        has_intervals: False where counts are not of what the validation counted.
     """
     rows = []
     for index, name in [*zip(foreground, validation.names, strict=True), (None, ALL)]:
         chosen = np.ones(len(classes), bool) if index is None else classes == index
         count = int(chosen.sum())
-        low, high = validation.interval(name, count) if has_intervals else (None, None)
         rows.append(
             {
                 "class": name,
                 "objects": count,
-                "low": low,
-                "high": high,
+                **validation.facts(name, count, hectares),
                 "hectares": hectares,
                 "per_hectare": count / hectares if hectares else None,
                 "area_px": int(areas[chosen].sum()),
@@ -118,11 +127,11 @@ def summed(
             values = [row[field] for row in of_class]
             # the area is unknown as a whole if that of one scene is
             sums[field] = None if "" in values else sum(map(kind, values))
-        low, high = validation.interval(name, sums["objects"])
-        if any(row["low"] == "" and int(row["objects"]) for row in of_class):
-            low, high = None, None
+        facts = validation.facts(name, sums["objects"])
+        if any(row["low"] == "" and row["hectares"] != "0" for row in of_class):
+            facts = dict.fromkeys(facts)
         density = sums["objects"] / sums["hectares"] if sums["hectares"] else None
-        rows.append({"scene": "", "class": name, **sums, "low": low, "high": high, "per_hectare": density})
+        rows.append({"scene": "", "class": name, **sums, **facts, "per_hectare": density})
     return rows
 
 

@@ -15,6 +15,8 @@ from segcore.prediction.units import has_other_units
 
 # entry of model.json with the facts of the training images
 TRAINING_IMAGES = "training_images"
+# kinds of notes of scenes that `predict.accept` lets pass: other units, other size of pixels
+UNLIKE_TRAINING = ("other-range", "other-resolution")
 # pieces of a scene that are sampled, pixels of each, and pixels of its sample
 _PIECES, _PIECE_PIXELS, _SAMPLES = 32, 2**18, 2**13
 # how to convert the values of a file, by its extension
@@ -88,7 +90,7 @@ def check_values(
     if not problem:
         return []
     if "range" in accept:
-        return [("other-range", f"{problem}; accepted by predict.accept")]
+        return [(UNLIKE_TRAINING[0], f"{problem}; accepted by predict.accept")]
     raise DataError(
         f"{name}: {problem}",
         f"give raw values in the units of the training images{_CONVERSIONS.get(Path(name).suffix.lower(), '')}, or set "
@@ -199,7 +201,7 @@ def check_resolution(
     if resample:
         return [("resampled", f"{problem}: resampled to the training images for the prediction")]
     if "resolution" in accept:
-        return [("other-resolution", f"{problem}; accepted by predict.accept")]
+        return [(UNLIKE_TRAINING[1], f"{problem}; accepted by predict.accept")]
     raise DataError(
         f"{name}: {problem}: more than a factor of 1.5",
         "set predict.resample: true to resample it for the prediction, or predict.accept: [resolution] to predict it "

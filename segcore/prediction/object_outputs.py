@@ -1,11 +1,13 @@
 """Outputs of the objects of a scene: numbers, polygons, COCO, and counts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segcore.data.raster import Info, Note
+from segcore.errors import DataError
 from segcore.objects.canvas import SceneObjects
 from segcore.objects.find import FindSettings
 from segcore.objects.linking import VolumeObjects
@@ -18,7 +20,9 @@ from segcore.prediction.writers.geopackage import add_style, class_style
 from segcore.prediction.writers.nifti import write_prediction
 from segcore.prediction.writers.objects import LAYER, write_object_layer, write_object_raster
 from segcore.prediction.writers.stack import write_object_stack
-from segcore.prediction.zones import Zones, count_in, write_zones
+from segcore.prediction.zone_counts import count_in, write_zones
+from segcore.prediction.zone_shapes import in_pixels
+from segcore.prediction.zones import Zones
 
 
 class ObjectOutputs:
@@ -33,6 +37,7 @@ class ObjectOutputs:
         scene: name of its file.
         name: prefix of the outputs' names.
         folder: scratch folder.
+        is_like_training: False for a scene that does not fit the training images, whose counts have no interval.
 
     Attributes:
         store: takes the blocks of the scene.
@@ -40,6 +45,7 @@ class ObjectOutputs:
 
     Raises:
         OSError: the disk has too little room.
+        DataError: zones and scene cannot be put into one coordinate system, or the scene is a volume, which has none.
     """
 
     def __init__(
@@ -52,12 +58,20 @@ class ObjectOutputs:
         scene: str,
         name: str,
         folder: Path,
+        is_like_training: bool = True,
     ) -> None:
-        self.store = ObjectStore(info, description, find, folder)
+        self._shapes: list[Any] = []
         self.notes: list[Note] = []
+        if zones is not None:
+            self._shapes = self._placed(zones, info, scene)
+        self.store = ObjectStore(info, description, find, folder)
         self._description, self._settings, self._zones = description, settings, zones
         self._info, self._scene, self._name, self._folder = info, scene, name, folder
-        self._validation = Validation.of(description, find, settings.min_area)
+        is_volume = info.affine is not None or info.depth > 1
+        self._validation = Validation.of(description, find, settings)
+        if is_volume or not is_like_training:
+            # the validation counted objects of planes, in images like those of the training
+            self._validation = replace(self._validation, clusters={})
         self._names: list[str] = description["classes"]
 
     def finish(self, tags: dict[str, str]) -> list[str]:
@@ -68,7 +82,6 @@ class ObjectOutputs:
 
         Raises:
             OSError, RasterioError: the disk is full or not writable.
-            DataError: zones and scene cannot be put into one coordinate system.
         """
         objects = self.store.objects(self._settings.min_area)
         if isinstance(objects, VolumeObjects):
@@ -104,10 +117,19 @@ class ObjectOutputs:
         write_table(self._folder / name, rows, FIELDS)
         if self._zones is None:
             return [name]
-        counts = count_in(self._zones, objects, self._info, foreground, of_pixels, self.store.valid)
-        self._note_zones(self._zones, int(counts.is_beyond.sum()), int(counts.outside[-1]))
+        counts = count_in(self._shapes, objects, areas, self._info, foreground, of_pixels, self.store.valid)
+        self._note_zones(self._zones, int(counts.is_beyond.sum()), int(counts.counts[-1, -1]))
         classes = self._validation.names
         return [name, *write_zones(self._folder / self._name, self._zones, counts, self._validation, classes)]
+
+    def _placed(self, zones: Zones, info: Info, scene: str) -> list[Any]:
+        if info.affine is not None or info.depth > 1:
+            raise DataError(
+                f"{scene}: is a volume or a stack, whose objects are not counted by zones",
+                "set predict.count_by to null, or predict volumes apart from pictures",
+            )
+        shapes, self._failed = in_pixels(zones, info)
+        return shapes
 
     def _note_zones(self, zones: Zones, beyond: int, outside: int) -> None:
         facts = []
@@ -115,6 +137,12 @@ class ObjectOutputs:
             facts.append(f"{zones.left_out} features without an area are left out")
         if zones.crs is None and (self._info.crs or self._info.gcps_crs):
             facts.append("it has no coordinate system, and is taken to have that of the scene")
+        if self._failed:
+            facts.append(
+                f"{self._failed} of {len(zones.shapes)} zones cannot be converted to the coordinate system of the "
+                "scene, and count none"
+            )
+        beyond -= self._failed
         if beyond:
             facts.append(f"{beyond} of {len(zones.shapes)} zones have no pixel of the scene")
         if outside:
@@ -132,15 +160,7 @@ class ObjectOutputs:
             write_prediction(self._folder / made[-1], objects.numbers, self._info)
         if "counts" in outputs:
             made.append(f"{self._name}_counts.csv")
-            # the validation counted objects of planes
-            rows = tallied(
-                objects.classes,
-                objects.areas,
-                None,
-                self.store.foreground,
-                self._validation,
-                None,
-                has_intervals=False,
-            )
+            foreground = self.store.foreground
+            rows = tallied(objects.classes, objects.areas, None, foreground, self._validation, None)
             write_table(self._folder / made[-1], rows, FIELDS)
         return made

@@ -38,6 +38,7 @@ from segcore.prediction.bundle_settings import (
     resolved,
 )
 from segcore.prediction.fit import (
+    UNLIKE_TRAINING,
     check_bands,
     check_resolution,
     check_size,
@@ -215,7 +216,7 @@ class Predictor:
                 info = declared.info
                 grid = mosaic.Grid(info.height, info.width, *self._tiling, self._panel(info))
                 with writing(folder / name):
-                    objects = self._objects(source.info, scene.name, name, part)
+                    objects = self._objects(source.info, scene.name, name, part, noted)
                 writer = SceneWriter(self.description, self.settings, source.info, name, part, objects)
                 with writer:
                     self._run(declared, writer, grid, part, progress)
@@ -228,11 +229,22 @@ class Predictor:
                 fsync(folder)
         return files
 
-    def _objects(self, info: Info, scene: str, name: str, folder: Path) -> ObjectOutputs | None:
+    def _objects(
+        self, info: Info, scene: str, name: str, folder: Path, notes: list[Note]
+    ) -> ObjectOutputs | None:
         if self.find is None:
             return None
+        is_like_training = not any(kind in UNLIKE_TRAINING for kind, _ in notes)
         return ObjectOutputs(
-            self.description, self.settings, self.find, self.zones, info, scene, name, folder
+            self.description,
+            self.settings,
+            self.find,
+            self.zones,
+            info,
+            scene,
+            name,
+            folder,
+            is_like_training,
         )
 
     @property

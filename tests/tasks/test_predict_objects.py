@@ -68,7 +68,7 @@ def test_counts_of_all_scenes_are_in_one_file(project: Path) -> None:
     predict(with_outputs("counts"))
     rows = list(csv.DictReader((project / "out/counts.csv").open()))
     assert [r["scene"] for r in rows] == [*(f"s{n}" for n in range(3) for _ in range(3)), "", "", ""]
-    for name in ("field", "water", "all"):
+    for name in ("field", "water", ""):
         *scenes, together = (r for r in rows if r["class"] == name)
         for field in ("objects", "area_px", "hectares", "area_m2"):
             assert np.isclose(float(together[field]), sum(float(r[field]) for r in scenes), rtol=1e-4)
@@ -90,6 +90,65 @@ def test_changed_zones_are_counted_again(project: Path) -> None:
     assert predict(p)["predicted"] == 3 and (project / "out/s0_zones.csv").read_text() != first
     with pytest.raises(ParamsError, match=r"predict\.count_by"):
         predict(with_outputs("counts", count_by="none.gpkg"))
+
+
+def test_zones_without_counts_are_an_error_and_with_them_the_zones_of_the_command_count(
+    project: Path,
+) -> None:
+    write(project / "zones.gpkg", [shapely.box(500_000, 4_999_000, 500_010, 5_000_000)])
+    with pytest.raises(ParamsError, match=r"--count-by: zones\.gpkg has no effect"):
+        chosen(load(), ["objects"], None, "zones.gpkg")
+    p = chosen(load(), ["counts"], None, "zones.gpkg")
+    assert p.predict.count_by == "zones.gpkg" and chosen(load(), ["counts"], None).predict.count_by is None
+    assert predict(p)["predicted"] == 3 and (project / "out/s2_zones.csv").is_file()
+
+
+def test_changed_attributes_of_a_shapefile_are_counted_again(project: Path) -> None:
+    def zones(name: str) -> None:
+        square = [shapely.box(500_000, 4_999_000, 500_010, 5_000_000)]
+        write(project / "zones.shp", square, name=[name])
+
+    zones("first")
+    shapes = (project / "zones.shp").read_bytes()
+    p = with_outputs("counts", count_by="zones.shp")
+    assert predict(p)["predicted"] == 3 and predict(p)["predicted"] == 0
+    zones("second")
+    assert (project / "zones.shp").read_bytes() == shapes
+    assert predict(p)["predicted"] == 3 and "second" in (project / "out/s0_zones.csv").read_text()
+
+
+def test_counts_are_printed_per_scene_and_in_all(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predict(with_outputs("counts"))
+    lines = capsys.readouterr().out.splitlines()
+    rows = list(csv.DictReader((project / "out/counts.csv").open()))
+
+    def text(scene: str) -> str:
+        of_scene = [r for r in rows if r["scene"] == scene]
+        assert [r["class"] for r in of_scene] == ["field", "water", ""]
+        return "; ".join(
+            f"{r['objects']} {r['class'] or 'objects in all'} (estimate {r['estimate']}, 95 %: {r['low']} to "
+            f"{r['high']})"
+            for r in of_scene
+        )
+
+    for name in ("s0", "s1", "s2"):
+        assert f"{name}: {text(name)}" in lines
+    assert f"predict: 3 scenes: {text('')}" in lines
+
+
+def test_counts_of_all_scenes_are_those_of_the_latest_command(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(with_outputs("counts"))
+    run_prediction(with_outputs("counts"), ["scenes/s1.tif"], "objects", Path("out"))
+    rows = list(csv.DictReader((project / "out/counts.csv").open()))
+    assert {r["scene"] for r in rows} == {"s1", ""}
+    make_bundle(project / "other", seed=1)
+    capsys.readouterr()
+    for delete in (False, True):
+        run_prediction(with_outputs("classes"), SCENES, "other", Path("out"), delete_others=delete)
+        assert ", counts.csv" in capsys.readouterr().out
+    assert not list((project / "out").glob("*counts.csv"))
 
 
 def test_without_objects_record_and_names_are_as_before(project: Path) -> None:

@@ -1,8 +1,9 @@
 """Intervals of counts from validation clusters."""
 
 import numpy as np
+import pytest
 
-from segcore.objects.count_interval import count_interval
+from segcore.objects.count_interval import count_interval, true_number
 
 
 def clusters(rng: np.random.Generator, number: int) -> list[list[int]]:
@@ -32,15 +33,46 @@ def test_a_large_count_is_no_more_certain_than_the_validation_clusters():
     assert np.diff(count_interval(1000, few)) > 3 * np.diff(count_interval(1000, many))
 
 
-def test_equal_ratios_leave_no_doubt_and_the_same_clusters_give_the_same_interval():
-    assert count_interval(50, [[6, 5], [12, 10], [24, 20]]) == (60, 60)
+@pytest.mark.parametrize(("number", "size"), [(10, 100), (8, 20), (30, 20)])
+@pytest.mark.parametrize("part", [0.02, 0.1, 0.3, 1])
+def test_the_interval_holds_for_scenes_smaller_than_a_cluster(number, size, part):
+    def scenes(many: int, mean: float) -> np.ndarray:
+        true = rng.poisson(mean, many)
+        return np.stack([true, rng.binomial(true, 0.8) + rng.poisson(0.1 * mean, many)], axis=1)
+
+    rng, held, tries = np.random.default_rng(0), 0, 100
+    for _ in range(tries):
+        validation = scenes(number, size).tolist()
+        true, predicted = scenes(1, size * part)[0]
+        low, high = count_interval(predicted, validation)
+        held += low <= true <= high
+    assert held >= 0.9 * tries
+
+
+def test_equal_ratios_leave_little_doubt_and_the_same_clusters_give_the_same_interval():
+    low, high = count_interval(50, [[6, 5], [12, 10], [24, 20]])
+    assert 50 < low < 60 < high < 70
+    low, high = count_interval(50, [[6, 5], [12, 10], [24, 20]] * 20)
+    assert 57 < low < 60 < high < 63
     validation = clusters(np.random.default_rng(3), 10)
     assert count_interval(77, validation) == count_interval(np.int64(77), np.array(validation))
 
 
+def test_one_object_may_be_false_and_of_none_some_may_be_missed():
+    validation = clusters(np.random.default_rng(4), 20)
+    low, high = count_interval(1, validation)
+    assert low == 0 and high > 1 and count_interval(0, validation) == (0, high)
+    assert true_number(0, validation) == 0
+
+
+def test_the_estimate_is_the_count_times_the_ratio_of_true_to_predicted_objects():
+    assert true_number(30, [[10, 8], [5, 4], [0, 0]]) == 38
+    assert true_number(30, []) is None and true_number(30, [[3, 0]]) is None
+
+
 def test_nothing_is_known_from_less_than_two_clusters_or_without_predicted_objects():
     assert count_interval(5, []) is None and count_interval(5, [[3, 4]]) is None
-    assert count_interval(0, [[3, 4], [5, 5]]) is None
+    assert count_interval(5, [[3, 4], [0, 0]]) is None
     assert count_interval(5, [[3, 0], [5, 0]]) is None
     low, high = count_interval(5, [[3, 0], [5, 1], [0, 0]])
     assert 0 <= low <= high
