@@ -130,10 +130,10 @@ def test_counts_are_sentences_with_intervals_and_a_table(project, texts: dict[st
 def test_the_operating_score_has_figures_of_test_and_validation(project) -> None:
     comparison = _comparison(project[0])
     row = objects_text(comparison)["operating"][0]
-    pooled = getattr(comparison.objects, "pooled", {}).get(comparison.models[0].architecture, {})
+    pooled = comparison.objects.pooled[comparison.models[0].architecture]
     assert row["score"] == "0.50"
     assert [cell["validation"] for cell in row["cells"]] == ["91.0", "84.0", "−5.0"]
-    shown = [f"{100 * pooled[name]:.1f}" if pooled else "–" for name in ("precision", "recall")]
+    shown = [f"{100 * pooled[name]:.1f}" for name in ("precision", "recall")]
     assert [cell["test"] for cell in row["cells"]][:2] == shown
 
 
