@@ -75,12 +75,14 @@ def accuracy_cost(comparison: Comparison, costs: Mapping[str, Mapping[str, Any] 
         what = what if by_time else "GMACs per 256 × 256 crop"
         axes.set_xlabel(f"{what} (lower is better)")
         direction = "" if metric.higher_is_better else f", {metric.direction}"
-        axes.set_ylabel(f"{metric.heading}, foreground mean ({metric.unit}{direction})")
+        # titles of metrics of objects are longer than the axis
+        between = "\n" if metric.of_objects else " "
+        axes.set_ylabel(f"{metric.heading},{between}foreground mean ({metric.unit}{direction})")
         _ticks_in_unit(axes.yaxis, metric.unit)
         axes.set_xlim(0, max([*places, furthest], default=1) * 1.28)
         axes.margins(y=0.12)
         # limits that Matplotlib chooses for a single value would be negative
-        if not axes.dataLim.intervaly.any():
+        if np.allclose(axes.dataLim.intervaly, 0):
             axes.set_ylim(-0.05, 1)
     return figure
 
@@ -157,7 +159,7 @@ def _set_reach(axes: Axes, groups: Sequence[tuple[str, str]], unit: str) -> None
         return
     if unit != "%":
         axes.set_xlabel(unit)
-    if not axes.dataLim.intervalx.any():
+    if np.allclose(axes.dataLim.intervalx, 0):
         axes.set_xlim(0, 1)
 
 

@@ -119,7 +119,7 @@ def counts_by_cluster(runs: Mapping[str, EvaluatedObjects], titles: Mapping[str,
     reach = max(1.0, most * 1.06)
     with mpl.rc_context(RC):
         figure, panels = _grid(len(counts), 2.6, 0.4, shared=True)
-        for axes, (name, table) in zip(panels, counts.items(), strict=True):
+        for number, (axes, (name, table)) in enumerate(zip(panels, counts.items(), strict=True)):
             axes.plot([0, reach], [0, reach], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
             axes.scatter(
                 table["true"], table["predicted"], s=26, color=palette[name], alpha=0.6, linewidth=0, zorder=3
@@ -131,7 +131,7 @@ def counts_by_cluster(runs: Mapping[str, EvaluatedObjects], titles: Mapping[str,
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.set_title(titles.get(name, name))
             axes.set_xlabel("true number of objects")
-            if axes.get_subplotspec().is_first_col():
+            if number % _PANELS == 0:
                 axes.set_ylabel("predicted")
     return figure
 

@@ -73,3 +73,10 @@ def test_recall_by_size_names_sizes_and_numbers_of_objects() -> None:
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["9\n40"]
     assert list(figure.axes[0].lines[0].get_ydata()) == [0.25]
     assert object_charts.recall_by_size({"unet": _run(0, 3)}, {}) is None
+
+
+def test_equal_recalls_of_one_bin_are_side_by_side() -> None:
+    figure = object_charts.recall_by_size({name: _run(5, 5) for name in ("fcn", "unet", "deeplab")}, {})
+    assert figure is not None
+    places = [float(line.get_xdata()[0]) for line in figure.axes[0].lines]
+    assert min(np.diff(places)) > 0.05 and places[1] == 0

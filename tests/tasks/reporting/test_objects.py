@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from segcore.comparison.objects import lines
-from segcore.comparison.results import Comparison, read_comparison
+from segcore.comparison.results import Comparison, Score, read_comparison
 from segcore.constants import IGNORE
 from segcore.metrics import METRICS, OBJECT_POLICY
 from segcore.params import Params
+from segcore.plots import charts
 from segcore.plots.object_gallery import STATUS_COLOURS
 from tasks import report as stage
 from tasks.reporting.inputs import read_inputs
@@ -129,10 +130,10 @@ def test_counts_are_sentences_with_intervals_and_a_table(project, texts: dict[st
 def test_the_operating_score_has_figures_of_test_and_validation(project) -> None:
     comparison = _comparison(project[0])
     row = objects_text(comparison)["operating"][0]
-    pooled = getattr(comparison.objects, "pooled", {}).get(comparison.models[0].architecture, {})
+    pooled = comparison.objects.pooled[comparison.models[0].architecture]
     assert row["score"] == "0.50"
     assert [cell["validation"] for cell in row["cells"]] == ["91.0", "84.0", "−5.0"]
-    shown = [f"{100 * pooled[name]:.1f}" if pooled else "–" for name in ("precision", "recall")]
+    shown = [f"{100 * pooled[name]:.1f}" for name in ("precision", "recall")]
     assert [cell["test"] for cell in row["cells"]][:2] == shown
 
 
@@ -242,6 +243,20 @@ def test_a_ranking_by_objects_has_the_limit_on_its_axis(tmp_path: Path, metric: 
     assert f"{direction} is better, left" in page and "0.0 in errors of objects" in page
     for x in re.findall(r'(?:x1|x2|cx)="([-\d.]+)%"', table):
         assert -0.1 <= float(x) <= 100.1
+
+
+def test_axes_show_errors_of_100_per_cent_and_scores_that_are_all_0(project) -> None:
+    error, bias = METRICS["count_error"], METRICS["count_bias"]
+    assert axis_of([Score(0.98, 0.9, 1.0, None)], error)[1] > 1.0
+    assert axis_of([Score(0.98, 0.9, 1.0, None)], METRICS["pq"])[1] == 1.0
+    assert axis_of([Score(-0.2, -0.3, -0.1, None)], bias)[0] < -0.3
+    comparison = _comparison(project[0])
+    key = "count_error/dataset/foreground_mean"
+    zeros = [replace(row, scores={key: Score(0.0, 0.0, 0.0, None)}) for row in comparison.leaderboard]
+    nothing = replace(comparison, metric="count_error", headline=key, leaderboard=zeros)
+    low, high = charts.accuracy_cost(nothing, {}).axes[0].get_ylim()
+    assert low > -0.1 and high == 1
+    assert charts.grouped_bars(nothing, {key: "Count error"}).axes[0].get_xlim() == (0, 1)
 
 
 def test_truth_of_components_is_named(project, tmp_path: Path) -> None:
