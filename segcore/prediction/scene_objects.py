@@ -15,7 +15,8 @@ from segcore.objects.components import components
 from segcore.objects.find import FindSettings, find
 from segcore.objects.found import Objects, from_numbers
 from segcore.objects.linking import VolumeObjects, linked
-from segcore.objects.stitching import Stitcher, Windows
+from segcore.objects.stitching import Stitcher
+from segcore.objects.windows import Windows
 from segcore.prediction.ground import PixelAreas
 
 # side of the windows in pixels

@@ -7,7 +7,8 @@ from segcore.objects.canvas import Canvas
 from segcore.objects.find import FindSettings, find
 from segcore.objects.found import from_numbers
 from segcore.objects.linking import linked
-from segcore.objects.stitching import Stitcher, Whole, Windows
+from segcore.objects.stitching import Stitcher, Whole
+from segcore.objects.windows import Windows
 
 
 def volume_of(planes: list[np.ndarray], classes: dict[int, int], **limits):
