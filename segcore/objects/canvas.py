@@ -10,6 +10,8 @@ from segcore.objects.stitching import Whole
 
 # pixels that are handled at once
 _PIXELS = 2**22
+# objects between two pauses
+_BETWEEN = 1000
 # steps of a stored probability
 PROBABILITY_STEPS = np.iinfo(np.uint16).max
 # columns of the table of painted objects
@@ -27,7 +29,7 @@ class SceneObjects:
         areas: (N,) int64 pixels.
         boxes: (N, 4) int64: first row, first column, height and width.
         points: (N, 2) int64: row and column of the object's pixel that is nearest to its centroid.
-        free_memory: takes the numbers out of memory; for what reads all of them.
+        pause: for what reads all numbers to call now and then: it takes them out of memory, and may raise to stop.
     """
 
     numbers: np.ndarray
@@ -36,7 +38,7 @@ class SceneObjects:
     areas: np.ndarray
     boxes: np.ndarray
     points: np.ndarray
-    free_memory: Callable[[], None] = lambda: None
+    pause: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -64,16 +66,16 @@ class Canvas:
         numbers: (H, W) uint32 of zeros, on disk or in memory, which becomes the map of numbers.
         probability: (H, W) uint16, steps of the probability of each pixel's class; None: an object keeps its score,
             else its score is the mean over its pixels.
-        free_memory: called now and then, to take what is on disk out of memory.
+        pause: called now and then, to take what is on disk out of memory; may raise to stop.
     """
 
     def __init__(
         self,
         numbers: np.ndarray,
         probability: np.ndarray | None = None,
-        free_memory: Callable[[], None] = lambda: None,
+        pause: Callable[[], None] = lambda: None,
     ) -> None:
-        self.numbers, self._probability, self._free_memory = numbers, probability, free_memory
+        self.numbers, self._probability, self._pause = numbers, probability, pause
         self._table = array("d")
         self._contested: set[int] = set()
 
@@ -98,6 +100,8 @@ class Canvas:
         if facts[_AREA]:
             facts[_ROW], facts[_COL] = _nearest(found)
         self._table[-_WIDTH:] = array("d", facts)
+        if number % _BETWEEN == 0:
+            self._pause()
 
     def _claimed(self, row: int, col: int, mask: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Give pixels of a mask to an object; rows and columns of those that were not its own before."""
@@ -131,13 +135,17 @@ class Canvas:
             score: least score.
         """
         table = self._columns().copy()
-        for number in sorted(self._contested):
+        for place, number in enumerate(sorted(self._contested)):
             self._measure(table, number)
+            if place % _BETWEEN == 0:
+                self._pause()
         areas = table[:, _AREA]
         scores = table[:, _SCORE]
         if self._probability is not None:
             scores = table[:, _PROBABILITY] / (np.maximum(areas, 1) * PROBABILITY_STEPS)
-        kept = np.flatnonzero((areas >= max(min_area, 1)) & (scores >= score))
+        # as of a window, whose scores have this precision
+        scores = scores.astype(np.float32)
+        kept = np.flatnonzero((areas >= max(min_area, 1)) & (scores >= np.float32(score)))
         kept = kept[np.argsort(table[kept, _FIRST], kind="stable")]
         new = np.zeros(len(table) + 1, np.uint32)
         new[kept + 1] = np.arange(1, len(kept) + 1)
@@ -148,11 +156,11 @@ class Canvas:
         return SceneObjects(
             self.numbers,
             chosen[:, _CLASS].astype(np.uint8),
-            scores[kept].astype(np.float32),
+            scores[kept],
             areas[kept].astype(np.int64),
             boxes,
             chosen[:, [_ROW, _COL]].astype(np.int64),
-            self._free_memory,
+            self._pause,
         )
 
     def _measure(self, table: np.ndarray, number: int) -> None:
@@ -174,7 +182,7 @@ class Canvas:
     def _renumber(self, new: np.ndarray) -> None:
         for rows in bands(self.numbers.shape):
             self.numbers[rows] = new[self.numbers[rows]]
-            self._free_memory()
+            self._pause()
 
 
 def bands(shape: tuple[int, ...]) -> Iterator[slice]:

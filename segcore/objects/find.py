@@ -75,7 +75,7 @@ def find(
     """
     numbers = next(number_maps(probabilities, classes, foreground, [settings], touching))
     objects = from_numbers(numbers, *classes_and_scores(numbers, probabilities, classes))
-    return objects.select(objects.scores >= settings.score)
+    return objects.select(objects.scores >= np.float32(settings.score))
 
 
 def number_maps(

@@ -55,9 +55,10 @@ def linked(
     )
     voxels = np.bincount(groups, areas).astype(np.int64)
     means = np.bincount(groups, areas * scores.astype(np.float64)) / np.maximum(voxels, 1)
+    means = means.astype(np.float32)
     # objects of planes are in the order of first voxels
     first = np.unique(groups, return_index=True)[1]
-    kept = np.flatnonzero((voxels >= max(min_area, 1)) & (means >= score))
+    kept = np.flatnonzero((voxels >= max(min_area, 1)) & (means >= np.float32(score)))
     kept = kept[np.argsort(first[kept])]
     new = np.zeros(len(first) + 1, np.uint32)
     new[kept + 1] = np.arange(1, len(kept) + 1)
@@ -65,7 +66,7 @@ def linked(
         names = np.concatenate([[0], new[groups[starts[z] : starts[z + 1]] + 1]]).astype(np.uint32)
         for rows in bands(numbers[z].shape):
             numbers[z][rows] = names[numbers[z][rows]]
-    return VolumeObjects(numbers, classes[first[kept]], means[kept].astype(np.float32), voxels[kept])
+    return VolumeObjects(numbers, classes[first[kept]], means[kept], voxels[kept])
 
 
 def _pairs(above: SceneObjects, below: SceneObjects) -> np.ndarray:

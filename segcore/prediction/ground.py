@@ -67,14 +67,14 @@ class PixelAreas:
 
     def of_objects(self, objects: SceneObjects) -> np.ndarray:
         """(N,) square metres of objects, from their middle pixel, and from all pixels of those beyond the next node."""
-        areas = objects.areas * self.at(*objects.points.T)
+        areas: np.ndarray = objects.areas * self.at(*objects.points.T)
         steps = [np.inf if len(nodes) == 1 else nodes[1] - nodes[0] for nodes in (self.rows, self.cols)]
         for index in np.flatnonzero((objects.boxes[:, 2:] > steps).any(axis=1)):
             top, left, height, width = objects.boxes[index]
             numbers = objects.numbers[top : top + height, left : left + width]
             parts = (self.total(top + r.start, left, numbers[r] == index + 1) for r in bands((height, width)))
             areas[index] = sum(parts)
-            objects.free_memory()
+            objects.pause()
         return areas
 
 
@@ -124,7 +124,8 @@ def _on_map(info: Info, placed: Sequence[np.ndarray], pixels: float) -> np.ndarr
         return np.array([[abs(Affine(*info.transform).determinant)]])
     left, right, upper, lower = placed
     (x, y), (u, v) = (right - left).T, (lower - upper).T
-    return np.abs(x * v - y * u).reshape(len(_nodes(info.height)[0]), -1) / pixels
+    areas: np.ndarray = np.abs(x * v - y * u).reshape(len(_nodes(info.height)[0]), -1) / pixels
+    return areas
 
 
 def _nodes(size: int) -> tuple[np.ndarray, float]:

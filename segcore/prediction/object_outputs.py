@@ -1,5 +1,6 @@
 """Outputs of the objects of a scene: numbers, polygons, COCO, and counts."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,16 +75,17 @@ class ObjectOutputs:
             self._validation = replace(self._validation, clusters={})
         self._names: list[str] = description["classes"]
 
-    def finish(self, tags: dict[str, str]) -> list[str]:
+    def finish(self, tags: dict[str, str], stop_if_asked: Callable[[], object] = lambda: None) -> list[str]:
         """Find the objects, write the outputs in the scratch folder, and return their names.
 
         Args:
             tags: further metadata of GeoTIFFs.
+            stop_if_asked: called now and then; may raise to stop.
 
         Raises:
             OSError, RasterioError: the disk is full or not writable.
         """
-        objects = self.store.objects(self._settings.min_area)
+        objects = self.store.objects(self._settings.min_area, stop_if_asked)
         if isinstance(objects, VolumeObjects):
             return self._of_volume(objects)
         made, outputs = list[str](), self._settings.outputs
@@ -152,6 +154,9 @@ class ObjectOutputs:
 
     def _of_volume(self, objects: VolumeObjects) -> list[str]:
         made, outputs = list[str](), self._settings.outputs
+        if "coco" in outputs:
+            kind = "stack" if self._info.is_stack else "volume"
+            self.notes.append(("coco", f"is a {kind}, of which no coco is written"))
         if "objects" in outputs and self._info.is_stack:
             made.append(f"{self._name}_objects.tif")
             write_object_stack(self._folder / made[-1], objects.numbers, self._info)

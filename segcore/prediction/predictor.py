@@ -195,7 +195,7 @@ class Predictor:
             scene: a file, or a folder with one DICOM series.
             folder: for the outputs; files of the same name are replaced.
             name: prefix of the outputs' names; None: the scene's name without file extension.
-            progress: called with the number of windows done and their total.
+            progress: called with the number of windows done and their total, also while objects are found afterwards.
             notes: called with what was done to the scene on reading, before it is predicted.
             channels: files of the further bands of the scene.
 
@@ -221,7 +221,7 @@ class Predictor:
                 with writer:
                     self._run(declared, writer, grid, part, progress)
             with writing(folder / name):
-                files = writer.finish()
+                files = writer.finish(lambda: progress(len(grid) * info.depth, len(grid) * info.depth))
                 notes(writer.notes)
                 for file in files:
                     fsync(part / file)

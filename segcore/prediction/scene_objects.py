@@ -1,5 +1,6 @@
 """Objects of a scene by a semantic network: class maps on disk, in which objects are found window by window."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from segcore.objects.components import components
 from segcore.objects.find import FindSettings, find
 from segcore.objects.found import Objects, from_numbers
 from segcore.objects.linking import VolumeObjects, linked
-from segcore.objects.stitching import Stitcher, Windows
+from segcore.objects.stitching import Stitcher
+from segcore.objects.windows import Windows
 from segcore.prediction.ground import PixelAreas
 
 # side of the windows in pixels
@@ -41,6 +43,7 @@ class ObjectStore:
 
     def __init__(self, info: Info, description: dict[str, Any], settings: FindSettings, folder: Path) -> None:
         self._info, self._settings, self._folder = info, settings, folder
+        self._stop_if_asked: Callable[[], object] = lambda: None
         self.foreground: list[int] = description["foreground"]
         self._count, self._side = len(description["classes"]), description["objects"].get("side", 0)
         self._is_foreground = np.isin(np.arange(256), self.foreground)
@@ -89,6 +92,7 @@ class ObjectStore:
         """Whether the pixels of a part of a picture have data, (h, w) bool."""
         valid: np.ndarray = self._classes.values[0, rows, cols] != IGNORE
         self._free_memory()
+        self._stop_if_asked()
         return valid
 
     def square_metres(self, of_pixels: PixelAreas) -> float:
@@ -96,26 +100,35 @@ class ObjectStore:
         rows = bands(self._classes.values.shape[1:])
         return sum(of_pixels.total(part.start, 0, self.valid(part, slice(None))) for part in rows)
 
-    def objects(self, min_area: int) -> SceneObjects | VolumeObjects:
+    def objects(
+        self, min_area: int, stop_if_asked: Callable[[], object] = lambda: None
+    ) -> SceneObjects | VolumeObjects:
         """The objects of a picture, or of a volume or stack, whose planes are linked.
 
         Args:
             min_area: objects of fewer pixels are left out.
+            stop_if_asked: called at least once a second here and while the result is read; may raise to stop.
 
         Raises:
             OSError: the disk has too little room.
         """
+        self._stop_if_asked = stop_if_asked
         store = ScratchArray(self._classes.values.shape, np.uint32, self._folder)
+
+        def pause() -> None:
+            store.free_memory()
+            stop_if_asked()
+
         planes, is_volume = [], self._info.affine is not None or self._info.depth > 1
         for plane, numbers in enumerate(store.values):
-            canvas = Canvas(numbers, self._probability.values[plane], store.free_memory)
-            self._stitch(plane, canvas, store)
+            canvas = Canvas(numbers, self._probability.values[plane], pause)
+            self._stitch(plane, canvas, pause)
             planes.append(canvas.finish() if is_volume else canvas.finish(min_area, self._settings.score))
         if not is_volume:
             return planes[0]
         return linked(planes, store.values, min_area, self._settings.score)
 
-    def _stitch(self, plane: int, canvas: Canvas, store: ScratchArray) -> None:
+    def _stitch(self, plane: int, canvas: Canvas, pause: Callable[[], None]) -> None:
         is_exact = self._settings.method == "components" and self._touching is None
         overlap = _OVERLAP
         if not is_exact:
@@ -126,7 +139,7 @@ class ObjectStore:
             for j, col in enumerate(windows.cols):
                 part = (plane, slice(row, row + windows.tall), slice(col, col + windows.wide))
                 stitcher.add(i, j, self._components(part) if is_exact else self._found(part))
-                store.free_memory()
+                pause()
                 self._free_memory()
         stitcher.finish()
 

@@ -1,7 +1,7 @@
 """The output files of one scene, written block by block in a thread."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -145,15 +145,20 @@ class SceneWriter:
         if steps is not None:
             cog.put(self._probabilities, block.row, block.col, steps)
 
-    def finish(self) -> list[str]:
-        """Make the outputs in the scratch folder, and return their names."""
+    def finish(self, stop_if_asked: Callable[[], object] = lambda: None) -> list[str]:
+        """Make the outputs in the scratch folder, and return their names.
+
+        Args:
+            stop_if_asked: called now and then; may raise to stop.
+        """
         tags = {"MODEL_SHA256": self.description["weights_sha256"]}
         self._keep_layers()
         made = self._of_volume() if self._planes is not None else self._of_picture(tags)
+        if self._objects is not None:
+            made += self._objects.finish(tags, stop_if_asked)
+            self.notes += self._objects.notes
         # files with several layers are named once
-        files = list(dict.fromkeys([*made, *(self._objects.finish(tags) if self._objects else [])]))
-        self.notes += self._objects.notes if self._objects else []
-        return files
+        return list(dict.fromkeys(made))
 
     def _keep_layers(self) -> None:
         """Start with the layers of an earlier prediction that are not written now."""

@@ -62,7 +62,7 @@ def write_coco(
             }
             file.write(("," if index else "") + "\n" + json.dumps(annotation))
             if index % _KEPT == 0:
-                objects.free_memory()
+                objects.pause()
         file.write("\n]}\n")
 
 

@@ -37,7 +37,7 @@ def write_object_raster(objects: SceneObjects, target: Path, info: Info, tags: M
         cog.describe_objects(file)
         for row in range(0, info.height, _ROWS):
             cog.put(file, row, 0, objects.numbers[None, row : row + _ROWS])
-            objects.free_memory()
+            objects.pause()
     cog.to_cog(plain, target, "NEAREST", tags)
 
 
@@ -75,7 +75,7 @@ def write_object_layer(
     parts: dict[int, list[shapely.Polygon]] = {}
     cut = objects.cut
     for found, values in outlines(read, info.height, info.width, _SIDE):
-        objects.free_memory()
+        objects.pause()
         index, polygons, owners = _complete(found, values, objects, parts)
         shapes = shapely.multipolygons(simplified(polygons, simplify), indices=owners)
         fields: dict[str, np.ndarray] = {

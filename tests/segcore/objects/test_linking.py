@@ -4,9 +4,11 @@ import numpy as np
 from skimage.measure import label
 
 from segcore.objects.canvas import Canvas
+from segcore.objects.find import FindSettings, find
 from segcore.objects.found import from_numbers
 from segcore.objects.linking import linked
-from segcore.objects.stitching import Stitcher, Windows
+from segcore.objects.stitching import Stitcher, Whole
+from segcore.objects.windows import Windows
 
 
 def volume_of(planes: list[np.ndarray], classes: dict[int, int], **limits):
@@ -70,3 +72,18 @@ def test_classes_are_not_linked_and_limits_are_of_whole_objects():
     assert volume_of([plane, plane, other], {2: 2}, min_area=5).areas.tolist() == [8]
     kept = volume_of([plane, plane, other], {2: 2}, score=0.15)
     assert kept.classes.tolist() == [2] and kept.numbers.max() == 1 and not kept.numbers[:2].any()
+
+
+def test_a_score_as_large_as_the_least_one_is_kept_everywhere():
+    # 0.9 as float32 is less than 0.9 as float64
+    probabilities = np.stack([np.full((6, 6), 0.1, np.float32), np.full((6, 6), 0.9, np.float32)])
+    classes = np.zeros((6, 6), np.uint8)
+    classes[1:3, 1:3] = 1
+    score = float(np.float32(0.9)) + 1e-9
+    settings = FindSettings("components", score)
+    assert len(find(probabilities, classes, [1], settings)) == 1
+    canvas = Canvas(np.zeros((6, 6), np.uint32))
+    canvas.paint(Whole(1, float(np.float32(0.9)), [(1, 1, np.ones((2, 2), bool))]))
+    plane = canvas.finish(score=score)
+    assert len(plane) == 1
+    assert len(linked([plane], plane.numbers[None], score=score)) == 1

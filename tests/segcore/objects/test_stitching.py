@@ -11,7 +11,8 @@ from skimage.measure import label
 from segcore.objects.canvas import Canvas, SceneObjects
 from segcore.objects.components import components
 from segcore.objects.found import Objects, from_numbers
-from segcore.objects.stitching import Stitcher, Windows
+from segcore.objects.stitching import Stitcher
+from segcore.objects.windows import Windows
 
 CLASSES = (1, 2, 3)
 

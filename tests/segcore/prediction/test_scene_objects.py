@@ -211,46 +211,6 @@ def test_a_geopackage_has_a_style_in_the_colours_of_the_classes(bundle, tmp_path
     assert pyogrio.list_layers(out / "plain.gpkg")[:, 0].tolist() == ["classes"], "without objects as before"
 
 
-@pytest.mark.parametrize("order", [["polygons", "objects"], ["objects", "polygons"]])
-def test_a_geopackage_keeps_the_layer_that_is_not_written_now(bundle, tmp_path, out, order):
-    write_tif(tmp_path / "scene.tif", noise(60, 80))
-    names = {"polygons": "classes", "objects": "objects"}
-
-    def predict(*outputs: str, **more) -> list[str]:
-        notes = []
-        predictor = Predictor(bundle, settings(outputs=outputs, **more))
-        predictor.predict_file(tmp_path / "scene.tif", out, notes=notes.extend)
-        assert [p.name for p in out.iterdir() if p.name.startswith(".")] == []
-        return [text for kind, text in notes if kind == "layers"]
-
-    assert predict("polygons", "objects") == []
-    both = {layer: shapely.to_wkb(features(out / "scene.gpkg", layer)[1]) for layer in names.values()}
-    styles = features(out / "scene.gpkg", "layer_styles")[0]
-    (out / "scene.gpkg").unlink()
-    first, second = order
-    assert predict(first) == []
-    # of fewer objects and polygons, and by the same settings
-    for more in ({"min_area": 20}, {}):
-        assert predict(second, **more) == [f"scene.gpkg keeps of an earlier prediction: {names[first]}"]
-        made = {layer: shapely.to_wkb(features(out / "scene.gpkg", layer)[1]) for layer in names.values()}
-        assert np.array_equal(made[names[first]], both[names[first]])
-        assert np.array_equal(made[names[second]], both[names[second]]) == (not more)
-    assert predict("polygons", "objects") == []
-    assert sorted(features(out / "scene.gpkg", "layer_styles")[0]["styleQML"]) == sorted(styles["styleQML"])
-
-
-def test_a_file_that_is_no_geopackage_of_a_prediction_is_replaced(bundle, tmp_path, out):
-    write_tif(tmp_path / "scene.tif", noise(60, 80))
-    out.mkdir(exist_ok=True)
-    other = {"layer": "roads", "driver": "GPKG", "geometry_type": "Point", "crs": None}
-    pyogrio.raw.write(tmp_path / "roads.gpkg", shapely.to_wkb([shapely.Point(0, 0)]), [], [], **other)
-    for content in (b"text", (tmp_path / "roads.gpkg").read_bytes()):
-        (out / "scene.gpkg").write_bytes(content)
-        Predictor(bundle, settings(outputs=["objects"])).predict_file(tmp_path / "scene.tif", out)
-        layers = pyogrio.list_layers(out / "scene.gpkg")[:, 0].tolist()
-        assert [layer for layer in layers if layer != "layer_styles"] == ["objects"]
-
-
 @pytest.mark.parametrize("codes", ["RAS", "LPS"])
 def test_volumes_have_linked_objects_on_the_grid_of_their_source(tmp_path, out, codes):
     bundle = make_bundle(tmp_path / "bundle", bands=1, objects=OBJECTS)
@@ -272,6 +232,46 @@ def test_volumes_have_linked_objects_on_the_grid_of_their_source(tmp_path, out, 
     assert int(rows[""]["objects"]) == len(ids) and int(rows[""]["area_px"]) == (numbers > 0).sum()
     assert rows[""]["low"] == rows[""]["area_m2"] == ""
     assert len(predictor.predict(tmp_path / "v.nii.gz").objects) == 18, "one of each plane"
+
+
+def test_of_a_volume_no_coco_is_written_which_is_printed(tmp_path, out):
+    bundle = make_bundle(tmp_path / "bundle", bands=1, objects=OBJECTS)
+    write_nifti(tmp_path / "v.nii.gz", np.full((20, 24, 3), 9, np.uint8), affine_for("RAS"))
+    notes = []
+    for outputs, expected in (
+        (["classes", "coco"], ["is a volume, of which no coco is written"]),
+        (["objects"], []),
+    ):
+        predictor = Predictor(bundle, settings(outputs=outputs))
+        predictor.predict_file(tmp_path / "v.nii.gz", out, "v", notes=notes.extend)
+        assert [text for kind, text in notes if kind == "coco"] == expected
+        notes.clear()
+
+
+def test_a_stop_takes_effect_while_objects_are_found_and_written(bundle, tmp_path, out, monkeypatch):
+    monkeypatch.setattr(scene_objects, "_SIDE", 64)
+    write_tif(tmp_path / "scene.tif", noise(150, 333))
+    predictor, calls = Predictor(bundle, settings()), []
+
+    def predict(limit: float) -> None:
+        calls.clear()
+
+        def progress(done: int, total: int) -> None:
+            calls.append(done == total)
+            if sum(calls) > limit:
+                raise KeyboardInterrupt
+
+        predictor.predict_file(tmp_path / "scene.tif", out, progress=progress)
+
+    predict(np.inf)
+    for path in out.iterdir():
+        path.unlink()
+    # each of the 18 windows, and the outputs
+    assert sum(calls) > 20
+    for limit in range(1, sum(calls), 9):
+        with pytest.raises(KeyboardInterrupt):
+            predict(limit)
+        assert list(out.iterdir()) == []
 
 
 PEAK = """\
