@@ -153,7 +153,7 @@ def _bars(axes: Axes, rows: Sequence[LeaderboardRow], groups: Sequence[tuple[str
 
 def _set_reach(axes: Axes, groups: Sequence[tuple[str, str]], unit: str) -> None:
     """Limits of the axis of values: 0 to 100 % for bounded scores; others may be negative, or above 100 %."""
-    if all(METRICS[key.partition("/")[0]].is_bounded for key, _ in groups):
+    if unit == "%" and all(METRICS[key.partition("/")[0]].is_bounded for key, _ in groups):
         axes.set_xlim(0, 1.08)
         axes.set_xticks(np.arange(0, 1.01, 0.25))
         return
