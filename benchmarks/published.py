@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +93,23 @@ def run(folder: Path) -> float:
     return time.monotonic() - start
 
 
+def _published(first: str, plan: dict[str, Any], last: Sequence[str] = ()) -> list[str]:
+    """Heading and published rows of a table in Markdown, with further columns `last` that only ours fill."""
+    measures: dict[str, str] = plan["measures"]
+    columns = [first, *measures.values(), *last]
+    rows = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for name, figures in plan["published"].items():
+        cells = [f"{figures[key]:.3f}" if key in figures else "" for key in measures]
+        rows.append(f"| {name} * | " + " | ".join(cells) + " |" + " |" * len(last))
+    return rows
+
+
 def table(
     folder: Path, plan: dict[str, Any], p: params.Params
 ) -> tuple[list[str], dict[str, dict[str, float]]]:
     """Rows in Markdown, published ones first, and our means by architecture and measure."""
     measures: dict[str, str] = plan["measures"]
-    rows = [
-        "| network | " + " | ".join(measures.values()) + " | each seed | GMACs (256 x 256) |",
-        "|---" * (len(measures) + 3) + "|",
-    ]
-    for name, figures in plan["published"].items():
-        cells = [f"{figures[key]:.3f}" if key in figures else "" for key in measures]
-        rows.append(f"| {name} * | " + " | ".join(cells) + " | | |")
+    rows = _published("network", plan, ["each seed", "GMACs (256 x 256)"])
     means = {}
     for architecture in p.architectures:
         folders = [folder / f"evaluations/{architecture}-{seed}" for seed in p.seeds]
@@ -126,13 +132,7 @@ def table(
 def object_table(folder: Path, plan: dict[str, Any]) -> list[str]:
     """Scores of objects in Markdown, published ones first; ours with the intervals of the comparison."""
     measures: dict[str, str] = plan["measures"]
-    rows = [
-        "| network, components | " + " | ".join(measures.values()) + " |",
-        "|---" * (len(measures) + 1) + "|",
-    ]
-    for name, figures in plan["published"].items():
-        cells = [f"{figures[key]:.3f}" if key in figures else "" for key in measures]
-        rows.append(f"| {name} * | " + " | ".join(cells) + " |")
+    rows = _published("network, components", plan)
     for row in read_comparison(folder / "comparison/comparison.json").leaderboard:
         scores = [row.scores[key] for key in measures if key in row.scores]
         cells = [

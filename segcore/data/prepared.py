@@ -19,7 +19,7 @@ import pandas as pd
 from segcore.constants import IGNORE
 from segcore.data.object_columns import OBJECT_COLUMNS
 from segcore.data.packed import Packed
-from segcore.data.raster import Info
+from segcore.data.raster import Info, Window
 from segcore.errors import DataError
 from segcore.files import read_json
 
@@ -192,20 +192,17 @@ class PreparedData:
             touching: labelled pixels near two objects get the number of classes as their index, if the data have
                 such pixels (the attribute `touching`).
         """
-        return self._cut(self._pixels(item), item, row, col, height, width, instances, touching)
+        return self._cut(self._pixels(item), item, (row, col, height, width), instances, touching)
 
     def _cut(
         self,
         pixels: np.ndarray,
         item: str,
-        row: int,
-        col: int,
-        height: int,
-        width: int,
+        window: Window,
         instances: bool = False,
         touching: bool = False,
     ) -> LabelledImage:
-        _, _, rows, cols = self._where[item]
+        (row, col, height, width), (_, _, rows, cols) = window, self._where[item]
         inside = (slice(max(row, 0), min(row + height, rows)), slice(max(col, 0), min(col + width, cols)))
         image, label = pixels[inside], self._label(item, inside, touching)
         valid = self._plane(item, "valid")[inside] > 0
@@ -265,7 +262,7 @@ class PreparedData:
         """A region as a picture: its bands, without those of neighbouring planes."""
         r = self.region(region_id)
         pixels = self._plane(r["item"], "pixels")
-        return self._cut(pixels, r["item"], r["row"], r["col"], r["height"], r["width"])
+        return self._cut(pixels, r["item"], (r["row"], r["col"], r["height"], r["width"]))
 
     def read_input(self, region_id: str, *, instances: bool = False, touching: bool = False) -> LabelledImage:
         """A region as network input, with the neighbours of its plane; further arguments as of `crop`."""

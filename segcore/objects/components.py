@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from skimage.measure import label
+
+from segcore.objects.groups import groups_of
 
 
 def components(classes: np.ndarray, foreground: Sequence[int]) -> np.ndarray:
@@ -54,10 +54,8 @@ class BandedComponents:
 
     def table(self) -> np.ndarray:
         """(N + 1,) uint32: number of the component of each of the N provisional numbers; the entry 0 is 0."""
-        size = self._count + 1
         pairs = np.concatenate([np.zeros((0, 2), np.uint32), *self._pairs]).astype(np.int64)
-        graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
-        groups = connected_components(graph, directed=False)[1]
+        groups = groups_of(pairs[:, 0], pairs[:, 1], self._count + 1)
         # provisional numbers ascend with the first pixel, so the first one of a group is that of its first pixel
         _, first, group = np.unique(groups, return_index=True, return_inverse=True)
         rank = np.empty(len(first), np.uint32)

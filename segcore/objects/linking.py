@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from segcore.objects.canvas import SceneObjects, bands
+from segcore.objects.groups import groups_of
 
 # IoU above which objects of neighbouring planes are one
 _LEAST_IOU = 0.25
@@ -48,8 +47,7 @@ def linked(
     count = int(starts[-1])
     pairs = [_pairs(planes[z], planes[z + 1]) + starts[z : z + 2] for z in range(len(planes) - 1)]
     ends = np.concatenate([*pairs, np.zeros((0, 2), np.int64)]).T
-    graph = coo_array((np.ones(ends.shape[1], bool), (ends[0], ends[1])), shape=(count, count))
-    groups = connected_components(graph, directed=False)[1] if count else np.zeros(0, np.int64)
+    groups = groups_of(ends[0], ends[1], count)
     areas, classes, scores = (
         np.concatenate([getattr(plane, name) for plane in planes]) for name in ("areas", "classes", "scores")
     )

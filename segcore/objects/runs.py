@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from segcore.objects.groups import groups_of
 
 # pixels that are read at a time
 _STRIP = 2**21
@@ -109,9 +109,7 @@ def joined(runs: Runs, values: np.ndarray) -> np.ndarray:
         return np.zeros(0, np.int64)
     pairs = [_same(values, *pair) for down, across in ((0, 1), (1, 0)) for pair in near(runs, down, across)]
     one, other = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
-    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(values), len(values)))
-    groups: np.ndarray = connected_components(graph, directed=False)[1]
-    return groups
+    return groups_of(one, other, len(values))
 
 
 def _same(values: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,10 +24,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from segcore.objects.found import Objects
+from segcore.objects.groups import groups_of
 from segcore.objects.windows import Windows
 
 # share above which two masks are of the same object
@@ -191,10 +190,8 @@ class Stitcher:
         index = {id(part): n for n, part in enumerate(waiting)}
         pairs = [(n, index[id(other)]) for n, part in enumerate(waiting) for other in part.links]
         ends = np.array(pairs, int).reshape(-1, 2).T
-        size = len(waiting)
-        graph = coo_array((np.ones(len(pairs), bool), (ends[0], ends[1])), shape=(size, size))
-        count, groups = connected_components(graph, directed=False)
-        is_waiting = np.zeros(count, bool)
+        groups = groups_of(ends[0], ends[1], len(waiting))
+        is_waiting = np.zeros(len(waiting), bool)
         for part, group in zip(waiting, groups, strict=True):
             (top, bottom), (left, right) = self._windows_of(part.box)
             if not is_waiting[group] and self._is_missing[top:bottom, left:right].any():
