@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segcore.models.base.factory import build_model
-from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 
 # of raw pixels
 MEAN, STD = 128.0, 60.0
@@ -20,7 +20,7 @@ SMP = {"smp-unet": "Unet", "smp-deeplab": "DeepLabV3Plus"}
 NETWORKS = (*OWN, *SMP)
 
 
-class _Foreign(SegmentationModel):
+class _Foreign(SemanticModel):
     """A network of segmentation_models_pytorch with the interface of segcore."""
 
     def __init__(self, name: str) -> None:
@@ -36,7 +36,7 @@ class _Foreign(SegmentationModel):
 class Plain(nn.Module):
     """The network without normalisation, as other loops train it: pixels (N, 3, H, W) to logits (N, 2, H, W)."""
 
-    def __init__(self, model: SegmentationModel) -> None:
+    def __init__(self, model: SemanticModel) -> None:
         super().__init__()
         self.model = model
 
@@ -44,19 +44,21 @@ class Plain(nn.Module):
         return self.model.segment(x)
 
 
-def network(name: str) -> SegmentationModel:
+def network(name: str) -> SemanticModel:
     """An untrained network of NETWORKS with a MobileNetV2 encoder, 3 bands and 2 classes."""
     torch.manual_seed(0)
     if name in SMP:
-        model: SegmentationModel = _Foreign(name)
+        model: SemanticModel = _Foreign(name)
     else:
         architecture, keywords = OWN[name]
-        model = build_model(architecture, 3, 2, encoder="mobilenet_v2", **keywords)
+        built = build_model(architecture, 3, 2, encoder="mobilenet_v2", **keywords)
+        assert isinstance(built, SemanticModel)
+        model = built
     model.set_normalization([MEAN] * 3, [STD] * 3)
     return model
 
 
-def size(model: SegmentationModel, crop: int) -> tuple[float, float]:
+def size(model: SemanticModel, crop: int) -> tuple[float, float]:
     """Millions of parameters, and GFLOPs (multiplications and additions) of the forward pass of one crop."""
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -15,6 +15,7 @@ from segcore.evaluation.objects import ObjectCounts
 from segcore.inference.tiling import predict_with_touching
 from segcore.inference.tta import with_flips
 from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 from segcore.objects.find import FindSettings
 from segcore.objects.found import Objects
 from segcore.params import Evaluate
@@ -70,6 +71,7 @@ def evaluate(
     regions = test_regions(data)
     classes = len(data.classes)
     model = with_flips(model, settings.flips)
+    assert isinstance(model, SemanticModel)
     images, matrix, calibration = [], np.zeros((classes, classes), dtype=np.int64), Calibration()
     counts = ObjectCounts(data, objects, settings.boundary_tolerance) if objects else None
     for region in progress(list(regions.itertuples())):

@@ -14,7 +14,7 @@ from torch import Tensor
 from segcore.data.prepared import LabelledImage
 from segcore.errors import ParamsError
 from segcore.inference.device import Precision, autocast
-from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 
 # called with row, col, height, width
 Reader = Callable[[int, int, int, int], LabelledImage]
@@ -58,7 +58,7 @@ def to_batch(patch: LabelledImage, device: torch.device) -> tuple[Tensor, Tensor
 
 
 def predict_bands(
-    model: SegmentationModel,
+    model: SemanticModel,
     read: Reader,
     height: int,
     width: int,
@@ -114,14 +114,14 @@ def patch_reader(patch: LabelledImage) -> Reader:
 
 
 def predict_patch(
-    model: SegmentationModel, patch: LabelledImage, tile: int, overlap: int, precision: Precision = "fp32"
+    model: SemanticModel, patch: LabelledImage, tile: int, overlap: int, precision: Precision = "fp32"
 ) -> np.ndarray:
     """(K, H, W) float32 class probabilities of a patch."""
     return predict_with_touching(model, patch, tile, overlap, precision)[0]
 
 
 def predict_with_touching(
-    model: SegmentationModel, patch: LabelledImage, tile: int, overlap: int, precision: Precision = "fp32"
+    model: SemanticModel, patch: LabelledImage, tile: int, overlap: int, precision: Precision = "fp32"
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(K, H, W) float32 class probabilities of a patch, and (H, W) that a pixel is near two objects.
 

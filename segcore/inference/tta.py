@@ -7,19 +7,20 @@ from torch import Tensor
 
 from segcore.errors import ParamsError
 from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 
 # axes that are flipped in each pass
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 _SMALLEST = 1e-12
 
 
-class FlipAveraged(SegmentationModel):
+class FlipAveraged(SemanticModel):
     """The mean of the probabilities of `model` over `FLIPS`.
 
     Its logits are the logarithms of these means, so that a softmax over them gives the means.
     """
 
-    def __init__(self, model: SegmentationModel) -> None:
+    def __init__(self, model: SemanticModel) -> None:
         super().__init__(model.in_channels, model.outputs, model.title, model.output_stride)
         self.model, self.settings, self.criterion = model, model.settings, model.criterion
         self.touching = model.touching
@@ -42,8 +43,19 @@ class FlipAveraged(SegmentationModel):
 
 
 def with_flips(model: SegmentationModel, flips: bool) -> SegmentationModel:
-    """`model`, or with `flips` the mean of its predictions over mirror images."""
-    return FlipAveraged(model).to(next(model.parameters()).device).eval() if flips else model
+    """`model`, or with `flips` the mean of its predictions over mirror images.
+
+    Raises:
+        ParamsError: it is an instance network, whose objects have no mean.
+    """
+    if not flips:
+        return model
+    if not isinstance(model, SemanticModel):
+        raise ParamsError(
+            f"flips: {model.title} finds objects, and objects of mirror images cannot be averaged",
+            "set evaluate.flips and predict.flips to false",
+        )
+    return FlipAveraged(model).to(next(model.parameters()).device).eval()
 
 
 def passes(flips: bool) -> int:

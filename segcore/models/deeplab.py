@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segcore.models.base.encoders import Encoder, build_encoder
-from segcore.models.base.model import SegmentationModel, choose, conv_bn_relu, upsample
+from segcore.models.base.model import choose, conv_bn_relu, upsample
+from segcore.models.base.semantic import SemanticModel
 
 # the best in table 1 of V3+
 _LOW_LEVEL_CHANNELS = 48
@@ -36,7 +37,7 @@ def build(
     atrous_rates: Sequence[int] | None = None,
     separable: bool = True,
     dropout: float = 0.1,
-) -> SegmentationModel:
+) -> SemanticModel:
     """A DeepLab.
 
     Args:
@@ -113,7 +114,7 @@ class ASPP(nn.Module):
         return projected
 
 
-class DeepLab(SegmentationModel):
+class DeepLab(SemanticModel):
     """DeepLabV3 or DeepLabV3+; arguments as those of `build`."""
 
     def __init__(

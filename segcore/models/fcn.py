@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from segcore.models.base.encoders import build_encoder
-from segcore.models.base.model import SegmentationModel, choose, upsample
+from segcore.models.base.model import choose, upsample
 from segcore.models.base.pretrained import load_encoder_weights
+from segcore.models.base.semantic import SemanticModel
 
 # number of feature maps that are scored
 _SCORED_MAPS = {"32s": 1, "16s": 2, "8s": 3}
@@ -34,7 +35,7 @@ def build(
     variant: str = "8s",
     fc_channels: int | None = None,
     dropout: float = 0.5,
-) -> SegmentationModel:
+) -> SemanticModel:
     """An FCN.
 
     Args:
@@ -59,7 +60,7 @@ def build(
     return model
 
 
-class FCN(SegmentationModel):
+class FCN(SemanticModel):
     """FCN-32s, -16s or -8s; arguments as those of `build`."""
 
     def __init__(

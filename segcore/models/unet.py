@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 from segcore.models.base.encoders import ENCODERS, Encoder, build_encoder
-from segcore.models.base.model import SegmentationModel, choose, conv_bn_relu, upsample
+from segcore.models.base.model import choose, conv_bn_relu, upsample
+from segcore.models.base.semantic import SemanticModel
 
 
 def build(
@@ -30,7 +31,7 @@ def build(
     decoder_channels: Sequence[int] | None = None,
     upsampling: str = "transposed",
     full_resolution: bool = False,
-) -> SegmentationModel:
+) -> SemanticModel:
     """A U-Net.
 
     Args:
@@ -102,7 +103,7 @@ class Up(nn.Module):
         return merged
 
 
-class UNet(SegmentationModel):
+class UNet(SemanticModel):
     """U-Net on the feature maps of an encoder; arguments as those of `build`."""
 
     def __init__(

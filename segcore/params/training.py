@@ -44,6 +44,29 @@ class Speed(Section):
     )
 
 
+class ObjectTraining(Section):
+    """Crops with objects; used where the data have objects (`data.instances`)."""
+
+    min_visible: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="instance networks: objects with a smaller part in the crop are neither object nor background",
+    )
+    min_area: int = Field(
+        default=16,
+        ge=0,
+        description="instance networks: objects at the crop's edge with fewer pixels in it are ignored",
+    )
+    empty_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="least fraction of the crops of a batch that are placed on windows without objects, where there "
+        "are some; for all networks, which train on the same crops",
+    )
+
+
 class TrainSettings(Section):
     """Training of one architecture: `train.common`, overridden by the architecture's own section."""
 
@@ -84,6 +107,9 @@ class TrainSettings(Section):
         ge=0,
         le=1,
         description="fraction of the crops of a batch (0 to 1) that are placed on foreground",
+    )
+    objects: ObjectTraining = Field(
+        default=ObjectTraining(), description="crops with objects, where the data have objects"
     )
     augment: Augment = Field(default=Augment(), description="random changes of the crops")
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")

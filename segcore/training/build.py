@@ -1,12 +1,17 @@
 """An untrained model, ready for the training loop."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from segcore.data.prepared import PreparedData
-from segcore.models.base.factory import build_model
+from segcore.errors import DataError
+from segcore.models.base.factory import build_model, fitted, kind
 from segcore.models.base.model import SegmentationModel
+from segcore.models.base.object_sizes import QUANTILES, ObjectSizes
 from segcore.models.base.pretrained import imagenet_normalization
+from segcore.models.base.semantic import SemanticModel
 from segcore.params import TrainSettings
 from segcore.training.losses import build_loss
 
@@ -49,16 +54,61 @@ def new_model(architecture: str, settings: TrainSettings, data: PreparedData, se
         "encoder": settings.encoder,
         "weights": settings.weights,
         "magnify": settings.magnify,
-        "touching": data.training_classes > len(data.classes),
         **settings.model,
     }
+    if kind(architecture) == "instance":
+        keywords = _for_objects(architecture, keywords, settings, data)
+    else:
+        keywords["touching"] = data.training_classes > len(data.classes)
     model = build_model(architecture, data.channels, len(data.classes), **keywords)
     model.set_normalization(*normalization(settings.weights, data, settings.normalization))
     if data.statistics["range"] is not None:
         model.set_range(*(data.of_channels(limit) for limit in data.statistics["range"]))
+    if not isinstance(model, SemanticModel):
+        return model
     by_class = class_weights(settings, data)
     if by_class and model.touching:
         # pixels near two objects are rarer than those of any class
         by_class.append(max(by_class))
     model.criterion = build_loss(settings.loss, by_class)
     return model
+
+
+def _for_objects(
+    architecture: str, keywords: dict[str, Any], settings: TrainSettings, data: PreparedData
+) -> dict[str, Any]:
+    """Keywords of an instance network, fitted to the objects of the training split."""
+    if data.truth_of_objects == "none":
+        raise DataError(
+            f"{architecture} finds objects, and the data have none",
+            "set data.instances (docs/guide/objects.md), or remove it from architectures",
+        )
+    if len(data.foreground) == len(data.classes):
+        raise DataError(
+            f"{architecture} needs a class of pixels that are of no object, and all classes are foreground",
+            "name the background in data.background",
+        )
+    own = {key: value for key, value in keywords.items() if key != "magnify"}
+    sizes = object_sizes(data, settings)
+    return {**fitted(architecture, own, sizes), "magnify": settings.magnify, "foreground": data.foreground}
+
+
+def object_sizes(data: PreparedData, settings: TrainSettings) -> ObjectSizes:
+    """Sizes of the objects of the training split; the defaults if it has none."""
+    training = data.regions.loc[data.regions["split"] == "train", "id"]
+    objects = data.objects[data.objects["region"].isin(training)]
+    if not len(objects):
+        return ObjectSizes(crop=settings.crop)
+    tall, wide = objects["height"].to_numpy(float), objects["width"].to_numpy(float)
+    sides = np.quantile(np.sqrt(tall * wide), QUANTILES) * settings.magnify
+    ratios = np.quantile(tall / wide, (0.1, 0.5, 0.9))
+    cell = objects[["item"]].assign(
+        row=objects["center_row"] // settings.crop, col=objects["center_col"] // settings.crop
+    )
+    most = int(cell.value_counts().max())
+    return ObjectSizes(
+        tuple(round(float(side), 1) for side in sides),
+        tuple(round(float(ratio), 2) for ratio in ratios),
+        most,
+        round(settings.crop * settings.magnify),
+    )

@@ -91,6 +91,14 @@ class Distributed:
         ):
             gradient.copy_(summed.view_as(gradient))
 
+    def summed(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sum of each scalar over processes, in one message."""
+        if self.world == 1:
+            return values
+        flat = torch.stack([value.float() for value in values.values()])
+        dist.all_reduce(flat)
+        return dict(zip(values, flat.unbind(), strict=True))
+
     def gathered(self, rows: list[Any]) -> list[Any]:
         """The rows of all processes, in the order of ranks."""
         return rows if self.world == 1 else list(gather_object(rows))

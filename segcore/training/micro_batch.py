@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segcore.inference.device import autocast
 from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 from segcore.params import TrainSettings
 
 # Fraction of the free memory that may be used: other processes may need more later.
@@ -58,6 +59,7 @@ def _fits(
 def _pass(
     model: SegmentationModel, settings: TrainSettings, count: int, precision: str, device: torch.device
 ) -> None:
+    assert isinstance(model, SemanticModel)
     image = torch.zeros(count, model.in_channels, settings.crop, settings.crop, device=device)
     label = torch.zeros(count, settings.crop, settings.crop, dtype=torch.int64, device=device)
     with autocast(device, precision):

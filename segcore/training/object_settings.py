@@ -13,6 +13,7 @@ from segcore.data.prepared import PreparedData
 from segcore.inference.device import Precision
 from segcore.inference.tiling import predict_with_touching
 from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 from segcore.objects.find import FindSettings, classes_and_scores, number_maps
 
 # Of equal ones the first is chosen: components first, then the watersheds that divide them least.
@@ -147,6 +148,7 @@ class _Found:
 
 def _compared(model: SegmentationModel, data: PreparedData, tile: int, precision: Precision) -> _Found:
     """Objects of every validation region by every candidate; a region is predicted once."""
+    assert isinstance(model, SemanticModel)
     regions = data.regions[data.regions["split"] == "validation"].sort_values("id")
     index = {str(item): rows for item, rows in data.objects.groupby("item")}
     truths, predictions = [], {candidate: list[pd.DataFrame]() for candidate in _CANDIDATES}

@@ -1,7 +1,7 @@
 """One optimiser step, and losses, which are read from the device several at a time."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 from segcore.inference.device import autocast
+from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 from segcore.params import TrainSettings
 from segcore.training.distributed import Distributed
 from segcore.training.runtime import Runtime
@@ -32,9 +34,10 @@ class StepContext(NamedTuple):
 class TrainStep:
     """Optimiser steps of a network; they do not wait for the device.
 
-    With a micro-batch smaller than the batch (`Runtime.micro_batch`), gradients are accumulated, weighted by the number
-    of items. Batch norm then uses the statistics of a micro-batch, and Dice is the mean over micro-batches, which
-    differs slightly from that of the whole batch.
+    With a micro-batch smaller than the batch (`Runtime.micro_batch`), gradients are accumulated, of a semantic network
+    weighted by the number of items. Batch norm then uses the statistics of a micro-batch, and Dice is the mean over
+    micro-batches, which differs slightly from that of the whole batch. Of an instance network, the weights of the loss
+    terms are summed over micro-batches and processes before sums are divided by them.
 
     Args:
         model: the network in training.
@@ -53,7 +56,7 @@ class TrainStep:
         """Train on a batch.
 
         Args:
-            batch: this process's items: image (N, C, H, W), label and valid (N, H, W), on the device.
+            batch: this process's items as of `Sampler.batch`, on the device.
             rate: learning rate.
 
         Returns:
@@ -62,29 +65,54 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
-        items = len(batch["label"])
-        context = self.context
-        parts = -(-items // context.runtime.micro_batch) if context.processes.world == 1 else 1
+        parts = self._parts(batch)
+        if isinstance(self.model, InstanceModel):
+            losses = self._object_losses(self.model, parts)
+        else:
+            assert isinstance(self.model, SemanticModel)
+            losses = self._pixel_losses(self.model, parts)
         total = None
-        for part in zip(
-            *(batch[name].tensor_split(parts) for name in ("image", "valid", "label")), strict=True
-        ):
-            loss = self._loss(*part)
-            if parts > 1:
-                loss = loss * (len(part[0]) / items)
+        for loss in losses:
             loss.backward()
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
-        context.processes.add_gradients(self.model)
+        self.context.processes.add_gradients(self.model)
         nn.utils.clip_grad_norm_(self.parameters, _MAX_GRADIENT_NORM)
         self.optimizer.step()
         return total
 
-    def _loss(self, image: Tensor, valid: Tensor, label: Tensor) -> Tensor:
+    def _parts(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """The micro-batches of a batch."""
+        context = self.context
+        count = -(-len(batch["label"]) // context.runtime.micro_batch) if context.processes.world == 1 else 1
+        split = {name: tensor.tensor_split(count) for name, tensor in batch.items()}
+        return [{name: tensors[index] for name, tensors in split.items()} for index in range(count)]
+
+    def _pixel_losses(self, model: SemanticModel, parts: list[dict[str, Tensor]]) -> Iterator[Tensor]:
         settings, device, processes, runtime = self.context
-        with autocast(device, runtime.precision):
-            logits = processes.whole_batch(self.forward(image, valid), settings.batch)
-            return self.model.criterion(logits, processes.whole_batch(label, settings.batch))["loss"]
+        items = sum(len(part["label"]) for part in parts)
+        for part in parts:
+            with autocast(device, runtime.precision):
+                logits = processes.whole_batch(self.forward(part["image"], part["valid"]), settings.batch)
+                loss = model.criterion(logits, processes.whole_batch(part["label"], settings.batch))["loss"]
+            yield loss * (len(part["label"]) / items) if len(parts) > 1 else loss
+
+    def _object_losses(self, model: InstanceModel, parts: list[dict[str, Tensor]]) -> Iterator[Tensor]:
+        """Losses whose sum over micro-batches and processes is that of the whole batch."""
+        truths = [model.truth(part) for part in parts]
+        totals = self.context.processes.summed(_added(model.weights(truth) for truth in truths))
+        for part, truth in zip(parts, truths, strict=True):
+            with autocast(self.context.device, self.context.runtime.precision):
+                terms = model.terms(self.forward(part["image"], part["valid"]), truth)
+            yield model.combined(terms, totals)["loss"]
+
+
+def _added(weights: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The sum of each weight."""
+    total: dict[str, Tensor] = {}
+    for one in weights:
+        total = {name: value + total[name] if total else value for name, value in one.items()}
+    return total
 
 
 def read_every(device: torch.device) -> int:

@@ -7,6 +7,7 @@ from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.inference.tiling import predict_with_touching
 from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 from segcore.training.distributed import Distributed
 
 
@@ -23,6 +24,7 @@ def validate(
     the same weights give the same numbers for any number of processes. Where the model has an output for pixels near
     two objects, they are a class of the loss, but not of the IoU.
     """
+    assert isinstance(model, SemanticModel)
     processes = processes or Distributed()
     classes, rows = model.num_classes, []
     regions = list(enumerate(data.regions.loc[data.regions["split"] == "validation", "id"]))

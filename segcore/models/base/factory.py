@@ -1,14 +1,21 @@
-"""Architectures by name: each module of segcore/models defines one, with a function `build`."""
+"""Architectures by name: each module of segcore/models defines one.
+
+Its function `build(in_channels, num_classes, *, ...)` makes a `SemanticModel`. A module with `KIND = "instance"` makes
+an `InstanceModel` by `build(in_channels, num_classes, foreground, *, ...)`, and its function `fit(keywords, sizes)`
+replaces each keyword "auto" by the value that fits the objects of the training data.
+"""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, Literal
 
 from segcore import models, plugins
 from segcore.errors import ModelError
 from segcore.models.base.model import SegmentationModel
+from segcore.models.base.object_sizes import ObjectSizes
 
-__all__ = ["SegmentationModel", "build_model", "defaults", "names", "rebuild_model"]
+__all__ = ["SegmentationModel", "build_model", "defaults", "fitted", "kind", "names", "rebuild_model"]
 
 
 def names() -> list[str]:
@@ -22,10 +29,38 @@ def defaults(name: str) -> dict[str, Any]:
     Raises:
         ModelError: unknown architecture.
     """
+    parameters = inspect.signature(_module(name).build).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def kind(name: str) -> Literal["semantic", "instance"]:
+    """Whether an architecture classifies pixels or finds objects.
+
+    Raises:
+        ModelError: unknown architecture.
+    """
+    return "instance" if getattr(_module(name), "KIND", "semantic") == "instance" else "semantic"
+
+
+def fitted(name: str, keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
+    """Keywords of an instance network, defaults included, without any "auto".
+
+    Args:
+        name: of the architecture.
+        keywords: of its `build`; unknown ones are left to `build_model` to report.
+        sizes: of the objects that it is to find.
+
+    Raises:
+        ModelError: unknown architecture, or a keyword has an impossible value.
+    """
+    found: dict[str, Any] = _module(name).fit({**defaults(name), **keywords}, sizes)
+    return found
+
+
+def _module(name: str) -> ModuleType:
     if name not in names():
         raise ModelError(f"architecture {name!r} is unknown", f"choose one of {', '.join(names())}")
-    parameters = inspect.signature(plugins.load(models.__name__, name).build).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return plugins.load(models.__name__, name)
 
 
 def build_model(
@@ -34,6 +69,7 @@ def build_model(
     num_classes: int,
     magnify: float = 1,
     touching: bool = False,
+    foreground: Sequence[int] | None = None,
     **keywords: Any,
 ) -> SegmentationModel:
     """Build an architecture.
@@ -43,7 +79,8 @@ def build_model(
         in_channels: bands of the image.
         num_classes: classes, background included.
         magnify: see `SegmentationModel`.
-        touching: see `SegmentationModel`.
+        touching: see `SegmentationModel`; False for instance networks.
+        foreground: of instance networks: indices of the classes that have objects; None: all but the first.
         keywords: of the architecture's `build`; `defaults(name)` lists them.
 
     Raises:
@@ -54,9 +91,15 @@ def build_model(
         raise ModelError(
             f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(default_keywords)}"
         )
-    build = plugins.load(models.__name__, name).build
-    model: SegmentationModel = build(in_channels, num_classes + bool(touching), **keywords)
-    model.settings = default_keywords | keywords
+    model: SegmentationModel
+    if kind(name) == "instance":
+        chosen = list(range(1, num_classes)) if foreground is None else sorted(foreground)
+        keywords = fitted(name, keywords, ObjectSizes())
+        model = _module(name).build(in_channels, num_classes, chosen, **keywords)
+        model.settings = {**keywords, "foreground": chosen}
+    else:
+        model = _module(name).build(in_channels, num_classes + bool(touching), **keywords)
+        model.settings = default_keywords | keywords
     # left out at their defaults, as in the bundles of older versions
     if magnify != 1:
         model.magnify = model.settings["magnify"] = magnify

@@ -1,54 +1,38 @@
-"""Base class of all architectures: normalisation, padding, loss and prediction."""
+"""Base class of all architectures: normalisation, enlargement and padding; and layers that they share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segcore.constants import IGNORE
 from segcore.errors import ModelError
-
-Criterion = Callable[[Tensor, Tensor], dict[str, Tensor]]
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Mean cross-entropy over the pixels that are not IGNORE; 0 if all are.
-
-    Args:
-        logits: (N, K, H, W).
-        labels: (N, H, W) int64, classes 0..K-1 or IGNORE.
-
-    Returns:
-        "loss", a float32 scalar with gradient, and "cross_entropy", the same without.
-    """
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
-    loss = total / (labels != IGNORE).sum().clamp(min=1)
-    return {"loss": loss, "cross_entropy": loss.detach()}
 
 
 class SegmentationModel(nn.Module, ABC):
-    """A network that maps raw pixels to one logit per pixel and class.
+    """A network that takes raw pixels; subclasses are `SemanticModel` and `InstanceModel`.
 
-    A subclass implements `segment`; the rest is the same for all, so that no architecture gains an advantage from its
-    normalisation, padding or loss.
+    Normalisation and padding are the same for all, so that no architecture gains an advantage from them.
 
     Attributes:
+        kind: "semantic" (a class for each pixel) or "instance" (objects, each with class, score and mask).
+        score_name: of the validation score by which the best weights are chosen, higher is better.
         title: name in tables and figures, for example "U-Net".
-        outputs: logits per pixel: one per class, and one more if `touching`.
+        outputs: of a semantic network: logits per pixel, one per class and one more if `touching`; else the classes.
         touching: whether the last logit is that of pixels near two objects, which are no class of a result.
         output_stride: input pixels per pixel of the coarsest feature map; inputs are padded to multiples of it.
         channels_last: whether activations have that memory format.
         settings: keywords of `segcore.models.base.factory.build_model`, defaults included; JSON-able.
-        magnify: factor by which the image is enlarged before `segment`: 2 for objects of few pixels, 0.5 for large
-            ones (a wider field of view). Logits have the size of the original image.
-        criterion: (logits (N, K, H, W), labels (N, H, W)) -> dict of scalars, of which "loss" is minimised. Can be
-            replaced; by default cross-entropy without IGNORE pixels.
+        magnify: factor by which the image is enlarged for the network: 2 for objects of few pixels, 0.5 for large
+            ones (a wider field of view). Results have the size of the original image.
         mean, std: (C,) buffers in raw pixel units, part of the state_dict.
         low, high: (C,) buffers, the range that raw pixels are clipped to first; the limits of float32 if not set.
     """
+
+    kind: ClassVar[Literal["semantic", "instance"]]
+    score_name: ClassVar[str]
 
     mean: Tensor
     std: Tensor
@@ -65,7 +49,6 @@ class SegmentationModel(nn.Module, ABC):
         self.channels_last = True
         self.settings: dict[str, Any] = {}
         self.magnify: float = 1
-        self.criterion: Criterion = cross_entropy
         self.register_buffer("mean", torch.zeros(in_channels))
         self.register_buffer("std", torch.ones(in_channels))
         self.register_buffer("low", torch.full((in_channels,), torch.finfo(torch.float32).min))
@@ -75,10 +58,6 @@ class SegmentationModel(nn.Module, ABC):
     def num_classes(self) -> int:
         """Number of classes of a result."""
         return self.outputs - self.touching
-
-    @abstractmethod
-    def segment(self, x: Tensor) -> Tensor:
-        """Logits (N, outputs, H, W) of normalised pixels (N, C, H, W); H and W are multiples of output_stride."""
 
     def set_normalization(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
         """Set the normalisation of raw pixels, (pixel - mean) / std, one value per channel.
@@ -122,15 +101,15 @@ class SegmentationModel(nn.Module, ABC):
         # masked_fill instead of a product: nodata may be NaN, and NaN * 0 is NaN
         return x if valid is None else x.masked_fill(~valid[:, None], 0.0)
 
-    def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Logits for images of any size.
+    def prepared(self, images: Tensor, valid: Tensor | None) -> tuple[Tensor, tuple[int, int]]:
+        """Pixels as the network takes them: normalised, enlarged by `magnify`, and padded.
 
         Args:
             images: (N, C, H, W) float32, raw pixel values.
             valid: (N, H, W) bool, False where nodata; None: all are valid.
 
         Returns:
-            (N, outputs, H, W) float logits.
+            (N, C, h, w) with h and w multiples of `output_stride`, and height and width before padding.
 
         Raises:
             ModelError: the number of channels is not that of the model.
@@ -140,36 +119,31 @@ class SegmentationModel(nn.Module, ABC):
                 f"{self.title} takes (N, {self.in_channels}, H, W), got {tuple(images.shape)}",
                 "select the bands that the model was trained with, or build it for this number of bands",
             )
-        height, width = images.shape[-2:]
         x = resized(self.normalize(images, valid), self.magnify)
-        sides = x.shape[-2:]
+        height, width = x.shape[-2:]
         x = pad_to_multiple(x, self.output_stride)
         if self.channels_last:
             # convolutions are twice as fast on CPUs
             x = x.contiguous(memory_format=torch.channels_last)
-        logits = self.segment(x)[..., : sides[0], : sides[1]]
-        return resized(logits, 1 / self.magnify)[..., :height, :width]
+        return x, (height, width)
 
+    @abstractmethod
+    def predict(self, images: Tensor, valid: Tensor | None = None) -> Any:
+        """Probabilities (N, outputs, H, W) of a semantic network, list of N `Objects` of an instance network.
+
+        Args:
+            images: (N, C, H, W) float32, raw pixel values.
+            valid: (N, H, W) bool, False where nodata; None: all are valid.
+        """
+
+    @abstractmethod
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Loss of a training batch as scalars: "loss" is minimised, the others are its components.
 
         Args:
-            batch: "image" (N, C, H, W) raw float32, "label" (N, H, W) int64 with IGNORE, and optionally
-                "valid" (N, H, W) bool.
+            batch: "image" (N, C, H, W) raw float32, "label" (N, H, W) int64 with IGNORE, optionally "valid" (N, H, W)
+                bool, and for instance networks "instance" (N, H, W) int64, numbers of objects, 0 for none.
         """
-        logits = self(batch["image"], batch.get("valid"))
-        return self.criterion(logits, batch["label"])
-
-    @torch.inference_mode()
-    def predict(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Probabilities (N, outputs, H, W) float32 in 0..1, in evaluation mode, without gradient."""
-        was_training = self.training
-        self.eval()
-        try:
-            logits: Tensor = self(images, valid)
-            return logits.float().softmax(dim=1)
-        finally:
-            self.train(was_training)
 
 
 def pad_to_multiple(x: Tensor, stride: int) -> Tensor:
@@ -177,8 +151,13 @@ def pad_to_multiple(x: Tensor, stride: int) -> Tensor:
 
     The coarsest map of a single image then has at least four pixels, so that batch norm has a variance.
     """
-    right, below = (max(-size % stride, 2 * stride - size) for size in (x.shape[-1], x.shape[-2]))
+    right, below = padding(x.shape[-1], stride), padding(x.shape[-2], stride)
     return F.pad(x, (0, right, 0, below)) if right or below else x
+
+
+def padding(size: int, stride: int) -> int:
+    """Pixels that `pad_to_multiple` adds to a side of `size` pixels."""
+    return max(-size % stride, 2 * stride - size)
 
 
 def resized(x: Tensor, factor: float) -> Tensor:

@@ -10,10 +10,10 @@ from segcore.errors import ParamsError
 from segcore.inference.tiling import blend_weights, predict_bands, predict_patch, tile_starts
 from segcore.inference.tta import FlipAveraged
 from segcore.models.base.factory import build_model
-from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 
 
-class Small(SegmentationModel):
+class Small(SemanticModel):
     """Two 3x3 convolutions: a receptive field of 5 pixels."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ def test_the_prediction_does_not_depend_on_batch_size():
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-class ByTile(SegmentationModel):
+class ByTile(SemanticModel):
     """Probability of class 1: 0.9 in bright tiles and 0.4 in dark ones."""
 
     def __init__(self) -> None:

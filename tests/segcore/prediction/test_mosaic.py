@@ -7,11 +7,11 @@ from torch import nn
 
 from segcore.data.prepared import LabelledImage
 from segcore.inference.tiling import predict_patch
-from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 from segcore.prediction import mosaic
 
 
-class Small(SegmentationModel):
+class Small(SemanticModel):
     """Two 3x3 convolutions: a receptive field of 5 pixels."""
 
     def __init__(self, classes: int = 3) -> None:
@@ -25,7 +25,7 @@ class Small(SegmentationModel):
         return self.layers(x)
 
 
-class ByTile(SegmentationModel):
+class ByTile(SemanticModel):
     """Logits (0, a) in the whole window, where a is the value of its first pixel."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
-from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
 from segcore.objects.find import FindSettings, find
 from segcore.objects.pairs import pairs
 from segcore.training import object_settings
@@ -33,7 +33,7 @@ def discs(tmp_path_factory):
     return PreparedData(prepare(p, root / "ingested", root / "prepared"))
 
 
-class Oracle(SegmentationModel):
+class Oracle(SemanticModel):
     """Knows the class of each pixel from its brightness."""
 
     def __init__(self, sign: float = 1) -> None:

@@ -1,0 +1,95 @@
+"""Anchors and boxes: left, top, right and bottom edge in pixels; a box of one pixel has sides of 1.
+
+Ren et al. 2015, "Faster R-CNN", arXiv 1506.01497.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+# a box is never predicted to be more than this factor larger than its anchor, as in Faster R-CNN
+_LARGEST = 1000 / 16
+
+
+def anchors(
+    height: int,
+    width: int,
+    stride: int,
+    sides: Sequence[float],
+    ratios: Sequence[float],
+    device: torch.device,
+) -> Tensor:
+    """Anchors centred on the pixels of a feature map, row by row, at each pixel sides x ratios.
+
+    Args:
+        height: of the feature map.
+        width: of the feature map.
+        stride: input pixels per pixel of the map.
+        sides: square roots of the anchors' areas in pixels.
+        ratios: height / width.
+        device: of the result.
+
+    Returns:
+        (height * width * len(sides) * len(ratios), 4) float32.
+    """
+    half = torch.tensor(
+        [(side / math.sqrt(ratio) / 2, side * math.sqrt(ratio) / 2) for side in sides for ratio in ratios],
+        device=device,
+    )
+    y, x = (
+        (torch.arange(length, device=device, dtype=torch.float32) + 0.5) * stride
+        for length in (height, width)
+    )
+    centre = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)[:, :, None]
+    return torch.cat([centre - half, centre + half], dim=-1).view(-1, 4)
+
+
+def encode(boxes: Tensor, reference: Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
+    """(R, 4) offsets of boxes (R, 4) from reference boxes: centre in units of the sides, and logarithm of the sides."""
+    centre, size = _centre_size(reference)
+    of_centre, of_size = _centre_size(boxes)
+    offsets = torch.cat([(of_centre - centre) / size, (of_size / size).log()], dim=1)
+    return offsets * offsets.new_tensor(weights)
+
+
+def decode(offsets: Tensor, reference: Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
+    """(R, 4) boxes from offsets as `encode` gives them; float32."""
+    centre, size = _centre_size(reference)
+    offsets = offsets.float() / offsets.new_tensor(weights, dtype=torch.float32)
+    moved = centre + offsets[:, :2] * size
+    half = size * offsets[:, 2:].clamp(max=math.log(_LARGEST)).exp() / 2
+    return torch.cat([moved - half, moved + half], dim=1)
+
+
+def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
+
+
+def match(boxes: Tensor, truth: Tensor, high: float, low: float, *, keep_best: bool) -> Tensor:
+    """The true box of each anchor or proposal of one image.
+
+    Args:
+        boxes: (A, 4).
+        truth: (M, 4), possibly none.
+        high: IoU from which a box matches the true box that it overlaps most.
+        low: IoU below which a box is background.
+        keep_best: also match each true box with the boxes that overlap it most, so that none is without; of several
+            true boxes that one box is best for, with the one that it overlaps most.
+
+    Returns:
+        (A,) int64: place of the true box, -1 for background, -2 for neither.
+    """
+    if not len(truth):
+        return torch.full((len(boxes),), -1, dtype=torch.int64, device=boxes.device)
+    iou = box_iou(boxes, truth)
+    value, place = iou.max(dim=1)
+    found = torch.where(value >= high, place, torch.where(value < low, -1, -2))
+    if keep_best:
+        best = iou.max(dim=0).values
+        is_best = (iou == best) & (best > 0)
+        of_best = iou.masked_fill(~is_best, -1).max(dim=1)
+        found = torch.where(of_best.values > 0, of_best.indices, found)
+    return found
