@@ -13,6 +13,7 @@ from segcore.constants import IGNORE
 from segcore.errors import ModelError
 from segcore.models.base.factory import SegmentationModel, build_model, defaults, names, rebuild_model
 from segcore.models.base.model import pad_to_multiple
+from segcore.models.base.semantic import SemanticModel
 from segcore.training.losses import build_loss
 
 # A new architecture is tested with its defaults until variants are added here.
@@ -245,7 +246,7 @@ def test_a_magnified_image_gives_logits_of_the_original_size(name: str, magnify:
 
 
 def test_the_network_gets_the_magnified_image_and_logits_keep_their_position() -> None:
-    class Same(SegmentationModel):
+    class Same(SemanticModel):
         def segment(self, x: Tensor) -> Tensor:
             self.input_shape = x.shape
             return x
