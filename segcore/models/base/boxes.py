@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 # a box is never predicted to be more than this factor larger than its anchor, as in Faster R-CNN
 _LARGEST = 1000 / 16
@@ -48,48 +47,63 @@ def anchors(
 
 
 def encode(boxes: Tensor, reference: Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
-    """(R, 4) offsets of boxes (R, 4) from reference boxes: centre in units of the sides, and logarithm of the sides."""
+    """(..., 4) offsets of boxes from reference boxes: centre in units of the sides, and logarithm of the sides."""
     centre, size = _centre_size(reference)
     of_centre, of_size = _centre_size(boxes)
-    offsets = torch.cat([(of_centre - centre) / size, (of_size / size).log()], dim=1)
+    offsets = torch.cat([(of_centre - centre) / size, (of_size / size).log()], dim=-1)
     return offsets * offsets.new_tensor(weights)
 
 
 def decode(offsets: Tensor, reference: Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
-    """(R, 4) boxes from offsets as `encode` gives them; float32."""
+    """(..., 4) boxes from offsets as `encode` gives them; float32."""
     centre, size = _centre_size(reference)
     offsets = offsets.float() / offsets.new_tensor(weights, dtype=torch.float32)
-    moved = centre + offsets[:, :2] * size
-    half = size * offsets[:, 2:].clamp(max=math.log(_LARGEST)).exp() / 2
-    return torch.cat([moved - half, moved + half], dim=1)
+    moved = centre + offsets[..., :2] * size
+    half = size * offsets[..., 2:].clamp(max=math.log(_LARGEST)).exp() / 2
+    return torch.cat([moved - half, moved + half], dim=-1)
 
 
 def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    return (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
+    return (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-3)
+
+
+def clip(boxes: Tensor, height: float, width: float) -> Tensor:
+    """(..., 4) boxes, limited to an image of `height` x `width` pixels."""
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+
+
+def iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """(..., A, M) intersection over union of boxes (..., A, 4) and others (..., M, 4); 0 with a box without area."""
+    boxes, others = boxes[..., :, None, :], others[..., None, :, :]
+    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
+    intersection = (high - low).clamp(min=0).prod(dim=-1)
+    areas = [(b[..., 2:] - b[..., :2]).prod(dim=-1) for b in (boxes, others)]
+    return intersection / (areas[0] + areas[1] - intersection).clamp(min=1e-6)
 
 
 def match(boxes: Tensor, truth: Tensor, high: float, low: float, *, keep_best: bool) -> Tensor:
-    """The true box of each anchor or proposal of one image.
+    """The true box of each anchor or proposal of an image, or of each of several images.
 
     Args:
-        boxes: (A, 4).
-        truth: (M, 4), possibly none.
+        boxes: (..., A, 4).
+        truth: (..., M, 4), possibly none; those without area match nothing.
         high: IoU from which a box matches the true box that it overlaps most.
         low: IoU below which a box is background.
         keep_best: also match each true box with the boxes that overlap it most, so that none is without; of several
             true boxes that one box is best for, with the one that it overlaps most.
 
     Returns:
-        (A,) int64: place of the true box, -1 for background, -2 for neither.
+        (..., A) int64: place of the true box, -1 for background, -2 for neither.
     """
-    if not len(truth):
-        return torch.full((len(boxes),), -1, dtype=torch.int64, device=boxes.device)
-    iou = box_iou(boxes, truth)
-    value, place = iou.max(dim=1)
+    if not truth.shape[-2]:
+        shape = torch.broadcast_shapes(boxes.shape[:-2], truth.shape[:-2])
+        return torch.full((*shape, boxes.shape[-2]), -1, dtype=torch.int64, device=boxes.device)
+    overlap = iou(boxes, truth)
+    value, place = overlap.max(dim=-1)
     found = torch.where(value >= high, place, torch.where(value < low, -1, -2))
     if keep_best:
-        best = iou.max(dim=0).values
-        is_best = (iou == best) & (best > 0)
-        of_best = iou.masked_fill(~is_best, -1).max(dim=1)
+        best = overlap.amax(dim=-2, keepdim=True)
+        of_best = overlap.masked_fill((overlap < best) | (best <= 0), -1).max(dim=-1)
         found = torch.where(of_best.values > 0, of_best.indices, found)
     return found

@@ -1,0 +1,443 @@
+"""Mask R-CNN.
+
+He et al. 2017, "Mask R-CNN", arXiv 1703.06870, on the region proposal network of Ren et al. 2015, "Faster R-CNN",
+arXiv 1506.01497, and the pyramid of Lin et al. 2017, arXiv 1612.03144.
+
+A network proposes boxes; of each, features are pooled to 7 x 7, from which its class and a better box follow, and to
+14 x 14 for its mask. At width 256 with resnet50 it is the network that torchvision publishes weights for.
+Differences from the paper: images are not resized; pooling is not shifted by half a pixel; instead of a random sample
+of anchors the expected loss of one is minimised; the regions to train on are chosen in a fixed order; the mask's
+loss is the mean over objects; the numbers of proposals and objects follow from those of the training data.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from segcore.errors import ModelError
+from segcore.models.base.boxes import anchors, clip, decode, encode
+from segcore.models.base.encoders import Encoder, build_encoder
+from segcore.models.base.instance import InstanceModel, Outputs, Truth
+from segcore.models.base.object_sizes import ObjectSizes
+from segcore.models.base.pyramid import Pyramid
+from segcore.models.base.regions import (
+    TrueBoxes,
+    highest,
+    mask_in_image,
+    mask_targets,
+    pool,
+    sample,
+    true_boxes,
+    without_duplicates,
+)
+from segcore.objects.found import Objects
+
+KIND = "instance"
+
+# pixels that `proposals` and `detections` are numbers per
+_AREA = 256 * 256
+# strides of the pyramid; regions are pooled up to the last but one
+_STRIDES = (4, 8, 16, 32, 64)
+# median side of objects in pixels below which the finest map has stride 4
+_SMALL = 24
+# anchors of an image in the loss, of which at most half are positive
+_ANCHORS = 256
+_BOX_WEIGHTS = (10, 10, 5, 5)
+_BETA = 1 / 9
+_PROPOSAL_OVERLAP = 0.7
+_OVERLAP = 0.5
+_LOWEST_SCORE = 0.05
+_MASK = 28
+
+
+def build(
+    in_channels: int,
+    num_classes: int,
+    foreground: Sequence[int],
+    *,
+    encoder: str = "mobilenet_v2",
+    weights: str = "none",
+    width: int = 64,
+    finest: int | str = "auto",
+    anchors: Sequence[float] | str = "auto",
+    ratios: Sequence[float] | str = "auto",
+    proposals: int | str = "auto",
+    detections: int | str = "auto",
+    regions: int | str = "auto",
+) -> InstanceModel:
+    """A Mask R-CNN.
+
+    Args:
+        in_channels: bands of the image.
+        num_classes: classes, background included.
+        foreground: indices of the classes that have objects.
+        encoder: one of `ENCODERS`.
+        weights: of the encoder, see `load_encoder_weights`.
+        width: channels of the pyramid and of the mask's layers; the box's layers have four times as many. The paper's
+            network has 256.
+        finest: stride of the finest map, 4 or 8; "auto": 4 if half of the objects are smaller than 24 pixels.
+        anchors: side in pixels of the anchors of each map, finest first; "auto": by the sizes of the objects.
+        ratios: height / width of anchors; "auto": those of the objects.
+        proposals: per 256 x 256 pixels of the image, at least this number; "auto": four per object where they are
+            densest.
+        detections: objects per 256 x 256 pixels at most; "auto": twice their number where they are densest.
+        regions: of an image in training; "auto": four per object where they are densest.
+
+    Raises:
+        ModelError: an impossible value, or weights that do not fit.
+    """
+    assert not isinstance(anchors, str) and not isinstance(ratios, str)
+    assert not isinstance(finest, str)
+    strides = [stride for stride in _STRIDES if stride >= finest][: len(anchors)]
+    backbone = build_encoder(encoder, in_channels, weights)
+    counts = {"proposals": proposals, "detections": detections, "regions": regions}
+    return MaskRCNN(
+        in_channels,
+        num_classes,
+        foreground,
+        backbone,
+        width,
+        dict(zip(strides, anchors, strict=True)),
+        ratios,
+        counts,
+    )
+
+
+def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
+    """Keywords of `build`, each "auto" replaced by the value that fits the objects.
+
+    Raises:
+        ModelError: an impossible value.
+    """
+    found = dict(keywords)
+    if found["finest"] == "auto":
+        found["finest"] = 4 if sizes.sides[2] < _SMALL else 8
+    if found["finest"] not in (4, 8):
+        raise ModelError(f"finest {found['finest']!r} is no stride of Mask R-CNN", "choose 4, 8 or auto")
+    levels = sum(stride >= found["finest"] for stride in _STRIDES)
+    if found["anchors"] == "auto":
+        found["anchors"] = _anchor_sides(sizes, found["finest"], levels)
+    if found["ratios"] == "auto":
+        found["ratios"] = _distinct(sizes.ratios)
+    density = sizes.most * _AREA / sizes.crop**2
+    automatic = {
+        "proposals": min(max(round(4 * density), 64), 2000),
+        "detections": min(max(round(2 * density), 50), 2000),
+        "regions": min(max(4 * sizes.most, 64), 512),
+    }
+    found.update({name: value for name, value in automatic.items() if found[name] == "auto"})
+    _check(found, levels)
+    return found
+
+
+def _anchor_sides(sizes: ObjectSizes, finest: int, levels: int) -> list[float]:
+    """Sides that double from those of small objects to those of large ones, in larger steps if there are many sizes."""
+    smallest = max(sizes.sides[0] * math.sqrt(2), 2 * finest)
+    octaves = max(math.log2(sizes.sides[-1] / smallest), 0)
+    count = min(math.ceil(octaves) + 1, levels)
+    step = max(octaves / (count - 1), 1) if count > 1 else 1
+    return [round(smallest * 2 ** (step * level), 1) for level in range(count)]
+
+
+def _distinct(ratios: Sequence[float]) -> list[float]:
+    """Ratios of which each is at least a quarter above the one before."""
+    chosen: list[float] = []
+    for ratio in sorted(ratios):
+        if not chosen or ratio >= 1.25 * chosen[-1]:
+            chosen.append(ratio)
+    return chosen
+
+
+def _check(keywords: Mapping[str, Any], levels: int) -> None:
+    for name in ("anchors", "ratios"):
+        values = keywords[name]
+        if not isinstance(values, Sequence) or not values or not all(value > 0 for value in values):
+            raise ModelError(
+                f"{name} {values!r} of Mask R-CNN is no list of sizes", "give numbers above 0, or auto"
+            )
+    if len(keywords["anchors"]) > levels:
+        raise ModelError(
+            f"anchors {keywords['anchors']} of Mask R-CNN has more values than there are maps",
+            f"give at most {levels} sides, one per map from stride {keywords['finest']} to 64",
+        )
+    for name in ("width", "proposals", "detections", "regions"):
+        if not isinstance(keywords[name], int) or keywords[name] < 1:
+            raise ModelError(
+                f"{name} {keywords[name]!r} of Mask R-CNN is no number", "give a whole number above 0"
+            )
+
+
+class ProposalHead(nn.Module):
+    """Score and box of each anchor of a map."""
+
+    def __init__(self, width: int, ratios: int) -> None:
+        super().__init__()
+        self.convolve = nn.Conv2d(width, width, 3, padding=1)
+        self.score = nn.Conv2d(width, ratios, 1)
+        self.offsets = nn.Conv2d(width, 4 * ratios, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, h, w) to logits (N, A) and offsets (N, A, 4), in the order of `anchors`."""
+        x = F.relu(self.convolve(x))
+        offsets = self.offsets(x).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2)
+        return self.score(x).permute(0, 2, 3, 1).flatten(1), offsets.flatten(1, 3)
+
+
+class BoxHead(nn.Module):
+    """Class and box of each region; of the classes the first is "no object"."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(49 * width, 4 * width),
+            nn.ReLU(),
+            nn.Linear(4 * width, 4 * width),
+            nn.ReLU(),
+        )
+        self.score = nn.Linear(4 * width, classes + 1)
+        self.offsets = nn.Linear(4 * width, 4 * classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, C, 7, 7) to logits (R, K + 1) and offsets (R, K, 4), float32."""
+        x = self.layers(x)
+        return self.score(x).float(), self.offsets(x).float().unflatten(1, (-1, 4))
+
+
+class MaskHead(nn.Module):
+    """Mask of each region for each class."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(4):
+            layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, width, 2, stride=2), nn.ReLU())
+        self.score = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x: Tensor, classes: Tensor) -> Tensor:
+        """(R, C, 14, 14) and the class of each region (R,) to logits (R, 28, 28), float32."""
+        x = self.score(self.layers(x))
+        return x[torch.arange(len(x), device=x.device), classes].float()
+
+
+class MaskRCNN(InstanceModel):
+    """Mask R-CNN; arguments as those of `build`, with the side of the anchors of each stride."""
+
+    coefficients: ClassVar[dict[str, float]] = {
+        "objectness": 1.0,
+        "anchor_box": 1.0,
+        "class": 1.0,
+        "box": 1.0,
+        "mask": 1.0,
+    }
+    is_position_dependent = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        foreground: Sequence[int],
+        encoder: Encoder,
+        width: int,
+        anchor_sides: Mapping[int, float],
+        ratios: Sequence[float],
+        counts: Mapping[str, Any],
+    ) -> None:
+        super().__init__(in_channels, num_classes, "Mask R-CNN", encoder.strides[-1], foreground)
+        self.encoder = encoder
+        self.anchor_sides, self.ratios, self.counts = dict(anchor_sides), list(ratios), dict(counts)
+        self.pyramid = Pyramid(encoder, width, list(anchor_sides))
+        self.proposal_head = ProposalHead(width, len(ratios))
+        self.box_head = BoxHead(width, len(foreground))
+        self.mask_head = MaskHead(width, len(foreground))
+
+    def heads(self, x: Tensor) -> Outputs:
+        """The maps of the pyramid, finest first, then logits (N, A) and offsets (N, A, 4) of all anchors."""
+        maps = self.pyramid(self.encoder(x))
+        scores, offsets = zip(*(self.proposal_head(m) for m in maps), strict=True)
+        return (*maps, torch.cat(scores, dim=1), torch.cat(offsets, dim=1))
+
+    def weights(self, truth: Truth) -> dict[str, Tensor]:
+        images = (~truth.ignored).flatten(1).any(1).sum()
+        regions, objects = images * self.counts["regions"], (truth.areas > 0).sum()
+        return {
+            "objectness": images * _ANCHORS,
+            "anchor_box": images * _ANCHORS,
+            "class": regions,
+            "box": regions,
+            "mask": objects,
+        }
+
+    def terms(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
+        *maps, scores, offsets = outputs
+        true = true_boxes(truth)
+        found = self._anchor_terms(maps, scores.float(), offsets.float(), truth, true)
+        with torch.no_grad():
+            boxes, real = self._proposals(maps, scores, offsets)
+        return {**found, **self._region_terms(maps, boxes, real, truth, true)}
+
+    def _anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """(A, 4) of each map."""
+        return [
+            anchors(*x.shape[-2:], stride, [side], self.ratios, x.device)
+            for x, (stride, side) in zip(maps, self.anchor_sides.items(), strict=True)
+        ]
+
+    def _anchor_terms(
+        self, maps: Sequence[Tensor], scores: Tensor, offsets: Tensor, truth: Truth, true: TrueBoxes
+    ) -> dict[str, Tensor]:
+        """The expected loss of a random sample of anchors."""
+        reference = torch.cat(self._anchors(maps))
+        matched = true.matched(reference, 0.7, 0.3, keep_best=True)
+        positive, negative = (
+            matched >= 0,
+            (matched == -1) & ~_is_ignored(truth, reference.expand(len(scores), -1, -1)),
+        )
+        positives, negatives = positive.sum(1, keepdim=True), negative.sum(1, keepdim=True)
+        sampled = positives.clamp(max=_ANCHORS // 2)
+        weight = positive * (sampled / positives.clamp(min=1))
+        weight_negative = torch.minimum(negatives, _ANCHORS - sampled) / negatives.clamp(min=1)
+        objectness = F.binary_cross_entropy_with_logits(scores, positive.float(), reduction="none")
+        item, anchor = positive.nonzero().unbind(1)
+        boxes = true.boxes[item, matched[item, anchor]]
+        distance = F.smooth_l1_loss(
+            offsets[item, anchor], encode(boxes, reference[anchor]), beta=_BETA, reduction="none"
+        )
+        return {
+            "objectness": (objectness * (weight + negative * weight_negative)).sum(),
+            "anchor_box": (distance * weight[item, anchor, None]).sum(),
+        }
+
+    def _count(self, name: str, height: float, width: float) -> int:
+        """Proposals or detections of an image of the network's size."""
+        return math.ceil(self.counts[name] * max(height * width / _AREA, 1))
+
+    def _proposals(self, maps: Sequence[Tensor], scores: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (N, P, 4), and whether each is one (N, P)."""
+        reference = self._anchors(maps)
+        height, width = (side * next(iter(self.anchor_sides)) for side in maps[0].shape[-2:])
+        count = self._count("proposals", height, width)
+        boxes = clip(decode(offsets, torch.cat(reference)), height, width)
+        scores, boxes = highest(scores.float(), boxes, [len(part) for part in reference], 2 * count)
+        return without_duplicates(scores, boxes, _PROPOSAL_OVERLAP, count)
+
+    def _pool(self, maps: Sequence[Tensor], item: Tensor, boxes: Tensor, size: int) -> Tensor:
+        strides = [stride for stride in self.anchor_sides if stride < _STRIDES[-1]]
+        return pool(maps[: len(strides)], strides, item, boxes, size)
+
+    def _region_terms(
+        self, maps: Sequence[Tensor], boxes: Tensor, real: Tensor, truth: Truth, true: TrueBoxes
+    ) -> dict[str, Tensor]:
+        first = boxes.shape[1]
+        boxes, real = torch.cat([boxes, true.boxes], dim=1), torch.cat([real, true.real], dim=1)
+        matched = true.matched(boxes, 0.5, 0.5, keep_best=False)
+        positive, negative = real & (matched >= 0), real & (matched == -1) & ~_is_ignored(truth, boxes)
+        chosen, group = sample(positive, negative, self.counts["regions"], first)
+        boxes = boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
+        matched = matched.gather(1, chosen)
+        images = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(chosen)
+        logits, offsets = self.box_head(self._pool(maps, images.flatten(), boxes.flatten(0, 1), 7))
+        image, place = (group == 0).nonzero().unbind(1)
+        target = torch.zeros_like(chosen)
+        at = matched[image, place]
+        classes, numbers, regions = true.classes[image, at], true.numbers[image, at], boxes[image, place]
+        target[image, place] = classes + 1
+        entropy = F.cross_entropy(logits, target.flatten(), reduction="none")
+        offsets = offsets.unflatten(0, chosen.shape)[image, place, classes]
+        goal = encode(true.boxes[image, at], regions, _BOX_WEIGHTS)
+        return {
+            "class": (entropy * (group < 2).flatten()).sum(),
+            "box": F.smooth_l1_loss(offsets, goal, beta=_BETA, reduction="sum"),
+            "mask": self._mask_term(maps, image, regions, classes, numbers, truth),
+        }
+
+    def _mask_term(
+        self,
+        maps: Sequence[Tensor],
+        item: Tensor,
+        boxes: Tensor,
+        classes: Tensor,
+        numbers: Tensor,
+        truth: Truth,
+    ) -> Tensor:
+        """Sum over objects of the mean over an object's regions of the cross-entropy of a region's points."""
+        if not len(item):
+            # one region of weight 0, so that the layers get a gradient
+            item, classes, numbers = (x.new_zeros(1) for x in (item, classes, numbers))
+            boxes = boxes.new_tensor([[0, 0, 1, 1]])
+            counts = boxes.new_full((1,), math.inf)
+        else:
+            counts = torch.bincount(numbers, minlength=len(truth) + 1)[numbers]
+        logits = self.mask_head(self._pool(maps, item, boxes, 14), classes)
+        target, counted = mask_targets(truth, item, boxes, numbers, _MASK)
+        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * counted
+        mean = entropy.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
+        return (mean / counts).sum()
+
+    def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
+        *maps, scores, offsets = outputs
+        boxes, real = self._proposals(maps, scores, offsets)
+        images = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+        logits, offsets = self.box_head(self._pool(maps, images, boxes.flatten(0, 1), 7))
+        decoded = decode(offsets, boxes.flatten(0, 1)[:, None], _BOX_WEIGHTS)
+        decoded = clip(decoded, height * self.magnify, width * self.magnify).unflatten(0, boxes.shape[:2])
+        probabilities = logits.softmax(dim=1)[:, 1:].unflatten(0, boxes.shape[:2]) * real[..., None]
+        return [
+            self._objects([x[i : i + 1] for x in maps], decoded[i], probabilities[i], height, width)
+            for i in range(len(boxes))
+        ]
+
+    def _objects(
+        self, maps: Sequence[Tensor], boxes: Tensor, probabilities: Tensor, height: int, width: int
+    ) -> Objects:
+        """Objects of an image from the boxes (P, K, 4) and probabilities (P, K) of its proposals."""
+        chosen = []
+        for k in range(len(self.foreground)):
+            place = (probabilities[:, k] >= _LOWEST_SCORE).nonzero()[:, 0]
+            kept = place[nms(boxes[place, k], probabilities[place, k], _OVERLAP)]
+            chosen.append(torch.stack([kept, torch.full_like(kept, k)], dim=1))
+        place, classes = torch.cat(chosen).unbind(1)
+        count = self._count("detections", height * self.magnify, width * self.magnify)
+        order = probabilities[place, classes].sort(descending=True, stable=True).indices[:count]
+        place, classes = place[order], classes[order]
+        regions = boxes[place, classes]
+        if not len(regions):
+            return Objects(height, width)
+        logits = self.mask_head(self._pool(maps, torch.zeros_like(place), regions, 14), classes)
+        masks = torch.sigmoid(logits).cpu().numpy()
+        edges = (regions / self.magnify).cpu().numpy()
+        pairs = [mask_in_image(mask, box, height, width) for mask, box in zip(masks, edges, strict=True)]
+        keep = np.array([pair is not None for pair in pairs])
+        return Objects(
+            height,
+            width,
+            np.array(self.foreground, np.uint8)[classes.cpu().numpy()[keep]],
+            probabilities[place, classes].cpu().numpy()[keep],
+            np.array([pair[0] for pair in pairs if pair], np.int32).reshape(-1, 4),
+            [pair[1] for pair in pairs if pair],
+        )
+
+    def costed(self, images: Tensor) -> None:
+        """As of `InstanceModel`, with all proposals and half of the detections that the settings allow."""
+        maps = self(images)[:-2]
+        height, width = (side * self.magnify for side in images.shape[-2:])
+        proposals, detections = (self._count(name, height, width) for name in ("proposals", "detections"))
+        features = maps[0].new_zeros(1, maps[0].shape[1], 1, 1)
+        self.box_head(features.expand(len(images) * proposals, -1, 7, 7))
+        count = max(len(images) * detections // 2, 1)
+        self.mask_head(
+            features.expand(count, -1, 14, 14), torch.zeros(count, dtype=torch.int64, device=features.device)
+        )
+
+
+def _is_ignored(truth: Truth, boxes: Tensor) -> Tensor:
+    """Whether more than half of a box's pixels are ignored, (N, A) of boxes (N, A, 4)."""
+    images = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+    return (truth.ignored_shares(images, boxes.flatten(0, 1)) > 0.5).view(boxes.shape[:2])
