@@ -13,7 +13,7 @@ are not ignored; no filter of small masks. Branches have `width` channels, as in
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -166,7 +166,7 @@ class MaskFeatures(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList()
         for place in range(4):
-            layers = [conv_gn_relu(in_channels + 2 * (place == 3), width // 2)]
+            layers: list[nn.Module] = [conv_gn_relu(in_channels + 2 * (place == 3), width // 2)]
             for step in range(place):
                 layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
                 if step:
@@ -184,7 +184,6 @@ class MaskFeatures(nn.Module):
 class SOLO(InstanceModel):
     """SOLO or SOLOv2 on the feature maps of an encoder; arguments as those of `build`."""
 
-    coefficients: ClassVar[dict[str, float]] = {"category": 1.0, "mask": 3.0}
     is_position_dependent = True
 
     def __init__(
@@ -206,6 +205,7 @@ class SOLO(InstanceModel):
     ) -> None:
         title = "SOLOv2" if variant == "v2" else "SOLO"
         super().__init__(in_channels, num_classes, title, encoder.strides[-1], foreground)
+        self.coefficients = {"category": 1.0, "mask": 3.0}
         self.cells, self.ranges, self.window, self.is_v2 = cells, ranges, window, variant == "v2"
         self.candidates, self.threshold, self.min_area = candidates, threshold, min_area
         self.encoder = encoder

@@ -70,7 +70,7 @@ def enlarged(
     above = probability > 0.5
     weights, starts = [], []
     for axis, side in enumerate((height, width)):
-        found = above.any(axis=1 - axis).nonzero()[0]
+        found = np.flatnonzero(above.any(axis=1 - axis))
         first = max(int((found[0] - 1) / scale[axis]), 0)
         end = min(int(np.ceil((found[-1] + 2) / scale[axis])), side)
         weights.append(_interpolation(first, end, scale[axis], probability.shape[axis]))
@@ -79,7 +79,7 @@ def enlarged(
     mask = value > 0.5
     if not mask.any():
         mask = value == value.max()
-    rows, cols = (mask.any(axis=1 - axis).nonzero()[0] for axis in (0, 1))
+    rows, cols = (np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1))
     mask = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
     return (int(rows[0]) + starts[0], int(cols[0]) + starts[1], *mask.shape), mask
 

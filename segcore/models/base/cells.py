@@ -141,4 +141,5 @@ def matrix_nms(masks: Tensor, classes: Tensor, scores: Tensor, sigma: float = 2.
     # [i, j]: of a better i on j
     iou = (iou * (classes == classes[:, None])).triu(1)
     most = iou.amax(0)
-    return scores * (sigma * (most[:, None] ** 2 - iou**2)).exp().amin(0)
+    decay: Tensor = (sigma * (most[:, None] ** 2 - iou**2)).exp().amin(0)
+    return scores * decay
