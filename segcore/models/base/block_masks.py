@@ -1,0 +1,91 @@
+"""Masks in blocks of 4 x 4 pixels of the network: targets from true objects, the loss, and masks of original pixels."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segcore.models.base.instance import Truth
+
+BLOCK = 4
+# of the Dice loss, in blocks
+_EPS = 0.001
+
+
+def block_targets(truth: Truth, index: int, objects: slice) -> tuple[Tensor, Tensor]:
+    """Targets of all objects of an image.
+
+    A target is the share of the object in the pixels of a block that are not ignored, divided by the largest share of
+    the object: one that is finer than a block has a block of 1 as well.
+
+    Args:
+        truth: of the batch.
+        index: of the image in the batch.
+        objects: its objects, as of `Truth.of_item`.
+
+    Returns:
+        (objects, blocks) float32 in 0..1, and (blocks,) share of the pixels of each block that are not ignored.
+    """
+    number, ignored = truth.instance[index], truth.ignored[index]
+    rows, cols = (side // BLOCK for side in number.shape)
+    blocks = torch.arange(rows * cols, device=number.device).view(rows, cols)
+    block = blocks.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+    count = objects.stop - objects.start
+    # row 0 gathers the pixels of no object
+    row = (number - objects.start).clamp(min=0)
+    pixels = torch.zeros((count + 1) * rows * cols, device=number.device)
+    pixels.index_add_(
+        0, (row * (rows * cols) + block).flatten(), torch.ones_like(row, dtype=torch.float32).flatten()
+    )
+    valid = F.avg_pool2d((~ignored).float()[None], BLOCK).flatten()
+    share = pixels.view(count + 1, -1)[1:] / (valid * BLOCK**2).clamp(min=1)
+    return share / share.amax(1, keepdim=True), valid
+
+
+def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Dice loss with squares (Milletari et al. 2016, arXiv 1606.04797) of masks (R, blocks); (R,) in 0..1.
+
+    The largest value of a target is 1, so that the denominator is not small even for an object of one pixel.
+    """
+    overlap = (probability * target) @ weight
+    total = (probability**2 + target**2) @ weight
+    return 1 - (2 * overlap + _EPS) / (total + _EPS)
+
+
+def enlarged(
+    probability: np.ndarray, height: int, width: int, scale: tuple[float, float]
+) -> tuple[tuple[int, int, int, int], np.ndarray]:
+    """Mask of original pixels, enlarged bilinearly inside the box of the blocks above 0.5 and one block around it.
+
+    Args:
+        probability: (h, w) of blocks, at least one of them above 0.5.
+        height: of the image in original pixels.
+        width: as height.
+        scale: blocks per original pixel, by rows and columns.
+
+    Returns:
+        First row, first column, height and width, and the mask (height, width) bool: probability above 0.5; of an
+        object that would have no pixel, the most probable ones.
+    """
+    above = probability > 0.5
+    weights, starts = [], []
+    for axis, side in enumerate((height, width)):
+        found = np.flatnonzero(above.any(axis=1 - axis))
+        first = max(int((found[0] - 1) / scale[axis]), 0)
+        end = min(int(np.ceil((found[-1] + 2) / scale[axis])), side)
+        weights.append(_interpolation(first, end, scale[axis], probability.shape[axis]))
+        starts.append(first)
+    value = weights[0] @ probability @ weights[1].T
+    mask = value > 0.5
+    if not mask.any():
+        mask = value == value.max()
+    rows, cols = (np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1))
+    mask = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return (int(rows[0]) + starts[0], int(cols[0]) + starts[1], *mask.shape), mask
+
+
+def _interpolation(first: int, end: int, scale: float, blocks: int) -> np.ndarray:
+    """(end - first, blocks) weights of blocks at pixels."""
+    position = ((np.arange(first, end) + 0.5) * scale - 0.5).clip(0, blocks - 1)
+    distance = np.abs(position[:, None] - np.arange(blocks))
+    return (1 - distance).clip(0).astype(np.float32)

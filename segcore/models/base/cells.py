@@ -1,0 +1,145 @@
+"""Grid cells that an object is predicted from: SOLO's targets, and its choice of cells.
+
+Wang et al. 2020, "SOLO: Segmenting Objects by Locations", arXiv 1912.04488.
+
+A cell has a fixed side in pixels, so that a scene has the same cells whatever the size of the image. Cells of a batch
+are in one list: level by level, finest first, and row by row.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segcore.models.base.instance import Truth
+
+# positive cells are within this share of half the box around the centre of mass
+_SIGMA = 0.2
+
+
+def shapes(height: int, width: int, cells: Sequence[int]) -> list[tuple[int, int]]:
+    """Rows and columns of the grid of each level; the last ones may reach beyond the image."""
+    return [(-(-height // cell), -(-width // cell)) for cell in cells]
+
+
+def by_level(x: Tensor, grids: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+    """(cells, K) of an image as one (K, rows, columns) per level."""
+    parts = x.split([rows * cols for rows, cols in grids])
+    return (part.T.unflatten(1, grid) for part, grid in zip(parts, grids, strict=True))
+
+
+def assign(truth: Truth, cells: Sequence[int], ranges: Sequence[Sequence[float]]) -> Tensor:
+    """The object of each cell, at most one.
+
+    An object has, at each level of its size, the cells within 0.2 of half its box around its centre of mass, at most
+    3 x 3 around the cell of its centre. Of several objects the one whose centre is nearest to that of the cell has it
+    (larger of row and column distance: an object whose centre is in the cell comes first), then the larger, then the
+    first in the list.
+
+    Args:
+        truth: of the batch.
+        cells: side of the cells of each level in pixels.
+        ranges: smallest and largest object of each level, as square root of height times width of the box; an object
+            outside all ranges is of the nearest.
+
+    Returns:
+        (N, cells) int64: 1 + place of the object in `truth`, 0 for none.
+    """
+    centre, size = _centres(truth), (truth.boxes[:, 2:] - truth.boxes[:, :2]).double()
+    of_level = _levels(size.prod(1).sqrt(), ranges)
+    levels = [_assign(truth, centre, size, of_level[:, place], cell) for place, cell in enumerate(cells)]
+    return torch.cat(levels, dim=1)
+
+
+def ignored(truth: Truth, cells: Sequence[int]) -> Tensor:
+    """(N, cells) bool: whether more than half of the area of each cell is ignored or beyond the image."""
+    height, width = truth.ignored.shape[1:]
+    levels = []
+    for cell in cells:
+        mask = F.pad(truth.ignored.float()[:, None], (0, -width % cell, 0, -height % cell), value=1)
+        levels.append(F.avg_pool2d(mask, cell).flatten(1) > 0.5)
+    return torch.cat(levels, dim=1)
+
+
+def _centres(truth: Truth) -> Tensor:
+    """(M, 2) float64 x and y of the objects' centres of mass; that of one pixel is in its middle."""
+    height, width = truth.instance.shape[1:]
+    flat = truth.instance.flatten()
+    sums = []
+    for values in (
+        torch.arange(width, device=flat.device)[None],
+        torch.arange(height, device=flat.device)[:, None],
+    ):
+        total = torch.zeros(len(truth) + 1, dtype=torch.int64, device=flat.device)
+        sums.append(total.index_add(0, flat, values.expand_as(truth.instance).flatten())[1:])
+    return torch.stack(sums, dim=1).double() / truth.areas[:, None] + 0.5
+
+
+def _levels(sides: Tensor, ranges: Sequence[Sequence[float]]) -> Tensor:
+    """(M, levels) bool: whether objects of these sides (M,) belong to each level."""
+    low, high = sides.new_tensor([list(pair) for pair in ranges]).log().unbind(1)
+    logarithm = sides.log()[:, None]
+    distance = torch.maximum(low - logarithm, logarithm - high).clamp(min=0)
+    nearest = distance.argmin(dim=1, keepdim=True)
+    return (distance == 0) | (torch.arange(len(ranges), device=sides.device) == nearest)
+
+
+def _assign(truth: Truth, centre: Tensor, size: Tensor, of_level: Tensor, cell: int) -> Tensor:
+    """As `assign`, for one level."""
+    (rows, cols), device = shapes(*truth.instance.shape[1:], [cell])[0], centre.device
+    count = len(truth.instance) * rows * cols
+    step = torch.cartesian_prod(*[torch.arange(-1, 2, device=device)] * 2)
+    # (M, 9, 2) column and row of each candidate
+    position = (centre / cell).floor().long()[:, None] + step
+    first, last = (((centre + sign * _SIGMA / 2 * size) / cell).floor()[:, None] for sign in (-1, 1))
+    inside = (position >= 0) & (position < torch.tensor([cols, rows], device=device))
+    candidate = (inside & (position >= first) & (position <= last)).all(-1) & of_level[:, None]
+    distance = ((position + 0.5) * cell - centre[:, None]).abs().amax(-1)
+    index = (truth.item[:, None] * rows + position[..., 1]) * cols + position[..., 0]
+    # those that are none are gathered in one place more
+    index = index.where(candidate, torch.full_like(index, count))
+    number = torch.arange(1, len(truth) + 1, device=device)[:, None].expand_as(index)
+    for values in (distance, -truth.areas[:, None].expand_as(index), number):
+        least = values.new_full((count + 1,), torch.iinfo(torch.int64).max // 2)
+        least = least.scatter_reduce(0, index.flatten(), values.flatten(), "amin", include_self=False)
+        candidate = candidate & (values == least[index])
+        index = index.where(candidate, torch.full_like(index, count))
+    found = torch.zeros(count + 1, dtype=torch.int64, device=device)
+    found = found.scatter(0, index.flatten(), number.flatten())
+    return found[:count].view(len(truth.instance), -1)
+
+
+def peaks(scores: Tensor) -> Tensor:
+    """Whether each score (K, rows, columns) is the highest of its 3 x 3 neighbours; of equal ones the first is.
+
+    The symmetric form of the papers' suppression of points.
+    """
+    around = F.unfold(scores[:, None], 3, padding=1).unflatten(2, scores.shape[1:])
+    return (scores > around[:, :4].amax(1)) & (scores >= around[:, 5:].amax(1))
+
+
+def matrix_nms(masks: Tensor, classes: Tensor, scores: Tensor, sigma: float = 2.0) -> Tensor:
+    """Scores, lowered for objects that overlap a better one of their class: Matrix NMS with a Gaussian.
+
+    Wang et al. 2020, "SOLOv2: Dynamic and Fast Instance Segmentation", arXiv 2003.10152.
+
+    Args:
+        masks: (R, P) bool, pixels of each object; each has one.
+        classes: (R,) int64.
+        scores: (R,) descending.
+        sigma: of the Gaussian.
+
+    Returns:
+        (R,) scores.
+    """
+    if not len(scores):
+        return scores
+    pixels = masks.float()
+    overlap, area = pixels @ pixels.T, pixels.sum(1)
+    iou = overlap / (area + area[:, None] - overlap)
+    # [i, j]: of a better i on j
+    iou = (iou * (classes == classes[:, None])).triu(1)
+    most = iou.amax(0)
+    decay: Tensor = (sigma * (most[:, None] ** 2 - iou**2)).exp().amin(0)
+    return scores * decay

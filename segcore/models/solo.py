@@ -1,0 +1,377 @@
+"""SOLO and SOLOv2.
+
+v1: Wang, Kong, Shen, Jiang and Li 2020, "SOLO: Segmenting Objects by Locations", arXiv 1912.04488, in its decoupled
+form. v2: Wang, Zhang, Kong, Li and Shen 2020, "SOLOv2: Dynamic and Fast Instance Segmentation", arXiv 2003.10152.
+
+An image is divided into grids of several levels. The cell at an object's centre of mass predicts the object's class and
+its mask. The mask of v2 is a 1x1 convolution of mask features, with weights that the cell predicts; that of v1 is the
+product of two maps, of which one belongs to the cell's column, and one to its row.
+Differences from the papers: cells have a fixed side in pixels, and coordinates extend over a fixed window, so that
+neither depends on the size of the image; one object per cell; all masks have stride 4; Dice is weighted by pixels that
+are not ignored; no filter of small masks. Branches have `width` channels, as in the light networks of the papers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
+
+from segcore.errors import ModelError
+from segcore.models.base.block_masks import BLOCK, block_targets, dice, enlarged
+from segcore.models.base.cells import assign, by_level, ignored, matrix_nms, peaks, shapes
+from segcore.models.base.encoders import ENCODERS, Encoder, build_encoder
+from segcore.models.base.instance import InstanceModel, Outputs, Truth
+from segcore.models.base.model import choose, upsample
+from segcore.models.base.object_sizes import ObjectSizes
+from segcore.models.base.pyramid import Pyramid
+from segcore.objects.found import Objects
+
+KIND = "instance"
+_LARGEST = 4096
+
+
+def build(
+    in_channels: int,
+    num_classes: int,
+    foreground: Sequence[int],
+    *,
+    encoder: str = "mobilenet_v2",
+    weights: str = "none",
+    variant: str = "v2",
+    width: int = 64,
+    convs: int | str = "auto",
+    cells: Sequence[int] | str = "auto",
+    ranges: Sequence[Sequence[float]] | str = "auto",
+    window: int | str = "auto",
+    candidates: int | str = "auto",
+    threshold: float = 0.1,
+    min_area: int = 0,
+) -> InstanceModel:
+    """A SOLO; values "auto" are replaced by `fit`.
+
+    Args:
+        in_channels: bands of the image.
+        num_classes: classes, background included.
+        foreground: indices of the classes that have objects.
+        encoder: one of `ENCODERS`.
+        weights: of the encoder, see `load_encoder_weights`.
+        variant: "v2" or "v1".
+        width: channels of the pyramid, the branches, and v2's mask features; 256 in the papers.
+        convs: convolutions of each branch; 4 for v2 and 7 for v1 in the papers.
+        cells: side of the cells of each level in pixels, powers of two from 4, each twice the one before.
+        ranges: smallest and largest object of each level in pixels, the square root of the area of its box.
+        window: side in pixels over which coordinates go from -1 to 1, that of the training crops.
+        candidates: largest number of cells per image of that size whose masks are computed.
+        threshold: score from which cells are candidates, and objects are kept.
+        min_area: pixels of the image that an object has at least.
+
+    Raises:
+        ModelError: an unknown value, or weights that do not fit.
+    """
+    choose("variant", variant, ("v2", "v1"))
+    choose("encoder", encoder, ENCODERS)
+    assert not any(isinstance(value, str) for value in (convs, cells, ranges, window, candidates))
+    return SOLO(
+        in_channels,
+        num_classes,
+        foreground,
+        build_encoder(encoder, in_channels, weights),
+        variant=variant,
+        width=width,
+        convs=int(convs),
+        cells=[int(cell) for cell in cells],
+        ranges=[[float(x) for x in pair] for pair in ranges],
+        window=int(window),
+        candidates=int(candidates),
+        threshold=threshold,
+        min_area=min_area,
+    )
+
+
+def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
+    """Keywords with "auto" replaced by values for objects of these sizes.
+
+    The finest cells are about two thirds as wide as the smallest objects, and each level has objects up to 4 times as
+    large as its smallest, of which the larger half also belongs to the next level.
+
+    Raises:
+        ModelError: cells or ranges that no network can have.
+    """
+    small, large = max(sizes.sides[0], 1.0), max(sizes.sides[-1], 1.0)
+    finest = min(max(2 ** round(math.log2(small / 1.5)), 4), 32)
+    first = max(small, finest)
+    levels = min(max(math.ceil(math.log2(large / first / 2)) + 1, 1), 5)
+    fitted = dict(keywords)
+    if fitted["cells"] == "auto":
+        fitted["cells"] = [finest * 2**place for place in range(levels)]
+    cells = list(fitted["cells"])
+    if fitted["ranges"] == "auto":
+        first = first if cells[0] == finest else 1.5 * cells[0]
+        low = [round(first * 2**place) for place in range(len(cells))]
+        fitted["ranges"] = [[x, 4 * x] for x in low]
+        fitted["ranges"][0][0], fitted["ranges"][-1][1] = 1, _LARGEST
+    automatic = {
+        "convs": 2 if fitted["width"] < 128 else {"v2": 4, "v1": 7}.get(fitted["variant"], 4),
+        "window": sizes.crop,
+        # an object is often found by several cells
+        "candidates": min(max(4 * sizes.most, 100), _LARGEST),
+    }
+    fitted |= {name: value for name, value in automatic.items() if fitted[name] == "auto"}
+    _check(cells, fitted["ranges"])
+    return fitted
+
+
+def _check(cells: Sequence[int], ranges: Sequence[Sequence[float]]) -> None:
+    first = cells[0] if cells else 0
+    if first not in (4, 8, 16, 32, 64) or cells != [first * 2**place for place in range(len(cells))]:
+        raise ModelError(
+            f"cells {cells} are impossible", "give powers of two from 4, each twice the one before"
+        )
+    if len(ranges) != len(cells) or any(len(pair) != 2 or not 0 < pair[0] < pair[1] for pair in ranges):
+        raise ModelError(
+            f"ranges {ranges} do not fit {len(cells)} levels",
+            "give for each of the cells the smallest and the largest object, above 0",
+        )
+
+
+def conv_gn_relu(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
+    """A convolution that keeps height and width, group norm with 8 channels per group as in the papers, and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        nn.GroupNorm(max(out_channels // 8, 1), out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def branch(in_channels: int, width: int, convs: int, out_channels: int) -> nn.Sequential:
+    """`convs` convolutions with group norm and ReLU, and one to the result."""
+    layers = [conv_gn_relu(in_channels if place == 0 else width, width) for place in range(convs)]
+    return nn.Sequential(*layers, nn.Conv2d(width, out_channels, 3, padding=1))
+
+
+class MaskFeatures(nn.Module):
+    """Features (N, width, h / 4, w / 4) of v2's masks: the sum of the pyramid's maps, enlarged step by step.
+
+    Args:
+        in_channels: of the pyramid's maps of strides 4, 8, 16 and 32; the last one with two coordinates more.
+        width: of the result; the layers before have half of it.
+    """
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        for place in range(4):
+            layers: list[nn.Module] = [conv_gn_relu(in_channels + 2 * (place == 3), width // 2)]
+            for step in range(place):
+                layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
+                if step:
+                    layers.insert(-1, conv_gn_relu(width // 2, width // 2))
+            self.levels.append(nn.Sequential(*layers))
+        self.merge = conv_gn_relu(width // 2, width, kernel=1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps, finest first, to mask features."""
+        total = torch.stack([level(x) for level, x in zip(self.levels, maps, strict=True)]).sum(0)
+        merged: Tensor = self.merge(total)
+        return merged
+
+
+class SOLO(InstanceModel):
+    """SOLO or SOLOv2 on the feature maps of an encoder; arguments as those of `build`."""
+
+    is_position_dependent = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        foreground: Sequence[int],
+        encoder: Encoder,
+        *,
+        variant: str,
+        width: int,
+        convs: int,
+        cells: list[int],
+        ranges: list[list[float]],
+        window: int,
+        candidates: int,
+        threshold: float,
+        min_area: int,
+    ) -> None:
+        title = "SOLOv2" if variant == "v2" else "SOLO"
+        super().__init__(in_channels, num_classes, title, encoder.strides[-1], foreground)
+        self.coefficients = {"category": 1.0, "mask": 3.0}
+        self.cells, self.ranges, self.window, self.is_v2 = cells, ranges, window, variant == "v2"
+        self.candidates, self.threshold, self.min_area = candidates, threshold, min_area
+        self.encoder = encoder
+        # a map has two pixels per cell, where there is such a map
+        self.strides = [min(max(cell // 2, 4), 32) for cell in cells]
+        strides = [4, 8, 16, 32] if self.is_v2 else sorted(set(self.strides))
+        self.pyramid = Pyramid(encoder, width, strides)
+        self.category = branch(width, width, convs, len(foreground))
+        nn.init.constant_(self.category[-1].bias, -math.log(99))  # type: ignore[arg-type]
+        if self.is_v2:
+            self.kernel = branch(width + 2, width, convs, width)
+            self.features = MaskFeatures(width, width)
+        else:
+            self.sides = [-(-window // cell) for cell in cells]
+            self.mask = nn.Sequential(
+                *[conv_gn_relu(width + 2 * (place == 0), width) for place in range(convs)]
+            )
+            self.axes = nn.ModuleList(nn.Conv2d(width, 2 * side, 1) for side in self.sides)
+
+    def heads(self, x: Tensor) -> Outputs:
+        """Logits of classes (N, cells, classes), and what masks are made of.
+
+        v2: kernels (N, cells, width) and features (N, width, h / 4, w / 4). v1: maps of columns and rows of each level,
+        (N, maps, h / 4, w / 4).
+        """
+        maps = self.pyramid(self.encoder(x))
+        of_level = [maps[self.pyramid.strides.index(stride)] for stride in self.strides]
+        on_grid = [_on_grid(*level) for level in zip(of_level, self.strides, self.cells, strict=True)]
+        category = _listed([self.category(level) for level in on_grid])
+        if self.is_v2:
+            maps[-1] = self._with_coordinates(maps[-1], 32)
+            kernels = [
+                self.kernel(self._with_coordinates(level, cell))
+                for level, cell in zip(on_grid, self.cells, strict=True)
+            ]
+            return category, _listed(kernels), self.features(maps)
+        axes = [
+            upsample(
+                layer(self.mask(self._with_coordinates(level, stride))),
+                [side // BLOCK for side in x.shape[-2:]],
+            )
+            for layer, level, stride in zip(self.axes, of_level, self.strides, strict=True)
+        ]
+        return category, torch.cat(axes, dim=1)
+
+    def _with_coordinates(self, x: Tensor, stride: int) -> Tensor:
+        """(N, C, h, w) with x and y as two more channels, from -1 to 1 over the window (CoordConv)."""
+        y, x_ = (
+            ((torch.arange(side, device=x.device) + 0.5) * (2 * stride / self.window) - 1).to(x.dtype)
+            for side in x.shape[-2:]
+        )
+        shape = (len(x), 1, *x.shape[-2:])
+        return torch.cat([x, x_.expand(shape), y[:, None].expand(shape)], dim=1)
+
+    def masks(self, outputs: Outputs, index: int, chosen: Tensor) -> Tensor:
+        """(R, h / 4 * w / 4) float32 probability of each block to be of the object of cells (R,) of an image."""
+        with torch.autocast(chosen.device.type, enabled=False):
+            if self.is_v2:
+                _, kernels, features = outputs
+                return (kernels[index, chosen].float() @ features[index].flatten(1).float()).sigmoid()
+            maps = outputs[1][index].flatten(1)
+            columns, rows = self._axes(outputs)
+            return maps[columns[chosen]].float().sigmoid() * maps[rows[chosen]].float().sigmoid()
+
+    def _axes(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """Places (cells,) of the two maps of each cell in v1's outputs; they repeat beyond the window."""
+        height, width = (side * BLOCK for side in outputs[-1].shape[-2:])
+        first, columns, rows = 0, [], []
+        for (down, across), side in zip(shapes(height, width, self.cells), self.sides, strict=True):
+            x, y = (torch.arange(length, device=outputs[0].device) % side for length in (across, down))
+            columns.append((first + x).repeat(down))
+            rows.append((first + side + y).repeat_interleave(across))
+            first += 2 * side
+        return torch.cat(columns), torch.cat(rows)
+
+    def weights(self, truth: Truth) -> dict[str, Tensor]:
+        """Number of cells with an object, and for the category one more per image."""
+        positive = (assign(truth, self.cells, self.ranges) > 0).sum().float()
+        return {"category": positive + len(truth.instance), "mask": positive}
+
+    def unplaced(self, truth: Truth) -> Tensor:
+        """Number of objects that have no cell, since others have theirs; they are no target."""
+        given = torch.zeros(len(truth) + 1, dtype=torch.bool, device=truth.areas.device)
+        given[assign(truth, self.cells, self.ranges)] = True
+        return (~given[1:]).sum()
+
+    def terms(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
+        """Focal loss of the cells that are not ignored, and Dice of the masks of cells with an object."""
+        cells = assign(truth, self.cells, self.ranges)
+        classes = F.pad(truth.classes, (1, 0), value=-1)[cells]
+        wanted = classes[..., None] == torch.arange(len(self.foreground), device=cells.device)
+        neutral = ignored(truth, self.cells) & (cells == 0)
+        focal = sigmoid_focal_loss(outputs[0].float(), wanted.float(), alpha=0.25, gamma=2)
+        mask = torch.zeros((), device=cells.device)
+        # one wait for the device
+        ends = torch.bincount(truth.item, minlength=len(cells)).cumsum(0).tolist()
+        for index, end in enumerate(ends):
+            objects = slice(ends[index - 1] if index else 0, end)
+            target, weight = block_targets(truth, index, objects)
+            chosen = cells[index].nonzero()[:, 0]
+            target = target[cells[index, chosen] - 1 - objects.start]
+            mask = mask + dice(self.masks(outputs, index, chosen), target, weight).sum()
+        return {"category": focal.masked_fill(neutral[..., None], 0).sum(), "mask": mask}
+
+    def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
+        """Objects of the cells of the highest scores, which Matrix NMS lowers where masks overlap."""
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            return [self._detect(outputs, index, height, width) for index in range(len(outputs[0]))]
+
+    def _detect(self, outputs: Outputs, index: int, height: int, width: int) -> Objects:
+        blocks = outputs[-1].shape[-2:]
+        grids = shapes(blocks[0] * BLOCK, blocks[1] * BLOCK, self.cells)
+        scores = outputs[0][index].float().sigmoid()
+        peak = torch.cat([peaks(level).flatten(1).T for level in by_level(scores, grids)])
+        # sorted by score, and equal ones by cell
+        limit = math.ceil(self.candidates * max(1, blocks.numel() * BLOCK**2 / self.window**2))
+        order = (scores * peak).flatten().argsort(descending=True, stable=True)[:limit]
+        order = order[(scores * peak).flatten()[order] >= self.threshold]
+        cell, place = order // scores.shape[1], order % scores.shape[1]
+        score = scores[cell, place]
+
+        # only blocks that have pixels of the image
+        scale = [round(side * self.magnify) / side / BLOCK for side in (height, width)]
+        rows, cols = math.ceil(height * scale[0]), math.ceil(width * scale[1])
+        probability = self.masks(outputs, index, cell).unflatten(1, blocks)[:, :rows, :cols].flatten(1)
+        above = probability > 0.5
+        score = score * (probability * above).sum(1) / above.sum(1).clamp(min=1)
+        order = score.argsort(descending=True, stable=True)
+        order = order[above.any(1)[order]]
+        score = matrix_nms(above[order], place[order], score[order])
+        kept = score >= self.threshold
+        order, score = order[kept], score[kept]
+        return self._objects(
+            probability[order].view(-1, rows, cols).cpu().numpy(),
+            np.array(self.foreground, np.uint8)[place[order].cpu().numpy()],
+            score.cpu().numpy(),
+            (height, width, scale),
+        )
+
+    def _objects(
+        self,
+        probability: np.ndarray,
+        classes: np.ndarray,
+        scores: np.ndarray,
+        size: tuple[int, int, list[float]],
+    ) -> Objects:
+        """Objects of masks in blocks, at the pixels of the image."""
+        height, width, scale = size
+        found = [enlarged(mask, height, width, (scale[0], scale[1])) for mask in probability]
+        boxes = np.array([box for box, _ in found], np.int32).reshape(-1, 4)
+        objects = Objects(height, width, classes, scores, boxes, [mask for _, mask in found])
+        return objects.select(objects.areas >= self.min_area)
+
+    def costed(self, images: Tensor) -> None:
+        """As of `InstanceModel`, with masks of as many cells as there are candidates."""
+        outputs = self(images)
+        chosen = torch.arange(min(self.candidates, outputs[0].shape[1]), device=images.device)
+        for index in range(len(images)):
+            self.masks(outputs, index, chosen)
+
+
+def _on_grid(x: Tensor, stride: int, cell: int) -> Tensor:
+    """A map of a stride averaged over cells; the last ones over what they have of the image."""
+    return x if cell == stride else F.avg_pool2d(x, cell // stride, ceil_mode=True)
+
+
+def _listed(levels: Sequence[Tensor]) -> Tensor:
+    """(N, K, rows, columns) of each level as (N, cells, K)."""
+    return torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
