@@ -61,6 +61,8 @@ def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architectur
     import torch
     import torchvision
 
+    from segcore.training.validate import tile_side
+
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
     dtype = str(data.items["dtype"].iloc[0])
     return {
@@ -74,7 +76,7 @@ def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architectur
             "dtype": dtype,
         },
         "training_images": facts_of_training(data),
-        "tile": 2 * settings.crop,
+        "tile": tile_side(trained.model, settings.crop),
         "training": trained.facts,
         "parameters": settings.model_dump(mode="json"),
         "versions": {
@@ -140,7 +142,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         loop.train(model, data, settings, p.prepare.window, seed, folder)
         return target
     with runs.training_run(Tracker.open(p), p, architecture, seed, title=model.title) as run:
-        progress = _Progress(run, f"train {target.name}", settings.steps)
+        progress = _Progress(run, f"train {target.name}", settings.steps, model.score_name)
         trained = loop.train(
             model,
             data,
@@ -170,16 +172,16 @@ def _choose_objects(
     """The entry `objects` of model.json, printed and logged; None where the data have no objects."""
     from segcore.training import object_settings
     from segcore.training.determinism import Determinism
+    from segcore.training.validate import tile_side
 
+    tile = tile_side(trained.model, settings.crop)
     with Determinism(settings.deterministic):
-        entry = object_settings.choose_objects(
-            trained.model, data, 2 * settings.crop, trained.facts["precision"]
-        )
+        entry = object_settings.choose_objects(trained.model, data, tile, trained.facts["precision"])
     if entry is None:
         return None
     print(object_settings.text(entry), flush=True)
-    for method, suffix in (("components", ""), ("watershed", "_watershed")):
-        names = ("f1", "precision", "recall", "count_bias")
+    for method, suffix in (("components", ""), ("watershed", "_watershed"), ("network", "")):
+        names = ("f1", "precision", "recall", "count_bias") if method in entry else ()
         run.log_step({f"val/object_{name}{suffix}": entry[method][name] for name in names})
     return entry
 
@@ -187,8 +189,8 @@ def _choose_objects(
 class _Progress:
     """Progress bar and MLflow run of a training."""
 
-    def __init__(self, run: Run, label: str, steps: int) -> None:
-        self.run, self.shown = run, dict[str, str]()
+    def __init__(self, run: Run, label: str, steps: int, score_name: str) -> None:
+        self.run, self.shown, self.score_name = run, dict[str, str](), score_name
         self.bar: tqdm[int] = console.progress([], label, total=steps, unit="step")
 
     def on_start(self, runtime: "Runtime") -> None:
@@ -204,9 +206,10 @@ class _Progress:
 
     def on_validation(self, row: dict[str, Any]) -> None:
         named = {"train/loss": "train_loss", "train/learning_rate": "learning_rate"}
-        named |= {"val/loss": "val_loss", "val/iou": "val_iou"}
+        named |= {"val/loss": "val_loss", f"val/{self.score_name}": f"val_{self.score_name}"}
         self.run.log_step({metric: row[column] for metric, column in named.items()}, row["step"])
-        self.shown["val_iou"] = f"{row['val_iou']:.3f}"
+        score = f"val_{self.score_name}"
+        self.shown[score] = f"{row[score]:.3f}"
 
 
 def _save(

@@ -71,7 +71,8 @@ def range_test(
         high: last learning rate.
     """
     device, processes = distributed.accelerator().device, Distributed()
-    runtime = choose_runtime(settings, data, device)
+    instances = model.kind == "instance"
+    runtime = choose_runtime(settings, data, device, instances=instances)
     runtime.place(model, device)
     runtime = fit_micro_batch(runtime, settings, model)
     runtime.apply()
@@ -81,7 +82,7 @@ def range_test(
     losses: list[float] = []
     smooth: list[float] = []
     mean = 0.0
-    sampler = Sampler(data, settings, window, seed)
+    sampler = Sampler(data, settings, window, seed, instances=instances)
     with Loader(sampler, processes.of_batch(settings.batch), runtime, device) as loader:
         for step in range(steps):
             rate = low * (high / low) ** (step / max(steps - 1, 1))

@@ -26,7 +26,7 @@ class TrainingState:
 
     Attributes:
         step: number of steps done.
-        best_iou, best_step: of the best validation so far.
+        best_score, best_step: of the best validation so far.
         validations_since_best: number of validations since then, for early stopping.
         history: one row per validation.
         seconds: wall time of the training steps.
@@ -34,7 +34,7 @@ class TrainingState:
     """
 
     step: int = 0
-    best_iou: float = -1.0
+    best_score: float = -1.0
     best_step: int = 0
     validations_since_best: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from segcore.constants import IGNORE
+from segcore.training.cut_objects import CutObjects
 from segcore.training.sampler import Sampler, nearest
 
 _WIDER = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype(np.float64): np.float32}
@@ -52,12 +53,14 @@ class GpuSampler:
             np.asarray(sampler.data.of_channels(sampler.data.statistics["std"])) * settings.augment.brightness
         )
         self.brightness = torch.from_numpy(std).float().to(device)
+        self.cut = CutObjects(sampler.data, settings.objects, device) if sampler.instances else None
 
     def _copy_data(self) -> None:
         data, self.places = self.sampler.data, {}
         pixels, labels, valid, numbers, start = [], [], [], [], 0
         for item in self.sampler.data.windows["item"].unique():
-            patch = data.whole(item, instances=self.sampler.instances, touching=True)
+            instances = self.sampler.instances
+            patch = data.whole(item, instances=instances, touching=not instances)
             height, width = patch.label.shape
             image = patch.image.reshape(height * width, -1)
             image = np.array(image, dtype=_WIDER.get(image.dtype, image.dtype))
@@ -74,9 +77,9 @@ class GpuSampler:
         self.numbers = torch.cat(numbers) if self.sampler.instances else None
 
     def batch(self, step: int, part: slice = slice(None)) -> dict[str, Tensor]:
-        """As `Sampler.batch`, on the device; the CPU does not wait for it."""
-        rows, factors = [], []
-        for window, changes in self.sampler.draws(step)[part]:
+        """As `Sampler.batch`, on the device; the CPU waits for it only where there are object numbers."""
+        draws, rows, factors = self.sampler.draws(step)[part], [], []
+        for window, changes in draws:
             place = self.places[window.item]
             rows.append(
                 (*place, window.row, window.col, window.height, changes.across, changes.down, changes.turns)
@@ -85,11 +88,17 @@ class GpuSampler:
         drawn = _Drawn(*self._copied(torch.tensor(rows, dtype=torch.int64)).unbind(1))
         gain, shift = self._copied(torch.tensor(factors, dtype=torch.float32))[:, :, None].unbind(1)
         maps = {name: _turned(values, drawn) for name, values in self._maps(drawn).items()}
+        maps["label"] = maps["label"].long()
+        if self.cut is not None:
+            items = [window.item for window, _ in draws]
+            maps["label"], maps["instance"] = self.cut.ignored(
+                items, maps["label"], maps["instance"], list(self._present(drawn))
+            )
         image = _turned(self._image(drawn), drawn)
         centre = image.mean((2, 3), keepdim=True)
         moved = (shift * self.brightness)[:, :, None, None]
         image = (image - centre) * gain[:, :, None, None] + centre + moved
-        return {"image": image, **maps, "label": maps["label"].long()}
+        return {"image": image, **maps}
 
     def _copied(self, values: Tensor) -> Tensor:
         pinned = values.pin_memory() if self.device.type == "cuda" else values
@@ -120,6 +129,15 @@ class GpuSampler:
         if self.numbers is not None:
             maps["instance"] = (self.numbers[at].long() & 0xFFFFFFFF).masked_fill(~inside, 0)
         return maps
+
+    def _present(self, drawn: _Drawn) -> Tensor:
+        """(N, most, most) object numbers of the windows before they are resized, 0 beyond them."""
+        assert self.numbers is not None
+        along = torch.arange(self.most, device=self.device)
+        at, inside = self._at(drawn, drawn.row[:, None] + along, drawn.col[:, None] + along)
+        within = along < drawn.side[:, None]
+        inside = inside & within[:, :, None] & within[:, None]
+        return (self.numbers[at].long() & 0xFFFFFFFF).masked_fill(~inside, 0)
 
 
 def _tables(least: int, most: int, crop: int) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,8 @@ class Trained:
 
     Attributes:
         model: with the weights of the best validation.
-        history: one row per validation: step, train_loss, learning_rate, val_loss, val_iou, best.
+        history: one row per validation: step, train_loss, learning_rate, val_loss, val_iou (val_pq of an instance
+            network), best.
         facts: best_step, steps, precision, nondeterministic (operators without a deterministic form),
             determinism (see `determinism.grade`), choices (`Runtime` as a dict).
         seconds: wall time of the training steps, over all resumed parts.
@@ -84,7 +85,8 @@ def train(
     context, state = training.context, training.state
     on_start(context.runtime)
     part = context.processes.of_batch(settings.batch)
-    loader = Loader(Sampler(data, settings, window, seed), part, context.runtime, context.device)
+    sampler = Sampler(data, settings, window, seed, instances=model.kind == "instance")
+    loader = Loader(sampler, part, context.runtime, context.device)
     losses = Losses(model.title, on_step, read_every(context.device))
     with Determinism(settings.deterministic) as nondeterministic, loader:
         for row in training.rows(model, loader, losses, seed):
@@ -142,14 +144,20 @@ class _Training:
     def validate(self, data: PreparedData, row: dict[str, Any]) -> None:
         """Validate, add a row to the history, and keep the weights if they are the best so far."""
         context, state, model = self.context, self.state, self.average.model
-        tile, precision = 2 * context.settings.crop, context.runtime.precision
-        loss, iou = validate(model, data, tile, precision, context.processes)
-        better = iou > state.best_iou
-        state.history.append({**row, "val_loss": loss, "val_iou": iou, "best": better})
+        loss, score = validate(model, data, context.settings, context.runtime.precision, context.processes)
+        better = score > state.best_score or self._is_tie_with_lower_loss(score, loss)
+        state.history.append({**row, "val_loss": loss, f"val_{model.score_name}": score, "best": better})
         state.validations_since_best = 0 if better else state.validations_since_best + 1
         if better:
-            state.best_iou, state.best_step = iou, row["step"]
+            state.best_score, state.best_step = score, row["step"]
             self.best = {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
+
+    def _is_tie_with_lower_loss(self, score: float, loss: float) -> bool:
+        """Whether an instance network scores as the best one so far, with a lower loss: at first, PQ is often 0."""
+        if self.average.model.kind != "instance" or score != self.state.best_score:
+            return False
+        best = next(row for row in reversed(self.state.history) if row["best"])
+        return loss < float(best["val_loss"])
 
     def save(self, folder: Path, model: SegmentationModel) -> None:
         """Write the checkpoint."""
@@ -166,7 +174,7 @@ def _begin(
     """The training at its checkpoint, or before its first step."""
     accelerator = distributed.accelerator()
     processes, device = Distributed.of(accelerator), accelerator.device
-    runtime = choose_runtime(settings, data, device, processes)
+    runtime = choose_runtime(settings, data, device, processes, instances=model.kind == "instance")
     runtime.place(model, device)
     processes.prepare(model)
     optimizer = make_optimizer(model, settings, runtime.fused)

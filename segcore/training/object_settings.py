@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segcore.constants import IGNORE, IGNORED_SHARE, REQUIRED_SHARE
-from segcore.data.object_numbers import by_first_pixel
+from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.inference.device import Precision
+from segcore.inference.objects import predict_objects
 from segcore.inference.tiling import predict_with_touching
+from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.semantic import SemanticModel
 from segcore.objects.find import FindSettings, classes_and_scores, number_maps
+from segcore.training.object_matches import SCORES, matched, true_objects
 
 # Of equal ones the first is chosen: components first, then the watersheds that divide them least.
 _DEPTHS = {"distance": (4.0, 2.0, 1.0, 0.5), "probability": (0.2, 0.1, 0.05)}
@@ -22,11 +24,9 @@ _CANDIDATES = [
     FindSettings(),
     *(FindSettings("watershed", seeds=s, depth=d) for s, depths in _DEPTHS.items() for d in depths),  # type: ignore[arg-type]
 ]
-_SCORES = [round(0.05 * step, 2) for step in range(1, 20)]
 # where the validation split gives nothing to choose by
 _DEFAULTS = {"components": FindSettings(score=0.5), "watershed": FindSettings("watershed", 0.5)}
-# IoU above which objects match; at most one true and one predicted object of a pair can have it
-_MATCH = 0.5
+_OF_NETWORK = {"network": FindSettings("network", 0.5)}
 # model.json is limited in size: with more clusters and classes, some clusters share a pair of counts
 _MOST_COUNTS = 2000
 # quantile of the longer sides of training objects
@@ -36,7 +36,10 @@ _SIDE = 0.95
 def choose_objects(
     model: SegmentationModel, data: PreparedData, tile: int, precision: Precision
 ) -> dict[str, Any] | None:
-    """The entry `objects` of model.json: the settings of both methods with the highest F1 on the validation split.
+    """The entry `objects` of model.json: the settings with the highest F1 on the validation split.
+
+    Those of both methods for a semantic network; the score of "network" for an instance network, which finds objects
+    itself.
 
     F1 is of all foreground classes together, at an IoU above 0.5. A predicted object with more than half of its pixels
     ignored does not count, nor does a true one with at most half of its area in the region, or what matches it.
@@ -54,7 +57,13 @@ def choose_objects(
     """
     if data.truth_of_objects == "none":
         return None
-    found = _compared(model, data, tile, precision)
+    if isinstance(model, InstanceModel):
+        defaults, candidates = _OF_NETWORK, [FindSettings("network")]
+        found = _of_network(model, data, tile, precision)
+    else:
+        assert isinstance(model, SemanticModel)
+        defaults, candidates = _DEFAULTS, _CANDIDATES
+        found = _compared(model, data, tile, precision)
     names = {index: data.classes[index] for index in data.foreground}
     entry: dict[str, Any] = {
         "truth": data.truth_of_objects,
@@ -62,8 +71,8 @@ def choose_objects(
         "classes": data.foreground,
         "side": _side(data),
     }
-    for method, default in _DEFAULTS.items():
-        chosen = found.best([s for s in _CANDIDATES if s.method == method]) or default
+    for method, default in defaults.items():
+        chosen = found.best([s for s in candidates if s.method == method]) or default
         if method == "watershed":
             entry[method] = {"seeds": chosen.seeds, "depth": chosen.depth, **found.facts(chosen, names)}
         else:
@@ -73,12 +82,13 @@ def choose_objects(
 
 def text(entry: dict[str, Any]) -> str:
     """What was chosen and its scores on the validation split, as one line."""
-    if not any(true for of_class in entry["components"]["counts"].values() for true, _ in of_class):
+    methods = [method for method in (*_DEFAULTS, *_OF_NETWORK) if method in entry]
+    if not any(true for of_class in entry[methods[0]]["counts"].values() for true, _ in of_class):
         return (
             "objects: the validation split has no object, so that nothing is chosen on it: the score is 0.5"
         )
     parts = []
-    for method in _DEFAULTS:
+    for method in methods:
         facts = entry[method]
         if not facts["f1"]:
             parts.append(f"no true object is found by {method}, so that nothing is chosen: the score is 0.5")
@@ -109,7 +119,7 @@ class _Found:
         """The candidate and score of the highest F1, of equal ones the first; None if nothing true is found."""
         best, highest = None, 0.0
         for candidate in candidates:
-            for score in _SCORES:
+            for score in SCORES:
                 f1 = self._scores(candidate, score)["f1"]
                 if f1 > highest:
                     best, highest = replace(candidate, score=score), f1
@@ -146,79 +156,42 @@ class _Found:
         return {"score": round(chosen.score, 6), **scores, "counts": counts}
 
 
-def _compared(model: SegmentationModel, data: PreparedData, tile: int, precision: Precision) -> _Found:
-    """Objects of every validation region by every candidate; a region is predicted once."""
-    assert isinstance(model, SemanticModel)
+def _of_network(model: InstanceModel, data: PreparedData, tile: int, precision: Precision) -> _Found:
+    """Objects of every validation region by an instance network."""
     regions = data.regions[data.regions["split"] == "validation"].sort_values("id")
-    index = {str(item): rows for item, rows in data.objects.groupby("item")}
+    truths, predictions = [], []
+    for region in regions.itertuples():
+        patch = data.read_input(region.id, instances=True)
+        truth = true_objects(patch, data, region.item)
+        truths.append(truth.rows().assign(cluster=region.cluster))
+        found = predict_objects(model, patch, tile, min(64, tile // 4), precision)
+        kept, hit, _ = matched(truth, found.numbers(), found.classes, patch.label != IGNORE)
+        rows = pd.DataFrame({"class_index": found.classes, "score": found.scores, "hit": hit})
+        predictions.append(rows[kept].assign(cluster=region.cluster))
+    tables = {FindSettings("network"): pd.concat(predictions, ignore_index=True)}
+    return _Found(pd.concat(truths, ignore_index=True), tables, sorted(set(regions["cluster"])))
+
+
+def _compared(model: SemanticModel, data: PreparedData, tile: int, precision: Precision) -> _Found:
+    """Objects of every validation region by every candidate; a region is predicted once."""
+    regions = data.regions[data.regions["split"] == "validation"].sort_values("id")
     truths, predictions = [], {candidate: list[pd.DataFrame]() for candidate in _CANDIDATES}
     for region in regions.itertuples():
         patch = data.read_input(region.id, instances=True)
-        assert patch.instances is not None
         probabilities, touching = predict_with_touching(model, patch, tile, min(64, tile // 4), precision)
         classes = probabilities.argmax(0).astype(np.uint8)
         classes[~patch.valid] = IGNORE
         scored = patch.label != IGNORE
-        truth = _truth(patch.instances, scored, index.get(region.item, data.objects[:0]))
+        truth = true_objects(patch, data, region.item)
         truths.append(truth.rows().assign(cluster=region.cluster))
         maps = number_maps(probabilities, classes, data.foreground, _CANDIDATES, touching)
         for candidate, numbers in zip(_CANDIDATES, maps, strict=True):
             of_object, scores = classes_and_scores(numbers, probabilities, classes)
-            kept, hit = _matched(truth, numbers, of_object, scored)
+            kept, hit, _ = matched(truth, numbers, of_object, scored)
             found = {"class_index": of_object, "score": scores.astype(np.float32), "hit": hit}
             predictions[candidate].append(pd.DataFrame(found)[kept].assign(cluster=region.cluster))
     tables = {candidate: pd.concat(parts, ignore_index=True) for candidate, parts in predictions.items()}
     return _Found(pd.concat(truths, ignore_index=True), tables, sorted(set(regions["cluster"])))
-
-
-@dataclass(frozen=True)
-class _Truth:
-    """True objects of a region: (H, W) numbers from 1 on scored pixels, and (N,) scored pixels, class, requirement."""
-
-    numbers: np.ndarray
-    areas: np.ndarray
-    classes: np.ndarray
-    required: np.ndarray
-
-    def rows(self) -> pd.DataFrame:
-        return pd.DataFrame({"class_index": self.classes[self.required]})
-
-
-def _truth(instances: np.ndarray, scored: np.ndarray, index: pd.DataFrame) -> _Truth:
-    """True objects of a region; `index` has the rows of its item in the index of objects."""
-    numbers, old = by_first_pixel(np.where(scored, instances, 0), index["id"].to_numpy())
-    known = index.set_index("id").loc[old]
-    areas = np.bincount(numbers[numbers > 0], minlength=len(old) + 1)[1:]
-    required = areas > REQUIRED_SHARE * known["area"].to_numpy()
-    return _Truth(numbers, areas, known["class_index"].to_numpy(np.int64), required)
-
-
-def _matched(
-    truth: _Truth, numbers: np.ndarray, classes: np.ndarray, scored: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which predicted objects (N,) count, and which of them match a true object of their class.
-
-    Args:
-        truth: true objects.
-        numbers: (H, W) predicted objects, from 1 without gaps.
-        classes: (N,) of the predicted objects.
-        scored: (H, W) bool, pixels that are not ignored.
-    """
-    inside, count = numbers > 0, len(classes)
-    full = np.bincount(numbers[inside], minlength=count + 1)[1:]
-    areas = np.bincount(numbers[inside & scored], minlength=count + 1)[1:]
-    kept = full - areas <= IGNORED_SHARE * full
-    both = inside & (truth.numbers > 0)
-    keys, shared = np.unique(
-        (truth.numbers[both].astype(np.int64) - 1) * count + numbers[both] - 1, return_counts=True
-    )
-    true, predicted = np.divmod(keys, max(count, 1))
-    iou = shared / (truth.areas[true] + areas[predicted] - shared)
-    found = (iou > _MATCH) & (truth.classes[true] == classes[predicted])
-    hit = np.zeros(count, bool)
-    hit[predicted[found & truth.required[true]]] = True
-    kept[predicted[found & ~truth.required[true]]] = False
-    return kept, hit & kept
 
 
 def _side(data: PreparedData) -> float:

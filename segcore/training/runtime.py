@@ -99,7 +99,12 @@ class Runtime:
 
 
 def choose_runtime(
-    settings: TrainSettings, data: PreparedData, device: torch.device, processes: Distributed | None = None
+    settings: TrainSettings,
+    data: PreparedData,
+    device: torch.device,
+    processes: Distributed | None = None,
+    *,
+    instances: bool = False,
 ) -> Runtime:
     """Resolve the settings that are `auto`.
 
@@ -108,6 +113,7 @@ def choose_runtime(
         data: prepared data; the size of the training items counts.
         device: of the training.
         processes: of a distributed training, which neither accumulates gradients nor compiles.
+        instances: whether object numbers are held with the data.
 
     Raises:
         ParamsError: a micro_batch smaller than the batch in a distributed training.
@@ -119,7 +125,9 @@ def choose_runtime(
             f"micro_batch {micro} of a batch of {settings.batch} on {processes.world} processes",
             "set train.common.speed.micro_batch to auto: each process already takes only a part of the batch",
         )
-    on_device = _resolve(speed.hold_data, on_gpu and data.training_bytes() <= DATA_FRACTION * _free(device))
+    on_device = _resolve(
+        speed.hold_data, on_gpu and data.training_bytes(instances) <= DATA_FRACTION * _free(device)
+    )
     ahead = 0 if on_device else _resolve(speed.workers, _loaders(on_gpu))
     # torch's default respects OMP_NUM_THREADS, but not a container's limit
     limit = cores() if on_gpu else max(1, cores() - ahead)

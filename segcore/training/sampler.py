@@ -15,17 +15,21 @@ from torch.nn import functional
 
 from segcore.data.prepared import LabelledImage, PreparedData
 from segcore.params import TrainSettings
+from segcore.training.cut_objects import CutObjects
 
 
 class Sampler:
     """Draws windows: a fraction by the foreground classes that they contain, the rest uniformly.
 
+    Where the data have objects, the last of the latter are drawn among windows without any, if there are some.
+
     Args:
         data: prepared data with its training windows.
-        settings: batch, crop, foreground_share, augment.
+        settings: batch, crop, foreground_share, objects, augment.
         window: side of the windows in pixels.
         seed: of the training.
-        instances: batches also have object numbers.
+        instances: batches are for an instance network: they also have object numbers, cut objects are ignored
+            (`CutObjects`), and pixels near two objects are no class.
     """
 
     def __init__(
@@ -46,6 +50,9 @@ class Sampler:
         # Each class has the same total weight, so that rare classes are drawn as often as common ones.
         weights = (present / present.sum(axis=0)).sum(axis=1) if present.size else np.ones(len(windows))
         self.weights = np.cumsum(weights / weights.sum())
+        # of windows without objects
+        self.empty = np.flatnonzero(counts.sum(axis=1) == 0) if data.instances else np.zeros(0, np.int64)
+        self._cut = CutObjects(data, settings.objects, torch.device("cpu")) if instances else None
 
     def batch(self, step: int, part: slice = slice(None)) -> dict[str, Tensor]:
         """The batch of a step: image (N, C, crop, crop) float32 raw values, label int64, valid bool.
@@ -58,24 +65,39 @@ class Sampler:
         """
         drawn = self.draws(step)[part]
         std = np.asarray(self.data.of_channels(self.data.statistics["std"]))
-        batch = _Crops.empty(0, 0, self.settings.crop, self.instances)
+        batch, present = _Crops.empty(0, 0, self.settings.crop, self.instances), []
         for index, (window, changes) in enumerate(drawn):
-            patch = self.data.crop(*window, instances=self.instances, touching=True)
+            patch = self.data.crop(*window, instances=self.instances, touching=not self.instances)
             if index == 0:
                 bands = patch.image.shape[-1]
                 batch = _Crops.empty(len(drawn), bands, self.settings.crop, self.instances)
             _augment_into(batch.at(index), patch, self.settings, std, changes)
+            if patch.instances is not None:
+                present.append(torch.from_numpy(patch.instances.astype(np.int64)))
+        if self._cut is not None and batch.instance is not None and drawn:
+            items = [window.item for window, _ in drawn]
+            label, instance = self._cut.ignored(items, batch.label, batch.instance, present)
+            batch = batch._replace(label=label, instance=instance)
         return {name: tensor for name, tensor in batch._asdict().items() if tensor is not None}
 
     def draws(self, step: int) -> list[tuple["CropWindow", "Augmentation"]]:
         """Crop window and augmentation of each item of a step's batch; no pixel is read."""
         rng = np.random.default_rng([self.seed, step])
-        by_class = round(self.settings.batch * self.settings.foreground_share)
-        return [self._draw(index < by_class, rng) for index in range(self.settings.batch)]
+        batch = self.settings.batch
+        by_class = round(batch * self.settings.foreground_share)
+        empty = batch - round(batch * self.settings.objects.empty_share) if len(self.empty) else batch
+        return [self._draw(index < by_class, index >= empty, rng) for index in range(batch)]
 
-    def _draw(self, foreground: bool, rng: np.random.Generator) -> tuple["CropWindow", "Augmentation"]:
+    def _draw(
+        self, foreground: bool, empty: bool, rng: np.random.Generator
+    ) -> tuple["CropWindow", "Augmentation"]:
         draw = rng.random()
-        place = int(np.searchsorted(self.weights, draw)) if foreground else int(draw * len(self.places))
+        if foreground:
+            place = int(np.searchsorted(self.weights, draw))
+        elif empty:
+            place = int(self.empty[int(draw * len(self.empty))])
+        else:
+            place = int(draw * len(self.places))
         item, row, col = self.places[min(place, len(self.places) - 1)]
         crop, scale = self.settings.crop, self.settings.augment.scale
         zoom = float(np.exp(rng.uniform(-np.log(scale), np.log(scale))))

@@ -1,22 +1,54 @@
-"""Loss and IoU on the validation regions, used to select the best weights of a training."""
+"""Loss and score on the validation regions, used to select the best weights of a training."""
 
 import numpy as np
 import torch
 
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
+from segcore.inference.device import Precision
 from segcore.inference.tiling import predict_with_touching
+from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.semantic import SemanticModel
+from segcore.params import TrainSettings
 from segcore.training.distributed import Distributed
+from segcore.training.validate_objects import validate_objects, window_side
+
+
+def tile_side(model: SegmentationModel, crop: int) -> int:
+    """Side in pixels of the windows of a network that was trained on crops of this side."""
+    return window_side(model, crop) if isinstance(model, InstanceModel) else 2 * crop
 
 
 def validate(
     model: SegmentationModel,
     data: PreparedData,
-    tile: int,
-    precision: str,
+    settings: TrainSettings,
+    precision: Precision,
     processes: Distributed | None = None,
+) -> tuple[float, float]:
+    """Loss and score (`SegmentationModel.score_name`) on the validation regions, the same for any number of processes.
+
+    Args:
+        model: on its device.
+        data: prepared data.
+        settings: of the training.
+        precision: "fp32" or "bf16".
+        processes: of a distributed training.
+
+    Returns:
+        Of a semantic network the mean loss over pixels and the pooled foreground mean IoU, of an instance network the
+        loss and PQ.
+    """
+    processes = processes or Distributed()
+    if isinstance(model, InstanceModel):
+        return validate_objects(model, data, settings, precision, processes)
+    assert isinstance(model, SemanticModel)
+    return _of_pixels(model, data, tile_side(model, settings.crop), precision, processes)
+
+
+def _of_pixels(
+    model: SemanticModel, data: PreparedData, tile: int, precision: Precision, processes: Distributed
 ) -> tuple[float, float]:
     """Loss (mean over pixels) and pooled foreground mean IoU on the validation regions, as in evaluation.
 
@@ -24,8 +56,6 @@ def validate(
     the same weights give the same numbers for any number of processes. Where the model has an output for pixels near
     two objects, they are a class of the loss, but not of the IoU.
     """
-    assert isinstance(model, SemanticModel)
-    processes = processes or Distributed()
     classes, rows = model.num_classes, []
     regions = list(enumerate(data.regions.loc[data.regions["split"] == "validation", "id"]))
     for index, region in regions[processes.rank :: processes.world]:

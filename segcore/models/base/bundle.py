@@ -63,6 +63,8 @@ def save_bundle(folder: Path, model: "SegmentationModel", architecture: str, fac
         "range": {"low": model.low.tolist(), "high": model.high.tolist()},
         "weights_sha256": sha256(folder / WEIGHTS),
         "files": further,
+        # absent in the bundles of semantic networks
+        **({"kind": model.kind} if model.kind == "instance" else {}),
         **facts,
     }
     (folder / DESCRIPTION).write_bytes(descriptions.serialized(description))

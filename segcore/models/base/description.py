@@ -75,12 +75,12 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Pair = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
 
 
-class _Components(_Part):
+class _Scored(_Part):
     score: _Share
     counts: dict[str, list[_Pair]] = {}
 
 
-class _Watershed(_Components):
+class _Watershed(_Scored):
     seeds: Literal["distance", "probability"]
     depth: _Positive
 
@@ -89,8 +89,9 @@ class _Objects(_Part):
     """As `segcore.training.object_settings` makes it; absent where the training data have no objects."""
 
     touching: bool = False
-    components: _Components | None = None
+    components: _Scored | None = None
     watershed: _Watershed | None = None
+    network: _Scored | None = None
     side: Annotated[float, Field(ge=0)] = 0
 
 
@@ -98,6 +99,8 @@ class _Description(_Part):
     """Types and limits of the entries that are used; only the hash of the weights is required everywhere."""
 
     architecture: str | None = None
+    # absent for semantic networks
+    kind: Literal["instance"] | None = None
     title: str = ""
     seed: int | None = None
     in_channels: Annotated[int, Field(ge=1)] | None = None
@@ -107,7 +110,7 @@ class _Description(_Part):
     classes: list[str] | None = None
     colors: list[_Color] | None = None
     foreground: list[Annotated[int, Field(ge=0)]] | None = None
-    tile: Annotated[int, Field(ge=32, le=2**16)] | None = None
+    tile: Annotated[int, Field(ge=16, le=2**16)] | None = None
     input: dict[str, Any] = {}
     normalization: _Normalization | None = None
     range: _Range | None = None
@@ -134,6 +137,10 @@ class _Description(_Part):
             raise ValueError(f"foreground: there is no class {max(self.foreground)}")
         if self.objects and self.objects.touching != (self.settings.get("touching") is True):
             raise ValueError("objects: touching is not as in settings")
+        if self.objects and (self.objects.network is None) == (self.kind == "instance"):
+            raise ValueError("objects: only an instance network has an entry network, and needs it")
+        if self.kind and self.foreground and self.foreground != self.settings.get("foreground"):
+            raise ValueError("foreground: is not as in settings")
         if any(Path(name).name != name for name in self.files):
             raise ValueError("files: names with a folder")
         return self

@@ -39,6 +39,8 @@ def check_network(description: dict[str, Any], header: Header, path: str) -> Non
         raise _mismatch(path, f"magnify is {str(magnify)[:40]}")
     with torch.device("meta"):
         model = build_described(description, path)
+    if model.kind != description.get("kind", "semantic"):
+        raise _mismatch(path, f"{description['architecture']} is of kind {model.kind}")
     if difference := header.difference(model.state_dict()):
         raise _mismatch(path, difference)
 

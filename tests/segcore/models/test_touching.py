@@ -272,7 +272,7 @@ def test_validation_has_the_loss_of_all_outputs_and_the_iou_of_the_classes(near)
     with torch.no_grad():
         model.score.weight.zero_()
         model.score.bias.copy_(torch.tensor([0.0, 1.0, 3.0]))
-    loss, iou = validate(model, near, 64, "fp32")
+    loss, iou = validate(model, near, small(), "fp32")
     log_probabilities = model.score.bias.detach().log_softmax(0)
     regions = near.regions.loc[near.regions["split"] == "validation", "id"]
     label = np.concatenate([near.read_input(r, touching=True).label.ravel() for r in regions])

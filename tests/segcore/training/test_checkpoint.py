@@ -47,7 +47,7 @@ def test_best_score_survives_a_resume(prepared_scene, tmp_path):
     model = new_model("unet", settings, data, 0)
     best, state = checkpoint.load(tmp_path / "cut", model, make_optimizer(model, settings))
     assert state.step == 4 and len(state.history) == 2
-    assert state.best_iou == max(row["val_iou"] for row in state.history) and best
+    assert state.best_score == max(row["val_iou"] for row in state.history) and best
 
 
 def test_after_a_kill_while_saving_the_previous_checkpoint_still_loads(prepared_scene, tmp_path, monkeypatch):

@@ -118,8 +118,10 @@ def numbered_scene(tmp_path_factory):
 @pytest.mark.parametrize("scale", [1.0, 1.25])
 def test_object_numbers_move_as_labels_do_on_both_samplers(numbered_scene, scale):
     p, data = numbered_scene
+    # every object is larger than a crop
+    rules = {"min_visible": 0, "min_area": 0}
     options = {"steps": 3, "batch": 6, "crop": 32, "validate_every": 3, "augment": {"scale": scale}}
-    settings = TrainSettings(**options)
+    settings = TrainSettings(**options, objects=rules)
     host = Sampler(data, settings, p.prepare.window, seed=3, instances=True)
     plain = Sampler(data, settings, p.prepare.window, seed=3)
     # beyond the item too

@@ -14,7 +14,7 @@ from segcore.data.prepared import PreparedData
 from segcore.models.base.semantic import SemanticModel
 from segcore.objects.find import FindSettings, find
 from segcore.objects.pairs import pairs
-from segcore.training import object_settings
+from segcore.training import object_matches, object_settings
 from segcore.training.object_settings import choose_objects, text
 from tasks.ingest import ingest
 from tasks.prepare import prepare
@@ -173,8 +173,8 @@ def matched(true, areas, predicted, classes=(1,), ignored=None):
     is_scored = np.ones(true.shape, bool) if ignored is None else ~np.array(ignored, bool)
     ids = sorted(set(true.ravel().tolist()) - {0})
     index = pd.DataFrame({"id": ids, "class_index": 1, "area": areas})
-    truth = object_settings._truth(true, is_scored, index)
-    kept, hit = object_settings._matched(truth, predicted, np.array(classes), is_scored)
+    truth = object_matches._numbered(true, is_scored, index)
+    kept, hit, _ = object_matches.matched(truth, predicted, np.array(classes), is_scored)
     return truth.required.tolist(), kept.tolist(), hit.tolist()
 
 

@@ -99,7 +99,7 @@ def test_crops_stay_inside_training_pixels(prepared_scene, seed):
 
     class Recorder:
         statistics, windows, foreground = data.statistics, data.windows, data.foreground
-        of_channels = staticmethod(list)
+        of_channels, instances = staticmethod(list), False
 
         def crop(self, item, row, col, height, width, **asked):
             read.append((row, col, height, width))
