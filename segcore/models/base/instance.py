@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -232,8 +233,17 @@ def _within(objects: Objects, valid: Tensor) -> Objects:
     """Objects without the pixels that are not valid; those that keep none are left out."""
     if bool(valid.all()):
         return objects
-    inside, masks = valid.numpy(), []
-    for (row, col, height, width), mask in zip(objects.boxes, objects.masks, strict=True):
-        masks.append(mask & inside[row : row + height, col : col + width])
-    cut = Objects(objects.height, objects.width, objects.classes, objects.scores, objects.boxes, masks)
-    return cut.select(cut.areas > 0)
+    inside, kept, boxes, masks = valid.numpy(), [], [], []
+    for index, ((row, col, height, width), mask) in enumerate(zip(objects.boxes, objects.masks, strict=True)):
+        left = mask & inside[row : row + height, col : col + width]
+        if left.any():
+            # a box beyond the mask could touch the edge of a window that its object is not cut by
+            rows, cols = (np.flatnonzero(left.any(axis=axis)) for axis in (1, 0))
+            tight = left[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+            kept.append(index)
+            boxes.append((row + rows[0], col + cols[0], *tight.shape))
+            masks.append(tight)
+    classes, scores = objects.classes[kept], objects.scores[kept]
+    return Objects(
+        objects.height, objects.width, classes, scores, np.array(boxes, np.int32).reshape(-1, 4), masks
+    )
