@@ -1,4 +1,4 @@
-"""Objects of a semantic network, from its class probabilities."""
+"""How objects are found, and those of a semantic network, from its class probabilities."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from segcore.objects.components import components
 from segcore.objects.found import Objects, from_numbers
 from segcore.objects.watershed import Basins, Seeds, basins, grown
 
-Method = Literal["components", "watershed"]
+Method = Literal["components", "watershed", "network"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class FindSettings:
     """How objects are found; chosen on the validation split, and stored in the bundle.
 
     Attributes:
-        method: "components" (4-connected pixels of one class) or "watershed" (components, divided).
+        method: "components" (4-connected pixels of one class), "watershed" (components, divided), or "network": by an
+            instance network.
         score: objects of a lower score are left out, in [0, 1].
         seeds: of the watershed: maxima of the "distance" to the edge or of the "probability" of the class.
         depth: of the watershed: maxima that rise by less above the pass to a higher one are no seeds; in pixels for
@@ -34,24 +35,26 @@ class FindSettings:
 
     @classmethod
     def of(cls, description: dict[str, Any], method: Method) -> "FindSettings":
-        """The settings that a bundle has for a method.
+        """The settings that a bundle has for a method; an instance network has only those of "network".
 
         Args:
             description: model.json.
-            method: "components" or "watershed".
+            method: "components" or "watershed"; of no account for an instance network.
 
         Raises:
             ModelError: it has none.
         """
+        if description.get("kind") == "instance":
+            method = "network"
         chosen = description.get("objects", {}).get(method)
         if chosen is None:
             raise ModelError(
                 f"model.json: has no entry objects.{method}, so that this model cannot find objects",
                 "train it again on data with objects (data.instances), or ask for no objects",
             )
-        if method == "components":
-            return cls(method, chosen["score"])
-        return cls(method, chosen["score"], chosen["seeds"], chosen["depth"])
+        if method == "watershed":
+            return cls(method, chosen["score"], chosen["seeds"], chosen["depth"])
+        return cls(method, chosen["score"])
 
 
 def find(
@@ -67,7 +70,7 @@ def find(
         probabilities: (K, H, W) float32, those of the K classes, with sum 1.
         classes: (H, W) uint8 predicted class of each pixel; IGNORE where there are no data.
         foreground: indices of the classes that have objects.
-        settings: method and its parameters.
+        settings: components or watershed, and its parameters.
         touching: (H, W) float32, probability that a pixel is near two objects, of a network trained for it.
 
     Returns:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segcore.constants import IGNORE
+from segcore.errors import ModelError
 from segcore.models.base.model import SegmentationModel, padding
 from segcore.objects.found import Objects
 
@@ -112,6 +113,7 @@ class InstanceModel(SegmentationModel):
 
     Attributes:
         foreground: indices of the classes that have objects, ascending; heads number them from 0.
+        background: the first other class: that of pixels without an object.
         coefficients: factor of each term in the loss.
         is_position_dependent: whether a result depends on where in the window an object is, so that the network
             predicts in windows of the size of its training crops.
@@ -127,6 +129,13 @@ class InstanceModel(SegmentationModel):
     ) -> None:
         super().__init__(in_channels, num_classes, title, output_stride)
         self.foreground = list(foreground)
+        others = sorted(set(range(num_classes)) - set(foreground))
+        if not others:
+            raise ModelError(
+                f"{title} finds objects of all {num_classes} classes, so that pixels without an object have no class",
+                "name the class of such pixels in data.background, or remove this architecture from params.yaml",
+            )
+        self.background = others[0]
 
     @abstractmethod
     def heads(self, x: Tensor) -> Outputs:
