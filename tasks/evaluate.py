@@ -17,7 +17,7 @@ from segcore.data.prepared import PreparedData, test_regions
 from segcore.files import atomic_folder, digest
 from segcore.metrics.scores import scores
 from segcore.models.base.bundle import Bundle
-from segcore.params import Params
+from segcore.params import Evaluate, Params
 from segcore.prediction.writers.nifti import stack_predictions, write_prediction
 from tasks import console
 from tasks.bundles import read_local
@@ -58,12 +58,18 @@ def measure_cost(
     return cost
 
 
-def _summary(bundle: Bundle, flips: bool) -> dict[str, Any]:
+def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None") -> dict[str, Any]:
     from segcore.evaluation.complexity import complexity
     from segcore.inference.tta import passes
 
-    d, model = bundle.description, bundle.model()
+    d, model, flips = bundle.description, bundle.model(), settings.flips
     cost = complexity(model)
+    # summaries of semantic networks have the entries of earlier versions
+    own: dict[str, Any] = {}
+    if model.kind == "instance" and finding is not None:
+        own = {"kind": model.kind, "tile": settings.tile, "overlap": settings.overlap}
+        # from which on an object's pixels are of its class
+        own["score"] = finding.score
     return {
         "architecture": d["architecture"],
         "title": d["title"],
@@ -82,6 +88,7 @@ def _summary(bundle: Bundle, flips: bool) -> dict[str, Any]:
         "determinism": d["training"].get("determinism", "unknown: trained by an older version"),
         "batch": d["parameters"]["batch"],
         "output_stride": model.output_stride,
+        **own,
     }
 
 
@@ -99,7 +106,7 @@ def _of_objects(
         print(f"evaluate {name}: {note}", flush=True)
     chosen = {key: facts.get(key) for key in ("precision", "recall", "count_bias")}
     found = description.get("objects", {})
-    f1 = {method: found[method]["f1"] for method in ("components", "watershed") if method in found}
+    f1 = {method: found[method]["f1"] for method in ("components", "watershed", "network") if method in found}
     entry = {"method": finding.method, "score": finding.score, **chosen, "validation": f1}
     return {"objects": {**entry, "truth": data.truth_of_objects}}
 
@@ -142,7 +149,9 @@ def run_evaluation(
     """Write evaluations/<architecture>-<seed> and add the scores to the training's MLflow run.
 
     Raises:
-        ModelError: no such bundle; DataError: no prepared data, or a region without counts.
+        ModelError: no such bundle, or one of an instance network without operating score.
+        DataError: no prepared data, a region without counts, or an instance network and data without objects.
+        ParamsError: flips with a model that was trained without, or that finds objects.
     """
     name = run_name(architecture, seed)
     data, folder = PreparedData(prepared), root / MODELS / name
@@ -150,16 +159,19 @@ def run_evaluation(
     bundle.require(*_REQUIRED)
     description = bundle.description
     # imported late: wrong arguments are reported at once
-    from segcore.evaluation.evaluate import evaluate, save_prediction
+    from segcore.evaluation.evaluate import evaluate, fitted, save_prediction
     from segcore.evaluation.objects import find_settings, save_objects
     from segcore.inference.device import choose_precision, default_device
-    from segcore.inference.tta import require_trained
+    from segcore.inference.tta import require_no_objects, require_trained
 
+    model = bundle.model(default_device())
     if p.evaluate.flips:
         require_trained(description["parameters"], name)
+        require_no_objects(model)
     finding = find_settings(description, p.evaluate.objects, data)
-    summary = _summary(bundle, p.evaluate.flips) | _of_objects(description, finding, data, name)
-    model = bundle.model(default_device())
+    settings = fitted(p.evaluate, model, description)
+    asked = None if settings.objects == "none" else finding
+    summary = _summary(bundle, settings, finding) | _of_objects(description, asked, data, name)
     # the files of a large model are not held in memory any longer
     del bundle
     precision = choose_precision(description["parameters"]["precision"], default_device())
@@ -178,7 +190,7 @@ def run_evaluation(
             volumes.add(region, prediction)
 
         progress = partial(console.progress, label=f"evaluate {name}")
-        result = evaluate(model, data, p.evaluate, precision, keep, progress, finding)
+        result = evaluate(model, data, settings, precision, keep, progress, finding)
         _write(part, result, summary, data.classes)
     score = finding.score if finding else 0.0
     _log(p, architecture, seed, data, result, score, description["title"], root)

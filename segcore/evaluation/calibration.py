@@ -15,9 +15,13 @@ class Calibration:
 
     def update(self, probabilities: np.ndarray, label: np.ndarray) -> None:
         """Add the valid pixels of a region: probabilities `(K, H, W)` in [0, 1], label `(H, W)` with IGNORE."""
+        self.add(probabilities.max(0), probabilities.argmax(0), label)
+
+    def add(self, confidence: np.ndarray, prediction: np.ndarray, label: np.ndarray) -> None:
+        """Add the valid pixels of a region: (H, W) confidence in [0, 1], predicted class, and label with IGNORE."""
         valid = label != IGNORE
-        confidence = probabilities.max(0)[valid].astype(np.float64)
-        correct = probabilities.argmax(0)[valid] == label[valid]
+        confidence = confidence[valid].astype(np.float64)
+        correct = prediction[valid] == label[valid]
         bins = len(self.count)
         index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
         self.count += np.bincount(index, minlength=bins)

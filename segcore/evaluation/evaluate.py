@@ -1,6 +1,6 @@
 """Evaluation of a model on the test regions."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from segcore.data.prepared import PreparedData, test_regions
+from segcore.data.prepared import LabelledImage, PreparedData, test_regions
 from segcore.evaluation.calibration import Calibration
 from segcore.evaluation.objects import ObjectCounts
-from segcore.inference.tiling import predict_with_touching
+from segcore.evaluation.predicted import Predicted, by_objects, by_pixels
+from segcore.inference.device import Precision
+from segcore.inference.objects import windows_of
 from segcore.inference.tta import with_flips
+from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.semantic import SemanticModel
 from segcore.objects.find import FindSettings
@@ -58,38 +61,65 @@ def evaluate(
     Args:
         model: model of a bundle, on its device.
         data: prepared data with the test regions.
-        settings: tile, overlap, flips and boundary tolerance.
+        settings: of `fitted`; tile, overlap, flips, boundary tolerance, and whether objects are compared.
         precision: "fp32" or "bf16".
         keep: called with each region's id, (H, W) uint8 prediction, and objects in the order of their numbers in the
             object table.
         progress: wraps the list of regions, such as `tqdm`.
-        objects: how objects are found, whatever their score; None: they are not.
+        objects: how objects are found, whatever their score; None: they are not. An instance network needs it, because
+            its class map has the objects of the operating score.
 
     Raises:
         DataError: a region has no counts.
+        ParamsError: flips with an instance network.
     """
     regions = test_regions(data)
     classes = len(data.classes)
     model = with_flips(model, settings.flips)
-    assert isinstance(model, SemanticModel)
     images, matrix, calibration = [], np.zeros((classes, classes), dtype=np.int64), Calibration()
-    counts = ObjectCounts(data, objects, settings.boundary_tolerance) if objects else None
+    with_objects = objects is not None and settings.objects != "none" and data.instances
+    counts = ObjectCounts(data, settings.boundary_tolerance) if with_objects else None
     for region in progress(list(regions.itertuples())):
         patch = data.read_input(region.id)
-        probabilities, touching = predict_with_touching(
-            model, patch, settings.tile, settings.overlap, precision
-        )
-        prediction = probabilities.argmax(axis=0).astype(np.uint8)
+        predicted = _predicted(model, patch, settings, precision, data.foreground, objects)
+        prediction = predicted.classes
         images.append(
             (region.id, region.cluster, count(prediction, patch.label, classes, settings.boundary_tolerance))
         )
         matrix += confusion(prediction, patch.label, classes)
-        calibration.update(probabilities, patch.label)
-        found = counts.add(region.id, patch, probabilities, prediction, touching) if counts else None
+        calibration.add(predicted.confidence, prediction, patch.label)
+        found = None
+        if counts is not None and predicted.objects is not None:
+            found = counts.add(region.id, patch, predicted.objects)
         keep(region.id, prediction, found)
     table = add_words(counts_table(images, data.classes), regions, data.items)
     require_all(table, regions["id"])
     return Evaluated(table, matrix, calibration.result(), counts.table(regions) if counts else None)
+
+
+def fitted(settings: Evaluate, model: SegmentationModel, description: Mapping[str, Any]) -> Evaluate:
+    """Settings with the tile and overlap in which a bundle's model predicts; its model.json is `description`.
+
+    Raises:
+        ModelError: as of `segcore.inference.objects.windows_of`.
+    """
+    tile, overlap = windows_of(model, description, settings.tile, settings.overlap)
+    return settings.model_copy(update={"tile": tile, "overlap": overlap})
+
+
+def _predicted(
+    model: SegmentationModel,
+    patch: LabelledImage,
+    settings: Evaluate,
+    precision: Precision,
+    foreground: Sequence[int],
+    finding: FindSettings | None,
+) -> Predicted:
+    if isinstance(model, InstanceModel):
+        assert finding is not None
+        return by_objects(model, patch, settings, precision, finding.score)
+    assert isinstance(model, SemanticModel)
+    return by_pixels(model, patch, settings, precision, foreground, finding)
 
 
 def save_prediction(path: Path, prediction: np.ndarray, colors: list[list[int]]) -> None:

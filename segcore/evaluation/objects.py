@@ -4,7 +4,6 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,8 @@ from segcore.constants import IGNORE
 from segcore.data.prepared import LabelledImage, PreparedData
 from segcore.data.raster import Info
 from segcore.data.resolution import ground_resolution
-from segcore.objects.find import FindSettings, find
+from segcore.errors import DataError
+from segcore.objects.find import FindSettings
 from segcore.objects.found import Objects
 from segcore.objects.pairs import pairs
 from segcore.tables.objects import objects_table, require_images
@@ -32,11 +32,24 @@ def find_settings(
 ) -> FindSettings | None:
     """How objects are found, with the operating score; None where the data have none or `method` is "none".
 
+    An instance network finds its objects whatever `method` is.
+
     Args:
         description: model.json. Without an entry for the method, the score is DEFAULT_SCORE.
         method: `evaluate.objects`.
         data: prepared data.
+
+    Raises:
+        DataError: the model is an instance network, and the data have no objects.
+        ModelError: it is one without an operating score.
     """
+    if description.get("kind") == "instance":
+        if not data.instances:
+            raise DataError(
+                f"{description['title']} finds objects, but the data have none",
+                "set data.instances in params.yaml and run again, or remove this architecture from it",
+            )
+        return FindSettings.of(description, "network")
     if method == "none" or not data.instances:
         return None
     if method not in description.get("objects", {}):
@@ -64,39 +77,26 @@ class ObjectCounts:
 
     Args:
         data: prepared data with objects.
-        settings: how objects are found; those of all scores are in the table.
         tolerance: distance in pixels up to which boundary pixels match.
     """
 
-    def __init__(self, data: PreparedData, settings: FindSettings, tolerance: int) -> None:
+    def __init__(self, data: PreparedData, tolerance: int) -> None:
         self._data, self._tolerance = data, tolerance
-        self._settings = replace(settings, score=0.0)
         self._true = dict(iter(data.objects.groupby("item")))
         self._rows: list[pd.DataFrame] = []
 
-    def add(
-        self,
-        region: str,
-        patch: LabelledImage,
-        probabilities: np.ndarray,
-        prediction: np.ndarray,
-        touching: np.ndarray | None = None,
-    ) -> Objects:
-        """Find the objects of a region and compare them with the true ones.
+    def add(self, region: str, patch: LabelledImage, found: Objects) -> Objects:
+        """Compare the objects of a region, of any score, with the true ones.
 
         Args:
             region: id.
             patch: labels and validity of the region.
-            probabilities: (K, H, W) float32.
-            prediction: (H, W) uint8 predicted classes.
-            touching: (H, W) float32, probability that a pixel is near two objects; None: the model has no such output.
+            found: predicted objects.
 
         Returns:
             The objects with a row in the table, in the order of their numbers.
         """
         data = self._data
-        classes = np.where(patch.valid, prediction, np.uint8(IGNORE))
-        found = find(probabilities, classes, data.foreground, self._settings, touching)
         place = data.region(region)
         compared = pairs(
             data.read_instances(region),

@@ -46,16 +46,26 @@ def with_flips(model: SegmentationModel, flips: bool) -> SegmentationModel:
     """`model`, or with `flips` the mean of its predictions over mirror images.
 
     Raises:
-        ParamsError: it is an instance network, whose objects have no mean.
+        ParamsError: as of `require_no_objects`.
     """
     if not flips:
         return model
-    if not isinstance(model, SemanticModel):
+    require_no_objects(model)
+    assert isinstance(model, SemanticModel)
+    return FlipAveraged(model).to(next(model.parameters()).device).eval()
+
+
+def require_no_objects(model: SegmentationModel) -> None:
+    """Check that predictions of a network can be averaged over mirror images.
+
+    Raises:
+        ParamsError: it is an instance network, whose objects have no mean.
+    """
+    if model.kind == "instance":
         raise ParamsError(
-            f"flips: {model.title} finds objects, and objects of mirror images cannot be averaged",
+            f"evaluate.flips: {model.title} finds objects, and objects of mirror images cannot be averaged",
             "set evaluate.flips and predict.flips to false",
         )
-    return FlipAveraged(model).to(next(model.parameters()).device).eval()
 
 
 def passes(flips: bool) -> int:

@@ -12,6 +12,8 @@ from segcore.objects.stitching import Whole
 _PIXELS = 2**22
 # objects between two pauses
 _BETWEEN = 1000
+# an object of a network is left out if it keeps at most this share of its pixels
+LEAST_KEPT = 0.5
 # steps of a stored probability
 PROBABILITY_STEPS = np.iinfo(np.uint16).max
 # columns of the table of painted objects
@@ -61,12 +63,16 @@ class Canvas:
     """Takes the objects of a plane in any order, and gives each pixel to one of them.
 
     Where objects overlap, a pixel is of the one of higher score, and of equal ones of that whose first pixel is first.
+    With `least_kept`, an object that keeps at most this share of its own pixels is left out, and what it had is of the
+    next one: duplicates leave no slivers. Neither depends on the order in which objects are added, and objects of a
+    lower score change nothing.
 
     Args:
         numbers: (H, W) uint32 of zeros, on disk or in memory, which becomes the map of numbers.
         probability: (H, W) uint16, steps of the probability of each pixel's class; None: an object keeps its score,
             else its score is the mean over its pixels.
         pause: called now and then, to take what is on disk out of memory; may raise to stop.
+        least_kept: as above; 0: every object that keeps a pixel stays.
     """
 
     def __init__(
@@ -74,10 +80,14 @@ class Canvas:
         numbers: np.ndarray,
         probability: np.ndarray | None = None,
         pause: Callable[[], None] = lambda: None,
+        least_kept: float = 0.0,
     ) -> None:
         self.numbers, self._probability, self._pause = numbers, probability, pause
+        self._least_kept = least_kept
         self._table = array("d")
         self._contested: set[int] = set()
+        # by object, pixels that stronger ones took: places in the flat map
+        self._lost: dict[int, list[np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self._table) // _WIDTH
@@ -92,6 +102,8 @@ class Canvas:
         self._table.extend(facts)
         found, total = [], 0
         for row, col, mask in whole.parts:
+            if self._least_kept:
+                self._record_lost(row, col, mask, number)
             rows, cols = self._claimed(row, col, mask, number)
             found.append((rows, cols))
             if self._probability is not None:
@@ -123,6 +135,15 @@ class Canvas:
         free: np.ndarray = mask & (held != number)
         return free
 
+    def _record_lost(self, row: int, col: int, mask: np.ndarray, number: int) -> None:
+        """Record the pixels of a mask that are of another object: one of both loses them."""
+        held = self.numbers[row : row + mask.shape[0], col : col + mask.shape[1]]
+        rows, cols = (mask & (held > 0) & (held != number)).nonzero()
+        holders, places = held[rows, cols], (rows + row) * self.numbers.shape[1] + cols + col
+        for holder in np.unique(holders).tolist():
+            loser = max(holder, number, key=self._rank)
+            self._lost.setdefault(loser, []).append(places[holders == holder])
+
     def _rank(self, number: int) -> tuple[float, ...]:
         facts = self._table[(number - 1) * _WIDTH : number * _WIDTH]
         return -facts[_SCORE], *(facts[i] for i in (_FIRST, _CLASS, _BOTTOM, _RIGHT)), number
@@ -135,6 +156,7 @@ class Canvas:
             score: least score.
         """
         table = self._columns().copy()
+        self._settle(table)
         for place, number in enumerate(sorted(self._contested)):
             self._measure(table, number)
             if place % _BETWEEN == 0:
@@ -162,6 +184,22 @@ class Canvas:
             chosen[:, [_ROW, _COL]].astype(np.int64),
             self._pause,
         )
+
+    def _settle(self, table: np.ndarray) -> None:
+        """From the strongest object on, give back what objects lost to ones that are left out, or leave them out."""
+        flat = self.numbers.reshape(-1)
+        for place, number in enumerate(sorted(self._lost, key=self._rank)):
+            lost = np.unique(np.concatenate(self._lost[number]))
+            free = lost[flat[lost] == 0]
+            flat[free] = number
+            top, left, bottom, right = table[number - 1, [_TOP, _LEFT, _BOTTOM, _RIGHT]].astype(int)
+            box = self.numbers[top:bottom, left:right]
+            mine = box == number
+            kept = np.count_nonzero(mine)
+            if kept <= self._least_kept * (kept + len(lost) - len(free)):
+                box[mine] = 0
+            if place % _BETWEEN == 0:
+                self._pause()
 
     def _measure(self, table: np.ndarray, number: int) -> None:
         """Facts of an object of which others may have taken pixels, from the map of numbers."""

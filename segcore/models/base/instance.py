@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from segcore.constants import IGNORE
+from segcore.errors import ModelError
 from segcore.models.base.model import SegmentationModel, padding
 from segcore.objects.found import Objects
 
@@ -111,6 +113,7 @@ class InstanceModel(SegmentationModel):
 
     Attributes:
         foreground: indices of the classes that have objects, ascending; heads number them from 0.
+        background: the first other class: that of pixels without an object.
         coefficients: factor of each term in the loss.
         is_position_dependent: whether a result depends on where in the window an object is, so that the network
             predicts in windows of the size of its training crops.
@@ -126,6 +129,13 @@ class InstanceModel(SegmentationModel):
     ) -> None:
         super().__init__(in_channels, num_classes, title, output_stride)
         self.foreground = list(foreground)
+        others = sorted(set(range(num_classes)) - set(foreground))
+        if not others:
+            raise ModelError(
+                f"{title} finds objects of all {num_classes} classes, so that pixels without an object have no class",
+                "name the class of such pixels in data.background, or remove this architecture from params.yaml",
+            )
+        self.background = others[0]
 
     @abstractmethod
     def heads(self, x: Tensor) -> Outputs:
@@ -232,8 +242,17 @@ def _within(objects: Objects, valid: Tensor) -> Objects:
     """Objects without the pixels that are not valid; those that keep none are left out."""
     if bool(valid.all()):
         return objects
-    inside, masks = valid.numpy(), []
-    for (row, col, height, width), mask in zip(objects.boxes, objects.masks, strict=True):
-        masks.append(mask & inside[row : row + height, col : col + width])
-    cut = Objects(objects.height, objects.width, objects.classes, objects.scores, objects.boxes, masks)
-    return cut.select(cut.areas > 0)
+    inside, kept, boxes, masks = valid.numpy(), [], [], []
+    for index, ((row, col, height, width), mask) in enumerate(zip(objects.boxes, objects.masks, strict=True)):
+        left = mask & inside[row : row + height, col : col + width]
+        if left.any():
+            # a box beyond the mask could touch the edge of a window that its object is not cut by
+            rows, cols = (np.flatnonzero(left.any(axis=axis)) for axis in (1, 0))
+            tight = left[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+            kept.append(index)
+            boxes.append((row + rows[0], col + cols[0], *tight.shape))
+            masks.append(tight)
+    classes, scores = objects.classes[kept], objects.scores[kept]
+    return Objects(
+        objects.height, objects.width, classes, scores, np.array(boxes, np.int32).reshape(-1, 4), masks
+    )

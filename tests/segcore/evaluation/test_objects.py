@@ -97,7 +97,7 @@ def test_the_object_table_has_a_column_per_word_of_the_data_patterns(scene):
 def test_a_region_that_was_not_evaluated_is_an_error(scene):
     _, data, _ = scene
     with pytest.raises(DataError, match="missing from the object table"):
-        ObjectCounts(data, ALL, 2).table(regions_of_test(data))
+        ObjectCounts(data, 2).table(regions_of_test(data))
 
 
 @pytest.mark.parametrize(

@@ -6,44 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skimage.measure import label
 
 from segcore.objects.canvas import Canvas, SceneObjects
 from segcore.objects.components import components
 from segcore.objects.found import Objects, from_numbers
-from segcore.objects.stitching import Stitcher
+from segcore.objects.stitching import Stitcher, Whole
 from segcore.objects.windows import Windows
-
-CLASSES = (1, 2, 3)
-
-
-def scene_of(kind: str, height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) numbers of connected objects, from 1 by first pixel, and the class of each."""
-    rng = np.random.default_rng(seed)
-    numbers = np.zeros((height, width), np.uint32)
-    if kind == "snake":
-        # one object that fills the scene, with gaps of a pixel, and another one inside a gap
-        numbers[::2] = 1
-        for turn, row in enumerate(range(1, height - 1, 2)):
-            numbers[row, -1 if turn % 2 == 0 else 0] = 1
-        numbers[1, 1 : width // 2 :] = 2
-    elif kind == "rings":
-        for turn in range(0, min(height, width) // 2, 2):
-            numbers[turn : height - turn, turn : width - turn] = turn // 2 + 1
-            numbers[turn + 1 : height - turn - 1, turn + 1 : width - turn - 1] = 0
-    elif kind == "us":
-        for number, col in enumerate(range(0, width - 4, 6), start=1):
-            numbers[1:-1, col : col + 5] = number
-            numbers[1:-2, col + 1 : col + 4] = 0
-            numbers[1:-4, col + 2] = number + 1000
-    else:
-        # touching squares and lines; what others cut off is another object
-        for number in range(1, int(rng.integers(2, 30))):
-            r, c = rng.integers(0, height), rng.integers(0, width)
-            h, w = rng.integers(1, height // 2 + 2), rng.integers(1, width // 2 + 2)
-            numbers[r : r + h, c : c + w] = number
-    numbers = label(numbers.astype(np.int32), background=0, connectivity=2).astype(np.uint32)
-    return numbers, rng.choice(CLASSES, numbers.max()).astype(np.uint8)
+from tests.support.object_maps import scene_of
 
 
 def clipped(numbers: np.ndarray, classes: np.ndarray, windows: Windows, i: int, j: int) -> Objects:
@@ -291,3 +260,35 @@ def test_a_window_that_is_missing_or_given_twice_is_an_error():
         stitcher.add(0, 1, nothing)
     with pytest.raises(ValueError, match="window"):
         stitcher.add(0, 0, Objects(20, 21))
+
+
+def _greedy(objects: list[tuple], height: int, width: int) -> np.ndarray:
+    """Scores of the objects that are left, at their pixels, one by one from the highest score on."""
+    held = np.zeros((height, width))
+    for _, score, row, col, tall, wide in sorted(objects, key=lambda o: -o[1]):
+        box = held[row : row + tall, col : col + wide]
+        if 2 * np.count_nonzero(box == 0) > tall * wide:
+            box[box == 0] = score
+    return held
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 25))
+def test_objects_that_keep_half_are_those_that_are_chosen_one_by_one(seed, count):
+    rng = np.random.default_rng(seed)
+    corners, sizes = rng.integers(0, 20, (count, 2)), rng.integers(1, 12, (count, 2))
+    scores = rng.permutation(count) / count
+    objects = [
+        (1, float(s), *map(int, c), *map(int, z)) for s, c, z in zip(scores, corners, sizes, strict=True)
+    ]
+    canvas = Canvas(np.zeros((32, 32), np.uint32), least_kept=0.5)
+    for class_index, score, row, col, *size in objects:
+        # in two parts that overlap
+        whole = np.ones(size, bool)
+        canvas.paint(Whole(class_index, score, [(row, col, whole), (row, col, whole[: size[0] // 2 + 1])]))
+    found = canvas.finish()
+    expected = _greedy(objects, 32, 32)
+    assert np.array_equal(np.append(0, found.scores)[found.numbers], expected.astype(np.float32))
+    assert np.array_equal(found.areas, np.bincount(found.numbers.ravel(), minlength=len(found) + 1)[1:])
+    boxes = from_numbers(found.numbers, found.classes, found.scores).boxes
+    assert np.array_equal(found.boxes, boxes)
