@@ -119,11 +119,12 @@ lock: ## pin the newest packages that pyproject.toml allows
 	@$(COMPILE) pyproject.toml --extra cluster -c requirements/base.lock -o requirements/cluster.lock
 	@$(COMPILE) --group dev -c requirements/base.lock -o requirements/dev.lock
 
-# `data`, `objects` and `training` compare with packages that only .venv-bench has
+# these compare with packages that only .venv-bench has
+WITH_PEERS := data objects predict training
 BENCHMARKS := data objects overhead predict published stitching training transfer
-bench: $(if $(filter data objects training,$(WHAT)),$(VENV)-bench/.installed,install) ## measure WHAT=training|data|objects|predict|stitching|published|transfer|overhead; OPTIONS=--quick
+bench: $(if $(filter $(WITH_PEERS),$(WHAT)),$(VENV)-bench/.installed,install) ## measure WHAT=training|data|objects|predict|stitching|published|transfer|overhead; OPTIONS=--quick
 	@test -n "$(filter $(BENCHMARKS),$(WHAT))" || { echo "Error: WHAT=$(WHAT) is no benchmark. Remedy: make bench WHAT=data, or one of: $(BENCHMARKS)"; exit 1; }
-	@$(if $(filter data objects training,$(WHAT)),$(VENV)-bench,$(VENV))/bin/python -m benchmarks.$(WHAT) $(OPTIONS)
+	@$(if $(filter $(WITH_PEERS),$(WHAT)),$(VENV)-bench,$(VENV))/bin/python -m benchmarks.$(WHAT) $(OPTIONS)
 $(VENV)-bench/.installed: requirements/bench.lock | install
 	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	@echo "Installing what these benchmarks compare with into $(VENV)-bench ..."

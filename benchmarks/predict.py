@@ -4,21 +4,24 @@
   passes of the same windows on tensors in memory;
 - plain: the same, compared with a script that reads all, loops and stitches, with equal network, windows and blending;
 - memory: peak for a scene with a side of 40,000 pixels, compared with 2,000;
-- limit: the large scene under a memory limit that the plain script exceeds.
+- limit: the large scene under a memory limit that the plain script exceeds;
+- objects: a detector that is always right, on windows of a scene: what merging its objects gets wrong and how long it
+  takes, compared with SAHI (benchmarks/_sliced.py).
 
-The scenes of the last two have pixels along their diagonal and nodata elsewhere: all pixels are read, blended and
-written as usual, but windows without data are not predicted, so that it takes minutes instead of hours.
+The scenes of `memory` and `limit` have pixels along their diagonal and nodata elsewhere: all pixels are read, blended
+and written as usual, but windows without data are not predicted, so that it takes minutes instead of hours.
 
 All files are written to a temporary folder. The table shows missed goals; the exit code is 0 in any case.
 """
 
 import argparse
+import importlib.util
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +30,7 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from benchmarks import _pictures, _plain
+from benchmarks import _pictures, _plain, _sliced
 from benchmarks.data import Line, machine
 from segcore.inference.device import autocast
 from segcore.models.base.bundle import save_bundle
@@ -55,15 +58,16 @@ CELL = 512
 
 
 class Sizes(NamedTuple):
-    """Side of the scene for speed, sides of the scenes for memory, and the memory limit in bytes."""
+    """Sides of scenes: for speed, two for memory, and of objects; and the memory limit in bytes."""
 
     timed: int
     memory: tuple[int, int]
+    objects: int
     limit: int
 
 
-FULL = Sizes(4_000, (2_000, 40_000), 4 * 10**9)
-QUICK = Sizes(1_500, (1_000, 4_000), 10**9)
+FULL = Sizes(4_000, (2_000, 40_000), 4_000, 4 * 10**9)
+QUICK = Sizes(1_500, (1_000, 4_000), 1_200, 10**9)
 
 
 def make_bundle(folder: Path, architecture: str, **keywords: Any) -> Path:
@@ -186,6 +190,17 @@ def memory(root: Path, sides: tuple[int, int], limit: int) -> list[Line]:
     ]
 
 
+def _parts(root: Path, sizes: Sizes, arguments: argparse.Namespace) -> Iterator[list[Line]]:
+    """Lines of the chosen parts, as they are measured."""
+    if arguments.only in (None, "speed"):
+        for architecture in arguments.networks:
+            yield speed(root, sizes.timed, architecture, arguments.rounds)
+    if arguments.only in (None, "memory"):
+        yield memory(root, sizes.memory, sizes.limit)
+    if arguments.only in (None, "objects") and importlib.util.find_spec("sahi"):
+        yield _sliced.merging(sizes.objects)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -195,7 +210,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, only to check that it runs")
     parser.add_argument("--folder", type=Path, help="parent of the temporary folder (12 GB needed)")
-    parser.add_argument("--only", choices=("speed", "memory"), help="one part")
+    parser.add_argument("--only", choices=("speed", "memory", "objects"), help="one part")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--rounds", type=int, default=3, help="more on a busy machine (default: 3)")
     parser.add_argument("--side", type=int, help="of the scene for speed, in pixels")
@@ -207,8 +222,9 @@ def main() -> None:
         if torch.cuda.is_available()
         else f"CPU, {torch.get_num_threads()} threads"
     )
+    peers = ["sahi"] if importlib.util.find_spec("sahi") else []
     print(
-        "\n".join(machine(PACKAGES)),
+        "\n".join(machine([*PACKAGES, *peers])),
         f"Networks run on: {device}; windows of {TILE} pixels, overlap {OVERLAP}",
         "",
         sep="\n",
@@ -216,16 +232,12 @@ def main() -> None:
     print("| what | segflow | other | ratio | goal | |\n|---|---|---|---|---|---|", flush=True)
     root = Path(tempfile.mkdtemp(prefix="segflow-bench-", dir=arguments.folder))
     try:
-        for architecture in arguments.networks if arguments.only != "memory" else ():
-            print(
-                *(line.text() for line in speed(root, sizes.timed, architecture, arguments.rounds)),
-                sep="\n",
-                flush=True,
-            )
-        if arguments.only != "speed":
-            print(*(line.text() for line in memory(root, sizes.memory, sizes.limit)), sep="\n", flush=True)
+        for lines in _parts(root, sizes, arguments):
+            print(*(line.text() for line in lines), sep="\n", flush=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
+    if not peers and arguments.only in (None, "objects"):
+        print("SAHI is not installed here: `make bench WHAT=predict` installs it.", file=sys.stderr)
 
 
 if __name__ == "__main__":
