@@ -19,7 +19,10 @@ from segcore.plots.palette import HUMAN, INK, MUTED, PAPER, colours, markers
 from segcore.plots.style import RC, new_figure
 
 # columns of history.csv with the validation score -> title of the panel
-_VALIDATION = {"val_iou": "Validation IoU of the foreground (%)", "val_pq": "Validation PQ of the objects (%)"}
+_VALIDATION = {
+    "val_iou": "Validation IoU of the foreground (%)",
+    "val_pq": "Validation PQ of the objects (%)",
+}
 PERCENT = FuncFormatter(lambda value, _: f"{value * 100:g}")
 
 
@@ -222,7 +225,12 @@ def validation_score(history: pd.DataFrame) -> str:
 
 
 def _draw_history(
-    of_scores: Axes, of_losses: Axes, history: pd.DataFrame, score: str, look: tuple[str, str], label: str | None
+    of_scores: Axes,
+    of_losses: Axes,
+    history: pd.DataFrame,
+    score: str,
+    look: tuple[str, str],
+    label: str | None,
 ) -> None:
     """One run in the panels of its score and of the losses; `look` is colour and marker."""
     colour, shape = look

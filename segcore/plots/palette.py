@@ -6,8 +6,12 @@ INK, MUTED, LINE, PAPER = "#1b2430", "#5d6878", "#d8dde5", "#fefefe"
 HUMAN = "#6a6151"
 # Distinguishable with deuteranopia and protanopia; markers repeat the distinction without colour.
 KNOWN = {
-    **{"fcn": "#7058c8", "unet": "#00866f", "deeplab": "#c2386b"},
-    **{"mask_rcnn": "#a06a00", "yolact": "#2f76b5", "solo": "#6b7f1e"},
+    "fcn": "#7058c8",
+    "unet": "#00866f",
+    "deeplab": "#c2386b",
+    "mask_rcnn": "#a06a00",
+    "yolact": "#2f76b5",
+    "solo": "#6b7f1e",
 }
 FALLBACK = ("#8a4b2f", "#4d5b8c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")

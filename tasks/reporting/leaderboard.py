@@ -26,7 +26,13 @@ def measure_columns(board: Leaderboard) -> list[list[Column]]:
 
 def score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
     """Columns of scores of pixels except the headline; rank and seeds are elsewhere on the page."""
-    without = ["rank", "seeds", "network", comparison.headline, *(c.key for c in board.columns if is_of_objects(c.key))]
+    without = [
+        "rank",
+        "seeds",
+        "network",
+        comparison.headline,
+        *(c.key for c in board.columns if is_of_objects(c.key)),
+    ]
     return _stacked(board, "scores", without=without)
 
 

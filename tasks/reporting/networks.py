@@ -26,7 +26,10 @@ def networks_view(inputs: "Inputs") -> dict[str, Any]:
         "kinds": [kind for kind in ("semantic", "instance") if kind in found.values()],
         "instance_titles": [inputs.titles[name] for name in instance],
         "settings": [
-            (key, [_text(runs[name].settings[key]) if key in runs[name].settings else "" for name in instance])
+            (
+                key,
+                [_text(runs[name].settings[key]) if key in runs[name].settings else "" for name in instance],
+            )
             for key in keywords
         ],
     }

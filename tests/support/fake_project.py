@@ -26,7 +26,8 @@ from segcore.tables.objects import objects_table
 from segcore.tables.slices import PREFIX
 from tasks.costs import merge_cost
 
-TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+", "mask_rcnn": "Mask R-CNN", "solo": "SOLOv2"}
+TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
+INSTANCE_TITLES = {"mask_rcnn": "Mask R-CNN", "solo": "SOLOv2"}
 SIZES = {
     "fcn": (1.9e6, 0.61e9, 390, 32),
     "unet": (6.6e6, 3.4e9, 540, 2),
@@ -36,8 +37,20 @@ SIZES = {
 }
 # instance networks, and settings in their model.json
 INSTANCE: dict[str, dict[str, Any]] = {
-    "mask_rcnn": {"encoder": "mobilenet_v2", "weights": "imagenet", "width": 64, "anchors": [16, 32], "proposals": 200},
-    "solo": {"encoder": "mobilenet_v2", "weights": "imagenet", "width": 64, "cells": [8, 16], "variant": "v2"},
+    "mask_rcnn": {
+        "encoder": "mobilenet_v2",
+        "weights": "imagenet",
+        "width": 64,
+        "anchors": [16, 32],
+        "proposals": 200,
+    },
+    "solo": {
+        "encoder": "mobilenet_v2",
+        "weights": "imagenet",
+        "width": 64,
+        "cells": [8, 16],
+        "variant": "v2",
+    },
 }
 # operating score of objects
 SCORE = 0.5
@@ -271,6 +284,10 @@ def _index(prepared: FakePrepared, region: str) -> pd.DataFrame:
     return prepared.objects[prepared.objects["item"] == region]
 
 
+def _title(architecture: str) -> str:
+    return (TITLES | INSTANCE_TITLES)[architecture]
+
+
 def _summary(architecture: str, has_objects: bool = False) -> dict[str, Any]:
     method = "network" if architecture in INSTANCE else "components"
     parameters, macs, field, stride = SIZES[architecture]
@@ -280,7 +297,7 @@ def _summary(architecture: str, has_objects: bool = False) -> dict[str, Any]:
         "receptive_field": field,
         "output_stride": stride,
     }
-    names = {"architecture": architecture, "title": TITLES[architecture], "encoder": "mobilenet_v2"}
+    names = {"architecture": architecture, "title": _title(architecture), "encoder": "mobilenet_v2"}
     budget = {"seed": 0, "weights": "imagenet", "steps": 200, "best_step": 150, "batch": 8}
     operating = {"score": SCORE, "precision": 0.91, "recall": 0.84, "count_bias": -0.05}
     objects = {"objects": {"method": method, "truth": "given"} | operating} if has_objects else {}
@@ -355,7 +372,7 @@ def build_project(
         if measured:
             merge_cost(root, folder.name, _cost(architecture, badness))
         contestants.append(
-            Contestant(architecture, TITLES[architecture], "model", [counts], [summary], objects)
+            Contestant(architecture, _title(architecture), "model", [counts], [summary], objects)
         )
     if prepared.instances:
         contestants.append(_limit(prepared))
