@@ -13,10 +13,18 @@ def names(package: str) -> tuple[str, ...]:
     Args:
         package: full name, such as "segcore.models".
     """
+    return tuple(sorted(file.stem for file in _files(package) if not file.stem.startswith("_")))
+
+
+def source(package: str, name: str) -> str:
+    """Text of the file of a plug-in, which is not imported; `name` is one of `names(package)`."""
+    return next(file for file in _files(package) if file.stem == name).read_text(encoding="utf-8")
+
+
+def _files(package: str) -> list[Path]:
     spec = find_spec(package)
     assert spec is not None and spec.submodule_search_locations is not None, package
-    files = (file for folder in spec.submodule_search_locations for file in Path(folder).glob("*.py"))
-    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+    return [file for folder in spec.submodule_search_locations for file in Path(folder).glob("*.py")]
 
 
 def load(package: str, name: str) -> ModuleType:

@@ -115,6 +115,7 @@ def _columns(comparison: Comparison) -> list[Column]:
         Column("title", "architecture", "", "name", lambda row, _: row.title),
         Column("architecture", "key", "", "detail", lambda row, _: row.architecture),
         Column("kind", "kind", "", "detail", lambda row, _: row.kind),
+        *([] if comparison.objects is None else [_NETWORK]),
         *shown,
         Column("seeds", "seeds", "", "scores", lambda row, _: row.seeds),
         *COLUMNS,
@@ -178,9 +179,20 @@ def _receptive_field(row: LeaderboardRow, _: Cost) -> str | None:
     return f"{row.summary['receptive_field']}{' + global' if row.summary.get('global_context') else ''}"
 
 
+def network_kind(row: LeaderboardRow) -> str | None:
+    """Kind of a network, and how its objects are found, such as "semantic, watershed"; None for a human or a limit."""
+    if row.summary is None:
+        return None
+    if row.summary.get("kind") == "instance":
+        return "instance, own objects"
+    return f"semantic, {row.summary.get('objects', {}).get('method', 'components')}"
+
+
 def _tiles_per_second(_: LeaderboardRow, cost: Cost) -> float | None:
     return 1000 * cost["latency_batch"] / cost["latency_ms"] if cost.get("latency_ms") else None
 
+
+_NETWORK = Column("network", "network", "", "scores", lambda row, _: network_kind(row))
 
 # Columns other than scores: the size of a network, and its costs on this machine.
 COLUMNS: list[Column] = [

@@ -1,5 +1,6 @@
 """All of params.yaml as typed values; an unknown key is an error that lists the known ones."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args
@@ -10,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from segcore import plugins
 from segcore.errors import ParamsError
 from segcore.params import yaml_file
-from segcore.params._data_checks import did_you_mean, require_distinct
+from segcore.params._data_checks import OBJECTS_REMEDY, did_you_mean, require_distinct
 from segcore.params.data import Data, Section
 from segcore.params.error_texts import Location, by_location, in_yaml, sentence
 from segcore.params.operations import Gate, Predict, Retrain, Schedule
@@ -22,6 +23,8 @@ __all__ = ["Data", "Params", "load", "merge"]
 
 T = TypeVar("T", bound=BaseModel)
 
+# of an instance network, in its file
+_KIND = re.compile(r'^KIND\b.*=\s*"instance"$', re.MULTILINE)
 # names of these keys in other programs
 SYNONYMS = {
     "backbone": "encoder",
@@ -100,6 +103,23 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _instance_networks_have_objects(self) -> "Params":
+        found = [name for name in self.architectures if name in instance_networks()]
+        if found and not self.data.has_objects:
+            others = [name for name in self.architectures if name not in found]
+            only = f"architectures: [{', '.join(others or semantic_networks())}]"
+            raise ValueError(
+                f"architectures: {found[0]} is an instance network, but the data have no objects: {OBJECTS_REMEDY}, or "
+                f"compare semantic networks alone: {only}"
+            )
+        if found and self.evaluate.flips:
+            raise ValueError(
+                f"evaluate.flips: true is not possible with {found[0]}, because objects of mirror images cannot be "
+                "averaged: set it to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _metric_has_objects(self) -> "Params":
         if problem := self.compare.lacks_objects(self.data.has_objects, self.evaluate):
             raise ValueError(problem)
@@ -163,6 +183,16 @@ class Params(Section):
 def architecture_names() -> list[str]:
     """Sorted names of the architectures, from the files of segcore/models; torch is not imported."""
     return list(plugins.names("segcore.models"))
+
+
+def instance_networks() -> list[str]:
+    """Sorted names of the architectures that find objects: their files have the line `KIND = "instance"`."""
+    return [name for name in architecture_names() if _KIND.search(plugins.source("segcore.models", name))]
+
+
+def semantic_networks() -> list[str]:
+    """Sorted names of the architectures that classify pixels."""
+    return [name for name in architecture_names() if name not in instance_networks()]
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

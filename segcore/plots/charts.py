@@ -18,6 +18,11 @@ from segcore.metrics import METRICS, class_metrics, is_of_objects, unit_of
 from segcore.plots.palette import HUMAN, INK, MUTED, PAPER, colours, markers
 from segcore.plots.style import RC, new_figure
 
+# columns of history.csv with the validation score -> title of the panel
+_VALIDATION = {
+    "val_iou": "Validation IoU of the foreground (%)",
+    "val_pq": "Validation PQ of the objects (%)",
+}
 PERCENT = FuncFormatter(lambda value, _: f"{value * 100:g}")
 
 
@@ -181,49 +186,63 @@ def metric_bars(comparison: Comparison) -> Figure:
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
-    """Validation IoU and losses by step, with a marker at the selected step (best on validation).
+    """Validation scores and losses by step, with a marker at the selected step (best on validation).
+
+    IoU of semantic and PQ of instance networks have a panel each.
 
     Args:
         histories: run (`<architecture>-<seed>`) -> history.csv.
         titles: architecture -> printed name.
     """
     palette = colours(run.rpartition("-")[0] for run in histories)
-    shapes = markers(palette)
+    scores = [name for name in _VALIDATION if any(name in history for history in histories.values())]
     with mpl.rc_context(RC):
-        figure, (left, right) = new_figure(10.4, 3.5, 2)
+        figure, panels = new_figure(10.4, 3.5, len(scores) + 1)
+        *of_scores, of_losses = panels
         named: set[str] = set()
         for run, history in histories.items():
             architecture = run.rpartition("-")[0]
-            colour = palette[architecture]
-            seen = history.dropna(subset=["val_iou"])
+            score = validation_score(history)
+            look = (palette[architecture], markers(palette)[architecture])
             label = None if architecture in named else titles.get(architecture, architecture)
             named.add(architecture)
-            left.plot(seen["step"], seen["val_iou"], color=colour, linewidth=1.8, label=label)
-            best = seen[seen["best"].astype(bool)].tail(1)
-            left.plot(
-                best["step"],
-                best["val_iou"],
-                shapes[architecture],
-                color=colour,
-                markersize=8,
-                markeredgecolor=PAPER,
-            )
-            trained = history.dropna(subset=["train_loss"])
-            # a line of one point would be invisible
-            dot = shapes[architecture] if len(history) == 1 else None
-            right.plot(
-                trained["step"], trained["train_loss"], color=colour, linewidth=1, alpha=0.45, marker=dot
-            )
-            right.plot(seen["step"], seen["val_loss"], color=colour, linewidth=1.8, marker=dot)
-        left.set_title("Validation IoU of the foreground (%)")
-        left.yaxis.set_major_formatter(PERCENT)
-        left.legend(loc="lower right")
-        right.set_title("Loss: validation (strong), training (pale)")
-        right.set_ylim(bottom=0)
-        for axes in (left, right):
+            _draw_history(of_scores[scores.index(score)], of_losses, history, score, look, label)
+        for axes, score in zip(of_scores, scores, strict=True):
+            axes.set_title(_VALIDATION[score])
+            axes.yaxis.set_major_formatter(PERCENT)
+            axes.legend(loc="lower right")
+        of_losses.set_title("Loss: validation (strong), training (pale)")
+        of_losses.set_ylim(bottom=0)
+        for axes in panels:
             axes.set_xlabel("training step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
+
+
+def validation_score(history: pd.DataFrame) -> str:
+    """Column of a history.csv with the score by which the best step was chosen."""
+    return next(name for name in _VALIDATION if name in history)
+
+
+def _draw_history(
+    of_scores: Axes,
+    of_losses: Axes,
+    history: pd.DataFrame,
+    score: str,
+    look: tuple[str, str],
+    label: str | None,
+) -> None:
+    """One run in the panels of its score and of the losses; `look` is colour and marker."""
+    colour, shape = look
+    seen = history.dropna(subset=[score])
+    of_scores.plot(seen["step"], seen[score], color=colour, linewidth=1.8, label=label)
+    best = seen[seen["best"].astype(bool)].tail(1)
+    of_scores.plot(best["step"], best[score], shape, color=colour, markersize=8, markeredgecolor=PAPER)
+    trained = history.dropna(subset=["train_loss"])
+    # a line of one point would be invisible
+    dot = shape if len(history) == 1 else None
+    of_losses.plot(trained["step"], trained["train_loss"], color=colour, linewidth=1, alpha=0.45, marker=dot)
+    of_losses.plot(seen["step"], seen["val_loss"], color=colour, linewidth=1.8, marker=dot)
 
 
 def _width(panels: int) -> float:

@@ -5,8 +5,15 @@ from collections.abc import Iterable
 INK, MUTED, LINE, PAPER = "#1b2430", "#5d6878", "#d8dde5", "#fefefe"
 HUMAN = "#6a6151"
 # Distinguishable with deuteranopia and protanopia; markers repeat the distinction without colour.
-KNOWN = {"fcn": "#7058c8", "unet": "#00866f", "deeplab": "#c2386b"}
-FALLBACK = ("#a06a00", "#2f76b5", "#6b7f1e", "#8a4b2f", "#4d5b8c")
+KNOWN = {
+    "fcn": "#7058c8",
+    "unet": "#00866f",
+    "deeplab": "#c2386b",
+    "mask_rcnn": "#a06a00",
+    "yolact": "#2f76b5",
+    "solo": "#6b7f1e",
+}
+FALLBACK = ("#8a4b2f", "#4d5b8c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 SPLITS = {"train": "#4477aa", "validation": "#c9a227", "test": "#d1495b"}
 

@@ -15,6 +15,7 @@ from segcore.objects.ceiling import figures
 from segcore.params import Params, TrainSettings
 from segcore.params.data import Data
 from segcore.splits.blocks import block_edges, is_divided
+from tasks.data_card import instance_advice
 from tasks.data_card.facts import plural
 from tasks.data_card.pictures import evenly, stacked_columns
 from tasks.formatting import hexcolour
@@ -200,13 +201,17 @@ def _cuts(found: CardObjects, p: Params) -> list[str]:
     texts = []
     for crop in sorted({p.for_architecture(name).crop for name in p.architectures}):
         share = cut_share(found.objects, sizes[found.objects["at"]], crop)
+        most = instance_advice.most_in_crop(found.objects, crop)
         texts.append(
-            f"{share * 100:.0f} % of the objects in a training crop of {crop} px are cut by its edge"
+            f"{share * 100:.0f} % of the objects in a training crop of {crop} px are cut by its edge; such a crop has "
+            f"at most {most}"
         )
     divided = np.array([is_divided(height, width, p.split) for height, width in sizes])
     if p.split.block and divided.any():
         share = _cut_by_blocks(found.objects, sizes, divided, p.split.block)
         texts.append(f"{share * 100:.0f} % of the objects of large scenes are cut by blocks of split.block")
+    if share := instance_advice.shared_cells(found.objects):
+        texts.append(f"{share * 100:.2g} % of the objects share a cell with another, of which SOLO sees one")
     return texts
 
 
@@ -284,4 +289,4 @@ def _warnings(
         if untried:
             text += f" Try {' or '.join(untried)}."
         texts.append(("Objects that touch", text))
-    return texts
+    return [*texts, *(instance_advice.warnings(found.objects, p) if p and len(found.objects) else [])]

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Model:
         folder: the bundle's folder.
         description: content of model.json.
         counts: evaluation table.
-        validation: best foreground IoU on the validation split, in [0, 1].
+        validation: best score on the validation split, in [0, 1]: foreground IoU, PQ of an instance network, or F1 of
+            objects where networks of both kinds are compared.
         calibrations: calibration curve of each batch; empty for challengers.
         objects: object table; None where the data have no objects, or `evaluate.objects` is none.
     """
@@ -66,6 +67,11 @@ class Model:
         return str(self.description["title"])
 
     @property
+    def kind(self) -> str:
+        """Kind of the network: "semantic" or "instance"."""
+        return str(self.description.get("kind", "semantic"))
+
+    @property
     def weights(self) -> str:
         """The sha256 of the weights."""
         return str(self.description["weights_sha256"])
@@ -77,7 +83,9 @@ class Model:
 
 
 def validation_score(folder: Path) -> float:
-    """Best foreground IoU on the validation split, in [0, 1], from history.csv in a bundle's folder; NaN without any.
+    """Best score on the validation split, in [0, 1], from history.csv in a bundle's folder; NaN without any.
+
+    It is the foreground IoU, or PQ of an instance network.
 
     Raises:
         StageError: history.csv is missing.
@@ -88,7 +96,8 @@ def validation_score(folder: Path) -> float:
             f"{path}: is missing, and the best seed is chosen by its validation scores",
             f"run `make run` first, or `dvc repro {stage_name('evaluate', folder.name)}` for this model alone",
         )
-    return float(pd.read_csv(read_history(folder))["val_iou"].max())
+    history = pd.read_csv(read_history(folder))
+    return float(history["val_pq" if "val_pq" in history else "val_iou"].max())
 
 
 def _rank(folder: Path) -> float:
@@ -116,7 +125,26 @@ def challengers(context: PromotionContext) -> list[Model]:
             )
         counts, objects = _tables(path.parent, context.data)
         chosen.append(Model(best, load_description(best), counts, validation_score(best), {}, objects))
-    return chosen
+    return comparable(chosen, p.evaluate.objects)
+
+
+def comparable(models: Sequence[Model], method: str) -> list[Model]:
+    """Models with validation scores of one measure: F1 of objects if there are networks of both kinds.
+
+    Args:
+        models: with the scores by which their steps were chosen.
+        method: how objects are found in predictions of semantic networks, as of `evaluate.objects`.
+    """
+    if len({model.kind for model in models}) < 2:
+        return list(models)
+    return [replace(model, validation=_object_f1(model.description, method)) for model in models]
+
+
+def _object_f1(description: Mapping[str, Any], method: str) -> float:
+    """F1 of objects on the validation split, from model.json; NaN if it was not measured."""
+    objects = description.get("objects", {})
+    found = objects.get("network") or objects.get("components" if method == "none" else method, {})
+    return float(found.get("f1", math.nan))
 
 
 def _tables(folder: Path, data: PreparedData) -> tuple[pd.DataFrame, pd.DataFrame | None]:

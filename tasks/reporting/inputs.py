@@ -31,7 +31,10 @@ from tasks.versioning.stages import data_version
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """Results of one architecture trained with one seed; `objects` is None for data without objects."""
+    """Results of one architecture trained with one seed; `objects` is None for data without objects.
+
+    `settings` are the network's keywords as in model.json; empty where the bundle is not here.
+    """
 
     architecture: str
     seed: int
@@ -43,6 +46,7 @@ class TrainedRun:
     cost: dict[str, Any] | None
     predictions: Path
     objects: pd.DataFrame | None
+    settings: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -111,6 +115,7 @@ def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:
         cost=read_cost(root, name),
         predictions=folder / "predictions",
         objects=objects,
+        settings=_model(root, name).get("settings", {}),
     )
 
 
@@ -151,9 +156,12 @@ def read_inputs(root: Path, params: Params, prepared: Any) -> Inputs:
 
 def _weights(root: Path, name: str) -> str | None:
     """The sha256 of a bundle's weights; None where the bundle is not here."""
-    path = root / MODELS / name / "model.json"
-    content = cached_json(path) or {}
-    return content.get("weights_sha256")
+    return _model(root, name).get("weights_sha256")
+
+
+def _model(root: Path, name: str) -> dict[str, Any]:
+    """Content of a bundle's model.json; empty where the bundle is not here."""
+    return cached_json(root / MODELS / name / "model.json") or {}
 
 
 def machine_facts() -> dict[str, str]:

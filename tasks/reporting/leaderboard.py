@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from segcore.comparison.leaderboard import Column, Leaderboard, Value
+from segcore.comparison.leaderboard import Column, Leaderboard, Value, network_kind
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.timing import Timing
 from segcore.metrics import METRICS, Metric, is_of_objects
@@ -26,7 +26,13 @@ def measure_columns(board: Leaderboard) -> list[list[Column]]:
 
 def score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
     """Columns of scores of pixels except the headline; rank and seeds are elsewhere on the page."""
-    without = ["rank", "seeds", comparison.headline, *(c.key for c in board.columns if is_of_objects(c.key))]
+    without = [
+        "rank",
+        "seeds",
+        "network",
+        comparison.headline,
+        *(c.key for c in board.columns if is_of_objects(c.key)),
+    ]
     return _stacked(board, "scores", without=without)
 
 
@@ -110,6 +116,7 @@ def leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, An
                 "rank": row.rank,
                 "title": row.title,
                 "kind": row.kind,
+                "network": network_kind(row) if comparison.objects else None,
                 "scores": row.scores,
                 "headline": best,
                 "interval": best

@@ -21,6 +21,7 @@ from tasks.reporting.leaderboard import (
     score_columns,
     with_unit,
 )
+from tasks.reporting.networks import networks_view
 
 if TYPE_CHECKING:
     # slow: imports charts and pictures, which the data card does not need
@@ -224,6 +225,7 @@ def page_view(inputs: "Inputs") -> dict[str, Any]:
             n: [r.summary["best_step"] for r in inputs.runs if r.architecture == n] for n in inputs.titles
         },
         "titles": inputs.titles,
+        **networks_view(inputs),
         "unmeasured": UNMEASURED,
         "captions": _captions(inputs),
         "facts": inputs.facts,

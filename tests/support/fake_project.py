@@ -27,10 +27,35 @@ from segcore.tables.slices import PREFIX
 from tasks.costs import merge_cost
 
 TITLES = {"fcn": "FCN-8s", "unet": "U-Net", "deeplab": "DeepLabV3+"}
-SIZES = {"fcn": (1.9e6, 0.61e9, 390, 32), "unet": (6.6e6, 3.4e9, 540, 2), "deeplab": (5.1e6, 1.42e9, 700, 16)}
+INSTANCE_TITLES = {"mask_rcnn": "Mask R-CNN", "solo": "SOLOv2"}
+SIZES = {
+    "fcn": (1.9e6, 0.61e9, 390, 32),
+    "unet": (6.6e6, 3.4e9, 540, 2),
+    "deeplab": (5.1e6, 1.42e9, 700, 16),
+    "mask_rcnn": (3.1e6, 1.5e9, 640, 32),
+    "solo": (2.9e6, 1.2e9, 620, 32),
+}
+# instance networks, and settings in their model.json
+INSTANCE: dict[str, dict[str, Any]] = {
+    "mask_rcnn": {
+        "encoder": "mobilenet_v2",
+        "weights": "imagenet",
+        "width": 64,
+        "anchors": [16, 32],
+        "proposals": 200,
+    },
+    "solo": {
+        "encoder": "mobilenet_v2",
+        "weights": "imagenet",
+        "width": 64,
+        "cells": [8, 16],
+        "variant": "v2",
+    },
+}
 # operating score of objects
 SCORE = 0.5
 SKILL = {"fcn": 0.35, "unet": 0.12, "deeplab": 0.18}
+BOTH_KINDS = {"unet": 0.12, "mask_rcnn": 0.18, "solo": 0.35}
 
 
 @dataclass
@@ -259,7 +284,12 @@ def _index(prepared: FakePrepared, region: str) -> pd.DataFrame:
     return prepared.objects[prepared.objects["item"] == region]
 
 
+def _title(architecture: str) -> str:
+    return (TITLES | INSTANCE_TITLES)[architecture]
+
+
 def _summary(architecture: str, has_objects: bool = False) -> dict[str, Any]:
+    method = "network" if architecture in INSTANCE else "components"
     parameters, macs, field, stride = SIZES[architecture]
     sizes = {
         "parameters": int(parameters),
@@ -267,10 +297,11 @@ def _summary(architecture: str, has_objects: bool = False) -> dict[str, Any]:
         "receptive_field": field,
         "output_stride": stride,
     }
-    names = {"architecture": architecture, "title": TITLES[architecture], "encoder": "mobilenet_v2"}
+    names = {"architecture": architecture, "title": _title(architecture), "encoder": "mobilenet_v2"}
     budget = {"seed": 0, "weights": "imagenet", "steps": 200, "best_step": 150, "batch": 8}
     operating = {"score": SCORE, "precision": 0.91, "recall": 0.84, "count_bias": -0.05}
-    objects = {"objects": {"method": "components", "truth": "given"} | operating} if has_objects else {}
+    objects = {"objects": {"method": method, "truth": "given"} | operating} if has_objects else {}
+    names |= {"kind": "instance"} if architecture in INSTANCE else {}
     return names | sizes | budget | {"global_context": architecture == "deeplab"} | objects
 
 
@@ -281,12 +312,12 @@ def _calibration(badness: float) -> dict[str, Any]:
     return {"confidence": list(confidence), "accuracy": list(accuracy), "count": counts, "ece": badness / 9}
 
 
-def _history(badness: float) -> pd.DataFrame:
+def _history(badness: float, score: str) -> pd.DataFrame:
     steps = np.arange(25, 201, 25)
     iou = (0.8 - badness / 2) * (1 - np.exp(-steps / 50)) + 0.01 * np.sin(steps)
     loss = badness + np.exp(-steps / 60)
     columns = {"step": steps, "train_loss": loss + 0.2, "learning_rate": 1e-3, "val_loss": loss + 0.28}
-    return pd.DataFrame(columns | {"val_iou": iou, "best": iou >= np.maximum.accumulate(iou)})
+    return pd.DataFrame(columns | {f"val_{score}": iou, "best": iou >= np.maximum.accumulate(iou)})
 
 
 def _cost(architecture: str, badness: float) -> dict[str, Any]:
@@ -317,13 +348,14 @@ def build_project(
     params: Params,
     measured: bool = True,
     words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    skill: Mapping[str, float] = MappingProxyType(SKILL),
 ) -> None:
     """Write evaluations, models, costs, comparison and dvc.lock under `root` for three architectures.
 
-    The texts of a word are given to the test regions in turn.
+    The texts of a word are given to the test regions in turn. `skill` has the architectures and how bad each is.
     """
     contestants = []
-    for architecture, badness in SKILL.items():
+    for architecture, badness in skill.items():
         folder = root / "evaluations" / f"{architecture}-0"
         counts, objects = _write_predictions(folder, prepared, badness, words)
         summary = _summary(architecture, bool(objects))
@@ -331,12 +363,16 @@ def build_project(
         (folder / "summary.json").write_text(json.dumps(summary))
         models = root / "models" / folder.name
         models.mkdir(parents=True)
-        _history(badness).to_csv(models / "history.csv", index=False)
-        (models / "model.json").write_text(json.dumps({"weights_sha256": architecture.ljust(64, "0")}))
+        history = _history(badness, "pq" if architecture in INSTANCE else "iou")
+        history.to_csv(models / "history.csv", index=False)
+        description: dict[str, Any] = {"weights_sha256": architecture.ljust(64, "0")}
+        if architecture in INSTANCE:
+            description |= {"kind": "instance", "settings": INSTANCE[architecture] | {"foreground": [1]}}
+        (models / "model.json").write_text(json.dumps(description))
         if measured:
             merge_cost(root, folder.name, _cost(architecture, badness))
         contestants.append(
-            Contestant(architecture, TITLES[architecture], "model", [counts], [summary], objects)
+            Contestant(architecture, _title(architecture), "model", [counts], [summary], objects)
         )
     if prepared.instances:
         contestants.append(_limit(prepared))

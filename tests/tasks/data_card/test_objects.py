@@ -1,7 +1,9 @@
 """Objects on the data card: figures of components, what a crop cuts, warnings, and data without objects."""
 
 import html
+import math
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import nn
 
 from segcore.models.base.factory import build_model
 from segcore.params import Params
-from tasks.data_card import card
+from tasks.data_card import card, instance_advice
 from tasks.data_card.objects import cut_share, output_stride
 from tests.support.fake_catalogue import card_data, card_row, catalogue, pack
 from tests.support.tiny import values_for
@@ -186,3 +188,45 @@ def test_the_stride_is_that_of_the_network(store, architecture, encoder, model):
         network.eval().segment(torch.zeros(1, 3, 64, 64))
     p = params_of(store, train={architecture: {"encoder": encoder, "model": model}})
     assert output_stride(architecture, p.for_architecture(architecture)) == 64 / max(sides)
+
+
+@pytest.mark.parametrize("crop", [8, 16])
+def test_the_most_objects_of_a_crop_are_counted_on_a_grid_of_crops(crop):
+    rng = np.random.default_rng(crop)
+    boxes = pd.DataFrame(rng.integers(0, 60, (80, 2)), columns=["row", "col"])
+    boxes = boxes.assign(height=4, width=4, at=rng.integers(0, 2, 80))
+    most = 0
+    for at, top, left in product((0, 1), range(-crop, 64, crop // 2), range(-crop, 64, crop // 2)):
+        rows, cols = boxes["row"] + 2 - top, boxes["col"] + 2 - left
+        inside = (boxes["at"] == at) & (rows >= 0) & (rows < crop) & (cols >= 0) & (cols < crop)
+        most = max(most, int(inside.sum()))
+    assert instance_advice.most_in_crop(boxes, crop) == most > 1
+
+
+def test_objects_of_one_size_share_a_cell_if_their_centres_do():
+    boxes = pd.DataFrame(
+        [(0, 0, 12, 12), (1, 1, 12, 12), (40, 40, 12, 12), (0, 0, 48, 48)],
+        columns=["row", "col", "height", "width"],
+    )
+    # cells of 8 px for the first three, of 32 px for the last
+    assert instance_advice.shared_cells(boxes.assign(at=0)) == 0.5
+    assert instance_advice.shared_cells(boxes.assign(at=range(4))) == 0
+
+
+def test_limits_below_the_densest_crop_and_small_overlaps_are_warned_of(store):
+    numbers = np.zeros((1, 64, 64), np.uint32)
+    for number in range(8):
+        numbers[0, number * 8 : number * 8 + 6, 4:10] = number + 1
+    numbers[0, 4:60, 30:50] = 99
+    rows = [numbered("full", store, numbers)]
+    settings = {"architectures": ["mask_rcnn"], "data": {"instances": True}, "prepare": {"window": 64}}
+    settings |= {"train": {"common": {"crop": 64}, "mask_rcnn": {"model": {"detections": 3}}}}
+    settings |= {"evaluate": {"tile": 128}, "predict": {"overlap": 8}}
+    page = page_of(rows, store, params_of(store, **settings))
+    assert "a crop of 64 px has up to 9 objects, more than detections: 3 of mask_rcnn allows." in page
+    assert "Set detections: auto in train.mask_rcnn.model." in page
+    large = math.ceil(pd.Series([6] * 8 + [56]).quantile(0.95))
+    assert f"Set predict.overlap: {large}." in page
+    settings["train"]["mask_rcnn"]["model"]["detections"] = 9
+    page = page_of(rows, store, params_of(store, **settings | {"predict": {"overlap": large}}))
+    assert "Many objects" not in page and "Large objects" not in page

@@ -1,5 +1,6 @@
 """Cached inputs of the gate are recomputed when the code that they depend on changes."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -167,3 +168,29 @@ def test_models_of_the_same_network_are_measured_once_and_cost_the_same(
     context = SimpleNamespace(params=SimpleNamespace(evaluate=evaluate), root=tmp_path)
     champion, same, wider = candidates.costs(context, models)
     assert champion == same != wider and set(measured) == {"champion", "wider"}
+
+
+def _model(name: str, validation: float, **description: Any) -> candidates.Model:
+    return candidates.Model(Path(name), description, pd.DataFrame(), validation, {})
+
+
+def test_networks_of_both_kinds_are_compared_by_f1_of_objects() -> None:
+    found = {"components": {"f1": 0.4}, "watershed": {"f1": 0.5}}
+    semantic = _model("unet-0", 0.8, objects=found)
+    instance = _model("solo-0", 0.3, kind="instance", objects={"network": {"f1": 0.6}})
+    assert candidates.comparable([semantic, semantic], "components") == [semantic, semantic]
+    assert candidates.comparable([instance], "components") == [instance]
+    for method, f1 in (("components", 0.4), ("watershed", 0.5), ("none", 0.4)):
+        judged = candidates.comparable([semantic, instance], method)
+        assert [model.validation for model in judged] == [f1, 0.6]
+    unmeasured = _model("unet-0", 0.8)
+    assert math.isnan(candidates.comparable([unmeasured, instance], "components")[0].validation)
+
+
+@pytest.mark.parametrize("score", ["iou", "pq"])
+def test_the_validation_score_is_that_of_the_kind_of_network(
+    tmp_path: Path, bundle: Path, score: str
+) -> None:
+    table = pd.DataFrame({"step": [1, 2], f"val_{score}": [0.2, 0.1]})
+    table.to_csv(bundle / "history.csv", index=False)
+    assert candidates.validation_score(bundle) == 0.2

@@ -1,0 +1,48 @@
+"""Report values on kinds of networks: which are compared, and the settings of the instance networks."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # slow: imports charts and pictures
+    from tasks.reporting.inputs import Inputs
+
+# keywords that the table of networks shows
+_ELSEWHERE = ("encoder", "weights", "foreground")
+
+
+def networks_view(inputs: "Inputs") -> dict[str, Any]:
+    """Kinds of the compared networks, and a table of the settings of instance networks.
+
+    Returns:
+        "kinds": such as ["semantic", "instance"]; "instance_titles": names of the instance networks; "settings": per
+        keyword its name and one text per instance network, "" where it has no such keyword.
+    """
+    runs = inputs.first_runs
+    found = {name: kind_of(run.summary) for name, run in runs.items()}
+    instance = [name for name, kind in found.items() if kind == "instance"]
+    keywords = {key: None for name in instance for key in runs[name].settings if key not in _ELSEWHERE}
+    return {
+        "kinds": [kind for kind in ("semantic", "instance") if kind in found.values()],
+        "instance_titles": [inputs.titles[name] for name in instance],
+        "settings": [
+            (
+                key,
+                [_text(runs[name].settings[key]) if key in runs[name].settings else "" for name in instance],
+            )
+            for key in keywords
+        ],
+    }
+
+
+def kind_of(summary: Mapping[str, Any]) -> str:
+    """Kind of the network of a summary.json: semantic or instance."""
+    return str(summary.get("kind", "semantic"))
+
+
+def _text(value: Any) -> str:
+    """A setting as text, such as "16, 32" for [16, 32]."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    nested = any(isinstance(one, Sequence) and not isinstance(one, str) for one in value)
+    return ("; " if nested else ", ").join(map(_text, value))
