@@ -25,6 +25,7 @@ from segcore.models.base.boxes import anchors, clip, decode, encode
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.object_sizes import ObjectSizes
+from segcore.models.base.pretrained import load_detector_weights
 from segcore.models.base.pyramid import Pyramid
 from segcore.models.base.regions import (
     TrueBoxes,
@@ -36,6 +37,7 @@ from segcore.models.base.regions import (
     true_boxes,
     without_duplicates,
 )
+from segcore.models.base.torchvision_detector import load_torchvision
 from segcore.objects.found import Objects
 
 KIND = "instance"
@@ -54,6 +56,7 @@ _PROPOSAL_OVERLAP = 0.7
 _OVERLAP = 0.5
 _LOWEST_SCORE = 0.05
 _MASK = 28
+LAYERS = 2
 
 
 def build(
@@ -78,7 +81,8 @@ def build(
         num_classes: classes, background included.
         foreground: indices of the classes that have objects.
         encoder: one of `ENCODERS`.
-        weights: of the encoder, see `load_encoder_weights`.
+        weights: of the encoder, see `load_encoder_weights`; those of torchvision's Mask R-CNN are loaded as far as they
+            fit, which is at width 256 with resnet50, and the log names the rest.
         width: channels of the pyramid and of the mask's layers; the box's layers have four times as many. The paper's
             network has 256.
         finest: stride of the finest map, 4 or 8; "auto": 4 if half of the objects are smaller than 24 pixels.
@@ -97,16 +101,12 @@ def build(
     strides = [stride for stride in _STRIDES if stride >= finest][: len(anchors)]
     backbone = build_encoder(encoder, in_channels, weights)
     counts = {"proposals": proposals, "detections": detections, "regions": regions}
-    return MaskRCNN(
-        in_channels,
-        num_classes,
-        foreground,
-        backbone,
-        width,
-        dict(zip(strides, anchors, strict=True)),
-        ratios,
-        counts,
-    )
+    sides = dict(zip(strides, anchors, strict=True))
+    model = MaskRCNN(in_channels, num_classes, foreground, backbone, width, sides, ratios, counts)
+    detector = load_detector_weights(weights)
+    if detector is not None:
+        load_torchvision(model, detector, weights)
+    return model
 
 
 def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
@@ -216,14 +216,15 @@ class MaskHead(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for _ in range(4):
+        for _ in range(LAYERS):
             layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, width, 2, stride=2), nn.ReLU())
+        self.layers = nn.Sequential(*layers)
+        self.enlarge = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.score = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor, classes: Tensor) -> Tensor:
         """(R, C, 14, 14) and the class of each region (R,) to logits (R, 28, 28), float32."""
-        x = self.score(self.layers(x))
+        x = self.score(F.relu(self.enlarge(self.layers(x))))
         return x[torch.arange(len(x), device=x.device), classes].float()
 
 
@@ -265,17 +266,20 @@ class MaskRCNN(InstanceModel):
         return (*maps, torch.cat(scores, dim=1), torch.cat(offsets, dim=1))
 
     def weights(self, truth: Truth) -> dict[str, Tensor]:
-        images = (~truth.ignored).flatten(1).any(1).sum()
-        regions, objects = images * self.counts["regions"], (truth.areas > 0).sum()
+        """Anchors of a sample and regions of all images that are not ignored, and number of objects."""
+        images = (~truth.ignored).flatten(1).any(1).sum().float()
+        anchors, regions = images * _ANCHORS, images * self.counts["regions"]
+        objects = images.new_tensor(len(truth))
         return {
-            "objectness": images * _ANCHORS,
-            "anchor_box": images * _ANCHORS,
+            "objectness": anchors,
+            "anchor_box": anchors,
             "class": regions,
             "box": regions,
             "mask": objects,
         }
 
     def terms(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
+        """Losses of the anchors, and of the regions that are proposals or true boxes."""
         *maps, scores, offsets = outputs
         true = true_boxes(truth)
         found = self._anchor_terms(maps, scores.float(), offsets.float(), truth, true)
@@ -349,13 +353,14 @@ class MaskRCNN(InstanceModel):
         at = matched[image, place]
         classes, numbers, regions = true.classes[image, at], true.numbers[image, at], boxes[image, place]
         target[image, place] = classes + 1
+        masked = place < self.counts["regions"] // 4
         entropy = F.cross_entropy(logits, target.flatten(), reduction="none")
         offsets = offsets.unflatten(0, chosen.shape)[image, place, classes]
         goal = encode(true.boxes[image, at], regions, _BOX_WEIGHTS)
         return {
             "class": (entropy * (group < 2).flatten()).sum(),
             "box": F.smooth_l1_loss(offsets, goal, beta=_BETA, reduction="sum"),
-            "mask": self._mask_term(maps, image, regions, classes, numbers, truth),
+            "mask": self._mask_term(maps, *(x[masked] for x in (image, regions, classes, numbers)), truth),
         }
 
     def _mask_term(
@@ -382,6 +387,7 @@ class MaskRCNN(InstanceModel):
         return (mean / counts).sum()
 
     def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
+        """Objects with a score from 0.05, which is the probability of their class."""
         *maps, scores, offsets = outputs
         boxes, real = self._proposals(maps, scores, offsets)
         images = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])

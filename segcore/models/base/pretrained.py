@@ -34,6 +34,8 @@ _IMAGENET_MEMBER_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb077
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+# of the encoder and pyramid of torchvision's detectors
+_DETECTOR = "backbone."
 _SPECIFICATIONS = (
     '"none", "imagenet", "torchvision:NAME" (for example torchvision:IMAGENET1K_V1) or "file:PATH"'
 )
@@ -50,7 +52,8 @@ def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
         encoder: name of the encoder, see `segcore.models.base.encoders.ENCODERS`.
         spec: "none"; "imagenet" (MobileNetV2, from a pinned package of the Python package index);
             "torchvision:IMAGENET1K_V1" or another name that torchvision has for this encoder, downloaded from
-            PyTorch's server; "file:PATH", a safetensors file with torchvision's key names.
+            PyTorch's server; "file:PATH", a safetensors file with torchvision's key names, of an encoder or of a
+            detector, whose encoder is taken.
 
     Raises:
         ModelError: an unknown specification, a missing or damaged file, weights that do not exist for this
@@ -65,8 +68,24 @@ def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
     if kind == "torchvision" and rest:
         return _torchvision(encoder, rest)
     if kind == "file" and rest:
-        return _file(Path(rest))
+        state = _file(Path(rest))
+        prefix = f"{_DETECTOR}body."
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        return own or state
     raise ModelError(f"weights {spec!r} are unknown", f"choose {_SPECIFICATIONS}")
+
+
+def load_detector_weights(spec: str) -> dict[str, Tensor] | None:
+    """Load the state_dict of a whole detector of torchvision; None for any specification but "file:PATH" of one.
+
+    Raises:
+        ModelError: a missing or damaged file.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind != "file" or not rest:
+        return None
+    state = _file(Path(rest))
+    return state if any(key.startswith(_DETECTOR) for key in state) else None
 
 
 def apply_encoder_weights(trunk: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
