@@ -103,6 +103,9 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
         ModelError: a value is impossible.
     """
     fitted = dict(keywords)
+    for name in ("sides", "ratios"):
+        if fitted[name] != "auto" and (not fitted[name] or min(fitted[name]) <= 0):
+            raise ModelError(f"{name} {fitted[name]!r} are not all above 0", "give numbers above 0, or auto")
     # between the smallest and the lower quartile
     small, large = (sizes.sides[0] * sizes.sides[1]) ** 0.5, sizes.sides[-1]
     if fitted["finest"] == "auto":
@@ -121,9 +124,6 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     if fitted["candidates"] == "auto":
         # about ten anchors are positive for each object
         fitted["candidates"] = min(max(200, 10 * sizes.most), 4096)
-    for name in ("sides", "ratios"):
-        if not fitted[name] or min(fitted[name]) <= 0:
-            raise ModelError(f"{name} {fitted[name]!r} are not all above 0", "give numbers above 0, or auto")
     return fitted
 
 
