@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # a box is never predicted to be more than this factor larger than its anchor, as in Faster R-CNN
@@ -107,3 +108,12 @@ def match(boxes: Tensor, truth: Tensor, high: float, low: float, *, keep_best: b
         of_best = overlap.masked_fill((overlap < best) | (best <= 0), -1).max(dim=-1)
         found = torch.where(of_best.values > 0, of_best.indices, found)
     return found
+
+
+def fast_nms(boxes: Tensor, most: float) -> Tensor:
+    """Whether to keep each of (R, 4) boxes, highest score first: (R,) bool.
+
+    A box is dropped if its IoU with any of higher score, kept or not, is above `most`.
+    """
+    iou = box_iou(boxes, boxes).triu(diagonal=1)
+    return F.pad(iou, (0, 0, 1, 0)).amax(dim=0) <= most

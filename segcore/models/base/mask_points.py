@@ -1,29 +1,30 @@
 """Masks as lists of points: those of all objects of a batch, each within its box, in one flat tensor."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-class Points(NamedTuple):
-    """Points of a grid within R boxes, box after box, each row by row.
+@dataclass(frozen=True)
+class Points:
+    """Points of a grid within R boxes: box after box, each row by row.
 
     Attributes:
-        index: (L,) int64, place of the point's box.
+        owner: (L,) int64, place of the point's box.
         row: (L,) int64, of the grid.
         col: (L,) int64, of the grid.
         starts: (R,) int64, place of the first point of each box.
-        cells: (R, 4) int64 first column, first row, end column and end row of each box.
+        ranges: (R, 4) int64, as of `cells`.
     """
 
-    index: Tensor
+    owner: Tensor
     row: Tensor
     col: Tensor
     starts: Tensor
-    cells: Tensor
+    ranges: Tensor
 
 
 def cells(boxes: Tensor, size: float, height: int, width: int, margin: int = 0) -> Tensor:
@@ -52,11 +53,11 @@ def points(ranges: Tensor) -> Points:
     """All grid points of (R, 4) ranges as of `cells`."""
     counts = areas(ranges)
     starts = counts.cumsum(0) - counts
-    index = torch.repeat_interleave(counts)
-    place = torch.arange(len(index), device=ranges.device) - starts[index]
-    width = (ranges[:, 2] - ranges[:, 0])[index]
+    owner = torch.repeat_interleave(counts)
+    place = torch.arange(len(owner), device=ranges.device) - starts[owner]
+    width = (ranges[:, 2] - ranges[:, 0])[owner]
     row = torch.div(place, width, rounding_mode="floor")
-    return Points(index, ranges[index, 1] + row, ranges[index, 0] + place - row * width, starts, ranges)
+    return Points(owner, ranges[owner, 1] + row, ranges[owner, 0] + place - row * width, starts, ranges)
 
 
 def enlarged(values: Tensor, coarse: Points, fine: Points, factor: float) -> Tensor:
@@ -68,8 +69,8 @@ def enlarged(values: Tensor, coarse: Points, fine: Points, factor: float) -> Ten
         fine: where values are wanted; points beyond the cells of `coarse` get the value of the nearest one.
         factor: cells of the finer grid per cell of the coarser one.
     """
-    left, top, right, below = coarse.cells[fine.index].unbind(1)
-    start, width = coarse.starts[fine.index], right - left
+    left, top, right, below = coarse.ranges[fine.owner].unbind(1)
+    start, width = coarse.starts[fine.owner], right - left
     x, y = ((place + 0.5) / factor - 0.5 for place in (fine.col, fine.row))
     x = x.clamp(min=left, max=right - 1)
     y = y.clamp(min=top, max=below - 1)
@@ -94,20 +95,19 @@ def chunks(sizes: Tensor, most: int) -> Iterator[slice]:
 
 
 def cropped(inside: Tensor, grid: Points) -> list[tuple[tuple[int, int, int, int], np.ndarray]]:
-    """Box (first row, first column, height, width) and mask of each box's points, of the smallest possible size.
+    """Masks of the boxes, each of the smallest size that has all its points.
 
     Args:
         inside: (L,) bool at the points `grid`.
         grid: of pixels.
 
     Returns:
-        R items; one without any point inside has height and width 0.
+        R pairs of first row, first column, height and width, and the mask; all 0 for a mask without points.
     """
     flat, found = inside.cpu().numpy(), []
-    for (left, top, right, below), start in zip(grid.cells.tolist(), grid.starts.tolist(), strict=True):
-        size = (below - top) * (right - left)
-        mask = flat[start : start + size].reshape(below - top, right - left)
-        rows, cols = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    for (left, top, right, below), start in zip(grid.ranges.tolist(), grid.starts.tolist(), strict=True):
+        mask = flat[start : start + (below - top) * (right - left)].reshape(below - top, right - left)
+        rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             found.append(((0, 0, 0, 0), np.zeros((0, 0), bool)))
             continue
