@@ -87,8 +87,9 @@ def _levels(sides: Tensor, ranges: Sequence[Sequence[float]]) -> Tensor:
 
 def _assign(truth: Truth, centre: Tensor, size: Tensor, of_level: Tensor, cell: int) -> Tensor:
     """As `assign`, for one level."""
-    (rows, cols), device = shapes(*truth.instance.shape[1:], [cell])[0], centre.device
-    count = len(truth.instance) * rows * cols
+    device, (items, height, width) = centre.device, truth.instance.shape
+    rows, cols = shapes(height, width, [cell])[0]
+    count = items * rows * cols
     step = torch.cartesian_prod(*[torch.arange(-1, 2, device=device)] * 2)
     # (M, 9, 2) column and row of each candidate
     position = (centre / cell).floor().long()[:, None] + step
@@ -107,7 +108,7 @@ def _assign(truth: Truth, centre: Tensor, size: Tensor, of_level: Tensor, cell: 
         index = index.where(candidate, torch.full_like(index, count))
     found = torch.zeros(count + 1, dtype=torch.int64, device=device)
     found = found.scatter(0, index.flatten(), number.flatten())
-    return found[:count].view(len(truth.instance), -1)
+    return found[:count].view(items, -1)
 
 
 def peaks(scores: Tensor) -> Tensor:
@@ -116,7 +117,8 @@ def peaks(scores: Tensor) -> Tensor:
     The symmetric form of the papers' suppression of points.
     """
     around = F.unfold(scores[:, None], 3, padding=1).unflatten(2, scores.shape[1:])
-    return (scores > around[:, :4].amax(1)) & (scores >= around[:, 5:].amax(1))
+    before, after = around[:, :4].amax(1), around[:, 5:].amax(1)
+    return torch.logical_and(scores > before, scores >= after)
 
 
 def matrix_nms(masks: Tensor, classes: Tensor, scores: Tensor, sigma: float = 2.0) -> Tensor:
