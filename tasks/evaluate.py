@@ -69,7 +69,7 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
     if model.kind == "instance" and finding is not None:
         own = {"kind": model.kind, "tile": settings.tile, "overlap": settings.overlap}
         # from which on an object's pixels are of its class
-        own["score"] = finding.score
+        own |= {"score": finding.score, "macs_with": cost.fixed}
     return {
         "architecture": d["architecture"],
         "title": d["title"],

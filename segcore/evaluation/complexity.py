@@ -1,14 +1,14 @@
 """Parameters, multiply-accumulates and receptive field of a network."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
 
 # pixels; a receptive field of this length or more counts as global
@@ -22,15 +22,19 @@ class Complexity:
     Attributes:
         parameters: number of trainable and frozen weights; buffers do not count.
         macs: multiply-accumulates of convolutions and matrix products for one image.
-        receptive_field: side in pixels of the square of input that can change a pixel's logits, pooling over the whole
-            image excluded.
-        global_context: whether the network pools over the whole image, or its receptive field exceeds all sizes tried.
+        receptive_field: side in pixels of the square of input that can change a pixel's logits, pooling and
+            normalisation over the whole image excluded. Of an instance network, a pixel of the finest map of its
+            pyramid, from which small objects are found: the few layers after it, and coarser maps, see more.
+        global_context: whether the network pools or normalises over the whole image, or its receptive field exceeds all
+            sizes tried.
+        fixed: numbers that `macs` counts with, where the cost depends on what is found, such as that of "proposals".
     """
 
     parameters: int
     macs: int
     receptive_field: int
     global_context: bool
+    fixed: dict[str, int] = field(default_factory=dict)
 
 
 def complexity(model: SegmentationModel, size: int = 256) -> Complexity:
@@ -40,13 +44,15 @@ def complexity(model: SegmentationModel, size: int = 256) -> Complexity:
         model: any architecture of segcore.models.
         size: height and width in pixels of the image for `macs`.
     """
-    field, reaches_everywhere = _receptive_field(model)
-    pooled = any(_is_image_pooling(module) for module in model.modules())
+    side, reaches_everywhere = _receptive_field(model)
+    is_global = any(_is_image_pooling(m) or isinstance(m, nn.GroupNorm) for m in model.modules())
+    macs, fixed = _macs(model, size)
     return Complexity(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        macs=_macs(model, size),
-        receptive_field=field,
-        global_context=pooled or reaches_everywhere,
+        macs=macs,
+        receptive_field=side,
+        global_context=is_global or reaches_everywhere,
+        fixed=fixed,
     )
 
 
@@ -56,24 +62,26 @@ def _copy_sharing_weights(model: SegmentationModel) -> SegmentationModel:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
 
 
-def _macs(model: SegmentationModel, size: int) -> int:
-    """Multiply-accumulates, counted on the meta device, which computes shapes only."""
-    network = _copy_sharing_weights(model)
-    state = {key: torch.empty_like(value, device="meta") for key, value in network.state_dict().items()}
-    image = torch.empty(1, model.in_channels, size, size, device="meta")
+def _macs(model: SegmentationModel, size: int) -> tuple[int, dict[str, int]]:
+    """Multiply-accumulates, counted on the meta device, which computes shapes only; and what is fixed for them."""
+    network = _copy_sharing_weights(model).to("meta")
+    image, fixed = torch.empty(1, model.in_channels, size, size, device="meta"), dict[str, int]()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(network, state, (image,))
+        if isinstance(network, InstanceModel):
+            fixed = network.costed(image)
+        else:
+            network(image)
     # a multiply-accumulate is two operations
-    return int(counter.get_total_flops()) // 2
+    return int(counter.get_total_flops()) // 2, fixed
 
 
 def _receptive_field(model: SegmentationModel) -> tuple[int, bool]:
     """Side of the local receptive field in pixels, and whether it exceeds every image that was tried.
 
-    The gradient of the logits of one central pixel is non-zero on the receptive field, unless terms cancel. To rule
-    that out, convolutions and max pooling are replaced by sums over their window and channels, and pointwise layers
-    (ReLU, batch norm) are removed. One channel is enough, which keeps it cheap. As windows are rectangles, a wide
-    and a tall strip together give the whole field.
+    The gradient of the logits (of an instance network, the finest map) at one central pixel is non-zero on the
+    receptive field, unless terms cancel. To rule that out, convolutions and max pooling are replaced by sums over their
+    window and channels, and pointwise layers (ReLU, batch norm) are removed. One channel is enough, which keeps it
+    cheap. As windows are rectangles, a wide and a tall strip together give the whole field.
     """
     network = _copy_sharing_weights(model)
     for name, module in list(network.named_modules()):
@@ -96,13 +104,24 @@ def _extent(network: SegmentationModel, height: int, width: int, dim: int) -> in
     # the model's mean, because values that it clips have no gradient
     image = network.mean[None, :, None, None].expand(1, -1, height, width).clone().requires_grad_()
     with torch.enable_grad():
-        logits = network(image)
-        (gradient,) = torch.autograd.grad(logits[:, :, height // 2, width // 2].sum(), image)
+        outputs = _map(network, image)
+        rows, cols = outputs.shape[-2:]
+        (gradient,) = torch.autograd.grad(outputs[:, :, rows // 2, cols // 2].sum(), image)
     other = -1 if dim == -2 else -2
     touched = gradient.abs().sum(dim=(0, 1)).sum(dim=other).nonzero().flatten()
     first, last = int(touched[0]), int(touched[-1])
     length = image.shape[dim]
     return length if first == 0 or last == length - 1 else last - first + 1
+
+
+def _map(network: SegmentationModel, image: Tensor) -> Tensor:
+    """Logits of a semantic network; of an instance network the finest map of its pyramid."""
+    if not isinstance(network, InstanceModel):
+        logits: Tensor = network(image)
+        return logits
+    features = network.get_submodule("encoder")(network.prepared(image, None)[0])
+    finest: Tensor = network.get_submodule("pyramid")(features)[0]
+    return finest
 
 
 def _is_image_pooling(module: nn.Module) -> bool:

@@ -430,17 +430,19 @@ class MaskRCNN(InstanceModel):
             [pair[1] for pair in pairs if pair],
         )
 
-    def costed(self, images: Tensor) -> None:
+    def costed(self, images: Tensor) -> dict[str, int]:
         """As of `InstanceModel`, with all proposals and half of the detections that the settings allow."""
         maps = self(images)[:-2]
         height, width = (side * self.magnify for side in images.shape[-2:])
         proposals, detections = (self._count(name, height, width) for name in ("proposals", "detections"))
         features = maps[0].new_zeros(1, maps[0].shape[1], 1, 1)
         self.box_head(features.expand(len(images) * proposals, -1, 7, 7))
-        count = max(len(images) * detections // 2, 1)
+        masks = max(detections // 2, 1)
+        count = len(images) * masks
         self.mask_head(
             features.expand(count, -1, 14, 14), torch.zeros(count, dtype=torch.int64, device=features.device)
         )
+        return {"proposals": proposals, "masks": masks}
 
 
 def _is_ignored(truth: Truth, boxes: Tensor) -> Tensor:

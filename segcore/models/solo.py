@@ -359,12 +359,15 @@ class SOLO(InstanceModel):
         objects = Objects(height, width, classes, scores, boxes, [mask for _, mask in found])
         return objects.select(objects.areas >= self.min_area)
 
-    def costed(self, images: Tensor) -> None:
+    def costed(self, images: Tensor) -> dict[str, int]:
         """As of `InstanceModel`, with masks of as many cells as there are candidates."""
         outputs = self(images)
-        chosen = torch.arange(min(self.candidates, outputs[0].shape[1]), device=images.device)
-        for index in range(len(images)):
-            self.masks(outputs, index, chosen)
+        count = min(self.candidates, outputs[0].shape[1])
+        if self.is_v2:
+            _, kernels, features = outputs
+            # as `masks`, which needs a device with autocast
+            kernels[:, :count] @ features.flatten(2)
+        return {"masks": count}
 
 
 def _on_grid(x: Tensor, stride: int, cell: int) -> Tensor:

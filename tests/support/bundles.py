@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from segcore.models.base.bundle import save_bundle
-from segcore.models.base.factory import build_model
+from segcore.models.base.factory import SegmentationModel, build_model
+from tests.support.instance_batches import network
 from tests.support.tiny import values_for, write_tif
 
 FACTS: dict[str, Any] = {
@@ -32,24 +34,78 @@ OBJECTS: dict[str, Any] = {
     "watershed": {**_CHOSEN, "seeds": "probability", "depth": 0.1},
     "side": 12.0,
 }
+# entries of model.json of an instance network
+INSTANCE: dict[str, Any] = {
+    "kind": "instance",
+    "objects": {
+        "truth": "given",
+        "touching": False,
+        "classes": [1, 2],
+        "network": {**_CHOSEN, "score": 0.3},
+        "side": 12.0,
+    },
+}
 
 
-def make_bundle(folder: Path, bands: int = 3, seed: int = 0, touching: bool = False, **facts: Any) -> Path:
-    """A U-Net of random weights that predicts each of its three classes somewhere in `noise`."""
+def make_bundle(
+    folder: Path,
+    bands: int = 3,
+    seed: int = 0,
+    touching: bool = False,
+    architecture: str = "unet",
+    **facts: Any,
+) -> Path:
+    """A network of random weights that predicts each of its three classes somewhere in `noise`.
+
+    Args:
+        folder: new folder.
+        bands: of its images.
+        seed: of the weights.
+        touching: of a U-Net.
+        architecture: "unet" or an instance network, whose bundle has an operating score.
+        facts: further entries of model.json, or other values.
+    """
+    if architecture == "unet":
+        model = _unet(bands, seed, touching)
+    else:
+        model, facts = _instance(architecture, bands, seed), {**INSTANCE, **facts}
+    folder.mkdir(parents=True)
+    save_bundle(folder, model.eval(), architecture, {**FACTS, **facts})
+    return folder
+
+
+def _unet(bands: int, seed: int, touching: bool) -> SegmentationModel:
     torch.manual_seed(seed)
     model = build_model("unet", bands, 3, touching=touching, encoder="plain", width=4)
     model.set_normalization([100.0] * bands, [50.0] * bands)
-    score = model.eval().score
-    # logits with mean 0 and standard deviation 3 per class, so that every class is predicted
-    with torch.no_grad():
-        logits = model(torch.from_numpy(noise(96, 96, bands).astype(np.float32))[None])
-        score.bias -= logits.mean((0, 2, 3))
-        factor = 3 / logits.std((0, 2, 3))
-        score.weight *= factor[:, None, None, None]
-        score.bias *= factor
-    folder.mkdir(parents=True)
-    save_bundle(folder, model.eval(), "unet", {**FACTS, **facts})
-    return folder
+    _spread(model, model.score, bands)  # type: ignore[arg-type]
+    return model
+
+
+def _instance(architecture: str, bands: int, seed: int) -> SegmentationModel:
+    model: Any = network((architecture, {}), seed, bands)
+    layers = {
+        "mask_rcnn": lambda: model.box_head.score,
+        "yolact": lambda: model.head.outputs[0],
+        "solo": lambda: model.category[-1],
+    }
+    _spread(model, layers[architecture](), bands)
+    return model  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _spread(model: SegmentationModel, layer: nn.Conv2d | nn.Linear, bands: int) -> None:
+    """Give the logits of a layer mean 0 and standard deviation 3 per class, so that every class is predicted."""
+    logits: list[torch.Tensor] = []
+    hook = layer.register_forward_hook(lambda *call: logits.append(call[2].transpose(0, 1).flatten(1)))
+    model.predict(torch.from_numpy(noise(96, 96, bands).astype(np.float32))[None])
+    hook.remove()
+    of_class = torch.cat(logits, dim=1)
+    assert layer.bias is not None
+    layer.bias -= of_class.mean(1)
+    factor = 3 / of_class.std(1)
+    layer.weight *= factor.reshape(-1, *[1] * (layer.weight.ndim - 1))
+    layer.bias *= factor
 
 
 def make_project(folder: Path, scenes: int, monkeypatch: pytest.MonkeyPatch) -> Path:

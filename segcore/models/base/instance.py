@@ -167,13 +167,17 @@ class InstanceModel(SegmentationModel):
             width: as height.
         """
 
-    def costed(self, images: Tensor) -> None:
-        """All computation of a prediction but the choice of objects, with a fixed number of them, to count its cost.
+    def costed(self, images: Tensor) -> dict[str, int]:
+        """All computation of a prediction but the choice of objects, with fixed numbers of them, to count its cost.
 
         Args:
             images: (N, C, H, W), possibly on the meta device.
+
+        Returns:
+            The numbers per image, such as that of "proposals"; none for a network whose cost does not depend on any.
         """
         self(images)
+        return {}
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> Outputs:
         """Dense outputs for images of any size; arguments and errors as of `prepared`."""

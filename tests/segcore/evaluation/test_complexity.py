@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from segcore.evaluation.complexity import complexity
-from segcore.models.base.factory import SegmentationModel, build_model, names
+from segcore.models.base.factory import build_model, names
+from segcore.models.base.semantic import SemanticModel
 
 
-class Small(SegmentationModel):
+class Small(SemanticModel):
     """A sequence of layers, with logits resized to the input's size."""
 
     def __init__(self, *layers: nn.Module, channels: int = 3) -> None:
@@ -118,3 +119,24 @@ def test_a_range_that_clips_zero_does_not_hide_the_field() -> None:
     model.set_normalization([-10.0] * 3, [1.0] * 3)
     model.set_range([-20.0] * 3, [-5.0] * 3)
     assert complexity(model, size=16).receptive_field == 3
+
+
+def test_cost_of_an_instance_network_is_of_a_stated_number_of_objects() -> None:
+    few, many = (
+        complexity(build_model("mask_rcnn", 3, 2, width=16, proposals=n, detections=20)) for n in (50, 150)
+    )
+    assert few.fixed == {"proposals": 50, "masks": 10} and many.fixed == {"proposals": 150, "masks": 10}
+    # two layers of 64 on 7 x 7 x 16, two classes, and the box of one
+    assert many.macs - few.macs == 100 * (49 * 16 * 64 + 64 * 64 + 64 * 2 + 64 * 4)
+    assert few.parameters == many.parameters
+
+
+def test_the_field_of_an_instance_network_is_that_of_the_finest_map_or_global() -> None:
+    # conv and norm layers of the pyramid: the same for all on one encoder
+    local = [complexity(build_model(name, 3, 2, width=16)) for name in ("mask_rcnn", "yolact")]
+    assert local[0].receptive_field == local[1].receptive_field > 200
+    assert not any(one.global_context for one in local) and local[1].fixed == {}
+    normalised = complexity(build_model("solo", 3, 2, width=16))
+    assert normalised.global_context, "group norm is over the whole image"
+    twice = complexity(build_model("yolact", 3, 2, width=16, magnify=2))
+    assert abs(2 * twice.receptive_field - local[1].receptive_field) <= 4
