@@ -98,21 +98,6 @@ def find_settings(settings: Predict, bundle: Bundle) -> FindSettings | None:
     return found if settings.score == "auto" else replace(found, score=settings.score)
 
 
-def background_of(description: dict[str, Any]) -> int:
-    """Index of the class of pixels without object: the first one that has no objects.
-
-    Raises:
-        ModelError: all classes have objects.
-    """
-    others = set(range(len(description["classes"]))) - set(description["foreground"])
-    if not others:
-        raise ModelError(
-            "model.json: every class has objects, so that there is none for pixels without an object",
-            "name the background in data.background, and train again",
-        )
-    return min(others)
-
-
 def overlap_note(settings: Predict, bundle: Bundle, model: "SegmentationModel") -> str | None:
     """A warning if windows overlap by less than most objects are large; None if they do not, or none are asked for.
 

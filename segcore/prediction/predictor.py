@@ -33,7 +33,6 @@ from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction, with_objects
 from segcore.prediction.bundle_settings import (
     OBJECT_OUTPUTS,
-    background_of,
     declared_data,
     find_settings,
     overlap_note,
@@ -133,8 +132,6 @@ class Predictor:
         require_finite(model, bundle)
         self.tile, overlap = windows_of(model, self.description, self.tile, self.settings.overlap)
         self.settings = self.settings.model_copy(update={"tile": self.tile, "overlap": overlap})
-        if isinstance(model, InstanceModel):
-            background_of(self.description)
         self.warning = overlap_note(self.settings, bundle, model)
         model = fused(model).to(memory_format=torch.channels_last)
         self.model = with_flips(model, flips)
@@ -252,7 +249,7 @@ class Predictor:
             return None
         foreground: list[int] = self.description["foreground"]
         if isinstance(self.model, InstanceModel):
-            return InstanceStore(info, foreground, background_of(self.description), self.find.score, folder)
+            return InstanceStore(info, foreground, self.model.background, self.find.score, folder)
         return ObjectStore(info, self.description, self.find, folder)
 
     def _objects(

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from segcore.data.prepared import LabelledImage
 from segcore.data.raster import Info
-from segcore.errors import ModelError, ParamsError
+from segcore.errors import ParamsError
 from segcore.inference.objects import predict_objects
 from segcore.params import Predict
 from segcore.prediction import instance_store, scene_windows
@@ -208,13 +208,10 @@ def test_windows_overlap_by_the_side_of_most_objects_or_a_warning_says_so():
         assert made.warning is None if words is None else words in made.warning
 
 
-def test_flips_are_refused_and_a_network_without_background_too(tmp_path, out):
+def test_flips_are_refused():
     with pytest.raises(ParamsError, match="cannot be averaged") as caught:
         Predictor(bundle_of(Oracle()), settings(flips=True))
     assert "predict.flips" in caught.value.remedy
-    bundle = bundle_of(Oracle(), foreground=[0, 1, 2])
-    with pytest.raises(ModelError, match="every class has objects"):
-        Predictor(bundle, settings())
 
 
 def test_settings_of_components_change_nothing(tmp_path, out):
