@@ -37,6 +37,7 @@ from segcore.objects.find import FindSettings
 from segcore.params import Predict
 from segcore.prediction.mosaic import Block
 from segcore.prediction.object_outputs import ObjectOutputs
+from segcore.prediction.scene_objects import ObjectStore
 from segcore.prediction.scene_writer import SceneWriter
 from segcore.prediction.writers.cog import writing
 
@@ -80,7 +81,8 @@ def predicted(side: int, outputs: str, folder: Path) -> None:
     seconds, objects = 0.0, None
     if outputs == "objects":
         find = FindSettings.of(DESCRIPTION, "components")
-        objects = ObjectOutputs(DESCRIPTION, settings, find, None, info, "scene.tif", "scene", folder)
+        store = ObjectStore(info, DESCRIPTION, find, folder)
+        objects = ObjectOutputs(DESCRIPTION, settings, find, store, None, info, "scene.tif", "scene", folder)
     with SceneWriter(DESCRIPTION, settings, info, "scene", folder, objects) as writer:
         # panels and rows of windows as large as those of a prediction
         for col, row in product(range(0, side, PANEL), range(0, side, ROWS)):

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from segcore.data.prepared import neighbouring_planes
 from segcore.errors import ModelError, ParamsError
 from segcore.models.base.bundle import Bundle
+from segcore.models.base.instance import InstanceModel
 from segcore.objects.find import FindSettings
 from segcore.params import Data, Predict, error_texts
 from segcore.prediction.fit import TRAINING_IMAGES
@@ -79,13 +80,13 @@ def resolved(settings: Predict, bundle: Bundle) -> tuple[Predict, int]:
 
 
 def find_settings(settings: Predict, bundle: Bundle) -> FindSettings | None:
-    """How objects are found; None if no output of objects is asked for.
+    """How objects are found; None if a semantic network is asked for no output of objects.
 
     Raises:
         ModelError: the bundle has no settings for it.
     """
     asked = [word for word in OBJECT_OUTPUTS if word in settings.outputs]
-    if not asked:
+    if not asked and bundle.description.get("kind") != "instance":
         return None
     bundle.require("foreground")
     if "objects" not in bundle.description:
@@ -97,14 +98,26 @@ def find_settings(settings: Predict, bundle: Bundle) -> FindSettings | None:
     return found if settings.score == "auto" else replace(found, score=settings.score)
 
 
-def overlap_note(settings: Predict, bundle: Bundle) -> str | None:
-    """A warning if windows overlap by less than most objects are large; None if they do not, or none are asked for."""
+def overlap_note(settings: Predict, bundle: Bundle, model: "SegmentationModel") -> str | None:
+    """A warning if windows overlap by less than most objects are large; None if they do not, or none are asked for.
+
+    Args:
+        settings: with tile and overlap as they are used.
+        bundle: of the model.
+        model: of the bundle.
+    """
     side = bundle.description.get("objects", {}).get("side", 0)
-    if not set(OBJECT_OUTPUTS) & set(settings.outputs) or settings.overlap >= side:
+    is_of_objects = model.kind == "instance" or bool(set(OBJECT_OUTPUTS) & set(settings.outputs))
+    if not is_of_objects or settings.overlap >= side:
         return None
+    remedy = "choose a larger predict.overlap"
+    if model.kind == "instance":
+        # the overlap is as large as the window allows
+        is_fixed = isinstance(model, InstanceModel) and model.is_position_dependent
+        remedy = "train with a larger train.common.crop" if is_fixed else "choose a larger predict.tile"
     return (
         f"predict.overlap is {settings.overlap}, and 5 % of the training objects are longer than {side:.0f} pixels: "
-        "the network sees such an object only in parts where windows meet; choose a larger predict.overlap"
+        f"the network sees such an object only in parts where windows meet; {remedy}"
     )
 
 

@@ -103,6 +103,16 @@ class Strip:
     pixels: np.ndarray
     valid: np.ndarray | None
 
+    @classmethod
+    def of(cls, pixels: np.ndarray, valid: np.ndarray) -> "Strip":
+        """From pixels (C, H, W) of any dtype and their validity (H, W)."""
+        return cls(_supported(pixels), None if valid.all() else valid)
+
+
+def _supported(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in a dtype that torch supports."""
+    return pixels if pixels.dtype.name in _TORCH_DTYPES else pixels.astype(np.float32)
+
 
 def strips(grid: Grid, read: ReadWindow) -> Iterator[Strip]:
     """Read every row of windows of every panel; within a panel no pixel is read twice.
@@ -116,13 +126,12 @@ def strips(grid: Grid, read: ReadWindow) -> Iterator[Strip]:
         for index, row in enumerate(grid.rows):
             bottom = grid.rows[index - 1] + grid.tall if previous is not None else row
             pixels, valid = read((bottom, left, row + grid.tall - bottom, width))
-            if pixels.dtype.name not in _TORCH_DTYPES:
-                pixels = pixels.astype(np.float32)
+            pixels = _supported(pixels)
             if previous is not None and bottom > row:
                 pixels = np.concatenate([previous[0][:, row - bottom :], pixels], axis=1)
                 valid = np.concatenate([previous[1][row - bottom :], valid])
             previous = (pixels, valid)
-            yield Strip(pixels, None if valid.all() else valid)
+            yield Strip.of(pixels, valid)
 
 
 def strips_of_planes(

@@ -13,9 +13,9 @@ from segcore.objects.canvas import SceneObjects
 from segcore.objects.find import FindSettings
 from segcore.objects.linking import VolumeObjects
 from segcore.params import Predict
+from segcore.prediction.class_store import ClassStore
 from segcore.prediction.counts import FIELDS, Validation, tallied, write_table
 from segcore.prediction.ground import HECTARE, PixelAreas, pixel_areas
-from segcore.prediction.scene_objects import ObjectStore
 from segcore.prediction.writers.coco import write_coco
 from segcore.prediction.writers.geopackage import add_style, class_style
 from segcore.prediction.writers.nifti import write_prediction
@@ -27,12 +27,13 @@ from segcore.prediction.zones import Zones
 
 
 class ObjectOutputs:
-    """Finds the objects of a scene after it was predicted, and writes the outputs that are made of them.
+    """Writes the outputs that are made of the objects of a scene, after it was predicted.
 
     Args:
         description: model.json of the bundle.
         settings: `outputs`, `min_area` and `simplify`.
         find: how objects are found.
+        store: has the objects.
         zones: in which objects are counted; None: none.
         info: of the scene.
         scene: name of its file.
@@ -41,11 +42,10 @@ class ObjectOutputs:
         is_like_training: False for a scene that does not fit the training images, whose counts have no interval.
 
     Attributes:
-        store: takes the blocks of the scene.
+        store: as given.
         notes: what was done that differs from what one may expect.
 
     Raises:
-        OSError: the disk has too little room.
         DataError: zones and scene cannot be put into one coordinate system, or the scene is a volume, which has none.
     """
 
@@ -54,6 +54,7 @@ class ObjectOutputs:
         description: dict[str, Any],
         settings: Predict,
         find: FindSettings,
+        store: ClassStore,
         zones: Zones | None,
         info: Info,
         scene: str,
@@ -65,7 +66,7 @@ class ObjectOutputs:
         self.notes: list[Note] = []
         if zones is not None:
             self._shapes = self._placed(zones, info, scene)
-        self.store = ObjectStore(info, description, find, folder)
+        self.store = store
         self._description, self._settings, self._zones = description, settings, zones
         self._info, self._scene, self._name, self._folder = info, scene, name, folder
         is_volume = info.affine is not None or info.depth > 1

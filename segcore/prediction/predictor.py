@@ -9,34 +9,37 @@ which volumes are cut into planes.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 
 from segcore.data.prepared import neighbouring_planes
-from segcore.data.raster import Info, Note, Window
+from segcore.data.raster import Info, Note
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
 from segcore.inference.device import choose_precision, default_device
+from segcore.inference.objects import windows_of
 from segcore.inference.tta import require_trained, with_flips
 from segcore.io import images
 from segcore.io.bands import Declared
 from segcore.io.layouts._patterns import stem_of
 from segcore.models.base.bundle import Bundle, read_bundle
+from segcore.models.base.instance import InstanceModel
 from segcore.params import Predict, error_texts
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction, with_objects
 from segcore.prediction.bundle_settings import (
+    OBJECT_OUTPUTS,
     declared_data,
     find_settings,
     overlap_note,
     require_finite,
     resolved,
 )
+from segcore.prediction.class_store import ClassStore
 from segcore.prediction.fit import (
     UNLIKE_TRAINING,
     check_bands,
@@ -46,9 +49,13 @@ from segcore.prediction.fit import (
     resampling_steps,
 )
 from segcore.prediction.fuse_batchnorm import fused
+from segcore.prediction.instance_store import InstanceStore
+from segcore.prediction.instance_windows import find_objects, grid_of
 from segcore.prediction.object_outputs import ObjectOutputs
 from segcore.prediction.resampling import Resampled, ScoreStore
+from segcore.prediction.scene_objects import ObjectStore
 from segcore.prediction.scene_reader import opened
+from segcore.prediction.scene_windows import BlockWriter, blend_windows, panel_columns, reader_of
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.writers.cog import writing
 from segcore.prediction.zones import read_zones
@@ -57,13 +64,6 @@ from segcore.prediction.zones import read_zones
 _REQUIRED = ("classes", "colors")
 # called with the number of windows done and their total
 Progress = Callable[[int, int], None]
-_PANEL_BYTES = 32_000_000
-# width of a panel if the file's blocks are whole rows, which can only be decoded as a whole
-_STRIPED_COLUMNS = 16_384
-
-
-class _BlockWriter(Protocol):
-    def put(self, plane: int, block: mosaic.Block) -> None: ...
 
 
 def load(bundle: Path | str, device: torch.device | str | None = None, **settings: Any) -> "Predictor":
@@ -118,7 +118,7 @@ class Predictor:
         self.description = bundle.description
         self.classes: list[str] = self.description["classes"]
         self.settings, self.tile = resolved(settings or Predict(), bundle)
-        self.find, self.warning = find_settings(self.settings, bundle), overlap_note(self.settings, bundle)
+        self.find = find_settings(self.settings, bundle)
         is_counted = "counts" in self.settings.outputs and self.settings.count_by is not None
         self.zones = read_zones(Path(str(self.settings.count_by))) if is_counted else None
         self.data = declared_data(bundle)
@@ -130,6 +130,9 @@ class Predictor:
             require_trained(parameters, bundle.folder.name)
         model = bundle.model(device)
         require_finite(model, bundle)
+        self.tile, overlap = windows_of(model, self.description, self.tile, self.settings.overlap)
+        self.settings = self.settings.model_copy(update={"tile": self.tile, "overlap": overlap})
+        self.warning = overlap_note(self.settings, bundle, model)
         model = fused(model).to(memory_format=torch.channels_last)
         self.model = with_flips(model, flips)
         self.precision = choose_precision(parameters.get("precision", "auto"), device)
@@ -168,11 +171,15 @@ class Predictor:
 
     def _predict_source(self, source: images.Source, name: str, is_volume: bool) -> Prediction:
         declared, _ = self._declared(source, name)
+        # one panel, because the whole image is in memory anyway
+        grid = self._grid(declared.info, declared.info.width)
+        store = self._store(source.info, None)
+        if isinstance(store, InstanceStore):
+            self._find(declared, store, grid)
+            return store.prediction(len(self.classes), self.settings.min_area, is_volume)
         blend, touching = self.settings.blend, self.model.touching
         collected = ArrayWriter(source.info, self.model.num_classes, blend, touching)
-        info = declared.info
-        # one panel, because the whole image is in memory anyway
-        self._run(declared, collected, mosaic.Grid(info.height, info.width, *self._tiling, info.width), None)
+        self._blend(declared, collected, grid, None)
         made = collected.result(is_volume)
         if self.find is None:
             return made
@@ -213,15 +220,22 @@ class Predictor:
             with opened(scene, self.data, channels) as source:
                 declared, noted = self._declared(source, scene.name)
                 notes(noted)
-                info = declared.info
-                grid = mosaic.Grid(info.height, info.width, *self._tiling, self._panel(info))
+                grid = self._grid(declared.info, self._columns(declared.info))
+                total = len(grid) * declared.info.depth
                 with writing(folder / name):
-                    objects = self._objects(source.info, scene.name, name, part, noted)
+                    store = self._store(source.info, part)
+                    objects = self._objects(store, source.info, scene.name, name, part, noted)
                 writer = SceneWriter(self.description, self.settings, source.info, name, part, objects)
                 with writer:
-                    self._run(declared, writer, grid, part, progress)
+                    if isinstance(store, InstanceStore):
+                        self._find(declared, store, grid, progress)
+                        least = self.settings.min_area
+                        for block in store.blocks(least, lambda: progress(total, total)):
+                            writer.put_classes(block)
+                    else:
+                        self._blend(declared, writer, grid, part, progress)
             with writing(folder / name):
-                files = writer.finish(lambda: progress(len(grid) * info.depth, len(grid) * info.depth))
+                files = writer.finish(lambda: progress(total, total))
                 notes(writer.notes)
                 for file in files:
                     fsync(part / file)
@@ -229,27 +243,49 @@ class Predictor:
                 fsync(folder)
         return files
 
-    def _objects(
-        self, info: Info, scene: str, name: str, folder: Path, notes: list[Note]
-    ) -> ObjectOutputs | None:
+    def _store(self, info: Info, folder: Path | None) -> ClassStore | None:
+        """What has the objects; None if a semantic network is not asked for any."""
         if self.find is None:
             return None
-        is_like_training = not any(kind in UNLIKE_TRAINING for kind, _ in notes)
+        foreground: list[int] = self.description["foreground"]
+        if isinstance(self.model, InstanceModel):
+            return InstanceStore(info, foreground, self.model.background, self.find.score, folder)
+        return ObjectStore(info, self.description, self.find, folder)
+
+    def _objects(
+        self,
+        store: ClassStore | None,
+        info: Info,
+        scene: str,
+        name: str,
+        folder: Path,
+        notes: list[Note],
+    ) -> ObjectOutputs | None:
+        if store is None or self.find is None or not set(OBJECT_OUTPUTS) & set(self.settings.outputs):
+            return None
         return ObjectOutputs(
             self.description,
             self.settings,
             self.find,
+            store,
             self.zones,
             info,
             scene,
             name,
             folder,
-            is_like_training,
+            is_like_training=not any(kind in UNLIKE_TRAINING for kind, _ in notes),
         )
 
-    @property
-    def _tiling(self) -> tuple[int, int]:
-        return self.tile, self.settings.overlap
+    def _grid(self, info: Info, columns: int) -> mosaic.Grid:
+        """The windows of a plane, in panels of a number of columns."""
+        tiling = self.tile, self.settings.overlap
+        if isinstance(self.model, InstanceModel):
+            return grid_of(self.model, info.height, info.width, *tiling, columns)
+        return mosaic.Grid(info.height, info.width, *tiling, columns)
+
+    def _columns(self, info: Info) -> int:
+        """Width of a panel in pixels."""
+        return panel_columns(info, self.channels_per_band, self.tile, self.model.outputs)
 
     def _declared(self, source: images.Source, name: str) -> tuple[Declared | Resampled, list[Note]]:
         """The image, read like the training data, after checking that it fits the model, and notes of its reading."""
@@ -263,52 +299,35 @@ class Predictor:
         steps = resampling_steps(source.info, self.description) if resample else None
         return Resampled(declared, steps) if steps else declared, notes
 
-    def _run(
+    def _find(
         self,
         declared: Declared | Resampled,
-        writer: _BlockWriter,
+        store: InstanceStore,
+        grid: mosaic.Grid,
+        progress: Progress = lambda done, total: None,
+    ) -> None:
+        """Find the objects of an instance network."""
+        assert isinstance(self.model, InstanceModel)
+        read = reader_of(declared, self.data.neighbours)
+        find_objects(self.model, declared, read, grid, self.precision, store, progress)
+
+    def _blend(
+        self,
+        declared: Declared | Resampled,
+        writer: BlockWriter,
         grid: mosaic.Grid,
         scratch: Path | None,
         progress: Progress = lambda done, total: None,
     ) -> None:
-        depth, done = declared.info.depth, 0
+        """Blend the windows of a semantic network."""
+        read = reader_of(declared, self.data.neighbours)
         with writing(scratch or Path()):
             blending = mosaic.Mosaic(self.model, grid, self.settings.blend, self.precision, scratch)
-            store = None
             if isinstance(declared, Resampled):
-                classes, touching = self.model.num_classes, self.model.touching
-                store = ScoreStore(declared, writer, classes, touching, scratch)
-        strips = mosaic.strips_of_planes(grid, depth, self._reader(declared))
-        with closing(strips), closing(mosaic.ahead(strips)) as upcoming:
-            for plane in range(depth):
-                for block in blending.blocks(upcoming):
-                    (store or writer).put(plane, block)
-                    done += block.windows
-                    progress(done, len(grid) * depth)
-        if store is not None:
-            store.finish()
-
-    def _reader(self, declared: Declared | Resampled) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-        """A function that reads a window as the model's input, with neighbouring planes if trained with them."""
-        if self.channels_per_band == 1:
-            return declared.read
-        apart = declared.plane_step if isinstance(declared, Resampled) else 1.0
-
-        def read(window: Window, plane: int = 0) -> tuple[np.ndarray, np.ndarray]:
-            planes = neighbouring_planes(plane, self.data.neighbours, declared.info.depth, apart)
-            rasters = {index: declared.read(window, index) for index in set(planes)}
-            return np.concatenate([rasters[index][0] for index in planes]), rasters[plane][1]
-
-        return read
-
-    def _panel(self, info: Info) -> int:
-        """Width of a panel in pixels, such that it fits into a fixed amount of memory."""
-        if info.block and info.block[1] >= info.width:
-            return _STRIPED_COLUMNS
-        bytes_per_pixel = (
-            3 * info.bands * self.channels_per_band * np.dtype(info.dtype).itemsize + 8 * self.model.outputs
-        )
-        return _PANEL_BYTES // (self.tile * bytes_per_pixel)
+                writer = ScoreStore(declared, writer, self.model.num_classes, self.model.touching, scratch)
+        blend_windows(blending, declared.info.depth, read, writer, progress)
+        if isinstance(writer, ScoreStore):
+            writer.finish()
 
 
 def _is_volume(info: Info) -> bool:

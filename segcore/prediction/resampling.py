@@ -24,6 +24,8 @@ _PIECE = 2**22
 _PART = 128
 # side in pixels of the blocks in which scores are resampled back
 _BLOCK = 512
+# share of a pixel that is in a mask, from which on the pixel is
+_LEAST_SHARE = 0.5
 # rows and columns
 Size = tuple[int, int]
 
@@ -183,15 +185,11 @@ class ScoreStore:
 
     def finish(self) -> None:
         """Pass the scores of the last plane on, with the validity of the scene's own pixels."""
-        info = self._scene.source.info
-        for row in range(0, info.height, _BLOCK):
-            for col in range(0, info.width, _BLOCK):
-                window = (row, col, min(_BLOCK, info.height - row), min(_BLOCK, info.width - col))
-                _, valid = self._scene.source.read(window, self._plane)
-                scores = torch.from_numpy(self._back(window))
-                touching = scores[self._classes] if len(scores) > self._classes else None
-                mask = None if valid.all() else valid
-                self._writer.put(self._plane, Block(row, col, scores[: self._classes], mask, 0, touching))
+        for row, col, valid in validity(self._scene, self._plane):
+            scores = torch.from_numpy(self._back((row, col, *valid.shape)))
+            touching = scores[self._classes] if len(scores) > self._classes else None
+            mask = None if valid.all() else valid
+            self._writer.put(self._plane, Block(row, col, scores[: self._classes], mask, 0, touching))
             self._store.free_memory()
 
     def _back(self, window: Window) -> np.ndarray:
@@ -200,3 +198,48 @@ class ScoreStore:
         row, col, height, width = needed_window(window, steps, size)
         scores = self._scores[:, row : row + height, col : col + width]
         return filtered_window(scores, window, steps, size)
+
+
+def validity(scene: Resampled, plane: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Blocks of a plane of a scene on its own grid: first row, first column, and validity (h, w) of the pixels."""
+    info = scene.source.info
+    for row in range(0, info.height, _BLOCK):
+        for col in range(0, info.width, _BLOCK):
+            window = (row, col, min(_BLOCK, info.height - row), min(_BLOCK, info.width - col))
+            yield row, col, scene.source.read(window, plane)[1]
+
+
+def mask_back(scene: Resampled, row: int, col: int, mask: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """A mask of the new grid on the scene's own grid: the pixels of which it has at least half.
+
+    Args:
+        scene: the resampled scene.
+        row: of the mask's first pixel.
+        col: of the mask's first pixel.
+        mask: (h, w) bool.
+
+    Returns:
+        First row and column on the scene's own grid, and the mask there, which can be empty.
+    """
+    info = scene.source.info
+    top, tall = _centred(row, mask.shape[0], scene.steps[0], info.height)
+    left, wide = _centred(col, mask.shape[1], scene.steps[1], info.width)
+    if not tall or not wide:
+        return top, left, np.zeros((tall, wide), bool)
+    steps, size = (1 / scene.steps[0], 1 / scene.steps[1]), (scene.height, scene.width)
+    old = needed_window((top, left, tall, wide), steps, size)
+    rows, cols = (np.arange(first, first + count) for first, count in zip(old[:2], old[2:], strict=True))
+    # with the pixels around the mask, which are not in it
+    around = np.pad(mask, 1)
+    inside = (
+        np.clip(index - first + 1, 0, count + 1)
+        for index, first, count in zip((rows, cols), (row, col), mask.shape, strict=True)
+    )
+    share = filtered_window(around[np.ix_(*inside)], (top, left, tall, wide), steps, size)
+    return top, left, share >= _LEAST_SHARE
+
+
+def _centred(first: int, count: int, step: float, size: int) -> tuple[int, int]:
+    """Pixels of an axis of `size` pixels with their centre in new pixels: the first and the number of them."""
+    low = max(math.ceil(first * step - 0.5), 0)
+    return low, max(min(math.floor((first + count) * step - 0.5), size - 1) - low + 1, 0)

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from segcore.constants import IGNORE
 from segcore.data.raster import Info
 from segcore.data.scratch import ScratchArray
-from segcore.objects.canvas import PROBABILITY_STEPS, Canvas, SceneObjects, bands
+from segcore.objects.canvas import PROBABILITY_STEPS, Canvas, SceneObjects
 from segcore.objects.components import components
 from segcore.objects.find import FindSettings, find
 from segcore.objects.found import Objects, from_numbers
 from segcore.objects.linking import VolumeObjects, linked
 from segcore.objects.stitching import Stitcher
 from segcore.objects.windows import Windows
-from segcore.prediction.ground import PixelAreas
+from segcore.prediction.class_store import ClassStore
 
 # side of the windows in pixels
 _SIDE = 1024
@@ -28,35 +27,34 @@ _OVERLAP, _LEAST_OVERLAP, _MOST_OVERLAP = 2, 64, _SIDE // 2
 BANDS = 8
 
 
-class ObjectStore:
-    """Class maps and probabilities of a scene, and its objects.
+class ObjectStore(ClassStore):
+    """Class maps and probabilities of a scene, and the objects that are found in them.
 
     Args:
         info: of the scene.
         description: model.json of the bundle.
         settings: how objects are found.
-        folder: for temporary files.
+        folder: for temporary files; None: in memory.
 
     Raises:
         OSError: the disk has too little room.
     """
 
-    def __init__(self, info: Info, description: dict[str, Any], settings: FindSettings, folder: Path) -> None:
-        self._info, self._settings, self._folder = info, settings, folder
-        self._stop_if_asked: Callable[[], object] = lambda: None
-        self.foreground: list[int] = description["foreground"]
+    def __init__(
+        self, info: Info, description: dict[str, Any], settings: FindSettings, folder: Path | None
+    ) -> None:
+        super().__init__(info, description["foreground"], folder)
+        self._settings = settings
         self._count, self._side = len(description["classes"]), description["objects"].get("side", 0)
         self._is_foreground = np.isin(np.arange(256), self.foreground)
-        shape = (info.depth, info.height, info.width)
-        self._classes = ScratchArray(shape, np.uint8, folder)
-        self._probability = ScratchArray(shape, np.uint16, folder)
+        self._probability = ScratchArray(self._shape, np.uint16, folder)
         self._touching: ScratchArray | None = None
         if description["objects"].get("touching"):
-            self._touching = ScratchArray(shape, np.uint16, folder)
+            self._touching = ScratchArray(self._shape, np.uint16, folder)
         # of all classes, where the surface of the watershed goes beyond the pixels of a class
         self._of_classes: ScratchArray | None = None
         if (settings.method, settings.seeds) == ("watershed", "probability") and self._count > 2:
-            self._of_classes = ScratchArray((self._count, *shape), np.uint16, folder)
+            self._of_classes = ScratchArray((self._count, *self._shape), np.uint16, folder)
 
     def put(
         self, plane: int, place: tuple[slice, slice], classes: np.ndarray, probabilities: np.ndarray
@@ -88,43 +86,25 @@ class ObjectStore:
             if store is not None:
                 store.free_memory()
 
-    def valid(self, rows: slice, cols: slice) -> np.ndarray:
-        """Whether the pixels of a part of a picture have data, (h, w) bool."""
-        valid: np.ndarray = self._classes.values[0, rows, cols] != IGNORE
-        self._free_memory()
-        self._stop_if_asked()
-        return valid
-
-    def square_metres(self, of_pixels: PixelAreas) -> float:
-        """Area of the pixels of a picture with data."""
-        rows = bands(self._classes.values.shape[1:])
-        return sum(of_pixels.total(part.start, 0, self.valid(part, slice(None))) for part in rows)
-
     def objects(
         self, min_area: int, stop_if_asked: Callable[[], object] = lambda: None
     ) -> SceneObjects | VolumeObjects:
-        """The objects of a picture, or of a volume or stack, whose planes are linked.
-
-        Args:
-            min_area: objects of fewer pixels are left out.
-            stop_if_asked: called at least once a second here and while the result is read; may raise to stop.
-
-        Raises:
-            OSError: the disk has too little room.
-        """
+        """As of `ClassStore`."""
         self._stop_if_asked = stop_if_asked
-        store = ScratchArray(self._classes.values.shape, np.uint32, self._folder)
+        store = ScratchArray(self._shape, np.uint32, self._folder)
 
         def pause() -> None:
             store.free_memory()
             stop_if_asked()
 
-        planes, is_volume = [], self._info.affine is not None or self._info.depth > 1
+        planes = []
         for plane, numbers in enumerate(store.values):
             canvas = Canvas(numbers, self._probability.values[plane], pause)
             self._stitch(plane, canvas, pause)
-            planes.append(canvas.finish() if is_volume else canvas.finish(min_area, self._settings.score))
-        if not is_volume:
+            planes.append(
+                canvas.finish() if self._is_volume else canvas.finish(min_area, self._settings.score)
+            )
+        if not self._is_volume:
             return planes[0]
         return linked(planes, store.values, min_area, self._settings.score)
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note
 from segcore.params import Predict
 from segcore.prediction import mosaic
+from segcore.prediction.instance_store import ClassBlock
 from segcore.prediction.object_outputs import ObjectOutputs
-from segcore.prediction.scene_objects import BANDS, as_steps
+from segcore.prediction.scene_objects import BANDS, ObjectStore, as_steps
 from segcore.prediction.writers import cog, objects, polygons
 from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
 from segcore.prediction.writers.geopackage import copy_others
@@ -115,9 +117,21 @@ class SceneWriter:
         if self._probabilities is not None:
             scaled = mosaic.probabilities(block.scores, self.blend) * PROBABILITY_STEPS
             steps = scaled.round_().to(torch.uint8).cpu().numpy()
-        if self._objects is not None:
+        if self._objects is not None and isinstance(self._objects.store, ObjectStore):
             shares = _of_objects(block, self.blend, self._objects.store.wants_all)
-        self._queue.append(self._thread.submit(self._write, plane, block, classes, steps, shares))
+        self._submit(partial(self._write, plane, block, classes, steps, shares))
+
+    def put_classes(self, block: ClassBlock) -> None:
+        """Queue a block of the classes of objects for writing; waits while the queue is full."""
+        steps = None
+        if self._probabilities is not None:
+            found = block.probabilities(len(self.class_names)) * PROBABILITY_STEPS
+            steps = np.rint(found).astype(np.uint8)
+            steps[:, block.classes == IGNORE] = IGNORE
+        self._submit(partial(self._save, block.plane, block.row, block.col, block.classes, steps))
+
+    def _submit(self, write: Callable[[], None]) -> None:
+        self._queue.append(self._thread.submit(write))
         while len(self._queue) > _QUEUED_BLOCKS:
             with writing(self._shown):
                 self._queue.pop(0).result()
@@ -134,16 +148,20 @@ class SceneWriter:
             classes[~block.valid] = IGNORE
             if steps is not None:
                 steps[:, ~block.valid] = IGNORE
-        rows = slice(block.row, block.row + classes.shape[0])
-        cols = slice(block.col, block.col + classes.shape[1])
-        if self._objects is not None and shares is not None:
+        if shares is not None and self._objects is not None and isinstance(self._objects.store, ObjectStore):
+            rows = slice(block.row, block.row + classes.shape[0])
+            cols = slice(block.col, block.col + classes.shape[1])
             self._objects.store.put(plane, (rows, cols), classes, as_steps(shares))
+        self._save(plane, block.row, block.col, classes, steps)
+
+    def _save(self, plane: int, row: int, col: int, classes: np.ndarray, steps: np.ndarray | None) -> None:
         if self._planes is not None:
-            self._planes[plane, rows, cols] = classes
+            height, width = classes.shape
+            self._planes[plane, row : row + height, col : col + width] = classes
             return
-        cog.put(self._classes, block.row, block.col, classes[None])
+        cog.put(self._classes, row, col, classes[None])
         if steps is not None:
-            cog.put(self._probabilities, block.row, block.col, steps)
+            cog.put(self._probabilities, row, col, steps)
 
     def finish(self, stop_if_asked: Callable[[], object] = lambda: None) -> list[str]:
         """Make the outputs in the scratch folder, and return their names.
