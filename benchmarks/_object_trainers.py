@@ -33,6 +33,8 @@ from segcore.models.base.model import SegmentationModel
 
 # at 800 pixels a batch of 8 does not fit into the memory of a small machine
 STOCK = {"batch": 2, "warmup": 1, "steps": 2}
+# by stride: last layer of MobileNetV2 and its channels, without the convolution of its classifier
+LAYERS = {4: ("3", 24), 8: ("6", 32), 16: ("13", 96), 32: ("17", 320)}
 # pixels; objects of fewer are left out, as by `train.common.objects.min_area`
 LEAST = 16
 
@@ -86,19 +88,16 @@ def alike(settings: dict[str, Any], crop: int) -> nn.Module:
     from torchvision import models, ops
     from torchvision.models.detection import MaskRCNN, backbone_utils, faster_rcnn, mask_rcnn, rpn
 
-    width, finest, sides = settings["width"], settings["finest"], settings["anchors"]
-    strides = [finest * 2**level for level in range(len(sides))]
-    # last layers of the strides of MobileNetV2, without the convolution of its classifier
-    layers = {4: ("3", 24), 8: ("6", 32), 16: ("13", 96), 32: ("17", 320)}
-    used = [stride for stride in strides if stride in layers]
+    width, sides = settings["width"], settings["anchors"]
+    strides = [stride for stride in LAYERS if stride >= settings["finest"]]
     body = backbone_utils.BackboneWithFPN(
         models.mobilenet_v2(weights=None).features[:-1],
-        {layers[stride][0]: str(level) for level, stride in enumerate(used)},
-        [layers[stride][1] for stride in used],
+        {LAYERS[stride][0]: str(level) for level, stride in enumerate(strides)},
+        [LAYERS[stride][1] for stride in strides],
         width,
-        None if len(used) < len(strides) else _nothing_beyond(),
+        _levels(len(sides)),
     )
-    levels = [str(level) for level in range(len(used))]
+    levels = [str(level) for level in range(min(len(strides), len(sides)))]
     per_image = settings["proposals"] * max(math.ceil(crop**2 / 256**2), 1)
     return MaskRCNN(
         body,
@@ -122,15 +121,17 @@ def alike(settings: dict[str, Any], crop: int) -> nn.Module:
     )
 
 
-def _nothing_beyond() -> nn.Module:
-    """For a pyramid whose coarsest map is the encoder's."""
+def _levels(count: int) -> nn.Module:
+    """For a pyramid of as many maps as there are sides of anchors, of which one may be beyond the encoder's."""
     from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-    class NothingBeyond(ExtraFPNBlock):
-        def forward(self, results: Any, x: Any, names: Any) -> Any:
-            return results, names
+    class Levels(ExtraFPNBlock):
+        def forward(self, results: list[Tensor], x: Any, names: list[str]) -> tuple[list[Tensor], list[str]]:
+            if count > len(results):
+                results, names = [*results, results[-1][..., ::2, ::2]], [*names, "pool"]
+            return results[:count], names[:count]
 
-    return NothingBeyond()
+    return Levels()
 
 
 def default_sizes() -> nn.Module:
@@ -140,8 +141,8 @@ def default_sizes() -> nn.Module:
 
     body = backbone_utils.BackboneWithFPN(
         models.mobilenet_v2(weights=None).features[:-1],
-        {"3": "0", "6": "1", "13": "2", "17": "3"},
-        [24, 32, 96, 320],
+        {layer: str(level) for level, (layer, _) in enumerate(LAYERS.values())},
+        [channels for _, channels in LAYERS.values()],
         256,
     )
     anchors = rpn.AnchorGenerator(((32,), (64,), (128,), (256,), (512,)), ((0.5, 1.0, 2.0),) * 5)
