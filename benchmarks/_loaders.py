@@ -30,7 +30,7 @@ CUT = round(SETTINGS.crop * ZOOM)
 
 
 @lru_cache(maxsize=2)
-def _transforms(side: int) -> Any:
+def transforms_of(side: int) -> Any:
     """The same kinds of augmentation, composed as in torchvision's manual, on 8-bit values (the fastest way).
 
     Args:
@@ -70,7 +70,7 @@ class PngFolder(Dataset[Any]):
 
         image = tv_tensors.Image(pil_to_tensor(Image.open(self.images[index])))
         mask = tv_tensors.Mask(pil_to_tensor(Image.open(self.masks[index])))
-        return _transforms(image.shape[-1])(image, mask)
+        return transforms_of(image.shape[-1])(image, mask)
 
 
 def png_loader(folder: Path, workers: int) -> Iterator[Any]:
@@ -81,7 +81,7 @@ def png_loader(folder: Path, workers: int) -> Iterator[Any]:
 
 
 def _torchgeo_collate(samples: list[dict[str, Any]]) -> Any:
-    augment = _transforms(CUT)
+    augment = transforms_of(CUT)
     pairs = [
         augment(tv_tensors.Image(s["image"].to(torch.uint8)), tv_tensors.Mask(s["mask"].to(torch.uint8)))
         for s in samples

@@ -17,7 +17,10 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "deeplab": ("deeplab", {}),
 }
 SMP = {"smp-unet": "Unet", "smp-deeplab": "DeepLabV3Plus"}
-NETWORKS = (*OWN, *SMP)
+SEMANTIC = (*OWN, *SMP)
+# trained by benchmarks/_object_trainers.py
+INSTANCE = ("mask_rcnn",)
+NETWORKS = (*SEMANTIC, *INSTANCE)
 
 
 class _Foreign(SemanticModel):
@@ -45,7 +48,7 @@ class Plain(nn.Module):
 
 
 def network(name: str) -> SemanticModel:
-    """An untrained network of NETWORKS with a MobileNetV2 encoder, 3 bands and 2 classes."""
+    """An untrained network of SEMANTIC with a MobileNetV2 encoder, 3 bands and 2 classes."""
     torch.manual_seed(0)
     if name in SMP:
         model: SemanticModel = _Foreign(name)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks._houses import scene
 from benchmarks.data import Line
 from segcore.data.prepared import LabelledImage
 from segcore.inference.objects import predict_objects
@@ -27,8 +28,6 @@ from segcore.objects.found import Objects, from_numbers
 
 WINDOW, SHARE = 512, 0.2
 SCORE = 0.9
-# objects per megapixel, of which a hundredth are large
-DENSITY = 300
 # SAHI's default, and the one that never unites objects
 MERGES = (("GREEDYNMM", "IOS"), ("NMS", "IOU"))
 # a result's mask and its first row and column in the scene
@@ -43,40 +42,6 @@ class Merged(NamedTuple):
     cut: int
     melted: int
     seconds: float
-
-
-def scene(side: int, seed: int = 0) -> np.ndarray:
-    """Numbers of objects (side, side) uint32: rows of touching houses at any angle, and some large buildings."""
-    rng = np.random.default_rng(seed)
-    numbers = np.zeros((side, side), np.uint32)
-    count = 0
-    for row in range(round(side * side / 1e6 * DENSITY / 4)):
-        large = row % 25 == 0
-        centre, angle = rng.uniform(0, side, 2), rng.uniform(0, np.pi)
-        half = rng.uniform([60, 20], [240, 60]) if large else rng.uniform([6, 8], [14, 26])
-        # the houses of a row share walls
-        for _ in range(1 if large else 5):
-            count += _paint(numbers, count + 1, centre, half, angle)
-            centre = centre + 2 * half[0] * np.array([np.sin(angle), np.cos(angle)])
-    return numbers
-
-
-def _paint(numbers: np.ndarray, number: int, centre: np.ndarray, half: np.ndarray, angle: float) -> bool:
-    """Paint a turned rectangle if all its pixels are free; whether it was."""
-    reach = int(np.hypot(*half)) + 1
-    top, left = (max(int(at) - reach, 0) for at in centre)
-    part = numbers[top : int(centre[0]) + reach + 1, left : int(centre[1]) + reach + 1]
-    if 0 in part.shape:
-        return False
-    rows, cols = np.ogrid[: part.shape[0], : part.shape[1]]
-    down, right = rows + top - centre[0], cols + left - centre[1]
-    along = right * np.cos(angle) + down * np.sin(angle)
-    across = down * np.cos(angle) - right * np.sin(angle)
-    inside = (along >= -half[0]) & (along < half[0]) & (abs(across) <= half[1])
-    if not inside.any() or part[inside].any():
-        return False
-    part[inside] = number
-    return True
 
 
 def _pixels(numbers: np.ndarray) -> np.ndarray:

@@ -22,8 +22,9 @@ class Run(NamedTuple):
     peak: float
 
 
-def write_params(folder: Path, source: Path, block: int | None = None) -> None:
-    """Write params.yaml of a comparison on the images of `write_pairs`."""
+def write_params(folder: Path, source: Path, block: int | None = None, objects: bool = False) -> None:
+    """Write params.yaml of a comparison on the images of `write_pairs`; with `objects`, masks number them."""
+    labels = {"0": "ground", "others": "object"} if objects else {0: "ground", 1: "object"}
     values: dict[str, Any] = {
         "architectures": ["fcn"],
         "seeds": [0],
@@ -35,7 +36,8 @@ def write_params(folder: Path, source: Path, block: int | None = None) -> None:
             "classes": ["ground", "object"],
             "background": "ground",
             "colors": [[0, 0, 0], [255, 179, 0]],
-            "label_values": {0: "ground", 1: "object"},
+            "label_values": labels,
+            "instances": objects,
         },
         "split": {"fractions": {"train": 0.6, "validation": 0.1, "test": 0.3}, "block": block},
         "prepare": {"window": 320, "stride": 64},

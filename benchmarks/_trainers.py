@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from benchmarks import _networks
 from segcore.inference.device import autocast, choose_precision, default_device
+from segcore.models.base.model import SegmentationModel
 
 RATE = 1e-3
 
@@ -100,7 +101,7 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _loader(data: Any, job: Job, **options: Any) -> DataLoader[Any]:
+def data_loader(data: Any, job: Job, **options: Any) -> DataLoader[Any]:
     """A DataLoader as in the manuals: worker processes, and pinned memory for a GPU."""
     if "sampler" not in options:
         options["sampler"] = RandomSampler(data, replacement=True, num_samples=10**6)
@@ -109,7 +110,8 @@ def _loader(data: Any, job: Job, **options: Any) -> DataLoader[Any]:
     )
 
 
-def _fit(module: Any, loader: Any, job: Job, clock: Clock, precision: str) -> None:
+def fit(module: Any, loader: Any, job: Job, clock: Clock, precision: str) -> None:
+    """Train with Lightning's Trainer."""
     import lightning
 
     class Watch(lightning.Callback):
@@ -147,9 +149,9 @@ def lightning(job: Job, clock: Clock, precision: str) -> None:
         def configure_optimizers(self) -> Any:
             return torch.optim.AdamW(self.parameters(), lr=RATE)
 
-    _fit(
+    fit(
         Module(),
-        _loader(Tiles(Path(job.png), job.crop), job, worker_init_fn=_one_thread),
+        data_loader(Tiles(Path(job.png), job.crop), job, worker_init_fn=_one_thread),
         job,
         clock,
         precision,
@@ -165,7 +167,7 @@ def torchvision(job: Job, clock: Clock, precision: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=10**6, power=0.9)
     meter = []
-    for step, (image, mask) in enumerate(_loader(PngFolder(Path(job.png)), job)):
+    for step, (image, mask) in enumerate(data_loader(PngFolder(Path(job.png)), job)):
         image, mask = image.to(device), mask[:, 0].to(device)
         with autocast(device, precision):
             loss = F.cross_entropy(model((image - _networks.MEAN) / _networks.STD), mask)
@@ -194,10 +196,10 @@ def torchgeo(job: Job, clock: Clock, precision: str) -> None:
         image, mask = collate(samples)
         return {"image": (image - _networks.MEAN) / _networks.STD, "mask": mask.squeeze(1)}
 
-    _fit(task, _loader(data, job, sampler=sampler, collate_fn=batch), job, clock, precision)
+    fit(task, data_loader(data, job, sampler=sampler, collate_fn=batch), job, clock, precision)
 
 
-def _settings(job: Job, precision: str) -> Any:
+def settings_of(job: Job, precision: str) -> Any:
     """Settings of our training; the others have their defaults."""
     from segcore.params import TrainSettings
 
@@ -212,7 +214,7 @@ def limit(job: Job, clock: Clock, precision: str) -> None:
     from segcore.training.runtime import choose_runtime
 
     device = default_device()
-    runtime = choose_runtime(_settings(job, precision), PreparedData(job.prepared), device)
+    runtime = choose_runtime(settings_of(job, precision), PreparedData(job.prepared), device)
     runtime.apply()
     model = _networks.network(job.network).to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=runtime.fused)
@@ -231,13 +233,17 @@ def limit(job: Job, clock: Clock, precision: str) -> None:
 
 def ours(job: Job, clock: Clock, precision: str) -> None:
     """(a): the training of this project."""
-    from segcore.data.prepared import PreparedData
-    from segcore.training.loop import train
     from segcore.training.losses import build_loss
 
-    settings = _settings(job, precision)
     model = _networks.network(job.network)
     model.criterion = build_loss("cross_entropy")
+    timed(model, settings_of(job, precision), job, clock)
+
+
+def timed(model: SegmentationModel, settings: Any, job: Job, clock: Clock) -> None:
+    """The steps of this project's training."""
+    from segcore.data.prepared import PreparedData
+    from segcore.training.loop import train
 
     class Timed(BaseException):
         """Ends the training before its validation, which is not measured."""
