@@ -13,7 +13,7 @@ scene it sees a reduced picture, and this detector would answer it with the trut
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,12 +73,11 @@ class Clock:
 class Oracle(InstanceModel):
     """The detector as an instance network."""
 
-    coefficients: ClassVar[dict[str, float]] = {}
     is_position_dependent = False
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(3, 2, "Oracle", 1, [1])
-        self.clock = clock
+        self.clock, self.coefficients = clock, dict[str, float]()
         self.unused = nn.Parameter(torch.zeros(1))
 
     def heads(self, x: Tensor) -> Outputs:

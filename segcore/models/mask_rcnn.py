@@ -12,7 +12,7 @@ loss is the mean over objects; the numbers of proposals and objects follow from 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -231,13 +231,6 @@ class MaskHead(nn.Module):
 class MaskRCNN(InstanceModel):
     """Mask R-CNN; arguments as those of `build`, with the side of the anchors of each stride."""
 
-    coefficients: ClassVar[dict[str, float]] = {
-        "objectness": 1.0,
-        "anchor_box": 1.0,
-        "class": 1.0,
-        "box": 1.0,
-        "mask": 1.0,
-    }
     is_position_dependent = False
 
     def __init__(
@@ -252,6 +245,7 @@ class MaskRCNN(InstanceModel):
         counts: Mapping[str, Any],
     ) -> None:
         super().__init__(in_channels, num_classes, "Mask R-CNN", encoder.strides[-1], foreground)
+        self.coefficients = dict.fromkeys(("objectness", "anchor_box", "class", "box", "mask"), 1.0)
         self.encoder = encoder
         self.anchor_sides, self.ratios, self.counts = dict(anchor_sides), list(ratios), dict(counts)
         self.pyramid = Pyramid(encoder, width, list(anchor_sides))
