@@ -1,4 +1,4 @@
-"""Tests that every architecture must pass."""
+"""Tests that every semantic architecture must pass."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
-from segcore.models.base.factory import SegmentationModel, build_model, defaults, names, rebuild_model
+from segcore.models.base.factory import SegmentationModel, build_model, defaults, kind, names, rebuild_model
 from segcore.models.base.model import pad_to_multiple
 from segcore.models.base.semantic import SemanticModel
 from segcore.training.losses import build_loss
@@ -37,7 +37,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"encoder": "vgg16", "aspp_channels": 16},
     ],
 }
-CASES = [(name, keywords) for name in names() for keywords in VARIANTS.get(name, [{}])]
+SEMANTIC = [name for name in names() if kind(name) == "semantic"]
+CASES = [(name, keywords) for name in SEMANTIC for keywords in VARIANTS.get(name, [{}])]
 every_variant = pytest.mark.parametrize(
     ("name", "keywords"), CASES, ids=[f"{name}-{'-'.join(map(str, k.values()))}" for name, k in CASES]
 )
@@ -129,7 +130,7 @@ def test_saved_weights_and_settings_rebuild_the_same_model(
     assert torch.equal(again.predict(image), again.predict(image))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", SEMANTIC)
 def test_rebuilding_does_not_need_the_pretrained_weights(name: str, tmp_path: Any) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(torchvision.models.resnet18(weights=None).state_dict(), file)
@@ -164,7 +165,7 @@ def test_the_values_of_nodata_pixels_change_nothing(name: str, keywords: dict[st
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", SEMANTIC)
 def test_any_number_of_bands(name: str, channels: int) -> None:
     model = build(name, {}, channels=channels)
     assert model.predict(pixels(1, channels, 32, 32)).shape == (1, 5, 32, 32)
@@ -172,7 +173,7 @@ def test_any_number_of_bands(name: str, channels: int) -> None:
         model(pixels(1, 2, 32, 32))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", SEMANTIC)
 def test_images_of_a_batch_do_not_influence_each_other(name: str) -> None:
     model, images = build(name, {}), pixels(3, 3, 40, 40)
     together = model.predict(images)
@@ -180,7 +181,7 @@ def test_images_of_a_batch_do_not_influence_each_other(name: str) -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", SEMANTIC)
 def test_predict_restores_training_mode_and_criterion_can_be_replaced(name: str) -> None:
     model = build(name, {}).train()
     assert not model.predict(pixels(1, 3, 32, 32)).requires_grad
@@ -190,7 +191,7 @@ def test_predict_restores_training_mode_and_criterion_can_be_replaced(name: str)
     assert losses["loss"].requires_grad
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", SEMANTIC)
 def test_every_architecture_learns_a_simple_image(name: str) -> None:
     model = build_model(name, 3, 2).train()
     model.set_normalization([127.0] * 3, [70.0] * 3)
@@ -234,7 +235,7 @@ def test_names_and_titles() -> None:
     assert build_model("deeplab", 3, 2, version="v3").title == "DeepLabV3"
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", SEMANTIC)
 @pytest.mark.parametrize("magnify", [0.25, 0.5, 2, 3])
 def test_a_magnified_image_gives_logits_of_the_original_size(name: str, magnify: float) -> None:
     torch.manual_seed(0)
