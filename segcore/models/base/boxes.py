@@ -115,5 +115,5 @@ def fast_nms(boxes: Tensor, most: float) -> Tensor:
 
     A box is dropped if its IoU with any of higher score, kept or not, is above `most`.
     """
-    iou = box_iou(boxes, boxes).triu(diagonal=1)
-    return F.pad(iou, (0, 0, 1, 0)).amax(dim=0) <= most
+    with_higher = iou(boxes, boxes).triu(diagonal=1)
+    return F.pad(with_higher, (0, 0, 1, 0)).amax(dim=0) <= most
