@@ -88,9 +88,8 @@ def build(
     """
     levels = AnchorLevels(finest, sides, ratios)
     trunk = build_encoder(encoder, in_channels, weights)
-    return Yolact(
-        in_channels, num_classes, foreground, trunk, levels, width, prototypes, candidates, mask_iou
-    )
+    network = RatedYolact if mask_iou else Yolact
+    return network(in_channels, num_classes, foreground, trunk, levels, width, prototypes, candidates)
 
 
 def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
@@ -162,7 +161,8 @@ class Head(nn.Module):
 class Yolact(InstanceModel):
     """YOLACT; arguments as those of `build`."""
 
-    is_position_dependent: ClassVar[bool] = True
+    coefficients: ClassVar[Mapping[str, float]] = {"class": 1.0, "box": 1.5, "mask": 6.125, "semantic": 1.0}
+    is_position_dependent = True
 
     def __init__(
         self,
@@ -174,21 +174,15 @@ class Yolact(InstanceModel):
         width: int,
         prototypes: int,
         candidates: int,
-        mask_iou: bool,
     ) -> None:
         super().__init__(in_channels, num_classes, "YOLACT", encoder.strides[-1], foreground)
         classes = len(self.foreground)
         self.levels, self.candidates, self.stride = levels, candidates, levels.strides[0] // 2
-        self.coefficients = {"class": 1.0, "box": 1.5, "mask": 6.125, "semantic": 1.0}
         self.encoder = encoder
         self.pyramid = Pyramid(encoder, width, levels.strides, extra="conv")
         self.head = Head(width, len(levels.ratios), classes, prototypes)
         self.protonet = Protonet(width, prototypes)
         self.semantic = nn.Conv2d(width, classes, 1)
-        self.rating: MaskRating | None = None
-        if mask_iou:
-            self.rating = MaskRating(classes)
-            self.coefficients["mask_iou"] = 25.0
 
     def heads(self, x: Tensor) -> Outputs:
         """Logits, offsets and coefficients of all anchors, prototypes, and logits of classes at the finest level."""
@@ -215,8 +209,6 @@ class Yolact(InstanceModel):
             "mask": len(trained_masks(found, truth, self.stride)[0]),
             "semantic": pooled(~truth.ignored, self.levels.strides[0]).sum(),
         }
-        if self.rating is not None:
-            weights["mask_iou"] = (found.rank == 0).sum()
         return {
             name: torch.as_tensor(weight, dtype=torch.float32, device=images.device)
             for name, weight in weights.items()
@@ -229,20 +221,12 @@ class Yolact(InstanceModel):
         anchors = self.levels.anchors(truth.instance.shape[1:], logits.device)[found.anchor]
         offsets, coefficients = (x[found.item, found.anchor] for x in (offsets, coefficients))
         target = encode(truth.boxes[found.place], anchors, _OFFSETS)
-        terms = {
+        return {
             "class": class_loss(logits, found.matched, truth),
             "box": F.smooth_l1_loss(offsets, target, reduction="sum"),
             "mask": mask_loss(prototypes, coefficients, found, truth, self.stride),
             "semantic": semantic_loss(semantic, truth),
         }
-        if self.rating is not None:
-            is_best = found.rank == 0
-            item, place = found.item[is_best], found.place[is_best]
-            boxes = decode(offsets[is_best], anchors[is_best], _OFFSETS).detach()
-            with torch.no_grad():
-                masks = crops(prototypes, coefficients[is_best], boxes, item, self.stride)
-            terms["mask_iou"] = rating_loss(self.rating, masks, boxes, place, truth)
-        return terms
 
     def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
         """Objects of each image."""
@@ -286,13 +270,47 @@ class Yolact(InstanceModel):
             height: of the image.
             width: of the image.
         """
-        item, scores = torch.zeros_like(found.anchor), found.scores
-        if self.rating is not None:
-            rated = self.rating(crops(prototypes, coefficients, found.boxes, item, self.stride))
-            scores = scores * rated.gather(1, found.classes[:, None])[:, 0]
+        scores = self.scores(found, prototypes, coefficients).cpu().numpy()
         boxes, masks = detected_masks(
             prototypes, coefficients, found.boxes, self.stride, self.magnify, (height, width)
         )
         classes = np.array(self.foreground, np.uint8)[found.classes.cpu().numpy()]
-        objects = Objects(height, width, classes, scores.cpu().numpy(), boxes, masks)
+        objects = Objects(height, width, classes, scores, boxes, masks)
         return objects.select(objects.areas > 0)
+
+    def scores(self, found: _Candidates, prototypes: Tensor, coefficients: Tensor) -> Tensor:
+        """(R,) scores of candidates; arguments as of `_objects`."""
+        return found.scores
+
+
+class RatedYolact(Yolact):
+    """YOLACT with scores times a prediction of the mask's IoU; arguments as those of `build`."""
+
+    coefficients: ClassVar[Mapping[str, float]] = {**Yolact.coefficients, "mask_iou": 25.0}
+
+    def __init__(self, in_channels: int, num_classes: int, foreground: Sequence[int], *others: Any) -> None:
+        super().__init__(in_channels, num_classes, foreground, *others)
+        self.rating = MaskRating(len(self.foreground))
+
+    def weights(self, truth: Truth) -> dict[str, Tensor]:
+        """As of `Yolact`; IoU: objects that an anchor matches."""
+        return {**super().weights(truth), "mask_iou": (self.positives(truth).rank == 0).sum().float()}
+
+    def terms(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
+        """As of `Yolact`; IoU: of the mask of the best anchor of each object."""
+        _, offsets, coefficients, prototypes, _ = (x.detach().float() for x in outputs)
+        found = self.positives(truth)
+        is_best = found.rank == 0
+        item, anchor, place = found.item[is_best], found.anchor[is_best], found.place[is_best]
+        anchors = self.levels.anchors(truth.instance.shape[1:], offsets.device)[anchor]
+        boxes = decode(offsets[item, anchor], anchors, _OFFSETS)
+        masks = crops(prototypes, coefficients[item, anchor], boxes, item, self.stride)
+        rated = rating_loss(self.rating, masks, boxes, place, truth)
+        return {**super().terms(outputs, truth), "mask_iou": rated}
+
+    def scores(self, found: _Candidates, prototypes: Tensor, coefficients: Tensor) -> Tensor:
+        """As of `Yolact`, times the predicted IoU."""
+        item = torch.zeros_like(found.anchor)
+        rated = self.rating(crops(prototypes, coefficients, found.boxes, item, self.stride))
+        scores: Tensor = found.scores * rated.gather(1, found.classes[:, None])[:, 0]
+        return scores

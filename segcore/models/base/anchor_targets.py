@@ -117,8 +117,6 @@ def _matched(anchors: Tensor, truth: Truth, high: float, low: float) -> Tensor:
 
 def _fit(anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """(P,) IoU of each pair of boxes (P, 4), and (P,) distance of their centres."""
-    sides = torch.minimum(anchors[:, 2:], boxes[:, 2:]) - torch.maximum(anchors[:, :2], boxes[:, :2])
-    both = sides.clamp(min=0).prod(1)
-    total = sum((x[:, 2:] - x[:, :2]).prod(1) for x in (anchors, boxes))
+    overlap = of_boxes.iou(anchors[:, None], boxes[:, None])[:, 0, 0]
     centres = [(x[:, :2] + x[:, 2:]) / 2 for x in (anchors, boxes)]
-    return both / (total - both), (centres[0] - centres[1]).norm(dim=1)
+    return overlap, (centres[0] - centres[1]).norm(dim=1)
