@@ -75,12 +75,10 @@ def best_quality(predictions: np.ndarray, true: int) -> float:
 
 def _pooled(model: InstanceModel, parts: list[dict[str, tuple[float, float]]]) -> float:
     """The loss of the sums and weights of all windows."""
-    sums: dict[str, Tensor] = {}
-    weights: dict[str, Tensor] = {}
-    for name in model.coefficients:
-        of_term = torch.tensor([part[name] for part in parts], dtype=torch.float64).reshape(-1, 2).sum(0)
-        sums[name], weights[name] = of_term.unbind()
-    return float(model.combined(sums, weights)["loss"])
+    names = parts[0] if parts else {}
+    pooled = {name: torch.tensor([p[name] for p in parts], dtype=torch.float64).sum(0) for name in names}
+    sums, weights = ({name: of_term[place] for name, of_term in pooled.items()} for place in (0, 1))
+    return float(model.combined(sums, weights)["loss"]) if pooled else 0.0
 
 
 def _windows(

@@ -161,18 +161,48 @@ def quality(found: list[Objects], scenes: list[tuple[np.ndarray, np.ndarray, np.
 
 
 def trained(
-    model: InstanceModel, steps: int, side: int = 64, batch: int = 8, rate: float = 2e-3
+    model: InstanceModel,
+    steps: int,
+    side: int = 64,
+    batch: int = 8,
+    rate: float = 2e-3,
+    scenes: int | None = None,
 ) -> InstanceModel:
-    """The network after some steps on scenes of discs and squares, with a one-cycle learning rate."""
+    """The network after some steps on discs and squares, with a one-cycle learning rate, in evaluation mode.
+
+    Args:
+        model: changed.
+        steps: number of steps.
+        side: of the scenes in pixels.
+        batch: scenes of a step, of which the first is empty.
+        rate: highest learning rate.
+        scenes: number of different scenes; None: each step has new ones.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.2)
     model.train()
     for step in range(steps):
-        # every eighth image is empty
-        scenes = [scene(step * batch + place, side, 5 if place else 0) for place in range(batch)]
+        seeds = range(step * batch, (step + 1) * batch)
+        seen = [
+            scene(seed % (scenes or len(seeds) * steps), side, 5 if seed % batch else 0) for seed in seeds
+        ]
         optimizer.zero_grad(set_to_none=True)
-        model.loss(stacked(scenes))["loss"].backward()
+        model.loss(stacked(seen))["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         schedule.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def able(model: InstanceModel) -> InstanceModel:
+    """The untrained network, changed so that it finds objects; in evaluation mode.
+
+    Classes begin with a low probability (focal loss), which is raised, and batch norm with statistics of no image.
+    """
+    for parameter in model.parameters():
+        parameter[parameter < -4] = 0
+    model.train()
+    for seed in range(20):
+        model(stacked([scene(seed), scene(seed + 1000)])["image"])
     return model.eval()

@@ -13,7 +13,7 @@ from segcore.models.base.factory import rebuild_model
 from segcore.models.base.instance import InstanceModel
 from segcore.training.determinism import Determinism
 from tests.support.instance_batches import (
-    SIZES,
+    able,
     case_id,
     cases,
     crowd,
@@ -39,15 +39,14 @@ def uneven():
 
 
 @pytest.fixture(scope="module", params=CASES, ids=case_id)
-def able(request):
+def finder(request):
     """A case and a network of it that finds objects."""
-    model = network(request.param, sizes=SIZES)
+    model = network(request.param)
     if request.param[0] == "toy":
         with torch.no_grad():
             model.encoder.weight.fill_(2.0)
             model.encoder.bias.fill_(0.5)
-        return request.param, model.eval()
-    return request.param, trained(model, 24, batch=4, rate=4e-3)
+    return request.param, able(model)
 
 
 def part(batch, places):
@@ -64,7 +63,7 @@ def backward(model, batch, totals=None):
     model.zero_grad(set_to_none=True)
     loss = model.loss(batch, totals)["loss"]
     loss.backward()
-    return float(loss), gradients(model)
+    return loss.item(), gradients(model)
 
 
 def added(weights):
@@ -116,8 +115,8 @@ def test_sums_and_weights_of_a_batch_are_those_of_its_images(case, uneven):
             weights.append(model.weights(model.truth(one)))
             single.append(model.terms(model(one["image"], one["valid"]), model.truth(one)))
     of_batch = model.weights(truth)
-    assert set(whole) == set(of_batch) == set(model.coefficients)
-    for name in model.coefficients:
+    assert set(whole) == set(of_batch) <= set(model.coefficients)
+    for name in whole:
         assert float(of_batch[name]) == pytest.approx(float(added(weights)[name]), rel=1e-6), name
         assert float(whole[name]) == pytest.approx(float(added(single)[name]), rel=1e-4, abs=1e-4), name
         assert whole[name].dtype == torch.float32 and not of_batch[name].requires_grad
@@ -202,8 +201,8 @@ def equal(a, b):
     )
 
 
-def test_objects_of_an_image_do_not_depend_on_the_other_images(able):
-    _, model = able
+def test_objects_of_an_image_do_not_depend_on_the_other_images(finder):
+    _, model = finder
     images = [
         stacked([s])["image"] for s in (scene(901, count=6), scene(902), crowd(3, 400), scene(4, count=0))
     ]
@@ -231,8 +230,8 @@ def check(model, found, height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (37, 53), (7, 100), (1, 1), (129, 65)])
-def test_masks_are_within_the_image_and_none_is_empty(able, height, width):
-    _, model = able
+def test_masks_are_within_the_image_and_none_is_empty(finder, height, width):
+    _, model = finder
     batch = stacked([scene(seed, 136, 40) for seed in (5, 6)])
     for found in model.predict(batch["image"][..., :height, :width]):
         check(model, found, height, width)
@@ -240,8 +239,8 @@ def test_masks_are_within_the_image_and_none_is_empty(able, height, width):
         assert len(found) > 0 or height < 129
 
 
-def test_pixels_without_data_are_in_no_object(able):
-    _, model = able
+def test_pixels_without_data_are_in_no_object(finder):
+    _, model = finder
     batch = stacked([scene(5), scene(6)])
     valid = batch["valid"].clone()
     valid[:, :, 30:] = False
@@ -250,8 +249,8 @@ def test_pixels_without_data_are_in_no_object(able):
         assert not (found.numbers()[:, 30:] > 0).any()
 
 
-def test_a_network_of_saved_settings_and_a_bundle_give_the_same_objects(able, tmp_path):
-    case, model = able
+def test_a_network_of_saved_settings_and_a_bundle_give_the_same_objects(finder, tmp_path):
+    case, model = finder
     if case[0] == "toy":
         pytest.skip("it is no architecture by name")
     image = stacked([scene(7, count=7), scene(8)])["image"]
@@ -313,7 +312,7 @@ def test_a_copy_of_the_network_in_bf16_has_a_finite_loss(case, uneven):
 @pytest.mark.slow
 @every_architecture
 def test_discs_and_squares_are_learned(case):
-    model = trained(network(case, sizes=SIZES, width=32), 250)
+    model = trained(network(case, width=32), 250)
     held_out = [scene(100_000 + seed, 64, 5) for seed in range(40)]
     found = [model.predict(stacked([one])["image"])[0] for one in held_out]
     assert quality(found, held_out) > 0.8
