@@ -45,6 +45,11 @@ class Contestant:
     objects: Sequence[pd.DataFrame] = ()
 
     @property
+    def network(self) -> str:
+        """Kind of a model: "semantic" or "instance"."""
+        return str(self.summaries[0].get("kind", "semantic")) if self.summaries else "semantic"
+
+    @property
     def object_tables(self) -> list[tuple[pd.DataFrame | None, float]]:
         """Per seed, the object table, or None, and the least score of a predicted object."""
         found = [summary.get("objects", {}).get("score", 0.0) for summary in self.summaries]
@@ -179,7 +184,9 @@ def _require_headline(scored: Sequence[_Scores], headline: str) -> None:
 
 
 def _placed(s: _Scores, headline: str) -> verdict.Placed:
-    return verdict.Placed(s.contestant.name, s.contestant.title, s.estimate(headline), len(s.runs))
+    one = s.contestant
+    macs = int(one.summaries[0].get("macs", 0)) if one.summaries else 0
+    return verdict.Placed(one.name, one.title, s.estimate(headline), len(s.runs), one.network, macs)
 
 
 def _interval(

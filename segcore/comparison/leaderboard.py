@@ -115,7 +115,7 @@ def _columns(comparison: Comparison) -> list[Column]:
         Column("title", "architecture", "", "name", lambda row, _: row.title),
         Column("architecture", "key", "", "detail", lambda row, _: row.architecture),
         Column("kind", "kind", "", "detail", lambda row, _: row.kind),
-        *([] if comparison.objects is None else [_NETWORK]),
+        *([_NETWORK] if _has_instance_networks(comparison) else []),
         *shown,
         Column("seeds", "seeds", "", "scores", lambda row, _: row.seeds),
         *COLUMNS,
@@ -185,7 +185,12 @@ def network_kind(row: LeaderboardRow) -> str | None:
         return None
     if row.summary.get("kind") == "instance":
         return "instance, own objects"
-    return f"semantic, {row.summary.get('objects', {}).get('method', 'components')}"
+    method = row.summary.get("objects", {}).get("method")
+    return f"semantic, {method}" if method else "semantic"
+
+
+def _has_instance_networks(comparison: Comparison) -> bool:
+    return any((row.summary or {}).get("kind") == "instance" for row in comparison.models)
 
 
 def _tiles_per_second(_: LeaderboardRow, cost: Cost) -> float | None:

@@ -150,8 +150,9 @@ def limit_note(board: Sequence[LeaderboardRow], summary: ObjectsSummary | None) 
 
 def _limit_text(title: str, method: str, own: Mapping[str, float], most: Mapping[str, float]) -> str:
     reached, limit = own["f1"], most["f1"]
+    by = "" if method == "network" else f" with {method}"
     text = (
-        f"{title} with {method} finds {value_text(own['recall'])} % of the objects (F1 {value_text(reached)} %); "
+        f"{title}{by} finds {value_text(own['recall'])} % of the objects (F1 {value_text(reached)} %); "
         f"a perfect mask with components would reach F1 {value_text(limit)} %"
     )
     if reached > limit:

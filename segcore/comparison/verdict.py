@@ -19,12 +19,21 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Placed:
-    """A contestant with its headline score."""
+    """A contestant with its headline score.
+
+    Attributes:
+        name: key; title: printed name.
+        estimate: the score; seeds: number of evaluations.
+        network: of a model: "semantic" or "instance".
+        macs: of a model: multiply-accumulates for 256 x 256 pixels.
+    """
 
     name: str
     title: str
     estimate: float
     seeds: int
+    network: str = "semantic"
+    macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,10 +59,11 @@ class Standing:
 def sentence(standing: Standing, p: Params) -> str:
     """The verdict; it names a winner only if its difference from every other model is shown.
 
-    Unequal budgets and settings are part of it.
+    Where semantic and instance networks are compared, it says which kind the data need. Unequal budgets and settings
+    are part of it.
     """
     shown = none_possible(standing.clusters, standing.cluster_kind, len(standing.tests), p)
-    return _verdict(standing, p) + _unequal(standing) + shown
+    return _verdict(standing, p) + _kinds(standing, p) + _unequal(standing) + shown
 
 
 def notes(standing: Standing, p: Params) -> list[str]:
@@ -91,6 +101,32 @@ def _verdict(standing: Standing, p: Params) -> str:
         return f"{top} is best: it leads {_listed(leads)}."
     also = f", but {best.title} leads {_listed(leads)}" if leads else ""
     return f"No difference shown between {top} and {_listed(equals, 'or')}{also}."
+
+
+def _kinds(standing: Standing, p: Params) -> str:
+    """Sentence on the best network of each kind: whether one is better, and its cost; empty if all are of one kind."""
+    best = standing.models[0]
+    other = next((m for m in standing.models if m.network != best.network), None)
+    if other is None:
+        return ""
+    metric = METRICS[p.compare.metric]
+    test = next(t for t in standing.tests if (t.a, t.b) == (best.name, other.name))
+    cheaper, dearer = sorted((best, other), key=lambda m: m.macs)
+    cost = (
+        f"{dearer.title} computes {dearer.macs / max(cheaper.macs, 1):.1f} times as much as {cheaper.title} "
+        f"({dearer.macs / 1e9:.2f} and {cheaper.macs / 1e9:.2f} GMACs for 256x256 pixels)"
+    )
+    if not test.significant:
+        return (
+            f" No difference is shown between {best.network} and {other.network} networks (the best of each by "
+            f"{metric.title}: {best.title} and {other.title}); {cost}."
+        )
+    needed = "an instance network" if best.network == "instance" else "no instance network"
+    lead = _amount(_of(test).times(metric.sign), p)
+    return (
+        f" These data need {needed}, by {metric.title}: {best.title} leads the best {other.network} network, "
+        f"{other.title}, by {lead}; {cost}."
+    )
 
 
 def _unequal(standing: Standing) -> str:

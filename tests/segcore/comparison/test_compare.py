@@ -255,3 +255,50 @@ def test_leaderboard_names_aggregation_and_shows_both_means() -> None:
     rows = [line for line in text.splitlines() if line.lstrip().startswith(("1 ", "2 ", "- "))]
     assert len(rows) == 3 and len({line.index("[") for line in rows}) == 1  # columns are aligned
     assert "123.4" not in leaderboard_text(Comparison.from_json(result))
+
+
+def _of_kinds(skills: dict[str, float], instance: str, macs: int = 9_120_000_000) -> Comparison:
+    """A comparison in which one of the architectures is an instance network."""
+    models = [model(name, [skill]) for name, skill in skills.items()]
+    models = [
+        replace(m, summaries=[{**s, "kind": "instance", "macs": macs} for s in m.summaries])
+        if m.name == instance
+        else m
+        for m in models
+    ]
+    return compare(models, parameters(list(skills), [0]), "group")
+
+
+def test_the_verdict_says_which_kind_of_network_the_data_need_and_what_it_costs() -> None:
+    cost = "DeepLabV3+ computes 2.0 times as much as U-Net (9.12 and 4.56 GMACs for 256x256 pixels)."
+    found = _of_kinds({"fcn": 0.7, "unet": 0.8, "deeplab": 0.95}, "deeplab")
+    test = next(t for t in found.tests if (t.a, t.b) == ("deeplab", "unet"))
+    assert (
+        " These data need an instance network, by IoU: DeepLabV3+ leads the best semantic network, U-Net, by "
+        in (found.verdict)
+    )
+    assert f"{100 * test.difference:.1f} points (95 % interval " in found.verdict and cost in found.verdict
+    found = _of_kinds({"fcn": 0.7, "unet": 0.95, "deeplab": 0.8}, "deeplab")
+    assert (
+        " These data need no instance network, by IoU: U-Net leads the best instance network, DeepLabV3+, by "
+        in (found.verdict)
+    )
+    assert cost in found.verdict
+
+
+def test_no_kind_of_network_is_recommended_where_no_difference_is_shown() -> None:
+    # the other semantic network is worse, which shows nothing about the kinds
+    found = _of_kinds({"fcn": 0.5, "unet": 0.8, "deeplab": 0.8}, "deeplab", macs=2_280_000_000)
+    assert " No difference is shown between " in found.verdict and "need" not in found.verdict
+    assert "U-Net computes 2.0 times as much as DeepLabV3+ (4.56 and 2.28 GMACs" in found.verdict
+
+
+def test_a_comparison_of_semantic_networks_says_nothing_of_kinds() -> None:
+    skills = {"fcn": [0.7], "unet": [0.95]}
+    models = [model(name, values) for name, values in skills.items()]
+    plain = compare(models, parameters(list(skills), [0]), "group")
+    assert "network" not in plain.verdict and "semantic" not in leaderboard_text(plain)
+    mixed = _of_kinds({name: values[0] for name, values in skills.items()}, "fcn")
+    assert mixed.verdict.startswith(plain.verdict)
+    text = leaderboard_text(mixed)
+    assert "instance, own objects" in text and "semantic" in text
