@@ -1,4 +1,4 @@
-"""Bundles of instance networks that are no architecture by name: a given one, or one that is always right."""
+"""Bundles of instance networks: of a given one, of one that is always right, and of architectures by name."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segcore.models.base.bundle import Bundle
+from segcore.models.base.bundle import Bundle, save_bundle
 from segcore.models.base.instance import InstanceModel, Outputs
 from segcore.objects.found import Objects, from_numbers
 from tests.support.bundles import FACTS
+from tests.support.instance_batches import network
 from tests.support.toy_instance import Toy
 
 _COUNTS = {name: [[5, 4], [6, 7], [8, 8]] for name in ("field", "water")}
@@ -83,3 +84,19 @@ def bundle_of(network: InstanceModel, score: float = 0.0, **facts: Any) -> Model
     }
     content = json.dumps(description).encode()
     return ModelBundle(Path("toy"), description, content, bytearray(), None, network)  # type: ignore[arg-type]
+
+
+def make_instance_bundle(folder: Path, case: tuple[str, dict[str, Any]] = ("solo", {}), **facts: Any) -> Path:
+    """A bundle of an architecture with random weights that finds objects in `noise`."""
+    model = network(case)
+    for name, parameter in model.named_parameters():
+        # high scores, and in YOLACT masks that are not empty
+        if name.endswith(("category.2.bias", "score.bias", "head.outputs.0.bias")):
+            parameter.data += 4.0
+        if name.endswith(("head.outputs.2.weight", "protonet.last.weight")):
+            parameter.data *= 10
+    description = bundle_of(model, **facts).description
+    own = ("architecture", "in_channels", "weights_sha256", "kind")
+    folder.mkdir(parents=True)
+    save_bundle(folder, model.eval(), case[0], {k: v for k, v in description.items() if k not in own})
+    return folder

@@ -22,7 +22,8 @@ from segcore.params import Predict
 from segcore.prediction import instance_store, scene_windows
 from segcore.prediction.predictor import Predictor
 from tests.support.bundles import noise
-from tests.support.instance_bundle import Oracle, bundle_of, score_of
+from tests.support.instance_batches import case_id, cases
+from tests.support.instance_bundle import Oracle, bundle_of, make_instance_bundle, score_of
 from tests.support.object_maps import scene_of
 from tests.support.tiny import write_tif
 from tests.support.toy_instance import Toy
@@ -171,6 +172,23 @@ def test_a_scene_has_the_objects_of_the_evaluation(
     assert np.array_equal(whole.objects.scores, expected.scores)
     assert np.array_equal(whole.classes, read(out / "scene.tif")) and np.array_equal(whole.valid, valid)
     assert np.allclose(whole.probabilities.sum(0), valid)
+
+
+@pytest.mark.parametrize("case", cases()[:-1], ids=case_id)
+def test_every_network_finds_in_a_scene_what_it_finds_in_a_patch(tmp_path, out, monkeypatch, case):
+    bundle = make_instance_bundle(tmp_path / "bundle", case)
+    pixels = noise(100, 150)
+    pixels[:, 40:50, :70] = 0
+    write_tif(tmp_path / "scene.tif", pixels, nodata=0)
+    predictor = Predictor(bundle, settings(tile=96))
+    patch = LabelledImage(pixels.transpose(1, 2, 0), np.zeros((100, 150), np.uint8), pixels.any(0))
+    with torch.inference_mode():
+        expected = predict_objects(predictor.model, patch, predictor.tile, predictor.settings.overlap)
+    for columns in (1, 20_000_000):
+        monkeypatch.setattr(scene_windows, "_PANEL_BYTES", columns)
+        predictor.predict_file(tmp_path / "scene.tif", out)
+        found = read(out / "scene_objects.tif")
+        assert found.max() > 0 and np.array_equal(found, expected.numbers())
 
 
 def test_objects_below_the_operating_score_or_the_least_area_are_in_no_output(tmp_path, out):

@@ -1,0 +1,67 @@
+"""The command `predict` with an instance network."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from segcore.errors import ParamsError
+from segcore.params import Params
+from tasks.predict import run_prediction
+from tests.support.bundles import make_project
+from tests.support.instance_bundle import make_instance_bundle
+from tests.support.tiny import values_for
+
+SCENES = ["scenes"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml, a bundle of an instance network, and two scenes."""
+    folder = make_project(tmp_path, 2, monkeypatch)
+    make_instance_bundle(folder / "network")
+    return folder
+
+
+def with_outputs(*outputs: str, evaluate: dict[str, object] | None = None, **more: object) -> Params:
+    values = {"overlap": 16, "outputs": list(outputs), **more}
+    return Params.model_validate(
+        values_for("x", predict=values, **({"evaluate": evaluate} if evaluate else {}))
+    )
+
+
+def predict(p: Params) -> dict[str, int]:
+    return run_prediction(p, SCENES, "network", Path("out"))
+
+
+def test_scenes_are_predicted_counted_and_not_repeated(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    p = with_outputs("classes", "probabilities", "polygons", "objects", "coco", "counts")
+    assert predict(p) == {"predicted": 2, "done before": 0}
+    printed = capsys.readouterr().out
+    assert "2 scenes: " in printed and "objects in all" in printed
+    ends = (".tif", "_probabilities.tif", ".gpkg", "_objects.tif", ".json", "_counts.csv")
+    made = {path.name for path in Path("out").iterdir()} - {".lock"}
+    assert made == {f"s{n}{end}" for n in range(2) for end in ends} | {"counts.csv", "predictions.json"}
+    total = 0
+    for n in range(2):
+        with rasterio.open(f"out/s{n}.tif") as classes, rasterio.open(f"out/s{n}_objects.tif") as objects:
+            numbers = objects.read(1)
+            assert np.array_equal(numbers > 0, np.isin(classes.read(1), [1, 2])) and numbers.max() > 0
+            total += int(numbers.max())
+    rows = list(csv.DictReader(Path("out/counts.csv").read_text().splitlines()))
+    assert int(rows[-1]["objects"]) == total
+    assert predict(p) == {"predicted": 0, "done before": 2}
+    assert predict(with_outputs("classes", score=0.9))["predicted"] == 2
+    with rasterio.open("out/s0.tif") as classes, rasterio.open("out/s0_objects.tif") as objects:
+        assert (classes.read(1) > 0).sum() < (objects.read(1) > 0).sum(), "fewer objects reach the score"
+
+
+def test_flips_of_the_evaluation_are_refused_with_a_remedy_that_works(project: Path) -> None:
+    with pytest.raises(ParamsError, match="cannot be averaged") as caught:
+        predict(with_outputs("classes", evaluate={"flips": True}))
+    assert "predict.flips to false" in caught.value.remedy
+    assert predict(with_outputs("classes", evaluate={"flips": True}, flips=False))["predicted"] == 2
