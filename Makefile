@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
 .PHONY: help install demo check-data run report repro retrain serve promote rollback registry clean predict ui lint test test-all test-crash test-damage \
-  test-distributed docs hooks lock lr-range transfer bench
+  test-distributed docs hooks lock lr-range transfer bench bench-gpu
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 
@@ -125,6 +125,8 @@ BENCHMARKS := data objects overhead predict published stitching training transfe
 bench: $(if $(filter $(WITH_PEERS),$(WHAT)),$(VENV)-bench/.installed,install) ## measure WHAT=training|data|objects|predict|stitching|published|transfer|overhead; OPTIONS=--quick
 	@test -n "$(filter $(BENCHMARKS),$(WHAT))" || { echo "Error: WHAT=$(WHAT) is no benchmark. Remedy: make bench WHAT=data, or one of: $(BENCHMARKS)"; exit 1; }
 	@$(if $(filter $(WITH_PEERS),$(WHAT)),$(VENV)-bench,$(VENV))/bin/python -m benchmarks.$(WHAT) $(OPTIONS)
+bench-gpu: install ## prove the CUDA path on one GPU (8 minutes): bench-gpu/results.md; without a GPU, on the CPU at small sizes
+	@$(if $(wildcard $(VENV)-bench/.installed),$(VENV)-bench,$(VENV))/bin/python -m benchmarks.gpu $(OPTIONS)
 $(VENV)-bench/.installed: requirements/bench.lock | install
 	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	@echo "Installing what these benchmarks compare with into $(VENV)-bench ..."

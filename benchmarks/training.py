@@ -79,19 +79,22 @@ def make_data(root: Path, count: int, side: int, objects: bool = False) -> dict[
     return {"prepared": str(work / "data" / "prepared"), "png": str(png), "scenes": str(scenes)}
 
 
-def measure(name: str, job: Job, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+def measure(
+    name: str, job: Job, environment: Mapping[str, str] | None = None, module: str | None = None
+) -> dict[str, Any]:
     """Figures of one contestant in a separate process, with peak memory in MB.
 
     Args:
         name: of the contestant.
         job: its network, data and length.
         environment: of the process; None: of `_busy.environment_of`.
+        module: that trains; None: by the kind of the network.
 
     Raises:
         RuntimeError: it failed; the message ends with its output.
     """
-    module = "benchmarks._object_trainers" if job.network in INSTANCE else "benchmarks._trainers"
-    command = [sys.executable, "-m", module, name, json.dumps(job._asdict())]
+    kind = "_object_trainers" if job.network in INSTANCE else "_trainers"
+    command = [sys.executable, "-m", module or f"benchmarks.{kind}", name, json.dumps(job._asdict())]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command,
