@@ -50,7 +50,10 @@ def test_the_projects_own_file_is_valid():
             {"train": {"unet": {"augment": {"flipp": 1}}}},
             r"train.unet: unknown key 'augment.flipp', did you mean flip\? .*flip",
         ),
-        ({"train": {"unnet": {}}}, r"train.unnet is unknown; known: common, deeplab, fcn, .*unet"),
+        (
+            {"train": {"unnet": {}}},
+            r"train.unnet is unknown; known: common, deeplab, fcn, mask_rcnn, solo, unet, yolact",
+        ),
         (
             {"architectures": ["unet", "mask_rcnn"]},
             r"architectures: mask_rcnn is an instance network, but the data have no objects: set data.instances to "
@@ -60,7 +63,10 @@ def test_the_projects_own_file_is_valid():
             {"architectures": ["solo"], "data": {"instances": True}, "evaluate": {"flips": True}},
             r"evaluate.flips: true is not possible with solo, .*: set it to false",
         ),
-        ({"architectures": ["segnet"]}, r"'segnet' is unknown; known: deeplab, fcn, .*unet"),
+        (
+            {"architectures": ["segnet"]},
+            r"'segnet' is unknown; known: deeplab, fcn, mask_rcnn, solo, unet, yolact",
+        ),
         ({"data": {"colors": [[0, 0, 0]]}}, r"colors has 1 entries for 2 classes"),
         ({"data": {"label_values": {0: 0, 9: 5}}}, r"label_values names 5; known: ignore, background"),
         ({"data": {"unlabelled": "sqare"}}, r"unlabelled 'sqare' is neither `ignore` nor one of the classes"),

@@ -1,0 +1,62 @@
+"""What DVC runs again when instance networks are added to a comparison, by its own account."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support import workspaces
+from tests.support.tiny import make_pairs, values_for
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=workspaces.environment(folder),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A project whose stages DVC has records of, with one file as the content of each output."""
+    folder = workspaces.copy_code(tmp_path / "project")
+    shutil.copy(workspaces.ROOT / "dvc.yaml", folder)
+    make_pairs(folder / "pictures", count=2)
+    values = values_for("pictures", architectures=["unet", "fcn"], data={"instances": "components"})
+    values["train"]["fcn"] = {}
+    values["evaluate"]["boundary_tolerance"] = 1
+    values["report"] = {"title": "Tiny"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    outputs = ["data/ingested", "data/packed", "data/prepared", "comparison"]
+    outputs += [f"{kind}/{name}-0" for kind in ("models", "evaluations") for name in ("unet", "fcn")]
+    for name in outputs:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "content").write_text(name)
+    for name in ("splits/tiny.csv", "reports/tiny/scores.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    dvc(folder, "commit", "--force")
+    assert dvc(folder, "status") == "Data and pipelines are up to date.\n"
+    return folder
+
+
+def test_instance_networks_retrain_no_semantic_one(recorded: Path) -> None:
+    code, path = recorded / "segcore/models/mask_rcnn.py", recorded / "params.yaml"
+    code.write_text(code.read_text() + "\n")
+    values = yaml.safe_load(path.read_text())
+    added = ["mask_rcnn", "yolact", "solo"]
+    values["architectures"] += added
+    values["train"] |= {name: {"model": {"width": 8}} for name in added}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    changed = set(json.loads(dvc(recorded, "status", "--json")))
+    new = {f"{stage}@{name}-0" for stage in ("train", "evaluate") for name in added}
+    assert changed == {*new, "compare", "report"}
