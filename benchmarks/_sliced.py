@@ -13,6 +13,7 @@ scene it sees a reduced picture, and this detector would answer it with the trut
 
 import time
 from collections.abc import Iterable, Iterator
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,11 +74,12 @@ class Clock:
 class Oracle(InstanceModel):
     """The detector as an instance network."""
 
+    coefficients = MappingProxyType(dict[str, float]())
     is_position_dependent = False
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(3, 2, "Oracle", 1, [1])
-        self.clock, self.coefficients = clock, dict[str, float]()
+        self.clock = clock
         self.unused = nn.Parameter(torch.zeros(1))
 
     def heads(self, x: Tensor) -> Outputs:

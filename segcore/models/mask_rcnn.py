@@ -12,6 +12,7 @@ loss is the mean over objects; the numbers of proposals and objects follow from 
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -231,6 +232,7 @@ class MaskHead(nn.Module):
 class MaskRCNN(InstanceModel):
     """Mask R-CNN; arguments as those of `build`, with the side of the anchors of each stride."""
 
+    coefficients = MappingProxyType(dict.fromkeys(("objectness", "anchor_box", "class", "box", "mask"), 1.0))
     is_position_dependent = False
 
     def __init__(
@@ -245,7 +247,6 @@ class MaskRCNN(InstanceModel):
         counts: Mapping[str, Any],
     ) -> None:
         super().__init__(in_channels, num_classes, "Mask R-CNN", encoder.strides[-1], foreground)
-        self.coefficients = dict.fromkeys(("objectness", "anchor_box", "class", "box", "mask"), 1.0)
         self.encoder = encoder
         self.anchor_sides, self.ratios, self.counts = dict(anchor_sides), list(ratios), dict(counts)
         self.pyramid = Pyramid(encoder, width, list(anchor_sides))

@@ -13,6 +13,7 @@ are not ignored; no filter of small masks. Branches have `width` channels, as in
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,7 @@ class MaskFeatures(nn.Module):
 class SOLO(InstanceModel):
     """SOLO or SOLOv2 on the feature maps of an encoder; arguments as those of `build`."""
 
+    coefficients = MappingProxyType({"category": 1.0, "mask": 3.0})
     is_position_dependent = True
 
     def __init__(
@@ -205,7 +207,6 @@ class SOLO(InstanceModel):
     ) -> None:
         title = "SOLOv2" if variant == "v2" else "SOLO"
         super().__init__(in_channels, num_classes, title, encoder.strides[-1], foreground)
-        self.coefficients = {"category": 1.0, "mask": 3.0}
         self.cells, self.ranges, self.window, self.is_v2 = cells, ranges, window, variant == "v2"
         self.candidates, self.threshold, self.min_area = candidates, threshold, min_area
         self.encoder = encoder

@@ -1,5 +1,7 @@
 """The smallest instance network: a logit per pixel, whose components are the objects."""
 
+from types import MappingProxyType
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,13 +15,13 @@ from segcore.objects.found import Objects, from_numbers
 class Toy(InstanceModel):
     """Objects are the components of pixels of positive logit, of the first foreground class."""
 
+    coefficients = MappingProxyType({"pixels": 1.0})
     is_position_dependent = False
 
     def __init__(
         self, in_channels: int = 3, num_classes: int = 2, foreground: tuple[int, ...] = (1,)
     ) -> None:
         super().__init__(in_channels, num_classes, "Toy", 1, foreground)
-        self.coefficients = {"pixels": 1.0}
         self.encoder = nn.Conv2d(in_channels, 1, 1)
 
     def heads(self, x: Tensor) -> Outputs:

@@ -121,7 +121,7 @@ class InstanceModel(SegmentationModel):
 
     kind = "instance"
     score_name = "pq"
-    coefficients: Mapping[str, float]
+    coefficients: ClassVar[Mapping[str, float]]
     is_position_dependent: ClassVar[bool]
 
     def __init__(
