@@ -57,7 +57,6 @@ _PROPOSAL_OVERLAP = 0.7
 _OVERLAP = 0.5
 _LOWEST_SCORE = 0.05
 _MASK = 28
-LAYERS = 2
 
 
 def build(
@@ -85,7 +84,7 @@ def build(
         weights: of the encoder, see `load_encoder_weights`; those of torchvision's Mask R-CNN are loaded as far as they
             fit, which is at width 256 with resnet50, and the log names the rest.
         width: channels of the pyramid and of the mask's layers; the box's layers have four times as many. The paper's
-            network has 256.
+            network has 256, where the mask has four convolutions; below 192 it has two.
         finest: stride of the finest map, 4 or 8; "auto": 4 if half of the objects are smaller than 24 pixels.
         anchors: side in pixels of the anchors of each map, finest first; "auto": by the sizes of the objects.
         ratios: height / width of anchors; "auto": those of the objects.
@@ -141,7 +140,7 @@ def _anchor_sides(sizes: ObjectSizes, finest: int, levels: int) -> list[float]:
     """Sides that double from those of small objects to those of large ones, in larger steps if there are many sizes."""
     smallest = max(sizes.sides[0] * math.sqrt(2), 2 * finest)
     octaves = max(math.log2(sizes.sides[-1] / smallest), 0)
-    count = min(math.ceil(octaves) + 1, levels)
+    count = min(round(octaves) + 1, levels)
     step = max(octaves / (count - 1), 1) if count > 1 else 1
     return [round(smallest * 2 ** (step * level), 1) for level in range(count)]
 
@@ -172,6 +171,18 @@ def _check(keywords: Mapping[str, Any], levels: int) -> None:
             raise ModelError(
                 f"{name} {keywords[name]!r} of Mask R-CNN is no number", "give a whole number above 0"
             )
+
+
+def _initialise(module: nn.Module) -> None:
+    """Weights that keep the scale of activations; layers that end in logits or offsets begin near 0."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+            if name in ("score", "offsets"):
+                nn.init.normal_(layer.weight, std=0.01)
+            else:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
 
 class ProposalHead(nn.Module):
@@ -217,7 +228,7 @@ class MaskHead(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for _ in range(LAYERS):
+        for _ in range(min(max(width // 64, 2), 4)):
             layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.enlarge = nn.ConvTranspose2d(width, width, 2, stride=2)
@@ -253,6 +264,8 @@ class MaskRCNN(InstanceModel):
         self.proposal_head = ProposalHead(width, len(ratios))
         self.box_head = BoxHead(width, len(foreground))
         self.mask_head = MaskHead(width, len(foreground))
+        for head in (self.proposal_head, self.box_head, self.mask_head):
+            _initialise(head)
 
     def heads(self, x: Tensor) -> Outputs:
         """The maps of the pyramid, finest first, then logits (N, A) and offsets (N, A, 4) of all anchors."""

@@ -55,6 +55,11 @@ class Pyramid(nn.Module):
             nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in beyond if extra == "conv"
         )
         self.pooled = len(beyond) if extra == "pool" else 0
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                # keeps the scale, as no ReLU follows
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """The encoder's maps to those of the pyramid, (N, width, h / stride, w / stride) each."""
