@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import nms
 
 from segcore.errors import ModelError
 from segcore.models.base.boxes import anchors, clip, decode, encode
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
-from segcore.models.base.object_sizes import ObjectSizes
+from segcore.models.base.object_sizes import ObjectSizes, anchor_sides, distinct_ratios
 from segcore.models.base.pretrained import load_detector_weights
 from segcore.models.base.pyramid import Pyramid
+from segcore.models.base.region_heads import BoxHead, MaskHead, ProposalHead, initialise
 from segcore.models.base.regions import (
     TrueBoxes,
     highest,
@@ -84,7 +85,7 @@ def build(
         weights: of the encoder, see `load_encoder_weights`; those of torchvision's Mask R-CNN are loaded as far as they
             fit, which is at width 256 with resnet50, and the log names the rest.
         width: channels of the pyramid and of the mask's layers; the box's layers have four times as many. The paper's
-            network has 256, where the mask has four convolutions; below 192 it has two.
+            network has 256. Masks have one 3x3 convolution per 64 channels, two at least and four at most.
         finest: stride of the finest map, 4 or 8; "auto": 4 if half of the objects are smaller than 24 pixels.
         anchors: side in pixels of the anchors of each map, finest first; "auto": by the sizes of the objects.
         ratios: height / width of anchors; "auto": those of the objects.
@@ -122,9 +123,9 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
         raise ModelError(f"finest {found['finest']!r} is no stride of Mask R-CNN", "choose 4, 8 or auto")
     levels = sum(stride >= found["finest"] for stride in _STRIDES)
     if found["anchors"] == "auto":
-        found["anchors"] = _anchor_sides(sizes, found["finest"], levels)
+        found["anchors"] = anchor_sides(sizes, found["finest"], levels)
     if found["ratios"] == "auto":
-        found["ratios"] = _distinct(sizes.ratios)
+        found["ratios"] = distinct_ratios(sizes)
     density = sizes.most * _AREA / sizes.crop**2
     automatic = {
         "proposals": min(max(round(4 * density), 64), 2000),
@@ -134,24 +135,6 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     found.update({name: value for name, value in automatic.items() if found[name] == "auto"})
     _check(found, levels)
     return found
-
-
-def _anchor_sides(sizes: ObjectSizes, finest: int, levels: int) -> list[float]:
-    """Sides that double from those of small objects to those of large ones, in larger steps if there are many sizes."""
-    smallest = max(sizes.sides[0] * math.sqrt(2), 2 * finest)
-    octaves = max(math.log2(sizes.sides[-1] / smallest), 0)
-    count = min(round(octaves) + 1, levels)
-    step = max(octaves / (count - 1), 1) if count > 1 else 1
-    return [round(smallest * 2 ** (step * level), 1) for level in range(count)]
-
-
-def _distinct(ratios: Sequence[float]) -> list[float]:
-    """Ratios of which each is at least a quarter above the one before."""
-    chosen: list[float] = []
-    for ratio in sorted(ratios):
-        if not chosen or ratio >= 1.25 * chosen[-1]:
-            chosen.append(ratio)
-    return chosen
 
 
 def _check(keywords: Mapping[str, Any], levels: int) -> None:
@@ -171,73 +154,6 @@ def _check(keywords: Mapping[str, Any], levels: int) -> None:
             raise ModelError(
                 f"{name} {keywords[name]!r} of Mask R-CNN is no number", "give a whole number above 0"
             )
-
-
-def _initialise(module: nn.Module) -> None:
-    """Weights that keep the scale of activations; layers that end in logits or offsets begin near 0."""
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-            if name in ("score", "offsets"):
-                nn.init.normal_(layer.weight, std=0.01)
-            else:
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-
-
-class ProposalHead(nn.Module):
-    """Score and box of each anchor of a map."""
-
-    def __init__(self, width: int, ratios: int) -> None:
-        super().__init__()
-        self.convolve = nn.Conv2d(width, width, 3, padding=1)
-        self.score = nn.Conv2d(width, ratios, 1)
-        self.offsets = nn.Conv2d(width, 4 * ratios, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, h, w) to logits (N, A) and offsets (N, A, 4), in the order of `anchors`."""
-        x = F.relu(self.convolve(x))
-        offsets = self.offsets(x).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2)
-        return self.score(x).permute(0, 2, 3, 1).flatten(1), offsets.flatten(1, 3)
-
-
-class BoxHead(nn.Module):
-    """Class and box of each region; of the classes the first is "no object"."""
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(49 * width, 4 * width),
-            nn.ReLU(),
-            nn.Linear(4 * width, 4 * width),
-            nn.ReLU(),
-        )
-        self.score = nn.Linear(4 * width, classes + 1)
-        self.offsets = nn.Linear(4 * width, 4 * classes)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, C, 7, 7) to logits (R, K + 1) and offsets (R, K, 4), float32."""
-        x = self.layers(x)
-        return self.score(x).float(), self.offsets(x).float().unflatten(1, (-1, 4))
-
-
-class MaskHead(nn.Module):
-    """Mask of each region for each class."""
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(min(max(width // 64, 2), 4)):
-            layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
-        self.layers = nn.Sequential(*layers)
-        self.enlarge = nn.ConvTranspose2d(width, width, 2, stride=2)
-        self.score = nn.Conv2d(width, classes, 1)
-
-    def forward(self, x: Tensor, classes: Tensor) -> Tensor:
-        """(R, C, 14, 14) and the class of each region (R,) to logits (R, 28, 28), float32."""
-        x = self.score(F.relu(self.enlarge(self.layers(x))))
-        return x[torch.arange(len(x), device=x.device), classes].float()
 
 
 class MaskRCNN(InstanceModel):
@@ -265,7 +181,7 @@ class MaskRCNN(InstanceModel):
         self.box_head = BoxHead(width, len(foreground))
         self.mask_head = MaskHead(width, len(foreground))
         for head in (self.proposal_head, self.box_head, self.mask_head):
-            _initialise(head)
+            initialise(head)
 
     def heads(self, x: Tensor) -> Outputs:
         """The maps of the pyramid, finest first, then logits (N, A) and offsets (N, A, 4) of all anchors."""
@@ -298,7 +214,7 @@ class MaskRCNN(InstanceModel):
     def _anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """(A, 4) of each map."""
         return [
-            anchors(*x.shape[-2:], stride, [side], self.ratios, x.device)
+            anchors(x.shape[-2], x.shape[-1], stride, [side], self.ratios, x.device)
             for x, (stride, side) in zip(maps, self.anchor_sides.items(), strict=True)
         ]
 
@@ -329,7 +245,7 @@ class MaskRCNN(InstanceModel):
 
     def _count(self, name: str, height: float, width: float) -> int:
         """Proposals or detections of an image of the network's size."""
-        return math.ceil(self.counts[name] * max(height * width / _AREA, 1))
+        return math.ceil(int(self.counts[name]) * max(height * width / _AREA, 1))
 
     def _proposals(self, maps: Sequence[Tensor], scores: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (N, P, 4), and whether each is one (N, P)."""

@@ -1,5 +1,6 @@
 """Sizes of the objects that an instance network is to find; its anchors, grids and limits follow from them."""
 
+import math
 from dataclasses import dataclass
 
 # quantiles of `ObjectSizes.sides`
@@ -21,3 +22,18 @@ class ObjectSizes:
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     most: int = 100
     crop: int = 256
+
+
+def anchor_sides(sizes: ObjectSizes, finest: int, levels: int) -> list[float]:
+    """Sides that double from those of small objects to those of large ones, in larger steps if there are many sizes."""
+    smallest = max(sizes.sides[0] * math.sqrt(2), 2 * finest)
+    octaves = max(math.log2(sizes.sides[-1] / smallest), 0)
+    count = min(round(octaves) + 1, levels)
+    step = max(octaves / (count - 1), 1) if count > 1 else 1
+    return [round(smallest * 2 ** (step * level), 1) for level in range(count)]
+
+
+def distinct_ratios(sizes: ObjectSizes) -> list[float]:
+    """The median ratio, and of the other two those that differ from it by a factor of at least 1.25."""
+    low, median, high = sizes.ratios
+    return [*([low] if low * 1.25 <= median else []), median, *([high] if high >= median * 1.25 else [])]

@@ -54,7 +54,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, tuple[str, ...], int]]:
     pyramid = model.get_submodule("pyramid")
     lateral, smooth = (len(list(pyramid.get_submodule(name).children())) for name in ("lateral", "smooth"))
     # torchvision's finest map has stride 4
-    first = round(math.log2(pyramid.strides[0] / 4))  # type: ignore[index, operator]
+    first = round(math.log2(pyramid.strides[0] / 4))  # type: ignore[index]
     for ours, theirs, count in (("lateral", "inner_blocks", lateral), ("smooth", "layer_blocks", smooth)):
         for place in range(count):
             name = f"backbone.fpn.{theirs}.{first + place}"

@@ -176,7 +176,7 @@ def test_settings_follow_from_the_objects() -> None:
     nuclei = fitted(
         "mask_rcnn", {"anchors": [10.0, 20.0]}, ObjectSizes((6, 9, 12, 15, 20), (0.9, 1.0, 1.1), 400, 256)
     )
-    assert nuclei["finest"] == 4 and nuclei["anchors"] == [10.0, 20.0] and nuclei["ratios"] == [0.9]
+    assert nuclei["finest"] == 4 and nuclei["anchors"] == [10.0, 20.0] and nuclei["ratios"] == [1.0]
     assert (nuclei["proposals"], nuclei["detections"], nuclei["regions"]) == (1600, 800, 512)
 
 

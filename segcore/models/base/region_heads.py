@@ -1,0 +1,75 @@
+"""The heads of Mask R-CNN: proposals of a map, and class, box and mask of pooled regions.
+
+He et al. 2017, "Mask R-CNN", arXiv 1703.06870.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def initialise(module: nn.Module) -> None:
+    """Weights that keep the scale of activations; layers that end in logits or offsets begin near 0."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+            if name in ("score", "offsets"):
+                nn.init.normal_(layer.weight, std=0.01)
+            else:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
+class ProposalHead(nn.Module):
+    """Score and box of each anchor of a map."""
+
+    def __init__(self, width: int, ratios: int) -> None:
+        super().__init__()
+        self.convolve = nn.Conv2d(width, width, 3, padding=1)
+        self.score = nn.Conv2d(width, ratios, 1)
+        self.offsets = nn.Conv2d(width, 4 * ratios, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, h, w) to logits (N, A) and offsets (N, A, 4), in the order of `anchors`."""
+        x = F.relu(self.convolve(x))
+        offsets = self.offsets(x).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2)
+        return self.score(x).permute(0, 2, 3, 1).flatten(1), offsets.flatten(1, 3)
+
+
+class BoxHead(nn.Module):
+    """Class and box of each region; of the classes the first is "no object"."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(49 * width, 4 * width),
+            nn.ReLU(),
+            nn.Linear(4 * width, 4 * width),
+            nn.ReLU(),
+        )
+        self.score = nn.Linear(4 * width, classes + 1)
+        self.offsets = nn.Linear(4 * width, 4 * classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, C, 7, 7) to logits (R, K + 1) and offsets (R, K, 4), float32."""
+        x = self.layers(x)
+        return self.score(x).float(), self.offsets(x).float().unflatten(1, (-1, 4))
+
+
+class MaskHead(nn.Module):
+    """Mask of each region for each class."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(min(max(width // 64, 2), 4)):
+            layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+        self.enlarge = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.score = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x: Tensor, classes: Tensor) -> Tensor:
+        """(R, C, 14, 14) and the class of each region (R,) to logits (R, 28, 28), float32."""
+        x = self.score(F.relu(self.enlarge(self.layers(x))))
+        return x[torch.arange(len(x), device=x.device), classes].float()
