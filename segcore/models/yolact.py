@@ -10,7 +10,6 @@ images, so that images without objects count; each anchor has the shape of its r
 cropped; the target of a prototype pixel is the share of its pixels that are of the object.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segcore.errors import ModelError
+from segcore.models.base.anchor_head import AnchorHead
 from segcore.models.base.anchor_targets import AnchorLevels, Positives, class_loss, positives
 from segcore.models.base.boxes import decode, encode, fast_nms
 from segcore.models.base.encoders import Encoder, build_encoder
@@ -44,8 +44,6 @@ KIND = "instance"
 _HIGH, _LOW = 0.5, 0.4
 # the paper's variances .1 and .2
 _OFFSETS = (10.0, 10.0, 5.0, 5.0)
-# probability of an object at each anchor before training
-_PRIOR = 0.01
 # objects of a lower score are not detected
 _LOWEST_SCORE = 0.05
 # IoU of boxes above which the one of lower score is suppressed
@@ -135,29 +133,6 @@ class _Candidates(NamedTuple):
     boxes: Tensor
 
 
-class Head(nn.Module):
-    """Classes, box and coefficients at the anchors of one level; arguments are the numbers of channels."""
-
-    def __init__(self, width: int, anchors: int, classes: int, prototypes: int) -> None:
-        super().__init__()
-        self.shared = nn.Conv2d(width, width, 3, padding=1)
-        self.outputs = nn.ModuleList(
-            nn.Conv2d(width, anchors * channels, 3, padding=1) for channels in (classes, 4, prototypes)
-        )
-        self.channels = (classes, 4, prototypes)
-        with torch.no_grad():
-            self.outputs[0].bias.fill_(-math.log((1 - _PRIOR) / _PRIOR))  # type: ignore[operator]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Logits (N, A, classes), offsets (N, A, 4) and coefficients (N, A, prototypes) of (N, width, h, w)."""
-        x = F.relu(self.shared(x))
-        logits, offsets, coefficients = (
-            layer(x).permute(0, 2, 3, 1).reshape(len(x), -1, channels)
-            for layer, channels in zip(self.outputs, self.channels, strict=True)
-        )
-        return [logits, offsets, torch.tanh(coefficients)]
-
-
 class Yolact(InstanceModel):
     """YOLACT; arguments as those of `build`."""
 
@@ -180,7 +155,7 @@ class Yolact(InstanceModel):
         self.levels, self.candidates, self.stride = levels, candidates, levels.strides[0] // 2
         self.encoder = encoder
         self.pyramid = Pyramid(encoder, width, levels.strides, extra="conv")
-        self.head = Head(width, len(levels.ratios), classes, prototypes)
+        self.head = AnchorHead(width, len(levels.ratios), classes, prototypes)
         self.protonet = Protonet(width, prototypes)
         self.semantic = nn.Conv2d(width, classes, 1)
 
