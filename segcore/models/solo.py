@@ -187,6 +187,7 @@ class SOLO(InstanceModel):
 
     coefficients = MappingProxyType({"category": 1.0, "mask": 3.0})
     is_position_dependent = True
+    PER = 2
 
     def __init__(
         self,
@@ -211,7 +212,7 @@ class SOLO(InstanceModel):
         self.candidates, self.threshold, self.min_area = candidates, threshold, min_area
         self.encoder = encoder
         # a map has two pixels per cell, where there is such a map
-        self.strides = [min(max(cell // 2, 4), 32) for cell in cells]
+        self.strides = [min(max(cell // self.PER, 4), 32) for cell in cells]
         strides = [4, 8, 16, 32] if self.is_v2 else sorted(set(self.strides))
         self.pyramid = Pyramid(encoder, width, strides)
         self.category = branch(width, width, convs, len(foreground))
