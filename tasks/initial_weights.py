@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segcore.data.prepared import PreparedData
 from segcore.files import atomic_folder, read_json
 from segcore.models.base.bundle import DESCRIPTION, WEIGHTS, Bundle, load_description, read_bundle
 from segcore.params import Params, TrainSettings
@@ -22,6 +23,35 @@ BUDGET = "budget.json"
 # its presence marks a model of other data
 TRANSFER = "transfer.json"
 _SAME = ("architecture", "in_channels", "num_classes", "settings", "classes")
+
+
+def new_model(
+    p: Params, architecture: str, data: PreparedData, seed: int, root: Path = Path()
+) -> "SegmentationModel":
+    """A new model; where start/<architecture>/ has the weights of a champion, with the anchors or grid of those.
+
+    What is fitted to the objects of the training split (keywords "auto" of an instance network) would otherwise be
+    fitted to the present ones, and the weights would not be of this network. A model of other data may have objects of
+    other sizes: its weights are loaded as far as they fit.
+
+    Raises:
+        ModelError: unknown keywords, or weights that cannot be loaded; DataError: an instance network, and the data
+            have no objects.
+    """
+    from segcore.models.base.factory import kind
+    from segcore.training.build import new_model as build
+
+    settings, folder = p.for_architecture(architecture), root / START / architecture
+    if (
+        kind(architecture) == "instance"
+        and (folder / DESCRIPTION).is_file()
+        and not (folder / TRANSFER).is_file()
+    ):
+        facts = load_description(folder)
+        model = build(architecture, settings, data, seed, facts.get("settings"))
+        if _fits(facts, p, architecture, model):
+            return model
+    return build(architecture, settings, data, seed)
 
 
 def load_initial_weights(
@@ -61,8 +91,10 @@ def load_initial_weights(
 
 
 def _fits(facts: Mapping[str, Any], p: Params, architecture: str, model: "SegmentationModel") -> bool:
-    expected = (architecture, model.in_channels, model.num_classes, model.settings, p.data.classes)
-    return tuple(facts[name] for name in _SAME) == expected
+    # as in JSON, which has no tuples
+    settings = json.loads(json.dumps(model.settings))
+    expected = (architecture, model.in_channels, model.num_classes, settings, p.data.classes)
+    return tuple(facts.get(name) for name in _SAME) == expected
 
 
 def initial_weights(

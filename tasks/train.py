@@ -26,7 +26,7 @@ from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
 from tasks import console
 from tasks.costs import merge_cost
-from tasks.initial_weights import initial_weights, load_initial_weights
+from tasks.initial_weights import initial_weights, load_initial_weights, new_model
 from tasks.project import CHECKPOINTS, MODELS, PREPARED, START, data_fingerprint, run_name
 from tasks.tracking import runs
 from tasks.tracking.tracker import Run, Tracker
@@ -34,6 +34,7 @@ from tasks.versioning import stages
 
 if TYPE_CHECKING:
     # torch takes seconds to import; --help and errors in the arguments must not wait for it
+    from segcore.models.base.model import SegmentationModel
     from segcore.training.loop import Trained
     from segcore.training.runtime import Runtime
 
@@ -109,6 +110,36 @@ def _warn_of_warmup(settings: TrainSettings) -> None:
         )
 
 
+def _print_targets(
+    model: "SegmentationModel",
+    architecture: str,
+    data: PreparedData,
+    settings: TrainSettings,
+    window: int,
+    seed: int,
+) -> None:
+    """Print what an instance network is fitted to, and how many objects of the first crops are no target."""
+    if model.kind != "instance":
+        return
+    from segcore.models.base.factory import defaults
+    from segcore.training.placement import unplaced
+    from segcore.training.sampler import Sampler
+
+    automatic = [
+        key for key, value in {**defaults(architecture), **settings.model}.items() if value == "auto"
+    ]
+    chosen = ", ".join(f"{key} {model.settings[key]}" for key in automatic)
+    print(f"train: {model.title}, fitted to the training objects: {chosen}", flush=True)
+    left = unplaced(model, Sampler(data, settings, window, seed, instances=True))
+    if left and left.objects:
+        print(
+            f"train: {model.title}: {left.objects:,} of {left.total:,} objects in the first {left.crops} crops are no "
+            f"targets, because larger ones have their cells; magnify: {2 * settings.magnify:g} in train.{architecture} "
+            "leaves fewer out",
+            flush=True,
+        )
+
+
 def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()) -> Path:
     """Train, and write the bundle models/<architecture>-<seed> with its history.csv.
 
@@ -130,9 +161,9 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     if problem := p.compare.lacks_objects(data.instances, p.evaluate):
         raise ParamsError(problem, "correct params.yaml and run again")
     # imported late: wrong arguments are reported at once
-    from segcore.training import build, distributed, loop
+    from segcore.training import distributed, loop
 
-    model = build.new_model(architecture, settings, data, seed)
+    model = new_model(p, architecture, data, seed, root)
     settings = load_initial_weights(p, architecture, model, root)
     _warn_of_warmup(settings)
     folder = _checkpoints(p, settings, architecture, seed, prepared, root)
@@ -141,6 +172,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     if not distributed.accelerator().is_main_process:
         loop.train(model, data, settings, p.prepare.window, seed, folder)
         return target
+    _print_targets(model, architecture, data, settings, p.prepare.window, seed)
     with runs.training_run(Tracker.open(p), p, architecture, seed, title=model.title) as run:
         progress = _Progress(run, f"train {target.name}", settings.steps, model.score_name)
         trained = loop.train(

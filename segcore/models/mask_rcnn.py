@@ -161,6 +161,7 @@ class MaskRCNN(InstanceModel):
 
     coefficients = MappingProxyType(dict.fromkeys(("objectness", "anchor_box", "class", "box", "mask"), 1.0))
     is_position_dependent = False
+    class_layers = ("box_head.score", "box_head.offsets", "mask_head.score")
 
     def __init__(
         self,

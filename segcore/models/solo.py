@@ -216,6 +216,7 @@ class SOLO(InstanceModel):
         strides = [4, 8, 16, 32] if self.is_v2 else sorted(set(self.strides))
         self.pyramid = Pyramid(encoder, width, strides)
         self.category = branch(width, width, convs, len(foreground))
+        self.class_layers = (f"category.{len(self.category) - 1}",)
         nn.init.constant_(self.category[-1].bias, -math.log(99))  # type: ignore[arg-type]
         if self.is_v2:
             self.kernel = branch(width + 2, width, convs, width)

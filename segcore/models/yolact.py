@@ -138,6 +138,7 @@ class Yolact(InstanceModel):
 
     coefficients: ClassVar[Mapping[str, float]] = {"class": 1.0, "box": 1.5, "mask": 6.125, "semantic": 1.0}
     is_position_dependent = True
+    class_layers = ("head.outputs.0", "semantic", "rating")
 
     def __init__(
         self,

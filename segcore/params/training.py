@@ -94,10 +94,13 @@ class TrainSettings(Section):
     )
     loss: str = Field(
         default="dice_cross_entropy",
-        description="`cross_entropy`, `dice`, `dice_semimetric` (for soft labels), `dice_cross_entropy` or `focal`",
+        description="`cross_entropy`, `dice`, `dice_semimetric` (for soft labels), `dice_cross_entropy` or `focal`; "
+        "of semantic networks",
     )
     class_weights: Literal["none", "balanced"] = Field(
-        default="none", description="weights of the classes in the loss; `balanced`: by median frequency"
+        default="none",
+        description="weights of the classes in the loss of semantic networks; `balanced`: by median "
+        "frequency",
     )
     steps: int = Field(ge=1, description="training steps (batches)")
     batch: int = Field(ge=1, description="crops per training step")

@@ -13,6 +13,7 @@ from segcore.data.prepared import PreparedData
 from segcore.models.base.model import SegmentationModel
 from segcore.params import TrainSettings
 from segcore.training import distributed
+from segcore.training.build import object_sizes
 from segcore.training.distributed import Distributed
 from segcore.training.loader import Loader
 from segcore.training.optimizer import make_optimizer
@@ -74,7 +75,8 @@ def range_test(
     instances = model.kind == "instance"
     runtime = choose_runtime(settings, data, device, instances=instances)
     runtime.place(model, device)
-    runtime = fit_micro_batch(runtime, settings, model)
+    most = object_sizes(data, settings).most if instances else 0
+    runtime = fit_micro_batch(runtime, settings, model, processes, most)
     runtime.apply()
     optimizer = make_optimizer(model.train(), settings, runtime.fused)
     stepper = TrainStep(model, optimizer, StepContext(settings, device, processes, runtime))

@@ -1,5 +1,6 @@
 """An untrained model, ready for the training loop."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from segcore.data.prepared import PreparedData
 from segcore.errors import DataError
-from segcore.models.base.factory import build_model, fitted, kind
+from segcore.models.base.factory import build_model, defaults, fitted, kind
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.object_sizes import QUANTILES, ObjectSizes
 from segcore.models.base.pretrained import imagenet_normalization
@@ -43,11 +44,26 @@ def normalization(
     return normalization(weights, data, "data")
 
 
-def new_model(architecture: str, settings: TrainSettings, data: PreparedData, seed: int) -> SegmentationModel:
+def new_model(
+    architecture: str,
+    settings: TrainSettings,
+    data: PreparedData,
+    seed: int,
+    known: Mapping[str, Any] | None = None,
+) -> SegmentationModel:
     """Build an untrained model with encoder weights, normalisation and loss.
 
+    Args:
+        architecture: name.
+        settings: of the training.
+        data: prepared data.
+        seed: of the initialisation.
+        known: settings of an instance network that take the place of "auto", such as the anchors of a network whose
+            weights are loaded afterwards; None: they are fitted to the objects of the training split.
+
     Raises:
-        ModelError: unknown keywords, or weights that cannot be loaded.
+        ModelError: unknown keywords, or weights that cannot be loaded; DataError: an instance network, and the data
+            have no objects.
     """
     torch.manual_seed(seed)
     keywords = {
@@ -57,7 +73,7 @@ def new_model(architecture: str, settings: TrainSettings, data: PreparedData, se
         **settings.model,
     }
     if kind(architecture) == "instance":
-        keywords = _for_objects(architecture, keywords, settings, data)
+        keywords = _for_objects(architecture, keywords, settings, data, known or {})
     else:
         keywords["touching"] = data.training_classes > len(data.classes)
     model = build_model(architecture, data.channels, len(data.classes), **keywords)
@@ -75,20 +91,21 @@ def new_model(architecture: str, settings: TrainSettings, data: PreparedData, se
 
 
 def _for_objects(
-    architecture: str, keywords: dict[str, Any], settings: TrainSettings, data: PreparedData
+    architecture: str,
+    keywords: dict[str, Any],
+    settings: TrainSettings,
+    data: PreparedData,
+    known: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Keywords of an instance network, fitted to the objects of the training split."""
     if data.truth_of_objects == "none":
         raise DataError(
             f"{architecture} finds objects, and the data have none",
-            "set data.instances (docs/guide/objects.md), or remove it from architectures",
-        )
-    if len(data.foreground) == len(data.classes):
-        raise DataError(
-            f"{architecture} needs a class of pixels that are of no object, and all classes are foreground",
-            "name the background in data.background",
+            "set data.instances and run the steps ingest and prepare again, or remove this architecture",
         )
     own = {key: value for key, value in keywords.items() if key != "magnify"}
+    asked = {**defaults(architecture), **own}
+    own |= {key: known[key] for key, value in asked.items() if value == "auto" and key in known}
     sizes = object_sizes(data, settings)
     return {**fitted(architecture, own, sizes), "magnify": settings.magnify, "foreground": data.foreground}
 

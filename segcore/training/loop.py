@@ -13,6 +13,7 @@ from segcore.data.prepared import PreparedData
 from segcore.models.base.model import SegmentationModel
 from segcore.params import TrainSettings
 from segcore.training import checkpoint, distributed
+from segcore.training.build import object_sizes
 from segcore.training.checkpoint import TrainingState
 from segcore.training.determinism import Determinism, grade
 from segcore.training.distributed import Distributed
@@ -174,7 +175,8 @@ def _begin(
     """The training at its checkpoint, or before its first step."""
     accelerator = distributed.accelerator()
     processes, device = Distributed.of(accelerator), accelerator.device
-    runtime = choose_runtime(settings, data, device, processes, instances=model.kind == "instance")
+    instances = model.kind == "instance"
+    runtime = choose_runtime(settings, data, device, processes, instances=instances)
     runtime.place(model, device)
     processes.prepare(model)
     optimizer = make_optimizer(model, settings, runtime.fused)
@@ -182,7 +184,8 @@ def _begin(
     best, state = checkpoint.load(folder, model, optimizer, average, on_restart)
     processes.require_same(state.step)
     resumed = resume_runtime(state.runtime, runtime)
-    runtime = resumed or fit_micro_batch(runtime, settings, model, processes)
+    most = object_sizes(data, settings).most if instances else 0
+    runtime = resumed or fit_micro_batch(runtime, settings, model, processes, most)
     state.runtime = runtime.as_dict()
     runtime.apply()
     return _Training(StepContext(settings, device, processes, runtime), optimizer, average, best, state)

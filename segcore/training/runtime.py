@@ -153,6 +153,7 @@ def fit_micro_batch(
     settings: TrainSettings,
     model: SegmentationModel,
     processes: Distributed | None = None,
+    objects: int = 0,
 ) -> Runtime:
     """The runtime with a micro-batch that fits into memory; unchanged if it is set or there are several processes.
 
@@ -161,10 +162,11 @@ def fit_micro_batch(
         settings: of the training.
         model: on its device.
         processes: of a distributed training.
+        objects: largest number of objects in a crop, for an instance network.
     """
     if settings.speed.micro_batch != "auto" or (processes is not None and processes.world > 1):
         return runtime
-    return replace(runtime, micro_batch=largest(model, settings, runtime.precision))
+    return replace(runtime, micro_batch=largest(model, settings, runtime.precision, objects))
 
 
 def resume_runtime(stored: dict[str, Any] | None, fresh: Runtime) -> Runtime | None:

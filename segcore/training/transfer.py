@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from segcore.errors import ModelError
+from segcore.models.base.model import SegmentationModel
 
 # buffers of the normalisation, which is always that of the new data
 _NORMALIZATION = ("mean", "std", "low", "high")
-# modules whose name starts with this have one output channel per class
-_HEAD = "score"
 
 
 class Transferred(NamedTuple):
@@ -25,10 +24,12 @@ class Transferred(NamedTuple):
     skipped: list[str]
 
 
-def take_over(model: nn.Module, state: Mapping[str, Tensor], same_classes: bool, source: str) -> Transferred:
+def take_over(
+    model: SegmentationModel, state: Mapping[str, Tensor], same_classes: bool, source: str
+) -> Transferred:
     """Copy the tensors of another network that have the same name and shape into a new one.
 
-    The normalisation is not copied, and with other classes neither is the scoring layer.
+    The normalisation is not copied, and with other classes neither are the layers with outputs per class.
 
     Args:
         model: the new network, changed in place.
@@ -46,7 +47,9 @@ def take_over(model: nn.Module, state: Mapping[str, Tensor], same_classes: bool,
         if name in _NORMALIZATION:
             continue
         fits = name in state and state[name].shape == tensor.shape
-        (copied if fits and (same_classes or not name.startswith(_HEAD)) else skipped).append(name)
+        (copied if fits and (same_classes or not name.startswith(model.class_layers)) else skipped).append(
+            name
+        )
     encoder = {name: tensor.numel() for name, tensor in target.items() if name.startswith("encoder.")}
     if 2 * sum(encoder.get(name, 0) for name in copied) < sum(encoder.values()):
         raise ModelError(

@@ -167,6 +167,10 @@ class InstanceModel(SegmentationModel):
             width: as height.
         """
 
+    def unplaced(self, truth: Truth) -> Tensor | None:
+        """Number of objects that are no target, because others have their place; None: all are targets."""
+        return None
+
     def costed(self, images: Tensor) -> dict[str, int]:
         """All computation of a prediction but the choice of objects, with fixed numbers of them, to count its cost.
 

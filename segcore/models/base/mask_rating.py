@@ -8,9 +8,9 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from segcore.models.base.instance import Truth
+from segcore.models.base.roi_align import roi_align
 
 # points on each side of a mask
 _SIDE = 16
@@ -51,7 +51,7 @@ def crops(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, item: Tensor,
         stride: pixels per prototype pixel.
     """
     regions = torch.cat([item[:, None].float(), boxes], dim=1)
-    found = roi_align(prototypes, regions, _SIDE, 1 / stride, sampling_ratio=1, aligned=True)
+    found = roi_align(prototypes, regions, stride, _SIDE, points=1)
     logits: Tensor = (found * coefficients[:, :, None, None]).sum(1)
     return logits.sigmoid()
 

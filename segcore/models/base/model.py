@@ -18,6 +18,7 @@ class SegmentationModel(nn.Module, ABC):
 
     Attributes:
         kind: "semantic" (a class for each pixel) or "instance" (objects, each with class, score and mask).
+        class_layers: beginnings of the names of the layers that have outputs per class.
         score_name: of the validation score by which the best weights are chosen, higher is better.
         title: name in tables and figures, for example "U-Net".
         outputs: of a semantic network: logits per pixel, one per class and one more if `touching`; else the classes.
@@ -33,6 +34,7 @@ class SegmentationModel(nn.Module, ABC):
 
     kind: ClassVar[Literal["semantic", "instance"]]
     score_name: ClassVar[str]
+    class_layers: tuple[str, ...] = ("score",)
 
     mean: Tensor
     std: Tensor

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import nms, roi_align
+from torchvision.ops import nms
 
 from segcore.models.base.boxes import match
 from segcore.models.base.instance import Truth
+from segcore.models.base.roi_align import roi_align
 
 # elements of an array of overlaps, which limits its memory to some 100 MB
 _OVERLAPS = 1 << 24
@@ -155,8 +156,7 @@ def pool(maps: Sequence[Tensor], strides: Sequence[int], item: Tensor, boxes: Te
 
 
 def _align_on_accelerator(x: Tensor, regions: Tensor, stride: int, size: int) -> Tensor:
-    pooled: Tensor = roi_align(x, regions, (size, size), 1 / stride, sampling_ratio=2, aligned=True)
-    return pooled.permute(0, 2, 3, 1)
+    return roi_align(x, regions, stride, size, points=2).permute(0, 2, 3, 1)
 
 
 def _align(x: Tensor, regions: Tensor, stride: int, size: int) -> Tensor:
