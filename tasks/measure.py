@@ -11,18 +11,29 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
+from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import StageError
+from segcore.models.base.bundle import load_description
 from tasks import console
 from tasks.bundles import read_local
+from tasks.project import PREPARED
 from tasks.supervisor import run_in_group
 
 _ROUNDS = 7
 
 
 def measure(
-    bundles: Sequence[Path], tile: int, flips: bool = False, rounds: int = _ROUNDS, fresh: bool = True
+    bundles: Sequence[Path],
+    tile: int,
+    flips: bool = False,
+    rounds: int = _ROUNDS,
+    fresh: bool = True,
+    prepared: Path = PREPARED,
 ) -> list[dict[str, Any]]:
     """Latency and peak memory of each bundle, from one fresh process.
 
@@ -36,6 +47,8 @@ def measure(
         rounds: timed passes of each bundle.
         fresh: False: in this process, which has loaded torch; the start of another takes seconds. Peak memory is then
             meaningless.
+        prepared: folder of prepared data; instance networks are measured on pixels of their test regions, because they
+            take longer where they find more. Without the folder the pixels are noise, as for semantic networks.
 
     Returns:
         The result of `segcore.prediction.speed.measure_speed` per bundle, and `measured`, the time (UTC).
@@ -44,13 +57,19 @@ def measure(
         StageError: a bundle could not be loaded or run.
     """
     here = str(Path(__file__).parents[1])
+    pixels = _pixels_of_objects(bundles, prepared, tile)
     if not fresh:
-        return _measured(bundles, tile, flips, rounds)
+        return _measured(bundles, tile, flips, rounds, pixels)
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "tasks", "measure", *map(str, bundles), "--tile", str(tile)]
     command += ["--rounds", str(rounds), *(["--flips"] if flips else [])]
-    status, output, tail = run_in_group(command, environment)
+    with TemporaryDirectory() as folder:
+        if pixels is not None:
+            # a process that had read prepared data would need more memory
+            np.save(Path(folder) / "pixels.npy", pixels)
+            command += ["--pixels", str(Path(folder) / "pixels.npy")]
+        status, output, tail = run_in_group(command, environment)
     if status != 0:
         raise StageError(
             f"{', '.join(map(str, bundles))}: could not be measured:\n{tail.strip()[-2000:]}",
@@ -60,16 +79,37 @@ def measure(
     return costs
 
 
-def _measured(bundles: Sequence[Path], tile: int, flips: bool, rounds: int) -> list[dict[str, Any]]:
+def _pixels_of_objects(bundles: Sequence[Path], prepared: Path, tile: int) -> np.ndarray | None:
+    """(H, W, C) pixels, of a tile and of every window, that have an object of the test regions if there is one.
+
+    None without an instance network or prepared data.
+    """
+    instance = [d for d in map(load_description, bundles) if d.get("kind") == "instance"]
+    if not instance or not prepared.exists():
+        return None
+    data, side = PreparedData(prepared), max(tile, *(d.get("tile", tile) for d in instance))
+    for region in test_regions(data).itertuples():
+        patch = data.crop(region.item, region.row, region.col, side, side, instances=data.instances)
+        if patch.instances is None or patch.instances.any():
+            break
+    return patch.image
+
+
+def _measured(
+    bundles: Sequence[Path], tile: int, flips: bool, rounds: int, pixels: np.ndarray | None
+) -> list[dict[str, Any]]:
     from segcore.inference.device import choose_precision, default_device
-    from segcore.prediction.speed import measure_speed
+    from segcore.inference.objects import windows_of
+    from segcore.prediction.speed import Measured, measure_speed
 
     models = []
     for folder in bundles:
         bundle = read_local(folder)
         bundle.require("parameters.precision")
         precision = choose_precision(bundle.description["parameters"]["precision"], default_device())
-        models.append((bundle.model(default_device()), precision))
+        model = bundle.model(default_device())
+        window, _ = windows_of(model, bundle.description, tile, 0)
+        models.append(Measured(model, precision, window, pixels))
     # the measured memory must not contain the files
     del bundle
     costs = measure_speed(models, tile, rounds, flips)
@@ -78,7 +118,8 @@ def _measured(bundles: Sequence[Path], tile: int, flips: bool, rounds: int) -> l
 
 
 def _measure_here(arguments: argparse.Namespace) -> None:
-    print(json.dumps(_measured(arguments.bundles, arguments.tile, arguments.flips, arguments.rounds)))
+    pixels = np.load(arguments.pixels, allow_pickle=False) if arguments.pixels else None
+    print(json.dumps(_measured(arguments.bundles, arguments.tile, arguments.flips, arguments.rounds, pixels)))
 
 
 def main() -> None:
@@ -91,6 +132,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--flips", action="store_true", help="measure with test-time augmentation (mean over mirror images)"
+    )
+    parser.add_argument(
+        "--pixels", type=Path, help=".npy file (rows, columns, bands) that instance networks are measured on"
     )
     console.run(_measure_here, parser)
 

@@ -4,14 +4,18 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from segcore.data.prepared import LabelledImage
 from segcore.inference.device import autocast, machine_name
+from segcore.inference.objects import predict_objects
 from segcore.inference.tta import passes, with_flips
+from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
 
 
@@ -32,22 +36,54 @@ def _peak_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-class _Timed:
-    """A model and a tile; calling it predicts the tile and returns the milliseconds, device synchronised."""
+@dataclass(frozen=True)
+class Measured:
+    """A model whose speed is measured.
 
-    def __init__(self, model: SegmentationModel, tile: int, precision: str, flips: bool) -> None:
-        self.device, self.precision = next(model.parameters()).device, precision
-        self.model = with_flips(model, flips)
-        self.image = torch.rand(1, model.in_channels, tile, tile, device=self.device) * 255
+    Attributes:
+        model: on its device.
+        precision: "fp32" or "bf16".
+        window: side in pixels of the windows in which it predicts; None: the tile.
+        pixels: (H, W, C) raw pixels of a typical image, at least as large as the window: the time that an instance
+            network takes depends on what it finds; None: noise.
+    """
+
+    model: SegmentationModel
+    precision: str
+    window: int | None = None
+    pixels: np.ndarray | None = None
+
+
+class _Timed:
+    """A model and a tile; calling it predicts the tile and returns the milliseconds, device synchronised.
+
+    If the model predicts in smaller windows, one is timed, and counts as often as its pixels are in the tile's.
+    """
+
+    def __init__(self, one: Measured, tile: int, flips: bool) -> None:
+        self.device, self.precision = next(one.model.parameters()).device, one.precision
+        self.model, self.pixels = with_flips(one.model, flips), one.pixels
+        self.side = one.window or tile
+        self.factor = tile**2 / self.side**2
+        self.image = torch.rand(1, one.model.in_channels, self.side, self.side, device=self.device) * 255
         self.times: list[float] = []
 
     def __call__(self) -> float:
         start = time.perf_counter()
-        with autocast(self.device, self.precision):
-            self.model.predict(self.image)
+        if isinstance(self.model, InstanceModel):
+            # with all that follows the network: objects, and one object per pixel
+            predict_objects(self.model, self._patch(), self.side, 0, self.precision)
+        else:
+            with autocast(self.device, self.precision):
+                self.model.predict(self.image)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return (time.perf_counter() - start) * 1000
+        return (time.perf_counter() - start) * 1000 * self.factor
+
+    def _patch(self) -> LabelledImage:
+        pixels = self.image[0].permute(1, 2, 0).cpu().numpy() if self.pixels is None else self.pixels
+        part = pixels[: self.side, : self.side]
+        return LabelledImage(part, np.zeros(part.shape[:2], np.uint8), np.ones(part.shape[:2], bool))
 
     def turn(self) -> None:
         """One pass that is timed, after one that is not: the models before it have displaced its data from caches."""
@@ -56,14 +92,14 @@ class _Timed:
 
 
 def measure_speed(
-    models: Sequence[tuple[SegmentationModel, str]], tile: int, rounds: int = 9, flips: bool = False
+    models: Sequence[Measured], tile: int, rounds: int = 9, flips: bool = False
 ) -> list[dict[str, Any]]:
     """Latency of one tile of each model, and peak memory during prediction.
 
     The models take turns, round after round, so that other load of the machine affects all of them alike.
 
     Args:
-        models: each with its precision, all on one device.
+        models: all on one device.
         tile: side of the tile in pixels.
         rounds: timed passes of each model.
         flips: latency includes all passes over a tile, so that the cost of the better score is counted.
@@ -73,7 +109,7 @@ def measure_speed(
         latency_tile, latency_batch, latency_passes, ms_per_megapixel, peak_memory_mb (allocated on the device on CUDA,
         of the whole process on a CPU, with several models of all together), precision, device, machine, threads.
     """
-    timed = [_Timed(model, tile, precision, flips) for model, precision in models]
+    timed = [_Timed(one, tile, flips) for one in models]
     device = timed[0].device
     for one in timed:
         one()

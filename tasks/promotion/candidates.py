@@ -215,7 +215,7 @@ def _evaluated(
 ) -> tuple[pd.DataFrame, pd.DataFrame | None, dict[str, Any]]:
     """Both tables of all test regions and calibration curves by batch, cached by weights, data, settings and code."""
     # imported here, since a rollback needs no torch
-    from segcore.evaluation.evaluate import evaluate
+    from segcore.evaluation.evaluate import evaluate, fitted
     from segcore.evaluation.objects import find_settings
     from segcore.inference.device import choose_precision, default_device
     from segcore.models.base.factory import defaults
@@ -246,16 +246,17 @@ def _evaluated(
         expected = Hashes(weights=description["weights_sha256"])
         model = read_bundle(folder, expected).model(default_device())
         finding = find_settings(description, p.evaluate.objects, data)
+        settings = fitted(p.evaluate, model, description)
         tables, objects, curves = [], [], {}
         for batch, part in _by_batch(data):
             named = "data.source" if batch == FIRST else f"batch {batch}"
             progress = _bar(f"champion, {named}")
-            evaluation = evaluate(model, part, p.evaluate, precision, progress=progress, objects=finding)
+            evaluation = evaluate(model, part, settings, precision, progress=progress, objects=finding)
             tables.append(evaluation.counts)
-            objects.append(evaluation.objects)
+            objects += [] if evaluation.objects is None else [evaluation.objects]
             curves[batch] = evaluation.calibration
         cache.start()
-        for table, frames in (("counts", tables), ("objects", objects if finding else [])):
+        for table, frames in (("counts", tables), ("objects", objects)):
             if frames:
                 with atomic_write(cache.folder / f"{table}.parquet") as temporary:
                     pd.concat(frames, ignore_index=True).to_parquet(temporary, index=False)
@@ -356,6 +357,8 @@ def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
 
 def _network(model: Model) -> str:
     """The network without its weights, and the precision of its predictions; equal for models that cost the same."""
-    facts = [model.description.get(key) for key in ("architecture", "settings", "in_channels", "num_classes")]
+    keys = ["architecture", "settings", "in_channels", "num_classes"]
+    # an instance network may predict in windows of this size
+    facts = [model.description.get(key) for key in keys + ["tile"] * (model.kind == "instance")]
     precision = model.description.get("parameters", {}).get("precision")
     return json.dumps([*facts, precision], sort_keys=True)

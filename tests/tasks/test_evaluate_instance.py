@@ -11,9 +11,11 @@ import yaml
 from PIL import Image
 
 from segcore import params
+from segcore.data.prepared import PreparedData
+from segcore.data.prepared import test_regions as regions_of_test
 from segcore.errors import ParamsError
 from segcore.models.base.bundle import load_description
-from tasks import evaluate
+from tasks import evaluate, measure
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tasks.train import train
@@ -94,3 +96,22 @@ def test_without_objects_the_pixels_are_the_same(project, monkeypatch):
 def test_flips_are_refused(project, monkeypatch):
     with pytest.raises(ParamsError, match="SOLOv2 finds objects"):
         run(project, monkeypatch, flips=True)
+
+
+def test_an_instance_network_is_measured_on_pixels_with_an_object(project, monkeypatch):
+    monkeypatch.chdir(project)
+    bundles = [Path("models/unet-0"), Path("models/solo-0")]
+    prepared = Path("data/prepared")
+    assert measure._pixels_of_objects(bundles[:1], prepared, 40) is None
+    assert measure._pixels_of_objects(bundles, Path("nowhere"), 40) is None
+    pixels = measure._pixels_of_objects(bundles, prepared, 40)
+    data = PreparedData(prepared)
+    crops = [
+        data.crop(row.item, row.row, row.col, *pixels.shape[:2], instances=True)
+        for row in regions_of_test(data).itertuples()
+    ]
+    (same,) = [crop for crop in crops if np.array_equal(crop.image, pixels)]
+    assert same.instances.any() and min(pixels.shape[:2]) >= 40
+    # in a process of its own
+    (cost,) = measure.measure(bundles[1:], 40, rounds=1)
+    assert cost["latency_tile"] == 40 and cost["latency_ms"] > 0 and cost["peak_memory_mb"] > 50

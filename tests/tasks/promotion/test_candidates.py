@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from segcore.evaluation import evaluate as evaluation
+from segcore.metrics.scores import scores
 from segcore.models.base.bundle import load_description, save_bundle
 from segcore.models.base.factory import build_model
 from tasks.project import data_fingerprint
@@ -18,6 +19,7 @@ from tasks.promotion.context import PromotionContext
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
 from tests.support.changed_code import Code
+from tests.support.instance_batches import network
 from tests.support.object_scene import object_scene
 
 
@@ -194,3 +196,65 @@ def test_the_validation_score_is_that_of_the_kind_of_network(
     table = pd.DataFrame({"step": [1, 2], f"val_{score}": [0.2, 0.1]})
     table.to_csv(bundle / "history.csv", index=False)
     assert candidates.validation_score(bundle) == 0.2
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> dict[str, Path]:
+    """A semantic and an instance network that were not trained, but find most pixels to be of an object."""
+    torch.manual_seed(0)
+    unet: Any = build_model("unet", 3, 2, encoder="plain", width=2)
+    solo: Any = network(("solo", {}), num_classes=2, foreground=(1,))
+    with torch.no_grad():
+        unet.score.bias[1] += 1
+        solo.category[-1].bias += 4
+    facts = {"classes": ["background", "square"], "parameters": {"precision": "fp32"}, "seed": 0}
+    network_facts = {"kind": "instance", "tile": 64, "objects": {"network": {"score": 0.2, "counts": {}}}}
+    folders = {}
+    for name, model, own in (("unet", unet, {}), ("solo", solo, network_facts)):
+        folders[model.kind] = tmp_path / name
+        folders[model.kind].mkdir()
+        save_bundle(folders[model.kind], model, name, facts | own)
+    return folders
+
+
+@pytest.mark.parametrize("kind", ["semantic", "instance"])
+def test_champion_and_challenger_may_be_networks_of_either_kind(
+    tmp_path: Path, both: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, data, _ = object_scene(tmp_path / "objects")
+    context = _context(p, data, tmp_path)
+    models = {}
+    for name, folder in both.items():
+        description = load_description(folder)
+        counts, objects, curves = candidates._evaluated(context, folder, description)
+        assert objects is not None and set(counts["item"]) == set(objects["item"])
+        models[name] = candidates.Model(folder, description, counts, 0.5, curves, objects)
+    champion = models.pop(kind)
+    (challenger,) = models.values()
+    cost = {"latency_ms": 1.0, "peak_memory_mb": 1.0}
+    monkeypatch.setattr(candidates, "champion", lambda *_: champion)
+    monkeypatch.setattr(candidates, "measure", lambda folders, *_: [dict(cost) for _ in folders])
+    holder: Any = SimpleNamespace(version=1, run_id="run")
+    for metric in ("pq", "f1_50", "iou"):
+        compare = p.compare.model_copy(update={"metric": metric})
+        context = _context(p.model_copy(update={"compare": compare}), data, tmp_path)
+        record = decision.new_decision(context, [challenger], holder, [], "inputs", "key")
+        assert record.champion is not None
+        for figures, model in ((record.champion, champion), (record.challengers[0], challenger)):
+            operating, _ = candidates.operating_score(context, model)
+            found = scores(model.counts, data.foreground, model.objects, operating)
+            expected = found[f"{metric}/dataset/foreground_mean"]
+            assert figures.scores["frozen"] == pytest.approx(expected, abs=1e-6)
+            assert metric != "iou" or expected > 0.05
+
+
+def test_a_champion_that_finds_objects_is_scored_by_pixels_where_no_objects_are_asked_for(
+    tmp_path: Path, both: dict[str, Path]
+) -> None:
+    p, data, _ = object_scene(tmp_path / "objects")
+    plain = p.model_copy(update={"evaluate": p.evaluate.model_copy(update={"objects": "none"})})
+    folder = both["instance"]
+    description = load_description(folder)
+    with_objects = candidates._evaluated(_context(p, data), folder, description)
+    counts, objects, _ = candidates._evaluated(_context(plain, data), folder, description)
+    assert objects is None and counts.equals(with_objects[0])
