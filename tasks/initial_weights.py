@@ -60,6 +60,26 @@ def load_initial_weights(
     return settings.model_copy(update={"steps": steps, "warmup_steps": warm_up})
 
 
+def with_fitted_keywords(settings: TrainSettings, architecture: str, root: Path = Path()) -> TrainSettings:
+    """Settings whose keywords "auto" have the values of the champion in start/<architecture>/, if there is one.
+
+    Those that fit grown data could make another network, which the champion's weights do not fit.
+    """
+    from segcore.models.base.factory import defaults
+
+    folder = root / START / architecture
+    if not (folder / DESCRIPTION).is_file() or (folder / TRANSFER).is_file():
+        return settings
+    of_champion = load_description(folder).get("settings", {})
+    keywords = {**defaults(architecture), **settings.model}
+    automatic = [key for key, value in keywords.items() if value == "auto"]
+    given = [key for key in keywords if key not in (*automatic, "encoder", "weights")]
+    if any(of_champion.get(key) != keywords[key] for key in given):
+        return settings
+    kept = {key: of_champion[key] for key in automatic if key in of_champion}
+    return settings.model_copy(update={"model": settings.model | kept})
+
+
 def _fits(facts: Mapping[str, Any], p: Params, architecture: str, model: "SegmentationModel") -> bool:
     expected = (architecture, model.in_channels, model.num_classes, model.settings, p.data.classes)
     return tuple(facts[name] for name in _SAME) == expected

@@ -26,7 +26,7 @@ from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
 from tasks import console
 from tasks.costs import merge_cost
-from tasks.initial_weights import initial_weights, load_initial_weights
+from tasks.initial_weights import initial_weights, load_initial_weights, with_fitted_keywords
 from tasks.project import CHECKPOINTS, MODELS, PREPARED, START, data_fingerprint, run_name
 from tasks.tracking import runs
 from tasks.tracking.tracker import Run, Tracker
@@ -132,7 +132,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     # imported late: wrong arguments are reported at once
     from segcore.training import build, distributed, loop
 
-    model = build.new_model(architecture, settings, data, seed)
+    model = build.new_model(architecture, with_fitted_keywords(settings, architecture, root), data, seed)
     settings = load_initial_weights(p, architecture, model, root)
     _warn_of_warmup(settings)
     folder = _checkpoints(p, settings, architecture, seed, prepared, root)

@@ -15,6 +15,7 @@ from tasks.initial_weights import (
     load_initial_weights,
     place,
     place_transfer,
+    with_fitted_keywords,
 )
 from tasks.project import START
 from tests.support.tiny import params_for
@@ -65,6 +66,34 @@ def test_other_architectures_and_other_classes_start_from_new_weights(p, tmp_pat
     assert load_initial_weights(p, "unet", model, tmp_path).steps == usual
     assert "other classes" in capsys.readouterr().out
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_an_instance_network_keeps_the_anchors_and_limits_of_its_champion(tmp_path):
+    keywords = {"encoder": "mobilenet_v2", "width": 8, "anchors": [11, 22], "detections": 77}
+    folder = tmp_path / "champion"
+    folder.mkdir()
+    save_bundle(
+        folder, build_model("mask_rcnn", 3, 2, **keywords), "mask_rcnn", {"classes": ["background", "square"]}
+    )
+
+    def kept(**model):
+        p = params_for(
+            tmp_path,
+            architectures=["mask_rcnn"],
+            data={"instances": True},
+            train={"mask_rcnn": {"model": model}},
+        )
+        return with_fitted_keywords(p.for_architecture("mask_rcnn"), "mask_rcnn", tmp_path).model
+
+    assert kept(width=8) == {"width": 8}, "there is no champion yet"
+    place(folder, root=tmp_path)
+    assert kept(width=8) == {key: read_bundle(folder).description["settings"][key] for key in kept(width=8)}
+    assert {"width", "anchors", "detections", "proposals"} <= set(kept(width=8))
+    assert kept(width=8)["anchors"] == [11, 22] and kept(width=8)["detections"] == 77
+    assert kept(width=8, detections=5)["detections"] == 5 and "anchors" not in kept(width=8, detections=5)
+    assert kept(width=16) == {"width": 16}, "another network than the champion's"
+    (tmp_path / START / "mask_rcnn" / TRANSFER).write_text("{}")
+    assert kept(width=8) == {"width": 8}, "a model of other data"
 
 
 def test_what_a_training_starts_from_is_named_for_the_comparison(p, tmp_path):
