@@ -27,18 +27,20 @@ from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.object_sizes import ObjectSizes, anchor_sides, distinct_ratios
 from segcore.models.base.pretrained import load_detector_weights
-from segcore.models.base.pyramid import Pyramid
-from segcore.models.base.region_heads import BoxHead, MaskHead, ProposalHead, initialise
-from segcore.models.base.regions import (
+from segcore.models.base.proposals import (
+    BETA,
+    SAMPLE,
+    ProposalHead,
     TrueBoxes,
+    anchor_terms,
     highest,
-    mask_in_image,
-    mask_targets,
-    pool,
-    sample,
+    is_ignored,
     true_boxes,
     without_duplicates,
 )
+from segcore.models.base.pyramid import Pyramid
+from segcore.models.base.region_heads import BoxHead, MaskHead, initialise
+from segcore.models.base.regions import Regions, mask_in_image, mask_term, pool, sample
 from segcore.models.base.torchvision_detector import load_torchvision
 from segcore.objects.found import Objects
 
@@ -50,14 +52,10 @@ _AREA = 256 * 256
 _STRIDES = (4, 8, 16, 32, 64)
 # median side of objects in pixels below which the finest map has stride 4
 _SMALL = 24
-# anchors of an image in the loss, of which at most half are positive
-_ANCHORS = 256
 _BOX_WEIGHTS = (10, 10, 5, 5)
-_BETA = 1 / 9
 _PROPOSAL_OVERLAP = 0.7
 _OVERLAP = 0.5
 _LOWEST_SCORE = 0.05
-_MASK = 28
 
 
 def build(
@@ -193,7 +191,7 @@ class MaskRCNN(InstanceModel):
     def weights(self, truth: Truth) -> dict[str, Tensor]:
         """Anchors of a sample and regions of all images that are not ignored, and number of objects."""
         images = (~truth.ignored).flatten(1).any(1).sum().float()
-        anchors, regions = images * _ANCHORS, images * self.counts["regions"]
+        anchors, regions = images * SAMPLE, images * self.counts["regions"]
         objects = images.new_tensor(len(truth))
         return {
             "objectness": anchors,
@@ -207,7 +205,7 @@ class MaskRCNN(InstanceModel):
         """Losses of the anchors, and of the regions that are proposals or true boxes."""
         *maps, scores, offsets = outputs
         true = true_boxes(truth)
-        found = self._anchor_terms(maps, scores.float(), offsets.float(), truth, true)
+        found = anchor_terms(scores.float(), offsets.float(), torch.cat(self._anchors(maps)), truth, true)
         with torch.no_grad():
             boxes, real = self._proposals(maps, scores, offsets)
         return {**found, **self._region_terms(maps, boxes, real, truth, true)}
@@ -218,31 +216,6 @@ class MaskRCNN(InstanceModel):
             anchors(x.shape[-2], x.shape[-1], stride, [side], self.ratios, x.device)
             for x, (stride, side) in zip(maps, self.anchor_sides.items(), strict=True)
         ]
-
-    def _anchor_terms(
-        self, maps: Sequence[Tensor], scores: Tensor, offsets: Tensor, truth: Truth, true: TrueBoxes
-    ) -> dict[str, Tensor]:
-        """The expected loss of a random sample of anchors."""
-        reference = torch.cat(self._anchors(maps))
-        matched = true.matched(reference, 0.7, 0.3, keep_best=True)
-        positive, negative = (
-            matched >= 0,
-            (matched == -1) & ~_is_ignored(truth, reference.expand(len(scores), -1, -1)),
-        )
-        positives, negatives = positive.sum(1, keepdim=True), negative.sum(1, keepdim=True)
-        sampled = positives.clamp(max=_ANCHORS // 2)
-        weight = positive * (sampled / positives.clamp(min=1))
-        weight_negative = torch.minimum(negatives, _ANCHORS - sampled) / negatives.clamp(min=1)
-        objectness = F.binary_cross_entropy_with_logits(scores, positive.float(), reduction="none")
-        item, anchor = positive.nonzero().unbind(1)
-        boxes = true.boxes[item, matched[item, anchor]]
-        distance = F.smooth_l1_loss(
-            offsets[item, anchor], encode(boxes, reference[anchor]), beta=_BETA, reduction="none"
-        )
-        return {
-            "objectness": (objectness * (weight + negative * weight_negative)).sum(),
-            "anchor_box": (distance * weight[item, anchor, None]).sum(),
-        }
 
     def _count(self, name: str, height: float, width: float) -> int:
         """Proposals or detections of an image of the network's size."""
@@ -264,52 +237,34 @@ class MaskRCNN(InstanceModel):
     def _region_terms(
         self, maps: Sequence[Tensor], boxes: Tensor, real: Tensor, truth: Truth, true: TrueBoxes
     ) -> dict[str, Tensor]:
-        first = boxes.shape[1]
+        """Losses of a fixed number of regions per image, from proposals (N, P, 4) and true boxes."""
+        first, count = boxes.shape[1], self.counts["regions"]
         boxes, real = torch.cat([boxes, true.boxes], dim=1), torch.cat([real, true.real], dim=1)
         matched = true.matched(boxes, 0.5, 0.5, keep_best=False)
-        positive, negative = real & (matched >= 0), real & (matched == -1) & ~_is_ignored(truth, boxes)
-        chosen, group = sample(positive, negative, self.counts["regions"], first)
+        # a true box is of its own object, if several have the same box
+        own = torch.arange(true.boxes.shape[1], device=boxes.device)
+        matched[:, first:] = own.expand_as(matched[:, first:])
+        positive, negative = real & (matched >= 0), real & (matched == -1) & ~is_ignored(truth, boxes)
+        chosen, group = sample(positive, negative, count, first)
         boxes = boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
-        matched = matched.gather(1, chosen)
         images = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(chosen)
         logits, offsets = self.box_head(self._pool(maps, images.flatten(), boxes.flatten(0, 1), 7))
-        image, place = (group == 0).nonzero().unbind(1)
+        item, place = (group == 0).nonzero().unbind(1)
+        at = matched.gather(1, chosen)[item, place]
+        found = Regions(item, boxes[item, place], true.classes[item, at], true.numbers[item, at])
         target = torch.zeros_like(chosen)
-        at = matched[image, place]
-        classes, numbers, regions = true.classes[image, at], true.numbers[image, at], boxes[image, place]
-        target[image, place] = classes + 1
-        masked = place < self.counts["regions"] // 4
+        target[item, place] = found.classes + 1
         entropy = F.cross_entropy(logits, target.flatten(), reduction="none")
-        offsets = offsets.unflatten(0, chosen.shape)[image, place, classes]
-        goal = encode(true.boxes[image, at], regions, _BOX_WEIGHTS)
+        goal = encode(true.boxes[item, at], found.boxes, _BOX_WEIGHTS)
+        offsets = offsets.unflatten(0, chosen.shape)[item, place, found.classes]
+        # the first ones, among which are all objects
+        masked = found.select(place < count // 4)
+        mask_logits = self.mask_head(self._pool(maps, masked.item, masked.boxes, 14), masked.classes)
         return {
             "class": (entropy * (group < 2).flatten()).sum(),
-            "box": F.smooth_l1_loss(offsets, goal, beta=_BETA, reduction="sum"),
-            "mask": self._mask_term(maps, *(x[masked] for x in (image, regions, classes, numbers)), truth),
+            "box": F.smooth_l1_loss(offsets, goal, beta=BETA, reduction="sum"),
+            "mask": mask_term(mask_logits, masked, truth),
         }
-
-    def _mask_term(
-        self,
-        maps: Sequence[Tensor],
-        item: Tensor,
-        boxes: Tensor,
-        classes: Tensor,
-        numbers: Tensor,
-        truth: Truth,
-    ) -> Tensor:
-        """Sum over objects of the mean over an object's regions of the cross-entropy of a region's points."""
-        if not len(item):
-            # one region of weight 0, so that the layers get a gradient
-            item, classes, numbers = (x.new_zeros(1) for x in (item, classes, numbers))
-            boxes = boxes.new_tensor([[0, 0, 1, 1]])
-            counts = boxes.new_full((1,), math.inf)
-        else:
-            counts = torch.bincount(numbers, minlength=len(truth) + 1)[numbers]
-        logits = self.mask_head(self._pool(maps, item, boxes, 14), classes)
-        target, counted = mask_targets(truth, item, boxes, numbers, _MASK)
-        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * counted
-        mean = entropy.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
-        return (mean / counts).sum()
 
     def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
         """Objects with a score from 0.05, which is the probability of their class."""
@@ -368,9 +323,3 @@ class MaskRCNN(InstanceModel):
             features.expand(count, -1, 14, 14), torch.zeros(count, dtype=torch.int64, device=features.device)
         )
         return {"proposals": proposals, "masks": masks}
-
-
-def _is_ignored(truth: Truth, boxes: Tensor) -> Tensor:
-    """Whether more than half of a box's pixels are ignored, (N, A) of boxes (N, A, 4)."""
-    images = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
-    return (truth.ignored_shares(images, boxes.flatten(0, 1)) > 0.5).view(boxes.shape[:2])

@@ -1,4 +1,4 @@
-"""The heads of Mask R-CNN: proposals of a map, and class, box and mask of pooled regions.
+"""The heads of Mask R-CNN: class, box and mask of pooled regions.
 
 He et al. 2017, "Mask R-CNN", arXiv 1703.06870.
 """
@@ -18,22 +18,6 @@ def initialise(module: nn.Module) -> None:
                 nn.init.normal_(layer.weight, std=0.01)
             else:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-
-
-class ProposalHead(nn.Module):
-    """Score and box of each anchor of a map."""
-
-    def __init__(self, width: int, ratios: int) -> None:
-        super().__init__()
-        self.convolve = nn.Conv2d(width, width, 3, padding=1)
-        self.score = nn.Conv2d(width, ratios, 1)
-        self.offsets = nn.Conv2d(width, 4 * ratios, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, h, w) to logits (N, A) and offsets (N, A, 4), in the order of `anchors`."""
-        x = F.relu(self.convolve(x))
-        offsets = self.offsets(x).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2)
-        return self.score(x).permute(0, 2, 3, 1).flatten(1), offsets.flatten(1, 3)
 
 
 class BoxHead(nn.Module):

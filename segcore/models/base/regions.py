@@ -1,4 +1,4 @@
-"""Regions of interest of Mask R-CNN: proposals, the choice of those to train on, pooling, and masks.
+"""Regions of interest of Mask R-CNN: the choice of those to train on, pooling, and masks.
 
 He et al. 2017, "Mask R-CNN", arXiv 1703.06870.
 """
@@ -11,98 +11,34 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import nms
 
-from segcore.models.base.boxes import match
 from segcore.models.base.instance import Truth
 from segcore.models.base.roi_align import roi_align
 
-# elements of an array of overlaps, which limits its memory to some 100 MB
-_OVERLAPS = 1 << 24
 # side in pixels from which a region is pooled at stride 4; it doubles with each stride (Lin et al. 2017: 224 at 16)
 _POOLED_AT_4 = 56
 
 
 @dataclass(frozen=True)
-class TrueBoxes:
-    """True objects of a batch, one row per image, padded at its end.
+class Regions:
+    """Regions of objects of a batch.
 
     Attributes:
-        boxes: (N, M, 4) float32, 0 where padded.
-        classes: (N, M) int64.
-        numbers: (N, M) int64, as in `Truth.instance`; 0 where padded.
+        item: (R,) int64, place of the region's image in the batch.
+        boxes: (R, 4) float32.
+        classes: (R,) int64.
+        numbers: (R,) int64 number of the region's object in `Truth.instance`, 0 for none.
     """
 
+    item: Tensor
     boxes: Tensor
     classes: Tensor
     numbers: Tensor
 
-    @property
-    def real(self) -> Tensor:
-        """(N, M) bool, False where padded."""
-        return self.numbers > 0
-
-    def matched(self, boxes: Tensor, high: float, low: float, *, keep_best: bool) -> Tensor:
-        """`match` of boxes (N, A, 4), or (A, 4) of all images, in parts of limited memory."""
-        boxes = boxes.expand(len(self.boxes), -1, -1)
-        step = max(1, _OVERLAPS // max(1, boxes.shape[1] * self.boxes.shape[1]))
-        parts = zip(boxes.split(step), self.boxes.split(step), strict=True)
-        return torch.cat([match(b, truth, high, low, keep_best=keep_best) for b, truth in parts])
-
-
-def true_boxes(truth: Truth) -> TrueBoxes:
-    """The objects of each image; waits for the device."""
-    images, device = len(truth.instance), truth.item.device
-    counts = torch.bincount(truth.item, minlength=images)
-    longest = int(counts.max())
-    place = torch.arange(longest, device=device) + (counts.cumsum(0) - counts)[:, None]
-    real = torch.arange(longest, device=device) < counts[:, None]
-    place = place.clamp(max=max(len(truth) - 1, 0))
-    return TrueBoxes(truth.boxes[place] * real[..., None], truth.classes[place] * real, (place + 1) * real)
-
-
-def highest(scores: Tensor, boxes: Tensor, lengths: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
-    """The `count` boxes of highest score of each level, in order of score; of equal scores the first.
-
-    Args:
-        scores: (N, A).
-        boxes: (N, A, 4).
-        lengths: number of boxes of each level.
-        count: boxes of each level at most.
-
-    Returns:
-        Scores (N, K) and boxes (N, K, 4).
-    """
-    chosen, first = [], 0
-    for length in lengths:
-        order = scores[:, first : first + length].sort(dim=1, descending=True, stable=True).indices[:, :count]
-        chosen.append(order + first)
-        first += length
-    index = torch.cat(chosen, dim=1)
-    return scores.gather(1, index), boxes.gather(1, index[..., None].expand(-1, -1, 4))
-
-
-def without_duplicates(scores: Tensor, boxes: Tensor, overlap: float, count: int) -> tuple[Tensor, Tensor]:
-    """Proposals of each image by non-maximum suppression, padded to the same number; waits for the device.
-
-    Args:
-        scores: (N, K).
-        boxes: (N, K, 4); those without area are left out.
-        overlap: largest IoU of two proposals.
-        count: proposals of an image at most.
-
-    Returns:
-        Boxes (N, count, 4), and whether each is one (N, count).
-    """
-    found = boxes.new_zeros(len(boxes), count, 4)
-    real = torch.zeros(len(boxes), count, dtype=torch.bool, device=boxes.device)
-    has_area = ((boxes[..., 2:] - boxes[..., :2]) > 1e-2).all(dim=-1)
-    for index, usable in enumerate(has_area):
-        candidates = boxes[index, usable]
-        kept = nms(candidates, scores[index, usable], overlap)[:count]
-        found[index, : len(kept)] = candidates[kept]
-        real[index, : len(kept)] = True
-    return found, real
+    def select(self, chosen: Tensor) -> "Regions":
+        """The regions of a mask (R,); one of no object if there are none, so that all layers get a gradient."""
+        parts = [x[chosen] for x in (self.item, self.boxes, self.classes, self.numbers)]
+        return Regions(*(x if len(x) else x.new_zeros(1, *x.shape[1:]) for x in parts))
 
 
 def sample(positive: Tensor, negative: Tensor, count: int, first: int) -> tuple[Tensor, Tensor]:
@@ -203,27 +139,34 @@ def _samples(start: Tensor, end: Tensor, stride: int, length: int, size: int) ->
     return pixels.unflatten(1, (size, 2)).flatten(2), weights.unflatten(1, (size, 2)).flatten(2)
 
 
-def mask_targets(
-    truth: Truth, item: Tensor, boxes: Tensor, numbers: Tensor, size: int
-) -> tuple[Tensor, Tensor]:
-    """Whether the centres of size x size parts of regions are in a given object.
-
-    Args:
-        truth: of the batch.
-        item: (R,) int64, place of the region's image in the batch.
-        boxes: (R, 4) float32.
-        numbers: (R,) int64 number of the region's object in `Truth.instance`.
-        size: points along a side.
+def mask_targets(truth: Truth, regions: Regions, size: int) -> tuple[Tensor, Tensor]:
+    """Whether the centres of size x size parts of regions are in the region's object.
 
     Returns:
         Targets (R, size, size) float32 and whether the point counts (R, size, size) bool, False where ignored.
     """
     height, width = truth.instance.shape[1:]
-    share = (torch.arange(size, device=boxes.device) + 0.5) / size
-    col = (boxes[:, 0:1] + share * (boxes[:, 2:3] - boxes[:, 0:1])).long().clamp(0, width - 1)
-    row = (boxes[:, 1:2] + share * (boxes[:, 3:4] - boxes[:, 1:2])).long().clamp(0, height - 1)
-    at = (item[:, None, None], row[:, :, None], col[:, None, :])
-    return (truth.instance[at] == numbers[:, None, None]).float(), ~truth.ignored[at]
+    low, sides = regions.boxes[:, :2], regions.boxes[:, 2:] - regions.boxes[:, :2]
+    share = (torch.arange(size, device=low.device) + 0.5) / size
+    col, row = (low[..., None] + share * sides[..., None]).long().unbind(1)
+    row, col = row.clamp(0, height - 1)[:, :, None], col.clamp(0, width - 1)[:, None]
+    at = (regions.item[:, None, None], row, col)
+    return (truth.instance[at] == regions.numbers[:, None, None]).float(), ~truth.ignored[at]
+
+
+def mask_term(logits: Tensor, regions: Regions, truth: Truth) -> Tensor:
+    """Sum over objects of the mean over an object's regions of the mean cross-entropy of a region's points.
+
+    Args:
+        logits: (R, S, S).
+        regions: of the masks; those of no object do not count.
+        truth: of the batch.
+    """
+    target, counted = mask_targets(truth, regions, logits.shape[-1])
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * counted
+    mean = entropy.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
+    counts = torch.bincount(regions.numbers, minlength=len(truth) + 1)[regions.numbers]
+    return (mean * (regions.numbers > 0) / counts).sum()
 
 
 def mask_in_image(

@@ -3,20 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
 from segcore.constants import IGNORE
 from segcore.models.base.instance import Truth, truth_of
-from segcore.models.base.regions import (
-    highest,
-    mask_in_image,
-    mask_targets,
-    pool,
-    sample,
-    true_boxes,
-    without_duplicates,
-)
+from segcore.models.base.proposals import highest, true_boxes, without_duplicates
+from segcore.models.base.regions import Regions, mask_in_image, mask_targets, mask_term, pool, sample
 
 
 def boxes_of(count: int, side: float = 64, largest: float = 60) -> Tensor:
@@ -84,7 +78,8 @@ def test_mask_targets_are_those_of_a_loop_over_points() -> None:
     truth = truth_of(label, instance, [1])
     item, boxes = torch.randint(0, 2, (9,)), boxes_of(9, side=40, largest=30)
     numbers = torch.randint(1, len(truth) + 1, (9,))
-    target, counted = mask_targets(truth, item, boxes, numbers, 28)
+    regions = Regions(item, boxes, torch.zeros_like(item), numbers)
+    target, counted = mask_targets(truth, regions, 28)
     for r in range(9):
         left, top, right, bottom = boxes[r].tolist()
         for i in range(28):
@@ -93,6 +88,20 @@ def test_mask_targets_are_those_of_a_loop_over_points() -> None:
                 col = min(int(left + (j + 0.5) / 28 * (right - left)), 39)
                 assert target[r, i, j] == (truth.instance[item[r], row, col] == numbers[r])
                 assert counted[r, i, j] == (label[item[r], row, col] != IGNORE)
+
+
+def test_the_mask_term_is_a_mean_over_points_then_regions_and_a_sum_over_objects() -> None:
+    truth = truth_with([[(0, 0, 10, 10), (20, 20, 30, 30)]])
+    truth.ignored[0, :5, :10] = True
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 40], [50, 50, 60, 60]])
+    regions = Regions(torch.zeros(4, dtype=torch.int64), boxes, torch.zeros(4), torch.tensor([1, 1, 2, 0]))
+    logits = torch.randn(4, 28, 28)
+    target, counted = mask_targets(truth, regions, 28)
+    mean = [
+        F.binary_cross_entropy_with_logits(logits[r][counted[r]], target[r][counted[r]]) for r in range(4)
+    ]
+    assert counted[0].float().mean() == 0.5
+    torch.testing.assert_close(mask_term(logits, regions, truth), (mean[0] + mean[1]) / 2 + mean[2])
 
 
 def test_true_boxes_are_padded_per_image() -> None:
