@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import nms
 
 from segcore.errors import ModelError
 from segcore.models.base.boxes import anchors, clip, decode, encode
@@ -40,7 +39,7 @@ from segcore.models.base.proposals import (
 )
 from segcore.models.base.pyramid import Pyramid
 from segcore.models.base.region_heads import BoxHead, MaskHead, initialise
-from segcore.models.base.regions import Regions, mask_in_image, mask_term, pool, sample
+from segcore.models.base.regions import Regions, best, mask_term, objects_in_image, pool, sample
 from segcore.models.base.torchvision_detector import load_torchvision
 from segcore.objects.found import Objects
 
@@ -284,31 +283,18 @@ class MaskRCNN(InstanceModel):
         self, maps: Sequence[Tensor], boxes: Tensor, probabilities: Tensor, height: int, width: int
     ) -> Objects:
         """Objects of an image from the boxes (P, K, 4) and probabilities (P, K) of its proposals."""
-        chosen = []
-        for k in range(len(self.foreground)):
-            place = (probabilities[:, k] >= _LOWEST_SCORE).nonzero()[:, 0]
-            kept = place[nms(boxes[place, k], probabilities[place, k], _OVERLAP)]
-            chosen.append(torch.stack([kept, torch.full_like(kept, k)], dim=1))
-        place, classes = torch.cat(chosen).unbind(1)
         count = self._count("detections", height * self.magnify, width * self.magnify)
-        order = probabilities[place, classes].sort(descending=True, stable=True).indices[:count]
-        place, classes = place[order], classes[order]
-        regions = boxes[place, classes]
-        if not len(regions):
+        place, classes = best(boxes, probabilities, _LOWEST_SCORE, _OVERLAP, count)
+        if not len(place):
             return Objects(height, width)
+        regions = boxes[place, classes]
         logits = self.mask_head(self._pool(maps, torch.zeros_like(place), regions, 14), classes)
-        masks = torch.sigmoid(logits).cpu().numpy()
-        edges = (regions / self.magnify).cpu().numpy()
-        pairs = [mask_in_image(mask, box, height, width) for mask, box in zip(masks, edges, strict=True)]
-        keep = np.array([pair is not None for pair in pairs])
-        return Objects(
-            height,
-            width,
-            np.array(self.foreground, np.uint8)[classes.cpu().numpy()[keep]],
-            probabilities[place, classes].cpu().numpy()[keep],
-            np.array([pair[0] for pair in pairs if pair], np.int32).reshape(-1, 4),
-            [pair[1] for pair in pairs if pair],
+        edges, masks, scores = (
+            x.cpu().numpy()
+            for x in (regions / self.magnify, torch.sigmoid(logits), probabilities[place, classes])
         )
+        of_class = np.array(self.foreground, np.uint8)[classes.cpu().numpy()]
+        return objects_in_image(masks, edges, of_class, scores, height, width)
 
     def costed(self, images: Tensor) -> dict[str, int]:
         """As of `InstanceModel`, with all proposals and half of the detections that the settings allow."""

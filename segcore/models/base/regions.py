@@ -11,9 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import nms
 
 from segcore.models.base.instance import Truth
 from segcore.models.base.roi_align import roi_align
+from segcore.objects.found import Objects
 
 # side in pixels from which a region is pooled at stride 4; it doubles with each stride (Lin et al. 2017: 224 at 16)
 _POOLED_AT_4 = 56
@@ -167,6 +169,55 @@ def mask_term(logits: Tensor, regions: Regions, truth: Truth) -> Tensor:
     mean = entropy.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
     counts = torch.bincount(regions.numbers, minlength=len(truth) + 1)[regions.numbers]
     return (mean * (regions.numbers > 0) / counts).sum()
+
+
+def best(
+    boxes: Tensor, probabilities: Tensor, lowest: float, overlap: float, count: int
+) -> tuple[Tensor, Tensor]:
+    """Regions of an image without duplicates of the same class, in order of probability; waits for the device.
+
+    Args:
+        boxes: (P, K, 4) of each class.
+        probabilities: (P, K).
+        lowest: probability of a region.
+        overlap: largest IoU of two regions of a class.
+        count: regions at most.
+
+    Returns:
+        Place (D,) in 0..P-1 and class (D,).
+    """
+    chosen = []
+    for k in range(probabilities.shape[1]):
+        place = (probabilities[:, k] >= lowest).nonzero()[:, 0]
+        kept = place[nms(boxes[place, k], probabilities[place, k], overlap)]
+        chosen.append(torch.stack([kept, torch.full_like(kept, k)]))
+    place, classes = torch.cat(chosen, dim=1)
+    order = probabilities[place, classes].sort(descending=True, stable=True).indices[:count]
+    return place[order], classes[order]
+
+
+def objects_in_image(
+    probabilities: np.ndarray,
+    boxes: np.ndarray,
+    classes: np.ndarray,
+    scores: np.ndarray,
+    height: int,
+    width: int,
+) -> Objects:
+    """Objects of regions; those without a pixel are left out.
+
+    Args:
+        probabilities: (D, S, S), see `mask_in_image`.
+        boxes: (D, 4) in pixels of the image.
+        classes: (D,) uint8.
+        scores: (D,) float32.
+        height: of the image.
+        width: of the image.
+    """
+    found = [mask_in_image(mask, box, height, width) for mask, box in zip(probabilities, boxes, strict=True)]
+    kept = np.array([one is not None for one in found], bool)
+    places = np.array([one[0] for one in found if one], np.int32).reshape(-1, 4)
+    return Objects(height, width, classes[kept], scores[kept], places, [one[1] for one in found if one])
 
 
 def mask_in_image(
