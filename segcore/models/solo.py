@@ -50,7 +50,7 @@ def build(
     ranges: Sequence[Sequence[float]] | str = "auto",
     window: int | str = "auto",
     candidates: int | str = "auto",
-    threshold: float = 0.1,
+    threshold: float = 0.05,
     min_area: int = 0,
 ) -> InstanceModel:
     """A SOLO; values "auto" are replaced by `fit`.
@@ -338,7 +338,7 @@ class SOLO(InstanceModel):
         score = score * (probability * above).sum(1) / above.sum(1).clamp(min=1)
         order = score.argsort(descending=True, stable=True)
         order = order[above.any(1)[order]]
-        score = matrix_nms(above[order], place[order], score[order])
+        score = matrix_nms(above[order], score[order])
         kept = score >= self.threshold
         order, score = order[kept], score[kept]
         return self._objects(

@@ -121,14 +121,14 @@ def peaks(scores: Tensor) -> Tensor:
     return torch.logical_and(scores > before, scores >= after)
 
 
-def matrix_nms(masks: Tensor, classes: Tensor, scores: Tensor, sigma: float = 2.0) -> Tensor:
-    """Scores, lowered for objects that overlap a better one of their class: Matrix NMS with a Gaussian.
+def matrix_nms(masks: Tensor, scores: Tensor, sigma: float = 2.0) -> Tensor:
+    """Scores, lowered for objects that overlap a better one: Matrix NMS with a Gaussian.
 
     Wang et al. 2020, "SOLOv2: Dynamic and Fast Instance Segmentation", arXiv 2003.10152.
+    Not only of one class as there, since a pixel has one class.
 
     Args:
         masks: (R, P) bool, pixels of each object; each has one.
-        classes: (R,) int64.
         scores: (R,) descending.
         sigma: of the Gaussian.
 
@@ -139,9 +139,8 @@ def matrix_nms(masks: Tensor, classes: Tensor, scores: Tensor, sigma: float = 2.
         return scores
     pixels = masks.float()
     overlap, area = pixels @ pixels.T, pixels.sum(1)
-    iou = overlap / (area + area[:, None] - overlap)
     # [i, j]: of a better i on j
-    iou = (iou * (classes == classes[:, None])).triu(1)
+    iou = (overlap / (area + area[:, None] - overlap)).triu(1)
     most = iou.amax(0)
     decay: Tensor = (sigma * (most[:, None] ** 2 - iou**2)).exp().amin(0)
     return scores * decay
