@@ -1,6 +1,7 @@
 """Instance networks in the training loop: kills, averages, frozen encoders, memory, transfer, and what is told."""
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,14 +17,18 @@ from segcore.planning.lr_range import range_test
 from segcore.training import micro_batch
 from segcore.training.build import new_model, object_sizes
 from segcore.training.determinism import Determinism, grade
+from segcore.training.distributed import Distributed
 from segcore.training.loop import train
+from segcore.training.optimizer import make_optimizer
 from segcore.training.placement import unplaced
+from segcore.training.runtime import Runtime
 from segcore.training.sampler import Sampler
+from segcore.training.step import StepContext, TrainStep
 from segcore.training.transfer import take_over
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tests.support.discs import VALUES, make_discs
-from tests.support.instance_batches import case_id, cases, network
+from tests.support.instance_batches import case_id, cases, crowd, network, stacked
 from tests.support.tiny import params_for
 from tests.support.trainings import Killed, same
 
@@ -60,12 +65,15 @@ def run(discs, folder, architecture=ONE, kill_at=None, **changes):
     return train(model, data, settings, p.prepare.window, 0, folder, on_step)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=[pytest.mark.slow] if name != ONE else []) for name in ARCHITECTURES],
+)
 def test_a_training_killed_at_any_step_and_resumed_equals_an_uninterrupted_one(discs, architecture, tmp_path):
     changes = {"ema": 0.5, "freeze_encoder": 1}
     whole = run(discs, tmp_path / "whole", architecture, **changes)
     assert whole.facts["determinism"] == "bit-exact" and len(whole.history) == 2
-    for kill_at in (1, 3, 4):
+    for kill_at in (1, 4):
         folder = tmp_path / str(kill_at)
         with pytest.raises(Killed):
             run(discs, folder, architecture, kill_at, **changes)
@@ -199,3 +207,37 @@ def test_an_accelerator_names_the_backward_pass_of_roi_align(device):
     with Determinism(False) as named:
         roi_align(x, regions, 4, 7, 2)
     assert not named
+
+
+@pytest.mark.parametrize("case", cases(), ids=case_id)
+def test_a_step_of_micro_batches_is_that_of_the_whole_batch_for_uneven_counts(case):
+    """With batch norm in evaluation mode."""
+    batch = stacked([crowd(seed, count) for seed, count in enumerate([0, 40, 0, 3, 1, 12, 0, 5])])
+    settings = small(batch=8, crop=64, precision="fp32")
+    whole = Runtime("cpu", "fp32", True, False, False, False, 1, 0, 8, False)
+    results = []
+    for micro in (8, 1, 3):
+        model = network(case).eval()
+        context = StepContext(settings, CPU, Distributed(), dataclasses.replace(whole, micro_batch=micro))
+        loss = TrainStep(model, make_optimizer(model, settings), context).step(batch, 1e-3)
+        results.append((float(loss), torch.cat([p.grad.flatten() for p in model.parameters()])))
+    for loss, gradient in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=1e-4)
+        assert (gradient - results[0][1]).abs().max() < 1e-3 * results[0][1].abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", cases(), ids=case_id)
+def test_a_compiled_forward_pass_gives_the_loss_and_gradients(case):
+    batch = stacked([crowd(1, 40), crowd(2, 0)])
+    model = network(case).eval()
+    compiled = torch.compile(model, backend="aot_eager")
+    truth, results = model.truth(batch), []
+    for forward in (model, compiled):
+        model.zero_grad()
+        terms = model.terms(forward(batch["image"], batch["valid"]), truth)
+        loss = model.combined(terms, model.weights(truth))["loss"]
+        loss.backward()
+        results.append((loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-4)
+    assert (results[1][1] - results[0][1]).abs().max() < 1e-3 * results[0][1].abs().max()
