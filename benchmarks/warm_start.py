@@ -40,6 +40,7 @@ from segcore.inference.device import choose_precision, default_device
 from segcore.metrics.scores import scores
 from segcore.models.base.bundle import load_bundle
 from segcore.params import Params
+from segcore.plots.charts import validation_score
 from segcore.training.validate import validate
 from tasks import configure, initial_weights
 from tasks.ingest import ingest
@@ -115,8 +116,8 @@ def test_score(p: Params, bundle: Path, data: PreparedData) -> float:
 
 
 def first_at(curve: pd.DataFrame, score: float) -> int | None:
-    """First step at which a curve (step, val_iou) reaches a score; None if it does not."""
-    reached = curve.loc[curve["val_iou"] >= score, "step"]
+    """First step at which the validation score of a history reaches a value; None if it does not."""
+    reached = curve.loc[curve[validation_score(curve)] >= score, "step"]
     return int(reached.iloc[0]) if len(reached) else None
 
 
@@ -129,13 +130,15 @@ def measure(p: Params, architecture: str, seed: int, old: Path) -> Row:
     initial_weights.place(champion, round(GOAL * common["steps"]), Path("warm"))
     warm = trained(p, architecture, seed, PREPARED, Path("warm"))
     precision = choose_precision(common.get("precision", "auto"), default_device())
-    before = validate(load_bundle(champion, default_device()), data, 2 * common["crop"], precision)[1]
+    model = load_bundle(champion, default_device())
+    before = validate(model, data, p.for_architecture(architecture), precision)[1]
     history = pd.read_csv(scratch / "history.csv")
     curve = pd.read_csv(warm / "history.csv")
-    final, best = float(history["val_iou"].iloc[-1]), float(history["val_iou"].max())
+    name = validation_score(history)
+    final, best = float(history[name].iloc[-1]), float(history[name].max())
     tests = (test_score(p, bundle, data) for bundle in (champion, scratch, warm))
     steps = first_at(curve, final), first_at(curve, best)
-    return Row(architecture, seed, before, final, best, float(curve["val_iou"].max()), *steps, *tests)
+    return Row(architecture, seed, before, final, best, float(curve[name].max()), *steps, *tests)
 
 
 def _reached(step: int | None, steps: int, at_once: bool) -> str:

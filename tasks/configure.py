@@ -54,6 +54,15 @@ def _merge_section(document: Any, section: str, values: Any) -> None:
     _merge(document[section], values)
 
 
+def _add_sections(document: Any) -> None:
+    """Add the section of each architecture, which its stages depend on: older files lack those of newer ones."""
+    names, train = document.get("architectures"), document.get("train")
+    if isinstance(names, list) and isinstance(train, dict):
+        for name in names:
+            if isinstance(name, str):
+                train.setdefault(name, {"model": {}})
+
+
 def _read(example: Path, yaml: YAML) -> Any:
     """Values of the example; every section of _OF_DATASET is present and has all required keys.
 
@@ -145,6 +154,7 @@ def configure(name: str, path: Path = PARAMS, examples: Path = EXAMPLES, source:
     if before.name != over["data"]["name"]:
         for section, values in over.items():
             _merge_section(document, section, values)
+        _add_sections(document)
     document["data"]["source"] = located
     kept = _keep(path, before.name)
     with atomic_write(path) as part:

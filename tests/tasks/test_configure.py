@@ -118,6 +118,16 @@ def test_a_missing_section_is_a_default_or_named_in_an_error(section: str, proje
         assert section != "report" or p.report.title is None
 
 
+def test_a_file_without_the_sections_of_newer_architectures_gets_them(project: Path) -> None:
+    """The stages of an architecture depend on its section of params.yaml."""
+    path = project / "params.yaml"
+    values = YAML(typ="safe").load(path)
+    del values["train"]["unet"]
+    YAML().dump(values, path)
+    p = merged(project, {**EXAMPLE, "architectures": ["unet", "fcn"]})
+    assert p.train["unet"] == {"model": {}} and p.train["fcn"]["model"] == {"variant": "8s"}
+
+
 @pytest.mark.parametrize("section", Params.model_fields)
 def test_an_empty_section_is_a_clear_error(section: str, project: Path) -> None:
     assert section in refused(project, {**EXAMPLE, section: None}).what

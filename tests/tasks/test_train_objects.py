@@ -13,11 +13,12 @@ import yaml
 from segcore import params
 from segcore.data.prepared import PreparedData
 from segcore.evaluation.evaluate import evaluate
-from segcore.models.base.bundle import load_bundle, load_description
+from segcore.models.base.bundle import load_bundle, load_description, read_bundle
 from segcore.objects.find import FindSettings
 from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
 from segcore.training import object_settings
+from tasks import initial_weights
 from tasks import train as training
 from tasks.ingest import ingest
 from tasks.prepare import prepare
@@ -111,3 +112,64 @@ def test_pixels_near_two_objects_are_an_output_but_no_class(project):
     evaluated = evaluate(model, data, project.evaluate, "fp32", objects=found)
     assert evaluated.confusion.shape == (2, 2) and 0 <= evaluated.calibration["ece"] <= 1
     assert set(evaluated.objects["kind"]) >= {"image", "truth", "prediction"}
+
+
+def test_an_instance_network_is_trained_into_a_bundle_of_its_kind(project, capsys):
+    values = project.train["common"] | {"steps": 2, "validate_every": 1}
+    p = project.model_copy(
+        update={"train": {"common": values, "solo": {"model": {"width": 8, "cells": [16, 32]}}}}
+    )
+    bundle = training.train(p, "solo", 0)
+    description, printed = load_description(bundle), capsys.readouterr().out
+    assert description["kind"] == "instance" and description["title"] == "SOLOv2"
+    # its results depend on the place in the window
+    assert description["tile"] == 32 and description["settings"]["foreground"] == [1]
+    entry = description["objects"]
+    assert set(entry) == {"truth", "touching", "classes", "side", "network"}
+    data, precision = PreparedData("data/prepared"), description["training"]["precision"]
+    assert entry == object_settings.choose_objects(load_bundle(bundle), data, 32, precision)
+    (line,) = [line for line in printed.splitlines() if "fitted to the training objects" in line]
+    chosen = description["settings"]
+    assert line.startswith("train: SOLOv2, fitted to the training objects: ") and "cells" not in line
+    for name in ("ranges", "window", "candidates", "convs"):
+        assert f"{name} {chosen[name]}" in line
+    assert object_settings.text(entry) in printed
+    (left,) = [line for line in printed.splitlines() if "are no targets" in line]
+    assert "in the first 4 crops" in left and "magnify: 2 in train.solo" in left
+    history = (bundle / "history.csv").read_text().splitlines()[0]
+    assert history == "step,train_loss,learning_rate,val_loss,val_pq,best"
+    (run,) = Tracker.open(p).find("tags.kind = 'training'")
+    assert "val/pq" in run.data.metrics and "val/iou" not in run.data.metrics
+    assert run.data.metrics["val/object_f1"] == entry["network"]["f1"]
+
+
+def test_a_semantic_network_on_data_with_objects_keeps_its_entries(project):
+    description = load_description(training.train(project, "unet", 0))
+    assert "kind" not in description and description["tile"] == 64
+    assert {"components", "watershed"} <= set(description["objects"]) and "network" not in description[
+        "objects"
+    ]
+
+
+def test_a_warm_start_keeps_the_grid_of_the_champion_and_a_transfer_does_not(project, capsys):
+    values = project.train["common"] | {"steps": 1, "validate_every": 1}
+
+    def asked(**model):
+        return project.model_copy(
+            update={"train": {"common": values, "solo": {"model": {"width": 8, **model}}}}
+        )
+
+    # of objects of other sizes than those of the data
+    champion = training.train(asked(cells=[32], ranges=[[1, 4096]], candidates=77), "solo", 0)
+    grid = load_description(champion)["settings"]
+    champion.rename("champion")
+    initial_weights.place(Path("champion"))
+    settings = load_description(training.train(asked(), "solo", 0))["settings"]
+    assert settings == grid and "starts from the weights" in capsys.readouterr().out
+    # another keyword of the user's: the weights do not fit, so that everything is fitted to the data
+    model = initial_weights.new_model(asked(threshold=0.3), "solo", PreparedData("data/prepared"), 0)
+    assert model.settings["cells"] != [32] and model.settings["candidates"] != 77
+    initial_weights.place(None)
+    initial_weights.place_transfer(read_bundle("champion"))
+    model = initial_weights.new_model(asked(), "solo", PreparedData("data/prepared"), 0)
+    assert model.settings["cells"] != [32]

@@ -119,6 +119,17 @@ def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path):
             assert distances["statistics"] < 1e-12, name
 
 
+@pytest.mark.slow
+def test_loss_and_gradients_of_instance_networks_are_those_of_the_whole_batch(tmp_path):
+    """One of the processes has no object."""
+    launch(FORKED, "object_gradient_process.py", 2, tmp_path)
+    for rank in range(2):
+        found = json.loads((tmp_path / f"distances-{rank}.json").read_text())
+        assert len(found) >= 5
+        for name, distances in found.items():
+            assert distances["loss"] < 1e-5 and distances["gradient"] < 1e-3, (name, distances)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_the_parts_of_all_processes_are_the_batch_of_one(prepared_scene, world):
     p, data = prepared_scene
