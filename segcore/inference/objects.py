@@ -22,8 +22,9 @@ from segcore.objects.windows import Windows
 
 # pixels that neighbouring windows share at least: one row of each window's objects could not be compared
 _LEAST_OVERLAP = 2
-# windows per forward pass on a CPU, which gains nothing from more, and on a GPU
-_AT_ONCE = (1, 8)
+# pixels per forward pass, from which on more windows of small networks gained nothing
+_PIXELS = {"fp32": 2 * 256**2, "bf16": 4 * 256**2}
+_PIXELS_ON_GPU = 8 * 512**2
 
 
 def windows_of(
@@ -85,13 +86,19 @@ def predict_objects(
     return Objects(height, width, objects.classes, objects.scores, objects.boxes, objects.masks)
 
 
+def windows_per_pass(device: torch.device, precision: Precision, windows: Windows) -> int:
+    """Number of windows that are predicted together, because that is faster."""
+    pixels = _PIXELS[precision] if device.type == "cpu" else _PIXELS_ON_GPU
+    return max(pixels // (windows.tall * windows.wide), 1)
+
+
 def _of_windows(
     model: InstanceModel, patch: LabelledImage, windows: Windows, precision: Precision
 ) -> Iterator[tuple[tuple[int, int], Objects]]:
-    """Row and column of each window, and its objects, several windows per forward pass on a GPU."""
+    """Row and column of each window, and its objects, several windows per forward pass."""
     device = next(model.parameters()).device
     places = list(itertools.product(range(len(windows.rows)), range(len(windows.cols))))
-    at_once = _AT_ONCE[device.type != "cpu"]
+    at_once = windows_per_pass(device, precision, windows)
     for first in range(0, len(places), at_once):
         group, parts = places[first : first + at_once], []
         for i, j in group:

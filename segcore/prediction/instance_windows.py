@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from segcore.inference.device import Precision, autocast
+from segcore.inference.objects import windows_per_pass
 from segcore.io.bands import Declared
 from segcore.models.base.instance import InstanceModel
 from segcore.objects.found import Objects
@@ -23,9 +24,6 @@ from segcore.prediction import mosaic
 from segcore.prediction.instance_store import InstanceStore
 from segcore.prediction.resampling import Resampled, mask_back, validity
 from segcore.prediction.scene_windows import ReadPlane
-
-# windows per forward pass on a CPU, which gains nothing from more, and on a GPU
-_AT_ONCE = (1, 8)
 
 
 def grid_of(
@@ -117,7 +115,7 @@ class _Plane:
         used = [j for j in areas if strip.valid is None or strip.valid[:, areas[j]].any()]
         for j in areas.keys() - set(used):
             self.stitcher.add(i, j, Objects(grid.tall, grid.wide))
-        at_once = _AT_ONCE[self._device.type != "cpu"]
+        at_once = windows_per_pass(self._device, self._precision, self.stitcher.windows)
         for start in range(0, len(used), at_once):
             chosen = used[start : start + at_once]
             for j, found in zip(chosen, self._found(strip, [areas[j] for j in chosen]), strict=True):

@@ -11,11 +11,12 @@ import yaml
 from PIL import Image
 
 from segcore import params
+from segcore.comparison.leaderboard import network_kind
 from segcore.data.prepared import PreparedData
 from segcore.data.prepared import test_regions as regions_of_test
 from segcore.errors import ParamsError
 from segcore.models.base.bundle import load_description
-from tasks import evaluate, measure
+from tasks import compare, evaluate, measure
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tasks.train import train
@@ -36,7 +37,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image, mask = blobs(48, 56, seed=i)
         Image.fromarray(image).save(folder / f"source/images/a{i}.png")
         Image.fromarray(components(mask, [1]).astype(np.uint16)).save(folder / f"source/masks/a{i}.png")
-    common = {"steps": 20, "validate_every": 10}
+    common = {"steps": 8, "validate_every": 4}
     values = values_for(
         "source", architectures=["unet", "solo"], data={"instances": True}, train={"common": common}
     )
@@ -91,6 +92,24 @@ def test_without_objects_the_pixels_are_the_same(project, monkeypatch):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["kind"] == "instance" and "objects" not in summary
     assert not list(folder.glob("predictions/*.tif"))
+
+
+def test_both_kinds_are_compared_by_pixels_and_by_objects(project, monkeypatch):
+    for architecture in ("unet", "solo"):
+        run(project, monkeypatch, architecture)
+    comparison = compare.build(project, params.load())
+    rows = {row.architecture: row for row in comparison.models}
+    assert {name: network_kind(row) for name, row in rows.items()} == {
+        "unet": "semantic, components",
+        "solo": "instance, own objects",
+    }
+    for row in rows.values():
+        assert {"iou/dataset/foreground_mean", "pq/dataset/foreground_mean"} <= set(row.scores)
+    assert "SOLOv2" in comparison.verdict and " GMACs for 256x256 pixels)" in comparison.verdict
+    assert comparison.objects is not None and set(comparison.objects.operating) >= set(rows)
+    compare.write(comparison, project / "comparison")
+    board = pd.read_csv(project / "comparison/leaderboard.csv")
+    assert board.set_index("architecture").loc["solo", "network"] == "instance, own objects"
 
 
 def test_flips_are_refused(project, monkeypatch):

@@ -65,7 +65,7 @@ def test_a_network_that_is_right_in_each_window_is_right_everywhere(scene, tile,
     overlap = data.draw(st.integers(2, tile // 2))
     oracle = Oracle(dependent)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windowed, "_AT_ONCE", (at_once, at_once))
+        patch.setitem(windowed._PIXELS, "fp32", at_once * tile**2)
         found = predict_objects(oracle, patch_of(numbers, classes), tile, overlap)
     assert np.array_equal(found.numbers(), numbers)
     assert np.array_equal(found.classes, classes) and np.allclose(found.scores, 0.5)
