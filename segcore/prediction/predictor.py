@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from segcore.cpu import keep_memory
 from segcore.data.prepared import neighbouring_planes
 from segcore.data.raster import Info, Note
 from segcore.errors import DataError, ParamsError
@@ -91,6 +92,8 @@ def load(bundle: Path | str, device: torch.device | str | None = None, **setting
 class Predictor:
     """A trained model, ready to predict.
 
+    On a CPU, this process keeps freed memory from then on, which saves a quarter of the time.
+
     Args:
         bundle: folder of model.json and model.safetensors, which are read once and verified, or a bundle read before.
         settings: tile None: the bundle's tile, with an overlap of at most half of it; flips None: False.
@@ -123,6 +126,8 @@ class Predictor:
         self.zones = read_zones(Path(str(self.settings.count_by))) if is_counted else None
         self.data = declared_data(bundle)
         device = default_device() if device is None else torch.device(device)
+        if device.type == "cpu":
+            keep_memory()
         self.channels_per_band = len(neighbouring_planes(0, self.data.neighbours, 1))
         parameters = self.description.get("parameters", {})
         flips = bool(self.settings.flips)

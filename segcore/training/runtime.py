@@ -4,7 +4,6 @@ Channels-last and fused optimisers were faster on every machine measured; the re
 steps. The same seed and runtime give the same weights; with another runtime they differ, at least by float rounding.
 """
 
-import ctypes
 import platform
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
-from segcore.cpu import cores
+from segcore.cpu import cores, keep_memory
 from segcore.data.prepared import PreparedData
 from segcore.errors import ParamsError
 from segcore.inference.device import choose_precision
@@ -91,7 +90,7 @@ class Runtime:
         """Set this process's threads and whether it returns freed memory."""
         torch.set_num_threads(self.threads)
         if self.keep_memory:
-            _keep_memory()
+            keep_memory()
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for checkpoints and logs."""
@@ -197,14 +196,3 @@ def _triton() -> bool:
     from importlib.util import find_spec
 
     return find_spec("triton") is not None
-
-
-def _keep_memory() -> None:
-    """Make malloc keep freed memory and not map large blocks: the kernel clears every page that it maps."""
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
-    trim, top_pad, map_max = -1, -2, -4
-    for option, value in ((map_max, 0), (trim, 2**31 - 1), (top_pad, 64 * 2**20)):
-        libc.mallopt(ctypes.c_int(option), ctypes.c_int(value))
