@@ -34,8 +34,10 @@ from segcore.training.sampler import Sampler
 WINDOW = 320
 # largest relative differences between devices: loss and gradients in fp32, and the loss in bf16
 LOSS, GRADIENTS, HALF = 1e-3, 1e-2, 0.1
+# of the steps before devices are compared, and passes after them that only change batch norm's statistics
+RATE, SETTLING = 4e-3, 20
 # relative change of pixels by rounding, and how much larger than its effect a difference of gradients may be
-ROUNDING, NOISE = 1e-6, 5
+ROUNDING, NOISE = 1e-6, 10
 # of probabilities, and least share of objects that both devices find
 PROBABILITY, FOUND = 1e-3, 0.9
 # bytes that a training may take in the trial of the micro-batch
@@ -118,14 +120,19 @@ def agreement(plan: Plan) -> Iterator[Row]:
 
 
 def _learn(model: SegmentationModel, batch: dict[str, Tensor], steps: int) -> None:
-    """Train on one batch."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    """Train on one batch, until batch norm has the statistics of the last weights."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.2)
     model.train()
     for _ in range(steps):
         optimizer.zero_grad()
         model.loss(batch)["loss"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        for _ in range(SETTLING):
+            model(batch["image"], batch["valid"])
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
