@@ -34,6 +34,10 @@ from segcore.training.sampler import Sampler
 WINDOW = 320
 # largest relative differences between devices: loss and gradients in fp32, and the loss in bf16
 LOSS, GRADIENTS, HALF = 1e-3, 1e-2, 0.1
+# of the steps before devices are compared, and passes after them that only change batch norm's statistics
+RATE, SETTLING = 4e-3, 20
+# relative change of pixels by rounding, and how much larger than its effect a difference of gradients may be
+ROUNDING, NOISE = 1e-6, 10
 # of probabilities, and least share of objects that both devices find
 PROBABILITY, FOUND = 1e-3, 0.9
 # bytes that a training may take in the trial of the micro-batch
@@ -48,6 +52,7 @@ class Plan(NamedTuple):
     Attributes:
         architectures: names.
         batch, crop: of agreement, resume and held data.
+        learned: steps of training before devices are compared.
         large: batch of the trial of the micro-batch.
         warmup, steps: of the timed trainings, whose batch is `timed` and whose crop is 256 or `crop`.
         objects, plain: paths of `training.make_data`, with and without objects.
@@ -56,6 +61,7 @@ class Plan(NamedTuple):
     architectures: list[str]
     batch: int
     crop: int
+    learned: int
     large: int
     timed: int
     warmup: int
@@ -78,7 +84,11 @@ def _settings(plan: Plan, **changes: Any) -> TrainSettings:
 
 
 def agreement(plan: Plan) -> Iterator[Row]:
-    """Loss, gradients and predictions on the device, compared with the CPU in torch's own memory format."""
+    """Loss, gradients and predictions on the device, compared with the CPU in torch's own memory format.
+
+    Networks are trained on their batch first, so that they find objects. Where a choice of regions or a batch norm of
+    few pixels makes more of rounding, gradients may differ by as much as rounding of the pixels makes them on the CPU.
+    """
     torch.backends.cudnn.allow_tf32 = False
     data, device = PreparedData(plan.objects["prepared"]), default_device()
     for name in plan.architectures:
@@ -86,33 +96,60 @@ def agreement(plan: Plan) -> Iterator[Row]:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        of_objects = model.kind == "instance"
-        sampler = Sampler(data, _settings(plan), WINDOW, seed=0, instances=of_objects)
+        sampler = Sampler(data, _settings(plan), WINDOW, seed=0, instances=model.kind == "instance")
         batch = sampler.batch(0)
-        model.channels_last = False
-        loss, gradient, predicted = _passes(copy.deepcopy(model), batch, "fp32")
-        model.channels_last = True
-        model.to(device).to(memory_format=torch.channels_last)
         there = {key: value.to(device) for key, value in batch.items()}
+        model.to(device).to(memory_format=torch.channels_last)
+        single, half = (_passes(copy.deepcopy(model), there, precision)[0] for precision in ("fp32", "bf16"))
+        _learn(model, there, plan.learned)
+        plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
+        plain.channels_last = False
+        loss, gradient, predicted = _passes(copy.deepcopy(plain), batch, "fp32")
+        noise = torch.randn(batch["image"].shape, generator=torch.Generator().manual_seed(0))
+        rounded = {**batch, "image": batch["image"] * (1 + ROUNDING * noise)}
+        limit = max(GRADIENTS, NOISE * _distance(_passes(plain, rounded, "fp32")[1], gradient))
         loss2, gradient2, predicted2 = _passes(copy.deepcopy(model), there, "fp32")
-        half = _passes(model, there, "bf16")[0]
-        difference = abs(loss2 - loss) / max(abs(loss), 1e-9)
+        difference = abs(loss2 / loss - 1)
         yield Row(f"{name}: loss", f"{loss:.6g}, differs by {difference:.1e}", difference <= LOSS)
-        difference = float((gradient2 - gradient).norm() / gradient.norm().clamp(min=1e-12))
-        yield Row(f"{name}: gradients", f"differ by {difference:.1e}", difference <= GRADIENTS)
+        difference = _distance(gradient2, gradient)
+        text = f"differ by {difference:.1e}, at most {limit:.1e}"
+        yield Row(f"{name}: gradients", text, difference <= limit)
         yield _same_predictions(name, predicted, predicted2)
-        difference = abs(half - loss) / max(abs(loss), 1e-9)
+        difference = abs(half / single - 1)
         yield Row(f"{name}: loss in bf16", f"differs by {difference:.1e}", difference <= HALF)
 
 
+def _learn(model: SegmentationModel, batch: dict[str, Tensor], steps: int) -> None:
+    """Train on one batch, until batch norm has the statistics of the last weights."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.2)
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model.loss(batch)["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        for _ in range(SETTLING):
+            model(batch["image"], batch["valid"])
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Length of the difference of two vectors, relative to the second."""
+    return float((a - b).norm() / b.norm().clamp(min=1e-12))
+
+
 def _passes(model: SegmentationModel, batch: dict[str, Tensor], precision: str) -> tuple[float, Tensor, Any]:
-    """Loss, all gradients as one vector, and predictions."""
+    """Predictions, then loss and all gradients as one vector, in the order loss, gradients, predictions."""
+    predicted = model.predict(batch["image"], batch["valid"])
+    model.zero_grad()
     model.train()
     with autocast(batch["image"].device, precision):
         loss = model.loss(batch)["loss"]
     loss.backward()
     gradients = [p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]
-    return float(loss), torch.cat(gradients), model.predict(batch["image"], batch["valid"])
+    return float(loss), torch.cat(gradients), predicted
 
 
 def _same_predictions(name: str, first: Any, second: Any) -> Row:
@@ -121,8 +158,8 @@ def _same_predictions(name: str, first: Any, second: Any) -> Row:
         return Row(f"{name}: probabilities", f"differ by {difference:.1e}", difference <= PROBABILITY)
     counts = [(len(a), len(b), _partners(a, b)) for a, b in zip(first, second, strict=True)]
     total, both = sum(max(a, b) for a, b, _ in counts), sum(n for *_, n in counts)
-    share = both / max(total, 1)
-    return Row(f"{name}: objects", f"{both:,} of {total:,} are of both", share >= FOUND)
+    right = both / total >= FOUND if total else None
+    return Row(f"{name}: objects", f"{both:,} of {total:,} are of both", right)
 
 
 def _partners(first: Objects, second: Objects) -> int:

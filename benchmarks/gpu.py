@@ -38,8 +38,8 @@ SLOWER = 6
 PACKAGES = ("torch", "torchvision", "lightning", "albumentations")
 # scenes and their side
 GPU_SCENES, CPU_SCENES = (6, 2048), (4, 512)
-GPU_SIZES = {"batch": 4, "crop": 128, "large": 1024, "timed": 16, "warmup": 20, "steps": 60}
-CPU_SIZES = {"batch": 2, "crop": 64, "large": 4, "timed": 2, "warmup": 1, "steps": 2}
+GPU_SIZES = {"batch": 4, "crop": 128, "learned": 100, "large": 1024, "timed": 16, "warmup": 20, "steps": 60}
+CPU_SIZES = {"batch": 4, "crop": 128, "learned": 30, "large": 4, "timed": 2, "warmup": 1, "steps": 2}
 
 
 def run_part(part: str, plan: _device.Plan, seconds: float) -> dict[str, Any]:

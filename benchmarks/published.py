@@ -1,7 +1,8 @@
 """Comparison with published scores: `python -m benchmarks.published`, or with `--quick` to check that it runs.
 
-FCN, U-Net and DeepLabV3+ are trained and scored by the ordinary pipeline (`python -m flows.compare`, as `make run`)
-in clones of this project, with three seeds. Settings and published scores are in benchmarks/published.yaml. Settings
+Networks are trained and scored by the ordinary pipeline (`python -m flows.compare`, as `make run`) in clones of this
+project, with three seeds: FCN, U-Net and DeepLabV3+, and on `nuclei-objects` and `banepa-objects` instance networks
+beside U-Net with components. Settings and published scores are in benchmarks/published.yaml. Settings
 were chosen on validation data only (docs/notes/tuning.md); test data are only read by the final evaluation.
 
 Intervals: 95 %, over test clusters (images, patients, areas) and seeds, both drawn with replacement. An asterisk
@@ -9,6 +10,9 @@ marks a published score. Protocols differ; the differences are listed below each
 
 On a CPU, as many trainings as there are cores run at the same time with one thread each, which is nearly twice as fast
 as one training with two threads. Only the total time is therefore reported.
+
+Budgets are printed above each table. `--steps` trains for another number of steps: more steps on fewer seeds
+(`--seeds`), or fewer to check that it runs.
 
 With `--folder` an interrupted run can be continued: DVC skips finished stages, and trainings resume from checkpoints.
 """
@@ -33,10 +37,17 @@ from benchmarks import _scored
 from benchmarks._clones import ROOT, clone, environment
 from benchmarks.data import machine
 from segcore import params
-from segcore.comparison.results import read_comparison
+from segcore.comparison.leaderboard import leaderboard
+from segcore.comparison.results import Comparison, read_comparison
+from segcore.models.base.factory import kind, names
 from tasks import configure, console
+from tasks.costs import combined, read_cost
+from tasks.project import run_name
 
 PLAN = Path(__file__).with_suffix(".yaml")
+SEMANTIC = ["fcn", "unet", "deeplab"]
+# columns of the leaderboard beside the scores of objects
+COSTS = ("network", "parameters", "macs", "ms_per_megapixel", "train_seconds")
 QUICK = {"train": {"common": {"steps": 4, "validate_every": 4, "warmup_steps": 1}}}
 
 
@@ -129,38 +140,61 @@ def table(
     return rows, means
 
 
-def object_table(folder: Path, plan: dict[str, Any]) -> list[str]:
-    """Scores of objects in Markdown, published ones first; ours with the intervals of the comparison."""
+def object_table(
+    folder: Path, plan: dict[str, Any], p: params.Params, comparison: Comparison
+) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Scores of objects in Markdown, published ones first; ours with the intervals of the comparison, and costs.
+
+    Also our means by network and measure.
+    """
     measures: dict[str, str] = plan["measures"]
-    rows = _published("network, components", plan)
-    for row in read_comparison(folder / "comparison/comparison.json").leaderboard:
-        scores = [row.scores[key] for key in measures if key in row.scores]
+    costs = {name: [read_cost(folder, run_name(name, seed)) for seed in p.seeds] for name in p.architectures}
+    board = leaderboard(comparison, combined(costs))
+    last = [(i, column) for i, column in enumerate(board.columns) if column.key in COSTS]
+    rows, means = _published("network", plan, [column.heading for _, column in last]), {}
+    for row, values in zip(board.rows, board.values, strict=True):
+        scores = [row.scores.get(key) for key in measures]
         cells = [
-            f"{s.estimate:.3f}" + ("" if s.low is None else f" [{s.low:.3f}, {s.high:.3f}]") for s in scores
+            ""
+            if s is None
+            else f"{s.estimate:.3f}" + ("" if s.low is None else f" [{s.low:.3f}, {s.high:.3f}]")
+            for s in scores
         ]
+        cells += ["" if values[i] is None else column.show(values[i]) for i, column in last]
         rows.append(f"| {row.title} | " + " | ".join(cells) + " |")
-    return rows
+        if row.kind == "model":
+            means[row.architecture] = {key: row.scores[key].estimate for key in measures if key in row.scores}
+    return rows, means
 
 
-def verdicts(plan: dict[str, Any], means: dict[str, dict[str, float]]) -> list[str]:
-    """Whether each goal was met, and the difference to it."""
+def verdicts(
+    plan: dict[str, Any], means: dict[str, dict[str, float]], instance: Sequence[str] = ()
+) -> list[str]:
+    """Whether each goal was met, and the difference to it.
+
+    Args:
+        plan: with measures and goals; a goal is of a network, of the "best", or of the best "instance" network.
+        means: of networks, by measure.
+        instance: which of them are instance networks.
+    """
     lines = []
-    for goal in plan["goals"]:
+    for goal in plan.get("goals", []):
         minimum = {key: value for key, value in goal.items() if key != "of"}
         first = next(iter(minimum))
-        of = max(means, key=lambda a: means[a][first], default="") if goal["of"] == "best" else goal["of"]
+        groups = {"best": list(means), "instance": [name for name in means if name in instance]}
+        of = max(
+            groups.get(goal["of"], [goal["of"]]), key=lambda a: means.get(a, {}).get(first, 0), default=""
+        )
         if of not in means:
-            lines.append(f"Goal of {of}: not measured.")
+            lines.append(f"Goal of {goal['of']}: not measured.")
             continue
         parts = [
             f"{plan['measures'][k]} {means[of][k]:.3f} of {v:.3f} ({means[of][k] - v:+.3f})"
             for k, v in minimum.items()
         ]
         met = all(means[of][key] >= value for key, value in minimum.items())
-        lines.append(
-            f"Goal {'met' if met else 'MISSED'} by {of}{' (best)' * (goal['of'] == 'best')}: "
-            + ", ".join(parts)
-        )
+        best = {"best": " (best)", "instance": " (best instance network)"}.get(goal["of"], "")
+        lines.append(f"Goal {'met' if met else 'MISSED'} by {of}{best}: " + ", ".join(parts))
     return lines
 
 
@@ -177,12 +211,17 @@ def budgets(p: params.Params) -> list[str]:
     return [f"{'Each' if len(networks) == 1 else ', '.join(of)}: {text}." for text, of in networks.items()]
 
 
-def report(folder: Path, name: str, plan: dict[str, Any]) -> None:
+def report(folder: Path, plan: dict[str, Any]) -> None:
     """Print the table of a dataset."""
     p = params.load(folder / "params.yaml")
     rows = table(folder, plan, p)
     print(f"\n## {plan['title']}\n", *budgets(p), f"Seeds {', '.join(map(str, p.seeds))}.\n", sep="\n")
-    objects = ["", *object_table(folder, plan["objects"])] if "objects" in plan else []
+    objects: list[str] = []
+    if "objects" in plan:
+        comparison = read_comparison(folder / "comparison/comparison.json")
+        lines, means = object_table(folder, plan["objects"], p, comparison)
+        instance = [name for name in p.architectures if kind(name) == "instance"]
+        objects = ["", *lines, "", *verdicts(plan["objects"], means, instance), "", comparison.verdict]
     print(
         *rows[0],
         *objects,
@@ -206,9 +245,8 @@ def main() -> None:
     )
     parser.add_argument("--data", nargs="+", choices=list(plans), default=list(plans), help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument(
-        "--architectures", nargs="+", default=["fcn", "unet", "deeplab"], help="default: all three"
-    )
+    parser.add_argument("--architectures", nargs="+", choices=names(), help="default: those of the plan")
+    parser.add_argument("--steps", type=int, help="of each training; default: those of the plan")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -221,20 +259,28 @@ def main() -> None:
     console.run(lambda arguments: _measure(arguments, plans), parser)
 
 
+def _of_steps(steps: int) -> dict[str, int]:
+    return {"steps": steps, "validate_every": max(steps // 2, 1), "warmup_steps": min(10, max(steps // 4, 1))}
+
+
 def _measure(arguments: argparse.Namespace, plans: dict[str, Any]) -> None:
     seeds = [0] if arguments.quick else arguments.seeds
     root = (arguments.folder or Path(tempfile.mkdtemp(prefix="segflow-published-"))).resolve()
     print(__doc__, *machine(("torch", "torchvision")), sep="\n", flush=True)
     for name in arguments.data:
         folder = root / name
-        changes = params.merge(plans[name]["params"], QUICK) if arguments.quick else plans[name]["params"]
+        plan = plans[name]
+        changes = params.merge(plan["params"], QUICK) if arguments.quick else plan["params"]
+        if arguments.steps:
+            changes = params.merge(changes, {"train": {"common": _of_steps(arguments.steps)}})
         if not arguments.only_report:
-            set_up(project(folder), name, changes, seeds, arguments.architectures)
+            architectures = arguments.architectures or plan.get("architectures", SEMANTIC)
+            set_up(project(folder), plan.get("example", name), changes, seeds, architectures)
             seconds = run(folder)
             print(
                 f"\n{name}: {seconds / 60:.1f} minutes for the stages that were not finished yet.", flush=True
             )
-        report(folder, name, plans[name])
+        report(folder, plan)
     if arguments.folder is None:
         shutil.rmtree(root)
 

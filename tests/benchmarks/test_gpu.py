@@ -11,7 +11,7 @@ from benchmarks import _device, gpu
 from benchmarks._steps import ROOT
 from segcore.objects.found import from_numbers
 
-NO_DATA = _device.Plan(["unet"], 2, 64, 4, 2, 1, 2, {"prepared": "missing"}, {})
+NO_DATA = _device.Plan(["unet"], 2, 64, 0, 4, 2, 1, 2, {"prepared": "missing"}, {})
 
 
 def test_a_part_that_fails_or_takes_too_long_is_in_the_table():

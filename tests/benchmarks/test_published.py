@@ -52,15 +52,18 @@ def test_the_plan_matches_its_example_and_uses_existing_measures(name, tmp_path,
     plan = yaml.safe_load(published.PLAN.read_text())[name]
     used = {*plan["measures"], *(key for row in plan["published"].values() for key in row)}
     used |= {key for goal in plan["goals"] for key in goal if key != "of"}
+    of_goals = {key for goal in plan.get("objects", {}).get("goals", []) for key in goal if key != "of"}
     assert used <= _scored.MEASURES.keys() and set(plan["goals"][0] if plan["goals"] else {}) - {"of"} <= used
     of_objects = plan.get("objects", {"measures": {}, "published": {}})
     assert {key for row in of_objects["published"].values() for key in row} <= of_objects["measures"].keys()
     for key in of_objects["measures"]:
         assert METRICS[key.split("/")[0]].of_objects
+    assert of_goals <= set(of_objects["measures"])
     path = tmp_path / "params.yaml"
     path.write_text((published.ROOT / "params.yaml").read_text())
-    configure(name, path, published.ROOT / "examples")
+    configure(plan.get("example", name), path, published.ROOT / "examples")
     values = params.merge(yaml.safe_load(path.read_text()), plan["params"])
+    values["architectures"] = plan.get("architectures", published.SEMANTIC)
     path.write_text(yaml.safe_dump(values))
     p = params.load(path)
     assert p.train["common"]["steps"] == plan["params"]["train"]["common"]["steps"]
@@ -76,3 +79,11 @@ def test_verdicts_show_the_difference_to_each_goal():
     lines = published.verdicts(plan, {"unet": {"pooled_iou": 0.83}, "fcn": {"pooled_iou": 0.7}})
     assert lines[0].startswith("Goal met by unet (best)") and "+0.030" in lines[0]
     assert lines[1].startswith("Goal MISSED by fcn") and "-0.100" in lines[1]
+
+
+def test_a_goal_of_instance_networks_is_judged_by_the_best_of_them():
+    plan = {"measures": {"pq": "PQ"}, "goals": [{"of": "instance", "pq": 0.8}]}
+    means = {"unet": {"pq": 0.9}, "solo": {"pq": 0.7}, "yolact": {"pq": 0.75}}
+    (line,) = published.verdicts(plan, means, ["solo", "yolact"])
+    assert line.startswith("Goal MISSED by yolact (best instance network)") and "-0.050" in line
+    assert published.verdicts(plan, {"unet": {"pq": 0.9}}, []) == ["Goal of instance: not measured."]
