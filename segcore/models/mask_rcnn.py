@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segcore.errors import ModelError
 from segcore.models.base.boxes import anchors, clip, decode, encode
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
+from segcore.models.base.keywords import require_lengths, require_whole
+from segcore.models.base.model import choose
 from segcore.models.base.object_sizes import ObjectSizes, anchor_sides, distinct_ratios
 from segcore.models.base.pretrained import load_detector_weights
 from segcore.models.base.proposals import (
@@ -114,11 +115,14 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
         ModelError: an impossible value.
     """
     found = dict(keywords)
+    require_whole(found, "width")
+    require_whole(found, "proposals", "detections", "regions", auto=True)
     if found["finest"] == "auto":
         found["finest"] = 4 if sizes.sides[2] < _SMALL else 8
-    if found["finest"] not in (4, 8):
-        raise ModelError(f"finest {found['finest']!r} is no stride of Mask R-CNN", "choose 4, 8 or auto")
+    choose("finest", found["finest"], (4, 8, "auto"))
     levels = sum(stride >= found["finest"] for stride in _STRIDES)
+    require_lengths(found, "anchors", most=levels)
+    require_lengths(found, "ratios")
     if found["anchors"] == "auto":
         found["anchors"] = anchor_sides(sizes, found["finest"], levels)
     if found["ratios"] == "auto":
@@ -130,27 +134,7 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
         "regions": min(max(4 * sizes.most, 64), 512),
     }
     found.update({name: value for name, value in automatic.items() if found[name] == "auto"})
-    _check(found, levels)
     return found
-
-
-def _check(keywords: Mapping[str, Any], levels: int) -> None:
-    for name in ("anchors", "ratios"):
-        values = keywords[name]
-        if not isinstance(values, Sequence) or not values or not all(value > 0 for value in values):
-            raise ModelError(
-                f"{name} {values!r} of Mask R-CNN is no list of sizes", "give numbers above 0, or auto"
-            )
-    if len(keywords["anchors"]) > levels:
-        raise ModelError(
-            f"anchors {keywords['anchors']} of Mask R-CNN has more values than there are maps",
-            f"give at most {levels} sides, one per map from stride {keywords['finest']} to 64",
-        )
-    for name in ("width", "proposals", "detections", "regions"):
-        if not isinstance(keywords[name], int) or keywords[name] < 1:
-            raise ModelError(
-                f"{name} {keywords[name]!r} of Mask R-CNN is no number", "give a whole number above 0"
-            )
 
 
 class MaskRCNN(InstanceModel):

@@ -27,6 +27,7 @@ from segcore.models.base.block_masks import BLOCK, block_targets, dice, enlarged
 from segcore.models.base.cells import assign, by_level, ignored, matrix_nms, peaks, shapes
 from segcore.models.base.encoders import ENCODERS, Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
+from segcore.models.base.keywords import require_lengths, require_pairs, require_share, require_whole
 from segcore.models.base.model import choose, upsample
 from segcore.models.base.object_sizes import ObjectSizes
 from segcore.models.base.pyramid import Pyramid
@@ -103,6 +104,12 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     Raises:
         ModelError: cells or ranges that no network can have.
     """
+    require_whole(keywords, "width", least=2)
+    require_whole(keywords, "convs", "window", "candidates", auto=True)
+    require_whole(keywords, "min_area", least=0)
+    require_lengths(keywords, "cells")
+    require_pairs(keywords, "ranges")
+    require_share(keywords, "threshold")
     small, large = max(sizes.sides[0], 1.0), max(sizes.sides[-1], 1.0)
     finest = min(max(2 ** round(math.log2(small / 1.5)), 4), 32)
     first = max(small, finest)
@@ -133,10 +140,10 @@ def _check(cells: Sequence[int], ranges: Sequence[Sequence[float]]) -> None:
         raise ModelError(
             f"cells {cells} are impossible", "give powers of two from 4, each twice the one before"
         )
-    if len(ranges) != len(cells) or any(len(pair) != 2 or not 0 < pair[0] < pair[1] for pair in ranges):
+    if len(ranges) != len(cells):
         raise ModelError(
             f"ranges {ranges} do not fit {len(cells)} levels",
-            "give for each of the cells the smallest and the largest object, above 0",
+            "give for each of the cells the smallest and the largest object",
         )
 
 
@@ -144,7 +151,7 @@ def conv_gn_relu(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Seq
     """A convolution that keeps height and width, group norm with 8 channels per group as in the papers, and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        nn.GroupNorm(max(out_channels // 8, 1), out_channels),
+        nn.GroupNorm(math.gcd(out_channels, max(out_channels // 8, 1)), out_channels),
         nn.ReLU(inplace=True),
     )
 

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segcore.errors import ModelError
 from segcore.models.base.anchor_head import AnchorHead
 from segcore.models.base.anchor_targets import AnchorLevels, Positives, class_loss, positives
 from segcore.models.base.boxes import decode, encode, fast_nms
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
+from segcore.models.base.keywords import require_lengths, require_whole
 from segcore.models.base.mask_rating import MaskRating, crops, rating_loss
 from segcore.models.base.model import choose
 from segcore.models.base.object_sizes import ObjectSizes
@@ -100,14 +100,16 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
         ModelError: a value is impossible.
     """
     fitted = dict(keywords)
-    for name in ("sides", "ratios"):
-        if fitted[name] != "auto" and (not fitted[name] or min(fitted[name]) <= 0):
-            raise ModelError(f"{name} {fitted[name]!r} are not all above 0", "give numbers above 0, or auto")
+    require_whole(fitted, "width", "prototypes")
+    require_whole(fitted, "candidates", auto=True)
+    require_lengths(fitted, "sides", most=5)
+    require_lengths(fitted, "ratios")
+    choose("mask_iou", fitted["mask_iou"], (False, True))
     # between the smallest and the lower quartile
     small, large = (sizes.sides[0] * sizes.sides[1]) ** 0.5, sizes.sides[-1]
     if fitted["finest"] == "auto":
         fitted["finest"] = 8 if (small if fitted["sides"] == "auto" else min(fitted["sides"])) >= 16 else 4
-    finest = choose("finest", fitted["finest"], (4, 8))
+    finest = choose("finest", fitted["finest"], (4, 8, "auto"))
     if fitted["sides"] == "auto":
         # smaller or larger ones would not fit the spacing and the receptive field of the finest level
         sides = [min(max(small, 2 * finest), 4 * finest)]

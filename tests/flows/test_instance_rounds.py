@@ -30,7 +30,7 @@ def test_instance_networks_are_retrained_judged_by_objects_and_promoted(tmp_path
     retraining.use_lenient_gate(folder)
 
     status, output = retraining.retrain(folder, PREFECT_API_URL=server)
-    assert status == 0 and "First: SOLOv2 becomes the first champion" in output, output
+    assert status == 0 and "SOLOv2 becomes the first champion" in output, output
     assert champion(folder) == "1"
 
     retraining.arrive(folder, ["n1", "n2"], seed=300)

@@ -53,7 +53,10 @@ def fitted(name: str, keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[s
     Raises:
         ModelError: unknown architecture, or a keyword has an impossible value.
     """
-    found: dict[str, Any] = _module(name).fit({**defaults(name), **keywords}, sizes)
+    try:
+        found: dict[str, Any] = _module(name).fit({**defaults(name), **keywords}, sizes)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error.what}", error.remedy) from error
     return found
 
 

@@ -1,0 +1,92 @@
+"""Checks of keywords of architectures, which come from params.yaml."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from segcore.errors import ModelError
+
+AUTO = "auto"
+# larger numbers are refused in model.json
+LARGEST = 4096
+
+
+def require_whole(keywords: Mapping[str, Any], *names: str, least: int = 1, auto: bool = False) -> None:
+    """Check that keywords are whole numbers from `least` to LARGEST, or "auto" if allowed.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for name in names:
+        value = keywords[name]
+        is_whole = isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+        if not is_whole and not (auto and value == AUTO):
+            raise ModelError(
+                f"{name} is {value!r}", f"give a whole number from {least} to {LARGEST}{_or_auto(auto)}"
+            )
+
+
+def require_share(keywords: Mapping[str, Any], *names: str) -> None:
+    """Check that keywords are numbers from 0 to 1.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for name in names:
+        if not _is_number(keywords[name]) or not 0 <= keywords[name] <= 1:
+            raise ModelError(f"{name} is {keywords[name]!r}", "give a number from 0 to 1")
+
+
+def require_lengths(keywords: Mapping[str, Any], *names: str, most: int | None = None) -> None:
+    """Check that keywords are "auto", or lists of at least one and at most `most` numbers above 0, up to LARGEST.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for name in names:
+        value = keywords[name]
+        if value == AUTO:
+            continue
+        if not _is_list(value) or not value or not all(_is_number(v) and 0 < v <= LARGEST for v in value):
+            raise ModelError(
+                f"{name} is {value!r}", f"give a list of numbers above 0 and up to {LARGEST}{_or_auto(True)}"
+            )
+        if most is not None and len(value) > most:
+            raise ModelError(
+                f"{name} has {len(value)} values", f"give at most {most}, one per level, or {AUTO}"
+            )
+
+
+def require_pairs(keywords: Mapping[str, Any], *names: str) -> None:
+    """Check that keywords are "auto", or lists of pairs of numbers above 0, of which the second is larger.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for name in names:
+        value = keywords[name]
+        if value != AUTO and (not _is_list(value) or not value or not all(map(_is_pair, value))):
+            raise ModelError(
+                f"{name} is {value!r}",
+                f"give pairs of a smallest and a largest value, such as [[1, 48], [24, 4096]]{_or_auto(True)}",
+            )
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        _is_list(value)
+        and len(value) == 2
+        and all(map(_is_number, value))
+        and 0 < value[0] < value[1] <= LARGEST
+    )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _or_auto(auto: bool) -> str:
+    return f", or {AUTO}" if auto else ""

@@ -1,0 +1,58 @@
+"""Wrong keywords of instance networks are named with a remedy that works."""
+
+from typing import Any
+
+import pytest
+
+from segcore.errors import ModelError
+from segcore.models.base.factory import build_model
+
+COUNT = "a whole number from 1 to 4096"
+LIST = "a list of numbers above 0 and up to 4096, or auto"
+WRONG: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
+    ("mask_rcnn", {"width": 0}, f"mask_rcnn: width is 0.*{COUNT}", {"width": 8}),
+    ("mask_rcnn", {"width": True}, f"width is True.*{COUNT}", {"width": 1}),
+    ("mask_rcnn", {"width": "auto"}, f"width is 'auto'.*{COUNT}", {"width": 8}),
+    ("mask_rcnn", {"finest": 3}, "finest 3 is unknown.*4, 8, auto", {"finest": "auto"}),
+    ("mask_rcnn", {"anchors": 32}, f"anchors is 32.*{LIST}", {"anchors": [32]}),
+    (
+        "mask_rcnn",
+        {"anchors": [8, 16, 32, 64, 128], "finest": 8},
+        "has 5 values.*at most 4",
+        {"anchors": "auto"},
+    ),
+    ("mask_rcnn", {"ratios": "wide"}, f"ratios is 'wide'.*{LIST}", {"ratios": [0.5, 1]}),
+    ("mask_rcnn", {"detections": 0}, f"detections is 0.*{COUNT}, or auto", {"detections": "auto"}),
+    ("yolact", {"width": 1.5}, f"yolact: width is 1.5.*{COUNT}", {"width": 8}),
+    ("yolact", {"sides": [16, 0]}, f"sides is .16, 0.*{LIST}", {"sides": [16]}),
+    ("yolact", {"sides": [8] * 6}, "sides has 6 values.*at most 5", {"sides": [8] * 5}),
+    ("yolact", {"prototypes": 0}, f"prototypes is 0.*{COUNT}", {"prototypes": 1}),
+    ("yolact", {"candidates": "all"}, f"candidates is 'all'.*{COUNT}, or auto", {"candidates": "auto"}),
+    ("yolact", {"mask_iou": "perhaps"}, "mask_iou 'perhaps' is unknown.*False, True", {"mask_iou": True}),
+    ("solo", {"width": -8}, "solo: width is -8.*from 2 to 4096", {"width": 2}),
+    ("solo", {"cells": 8}, f"cells is 8.*{LIST}", {"cells": [8]}),
+    ("solo", {"cells": [8, 24]}, "cells .8, 24. are impossible.*powers of two", {"cells": [8, 16]}),
+    ("solo", {"ranges": [[9, 3]]}, "ranges is .*pairs of a smallest and a largest", {"ranges": "auto"}),
+    ("solo", {"cells": [8, 16], "ranges": [[1, 9]]}, "do not fit 2 levels", {"ranges": [[1, 9], [4, 99]]}),
+    ("solo", {"threshold": 2}, "threshold is 2.*from 0 to 1", {"threshold": 1}),
+    ("solo", {"min_area": -1}, "min_area is -1.*from 0 to 4096", {"min_area": 0}),
+    ("solo", {"variant": "v3"}, "variant 'v3' is unknown.*v2, v1", {"variant": "v1"}),
+    ("solo", {"widht": 8}, "no keyword 'widht'.*width", {"width": 8}),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong", "text", "mended"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_keyword_is_named_and_its_remedy_works(
+    name: str, wrong: dict[str, Any], text: str, mended: dict[str, Any]
+) -> None:
+    small: dict[str, Any] = {"encoder": "resnet18", "width": 8}
+    with pytest.raises(ModelError, match=f"(?s){text}"):
+        build_model(name, 3, 2, **{**small, **wrong})
+    right = {key: value for key, value in {**wrong, **mended}.items() if key != "widht"}
+    build_model(name, 3, 2, **{**small, **right})
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "yolact", "solo"])
+@pytest.mark.parametrize("width", [2, 25, 100])
+def test_every_width_builds(name: str, width: int) -> None:
+    build_model(name, 3, 2, encoder="resnet18", width=width)
