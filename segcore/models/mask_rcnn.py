@@ -252,33 +252,32 @@ class MaskRCNN(InstanceModel):
     def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
         """Objects with a score from 0.05, which is the probability of their class."""
         *maps, scores, offsets = outputs
-        boxes, real = self._proposals(maps, scores, offsets)
-        images = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
-        logits, offsets = self.box_head(self._pool(maps, images, boxes.flatten(0, 1), 7))
-        decoded = decode(offsets, boxes.flatten(0, 1)[:, None], _BOX_WEIGHTS)
-        decoded = clip(decoded, height * self.magnify, width * self.magnify).unflatten(0, boxes.shape[:2])
-        probabilities = logits.softmax(dim=1)[:, 1:].unflatten(0, boxes.shape[:2]) * real[..., None]
+        proposed = zip(*self._proposals(maps, scores, offsets), strict=True)
+        # image by image, which limits the memory for regions
         return [
-            self._objects([x[i : i + 1] for x in maps], decoded[i], probabilities[i], height, width)
-            for i in range(len(boxes))
+            self._objects([x[i : i + 1] for x in maps], boxes[real], height, width)
+            for i, (boxes, real) in enumerate(proposed)
         ]
 
-    def _objects(
-        self, maps: Sequence[Tensor], boxes: Tensor, probabilities: Tensor, height: int, width: int
-    ) -> Objects:
-        """Objects of an image from the boxes (P, K, 4) and probabilities (P, K) of its proposals."""
-        count = self._count("detections", height * self.magnify, width * self.magnify)
-        place, classes = best(boxes, probabilities, _LOWEST_SCORE, _OVERLAP, count)
+    def _objects(self, maps: Sequence[Tensor], boxes: Tensor, height: int, width: int) -> Objects:
+        """Objects of an image from its proposals (P, 4)."""
+        sides = height * self.magnify, width * self.magnify
+        logits, offsets = self.box_head(self._pool(maps, boxes.new_zeros(len(boxes)).long(), boxes, 7))
+        probabilities = logits.softmax(dim=1)[:, 1:]
+        boxes = clip(decode(offsets, boxes[:, None], _BOX_WEIGHTS), *sides)
+        place, classes = best(
+            boxes, probabilities, _LOWEST_SCORE, _OVERLAP, self._count("detections", *sides)
+        )
         if not len(place):
             return Objects(height, width)
         regions = boxes[place, classes]
         logits = self.mask_head(self._pool(maps, torch.zeros_like(place), regions, 14), classes)
-        edges, masks, scores = (
+        edges, masks, scores, of_class = (
             x.cpu().numpy()
-            for x in (regions / self.magnify, torch.sigmoid(logits), probabilities[place, classes])
+            for x in (regions / self.magnify, torch.sigmoid(logits), probabilities[place, classes], classes)
         )
-        of_class = np.array(self.foreground, np.uint8)[classes.cpu().numpy()]
-        return objects_in_image(masks, edges, of_class, scores, height, width)
+        foreground = np.array(self.foreground, np.uint8)[of_class]
+        return objects_in_image(masks, edges, foreground, scores, height, width)
 
     def costed(self, images: Tensor) -> dict[str, int]:
         """As of `InstanceModel`, with all proposals and half of the detections that the settings allow."""

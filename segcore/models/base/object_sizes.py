@@ -26,8 +26,9 @@ class ObjectSizes:
 
 def anchor_sides(sizes: ObjectSizes, finest: int, levels: int) -> list[float]:
     """Sides that double from those of small objects to those of large ones, in larger steps if there are many sizes."""
-    smallest = max(sizes.sides[0] * math.sqrt(2), 2 * finest)
-    octaves = max(math.log2(sizes.sides[-1] / smallest), 0)
+    # no more than a crop is seen of an object
+    smallest = min(max(sizes.sides[0] * math.sqrt(2), 2 * finest), sizes.crop)
+    octaves = max(math.log2(min(sizes.sides[-1], sizes.crop) / smallest), 0)
     count = min(round(octaves) + 1, levels)
     step = max(octaves / (count - 1), 1) if count > 1 else 1
     return [round(smallest * 2 ** (step * level), 1) for level in range(count)]

@@ -13,7 +13,6 @@ from torch import Tensor
 from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 
 from segcore.constants import IGNORE
-from segcore.errors import ModelError
 from segcore.models.base.factory import build_model, fitted
 from segcore.models.base.instance import InstanceModel
 from segcore.models.base.object_sizes import ObjectSizes
@@ -180,20 +179,20 @@ def test_settings_follow_from_the_objects() -> None:
     assert (nuclei["proposals"], nuclei["detections"], nuclei["regions"]) == (1600, 800, 512)
 
 
-@pytest.mark.parametrize(
-    ("keywords", "message"),
-    [
-        ({"finest": 16}, "choose 4, 8 or auto"),
-        ({"anchors": [1, 2, 3, 4, 5]}, "at most 4 sides"),
-        ({"ratios": []}, "numbers above 0"),
-        ({"ratios": 2}, "numbers above 0"),
-        ({"regions": 0}, "whole number above 0"),
-        ({"proposals": "many"}, "whole number above 0"),
-    ],
-)
-def test_impossible_settings_are_refused(keywords: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        build_model("mask_rcnn", 3, 2, **{"finest": 8, **keywords})
+def test_anchors_of_objects_of_one_size_or_larger_than_a_crop_are_within_it() -> None:
+    same = fitted("mask_rcnn", {}, ObjectSizes((30.0,) * 5, (1.0,) * 3, 5, 256))
+    assert (same["anchors"], same["ratios"]) == ([42.4], [1.0])
+    huge = fitted("mask_rcnn", {}, ObjectSizes((50, 500, 900, 2000, 4000), (0.1, 1.0, 9.0), 5, 256))
+    assert (huge["anchors"], huge["ratios"]) == ([70.7, 141.4, 282.8], [0.1, 1.0, 9.0])
+
+
+def test_an_image_without_proposals_has_no_objects() -> None:
+    model = model_of().eval()
+    with torch.no_grad():
+        *maps, scores, offsets = model(batch_of()["image"])
+        # boxes without area
+        offsets[..., 2:] = -1e4
+        assert [len(found) for found in model.detect((*maps, scores, offsets), 64, 64)] == [0, 0]
 
 
 def published(classes: int, **keywords: Any) -> dict[str, Any]:
