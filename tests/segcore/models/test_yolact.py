@@ -98,6 +98,15 @@ def test_fast_nms_equals_the_rule_of_the_paper() -> None:
     assert fast_nms(boxes[:0], 0.5).tolist() == []
 
 
+def test_what_looks_like_two_classes_is_found_once() -> None:
+    model = network()
+    anchors = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]])
+    scores = torch.tensor([[0.6, 0.3], [0.3, 0.5], [0.02, 0.1]])
+    found = model._distinct(scores, torch.zeros(3, 4), anchors)
+    assert found.anchor.tolist() == [0, 2]
+    assert found.classes.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("magnify", [1, 2, 0.5])
 def test_masks_cropped_before_they_are_enlarged_equal_those_enlarged_first(magnify: float) -> None:
     stride, size = 4, (40, 52)
