@@ -5,9 +5,10 @@ Bolya, Zhou, Xiao and Lee 2019, "YOLACT: Real-time Instance Segmentation", arXiv
 One head, shared by the levels of a feature pyramid, predicts for each anchor a class, a box and coefficients; a small
 network on the finest level predicts prototypes, of which a mask is the sum weighted by the coefficients, cropped by the
 box. With `mask_iou`, another network rates the masks, as in YOLACT++ (Bolya et al. 2020, arXiv 1912.06218).
-Differences from the paper: classes are trained by focal loss (Lin et al. 2017, arXiv 1708.02002) on all anchors of all
-images, so that images without objects count; each anchor has the shape of its ratio; masks are enlarged after they are
-cropped; the target of a prototype pixel is the share of its pixels that are of the object.
+Differences from the paper: images without objects count, as the hardest negatives of an image are at least a fixed
+number; each anchor has the shape of its ratio, and its best class only, so that no object has two classes; masks are
+enlarged after they are cropped; the target of a prototype pixel is the share of its pixels that are of the object;
+group norm follows the convolutions of the head and of the prototypes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -158,7 +159,7 @@ class Yolact(InstanceModel):
         self.levels, self.candidates, self.stride = levels, candidates, levels.strides[0] // 2
         self.encoder = encoder
         self.pyramid = Pyramid(encoder, width, levels.strides, extra="conv")
-        self.head = AnchorHead(width, len(levels.ratios), classes, prototypes)
+        self.head = AnchorHead(width, len(levels.ratios), classes + 1, prototypes)
         self.protonet = Protonet(width, prototypes)
         self.semantic = nn.Conv2d(width, classes, 1)
 
@@ -212,29 +213,27 @@ class Yolact(InstanceModel):
         anchors = self.levels.anchors([side * self.stride for side in prototypes.shape[-2:]], logits.device)
         found = []
         for index in range(len(logits)):
-            candidates = self._distinct(logits[index].sigmoid(), offsets[index], anchors)
+            candidates = self._distinct(logits[index].softmax(dim=1)[:, :-1], offsets[index], anchors)
             masks = (prototypes[index : index + 1], coefficients[index, candidates.anchor])
             found.append(self._objects(candidates, *masks, height, width))
         return found
 
     def _distinct(self, scores: Tensor, offsets: Tensor, anchors: Tensor) -> _Candidates:
-        """What fast NMS leaves of one image, class by class.
+        """What fast NMS leaves of one image, each anchor with its best class.
 
         Args:
             scores: (A, classes).
             offsets: (A, 4).
             anchors: (A, 4).
         """
-        parts = []
-        for index in range(scores.shape[1]):
-            above = (scores[:, index] > _LOWEST_SCORE).nonzero()[:, 0]
-            order = scores[above, index].argsort(descending=True, stable=True)
-            anchor = above[order[: self.candidates]]
-            boxes = decode(offsets[anchor], anchors[anchor], _OFFSETS)
-            kept = fast_nms(boxes, _SUPPRESSED)
-            anchor, boxes = anchor[kept], boxes[kept]
-            parts.append((anchor, torch.full_like(anchor, index), scores[anchor, index], boxes))
-        return _Candidates(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        best, classes = scores.max(dim=1)
+        above = (best > _LOWEST_SCORE).nonzero()[:, 0]
+        order = best[above].argsort(descending=True, stable=True)
+        anchor = above[order[: self.candidates]]
+        boxes = decode(offsets[anchor], anchors[anchor], _OFFSETS)
+        kept = fast_nms(boxes, _SUPPRESSED)
+        anchor = anchor[kept]
+        return _Candidates(anchor, classes[anchor], best[anchor], boxes[kept])
 
     def _objects(
         self, found: _Candidates, prototypes: Tensor, coefficients: Tensor, height: int, width: int

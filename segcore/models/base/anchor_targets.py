@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
 
 from segcore.models.base import boxes as of_boxes
 from segcore.models.base.instance import Truth
+
+# anchors of background that count in an image, at least
+_NEGATIVES = 60
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,22 @@ def positives(anchors: Tensor, truth: Truth, high: float, low: float) -> Positiv
 
 
 def class_loss(logits: Tensor, matched: Tensor, truth: Truth) -> Tensor:
-    """Sum of the focal losses of all anchors but those that are neither background nor of an object."""
-    # the last class is background
-    classes = F.pad(truth.classes, (2, 0), value=logits.shape[-1])[matched + 2]
-    target = F.one_hot(classes, logits.shape[-1] + 1)[..., :-1].float()
-    loss: Tensor = sigmoid_focal_loss(logits, target)
-    return loss.masked_fill((matched == -2)[..., None], 0).sum()
+    """Sum of the cross-entropies of the anchors of objects, and of the hardest of background in each image.
+
+    Of those, there are three times as many as of objects, as in SSD (Liu et al. 2016, arXiv 1512.02325), but at least
+    `_NEGATIVES`, so that what is found in an image without objects has a loss.
+
+    Args:
+        logits: (N, A, classes + 1) float32, that of background last.
+        matched: (N, A), as of `Positives`.
+        truth: true objects.
+    """
+    classes = F.pad(truth.classes, (2, 0), value=logits.shape[-1] - 1)[matched + 2]
+    loss = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none").view(matched.shape)
+    background = loss.masked_fill(matched != -1, 0).sort(dim=1, descending=True, stable=True).values
+    count = (3 * (matched >= 0).sum(dim=1, keepdim=True)).clamp(min=_NEGATIVES)
+    place = torch.arange(loss.shape[1], device=loss.device)
+    return loss[matched >= 0].sum() + background.masked_fill(place >= count, 0).sum()
 
 
 def _matched(anchors: Tensor, truth: Truth, high: float, low: float) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segcore.models.base.anchor_head import convolution, xavier
 from segcore.models.base.anchor_targets import Positives
 from segcore.models.base.instance import Truth
 from segcore.models.base.mask_points import Points, areas, cells, chunks, cropped, enlarged, points
-from segcore.models.base.model import upsample
 
 # points of an image at which masks are trained in a step; the last mask may exceed them
 _MASK_POINTS = 1 << 16
@@ -21,21 +21,15 @@ _MASK_POINTS = 1 << 16
 _CHUNK = 1 << 21
 
 
-class Protonet(nn.Module):
-    """Prototypes at twice the resolution of its input."""
+class Protonet(nn.Sequential):
+    """(N, width, h, w) to prototypes (N, prototypes, 2h, 2w), none below 0."""
 
     def __init__(self, width: int, prototypes: int) -> None:
-        super().__init__()
-        self.before = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(3))
-        self.after = nn.Conv2d(width, width, 3, padding=1)
-        self.last = nn.Conv2d(width, prototypes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, width, h, w) to (N, prototypes, 2h, 2w), none below 0."""
-        for layer in self.before:
-            x = F.relu(layer(x))
-        x = upsample(x, [2 * side for side in x.shape[-2:]])
-        return F.relu(self.last(F.relu(self.after(x))))
+        before = [layer for _ in range(3) for layer in convolution(width)]
+        enlargement = nn.Upsample(scale_factor=2, mode="bilinear")
+        last = nn.Conv2d(width, prototypes, 1)
+        super().__init__(*before, enlargement, *convolution(width), last, nn.ReLU(inplace=True))
+        self.apply(xavier)
 
 
 def trained_masks(found: Positives, truth: Truth, stride: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torchvision.ops import box_iou
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
 from segcore.models.base import mask_points
+from segcore.models.base.anchor_targets import class_loss
 from segcore.models.base.boxes import fast_nms
 from segcore.models.base.factory import build_model, fitted
 from segcore.models.base.instance import truth_of
@@ -97,6 +98,15 @@ def test_fast_nms_equals_the_rule_of_the_paper() -> None:
     assert fast_nms(boxes[:0], 0.5).tolist() == []
 
 
+def test_what_looks_like_two_classes_is_found_once() -> None:
+    model = network()
+    anchors = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]])
+    scores = torch.tensor([[0.6, 0.3], [0.3, 0.5], [0.02, 0.1]])
+    found = model._distinct(scores, torch.zeros(3, 4), anchors)
+    assert found.anchor.tolist() == [0, 2]
+    assert found.classes.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("magnify", [1, 2, 0.5])
 def test_masks_cropped_before_they_are_enlarged_equal_those_enlarged_first(magnify: float) -> None:
     stride, size = 4, (40, 52)
@@ -152,18 +162,40 @@ def test_every_parameter_has_a_gradient_with_and_without_objects(mask_iou: bool)
 
 
 def test_scores_fall_when_images_without_objects_are_trained_on() -> None:
-    model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    with torch.no_grad():
-        model.head.outputs[0].bias.zero_()
-    batch = batch_of(0, 0)
-    before = model(batch["image"])[0].detach().sigmoid().mean()
+    model, batch = network(), batch_of(0, 0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+
+    def score() -> float:
+        return float(model(batch["image"])[0].detach().softmax(dim=2)[..., :-1].sum(2).mean())
+
+    before = score()
     for _ in range(8):
         optimizer.zero_grad()
         model.loss(batch)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5)
         optimizer.step()
-    assert model(batch["image"])[0].detach().sigmoid().mean() < 0.9 * before
+    assert score() < 0.8 * before
+
+
+def test_classes_are_trained_on_all_positives_and_the_hardest_negatives() -> None:
+    batch = batch_of(0, 30)
+    model = network()
+    truth = model.truth(batch)
+    matched = model.positives(truth).matched
+    logits = torch.randn(*matched.shape, 3)
+    expected = 0.0
+    for item in range(2):
+        losses = []
+        for anchor, place in enumerate(matched[item].tolist()):
+            chances = logits[item, anchor].double().softmax(0)
+            if place >= 0:
+                expected -= float(chances[truth.classes[place]].log())
+            elif place == -1:
+                losses.append(-float(chances[2].log()))
+        positive = int((matched[item] >= 0).sum())
+        assert positive > 20 or item == 0
+        expected += sum(sorted(losses)[-max(3 * positive, 60) :])
+    assert float(class_loss(logits, matched, truth)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_ignored_pixels_and_their_objects_change_no_loss() -> None:
