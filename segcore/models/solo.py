@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import sigmoid_focal_loss
 
 from segcore.errors import ModelError
@@ -35,6 +36,8 @@ from segcore.objects.found import Objects
 
 KIND = "instance"
 _LARGEST = 4096
+# blocks of masks that are computed at once
+_CHUNK = 1 << 23
 
 
 def build(
@@ -113,7 +116,7 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     small, large = max(sizes.sides[0], 1.0), max(sizes.sides[-1], 1.0)
     finest = min(max(2 ** round(math.log2(small / 1.5)), 4), 32)
     first = max(small, finest)
-    levels = min(max(math.ceil(math.log2(large / first / 2)) + 1, 1), 5)
+    levels = min(max(math.ceil(math.log2(large / first / 4)) + 1, 1), 5)
     fitted = dict(keywords)
     if fitted["cells"] == "auto":
         fitted["cells"] = [finest * 2**place for place in range(levels)]
@@ -194,7 +197,6 @@ class SOLO(InstanceModel):
 
     coefficients = MappingProxyType({"category": 1.0, "mask": 3.0})
     is_position_dependent = True
-    PER = 2
 
     def __init__(
         self,
@@ -219,7 +221,7 @@ class SOLO(InstanceModel):
         self.candidates, self.threshold, self.min_area = candidates, threshold, min_area
         self.encoder = encoder
         # a map has two pixels per cell, where there is such a map
-        self.strides = [min(max(cell // self.PER, 4), 32) for cell in cells]
+        self.strides = [min(max(cell // 2, 4), 32) for cell in cells]
         strides = [4, 8, 16, 32] if self.is_v2 else sorted(set(self.strides))
         self.pyramid = Pyramid(encoder, width, strides)
         self.category = branch(width, width, convs, len(foreground))
@@ -292,9 +294,10 @@ class SOLO(InstanceModel):
         return torch.cat(columns), torch.cat(rows)
 
     def weights(self, truth: Truth) -> dict[str, Tensor]:
-        """Number of cells with an object, and for the category one more per image."""
+        """Number of cells with an object, and for the category one more per image that is not ignored."""
         positive = (assign(truth, self.cells, self.ranges) > 0).sum().float()
-        return {"category": positive + len(truth.instance), "mask": positive}
+        images = (~truth.ignored).flatten(1).any(1).sum()
+        return {"category": positive + images, "mask": positive}
 
     def unplaced(self, truth: Truth) -> Tensor:
         """Number of objects that have no cell, since others have theirs; they are no target."""
@@ -309,16 +312,33 @@ class SOLO(InstanceModel):
         wanted = classes[..., None] == torch.arange(len(self.foreground), device=cells.device)
         neutral = ignored(truth, self.cells) & (cells == 0)
         focal = sigmoid_focal_loss(outputs[0].float(), wanted.float(), alpha=0.25, gamma=2)
-        mask = torch.zeros((), device=cells.device)
+        focal = focal.masked_fill(neutral[..., None], 0)
+        return {"category": focal.sum(), "mask": self._mask_sum(outputs, truth, cells)}
+
+    def _mask_sum(self, outputs: Outputs, truth: Truth, cells: Tensor) -> Tensor:
+        """Sum of the Dice loss over cells that have an object, (N, cells) as of `assign`."""
+        placed = cells > 0
         # one wait for the device
-        ends = torch.bincount(truth.item, minlength=len(cells)).cumsum(0).tolist()
-        for index, end in enumerate(ends):
-            objects = slice(ends[index - 1] if index else 0, end)
-            target, weight = block_targets(truth, index, objects)
-            chosen = cells[index].nonzero()[:, 0]
-            target = target[cells[index, chosen] - 1 - objects.start]
-            mask = mask + dice(self.masks(outputs, index, chosen), target, weight).sum()
-        return {"category": focal.masked_fill(neutral[..., None], 0).sum(), "mask": mask}
+        counts = torch.stack([torch.bincount(truth.item, minlength=len(cells)), placed.sum(1)]).tolist()
+        place = placed.nonzero()[:, 1].split(counts[1])
+        total, first = torch.zeros((), device=cells.device), 0
+        for index, count in enumerate(counts[0]):
+            target, weight = block_targets(truth, index, slice(first, first + count))
+            row = cells[index, place[index]] - 1 - first
+            # a chunk is computed again for its gradient, so that its masks are not kept
+            size = max(_CHUNK // len(weight), 1)
+            for chosen, rows in zip(place[index].split(size), row.split(size), strict=True):
+                arguments = (outputs, index, chosen, target[rows], weight)
+                total = total + (
+                    self._dice(*arguments)
+                    if len(row) <= size
+                    else checkpoint(self._dice, *arguments, use_reentrant=False, preserve_rng_state=False)
+                )
+            first += count
+        return total
+
+    def _dice(self, outputs: Outputs, index: int, chosen: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        return dice(self.masks(outputs, index, chosen), target, weight).sum()
 
     def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
         """Objects of the cells of the highest scores, which Matrix NMS lowers where masks overlap."""

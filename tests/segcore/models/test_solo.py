@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
+from segcore.models import solo
 from segcore.models.base.block_masks import block_targets, dice, enlarged
 from segcore.models.base.cells import assign, ignored, matrix_nms, peaks, shapes
 from segcore.models.base.factory import build_model, fitted
@@ -324,3 +325,17 @@ def test_cells_and_ranges_follow_from_the_sizes_of_objects_and_can_be_given():
             fitted("solo", wrong, ObjectSizes())
     with pytest.raises(ModelError, match="variant"):
         build_model("solo", 3, 2, variant="v3")
+
+
+@both
+def test_masks_in_chunks_give_the_same_loss_and_gradient(variant, monkeypatch):
+    model, batch = network(variant).eval(), stacked([scene(1), crowd(2, 60)])
+    found = []
+    for chunk in (solo._CHUNK, 2000):
+        monkeypatch.setattr(solo, "_CHUNK", chunk)
+        model.zero_grad()
+        loss = model.loss(batch)["loss"]
+        loss.backward()
+        found.append((loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
