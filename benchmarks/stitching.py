@@ -5,6 +5,8 @@ runs.
 
 - time: the outputs objects and counts, from the first block to the last file, compared with the forward passes of the
   demo's U-Net on as many pixels (some windows are timed); in seconds of one core, whatever else runs;
+- instances: the objects of windows that an instance network would find, from the first window to the class map,
+  compared with its forward passes, likewise;
 - memory: peak of the largest scene, compared with the smallest;
 - equality: the numbers of the largest scene, compared with the components of the whole class map.
 
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,15 +29,23 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
+from torch import Tensor
 
 from benchmarks.data import Line, machine
 from benchmarks.predict import FACTS, NETWORKS, OVERLAP, PACKAGES, TILE, make_bundle
 from segcore.data.raster import Info
 from segcore.inference.device import autocast, choose_precision
+from segcore.inference.tiling import tile_starts
 from segcore.models.base.bundle import load_bundle
+from segcore.models.base.factory import build_model, kind, names
+from segcore.models.base.model import SegmentationModel
 from segcore.objects.components import components
 from segcore.objects.find import FindSettings
+from segcore.objects.found import from_numbers
+from segcore.objects.stitching import Stitcher
+from segcore.objects.windows import Windows
 from segcore.params import Predict
+from segcore.prediction.instance_store import InstanceStore
 from segcore.prediction.mosaic import Block
 from segcore.prediction.object_outputs import ObjectOutputs
 from segcore.prediction.scene_objects import ObjectStore
@@ -44,6 +55,8 @@ from segcore.prediction.writers.cog import writing
 SIDES, QUICK = (2_500, 5_000, 10_000), (600, 1_200)
 # side in pixels of the square around an object, and share of objects that fill it
 CELL, FULL = 58, 0.1
+# side in pixels of the scene and of the windows of instance networks
+SCENE, CROP = 4_000, 256
 PANEL, ROWS = 32 * CELL, 11 * CELL
 WINDOWS, ROUNDS = 8, 3
 DESCRIPTION: dict[str, Any] = {
@@ -114,19 +127,49 @@ def script(side: int, outputs: str, folder: Path) -> tuple[float, float]:
 def forward(folder: Path, side: int) -> float:
     """Seconds of the forward passes of the demo's U-Net on the windows of a scene, from some of them."""
     model = load_bundle(make_bundle(folder, "unet", **NETWORKS["unet"]))
-    model = model.to(memory_format=torch.channels_last).eval()
+    each = _seconds_per_window(model, TILE, lambda images: model(images).sum().item())
+    return each * (side / (TILE - OVERLAP)) ** 2
+
+
+def _seconds_per_window(model: SegmentationModel, tile: int, run: Callable[[Tensor], object]) -> float:
+    """Least seconds of several rounds in which `run` predicts a window of random pixels."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, precision = model.to(device), choose_precision("auto", device)
-    images = torch.randint(0, 255, (1, 3, TILE, TILE), device=device).float()
-    with torch.inference_mode(), autocast(device, precision):
-        model(images)
+    model.to(device, memory_format=torch.channels_last).eval()
+    images = torch.randint(0, 255, (1, 3, tile, tile), device=device).float()
+    with torch.inference_mode(), autocast(device, choose_precision("auto", device)):
+        run(images)
         times = []
         for _ in range(ROUNDS):
             start = time.process_time()
             for _ in range(WINDOWS):
-                model(images).sum().item()
+                run(images)
             times.append(time.process_time() - start)
-    return min(times) / WINDOWS * (side / (TILE - OVERLAP)) ** 2
+    return min(times) / WINDOWS
+
+
+def instances(folder: Path, side: int, architecture: str) -> Line:
+    """Seconds in which the objects of windows become those of the scene, compared with the forward passes."""
+    starts = tile_starts(side, CROP, CELL)
+    windows, classes = Windows(side, side, starts, starts, CROP, CROP), cells(0, 0, side, side)
+    store, seconds = InstanceStore(Info(side, side, 3, "uint8"), [1], 0, 0.0, folder), 0.0
+    stitcher = Stitcher(windows, store.canvas(0).paint)
+    for i, j in product(range(len(starts)), repeat=2):
+        numbers = components(classes[starts[i] : starts[i] + CROP, starts[j] : starts[j] + CROP], [1])
+        count = int(numbers.max())
+        found = from_numbers(numbers, np.ones(count), np.full(count, 0.5))
+        seconds -= time.process_time()
+        stitcher.add(i, j, found)
+        seconds += time.process_time()
+    seconds -= time.process_time()
+    stitcher.finish()
+    for _ in store.blocks(0):
+        pass
+    seconds += time.process_time()
+    model = build_model(architecture, 3, 2, foreground=[1], weights="none").eval()
+    passes = _seconds_per_window(model, CROP, model.predict) * len(starts) ** 2
+    what = f"instances: {len(store.objects(0)):,} objects of {side:,} x {side:,} pixels / passes of {architecture}"
+    share = seconds / passes
+    return Line(what, f"{seconds:.1f} s", f"{passes:.1f} s", share, "≤ 0.15", share <= 0.15)
 
 
 def equality(side: int, folder: Path) -> Line:
@@ -168,6 +211,8 @@ def main() -> None:
         plain = script(sides[-1], "none", root / "out")[0]
         found = {side: script(side, "objects", root / "out") for side in sides}
         passes = forward(root / "unet", sides[-1])
+        for architecture in (name for name in names() if kind(name) == "instance"):
+            print(instances(root, SCENE if sides is SIDES else sides[-1], architecture).text(), flush=True)
         extra = found[sides[-1]][0] - plain
         what = f"time: objects of {sides[-1]:,} x {sides[-1]:,} pixels / forward passes"
         share = extra / passes

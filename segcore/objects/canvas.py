@@ -138,6 +138,8 @@ class Canvas:
     def _record_lost(self, row: int, col: int, mask: np.ndarray, number: int) -> None:
         """Record the pixels of a mask that are of another object: one of both loses them."""
         held = self.numbers[row : row + mask.shape[0], col : col + mask.shape[1]]
+        if not held.any():
+            return
         rows, cols = (mask & (held > 0) & (held != number)).nonzero()
         holders, places = held[rows, cols], (rows + row) * self.numbers.shape[1] + cols + col
         for holder in np.unique(holders).tolist():

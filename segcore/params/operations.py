@@ -174,9 +174,17 @@ class Predict(Section):
     """Prediction of new scenes."""
 
     tile: int | None = Field(
-        default=None, ge=32, description="side of a window in pixels; null: `evaluate.tile`"
+        default=None,
+        ge=32,
+        description="side of a window in pixels; null: `evaluate.tile`. Networks whose results depend on the place in a "
+        "window have windows as large as their training crops",
     )
-    overlap: int = Field(default=64, ge=0, description="pixels that neighbouring windows share")
+    overlap: int = Field(
+        default=64,
+        ge=0,
+        description="pixels that neighbouring windows share; of instance networks at least the side of most training "
+        "objects, as far as half a window goes",
+    )
     flips: bool | None = Field(
         default=None, description="average over four mirror images; null: `evaluate.flips`"
     )
@@ -188,7 +196,9 @@ class Predict(Section):
         default=["classes"], min_length=1, description="files to write per scene, at least one"
     )
     objects: Literal["components", "watershed"] | None = Field(
-        default=None, description="how objects are found; null: `evaluate.objects`"
+        default=None,
+        description="how objects of a semantic network are found; null: `evaluate.objects`. Instance networks find "
+        "their own",
     )
     score: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         default="auto",
