@@ -242,7 +242,12 @@ def micro_batch(plan: Plan) -> Iterator[Row]:
     for name in plan.architectures:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        changes = {"steps": 1, "validate_every": 1, "batch": plan.large, "precision": precision}
+        changes: dict[str, Any] = {
+            "steps": 1,
+            "validate_every": 1,
+            "batch": plan.large,
+            "precision": precision,
+        }
         with tempfile.TemporaryDirectory() as folder:
             trained = _trained(name, plan, Path(folder), **changes)
         found = trained.facts["choices"]["micro_batch"]

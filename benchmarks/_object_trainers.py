@@ -32,7 +32,7 @@ from segcore.inference.device import autocast, choose_precision, default_device
 from segcore.models.base.model import SegmentationModel
 
 # at 800 pixels a batch of 8 does not fit into the memory of a small machine
-STOCK = {"batch": 2, "warmup": 1, "steps": 2}
+STOCK: dict[str, Any] = {"batch": 2, "warmup": 1, "steps": 2}
 # by stride: last layer of MobileNetV2 and its channels, without the convolution of its classifier
 LAYERS = {4: ("3", 24), 8: ("6", 32), 16: ("13", 96), 32: ("17", 320)}
 # pixels; objects of fewer are left out, as by `train.common.objects.min_area`

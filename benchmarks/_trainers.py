@@ -31,7 +31,10 @@ RATE = 1e-3
 
 
 class Job(NamedTuple):
-    """Network, length and data of a training; paths are strings, for JSON."""
+    """Network, length and data of a training; paths are strings, for JSON.
+
+    With `processor`, times are those of the processor in the training's own process, whatever else runs.
+    """
 
     network: str
     batch: int
@@ -42,6 +45,7 @@ class Job(NamedTuple):
     prepared: str
     png: str
     scenes: str
+    processor: bool = False
 
 
 class Clock:
@@ -49,13 +53,14 @@ class Clock:
 
     def __init__(self, job: Job) -> None:
         self.first, self.last, self.start, self.seconds = job.warmup, job.warmup + job.steps, 0.0, 0.0
+        self.now = time.process_time if job.processor else time.perf_counter
 
     def __call__(self, done: int) -> None:
         if done not in (self.first, self.last):
             return
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = self.now()
         self.start, self.seconds = (now, 0.0) if done == self.first else (self.start, now - self.start)
 
 

@@ -219,7 +219,9 @@ def _lines(
     """Rows of one network."""
     data = make_data(folder, *sizes.scenes, objects=network in INSTANCE)
     steps, workers = arguments.steps or sizes.steps, arguments.workers or len(os.sched_getaffinity(0))
-    job = Job(network, arguments.batch, 256, sizes.warmup, steps, workers, **data)
+    job = Job(
+        network, arguments.batch, 256, sizes.warmup, steps, workers, **data, processor=arguments.processor
+    )
     count, lines = arguments.rounds or sizes.rounds, []
     chosen = [name for name in contestants(network) if name in names]
     if chosen:
@@ -244,6 +246,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds of measurements")
     parser.add_argument("--steps", type=int, help="timed steps per measurement")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--processor", action="store_true", help="time of the processor, for a machine that others use too"
+    )
     parser.add_argument("--workers", type=int, help="processes of the DataLoaders; default: one per core")
     parser.add_argument("--folder", type=Path, help="parent of the temporary folder (2 GB needed)")
     arguments = parser.parse_args()
