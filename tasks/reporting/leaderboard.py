@@ -108,6 +108,7 @@ def leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, An
     axis = axis_of(headlines(comparison), METRICS[comparison.metric])
     palette = colours(row.architecture for row in comparison.models)
     of_kind = {"human": HUMAN, "limit": MUTED}
+    has_networks = any(column.key == "network" for column in board.columns)
     rows = []
     for row, values in zip(board.rows, board.values, strict=True):
         best = row.scores.get(comparison.headline)
@@ -116,7 +117,7 @@ def leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, An
                 "rank": row.rank,
                 "title": row.title,
                 "kind": row.kind,
-                "network": network_kind(row) if comparison.objects else None,
+                "network": network_kind(row) if has_networks else None,
                 "scores": row.scores,
                 "headline": best,
                 "interval": best

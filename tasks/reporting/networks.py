@@ -16,7 +16,8 @@ def networks_view(inputs: "Inputs") -> dict[str, Any]:
 
     Returns:
         "kinds": such as ["semantic", "instance"]; "instance_titles": names of the instance networks; "settings": per
-        keyword its name and one text per instance network, "" where it has no such keyword.
+        keyword its name and one text per instance network, "" where it has no such keyword; "macs_with": sentence on
+        the numbers that multiply-accumulates are counted with, "" if they depend on none.
     """
     runs = inputs.first_runs
     found = {name: kind_of(run.summary) for name, run in runs.items()}
@@ -25,6 +26,7 @@ def networks_view(inputs: "Inputs") -> dict[str, Any]:
     return {
         "kinds": [kind for kind in ("semantic", "instance") if kind in found.values()],
         "instance_titles": [inputs.titles[name] for name in instance],
+        "macs_with": _macs_with(inputs),
         "settings": [
             (
                 key,
@@ -33,6 +35,16 @@ def networks_view(inputs: "Inputs") -> dict[str, Any]:
             for key in keywords
         ],
     }
+
+
+def _macs_with(inputs: "Inputs") -> str:
+    """Such as "Mask R-CNN with 200 proposals and 50 masks."."""
+    texts = []
+    for name, run in inputs.first_runs.items():
+        numbers = [f"{number:,} {what}" for what, number in run.summary.get("macs_with", {}).items()]
+        if numbers:
+            texts.append(f"{inputs.titles[name]} with {' and '.join(numbers)}")
+    return f"{', '.join(texts)}." if texts else ""
 
 
 def kind_of(summary: Mapping[str, Any]) -> str:

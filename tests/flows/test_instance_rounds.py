@@ -17,11 +17,12 @@ def champion(folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_instance_networks_are_retrained_judged_by_objects_and_promoted(tmp_path: Path, server: str) -> None:
     folder = retraining.project(
         tmp_path / "project", data={"instances": "components"}, compare={"metric": "pq"}
     )
-    common = {"steps": 80, "validate_every": 40, "batch": 4, "learning_rate": 0.005}
+    common = {"steps": 60, "validate_every": 60, "batch": 4, "learning_rate": 0.005}
     train = {"common": common, "solo": {"model": {"width": 16}}}
     retraining.edit(
         folder, architectures=["solo"], train=train, retrain={"warm_start": {"enabled": True, "steps": 20}}

@@ -301,7 +301,9 @@ def _summary(architecture: str, has_objects: bool = False) -> dict[str, Any]:
     budget = {"seed": 0, "weights": "imagenet", "steps": 200, "best_step": 150, "batch": 8}
     operating = {"score": SCORE, "precision": 0.91, "recall": 0.84, "count_bias": -0.05}
     objects = {"objects": {"method": method, "truth": "given"} | operating} if has_objects else {}
-    names |= {"kind": "instance"} if architecture in INSTANCE else {}
+    if architecture in INSTANCE:
+        counted = {"proposals": 200} if "proposals" in INSTANCE[architecture] else {}
+        names |= {"kind": "instance", "macs_with": counted}
     return names | sizes | budget | {"global_context": architecture == "deeplab"} | objects
 
 

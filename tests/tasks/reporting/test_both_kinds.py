@@ -76,6 +76,11 @@ def test_settings_of_instance_networks_are_listed(page: str) -> None:
     assert re.findall(r"<td>(IoU|PQ)</td>", section) == ["IoU", "PQ", "PQ"]
 
 
+def test_the_numbers_behind_costs_and_confidences_are_stated(page: str) -> None:
+    assert "for a 256 × 256 crop, Mask R-CNN with 200 proposals." in _section(page, "leaderboard")
+    assert "the confidence of a pixel is the score of its object" in _section(page, "trust")
+
+
 def test_outlines_are_of_every_kind(page: str) -> None:
     texts = html.unescape(_section(page, "outlines"))
     for title in ("U-Net", "Mask R-CNN", "SOLOv2"):
@@ -91,7 +96,7 @@ def test_instance_networks_alone_have_nothing_of_semantic_ones(tmp_path: Path) -
     _check(text)
     assert "comparison of instance segmentation" in text
     assert "IoU" not in _section(text, "learning") and "semantic networks" not in text
-    assert "set evaluate.objects" not in text
+    assert "set evaluate.objects" not in text and "Selected by" in text
 
 
 def test_semantic_networks_alone_have_nothing_of_instance_networks(tmp_path: Path) -> None:

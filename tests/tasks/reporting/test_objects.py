@@ -91,7 +91,7 @@ def test_pixels_and_objects_are_columns_of_the_leaderboard(project, texts: dict[
     pixels, objects = _section(texts["index.html"], "leaderboard").split('<table class="objects">')
     for row in _comparison(project[0]).models:
         of_pixels, of_objects = (
-            next(line for line in table.split("<tr") if f"</i>{row.title}<" in line)
+            next(line for line in table.split("<tr") if f"</i>{row.title}</th>" in line)
             for table in (pixels, objects)
         )
         assert f">{100 * row.scores['iou/dataset/foreground_mean'].estimate:.1f}<" in of_pixels
