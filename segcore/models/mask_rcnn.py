@@ -7,7 +7,7 @@ A network proposes boxes; of each, features are pooled to 7 x 7, from which its 
 14 x 14 for its mask. At width 256 with resnet50 it is the network that torchvision publishes weights for.
 Differences from the paper: images are not resized; pooling is not shifted by half a pixel; instead of a random sample
 of anchors the expected loss of one is minimised; the regions to train on are chosen in a fixed order; the mask's
-loss is the mean over objects; the numbers of proposals and objects follow from those of the training data.
+loss is the mean over objects, and that of boxes has less weight; the numbers of proposals and objects follow from those of the training data.
 """
 
 import math
@@ -140,7 +140,8 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
 class MaskRCNN(InstanceModel):
     """Mask R-CNN; arguments as those of `build`, with the side of the anchors of each stride."""
 
-    coefficients = MappingProxyType(dict.fromkeys(("objectness", "anchor_box", "class", "box", "mask"), 1.0))
+    # up to half of the regions are positive, not a quarter; a box term of full weight slows the learning of classes
+    coefficients = MappingProxyType({"objectness": 1, "anchor_box": 1, "class": 1, "box": 0.25, "mask": 1})
     is_position_dependent = False
     class_layers = ("box_head.score", "box_head.offsets", "mask_head.score")
 
