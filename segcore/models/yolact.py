@@ -8,7 +8,7 @@ box. With `mask_iou`, another network rates the masks, as in YOLACT++ (Bolya et 
 Differences from the paper: images without objects count, as the hardest negatives of an image are at least a fixed
 number; each anchor has the shape of its ratio, and its best class only, so that no object has two classes; masks are
 enlarged after they are cropped; the target of a prototype pixel is the share of its pixels that are of the object;
-group norm follows the convolutions of the head and of the prototypes.
+group norm follows the convolutions of the head and of the prototypes; and anchors match from a lower IoU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,9 @@ from segcore.objects.found import Objects
 
 KIND = "instance"
 
-# IoU of an anchor with a true box from which it is positive, and below which it is negative
-_HIGH, _LOW = 0.5, 0.4
+# IoU of an anchor with a true box from which it is positive, and below which it is negative; .5 and .4 in the paper,
+# which leave small objects few positive anchors: PQ of discs and squares after 150 steps was .51 instead of .60
+_HIGH, _LOW = 0.4, 0.3
 # the paper's variances .1 and .2
 _OFFSETS = (10.0, 10.0, 5.0, 5.0)
 # objects of a lower score are not detected
