@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import sigmoid_focal_loss
 
-from segcore.errors import ModelError
 from segcore.models.base.block_masks import BLOCK, block_targets, dice, enlarged
-from segcore.models.base.cells import assign, by_level, ignored, matrix_nms, peaks, shapes
+from segcore.models.base.branches import MaskFeatures, branch, conv_gn_relu, listed, on_grid, with_coordinates
+from segcore.models.base.cells import assign, by_level, ignored, levels, matrix_nms, peaks, shapes
 from segcore.models.base.encoders import ENCODERS, Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.keywords import require_lengths, require_pairs, require_share, require_whole
@@ -35,7 +35,6 @@ from segcore.models.base.pyramid import Pyramid
 from segcore.objects.found import Objects
 
 KIND = "instance"
-_LARGEST = 4096
 # blocks of masks that are computed at once
 _CHUNK = 1 << 23
 
@@ -99,10 +98,7 @@ def build(
 
 
 def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
-    """Keywords with "auto" replaced by values for objects of these sizes.
-
-    The finest cells are about two thirds as wide as the smallest objects, and each level has objects up to 4 times as
-    large as its smallest, of which the larger half also belongs to the next level.
+    """Keywords with "auto" replaced by values for objects of these sizes, see `levels`.
 
     Raises:
         ModelError: cells or ranges that no network can have.
@@ -113,83 +109,15 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     require_lengths(keywords, "cells")
     require_pairs(keywords, "ranges")
     require_share(keywords, "threshold")
-    small, large = max(sizes.sides[0], 1.0), max(sizes.sides[-1], 1.0)
-    finest = min(max(2 ** round(math.log2(small / 1.5)), 4), 32)
-    first = max(small, finest)
-    levels = min(max(math.ceil(math.log2(large / first / 4)) + 1, 1), 5)
     fitted = dict(keywords)
-    if fitted["cells"] == "auto":
-        fitted["cells"] = [finest * 2**place for place in range(levels)]
-    cells = list(fitted["cells"])
-    if fitted["ranges"] == "auto":
-        first = first if cells[0] == finest else 1.5 * cells[0]
-        low = [round(first * 2**place) for place in range(len(cells))]
-        fitted["ranges"] = [[x, 4 * x] for x in low]
-        fitted["ranges"][0][0], fitted["ranges"][-1][1] = 1, _LARGEST
+    fitted["cells"], fitted["ranges"] = levels(fitted["cells"], fitted["ranges"], sizes)
     automatic = {
         "convs": 2 if fitted["width"] < 128 else {"v2": 4, "v1": 7}.get(fitted["variant"], 4),
         "window": sizes.crop,
         # an object is often found by several cells
-        "candidates": min(max(4 * sizes.most, 100), _LARGEST),
+        "candidates": min(max(4 * sizes.most, 100), 4096),
     }
-    fitted |= {name: value for name, value in automatic.items() if fitted[name] == "auto"}
-    _check(cells, fitted["ranges"])
-    return fitted
-
-
-def _check(cells: Sequence[int], ranges: Sequence[Sequence[float]]) -> None:
-    first = cells[0] if cells else 0
-    if first not in (4, 8, 16, 32, 64) or cells != [first * 2**place for place in range(len(cells))]:
-        raise ModelError(
-            f"cells {cells} are impossible", "give powers of two from 4, each twice the one before"
-        )
-    if len(ranges) != len(cells):
-        raise ModelError(
-            f"ranges {ranges} do not fit {len(cells)} levels",
-            "give for each of the cells the smallest and the largest object",
-        )
-
-
-def conv_gn_relu(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
-    """A convolution that keeps height and width, group norm with 8 channels per group as in the papers, and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        nn.GroupNorm(math.gcd(out_channels, max(out_channels // 8, 1)), out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
-def branch(in_channels: int, width: int, convs: int, out_channels: int) -> nn.Sequential:
-    """`convs` convolutions with group norm and ReLU, and one to the result."""
-    layers = [conv_gn_relu(in_channels if place == 0 else width, width) for place in range(convs)]
-    return nn.Sequential(*layers, nn.Conv2d(width, out_channels, 3, padding=1))
-
-
-class MaskFeatures(nn.Module):
-    """Features (N, width, h / 4, w / 4) of v2's masks: the sum of the pyramid's maps, enlarged step by step.
-
-    Args:
-        in_channels: of the pyramid's maps of strides 4, 8, 16 and 32; the last one with two coordinates more.
-        width: of the result; the layers before have half of it.
-    """
-
-    def __init__(self, in_channels: int, width: int) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList()
-        for place in range(4):
-            layers: list[nn.Module] = [conv_gn_relu(in_channels + 2 * (place == 3), width // 2)]
-            for step in range(place):
-                layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
-                if step:
-                    layers.insert(-1, conv_gn_relu(width // 2, width // 2))
-            self.levels.append(nn.Sequential(*layers))
-        self.merge = conv_gn_relu(width // 2, width, kernel=1)
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps, finest first, to mask features."""
-        total = torch.stack([level(x) for level, x in zip(self.levels, maps, strict=True)]).sum(0)
-        merged: Tensor = self.merge(total)
-        return merged
+    return fitted | {name: value for name, value in automatic.items() if fitted[name] == "auto"}
 
 
 class SOLO(InstanceModel):
@@ -245,32 +173,23 @@ class SOLO(InstanceModel):
         """
         maps = self.pyramid(self.encoder(x))
         of_level = [maps[self.pyramid.strides.index(stride)] for stride in self.strides]
-        on_grid = [_on_grid(*level) for level in zip(of_level, self.strides, self.cells, strict=True)]
-        category = _listed([self.category(level) for level in on_grid])
+        in_cells = [on_grid(*level) for level in zip(of_level, self.strides, self.cells, strict=True)]
+        category = listed([self.category(level) for level in in_cells])
         if self.is_v2:
-            maps[-1] = self._with_coordinates(maps[-1], 32)
+            maps[-1] = with_coordinates(maps[-1], 32, self.window)
             kernels = [
-                self.kernel(self._with_coordinates(level, cell))
-                for level, cell in zip(on_grid, self.cells, strict=True)
+                self.kernel(with_coordinates(level, cell, self.window))
+                for level, cell in zip(in_cells, self.cells, strict=True)
             ]
-            return category, _listed(kernels), self.features(maps)
+            return category, listed(kernels), self.features(maps)
         axes = [
             upsample(
-                layer(self.mask(self._with_coordinates(level, stride))),
+                layer(self.mask(with_coordinates(level, stride, self.window))),
                 [side // BLOCK for side in x.shape[-2:]],
             )
             for layer, level, stride in zip(self.axes, of_level, self.strides, strict=True)
         ]
         return category, torch.cat(axes, dim=1)
-
-    def _with_coordinates(self, x: Tensor, stride: int) -> Tensor:
-        """(N, C, h, w) with x and y as two more channels, from -1 to 1 over the window (CoordConv)."""
-        y, x_ = (
-            ((torch.arange(side, device=x.device) + 0.5) * (2 * stride / self.window) - 1).to(x.dtype)
-            for side in x.shape[-2:]
-        )
-        shape = (len(x), 1, *x.shape[-2:])
-        return torch.cat([x, x_.expand(shape), y[:, None].expand(shape)], dim=1)
 
     def masks(self, outputs: Outputs, index: int, chosen: Tensor) -> Tensor:
         """(R, h / 4 * w / 4) float32 probability of each block to be of the object of cells (R,) of an image."""
@@ -398,13 +317,3 @@ class SOLO(InstanceModel):
             # as `masks`, which needs a device with autocast
             kernels[:, :count] @ features.flatten(2)
         return {"masks": count}
-
-
-def _on_grid(x: Tensor, stride: int, cell: int) -> Tensor:
-    """A map of a stride averaged over cells; the last ones over what they have of the image."""
-    return x if cell == stride else F.avg_pool2d(x, cell // stride, ceil_mode=True)
-
-
-def _listed(levels: Sequence[Tensor]) -> Tensor:
-    """(N, K, rows, columns) of each level as (N, cells, K)."""
-    return torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)

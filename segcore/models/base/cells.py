@@ -6,16 +6,54 @@ A cell has a fixed side in pixels, so that a scene has the same cells whatever t
 are in one list: level by level, finest first, and row by row.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segcore.errors import ModelError
 from segcore.models.base.instance import Truth
+from segcore.models.base.object_sizes import ObjectSizes
 
+# pixels, the end of the last range
+_LARGEST = 4096
 # positive cells are within this share of half the box around the centre of mass
 _SIGMA = 0.2
+
+
+def levels(
+    cells: Sequence[int] | str, ranges: Sequence[Sequence[float]] | str, sizes: ObjectSizes
+) -> tuple[list[int], list[list[float]]]:
+    """Cells and ranges, as of `assign`, of which "auto" is replaced by values for objects of these sizes.
+
+    The finest cells are about two thirds as wide as the smallest objects. The largest objects of a level are 4 times as
+    large as its smallest, and the larger half of them also belongs to the next level.
+
+    Raises:
+        ModelError: cells or ranges that no network can have.
+    """
+    small, large = max(sizes.sides[0], 1.0), max(sizes.sides[-1], 1.0)
+    finest = min(max(2 ** round(math.log2(small / 1.5)), 4), 32)
+    first = max(small, finest)
+    if isinstance(cells, str):
+        number = min(max(math.ceil(math.log2(large / first / 4)) + 1, 1), 5)
+        cells = [finest * 2**place for place in range(number)]
+    if cells[0] not in (4, 8, 16, 32, 64) or any(b != 2 * a for a, b in pairwise(cells)):
+        raise ModelError(
+            f"cells {list(cells)} are impossible", "give powers of two from 4, each twice the one before"
+        )
+    if isinstance(ranges, str):
+        low = [round((first if cells[0] == finest else 1.5 * cells[0]) * 2**k) for k in range(len(cells))]
+        ranges = [[1 if x == low[0] else x, _LARGEST if x == low[-1] else 4 * x] for x in low]
+    if len(ranges) != len(cells):
+        raise ModelError(
+            f"ranges {list(ranges)} do not fit {len(cells)} levels",
+            "give for each of the cells the smallest and the largest object",
+        )
+    return list(cells), [list(pair) for pair in ranges]
 
 
 def shapes(height: int, width: int, cells: Sequence[int]) -> list[tuple[int, int]]:

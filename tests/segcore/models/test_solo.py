@@ -308,10 +308,11 @@ def test_an_image_larger_than_the_window_is_predicted_by_both_variants():
 
 def test_cells_and_ranges_follow_from_the_sizes_of_objects_and_can_be_given():
     keywords = fitted("solo", {}, ObjectSizes())
-    assert keywords["cells"] == [8, 16, 32] and keywords["ranges"] == [[1, 64], [32, 128], [64, 4096]]
+    assert keywords["cells"] == [8, 16] and keywords["ranges"] == [[1, 64], [32, 4096]]
     assert (keywords["window"], keywords["candidates"], keywords["convs"]) == (256, 400, 2)
     small = fitted("solo", {}, ObjectSizes(sides=(4, 5, 6, 7, 9), most=900, crop=128))
-    assert small["cells"] == [4, 8] and small["window"] == 128 and small["candidates"] == 3600
+    assert small["cells"] == [4] and small["ranges"] == [[1, 4096]]
+    assert small["window"] == 128 and small["candidates"] == 3600
     own = {"cells": [16, 32], "window": 100, "convs": 3, "ranges": [[5, 50], [50, 500]]}
     assert fitted("solo", own, ObjectSizes()).items() >= own.items()
     assert fitted("solo", {"width": 256, "variant": "v1"}, ObjectSizes())["convs"] == 7
