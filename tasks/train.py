@@ -120,9 +120,12 @@ def _print_targets(
 ) -> None:
     """Print what an instance network is fitted to, and how many objects of the first crops are no target."""
     from segcore.models.base.factory import defaults
+    from segcore.models.base.instance import InstanceModel
     from segcore.training.placement import unplaced
     from segcore.training.sampler import Sampler
 
+    if not isinstance(model, InstanceModel):
+        return
     automatic = [
         key for key, value in {**defaults(architecture), **settings.model}.items() if value == "auto"
     ]
