@@ -124,6 +124,8 @@ def _print_targets(
     from segcore.training.placement import unplaced
     from segcore.training.sampler import Sampler
 
+    if not isinstance(model, InstanceModel):
+        return
     automatic = [
         key for key, value in {**defaults(architecture), **settings.model}.items() if value == "auto"
     ]

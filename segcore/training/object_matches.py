@@ -1,5 +1,6 @@
 """True and predicted objects of a validation region, matched by the policy of the object table."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,10 @@ from segcore.data.prepared import LabelledImage, PreparedData
 SCORES = [round(0.05 * step, 2) for step in range(1, 20)]
 # IoU above which objects match; at most one true and one predicted object of a pair can have it
 _MATCH = 0.5
+# quantile of the longer sides of training objects
+_SIDE = 0.95
+# of neighbouring windows in pixels
+_OVERLAP = 64
 
 
 @dataclass(frozen=True)
@@ -77,3 +82,21 @@ def matched(
     of_hit[predicted[of_required]] = iou[of_required]
     kept[predicted[found & ~truth.required[true]]] = False
     return kept, hit & kept, of_hit
+
+
+def usual_side(data: PreparedData) -> float:
+    """Quantile of the longer box sides of the objects of training regions, in pixels; 0 if there are none."""
+    training = data.regions.loc[data.regions["split"] == "train", "id"]
+    objects = data.objects[data.objects["region"].isin(training)]
+    sides = objects[["height", "width"]].max(axis=1)
+    return round(float(sides.quantile(_SIDE)), 6) if len(sides) else 0.0
+
+
+def window_overlap(data: PreparedData, tile: int) -> int:
+    """Overlap in pixels of the windows of an instance network: as in evaluation, so that one sees most objects whole.
+
+    Args:
+        data: prepared data.
+        tile: side of the windows.
+    """
+    return min(max(_OVERLAP, math.ceil(usual_side(data))), tile // 2)

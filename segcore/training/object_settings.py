@@ -16,7 +16,7 @@ from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.semantic import SemanticModel
 from segcore.objects.find import FindSettings, classes_and_scores, number_maps
-from segcore.training.object_matches import SCORES, matched, true_objects
+from segcore.training.object_matches import SCORES, matched, true_objects, usual_side, window_overlap
 
 # Of equal ones the first is chosen: components first, then the watersheds that divide them least.
 _DEPTHS = {"distance": (4.0, 2.0, 1.0, 0.5), "probability": (0.2, 0.1, 0.05)}
@@ -29,8 +29,6 @@ _DEFAULTS = {"components": FindSettings(score=0.5), "watershed": FindSettings("w
 _OF_NETWORK = {"network": FindSettings("network", 0.5)}
 # model.json is limited in size: with more clusters and classes, some clusters share a pair of counts
 _MOST_COUNTS = 2000
-# quantile of the longer sides of training objects
-_SIDE = 0.95
 
 
 def choose_objects(
@@ -69,7 +67,7 @@ def choose_objects(
         "truth": data.truth_of_objects,
         "touching": model.touching,
         "classes": data.foreground,
-        "side": _side(data),
+        "side": usual_side(data),
     }
     for method, default in defaults.items():
         chosen = found.best([s for s in candidates if s.method == method]) or default
@@ -159,12 +157,12 @@ class _Found:
 def _of_network(model: InstanceModel, data: PreparedData, tile: int, precision: Precision) -> _Found:
     """Objects of every validation region by an instance network."""
     regions = data.regions[data.regions["split"] == "validation"].sort_values("id")
-    truths, predictions = [], []
+    overlap, truths, predictions = window_overlap(data, tile), [], []
     for region in regions.itertuples():
         patch = data.read_input(region.id, instances=True)
         truth = true_objects(patch, data, region.item)
         truths.append(truth.rows().assign(cluster=region.cluster))
-        found = predict_objects(model, patch, tile, min(64, tile // 4), precision)
+        found = predict_objects(model, patch, tile, overlap, precision)
         kept, hit, _ = matched(truth, found.numbers(), found.classes, patch.label != IGNORE)
         rows = pd.DataFrame({"class_index": found.classes, "score": found.scores, "hit": hit})
         predictions.append(rows[kept].assign(cluster=region.cluster))
@@ -192,11 +190,3 @@ def _compared(model: SemanticModel, data: PreparedData, tile: int, precision: Pr
             predictions[candidate].append(pd.DataFrame(found)[kept].assign(cluster=region.cluster))
     tables = {candidate: pd.concat(parts, ignore_index=True) for candidate, parts in predictions.items()}
     return _Found(pd.concat(truths, ignore_index=True), tables, sorted(set(regions["cluster"])))
-
-
-def _side(data: PreparedData) -> float:
-    """Quantile of the longer box sides of the objects of training regions, in pixels; 0 if there are none."""
-    training = data.regions.loc[data.regions["split"] == "train", "id"]
-    objects = data.objects[data.objects["region"].isin(training)]
-    sides = objects[["height", "width"]].max(axis=1)
-    return round(float(sides.quantile(_SIDE)), 6) if len(sides) else 0.0

@@ -16,7 +16,7 @@ from segcore.models.base.instance import InstanceModel
 from segcore.params import TrainSettings
 from segcore.training.cut_objects import CutObjects
 from segcore.training.distributed import Distributed
-from segcore.training.object_matches import SCORES, matched, true_objects
+from segcore.training.object_matches import SCORES, matched, true_objects, window_overlap
 
 
 def window_side(model: InstanceModel, crop: int) -> int:
@@ -37,7 +37,7 @@ def validate_objects(
     the same weights give the same numbers for any number of processes.
     """
     side, device = window_side(model, settings.crop), next(model.parameters()).device
-    cut = CutObjects(data, settings.objects, device)
+    cut, overlap = CutObjects(data, settings.objects, device), window_overlap(data, side)
     table = data.regions[data.regions["split"] == "validation"]
     regions = list(enumerate(zip(table["id"], table["item"], strict=True)))
     rows = []
@@ -47,7 +47,7 @@ def validate_objects(
             objects_loss(model, batch, precision)
             for batch in _windows(patch, item, side, model.is_position_dependent, cut, device)
         ]
-        found = predict_objects(model, patch, side, min(64, side // 4), precision)
+        found = predict_objects(model, patch, side, overlap, precision)
         truth = true_objects(patch, data, item)
         kept, hit, iou = matched(truth, found.numbers(), found.classes, patch.label != IGNORE)
         predicted = np.stack([found.scores.astype(np.float64), hit, iou], axis=1)[kept]

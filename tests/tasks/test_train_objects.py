@@ -143,8 +143,9 @@ def test_an_instance_network_is_trained_into_a_bundle_of_its_kind(project, capsy
     assert run.data.metrics["val/object_f1"] == entry["network"]["f1"]
 
 
-def test_a_semantic_network_on_data_with_objects_keeps_its_entries(project):
+def test_a_semantic_network_on_data_with_objects_keeps_its_entries(project, capsys):
     description = load_description(training.train(project, "unet", 0))
+    assert "fitted to the training objects" not in capsys.readouterr().out
     assert "kind" not in description and description["tile"] == 64
     assert {"components", "watershed"} <= set(description["objects"]) and "network" not in description[
         "objects"

@@ -1,5 +1,7 @@
 """Validation of instance networks: loss of all windows, PQ at the best score, and the score that is stored."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -206,3 +208,16 @@ def test_ties_at_a_score_of_0_go_to_the_lower_loss(discs, monkeypatch, tmp_path)
     table = pd.DataFrame(trained.history)
     assert list(table["best"]) == [True, True, False] and trained.facts["best_step"] == 4
     assert list(table.columns)[-3:] == ["val_loss", "val_pq", "best"]
+
+
+def test_windows_overlap_as_in_evaluation(discs):
+    """By the side of most objects: the score is chosen on objects that are stitched as those that it is for."""
+    from segcore.inference.objects import windows_of
+    from segcore.training.object_matches import window_overlap
+
+    entry = choose_objects(toy(), discs, 64, "fp32")
+    for tile in (32, 64, 500):
+        assert windows_of(toy(), {"objects": entry}, tile, 64) == (tile, window_overlap(discs, tile))
+    large = copy.copy(discs)
+    large.objects = discs.objects.assign(height=90)
+    assert window_overlap(large, 500) == 90 and window_overlap(large, 100) == 50
