@@ -134,7 +134,7 @@ def forward(folder: Path, side: int) -> float:
 def _seconds_per_window(model: SegmentationModel, tile: int, run: Callable[[Tensor], object]) -> float:
     """Least seconds of several rounds in which `run` predicts a window of random pixels."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device, memory_format=torch.channels_last).eval()
+    model.to(device).to(memory_format=torch.channels_last).eval()
     images = torch.randint(0, 255, (1, 3, tile, tile), device=device).float()
     with torch.inference_mode(), autocast(device, choose_precision("auto", device)):
         run(images)

@@ -176,8 +176,8 @@ class Predict(Section):
     tile: int | None = Field(
         default=None,
         ge=32,
-        description="side of a window in pixels; null: `evaluate.tile`. Networks whose results depend on the place in a "
-        "window have windows as large as their training crops",
+        description="side of a window in pixels; null: `evaluate.tile`. Networks whose results depend on the place in "
+        "a window have windows as large as their training crops",
     )
     overlap: int = Field(
         default=64,
