@@ -166,3 +166,14 @@ def test_every_example_of_the_project_applies(tmp_path: Path) -> None:
         shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
         configure(example.stem, tmp_path / "params.yaml", ROOT / "examples", source="elsewhere")
         assert load(tmp_path / "params.yaml").data.source == "elsewhere"
+
+
+def test_every_example_of_the_project_applies_after_one_with_instance_networks(tmp_path: Path) -> None:
+    """Which no data without objects can have."""
+    path = tmp_path / "params.yaml"
+    for example in (ROOT / "examples").glob("*.yaml"):
+        shutil.copy(ROOT / "params.yaml", path)
+        configure("houses", path, ROOT / "examples")
+        assert "mask_rcnn" in load(path).architectures
+        configure(example.stem, path, ROOT / "examples", source="elsewhere")
+        assert (example.stem == "houses") == ("mask_rcnn" in load(path).architectures)
