@@ -312,7 +312,7 @@ def test_a_copy_of_the_network_in_bf16_has_a_finite_loss(case, uneven):
 @pytest.mark.slow
 @every_architecture
 def test_discs_and_squares_are_learned(case):
-    model = trained(network(case, width=32), 250)
+    model = trained(network(case, width=32, weights="imagenet"), 300, rate=3e-3)
     held_out = [scene(100_000 + seed, 64, 5) for seed in range(40)]
     found = [model.predict(stacked([one])["image"])[0] for one in held_out]
     assert quality(found, held_out) > 0.8
