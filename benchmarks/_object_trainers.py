@@ -83,12 +83,14 @@ def own(job: Job, precision: str) -> tuple[SegmentationModel, Any, PreparedData]
     return new_model(job.network, settings, data, seed=0), settings, data
 
 
-def alike(settings: dict[str, Any], crop: int) -> nn.Module:
+def alike(model: Any, crop: int) -> nn.Module:
     """The Mask R-CNN of torchvision with the encoder and sizes of ours, for crops that are not resized."""
     from torchvision import models, ops
     from torchvision.models.detection import MaskRCNN, backbone_utils, faster_rcnn, mask_rcnn, rpn
 
+    settings = model.settings
     width, sides = settings["width"], settings["anchors"]
+    mask_layers = sum(isinstance(layer, nn.Conv2d) for layer in model.mask_head.layers)
     strides = [stride for stride in LAYERS if stride >= settings["finest"]]
     body = backbone_utils.BackboneWithFPN(
         models.mobilenet_v2(weights=None).features[:-1],
@@ -116,7 +118,7 @@ def alike(settings: dict[str, Any], crop: int) -> nn.Module:
         box_predictor=faster_rcnn.FastRCNNPredictor(4 * width, 2),
         box_batch_size_per_image=settings["regions"],
         mask_roi_pool=ops.MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
-        mask_head=mask_rcnn.MaskRCNNHeads(width, (width,) * 4, 1),
+        mask_head=mask_rcnn.MaskRCNNHeads(width, (width,) * mask_layers, 1),
         mask_predictor=mask_rcnn.MaskRCNNPredictor(width, width, 2),
     )
 
@@ -179,7 +181,7 @@ def _loop(model: nn.Module, job: Job, clock: Clock, precision: str) -> None:
 
 def torchvision(job: Job, clock: Clock, precision: str) -> nn.Module:
     """(c): torchvision's loop with its network in our sizes."""
-    model = alike(own(job, precision)[0].settings, job.crop)
+    model = alike(own(job, precision)[0], job.crop)
     _loop(model, job, clock, precision)
     return model
 
@@ -198,7 +200,7 @@ def torchgeo(job: Job, clock: Clock, precision: str) -> nn.Module:
 
     task: Any = InstanceSegmentationTask(num_classes=2, lr=RATE)
     no_resize = task.model.transform
-    task.model = alike(own(job, precision)[0].settings, job.crop)
+    task.model = alike(own(job, precision)[0], job.crop)
     task.model.transform = no_resize
 
     def batch(samples: list[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Any]:

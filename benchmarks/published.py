@@ -48,6 +48,7 @@ PLAN = Path(__file__).with_suffix(".yaml")
 SEMANTIC = ["fcn", "unet", "deeplab"]
 # columns of the leaderboard beside the scores of objects
 COSTS = ("network", "parameters", "macs", "ms_per_megapixel", "train_seconds")
+HEADINGS = {"network": "kind"}
 QUICK = {"train": {"common": {"steps": 4, "validate_every": 4, "warmup_steps": 1}}}
 
 
@@ -150,8 +151,12 @@ def object_table(
     measures: dict[str, str] = plan["measures"]
     costs = {name: [read_cost(folder, run_name(name, seed)) for seed in p.seeds] for name in p.architectures}
     board = leaderboard(comparison, combined(costs))
-    last = [(i, column) for i, column in enumerate(board.columns) if column.key in COSTS]
-    rows, means = _published("network", plan, [column.heading for _, column in last]), {}
+    columns = {column.key: (i, column) for i, column in enumerate(board.columns)}
+    last = [columns[key] for key in COSTS if key in columns]
+    rows, means = (
+        _published("network", plan, [HEADINGS.get(column.key, column.heading) for _, column in last]),
+        {},
+    )
     for row, values in zip(board.rows, board.values, strict=True):
         scores = [row.scores.get(key) for key in measures]
         cells = [
@@ -221,7 +226,7 @@ def report(folder: Path, plan: dict[str, Any]) -> None:
         comparison = read_comparison(folder / "comparison/comparison.json")
         lines, means = object_table(folder, plan["objects"], p, comparison)
         instance = [name for name in p.architectures if kind(name) == "instance"]
-        objects = ["", *lines, "", *verdicts(plan["objects"], means, instance), "", comparison.verdict]
+        objects = ["", *lines, "", *verdicts(plan["objects"], means, instance), comparison.verdict]
     print(
         *rows[0],
         *objects,
