@@ -7,7 +7,8 @@ A network proposes boxes; of each, features are pooled to 7 x 7, from which its 
 14 x 14 for its mask. At width 256 with resnet50 it is the network that torchvision publishes weights for.
 Differences from the paper: images are not resized; pooling is not shifted by half a pixel; instead of a random sample
 of anchors the expected loss of one is minimised; the regions to train on are chosen in a fixed order; the mask's
-loss is the mean over objects, and that of boxes has less weight; the numbers of proposals and objects follow from those of the training data.
+loss is the mean over objects, and that of boxes has less weight; the numbers of proposals and objects follow from
+those of the training data.
 """
 
 import math
