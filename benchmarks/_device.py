@@ -262,7 +262,8 @@ def speed(plan: Plan) -> Iterator[Row]:
     workers = len(os.sched_getaffinity(0))
 
     def measured(name: str, network: str, data: dict[str, str], module: str) -> dict[str, Any]:
-        job = Job(network, plan.timed, crop, plan.warmup, plan.steps, workers, **data)
+        paths = data["prepared"], data["png"], data["scenes"]
+        job = Job(network, plan.timed, crop, plan.warmup, plan.steps, workers, *paths)
         return training.measure(name, job, module=f"benchmarks.{module}")
 
     for network in plan.architectures:
