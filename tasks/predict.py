@@ -90,6 +90,8 @@ class Batch:
             "weights_sha256": found.bundle.weights_sha256,
             "description_sha256": found.bundle.description_sha256,
         }
+        if "kind" in found.bundle.description:
+            self.model["kind"] = found.bundle.description["kind"]
         self.failed: dict[Path, DataError] = {}
         self.notes: dict[Path, list[Note]] = {}
 

@@ -42,11 +42,18 @@ def suffixes(outputs: Sequence[str]) -> tuple[str, ...]:
     return (*_SEMANTIC, *(_OF_OBJECTS if set(OBJECT_OUTPUTS) & set(outputs) else ()))
 
 
-def _used(settings: dict[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
-    """The settings that files of these outputs depend on, in the form of older versions where nothing newer is used."""
-    has_objects, has_polygons = bool(set(OBJECT_OUTPUTS) & set(outputs)), "polygons" in outputs
+def _used(settings: dict[str, Any], outputs: Sequence[str], kind: str | None) -> dict[str, Any]:
+    """The settings that files of these outputs depend on, in the form of older versions where nothing newer is used.
+
+    All files of an instance network are made of its objects; how semantic networks blend windows and find objects does
+    not affect them.
+    """
+    is_instance = kind == "instance"
+    makes_objects, has_polygons = bool(set(OBJECT_OUTPUTS) & set(outputs)), "polygons" in outputs
+    has_objects = is_instance or makes_objects
     used = {
-        "objects": has_objects,
+        "blend": not is_instance,
+        "objects": makes_objects and not is_instance,
         "score": has_objects,
         "min_area": bool(settings.get("min_area")) and (has_objects or has_polygons),
         "simplify": bool(settings.get("simplify")) and ("objects" in outputs or has_polygons),
@@ -69,7 +76,7 @@ class Record:
 
     Attributes:
         path: of the file.
-        model: address, version, architecture, and sha256 of weights and description.
+        model: address, version, architecture, kind of an instance network, and sha256 of weights and description.
         settings: of the prediction.
         scenes: absolute path -> name, model, stamp, key (of model and settings), notes and files, or error; `kept`:
             files of an earlier prediction that this one did not replace, each with its model. Scenes of older
@@ -112,7 +119,7 @@ class Record:
 
     def _key(self, outputs: Sequence[str]) -> str:
         model = [self.model.get(name) for name in ("weights_sha256", "description_sha256")]
-        settings = _used(self.settings, outputs)
+        settings = _used(self.settings, outputs, self.model.get("kind"))
         if "outputs" in settings:
             settings["outputs"] = list(outputs)
         # Neither of these changes a pixel of a scene that is predicted, so older keys stay what they were.
@@ -252,7 +259,7 @@ class Record:
         Raises:
             DataError: the disk is full or not writable.
         """
-        settings = _used(self.settings, self.settings.get("outputs", []))
+        settings = _used(self.settings, self.settings.get("outputs", []), self.model.get("kind"))
         content = {"model": self.model, "settings": settings, "scenes": self.scenes}
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

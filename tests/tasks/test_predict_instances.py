@@ -60,6 +60,23 @@ def test_scenes_are_predicted_counted_and_not_repeated(
         assert (classes.read(1) > 0).sum() < (objects.read(1) > 0).sum(), "fewer objects reach the score"
 
 
+@pytest.mark.parametrize("output", ["classes", "probabilities", "polygons", "objects"])
+def test_whatever_the_outputs_scenes_are_predicted_again_where_their_objects_change(
+    project: Path, output: str
+) -> None:
+    for more in ({}, {"score": 0.9}, {"score": 0.9, "min_area": 40}, {"min_area": 40}):
+        assert predict(with_outputs(output, **more))["predicted"] == 2
+        assert predict(with_outputs(output, **more))["predicted"] == 0
+
+
+def test_settings_of_semantic_networks_repeat_nothing(project: Path) -> None:
+    outputs = ("classes", "objects", "counts")
+    assert predict(with_outputs(*outputs))["predicted"] == 2
+    for more in ({"objects": "watershed"}, {"blend": "logits"}):
+        assert predict(with_outputs(*outputs, **more))["predicted"] == 0
+        assert predict(with_outputs("classes", **more))["predicted"] == 0
+
+
 def test_flips_of_the_evaluation_are_refused_with_a_remedy_that_works(project: Path) -> None:
     with pytest.raises(ParamsError, match="cannot be averaged") as caught:
         predict(with_outputs("classes", evaluate={"flips": True}))
