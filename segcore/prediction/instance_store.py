@@ -100,8 +100,9 @@ class InstanceStore(ClassStore):
         if self._found is None and not self._is_volume:
             self._found = self._canvases[0].finish(min_area, self._score)
         elif self._found is None:
-            planes = [canvas.finish() for canvas in self._canvases]
-            self._found = linked(planes, self._numbers.values, min_area, self._score)
+            # planes as in the evaluation: an object that does not count there joins no others
+            planes = [canvas.finish(score=self._score) for canvas in self._canvases]
+            self._found = linked(planes, self._numbers.values, min_area)
         assert self._found is not None
         return self._found
 
@@ -113,7 +114,7 @@ class InstanceStore(ClassStore):
         for plane in range(self._shape[0]):
             yield from self._of_plane(plane, found)
 
-    def _of_plane(self, plane: int, found: SceneObjects | VolumeObjects) -> Iterator[ClassBlock]:
+    def _of_plane(self, plane: int, found: SceneObjects | VolumeObjects | Objects) -> Iterator[ClassBlock]:
         """The class map of a plane, which becomes that of the store, too."""
         _, height, width = self._shape
         classes = np.append(np.uint8(self._background), found.classes)
@@ -127,21 +128,31 @@ class InstanceStore(ClassStore):
                 self._pause()
 
     def prediction(self, count: int, min_area: int, is_volume: bool) -> Prediction:
-        """All in memory; the objects of a volume are those of each plane.
+        """All in memory, with the class map of `blocks`; the objects of a volume are those of each plane.
 
         Args:
             count: number of classes.
-            min_area: objects of fewer pixels are left out.
+            min_area: objects of fewer pixels, or of a volume voxels, are left out.
             is_volume: whether arrays have an axis of planes.
         """
-        planes = [canvas.finish(min_area, self._score) for canvas in self._canvases]
-        probabilities = np.zeros((count, *self._shape), np.float32)
-        for block in (block for index, plane in enumerate(planes) for block in self._of_plane(index, plane)):
-            tall, wide = block.classes.shape
-            at = (block.plane, slice(block.row, block.row + tall), slice(block.col, block.col + wide))
-            probabilities[:, *at] = block.probabilities(count)
-        classes = self._classes.values
+        planes = [canvas.finish(score=self._score) for canvas in self._canvases]
         objects: list[Objects] = [from_numbers(p.numbers, p.classes, p.scores) for p in planes]
+        numbers = linked(planes, self._numbers.values, min_area).numbers
+        probabilities = np.zeros((count, *self._shape), np.float32)
+        for index, plane in enumerate(objects):
+            objects[index] = _of_numbers(plane, numbers[index])
+            self._numbers.values[index] = objects[index].numbers()
+            for block in self._of_plane(index, objects[index]):
+                tall, wide = block.classes.shape
+                at = (index, slice(block.row, block.row + tall), slice(block.col, block.col + wide))
+                probabilities[:, *at] = block.probabilities(count)
+        classes = self._classes.values
         if is_volume:
             return Prediction(classes, probabilities, classes != IGNORE, None, objects)
         return Prediction(classes[0], probabilities[:, 0], classes[0] != IGNORE, None, objects[0])
+
+
+def _of_numbers(objects: Objects, numbers: np.ndarray) -> Objects:
+    """The objects of a plane that have a number in a map of it; objects do not overlap."""
+    firsts = np.array([np.argmax(mask[0]) for mask in objects.masks], np.int64)
+    return objects.select(numbers[objects.boxes[:, 0], objects.boxes[:, 1] + firsts] > 0)

@@ -12,15 +12,18 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools.coco import COCO
 
 from segcore.data.prepared import LabelledImage
 from segcore.data.raster import Info
 from segcore.errors import ParamsError
+from segcore.evaluation.predicted import Predicted, by_objects
 from segcore.inference.objects import predict_objects
-from segcore.params import Predict
+from segcore.params import Evaluate, Predict
 from segcore.prediction import instance_store, scene_windows
 from segcore.prediction.predictor import Predictor
+from segcore.prediction.scene_reader import opened
 from tests.support.bundles import noise
 from tests.support.instance_batches import case_id, cases
 from tests.support.instance_bundle import Oracle, bundle_of, make_instance_bundle, score_of
@@ -259,6 +262,47 @@ def test_planes_of_a_volume_are_linked(tmp_path, out, codes):
     assert len(np.unique(np.nonzero(first)[2])) > 1, "objects go through planes"
     array = predictor.predict(tmp_path / "v.nii.gz")
     assert len(array.objects) == 10 and array.classes.shape[0] == 10
+
+
+@pytest.mark.parametrize("kind", ["nifti", "stack"])
+@pytest.mark.parametrize("min_area", [0, 60])
+def test_file_array_and_evaluation_of_a_volume_have_one_class_map(tmp_path, out, kind, min_area):
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 200, (16, 20, 1)) + rng.integers(0, 55, (16, 20, 6))
+    values = values.astype(np.uint8).repeat(4, 0).repeat(4, 1)
+    if kind == "nifti":
+        path, made = tmp_path / "v.nii.gz", out / "v.nii.gz"
+        write_nifti(path, values, affine_for("LPS"))
+    else:
+        path, made = tmp_path / "v.tif", out / "v.tif"
+        first, *others = (Image.fromarray(plane) for plane in np.moveaxis(values, 2, 0))
+        first.save(path, save_all=True, append_images=others)
+    network, score = Toy(in_channels=1, num_classes=3, foreground=(1, 2)), 0.6
+    network.encoder.weight.data[:], network.encoder.bias.data[:] = 0.02, -3.2
+    chosen = settings(outputs=["classes", "objects"], min_area=min_area)
+    predictor = Predictor(bundle_of(network, score, input={"pages": "planes"}), chosen)
+    predictor.predict_file(path, out, "v")
+    whole = predictor.predict(path)
+    with opened(path, predictor.data) as volume, opened(made, predictor.data) as classes:
+        planes = [volume.read(None, z).pixels for z in range(6)]
+        written = np.stack([classes.read(None, z).pixels[0] for z in range(6)])
+    array = predictor.predict(np.stack(planes).transpose(0, 2, 3, 1))
+    assert np.array_equal(whole.classes, written) and np.array_equal(array.classes, written)
+    assert np.array_equal(whole.probabilities, array.probabilities)
+    evaluated = [evaluation_of(predictor.model, pixels, score) for pixels in planes]
+    assert all((one.objects.scores < score).any() and one.classes.any() for one in evaluated)
+    classes = np.stack([one.classes for one in evaluated])
+    assert np.array_equal(np.stack([found.numbers() for found in whole.objects]) > 0, written > 0)
+    if min_area:
+        assert not (written > classes).any() and 0 < written.sum() < classes.sum()
+    else:
+        assert np.array_equal(written, classes)
+
+
+def evaluation_of(model, pixels: np.ndarray, score: float) -> Predicted:
+    size = pixels.shape[1:]
+    patch = LabelledImage(pixels.transpose(1, 2, 0), np.zeros(size, np.uint8), np.ones(size, bool))
+    return by_objects(model, patch, Evaluate(tile=48, overlap=16), "fp32", score)
 
 
 @pytest.mark.parametrize("metres", [0.25, 0.5, 1.0])
