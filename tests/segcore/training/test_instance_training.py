@@ -194,6 +194,13 @@ def test_objects_without_a_cell_or_a_mask_are_counted_in_the_first_crops(discs):
 def test_data_without_objects_or_background_are_refused(prepared_scene, discs):
     with pytest.raises(DataError, match="finds objects, and the data have none"):
         new_model(ONE, small(), prepared_scene[1], 0)
+    # all objects are in other splits
+    elsewhere = copy.copy(discs[1])
+    training = elsewhere.regions.loc[elsewhere.regions["split"] == "train", "id"]
+    elsewhere.objects = elsewhere.objects[~elsewhere.objects["region"].isin(training)]
+    for name in ARCHITECTURES:
+        with pytest.raises(DataError, match="the training split has none"):
+            new_model(name, small(), elsewhere, 0)
     full = copy.copy(discs[1])
     full.foreground = [0, 1]
     with pytest.raises(ModelError, match=r"data\.background"):
