@@ -117,8 +117,13 @@ def _print_targets(
     settings: TrainSettings,
     window: int,
     seed: int,
+    *,
+    continued: bool,
 ) -> None:
-    """Print what an instance network is fitted to, and how many objects of the first crops are no target."""
+    """Print the automatic keywords of an instance network, and how many objects of the first crops are left out.
+
+    `continued`: the network starts from the champion, and has its keywords.
+    """
     from segcore.models.base.factory import defaults
     from segcore.models.base.instance import InstanceModel
     from segcore.training.placement import unplaced
@@ -126,17 +131,16 @@ def _print_targets(
 
     if not isinstance(model, InstanceModel):
         return
-    automatic = [
-        key for key, value in {**defaults(architecture), **settings.model}.items() if value == "auto"
-    ]
-    chosen = ", ".join(f"{key} {model.settings[key]}" for key in automatic)
-    print(f"train: {model.title}, fitted to the training objects: {chosen}", flush=True)
+    asked = {**defaults(architecture), **settings.model}
+    chosen = ", ".join(f"{key} {model.settings[key]}" for key, value in asked.items() if value == "auto")
+    if chosen:
+        source = "as the champion" if continued else "fitted to the training objects"
+        print(f"train: {model.title}, {source}: {chosen}", flush=True)
     left = unplaced(model, Sampler(data, settings, window, seed, instances=True))
     if left and left.objects:
         print(
-            f"train: {model.title}: {left.objects:,} of {left.total:,} objects in the first {left.crops} crops are no "
-            f"targets, because larger ones have their cells; magnify: {2 * settings.magnify:g} in train.{architecture} "
-            "leaves fewer out",
+            f"train: {model.title}: {left.objects:,} of {left.total:,} objects in the first {left.crops} crops "
+            f"{model.why_unplaced} (train.{architecture} in params.yaml)",
             flush=True,
         )
 
@@ -173,7 +177,9 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     if not distributed.accelerator().is_main_process:
         loop.train(model, data, settings, p.prepare.window, seed, folder)
         return target
-    _print_targets(model, architecture, data, settings, p.prepare.window, seed)
+    start = initial_weights(p, architecture, model, root)
+    continued = start is not None and start.startswith("of the champion")
+    _print_targets(model, architecture, data, settings, p.prepare.window, seed, continued=continued)
     with runs.training_run(Tracker.open(p), p, architecture, seed, title=model.title) as run:
         progress = _Progress(run, f"train {target.name}", settings.steps, model.score_name)
         trained = loop.train(
@@ -190,7 +196,6 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         )
         progress.bar.close()
         facts = _facts(p, trained, seed, prepared, architecture)
-        start = initial_weights(p, architecture, trained.model, root)
         facts |= {"initial_weights": start} if start else {}
         objects = _choose_objects(run, trained, data, settings)
         facts |= {"objects": objects} if objects else {}

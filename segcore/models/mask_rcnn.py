@@ -7,8 +7,8 @@ A network proposes boxes; of each, features are pooled to 7 x 7, from which its 
 14 x 14 for its mask. At width 256 with resnet50 it is the network that torchvision publishes weights for.
 Differences from the paper: images are not resized; pooling is not shifted by half a pixel; instead of a random sample
 of anchors the expected loss of one is minimised; the regions to train on are chosen in a fixed order; the mask's
-loss is the mean over objects, and that of boxes has less weight; the numbers of proposals and objects follow from
-those of the training data.
+loss is the mean over objects, of many in an image over a part that differs between crops; that of boxes has less
+weight; the numbers of proposals and objects follow from those of the training data.
 """
 
 import math
@@ -91,7 +91,8 @@ def build(
         proposals: per 256 x 256 pixels of the image, at least this number; "auto": four per object where they are
             densest.
         detections: objects per 256 x 256 pixels at most; "auto": twice their number where they are densest.
-        regions: of an image in training; "auto": four per object where they are densest.
+        regions: of an image in training, at least 4; a quarter of them have a mask, so that of more objects not all
+            are trained; "auto": four per object where they are densest, 512 at most.
 
     Raises:
         ModelError: an impossible value, or weights that do not fit.
@@ -117,7 +118,8 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     """
     found = dict(keywords)
     require_whole(found, "width")
-    require_whole(found, "proposals", "detections", "regions", auto=True)
+    require_whole(found, "proposals", "detections", auto=True)
+    require_whole(found, "regions", least=4, auto=True)
     if found["finest"] == "auto":
         found["finest"] = 4 if sizes.sides[2] < _SMALL else 8
     choose("finest", found["finest"], (4, 8, "auto"))
@@ -144,6 +146,9 @@ class MaskRCNN(InstanceModel):
     # up to half of the regions are positive, not a quarter; a box term of full weight slows the learning of classes
     coefficients = MappingProxyType({"objectness": 1, "anchor_box": 1, "class": 1, "box": 0.25, "mask": 1})
     is_position_dependent = False
+    why_unplaced = (
+        "have no mask, since a quarter of the regions has one; a larger model.regions leaves fewer out"
+    )
     class_layers = ("box_head.score", "box_head.offsets", "mask_head.score")
 
     def __init__(
@@ -174,17 +179,26 @@ class MaskRCNN(InstanceModel):
         return (*maps, torch.cat(scores, dim=1), torch.cat(offsets, dim=1))
 
     def weights(self, truth: Truth) -> dict[str, Tensor]:
-        """Anchors of a sample and regions of all images that are not ignored, and number of objects."""
+        """Anchors of a sample and regions of all images that are not ignored, and objects with a mask."""
         images = (~truth.ignored).flatten(1).any(1).sum().float()
         anchors, regions = images * SAMPLE, images * self.counts["regions"]
-        objects = images.new_tensor(len(truth))
         return {
             "objectness": anchors,
             "anchor_box": anchors,
             "class": regions,
             "box": regions,
-            "mask": objects,
+            "mask": (len(truth) - self.unplaced(truth)).float(),
         }
+
+    def unplaced(self, truth: Truth) -> Tensor:
+        """Number of objects beyond as many of their image as have a mask."""
+        counts = torch.bincount(truth.item, minlength=len(truth.instance))
+        return (counts - self._masks).clamp(min=0).sum()
+
+    @property
+    def _masks(self) -> int:
+        """Regions of an image that have a mask."""
+        return int(self.counts["regions"]) // 4
 
     def terms(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
         """Losses of the anchors, and of the regions that are proposals or true boxes."""
@@ -230,7 +244,7 @@ class MaskRCNN(InstanceModel):
         own = torch.arange(true.boxes.shape[1], device=boxes.device)
         matched[:, first:] = own.expand_as(matched[:, first:])
         positive, negative = real & (matched >= 0), real & (matched == -1) & ~is_ignored(truth, boxes)
-        chosen, group = sample(positive, negative, count, first)
+        chosen, group = sample(positive, negative, count, boxes, first)
         boxes = boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
         images = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(chosen)
         logits, offsets = self.box_head(self._pool(maps, images.flatten(), boxes.flatten(0, 1), 7))
@@ -242,8 +256,8 @@ class MaskRCNN(InstanceModel):
         entropy = F.cross_entropy(logits, target.flatten(), reduction="none")
         goal = encode(true.boxes[item, at], found.boxes, _BOX_WEIGHTS)
         offsets = offsets.unflatten(0, chosen.shape)[item, place, found.classes]
-        # the first ones, among which are all objects
-        masked = found.select(place < count // 4)
+        # true boxes come first, each once
+        masked = found.select(place < self._masks)
         mask_logits = self.mask_head(self._pool(maps, masked.item, masked.boxes, 14), masked.classes)
         return {
             "class": (entropy * (group < 2).flatten()).sum(),

@@ -62,8 +62,8 @@ class ObjectTraining(Section):
         default=0.1,
         ge=0,
         le=1,
-        description="least fraction of the crops of a batch that are placed on windows without objects, where there "
-        "are some; for all networks, which train on the same crops",
+        description="fraction of the crops of a batch, rounded up, that are placed on windows without objects, where "
+        "there are some, but at most what `foreground_share` leaves; for all networks, which train on the same crops",
     )
 
 

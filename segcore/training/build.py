@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from segcore.data.prepared import PreparedData
@@ -62,8 +63,8 @@ def new_model(
             weights are loaded afterwards; None: they are fitted to the objects of the training split.
 
     Raises:
-        ModelError: unknown keywords, or weights that cannot be loaded; DataError: an instance network, and the data
-            have no objects.
+        ModelError: unknown keywords, or weights that cannot be loaded; DataError: an instance network, and the data or
+            their training split have no objects.
     """
     torch.manual_seed(seed)
     keywords = {
@@ -103,6 +104,12 @@ def _for_objects(
             f"{architecture} finds objects, and the data have none",
             "set data.instances and run the steps ingest and prepare again, or remove this architecture",
         )
+    if not len(_training_objects(data)):
+        raise DataError(
+            f"{architecture} learns from objects, and the training split has none",
+            "add images with objects, or name groups that have some under split.given.train in params.yaml, and run "
+            "the steps ingest and prepare again; or remove this architecture",
+        )
     own = {key: value for key, value in keywords.items() if key != "magnify"}
     asked = {**defaults(architecture), **own}
     own |= {key: known[key] for key, value in asked.items() if value == "auto" and key in known}
@@ -110,12 +117,15 @@ def _for_objects(
     return {**fitted(architecture, own, sizes), "magnify": settings.magnify, "foreground": data.foreground}
 
 
-def object_sizes(data: PreparedData, settings: TrainSettings) -> ObjectSizes:
-    """Sizes of the objects of the training split; the defaults if it has none."""
+def _training_objects(data: PreparedData) -> pd.DataFrame:
+    """Rows of `PreparedData.objects` in training regions."""
     training = data.regions.loc[data.regions["split"] == "train", "id"]
-    objects = data.objects[data.objects["region"].isin(training)]
-    if not len(objects):
-        return ObjectSizes(crop=settings.crop)
+    return data.objects[data.objects["region"].isin(training)]
+
+
+def object_sizes(data: PreparedData, settings: TrainSettings) -> ObjectSizes:
+    """Sizes of the objects of the training split, of which there is at least one."""
+    objects = _training_objects(data)
     tall, wide = objects["height"].to_numpy(float), objects["width"].to_numpy(float)
     sides = np.quantile(np.sqrt(tall * wide), QUANTILES) * settings.magnify
     ratios = np.quantile(tall / wide, (0.1, 0.5, 0.9))

@@ -4,6 +4,7 @@ A batch is a pure function of the seed and the step. Every architecture therefor
 order, and a resumed training needs no sampler state.
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ from segcore.training.cut_objects import CutObjects
 class Sampler:
     """Draws windows: a fraction by the foreground classes that they contain, the rest uniformly.
 
-    Where the data have objects, the last of the latter are drawn among windows without any, if there are some.
+    Where the data have objects and windows without any, the last `empty_share` of a batch (rounded up) is drawn among
+    those, but no item that the foreground has.
 
     Args:
         data: prepared data with its training windows.
@@ -85,8 +87,9 @@ class Sampler:
         rng = np.random.default_rng([self.seed, step])
         batch = self.settings.batch
         by_class = round(batch * self.settings.foreground_share)
-        empty = batch - round(batch * self.settings.objects.empty_share) if len(self.empty) else batch
-        return [self._draw(index < by_class, index >= empty, rng) for index in range(batch)]
+        # small batches have one too; rounded first, because 20 * 0.15 is a little above 3
+        empty = math.ceil(round(batch * self.settings.objects.empty_share, 6)) if len(self.empty) else 0
+        return [self._draw(index < by_class, index >= batch - empty, rng) for index in range(batch)]
 
     def _draw(
         self, foreground: bool, empty: bool, rng: np.random.Generator

@@ -60,7 +60,7 @@ class TrainStep:
             rate: learning rate.
 
         Returns:
-            The loss, a scalar on the device, without gradient.
+            The loss of the whole batch, a scalar on the device, without gradient.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
@@ -76,6 +76,9 @@ class TrainStep:
             loss.backward()
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
+        if isinstance(self.model, InstanceModel):
+            # the loss of a semantic network is computed over the whole batch on each process
+            total = self.context.processes.summed({"loss": total})["loss"]
         self.context.processes.add_gradients(self.model)
         nn.utils.clip_grad_norm_(self.parameters, _MAX_GRADIENT_NORM)
         self.optimizer.step()

@@ -31,14 +31,13 @@ def distances(case, share: Distributed) -> dict[str, float]:
     share.prepare(divided)
     part = {name: tensor[share.of_batch(len(COUNTS))] for name, tensor in batch.items()}
     results = []
-    for model, of_process, processes in ((whole, batch, Distributed()), (divided, part, share)):
+    for model, items, processes in ((whole, batch, Distributed()), (divided, part, share)):
         context = StepContext(SETTINGS, CPU, processes, RUNTIME)
-        loss = TrainStep(model, make_optimizer(model, SETTINGS), context).step(of_process, 1e-3)
+        loss = TrainStep(model, make_optimizer(model, SETTINGS), context).step(items, 1e-3)
         results.append((loss, torch.cat([p.grad.flatten() for p in model.parameters()])))
-    (loss, gradient), (of_part, of_divided) = results
-    total = float(sum(share.gathered([float(of_part)])))
+    (loss, gradient), (of_process, of_divided) = results
     return {
-        "loss": abs(total - float(loss)) / float(loss),
+        "loss": float(abs(of_process - loss) / loss),
         "gradient": float((gradient - of_divided).abs().max() / gradient.abs().max()),
     }
 

@@ -135,7 +135,7 @@ def test_an_instance_network_is_trained_into_a_bundle_of_its_kind(project, capsy
         assert f"{name} {chosen[name]}" in line
     assert object_settings.text(entry) in printed
     (left,) = [line for line in printed.splitlines() if "are no targets" in line]
-    assert "in the first 4 crops" in left and "magnify: 2 in train.solo" in left
+    assert "in the first 4 crops" in left and "train.solo in params.yaml" in left
     history = (bundle / "history.csv").read_text().splitlines()[0]
     assert history == "step,train_loss,learning_rate,val_loss,val_pq,best"
     (run,) = Tracker.open(p).find("tags.kind = 'training'")
@@ -165,8 +165,20 @@ def test_a_warm_start_keeps_the_grid_of_the_champion_and_a_transfer_does_not(pro
     grid = load_description(champion)["settings"]
     champion.rename("champion")
     initial_weights.place(Path("champion"))
+    # nothing was left to fit but the window and the branches
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "fitted to" in line]
+    assert line == "train: SOLOv2, fitted to the training objects: convs 2, window 32"
     settings = load_description(training.train(asked(), "solo", 0))["settings"]
-    assert settings == grid and "starts from the weights" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert settings == grid and "starts from the weights" in printed and "fitted to" not in printed
+    chosen = ("convs", "cells", "ranges", "window", "candidates")
+    described = ", ".join(f"{name} {grid[name]}" for name in chosen)
+    assert f"train: SOLOv2, as the champion: {described}\n" in printed
+    initial_weights.place(None)
+    training.train(asked(**{name: grid[name] for name in chosen}), "solo", 1)
+    printed = capsys.readouterr().out
+    assert "fitted to" not in printed and "as the champion" not in printed
+    initial_weights.place(Path("champion"))
     # another keyword of the user's: the weights do not fit, so that everything is fitted to the data
     model = initial_weights.new_model(asked(threshold=0.3), "solo", PreparedData("data/prepared"), 0)
     assert model.settings["cells"] != [32] and model.settings["candidates"] != 77

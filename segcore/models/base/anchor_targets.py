@@ -46,6 +46,8 @@ class AnchorLevels:
 class Positives:
     """Anchors that are to find an object. Ordered by image, and of an image the best anchor of each object first.
 
+    Those of the same rank are in the order of `boxes.mixed`.
+
     Attributes:
         matched: (N, A) int64 place of each anchor's object in `Truth`, -1 for background, -2 for neither.
         item: (P,) int64 image.
@@ -89,7 +91,8 @@ def positives(anchors: Tensor, truth: Truth, high: float, low: float) -> Positiv
     dropped = order[~is_kept]
     matched[item[dropped], anchor[dropped]] = -2
     order, rank = order[is_kept], rank[is_kept]
-    last = (item[order] * (len(order) + 1) + rank).argsort(stable=True)
+    last = of_boxes.mixed(truth.boxes[place[order]]).argsort(stable=True)
+    last = last[(item[order] * (len(order) + 1) + rank)[last].argsort(stable=True)]
     order = order[last]
     return Positives(matched, item[order], anchor[order], place[order], rank[last])
 

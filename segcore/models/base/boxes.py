@@ -120,3 +120,20 @@ def fast_nms(boxes: Tensor, most: float) -> Tensor:
     """
     overlap = iou(boxes, boxes).triu(diagonal=1)
     return F.pad(overlap, (0, 0, 1, 0)).amax(dim=0) <= most
+
+
+def mixed(boxes: Tensor) -> Tensor:
+    """Numbers below 2 ** 16, the same on all devices, by which objects are in an order that is not that of places.
+
+    With them, where not all objects of an image can be trained, others are left out in each crop.
+
+    Args:
+        boxes: (..., 4), rounded down to whole pixels.
+
+    Returns:
+        (...) int64.
+    """
+    factors = torch.tensor([40503, 30011, 50021, 60013], device=boxes.device)
+    product = (boxes.long() * factors).sum(-1)
+    product = (product ^ (product >> 7)) * 40503
+    return (product ^ (product >> 9)) % (1 << 16)

@@ -115,6 +115,7 @@ class InstanceModel(SegmentationModel):
         foreground: indices of the classes that have objects, ascending; heads number them from 0.
         background: the first other class: that of pixels without an object.
         coefficients: factor of each term in the loss.
+        why_unplaced: why `unplaced` objects are left out, and the remedy.
         is_position_dependent: whether a result depends on where in the window an object is, so that the network
             predicts in windows of the size of its training crops.
     """
@@ -122,6 +123,7 @@ class InstanceModel(SegmentationModel):
     kind = "instance"
     score_name = "pq"
     coefficients: ClassVar[Mapping[str, float]]
+    why_unplaced: ClassVar[str] = ""
     is_position_dependent: ClassVar[bool]
 
     def __init__(
@@ -168,7 +170,7 @@ class InstanceModel(SegmentationModel):
         """
 
     def unplaced(self, truth: Truth) -> Tensor | None:
-        """Number of objects that are no target, because others have their place; None: all are targets."""
+        """Number of objects that are no target, or have no mask to learn; None: all are targets."""
         return None
 
     def costed(self, images: Tensor) -> dict[str, int]:

@@ -35,7 +35,8 @@ class Protonet(nn.Sequential):
 def trained_masks(found: Positives, truth: Truth, stride: int) -> tuple[Tensor, Tensor]:
     """Positives whose masks count in the loss, (Q,) int64, and the prototype pixels of their true boxes, (Q, 4).
 
-    They are the first of each image until their points are `_MASK_POINTS`; boxes have a margin of one point.
+    They are the first of each image until their points are `_MASK_POINTS`, which differ between crops; boxes have a
+    margin of one point.
     """
     height, width = (side // stride for side in truth.instance.shape[1:])
     ranges = cells(truth.boxes[found.place], stride, height, width, margin=1)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
+from segcore.models.base.boxes import mixed
 from segcore.models.base.instance import Truth
 from segcore.models.base.roi_align import roi_align
 from segcore.objects.found import Objects
@@ -43,25 +44,28 @@ class Regions:
         return Regions(*(x if len(x) else x.new_zeros(1, *x.shape[1:]) for x in parts))
 
 
-def sample(positive: Tensor, negative: Tensor, count: int, first: int) -> tuple[Tensor, Tensor]:
-    """Regions to train on, in an order that is neither random nor by score, and is the same on all devices.
+def sample(
+    positive: Tensor, negative: Tensor, count: int, boxes: Tensor, first: int
+) -> tuple[Tensor, Tensor]:
+    """Regions to train on, in an order that is neither random nor by score or number, the same on all devices.
 
     Args:
         positive: (N, P) bool.
         negative: (N, P) bool.
         count: of an image; at most half of them are positive.
-        first: place from which positives come before all others.
+        boxes: (N, P, 4) float32, from `first` in whole pixels.
+        first: place from which positives come before all others, in an order that depends on where they are.
 
     Returns:
         Places (N, min(count, P)), and their kind: 0 positive, 1 negative, 2 neither, to be left out.
     """
     place = torch.arange(positive.shape[1], device=positive.device)
     # an odd factor permutes the numbers below a power of 2
-    key = torch.where(place < first, (place * 40503) % (1 << 16) + (1 << 16), place)
+    key = torch.where(place < first, (place * 40503) % (1 << 16) + (1 << 16), mixed(boxes))
     group = torch.where(positive, 0, torch.where(negative, 1, 2))
-    rank = (group * (1 << 20) + key).argsort(dim=1).argsort(dim=1)
+    rank = (group * (1 << 20) + key).argsort(dim=1, stable=True).argsort(dim=1)
     group = torch.where(positive & (rank >= count // 2), 2, group)
-    chosen = (group * (1 << 20) + key).argsort(dim=1)[:, :count]
+    chosen = (group * (1 << 20) + key).argsort(dim=1, stable=True)[:, :count]
     return chosen, group.gather(1, chosen)
 
 

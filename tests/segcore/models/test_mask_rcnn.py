@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 
 from segcore.constants import IGNORE
+from segcore.errors import ModelError
 from segcore.models.base.factory import build_model, fitted
 from segcore.models.base.instance import InstanceModel
 from segcore.models.base.object_sizes import ObjectSizes
@@ -182,6 +183,31 @@ def test_settings_follow_from_the_objects() -> None:
     )
     assert nuclei["finest"] == 4 and nuclei["anchors"] == [10.0, 20.0] and nuclei["ratios"] == [1.0]
     assert (nuclei["proposals"], nuclei["detections"], nuclei["regions"]) == (1600, 800, 512)
+
+
+def test_fewer_regions_than_train_a_mask_are_refused() -> None:
+    for regions in (1, 3):
+        with pytest.raises(ModelError, match="regions is"):
+            fitted("mask_rcnn", {"regions": regions}, ObjectSizes())
+    model, batch = model_of(regions=4), batch_of()
+    loss = model.loss(batch)
+    loss["loss"].backward()
+    assert loss["mask"] > 0 and model.mask_head.score.weight.grad.abs().max() > 0
+
+
+def test_the_loss_of_masks_is_the_mean_over_those_that_are_trained() -> None:
+    """With more objects than masks per image; the untrained network has a cross-entropy of about log 2 everywhere."""
+    batch = batch_of(3, side=128, objects=30)
+    batch["label"][2], batch["instance"][2] = 0, 0
+    for regions in (16, 32, 512):
+        model = model_of(regions=regions).eval()
+        torch.nn.init.zeros_(model.mask_head.score.weight)
+        torch.nn.init.zeros_(model.mask_head.score.bias)
+        truth = model.truth(batch)
+        objects = torch.bincount(truth.item, minlength=3)
+        assert model.weights(truth)["mask"] == objects.clamp(max=regions // 4).sum()
+        assert int(model.unplaced(truth)) == int((objects - regions // 4).clamp(min=0).sum())
+        assert float(model.loss(batch)["mask"]) == pytest.approx(np.log(2), rel=1e-4)
 
 
 def test_anchors_of_objects_of_one_size_or_larger_than_a_crop_are_within_it() -> None:

@@ -147,6 +147,35 @@ def test_a_share_of_the_crops_has_no_objects_for_every_network(discs):
     assert all(data.crop(*window, instances=True).instances.any() for window, _ in most[:4])
 
 
+@pytest.mark.parametrize(
+    ("batch", "foreground", "share", "empty"),
+    [
+        (4, 0.5, 0.1, 1),
+        (5, 0.5, 0.1, 1),
+        (8, 0.5, 0.1, 1),
+        (8, 0.5, 0.25, 2),
+        (20, 0.5, 0.15, 3),
+        (8, 0.5, 0, 0),
+        (4, 1, 0.1, 0),
+        (8, 0.75, 0.5, 2),
+    ],
+)
+def test_the_share_of_empty_crops_is_rounded_up_and_at_most_what_the_foreground_leaves(
+    discs, batch, foreground, share, empty
+):
+    shares = {"foreground_share": foreground, "batch": batch}
+    host = sampler(discs, objects={"empty_share": share}, **shares)
+    usual = sampler(discs, objects={"empty_share": 0}, **shares)
+    changed = 0
+    for step in range(20):
+        drawn, plain = host.draws(step), usual.draws(step)
+        assert drawn[: batch - empty] == plain[: batch - empty]
+        crops = [discs[1].crop(*window, instances=True) for window, _ in drawn[batch - empty :]]
+        assert not any(crop.instances.any() for crop in crops)
+        changed += drawn != plain
+    assert (changed > 0) == (empty > 0)
+
+
 def test_without_windows_that_are_empty_or_without_objects_draws_are_as_before(prepared_scene, discs):
     p, data = prepared_scene
     settings = p.for_architecture("unet").model_copy(update={"batch": 8})

@@ -120,7 +120,7 @@ def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path):
 
 
 @pytest.mark.slow
-def test_loss_and_gradients_of_instance_networks_are_those_of_the_whole_batch(tmp_path):
+def test_loss_and_gradients_of_instance_networks_on_each_process_are_those_of_the_whole_batch(tmp_path):
     """One of the processes has no object."""
     launch(FORKED, "object_gradient_process.py", 2, tmp_path)
     for rank in range(2):

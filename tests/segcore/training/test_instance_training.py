@@ -168,7 +168,13 @@ def test_keywords_that_are_auto_take_known_values_and_those_of_the_user_stay(dis
     assert "unheard" not in chosen and new_model(ONE, settings, discs[1], 0).settings["cells"] != [16, 32]
 
 
-def test_objects_without_a_cell_are_counted_in_the_first_crops(discs):
+def _empty(model, sampler):
+    """Crops without objects among the first hundred."""
+    truths = [model.truth(sampler.batch(step)) for step in range(50)]
+    return sum(2 - len(truth.item.unique()) for truth in truths)
+
+
+def test_objects_without_a_cell_or_a_mask_are_counted_in_the_first_crops(discs):
     p, data = discs
     settings = small(steps=1000, model={"width": 8, "cells": [32], "ranges": [[1, 4096]]})
     sampler = Sampler(data, settings, p.prepare.window, 0, instances=True)
@@ -179,13 +185,22 @@ def test_objects_without_a_cell_are_counted_in_the_first_crops(discs):
     assert found.crops == 100 and found.total == sum(counts) and 0 < found.objects < found.total
     fine = new_model(ONE, small(model={"width": 8, "cells": [4], "ranges": [[1, 4096]]}), data, 0)
     assert unplaced(fine, sampler).objects < found.objects
-    others = [name for name in ARCHITECTURES if name != ONE]
-    assert all(unplaced(new_model(name, small(), data, 0), sampler) is None for name in others)
+    assert unplaced(new_model("yolact", small(), data, 0), sampler) is None
+    few = new_model("mask_rcnn", small(model={"width": 8, "regions": 4}), data, 0)
+    assert unplaced(few, sampler).objects == sum(counts) - 100 + _empty(model, sampler)
+    assert unplaced(new_model("mask_rcnn", small(), data, 0), sampler).objects == 0
 
 
 def test_data_without_objects_or_background_are_refused(prepared_scene, discs):
     with pytest.raises(DataError, match="finds objects, and the data have none"):
         new_model(ONE, small(), prepared_scene[1], 0)
+    # all objects are in other splits
+    elsewhere = copy.copy(discs[1])
+    training = elsewhere.regions.loc[elsewhere.regions["split"] == "train", "id"]
+    elsewhere.objects = elsewhere.objects[~elsewhere.objects["region"].isin(training)]
+    for name in ARCHITECTURES:
+        with pytest.raises(DataError, match="the training split has none"):
+            new_model(name, small(), elsewhere, 0)
     full = copy.copy(discs[1])
     full.foreground = [0, 1]
     with pytest.raises(ModelError, match=r"data\.background"):

@@ -133,7 +133,7 @@ def test_true_boxes_are_sampled_before_proposals_and_at_most_half_are_positive()
     positive[0, :20] = positive[0, 40:44] = True
     negative[0, 20:38] = True
     negative[1, :3] = True
-    chosen, kind = sample(positive, negative, 16, first=40)
+    chosen, kind = sample(positive, negative, 16, boxes_of(100).view(2, 50, 4), first=40)
     assert set(range(40, 44)) <= set(chosen[0, :8].tolist())
     assert kind[0].tolist() == [0] * 8 + [1] * 8
     assert len(set(chosen[0].tolist())) == 16
@@ -146,11 +146,25 @@ def test_true_boxes_are_sampled_before_proposals_and_at_most_half_are_positive()
 def test_the_sample_of_an_image_does_not_depend_on_the_number_of_objects_of_another() -> None:
     positive, negative = torch.rand(1, 60) < 0.3, torch.rand(1, 60) < 0.5
     negative &= ~positive
-    nothing = torch.zeros(1, 7, dtype=torch.bool)
-    alone = sample(positive, negative, 20, first=50)
-    beside = sample(torch.cat([positive, nothing], 1), torch.cat([negative, nothing], 1), 20, first=50)
+    nothing, boxes = torch.zeros(1, 7, dtype=torch.bool), boxes_of(67)[None]
+    alone = sample(positive, negative, 20, boxes[:, :60], first=50)
+    beside = sample(torch.cat([positive, nothing], 1), torch.cat([negative, nothing], 1), 20, boxes, first=50)
     real = alone[1] < 2
     assert torch.equal(alone[0][real], beside[0][real]) and torch.equal(alone[1], beside[1])
+
+
+def test_of_too_many_true_boxes_others_are_sampled_where_they_are_elsewhere() -> None:
+    corner = torch.arange(40).repeat_interleave(2).view(1, 40, 2) * 6.0
+    all_are, none = torch.ones(1, 40, dtype=torch.bool), torch.zeros(1, 40, dtype=torch.bool)
+    taken = torch.zeros(40)
+    for shift in range(60):
+        boxes = torch.cat([corner + shift, corner + shift + 9], dim=2)
+        chosen, kind = sample(all_are, none, 20, boxes, first=0)
+        kept = chosen[kind == 0]
+        assert len(set(kept.tolist())) == 10
+        taken[kept] += 1
+    # 15 of 60 are expected of each, the last ones included
+    assert taken.min() >= 5 and taken.max() <= 30
 
 
 def test_a_full_mask_covers_the_pixels_whose_centres_are_in_the_box() -> None:
