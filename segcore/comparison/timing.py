@@ -27,15 +27,20 @@ class Timing:
     @property
     def median(self) -> str:
         """The median as text, with the mark of times of different moments."""
-        return f"{self.estimate:,.1f}{f' {APART}' if self.apart else ''}"
+        return f"{_text(self.estimate)}{f' {APART}' if self.apart else ''}"
 
     @property
     def spread(self) -> str:
         """The quartiles as text; empty without any."""
-        return "" if self.low is None or self.high is None else f"{self.low:,.1f} to {self.high:,.1f}"
+        return "" if self.low is None or self.high is None else f"{_text(self.low)} to {_text(self.high)}"
 
     def __str__(self) -> str:
         return f"{self.median} [{self.spread.replace(' to', ',')}]" if self.spread else self.median
+
+
+def _text(milliseconds: float) -> str:
+    """One decimal; from 1,000 on, four significant digits."""
+    return f"{milliseconds:,.1f}" if milliseconds < 1000 else f"{float(f'{milliseconds:.4g}'):,.0f}"
 
 
 def timing(cost: Mapping[str, Any] | None) -> Timing | None:

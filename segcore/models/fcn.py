@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from segcore.models.base.encoders import build_encoder
+from segcore.models.base.encoders import build_encoder, require_encoder
 from segcore.models.base.model import choose, upsample
 from segcore.models.base.pretrained import load_encoder_weights
 from segcore.models.base.semantic import SemanticModel
@@ -52,6 +52,7 @@ def build(
         ModelError: an unknown value, or weights that do not fit.
     """
     choose("variant", variant, list(_SCORED_MAPS))
+    require_encoder(encoder)
     if fc_channels is None:
         fc_channels = 4096 if encoder.startswith("vgg") else 0
     model = FCN(in_channels, num_classes, encoder, weights, output_stride, variant, fc_channels, dropout)

@@ -24,7 +24,7 @@ from torch import Tensor
 from segcore.models.base.boxes import anchors, clip, decode, encode
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
-from segcore.models.base.keywords import require_lengths, require_whole
+from segcore.models.base.keywords import HIGHEST_RATIO, require_list, require_whole
 from segcore.models.base.model import choose
 from segcore.models.base.object_sizes import ObjectSizes, anchor_sides, distinct_ratios
 from segcore.models.base.pretrained import load_detector_weights
@@ -124,8 +124,8 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
         found["finest"] = 4 if sizes.sides[2] < _SMALL else 8
     choose("finest", found["finest"], (4, 8, "auto"))
     levels = sum(stride >= found["finest"] for stride in _STRIDES)
-    require_lengths(found, "anchors", most=levels)
-    require_lengths(found, "ratios")
+    require_list(found, "anchors", most=levels, ascending=True)
+    require_list(found, "ratios", 1 / HIGHEST_RATIO, HIGHEST_RATIO)
     if found["anchors"] == "auto":
         found["anchors"] = anchor_sides(sizes, found["finest"], levels)
     if found["ratios"] == "auto":

@@ -26,9 +26,9 @@ from torchvision.ops import sigmoid_focal_loss
 from segcore.models.base.block_masks import BLOCK, block_targets, dice, enlarged
 from segcore.models.base.branches import MaskFeatures, branch, conv_gn_relu, listed, on_grid, with_coordinates
 from segcore.models.base.cells import assign, by_level, ignored, levels, matrix_nms, peaks, shapes
-from segcore.models.base.encoders import ENCODERS, Encoder, build_encoder
+from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
-from segcore.models.base.keywords import require_lengths, require_pairs, require_share, require_whole
+from segcore.models.base.keywords import require_list, require_pairs, require_share, require_whole
 from segcore.models.base.model import choose, upsample
 from segcore.models.base.object_sizes import ObjectSizes
 from segcore.models.base.pyramid import Pyramid
@@ -67,7 +67,7 @@ def build(
         variant: "v2" or "v1".
         width: channels of the pyramid, the branches, and v2's mask features; 256 in the papers.
         convs: convolutions of each branch; 4 for v2 and 7 for v1 in the papers.
-        cells: side of the cells of each level in pixels, powers of two from 4, each twice the one before.
+        cells: side of the cells of each level in pixels, the first 4, 8, 16, 32 or 64, each further one twice as large.
         ranges: smallest and largest object of each level in pixels, the square root of the area of its box.
         window: side in pixels over which coordinates go from -1 to 1, that of the training crops.
         candidates: largest number of cells per image of that size whose masks are computed.
@@ -77,8 +77,6 @@ def build(
     Raises:
         ModelError: an unknown value, or weights that do not fit.
     """
-    choose("variant", variant, ("v2", "v1"))
-    choose("encoder", encoder, ENCODERS)
     assert not any(isinstance(value, str) for value in (convs, cells, ranges, window, candidates))
     return SOLO(
         in_channels,
@@ -103,16 +101,17 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     Raises:
         ModelError: cells or ranges that no network can have.
     """
+    choose("variant", keywords["variant"], ("v2", "v1"))
     require_whole(keywords, "width", least=2)
     require_whole(keywords, "convs", "window", "candidates", auto=True)
     require_whole(keywords, "min_area", least=0)
-    require_lengths(keywords, "cells")
+    require_list(keywords, "cells")
     require_pairs(keywords, "ranges")
     require_share(keywords, "threshold")
     fitted = dict(keywords)
     fitted["cells"], fitted["ranges"] = levels(fitted["cells"], fitted["ranges"], sizes)
     automatic = {
-        "convs": 2 if fitted["width"] < 128 else {"v2": 4, "v1": 7}.get(fitted["variant"], 4),
+        "convs": 2 if fitted["width"] < 128 else {"v2": 4, "v1": 7}[fitted["variant"]],
         "window": sizes.crop,
         # an object is often found by several cells
         "candidates": min(max(4 * sizes.most, 100), 4096),

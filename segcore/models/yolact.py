@@ -24,10 +24,10 @@ from segcore.models.base.anchor_targets import AnchorLevels, Positives, class_lo
 from segcore.models.base.boxes import decode, encode, fast_nms
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
-from segcore.models.base.keywords import require_lengths, require_whole
+from segcore.models.base.keywords import HIGHEST_RATIO, require_list, require_whole
 from segcore.models.base.mask_rating import MaskRating, crops, rating_loss
 from segcore.models.base.model import choose
-from segcore.models.base.object_sizes import ObjectSizes
+from segcore.models.base.object_sizes import ObjectSizes, usable_ratio
 from segcore.models.base.prototypes import (
     Protonet,
     detected_masks,
@@ -61,7 +61,7 @@ def build(
     weights: str = "none",
     width: int = 64,
     finest: Any = "auto",
-    sides: Any = "auto",
+    anchors: Any = "auto",
     ratios: Any = "auto",
     prototypes: int = 32,
     candidates: Any = "auto",
@@ -77,16 +77,16 @@ def build(
         weights: of the encoder, see `load_encoder_weights`.
         width: channels of pyramid, head and the network of the prototypes; 256 as published.
         finest: stride of the finest level, 4 or 8; prototypes have half of it. As published: 8.
-        sides: of the anchors in pixels, one per level.
+        anchors: side in pixels of the anchors of each level, finest first.
         ratios: height / width of the anchors.
         prototypes: their number.
-        candidates: anchors of highest score of each class that are compared for duplicates.
+        candidates: anchors of an image that are compared for duplicates: those of highest score, whatever their class.
         mask_iou: whether scores are multiplied by a prediction of the mask's IoU.
 
     Raises:
         ModelError: an unknown value, or weights that do not fit.
     """
-    levels = AnchorLevels(finest, sides, ratios)
+    levels = AnchorLevels(finest, anchors, ratios)
     trunk = build_encoder(encoder, in_channels, weights)
     network = RatedYolact if mask_iou else Yolact
     return network(in_channels, num_classes, foreground, trunk, levels, width, prototypes, candidates)
@@ -104,24 +104,24 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     fitted = dict(keywords)
     require_whole(fitted, "width", "prototypes")
     require_whole(fitted, "candidates", auto=True)
-    require_lengths(fitted, "sides", most=5)
-    require_lengths(fitted, "ratios")
+    require_list(fitted, "anchors", most=5, ascending=True)
+    require_list(fitted, "ratios", 1 / HIGHEST_RATIO, HIGHEST_RATIO)
     choose("mask_iou", fitted["mask_iou"], (False, True))
     # between the smallest and the lower quartile
     small, large = (sizes.sides[0] * sizes.sides[1]) ** 0.5, sizes.sides[-1]
     if fitted["finest"] == "auto":
-        fitted["finest"] = 8 if (small if fitted["sides"] == "auto" else min(fitted["sides"])) >= 16 else 4
+        fitted["finest"] = 8 if (small if fitted["anchors"] == "auto" else fitted["anchors"][0]) >= 16 else 4
     finest = choose("finest", fitted["finest"], (4, 8, "auto"))
-    if fitted["sides"] == "auto":
+    if fitted["anchors"] == "auto":
         # smaller or larger ones would not fit the spacing and the receptive field of the finest level
         sides = [min(max(small, 2 * finest), 4 * finest)]
         while sides[-1] * 2**0.5 < large and len(sides) < 5:
             sides.append(2 * sides[-1])
-        fitted["sides"] = [round(side, 1) for side in sides]
+        fitted["anchors"] = [round(side, 1) for side in sides]
     if fitted["ratios"] == "auto":
         low, middle, high = sizes.ratios
         three = (middle, min(low, middle / 1.5), max(high, middle * 1.5))
-        fitted["ratios"] = [round(ratio, 2) for ratio in three]
+        fitted["ratios"] = [round(usable_ratio(ratio), 2) for ratio in three]
     if fitted["candidates"] == "auto":
         # about ten anchors are positive for each object
         fitted["candidates"] = min(max(200, 10 * sizes.most), 4096)

@@ -125,7 +125,8 @@ def decide(
     shown = CandidateFigures(**_candidate(incumbent, key, metric, classes)) if incumbent else None
     name = chosen.scored.candidate.name if chosen else None
     version = champion.version if champion else None
-    reason = sentence(outcome, shown, version, facts, name, basis)
+    measure = chosen.scored.candidate.measure if chosen else ""
+    reason = sentence(outcome, shown, version, facts, name, basis, measure)
     best = name if chosen and not chosen.flaw else None
     return Decision(outcome, winner, best, reason, shown, facts, basis)
 

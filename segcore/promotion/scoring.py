@@ -31,6 +31,7 @@ class Candidate:
         version: version of the champion in the registry; None for challengers.
         objects: object table (segcore.tables.objects) of both sets; None where the data have no objects.
         score: least score of a predicted object.
+        measure: what `validation` is, such as "PQ".
     """
 
     name: str
@@ -42,6 +43,7 @@ class Candidate:
     version: int | None = None
     objects: pd.DataFrame | None = None
     score: float = 0.0
+    measure: str = "IoU"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def sentence(
     challengers: Sequence[ChallengerFigures],
     chosen: str | None,
     basis: Basis,
+    measure: str,
 ) -> str:
     """The reason for the gate's decision.
 
@@ -31,6 +32,7 @@ def sentence(
         challengers: figures of the challengers.
         chosen: name of the challenger that the sentence describes.
         basis: of the decision.
+        measure: what the challenger's validation score is, such as "PQ".
     """
     one = next((c for c in challengers if c.name == chosen), None)
     metric = METRICS[basis.metric]
@@ -40,7 +42,7 @@ def sentence(
         return f"Kept {_champion(champion, version, metric)}: no challenger differs from it."
     left_out = [f" {c.title} was left out: {c.flaw}." for c in challengers if c.flaw and c is not one]
     if champion is None:
-        return _first(outcome, one, metric) + "".join(left_out)
+        return _first(outcome, one, metric, measure) + "".join(left_out)
     old = _champion(champion, version, metric)
     new = f"the new {one.title}" if one.title == champion.title else one.title
     if outcome == "promoted":
@@ -53,10 +55,10 @@ def sentence(
     return text + "".join(left_out)
 
 
-def _first(outcome: str, one: ChallengerFigures, metric: Metric) -> str:
+def _first(outcome: str, one: ChallengerFigures, metric: Metric, measure: str) -> str:
     if one.validation is None or one.flaw:
         return f"No champion is chosen: {one.title} cannot be judged, because {one.flaw}."
-    best = f"the best validation score ({100 * one.validation:.1f} %)"
+    best = f"the best validation score ({measure} {100 * one.validation:.1f} %)"
     if outcome == "first":
         scores = "minimum scores" if metric.sign > 0 else "limits of scores"
         limits = f" and meets all {scores} and cost limits" if one.rules else ""

@@ -38,10 +38,10 @@ class Model:
         folder: the bundle's folder.
         description: content of model.json.
         counts: evaluation table.
-        validation: best score on the validation split, in [0, 1]: foreground IoU, PQ of an instance network, or F1 of
-            objects where networks of both kinds are compared.
+        validation: best score on the validation split, in [0, 1]: `measure`.
         calibrations: calibration curve of each batch; empty for challengers.
         objects: object table; None where the data have no objects, or `evaluate.objects` is none.
+        both_kinds: whether networks of both kinds are compared.
     """
 
     folder: Path
@@ -50,6 +50,14 @@ class Model:
     validation: float
     calibrations: Mapping[str, Mapping[str, Any]]
     objects: pd.DataFrame | None = None
+    both_kinds: bool = False
+
+    @property
+    def measure(self) -> str:
+        """What `validation` is: foreground IoU, PQ of an instance network, or F1 of objects of both kinds."""
+        if self.both_kinds:
+            return "F1 of objects"
+        return "PQ" if self.kind == "instance" else "IoU"
 
     @property
     def architecture(self) -> str:
@@ -137,7 +145,9 @@ def comparable(models: Sequence[Model], method: str) -> list[Model]:
     """
     if len({model.kind for model in models}) < 2:
         return list(models)
-    return [replace(model, validation=_object_f1(model.description, method)) for model in models]
+    return [
+        replace(model, validation=_object_f1(model.description, method), both_kinds=True) for model in models
+    ]
 
 
 def _object_f1(description: Mapping[str, Any], method: str) -> float:

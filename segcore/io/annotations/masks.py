@@ -200,6 +200,13 @@ class _Masks:
             code = self._table[1]
             name = "ignore" if code == IGNORE else self._data.classes[code]
             return f"if the mask marks {name!r} with 255 instead of 1, declare `255: {name}` in data.label_values"
+        if self._data.masks_have_numbers:
+            names = [self._data.classes[index] for index in self._data.foreground]
+            return (
+                f"if they are numbers of objects, declare `{OTHERS}: {names[0] if len(names) == 1 else 'CLASS'}` in "
+                f"data.label_values (now {declared(self._data)}), with the keys that are numbers in quotes; if not, "
+                "declare each of them, or correct the mask"
+            )
         line = few_bits(self._path, self._data)
         if line:
             return line

@@ -43,7 +43,8 @@ def levels(
         cells = [finest * 2**place for place in range(number)]
     if cells[0] not in (4, 8, 16, 32, 64) or any(b != 2 * a for a, b in pairwise(cells)):
         raise ModelError(
-            f"cells {list(cells)} are impossible", "give powers of two from 4, each twice the one before"
+            f"cells {list(cells)} are impossible",
+            "give powers of two, each twice the one before, the first from 4 to 64",
         )
     if isinstance(ranges, str):
         low = [round((first if cells[0] == finest else 1.5 * cells[0]) * 2**k) for k in range(len(cells))]

@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from segcore.errors import ModelError
 from segcore.models.base.model import choose
 from segcore.models.base.pretrained import apply_encoder_weights, load_encoder_weights
 
@@ -39,6 +40,21 @@ class Encoder(nn.Module):
         return features
 
 
+def require_encoder(name: str) -> None:
+    """Check that an encoder is one of ENCODERS.
+
+    Raises:
+        ModelError: it is not; of "plain", the message says that only U-Net has it.
+    """
+    if name == "plain":
+        raise ModelError(
+            "encoder 'plain' is for U-Net alone",
+            f"set train.common.encoder, or encoder in the section of this network, to one of {', '.join(ENCODERS)}; "
+            "U-Net keeps its own by train.unet.encoder",
+        )
+    choose("encoder", name, ENCODERS)
+
+
 def build_encoder(name: str, in_channels: int, weights: str = "none", output_stride: int = 32) -> Encoder:
     """An encoder with feature maps at strides 2, 4, 8, 16, 32, and for VGG at stride 1 before them.
 
@@ -55,7 +71,7 @@ def build_encoder(name: str, in_channels: int, weights: str = "none", output_str
     Raises:
         ModelError: an unknown encoder or output stride, or weights that do not fit.
     """
-    choose("encoder", name, ENCODERS)
+    require_encoder(name)
     choose("output_stride", output_stride, (32, 16, 8))
     trunk = _trunk(name)
     state = load_encoder_weights(name, weights)

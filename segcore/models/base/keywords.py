@@ -1,6 +1,7 @@
 """Checks of keywords of architectures, which come from params.yaml."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from segcore.errors import ModelError
@@ -8,6 +9,8 @@ from segcore.errors import ModelError
 AUTO = "auto"
 # larger numbers are refused in model.json
 LARGEST = 4096
+# of height / width of anchors; the lowest is its inverse
+HIGHEST_RATIO = 20
 
 
 def require_whole(keywords: Mapping[str, Any], *names: str, least: int = 1, auto: bool = False) -> None:
@@ -36,28 +39,48 @@ def require_share(keywords: Mapping[str, Any], *names: str) -> None:
             raise ModelError(f"{name} is {keywords[name]!r}", "give a number from 0 to 1")
 
 
-def require_lengths(keywords: Mapping[str, Any], *names: str, most: int | None = None) -> None:
-    """Check that keywords are "auto", or lists of at least one and at most `most` numbers above 0, up to LARGEST.
+def require_list(
+    keywords: Mapping[str, Any],
+    name: str,
+    least: float = 1,
+    largest: float = LARGEST,
+    *,
+    most: int | None = None,
+    ascending: bool = False,
+) -> None:
+    """Check that a keyword is "auto", or a list of numbers.
+
+    Args:
+        keywords: of an architecture.
+        name: of the keyword.
+        least: limit of the numbers, included.
+        largest: limit of the numbers, included.
+        most: largest number of values; None: any.
+        ascending: whether each value has to be larger than the one before.
 
     Raises:
-        ModelError: one is not.
+        ModelError: it is not.
     """
-    for name in names:
-        value = keywords[name]
-        if value == AUTO:
-            continue
-        if not _is_list(value) or not value or not all(_is_number(v) and 0 < v <= LARGEST for v in value):
-            raise ModelError(
-                f"{name} is {value!r}", f"give a list of numbers above 0 and up to {LARGEST}{_or_auto(True)}"
-            )
-        if most is not None and len(value) > most:
-            raise ModelError(
-                f"{name} has {len(value)} values", f"give at most {most}, one per level, or {AUTO}"
-            )
+    value = keywords[name]
+    if value == AUTO:
+        return
+    if (
+        not _is_list(value)
+        or not value
+        or not all(_is_number(v) and least <= v <= largest for v in value)
+        or (ascending and any(b <= a for a, b in pairwise(value)))
+    ):
+        order = ", each larger than the one before" if ascending else ""
+        raise ModelError(
+            f"{name} is {value!r}",
+            f"give a list of numbers from {least:g} to {largest:g}{order}{_or_auto(True)}",
+        )
+    if most is not None and len(value) > most:
+        raise ModelError(f"{name} has {len(value)} values", f"give at most {most}, one per level, or {AUTO}")
 
 
 def require_pairs(keywords: Mapping[str, Any], *names: str) -> None:
-    """Check that keywords are "auto", or lists of pairs of numbers above 0, of which the second is larger.
+    """Check that keywords are "auto", or lists of pairs of numbers above 0 and up to LARGEST, the second larger.
 
     Raises:
         ModelError: one is not.
@@ -67,7 +90,8 @@ def require_pairs(keywords: Mapping[str, Any], *names: str) -> None:
         if value != AUTO and (not _is_list(value) or not value or not all(map(_is_pair, value))):
             raise ModelError(
                 f"{name} is {value!r}",
-                f"give pairs of a smallest and a largest value, such as [[1, 48], [24, 4096]]{_or_auto(True)}",
+                f"give pairs of a smallest and a largest value, above 0 and up to {LARGEST}, such as "
+                f"[[1, 48], [24, {LARGEST}]]{_or_auto(True)}",
             )
 
 

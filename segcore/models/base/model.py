@@ -217,11 +217,11 @@ def conv_bn_relu(
 
 
 def choose(setting: str, value: Any, allowed: Sequence[Any]) -> Any:
-    """Return `value` if it is one of the allowed ones.
+    """Return `value` if it is one of the allowed ones, of the same type: 8.0 is not 8, and 1 is not True.
 
     Raises:
         ModelError: it is not; the message lists them.
     """
-    if value not in allowed:
+    if not any(type(value) is type(one) and value == one for one in allowed):
         raise ModelError(f"{setting} {value!r} is unknown", f"choose one of {', '.join(map(str, allowed))}")
     return value

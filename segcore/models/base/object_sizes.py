@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from segcore.models.base.keywords import HIGHEST_RATIO
+
 # quantiles of `ObjectSizes.sides`
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -36,5 +38,10 @@ def anchor_sides(sizes: ObjectSizes, finest: int, levels: int) -> list[float]:
 
 def distinct_ratios(sizes: ObjectSizes) -> list[float]:
     """The median ratio, and of the other two those that differ from it by a factor of at least 1.25."""
-    low, median, high = sizes.ratios
+    low, median, high = map(usable_ratio, sizes.ratios)
     return [*([low] if low * 1.25 <= median else []), median, *([high] if high >= median * 1.25 else [])]
+
+
+def usable_ratio(ratio: float) -> float:
+    """A height / width of objects within the limits of those of anchors."""
+    return min(max(ratio, 1 / HIGHEST_RATIO), HIGHEST_RATIO)

@@ -59,3 +59,9 @@ def test_a_table_of_costs_shows_the_spread_or_the_mark() -> None:
         for name in names
     }
     assert "147.0 †" in leaderboard_text(comparison, alone)
+
+
+def test_long_times_have_four_significant_digits() -> None:
+    long = Timing(16_543.21, 15_852.8, 17_484.3)
+    assert (long.median, long.spread) == ("16,540", "15,850 to 17,480")
+    assert (Timing(999.94).median, Timing(1234.5).median) == ("999.9", "1,234")

@@ -70,20 +70,20 @@ def test_anchors_of_a_place_have_three_shapes_and_one_area() -> None:
     torch.testing.assert_close(sides.prod(1), sides.prod(1)[:1].expand(3))
 
 
-def test_sides_and_ratios_follow_from_the_objects_and_can_be_fixed() -> None:
+def test_anchors_and_ratios_follow_from_the_objects_and_can_be_fixed() -> None:
     houses = ObjectSizes(sides=(11, 26, 38, 52, 122), ratios=(0.6, 1.1, 1.9), most=21)
     keywords = fitted("yolact", {}, houses)
     assert keywords["finest"] == 8
-    assert keywords["sides"] == [16.9, 33.8, 67.6, 135.3]
+    assert keywords["anchors"] == [16.9, 33.8, 67.6, 135.3]
     assert keywords["ratios"] == [1.1, 0.6, 1.9]
     squares = fitted("yolact", {}, ObjectSizes(sides=(8,) * 5, ratios=(1, 1, 1), most=300))
     assert squares["finest"] == 4
     assert squares["ratios"] == [1, 0.67, 1.5]
     assert squares["candidates"] == 3000
-    fixed = {"sides": [20, 60], "ratios": [1], "candidates": 5, "finest": 4}
+    fixed = {"anchors": [20, 60], "ratios": [1], "candidates": 5, "finest": 4}
     assert fixed.items() <= fitted("yolact", fixed, houses).items()
-    assert fitted("yolact", {"sides": [20, 60]}, houses)["finest"] == 8
-    for wrong in ({"finest": 2}, {"sides": []}, {"ratios": [1, 0]}):
+    assert fitted("yolact", {"anchors": [20, 60]}, houses)["finest"] == 8
+    for wrong in ({"finest": 2}, {"anchors": []}, {"ratios": [1, 0]}):
         with pytest.raises(ModelError):
             fitted("yolact", wrong, houses)
 

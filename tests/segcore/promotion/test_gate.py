@@ -234,6 +234,12 @@ def test_without_foreground_nothing_is_shown_however_cheap_the_challenger_is() -
         assert "at least 6 are needed: 6 more" in decision.reason and "+0.0" not in decision.reason
 
 
+@pytest.mark.parametrize("measure", ["IoU", "PQ", "F1 of objects"])
+def test_the_validation_score_of_the_first_champion_is_named(measure: str) -> None:
+    decision = judge(None, candidate(0.937, measure=measure))
+    assert f"it has the best validation score ({measure} 93.7 %)" in decision.reason
+
+
 def test_a_challenger_whose_scores_are_not_numbers_never_wins_and_hides_no_other() -> None:
     old, failed = candidate(0.9, "old"), candidate(0.97, "failed", seed=1, validation=float("nan"))
     sound = candidate(0.97, "sound", seed=1, validation=0.4)

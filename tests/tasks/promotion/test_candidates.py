@@ -185,6 +185,8 @@ def test_networks_of_both_kinds_are_compared_by_f1_of_objects() -> None:
     for method, f1 in (("components", 0.4), ("watershed", 0.5), ("none", 0.4)):
         judged = candidates.comparable([semantic, instance], method)
         assert [model.validation for model in judged] == [f1, 0.6]
+        assert [model.measure for model in judged] == ["F1 of objects"] * 2
+    assert (semantic.measure, instance.measure) == ("IoU", "PQ")
     unmeasured = _model("unet-0", 0.8)
     assert math.isnan(candidates.comparable([unmeasured, instance], "components")[0].validation)
 

@@ -211,6 +211,13 @@ def test_instances_are_the_values_of_all_classes_but_background(tmp_path):
     np.testing.assert_array_equal(found.instances, [[0, 1, 2, 70000, 0, 0]])
 
 
+def test_the_remedy_for_undeclared_numbers_of_objects_is_the_key_others(tmp_path):
+    path = save(tmp_path / "m.tif", np.array([[0, 1, 2, 70000]], np.uint32))
+    fails(path, data_for({0: "background"}, instances=True), "label-values", "`others: CLASS`")
+    found = labels(path, data_for({"0": "background", "others": "road"}, instances=True))
+    np.testing.assert_array_equal(found.instances, [[0, 1, 2, 70000]])
+
+
 def test_colors_number_objects_and_black_is_a_color(tmp_path):
     picked = index_mask(high=3)
     path = save(tmp_path / "m.png", RGB[picked])

@@ -5,38 +5,58 @@ from typing import Any
 import pytest
 
 from segcore.errors import ModelError
-from segcore.models.base.factory import build_model
+from segcore.models.base.factory import build_model, fitted
+from segcore.models.base.object_sizes import ObjectSizes
 
 COUNT = "a whole number from 1 to 4096"
-LIST = "a list of numbers above 0 and up to 4096, or auto"
+LIST = "a list of numbers from 1 to 4096"
+SIDES = f"{LIST}, each larger than the one before, or auto"
+RATIOS = "a list of numbers from 0.05 to 20, or auto"
 WRONG: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("mask_rcnn", {"width": 0}, f"mask_rcnn: width is 0.*{COUNT}", {"width": 8}),
     ("mask_rcnn", {"width": True}, f"width is True.*{COUNT}", {"width": 1}),
     ("mask_rcnn", {"width": "auto"}, f"width is 'auto'.*{COUNT}", {"width": 8}),
     ("mask_rcnn", {"finest": 3}, "finest 3 is unknown.*4, 8, auto", {"finest": "auto"}),
-    ("mask_rcnn", {"anchors": 32}, f"anchors is 32.*{LIST}", {"anchors": [32]}),
+    ("mask_rcnn", {"finest": 8.0}, "finest 8.0 is unknown.*4, 8, auto", {"finest": 8}),
+    ("mask_rcnn", {"anchors": 32}, f"anchors is 32.*{SIDES}", {"anchors": [32]}),
+    ("mask_rcnn", {"anchors": [16, 8]}, f"anchors is .16, 8.*{SIDES}", {"anchors": [8, 16]}),
+    ("mask_rcnn", {"anchors": [1e-300]}, f"anchors is .1e-300.*{SIDES}", {"anchors": [1]}),
+    ("mask_rcnn", {"ratios": [1e-300]}, f"ratios is .1e-300.*{RATIOS}", {"ratios": [0.05]}),
     (
         "mask_rcnn",
         {"anchors": [8, 16, 32, 64, 128], "finest": 8},
         "has 5 values.*at most 4",
         {"anchors": "auto"},
     ),
-    ("mask_rcnn", {"ratios": "wide"}, f"ratios is 'wide'.*{LIST}", {"ratios": [0.5, 1]}),
+    ("mask_rcnn", {"ratios": "wide"}, f"ratios is 'wide'.*{RATIOS}", {"ratios": [0.5, 1]}),
     ("mask_rcnn", {"detections": 0}, f"detections is 0.*{COUNT}, or auto", {"detections": "auto"}),
     ("yolact", {"width": 1.5}, f"yolact: width is 1.5.*{COUNT}", {"width": 8}),
-    ("yolact", {"sides": [16, 0]}, f"sides is .16, 0.*{LIST}", {"sides": [16]}),
-    ("yolact", {"sides": [8] * 6}, "sides has 6 values.*at most 5", {"sides": [8] * 5}),
+    ("yolact", {"finest": 8.0}, "finest 8.0 is unknown.*4, 8, auto", {"finest": 8}),
+    ("yolact", {"anchors": [16, 0]}, f"anchors is .16, 0.*{SIDES}", {"anchors": [16]}),
+    ("yolact", {"anchors": [16, 16]}, f"anchors is .16, 16.*{SIDES}", {"anchors": [16, 17]}),
+    (
+        "yolact",
+        {"anchors": [1, 2, 3, 4, 5, 6]},
+        "anchors has 6 values.*at most 5",
+        {"anchors": [1, 2, 3, 4, 5]},
+    ),
+    ("yolact", {"ratios": [1, 21]}, f"ratios is .1, 21.*{RATIOS}", {"ratios": [1, 20]}),
     ("yolact", {"prototypes": 0}, f"prototypes is 0.*{COUNT}", {"prototypes": 1}),
     ("yolact", {"candidates": "all"}, f"candidates is 'all'.*{COUNT}, or auto", {"candidates": "auto"}),
     ("yolact", {"mask_iou": "perhaps"}, "mask_iou 'perhaps' is unknown.*False, True", {"mask_iou": True}),
+    ("yolact", {"mask_iou": 1}, "mask_iou 1 is unknown.*False, True", {"mask_iou": True}),
+    ("yolact", {"mask_iou": 0}, "mask_iou 0 is unknown.*False, True", {"mask_iou": False}),
     ("solo", {"width": -8}, "solo: width is -8.*from 2 to 4096", {"width": 2}),
     ("solo", {"cells": 8}, f"cells is 8.*{LIST}", {"cells": [8]}),
     ("solo", {"cells": [8, 24]}, "cells .8, 24. are impossible.*powers of two", {"cells": [8, 16]}),
+    ("solo", {"cells": [128]}, "cells .128. are impossible.*the first from 4 to 64", {"cells": [64]}),
+    ("solo", {"ranges": [[1, 5000]], "cells": [8]}, "ranges is .*up to 4096", {"ranges": [[1, 4096]]}),
     ("solo", {"ranges": [[9, 3]]}, "ranges is .*pairs of a smallest and a largest", {"ranges": "auto"}),
     ("solo", {"cells": [8, 16], "ranges": [[1, 9]]}, "do not fit 2 levels", {"ranges": [[1, 9], [4, 99]]}),
     ("solo", {"threshold": 2}, "threshold is 2.*from 0 to 1", {"threshold": 1}),
     ("solo", {"min_area": -1}, "min_area is -1.*from 0 to 4096", {"min_area": 0}),
     ("solo", {"variant": "v3"}, "variant 'v3' is unknown.*v2, v1", {"variant": "v1"}),
+    ("solo", {"variant": ["v1"], "width": 128}, "variant .'v1'. is unknown.*v2, v1", {"variant": "v1"}),
     ("solo", {"widht": 8}, "no keyword 'widht'.*width", {"width": 8}),
 ]
 
@@ -56,3 +76,18 @@ def test_a_wrong_keyword_is_named_and_its_remedy_works(
 @pytest.mark.parametrize("width", [2, 25, 100])
 def test_every_width_builds(name: str, width: int) -> None:
     build_model(name, 3, 2, encoder="resnet18", width=width)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "yolact", "solo"])
+def test_the_encoder_of_u_net_alone_is_named_as_such(name: str) -> None:
+    with pytest.raises(ModelError, match=r"(?s)U-Net alone.*train\.common\.encoder.*mobilenet_v2, resnet18"):
+        build_model(name, 3, 2, encoder="plain", width=8)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "yolact"])
+@pytest.mark.parametrize("ratios", [(0.001, 0.004, 0.01), (50.0, 80.0, 200.0)])
+def test_automatic_ratios_of_very_long_objects_are_within_the_limits(
+    name: str, ratios: tuple[float, ...]
+) -> None:
+    found = fitted(name, {}, ObjectSizes(ratios=ratios))
+    assert fitted(name, found, ObjectSizes()) == found
