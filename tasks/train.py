@@ -103,10 +103,9 @@ def _checkpoints(
 
 def _warn_of_warmup(settings: TrainSettings) -> None:
     if settings.warmup_steps >= settings.steps:
-        print(
+        console.note(
             f"train: the warm-up takes {settings.warmup_steps} of {settings.steps} steps, so the full learning rate "
-            "is never reached: lower warmup_steps in params.yaml",
-            flush=True,
+            "is never reached: lower warmup_steps in params.yaml"
         )
 
 
@@ -130,14 +129,13 @@ def _print_targets(
         key for key, value in {**defaults(architecture), **settings.model}.items() if value == "auto"
     ]
     chosen = ", ".join(f"{key} {model.settings[key]}" for key in automatic)
-    print(f"train: {model.title}, fitted to the training objects: {chosen}", flush=True)
+    console.note(f"train: {model.title}, fitted to the training objects: {chosen}")
     left = unplaced(model, Sampler(data, settings, window, seed, instances=True))
     if left and left.objects:
-        print(
+        console.note(
             f"train: {model.title}: {left.objects:,} of {left.total:,} objects in the first {left.crops} crops are no "
             f"targets, because larger ones have their cells; magnify: {2 * settings.magnify:g} in train.{architecture} "
-            "leaves fewer out",
-            flush=True,
+            "leaves fewer out"
         )
 
 
@@ -192,7 +190,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         facts = _facts(p, trained, seed, prepared, architecture)
         start = initial_weights(p, architecture, trained.model, root)
         facts |= {"initial_weights": start} if start else {}
-        objects = _choose_objects(run, trained, data, settings)
+        objects = _choose_objects(run, trained, data, settings, target.name)
         facts |= {"objects": objects} if objects else {}
         _save(run, trained, architecture, facts, target, root)
     shutil.rmtree(folder)
@@ -200,7 +198,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
 
 
 def _choose_objects(
-    run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings
+    run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings, name: str
 ) -> dict[str, Any] | None:
     """The entry `objects` of model.json, printed and logged; None where the data have no objects."""
     from segcore.training import object_settings
@@ -212,7 +210,7 @@ def _choose_objects(
         entry = object_settings.choose_objects(trained.model, data, tile, trained.facts["precision"])
     if entry is None:
         return None
-    print(object_settings.text(entry), flush=True)
+    console.note(f"train {name}: {object_settings.text(entry)}")
     for method, suffix in (("components", ""), ("watershed", "_watershed"), ("network", "")):
         names = ("f1", "precision", "recall", "count_bias") if method in entry else ()
         run.log_step({f"val/object_{name}{suffix}": entry[method][name] for name in names})
