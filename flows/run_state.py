@@ -66,7 +66,7 @@ def require_sections(params: Params) -> None:
     if missing:
         raise ParamsError(
             f"params.yaml: train has no section {missing[0]}, which `architectures` names",
-            f"add `{missing[0]}: {{}}` below `train:` (as in train: {{{missing[0]}: {{}}}}), beside `common:`, and run again",
+            f"add it beside `common`, as in `train: {{{missing[0]}: {{}}}}`, and run again",
         )
 
 

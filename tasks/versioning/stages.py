@@ -98,10 +98,8 @@ def _failure(stage: str, status: int, repairs: str, tail: str) -> StageError:
         # its lines were printed when it arrived
         cause, remedy = lines[-1], "see the traceback above; if it is a defect of segflow, report it"
     else:
-        cause, remedy = (
-            "\n".join(lines) or reason(tail),
-            "correct the cause above and run again; finished stages are kept",
-        )
+        cause = "\n".join(lines) or reason(tail)
+        remedy = "correct the cause above and run again; finished stages are kept"
     return StageError(f"stage {stage} failed with status {status}: {repairs}{cause}", remedy)
 
 
