@@ -42,6 +42,7 @@ BUSY_RETRIES = 1
 # Prefect's server records the end of the previous stage meanwhile: a slot requested during that write is a conflict in
 # its SQLite database, after which the client waits for two seconds
 _RECORD_SECONDS = 0.3
+_INTERRUPTED = "Interrupted; finished stages are kept."
 
 
 class Tally:
@@ -125,10 +126,11 @@ def compare(retries: int = 0) -> dict[str, str]:
         "ran" or "cached" by stage name.
 
     Raises:
-        ParamsError: params.yaml is invalid.
+        ParamsError: params.yaml is invalid, or an architecture has no section in it.
         StageError: a stage failed; stages that do not depend on it were finished first.
     """
     params = parameters.load()
+    run_state.require_sections(params)
     slots, threads = run_state.slots_of(params), run_state.thread_variables(params)
     server.bind_embedded()
     run_state.free_slots(slots)
@@ -245,10 +247,13 @@ def main() -> None:
         help="how often a failed stage is started again (default: 0; once more where a store was locked)",
     )
     arguments = parser.parse_args()
-    with command.as_command("Interrupted; finished stages are kept."):
+    with command.reported(_INTERRUPTED):
+        # errors that need no server
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
         params = parameters.load()
+        run_state.require_sections(params)
+    with command.as_command(_INTERRUPTED):
         outcomes = compare(arguments.retries)
         print(run_state.summary(params, outcomes))
 

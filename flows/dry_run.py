@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows import approval, steps
+from flows import approval, run_state, steps
 from segcore.comparison.text import value_text
 from segcore.errors import SegflowError, StageError
 from segcore.ingest import catalog
@@ -69,6 +69,7 @@ def plan_of(p: Params) -> Plan:
     """What a round would do now in the current folder; no file, registry or repository is changed."""
     plan = Plan()
     folder = batches.folder_of(p)
+    plan.attempt(lambda: run_state.require_sections(p))
     plan.attempt(lambda: git.require_usable(read_only=True, dataset=p.data.name))
     plan.attempt(lambda: approval.require_server(p))
     plan.attempt(lambda: batches.require_complete(p))

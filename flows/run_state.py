@@ -28,7 +28,7 @@ from prefect.states import Crashed
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.cpu import cores
-from segcore.errors import masked
+from segcore.errors import ParamsError, masked
 from segcore.metrics import is_of_objects
 from segcore.params import Params
 from tasks.process_marks import is_alive, process_mark
@@ -54,6 +54,20 @@ def gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def require_sections(params: Params) -> None:
+    """Check that each architecture has a section, since the stages of DVC depend on the key `train.<architecture>`.
+
+    Raises:
+        ParamsError: an architecture has none.
+    """
+    missing = [name for name in params.architectures if name not in params.train]
+    if missing:
+        raise ParamsError(
+            f"params.yaml: train has no section {missing[0]}, which `architectures` names",
+            f"add it beside `common`, as in `train: {{{missing[0]}: {{}}}}`, and run again",
+        )
 
 
 def slots_of(params: Params) -> int:

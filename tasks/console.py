@@ -23,6 +23,11 @@ def progress(items: Iterable[T], label: str, total: int | None = None, unit: str
     )
 
 
+def note(line: str) -> None:
+    """Print a line on standard error: a flow shows that of its stages, and drops their standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> None:
     """Parse arguments and run `main`. Exit codes: 0 done, 1 error (printed with its remedy), 130 interrupted by Ctrl-C.
 

@@ -103,10 +103,9 @@ def _checkpoints(
 
 def _warn_of_warmup(settings: TrainSettings) -> None:
     if settings.warmup_steps >= settings.steps:
-        print(
+        console.note(
             f"train: the warm-up takes {settings.warmup_steps} of {settings.steps} steps, so the full learning rate "
-            "is never reached: lower warmup_steps in params.yaml",
-            flush=True,
+            "is never reached: lower warmup_steps in params.yaml"
         )
 
 
@@ -135,13 +134,12 @@ def _print_targets(
     chosen = ", ".join(f"{key} {model.settings[key]}" for key, value in asked.items() if value == "auto")
     if chosen:
         source = "as the champion" if continued else "fitted to the training objects"
-        print(f"train: {model.title}, {source}: {chosen}", flush=True)
+        console.note(f"train: {model.title}, {source}: {chosen}")
     left = unplaced(model, Sampler(data, settings, window, seed, instances=True))
     if left and left.objects:
-        print(
+        console.note(
             f"train: {model.title}: {left.objects:,} of {left.total:,} objects in the first {left.crops} crops "
             f"{model.why_unplaced} (train.{architecture} in params.yaml)",
-            flush=True,
         )
 
 
@@ -197,7 +195,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         progress.bar.close()
         facts = _facts(p, trained, seed, prepared, architecture)
         facts |= {"initial_weights": start} if start else {}
-        objects = _choose_objects(run, trained, data, settings)
+        objects = _choose_objects(run, trained, data, settings, target.name)
         facts |= {"objects": objects} if objects else {}
         _save(run, trained, architecture, facts, target, root)
     shutil.rmtree(folder)
@@ -205,7 +203,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
 
 
 def _choose_objects(
-    run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings
+    run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings, name: str
 ) -> dict[str, Any] | None:
     """The entry `objects` of model.json, printed and logged; None where the data have no objects."""
     from segcore.training import object_settings
@@ -217,7 +215,7 @@ def _choose_objects(
         entry = object_settings.choose_objects(trained.model, data, tile, trained.facts["precision"])
     if entry is None:
         return None
-    print(object_settings.text(entry), flush=True)
+    console.note(f"train {name}: {object_settings.text(entry)}")
     for method, suffix in (("components", ""), ("watershed", "_watershed"), ("network", "")):
         names = ("f1", "precision", "recall", "count_bias") if method in entry else ()
         run.log_step({f"val/object_{name}{suffix}": entry[method][name] for name in names})

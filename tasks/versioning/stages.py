@@ -96,10 +96,11 @@ def _failure(stage: str, status: int, repairs: str, tail: str) -> StageError:
     lines = [line for line in tail.strip().splitlines() if line and not _REPEATED.match(line)]
     if any(line.startswith("Traceback") for line in lines):
         # its lines were printed when it arrived
-        reason, remedy = lines[-1], "see the traceback above; if it is a defect of segflow, report it"
+        cause, remedy = lines[-1], "see the traceback above; if it is a defect of segflow, report it"
     else:
-        reason, remedy = "\n".join(lines), "correct the cause above and run again; finished stages are kept"
-    return StageError(f"stage {stage} failed with status {status}: {repairs}{reason}", remedy)
+        cause = "\n".join(lines) or reason(tail)
+        remedy = "correct the cause above and run again; finished stages are kept"
+    return StageError(f"stage {stage} failed with status {status}: {repairs}{cause}", remedy)
 
 
 def prune(graph: list[Stage]) -> list[Path]:

@@ -56,8 +56,9 @@ def test_the_settings_are_those_of_the_trained_network_and_are_printed_and_logge
     assert entry["components"]["f1"] > 0
     assert entry == object_settings.choose_objects(load_bundle(bundle), data, 64, precision)
     assert FindSettings.of({"objects": entry}, "watershed").method == "watershed"
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("objects: "))
-    assert line == object_settings.text(entry)
+    # a flow shows the standard error of its stages
+    line = next(line for line in capsys.readouterr().err.splitlines() if "objects: " in line)
+    assert line == f"train unet-0: {object_settings.text(entry)}"
     (run,) = Tracker.open(project).find("tags.kind = 'training'")
     logged = run.data.metrics
     for name in ("f1", "precision", "recall", "count_bias"):
@@ -91,7 +92,7 @@ def test_two_processes_choose_once(project):
     command = [sys.executable, "-m", "tasks", "train", "unet", "0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("objects: ") == 1
+    assert done.stderr.count("objects: ") == 1
     assert entry_of("models/unet-0")["truth"] == "given"
 
 
@@ -120,7 +121,7 @@ def test_an_instance_network_is_trained_into_a_bundle_of_its_kind(project, capsy
         update={"train": {"common": values, "solo": {"model": {"width": 8, "cells": [16, 32]}}}}
     )
     bundle = training.train(p, "solo", 0)
-    description, printed = load_description(bundle), capsys.readouterr().out
+    description, printed = load_description(bundle), capsys.readouterr().err
     assert description["kind"] == "instance" and description["title"] == "SOLOv2"
     # its results depend on the place in the window
     assert description["tile"] == 32 and description["settings"]["foreground"] == [1]
@@ -145,7 +146,7 @@ def test_an_instance_network_is_trained_into_a_bundle_of_its_kind(project, capsy
 
 def test_a_semantic_network_on_data_with_objects_keeps_its_entries(project, capsys):
     description = load_description(training.train(project, "unet", 0))
-    assert "fitted to the training objects" not in capsys.readouterr().out
+    assert "fitted to the training objects" not in capsys.readouterr().err
     assert "kind" not in description and description["tile"] == 64
     assert {"components", "watershed"} <= set(description["objects"]) and "network" not in description[
         "objects"

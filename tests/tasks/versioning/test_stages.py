@@ -98,6 +98,16 @@ def test_the_error_of_a_failing_stage_has_its_last_lines() -> None:
     assert "train@unet-0" in str(caught.value) and "Remedy" in str(caught.value)
 
 
+def test_the_error_of_a_stage_that_does_not_start_has_the_cause() -> None:
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace(", unet: {}", ""))
+    try:
+        with pytest.raises(StageError, match=r"status \d+: .*'train.unet'"):
+            versioning.reproduce("train@unet-0", live=None)
+    finally:
+        Path("params.yaml").write_text(text)
+
+
 def test_an_invalid_dvc_yaml_is_reported() -> None:
     text = Path("dvc.yaml").read_text()
     Path("dvc.yaml").write_text(text.replace("${seeds}", "${seed}"))
