@@ -176,8 +176,8 @@ class SOLO(InstanceModel):
     def heads(self, x: Tensor) -> Outputs:
         """Logits of classes (N, cells, classes), and what masks are made of.
 
-        v2: kernels (N, cells, width + 4) and features (N, width, h / 4, w / 4). v1: maps of columns and rows of each level,
-        (N, maps, h / 4, w / 4).
+        v2: kernels (N, cells, width + 4) and features (N, width, h / 4, w / 4). v1: maps of columns and rows of each
+        level, (N, maps, h / 4, w / 4).
         """
         maps = self.pyramid(self.encoder(x))
         of_level = [maps[self.pyramid.strides.index(stride)] for stride in self.strides]
