@@ -8,7 +8,9 @@ its mask. The mask of v2 is a 1x1 convolution of mask features, with weights tha
 product of two maps, of which one belongs to the cell's column, and one to its row.
 Differences from the papers: cells have a fixed side in pixels, and coordinates extend over a fixed window, so that
 neither depends on the size of the image; one object per cell; all masks have stride 4; Dice is weighted by pixels that
-are not ignored; no filter of small masks. Branches have `width` channels, as in the light networks of the papers.
+are not ignored; no filter of small masks. Branches have `width` channels, as in the light networks of the papers. A
+cell of v2 also predicts a paraboloid around its centre, which is added to the logits of its mask: features alone need
+thousands of steps to learn to tell one object from another of the same looks elsewhere (docs/notes/tuning.md).
 """
 
 import math
@@ -23,9 +25,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import sigmoid_focal_loss
 
-from segcore.models.base.block_masks import BLOCK, block_targets, dice, enlarged
+from segcore.models.base.block_masks import BLOCK, around, block_targets, dice, enlarged
 from segcore.models.base.branches import MaskFeatures, branch, conv_gn_relu, listed, on_grid, with_coordinates
-from segcore.models.base.cells import assign, by_level, ignored, levels, matrix_nms, peaks, shapes
+from segcore.models.base.cells import assign, by_level, ignored, levels, matrix_nms, peaks, places, shapes
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.keywords import require_list, require_pairs, require_share, require_whole
@@ -37,6 +39,8 @@ from segcore.objects.found import Objects
 KIND = "instance"
 # blocks of masks that are computed at once
 _CHUNK = 1 << 23
+# value at the centre, slopes, and curvature before softplus of v2's masks at first: 0 at 1.5 cells from the centre
+_AROUND = [2.0, 0.0, 0.0, 0.36]
 
 
 def build(
@@ -156,7 +160,11 @@ class SOLO(InstanceModel):
         self.class_layers = (f"category.{len(self.category) - 1}",)
         nn.init.constant_(self.category[-1].bias, -math.log(99))  # type: ignore[arg-type]
         if self.is_v2:
-            self.kernel = branch(width + 2, width, convs, width)
+            self.kernel = branch(width + 2, width, convs, width + len(_AROUND))
+            # masks begin as discs around their cells, of any features
+            nn.init.normal_(self.kernel[-1].weight, std=0.01)  # type: ignore[arg-type]
+            with torch.no_grad():
+                self.kernel[-1].bias.copy_(torch.tensor([0.0] * width + _AROUND))  # type: ignore[operator,union-attr]
             self.features = MaskFeatures(width, width)
         else:
             self.sides = [-(-window // cell) for cell in cells]
@@ -168,8 +176,8 @@ class SOLO(InstanceModel):
     def heads(self, x: Tensor) -> Outputs:
         """Logits of classes (N, cells, classes), and what masks are made of.
 
-        v2: kernels (N, cells, width) and features (N, width, h / 4, w / 4). v1: maps of columns and rows of each level,
-        (N, maps, h / 4, w / 4).
+        v2: kernels (N, cells, width + 4) and features (N, width, h / 4, w / 4). v1: maps of columns and rows of each
+        level, (N, maps, h / 4, w / 4).
         """
         maps = self.pyramid(self.encoder(x))
         of_level = [maps[self.pyramid.strides.index(stride)] for stride in self.strides]
@@ -196,10 +204,18 @@ class SOLO(InstanceModel):
         with torch.autocast(chosen.device.type, enabled=False):
             if self.is_v2:
                 _, kernels, features = outputs
-                return (kernels[index, chosen].float() @ features[index].flatten(1).float()).sigmoid()
+                (weights, place), blocks = self._split(kernels[index, chosen].float()), features.shape[-2:]
+                pixels = (side * BLOCK for side in blocks)
+                centre, side = (x[chosen] for x in places(*pixels, self.cells, chosen.device))
+                logits = weights @ features[index].flatten(1).float()
+                return (logits + around(place, centre, side, *blocks)).sigmoid()
             maps = outputs[1][index].flatten(1)
             columns, rows = self._axes(outputs)
             return maps[columns[chosen]].float().sigmoid() * maps[rows[chosen]].float().sigmoid()
+
+    def _split(self, kernels: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the mask features, and arguments of `around`."""
+        return kernels[..., : -len(_AROUND)], kernels[..., -len(_AROUND) :]
 
     def _axes(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Places (cells,) of the two maps of each cell in v1's outputs; they repeat beyond the window."""
@@ -315,5 +331,5 @@ class SOLO(InstanceModel):
         if self.is_v2:
             _, kernels, features = outputs
             # as `masks`, which needs a device with autocast
-            kernels[:, :count] @ features.flatten(2)
+            self._split(kernels[:, :count])[0] @ features.flatten(2)
         return {"masks": count}

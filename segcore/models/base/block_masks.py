@@ -42,6 +42,32 @@ def block_targets(truth: Truth, index: int, objects: slice) -> tuple[Tensor, Ten
     return share / share.amax(1, keepdim=True), valid
 
 
+def around(position: Tensor, centre: Tensor, unit: Tensor, height: int, width: int) -> Tensor:
+    """Logits of masks by the place of a block alone: a paraboloid, highest near a centre.
+
+    Coordinates relative to an object are of Tian et al. 2020, "Conditional Convolutions for Instance Segmentation",
+    arXiv 2003.05664; squares make a closed outline of a linear function of them.
+
+    Args:
+        position: (R, 4) value at the centre, slopes to the right and down, and curvature before softplus.
+        centre: (R, 2) x and y in pixels.
+        unit: (R,) pixels of a distance of 1.
+        height: in blocks.
+        width: in blocks.
+
+    Returns:
+        (R, height * width) logits.
+    """
+    top, right, down, curve = position[..., None].unbind(1)
+    curve = F.softplus(curve)
+    x, y = (
+        ((torch.arange(side, device=unit.device) + 0.5) * BLOCK - centre[:, axis : axis + 1]) / unit[:, None]
+        for axis, side in enumerate((width, height))
+    )
+    rows, columns = top + down * y - curve * y**2, right * x - curve * x**2
+    return (rows[:, :, None] + columns[:, None]).flatten(1)
+
+
 def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Dice loss with squares (Milletari et al. 2016, arXiv 1606.04797) of masks (R, blocks); (R,) in 0..1.
 

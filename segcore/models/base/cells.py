@@ -62,6 +62,16 @@ def shapes(height: int, width: int, cells: Sequence[int]) -> list[tuple[int, int
     return [(-(-height // cell), -(-width // cell)) for cell in cells]
 
 
+def places(height: int, width: int, cells: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centres (cells, 2), x and y, and sides (cells,) of all cells of an image in pixels, float32."""
+    centres, sides = [], []
+    for (rows, cols), cell in zip(shapes(height, width, cells), cells, strict=True):
+        y, x = (torch.arange(count, device=device).float() + 0.5 for count in (rows, cols))
+        centres.append(torch.stack([x.repeat(rows), y.repeat_interleave(cols)], dim=1) * cell)
+        sides.append(torch.full((rows * cols,), float(cell), device=device))
+    return torch.cat(centres), torch.cat(sides)
+
+
 def by_level(x: Tensor, grids: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
     """(cells, K) of an image as one (K, rows, columns) per level."""
     parts = x.split([rows * cols for rows, cols in grids])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
 from segcore.models import solo
-from segcore.models.base.block_masks import block_targets, dice, enlarged
-from segcore.models.base.cells import assign, ignored, matrix_nms, peaks, shapes
+from segcore.models.base.block_masks import around, block_targets, dice, enlarged
+from segcore.models.base.cells import assign, ignored, matrix_nms, peaks, places, shapes
 from segcore.models.base.factory import build_model, fitted
 from segcore.models.base.instance import truth_of
 from segcore.models.base.object_sizes import ObjectSizes
@@ -204,6 +204,37 @@ def test_block_targets_are_shares_of_the_pixels_that_are_not_ignored():
     assert float(value) == pytest.approx(1 - 2 / 3, abs=1e-3)
 
 
+def test_places_are_the_centres_of_cells_level_by_level():
+    centre, side = places(16, 20, [8, 16], torch.device("cpu"))
+    assert centre.tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12], [8, 8], [24, 8]]
+    assert side.tolist() == [8] * 6 + [16] * 2
+
+
+def test_masks_by_place_are_a_paraboloid_around_a_centre_in_units():
+    position = torch.randn(2, 4)
+    found = around(position, torch.tensor([[4.0, 20], [9, 3]]), torch.tensor([8.0, 16]), 6, 3).view(2, 6, 3)
+    for mask, (top, right, down, curve), (x, y), unit in zip(
+        found, position.tolist(), [(4, 20), (9, 3)], [8, 16], strict=True
+    ):
+        for row, col in np.ndindex(6, 3):
+            dx, dy = (4 * col + 2 - x) / unit, (4 * row + 2 - y) / unit
+            expected = top + right * dx + down * dy - math.log1p(math.exp(curve)) * (dx**2 + dy**2)
+            assert float(mask[row, col]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_masks_of_v2_begin_around_their_cells():
+    model = network().eval()
+    with torch.no_grad():
+        outputs = model(stacked([scene(1)])["image"])
+    centre, side = places(64, 64, model.cells, torch.device("cpu"))
+    masks = model.masks(outputs, 0, torch.arange(len(side))).view(-1, 16, 16)
+    rows, cols = (masks > 0.5).nonzero()[:, 1:].T
+    cell = (masks > 0.5).nonzero()[:, 0]
+    assert cell.unique().tolist() == list(range(len(side)))
+    far = (torch.stack([cols, rows], dim=1) * 4 + 2 - centre[cell]).norm(dim=1) / side[cell]
+    assert far.max() < 2.5
+
+
 @pytest.mark.parametrize("blocks", [(3, 5), (1, 1)])
 def test_masks_are_enlarged_as_the_whole_image_would_be(blocks):
     rng = np.random.default_rng(3)
@@ -283,9 +314,9 @@ def test_one_image_is_learned(variant):
 
 def test_min_area_counts_pixels_of_the_image_and_its_default_drops_no_object():
     model = network().eval()
-    outputs = [torch.full((1, 256 + 64 + 16, 2), -9.0), torch.zeros(1, 336, 16), torch.zeros(1, 16, 16, 16)]
+    outputs = [torch.full((1, 256 + 64 + 16, 2), -9.0), torch.zeros(1, 336, 20), torch.zeros(1, 16, 16, 16)]
     # the features are 0 but in one block, where one cell's kernel is 1
-    outputs[0][0, 37, 0], outputs[1][0, 37] = 4.0, 1.0
+    outputs[0][0, 37, 0], outputs[1][0, 37, :16] = 4.0, 1.0
     outputs[2][:] = -2.0
     outputs[2][0, :, 2, 5] = 2.0
     with torch.no_grad():
