@@ -162,12 +162,12 @@ def run_evaluation(
     from segcore.evaluation.evaluate import evaluate, fitted, save_prediction
     from segcore.evaluation.objects import find_settings, save_objects
     from segcore.inference.device import choose_precision, default_device
-    from segcore.inference.tta import require_no_objects, require_trained
+    from segcore.inference.tta import EVALUATED, require_no_objects, require_trained
 
     model = bundle.model(default_device())
     if p.evaluate.flips:
-        require_trained(description["parameters"], name)
-        require_no_objects(model)
+        require_trained(description["parameters"], name, EVALUATED)
+        require_no_objects(model, EVALUATED)
     finding = find_settings(description, p.evaluate.objects, data)
     settings = fitted(p.evaluate, model, description)
     asked = None if settings.objects == "none" else finding

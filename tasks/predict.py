@@ -26,7 +26,7 @@ from segcore.prediction.fit import TRAINING_IMAGES
 from segcore.prediction.scene_reader import stamp_of
 from tasks import console
 from tasks.output_folder import OutputFolder, require_writable
-from tasks.prediction_arguments import chosen, parser
+from tasks.prediction_arguments import chosen, parser, windows_note
 from tasks.prediction_counts import count_text, write_counts
 from tasks.prediction_record import COUNTS, COUNTS_SUFFIX, RECORD, Record, suffixes
 from tasks.project import PREDICTIONS
@@ -79,6 +79,7 @@ class Batch:
         from segcore.prediction.predictor import Predictor
 
         self.predictor = Predictor(found.bundle, settings_of(p))
+        self._windows_note = windows_note(p, self.predictor.description, self.predictor.tile)
         self._channels = scenes_of(paths, self.predictor.data)
         self.scenes = list(self._channels)
         self.model = {
@@ -120,8 +121,9 @@ class Batch:
         print(f"predict: {model['architecture']}, {place}{alias}, weights {model['weights_sha256'][:12]}")
         values = ", ".join(f"{value} {name}" for value, name in enumerate(self.predictor.classes))
         print(f"predict: in class rasters {values}, {IGNORE} nodata", flush=True)
-        if self.predictor.warning:
-            print(f"predict: {self.predictor.warning}", flush=True)
+        for note in (self.predictor.warning, self._windows_note):
+            if note:
+                print(f"predict: {note}", flush=True)
         if TRAINING_IMAGES not in self.predictor.description:
             print(
                 "predict: an older version trained this model, so units and resolution of the scenes are not "

@@ -1,8 +1,9 @@
 """Arguments that the command `predict` and its flow share."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -96,3 +97,25 @@ def chosen(
         raise ParamsError(
             f"--{first['loc'][0]}: {first['input']!r} is unknown", f"use words of: {first['ctx']['expected']}"
         ) from error
+
+
+def windows_note(p: Params, description: Mapping[str, Any], tile: int) -> str | None:
+    """A note on an instance network that predicts in other windows than were evaluated; None for others.
+
+    Args:
+        p: parameters.
+        description: model.json.
+        tile: side of the windows in pixels.
+    """
+    validated = description.get("tile")
+    if (
+        description.get("kind") != "instance"
+        or p.predict.tile is None
+        or tile in (p.evaluate.tile, validated)
+    ):
+        return None
+    return (
+        f"predict.tile is {tile}, the validation had windows of {validated} pixels and the evaluation of "
+        f"{p.evaluate.tile}: masks and scores change a little with the windows, and the operating score and the "
+        "intervals of counts were not found in these; set predict.tile to null for those of the evaluation"
+    )

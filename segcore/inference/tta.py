@@ -12,6 +12,8 @@ from segcore.models.base.semantic import SemanticModel
 # axes that are flipped in each pass
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 _SMALLEST = 1e-12
+# settings that ask for flips, as errors name them
+EVALUATED, PREDICTED = "evaluate.flips", "predict.flips (null: as evaluate.flips)"
 
 
 class FlipAveraged(SemanticModel):
@@ -50,21 +52,25 @@ def with_flips(model: SegmentationModel, flips: bool) -> SegmentationModel:
     """
     if not flips:
         return model
-    require_no_objects(model)
+    require_no_objects(model, EVALUATED)
     assert isinstance(model, SemanticModel)
     return FlipAveraged(model).to(next(model.parameters()).device).eval()
 
 
-def require_no_objects(model: SegmentationModel) -> None:
+def require_no_objects(model: SegmentationModel, setting: str) -> None:
     """Check that predictions of a network can be averaged over mirror images.
+
+    Args:
+        model: the network.
+        setting: that asks for it, `EVALUATED` or `PREDICTED`.
 
     Raises:
         ParamsError: it is an instance network, whose objects have no mean.
     """
     if model.kind == "instance":
         raise ParamsError(
-            f"evaluate.flips: {model.title} finds objects, and objects of mirror images cannot be averaged",
-            "set evaluate.flips and predict.flips to false",
+            f"{setting}: {model.title} finds objects, and objects of mirror images cannot be averaged",
+            f"set {setting.split()[0]} to false",
         )
 
 
@@ -73,12 +79,13 @@ def passes(flips: bool) -> int:
     return len(FLIPS) if flips else 1
 
 
-def require_trained(settings: dict[str, object], name: str) -> None:
+def require_trained(settings: dict[str, object], name: str, setting: str) -> None:
     """Check that a network was trained with flips.
 
     Args:
         settings: `parameters` of its model.json.
         name: of the model, for the error message.
+        setting: that asks for flips, `EVALUATED` or `PREDICTED`.
 
     Raises:
         ParamsError: it was trained without flips.
@@ -86,6 +93,6 @@ def require_trained(settings: dict[str, object], name: str) -> None:
     augment = settings.get("augment")
     if isinstance(augment, dict) and not augment.get("flip", True):
         raise ParamsError(
-            f"evaluate.flips: {name} was trained without flips (train.common.augment.flip: false)",
-            "set evaluate.flips and predict.flips to false",
+            f"{setting}: {name} was trained without flips (train.common.augment.flip: false)",
+            f"set {setting.split()[0]} to false",
         )

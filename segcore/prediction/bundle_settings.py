@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from segcore.data.prepared import neighbouring_planes
 from segcore.errors import ModelError, ParamsError
+from segcore.inference.objects import windows_of
 from segcore.models.base.bundle import Bundle
 from segcore.models.base.instance import InstanceModel
 from segcore.objects.find import FindSettings
@@ -53,12 +54,11 @@ def declared_data(bundle: Bundle) -> Data:
     return data
 
 
-def resolved(settings: Predict, bundle: Bundle) -> tuple[Predict, int]:
-    """Settings with all None resolved, and the tile.
+def resolved(settings: Predict, bundle: Bundle) -> Predict:
+    """Settings with all None resolved.
 
     Raises:
         ModelError: the bundle has no tile, or no classes that count as foreground, which polygons are made of.
-        ParamsError: the overlap is more than half a tile.
     """
     tile, overlap = settings.tile, settings.overlap
     if "polygons" in settings.outputs:
@@ -66,17 +66,35 @@ def resolved(settings: Predict, bundle: Bundle) -> tuple[Predict, int]:
     if tile is None:
         bundle.require("tile")
         tile = int(bundle.description["tile"])
-    # also written in params.yaml, the default is no choice
-    is_default = overlap == Predict.model_fields["overlap"].default
-    if is_default or settings.tile is None:
         overlap = min(overlap, tile // 2)
-    if overlap * 2 > tile:
-        raise ParamsError(
-            f"predict.overlap {overlap} is more than half of the window, {tile}",
-            "choose a smaller predict.overlap, or a larger predict.tile",
-        )
-    used = {"tile": tile, "overlap": overlap, "flips": bool(settings.flips)}
-    return settings.model_copy(update=used), tile
+    return settings.model_copy(update={"tile": tile, "overlap": overlap, "flips": bool(settings.flips)})
+
+
+def in_windows(settings: Predict, bundle: Bundle, model: "SegmentationModel") -> tuple[Predict, int]:
+    """Settings with the tile and overlap in which a bundle's model predicts, and that tile.
+
+    Args:
+        settings: from `resolved`; the tile has no effect on a network whose results depend on the place in a window.
+        bundle: of the model.
+        model: of the bundle.
+
+    Raises:
+        ModelError: as of `windows_of`.
+        ParamsError: the overlap is more than half a tile.
+    """
+    tile, overlap = settings.tile, settings.overlap
+    assert tile is not None
+    if not (isinstance(model, InstanceModel) and model.is_position_dependent):
+        # also written in params.yaml, the default is no choice
+        if overlap == Predict.model_fields["overlap"].default:
+            overlap = min(overlap, tile // 2)
+        if overlap * 2 > tile:
+            raise ParamsError(
+                f"predict.overlap {overlap} is more than half of the window, {tile}",
+                "choose a smaller predict.overlap, or a larger predict.tile",
+            )
+    tile, overlap = windows_of(model, bundle.description, tile, overlap)
+    return settings.model_copy(update={"tile": tile, "overlap": overlap}), tile
 
 
 def find_settings(settings: Predict, bundle: Bundle) -> FindSettings | None:

@@ -22,8 +22,7 @@ from segcore.data.raster import Info, Note
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
 from segcore.inference.device import choose_precision, default_device
-from segcore.inference.objects import windows_of
-from segcore.inference.tta import require_trained, with_flips
+from segcore.inference.tta import PREDICTED, require_no_objects, require_trained, with_flips
 from segcore.io import images
 from segcore.io.bands import Declared
 from segcore.io.layouts._patterns import stem_of
@@ -36,6 +35,7 @@ from segcore.prediction.bundle_settings import (
     OBJECT_OUTPUTS,
     declared_data,
     find_settings,
+    in_windows,
     overlap_note,
     require_finite,
     resolved,
@@ -106,7 +106,8 @@ class Predictor:
 
     Raises:
         ModelError: the bundle is missing or damaged.
-        ParamsError: the overlap is more than half a tile, or flips are set for a model trained without.
+        ParamsError: the overlap is more than half a tile, or flips are set for a model trained without, or for an
+            instance network.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Predictor:
         bundle.require(*_REQUIRED)
         self.description = bundle.description
         self.classes: list[str] = self.description["classes"]
-        self.settings, self.tile = resolved(settings or Predict(), bundle)
+        self.settings = resolved(settings or Predict(), bundle)
         self.find = find_settings(self.settings, bundle)
         is_counted = "counts" in self.settings.outputs and self.settings.count_by is not None
         self.zones = read_zones(Path(str(self.settings.count_by))) if is_counted else None
@@ -132,11 +133,12 @@ class Predictor:
         parameters = self.description.get("parameters", {})
         flips = bool(self.settings.flips)
         if flips:
-            require_trained(parameters, bundle.folder.name)
+            require_trained(parameters, bundle.folder.name, PREDICTED)
         model = bundle.model(device)
+        if flips:
+            require_no_objects(model, PREDICTED)
         require_finite(model, bundle)
-        self.tile, overlap = windows_of(model, self.description, self.tile, self.settings.overlap)
-        self.settings = self.settings.model_copy(update={"tile": self.tile, "overlap": overlap})
+        self.settings, self.tile = in_windows(self.settings, bundle, model)
         self.warning = overlap_note(self.settings, bundle, model)
         model = fused(model).to(memory_format=torch.channels_last)
         self.model = with_flips(model, flips)

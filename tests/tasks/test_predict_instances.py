@@ -9,7 +9,7 @@ import rasterio
 
 from segcore.errors import ParamsError
 from segcore.params import Params
-from tasks.predict import run_prediction
+from tasks.predict import Batch, run_prediction
 from tests.support.bundles import make_project
 from tests.support.instance_bundle import make_instance_bundle
 from tests.support.tiny import values_for
@@ -75,6 +75,17 @@ def test_settings_of_semantic_networks_repeat_nothing(project: Path) -> None:
     for more in ({"objects": "watershed"}, {"blend": "logits"}):
         assert predict(with_outputs(*outputs, **more))["predicted"] == 0
         assert predict(with_outputs("classes", **more))["predicted"] == 0
+
+
+def test_windows_that_were_not_evaluated_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_instance_bundle(project / "free", ("mask_rcnn", {}))
+    for model, tile, is_other in (
+        ("free", 96, True), ("free", None, False), ("free", 64, False), ("network", 96, False), ("bundle", 96, False),
+    ):  # fmt: skip
+        with Batch(with_outputs("classes", tile=tile), SCENES, model, Path("out")):
+            pass
+        words = "predict.tile is 96, the validation had windows of 64 pixels and the evaluation of 64"
+        assert (words in capsys.readouterr().out) == is_other
 
 
 def test_flips_of_the_evaluation_are_refused_with_a_remedy_that_works(project: Path) -> None:

@@ -20,6 +20,7 @@ from segcore.data.raster import Info
 from segcore.errors import ParamsError
 from segcore.evaluation.predicted import Predicted, by_objects
 from segcore.inference.objects import predict_objects
+from segcore.inference.tta import with_flips
 from segcore.params import Evaluate, Predict
 from segcore.prediction import instance_store, scene_windows
 from segcore.prediction.predictor import Predictor
@@ -230,9 +231,19 @@ def test_windows_overlap_by_the_side_of_most_objects_or_a_warning_says_so():
 
 
 def test_flips_are_refused():
-    with pytest.raises(ParamsError, match="cannot be averaged") as caught:
+    with pytest.raises(ParamsError, match=r"^predict\.flips .*cannot be averaged") as caught:
         Predictor(bundle_of(Oracle()), settings(flips=True))
-    assert "predict.flips" in caught.value.remedy
+    assert caught.value.remedy == "set predict.flips to false"
+    with pytest.raises(ParamsError, match=r"^evaluate\.flips: .*cannot be averaged"):
+        with_flips(Oracle(), True)
+
+
+def test_a_tile_without_effect_is_not_compared_with_the_overlap():
+    small = settings(tile=32, overlap=20)
+    made = Predictor(bundle_of(Oracle(is_position_dependent=True), tile=64), small)
+    assert (made.settings.tile, made.settings.overlap) == (64, 20)
+    with pytest.raises(ParamsError, match=r"predict\.overlap 20 is more than half of the window, 32"):
+        Predictor(bundle_of(Oracle(), tile=64), small)
 
 
 def test_settings_of_components_change_nothing(tmp_path, out):

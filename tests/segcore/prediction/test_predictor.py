@@ -50,8 +50,9 @@ def test_flips_are_those_of_the_evaluation_and_refused_for_a_model_trained_witho
     assert np.abs(read(out / "scene_probabilities.tif") / PROBABILITY_STEPS - expected).max() < 0.01
     assert np.abs(expected - whole(bundle, pixels)).max() > 0.01
     unflipped = make_bundle(tmp_path / "unet-0", parameters={"precision": "fp32", "augment": {"flip": False}})
-    with pytest.raises(ParamsError, match=r"evaluate\.flips"):
+    with pytest.raises(ParamsError, match=r"^predict\.flips .*trained without flips") as caught:
         Predictor(unflipped, settings)
+    assert caught.value.remedy == "set predict.flips to false"
 
 
 def test_crs_transform_size_and_nodata_are_those_of_the_input(bundle, tmp_path, out):
