@@ -17,7 +17,9 @@ from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
 from segcore.prediction.zone_shapes import in_pixels
 from segcore.prediction.zones import Zones, read_zones
+from tests.segcore.prediction.test_instance_scenes import toy
 from tests.support.bundles import OBJECTS, make_bundle, noise
+from tests.support.instance_bundle import bundle_of
 from tests.support.tiny import write_tif
 from tests.support.volumes import write_nifti
 
@@ -120,6 +122,18 @@ def test_the_sum_over_zones_that_tile_the_scene_is_the_total(bundle, scene, tmp_
     row = rows["3", "water"]
     assert np.isclose(float(row["per_hectare"]), int(row["objects"]) / float(row["hectares"]), rtol=1e-4)
     assert int(row["low"]) <= int(row["objects"]) <= int(row["high"])
+
+
+def test_objects_of_an_instance_network_are_counted_by_zone(scene, tmp_path, out):
+    rows, _, notes = counted(bundle_of(toy()), scene, write(tmp_path / "z.gpkg", tiles(2, 2)), out)
+    with rasterio.open(out / "scene_objects.tif") as file:
+        numbers = file.read(1)
+    whole = total(out)
+    assert int(whole[""]["objects"]) == numbers.max() > 20 and notes == []
+    for name in ("field", "water", ""):
+        of_zones = [int(rows[str(n + 1), name]["objects"]) for n in range(4)]
+        assert sum(of_zones) == int(whole[name]["objects"])
+    assert min(of_zones) > 0 and all(int(rows[str(n), ""]["high"]) > 0 for n in range(1, 5))
 
 
 def test_an_object_is_of_the_zones_that_have_its_middle_pixel(bundle, scene, tmp_path, out):
