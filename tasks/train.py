@@ -268,12 +268,22 @@ def _save(
 
 
 def _divide() -> None:
-    """Replace this process by `torchrun` if SEGFLOW_PROCESSES is above 1, and this is not one of its processes."""
+    """Start the processes and exit, if SEGFLOW_PROCESSES is above 1, and this is not one of them."""
     processes = os.environ.get("SEGFLOW_PROCESSES", "1")
     if processes == "1" or "RANK" in os.environ:
         return
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-    os.execv(sys.executable, [sys.executable, *launch, "-m", "tasks", "train", *sys.argv[1:]])
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    launch = ["--standalone", "--nproc-per-node", processes, "-m", "tasks", "train"]
+    try:
+        torchrun.main([*launch, *sys.argv[1:]])
+    except ChildFailedError as error:
+        # an error that the process has printed with its remedy, unlike an end by a signal
+        if error.get_first_failure()[1].exitcode != 1:
+            raise
+        sys.exit(1)
+    sys.exit(0)
 
 
 def main() -> None:

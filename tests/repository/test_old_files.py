@@ -20,6 +20,7 @@ from segcore.data.packed import Packed
 from segcore.data.prepared import PreparedData
 from segcore.models.base.bundle import load_bundle, load_description
 from segcore.splits.assignment import read_split_file
+from tasks import train as training
 from tasks.ingest import ingest
 from tasks.prepare import prepare
 from tasks.promotion.record import read_record, record_text
@@ -89,6 +90,19 @@ def test_the_splits_of_an_old_split_file_are_kept(project: Path) -> None:
     prepare(p, project / "data/ingested", project / "data/prepared", project / "splits/tiny.csv")
     items = PreparedData(project / "data/prepared").regions.set_index("item")["split"]
     assert items.to_dict() == {group: exchanged[str(entry.split)] for group, entry in old.items()}
+
+
+@pytest.mark.slow
+def test_an_old_project_trains_with_its_params_yaml(project: Path) -> None:
+    """It has no section of objects, nor of networks that were added later."""
+    p = params.load(project / "params.yaml")
+    assert set(p.train) == {"common", "unet"} and "objects" not in p.train["common"]
+    ingest(p.data)
+    prepare(p)
+    p = p.model_copy(update={"train": p.train | {"common": p.train["common"] | {"steps": 2}}})
+    facts = load_description(training.train(p, "unet", 1))
+    assert "kind" not in facts and "objects" not in facts and facts["training"]["steps"] == 2
+    assert facts["settings"].keys() == load_description(BEFORE / "models/unet-0")["settings"].keys()
 
 
 def test_an_old_registry_says_which_model_is_champion(project: Path) -> None:

@@ -96,6 +96,21 @@ def test_two_processes_choose_once(project):
     assert entry_of("models/unet-0")["truth"] == "given"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["unet", "solo"])
+def test_an_error_of_several_processes_is_not_hidden_by_those_of_their_launcher(project, architecture):
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["train"] |= {"unet": {"model": {"wide": 3}}, "solo": {"model": {"cells": [5]}}}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SEGFLOW_PROCESSES": "2"}
+    command = [sys.executable, "-m", "tasks", "train", architecture, "0"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    wrong = {"unet": "Error: architecture unet has no keyword 'wide'", "solo": "Error: solo: cells [5]"}
+    assert wrong[architecture] in done.stderr and "Remedy" in done.stderr
+    assert "Traceback" not in done.stderr and "FAILED" not in done.stderr
+
+
 @pytest.mark.parametrize("project", [{"touching": True}], indirect=True)
 def test_pixels_near_two_objects_are_an_output_but_no_class(project):
     bundle = training.train(project, "unet", 0)
@@ -153,6 +168,7 @@ def test_a_semantic_network_on_data_with_objects_keeps_its_entries(project, caps
     ]
 
 
+@pytest.mark.slow
 def test_a_warm_start_keeps_the_grid_of_the_champion_and_a_transfer_does_not(project, capsys):
     values = project.train["common"] | {"steps": 1, "validate_every": 1}
 
