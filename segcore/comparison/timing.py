@@ -27,20 +27,24 @@ class Timing:
     @property
     def median(self) -> str:
         """The median as text, with the mark of times of different moments."""
-        return f"{_text(self.estimate)}{f' {APART}' if self.apart else ''}"
+        return f"{milliseconds(self.estimate)}{f' {APART}' if self.apart else ''}"
 
     @property
     def spread(self) -> str:
         """The quartiles as text; empty without any."""
-        return "" if self.low is None or self.high is None else f"{_text(self.low)} to {_text(self.high)}"
+        return (
+            ""
+            if self.low is None or self.high is None
+            else f"{milliseconds(self.low)} to {milliseconds(self.high)}"
+        )
 
     def __str__(self) -> str:
         return f"{self.median} [{self.spread.replace(' to', ',')}]" if self.spread else self.median
 
 
-def _text(milliseconds: float) -> str:
-    """One decimal; from 1,000 on, four significant digits."""
-    return f"{milliseconds:,.1f}" if milliseconds < 1000 else f"{float(f'{milliseconds:.4g}'):,.0f}"
+def milliseconds(value: float, decimals: int = 1) -> str:
+    """A time as text without its unit; from 1,000 on, with four significant digits."""
+    return f"{value:,.{decimals}f}" if value < 1000 else f"{float(f'{value:.4g}'):,.0f}"
 
 
 def timing(cost: Mapping[str, Any] | None) -> Timing | None:

@@ -8,7 +8,7 @@ import yaml
 from segcore.comparison.leaderboard import leaderboard, leaderboard_markdown
 from segcore.comparison.results import Comparison, PairTest
 from segcore.comparison.text import difference_unit, value_text
-from segcore.comparison.timing import fastest, timing, timing_notes
+from segcore.comparison.timing import fastest, milliseconds, timing, timing_notes
 from segcore.metrics import METRICS, Metric, is_of_objects, score_title, unit_of
 from tasks.formatting import chance, interval, points, score
 from tasks.reporting.leaderboard import (
@@ -150,9 +150,13 @@ def _speed_tiles(inputs: "Inputs") -> list[dict[str, str]]:
     if len(timings) == 1 or best.name is not None:
         name = best.name or next(iter(timings))
         note = best.reason if len(timings) > 1 else "on this machine"
-        return [_tile(f"{timings[name].estimate:,.0f}", "ms", f"per megapixel, {inputs.titles[name]}", note)]
+        return [
+            _tile(
+                milliseconds(timings[name].estimate, 0), "ms", f"per megapixel, {inputs.titles[name]}", note
+            )
+        ]
     ends = sorted(one.estimate for one in timings.values())
-    value = "–".join(dict.fromkeys(f"{end:,.0f}" for end in (ends[0], ends[-1])))
+    value = "–".join(dict.fromkeys(milliseconds(end, 0) for end in (ends[0], ends[-1])))
     return [_tile(value, "ms", "per megapixel, all architectures", f"no order shown: {best.reason}")]
 
 

@@ -1,4 +1,4 @@
-"""RoIAlign by torchvision's operator, which says where it is not deterministic."""
+"""RoIAlign by torchvision's operator, with PyTorch's warning where it is not deterministic."""
 
 import warnings
 
