@@ -53,13 +53,40 @@ def unbroken(text: str) -> str:
     return re.sub(r" (?=[%=<])|(?<=[=<]) ", "\N{NO-BREAK SPACE}", text)
 
 
+def headline(text: str) -> str:
+    """The first sentence of a text."""
+    return _sentences(text)[0]
+
+
+def details(text: str) -> str:
+    """The text after its first sentence."""
+    return " ".join(_sentences(text)[1:])
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=\.) (?=[A-Z])", text, maxsplit=1)
+
+
 def hexcolour(rgb: Any) -> str:
     """(r, g, b) as #rrggbb."""
     return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
 FILTERS = {
-    f.__name__: f for f in (percent, points, score, interval, amount, duration, chance, hexcolour, unbroken)
+    f.__name__: f
+    for f in (
+        percent,
+        points,
+        score,
+        interval,
+        amount,
+        duration,
+        chance,
+        hexcolour,
+        unbroken,
+        headline,
+        details,
+    )
 }
 
 

@@ -210,7 +210,8 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, 
         for axes, score in zip(of_scores, scores, strict=True):
             axes.set_title(_VALIDATION[score])
             axes.yaxis.set_major_formatter(PERCENT)
-            axes.legend(loc="lower right")
+            # PQ may stay near 0 for long, or rise late
+            axes.legend(loc="lower right" if scores == ["val_iou"] else "best")
         of_losses.set_title("Loss: validation (strong), training (pale)")
         of_losses.set_ylim(bottom=0)
         for axes in panels:

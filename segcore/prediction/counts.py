@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from segcore.params import Predict
 
 # class of rows of all classes together: one that no class can have as its name
 ALL = ""
+_FEW = "objects are in fewer than two clusters of the validation split, or none was found there"
 FIELDS = ("class", "objects", "estimate", "low", "high", "hectares", "per_hectare", "area_px", "area_m2")
 
 
@@ -24,10 +25,12 @@ class Validation:
     Attributes:
         names: of the classes that are counted.
         clusters: (true, predicted) of each cluster, by class; an absent class has no estimate and no interval.
+        reason: why there are no clusters; "" if there are.
     """
 
     names: Sequence[str]
     clusters: Mapping[str, Sequence[Sequence[int]]]
+    reason: str = ""
 
     @classmethod
     def of(cls, description: dict[str, Any], find: FindSettings, settings: Predict) -> "Validation":
@@ -43,8 +46,14 @@ class Validation:
         """
         names = [description["classes"][index] for index in description["foreground"]]
         chosen = description["objects"].get(find.method, {})
-        is_alike = settings.min_area <= 1 and not settings.flips and find.score == chosen.get("score")
-        return cls(names, chosen.get("counts", {}) if is_alike else {})
+        unlike = {
+            "predict.score is not the score chosen on the validation split": find.score
+            != chosen.get("score"),
+            "the validation counted without predict.min_area": settings.min_area > 1,
+            "the validation counted without predict.flips": settings.flips,
+        }
+        reason = next((text for text, holds in unlike.items() if holds), "")
+        return cls(names, {} if reason else chosen.get("counts", {}), reason)
 
     def facts(self, name: str, count: int, hectares: float | None = None) -> dict[str, int | None]:
         """Estimate and interval of the true number where `count` objects of a class, or of all, were found.
@@ -63,6 +72,19 @@ class Validation:
         low, high = count_interval(count, clusters) or (None, None)
         estimate = None if low is None else true_number(count, clusters)
         return {"estimate": estimate, "low": low, "high": high}
+
+    def without(self, reason: str) -> "Validation":
+        """The same without estimates and intervals."""
+        return replace(self, clusters={}, reason=self.reason or reason)
+
+    def missing(self, rows: Sequence[Mapping[str, Any]]) -> str | None:
+        """Sentence on rows of `tallied` without an estimate, with the reason; None if all have one."""
+        without = [row["class"] or "all classes" for row in rows if row["estimate"] is None]
+        if not without:
+            return None
+        reason = "no pixel has data" if rows[0]["hectares"] == 0 else self.reason or _FEW
+        of = "" if len(without) == len(rows) else f" of {', '.join(without)}"
+        return f"counts have no estimate and no interval{of}: {reason}"
 
     def _of_all(self) -> Sequence[Sequence[int]]:
         each = [self.clusters.get(of) for of in self.names]

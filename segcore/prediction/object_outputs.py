@@ -1,7 +1,6 @@
 """Outputs of the objects of a scene: numbers, polygons, COCO, and counts."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +70,10 @@ class ObjectOutputs:
         self._info, self._scene, self._name, self._folder = info, scene, name, folder
         is_volume = info.affine is not None or info.depth > 1
         self._validation = Validation.of(description, find, settings)
-        if is_volume or not is_like_training:
-            # the validation counted objects of planes, in images like those of the training
-            self._validation = replace(self._validation, clusters={})
+        if is_volume:
+            self._validation = self._validation.without("the validation counted objects of planes")
+        if not is_like_training:
+            self._validation = self._validation.without("the scene is unlike the training images")
         self._names: list[str] = description["classes"]
 
     def finish(self, tags: dict[str, str], stop_if_asked: Callable[[], object] = lambda: None) -> list[str]:
@@ -117,13 +117,18 @@ class ObjectOutputs:
         hectares = None if of_pixels is None else self.store.square_metres(of_pixels) / HECTARE
         foreground = self.store.foreground
         rows = tallied(objects.classes, objects.areas, areas, foreground, self._validation, hectares)
-        write_table(self._folder / name, rows, FIELDS)
+        self._write_rows(name, rows)
         if self._zones is None:
             return [name]
         counts = count_in(self._shapes, objects, areas, self._info, foreground, of_pixels, self.store.valid)
         self._note_zones(self._zones, int(counts.is_beyond.sum()), int(counts.counts[-1, -1]))
         classes = self._validation.names
         return [name, *write_zones(self._folder / self._name, self._zones, counts, self._validation, classes)]
+
+    def _write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
+        write_table(self._folder / name, rows, FIELDS)
+        if reason := self._validation.missing(rows):
+            self.notes.append(("counts", reason))
 
     def _placed(self, zones: Zones, info: Info, scene: str) -> list[Any]:
         if info.affine is not None or info.depth > 1:
@@ -168,5 +173,5 @@ class ObjectOutputs:
             made.append(f"{self._name}_counts.csv")
             foreground = self.store.foreground
             rows = tallied(objects.classes, objects.areas, None, foreground, self._validation, None)
-            write_table(self._folder / made[-1], rows, FIELDS)
+            self._write_rows(made[-1], rows)
         return made

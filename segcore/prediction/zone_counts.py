@@ -58,6 +58,7 @@ class ZoneCounts:
         square_metres: (N + 1, K + 1) of these objects; None: unknown.
         hectares: (N,) of the pixels with data in each zone; NaN: unknown.
         is_beyond: (N,) whether a zone has no pixel of the scene.
+        is_covered: whether each pixel with data is in a zone.
     """
 
     counts: np.ndarray
@@ -65,6 +66,7 @@ class ZoneCounts:
     square_metres: np.ndarray | None
     hectares: np.ndarray
     is_beyond: np.ndarray
+    is_covered: bool
 
 
 def count_in(
@@ -107,7 +109,23 @@ def count_in(
                 hectares[number] += of_pixels.total(top, left, found) / HECTARE
     for total, values in zip(sums, facts, strict=True):
         total[-1] = of_class[:, is_outside] @ values[is_outside]
-    return ZoneCounts(sums[0], sums[1], sums[2] if areas is not None else None, hectares, is_beyond)
+    is_covered = not is_outside.any() and _covers(shapes, info, valid)
+    return ZoneCounts(
+        sums[0], sums[1], sums[2] if areas is not None else None, hectares, is_beyond, is_covered
+    )
+
+
+def _covers(shapes: Sequence[Any], info: Info, valid: Callable[[slice, slice], np.ndarray]) -> bool:
+    """Whether each pixel with data is in one of the shapes."""
+    whole = slice(0, info.width)
+    there = [shape for shape in shapes if not shape.is_empty]
+    for rows in bands((info.height, info.width)) if there else ():
+        place = rasterio.Affine.translation(0, rows.start)
+        size = rows.stop - rows.start, info.width
+        inside = rasterize(there, size, transform=place, dtype="uint8") > 0
+        if (valid(rows, whole) & ~inside).any():
+            return False
+    return bool(there)
 
 
 def _masks(shape: Any, info: Info) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -174,13 +192,14 @@ def _rows(counts: ZoneCounts, validation: Validation, names: Sequence[str]) -> I
         is_zone = number < len(counts.hectares)
         known = is_zone and not np.isnan(counts.hectares[number])
         hectares = float(counts.hectares[number]) if known else None
+        is_empty = counts.is_beyond[number] if is_zone else counts.is_covered
         for place, name in enumerate(names):
             count, metres = int(of_zone[place]), counts.square_metres
             yield {
                 "zone": number + 1 if is_zone else _NO_ZONE,
                 "class": name,
                 "objects": count,
-                **validation.facts(name, count, 0 if is_zone and counts.is_beyond[number] else hectares),
+                **validation.facts(name, count, 0 if is_empty else hectares),
                 "hectares": hectares,
                 "per_hectare": count / hectares if hectares else None,
                 "area_px": int(counts.pixels[number, place]),

@@ -1,11 +1,13 @@
 """Advice of the data card for instance networks: objects per crop, shared cells, limits of detections, overlap."""
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
+from segcore import plugins
 from segcore.params import Params, TrainSettings
 from segcore.params.root import instance_networks
 
@@ -16,6 +18,8 @@ _LEAST_CELL, _PER_CELL = 4, 1.5
 # settings of `model` that limit the objects per 256 x 256 pixels
 _LIMITS = ("detections", "candidates")
 _AREA = 256 * 256
+# of networks whose windows are as large as their training crops, in their files: torch is not imported
+_DEPENDENT = re.compile(r"^ +is_position_dependent = True$", re.MULTILINE)
 
 
 def most_in_crop(objects: pd.DataFrame, crop: int) -> int:
@@ -83,12 +87,27 @@ def _limits(objects: pd.DataFrame, settings: Mapping[str, TrainSettings]) -> lis
 
 
 def _overlap(objects: pd.DataFrame, p: Params) -> list[tuple[str, str]]:
+    """Advice where the windows of a prediction overlap by less than large objects, as the prediction itself gives it.
+
+    Windows of instance networks overlap by that much by themselves, as far as half a window goes.
+    """
     large = math.ceil(objects["side"].quantile(_LARGE))
     tile = p.predict.tile or p.evaluate.tile
-    if large <= p.predict.overlap or 2 * large > tile:
-        return []
+    instance = [name for name in p.architectures if name in instance_networks()]
+    fixed = [name for name in instance if _DEPENDENT.search(plugins.source("segcore.models", name))]
+    remedies = []
+    if len(instance) < len(p.architectures) and large > p.predict.overlap:
+        wider = f"predict.tile: {2 * large} and " if 2 * large > tile else ""
+        remedies.append(f"Set {wider}predict.overlap: {large}.")
+    elif len(fixed) < len(instance) and 2 * large > tile:
+        remedies.append(f"Set predict.tile: {2 * large}.")
+    if narrow := [name for name in fixed if 2 * large > p.for_architecture(name).crop]:
+        remedies.append(
+            f"Windows of {' and '.join(narrow)} are as large as the training crops: train with a larger crop, "
+            f"{2 * large}, and prepare.window as large."
+        )
     text = (
-        f"5 % of the objects are longer than {large} px, and windows of a prediction overlap by {p.predict.overlap} "
-        f"px: where they meet, such an object is seen in parts. Set predict.overlap: {large}."
+        f"5 % of the objects are longer than {large} px, by which windows of a prediction should overlap: where they "
+        f"meet, such an object is otherwise seen in parts. {' '.join(remedies)}"
     )
-    return [("Large objects", text)]
+    return [("Large objects", text)] if remedies else []

@@ -136,6 +136,19 @@ def test_counts_are_printed_per_scene_and_in_all(project: Path, capsys: pytest.C
     assert f"predict: 3 scenes: {text('')}" in lines
 
 
+@pytest.mark.parametrize(("key", "value"), [("score", 0.6), ("min_area", 4)])
+def test_a_count_without_an_estimate_says_why(
+    project: Path, capsys: pytest.CaptureFixture[str], key: str, value: float
+) -> None:
+    predict(with_outputs("counts", **{key: value}))
+    reason = (
+        f"counts have no estimate and no interval: {'predict.score' if key == 'score' else 'the validation'}"
+    )
+    assert capsys.readouterr().out.count(reason) == 3
+    record = json.loads((project / "out/predictions.json").read_text())
+    assert json.dumps(record).count(reason) == 3
+
+
 def test_counts_of_all_scenes_are_those_of_the_latest_command(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,8 @@ def test_the_sum_over_zones_that_tile_the_scene_is_the_total(bundle, scene, tmp_
         of_zones = [int(rows[str(n + 1), name]["objects"]) for n in range(12)]
         assert sum(of_zones) == int(whole[name]["objects"]) and min(of_zones) > 0
         assert int(rows["no zone", name]["objects"]) == 0
+        # no pixel with data is in no zone
+        assert rows["no zone", name]["estimate"] == rows["no zone", name]["high"] == ""
         assert features[f"{name}_objects".lstrip("_")].tolist() == of_zones
     assert np.isclose(features["hectares"].sum(), float(whole[""]["hectares"]), rtol=1e-3)
     assert rows["3", ""]["name"] == features["name"][2] == "z2" and notes == []
@@ -147,7 +149,7 @@ def test_an_object_is_of_the_zones_that_have_its_middle_pixel(bundle, scene, tmp
         inside += c[np.argmin((r - r.mean()) ** 2 + (c - c.mean()) ** 2)] + 0.5 < 160.2
     assert int(rows["1", ""]["objects"]) == int(rows["2", ""]["objects"]) == inside
     rest = int(total(out)[""]["objects"]) - inside
-    assert int(rows["no zone", ""]["objects"]) == rest > 0
+    assert int(rows["no zone", ""]["objects"]) == rest > 0 and rows["no zone", ""]["high"]
     assert notes == [f"z.gpkg: {rest} objects are in no zone"]
     # nodata is no part of a zone's area
     assert np.isclose(features["hectares"][0], (160 * 150 - 40 * 50) * 0.25 / 10_000)

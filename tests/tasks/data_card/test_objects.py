@@ -221,12 +221,23 @@ def test_limits_below_the_densest_crop_and_small_overlaps_are_warned_of(store):
     rows = [numbered("full", store, numbers)]
     settings = {"architectures": ["mask_rcnn"], "data": {"instances": True}, "prepare": {"window": 64}}
     settings |= {"train": {"common": {"crop": 64}, "mask_rcnn": {"model": {"detections": 3}}}}
-    settings |= {"evaluate": {"tile": 128}, "predict": {"overlap": 8}}
+    settings |= {"evaluate": {"tile": 64}, "predict": {"overlap": 8}}
     page = page_of(rows, store, params_of(store, **settings))
     assert "a crop of 64 px has up to 9 objects, more than detections: 3 of mask_rcnn allows." in page
     assert "Set detections: auto in train.mask_rcnn.model." in page
     large = math.ceil(pd.Series([6] * 8 + [56]).quantile(0.95))
-    assert f"Set predict.overlap: {large}." in page
+    assert f"Set predict.tile: {2 * large}." in page
     settings["train"]["mask_rcnn"]["model"]["detections"] = 9
-    page = page_of(rows, store, params_of(store, **settings | {"predict": {"overlap": large}}))
+    # windows of instance networks overlap by themselves
+    page = page_of(rows, store, params_of(store, **settings | {"evaluate": {"tile": 128}}))
     assert "Many objects" not in page and "Large objects" not in page
+    # windows of SOLO are the crops, whatever predict has; those of U-Net overlap as set
+    settings |= {"architectures": ["unet", "solo"], "evaluate": {"tile": 128}}
+    page = page_of(rows, store, params_of(store, **settings))
+    assert f"Set predict.overlap: {large}." in page
+    assert (
+        f"Windows of solo are as large as the training crops: train with a larger crop, {2 * large}," in page
+    )
+    settings["evaluate"] = {"tile": 64}
+    page = page_of(rows, store, params_of(store, **settings))
+    assert f"Set predict.tile: {2 * large} and predict.overlap: {large}." in page

@@ -19,6 +19,7 @@ from tests.tasks.test_report import _params
 def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params, FakePrepared]:
     root, prepared = tmp_path_factory.mktemp("project"), scene_patches(blocks=6, has_objects=True)
     params = _params(prepared).model_copy(update={"architectures": list(BOTH_KINDS)})
+    params.train["mask_rcnn"] = {"model": {"width": 64, "anchors": "auto"}}
     build_project(root, prepared, params, skill=BOTH_KINDS)
     stage.report(root, params, prepared)
     return root, params, prepared
@@ -71,9 +72,23 @@ def test_settings_of_instance_networks_are_listed(page: str) -> None:
         name: re.findall(r"<td>(.*?)</td>", cells)
         for name, cells in re.findall(r'<tr><th scope="row">(\w+)</th>(.*?)</tr>', table, re.DOTALL)
     }
-    assert rows["anchors"] == ["16, 32", "–"] and rows["cells"] == ["–", "8, 16"]
-    assert rows["width"] == ["64", "64"] and "encoder" not in rows and "foreground" not in rows
+    origin = '{}<small class="muted">{}</small>'.format
+    assert rows["anchors"] == [origin("16, 32", "fitted"), "–"]
+    assert rows["cells"] == ["–", origin("8, 16", "fitted")]
+    assert rows["width"] == [origin("64", "set"), "64"] and "encoder" not in rows and "foreground" not in rows
     assert re.findall(r"<td>(IoU|PQ)</td>", section) == ["IoU", "PQ", "PQ"]
+
+
+def test_few_steps_are_named_as_what_they_are(page: str) -> None:
+    assert "<li>200 steps show the procedure, not what the instance networks reach" in page
+
+
+def test_the_first_sentence_of_the_verdict_is_the_heading(page: str) -> None:
+    heading, rest = re.search(
+        r"<h1[^>]*>(.*?)</h1>\s*<p class=\"verdict\">(.*?)</p>", page, re.DOTALL
+    ).groups()
+    assert ". " not in heading and heading.endswith(".")
+    assert "between semantic and instance networks" in rest or "These data need" in rest
 
 
 def test_the_numbers_behind_costs_and_confidences_are_stated(page: str) -> None:
