@@ -164,7 +164,7 @@ class SOLO(InstanceModel):
             # masks begin as discs around their cells, of any features
             nn.init.normal_(self.kernel[-1].weight, std=0.01)  # type: ignore[arg-type]
             with torch.no_grad():
-                self.kernel[-1].bias.copy_(torch.tensor([0.0] * width + _AROUND))  # type: ignore[operator,union-attr]
+                self.kernel[-1].bias.copy_(torch.tensor([0.0] * width + _AROUND))  # type: ignore[operator]
             self.features = MaskFeatures(width, width)
         else:
             self.sides = [-(-window // cell) for cell in cells]
@@ -205,8 +205,8 @@ class SOLO(InstanceModel):
             if self.is_v2:
                 _, kernels, features = outputs
                 (weights, place), blocks = self._split(kernels[index, chosen].float()), features.shape[-2:]
-                pixels = (side * BLOCK for side in blocks)
-                centre, side = (x[chosen] for x in places(*pixels, self.cells, chosen.device))
+                height, width = (length * BLOCK for length in blocks)
+                centre, side = (x[chosen] for x in places(height, width, self.cells, chosen.device))
                 logits = weights @ features[index].flatten(1).float()
                 return (logits + around(place, centre, side, *blocks)).sigmoid()
             maps = outputs[1][index].flatten(1)

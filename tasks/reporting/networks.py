@@ -37,17 +37,12 @@ def networks_view(inputs: "Inputs") -> dict[str, Any]:
 
 
 def _setting(inputs: "Inputs", name: str, key: str) -> tuple[str, str]:
-    """A keyword of a network as text, and where its value is from: set in params.yaml, fitted, or "" for a default."""
-    # torch takes seconds to import, and only instance networks need it here
-    from segcore.models.base.factory import defaults
-
+    """A keyword of a network as text, and "set" if params.yaml has its value; others are defaults, or were fitted."""
     settings = inputs.first_runs[name].settings
     if key not in settings:
         return "", ""
-    given = inputs.params.for_architecture(name).model
-    if given.get(key, "auto") != "auto":
-        return _text(settings[key]), "set"
-    return _text(settings[key]), "fitted" if defaults(name).get(key) == "auto" else ""
+    is_set = inputs.params.for_architecture(name).model.get(key, "auto") != "auto"
+    return _text(settings[key]), "set" if is_set else ""
 
 
 def _macs_with(inputs: "Inputs") -> str:
