@@ -18,6 +18,8 @@ _ROWS = 512
 # side in pixels of the blocks that polygons are made from
 _SIDE = 1024
 LAYER = "objects"
+# outlines in memory that wait for that of an object with a lower number
+_MOST_WAITING = 50_000
 
 
 def write_object_raster(objects: SceneObjects, target: Path, info: Info, tags: Mapping[str, str]) -> None:
@@ -51,6 +53,7 @@ def write_object_layer(
 ) -> None:
     """Write the layer `objects` of a GeoPackage, one feature per object, which may have several parts.
 
+    Features are in the order of id, unless a large object would keep more than 50,000 others waiting for its outline.
     Fields are id, class (index), name, score, area_px, area_m2 if it is known, and cut (1: it touches an edge of the
     scene).
 
@@ -73,11 +76,9 @@ def write_object_layer(
 
     layer = Layer(target, LAYER, "MultiPolygon", placement(info))
     parts: dict[int, list[shapely.Polygon]] = {}
-    cut = objects.cut
-    for found, values in outlines(read, info.height, info.width, _SIDE):
-        objects.pause()
-        index, polygons, owners = _complete(found, values, objects, parts)
-        shapes = shapely.multipolygons(simplified(polygons, simplify), indices=owners)
+    cut, waiting = objects.cut, _Waiting()
+
+    def write(index: np.ndarray, shapes: np.ndarray) -> None:
         fields: dict[str, np.ndarray] = {
             "id": index + 1,
             "class": objects.classes[index].astype(np.int32),
@@ -88,6 +89,42 @@ def write_object_layer(
             "cut": cut[index].astype(np.int32),
         }
         layer.write(_valid(shapes, simplify), fields)
+
+    for found, values in outlines(read, info.height, info.width, _SIDE):
+        objects.pause()
+        index, polygons, owners = _complete(found, values, objects, parts)
+        waiting.add(index, shapely.multipolygons(simplified(polygons, simplify), indices=owners))
+        write(*waiting.ready())
+    write(*waiting.rest())
+
+
+class _Waiting:
+    """Outlines that wait for those of objects with a lower number."""
+
+    def __init__(self) -> None:
+        self._next, self._shapes = 0, dict[int, shapely.MultiPolygon]()
+
+    def add(self, index: np.ndarray, shapes: np.ndarray) -> None:
+        """Add outlines of objects."""
+        self._shapes.update(zip(index.tolist(), shapes, strict=True))
+
+    def ready(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) index and outline of the objects that wait for no other one; of all where they are too many."""
+        if len(self._shapes) > _MOST_WAITING:
+            return self.rest()
+        while self._next in self._shapes:
+            self._next += 1
+        return self._taken([index for index in self._shapes if index < self._next])
+
+    def rest(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same of all that wait."""
+        self._next = max([self._next, *(index + 1 for index in self._shapes)])
+        return self._taken(list(self._shapes))
+
+    def _taken(self, chosen: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        shapes = np.empty(len(chosen), object)
+        shapes[:] = [self._shapes.pop(index) for index in sorted(chosen)]
+        return np.array(sorted(chosen), np.int64), shapes
 
 
 def _complete(

@@ -82,7 +82,7 @@ def test_geopackage_coco_and_raster_agree_object_by_object(made):
     fields, shapes = features(made / "out/scene.gpkg")
     coco = COCO(made / "out/scene.json")
     count = int(numbers.max())
-    assert sorted(fields["id"]) == sorted(coco.getAnnIds()) == list(range(1, count + 1))
+    assert list(fields["id"]) == sorted(coco.getAnnIds()) == list(range(1, count + 1))
     with rasterio.open(made / "out/scene_objects.tif") as file:
         burned = rasterize(
             zip(shapes, fields["id"], strict=True), file.shape, transform=file.transform, dtype="uint32"
