@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.bundles import make_bundle, noise
+from tests.support.bundles import OBJECTS, make_bundle, noise
 from tests.support.tiny import write_tif
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What the examples read: models/unet-0, image.npy and scene.tif."""
-    make_bundle(tmp_path / "models/unet-0", input={"dtype": "uint8"})
+    make_bundle(tmp_path / "models/unet-0", input={"dtype": "uint8"}, objects=OBJECTS)
     pixels = noise(70, 90)
     np.save(tmp_path / "image.npy", np.moveaxis(pixels, 0, -1))
     write_tif(tmp_path / "scene.tif", pixels)
