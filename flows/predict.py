@@ -19,7 +19,7 @@ from tasks.predict import Batch
 from tasks.prediction_arguments import chosen, parser
 from tasks.project import PREDICTIONS
 from tasks.scenes import find_scenes
-from tasks.tracking.fetch import CHAMPION
+from tasks.tracking.fetch import CHAMPION, find_model
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
@@ -96,8 +96,9 @@ def main() -> None:
     a: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
     with command.reported("Interrupted; finished scenes are kept."):
         # errors that need no server
-        chosen(parameters.load(str(a.params)), a.outputs, a.accept, a.count_by)
+        p = chosen(parameters.load(str(a.params)), a.outputs, a.accept, a.count_by)
         find_scenes(a.scenes, a.output)
+        find_model(p, a.model)
     with command.as_command("Interrupted; finished scenes are kept."):
         output = str(a.output)
         counts = predict(
