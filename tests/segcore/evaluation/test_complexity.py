@@ -133,10 +133,14 @@ def test_cost_of_an_instance_network_is_of_a_stated_number_of_objects() -> None:
 
 def test_the_field_of_an_instance_network_is_that_of_the_finest_map_or_global() -> None:
     # conv and norm layers of the pyramid: the same for all on one encoder
-    local = [complexity(build_model(name, 3, 2, width=16)) for name in ("mask_rcnn", "yolact")]
-    assert local[0].receptive_field == local[1].receptive_field > 200
-    assert not any(one.global_context for one in local) and local[1].fixed == {}
-    normalised = complexity(build_model("solo", 3, 2, width=16))
-    assert normalised.global_context, "group norm is over the whole image"
+    of = {name: complexity(build_model(name, 3, 2, width=16)) for name in ("mask_rcnn", "yolact", "solo")}
+    assert of["mask_rcnn"].receptive_field == of["yolact"].receptive_field > 200
+    assert of["yolact"].fixed == {}
+    # group norm is over the whole image
+    assert {name: one.global_context for name, one in of.items()} == {
+        "mask_rcnn": False,
+        "yolact": True,
+        "solo": True,
+    }
     twice = complexity(build_model("yolact", 3, 2, width=16, magnify=2))
     assert abs(2 * twice.receptive_field - local[1].receptive_field) <= 4
