@@ -143,4 +143,4 @@ def test_the_field_of_an_instance_network_is_that_of_the_finest_map_or_global() 
         "solo": True,
     }
     twice = complexity(build_model("yolact", 3, 2, width=16, magnify=2))
-    assert abs(2 * twice.receptive_field - local[1].receptive_field) <= 4
+    assert abs(2 * twice.receptive_field - of["yolact"].receptive_field) <= 4
