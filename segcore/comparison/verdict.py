@@ -123,8 +123,10 @@ def _kinds(standing: Standing, p: Params) -> str:
         )
     needed = "an instance network" if best.network == "instance" else "no instance network"
     lead = _amount(_of(test).times(metric.sign), p)
+    # pixels say nothing of objects
+    subject = "These data" if metric.of_objects else "Class maps of these data"
     return (
-        f" These data need {needed}, by {metric.title}: {best.title} leads the best {other.network} network, "
+        f" {subject} need {needed}, by {metric.title}: {best.title} leads the best {other.network} network, "
         f"{other.title}, by {lead}; {cost}."
     )
 

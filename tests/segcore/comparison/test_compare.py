@@ -274,14 +274,14 @@ def test_the_verdict_says_which_kind_of_network_the_data_need_and_what_it_costs(
     found = _of_kinds({"fcn": 0.7, "unet": 0.8, "deeplab": 0.95}, "deeplab")
     test = next(t for t in found.tests if (t.a, t.b) == ("deeplab", "unet"))
     assert (
-        " These data need an instance network, by IoU: DeepLabV3+ leads the best semantic network, U-Net, by "
-        in (found.verdict)
+        " Class maps of these data need an instance network, by IoU: DeepLabV3+ leads the best semantic "
+        "network, U-Net, by " in (found.verdict)
     )
     assert f"{100 * test.difference:.1f} points (95 % interval " in found.verdict and cost in found.verdict
     found = _of_kinds({"fcn": 0.7, "unet": 0.95, "deeplab": 0.8}, "deeplab")
     assert (
-        " These data need no instance network, by IoU: U-Net leads the best instance network, DeepLabV3+, by "
-        in (found.verdict)
+        " Class maps of these data need no instance network, by IoU: U-Net leads the best instance "
+        "network, DeepLabV3+, by " in (found.verdict)
     )
     assert cost in found.verdict
 
