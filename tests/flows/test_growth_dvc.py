@@ -2,8 +2,6 @@
 
 import hashlib
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
@@ -20,18 +18,6 @@ TABLES = {
 }
 
 
-def _dvc(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        env=workspaces.environment(folder),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def _stored(remote: Path) -> set[str]:
     """MD5 sums of the files in a remote; those of folder lists end in .dir."""
     return {f.parent.name + f.name for f in (remote / "files" / "md5").glob("*/*")}
@@ -39,8 +25,8 @@ def _stored(remote: Path) -> set[str]:
 
 def _prepared_and_pushed(folder: Path, remote: Path) -> tuple[set[str], dict[Path, str]]:
     """MD5 sums in the remote after a push, and the MD5 sum of every data file."""
-    _dvc(folder, "repro", "prepare")
-    _dvc(folder, "push", "ingest", "prepare")
+    workspaces.dvc(folder, "repro", "prepare")
+    workspaces.dvc(folder, "push", "ingest", "prepare")
     files = [f for f in (folder / "data").rglob("*") if f.is_file()]
     return _stored(remote), {
         f.relative_to(folder / "data"): hashlib.md5(f.read_bytes(), usedforsecurity=False).hexdigest()
@@ -54,7 +40,7 @@ def test_a_second_push_transfers_one_packed_file_and_the_tables(tmp_path):
     source = make_pairs(folder / "pictures", count=COUNT)
     values = values_for("pictures", split={"links": []})
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    _dvc(folder, "remote", "add", "--local", "--default", "store", str(remote))
+    workspaces.dvc(folder, "remote", "add", "--local", "--default", "store", str(remote))
     before, files = _prepared_and_pushed(folder, remote)
     packed = {path for path in files if path.parts[0] == "packed"}
     assert len(packed) == COUNT and {files[path] for path in packed} <= before

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,18 +9,6 @@ import yaml
 
 from tests.support import workspaces
 from tests.support.tiny import make_pairs, values_for
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        env=workspaces.environment(folder),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -44,8 +30,8 @@ def recorded(tmp_path: Path) -> Path:
     for name in ("splits/tiny.csv", "reports/tiny/scores.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
-    dvc(folder, "commit", "--force")
-    assert dvc(folder, "status") == "Data and pipelines are up to date.\n"
+    workspaces.dvc(folder, "commit", "--force")
+    assert workspaces.dvc(folder, "status") == "Data and pipelines are up to date.\n"
     return folder
 
 
@@ -57,6 +43,6 @@ def test_instance_networks_retrain_no_semantic_one(recorded: Path) -> None:
     values["architectures"] += added
     values["train"] |= {name: {"model": {"width": 8}} for name in added}
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    changed = set(json.loads(dvc(recorded, "status", "--json")))
+    changed = set(json.loads(workspaces.dvc(recorded, "status", "--json")))
     new = {f"{stage}@{name}-0" for stage in ("train", "evaluate") for name in added}
     assert changed == {*new, "compare", "report"}

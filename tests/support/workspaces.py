@@ -176,6 +176,19 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**mine, **own, **more}
 
 
+def dvc(folder: Path, *arguments: str) -> str:
+    """Output of a DVC command in a project, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def start(folder: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
     """Start `python -m flows.compare`."""
     command = [sys.executable, "-m", "flows.compare", *arguments]
