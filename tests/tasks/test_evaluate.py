@@ -8,61 +8,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-import yaml
-from PIL import Image
 
 from segcore import params
 from segcore.data.prepared import PreparedData
 from segcore.data.prepared import test_regions as regions_of_test
 from segcore.models.base.bundle import load_description
-from tasks import evaluate
-from tasks.ingest import ingest
-from tasks.prepare import prepare
 from tasks.tracking import runs
 from tasks.tracking.scores import log_lacking_scores
 from tasks.tracking.tracker import Tracker
-from tasks.train import train
-from tests.support.tiny import blobs, values_for
+from tests.support.numbered_project import evaluated, trained
 
 PLAIN = {"counts.parquet", "confusion.csv", "calibration.json", "summary.json", "predictions"}
-COST = {"latency_ms": 10.0, "peak_memory_mb": 700.0}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a U-Net that was trained for some steps on images with objects."""
-    from segcore.objects.components import components
-
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("images", "masks"):
-        (folder / "source" / name).mkdir(parents=True)
-    for i in range(12):
-        image, mask = blobs(48, 56, seed=i)
-        Image.fromarray(image).save(folder / f"source/images/a{i}.png")
-        Image.fromarray(components(mask, [1]).astype(np.uint16)).save(folder / f"source/masks/a{i}.png")
-    data = {"instances": True}
-    common = {"steps": 40, "validate_every": 20}
-    values = values_for("source", architectures=["unet"], data=data, train={"common": common})
-    values["data"]["label_values"] = {"0": 0, "others": 1}
-    (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        p = params.load()
-        ingest(p.data)
-        prepare(p, registry=Path("splits/tiny.csv"), work=Path("work"))
-        train(p, "unet", 0)
-    return folder
+    return trained(tmp_path_factory.mktemp("project"), ["unet"], 40)
 
 
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Path:
     """The folder of an evaluation with other settings, without measured costs."""
-    monkeypatch.chdir(project)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
-    monkeypatch.setattr(evaluate, "measure", lambda folders, *_: [dict(COST) for _ in folders])
-    p = params.load()
-    p = p.model_copy(update={"evaluate": p.evaluate.model_copy(update=settings)})
-    return evaluate.run_evaluation(p, "unet", 0)
+    return evaluated(project, monkeypatch, "unet", **settings)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
