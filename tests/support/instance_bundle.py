@@ -1,6 +1,7 @@
 """Bundles of instance networks: of a given one, of one that is always right, and of architectures by name."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,15 @@ class Oracle(Toy):
     The score of an object follows from its number.
     """
 
-    def __init__(self, is_position_dependent: bool = False) -> None:
-        super().__init__(in_channels=2, num_classes=3, foreground=(1, 2))
+    def __init__(
+        self,
+        is_position_dependent: bool = False,
+        foreground: tuple[int, ...] = (1, 2),
+        score: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        super().__init__(in_channels=2, num_classes=len(foreground) + 1, foreground=foreground)
         self.is_position_dependent = is_position_dependent
+        self.score = score or score_of
         self.windows: list[tuple[int, int]] = []
 
     def heads(self, x: Tensor) -> Outputs:
@@ -42,7 +49,7 @@ class Oracle(Toy):
             new = np.zeros(int(part.max()) + 1, np.uint32)
             new[present] = np.arange(len(present)) + int(present[0] > 0)
             of_object = classes[:height, :width].numpy().ravel()[first][present > 0]
-            found.append(from_numbers(new[part], of_object, score_of(present[present > 0])))
+            found.append(from_numbers(new[part], of_object, self.score(present[present > 0])))
         return found
 
 

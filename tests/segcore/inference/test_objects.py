@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from segcore.data.prepared import LabelledImage
 from segcore.errors import ModelError
@@ -15,33 +14,14 @@ from segcore.inference import objects as windowed
 from segcore.inference.objects import predict_objects, windows_of
 from segcore.models.base.factory import build_model
 from segcore.models.base.instance import Outputs
-from segcore.objects.found import Objects, from_numbers
+from segcore.objects.found import Objects
+from tests.support.instance_bundle import Oracle
 from tests.support.object_maps import scene_of
 from tests.support.toy_instance import Toy
 
 
-class Oracle(Toy):
-    """Objects of a window are those of the scene clipped to it: band 0 has their numbers, band 1 their classes."""
-
-    def __init__(self, position_dependent: bool = False) -> None:
-        super().__init__(in_channels=2, num_classes=4, foreground=(1, 2, 3))
-        self.is_position_dependent = position_dependent
-        self.windows: list[tuple[int, int]] = []
-
-    def heads(self, x: Tensor) -> Outputs:
-        return x[:, 0], x[:, 1]
-
-    def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
-        found = []
-        for image, classes in zip(*outputs, strict=True):
-            self.windows.append((height, width))
-            part = image[:height, :width].numpy().astype(np.int64)
-            present, first = np.unique(part, return_index=True)
-            new = np.zeros(int(part.max()) + 1, np.uint32)
-            new[present] = np.arange(len(present)) + int(present[0] > 0)
-            of_object = classes[:height, :width].numpy().ravel()[first][present > 0]
-            found.append(from_numbers(new[part], of_object, np.full(len(of_object), 0.5)))
-        return found
+def oracle_of(is_position_dependent: bool = False) -> Oracle:
+    return Oracle(is_position_dependent, (1, 2, 3), lambda numbers: np.full(len(numbers), 0.5))
 
 
 def patch_of(numbers: np.ndarray, classes: np.ndarray, valid: np.ndarray | None = None) -> LabelledImage:
@@ -63,7 +43,7 @@ scenes = st.tuples(
 def test_a_network_that_is_right_in_each_window_is_right_everywhere(scene, tile, data, dependent, at_once):
     numbers, classes = scene_of(*scene)
     overlap = data.draw(st.integers(2, tile // 2))
-    oracle = Oracle(dependent)
+    oracle = oracle_of(dependent)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(windowed._PIXELS, "fp32", at_once * tile**2)
         found = predict_objects(oracle, patch_of(numbers, classes), tile, overlap)
@@ -79,7 +59,7 @@ def test_objects_end_where_data_end(seed):
     numbers, classes = scene_of("squares", 60, 50, seed)
     valid = np.ones(numbers.shape, bool)
     valid[13:, 37:] = False
-    found = predict_objects(Oracle(), patch_of(numbers, classes, valid), 16, 8)
+    found = predict_objects(oracle_of(), patch_of(numbers, classes, valid), 16, 8)
     assert np.array_equal(found.numbers() > 0, valid & (numbers > 0))
 
 
@@ -145,15 +125,15 @@ def test_what_a_left_out_object_had_is_of_the_next_one():
 
 def test_windows_of_an_instance_network_fit_its_objects_and_its_training():
     facts = {"tile": 256, "objects": {"side": 90.2}}
-    assert windows_of(Oracle(), facts, 704, 64) == (704, 91)
-    assert windows_of(Oracle(), facts, 704, 200) == (704, 200)
-    assert windows_of(Oracle(True), facts, 704, 64) == (256, 91)
-    assert windows_of(Oracle(True), facts | {"objects": {"side": 500.0}}, 704, 64) == (256, 128)
-    assert windows_of(Oracle(), {}, 704, 0) == (704, 2)
+    assert windows_of(oracle_of(), facts, 704, 64) == (704, 91)
+    assert windows_of(oracle_of(), facts, 704, 200) == (704, 200)
+    assert windows_of(oracle_of(True), facts, 704, 64) == (256, 91)
+    assert windows_of(oracle_of(True), facts | {"objects": {"side": 500.0}}, 704, 64) == (256, 128)
+    assert windows_of(oracle_of(), {}, 704, 0) == (704, 2)
     unet = build_model("unet", 3, 2, encoder="plain", width=4)
     assert windows_of(unet, facts, 704, 64) == (704, 64)
     with pytest.raises(ModelError, match="lacks tile"):
-        windows_of(Oracle(True), {}, 704, 64)
+        windows_of(oracle_of(True), {}, 704, 64)
 
 
 def test_boxes_are_those_of_the_pixels_with_data():
