@@ -50,8 +50,18 @@ def windows_of(
     if model.is_position_dependent:
         require(dict(description), DESCRIPTION, ("tile",))
         tile = int(description["tile"])
-    side = math.ceil(description.get("objects", {}).get("side", 0))
-    return tile, min(max(overlap, side, _LEAST_OVERLAP), tile // 2)
+    return tile, overlap_for(description.get("objects", {}).get("side", 0), overlap, tile)
+
+
+def overlap_for(side: float, overlap: int, tile: int) -> int:
+    """Overlap in pixels of an instance network's windows, so that one sees most objects whole; half a window at most.
+
+    Args:
+        side: of most objects in pixels.
+        overlap: asked for.
+        tile: side of the windows.
+    """
+    return min(max(overlap, math.ceil(side), _LEAST_OVERLAP), tile // 2)
 
 
 def predict_objects(

@@ -1,6 +1,5 @@
 """True and predicted objects of a validation region, matched by the policy of the object table."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 from segcore.constants import IGNORE, IGNORED_SHARE, REQUIRED_SHARE
 from segcore.data.object_numbers import by_first_pixel
 from segcore.data.prepared import LabelledImage, PreparedData
+from segcore.inference.objects import overlap_for
 
 # scores that are compared on the validation split
 SCORES = [round(0.05 * step, 2) for step in range(1, 20)]
@@ -93,10 +93,10 @@ def usual_side(data: PreparedData) -> float:
 
 
 def window_overlap(data: PreparedData, tile: int) -> int:
-    """Overlap in pixels of the windows of an instance network: as in evaluation, so that one sees most objects whole.
+    """Overlap in pixels of the windows of an instance network, by the rule of the evaluation.
 
     Args:
         data: prepared data.
         tile: side of the windows.
     """
-    return min(max(_OVERLAP, math.ceil(usual_side(data))), tile // 2)
+    return overlap_for(usual_side(data), _OVERLAP, tile)
