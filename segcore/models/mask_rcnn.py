@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segcore.models.base.boxes import anchors, clip, decode, encode
+from segcore.models.base.anchor_targets import AnchorLevels
+from segcore.models.base.boxes import clip, decode, encode
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.keywords import HIGHEST_RATIO, require_list, require_whole
@@ -99,11 +100,10 @@ def build(
     """
     assert not isinstance(anchors, str) and not isinstance(ratios, str)
     assert not isinstance(finest, str)
-    strides = [stride for stride in _STRIDES if stride >= finest][: len(anchors)]
     backbone = build_encoder(encoder, in_channels, weights)
     counts = {"proposals": proposals, "detections": detections, "regions": regions}
-    sides = dict(zip(strides, anchors, strict=True))
-    model = MaskRCNN(in_channels, num_classes, foreground, backbone, width, sides, ratios, counts)
+    levels = AnchorLevels(finest, anchors, ratios)
+    model = MaskRCNN(in_channels, num_classes, foreground, backbone, width, levels, counts)
     detector = load_detector_weights(weights)
     if detector is not None:
         load_torchvision(model, detector, weights)
@@ -158,15 +158,14 @@ class MaskRCNN(InstanceModel):
         foreground: Sequence[int],
         encoder: Encoder,
         width: int,
-        anchor_sides: Mapping[int, float],
-        ratios: Sequence[float],
+        levels: AnchorLevels,
         counts: Mapping[str, Any],
     ) -> None:
         super().__init__(in_channels, num_classes, "Mask R-CNN", encoder.strides[-1], foreground)
         self.encoder = encoder
-        self.anchor_sides, self.ratios, self.counts = dict(anchor_sides), list(ratios), dict(counts)
-        self.pyramid = Pyramid(encoder, width, list(anchor_sides))
-        self.proposal_head = ProposalHead(width, len(ratios))
+        self.levels, self.counts = levels, dict(counts)
+        self.pyramid = Pyramid(encoder, width, levels.strides)
+        self.proposal_head = ProposalHead(width, len(levels.ratios))
         self.box_head = BoxHead(width, len(foreground))
         self.mask_head = MaskHead(width, len(foreground))
         for head in (self.proposal_head, self.box_head, self.mask_head):
@@ -204,33 +203,37 @@ class MaskRCNN(InstanceModel):
         """Losses of the anchors, and of the regions that are proposals or true boxes."""
         *maps, scores, offsets = outputs
         true = true_boxes(truth)
-        found = anchor_terms(scores.float(), offsets.float(), torch.cat(self._anchors(maps)), truth, true)
+        reference = self._anchors(maps)
+        found = anchor_terms(scores.float(), offsets.float(), torch.cat(reference), truth, true)
         with torch.no_grad():
-            boxes, real = self._proposals(maps, scores, offsets)
+            boxes, real = self._proposals(reference, maps, scores, offsets)
         return {**found, **self._region_terms(maps, boxes, real, truth, true)}
 
     def _anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """(A, 4) of each map."""
-        return [
-            anchors(x.shape[-2], x.shape[-1], stride, [side], self.ratios, x.device)
-            for x, (stride, side) in zip(maps, self.anchor_sides.items(), strict=True)
-        ]
+        return self.levels.of_levels(self._size(maps), maps[0].device)
+
+    def _size(self, maps: Sequence[Tensor]) -> tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        height, width = maps[0].shape[-2:]
+        return height * self.levels.finest, width * self.levels.finest
 
     def _count(self, name: str, height: float, width: float) -> int:
         """Proposals or detections of an image of the network's size."""
         return math.ceil(int(self.counts[name]) * max(height * width / _AREA, 1))
 
-    def _proposals(self, maps: Sequence[Tensor], scores: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (N, P, 4), and whether each is one (N, P)."""
-        reference = self._anchors(maps)
-        height, width = (side * next(iter(self.anchor_sides)) for side in maps[0].shape[-2:])
+    def _proposals(
+        self, reference: list[Tensor], maps: Sequence[Tensor], scores: Tensor, offsets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes (N, P, 4) from anchors of each map, and whether each is one (N, P)."""
+        height, width = self._size(maps)
         count = self._count("proposals", height, width)
         boxes = clip(decode(offsets, torch.cat(reference)), height, width)
         scores, boxes = highest(scores.float(), boxes, [len(part) for part in reference], 2 * count)
         return without_duplicates(scores, boxes, _PROPOSAL_OVERLAP, count)
 
     def _pool(self, maps: Sequence[Tensor], item: Tensor, boxes: Tensor, size: int) -> Tensor:
-        strides = [stride for stride in self.anchor_sides if stride < _STRIDES[-1]]
+        strides = [stride for stride in self.levels.strides if stride < _STRIDES[-1]]
         return pool(maps[: len(strides)], strides, item, boxes, size)
 
     def _region_terms(
@@ -268,7 +271,7 @@ class MaskRCNN(InstanceModel):
     def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
         """Objects with a score from 0.05, which is the probability of their class."""
         *maps, scores, offsets = outputs
-        proposed = zip(*self._proposals(maps, scores, offsets), strict=True)
+        proposed = zip(*self._proposals(self._anchors(maps), maps, scores, offsets), strict=True)
         # image by image, which limits the memory for regions
         return [
             self._objects([x[i : i + 1] for x in maps], boxes[real], height, width)

@@ -33,13 +33,17 @@ class AnchorLevels:
         """Of each level, in pixels."""
         return [self.finest << level for level in range(len(self.sides))]
 
-    def anchors(self, size: Sequence[int], device: torch.device) -> Tensor:
-        """(A, 4) float32 anchors of an input of the network; size is its height and width in pixels."""
+    def of_levels(self, size: Sequence[int], device: torch.device) -> list[Tensor]:
+        """(A, 4) float32 anchors of each level for an input of the network, whose height and width are `size`."""
         found = []
         for stride, side in zip(self.strides, self.sides, strict=True):
             rows, cols = (-(-length // stride) for length in size)
             found.append(of_boxes.anchors(rows, cols, stride, [side], self.ratios, device))
-        return torch.cat(found)
+        return found
+
+    def anchors(self, size: Sequence[int], device: torch.device) -> Tensor:
+        """As `of_levels`, of all levels together."""
+        return torch.cat(self.of_levels(size, device))
 
 
 @dataclass(frozen=True)
