@@ -183,17 +183,17 @@ def test_a_warm_start_keeps_the_grid_of_the_champion_and_a_transfer_does_not(pro
     champion.rename("champion")
     initial_weights.place(Path("champion"))
     # nothing was left to fit but the window and the branches
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "fitted to" in line]
+    (line,) = [line for line in "".join(capsys.readouterr()).splitlines() if "fitted to" in line]
     assert line == "train: SOLOv2, fitted to the training objects: convs 2, window 32"
     settings = load_description(training.train(asked(), "solo", 0))["settings"]
-    printed = capsys.readouterr().out
+    printed = "".join(capsys.readouterr())
     assert settings == grid and "starts from the weights" in printed and "fitted to" not in printed
     chosen = ("convs", "cells", "ranges", "window", "candidates")
     described = ", ".join(f"{name} {grid[name]}" for name in chosen)
     assert f"train: SOLOv2, as the champion: {described}\n" in printed
     initial_weights.place(None)
     training.train(asked(**{name: grid[name] for name in chosen}), "solo", 1)
-    printed = capsys.readouterr().out
+    printed = "".join(capsys.readouterr())
     assert "fitted to" not in printed and "as the champion" not in printed
     initial_weights.place(Path("champion"))
     # another keyword of the user's: the weights do not fit, so that everything is fitted to the data
