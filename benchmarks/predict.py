@@ -36,7 +36,7 @@ from segcore.inference.device import autocast
 from segcore.models.base.bundle import save_bundle
 from segcore.models.base.factory import build_model
 from segcore.params import Predict
-from segcore.prediction.mosaic import Grid
+from segcore.prediction.grid import Grid
 from segcore.prediction.predictor import Predictor
 
 # as in params.yaml

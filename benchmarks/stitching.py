@@ -102,7 +102,7 @@ def predicted(side: int, outputs: str, folder: Path) -> None:
             classes = cells(row, col, min(ROWS, side - row), min(PANEL, side - col)).astype(np.float32)
             scores = torch.from_numpy(np.stack([0.9 - 0.8 * classes, 0.1 + 0.8 * classes]))
             seconds -= time.process_time()
-            writer.put(0, Block(row, col, scores, None, 1))
+            writer.put(Block(0, row, col, scores, None, 1))
             seconds += time.process_time()
         seconds -= time.process_time()
     # with the small cache of a prediction

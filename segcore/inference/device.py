@@ -1,4 +1,9 @@
-"""The device and the precision that a model runs in."""
+"""The device, the precision and the threads that a model runs in."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 
@@ -33,3 +38,32 @@ def choose_precision(setting: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Context in which operators run in bf16 if `precision` is "bf16", else in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def worker_threads(shares: Sequence[int], own: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of workers; work that has not begun at the end is given up.
+
+    Args:
+        shares: number of torch threads that each worker computes with.
+        own: number of torch threads of the caller meanwhile; threads that wait for its next operator occupy cores.
+    """
+    before, ready = torch.get_num_threads(), threading.Barrier(len(shares) + 1)
+
+    def use(share: int) -> None:
+        # The first call in a thread sets torch's default, which would otherwise replace the share later.
+        torch.get_num_threads()
+        torch.set_num_threads(share)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(len(shares))
+    try:
+        for share in shares:
+            pool.submit(use, share)
+        ready.wait()
+        # The number that is set last is the default of new threads, too.
+        torch.set_num_threads(own)
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)

@@ -101,10 +101,10 @@ class ArrayWriter:
         self._valid = np.ones(size, bool)
         self._touching = np.zeros(size, np.float32) if touching else None
 
-    def put(self, plane: int, block: mosaic.Block) -> None:
+    def put(self, block: mosaic.Block) -> None:
         """Add a finished block."""
         height, width = block.scores.shape[1:]
-        at: Any = (plane, slice(block.row, block.row + height), slice(block.col, block.col + width))
+        at: Any = (block.plane, slice(block.row, block.row + height), slice(block.col, block.col + width))
         self._classes[at] = mosaic.classes(block.scores).cpu().numpy()
         self._probabilities[:, *at] = mosaic.probabilities(block.scores, self._blend).cpu().numpy()
         if block.valid is not None:

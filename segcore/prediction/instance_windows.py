@@ -20,15 +20,15 @@ from segcore.models.base.instance import InstanceModel
 from segcore.objects.found import Objects
 from segcore.objects.stitching import Stitcher, Whole
 from segcore.objects.windows import Windows
-from segcore.prediction import mosaic
+from segcore.prediction.grid import Grid
 from segcore.prediction.instance_store import InstanceStore
 from segcore.prediction.resampling import Resampled, mask_back, validity
 from segcore.prediction.scene_windows import ReadPlane
+from segcore.prediction.strips import ReadWindow, Strip, ahead, strips_of_planes
+from segcore.prediction.workers import Jobs, two_at_a_time
 
 
-def grid_of(
-    model: InstanceModel, height: int, width: int, tile: int, overlap: int, columns: int
-) -> mosaic.Grid:
+def grid_of(model: InstanceModel, height: int, width: int, tile: int, overlap: int, columns: int) -> Grid:
     """The windows of a plane; if results depend on the place in a window, no window is smaller than `tile`.
 
     Args:
@@ -40,14 +40,19 @@ def grid_of(
         columns: width of a panel in pixels.
     """
     least = tile if model.is_position_dependent else 0
-    return mosaic.Grid(max(height, least), max(width, least), tile, overlap, columns)
+    return Grid(max(height, least), max(width, least), tile, overlap, columns)
+
+
+def windows_in(grid: Grid) -> Windows:
+    """The windows of a grid, as they are stitched."""
+    return Windows(grid.height, grid.width, grid.rows, grid.cols, grid.tall, grid.wide)
 
 
 def find_objects(
     model: InstanceModel,
     scene: Declared | Resampled,
     read: ReadPlane,
-    grid: mosaic.Grid,
+    grid: Grid,
     precision: Precision,
     store: InstanceStore,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -66,69 +71,75 @@ def find_objects(
     Raises:
         DataError: from `read`.
     """
-    depth, done = scene.info.depth, 0
+    depth, done, total = scene.info.depth, 0, len(grid) * scene.info.depth
     if (grid.height, grid.width) != (scene.info.height, scene.info.width):
         read = partial(_filled_up, read, (scene.info.height, scene.info.width))
+    network = _Network(model, grid, precision)
+    panels = [panel for _ in range(depth) for _ in grid.rows for panel in grid.panels]
     strips = _strips(grid, depth, read)
-    with closing(strips), closing(mosaic.ahead(strips)) as upcoming:
-        for plane in range(depth):
-            finder = _Plane(model, grid, precision, store, plane, scene)
-            for i in range(len(grid.rows)):
-                for panel in grid.panels:
-                    finder.add(i, panel, next(upcoming))
-                    done += panel[1] - panel[0]
-                    progress(done, len(grid) * depth)
-            finder.stitcher.finish()
+    with closing(strips), closing(ahead(strips)) as upcoming:
+        planned = ((strip, network.jobs(strip, panel)) for panel, strip in zip(panels, upcoming, strict=True))
+        with closing(two_at_a_time(planned, network.device, total // network.at_once)) as rows:
+            for plane in range(depth):
+                finder = _Plane(grid, store, plane, scene)
+                for i in range(len(grid.rows)):
+                    for panel in grid.panels:
+                        finder.add(i, panel, *next(rows))
+                        done += panel[1] - panel[0]
+                        progress(done, total)
+                finder.stitcher.finish()
+
+
+class _Network:
+    """Predicts windows, several in a forward pass."""
+
+    def __init__(self, model: InstanceModel, grid: Grid, precision: Precision) -> None:
+        self._model, self._grid, self._precision = model, grid, precision
+        self.device = next(model.parameters()).device
+        self.at_once = windows_per_pass(self.device, precision, windows_in(grid))
+
+    def jobs(self, strip: Strip, panel: tuple[int, int]) -> Jobs[list[Objects]]:
+        """What finds the objects of a strip's windows; windows without a valid pixel are left out."""
+        grid, first = self._grid, self._grid.cols[panel[0]]
+        areas = {j: slice(grid.cols[j] - first, grid.cols[j] - first + grid.wide) for j in range(*panel)}
+        used = [j for j in areas if strip.valid is None or strip.valid[:, areas[j]].any()]
+        groups = [used[start : start + self.at_once] for start in range(0, len(used), self.at_once)]
+        return [(group, partial(self._found, strip, [areas[j] for j in group])) for group in groups]
+
+    def _found(self, strip: Strip, areas: list[slice]) -> list[Objects]:
+        images = self._stacked(strip.pixels, areas).float()
+        valid = None if strip.valid is None else self._stacked(strip.valid, areas)
+        with autocast(self.device, self._precision):
+            return self._model.predict(images, valid)
+
+    def _stacked(self, array: np.ndarray, areas: list[slice]) -> Tensor:
+        return torch.stack([torch.from_numpy(array[..., area]).to(self.device) for area in areas])
 
 
 class _Plane:
-    """Predicts the windows of a plane, and adds their objects to the store."""
+    """Adds the objects of the windows of a plane to the store."""
 
-    def __init__(
-        self,
-        model: InstanceModel,
-        grid: mosaic.Grid,
-        precision: Precision,
-        store: InstanceStore,
-        plane: int,
-        scene: Declared | Resampled,
-    ) -> None:
-        self._model, self._grid, self._precision = model, grid, precision
-        self._store, self._plane, self._scene = store, plane, scene
-        self._device = next(model.parameters()).device
-        windows = Windows(grid.height, grid.width, grid.rows, grid.cols, grid.tall, grid.wide)
+    def __init__(self, grid: Grid, store: InstanceStore, plane: int, scene: Declared | Resampled) -> None:
+        self._grid, self._store, self._plane, self._scene = grid, store, plane, scene
         self._paint = store.canvas(plane).paint
         self._is_resampled = isinstance(scene, Resampled)
         if isinstance(scene, Resampled):
             for row, col, valid in validity(scene, plane):
                 store.exclude(plane, row, col, valid)
-        self.stitcher = Stitcher(windows, self._paint_back if self._is_resampled else self._paint)
+        self.stitcher = Stitcher(windows_in(grid), self._paint_back if self._is_resampled else self._paint)
 
-    def add(self, i: int, panel: tuple[int, int], strip: mosaic.Strip) -> None:
-        """Add the windows of a panel of a row; those without a valid pixel are not predicted."""
+    def add(self, i: int, panel: tuple[int, int], strip: Strip, jobs: Jobs[list[Objects]]) -> None:
+        """Add the windows of a panel of a row; one that was not predicted has no objects."""
         grid, first = self._grid, self._grid.cols[panel[0]]
         if strip.valid is not None and not self._is_resampled:
             info = self._scene.info
             valid = strip.valid[: info.height - grid.rows[i], : info.width - first]
             self._store.exclude(self._plane, grid.rows[i], first, valid)
-        areas = {j: slice(grid.cols[j] - first, grid.cols[j] - first + grid.wide) for j in range(*panel)}
-        used = [j for j in areas if strip.valid is None or strip.valid[:, areas[j]].any()]
-        for j in areas.keys() - set(used):
+        for j in set(range(*panel)).difference(*(group for group, _ in jobs)):
             self.stitcher.add(i, j, Objects(grid.tall, grid.wide))
-        at_once = windows_per_pass(self._device, self._precision, self.stitcher.windows)
-        for start in range(0, len(used), at_once):
-            chosen = used[start : start + at_once]
-            for j, found in zip(chosen, self._found(strip, [areas[j] for j in chosen]), strict=True):
-                self.stitcher.add(i, j, found)
-
-    def _found(self, strip: mosaic.Strip, areas: list[slice]) -> list[Objects]:
-        images = self._stacked(strip.pixels, areas).float()
-        valid = None if strip.valid is None else self._stacked(strip.valid, areas)
-        with autocast(self._device, self._precision):
-            return self._model.predict(images, valid)
-
-    def _stacked(self, array: np.ndarray, areas: list[slice]) -> Tensor:
-        return torch.stack([torch.from_numpy(array[..., area]).to(self._device) for area in areas])
+        for group, found in jobs:
+            for j, objects in zip(group, found(), strict=True):
+                self.stitcher.add(i, j, objects)
 
     def _paint_back(self, whole: Whole) -> None:
         """Add an object of the resampled scene on the scene's own grid; it can have no pixel there."""
@@ -149,21 +160,21 @@ def _tight(row: int, col: int, mask: np.ndarray) -> tuple[int, int, np.ndarray]:
     return row + int(rows[0]), col + int(cols[0]), mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
 
 
-def _strips(grid: mosaic.Grid, depth: int, read: ReadPlane) -> Generator[mosaic.Strip, None, None]:
+def _strips(grid: Grid, depth: int, read: ReadPlane) -> Generator[Strip, None, None]:
     """The windows of all planes, row by row, each row in panels."""
     if len(grid.panels) == 1:
         # reads no pixel twice
-        yield from mosaic.strips_of_planes(grid, depth, read)
+        yield from strips_of_planes(grid, depth, read)
         return
     for plane in range(depth):
         yield from _rows(grid, partial(read, plane=plane))
 
 
-def _rows(grid: mosaic.Grid, read: mosaic.ReadWindow) -> Iterator[mosaic.Strip]:
+def _rows(grid: Grid, read: ReadWindow) -> Iterator[Strip]:
     for row in grid.rows:
         for panel in grid.panels:
             left, width, _ = grid.extent(panel)
-            yield mosaic.Strip.of(*read((row, left, grid.tall, width)))
+            yield Strip.of(*read((row, left, grid.tall, width)))
 
 
 def _filled_up(

@@ -50,6 +50,7 @@ from segcore.prediction.fit import (
     resampling_steps,
 )
 from segcore.prediction.fuse_batchnorm import fused
+from segcore.prediction.grid import Grid
 from segcore.prediction.instance_store import InstanceStore
 from segcore.prediction.instance_windows import find_objects, grid_of
 from segcore.prediction.object_outputs import ObjectOutputs
@@ -283,12 +284,12 @@ class Predictor:
             is_like_training=not any(kind in UNLIKE_TRAINING for kind, _ in notes),
         )
 
-    def _grid(self, info: Info, columns: int) -> mosaic.Grid:
+    def _grid(self, info: Info, columns: int) -> Grid:
         """The windows of a plane, in panels of a number of columns."""
         tiling = self.tile, self.settings.overlap
         if isinstance(self.model, InstanceModel):
             return grid_of(self.model, info.height, info.width, *tiling, columns)
-        return mosaic.Grid(info.height, info.width, *tiling, columns)
+        return Grid(info.height, info.width, *tiling, columns)
 
     def _columns(self, info: Info) -> int:
         """Width of a panel in pixels."""
@@ -310,7 +311,7 @@ class Predictor:
         self,
         declared: Declared | Resampled,
         store: InstanceStore,
-        grid: mosaic.Grid,
+        grid: Grid,
         progress: Progress = lambda done, total: None,
     ) -> None:
         """Find the objects of an instance network."""
@@ -322,7 +323,7 @@ class Predictor:
         self,
         declared: Declared | Resampled,
         writer: BlockWriter,
-        grid: mosaic.Grid,
+        grid: Grid,
         scratch: Path | None,
         progress: Progress = lambda done, total: None,
     ) -> None:

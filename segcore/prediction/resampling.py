@@ -31,7 +31,7 @@ Size = tuple[int, int]
 
 
 class _BlockWriter(Protocol):
-    def put(self, plane: int, block: Block) -> None: ...
+    def put(self, block: Block) -> None: ...
 
 
 def needed(first: int, count: int, step: float, size: int) -> tuple[int, int]:
@@ -170,11 +170,11 @@ class ScoreStore:
         self._store = ScratchArray((classes + touching, scene.height, scene.width), np.float32, scratch)
         self._scores = self._store.values
 
-    def put(self, plane: int, block: Block) -> None:
+    def put(self, block: Block) -> None:
         """Add a block of the new grid; planes come one after the other."""
-        if plane != self._plane:
+        if block.plane != self._plane:
             self.finish()
-            self._plane = plane
+            self._plane = block.plane
         scores = block.scores.cpu().numpy()
         rows = slice(block.row, block.row + scores.shape[1])
         cols = slice(block.col, block.col + scores.shape[2])
@@ -189,7 +189,7 @@ class ScoreStore:
             scores = torch.from_numpy(self._back((row, col, *valid.shape)))
             touching = scores[self._classes] if len(scores) > self._classes else None
             mask = None if valid.all() else valid
-            self._writer.put(self._plane, Block(row, col, scores[: self._classes], mask, 0, touching))
+            self._writer.put(Block(self._plane, row, col, scores[: self._classes], mask, 0, touching))
             self._store.free_memory()
 
     def _back(self, window: Window) -> np.ndarray:

@@ -11,6 +11,7 @@ from segcore.data.raster import Info, Window
 from segcore.io.bands import Declared
 from segcore.prediction import mosaic
 from segcore.prediction.resampling import Resampled
+from segcore.prediction.strips import ahead, strips_of_planes
 
 # reads a window of a plane: pixels (C, H, W) and validity (H, W)
 ReadPlane = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -22,7 +23,7 @@ _STRIPED_COLUMNS = 16_384
 class BlockWriter(Protocol):
     """What takes finished blocks."""
 
-    def put(self, plane: int, block: mosaic.Block) -> None:
+    def put(self, block: mosaic.Block) -> None:
         """Take a block."""
 
 
@@ -80,10 +81,13 @@ def blend_windows(
         DataError: from `read`.
     """
     done, total = 0, len(blending.grid) * depth
-    strips = mosaic.strips_of_planes(blending.grid, depth, read)
-    with closing(strips), closing(mosaic.ahead(strips)) as upcoming:
-        for plane in range(depth):
-            for block in blending.blocks(upcoming):
-                writer.put(plane, block)
-                done += block.windows
-                progress(done, total)
+    strips = strips_of_planes(blending.grid, depth, read)
+    with (
+        closing(strips),
+        closing(ahead(strips)) as upcoming,
+        closing(blending.blocks(upcoming, depth)) as blocks,
+    ):
+        for block in blocks:
+            writer.put(block)
+            done += block.windows
+            progress(done, total)

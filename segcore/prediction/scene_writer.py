@@ -110,7 +110,7 @@ class SceneWriter:
                     future.result()
                 future.cancel()
 
-    def put(self, plane: int, block: mosaic.Block) -> None:
+    def put(self, block: mosaic.Block) -> None:
         """Queue a block for writing; waits while the queue is full."""
         classes = mosaic.classes(block.scores).cpu().numpy()
         steps, shares = None, None
@@ -119,7 +119,7 @@ class SceneWriter:
             steps = scaled.round_().to(torch.uint8).cpu().numpy()
         if self._objects is not None and isinstance(self._objects.store, ObjectStore):
             shares = _of_objects(block, self.blend, self._objects.store.wants_all)
-        self._submit(partial(self._write, plane, block, classes, steps, shares))
+        self._submit(partial(self._write, block, classes, steps, shares))
 
     def put_classes(self, block: ClassBlock) -> None:
         """Queue a block of the classes of objects for writing; waits while the queue is full."""
@@ -138,7 +138,6 @@ class SceneWriter:
 
     def _write(
         self,
-        plane: int,
         block: mosaic.Block,
         classes: np.ndarray,
         steps: np.ndarray | None,
@@ -151,8 +150,8 @@ class SceneWriter:
         if shares is not None and self._objects is not None and isinstance(self._objects.store, ObjectStore):
             rows = slice(block.row, block.row + classes.shape[0])
             cols = slice(block.col, block.col + classes.shape[1])
-            self._objects.store.put(plane, (rows, cols), classes, as_steps(shares))
-        self._save(plane, block.row, block.col, classes, steps)
+            self._objects.store.put(block.plane, (rows, cols), classes, as_steps(shares))
+        self._save(block.plane, block.row, block.col, classes, steps)
 
     def _save(self, plane: int, row: int, col: int, classes: np.ndarray, steps: np.ndarray | None) -> None:
         if self._planes is not None:

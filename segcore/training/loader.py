@@ -1,13 +1,14 @@
 """Training batches on the device, prepared ahead of their steps."""
 
-import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import ExitStack
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
+from segcore.inference.device import worker_threads
 from segcore.training.gpu_sampler import GpuSampler
 from segcore.training.runtime import Runtime
 from segcore.training.sampler import Sampler
@@ -30,32 +31,21 @@ class Loader:
     def __init__(self, sampler: Sampler, part: slice, runtime: Runtime, device: torch.device) -> None:
         self._sampler, self._part, self._device = sampler, part, device
         self._gpu_sampler = GpuSampler(sampler, device) if runtime.hold_data else None
-        self._threads, self._workers = runtime.threads, runtime.workers
+        self._workers, self._stack = runtime.workers, ExitStack()
         self._ahead: deque[Future[Batch]] = deque()
         self._next = 0
 
     def __enter__(self) -> "Loader":
         if self._workers:
-            self._pool = ThreadPoolExecutor(self._workers)
-            # Each worker uses one torch thread: more would only wait for those of the network. torch's setting is per
-            # calling thread, but is also the default of new threads: hence workers first, then the caller.
-            ready = threading.Barrier(self._workers + 1)
-
-            def use_one_thread() -> None:
-                torch.set_num_threads(1)
-                ready.wait()
-
-            for _ in range(self._workers):
-                self._pool.submit(use_one_thread)
-            ready.wait()
-            torch.set_num_threads(self._threads)
+            # more threads would only wait for those of the network
+            workers = worker_threads([1] * self._workers, torch.get_num_threads())
+            self._pool = self._stack.enter_context(workers)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._workers:
-            self._pool.shutdown(cancel_futures=True)
+        self._stack.close()
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, on the device; call it with consecutive steps.

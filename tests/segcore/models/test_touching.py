@@ -21,7 +21,9 @@ from segcore.objects.find import FindSettings
 from segcore.params import Predict
 from segcore.prediction import mosaic
 from segcore.prediction.fuse_batchnorm import fused
+from segcore.prediction.grid import Grid
 from segcore.prediction.predictor import Predictor
+from segcore.prediction.strips import strips
 from segcore.training.build import class_weights, new_model
 from segcore.training.validate import validate
 from tests.support.bundles import FACTS, make_bundle, noise, rewrite
@@ -201,8 +203,8 @@ def test_several_panels_give_what_one_gives(blend, tmp_path):
         return pixels[:, *area], valid[area]
 
     def predicted(columns):
-        grid, found = mosaic.Grid(100, 230, 64, 16, columns), np.full((4, 100, 230), np.nan, np.float32)
-        for block in mosaic.Mosaic(model, grid, blend, "fp32", tmp_path).blocks(mosaic.strips(grid, read)):
+        grid, found = Grid(100, 230, 64, 16, columns), np.full((4, 100, 230), np.nan, np.float32)
+        for block in mosaic.Mosaic(model, grid, blend, "fp32", tmp_path).blocks(strips(grid, read)):
             height, width = block.touching.shape
             part = (slice(block.row, block.row + height), slice(block.col, block.col + width))
             found[:3, *part], found[3, *part] = block.scores, block.touching

@@ -9,6 +9,8 @@ from segcore.data.prepared import LabelledImage
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.semantic import SemanticModel
 from segcore.prediction import mosaic
+from segcore.prediction.grid import Grid
+from segcore.prediction.strips import ahead, strips
 
 
 class Small(SemanticModel):
@@ -48,11 +50,11 @@ def predicted(model, pixels, tile, overlap, blend, max_columns, tmp_path, valid=
         area = (slice(row, row + tall), slice(col, col + wide))
         return pixels[:, *area], valid[area]
 
-    grid = mosaic.Grid(height, width, tile, overlap, max_columns)
+    grid = Grid(height, width, tile, overlap, max_columns)
     found = np.full((model.num_classes, height, width), np.nan, np.float32)
     times = np.zeros((height, width), int)
     blending = mosaic.Mosaic(model.eval(), grid, blend, "fp32", tmp_path)
-    for block in blending.blocks(mosaic.ahead(mosaic.strips(grid, read))):
+    for block in blending.blocks(ahead(strips(grid, read))):
         rows = slice(block.row, block.row + block.scores.shape[1])
         cols = slice(block.col, block.col + block.scores.shape[2])
         found[:, rows, cols] = block.scores
@@ -145,4 +147,4 @@ def test_failures_of_the_reading_thread_are_raised():
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        list(mosaic.ahead(items()))
+        list(ahead(items()))
