@@ -9,8 +9,8 @@ names of metrics and the parameters of the gate's rules:
     io          readers of images, annotations and layouts, one plug-in per file
     ingest      checks images and masks, and makes the catalogue of items
     splits      divides groups among training, validation and test, and prepares the data
-    models      the architectures, one per file; `base` has what they share, also the parts of instance networks, and
-                the bundle
+    models      the architectures, one per file; `base` has what they share and the bundle, `instance` the parts of
+                instance networks
     inference   device, tiling, and test-time augmentation
     training    the training loop
     tables      evaluation tables

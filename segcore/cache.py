@@ -13,10 +13,10 @@ CODE: dict[str, tuple[str, ...]] = {
     "ingest": ("params/data.py", "constants.py", "downloads.py", "data", "objects", "io", "ingest"),
     "prepare": ("params/data.py", "data", "objects", "ingest/links", "splits"),
     "evaluate": (
-        *("data", "objects", "models/base", "inference", "tables", "evaluation"),
+        *("data", "objects", "models/base", "models/instance", "inference", "tables", "evaluation"),
         "prediction/writers/nifti.py",
     ),
-    "speed": ("data", "objects", "models/base", "inference", "prediction"),
+    "speed": ("data", "objects", "models/base", "models/instance", "inference", "prediction"),
     "pictures": ("data", "plots"),
 }
 

@@ -1,1 +1,4 @@
-"""Architectures: each module defines one, with a function `build`; shared code is in `base`."""
+"""Architectures: each module defines one, with a function `build`.
+
+`base` has what all architectures share, `instance` the parts of instance networks.
+"""

@@ -21,15 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segcore.models.base.anchor_targets import AnchorLevels
-from segcore.models.base.boxes import clip, decode, encode
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.keywords import HIGHEST_RATIO, require_list, require_whole
 from segcore.models.base.model import choose
 from segcore.models.base.object_sizes import ObjectSizes, anchor_sides, distinct_ratios
 from segcore.models.base.pretrained import load_detector_weights
-from segcore.models.base.proposals import (
+from segcore.models.instance.anchor_targets import AnchorLevels
+from segcore.models.instance.boxes import clip, decode, encode
+from segcore.models.instance.proposals import (
     BETA,
     SAMPLE,
     ProposalHead,
@@ -40,10 +40,10 @@ from segcore.models.base.proposals import (
     true_boxes,
     without_duplicates,
 )
-from segcore.models.base.pyramid import Pyramid
-from segcore.models.base.region_heads import BoxHead, MaskHead, initialise
-from segcore.models.base.regions import Regions, best, mask_term, objects_in_image, pool, sample
-from segcore.models.base.torchvision_detector import load_torchvision
+from segcore.models.instance.pyramid import Pyramid
+from segcore.models.instance.region_heads import BoxHead, MaskHead, initialise
+from segcore.models.instance.regions import Regions, best, mask_term, objects_in_image, pool, sample
+from segcore.models.instance.torchvision_detector import load_torchvision
 from segcore.objects.found import Objects
 
 KIND = "instance"

@@ -25,15 +25,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import sigmoid_focal_loss
 
-from segcore.models.base.block_masks import BLOCK, around, block_targets, dice, enlarged
-from segcore.models.base.branches import MaskFeatures, branch, conv_gn_relu, listed, on_grid, with_coordinates
-from segcore.models.base.cells import assign, by_level, ignored, levels, matrix_nms, peaks, places, shapes
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.keywords import require_list, require_pairs, require_share, require_whole
 from segcore.models.base.model import choose, upsample
 from segcore.models.base.object_sizes import ObjectSizes
-from segcore.models.base.pyramid import Pyramid
+from segcore.models.instance.block_masks import BLOCK, around, block_targets, dice, enlarged
+from segcore.models.instance.branches import (
+    MaskFeatures,
+    branch,
+    conv_gn_relu,
+    listed,
+    on_grid,
+    with_coordinates,
+)
+from segcore.models.instance.cells import assign, by_level, ignored, levels, matrix_nms, peaks, places, shapes
+from segcore.models.instance.pyramid import Pyramid
 from segcore.objects.found import Objects
 
 KIND = "instance"

@@ -19,16 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segcore.models.base.anchor_head import AnchorHead
-from segcore.models.base.anchor_targets import AnchorLevels, Positives, class_loss, positives
-from segcore.models.base.boxes import decode, encode, fast_nms
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.keywords import HIGHEST_RATIO, require_list, require_whole
-from segcore.models.base.mask_rating import MaskRating, crops, rating_loss
 from segcore.models.base.model import choose
 from segcore.models.base.object_sizes import ObjectSizes, usable_ratio
-from segcore.models.base.prototypes import (
+from segcore.models.instance.anchor_head import AnchorHead
+from segcore.models.instance.anchor_targets import AnchorLevels, Positives, class_loss, positives
+from segcore.models.instance.boxes import decode, encode, fast_nms
+from segcore.models.instance.mask_rating import MaskRating, crops, rating_loss
+from segcore.models.instance.prototypes import (
     Protonet,
     detected_masks,
     mask_loss,
@@ -36,7 +36,7 @@ from segcore.models.base.prototypes import (
     semantic_loss,
     trained_masks,
 )
-from segcore.models.base.pyramid import Pyramid
+from segcore.models.instance.pyramid import Pyramid
 from segcore.objects.found import Objects
 
 KIND = "instance"

@@ -1,14 +1,7 @@
-"""What several architectures share.
+"""What all architectures share.
 
-All: `model` (base class), `encoders`, `pretrained`, `factory`; `bundle`, `description`, `network` and `tensors` are of
-the files of a trained network.
-
-Semantic networks: `semantic` (base class).
-
-Instance networks: `instance` (base class), `keywords` (checks of settings), `object_sizes`, `pyramid`, and
-
-    anchors         boxes
-    Mask R-CNN      proposals, regions, region_heads, roi_align, torchvision_detector
-    YOLACT          anchor_head, anchor_targets, prototypes, mask_points, mask_rating
-    SOLO            cells, branches, block_masks
+- `model` is the base class, `semantic` and `instance` those of the two kinds of networks
+- `factory` finds and builds an architecture; `encoders` and `pretrained` are of its encoder
+- `keywords` and `object_sizes` are of the settings of instance networks, whose parts are in `segcore.models.instance`
+- `bundle`, `description`, `network` and `tensors` are of the files of a trained network
 """

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
 from segcore.models import solo
-from segcore.models.base.block_masks import around, block_targets, dice, enlarged
-from segcore.models.base.cells import assign, ignored, matrix_nms, peaks, places, shapes
 from segcore.models.base.factory import build_model, fitted
 from segcore.models.base.instance import truth_of
 from segcore.models.base.object_sizes import ObjectSizes
+from segcore.models.instance.block_masks import around, block_targets, dice, enlarged
+from segcore.models.instance.cells import assign, ignored, matrix_nms, peaks, places, shapes
 from tests.support.instance_batches import crowd, scene, stacked, whole
 
 CELLS = [8, 16, 32]

@@ -11,13 +11,13 @@ from torchvision.ops import box_iou
 
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
-from segcore.models.base import mask_points
-from segcore.models.base.anchor_targets import class_loss
-from segcore.models.base.boxes import fast_nms
 from segcore.models.base.factory import build_model, fitted
 from segcore.models.base.instance import truth_of
 from segcore.models.base.object_sizes import ObjectSizes
-from segcore.models.base.prototypes import detected_masks, targets_at, trained_masks
+from segcore.models.instance import mask_points
+from segcore.models.instance.anchor_targets import class_loss
+from segcore.models.instance.boxes import fast_nms
+from segcore.models.instance.prototypes import detected_masks, targets_at, trained_masks
 from segcore.models.yolact import Yolact
 
 Batch = dict[str, Tensor]
@@ -134,7 +134,7 @@ def test_masks_in_many_chunks_equal_those_in_one(monkeypatch: pytest.MonkeyPatch
     corners = torch.rand(9, 2) * 40
     arguments = (torch.rand(1, 4, 16, 16), torch.randn(9, 4), torch.cat([corners, corners + 20], dim=1))
     boxes, masks = detected_masks(*arguments, 4, 1, (64, 64))
-    monkeypatch.setattr("segcore.models.base.prototypes._CHUNK", 500)
+    monkeypatch.setattr("segcore.models.instance.prototypes._CHUNK", 500)
     others = detected_masks(*arguments, 4, 1, (64, 64))
     assert (boxes == others[0]).all()
     assert all((one == other).all() for one, other in zip(masks, others[1], strict=True))
@@ -256,7 +256,7 @@ def test_points_at_which_masks_are_trained_are_limited_and_each_object_comes_fir
     found = model.positives(truth)
     everything, _ = trained_masks(found, truth, model.stride)
     assert len(everything) == len(found)
-    monkeypatch.setattr("segcore.models.base.prototypes._MASK_POINTS", 300)
+    monkeypatch.setattr("segcore.models.instance.prototypes._MASK_POINTS", 300)
     chosen, ranges = trained_masks(found, truth, model.stride)
     for item in (0, 1):
         is_item = found.item[chosen] == item

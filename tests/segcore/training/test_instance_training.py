@@ -11,7 +11,7 @@ import torch
 from segcore.data.prepared import PreparedData
 from segcore.errors import DataError, ModelError
 from segcore.models.base.factory import kind, names
-from segcore.models.base.roi_align import roi_align
+from segcore.models.instance.roi_align import roi_align
 from segcore.params import TrainSettings
 from segcore.planning.lr_range import range_test
 from segcore.training import micro_batch

@@ -5,7 +5,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
-from segcore.models.base.boxes import anchors, clip, decode, encode, iou, match
+from segcore.models.instance.boxes import anchors, clip, decode, encode, iou, match
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segcore.models.base.instance import Truth
-from segcore.models.base.roi_align import roi_align
+from segcore.models.instance.roi_align import roi_align
 
 # points on each side of a mask
 _SIDE = 16

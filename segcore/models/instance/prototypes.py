@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segcore.models.base.anchor_head import convolution, xavier
-from segcore.models.base.anchor_targets import Positives
 from segcore.models.base.instance import Truth
-from segcore.models.base.mask_points import Points, areas, cells, chunks, cropped, enlarged, points
+from segcore.models.instance.anchor_head import convolution, xavier
+from segcore.models.instance.anchor_targets import Positives
+from segcore.models.instance.mask_points import Points, areas, cells, chunks, cropped, enlarged, points
 
 # points of an image at which masks are trained in a step; the last mask may exceed them
 _MASK_POINTS = 1 << 16

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from segcore.models.base.boxes import encode, match
 from segcore.models.base.instance import Truth
+from segcore.models.instance.boxes import encode, match
 
 # elements of an array of overlaps, which limits its memory to some 100 MB
 _OVERLAPS = 1 << 24

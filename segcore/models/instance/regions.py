@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
-from segcore.models.base.boxes import mixed
 from segcore.models.base.instance import Truth
-from segcore.models.base.roi_align import roi_align
+from segcore.models.instance.boxes import mixed
+from segcore.models.instance.roi_align import roi_align
 from segcore.objects.found import Objects
 
 # side in pixels from which a region is pooled at stride 4; it doubles with each stride (Lin et al. 2017: 224 at 16)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segcore.models.base import boxes as of_boxes
 from segcore.models.base.instance import Truth
+from segcore.models.instance import boxes as of_boxes
 
 # anchors of background that count in an image, at least
 _NEGATIVES = 60

@@ -9,8 +9,8 @@ from torchvision.ops import roi_align
 
 from segcore.constants import IGNORE
 from segcore.models.base.instance import Truth, truth_of
-from segcore.models.base.proposals import highest, true_boxes, without_duplicates
-from segcore.models.base.regions import Regions, mask_in_image, mask_targets, mask_term, pool, sample
+from segcore.models.instance.proposals import highest, true_boxes, without_duplicates
+from segcore.models.instance.regions import Regions, mask_in_image, mask_targets, mask_term, pool, sample
 
 
 def boxes_of(count: int, side: float = 64, largest: float = 60) -> Tensor:

@@ -1,0 +1,8 @@
+"""Parts of instance networks.
+
+all             pyramid
+anchors         boxes
+Mask R-CNN      proposals, regions, region_heads, roi_align, torchvision_detector
+YOLACT          anchor_head, anchor_targets, prototypes, mask_points, mask_rating
+SOLO            cells, branches, block_masks
+"""
