@@ -51,14 +51,14 @@ class ClassStore(ABC):
             OSError: the disk has too little room.
         """
 
-    def _free_memory(self) -> None:
+    def free_memory(self) -> None:
         """Take what is on disk out of memory."""
         self._classes.free_memory()
 
     def valid(self, rows: slice, cols: slice) -> np.ndarray:
         """Whether the pixels of a part of a picture have data, (h, w) bool."""
         valid: np.ndarray = self._classes.values[0, rows, cols] != IGNORE
-        self._free_memory()
+        self.free_memory()
         self._stop_if_asked()
         return valid
 

@@ -70,12 +70,12 @@ class InstanceStore(ClassStore):
         self._canvases = [Canvas(numbers, None, self._pause, LEAST_KEPT) for numbers in self._numbers.values]
         self._found: SceneObjects | VolumeObjects | None = None
 
-    def _free_memory(self) -> None:
-        super()._free_memory()
+    def free_memory(self) -> None:
+        super().free_memory()
         self._numbers.free_memory()
 
     def _pause(self) -> None:
-        self._free_memory()
+        self.free_memory()
         self._stop_if_asked()
 
     def canvas(self, plane: int) -> Canvas:

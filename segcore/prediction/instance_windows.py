@@ -87,6 +87,7 @@ def find_objects(
                         finder.add(i, panel, *next(rows))
                         done += panel[1] - panel[0]
                         progress(done, total)
+                    store.free_memory()
                 finder.stitcher.finish()
 
 

@@ -74,14 +74,14 @@ class ObjectStore(ClassStore):
             self._touching.values[plane, *place] = probabilities[1]
         if self._of_classes is not None:
             self._of_classes.values[:, plane, *place] = probabilities[-self._count :]
-        self._free_memory()
+        self.free_memory()
 
     @property
     def wants_all(self) -> bool:
         """Whether `put` uses the probabilities of all classes."""
         return self._of_classes is not None
 
-    def _free_memory(self) -> None:
+    def free_memory(self) -> None:
         for store in (self._classes, self._probability, self._touching, self._of_classes):
             if store is not None:
                 store.free_memory()
@@ -120,7 +120,7 @@ class ObjectStore(ClassStore):
                 part = (plane, slice(row, row + windows.tall), slice(col, col + windows.wide))
                 stitcher.add(i, j, self._components(part) if is_exact else self._found(part))
                 pause()
-                self._free_memory()
+                self.free_memory()
         stitcher.finish()
 
     def _components(self, part: tuple[int, slice, slice]) -> Objects:
