@@ -71,6 +71,7 @@ class InstanceStore(ClassStore):
         self._found: SceneObjects | VolumeObjects | None = None
 
     def free_memory(self) -> None:
+        """As of `ClassStore`."""
         super().free_memory()
         self._numbers.free_memory()
 

@@ -82,6 +82,7 @@ class ObjectStore(ClassStore):
         return self._of_classes is not None
 
     def free_memory(self) -> None:
+        """As of `ClassStore`."""
         for store in (self._classes, self._probability, self._touching, self._of_classes):
             if store is not None:
                 store.free_memory()
