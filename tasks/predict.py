@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segcore import params
 from segcore.constants import IGNORE
@@ -293,9 +293,12 @@ def run_prediction(
         StageError: some scenes failed, the others are predicted; or the disk is full, and scenes that were finished are
             kept. SegflowError: nothing was predicted.
     """
-    with Batch(p, scenes, address, output) as batch:
-        bar: Any = console.progress(batch.todo, "predict", unit="scene")
-        for scene in bar:
+    with (
+        Batch(p, scenes, address, output) as batch,
+        console.progress(batch.todo, "predict", unit="scene") as bar,
+    ):
+        # not over the bar, whose own count is wrong beside calls of `update`
+        for scene in batch.todo:
 
             def show(done: int, total: int, name: str = scene.name) -> None:
                 bar.set_postfix_str(f"{name} {done / total:.0%}", refresh=False)
@@ -311,6 +314,7 @@ def run_prediction(
                 bar.write(f"{scene}: {text}")
             if line := batch.counts(scene):
                 bar.write(line)
+            bar.update()
         return batch.finish(delete_others)
 
 

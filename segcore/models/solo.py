@@ -116,7 +116,7 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
     require_whole(keywords, "width", least=2)
     require_whole(keywords, "convs", "window", "candidates", auto=True)
     require_whole(keywords, "min_area", least=0)
-    require_list(keywords, "cells")
+    require_list(keywords, "cells", least=4, largest=1024, ascending=True)
     require_pairs(keywords, "ranges")
     require_share(keywords, "threshold")
     fitted = dict(keywords)

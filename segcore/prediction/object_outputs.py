@@ -152,9 +152,11 @@ class ObjectOutputs:
             )
         beyond -= self._failed
         if beyond:
-            facts.append(f"{beyond} of {len(zones.shapes)} zones have no pixel of the scene")
+            facts.append(
+                f"{beyond} of {len(zones.shapes)} zones {'has' if beyond == 1 else 'have'} no pixel of the scene"
+            )
         if outside:
-            facts.append(f"{outside} objects are in no zone")
+            facts.append(f"{outside} {'object is' if outside == 1 else 'objects are'} in no zone")
         if facts:
             self.notes.append(("zones", f"{zones.name}: {'; '.join(facts)}"))
 

@@ -33,12 +33,18 @@ class Strip:
     @classmethod
     def of(cls, pixels: np.ndarray, valid: np.ndarray) -> "Strip":
         """From pixels (C, H, W) of any dtype and their validity (H, W)."""
-        return cls(_supported(pixels), None if valid.all() else valid)
+        return cls(_supported(pixels), None if valid.all() else _forward(valid))
 
 
 def _supported(pixels: np.ndarray) -> np.ndarray:
     """Pixels in a dtype that torch supports."""
+    pixels = _forward(pixels)
     return pixels if pixels.dtype.name in _TORCH_DTYPES else pixels.astype(np.float32)
+
+
+def _forward(array: np.ndarray) -> np.ndarray:
+    """An array without negative strides, which torch does not take; a turned axis of one pixel has one."""
+    return array.copy() if min(array.strides) < 0 else array
 
 
 def strips(grid: Grid, read: ReadWindow) -> Iterator[Strip]:

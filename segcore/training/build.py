@@ -9,7 +9,7 @@ import torch
 
 from segcore.data.prepared import PreparedData
 from segcore.errors import DataError
-from segcore.models.base.factory import build_model, defaults, fitted, kind
+from segcore.models.base.factory import build_model, check_keywords, defaults, fitted, kind
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.object_sizes import QUANTILES, ObjectSizes
 from segcore.models.base.pretrained import imagenet_normalization
@@ -67,6 +67,8 @@ def new_model(
             their training split have no objects.
     """
     torch.manual_seed(seed)
+    # here, because names of `build_model` itself, such as magnify, are none
+    check_keywords(architecture, settings.model)
     keywords = {
         "encoder": settings.encoder,
         "weights": settings.weights,

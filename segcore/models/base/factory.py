@@ -6,7 +6,7 @@ replaces each keyword "auto" by the value that fits the objects of the training 
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal
 
@@ -15,7 +15,16 @@ from segcore.errors import ModelError
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.object_sizes import ObjectSizes
 
-__all__ = ["SegmentationModel", "build_model", "defaults", "fitted", "kind", "names", "rebuild_model"]
+__all__ = [
+    "SegmentationModel",
+    "build_model",
+    "check_keywords",
+    "defaults",
+    "fitted",
+    "kind",
+    "names",
+    "rebuild_model",
+]
 
 
 def names() -> list[str]:
@@ -31,6 +40,19 @@ def defaults(name: str) -> dict[str, Any]:
     """
     parameters = inspect.signature(_module(name).build).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def check_keywords(name: str, keywords: Iterable[str]) -> None:
+    """Check that an architecture has these keywords.
+
+    Raises:
+        ModelError: unknown architecture, or it lacks one; the message lists those that it has.
+    """
+    known = defaults(name)
+    for unknown in sorted(set(keywords) - known.keys()):
+        raise ModelError(
+            f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(known)}"
+        )
 
 
 def kind(name: str) -> Literal["semantic", "instance"]:
@@ -89,11 +111,8 @@ def build_model(
     Raises:
         ModelError: unknown architecture, keyword or value; the message lists the valid ones.
     """
+    check_keywords(name, keywords)
     default_keywords = defaults(name)
-    for unknown in sorted(keywords.keys() - default_keywords.keys()):
-        raise ModelError(
-            f"architecture {name} has no keyword {unknown!r}", f"choose among {', '.join(default_keywords)}"
-        )
     model: SegmentationModel
     if kind(name) == "instance":
         chosen = list(range(1, num_classes)) if foreground is None else sorted(foreground)

@@ -195,6 +195,16 @@ def test_volumes_keep_affine_and_orientation(tmp_path, out, codes):
     assert set(np.unique(made.dataobj)) <= {0, 1, 2}
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 5), (1, 20, 3)])
+@pytest.mark.parametrize("codes", ["RAS", "LPS"])
+def test_planes_of_one_pixel_are_predicted(shape, codes, tmp_path, out):
+    bundle = make_bundle(tmp_path / "bundle", bands=1)
+    values = np.random.default_rng(0).integers(1, 255, shape, dtype=np.uint8)
+    write_nifti(tmp_path / "v.nii.gz", values, affine_for(codes))
+    Predictor(bundle, Predict(tile=32, overlap=8)).predict_file(tmp_path / "v.nii.gz", out, "v")
+    assert nibabel.load(out / "v.nii.gz").shape == shape
+
+
 def test_a_dicom_series_becomes_nifti(tmp_path, out):
     bundle = make_bundle(tmp_path / "bundle", bands=1)
     values = np.random.default_rng(0).integers(0, 255, (3, 24, 20), dtype=np.uint16)

@@ -1,6 +1,7 @@
 """Two windows at a time: the results, order and memory of one at a time, and the threads that were set."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -61,15 +62,50 @@ def counted(started: list[int], strips: int):
         yield strip, [([strip], lambda n=2 * strip + k: job(n)) for k in range(2)]
 
 
-def test_results_keep_their_order_and_are_at_most_one_strip_ahead():
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_results_keep_their_order_and_few_are_in_memory(threads):
+    torch.set_num_threads(threads)
     started: list[int] = []
-    for strip, jobs in two_at_a_time(counted(started, 5), CPU, 10):
-        assert [result() for _, result in jobs] == [2 * strip, 2 * strip + 1]
-        assert max(started) <= 2 * strip + 3
-    assert sorted(started) == list(range(10))
+    most, taken = 2 * (3 if threads == 3 else 2), 0
+    for strip, jobs in two_at_a_time(counted(started, 20), CPU, 40):
+        for k, (_, result) in enumerate(jobs):
+            assert result() == 2 * strip + k
+            taken += 1
+            assert len(started) <= taken + most
+    assert sorted(started) == list(range(40))
+    torch.set_num_threads(3)
 
 
-@pytest.mark.parametrize(("device", "batches", "threads"), [("cuda", 10, 3), ("cpu", 3, 3), ("cpu", 10, 1)])
+def test_results_are_given_away():
+    class Scores:
+        pass
+
+    alive: list[weakref.ref[Scores]] = []
+
+    def job():
+        scores = Scores()
+        alive.append(weakref.ref(scores))
+        return scores
+
+    # a strip of many windows, as of a wide scene
+    for _, jobs in two_at_a_time(iter([(0, [([n], job) for n in range(50)])]), CPU, 50):
+        for _, result in jobs:
+            result()
+            assert sum(scores() is not None for scores in alive) <= 7
+
+
+@pytest.mark.parametrize(("threads", "share"), [(2, 1), (3, 1), (4, 2), (6, 3), (9, 3), (5, 5)])
+def test_every_window_is_predicted_with_as_many_threads(threads, share):
+    torch.set_num_threads(threads)
+    planned = ((strip, [([0], threads_used)] * 2) for strip in range(20))
+    found = {result() for _, jobs in two_at_a_time(planned, CPU, 40) for _, result in jobs}
+    torch.set_num_threads(3)
+    assert found == {share}
+
+
+@pytest.mark.parametrize(
+    ("device", "batches", "threads"), [("cuda", 10, 3), ("cpu", 3, 3), ("cpu", 10, 1), ("cpu", 10, 5)]
+)
 def test_jobs_begin_when_they_are_used_if_there_are_no_workers(device, batches, threads):
     torch.set_num_threads(threads)
     started: list[int] = []

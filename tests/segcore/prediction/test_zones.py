@@ -171,7 +171,7 @@ def test_features_without_area_beyond_the_scene_and_invalid_ones_are_stated(bund
     assert rows["3", ""]["low"] == rows["3", ""]["estimate"] == "" != rows["2", ""]["low"]
     assert features["id"].tolist() == [7, 8, 9] and shapely.is_valid(features["shape"]).all()
     assert notes == [
-        "z.gpkg: 2 features without an area are left out; 1 of 3 zones have no pixel of the scene"
+        "z.gpkg: 2 features without an area are left out; 1 of 3 zones has no pixel of the scene"
     ]
 
 

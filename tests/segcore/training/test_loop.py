@@ -198,3 +198,11 @@ def test_losses_are_read_together_and_one_that_is_not_finite_is_an_error():
     losses.add(3, torch.tensor(float("nan")))
     with pytest.raises(ModelError, match="U-Net: the loss is nan"):
         losses.mean()
+
+
+@pytest.mark.parametrize("name", ["in_channels", "num_classes", "name", "magnify", "touching", "foreground"])
+def test_an_argument_that_is_no_keyword_of_the_architecture_is_refused(name, prepared_scene):
+    _, data = prepared_scene
+    with pytest.raises(ModelError, match=f"architecture unet has no keyword '{name}'") as caught:
+        new_model("unet", small(model={"encoder": "plain", "width": 4, name: 3}), data, 0)
+    assert "decoder_channels" in caught.value.remedy
