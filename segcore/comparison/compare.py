@@ -128,7 +128,11 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         len(first.clusters),
         cluster_kind,
         differences,
+        objects.method_note(board, of_objects),
     )
+    sentence = verdict.sentence(standing, p)
+    # stated once
+    method = "" if standing.method in sentence else standing.method
     comparison = Comparison(
         dataset=p.data.name,
         metric=p.compare.metric,
@@ -142,9 +146,9 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         confidence=p.compare.confidence,
         bootstrap=p.compare.bootstrap,
         empty_policy=EMPTY_POLICY if of_objects is None else EMPTY_POLICY_WITH_OBJECTS,
-        verdict=verdict.sentence(standing, p),
+        verdict=sentence,
         notes=[
-            *filter(None, [objects.limit_note(board, of_objects), objects.truth_note(of_objects)]),
+            *filter(None, [objects.limit_note(board, of_objects), method, objects.truth_note(of_objects)]),
             *verdict.notes(standing, p),
         ],
         leaderboard=board,

@@ -46,6 +46,7 @@ class Standing:
         tests: of all pairs of models.
         clusters: number of test clusters; cluster_kind: "block" or "group".
         differences: training setting -> architecture -> value, only settings that differ.
+        method: sentence that names a better method to find objects of semantic networks; "" where there is none.
     """
 
     models: list[Placed]
@@ -54,6 +55,7 @@ class Standing:
     clusters: int
     cluster_kind: str
     differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    method: str = ""
 
 
 def sentence(standing: Standing, p: Params) -> str:
@@ -123,12 +125,13 @@ def _kinds(standing: Standing, p: Params) -> str:
         )
     needed = "an instance network" if best.network == "instance" else "no instance network"
     lead = _amount(_of(test).times(metric.sign), p)
+    leads = f"{best.title} leads the best {other.network} network, {other.title}, by {lead}; {cost}."
+    if standing.method and metric.of_objects and best.network == "instance":
+        # that lead can be one over the method, and not over the network
+        return f" Whether these data need {needed} is not shown, by {metric.title}: {leads} {standing.method}"
     # pixels say nothing of objects
     subject = "These data" if metric.of_objects else "Class maps of these data"
-    return (
-        f" {subject} need {needed}, by {metric.title}: {best.title} leads the best {other.network} network, "
-        f"{other.title}, by {lead}; {cost}."
-    )
+    return f" {subject} need {needed}, by {metric.title}: {leads}"
 
 
 def _unequal(standing: Standing) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from segcore.comparison.objects import limit_note, lines, score_text, truth_note
+from segcore.comparison.objects import limit_note, lines, method_note, score_text, truth_note
 from segcore.comparison.results import Comparison
 from segcore.metrics import METRICS
 from segcore.plots import object_charts, object_gallery
@@ -124,7 +124,7 @@ def objects_text(comparison: Comparison) -> dict[str, Any] | None:
     if objects is None:
         return None
     sentences = lines(comparison)
-    lead = [limit_note(comparison.leaderboard, objects)]
+    lead = [note(comparison.leaderboard, objects) for note in (limit_note, method_note)]
     if len(objects.counts[best]) <= _CLASSES:
         lead.append(sentences[0])
     return {

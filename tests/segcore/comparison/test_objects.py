@@ -274,6 +274,54 @@ def test_the_note_recommends_the_method_that_is_better_on_the_validation_split(t
     assert note("components", (0.8, 0.805)) == note("watershed", (0.8, 0.9)) == ""
 
 
+def of_kinds(
+    metric: str, f1: dict[str, float], semantic: dict[str, float] | None = None, macs: int = 9_120_000_000
+) -> Comparison:
+    """U-Net with these validation F1, others with these by watershed, and an instance network that is better."""
+    found = {"unet": (0.3, f1)} | {name: (0.2, f1 | {"watershed": w}) for name, w in (semantic or {}).items()}
+    models = [contestant(name, skill, validation=each) for name, (skill, each) in found.items()]
+    one = contestant("deeplab", 0.95, method="network", validation={"network": 0.9})
+    own = replace(one, summaries=[s | {"kind": "instance", "macs": macs} for s in one.summaries])
+    return compared(metric, *models, own)
+
+
+def test_no_instance_network_is_needed_where_the_other_method_is_better_on_the_validation_split() -> None:
+    result = of_kinds("pq", {"components": 0.879, "watershed": 0.979})
+    assert result.models[0].architecture == "deeplab" and result.tests[0].significant
+    reason = (
+        "On the validation split, U-Net reached F1 97.9 % with watershed and 87.9 % with components: "
+        "set evaluate.objects: watershed, which trains nothing again."
+    )
+    start = (
+        " Whether these data need an instance network is not shown, by PQ: DeepLabV3+ leads the best semantic"
+    )
+    assert start in result.verdict and result.verdict.endswith(reason)
+    assert "These data need" not in result.verdict
+    assert leaderboard_text(result).count(reason) == 1
+
+
+def test_an_instance_network_is_needed_where_the_other_method_is_no_better() -> None:
+    for f1 in ({"components": 0.879, "watershed": 0.885}, {"components": 0.879, "watershed": 0.4}):
+        result = of_kinds("pq", f1)
+        assert " These data need an instance network, by PQ: DeepLabV3+ leads" in result.verdict
+        assert "evaluate.objects" not in leaderboard_text(result)
+    # of another network, whose objects by the other method are still worse than those of the best one
+    result = of_kinds("pq", {"components": 0.879, "watershed": 0.8}, {"fcn": 0.85})
+    assert " These data need an instance network" in result.verdict
+
+
+def test_the_other_method_of_any_semantic_network_counts() -> None:
+    result = of_kinds("pq", {"components": 0.879, "watershed": 0.8}, {"fcn": 0.95})
+    assert "On the validation split, FCN-8s reached F1 95.0 % with watershed and" in result.verdict
+
+
+def test_the_note_on_the_method_does_not_need_a_leading_semantic_network() -> None:
+    """Pixels do not depend on how objects are found, so that the verdict on them stays."""
+    result = of_kinds("iou", {"components": 0.162, "watershed": 0.216})
+    assert any("U-Net reached F1 21.6 % with watershed and 16.2 %" in note for note in result.notes)
+    assert "evaluate.objects" not in result.verdict
+
+
 def test_figures_of_all_objects_are_pooled_and_not_means_of_classes() -> None:
     """Nine buildings that are found and one tree that is not are 90 % of the objects, not 50 %."""
     buildings = [Mask(rectangle(10 * row, 10 * col, 6, 6)) for row in range(3) for col in range(3)]
