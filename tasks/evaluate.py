@@ -42,9 +42,7 @@ _REQUIRED = (
 )
 
 
-def measure_cost(
-    architecture: str, seed: int, tile: int, root: Path = Path(), flips: bool = False
-) -> dict[str, Any]:
+def measure_cost(architecture: str, seed: int, settings: Evaluate, root: Path = Path()) -> dict[str, Any]:
     """Measure a bundle's latency and memory on this machine, and write them to work/costs/.
 
     Measured in a fresh process: in this one, peak memory would include earlier work and depend on forking.
@@ -53,7 +51,7 @@ def measure_cost(
         StageError: the bundle could not be loaded or run.
     """
     folder = root / MODELS / run_name(architecture, seed)
-    (cost,) = measure([folder], tile, flips, _ROUNDS)
+    (cost,) = measure([folder], settings.tile, settings.overlap, settings.flips, _ROUNDS)
     merge_cost(root, folder.name, cost)
     return cost
 
@@ -215,7 +213,7 @@ def _log(
     from tasks.tracking.pictures import write_pictures
 
     print(f"evaluate: measuring latency and memory with tiles of {p.evaluate.tile} pixels", flush=True)
-    cost = measure_cost(architecture, seed, p.evaluate.tile, root, p.evaluate.flips)
+    cost = measure_cost(architecture, seed, p.evaluate, root)
     memory = {"cost/peak_memory_mb": cost["peak_memory_mb"]}
     found = scores(result.counts, data.foreground, result.objects, score)
     metrics = {**found, **memory, "ece": result.calibration["ece"]}

@@ -1,5 +1,6 @@
 """From evaluation tables to a comparison: scores with intervals, ranks and paired tests."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -118,9 +119,9 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         p,
     )
     standing = verdict.Standing(
-        [_placed(s, headline) for s in models],
+        [_placed(s, headline, p) for s in models],
         [
-            (_placed(s, headline), _difference(models[0], s, headline, p))
+            (_placed(s, headline, p), _difference(models[0], s, headline, p))
             for s in humans
             if headline in s.draws
         ],
@@ -187,10 +188,17 @@ def _require_headline(scored: Sequence[_Scores], headline: str) -> None:
             )
 
 
-def _placed(s: _Scores, headline: str) -> verdict.Placed:
-    one = s.contestant
-    macs = int(one.summaries[0].get("macs", 0)) if one.summaries else 0
-    return verdict.Placed(one.name, one.title, s.estimate(headline), len(s.runs), one.network, macs)
+def _placed(s: _Scores, headline: str, p: Params) -> verdict.Placed:
+    one, tile = s.contestant, p.evaluate.tile
+    summary = one.summaries[0] if one.summaries else {}
+    side, overlap = summary.get("tile", tile), summary.get("overlap", 0)
+    across = 1 + (math.ceil((tile - side) / (side - overlap)) if side < tile else 0)
+    macs = int(summary.get("macs", 0))
+    work = macs * (across * side / tile) ** 2
+    estimate = s.estimate(headline)
+    return verdict.Placed(
+        one.name, one.title, estimate, len(s.runs), one.network, macs, across**2, side, work
+    )
 
 
 def _interval(

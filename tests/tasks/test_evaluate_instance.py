@@ -70,7 +70,10 @@ def test_both_kinds_are_compared_by_pixels_and_by_objects(project, monkeypatch):
     }
     for row in rows.values():
         assert {"iou/dataset/foreground_mean", "pq/dataset/foreground_mean"} <= set(row.scores)
-    assert "SOLOv2" in comparison.verdict and " GMACs for 256x256 pixels)" in comparison.verdict
+    assert (
+        "SOLOv2" in comparison.verdict
+        and " GMACs for 256x256 pixels; SOLOv2 predicts 64x64 pixels in " in comparison.verdict
+    )
     assert comparison.objects is not None and set(comparison.objects.operating) >= set(rows)
     compare.write(comparison, project / "comparison")
     board = pd.read_csv(project / "comparison/leaderboard.csv")
