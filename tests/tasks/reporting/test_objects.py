@@ -166,6 +166,8 @@ def test_every_picture_counts_what_is_in_its_table(project) -> None:
             counts = outcome.counts(case.required)
             true = of_image[of_image["kind"] == "truth"]
             assert sum(counts.values()) - counts["false"] == (~true["out"].astype(bool)).sum()
+            others = sum(counts.values()) - counts["found"]
+            assert outcome.f1 == pytest.approx(2 * counts["found"] / (2 * counts["found"] + others))
             drawn = {int(n) for n in np.unique(outcome.numbers) if n}
             assert drawn == set(outcome.predictions)
             for number in drawn:
@@ -327,6 +329,8 @@ def test_objects_that_may_be_found_or_not_are_named_apart(project, tmp_path: Pat
         for outcome in case.outcomes.values():
             counts = outcome.counts(case.required)
             assert sum(counts.values()) - counts["false"] == true
+            others = sum(counts.values()) - counts["found"]
+            assert outcome.f1 == pytest.approx(2 * counts["found"] / max(2 * counts["found"] + others, 1))
     assert cases
 
 
