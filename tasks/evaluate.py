@@ -91,7 +91,7 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
 
 
 def _of_objects(
-    description: dict[str, Any], finding: "FindSettings | None", data: PreparedData, name: str
+    description: dict[str, Any], finding: "FindSettings | None", data: PreparedData, name: str, flips: bool
 ) -> dict[str, Any]:
     """The entry `objects` of summary.json: how objects are found, and what that gave on the validation split."""
     if finding is None:
@@ -106,6 +106,9 @@ def _of_objects(
     found = description.get("objects", {})
     f1 = {method: found[method]["f1"] for method in ("components", "watershed", "network") if method in found}
     entry = {"method": finding.method, "score": finding.score, **chosen, "validation": f1}
+    # true and predicted numbers of the validation clusters, which were counted without flips
+    if "counts" in facts and not flips:
+        entry["counts"] = facts["counts"]
     return {"objects": {**entry, "truth": data.truth_of_objects}}
 
 
@@ -169,7 +172,9 @@ def run_evaluation(
     finding = find_settings(description, p.evaluate.objects, data)
     settings = fitted(p.evaluate, model, description)
     asked = None if settings.objects == "none" else finding
-    summary = _summary(bundle, settings, finding) | _of_objects(description, asked, data, name)
+    summary = _summary(bundle, settings, finding) | _of_objects(
+        description, asked, data, name, settings.flips
+    )
     # the files of a large model are not held in memory any longer
     del bundle
     precision = choose_precision(description["parameters"]["precision"], default_device())

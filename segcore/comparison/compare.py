@@ -116,7 +116,6 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
     of_objects = objects.summary(
         {s.contestant.name: (s.runs, s.contestant.summaries) for s in models},
         {s.contestant.name: s.runs for s in [*limits, *humans]},
-        p,
     )
     standing = verdict.Standing(
         [_placed(s, headline, p) for s in models],

@@ -43,6 +43,7 @@ def test_the_summary_says_how_an_instance_network_was_evaluated(project, monkeyp
         "method": "network",
         **{key: chosen[key] for key in ("score", "precision", "recall", "count_bias")},
         "validation": {"network": chosen["f1"]},
+        "counts": chosen["counts"],
         "truth": "given",
     }
     table = pd.read_parquet(folder / "objects.parquet")

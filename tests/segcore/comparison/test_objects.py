@@ -18,6 +18,7 @@ from segcore.errors import DataError
 from segcore.metrics import METRICS, OBJECT_POLICY, class_metrics
 from segcore.metrics import average_precision as ap_module
 from segcore.metrics.scores import scores
+from segcore.objects.count_interval import count_interval
 from segcore.tables.objects import objects_table
 from tests.segcore.comparison.test_compare import SUMMARY, TITLES, parameters
 from tests.support.object_tables import Mask
@@ -361,12 +362,15 @@ def test_the_count_of_one_class_is_followed_by_its_true_number_and_then_by_the_i
     objects = replace(result.objects, counts={"unet": {"cell": count}})
     assert lines(replace(result, objects=objects))[0] == (
         "Objects counted by U-Net: cell 165 (true 225); corrected by the ratio of true to predicted objects on the "
-        "test images, 95 %: 188 to 1,278."
+        "validation images, 95 %: 188 to 1,278."
     )
 
 
 def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
-    first, second = contestant("unet", 0.7, seeds=2), contestant("fcn", 0.5, seeds=2)
+    clusters = {"building": [[9, 7], [12, 6], [5, 4], [8, 9]], "tree": [[3, 3], [9, 5], [4, 6], [7, 7]]}
+    first, second = (
+        contestant(name, s, seeds=2, counts=clusters) for name, s in (("unet", 0.7), ("fcn", 0.5))
+    )
     first.summaries[0]["objects"]["score"] = 0.2
     result = compared("pq", first, second, seeds=2)
     objects = result.objects
@@ -378,20 +382,20 @@ def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
     for k, name in enumerate(CLASSES[1:], 1):
         tables_of_unet = first.objects
         true = ((tables_of_unet[0]["kind"] == "truth") & (tables_of_unet[0]["class_index"] == k)).sum()
-        predicted = np.mean(
-            [
-                ((t["kind"] == "prediction") & (t["class_index"] == k) & (t["score"] >= 0.2)).sum()
-                for t in tables_of_unet
-            ]
-        )
+        predicted = [
+            int(((t["kind"] == "prediction") & (t["class_index"] == k) & (t["score"] >= 0.2)).sum())
+            for t in tables_of_unet
+        ]
         count = objects.counts["unet"][name]
-        assert (count["true"], count["predicted"]) == (true, predicted)
-        assert count["low"] < count["high"] and count["low"] < 1.2 * true and count["high"] > 0.8 * true
+        assert (count["true"], count["predicted"]) == (true, np.mean(predicted))
+        # as a prediction states it
+        ends = np.mean([count_interval(number, clusters[name]) for number in predicted], axis=0)
+        assert (count["low"], count["high"]) == tuple(ends)
     text = leaderboard_text(result)
     assert OBJECT_POLICY in text and "counted by U-Net: building " in text
     count, other = (objects.counts["unet"][name] for name in CLASSES[1:])
     assert (
-        f"; corrected by the ratio of true to predicted objects on the test images, 95 %: building "
+        f"; corrected by the ratio of true to predicted objects on the validation images, 95 %: building "
         f"{count['low']:.0f} to {count['high']:.0f}, tree {other['low']:.0f} to {other['high']:.0f}."
     ) in text
     assert "objects count from a score of 0.20, chosen on the validation split" in text
@@ -401,6 +405,28 @@ def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
     assert all(f"{name}/dataset/foreground_mean" not in keys for name in ("aji", "f1_75"))
     again = Comparison.from_json(json.loads(json.dumps(result.to_json())))
     assert again == result
+
+
+def test_the_interval_of_a_count_does_not_depend_on_the_true_objects_of_the_test_images() -> None:
+    """A count that is corrected by the objects that it is to estimate shows nothing."""
+    clusters = {name: [[9, 7], [12, 6], [5, 4]] for name in CLASSES[1:]}
+    one = contestant("unet", 0.7, counts=clusters)
+    table = one.objects[0]
+    # another true object of each one
+    truths = table[table["kind"] == "truth"]
+    more = truths.assign(truth=truths["truth"] + 1000)
+    twice = replace(one, objects=[pd.concat([table, more], ignore_index=True)])
+    few, many = (compared("pq", each).objects.counts["unet"]["building"] for each in (one, twice))
+    assert many["true"] == 2 * few["true"] and (many["low"], many["high"]) == (few["low"], few["high"])
+    assert few["low"] is not None
+
+
+def test_evaluations_without_counts_of_the_validation_split_have_no_interval() -> None:
+    for counts in (None, {"building": [[9, 7]]}):
+        result = compared("pq", contestant("unet", 0.7, counts=counts))
+        assert all(one["low"] is one["high"] is None for one in result.objects.counts["unet"].values())
+        assert "counted by U-Net: building " in leaderboard_text(result)
+        assert "corrected by" not in leaderboard_text(result)
 
 
 def test_truth_of_components_has_a_note() -> None:
@@ -416,7 +442,6 @@ def test_intervals_of_one_cluster_are_the_whole_range_of_bounded_scores_only() -
     found = result.models[0].scores
     assert (found["pq/dataset/tree"].low, found["pq/dataset/tree"].high) == (0, 1)
     assert found["count_error/dataset/tree"].low is None and found["count_bias/dataset/tree"].high is None
-    assert all(one["low"] is None for one in result.objects.counts["unet"].values())
 
 
 def test_without_objects_nothing_is_added_and_a_metric_of_objects_is_refused() -> None:
