@@ -41,6 +41,12 @@ def pair_text(test: PairTest, titles: Mapping[str, str], metric: Metric) -> str:
     return f"No difference shown between {a} and {b}: a gap of {gap} can be chance."
 
 
+_CORRECTED = (
+    "p (Holm), which decides, is corrected for all pairs, and the intervals are not: one that excludes 0 does not by "
+    "itself show a difference."
+)
+
+
 def _tests(comparison: Comparison) -> list[dict[str, Any]]:
     titles, tests, metric = comparison.titles, comparison.tests, METRICS[comparison.metric]
     ends = [abs(v) for t in tests for v in (t.low, t.high, t.difference) if v is not None]
@@ -77,6 +83,7 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "difference_unit": difference_unit(metric.unit),
         "headline_name": score_title(comparison.headline),
         "tests": _tests(comparison),
+        "corrected": _CORRECTED if len(comparison.tests) > 1 else "",
         "all_scores": [(with_unit(score_title(key), unit_of(key)), key, unit_of(key)) for key in keys],
     }
 
@@ -104,7 +111,7 @@ def _lead_tile(comparison: Comparison) -> dict[str, str]:
     ahead = f"ahead of {second.title}"
     if not test:
         return _tile(points(gap, metric.unit), unit, ahead, "not tested")
-    why = f"p = {chance(test.p_holm)}".replace("= <", "<")
+    why = f"p (Holm) = {chance(test.p_holm)}".replace("= <", "<")
     if test.significant:
         return _tile(points(gap, metric.unit), unit, ahead, f"a difference is shown ({why})")
     # significant for these models, but not over seeds
