@@ -109,7 +109,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
     _require_headline(scored, headline)
     first = scored[0].runs[0]
     models, limits, humans = ([s for s in scored if s.contestant.kind == k] for k in _KINDS)
-    models = sorted(models, key=lambda s: -s.worth(headline))
+    models = sorted(models, key=lambda s: _place(s, headline, p))
     tests = _tests(models, headline, p)
     differences = differing_settings([(s.contestant.name, s.contestant.summaries) for s in models], p)
     board = [_row(s, models, headline, p) for s in [*models, *limits, *humans]]
@@ -198,6 +198,11 @@ def _placed(s: _Scores, headline: str, p: Params) -> verdict.Placed:
     return verdict.Placed(
         one.name, one.title, estimate, len(s.runs), one.network, macs, across**2, side, work
     )
+
+
+def _place(s: _Scores, headline: str, p: Params) -> tuple[float, float]:
+    """Place of a model, lower is better; of models that find the same objects, the one that computes less is first."""
+    return -s.worth(headline), _placed(s, headline, p).work if METRICS[p.compare.metric].of_objects else 0
 
 
 def _interval(

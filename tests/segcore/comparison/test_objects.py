@@ -323,6 +323,24 @@ def test_the_note_on_the_method_does_not_need_a_leading_semantic_network() -> No
     assert "evaluate.objects" not in result.verdict
 
 
+def test_of_models_of_the_same_score_the_one_that_computes_less_is_first() -> None:
+    one = contestant("deeplab", 0.95)
+    for macs, order in (([9e9, 2e9], ["fcn", "deeplab"]), ([2e9, 9e9], ["deeplab", "fcn"])):
+        models = [
+            replace(
+                one,
+                name=name,
+                title=TITLES[name],
+                summaries=[one.summaries[0] | {"macs": m, "kind": "instance"}],
+            )
+            for name, m in zip(("deeplab", "fcn"), macs, strict=True)
+        ]
+        result = compared("pq", contestant("unet", 0.3), *models)
+        assert [row.architecture for row in result.models] == [*order, "unet"]
+        assert [row.rank for row in result.models] == [1, 1, 3]
+        assert f"need an instance network, by PQ: {TITLES[order[0]]} leads" in result.verdict
+
+
 def test_figures_of_all_objects_are_pooled_and_not_means_of_classes() -> None:
     """Nine buildings that are found and one tree that is not are 90 % of the objects, not 50 %."""
     buildings = [Mask(rectangle(10 * row, 10 * col, 6, 6)) for row in range(3) for col in range(3)]
