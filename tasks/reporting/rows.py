@@ -8,7 +8,7 @@ import yaml
 from segcore.comparison.leaderboard import leaderboard, leaderboard_markdown
 from segcore.comparison.results import Comparison, PairTest
 from segcore.comparison.text import difference_unit, value_text
-from segcore.comparison.timing import fastest, milliseconds, timing, timing_notes
+from segcore.comparison.timing import fastest, finding_notes, milliseconds, timing, timing_notes
 from segcore.metrics import METRICS, Metric, is_of_objects, score_title, unit_of
 from tasks.formatting import chance, interval, points, score
 from tasks.reporting.leaderboard import (
@@ -198,6 +198,7 @@ def _speed_note(inputs: "Inputs") -> str:
             f"tile of {c['latency_tile']:.0f} pixels a side, batch {c['latency_batch']:.0f}, "
             f"{c['precision']} on {device}{threads}.",
             *timing_notes(inputs.costs, inputs.titles),
+            *finding_notes(inputs.costs, inputs.comparison),
         ]
     )
 

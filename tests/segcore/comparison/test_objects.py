@@ -341,6 +341,17 @@ def test_of_models_of_the_same_score_the_one_that_computes_less_is_first() -> No
         assert f"need an instance network, by PQ: {TITLES[order[0]]} leads" in result.verdict
 
 
+def test_what_times_leave_out_is_stated_where_objects_are_compared() -> None:
+    costs = {name: {"ms_per_megapixel": 100.0} for name in ("unet", "deeplab")}
+    both = of_kinds("pq", {"components": 0.8, "watershed": 0.8})
+    semantic = "Times of semantic networks leave out finding the objects in the class map"
+    assert f"{semantic}; those of instance networks include it." in leaderboard_text(both, costs)
+    assert semantic not in leaderboard_text(both)
+    assert f"{semantic}.\n" in leaderboard_text(compared("pq", contestant("unet", 0.7)), costs)
+    pixels = replace(contestant("unet", 0.7), objects=[], summaries=[SUMMARY | {"title": "U-Net"}])
+    assert semantic not in leaderboard_text(compared("iou", pixels), costs)
+
+
 def test_figures_of_all_objects_are_pooled_and_not_means_of_classes() -> None:
     """Nine buildings that are found and one tree that is not are 90 % of the objects, not 50 %."""
     buildings = [Mask(rectangle(10 * row, 10 * col, 6, 6)) for row in range(3) for col in range(3)]
