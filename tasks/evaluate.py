@@ -42,9 +42,7 @@ _REQUIRED = (
 )
 
 
-def measure_cost(
-    architecture: str, seed: int, tile: int, root: Path = Path(), flips: bool = False
-) -> dict[str, Any]:
+def measure_cost(architecture: str, seed: int, settings: Evaluate, root: Path = Path()) -> dict[str, Any]:
     """Measure a bundle's latency and memory on this machine, and write them to work/costs/.
 
     Measured in a fresh process: in this one, peak memory would include earlier work and depend on forking.
@@ -53,7 +51,7 @@ def measure_cost(
         StageError: the bundle could not be loaded or run.
     """
     folder = root / MODELS / run_name(architecture, seed)
-    (cost,) = measure([folder], tile, flips, _ROUNDS)
+    (cost,) = measure([folder], settings.tile, settings.overlap, settings.flips, _ROUNDS)
     merge_cost(root, folder.name, cost)
     return cost
 
@@ -93,7 +91,7 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
 
 
 def _of_objects(
-    description: dict[str, Any], finding: "FindSettings | None", data: PreparedData, name: str
+    description: dict[str, Any], finding: "FindSettings | None", data: PreparedData, name: str, flips: bool
 ) -> dict[str, Any]:
     """The entry `objects` of summary.json: how objects are found, and what that gave on the validation split."""
     if finding is None:
@@ -108,6 +106,9 @@ def _of_objects(
     found = description.get("objects", {})
     f1 = {method: found[method]["f1"] for method in ("components", "watershed", "network") if method in found}
     entry = {"method": finding.method, "score": finding.score, **chosen, "validation": f1}
+    # true and predicted numbers of the validation clusters, which were counted without flips
+    if "counts" in facts and not flips:
+        entry["counts"] = facts["counts"]
     return {"objects": {**entry, "truth": data.truth_of_objects}}
 
 
@@ -171,7 +172,9 @@ def run_evaluation(
     finding = find_settings(description, p.evaluate.objects, data)
     settings = fitted(p.evaluate, model, description)
     asked = None if settings.objects == "none" else finding
-    summary = _summary(bundle, settings, finding) | _of_objects(description, asked, data, name)
+    summary = _summary(bundle, settings, finding) | _of_objects(
+        description, asked, data, name, settings.flips
+    )
     # the files of a large model are not held in memory any longer
     del bundle
     precision = choose_precision(description["parameters"]["precision"], default_device())
@@ -215,7 +218,7 @@ def _log(
     from tasks.tracking.pictures import write_pictures
 
     print(f"evaluate: measuring latency and memory with tiles of {p.evaluate.tile} pixels", flush=True)
-    cost = measure_cost(architecture, seed, p.evaluate.tile, root, p.evaluate.flips)
+    cost = measure_cost(architecture, seed, p.evaluate, root)
     memory = {"cost/peak_memory_mb": cost["peak_memory_mb"]}
     found = scores(result.counts, data.foreground, result.objects, score)
     metrics = {**found, **memory, "ece": result.calibration["ece"]}

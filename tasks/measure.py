@@ -30,6 +30,7 @@ _ROUNDS = 7
 def measure(
     bundles: Sequence[Path],
     tile: int,
+    overlap: int = 0,
     flips: bool = False,
     rounds: int = _ROUNDS,
     fresh: bool = True,
@@ -43,6 +44,7 @@ def measure(
     Args:
         bundles: their folders.
         tile: side of the tile in pixels.
+        overlap: of the windows of an instance network in pixels, at least (`segcore.inference.objects.windows_of`).
         flips: measure with test-time augmentation.
         rounds: timed passes of each bundle.
         fresh: False: in this process, which has loaded torch; the start of another takes seconds. Peak memory is then
@@ -59,11 +61,11 @@ def measure(
     here = str(Path(__file__).parents[1])
     pixels = _pixels_of_objects(bundles, prepared, tile)
     if not fresh:
-        return _measured(bundles, tile, flips, rounds, pixels)
+        return _measured(bundles, tile, overlap, flips, rounds, pixels)
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "tasks", "measure", *map(str, bundles), "--tile", str(tile)]
-    command += ["--rounds", str(rounds), *(["--flips"] if flips else [])]
+    command += ["--overlap", str(overlap), "--rounds", str(rounds), *(["--flips"] if flips else [])]
     with TemporaryDirectory() as folder:
         if pixels is not None:
             # a process that had read prepared data would need more memory
@@ -80,23 +82,23 @@ def measure(
 
 
 def _pixels_of_objects(bundles: Sequence[Path], prepared: Path, tile: int) -> np.ndarray | None:
-    """(H, W, C) pixels, of a tile and of every window, that have an object of the test regions if there is one.
+    """(H, W, C) pixels of a tile, with an object of the test regions if there is one.
 
     None without an instance network or prepared data.
     """
-    instance = [d for d in map(load_description, bundles) if d.get("kind") == "instance"]
-    if not instance or not prepared.exists():
+    has_instance = any(load_description(bundle).get("kind") == "instance" for bundle in bundles)
+    if not has_instance or not prepared.exists():
         return None
-    data, side = PreparedData(prepared), max(tile, *(d.get("tile", tile) for d in instance))
+    data = PreparedData(prepared)
     for region in test_regions(data).itertuples():
-        patch = data.crop(region.item, region.row, region.col, side, side, instances=data.instances)
+        patch = data.crop(region.item, region.row, region.col, tile, tile, instances=data.instances)
         if patch.instances is None or patch.instances.any():
             break
     return patch.image
 
 
 def _measured(
-    bundles: Sequence[Path], tile: int, flips: bool, rounds: int, pixels: np.ndarray | None
+    bundles: Sequence[Path], tile: int, overlap: int, flips: bool, rounds: int, pixels: np.ndarray | None
 ) -> list[dict[str, Any]]:
     from segcore.inference.device import choose_precision, default_device
     from segcore.inference.objects import windows_of
@@ -108,8 +110,8 @@ def _measured(
         bundle.require("parameters.precision")
         precision = choose_precision(bundle.description["parameters"]["precision"], default_device())
         model = bundle.model(default_device())
-        window, _ = windows_of(model, bundle.description, tile, 0)
-        models.append(Measured(model, precision, window, pixels))
+        windows = windows_of(model, bundle.description, tile, overlap)
+        models.append(Measured(model, precision, *windows, pixels))
     # the measured memory must not contain the files
     del bundle
     costs = measure_speed(models, tile, rounds, flips)
@@ -119,7 +121,8 @@ def _measured(
 
 def _measure_here(arguments: argparse.Namespace) -> None:
     pixels = np.load(arguments.pixels, allow_pickle=False) if arguments.pixels else None
-    print(json.dumps(_measured(arguments.bundles, arguments.tile, arguments.flips, arguments.rounds, pixels)))
+    how = (arguments.tile, arguments.overlap, arguments.flips, arguments.rounds)
+    print(json.dumps(_measured(arguments.bundles, *how, pixels)))
 
 
 def main() -> None:
@@ -127,6 +130,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks measure", description=__doc__)
     parser.add_argument("bundles", type=Path, nargs="+", help="folders with model.json and model.safetensors")
     parser.add_argument("--tile", type=int, required=True, help="side of the square tile in pixels")
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        default=0,
+        help="overlap of an instance network's windows in pixels (default: 0)",
+    )
     parser.add_argument(
         "--rounds", type=int, default=_ROUNDS, help=f"timed rounds; their median counts (default: {_ROUNDS})"
     )

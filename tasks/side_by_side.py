@@ -45,7 +45,7 @@ def measure_side_by_side(p: Params, root: Path = Path(), again: bool = False) ->
         return {}
     print("report: measuring latency, the architectures in turn", flush=True)
     try:
-        figures = measure(folders, p.evaluate.tile, p.evaluate.flips, fresh=False)
+        figures = measure(folders, p.evaluate.tile, p.evaluate.overlap, p.evaluate.flips, fresh=False)
     except (RuntimeError, MemoryError) as error:
         raise StageError(
             f"{', '.join(names)}: their latency could not be measured together ({str(error).splitlines()[0]})",
@@ -63,5 +63,5 @@ def _key(p: Params, folders: Sequence[Path]) -> str:
     """Digest of what the latencies depend on, except the load of the machine."""
     weights = [read_json(folder / "model.json", "train it again").get("weights_sha256") for folder in folders]
     code = code_digest(*CODE["speed"], *(f"models/{name}.py" for name in p.architectures))
-    settings = f"{p.evaluate.tile} {p.evaluate.flips}"
+    settings = f"{p.evaluate.tile} {p.evaluate.overlap} {p.evaluate.flips}"
     return digest(settings, code, machine_name(default_device()), *map(str, weights))[:16]

@@ -1,5 +1,6 @@
 """From evaluation tables to a comparison: scores with intervals, ranks and paired tests."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -108,19 +109,18 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
     _require_headline(scored, headline)
     first = scored[0].runs[0]
     models, limits, humans = ([s for s in scored if s.contestant.kind == k] for k in _KINDS)
-    models = sorted(models, key=lambda s: -s.worth(headline))
+    models = sorted(models, key=lambda s: _place(s, headline, p))
     tests = _tests(models, headline, p)
     differences = differing_settings([(s.contestant.name, s.contestant.summaries) for s in models], p)
     board = [_row(s, models, headline, p) for s in [*models, *limits, *humans]]
     of_objects = objects.summary(
         {s.contestant.name: (s.runs, s.contestant.summaries) for s in models},
         {s.contestant.name: s.runs for s in [*limits, *humans]},
-        p,
     )
     standing = verdict.Standing(
-        [_placed(s, headline) for s in models],
+        [_placed(s, headline, p) for s in models],
         [
-            (_placed(s, headline), _difference(models[0], s, headline, p))
+            (_placed(s, headline, p), _difference(models[0], s, headline, p))
             for s in humans
             if headline in s.draws
         ],
@@ -128,7 +128,11 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         len(first.clusters),
         cluster_kind,
         differences,
+        objects.method_note(board, of_objects),
     )
+    sentence = verdict.sentence(standing, p)
+    # stated once
+    method = "" if standing.method in sentence else standing.method
     comparison = Comparison(
         dataset=p.data.name,
         metric=p.compare.metric,
@@ -142,9 +146,9 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         confidence=p.compare.confidence,
         bootstrap=p.compare.bootstrap,
         empty_policy=EMPTY_POLICY if of_objects is None else EMPTY_POLICY_WITH_OBJECTS,
-        verdict=verdict.sentence(standing, p),
+        verdict=sentence,
         notes=[
-            *filter(None, [objects.limit_note(board, of_objects), objects.truth_note(of_objects)]),
+            *filter(None, [objects.limit_note(board, of_objects), method, objects.truth_note(of_objects)]),
             *verdict.notes(standing, p),
         ],
         leaderboard=board,
@@ -183,10 +187,22 @@ def _require_headline(scored: Sequence[_Scores], headline: str) -> None:
             )
 
 
-def _placed(s: _Scores, headline: str) -> verdict.Placed:
-    one = s.contestant
-    macs = int(one.summaries[0].get("macs", 0)) if one.summaries else 0
-    return verdict.Placed(one.name, one.title, s.estimate(headline), len(s.runs), one.network, macs)
+def _placed(s: _Scores, headline: str, p: Params) -> verdict.Placed:
+    one, tile = s.contestant, p.evaluate.tile
+    summary = one.summaries[0] if one.summaries else {}
+    side, overlap = summary.get("tile", tile), summary.get("overlap", 0)
+    across = 1 + (math.ceil((tile - side) / (side - overlap)) if side < tile else 0)
+    macs = int(summary.get("macs", 0))
+    work = macs * (across * side / tile) ** 2
+    estimate = s.estimate(headline)
+    return verdict.Placed(
+        one.name, one.title, estimate, len(s.runs), one.network, macs, across**2, side, work
+    )
+
+
+def _place(s: _Scores, headline: str, p: Params) -> tuple[float, float]:
+    """Place of a model, lower is better; of models that find the same objects, the one that computes less is first."""
+    return -s.worth(headline), _placed(s, headline, p).work if METRICS[p.compare.metric].of_objects else 0
 
 
 def _interval(

@@ -12,7 +12,7 @@ from segcore.comparison.objects import lines
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.slices import worst_slice
 from segcore.comparison.text import duration_text, interval_text, value_text
-from segcore.comparison.timing import Timing, timing, timing_notes
+from segcore.comparison.timing import Timing, finding_notes, timing, timing_notes
 from segcore.metrics import METRICS, Metric, class_metrics, score_title, unit_of
 
 Value = str | float | Score | Timing | None
@@ -241,6 +241,7 @@ def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | 
     sentences = [comparison.verdict, *filter(None, [worst_slice(comparison)]), *comparison.notes]
     sentences += lines(comparison)
     sentences += timing_notes(costs or {}, comparison.titles)
+    sentences += finding_notes(costs or {}, comparison)
     return "\n\n".join([*parts, "\n".join(sentences)]) + "\n"
 
 

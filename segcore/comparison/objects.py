@@ -7,11 +7,10 @@ import numpy as np
 
 from segcore.comparison.cluster_sums import ClusterSums
 from segcore.comparison.results import Comparison, LeaderboardRow, ObjectsSummary
-from segcore.comparison.statistics import interval, resamples
 from segcore.comparison.text import value_text
 from segcore.metrics import OBJECT_POLICY, objects
 from segcore.metrics.pooled import Pooled
-from segcore.params import Params
+from segcore.objects.count_interval import LEVEL, count_interval
 
 _OPERATING = ("precision", "recall", "count_bias")
 # difference of F1 on the validation split from which another method is recommended
@@ -21,14 +20,12 @@ _BETTER = 0.01
 def summary(
     models: Mapping[str, tuple[Sequence[ClusterSums], Sequence[Mapping[str, Any]]]],
     others: Mapping[str, Sequence[ClusterSums]],
-    p: Params,
 ) -> ObjectsSummary | None:
     """Figures of objects; None where a model has none.
 
     Args:
         models: architecture -> runs and summaries, one per seed.
         others: name -> runs of limits and humans.
-        p: parameters; `compare` is used.
     """
     runs = [run for each, _ in models.values() for run in each]
     if any(run.objects is None for run in runs):
@@ -41,7 +38,7 @@ def summary(
         policy=OBJECT_POLICY,
         truth="components" if "components" in truth else "given",
         sizes={"small": [0.0, low], "medium": [low, high], "large": [high, None]},
-        counts={name: counts(each, p) for name, (each, _) in models.items()},
+        counts={name: counts(each, chosen[name]) for name, (each, _) in models.items()},
         operating={name: _operating(each) for name, each in chosen.items()},
         pooled={
             name: pooled_scores(each)
@@ -90,62 +87,62 @@ def _mean(summaries: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def counts(runs: Sequence[ClusterSums], p: Params) -> dict[str, dict[str, float | None]]:
-    """Objects by foreground class: true, predicted (mean of the seeds), low, high.
+def counts(
+    runs: Sequence[ClusterSums], chosen: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, float | None]]:
+    """Objects by foreground class: true, predicted, low, high; means of the seeds except `true`.
 
-    The interval is the predicted number times the interval of the ratio of true to predicted objects, on the same
-    resamples of clusters and seeds as the intervals of scores. Draws without a predicted object are left out; without
-    any, and with one cluster, the ends are None.
+    The interval is of the true number, as a prediction states it: from the predicted number and the true and predicted
+    ones of the validation split, which the true number of the test images does not enter. The ends are None where
+    an evaluation has no such numbers.
 
     Args:
         runs: one run per seed, all with objects, on the same images.
-        p: parameters; `compare` is used.
+        chosen: entry `objects` of summary.json, one per seed.
     """
-    first, clusters = runs[0], len(runs[0].clusters)
-    weights, seed_weights = resamples(clusters, len(runs), p.compare.bootstrap, p.compare.seed)
-    drawn_true, drawn = _numbers(first, weights)[0], np.zeros((len(weights), len(first.classes)))
-    predicted = np.zeros(len(first.classes))
-    for index, run in enumerate(runs):
-        drawn += _numbers(run, weights)[1] * seed_weights[:, index, None]
-        predicted += _numbers(run, np.ones((1, clusters)))[1][0] / len(runs)
-    true = _numbers(first, np.ones((1, clusters)))[0][0]
-    found = {}
-    for k in first.foreground:
-        low = high = None
-        some = drawn[:, k] > 0
-        if clusters > 1 and some.any():
-            ratio = interval(drawn_true[some, k] / drawn[some, k], p.compare.confidence)
-            low, high = (float(predicted[k]) * end for end in ratio)
-        number = {"true": float(true[k]), "predicted": float(predicted[k]), "low": low, "high": high}
-        found[first.classes[k]] = number
+    of_runs, found = [_numbers(run) for run in runs], {}
+    for k in runs[0].foreground:
+        name = runs[0].classes[k]
+        predicted = [int(numbers[k]) for _, numbers in of_runs]
+        ends = [
+            count_interval(number, (one.get("counts") or {}).get(name, ()))
+            for number, one in zip(predicted, chosen, strict=True)
+        ]
+        known = [end for end in ends if end is not None]
+        low, high = np.mean(known, axis=0).tolist() if len(known) == len(ends) else (None, None)
+        true = float(of_runs[0][0][k])
+        found[name] = {"true": true, "predicted": float(np.mean(predicted)), "low": low, "high": high}
     return found
 
 
-def _numbers(run: ClusterSums, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted objects of weighted clusters, (B, K) each."""
+def _numbers(run: ClusterSums) -> tuple[np.ndarray, np.ndarray]:
+    """True and predicted objects of each class, (K,) each."""
     assert run.objects is not None
-    pooled = Pooled([run.objects], run.cluster_of, len(run.clusters), [weights])
-    return objects.true(pooled), objects.predicted(pooled)
+    clusters = len(run.clusters)
+    pooled = Pooled([run.objects], run.cluster_of, clusters, [np.ones((1, clusters))])
+    return objects.true(pooled)[0], objects.predicted(pooled)[0]
 
 
 def limit_note(board: Sequence[LeaderboardRow], summary: ObjectsSummary | None) -> str:
-    """How far components of a perfect mask limit the best model, and whether the other method finds more objects.
+    """How far components of a perfect mask limit the best model.
 
     Args:
         board: rows of the leaderboard.
         summary: figures of objects of the same comparison.
 
     Returns:
-        One to three sentences; "" without such figures.
+        One or two sentences; "" without such figures.
     """
     best = next((row for row in board if row.kind == "model"), None)
     if best is None or summary is None:
         return ""
     limit = next((row for row in board if row.kind == "limit"), None)
-    method = (best.summary or {}).get("objects", {}).get("method", "components")
     own, most = (summary.pooled.get(row.architecture) if row else None for row in (best, limit))
-    parts = [_limit_text(best.title, method, own, most) if own and most else ""]
-    return " ".join(filter(None, [*parts, _method_text(best, method, summary)]))
+    return _limit_text(best.title, _method(best), own, most) if own and most else ""
+
+
+def _method(row: LeaderboardRow) -> str:
+    return str((row.summary or {}).get("objects", {}).get("method", "components"))
 
 
 def _limit_text(title: str, method: str, own: Mapping[str, float], most: Mapping[str, float]) -> str:
@@ -169,16 +166,35 @@ def _limit_text(title: str, method: str, own: Mapping[str, float], most: Mapping
     )
 
 
-def _method_text(best: LeaderboardRow, method: str, summary: ObjectsSummary) -> str:
-    """Recommends the other method if its F1 on the validation split is higher by more than a point."""
-    f1 = summary.validation.get(best.architecture, {})
-    other = next((name for name in f1 if name != method), None)
-    if other is None or method not in f1 or f1[other] - f1[method] <= _BETTER:
+def method_note(board: Sequence[LeaderboardRow], summary: ObjectsSummary | None) -> str:
+    """Names the other method to find objects of semantic networks, where it is better on the validation split.
+
+    It is better where a semantic network reaches with it an F1 that is more than a point above its own and that of the
+    best semantic network. A better instance network changes nothing about that.
+
+    Args:
+        board: rows of the leaderboard.
+        summary: figures of objects of the same comparison.
+
+    Returns:
+        One sentence; "" without such a network or such figures.
+    """
+    if summary is None:
         return ""
-    return (
-        f"On the validation split, {best.title} reached F1 {value_text(f1[other])} % with {other} and "
-        f"{value_text(f1[method])} % with {method}: set evaluate.objects: {other}, which trains nothing again."
-    )
+    reached = 0.0
+    for row in board:
+        f1, method = summary.validation.get(row.architecture, {}), _method(row)
+        other = next((name for name in f1 if name != method), None)
+        if other is None or method not in f1:
+            continue
+        # that of the best semantic network, which is the first one
+        reached = reached or f1[method]
+        if f1[other] - max(f1[method], reached) > _BETTER:
+            return (
+                f"On the validation split, {row.title} reached F1 {value_text(f1[other])} % with {other} and "
+                f"{value_text(f1[method])} % with {method}: set evaluate.objects: {other}, which trains nothing again."
+            )
+    return ""
 
 
 def truth_note(summary: ObjectsSummary | None) -> str:
@@ -202,17 +218,16 @@ def lines(comparison: Comparison) -> list[str]:
     if comparison.objects is None:
         return []
     titles, found = comparison.titles, comparison.objects
-    level = f"{100 * comparison.confidence:g} %"
     text = []
     for name, by_class in found.counts.items():
-        text.append(f"Objects counted by {titles[name]}: {_counts_text(by_class, level)}.")
+        text.append(f"Objects counted by {titles[name]}: {_counts_text(by_class)}.")
     for name, chosen in found.operating.items():
         text.append(f"{titles[name]}: {_operating_text(chosen)}.")
     return [*text, f"Objects: {found.policy}"]
 
 
-def _counts_text(by_class: Mapping[str, Mapping[str, float | None]], level: str) -> str:
-    """Such as "cell 165 (true 225); corrected by the ratio of true to predicted objects, 95 %: 188 to 278"."""
+def _counts_text(by_class: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Such as "cell 165 (true 225); corrected by the ratio of true to predicted objects ..., 95 %: 188 to 278"."""
     counted = [
         f"{name} {count['predicted']:,.0f} (true {count['true']:,.0f})" for name, count in by_class.items()
     ]
@@ -222,7 +237,9 @@ def _counts_text(by_class: Mapping[str, Mapping[str, float | None]], level: str)
         for name, (low, high) in ends.items()
         if low is not None and high is not None
     ]
-    ratio = f"; corrected by the ratio of true to predicted objects on the test images, {level}: "
+    ratio = (
+        f"; corrected by the ratio of true to predicted objects on the validation images, {100 * LEVEL:g} %: "
+    )
     return ", ".join(counted) + (ratio + ", ".join(corrected) if corrected else "")
 
 

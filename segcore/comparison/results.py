@@ -124,7 +124,7 @@ class ObjectsSummary:
         sizes: least (not included) and largest area in pixels of small, medium and large objects, which are thirds of
             the true objects; None: no limit.
         counts: architecture -> class -> true (number of true objects), predicted (mean of the seeds), low and high
-            (interval of the true number from the predicted one; None without an interval).
+            (95 % interval of the true number from the predicted one and the validation split; None without one).
         operating: architecture -> score (least scores of a predicted object, rising; they differ between seeds), and
             precision, recall and count_bias on the validation split, means of the seeds; None where they were not
             measured.

@@ -41,7 +41,7 @@ def bootstrap(
         score key -> `(B,)`; the empty-image rate is NaN in draws without an empty image.
     """
     require_same(runs)
-    weights, seed_weights = resamples(len(runs[0].clusters), len(runs), draws, seed)
+    weights, seed_weights = _resamples(len(runs[0].clusters), len(runs), draws, seed)
     total: dict[str, np.ndarray] = {}
     for index, run in enumerate(runs):
         for key, values in weighted_scores([run], [weights], keys).items():
@@ -49,7 +49,7 @@ def bootstrap(
     return total
 
 
-def resamples(clusters: int, seeds: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _resamples(clusters: int, seeds: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each cluster is drawn, (B, C), and the weight of each seed, (B, S)."""
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws).astype(np.float64)

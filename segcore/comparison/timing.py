@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from segcore.comparison.results import Comparison
 from segcore.latency import MOST_DISAGREEMENT, Latency, doubt
 
 APART = "†"
@@ -110,6 +111,21 @@ def timing_notes(costs: Mapping[str, Mapping[str, Any] | None], titles: Mapping[
     elif len(timings) > 1:
         notes.insert(0, f"No order of times is shown: {best.reason}.")
     return notes
+
+
+def finding_notes(costs: Mapping[str, Mapping[str, Any] | None], comparison: Comparison) -> list[str]:
+    """What times leave out where objects are compared; empty elsewhere, and where none was measured.
+
+    Args:
+        costs: architecture -> costs.
+        comparison: of these architectures.
+    """
+    kinds = [(row.summary or {}).get("kind", "semantic") for row in comparison.models]
+    is_timed = any(timing(cost) is not None for cost in costs.values())
+    if not is_timed or comparison.objects is None or "semantic" not in kinds:
+        return []
+    including = "; those of instance networks include it" if "instance" in kinds else ""
+    return [f"Times of semantic networks leave out finding the objects in the class map{including}."]
 
 
 def _machines(

@@ -26,6 +26,8 @@ class Placed:
         estimate: the score; seeds: number of evaluations.
         network: of a model: "semantic" or "instance".
         macs: of a model: multiply-accumulates for 256 x 256 pixels.
+        windows: of a model: number of overlapping windows in which it predicts a tile; side: theirs in pixels.
+        work: of a model: multiply-accumulates for 256 x 256 pixels of a tile, which its windows compute repeatedly.
     """
 
     name: str
@@ -34,6 +36,9 @@ class Placed:
     seeds: int
     network: str = "semantic"
     macs: int = 0
+    windows: int = 1
+    side: int = 0
+    work: float = 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Standing:
         tests: of all pairs of models.
         clusters: number of test clusters; cluster_kind: "block" or "group".
         differences: training setting -> architecture -> value, only settings that differ.
+        method: sentence that names a better method to find objects of semantic networks; "" where there is none.
     """
 
     models: list[Placed]
@@ -54,6 +60,7 @@ class Standing:
     clusters: int
     cluster_kind: str
     differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    method: str = ""
 
 
 def sentence(standing: Standing, p: Params) -> str:
@@ -111,11 +118,7 @@ def _kinds(standing: Standing, p: Params) -> str:
         return ""
     metric = METRICS[p.compare.metric]
     test = next(t for t in standing.tests if (t.a, t.b) == (best.name, other.name))
-    cheaper, dearer = sorted((best, other), key=lambda m: m.macs)
-    cost = (
-        f"{dearer.title} computes {dearer.macs / max(cheaper.macs, 1):.1f} times as much as {cheaper.title} "
-        f"({dearer.macs / 1e9:.2f} and {cheaper.macs / 1e9:.2f} GMACs for 256x256 pixels)"
-    )
+    cost = _cost(best, other, p.evaluate.tile)
     if not test.significant:
         return (
             f" No difference is shown between {best.network} and {other.network} networks (the best of each by "
@@ -123,11 +126,26 @@ def _kinds(standing: Standing, p: Params) -> str:
         )
     needed = "an instance network" if best.network == "instance" else "no instance network"
     lead = _amount(_of(test).times(metric.sign), p)
+    leads = f"{best.title} leads the best {other.network} network, {other.title}, by {lead}; {cost}."
+    if standing.method and metric.of_objects and best.network == "instance":
+        # that lead can be one over the method, and not over the network
+        return f" Whether these data need {needed} is not shown, by {metric.title}: {leads} {standing.method}"
     # pixels say nothing of objects
     subject = "These data" if metric.of_objects else "Class maps of these data"
+    return f" {subject} need {needed}, by {metric.title}: {leads}"
+
+
+def _cost(a: Placed, b: Placed, tile: int) -> str:
+    """How much more the dearer of two networks computes for a tile."""
+    cheaper, dearer = sorted((a, b), key=lambda m: m.work)
+    windows = "".join(
+        f"; {m.title} predicts {tile}x{tile} pixels in {m.windows} overlapping windows of {m.side}x{m.side}"
+        for m in (dearer, cheaper)
+        if m.windows > 1
+    )
     return (
-        f" {subject} need {needed}, by {metric.title}: {best.title} leads the best {other.network} network, "
-        f"{other.title}, by {lead}; {cost}."
+        f"{dearer.title} computes {dearer.work / max(cheaper.work, 1):.1f} times as much as {cheaper.title} "
+        f"({dearer.macs / 1e9:.2f} and {cheaper.macs / 1e9:.2f} GMACs for 256x256 pixels{windows})"
     )
 
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-_DRAWS, _LEVEL = 2000, 0.95
+LEVEL, _DRAWS = 0.95, 2000
 # clusters of a drawn scene; with more, only the uncertainty of the validation split is left anyway
 _MOST_CLUSTERS = 1000
 
@@ -72,7 +72,7 @@ def _interval(count: int, clusters: tuple[tuple[int, int], ...]) -> tuple[int, i
     expected = count * np.maximum(ratio + (ratios - ratio) * widened, 0)
     # ratios of drawn clusters vary by themselves, as much as that of as many objects
     variance = count * np.maximum(1 - count / sums, 0) * _variance(true, predicted, ratio)
-    low, high = np.quantile(_varied(expected, variance, rng), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    low, high = np.quantile(_varied(expected, variance, rng), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return round(float(low)), round(float(high))
 
 

@@ -59,10 +59,14 @@ class Outcome:
     f1: float
 
     def counts(self, required: Mapping[int, bool]) -> dict[str, int]:
-        """Number of objects per status: true ones that must be found, and predicted ones that are false."""
+        """The numbers that F1 is made of, which is twice those found divided by twice those found and all others.
+
+        True objects that must be found per status; "false" are all predicted objects without a true one, also those
+        that join several or are a part.
+        """
         true = [status for number, status in self.truths.items() if required[number]]
-        found = [*true, *(status for status in self.predictions.values() if status == "false")]
-        return {status: found.count(status) for status in STATUSES}
+        wrong = sum(status != "found" for status in self.predictions.values())
+        return {status: wrong if status == "false" else true.count(status) for status in STATUSES}
 
     def layers(self, truth: np.ndarray, line: float) -> list[Layer]:
         """Outlines to draw: predicted objects, and over them the true ones that were not found; found ones thinner."""

@@ -43,46 +43,47 @@ class Measured:
     Attributes:
         model: on its device.
         precision: "fp32" or "bf16".
-        window: side in pixels of the windows in which it predicts; None: the tile.
-        pixels: (H, W, C) raw pixels of a typical image, at least as large as the window: the time that an instance
+        window: side in pixels of the windows in which an instance network predicts; None: the tile.
+        overlap: of these windows in pixels.
+        pixels: (H, W, C) raw pixels of a typical image, at least as large as the tile: the time that an instance
             network takes depends on what it finds; None: noise.
     """
 
     model: SegmentationModel
     precision: str
     window: int | None = None
+    overlap: int = 0
     pixels: np.ndarray | None = None
 
 
 class _Timed:
     """A model and a tile; calling it predicts the tile and returns the milliseconds, device synchronised.
 
-    If the model predicts in smaller windows, one is timed, and counts as often as its pixels are in the tile's.
+    Instance networks predict it in all their overlapping windows.
     """
 
     def __init__(self, one: Measured, tile: int, flips: bool) -> None:
         self.device, self.precision = next(one.model.parameters()).device, one.precision
         self.model, self.pixels = with_flips(one.model, flips), one.pixels
-        self.side = one.window or tile
-        self.factor = tile**2 / self.side**2
-        self.image = torch.rand(1, one.model.in_channels, self.side, self.side, device=self.device) * 255
+        self.tile, self.windows = tile, (one.window or tile, one.overlap)
+        self.image = torch.rand(1, one.model.in_channels, tile, tile, device=self.device) * 255
         self.times: list[float] = []
 
     def __call__(self) -> float:
         start = time.perf_counter()
         if isinstance(self.model, InstanceModel):
             # with all that follows the network: objects, and one object per pixel
-            predict_objects(self.model, self._patch(), self.side, 0, self.precision)
+            predict_objects(self.model, self._patch(), *self.windows, self.precision)
         else:
             with autocast(self.device, self.precision):
                 self.model.predict(self.image)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return (time.perf_counter() - start) * 1000 * self.factor
+        return (time.perf_counter() - start) * 1000
 
     def _patch(self) -> LabelledImage:
         pixels = self.image[0].permute(1, 2, 0).cpu().numpy() if self.pixels is None else self.pixels
-        part = pixels[: self.side, : self.side]
+        part = pixels[: self.tile, : self.tile]
         return LabelledImage(part, np.zeros(part.shape[:2], np.uint8), np.ones(part.shape[:2], bool))
 
     def turn(self) -> None:

@@ -335,7 +335,7 @@ def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
 
     p, root = context.params, context.root
     machine = f"{default_device()} {torch.get_num_threads()}"
-    how = (p.evaluate.tile, p.evaluate.flips)
+    how = (p.evaluate.tile, p.evaluate.overlap, p.evaluate.flips)
     networks = [_network(m) for m in models]
     one_each = [models[networks.index(network)] for network in dict.fromkeys(networks)]
     code = code_digest(*CODE["speed"], *(f"models/{m.architecture}.py" for m in one_each))

@@ -6,9 +6,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from segcore.comparison.objects import limit_note, lines, score_text, truth_note
+from segcore.comparison.objects import limit_note, lines, method_note, score_text, truth_note
 from segcore.comparison.results import Comparison
 from segcore.metrics import METRICS
+from segcore.objects.count_interval import LEVEL
 from segcore.plots import object_charts, object_gallery
 from segcore.plots.object_gallery import STATUS_COLOURS, WORDS, ObjectCase
 from segcore.plots.object_status import EvaluatedObjects
@@ -124,7 +125,7 @@ def objects_text(comparison: Comparison) -> dict[str, Any] | None:
     if objects is None:
         return None
     sentences = lines(comparison)
-    lead = [limit_note(comparison.leaderboard, objects)]
+    lead = [note(comparison.leaderboard, objects) for note in (limit_note, method_note)]
     if len(objects.counts[best]) <= _CLASSES:
         lead.append(sentences[0])
     return {
@@ -133,6 +134,7 @@ def objects_text(comparison: Comparison) -> dict[str, Any] | None:
         "policy": sentences[-1],
         "truth": truth_note(objects),
         "counts": _counts(comparison),
+        "count_level": f"{100 * LEVEL:g} %",
         "operating": _operating(comparison),
         "limit_binds": object_charts.binds(comparison),
     }

@@ -8,7 +8,7 @@ import yaml
 from segcore.comparison.leaderboard import leaderboard, leaderboard_markdown
 from segcore.comparison.results import Comparison, PairTest
 from segcore.comparison.text import difference_unit, value_text
-from segcore.comparison.timing import fastest, milliseconds, timing, timing_notes
+from segcore.comparison.timing import fastest, finding_notes, milliseconds, timing, timing_notes
 from segcore.metrics import METRICS, Metric, is_of_objects, score_title, unit_of
 from tasks.formatting import chance, interval, points, score
 from tasks.reporting.leaderboard import (
@@ -39,6 +39,12 @@ def pair_text(test: PairTest, titles: Mapping[str, str], metric: Metric) -> str:
     if test.significant:
         return f"{a} is better than {b} by {gap}."
     return f"No difference shown between {a} and {b}: a gap of {gap} can be chance."
+
+
+_CORRECTED = (
+    "p (Holm), which decides, is corrected for all pairs, and the intervals are not: one that excludes 0 does not by "
+    "itself show a difference."
+)
 
 
 def _tests(comparison: Comparison) -> list[dict[str, Any]]:
@@ -77,6 +83,7 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "difference_unit": difference_unit(metric.unit),
         "headline_name": score_title(comparison.headline),
         "tests": _tests(comparison),
+        "corrected": _CORRECTED if len(comparison.tests) > 1 else "",
         "all_scores": [(with_unit(score_title(key), unit_of(key)), key, unit_of(key)) for key in keys],
     }
 
@@ -104,7 +111,7 @@ def _lead_tile(comparison: Comparison) -> dict[str, str]:
     ahead = f"ahead of {second.title}"
     if not test:
         return _tile(points(gap, metric.unit), unit, ahead, "not tested")
-    why = f"p = {chance(test.p_holm)}".replace("= <", "<")
+    why = f"p (Holm) = {chance(test.p_holm)}".replace("= <", "<")
     if test.significant:
         return _tile(points(gap, metric.unit), unit, ahead, f"a difference is shown ({why})")
     # significant for these models, but not over seeds
@@ -191,6 +198,7 @@ def _speed_note(inputs: "Inputs") -> str:
             f"tile of {c['latency_tile']:.0f} pixels a side, batch {c['latency_batch']:.0f}, "
             f"{c['precision']} on {device}{threads}.",
             *timing_notes(inputs.costs, inputs.titles),
+            *finding_notes(inputs.costs, inputs.comparison),
         ]
     )
 

@@ -13,6 +13,7 @@ from segcore import params
 from segcore.data.prepared import PreparedData
 from segcore.errors import ParamsError, StageError
 from segcore.objects.components import components
+from segcore.objects.count_interval import count_interval
 from segcore.tables.objects import objects_table
 from tasks import compare
 from tests.support import object_tables
@@ -23,6 +24,8 @@ __all__ = ["project"]
 # two objects that touch, and one by itself
 NUMBERS = np.zeros((SIZE, SIZE), np.uint32)
 NUMBERS[2:6, 2:6], NUMBERS[2:6, 6:10], NUMBERS[9:13, 9:13] = 1, 2, 3
+# true and predicted objects of validation clusters
+COUNTS = [[3, 2], [4, 3], [6, 4]]
 
 
 @pytest.fixture
@@ -51,6 +54,7 @@ def with_objects(project: Path) -> Path:
         images = [object_tables.image(true, predicted, NUMBERS.shape, name) for name in names[:ITEMS]]
         objects_table(images).to_parquet(folder / "objects.parquet")
         found = {"method": "components", "score": 0.4, "precision": 0.9, "recall": 0.8, "count_bias": 0.1}
+        found["counts"] = {"building": COUNTS}
         summary = json.loads((folder / "summary.json").read_text())
         summary |= {"objects": found | {"truth": "given"}}
         (folder / "summary.json").write_text(json.dumps(summary))
@@ -80,8 +84,7 @@ def test_objects_of_models_limit_and_annotator_are_compared(with_objects: Path) 
     assert result.objects.counts["fcn"]["building"] == {
         "true": 3 * ITEMS,
         "predicted": 2 * ITEMS,
-        "low": 3 * ITEMS,
-        "high": 3 * ITEMS,
+        **dict(zip(("low", "high"), count_interval(2 * ITEMS, COUNTS), strict=True)),
     }
     compare.write(result, with_objects / "comparison")
     board = pd.read_csv(with_objects / "comparison/leaderboard.csv")

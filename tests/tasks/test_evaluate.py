@@ -59,6 +59,7 @@ def test_objects_are_written_beside_the_pixels_which_stay_the_same(project, monk
         "method": "components",
         **{key: chosen[key] for key in ("score", "precision", "recall", "count_bias")},
         "validation": {method: found_by[method]["f1"] for method in ("components", "watershed")},
+        "counts": chosen["counts"],
         "truth": "given",
     }
 

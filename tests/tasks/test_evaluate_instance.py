@@ -43,6 +43,7 @@ def test_the_summary_says_how_an_instance_network_was_evaluated(project, monkeyp
         "method": "network",
         **{key: chosen[key] for key in ("score", "precision", "recall", "count_bias")},
         "validation": {"network": chosen["f1"]},
+        "counts": chosen["counts"],
         "truth": "given",
     }
     table = pd.read_parquet(folder / "objects.parquet")
@@ -70,7 +71,10 @@ def test_both_kinds_are_compared_by_pixels_and_by_objects(project, monkeypatch):
     }
     for row in rows.values():
         assert {"iou/dataset/foreground_mean", "pq/dataset/foreground_mean"} <= set(row.scores)
-    assert "SOLOv2" in comparison.verdict and " GMACs for 256x256 pixels)" in comparison.verdict
+    assert (
+        "SOLOv2" in comparison.verdict
+        and " GMACs for 256x256 pixels; SOLOv2 predicts 64x64 pixels in " in comparison.verdict
+    )
     assert comparison.objects is not None and set(comparison.objects.operating) >= set(rows)
     compare.write(comparison, project / "comparison")
     board = pd.read_csv(project / "comparison/leaderboard.csv")

@@ -192,6 +192,18 @@ def test_a_lead_that_is_not_shown_is_not_printed_as_one(project, significant: bo
     assert tile["value"].startswith("+") == significant
 
 
+def test_what_is_corrected_for_all_pairs_is_named(project, page: str) -> None:
+    """Otherwise an interval that excludes 0 contradicts the words "not shown"."""
+    comparison = read_comparison(project[0] / "comparison" / "comparison.json")
+    sentence = rows.scores_view(comparison)["corrected"]
+    assert "p (Holm)" in sentence and "intervals are not" in sentence
+    assert sentence in page[page.index('<section id="tests">') :]
+    assert sentence in (project[0] / "reports/buildings/report.md").read_text()
+    assert rows.scores_view(replace(comparison, tests=comparison.tests[:1]))["corrected"] == ""
+    tests = [replace(test, significant=True) for test in comparison.tests]
+    assert "p (Holm) " in rows._lead_tile(replace(comparison, tests=tests))["note"]
+
+
 def test_settings_that_differ_are_printed(page: str) -> None:
     assert "Settings that differ" in page and "learning_rate" in page and "0.002" in page
 

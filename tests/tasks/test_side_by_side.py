@@ -20,7 +20,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Names of the bundles of each measurement, which takes constant times."""
     calls: list[list[str]] = []
 
-    def measure(folders: list[Path], tile: int, flips: bool, fresh: bool) -> list[dict[str, Any]]:
+    def measure(
+        folders: list[Path], tile: int, overlap: int, flips: bool, fresh: bool
+    ) -> list[dict[str, Any]]:
         assert not fresh, "the report has loaded torch; memory is that of the evaluations"
         calls.append([folder.name for folder in folders])
         times = {
@@ -34,11 +36,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return calls
 
 
-def project(root: Path, *architectures: str, tile: int = 64, seeds: tuple[int, ...] = (0, 1)) -> Any:
+def project(
+    root: Path, *architectures: str, tile: int = 64, overlap: int = 16, seeds: tuple[int, ...] = (0, 1)
+) -> Any:
     for name in architectures:
         for seed in seeds:
             train(root, f"{name}-{seed}", "a" * 64)
-    evaluate = SimpleNamespace(tile=tile, flips=False)
+    evaluate = SimpleNamespace(tile=tile, overlap=overlap, flips=False)
     return SimpleNamespace(architectures=list(architectures), seeds=list(seeds), evaluate=evaluate)
 
 
@@ -63,6 +67,8 @@ def test_all_are_measured_in_one_go_whenever_one_is_new(tmp_path: Path, measured
     assert measure_side_by_side(project(tmp_path, *ARCHITECTURES, "deeplab", tile=128), tmp_path)
     assert measured[-1] == ["fcn-0", "unet-0", "deeplab-0"]
     assert measure_side_by_side(p, tmp_path, again=True) and len(measured) == 5
+    measure_side_by_side(project(tmp_path, *ARCHITECTURES, overlap=32), tmp_path)
+    assert len(measured) == 6, "another overlap"
 
 
 def test_costs_are_those_of_one_go_and_memory_is_that_of_one_model(

@@ -12,6 +12,7 @@ from segcore.comparison.compare import Contestant, compare
 from segcore.comparison.leaderboard import leaderboard_markdown, leaderboard_text
 from segcore.comparison.results import Comparison
 from segcore.errors import DataError
+from segcore.inference.tiling import tile_starts
 from segcore.metrics.scores import scores
 from segcore.params import Params
 from segcore.tables import counts
@@ -284,6 +285,21 @@ def test_the_verdict_says_which_kind_of_network_the_data_need_and_what_it_costs(
         "network, DeepLabV3+, by " in (found.verdict)
     )
     assert cost in found.verdict
+
+
+@pytest.mark.parametrize("overlap", [0, 100, 128])
+def test_the_cost_counts_the_overlapping_windows_of_a_tile(overlap: int) -> None:
+    skills = {"unet": 0.8, "deeplab": 0.95}
+    unet, deeplab = (model(name, [skill]) for name, skill in skills.items())
+    facts = {"kind": "instance", "macs": 9_120_000_000, "tile": 256, "overlap": overlap}
+    one = replace(deeplab, summaries=[{**s, **facts} for s in deeplab.summaries])
+    p = parameters(list(skills), [0])
+    p = p.model_copy(update={"evaluate": p.evaluate.model_copy(update={"tile": 704})})
+    number = len(tile_starts(704, 256, overlap)) ** 2
+    assert (
+        f"DeepLabV3+ computes {2 * number * 256**2 / 704**2:.1f} times as much as U-Net (9.12 and 4.56 GMACs for "
+        f"256x256 pixels; DeepLabV3+ predicts 704x704 pixels in {number} overlapping windows of 256x256)."
+    ) in compare([unet, one], p, "group").verdict
 
 
 def test_no_kind_of_network_is_recommended_where_no_difference_is_shown() -> None:

@@ -18,6 +18,7 @@ from segcore.errors import DataError
 from segcore.metrics import METRICS, OBJECT_POLICY, class_metrics
 from segcore.metrics import average_precision as ap_module
 from segcore.metrics.scores import scores
+from segcore.objects.count_interval import count_interval
 from segcore.tables.objects import objects_table
 from tests.segcore.comparison.test_compare import SUMMARY, TITLES, parameters
 from tests.support.object_tables import Mask
@@ -274,6 +275,83 @@ def test_the_note_recommends_the_method_that_is_better_on_the_validation_split(t
     assert note("components", (0.8, 0.805)) == note("watershed", (0.8, 0.9)) == ""
 
 
+def of_kinds(
+    metric: str, f1: dict[str, float], semantic: dict[str, float] | None = None, macs: int = 9_120_000_000
+) -> Comparison:
+    """U-Net with these validation F1, others with these by watershed, and an instance network that is better."""
+    found = {"unet": (0.3, f1)} | {name: (0.2, f1 | {"watershed": w}) for name, w in (semantic or {}).items()}
+    models = [contestant(name, skill, validation=each) for name, (skill, each) in found.items()]
+    one = contestant("deeplab", 0.95, method="network", validation={"network": 0.9})
+    own = replace(one, summaries=[s | {"kind": "instance", "macs": macs} for s in one.summaries])
+    return compared(metric, *models, own)
+
+
+def test_no_instance_network_is_needed_where_the_other_method_is_better_on_the_validation_split() -> None:
+    result = of_kinds("pq", {"components": 0.879, "watershed": 0.979})
+    assert result.models[0].architecture == "deeplab" and result.tests[0].significant
+    reason = (
+        "On the validation split, U-Net reached F1 97.9 % with watershed and 87.9 % with components: "
+        "set evaluate.objects: watershed, which trains nothing again."
+    )
+    start = (
+        " Whether these data need an instance network is not shown, by PQ: DeepLabV3+ leads the best semantic"
+    )
+    assert start in result.verdict and result.verdict.endswith(reason)
+    assert "These data need" not in result.verdict
+    assert leaderboard_text(result).count(reason) == 1
+
+
+def test_an_instance_network_is_needed_where_the_other_method_is_no_better() -> None:
+    for f1 in ({"components": 0.879, "watershed": 0.885}, {"components": 0.879, "watershed": 0.4}):
+        result = of_kinds("pq", f1)
+        assert " These data need an instance network, by PQ: DeepLabV3+ leads" in result.verdict
+        assert "evaluate.objects" not in leaderboard_text(result)
+    # of another network, whose objects by the other method are still worse than those of the best one
+    result = of_kinds("pq", {"components": 0.879, "watershed": 0.8}, {"fcn": 0.85})
+    assert " These data need an instance network" in result.verdict
+
+
+def test_the_other_method_of_any_semantic_network_counts() -> None:
+    result = of_kinds("pq", {"components": 0.879, "watershed": 0.8}, {"fcn": 0.95})
+    assert "On the validation split, FCN-8s reached F1 95.0 % with watershed and" in result.verdict
+
+
+def test_the_note_on_the_method_does_not_need_a_leading_semantic_network() -> None:
+    """Pixels do not depend on how objects are found, so that the verdict on them stays."""
+    result = of_kinds("iou", {"components": 0.162, "watershed": 0.216})
+    assert any("U-Net reached F1 21.6 % with watershed and 16.2 %" in note for note in result.notes)
+    assert "evaluate.objects" not in result.verdict
+
+
+def test_of_models_of_the_same_score_the_one_that_computes_less_is_first() -> None:
+    one = contestant("deeplab", 0.95)
+    for macs, order in (([9e9, 2e9], ["fcn", "deeplab"]), ([2e9, 9e9], ["deeplab", "fcn"])):
+        models = [
+            replace(
+                one,
+                name=name,
+                title=TITLES[name],
+                summaries=[one.summaries[0] | {"macs": m, "kind": "instance"}],
+            )
+            for name, m in zip(("deeplab", "fcn"), macs, strict=True)
+        ]
+        result = compared("pq", contestant("unet", 0.3), *models)
+        assert [row.architecture for row in result.models] == [*order, "unet"]
+        assert [row.rank for row in result.models] == [1, 1, 3]
+        assert f"need an instance network, by PQ: {TITLES[order[0]]} leads" in result.verdict
+
+
+def test_what_times_leave_out_is_stated_where_objects_are_compared() -> None:
+    costs = {name: {"ms_per_megapixel": 100.0} for name in ("unet", "deeplab")}
+    both = of_kinds("pq", {"components": 0.8, "watershed": 0.8})
+    semantic = "Times of semantic networks leave out finding the objects in the class map"
+    assert f"{semantic}; those of instance networks include it." in leaderboard_text(both, costs)
+    assert semantic not in leaderboard_text(both)
+    assert f"{semantic}.\n" in leaderboard_text(compared("pq", contestant("unet", 0.7)), costs)
+    pixels = replace(contestant("unet", 0.7), objects=[], summaries=[SUMMARY | {"title": "U-Net"}])
+    assert semantic not in leaderboard_text(compared("iou", pixels), costs)
+
+
 def test_figures_of_all_objects_are_pooled_and_not_means_of_classes() -> None:
     """Nine buildings that are found and one tree that is not are 90 % of the objects, not 50 %."""
     buildings = [Mask(rectangle(10 * row, 10 * col, 6, 6)) for row in range(3) for col in range(3)]
@@ -313,12 +391,15 @@ def test_the_count_of_one_class_is_followed_by_its_true_number_and_then_by_the_i
     objects = replace(result.objects, counts={"unet": {"cell": count}})
     assert lines(replace(result, objects=objects))[0] == (
         "Objects counted by U-Net: cell 165 (true 225); corrected by the ratio of true to predicted objects on the "
-        "test images, 95 %: 188 to 1,278."
+        "validation images, 95 %: 188 to 1,278."
     )
 
 
 def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
-    first, second = contestant("unet", 0.7, seeds=2), contestant("fcn", 0.5, seeds=2)
+    clusters = {"building": [[9, 7], [12, 6], [5, 4], [8, 9]], "tree": [[3, 3], [9, 5], [4, 6], [7, 7]]}
+    first, second = (
+        contestant(name, s, seeds=2, counts=clusters) for name, s in (("unet", 0.7), ("fcn", 0.5))
+    )
     first.summaries[0]["objects"]["score"] = 0.2
     result = compared("pq", first, second, seeds=2)
     objects = result.objects
@@ -330,20 +411,20 @@ def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
     for k, name in enumerate(CLASSES[1:], 1):
         tables_of_unet = first.objects
         true = ((tables_of_unet[0]["kind"] == "truth") & (tables_of_unet[0]["class_index"] == k)).sum()
-        predicted = np.mean(
-            [
-                ((t["kind"] == "prediction") & (t["class_index"] == k) & (t["score"] >= 0.2)).sum()
-                for t in tables_of_unet
-            ]
-        )
+        predicted = [
+            int(((t["kind"] == "prediction") & (t["class_index"] == k) & (t["score"] >= 0.2)).sum())
+            for t in tables_of_unet
+        ]
         count = objects.counts["unet"][name]
-        assert (count["true"], count["predicted"]) == (true, predicted)
-        assert count["low"] < count["high"] and count["low"] < 1.2 * true and count["high"] > 0.8 * true
+        assert (count["true"], count["predicted"]) == (true, np.mean(predicted))
+        # as a prediction states it
+        ends = np.mean([count_interval(number, clusters[name]) for number in predicted], axis=0)
+        assert (count["low"], count["high"]) == tuple(ends)
     text = leaderboard_text(result)
     assert OBJECT_POLICY in text and "counted by U-Net: building " in text
     count, other = (objects.counts["unet"][name] for name in CLASSES[1:])
     assert (
-        f"; corrected by the ratio of true to predicted objects on the test images, 95 %: building "
+        f"; corrected by the ratio of true to predicted objects on the validation images, 95 %: building "
         f"{count['low']:.0f} to {count['high']:.0f}, tree {other['low']:.0f} to {other['high']:.0f}."
     ) in text
     assert "objects count from a score of 0.20, chosen on the validation split" in text
@@ -353,6 +434,28 @@ def test_counts_operating_scores_and_policy_are_part_of_the_result() -> None:
     assert all(f"{name}/dataset/foreground_mean" not in keys for name in ("aji", "f1_75"))
     again = Comparison.from_json(json.loads(json.dumps(result.to_json())))
     assert again == result
+
+
+def test_the_interval_of_a_count_does_not_depend_on_the_true_objects_of_the_test_images() -> None:
+    """A count that is corrected by the objects that it is to estimate shows nothing."""
+    clusters = {name: [[9, 7], [12, 6], [5, 4]] for name in CLASSES[1:]}
+    one = contestant("unet", 0.7, counts=clusters)
+    table = one.objects[0]
+    # another true object of each one
+    truths = table[table["kind"] == "truth"]
+    more = truths.assign(truth=truths["truth"] + 1000)
+    twice = replace(one, objects=[pd.concat([table, more], ignore_index=True)])
+    few, many = (compared("pq", each).objects.counts["unet"]["building"] for each in (one, twice))
+    assert many["true"] == 2 * few["true"] and (many["low"], many["high"]) == (few["low"], few["high"])
+    assert few["low"] is not None
+
+
+def test_evaluations_without_counts_of_the_validation_split_have_no_interval() -> None:
+    for counts in (None, {"building": [[9, 7]]}):
+        result = compared("pq", contestant("unet", 0.7, counts=counts))
+        assert all(one["low"] is one["high"] is None for one in result.objects.counts["unet"].values())
+        assert "counted by U-Net: building " in leaderboard_text(result)
+        assert "corrected by" not in leaderboard_text(result)
 
 
 def test_truth_of_components_has_a_note() -> None:
@@ -368,7 +471,6 @@ def test_intervals_of_one_cluster_are_the_whole_range_of_bounded_scores_only() -
     found = result.models[0].scores
     assert (found["pq/dataset/tree"].low, found["pq/dataset/tree"].high) == (0, 1)
     assert found["count_error/dataset/tree"].low is None and found["count_bias/dataset/tree"].high is None
-    assert all(one["low"] is None for one in result.objects.counts["unet"].values())
 
 
 def test_without_objects_nothing_is_added_and_a_metric_of_objects_is_refused() -> None:

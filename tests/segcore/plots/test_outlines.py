@@ -106,6 +106,13 @@ def test_each_object_has_the_colour_of_its_status() -> None:
     assert _case().outcomes["unet"].counts({1: False, 2: True}) == counts | {"found": 0}
 
 
+def test_a_prediction_without_a_true_object_is_false_also_if_it_joins_objects_or_is_a_part() -> None:
+    predictions = {1: "found", 2: "false", 3: "merged", 4: "split", 5: "split"}
+    outcome = Outcome(np.zeros((1, 1), np.int32), {1: "found", 2: "split", 3: ""}, predictions, 2 / 7)
+    counts = outcome.counts({1: True, 2: True, 3: False})
+    assert counts == {"found": 1, "missed": 0, "false": 4, "merged": 0, "split": 1}
+
+
 @pytest.mark.parametrize("width", [150, 260, 346])
 def test_lines_are_at_least_a_pixel_and_a_half_wide_as_shown(width: int) -> None:
     shown = case_columns(_case(), 480, width)["unet"]

@@ -123,7 +123,7 @@ def test_costs_are_measured_again_when_the_code_that_predicts_changes(
     p, data = prepared_scene
     measured = []
 
-    def measure(folders: list[Path], tile: int, flips: bool) -> list[dict[str, float]]:
+    def measure(folders: list[Path], tile: int, overlap: int, flips: bool) -> list[dict[str, float]]:
         measured.append(tile)
         return [{"latency_ms": 1.0, "peak_memory_mb": 2.0} for _ in folders]
 
@@ -152,7 +152,7 @@ def test_models_of_the_same_network_are_measured_once_and_cost_the_same(
 ) -> None:
     measured: list[str] = []
 
-    def measure(folders: list[Path], tile: int, flips: bool) -> list[dict[str, float]]:
+    def measure(folders: list[Path], tile: int, overlap: int, flips: bool) -> list[dict[str, float]]:
         measured.extend(folder.name for folder in folders)
         return [{"latency_ms": float(len(folder.name)), "peak_memory_mb": 1.0} for folder in folders]
 
@@ -166,7 +166,7 @@ def test_models_of_the_same_network_are_measured_once_and_cost_the_same(
         facts = {"architecture": "unet", "settings": settings, "in_channels": 3, "num_classes": 2}
         description = facts | {"weights_sha256": name}
         models.append(candidates.Model(folder, description, pd.DataFrame(), 0.5, {}))
-    evaluate = SimpleNamespace(tile=64, flips=False)
+    evaluate = SimpleNamespace(tile=64, overlap=16, flips=False)
     context = SimpleNamespace(params=SimpleNamespace(evaluate=evaluate), root=tmp_path)
     champion, same, wider = candidates.costs(context, models)
     assert champion == same != wider and set(measured) == {"champion", "wider"}

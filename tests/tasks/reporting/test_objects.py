@@ -166,6 +166,8 @@ def test_every_picture_counts_what_is_in_its_table(project) -> None:
             counts = outcome.counts(case.required)
             true = of_image[of_image["kind"] == "truth"]
             assert sum(counts.values()) - counts["false"] == (~true["out"].astype(bool)).sum()
+            others = sum(counts.values()) - counts["found"]
+            assert outcome.f1 == pytest.approx(2 * counts["found"] / (2 * counts["found"] + others))
             drawn = {int(n) for n in np.unique(outcome.numbers) if n}
             assert drawn == set(outcome.predictions)
             for number in drawn:
@@ -206,9 +208,19 @@ def test_one_cluster(tmp_path: Path) -> None:
     prepared.regions["cluster"] = "all"
     page = _report(tmp_path, prepared)["index.html"]
     section = _section(page, "objects")
-    assert (
-        "interval of the true number" not in section and "counted by" in section and "95 %: " not in section
-    )
+    assert "counted by" in section
+
+
+def test_without_validation_counts_a_count_has_no_interval(project) -> None:
+    comparison = _comparison(project[0])
+    without = {
+        name: {of: count | {"low": None, "high": None} for of, count in by_class.items()}
+        for name, by_class in comparison.objects.counts.items()
+    }
+    replaced = replace(comparison, objects=replace(comparison.objects, counts=without))
+    shown, before = objects_text(replaced), objects_text(comparison)
+    assert before["counts"]["has_intervals"] and "corrected by" in before["lead"]
+    assert not shown["counts"]["has_intervals"] and "corrected by" not in str(shown)
 
 
 def test_without_kept_predictions_there_is_no_gallery(project, tmp_path: Path) -> None:
@@ -327,6 +339,8 @@ def test_objects_that_may_be_found_or_not_are_named_apart(project, tmp_path: Pat
         for outcome in case.outcomes.values():
             counts = outcome.counts(case.required)
             assert sum(counts.values()) - counts["false"] == true
+            others = sum(counts.values()) - counts["found"]
+            assert outcome.f1 == pytest.approx(2 * counts["found"] / max(2 * counts["found"] + others, 1))
     assert cases
 
 
