@@ -111,12 +111,17 @@ def _groups(splits: Path) -> set[str]:
 def write_card(
     checked: Checked, data: "params.Data", root: Path = Path(), p: "params.Params | None" = None
 ) -> Path:
-    """Write reports/<name>/data.html, and print and return its path; `p` as of `ingest`."""
+    """Write reports/<name>/data.html, and print what components can reach, and its path, which is returned.
+
+    `p`: as of `ingest`.
+    """
     from tasks.data_card import card
 
     target = root / report_folder(data.name) / "data.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     card.write_card(checked.table, checked.links, checked.strays, data, checked.store, target, p)
+    if line := card.limit_line(checked.table, data, checked.store, p):
+        print(line, flush=True)
     print(f"Data card: {target}", flush=True)
     return target
 

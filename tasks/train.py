@@ -24,7 +24,7 @@ from segcore.errors import ParamsError
 from segcore.files import atomic_folder, digest, sha256
 from segcore.models.base.bundle import save_bundle
 from segcore.params import Params, TrainSettings
-from tasks import console
+from tasks import console, training_notes
 from tasks.costs import merge_cost
 from tasks.initial_weights import initial_weights, load_initial_weights, new_model
 from tasks.project import CHECKPOINTS, MODELS, PREPARED, START, data_fingerprint, run_name
@@ -34,7 +34,6 @@ from tasks.versioning import stages
 
 if TYPE_CHECKING:
     # torch takes seconds to import; --help and errors in the arguments must not wait for it
-    from segcore.models.base.model import SegmentationModel
     from segcore.training.loop import Trained
     from segcore.training.runtime import Runtime
 
@@ -101,48 +100,6 @@ def _checkpoints(
     return root / CHECKPOINTS / f"{run_name(architecture, seed)}-{key}"
 
 
-def _warn_of_warmup(settings: TrainSettings) -> None:
-    if settings.warmup_steps >= settings.steps:
-        console.note(
-            f"train: the warm-up takes {settings.warmup_steps} of {settings.steps} steps, so the full learning rate "
-            "is never reached: lower warmup_steps in params.yaml"
-        )
-
-
-def _print_targets(
-    model: "SegmentationModel",
-    architecture: str,
-    data: PreparedData,
-    settings: TrainSettings,
-    window: int,
-    seed: int,
-    *,
-    continued: bool,
-) -> None:
-    """Print the automatic keywords of an instance network, and how many objects of the first crops are left out.
-
-    `continued`: the network starts from the champion, and has its keywords.
-    """
-    from segcore.models.base.factory import defaults
-    from segcore.models.base.instance import InstanceModel
-    from segcore.training.placement import unplaced
-    from segcore.training.sampler import Sampler
-
-    if not isinstance(model, InstanceModel):
-        return
-    asked = {**defaults(architecture), **settings.model}
-    chosen = ", ".join(f"{key} {model.settings[key]}" for key, value in asked.items() if value == "auto")
-    if chosen:
-        source = "as the champion" if continued else "fitted to the training objects"
-        console.note(f"train: {model.title}, {source}: {chosen}")
-    left = unplaced(model, Sampler(data, settings, window, seed, instances=True))
-    if left and left.objects:
-        console.note(
-            f"train: {model.title}: {left.objects:,} of {left.total:,} objects in the first {left.crops} crops "
-            f"{model.why_unplaced} (train.{architecture} in params.yaml)",
-        )
-
-
 def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()) -> Path:
     """Train, and write the bundle models/<architecture>-<seed> with its history.csv.
 
@@ -168,7 +125,6 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
 
     model = new_model(p, architecture, data, seed, root)
     settings = load_initial_weights(p, architecture, model, root)
-    _warn_of_warmup(settings)
     folder = _checkpoints(p, settings, architecture, seed, prepared, root)
     folder.mkdir(parents=True, exist_ok=True)
     target = root / MODELS / run_name(architecture, seed)
@@ -177,7 +133,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         return target
     start = initial_weights(p, architecture, model, root)
     continued = start is not None and start.startswith("of the champion")
-    _print_targets(model, architecture, data, settings, p.prepare.window, seed, continued=continued)
+    training_notes.print_notes(p, architecture, model, data, settings, seed, continued=continued)
     with runs.training_run(Tracker.open(p), p, architecture, seed, title=model.title) as run:
         progress = _Progress(run, f"train {target.name}", settings.steps, model.score_name)
         trained = loop.train(

@@ -21,6 +21,10 @@ Cost = Mapping[str, Any]
 NONE = "-"
 # metrics of objects that have a column, with their intervals; the others are in CSV files and trackers
 _OBJECT_COLUMNS = ("pq", "f1_50", "ap", "count_error")
+# on a terminal, in place of all definitions
+_OBJECTS = (
+    "Objects are right above an IoU of .5; the report and scores.md have all definitions of object scores."
+)
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,7 @@ def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | 
     board = leaderboard(comparison, costs)
     parts = [board.caption, *(_aligned(table) for table in _tables(board))]
     sentences = [comparison.verdict, *filter(None, [worst_slice(comparison)]), *comparison.notes]
-    sentences += lines(comparison)
+    sentences += [_OBJECTS if line.startswith("Objects: ") else line for line in lines(comparison)]
     sentences += timing_notes(costs or {}, comparison.titles)
     sentences += finding_notes(costs or {}, comparison)
     return "\n\n".join([*parts, "\n".join(sentences)]) + "\n"

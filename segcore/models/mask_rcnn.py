@@ -147,7 +147,8 @@ class MaskRCNN(InstanceModel):
     coefficients = MappingProxyType({"objectness": 1, "anchor_box": 1, "class": 1, "box": 0.25, "mask": 1})
     is_position_dependent = False
     why_unplaced = (
-        "have no mask, since a quarter of the regions has one; a larger model.regions leaves fewer out"
+        "are trained without their mask: a crop trains at most model.regions / 4 masks, and other ones each time. Some "
+        "are usual, because few crops are as dense as the densest; a larger model.regions trains more"
     )
     class_layers = ("box_head.score", "box_head.offsets", "mask_head.score")
 

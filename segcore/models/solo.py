@@ -134,7 +134,10 @@ class SOLO(InstanceModel):
     """SOLO or SOLOv2 on the feature maps of an encoder; arguments as those of `build`."""
 
     coefficients = MappingProxyType({"category": 1.0, "mask": 3.0})
-    why_unplaced = "are no targets, because larger ones have their cells; a larger magnify leaves fewer out"
+    why_unplaced = (
+        "are no targets, because larger ones have their cells; smaller model.cells or a larger magnify leave "
+        "fewer out"
+    )
     is_position_dependent = True
 
     def __init__(

@@ -114,8 +114,8 @@ class Data(Section):
     )
     touching: bool = Field(
         default=False,
-        description="train networks with one more output, the pixels within 2 pixels of two objects, so that objects "
-        "that touch are separated; needs `instances` or `objects`",
+        description="train semantic networks with one more output, the pixels within 2 pixels of two objects, so that "
+        "objects that touch are separated; needs `instances` or `objects`",
     )
     bands: list[int] | None = Field(default=None, description="bands to read, counted from 1; null: all")
     grey_to_rgb: bool = Field(default=False, description="repeat the band of grey pictures three times")

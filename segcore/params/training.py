@@ -95,12 +95,11 @@ class TrainSettings(Section):
     loss: str = Field(
         default="dice_cross_entropy",
         description="`cross_entropy`, `dice`, `dice_semimetric` (for soft labels), `dice_cross_entropy` or `focal`; "
-        "of semantic networks",
+        "semantic networks only",
     )
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
-        description="weights of the classes in the loss of semantic networks; `balanced`: by median "
-        "frequency",
+        description="weights of the classes in the loss; `balanced`: by median frequency; semantic networks only",
     )
     steps: int = Field(ge=1, description="training steps (batches)")
     batch: int = Field(ge=1, description="crops per training step")

@@ -96,7 +96,8 @@ def text(entry: dict[str, Any]) -> str:
             f"{name} at score {facts['score']:g}: F1 {facts['f1']:.3f}, precision {facts['precision']:.3f}, "
             f"recall {facts['recall']:.3f}, count bias {facts['count_bias']:+.1%}"
         )
-    return f"objects: {'; '.join(parts)}"
+    cause = "; usually it was trained for too few steps" * any(not entry[method]["f1"] for method in methods)
+    return f"objects: {'; '.join(parts)}{cause}"
 
 
 @dataclass

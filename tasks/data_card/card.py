@@ -180,6 +180,13 @@ def summary(
     return "\n".join([*lines, "", verdict(table)])
 
 
+def limit_line(table: pd.DataFrame, data: Data, store: Path, p: "Params | None" = None) -> str | None:
+    """What components of a perfect mask reach, for the terminal; None without objects; arguments as of `write_card`."""
+    from tasks.data_card import component_limit, facts, objects
+
+    return component_limit.line(objects.card_objects(facts.accepted(table), data, store), data, p)
+
+
 def card_html(
     table: pd.DataFrame,
     links: pd.DataFrame,

@@ -11,11 +11,10 @@ import pandas as pd
 
 from segcore.cache import Cache, code_digest
 from segcore.objects import planes
-from segcore.objects.ceiling import figures
 from segcore.params import Params, TrainSettings
 from segcore.params.data import Data
 from segcore.splits.blocks import block_edges, is_divided
-from tasks.data_card import instance_advice
+from tasks.data_card import component_limit, instance_advice
 from tasks.data_card.facts import plural
 from tasks.data_card.pictures import evenly, stacked_columns
 from tasks.formatting import hexcolour
@@ -24,8 +23,6 @@ from tasks.formatting import hexcolour
 _BARS = 24
 # labels of its axis
 _TICKS = 7
-# share of merged objects from which the card advises to separate them
-_MANY = 0.05
 # encoders whose finest feature map has the resolution of the image
 _FINE = ("plain", "vgg16", "vgg16_bn")
 
@@ -88,7 +85,7 @@ def view(found: CardObjects, data: Data, p: Params | None) -> dict[str, Any]:
         "median": int(np.median(counts.sum(axis=1))),
         "most": int(counts.sum(axis=1).max()),
         "classes": classes,
-        "ceiling": _ceiling(found, data),
+        "ceiling": component_limit.scores(found.objects, found.ceiling, data),
         "of_components": data.instances == "components",
         "density": _density(counts, data),
         "sizes": _sizes(found.objects, data),
@@ -126,41 +123,6 @@ def _class_rows(found: CardObjects, counts: np.ndarray, data: Data) -> list[dict
             }
         rows.append(row)
     return rows
-
-
-def _ceiling(found: CardObjects, data: Data) -> dict[str, Any] | None:
-    """Figures of components of a perfect mask; None without objects."""
-    if found.objects.empty:
-        return None
-    sums = found.ceiling.groupby("class_index").sum().loc[data.foreground]
-    of_class = figures(sums)
-    sums["merged"] = found.objects.groupby("class_index")["merged"].sum()
-    merged = sums["merged"].fillna(0).astype(int)
-    rows = [
-        {
-            "name": data.classes[int(index)],
-            "colour": hexcolour(data.colors[int(index)]),
-            "true": int(sums["true"][index]),
-            "predicted": int(sums["predicted"][index]),
-            "merged": int(merged[index]),
-            **of_class.loc[index].to_dict(),
-        }
-        for index in data.foreground
-        if sums["true"][index] or sums["predicted"][index]
-    ]
-    total = sums.sum()
-    errors = figures(found.ceiling.groupby("at").sum())["count_error"].dropna()
-    return {
-        "rows": rows,
-        "f1": float(of_class["f1"].mean()),
-        "pq": float(of_class["pq"].mean()),
-        "count_error": float(figures(total.to_frame().T)["count_error"].iloc[0]),
-        "mean_error": float(errors.mean()),
-        "median_error": float(errors.median()),
-        "worst_error": float(errors.loc[errors.abs().idxmax()]),
-        "merged": int(merged.sum()),
-        "share": float(merged.sum() / len(found.objects)),
-    }
 
 
 def _density(counts: np.ndarray, data: Data) -> dict[str, Any] | None:
@@ -282,11 +244,7 @@ def _warnings(
             )
             texts.append(("Small objects", text))
     merged = int(found.objects["merged"].sum())
-    if merged > _MANY * len(found.objects):
+    if merged > component_limit.MANY * len(found.objects):
         text = f"{plural(merged, 'object')} share a component with another, so that components do not tell them apart."
-        untried = [] if p and p.evaluate.objects == "watershed" else ["evaluate.objects: watershed"]
-        untried += [] if data.touching else ["data.touching: true"]
-        if untried:
-            text += f" Try {' or '.join(untried)}."
-        texts.append(("Objects that touch", text))
+        texts.append(("Objects that touch", text + component_limit.remedies(data, p)))
     return [*texts, *(instance_advice.warnings(found.objects, p) if p and len(found.objects) else [])]

@@ -94,6 +94,13 @@ def _splits(inputs: Inputs) -> list[dict[str, Any]]:
     return splits
 
 
+def _required(inputs: Inputs) -> int:
+    """Number of true objects that scores and counts of the test images require; 0 without objects."""
+    found = inputs.comparison.objects
+    of_class = next(iter(found.counts.values()), {}) if found else {}
+    return round(sum(count["true"] or 0 for count in of_class.values()))
+
+
 def data_view(inputs: Inputs) -> dict[str, Any]:
     """Section on the data: catalogue, splits and class balance."""
     data = inputs.params.data
@@ -101,6 +108,7 @@ def data_view(inputs: Inputs) -> dict[str, Any]:
     picture = contact_sheet(inputs.prepared) if scene is None else scene
     return {
         "splits": _splits(inputs),
+        "required": _required(inputs),
         "facts": _catalogue(inputs),
         "picture": data_uri(picture, 900),
         "is_map": scene is not None,

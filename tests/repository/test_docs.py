@@ -9,7 +9,9 @@ import yaml
 
 from docs import generate
 from segcore.models.base.encoders import ENCODERS
+from segcore.models.base.factory import defaults
 from segcore.params import Params, TrainSettings
+from segcore.params.root import instance_networks
 from segcore.training.losses import NAMES as LOSSES
 from tasks.__main__ import COMMANDS
 
@@ -38,6 +40,21 @@ def test_descriptions_name_every_encoder_and_loss():
     described = TrainSettings.model_fields
     assert all(f"`{name}`" in (described["encoder"].description or "") for name in ENCODERS)
     assert all(f"`{name}`" in (described["loss"].description or "") for name in LOSSES)
+
+
+def test_the_guide_has_every_keyword_of_the_instance_networks_with_its_default():
+    page = (ROOT / "docs/guide/objects.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", page, re.MULTILINE)
+    names = {"mask_rcnn": "Mask R-CNN", "yolact": "YOLACT", "solo": "SOLO"}
+    assert set(names) == set(instance_networks())
+    for network, name in names.items():
+        described = {key: default for key, of, default in rows if of == "all" or name in of.split(", ")}
+        keywords = {key: str(value) for key, value in defaults(network).items()}
+        # these two are keys of train.<network> themselves
+        assert {key: text.lower() for key, text in keywords.items()} == described | {
+            "encoder": keywords["encoder"],
+            "weights": keywords["weights"],
+        }
 
 
 def test_the_reference_of_params_yaml_has_every_key_with_its_default():

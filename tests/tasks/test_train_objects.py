@@ -18,7 +18,7 @@ from segcore.objects.find import FindSettings
 from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
 from segcore.training import object_settings
-from tasks import initial_weights
+from tasks import initial_weights, training_notes
 from tasks import train as training
 from tasks.ingest import ingest
 from tasks.prepare import prepare
@@ -146,17 +146,42 @@ def test_an_instance_network_is_trained_into_a_bundle_of_its_kind(project, capsy
     assert entry == object_settings.choose_objects(load_bundle(bundle), data, 32, precision)
     (line,) = [line for line in printed.splitlines() if "fitted to the training objects" in line]
     chosen = description["settings"]
-    assert line.startswith("train: SOLOv2, fitted to the training objects: ") and "cells" not in line
+    assert line.startswith("train: SOLOv2, fitted to the training objects: ")
+    assert line.endswith("; set in params.yaml: cells [16, 32]")
     for name in ("ranges", "window", "candidates", "convs"):
         assert f"{name} {chosen[name]}" in line
     assert object_settings.text(entry) in printed
     (left,) = [line for line in printed.splitlines() if "are no targets" in line]
     assert "in the first 4 crops" in left and "train.solo in params.yaml" in left
+    assert "smaller model.cells or a larger magnify " in left
     history = (bundle / "history.csv").read_text().splitlines()[0]
     assert history == "step,train_loss,learning_rate,val_loss,val_pq,best"
     (run,) = Tracker.open(p).find("tags.kind = 'training'")
     assert "val/pq" in run.data.metrics and "val/iou" not in run.data.metrics
     assert run.data.metrics["val/object_f1"] == entry["network"]["f1"]
+
+
+@pytest.mark.parametrize("project", [{"touching": True}], indirect=True)
+def test_settings_without_effect_on_an_instance_network_are_named(project, capsys):
+    data = PreparedData("data/prepared")
+
+    def noted(architectures, common, **own):
+        train = {"common": project.train["common"] | common, "solo": {"model": {"width": 8}, **own}}
+        p = project.model_copy(update={"architectures": architectures, "train": train})
+        capsys.readouterr()
+        for name in architectures:
+            model = initial_weights.new_model(p, name, data, 0)
+            settings = p.for_architecture(name)
+            training_notes.print_notes(p, name, model, data, settings, 0, continued=False)
+        return [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
+
+    (line,) = noted(["unet", "solo"], {"loss": "dice"}, loss="focal", class_weights="balanced")
+    unused = "train.solo.loss, train.solo.class_weights, data.touching"
+    assert line == f"train: SOLOv2: no effect of {unused} in params.yaml, for semantic networks only"
+    # a setting of all architectures has no effect where all are instance networks
+    (line,) = noted(["solo"], {"loss": "dice"}, loss=None)
+    assert "no effect of train.common.loss, data.touching in" in line
+    assert not noted(["unet"], {"loss": "dice"})
 
 
 def test_a_semantic_network_on_data_with_objects_keeps_its_entries(project, capsys):
@@ -184,7 +209,11 @@ def test_a_warm_start_keeps_the_grid_of_the_champion_and_a_transfer_does_not(pro
     initial_weights.place(Path("champion"))
     # nothing was left to fit but the window and the branches
     (line,) = [line for line in "".join(capsys.readouterr()).splitlines() if "fitted to" in line]
-    assert line == "train: SOLOv2, fitted to the training objects: convs 2, window 32"
+    by_hand = "cells [32], ranges [[1, 4096]], candidates 77"
+    assert (
+        line
+        == f"train: SOLOv2, fitted to the training objects: convs 2, window 32; set in params.yaml: {by_hand}"
+    )
     settings = load_description(training.train(asked(), "solo", 0))["settings"]
     printed = "".join(capsys.readouterr())
     assert settings == grid and "starts from the weights" in printed and "fitted to" not in printed

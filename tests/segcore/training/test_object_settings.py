@@ -132,6 +132,7 @@ def test_where_nothing_is_found_the_score_stays_at_one_half(discs):
         "objects: no true object is found by components, so that nothing is chosen: the"
     )
     assert "precision" not in text(entry)
+    assert text(entry).endswith("the score is 0.5; usually it was trained for too few steps")
 
 
 def test_data_without_objects_have_no_entry(prepared_scene):

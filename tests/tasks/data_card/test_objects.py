@@ -16,6 +16,7 @@ from segcore.models.base.factory import build_model
 from segcore.params import Params
 from tasks.data_card import card, instance_advice
 from tasks.data_card.objects import cut_share, output_stride
+from tasks.ingest import Checked, write_card
 from tests.support.fake_catalogue import card_data, card_row, catalogue, pack
 from tests.support.tiny import values_for
 from tests.tasks.data_card.test_card import NO_LINKS, _pictures, _sound
@@ -138,11 +139,30 @@ def test_objects_smaller_than_the_stride_of_a_network_are_warned_of(store):
 
 def test_what_is_set_is_not_advised(store):
     rows = [numbered("full", store, touching())]
-    both = "tell them apart. Try evaluate.objects: watershed or data.touching: true."
-    assert both in page_of(rows, store) and both in page_of(rows, store, params_of(store))
+    network = "an instance network (architectures: mask_rcnn)"
+    all_three = f"tell them apart. Try evaluate.objects: watershed, data.touching: true or {network}."
+    assert all_three in page_of(rows, store) and all_three in page_of(rows, store, params_of(store))
     watershed = params_of(store, evaluate={"objects": "watershed"})
-    assert "tell them apart. Try data.touching: true." in page_of(rows, store, watershed)
-    assert "tell them apart.</p>" in page_of(rows, store, watershed, touching=True)
+    assert f"tell them apart. Try data.touching: true or {network}." in page_of(rows, store, watershed)
+    assert f"tell them apart. Try {network}." in page_of(rows, store, watershed, touching=True)
+    objects = {"architectures": ["fcn", "solo"], "data": {"instances": True}}
+    both = params_of(store, **objects, evaluate={"objects": "watershed"})
+    assert "tell them apart.</p>" in page_of(rows, store, both, touching=True)
+
+
+def test_the_limit_of_components_is_printed(store, capsys):
+    def printed(name, numbers, **data):
+        checked = Checked(catalogue([numbered(name, store, numbers)]), NO_LINKS, [], store)
+        write_card(checked, card_data(**{"instances": True} | data), store.parent)
+        return capsys.readouterr().out
+
+    # two of three components are objects: F1 2 * 2 / 7 in the class with objects
+    limit = "Connected components of a perfect mask have an F1 of 57.1 %"
+    why = "50.0 % of the objects share one with another. Try evaluate.objects: watershed, "
+    assert printed("full", touching()).startswith(f"{limit}; {why}")
+    for setting in ("components", False):
+        assert limit not in printed("full", touching(), instances=setting)
+    assert "Connected" not in printed("empty", np.zeros((1, 20, 40), np.uint32))
 
 
 def test_the_sizes_have_an_axis_and_the_pattern_of_numbers_is_shown(store):

@@ -127,6 +127,12 @@ def test_counts_are_sentences_with_intervals_and_a_table(project, texts: dict[st
         )
 
 
+def test_the_splits_state_how_many_test_objects_count(project, texts: dict[str, str]) -> None:
+    required = sum(count["true"] for count in _comparison(project[0]).objects.counts["unet"].values())
+    note = "Scores and counts of the test images are of true objects with more than half of their area in a scored"
+    assert f"{note} region ({required:,.0f}). Others may" in _section(texts["index.html"], "data")
+
+
 def test_the_operating_score_has_figures_of_test_and_validation(project) -> None:
     comparison = _comparison(project[0])
     row = objects_text(comparison)["operating"][0]
