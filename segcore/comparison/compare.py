@@ -194,9 +194,17 @@ def _placed(s: _Scores, headline: str, p: Params) -> verdict.Placed:
     across = 1 + (math.ceil((tile - side) / (side - overlap)) if side < tile else 0)
     macs = int(summary.get("macs", 0))
     work = macs * (across * side / tile) ** 2
-    estimate = s.estimate(headline)
     return verdict.Placed(
-        one.name, one.title, estimate, len(s.runs), one.network, macs, across**2, side, work
+        name=one.name,
+        title=one.title,
+        estimate=s.estimate(headline),
+        seeds=len(s.runs),
+        network=one.network,
+        macs=macs,
+        windows=across**2,
+        side=side,
+        work=work,
+        steps=summary.get("steps", 0),
     )
 
 

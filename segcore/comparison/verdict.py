@@ -13,6 +13,8 @@ from segcore.params import Params
 FEW_CLUSTERS = 10
 # settings that are the budget of a training; their values stand in the verdict
 _BUDGET = ("steps", "batch", "crop", "patience")
+# trainings of instance networks of fewer steps are named as short
+_FEW_STEPS = 1000
 # other settings that the verdict names; the notes name all
 _NAMED = 3
 
@@ -28,6 +30,7 @@ class Placed:
         macs: of a model: multiply-accumulates for 256 x 256 pixels.
         windows: of a model: number of overlapping windows in which it predicts a tile; side: theirs in pixels.
         work: of a model: multiply-accumulates for 256 x 256 pixels of a tile, which its windows compute repeatedly.
+        steps: of a model: of its training.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Placed:
     windows: int = 1
     side: int = 0
     work: float = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,11 @@ class Standing:
 def sentence(standing: Standing, p: Params) -> str:
     """The verdict; it names a winner only if its difference from every other model is shown.
 
-    Where semantic and instance networks are compared, it says which kind the data need. Unequal budgets and settings
-    are part of it.
+    Where semantic and instance networks are compared, it says which kind the data need. Short trainings of instance
+    networks, and unequal budgets and settings, are part of it.
     """
     shown = none_possible(standing.clusters, standing.cluster_kind, len(standing.tests), p)
-    return _verdict(standing, p) + _kinds(standing, p) + _unequal(standing) + shown
+    return _verdict(standing, p) + _kinds(standing, p) + _short(standing) + _unequal(standing) + shown
 
 
 def notes(standing: Standing, p: Params) -> list[str]:
@@ -147,6 +151,14 @@ def _cost(a: Placed, b: Placed, tile: int) -> str:
         f"{dearer.title} computes {dearer.work / max(cheaper.work, 1):.1f} times as much as {cheaper.title} "
         f"({dearer.macs / 1e9:.2f} and {cheaper.macs / 1e9:.2f} GMACs for 256x256 pixels{windows})"
     )
+
+
+def _short(standing: Standing) -> str:
+    """Sentence on trainings of instance networks that are too short for conclusions; empty if one is not."""
+    most = max((m.steps for m in standing.models if m.network == "instance"), default=0)
+    if not 0 < most < _FEW_STEPS:
+        return ""
+    return f" {most:,} steps show the procedure, not what the instance networks reach."
 
 
 def _unequal(standing: Standing) -> str:

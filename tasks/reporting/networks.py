@@ -7,8 +7,6 @@ if TYPE_CHECKING:
     # slow: imports charts and pictures
     from tasks.reporting.inputs import Inputs
 
-# trainings of instance networks of fewer steps are named as short
-_FEW = 1000
 # keywords that the table of networks shows
 _ELSEWHERE = ("encoder", "weights", "foreground")
 
@@ -18,20 +16,17 @@ def networks_view(inputs: "Inputs") -> dict[str, Any]:
 
     Returns:
         "kinds": such as ["semantic", "instance"]; "instance_titles": names of the instance networks; "settings": per
-        keyword its name and one (text, origin) per instance network, "" where it has no such keyword; "few_steps":
-        the most steps of a training of an instance network where they are few, else None; "macs_with": sentence on
-        the numbers that multiply-accumulates are counted with, "" if they depend on none.
+        keyword its name and one (text, origin) per instance network, "" where it has no such keyword; "macs_with":
+        sentence on the numbers that multiply-accumulates are counted with, "" if they depend on none.
     """
     runs = inputs.first_runs
     found = {name: kind_of(run.summary) for name, run in runs.items()}
     instance = [name for name, kind in found.items() if kind == "instance"]
     keywords = {key: None for name in instance for key in runs[name].settings if key not in _ELSEWHERE}
-    most = max((runs[name].summary["steps"] for name in instance), default=0)
     return {
         "kinds": [kind for kind in ("semantic", "instance") if kind in found.values()],
         "instance_titles": [inputs.titles[name] for name in instance],
         "macs_with": _macs_with(inputs),
-        "few_steps": most if 0 < most < _FEW else None,
         "settings": [(key, [_setting(inputs, name, key) for name in instance]) for key in keywords],
     }
 

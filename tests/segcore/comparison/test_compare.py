@@ -287,6 +287,19 @@ def test_the_verdict_says_which_kind_of_network_the_data_need_and_what_it_costs(
     assert cost in found.verdict
 
 
+@pytest.mark.parametrize(("steps", "is_short"), [(120, True), (999, True), (1000, False)])
+def test_the_verdict_names_short_trainings_of_instance_networks(steps: int, is_short: bool) -> None:
+    skills = {"unet": 0.8, "deeplab": 0.95}
+    models = [model(name, [skill]) for name, skill in skills.items()]
+    short = [replace(m, summaries=[{**s, "steps": steps} for s in m.summaries]) for m in models]
+    one = replace(short[1], summaries=[{**s, "kind": "instance"} for s in short[1].summaries])
+    p = parameters(list(skills), [0])
+    sentence = f" {steps} steps show the procedure, not what the instance networks reach."
+    result = compare([short[0], one], p, "group")
+    assert (sentence in result.verdict) == is_short == (sentence in leaderboard_text(result))
+    assert "procedure" not in compare(short, p, "group").verdict
+
+
 @pytest.mark.parametrize("overlap", [0, 100, 128])
 def test_the_cost_counts_the_overlapping_windows_of_a_tile(overlap: int) -> None:
     skills = {"unet": 0.8, "deeplab": 0.95}

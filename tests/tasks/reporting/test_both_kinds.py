@@ -79,8 +79,14 @@ def test_settings_of_instance_networks_are_listed(page: str) -> None:
     assert re.findall(r"<td>(IoU|PQ)</td>", section) == ["IoU", "PQ", "PQ"]
 
 
-def test_few_steps_are_named_as_what_they_are(page: str) -> None:
-    assert "<li>200 steps show the procedure, not what the instance networks reach" in page
+def test_few_steps_are_named_beside_the_verdict(
+    project: tuple[Path, Params, FakePrepared], page: str
+) -> None:
+    sentence = "200 steps show the procedure, not what the instance networks reach."
+    assert sentence in page[: page.index('<div class="tiles">')] and page.count(sentence) == 1
+    for name in ("report.md", "scores.md"):
+        text = (project[0] / "reports/buildings" / name).read_text()
+        assert sentence in text.splitlines()[2], name
 
 
 def test_the_first_sentence_of_the_verdict_is_the_heading(page: str) -> None:
