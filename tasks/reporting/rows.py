@@ -111,7 +111,7 @@ def _lead_tile(comparison: Comparison) -> dict[str, str]:
     ahead = f"ahead of {second.title}"
     if not test:
         return _tile(points(gap, metric.unit), unit, ahead, "not tested")
-    why = f"p (Holm) = {chance(test.p_holm)}".replace("= <", "<")
+    why = f"p after Holm = {chance(test.p_holm)}".replace("= <", "<")
     if test.significant:
         return _tile(points(gap, metric.unit), unit, ahead, f"a difference is shown ({why})")
     # significant for these models, but not over seeds

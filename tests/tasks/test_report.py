@@ -201,7 +201,7 @@ def test_what_is_corrected_for_all_pairs_is_named(project, page: str) -> None:
     assert sentence in (project[0] / "reports/buildings/report.md").read_text()
     assert rows.scores_view(replace(comparison, tests=comparison.tests[:1]))["corrected"] == ""
     tests = [replace(test, significant=True) for test in comparison.tests]
-    assert "p (Holm) " in rows._lead_tile(replace(comparison, tests=tests))["note"]
+    assert "p after Holm" in rows._lead_tile(replace(comparison, tests=tests))["note"]
 
 
 def test_settings_that_differ_are_printed(page: str) -> None:
