@@ -49,7 +49,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
+        patch.setattr(candidates, "measure", lambda folders, *_: [dict(COST) for _ in folders])
         patch.setattr(evaluation, "measure", lambda folders, *_: [dict(COST) for _ in folders])
         p = params.load()
         ingest(p.data)
@@ -70,7 +70,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(folder)
     # MLflow keeps stores open by address, so each test needs its own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    monkeypatch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
+    monkeypatch.setattr(candidates, "measure", lambda folders, *_: [dict(COST) for _ in folders])
     return folder
 
 
@@ -254,7 +254,7 @@ def test_after_a_kill_anywhere_a_repeated_call_acts_once(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(candidates, "measure", lambda folders, tile, flips: [dict(COST) for _ in folders])
+        patch.setattr(candidates, "measure", lambda folders, *_: [dict(COST) for _ in folders])
         if where in ("register", "promote"):
             patch.setattr(Registry, where, die)
         elif where == "champion_set":
