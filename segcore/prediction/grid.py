@@ -40,6 +40,24 @@ class Grid:
         left, right = self.cols[first], self.cols[end - 1] + self.wide
         return left, right - left, (self.cols[end] if end < len(self.cols) else right) - left
 
+    def batches(
+        self, panel: tuple[int, int], valid: np.ndarray | None, at_once: int
+    ) -> list[tuple[list[int], list[slice]]]:
+        """Windows of a row of a panel, and their columns within the panel, at most `at_once` together.
+
+        Windows without a valid pixel are left out.
+
+        Args:
+            panel: range of windows.
+            valid: (H, W) bool, of the row; None: all pixels are valid.
+            at_once: number of windows.
+        """
+        left = self.cols[panel[0]]
+        areas = {j: slice(self.cols[j] - left, self.cols[j] - left + self.wide) for j in range(*panel)}
+        used = [j for j in areas if valid is None or valid[:, areas[j]].any()]
+        groups = [used[first : first + at_once] for first in range(0, len(used), at_once)]
+        return [(group, [areas[j] for j in group]) for group in groups]
+
 
 def normalized_weights(starts: list[int], size: int, length: int, overlap: int) -> list[np.ndarray]:
     """(size,) float32 weights of each window along one axis; they sum to 1 at every pixel."""

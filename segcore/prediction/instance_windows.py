@@ -10,8 +10,6 @@ from contextlib import closing
 from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from segcore.inference.device import Precision, autocast
 from segcore.inference.objects import windows_per_pass
@@ -101,20 +99,13 @@ class _Network:
 
     def jobs(self, strip: Strip, panel: tuple[int, int]) -> Jobs[list[Objects]]:
         """What finds the objects of a strip's windows; windows without a valid pixel are left out."""
-        grid, first = self._grid, self._grid.cols[panel[0]]
-        areas = {j: slice(grid.cols[j] - first, grid.cols[j] - first + grid.wide) for j in range(*panel)}
-        used = [j for j in areas if strip.valid is None or strip.valid[:, areas[j]].any()]
-        groups = [used[start : start + self.at_once] for start in range(0, len(used), self.at_once)]
-        return [(group, partial(self._found, strip, [areas[j] for j in group])) for group in groups]
+        batches = self._grid.batches(panel, strip.valid, self.at_once)
+        return [(windows, partial(self._found, strip, areas)) for windows, areas in batches]
 
     def _found(self, strip: Strip, areas: list[slice]) -> list[Objects]:
-        images = self._stacked(strip.pixels, areas).float()
-        valid = None if strip.valid is None else self._stacked(strip.valid, areas)
+        images, valid = strip.windows(areas, self.device)
         with autocast(self.device, self._precision):
             return self._model.predict(images, valid)
-
-    def _stacked(self, array: np.ndarray, areas: list[slice]) -> Tensor:
-        return torch.stack([torch.from_numpy(array[..., area]).to(self.device) for area in areas])
 
 
 class _Plane:

@@ -119,11 +119,8 @@ class Mosaic:
 
     def _jobs(self, strip: Strip, panel: tuple[int, int]) -> Scores:
         """What predicts the windows of a strip, batch by batch; windows without a valid pixel are left out."""
-        left, wide = self.grid.cols[panel[0]], self.grid.wide
-        areas = {j: slice(self.grid.cols[j] - left, self.grid.cols[j] - left + wide) for j in range(*panel)}
-        used = [j for j in areas if strip.valid is None or strip.valid[:, areas[j]].any()]
-        batches = [used[first : first + self.batch] for first in range(0, len(used), self.batch)]
-        return [(batch, partial(self._scores, strip, [areas[j] for j in batch])) for batch in batches]
+        batches = self.grid.batches(panel, strip.valid, self.batch)
+        return [(windows, partial(self._scores, strip, areas)) for windows, areas in batches]
 
     def _separated(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores of the classes, and the probability of touching objects."""
@@ -155,15 +152,10 @@ class Mosaic:
     @torch.inference_mode()
     def _scores(self, strip: Strip, areas: list[slice]) -> Tensor:
         """(N, K, H, W) float32 probabilities or logits of windows."""
-        images = self._stacked(strip.pixels, areas).float()
-        valid = None if strip.valid is None else self._stacked(strip.valid, areas)
+        images, valid = strip.windows(areas, self.device)
         with autocast(self.device, self.precision):
             logits: Tensor = self.model(images, valid).float()
         return logits.softmax(dim=1) if self.blend == "probabilities" else logits
-
-    def _stacked(self, array: np.ndarray, areas: list[slice]) -> Tensor:
-        parts = [torch.from_numpy(array[..., area]) for area in areas]
-        return torch.stack([part.to(self.device) for part in parts])
 
 
 def probabilities(scores: Tensor, blend: str) -> Tensor:

@@ -1,12 +1,13 @@
 """Rows of windows, read from a scene ahead of their use."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from segcore.data.raster import Window
 from segcore.prediction.grid import Grid
@@ -34,6 +35,17 @@ class Strip:
     def of(cls, pixels: np.ndarray, valid: np.ndarray) -> "Strip":
         """From pixels (C, H, W) of any dtype and their validity (H, W)."""
         return cls(_supported(pixels), None if valid.all() else _forward(valid))
+
+    def windows(
+        self, areas: Sequence[slice], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pixels (N, C, H, W) float32 and validity (N, H, W) of some of its columns, on a device."""
+        valid = None if self.valid is None else _stacked(self.valid, areas, device)
+        return _stacked(self.pixels, areas, device).float(), valid
+
+
+def _stacked(array: np.ndarray, areas: Sequence[slice], device: torch.device) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(array[..., area]).to(device) for area in areas])
 
 
 def _supported(pixels: np.ndarray) -> np.ndarray:
