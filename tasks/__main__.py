@@ -44,6 +44,10 @@ def main() -> None:
         print(f"{usage()}\n\nError: {name or 'no command'}: not a command", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
+    # imported late, as the commands
+    from tasks.project import share_work
+
+    share_work()
     import_module(f"tasks.{name.replace('-', '_')}").main()
 
 

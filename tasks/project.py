@@ -3,6 +3,7 @@
 Paths are relative to the project's folder. Import-light: standard library and segcore.files only.
 """
 
+import os
 from pathlib import Path
 
 from segcore.files import digest, sha256
@@ -41,6 +42,22 @@ STAGE_LOCK = WORK / "stage.lock"
 BATCH_STAMPS = WORK / "batch-stamps.json"
 # last complete dvc.lock
 LOCK_COPY = WORK / "dvc.lock.good"
+
+
+def project_folder() -> Path:
+    """The project's folder; of a stage in the temporary folder of a DVC experiment, that of the original project.
+
+    DVC sets DVC_ROOT to it for every stage.
+    """
+    return Path(os.environ.get("DVC_ROOT", ""))
+
+
+def share_work() -> None:
+    """In the temporary folder of a DVC experiment, which DVC removes, make work/ a link to that of the project."""
+    shared = (project_folder() / WORK).absolute()
+    if shared != WORK.absolute() and not os.path.lexists(WORK):
+        shared.mkdir(exist_ok=True)
+        WORK.symlink_to(shared)
 
 
 def run_name(architecture: str, seed: int) -> str:

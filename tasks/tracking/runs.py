@@ -70,7 +70,7 @@ def training_run(tracker: Tracker, params: Params, architecture: str, seed: int,
     settings = {"architecture": architecture, "seed": seed}
     run.tag({**_origin(key), **settings, "stage": stage, "mlflow.runColor": _color(architecture)})
     run.log_params({**settings, **flat(params.for_architecture(architecture).model_dump())})
-    _log_data(run, params)
+    _log_data(run, params, "training")
     monitor = (
         _system_metrics(run, tracker, resumed=bool(interrupted)) if params.tracking.system_metrics else None
     )
@@ -194,6 +194,7 @@ def log_comparison(
         run = Run(tracker.client, earlier[0].info.run_id)
     else:
         run = tracker.create(f"comparison · {tracker.dataset}", "comparison", _source("flows.compare"))
+        _log_data(run, params, "evaluation")
         _log_leaderboard(run, comparison)
         for path in files:
             run.log_files(path, "report")
@@ -238,6 +239,7 @@ def _origin(key: str | None) -> dict[str, object]:
         "git_revision": revision,
         "git_dirty": dirty,
         "mlflow.source.git.commit": revision,
+        "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
         "prefect_flow_run_id": os.environ.get("SEGFLOW_FLOW_RUN_ID"),
         "prefect_flow_run_url": os.environ.get("SEGFLOW_FLOW_RUN_URL"),
         "host": socket.gethostname(),
@@ -249,7 +251,8 @@ def _color(architecture: str) -> str:
     return _COLORS[architecture_names().index(architecture) % len(_COLORS)]
 
 
-def _log_data(run: Run, params: Params) -> None:
+def _log_data(run: Run, params: Params, context: str) -> None:
+    """Name the prepared data as the dataset of a run; `context` is what the run uses it for."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -258,7 +261,7 @@ def _log_data(run: Run, params: Params) -> None:
         return
     source = CodeDatasetSource({"path": "data/prepared", "dvc_md5": version, "source": params.data.source})
     dataset = Dataset(params.data.name, version[:12], "code", source.to_json())
-    run.client.log_inputs(run.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    run.client.log_inputs(run.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
 
 def _log_leaderboard(run: Run, comparison: Comparison) -> None:

@@ -14,8 +14,9 @@ from segcore.files import locked
 from segcore.params import Params
 from tasks import sqlite
 from tasks.database_server import require_answer
+from tasks.project import project_folder
 from tasks.tracking.guard import RESTORE, Guard
-from tasks.tracking.moved import follow
+from tasks.tracking.moved import FOLDER, follow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,11 +31,12 @@ _REASON = re.compile(r"[\w.]+: |\w+(\.\w+)*(Error|Exception)\b")
 def uri(params: Params) -> str:
     """Address of the store: the variable MLFLOW_TRACKING_URI, else tracking.uri, else the embedded SQLite file.
 
-    SQLite paths are made absolute: MLflow caches one connection per address, also when the working folder changes.
+    SQLite paths are relative to the project, also where a DVC experiment runs in a temporary folder. They are made
+    absolute: MLflow caches one connection per address, also when the working folder changes.
     """
     address = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri or DEFAULT_URI
     return (
-        _SQLITE + str(Path(address.removeprefix(_SQLITE)).absolute())
+        _SQLITE + str((project_folder() / address.removeprefix(_SQLITE)).absolute())
         if address.startswith(_SQLITE)
         else address
     )
@@ -136,6 +138,9 @@ def _client(address: str) -> "MlflowClient":
         os.environ.setdefault(name, value)
     # with the default number of retries, an unreachable server is reported only after minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    if project_folder() != Path():
+        # MLflow otherwise stores artifacts in the present folder, which may be that of a DVC experiment
+        os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str((project_folder() / FOLDER).absolute())
     # the progress bar prints three lines for each small file
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # largest number of metrics per request to MLflow
 _METRICS_AT_ONCE = 1000
+# with this tag MLflow's UI opens an experiment in the view of model trainings, not that of traces
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class Tracker(NamedTuple):
@@ -95,13 +97,13 @@ def _client(address: str) -> "MlflowClient":
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:
-    """Id of the experiment `name`, which is created, or restored if it was deleted."""
+    """Id of the experiment `name`, which is created, or restored if it was deleted; a kind that it has is kept."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name))
+            return str(client.create_experiment(name, tags=_KIND))
         except MlflowException:
             # another process may have created it meanwhile
             experiment = client.get_experiment_by_name(name)
@@ -109,6 +111,9 @@ def _experiment(client: "MlflowClient", name: str) -> str:
                 raise
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
+    # of an earlier version of segflow
+    for tag in _KIND.keys() - experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, tag, _KIND[tag])
     return str(experiment.experiment_id)
 
 
