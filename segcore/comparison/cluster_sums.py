@@ -1,7 +1,7 @@
 """Scores of one or several runs as functions of weights of clusters of images.
 
 Pixel scores, and scores of counted objects, are computed from sums over clusters: a product of weights and sums.
-Average precision is computed from weighted predictions. Both are exact.
+Average precision is computed from weighted predictions, scores of surfaces from sums over clusters too. All are exact.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +15,9 @@ from segcore.metrics import EMPTY_RATE
 from segcore.metrics.object_sums import ObjectRun
 from segcore.metrics.pooled import Pooled
 from segcore.metrics.scores import empty_images, keyed, object_image_means
+from segcore.metrics.volumes import VolumeRun, surface_scores, volume_run
 from segcore.tables.counts import COUNTS, as_arrays
+from segcore.tables.surfaces import of_images
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class ClusterSums:
             (without true foreground) and "hallucinated" (empty, with predicted foreground).
         cluster_of: (I,) index of each image's cluster, in the order of `items`.
         objects: true and predicted objects; None where the data have none.
+        surfaces: surfaces of volumes; None where no image is of a volume with a spacing.
     """
 
     clusters: tuple[str, ...]
@@ -40,6 +43,7 @@ class ClusterSums:
     sums: dict[str, np.ndarray]
     cluster_of: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     objects: ObjectRun | None = None
+    surfaces: VolumeRun | None = None
 
 
 def cluster_sums(
@@ -48,6 +52,7 @@ def cluster_sums(
     object_table: pd.DataFrame | None = None,
     score: float = 0.0,
     limits: tuple[float, float] | None = None,
+    surface_table: pd.DataFrame | None = None,
 ) -> ClusterSums:
     """Sum an evaluation table over clusters; `foreground` contains class indices.
 
@@ -57,6 +62,8 @@ def cluster_sums(
         object_table: object table (segcore.tables.objects) of the same images; None or empty: no scores of objects.
         score: least score of a predicted object.
         limits: areas that divide small, medium and large objects; by default of thirds of the true ones in the table.
+        surface_table: surface table (segcore.tables.surfaces); volumes of other images are left out. None or none of
+            these images: no scores of surfaces.
 
     Raises:
         DataError: a table is incomplete.
@@ -73,6 +80,10 @@ def cluster_sums(
     run = None
     if object_table is not None and len(object_table):
         run = ObjectRun(object_table, items, len(evaluation.classes), score, limits)
+    volumes = None if surface_table is None else of_images(surface_table, items)
+    surfaces = None
+    if volumes is not None and len(volumes):
+        surfaces = volume_run(volumes, names.tolist(), len(evaluation.classes))
     return ClusterSums(
         tuple(names.tolist()),
         tuple(items),
@@ -81,6 +92,7 @@ def cluster_sums(
         {name: member @ value for name, value in values.items()},
         index,
         run,
+        surfaces,
     )
 
 
@@ -120,6 +132,21 @@ def _object_scores(
     return result | object_image_means(pooled, like.classes, like.foreground, only)
 
 
+def _surface_scores(
+    runs: Sequence[ClusterSums], weights: Sequence[np.ndarray], keys: Collection[str] | None
+) -> dict[str, np.ndarray]:
+    """Every score of surfaces of the weighted clusters of all runs, by score key; empty if a run has no surfaces."""
+    like, all_sums = runs[0], [run.surfaces.sums for run in runs if run.surfaces is not None]
+    if len(all_sums) < len(runs):
+        return {}
+    total = {
+        name: np.sum([each @ sums[name] for sums, each in zip(all_sums, weights, strict=True)], axis=0)
+        for name in all_sums[0]
+    }
+    only = None if keys is None else {key.partition("/")[0] for key in keys}
+    return surface_scores(total, like.classes, like.foreground, only)
+
+
 def weighted_scores(
     runs: Sequence[ClusterSums], weights: Sequence[np.ndarray], keys: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
@@ -148,6 +175,7 @@ def _scores(
 ) -> dict[str, np.ndarray]:
     """Scores of weighted clusters, whose pixel counts sum to `total`."""
     result = _pixel_scores(total, runs[0], keys) | _object_scores(runs, weights, keys)
+    result |= _surface_scores(runs, weights, keys)
     return result if keys is None else {key: result[key] for key in keys}
 
 
@@ -176,6 +204,11 @@ def require_same(runs: Sequence[ClusterSums]) -> None:
         DataError: images, clusters or classes differ.
     """
     first = runs[0]
+    if len({run.surfaces.volumes for run in runs if run.surfaces is not None}) > 1:
+        raise DataError(
+            "evaluations differ in the volumes whose surfaces they compare",
+            "evaluate all architectures and seeds on the same prepared data",
+        )
     for run in runs[1:]:
         if (run.items, run.clusters, run.classes) != (first.items, first.clusters, first.classes):
             raise DataError(

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segcore.comparison import objects, verdict
+from segcore.comparison import objects, surfaces, verdict
 from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, require_same, seed_scores
 from segcore.comparison.results import Comparison, Difference, LeaderboardRow, PairTest, Score
 from segcore.comparison.settings import differing_settings
 from segcore.comparison.slices import ScoredModel, slices
 from segcore.comparison.statistics import bootstrap, holm, interval, permutation_test
 from segcore.errors import DataError
-from segcore.metrics import EMPTY_POLICY, EMPTY_POLICY_WITH_OBJECTS, METRICS, Metric
+from segcore.metrics import EMPTY_POLICY, EMPTY_POLICY_WITH_OBJECTS, METRICS, Metric, class_metrics
 from segcore.params import Params
 
 __all__ = ["Contestant", "compare"]
@@ -36,6 +36,7 @@ class Contestant:
         tables: evaluation tables (segcore.tables.counts), one per seed.
         summaries: contents of summary.json, one per seed; none for a human or a limit.
         objects: object tables (segcore.tables.objects), one per seed; none where the data have no objects.
+        surfaces: surface tables (segcore.tables.surfaces), one per seed; none where the data have no volumes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Contestant:
     tables: Sequence[pd.DataFrame]
     summaries: Sequence[Mapping[str, Any]] = ()
     objects: Sequence[pd.DataFrame] = ()
+    surfaces: Sequence[pd.DataFrame] = ()
 
     @property
     def network(self) -> str:
@@ -56,6 +58,11 @@ class Contestant:
         found = [summary.get("objects", {}).get("score", 0.0) for summary in self.summaries]
         scores = found or [0.0] * len(self.tables)
         return list(zip(self.objects or [None] * len(self.tables), scores, strict=True))
+
+    @property
+    def surface_tables(self) -> list[pd.DataFrame | None]:
+        """Per seed, the surface table, or None."""
+        return list(self.surfaces) or [None] * len(self.tables)
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,8 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         The comparison, numbers rounded to 6 decimals; scores in "%" are in [0, 1].
 
     Raises:
-        DataError: a table is incomplete, the tables are of different images, or the metric is one of objects and an
-            evaluation has none.
+        DataError: a table is incomplete, the tables are of different images, or the metric is one of objects or
+            surfaces and an evaluation has none.
     """
     headline = f"{p.compare.metric}/dataset/foreground_mean"
     scored: list[_Scores] = []
@@ -156,21 +163,25 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         differences=differences,
         slices=slices({s.contestant.name: _scored_model(s) for s in models}, first.items, p),
         objects=of_objects,
+        surfaces=surfaces.summary({s.contestant.name: (s.runs, s.contestant.summaries) for s in models}),
     )
     return Comparison.from_json(comparison.to_json())
 
 
 def _score(contestant: Contestant, p: Params, limits: tuple[float, float] | None) -> _Scores:
     runs = [
-        cluster_sums(table, p.data.foreground, *of_objects, limits)
-        for table, of_objects in zip(contestant.tables, contestant.object_tables, strict=True)
+        cluster_sums(table, p.data.foreground, *of_objects, limits, of_surfaces)
+        for table, of_objects, of_surfaces in zip(
+            contestant.tables, contestant.object_tables, contestant.surface_tables, strict=True
+        )
     ]
     draws = bootstrap(runs, p.compare.bootstrap, p.compare.seed)
     return _Scores(contestant, runs, seed_scores(runs), draws)
 
 
 def _scored_model(s: _Scores) -> ScoredModel:
-    return ScoredModel(s.contestant.tables, s.estimates, s.contestant.object_tables, s.limits)
+    one = s.contestant
+    return ScoredModel(one.tables, s.estimates, one.object_tables, s.limits, one.surface_tables)
 
 
 def _metric_of(key: str) -> Metric:
@@ -180,11 +191,24 @@ def _metric_of(key: str) -> Metric:
 def _require_headline(scored: Sequence[_Scores], headline: str) -> None:
     for one in scored:
         if one.contestant.kind == "model" and headline not in one.estimates:
+            metric = _metric_of(headline)
+            if metric.of_surfaces:
+                raise no_surfaces(metric.name, one.contestant.title)
             raise DataError(
-                f"compare.metric is {headline.partition('/')[0]}, but {one.contestant.title} has no objects",
+                f"compare.metric is {metric.name}, but {one.contestant.title} has no objects",
                 "set data.instances, and evaluate.objects to components or watershed, in params.yaml and run again, "
                 "or choose a metric of pixels, such as iou",
             )
+
+
+def no_surfaces(metric: str, title: str) -> DataError:
+    """The error for a metric of surfaces where an evaluation has none."""
+    return DataError(
+        f"compare.metric is {metric}, a metric of surfaces, but the evaluation of {title} has no volumes with a spacing in "
+        "mm (NIfTI, MetaImage, NRRD or DICOM)",
+        f"choose a metric of pixels in params.yaml ({', '.join(class_metrics('counts'))}) and run again; nothing is "
+        "trained or evaluated anew",
+    )
 
 
 def _placed(s: _Scores, headline: str, p: Params) -> verdict.Placed:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from segcore.comparison.objects import lines
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.slices import worst_slice
+from segcore.comparison.surfaces import lines as surface_lines
 from segcore.comparison.text import duration_text, interval_text, value_text
 from segcore.comparison.timing import Timing, finding_notes, timing, timing_notes
 from segcore.metrics import METRICS, Metric, class_metrics, score_title, unit_of
@@ -131,7 +132,7 @@ def _shown_scores(comparison: Comparison) -> list[Column]:
     """The headline with its interval, the same metric's other means, and the other metrics."""
     ranking = METRICS[comparison.metric]
     columns = [_foreground_column(ranking, with_interval=True)]
-    if not ranking.of_objects:
+    if not ranking.of_foreground:
         title = f"{ranking.title} dataset, all classes"
         columns.append(_score_column(f"{ranking.name}/dataset/all_mean", title, "All classes"))
     per_image = f"{ranking.name}/image/foreground_mean"
@@ -142,6 +143,9 @@ def _shown_scores(comparison: Comparison) -> list[Column]:
     columns.append(replace(accuracy, below=columns[1].key))
     if any("pq/dataset/foreground_mean" in row.scores for row in comparison.leaderboard):
         shown = [METRICS[name] for name in _OBJECT_COLUMNS if name != ranking.name]
+        columns += [_foreground_column(metric, with_interval=True) for metric in shown]
+    if comparison.surfaces is not None:
+        shown = [metric for metric in class_metrics("surfaces").values() if metric is not ranking]
         columns += [_foreground_column(metric, with_interval=True) for metric in shown]
     return columns
 
@@ -244,6 +248,7 @@ def leaderboard_text(comparison: Comparison, costs: Mapping[str, Cost | None] | 
     parts = [board.caption, *(_aligned(table) for table in _tables(board))]
     sentences = [comparison.verdict, *filter(None, [worst_slice(comparison)]), *comparison.notes]
     sentences += [_OBJECTS if line.startswith("Objects: ") else line for line in lines(comparison)]
+    sentences += surface_lines(comparison)
     sentences += timing_notes(costs or {}, comparison.titles)
     sentences += finding_notes(costs or {}, comparison)
     return "\n\n".join([*parts, "\n".join(sentences)]) + "\n"
@@ -265,10 +270,11 @@ def _caption(comparison: Comparison) -> str:
     if kind != "block":
         held_out = f"{comparison.test_images} test images in {held_out}"
     pooled = "pixels" if comparison.objects is None else "pixels or objects"
+    surfaces = "" if comparison.surfaces is None else "; of HD95, NSD and ASSD means of groups or of volumes"
     return (
         f"{comparison.dataset}: {held_out}, {seeds} seed{'' if seeds == 1 else 's'}; "
         f"scores in %, [{100 * comparison.confidence:g} % interval].\n"
-        f"dataset: {pooled} of all images pooled; image: mean of images; foreground or all classes: their mean."
+        f"dataset: {pooled} of all images pooled; image: mean of images{surfaces}; foreground or all classes: their mean."
     )
 
 

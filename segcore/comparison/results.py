@@ -143,6 +143,24 @@ class ObjectsSummary:
 
 
 @dataclass(frozen=True)
+class SurfacesSummary:
+    """Figures of surfaces besides the scores.
+
+    Attributes:
+        policy: what is compared, and how classes count that are missed in a whole volume.
+        tolerance: of NSD, in mm.
+        volumes: number of volumes with a spacing.
+        missed: architecture -> class -> number of volumes with the class in only one of truth and prediction, mean of
+            the seeds; only classes with any.
+    """
+
+    policy: str
+    tolerance: float
+    volumes: int
+    missed: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The whole result; fields in the order of comparison.json.
 
@@ -155,6 +173,7 @@ class Comparison:
         differences: training setting -> architecture -> value, only settings that differ.
         slices: empty where the data patterns have no words that divide the test images.
         objects: None where the data have no objects.
+        surfaces: None where the data have no volumes with a spacing.
     """
 
     dataset: str
@@ -176,6 +195,7 @@ class Comparison:
     differences: dict[str, dict[str, Any]]
     slices: list[Slice] = field(default_factory=list)
     objects: ObjectsSummary | None = None
+    surfaces: SurfacesSummary | None = None
 
     @property
     def models(self) -> list[LeaderboardRow]:
@@ -190,10 +210,10 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """As JSON-able values, numbers rounded to 6 decimals: the same on every machine.
 
-        Without slices or objects there are no such keys.
+        Without slices, objects or surfaces there are no such keys.
         """
         rounded: dict[str, Any] = _rounded(asdict(self))
-        for key in ("slices", "objects"):
+        for key in ("slices", "objects", "surfaces"):
             if not rounded[key]:
                 del rounded[key]
         return rounded
@@ -209,7 +229,9 @@ class Comparison:
         tests = [PairTest(**test) for test in content["tests"]]
         slices = [_slice(one) for one in content.get("slices", [])]
         objects = ObjectsSummary(**content["objects"]) if "objects" in content else None
-        return cls(**{**content, "leaderboard": rows, "tests": tests, "slices": slices, "objects": objects})
+        surfaces = SurfacesSummary(**content["surfaces"]) if "surfaces" in content else None
+        parts = {"slices": slices, "objects": objects, "surfaces": surfaces}
+        return cls(**{**content, "leaderboard": rows, "tests": tests, **parts})
 
 
 def _row(content: Mapping[str, Any]) -> LeaderboardRow:

@@ -19,6 +19,7 @@ from segcore.metrics import METRICS, Metric
 from segcore.params import Params
 from segcore.tables.objects import required_classes
 from segcore.tables.slices import slices_of
+from segcore.tables.surfaces import true_classes
 
 # texts of a word that are slices of their own; the rarer ones are pooled
 MOST = 10
@@ -35,21 +36,26 @@ class ScoredModel:
         estimates: score key -> one value per seed, on all images.
         objects: per seed, the object table, or None, and the least score of a predicted object.
         limits: areas that divide small, medium and large objects; None without objects.
+        surfaces: per seed, the surface table, or None.
     """
 
     tables: Sequence[pd.DataFrame]
     estimates: Mapping[str, np.ndarray]
     objects: Sequence[tuple[pd.DataFrame | None, float]]
     limits: tuple[float, float] | None = None
+    surfaces: Sequence[pd.DataFrame | None] = ()
 
     def runs(self, images: set[str], foreground: Sequence[int], p: Params) -> list[ClusterSums]:
-        """Sums over the clusters of some images, one per seed; with objects only if the ranking is by objects."""
-        runs = []
-        for table, (of_objects, score) in zip(self.tables, self.objects, strict=True):
-            if not METRICS[p.compare.metric].of_objects:
-                of_objects = None
+        """Sums over the clusters of some images, one per seed; with objects and surfaces only if they rank."""
+        runs, metric = [], METRICS[p.compare.metric]
+        for table, (of_objects, score), of_surfaces in zip(
+            self.tables, self.objects, self.surfaces or [None] * len(self.tables), strict=True
+        ):
+            tables = (of_objects if metric.of_objects else None, score, self.limits)
             rows = table[table["item"].isin(images)]
-            runs.append(cluster_sums(rows, foreground, of_objects, score, self.limits))
+            runs.append(
+                cluster_sums(rows, foreground, *tables, of_surfaces if metric.of_surfaces else None)
+            )
         return runs
 
 
@@ -94,7 +100,7 @@ def _slice(
     first = next(iter(models.values()))
     table = first.tables[0]
     one = table[table["item"].isin(images)]
-    present = _present(one, first.objects[0][0], p)
+    present = _present(one, first.objects[0][0], next(iter(first.surfaces), None), p)
     word, text, pooled = name
     overall = [f"{p.compare.metric}/dataset/{p.data.classes[index]}" for index in present]
     mean_of_classes = METRICS[p.compare.metric].mean
@@ -114,8 +120,12 @@ def _slice(
     )
 
 
-def _present(counts: pd.DataFrame, of_objects: pd.DataFrame | None, p: Params) -> list[int]:
-    """Foreground classes with a true pixel, or a true object that must be found if the ranking is by objects."""
+def _present(
+    counts: pd.DataFrame, of_objects: pd.DataFrame | None, of_surfaces: pd.DataFrame | None, p: Params
+) -> list[int]:
+    """Foreground classes with a true pixel; with a true object that must be found, or a true surface, if these rank."""
+    if METRICS[p.compare.metric].of_surfaces and of_surfaces is not None:
+        return [index for index in p.data.foreground if index in true_classes(of_surfaces, counts["item"])]
     if METRICS[p.compare.metric].of_objects and of_objects is not None:
         return [index for index in p.data.foreground if index in required_classes(of_objects, counts["item"])]
     truth = counts.groupby("class_index")[["tp", "fn"]].sum().sum(axis=1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from segcore.metrics import objects, pixel
+from segcore.metrics import objects, pixel, surfaces
 
 __all__ = [
     "EMPTY_POLICY",
@@ -18,9 +18,11 @@ __all__ = [
     "EMPTY_RATE",
     "METRICS",
     "OBJECT_POLICY",
+    "SURFACE_POLICY",
     "Metric",
     "class_metrics",
     "is_of_objects",
+    "is_of_surfaces",
     "score_title",
     "table",
     "unit_of",
@@ -47,6 +49,13 @@ OBJECT_POLICY = (
     "predictions of every score and without a limit (AP as COCO: 100 per image and class); the other metrics count "
     "predictions of at least the operating score."
 )
+SURFACE_POLICY = (
+    "Surfaces are the voxels of a class with a face neighbour outside it, and distances are in mm, with the spacing of "
+    "the volume (as MONAI and Metrics Reloaded). Pooled scores are means of groups, of which each is the mean of its "
+    "volumes. A class that is in only one of truth and prediction has the diagonal of the volume as distance, and no "
+    "voxel within the tolerance; a volume with a class in neither does not count for it. Voxels that are not scored "
+    "belong to no surface."
+)
 # A score key besides those of the metrics, because it counts images and not pixels.
 EMPTY_RATE = "empty_image_false_positive_rate"
 
@@ -62,7 +71,8 @@ class Metric:
             `per_class`.
         unit: "%" for values in [0, 1], which are printed times 100; any other unit is printed after the value.
         higher_is_better: False for distances and errors.
-        tables: the evaluation table that it needs: "counts", or "objects" where the data have objects.
+        tables: the evaluation table that it needs: "counts", "objects" where the data have objects, or "surfaces" where
+            they have volumes with a spacing.
         per_class: whether there is one value per class, and therefore means of the foreground and, except for objects,
             of all classes.
         is_signed: whether 0 is best, so that values are ranked and compared by their distance from 0.
@@ -86,6 +96,16 @@ class Metric:
     def of_objects(self) -> bool:
         """Whether it is computed from the object table."""
         return "objects" in self.tables
+
+    @property
+    def of_surfaces(self) -> bool:
+        """Whether it is computed from the surface table."""
+        return "surfaces" in self.tables
+
+    @property
+    def of_foreground(self) -> bool:
+        """Whether it is one of the foreground classes only."""
+        return self.of_objects or self.of_surfaces
 
     def compared(self, value: Any) -> Any:
         """What ranks and differences are of: the value, or its distance from 0 if 0 is best."""
@@ -119,6 +139,10 @@ class Metric:
 
 def _objects(name: str, title: str, function: Callable[[Any], np.ndarray], **rest: Any) -> Metric:
     return Metric(name, title, function, tables=("objects",), **rest)
+
+
+def _surfaces(name: str, title: str, function: Callable[[Any], np.ndarray], **rest: Any) -> Metric:
+    return Metric(name, title, function, tables=("surfaces",), **rest)
 
 
 def _at_thresholds(
@@ -170,6 +194,9 @@ _ROWS = (
         "false_objects", "false objects on empty images", objects.false_objects,
         unit="objects/image", higher_is_better=False, is_bounded=False, images="empty",
     ),
+    _surfaces("hd95", "HD95", surfaces.hd95, unit="mm", higher_is_better=False, is_bounded=False),
+    _surfaces("nsd", "NSD", surfaces.nsd),
+    _surfaces("assd", "ASSD", surfaces.assd, unit="mm", higher_is_better=False, is_bounded=False),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _ROWS}
 
@@ -178,7 +205,7 @@ def class_metrics(table: str | None = None) -> dict[str, Metric]:
     """Metrics with a foreground mean, by which architectures can be ranked (`compare.metric`).
 
     Args:
-        table: "counts" or "objects" for those of one evaluation table.
+        table: "counts", "objects" or "surfaces" for those of one evaluation table.
     """
     return {
         name: metric
@@ -195,6 +222,8 @@ def score_title(key: str) -> str:
     means = {"foreground_mean": "mean of the foreground classes", "all_mean": "mean with background"}
     title = METRICS[name].heading if name in METRICS else name.replace("_", " ").capitalize()
     target_title = f", {means.get(target[0], target[0])}" if target else ""
+    if is_of_surfaces(key):
+        return title + target_title + (" (mean of groups)" if aggregate == "dataset" else " (mean of volumes)")
     pooled = " (pooled objects)" if name in METRICS and METRICS[name].of_objects else " (pooled pixels)"
     return title + target_title + (pooled if aggregate == "dataset" else " (mean of images)")
 
@@ -203,6 +232,12 @@ def is_of_objects(key: str) -> bool:
     """Whether a score key is that of a metric of objects."""
     metric = METRICS.get(key.partition("/")[0])
     return metric is not None and metric.of_objects
+
+
+def is_of_surfaces(key: str) -> bool:
+    """Whether a score key is that of a metric of surfaces."""
+    metric = METRICS.get(key.partition("/")[0])
+    return metric is not None and metric.of_surfaces
 
 
 def unit_of(key: str) -> str:

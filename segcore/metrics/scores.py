@@ -2,8 +2,8 @@
 
 Score keys: "<metric>/<aggregate>/<class name | foreground_mean | all_mean>". The aggregate `dataset` pools
 the pixels or objects of all images, and so favours large objects (arXiv 2310.19252); `image` is the mean of images,
-for some metrics of objects only of images with such objects (`Metric.images`). Metrics of objects are of the foreground
-classes only.
+for some metrics of objects only of images with such objects (`Metric.images`). Metrics of objects and surfaces are of
+the foreground classes only; those of surfaces are means of groups (`dataset`) or of volumes (`image`).
 """
 
 from collections.abc import Collection, Sequence
@@ -15,6 +15,7 @@ from segcore.metrics import EMPTY_RATE, METRICS
 from segcore.metrics.object_sums import ObjectRun
 from segcore.metrics.pixel import Counts
 from segcore.metrics.pooled import Pooled
+from segcore.metrics.volumes import surface_scores, volume_run
 from segcore.tables.counts import as_arrays
 
 
@@ -85,7 +86,11 @@ def empty_images(counts: Counts, foreground: Sequence[int]) -> tuple[np.ndarray,
 
 
 def scores(
-    table: pd.DataFrame, foreground: Sequence[int], objects: pd.DataFrame | None = None, score: float = 0.0
+    table: pd.DataFrame,
+    foreground: Sequence[int],
+    objects: pd.DataFrame | None = None,
+    score: float = 0.0,
+    surfaces: pd.DataFrame | None = None,
 ) -> dict[str, float]:
     """Every score of an evaluation by its score key; those with the unit "%" are in [0, 1], except errors of counts.
 
@@ -97,6 +102,7 @@ def scores(
         foreground: class indices.
         objects: object table (segcore.tables.objects); None or empty: no scores of objects.
         score: least score of a predicted object; average precision counts all.
+        surfaces: surface table (segcore.tables.surfaces); None or empty: no scores of surfaces.
 
     Raises:
         DataError: a table is incomplete, see `as_arrays`.
@@ -119,4 +125,8 @@ def scores(
         }
         images = object_image_means(all_images, classes, foreground)
         result |= {key: values[0] for key, values in images.items()}
+    if surfaces is not None and len(surfaces):
+        clusters = sorted(set(surfaces["cluster"].astype(str)))
+        sums = volume_run(surfaces, clusters, len(classes)).sums
+        result |= surface_scores({name: each.sum(0) for name, each in sums.items()}, classes, foreground)
     return {key: float(value) for key, value in result.items()}

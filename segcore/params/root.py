@@ -149,14 +149,15 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _floors_of_objects_are_of_the_foreground(self) -> "Params":
+    def _floors_of_the_background_have_scores(self) -> "Params":
         background = self.data.background
-        if background is None or not self.compare.is_of_objects:
+        if background is None or not self.compare.is_of_foreground:
             return self
+        lacks = "no objects and no score" if self.compare.is_of_objects else "no score"
         for key in self.gate.floors:
             if key == background or (key not in self.data.classes and key.startswith(f"{background} ")):
                 raise ValueError(
-                    f"gate.floors: {key!r} is of the background, which has no objects and no score of "
+                    f"gate.floors: {key!r} is of the background, which has {lacks} of "
                     f"compare.metric {self.compare.metric}: remove it, or choose a metric of pixels"
                 )
         return self

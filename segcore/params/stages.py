@@ -63,6 +63,12 @@ class Evaluate(Section):
     boundary_tolerance: int = Field(
         default=2, ge=0, description="distance up to which boundary pixels match, for the boundary F1 score"
     )
+    surface_tolerance: float = Field(
+        default=2.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="distance in mm up to which surfaces of volumes match, for the normalised surface Dice (NSD)",
+    )
     kept_predictions: int = Field(
         default=64, ge=0, description="number of test regions whose predicted masks are stored for pictures"
     )
@@ -88,7 +94,7 @@ class Compare(Section):
     metric: str = Field(
         default="iou",
         description="metric of the ranking, the tests and the gate; those of objects need `data.instances` or "
-        "`data.objects`",
+        "`data.objects`, those of surfaces (hd95, nsd, assd) volumes with a spacing",
     )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the intervals")
     bootstrap: int = Field(default=2000, ge=10, le=1_000_000, description="bootstrap resamples per interval")
@@ -106,6 +112,11 @@ class Compare(Section):
     def is_of_objects(self) -> bool:
         """Whether the metric is one of objects."""
         return METRICS[self.metric].of_objects
+
+    @property
+    def is_of_foreground(self) -> bool:
+        """Whether the metric has scores of the foreground classes only."""
+        return METRICS[self.metric].of_foreground
 
     @property
     def is_bounded(self) -> bool:

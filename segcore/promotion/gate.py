@@ -150,6 +150,7 @@ def _judge(
         candidate.objects,
         candidate.score,
         frozen.objects.limits if frozen and frozen.objects else None,
+        candidate.surfaces,
     )
     trial = Trial(
         metric,
@@ -241,7 +242,7 @@ def _pooled(
     """Rounded pooled scores by key: the one that decides, and those of the classes; empty without a scored region."""
     if run is None:
         return {}
-    scored = [classes[i] for i in run.foreground] if METRICS[metric].of_objects else classes
+    scored = [classes[i] for i in run.foreground] if METRICS[metric].of_foreground else classes
     keys = [key, *(f"{metric}/dataset/{name}" for name in scored)]
     return {name: _rounded(value) for name, value in run_scores(run, keys).items()}
 

@@ -33,7 +33,8 @@ def foreground_shares(a: ClusterSums, b: ClusterSums, metric: str = "iou") -> np
     Args:
         a: sums over clusters.
         b: sums over the same clusters.
-        metric: name in `segcore.metrics.METRICS`; foreground is pixels, or objects for metrics of objects.
+        metric: name in `segcore.metrics.METRICS`; foreground is pixels, objects for metrics of objects, or groups that
+            count for a class for metrics of surfaces, whose scores are means of groups.
     """
     foreground = list(a.foreground)
     area = (_extent(a, metric) + _extent(b, metric))[:, foreground]
@@ -42,7 +43,10 @@ def foreground_shares(a: ClusterSums, b: ClusterSums, metric: str = "iou") -> np
 
 
 def _extent(run: ClusterSums, metric: str) -> np.ndarray:
-    """Pixels, or objects, in truth or prediction of each cluster, (C, K)."""
+    """Pixels, or objects, in truth or prediction of each cluster, or whether it counts for a class, (C, K)."""
+    if METRICS[metric].of_surfaces:
+        assert run.surfaces is not None
+        return run.surfaces.sums["counted/dataset"]
     if not METRICS[metric].of_objects:
         return np.asarray(run.sums["tp"] + run.sums["fp"] + run.sums["fn"])
     assert run.objects is not None

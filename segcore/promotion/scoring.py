@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, require_same, run_scores
+from segcore.comparison.compare import no_surfaces
 from segcore.errors import DataError
 from segcore.gate_rules import DIGITS, Costs, Gain
 from segcore.metrics import METRICS
 from segcore.metrics.objects import true
 from segcore.promotion.figures import Basis
 from segcore.promotion.interval import difference_interval, foreground_shares
+from segcore.tables.surfaces import of_images
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Candidate:
         objects: object table (segcore.tables.objects) of both sets; None where the data have no objects.
         score: least score of a predicted object.
         measure: what `validation` is, such as "PQ".
+        surfaces: surface table (segcore.tables.surfaces) of both sets; None where the data have no volumes.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Candidate:
     objects: pd.DataFrame | None = None
     score: float = 0.0
     measure: str = "IoU"
+    surfaces: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class ScoredCandidate:
         candidate: the candidate.
         frozen, new: sums of both test sets; None for a set without a scored pixel.
         both: sums of both together; None without a scored pixel of the new batch.
-        present: true pixels per class of the frozen test set, or true objects for metrics of objects, (K,); empty if it
-            has no scored pixel.
+        present: true pixels per class of the frozen test set, or true objects or surfaces for metrics of these, (K,);
+            empty if it has no scored pixel.
     """
 
     candidate: Candidate
@@ -91,10 +95,10 @@ def score(candidate: Candidate, foreground: Sequence[int], metric: str) -> Score
     Args:
         candidate: the candidate.
         foreground: class indices.
-        metric: name in `segcore.metrics.METRICS`; objects are summed only if it is one of objects.
+        metric: name in `segcore.metrics.METRICS`; objects and surfaces are summed only if it is one of them.
 
     Raises:
-        DataError: a table is incomplete, or the metric is one of objects and there are none.
+        DataError: a table is incomplete, or the metric is one of objects or surfaces and there are none.
     """
     if METRICS[metric].of_objects and (candidate.objects is None or not len(candidate.objects)):
         raise DataError(
@@ -103,13 +107,19 @@ def score(candidate: Candidate, foreground: Sequence[int], metric: str) -> Score
             "choose a metric of pixels, such as iou",
         )
     objects = candidate.objects if METRICS[metric].of_objects else None
+    surfaces = candidate.surfaces if METRICS[metric].of_surfaces else None
+    if METRICS[metric].of_surfaces and surfaces is None:
+        raise no_surfaces(metric, candidate.title)
     costs = Costs(*(finite(cost) for cost in vars(candidate.costs).values()))
     both = pd.concat([candidate.frozen, candidate.new])
-    tables = [candidate.frozen, candidate.new, both if _is_scored(candidate.new) else candidate.new]
+    new = candidate.new if _is_scored(candidate.new, surfaces) else candidate.new.iloc[:0]
+    tables = [candidate.frozen, new, both if len(new) else new]
     runs: list[ClusterSums | None] = []
     limits = None
     for table in tables:
-        run = cluster_sums(table, foreground, objects, candidate.score, limits) if _is_scored(table) else None
+        run = None
+        if _is_scored(table, surfaces):
+            run = cluster_sums(table, foreground, objects, candidate.score, limits, surfaces)
         # small objects are the same ones everywhere: by the frozen test set, which is the first
         limits = limits or (run.objects.limits if run and run.objects else None)
         runs.append(run)
@@ -119,13 +129,16 @@ def score(candidate: Candidate, foreground: Sequence[int], metric: str) -> Score
     return ScoredCandidate(replace(candidate, costs=costs), frozen, new, together, totals)
 
 
-def _is_scored(table: pd.DataFrame) -> bool:
-    """Whether any pixel of the table can be scored."""
-    return bool(len(table) and (table["pixels"] > 0).any())
+def _is_scored(table: pd.DataFrame, surfaces: pd.DataFrame | None) -> bool:
+    """Whether any pixel of the table can be scored; for metrics of surfaces, any volume."""
+    scored = table[table["pixels"] > 0] if len(table) else table
+    return bool(len(scored) and (surfaces is None or len(of_images(surfaces, scored["item"]))))
 
 
 def _true(run: ClusterSums) -> np.ndarray:
-    """True pixels of each cluster, (C, K), or true objects of each image, (I, K)."""
+    """True pixels, or volumes with a true surface, of each cluster, (C, K), or true objects of each image, (I, K)."""
+    if run.surfaces is not None:
+        return run.surfaces.sums["true"]
     return run.sums["tp"] + run.sums["fn"] if run.objects is None else true(run.objects)
 
 

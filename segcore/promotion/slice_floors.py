@@ -12,6 +12,7 @@ from segcore.errors import ParamsError
 from segcore.metrics import METRICS
 from segcore.tables.objects import required_classes
 from segcore.tables.slices import of_images
+from segcore.tables.surfaces import true_classes
 
 # texts of a word that an error lists
 _LISTED = 20
@@ -87,6 +88,7 @@ def slice_scores(
     objects: pd.DataFrame | None = None,
     least_score: float = 0.0,
     limits: tuple[float, float] | None = None,
+    surfaces: pd.DataFrame | None = None,
 ) -> dict[str, float | None]:
     """Pooled score of each slice that gate.floors names; None where it has no true pixel or object to score.
 
@@ -99,15 +101,17 @@ def slice_scores(
         objects: object table, for metrics of objects.
         least_score: of a predicted object.
         limits: areas that divide small, medium and large objects of the whole frozen test set.
+        surfaces: surface table, for metrics of surfaces.
     """
     objects = objects if METRICS[metric].of_objects else None
+    surfaces = surfaces if METRICS[metric].of_surfaces else None
     found = {}
     for key in floors:
         one = parse(key, classes)
         if one is not None:
             wanted = foreground if one.class_name is None else [classes.index(one.class_name)]
             rows = of_images(frozen, one.word, one.text)
-            found[key] = _score(rows, metric, wanted, objects, least_score, limits)
+            found[key] = _score(rows, metric, wanted, objects, least_score, limits, surfaces)
     return found
 
 
@@ -118,9 +122,12 @@ def _score(
     objects: pd.DataFrame | None,
     least_score: float,
     limits: tuple[float, float] | None,
+    surfaces: pd.DataFrame | None,
 ) -> float | None:
-    """Mean of the wanted classes that have a true pixel or object, as in the comparison's table of slices."""
-    if objects is None:
+    """Mean of the wanted classes that have a true pixel, object or surface, as in the comparison's table of slices."""
+    if surfaces is not None:
+        present = [index for index in wanted if index in true_classes(surfaces, rows["item"])]
+    elif objects is None:
         truth = rows.groupby("class_index")[["tp", "fn"]].sum().sum(axis=1)
         present = [index for index in wanted if truth.get(index, 0) > 0]
     else:
@@ -128,4 +135,4 @@ def _score(
     if not present:
         return None
     key = f"{metric}/dataset/foreground_mean"
-    return run_scores(cluster_sums(rows, present, objects, least_score, limits), [key])[key]
+    return run_scores(cluster_sums(rows, present, objects, least_score, limits, surfaces), [key])[key]
