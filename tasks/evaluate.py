@@ -193,7 +193,8 @@ def run_evaluation(
             volumes.add(region, prediction)
 
         progress = partial(console.progress, label=f"evaluate {name}")
-        result = evaluate(model, data, settings, precision, keep, progress, finding)
+        temperature = description.get("calibration", {}).get("temperature")
+        result = evaluate(model, data, settings, precision, keep, progress, finding, temperature)
         _write(part, result, summary, data.classes)
     score = finding.score if finding else 0.0
     _log(p, architecture, seed, data, result, score, description["title"], root)
@@ -222,6 +223,8 @@ def _log(
     memory = {"cost/peak_memory_mb": cost["peak_memory_mb"]}
     found = scores(result.counts, data.foreground, result.objects, score)
     metrics = {**found, **memory, "ece": result.calibration["ece"]}
+    if after := result.calibration.get("after_temperature"):
+        metrics["ece_after_temperature"] = after["ece"]
     evaluations, name = root / EVALUATIONS, run_name(architecture, seed)
     with TemporaryDirectory() as folder:
         pictures = write_pictures(

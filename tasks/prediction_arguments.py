@@ -14,7 +14,7 @@ from tasks.project import PREDICTIONS
 from tasks.tracking.fetch import CHAMPION
 
 # words of `predict.outputs`
-_OUTPUTS = ("classes", "probabilities", "polygons", *OBJECT_OUTPUTS)
+_OUTPUTS = ("classes", "probabilities", "confidence", "polygons", "dicomseg", *OBJECT_OUTPUTS)
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:

@@ -22,14 +22,18 @@ COUNTS, COUNTS_SUFFIX = "counts.csv", "_counts.csv"
 _KINDS = {
     "classes": (".tif",),
     "probabilities": ("_probabilities.tif",),
+    "confidence": ("_confidence.tif",),
     "polygons": (".gpkg",),
+    "dicomseg": (".dcm",),
     "objects": ("_objects.tif", ".gpkg"),
     "coco": (".json",),
     "counts": (COUNTS_SUFFIX, "_zones.csv", "_zones.gpkg"),
 }
 # words of `predict.outputs` that are made of objects
 OBJECT_OUTPUTS = ("objects", "coco", "counts")
-_SEMANTIC = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz")
+_SEMANTIC = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz", ".ctbl")
+# those that take no names where their word is not among the outputs
+_ASKED_FOR = {"confidence": ("_confidence.tif", "_confidence.nii.gz"), "dicomseg": (".dcm",)}
 _OF_OBJECTS = ("_objects.tif", "_objects.nii.gz", ".json", *_KINDS["counts"])
 
 
@@ -37,9 +41,11 @@ def suffixes(outputs: Sequence[str]) -> tuple[str, ...]:
     """Suffixes of the outputs that a scene may have.
 
     Args:
-        outputs: of the prediction. Those of objects are left out where none is asked for, so that they take no names.
+        outputs: of the prediction. Those of objects are left out where none is asked for, so that they take no names;
+            so are those of `confidence` and `dicomseg`.
     """
-    return (*_SEMANTIC, *(_OF_OBJECTS if set(OBJECT_OUTPUTS) & set(outputs) else ()))
+    asked_for = [suffix for word, ends in _ASKED_FOR.items() if word in outputs for suffix in ends]
+    return (*_SEMANTIC, *asked_for, *(_OF_OBJECTS if set(OBJECT_OUTPUTS) & set(outputs) else ()))
 
 
 def _used(settings: dict[str, Any], outputs: Sequence[str], kind: str | None) -> dict[str, Any]:
@@ -273,7 +279,7 @@ def _check_entry(scene: str, entry: dict[str, Any]) -> None:
         raise ValueError(f"{name!r} of {scene} is no file name")
     # UnicodeEncodeError for half a surrogate pair
     os.fsencode(name)
-    outputs = [name + suffix for suffix in suffixes(OBJECT_OUTPUTS)]
+    outputs = [name + suffix for suffix in suffixes([*_KINDS])]
     is_typed = isinstance(files, list) and isinstance(kept, dict)
     if not is_typed or any(file not in outputs for file in [*files, *kept]):
         raise ValueError(f"{files!r} of {scene} are not its outputs")

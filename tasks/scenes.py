@@ -146,6 +146,7 @@ def check_name(scene: Path, name: str, outputs: Sequence[str]) -> None:
         )
     longest = "_objects.nii.gz" if {"objects", "coco", "counts"} & set(outputs) else ".nii.gz"
     longest = "_probabilities.tif" if "probabilities" in outputs else longest
+    longest = "_confidence.nii.gz" if "confidence" in outputs else longest
     if len(os.fsencode(name + longest)) > _LONGEST_NAME:
         raise DataError(
             f"{scene.name}: its name is too long, the name of its prediction would have more than "

@@ -153,6 +153,8 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         facts |= {"initial_weights": start} if start else {}
         objects = _choose_objects(run, trained, data, settings, target.name)
         facts |= {"objects": objects} if objects else {}
+        calibration = _fit_temperature(run, trained, data, settings, target.name)
+        facts |= {"calibration": calibration} if calibration else {}
         _save(run, trained, architecture, facts, target, root)
     shutil.rmtree(folder)
     return target
@@ -175,6 +177,24 @@ def _choose_objects(
     for method, suffix in (("components", ""), ("watershed", "_watershed"), ("network", "")):
         names = ("f1", "precision", "recall", "count_bias") if method in entry else ()
         run.log_step({f"val/object_{name}{suffix}": entry[method][name] for name in names})
+    return entry
+
+
+def _fit_temperature(
+    run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings, name: str
+) -> dict[str, Any] | None:
+    """The entry `calibration` of model.json, printed and logged; None for an instance network."""
+    from segcore.training import temperature
+    from segcore.training.determinism import Determinism
+    from segcore.training.validate import tile_side
+
+    tile = tile_side(trained.model, settings.crop)
+    with Determinism(settings.deterministic):
+        entry = temperature.fit_temperature(trained.model, data, tile, trained.facts["precision"])
+    if entry is None:
+        return None
+    console.note(f"train {name}: {temperature.text(entry)}")
+    run.log_step({f"val/{key}": entry[key] for key in ("temperature", "ece_before", "ece_after")})
     return entry
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 from PIL import Image
 
 from segcore.data.prepared import LabelledImage, PreparedData, test_regions
-from segcore.evaluation.calibration import Calibration
 from segcore.evaluation.objects import ObjectCounts
 from segcore.evaluation.predicted import Predicted, by_objects, by_pixels
+from segcore.inference.calibration import Calibration
 from segcore.inference.device import Precision
 from segcore.inference.objects import windows_of
 from segcore.inference.tta import with_flips
@@ -33,7 +33,8 @@ class Evaluated:
     Attributes:
         counts: the evaluation table.
         confusion: (K, K) int64 pixels, rows truth, columns prediction.
-        calibration: curve and error, see `Calibration.result`.
+        calibration: curve and error, see `Calibration.result`; with a temperature also "after_temperature", the same
+            after temperature scaling and the "temperature".
         objects: the object table; None where no objects were asked for.
     """
 
@@ -55,6 +56,7 @@ def evaluate(
     keep: Callable[[str, np.ndarray, Objects | None], None] = _keep_nothing,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
     objects: FindSettings | None = None,
+    temperature: float | None = None,
 ) -> Evaluated:
     """Predict every test region at full resolution and compare it with its original labels.
 
@@ -68,6 +70,7 @@ def evaluate(
         progress: wraps the list of regions, such as `tqdm`.
         objects: how objects are found, whatever their score; None: they are not. An instance network needs it, because
             its class map has the objects of the operating score.
+        temperature: of a semantic network; None: its model.json has none.
 
     Raises:
         DataError: a region has no counts.
@@ -76,25 +79,31 @@ def evaluate(
     regions = test_regions(data)
     classes = len(data.classes)
     model = with_flips(model, settings.flips)
-    images, matrix, calibration = [], np.zeros((classes, classes), dtype=np.int64), Calibration()
+    images, matrix = [], np.zeros((classes, classes), dtype=np.int64)
+    calibration, scaled = Calibration(), Calibration()
     with_objects = objects is not None and settings.objects != "none" and data.instances
     counts = ObjectCounts(data, settings.boundary_tolerance) if with_objects else None
     for region in progress(list(regions.itertuples())):
         patch = data.read_input(region.id)
-        predicted = _predicted(model, patch, settings, precision, data.foreground, objects)
+        predicted = _predicted(model, patch, settings, precision, data.foreground, objects, temperature)
         prediction = predicted.classes
         images.append(
             (region.id, region.cluster, count(prediction, patch.label, classes, settings.boundary_tolerance))
         )
         matrix += confusion(prediction, patch.label, classes)
         calibration.add(predicted.confidence, prediction, patch.label)
+        if predicted.calibrated is not None:
+            scaled.add(predicted.calibrated, prediction, patch.label)
         found = None
         if counts is not None and predicted.objects is not None:
             found = counts.add(region.id, patch, predicted.objects)
         keep(region.id, prediction, found)
     table = add_words(counts_table(images, data.classes), regions, data.items)
     require_all(table, regions["id"])
-    return Evaluated(table, matrix, calibration.result(), counts.table(regions) if counts else None)
+    curve = calibration.result()
+    if temperature is not None:
+        curve["after_temperature"] = {"temperature": temperature, **scaled.result()}
+    return Evaluated(table, matrix, curve, counts.table(regions) if counts else None)
 
 
 def fitted(settings: Evaluate, model: SegmentationModel, description: Mapping[str, Any]) -> Evaluate:
@@ -114,12 +123,13 @@ def _predicted(
     precision: Precision,
     foreground: Sequence[int],
     finding: FindSettings | None,
+    temperature: float | None,
 ) -> Predicted:
     if isinstance(model, InstanceModel):
         assert finding is not None
         return by_objects(model, patch, settings, precision, finding.score)
     assert isinstance(model, SemanticModel)
-    return by_pixels(model, patch, settings, precision, foreground, finding)
+    return by_pixels(model, patch, settings, precision, foreground, finding, temperature)
 
 
 def save_prediction(path: Path, prediction: np.ndarray, colors: list[list[int]]) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from segcore.constants import IGNORE
 from segcore.data.prepared import LabelledImage
+from segcore.inference.calibration import confidence
 from segcore.inference.device import Precision
 from segcore.inference.objects import predict_objects
 from segcore.inference.tiling import predict_with_touching
@@ -25,11 +27,13 @@ class Predicted:
         classes: (H, W) uint8 class indices.
         confidence: (H, W) float32 in [0, 1], probability of each pixel's class.
         objects: of every score; None: not asked for.
+        calibrated: (H, W) float32, the confidence after temperature scaling; None: there is no temperature.
     """
 
     classes: np.ndarray
     confidence: np.ndarray
     objects: Objects | None
+    calibrated: np.ndarray | None = None
 
 
 def by_pixels(
@@ -39,6 +43,7 @@ def by_pixels(
     precision: Precision,
     foreground: Sequence[int],
     finding: FindSettings | None,
+    temperature: float | None = None,
 ) -> Predicted:
     """Prediction of a semantic network.
 
@@ -49,13 +54,17 @@ def by_pixels(
         precision: "fp32" or "bf16".
         foreground: indices of the classes that have objects.
         finding: how objects are found, whatever their score; None: they are not.
+        temperature: of the model; None: confidence is not calibrated.
     """
     probabilities, touching = predict_with_touching(model, patch, settings.tile, settings.overlap, precision)
     classes, found = probabilities.argmax(axis=0).astype(np.uint8), None
     if finding is not None:
         inside = np.where(patch.valid, classes, np.uint8(IGNORE))
         found = find(probabilities, inside, foreground, replace(finding, score=0.0), touching)
-    return Predicted(classes, probabilities.max(axis=0), found)
+    calibrated = None
+    if temperature is not None:
+        calibrated = confidence(torch.from_numpy(probabilities), temperature).numpy()
+    return Predicted(classes, probabilities.max(axis=0), found, calibrated)
 
 
 def by_objects(

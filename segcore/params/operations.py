@@ -192,9 +192,18 @@ class Predict(Section):
         default="probabilities",
         description="values that are averaged where windows overlap, before the argmax",
     )
-    outputs: list[Literal["classes", "probabilities", "polygons", "objects", "coco", "counts"]] = Field(
-        default=["classes"], min_length=1, description="files to write per scene, at least one"
-    )
+    outputs: list[
+        Literal[
+            "classes",
+            "probabilities",
+            "confidence",
+            "polygons",
+            "dicomseg",
+            "objects",
+            "coco",
+            "counts",
+        ]
+    ] = Field(default=["classes"], min_length=1, description="files to write per scene, at least one")
     objects: Literal["components", "watershed"] | None = Field(
         default=None,
         description="how objects of a semantic network are found; null: `evaluate.objects`. Instance networks find "

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from segcore.constants import IGNORE
 from segcore.data.raster import Info, Raster, Window
 from segcore.errors import DataError
+from segcore.inference.calibration import confidence
 from segcore.objects.find import FindSettings, find
 from segcore.objects.found import Objects
 from segcore.prediction import mosaic
@@ -26,6 +28,7 @@ class Prediction:
         valid: (H, W) bool, False where the image has no data.
         touching: (H, W) float32, probability that a pixel is near two objects; None for a network not trained for it.
         objects: of the image, or of each plane of a volume; None unless an output of objects is asked for.
+        confidence: (H, W) float32, calibrated probability of the class, 0 where invalid; None unless it is asked for.
     """
 
     classes: np.ndarray
@@ -33,6 +36,7 @@ class Prediction:
     valid: np.ndarray
     touching: np.ndarray | None = None
     objects: Objects | list[Objects] | None = None
+    confidence: np.ndarray | None = None
 
 
 class ArraySource:
@@ -123,6 +127,12 @@ class ArrayWriter:
             return Prediction(self._classes, self._probabilities, self._valid, touching)
         plane = None if touching is None else touching[0]
         return Prediction(self._classes[0], self._probabilities[:, 0], self._valid[0], plane)
+
+
+def with_confidence(made: Prediction, temperature: float) -> Prediction:
+    """A prediction with its confidence, by the temperature of the model."""
+    values = confidence(torch.from_numpy(made.probabilities), temperature).numpy()
+    return replace(made, confidence=np.where(made.valid, values, np.float32(0)))
 
 
 def with_objects(

@@ -116,6 +116,31 @@ def find_settings(settings: Predict, bundle: Bundle) -> FindSettings | None:
     return found if settings.score == "auto" else replace(found, score=settings.score)
 
 
+def temperature_of(settings: Predict, bundle: Bundle) -> float | None:
+    """The temperature of the output `confidence`; None if that is not asked for.
+
+    Raises:
+        ModelError: the bundle has none.
+    """
+    if "confidence" not in settings.outputs:
+        return None
+    calibration = bundle.description.get("calibration")
+    if calibration is not None:
+        return float(calibration["temperature"])
+    others = "choose other predict.outputs, such as probabilities"
+    if bundle.description.get("kind") == "instance":
+        raise ModelError(
+            f"{bundle.folder}: is an instance network, whose scores of objects are not calibrated, so there is no "
+            "confidence",
+            others,
+        )
+    raise ModelError(
+        f"{bundle.folder}: has no temperature, because an older version trained it or no validation pixel has a "
+        "label, so there is no confidence",
+        f"train again, or {others}",
+    )
+
+
 def overlap_note(settings: Predict, bundle: Bundle, model: "SegmentationModel") -> str | None:
     """A warning if windows overlap by less than most objects are large; None if they do not, or none are asked for.
 

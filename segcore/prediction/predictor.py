@@ -30,7 +30,7 @@ from segcore.models.base.bundle import Bundle, read_bundle
 from segcore.models.base.instance import InstanceModel
 from segcore.params import Predict, error_texts
 from segcore.prediction import mosaic
-from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction, with_objects
+from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction, with_confidence, with_objects
 from segcore.prediction.bundle_settings import (
     OBJECT_OUTPUTS,
     declared_data,
@@ -39,6 +39,7 @@ from segcore.prediction.bundle_settings import (
     overlap_note,
     require_finite,
     resolved,
+    temperature_of,
 )
 from segcore.prediction.class_store import ClassStore
 from segcore.prediction.fit import (
@@ -124,6 +125,7 @@ class Predictor:
         self.classes: list[str] = self.description["classes"]
         self.settings = resolved(settings or Predict(), bundle)
         self.find = find_settings(self.settings, bundle)
+        self.temperature = temperature_of(self.settings, bundle)
         is_counted = "counts" in self.settings.outputs and self.settings.count_by is not None
         self.zones = read_zones(Path(str(self.settings.count_by))) if is_counted else None
         self.data = declared_data(bundle)
@@ -161,7 +163,8 @@ class Predictor:
 
         Returns:
             classes (H, W) uint8, probabilities (K, H, W) float32 and valid (H, W) bool; for a volume with an axis D
-            before H, planes of a file in RAS order. Objects if `settings.outputs` names an output of them.
+            before H, planes of a file in RAS order. Objects and confidence if `settings.outputs` names an output of
+            them.
 
         Raises:
             DataError: the image cannot be read, is empty, or does not fit the model (bands, dtype).
@@ -189,6 +192,8 @@ class Predictor:
         collected = ArrayWriter(source.info, self.model.num_classes, blend, touching)
         self._blend(declared, collected, grid, None)
         made = collected.result(is_volume)
+        if self.temperature is not None:
+            made = with_confidence(made, self.temperature)
         if self.find is None:
             return made
         return with_objects(made, self.description["foreground"], self.find, self.settings.min_area)
@@ -215,9 +220,10 @@ class Predictor:
             channels: files of the further bands of the scene.
 
         Returns:
-            Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif (uint8, 0..254 for 0..1),
-            NAME.gpkg, NAME_objects.tif (uint32, 0 is none), NAME.json, NAME_counts.csv, NAME_zones.csv and
-            NAME_zones.gpkg; for a volume NAME.nii.gz, NAME_objects.nii.gz and NAME_counts.csv.
+            Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif and NAME_confidence.tif (uint8,
+            0..254 for 0..1), NAME.gpkg, NAME_objects.tif (uint32, 0 is none), NAME.json, NAME_counts.csv,
+            NAME_zones.csv and NAME_zones.gpkg; for a volume NAME.nii.gz with NAME.ctbl, NAME_confidence.nii.gz,
+            NAME.dcm, NAME_objects.nii.gz and NAME_counts.csv.
 
         Raises:
             DataError: the scene cannot be read, does not fit the model, or the outputs cannot be written.

@@ -14,6 +14,7 @@ import torch
 
 from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note
+from segcore.inference.calibration import confidence
 from segcore.params import Predict
 from segcore.prediction import mosaic
 from segcore.prediction.instance_store import ClassBlock
@@ -21,12 +22,15 @@ from segcore.prediction.object_outputs import ObjectOutputs
 from segcore.prediction.scene_objects import BANDS, ObjectStore, as_steps
 from segcore.prediction.writers import cog, objects, polygons
 from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
+from segcore.prediction.writers.color_table import write_color_table
 from segcore.prediction.writers.geopackage import copy_others
 from segcore.prediction.writers.nifti import write_prediction
 from segcore.prediction.writers.stack import write_stack
 
 # layers of a GeoPackage, by name in `predict.outputs`
 _LAYERS = {"polygons": polygons.LAYER, "objects": objects.LAYER}
+# rasters of numbers from 0 to 1, stored as bytes, by name in `predict.outputs`
+_OF_BYTES = ("probabilities", "confidence")
 # maximum of blocks that wait to be written
 _QUEUED_BLOCKS = 4
 
@@ -79,23 +83,36 @@ class SceneWriter:
         self.class_names: list[str] = description["classes"]
         self._stack, self._queue = ExitStack(), list[Future[None]]()
         volume = info.affine is not None or info.depth > 1
-        self._planes = np.zeros((info.depth, info.height, info.width), np.uint8) if volume else None
-        self._classes: rasterio.io.DatasetWriter | None = None
-        self._probabilities: rasterio.io.DatasetWriter | None = None
+        size = (info.depth, info.height, info.width)
+        self._planes = np.zeros(size, np.uint8) if volume else None
+        possible: tuple[str, ...] = _OF_BYTES
+        if volume:
+            # all in memory, in which probabilities are too large
+            possible = () if info.is_stack else ("confidence",)
+        self._of_bytes = [name for name in possible if name in self.outputs]
+        self._confidence = np.zeros(size, np.uint8) if volume and self._of_bytes else None
+        self._files: dict[str, rasterio.io.DatasetWriter] = {}
         if not volume:
             with writing(self._shown):
-                bands = 1 + len(self.class_names) * ("probabilities" in self.outputs)
+                bands = 1 + sum(self._bands(name) for name in self._of_bytes)
                 bands += BANDS if found is not None else 0
                 cog.check_room(folder, info, bands)
+
+    def _bands(self, name: str) -> int:
+        return len(self.class_names) if name == "probabilities" else 1
 
     def __enter__(self) -> "SceneWriter":
         if self._planes is None:
             with writing(self._shown):
-                self._classes = self._open("classes", 1)
-                cog.describe_classes(self._classes, self.class_names, self.description["colors"])
-                if "probabilities" in self.outputs:
-                    self._probabilities = self._open("probabilities", len(self.class_names))
-                    cog.describe_probabilities(self._probabilities, self.class_names)
+                self._files = {
+                    "classes": self._open("classes", 1),
+                    **{name: self._open(name, self._bands(name)) for name in self._of_bytes},
+                }
+                cog.describe_classes(self._files["classes"], self.class_names, self.description["colors"])
+                if "probabilities" in self._files:
+                    cog.describe_probabilities(self._files["probabilities"], self.class_names)
+                if "confidence" in self._files:
+                    cog.describe_confidence(self._files["confidence"])
         # entered last, so that the thread ends before the files are closed
         self._thread = self._stack.enter_context(ThreadPoolExecutor(1))
         return self
@@ -113,21 +130,30 @@ class SceneWriter:
     def put(self, block: mosaic.Block) -> None:
         """Queue a block for writing; waits while the queue is full."""
         classes = mosaic.classes(block.scores).cpu().numpy()
-        steps, shares = None, None
-        if self._probabilities is not None:
-            scaled = mosaic.probabilities(block.scores, self.blend) * PROBABILITY_STEPS
-            steps = scaled.round_().to(torch.uint8).cpu().numpy()
+        steps, shares = self._steps(block.scores), None
         if self._objects is not None and isinstance(self._objects.store, ObjectStore):
             shares = _of_objects(block, self.blend, self._objects.store.wants_all)
         self._submit(partial(self._write, block, classes, steps, shares))
 
+    def _steps(self, scores: torch.Tensor) -> dict[str, np.ndarray]:
+        """(n, H, W) uint8 of each raster of `_OF_BYTES` that is asked for."""
+        if not self._of_bytes:
+            return {}
+        values = {"probabilities": mosaic.probabilities(scores, self.blend)}
+        if "confidence" in self._of_bytes:
+            temperature = self.description["calibration"]["temperature"]
+            values["confidence"] = confidence(values["probabilities"], temperature)[None]
+        # products are copies: the scores are overwritten by the next block
+        scaled = {name: values[name] * PROBABILITY_STEPS for name in self._of_bytes}
+        return {name: value.round_().to(torch.uint8).cpu().numpy() for name, value in scaled.items()}
+
     def put_classes(self, block: ClassBlock) -> None:
         """Queue a block of the classes of objects for writing; waits while the queue is full."""
-        steps = None
-        if self._probabilities is not None:
+        steps = {}
+        if "probabilities" in self._of_bytes:
             found = block.probabilities(len(self.class_names)) * PROBABILITY_STEPS
-            steps = np.rint(found).astype(np.uint8)
-            steps[:, block.classes == IGNORE] = IGNORE
+            steps["probabilities"] = np.rint(found).astype(np.uint8)
+            steps["probabilities"][:, block.classes == IGNORE] = IGNORE
         self._submit(partial(self._save, block.plane, block.row, block.col, block.classes, steps))
 
     def _submit(self, write: Callable[[], None]) -> None:
@@ -140,27 +166,31 @@ class SceneWriter:
         self,
         block: mosaic.Block,
         classes: np.ndarray,
-        steps: np.ndarray | None,
+        steps: dict[str, np.ndarray],
         shares: np.ndarray | None,
     ) -> None:
         if block.valid is not None:
             classes[~block.valid] = IGNORE
-            if steps is not None:
-                steps[:, ~block.valid] = IGNORE
+            for values in steps.values():
+                values[:, ~block.valid] = IGNORE
         if shares is not None and self._objects is not None and isinstance(self._objects.store, ObjectStore):
             rows = slice(block.row, block.row + classes.shape[0])
             cols = slice(block.col, block.col + classes.shape[1])
             self._objects.store.put(block.plane, (rows, cols), classes, as_steps(shares))
         self._save(block.plane, block.row, block.col, classes, steps)
 
-    def _save(self, plane: int, row: int, col: int, classes: np.ndarray, steps: np.ndarray | None) -> None:
-        if self._planes is not None:
-            height, width = classes.shape
-            self._planes[plane, row : row + height, col : col + width] = classes
+    def _save(
+        self, plane: int, row: int, col: int, classes: np.ndarray, steps: dict[str, np.ndarray]
+    ) -> None:
+        if self._planes is None:
+            for name, values in {"classes": classes[None], **steps}.items():
+                cog.put(self._files[name], row, col, values)
             return
-        cog.put(self._classes, row, col, classes[None])
-        if steps is not None:
-            cog.put(self._probabilities, row, col, steps)
+        height, width = classes.shape
+        at = (plane, slice(row, row + height), slice(col, col + width))
+        self._planes[at] = classes
+        if self._confidence is not None:
+            self._confidence[at] = steps["confidence"][0]
 
     def finish(self, stop_if_asked: Callable[[], object] = lambda: None) -> list[str]:
         """Make the outputs in the scratch folder, and return their names.
@@ -193,8 +223,14 @@ class SceneWriter:
             path = self.folder / f"{self.name}.tif"
             write_stack(path, self._planes, self.info, self.class_names, self.description["colors"])
             return [path.name]
-        write_prediction(self.folder / f"{self.name}.nii.gz", self._planes, self.info)
-        return [f"{self.name}.nii.gz"]
+        made = [f"{self.name}.nii.gz", f"{self.name}.ctbl"]
+        write_prediction(self.folder / made[0], self._planes, self.info)
+        shown = self.description.get("foreground", range(1, len(self.class_names)))
+        write_color_table(self.folder / made[1], self.class_names, self.description["colors"], shown)
+        if self._confidence is not None:
+            made.append(f"{self.name}_confidence.nii.gz")
+            write_prediction(self.folder / made[-1], self._confidence, self.info, 1 / PROBABILITY_STEPS)
+        return made
 
     def _of_picture(self, tags: dict[str, str]) -> list[str]:
         made, plain = list[str](), self.folder / "classes"
@@ -213,6 +249,10 @@ class SceneWriter:
         if "probabilities" in self.outputs:
             made.append(f"{self.name}_probabilities.tif")
             cog.to_cog(self.folder / "probabilities", self.folder / made[-1], "AVERAGE", tags)
+        if "confidence" in self.outputs:
+            made.append(f"{self.name}_confidence.tif")
+            of_confidence = {**tags, "TEMPERATURE": str(self.description["calibration"]["temperature"])}
+            cog.to_cog(self.folder / "confidence", self.folder / made[-1], "AVERAGE", of_confidence)
         if "classes" in self.outputs:
             made.append(f"{self.name}.tif")
             cog.to_cog(plain, self.folder / made[-1], "NEAREST", tags)

@@ -95,6 +95,14 @@ class _Objects(_Part):
     side: Annotated[float, Field(ge=0)] = 0
 
 
+class _Calibration(_Part):
+    """As `segcore.training.temperature` makes it; absent for instance networks and in bundles of older versions."""
+
+    temperature: _Positive
+    ece_before: _Share | None = None
+    ece_after: _Share | None = None
+
+
 class _Description(_Part):
     """Types and limits of the entries that are used; only the hash of the weights is required everywhere."""
 
@@ -118,6 +126,7 @@ class _Description(_Part):
     parameters: _Parameters = _Parameters()
     training: dict[str, Any] = {}
     objects: _Objects | None = None
+    calibration: _Calibration | None = None
     weights_sha256: _Sha256
     files: dict[str, _Sha256] = {}
 

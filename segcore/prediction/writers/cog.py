@@ -165,13 +165,19 @@ def describe_probabilities(file: rasterio.io.DatasetWriter, names: Sequence[str]
     file.scales = [1 / PROBABILITY_STEPS] * len(names)
 
 
+def describe_confidence(file: rasterio.io.DatasetWriter) -> None:
+    """Name the band, and set the scale that maps 0..254 to 0..1."""
+    file.set_band_description(1, "confidence")
+    file.scales = [1 / PROBABILITY_STEPS]
+
+
 def to_cog(plain: Path, target: Path, resampling: str, tags: Mapping[str, str]) -> None:
     """Convert a plain file to a COG with overviews, and remove it.
 
     Args:
         plain: from `create`, closed.
         target: the COG.
-        resampling: of the overviews, "NEAREST" for class indices and "AVERAGE" for probabilities.
+        resampling: of the overviews, "NEAREST" for class indices and "AVERAGE" for probabilities and confidence.
         tags: further metadata.
 
     Raises:

@@ -22,16 +22,18 @@ def stack_predictions(parts: Mapping[int, np.ndarray], info: Info) -> np.ndarray
     return np.stack([np.asarray(parts[i], np.uint8) for i in range(info.depth)])
 
 
-def write_prediction(path: Path, planes: np.ndarray, info: Info) -> None:
-    """Write classes or object numbers as NIfTI on the grid of their source: its axes, orientation, spacing and affine.
+def write_prediction(path: Path, planes: np.ndarray, info: Info, scale: float | None = None) -> None:
+    """Write classes, object numbers or confidence as NIfTI on the grid of their source.
 
-    The affine is float32, as in every NIfTI-1 file; that of a NIfTI source is kept bit for bit. The axes of a DICOM
-    series are (column, row, slice). A source without a position gets the identity as affine.
+    It has the source's axes, orientation, spacing and affine. The affine is float32, as in every NIfTI-1 file; that of
+    a NIfTI source is kept bit for bit. The axes of a DICOM series are (column, row, slice). A source without a position
+    gets the identity as affine.
 
     Args:
         path: .nii or .nii.gz, replaced atomically.
         planes: (D, H, W) uint8 or uint32, in the order in which the source was read.
         info: of the source.
+        scale: that readers multiply values with (scl_slope); None: none.
 
     Raises:
         ValueError: the shape differs from that of `info`.
@@ -50,6 +52,8 @@ def write_prediction(path: Path, planes: np.ndarray, info: Info) -> None:
     orthogonal = np.allclose(unit.T @ unit, np.eye(3), atol=1e-4)
     image.set_qform(affine, code="scanner" if orthogonal else "unknown")
     image.header.set_xyzt_units("mm")
+    if scale is not None:
+        image.header.set_slope_inter(scale, 0)
     with atomic_write(path) as temporary:
         data = image.to_bytes()
         if path.name.endswith(".gz"):

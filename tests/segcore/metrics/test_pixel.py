@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from segcore.constants import IGNORE
 from segcore.errors import DataError
-from segcore.evaluation.calibration import Calibration
+from segcore.inference.calibration import Calibration
 from segcore.metrics import EMPTY_RATE, METRICS, class_metrics, pixel
 from segcore.metrics.scores import scores
 from segcore.tables.counts import COUNTS, confusion, count, counts_table, require_all

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from segcore.data.prepared import PreparedData
-from segcore.evaluation.calibration import Calibration
+from segcore.inference.calibration import Calibration
 from segcore.promotion.drift import BINS, drift, expected_calibration_error, psi
 from tasks.ingest import ingest
 from tasks.prepare import prepare

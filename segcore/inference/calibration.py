@@ -1,8 +1,35 @@
 """Calibration: is a prediction of confidence 0.9 right nine times in ten (Guo et al. 2017, arXiv 1706.04599)."""
 
+from typing import Any
+
 import numpy as np
+from torch import Tensor
 
 from segcore.constants import IGNORE
+
+# probabilities are at least this before their logarithm is taken
+_SMALLEST = 1e-12
+
+
+def confidence(probabilities: Tensor, temperature: float) -> Tensor:
+    """Probability of the most probable class after temperature scaling; the class stays the same.
+
+    Of the logits of one window, it is that of softmax(logits / temperature). Where windows or flips are averaged, it
+    is that of the mean probabilities: softmax(log(probabilities) / temperature).
+
+    Args:
+        probabilities: (K, ...) float32 with a sum of 1 over the first axis.
+        temperature: of a bundle's model.json; above 1 for a network that is too confident.
+
+    Returns:
+        (...) float32 in [0, 1].
+    """
+    return (log_probabilities(probabilities) / temperature).softmax(dim=0).amax(dim=0)
+
+
+def log_probabilities(probabilities: Tensor) -> Tensor:
+    """Logarithms of probabilities, finite also for 0."""
+    return probabilities.clamp_min(_SMALLEST).log()
 
 
 class Calibration:
@@ -28,7 +55,7 @@ class Calibration:
         self.correct += np.bincount(index[correct], minlength=bins)
         self.confidence += np.bincount(index, weights=confidence, minlength=bins)
 
-    def result(self) -> dict[str, list[float] | list[int] | float]:
+    def result(self) -> dict[str, Any]:
         """Lists "confidence", "accuracy", "count" (pixels), 0 in empty bins, and "ece" in [0, 1]."""
         pixels = np.maximum(self.count, 1)
         confidence, accuracy = self.confidence / pixels, self.correct / pixels
