@@ -18,6 +18,7 @@ names of metrics and the parameters of the gate's rules:
     metrics     scores from evaluation tables
     comparison  intervals, paired tests, verdict and leaderboard
     prediction  new images, as arrays or files
+    export      trained models as files of other formats
     planning    learning-rate range test
     promotion   the gate between challenger and champion; drift of new data
     plots       figures

@@ -99,5 +99,22 @@ class ModelError(SegflowError):
     """An architecture, encoder, weights file or bundle is unknown or damaged."""
 
 
+class ExportError(SegflowError):
+    """A model cannot be exported, or an exported file cannot be run."""
+
+
 class StageError(SegflowError):
     """A stage of the pipeline failed."""
+
+
+def missing_package(name: str, extra: str) -> ExportError:
+    """The error for an optional package that is not installed.
+
+    Args:
+        name: of the package.
+        extra: of the project's extras that installs it.
+    """
+    return ExportError(
+        f"the package {name} is not installed",
+        f'install the extra {extra}: pip install ".[{extra}]" in the project\'s folder',
+    )

@@ -154,12 +154,24 @@ def pad_to_multiple(x: Tensor, stride: int) -> Tensor:
     The coarsest map of a single image then has at least four pixels, so that batch norm has a variance.
     """
     right, below = padding(x.shape[-1], stride), padding(x.shape[-2], stride)
-    return F.pad(x, (0, right, 0, below)) if right or below else x
+    # an exported graph pads sides of any size, also by 0
+    return F.pad(x, (0, right, 0, below)) if torch.compiler.is_exporting() or right or below else x
 
 
 def padding(size: int, stride: int) -> int:
     """Pixels that `pad_to_multiple` adds to a side of `size` pixels."""
-    return max(-size % stride, 2 * stride - size)
+    # an exported graph has to know that the padded side is a multiple of `stride`, for any size
+    multiple: int = torch.sym_max((size + stride - 1) // stride, 2)
+    return multiple * stride - size
+
+
+def cropped(x: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns of (N, C, H, W)."""
+    if torch.compiler.is_exporting():
+        # a view would restrict the exported graph to sizes for which it has the memory layout of the example's
+        rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+        return x.index_select(-2, rows).index_select(-1, columns)
+    return x[..., :height, :width]
 
 
 def resized(x: Tensor, factor: float) -> Tensor:
@@ -171,8 +183,8 @@ def resized(x: Tensor, factor: float) -> Tensor:
         size = [round(side * factor) for side in x.shape[-2:]]
         return x if factor == 1 else upsample(x, size)
     step = round(1 / factor)
-    right, below = (-side % step for side in (x.shape[-1], x.shape[-2]))
-    if right or below:
+    right, below = ((side + step - 1) // step * step - side for side in (x.shape[-1], x.shape[-2]))
+    if torch.compiler.is_exporting() or right or below:
         x = F.pad(x, (0, right, 0, below), mode="replicate")
     return F.avg_pool2d(x, step)
 

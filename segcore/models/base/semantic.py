@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segcore.constants import IGNORE
-from segcore.models.base.model import SegmentationModel, resized
+from segcore.models.base.model import SegmentationModel, cropped, resized
 
 Criterion = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -63,8 +63,8 @@ class SemanticModel(SegmentationModel):
             ModelError: the number of channels is not that of the model.
         """
         x, sides = self.prepared(images, valid)
-        logits = self.segment(x)[..., : sides[0], : sides[1]]
-        return resized(logits, 1 / self.magnify)[..., : images.shape[-2], : images.shape[-1]]
+        logits = cropped(self.segment(x), *sides)
+        return cropped(resized(logits, 1 / self.magnify), *images.shape[-2:])
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """As of `SegmentationModel`, by `criterion`."""
