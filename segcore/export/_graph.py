@@ -51,12 +51,13 @@ class Graph(nn.Module):
     def valid(self, images: Tensor) -> Tensor:
         """Where the planes of (N, C, H, W) have data, (N, planes, H, W) bool."""
         # (N, planes, bands, H, W)
-        bands = images.unflatten(1, (self.planes, -1))
-        valid = bands.isfinite().all(dim=2)
+        bands: Tensor = images.unflatten(1, (self.planes, -1))
+        valid: Tensor = bands.isfinite().all(dim=2)
         if self.nodata is None:
             return valid
         low, high = self.nodata if isinstance(self.nodata, tuple) else (self.nodata, self.nodata)
-        return valid & ~((bands >= low) & (bands <= high)).all(dim=2)
+        is_nodata: Tensor = ((bands >= low) & (bands <= high)).all(dim=2)
+        return valid & ~is_nodata
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Raw pixels (N, C, H, W) float32 to the outputs of `output_names`."""
@@ -68,7 +69,7 @@ class Graph(nn.Module):
         # of the plane in the middle
         valid = valid[:, self.planes // 2]
         if isinstance(self.model, InstanceModel):
-            return tuple(self.model.detections(images, valid))
+            return tuple(self.model.detections(images, valid))  # type: ignore[operator]
         logits: Tensor = self.model(images, valid)
         probabilities = logits.float().softmax(dim=1)
         if not self.model.touching:

@@ -161,8 +161,9 @@ def pad_to_multiple(x: Tensor, stride: int) -> Tensor:
 def padding(size: int, stride: int) -> int:
     """Pixels that `pad_to_multiple` adds to a side of `size` pixels."""
     # an exported graph has to know that the padded side is a multiple of `stride`, for any size
-    multiple: int = torch.sym_max((size + stride - 1) // stride, 2)
-    return multiple * stride - size
+    multiples: Any = torch.sym_max((size + stride - 1) // stride, 2)
+    added: int = multiples * stride - size
+    return added
 
 
 def cropped(x: Tensor, height: int, width: int) -> Tensor:
