@@ -20,6 +20,7 @@ COMMANDS = {
     "promote": "compare the models with the champion and update the registry",
     "registry": "compare the model registry with the records, or restore one from the other",
     "predict": "predict new scenes with any model",
+    "export": "write any model as a file of another format, such as ONNX",
     "configure": "merge an example into params.yaml",
     "transfer": "start trainings from the weights of a model of other data",
     "lr-range": "find learning rates by a range test",

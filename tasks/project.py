@@ -23,6 +23,7 @@ DVC_LOCK = Path("dvc.lock")
 DECISIONS = Path("decisions")
 START = Path("start")
 PREDICTIONS = Path("predictions")
+EXPORTS = Path("exports")
 
 # local to this machine: measurements, checkpoints, caches and locks
 WORK = Path("work")

@@ -53,9 +53,7 @@ class ScoredModel:
         ):
             tables = (of_objects if metric.of_objects else None, score, self.limits)
             rows = table[table["item"].isin(images)]
-            runs.append(
-                cluster_sums(rows, foreground, *tables, of_surfaces if metric.of_surfaces else None)
-            )
+            runs.append(cluster_sums(rows, foreground, *tables, of_surfaces if metric.of_surfaces else None))
         return runs
 
 

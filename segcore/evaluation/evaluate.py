@@ -57,6 +57,7 @@ def evaluate(
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
     objects: FindSettings | None = None,
     temperature: float | None = None,
+    regions: pd.DataFrame | None = None,
 ) -> Evaluated:
     """Predict every test region at full resolution and compare it with its original labels.
 
@@ -71,12 +72,13 @@ def evaluate(
         objects: how objects are found, whatever their score; None: they are not. An instance network needs it, because
             its class map has the objects of the operating score.
         temperature: of a semantic network; None: its model.json has none.
+        regions: rows of the region table that are predicted; None: all test regions.
 
     Raises:
         DataError: a region has no counts.
         ParamsError: flips with an instance network.
     """
-    regions = test_regions(data)
+    regions = test_regions(data) if regions is None else regions
     classes = len(data.classes)
     model = with_flips(model, settings.flips)
     images, matrix = [], np.zeros((classes, classes), dtype=np.int64)

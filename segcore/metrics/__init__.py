@@ -223,7 +223,9 @@ def score_title(key: str) -> str:
     title = METRICS[name].heading if name in METRICS else name.replace("_", " ").capitalize()
     target_title = f", {means.get(target[0], target[0])}" if target else ""
     if is_of_surfaces(key):
-        return title + target_title + (" (mean of groups)" if aggregate == "dataset" else " (mean of volumes)")
+        return (
+            title + target_title + (" (mean of groups)" if aggregate == "dataset" else " (mean of volumes)")
+        )
     pooled = " (pooled objects)" if name in METRICS and METRICS[name].of_objects else " (pooled pixels)"
     return title + target_title + (pooled if aggregate == "dataset" else " (mean of images)")
 

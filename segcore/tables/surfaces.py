@@ -168,7 +168,9 @@ class Surfaces:
         scored = [region for region, label in zip(regions, labels, strict=True) if (label != IGNORE).any()]
         item = str(next(iter(scored), regions[0]))
         assert info.spacing is not None
-        sums = surface_sums(np.stack(predictions), np.stack(labels), foreground, info.spacing, self._tolerance)
+        sums = surface_sums(
+            np.stack(predictions), np.stack(labels), foreground, info.spacing, self._tolerance
+        )
         names = {
             "volume": volume,
             "item": item,

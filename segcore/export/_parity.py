@@ -1,0 +1,189 @@
+"""Whether an exported model computes what its network computes: differences, score and latency of both."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+
+from segcore.data.prepared import PreparedData
+from segcore.evaluation.evaluate import evaluate, fitted
+from segcore.evaluation.objects import find_settings
+from segcore.export._graph import Source, eager
+from segcore.export._runtime import Runner
+from segcore.inference.device import machine_name
+from segcore.metrics.scores import scores
+from segcore.models.base.model import SegmentationModel
+from segcore.params import Evaluate
+
+# sides that are no multiple of a network's stride, smaller than it, and far from square
+_SIZES = ((1, 256, 256), (3, 97, 131), (1, 200, 260), (1, 31, 33), (2, 5, 70))
+_ROUNDS = 5
+
+
+class Pixels(Protocol):
+    """What gives raw pixels (N, C, height, width) float32, NaN where there are none."""
+
+    title: str
+
+    def __call__(self, number: int, height: int, width: int) -> np.ndarray:
+        """Pixels of images, each other ones."""
+
+
+class HeldOut:
+    """Pixels of test regions, in turn.
+
+    Args:
+        data: prepared data.
+        regions: rows of the region table.
+    """
+
+    title = "regions of the test split"
+
+    def __init__(self, data: PreparedData, regions: pd.DataFrame) -> None:
+        self.data, self.regions, self.next = data, list(regions.itertuples()), 0
+
+    def __call__(self, number: int, height: int, width: int) -> np.ndarray:
+        """See `Pixels`; images are cut from the middle of regions."""
+        images = []
+        for _ in range(number):
+            region = self.regions[self.next % len(self.regions)]
+            self.next += 1
+            row = region.row + max(0, (region.height - height) // 2)
+            col = region.col + max(0, (region.width - width) // 2)
+            patch = self.data.crop(region.item, row, col, height, width)
+            pixels = np.moveaxis(patch.image, -1, 0).astype(np.float32)
+            images.append(np.where(patch.valid, pixels, np.float32(np.nan)))
+        return np.stack(images)
+
+
+class Noise:
+    """Random pixels with the mean and standard deviation of the training images."""
+
+    title = "random pixels"
+
+    def __init__(self, source: Source) -> None:
+        self.random = np.random.default_rng(0)
+        self.mean, self.std = source.model.mean.numpy(), source.model.std.numpy()
+
+    def __call__(self, number: int, height: int, width: int) -> np.ndarray:
+        """See `Pixels`."""
+        noise = self.random.standard_normal((number, len(self.mean), height, width), np.float32)
+        pixels: np.ndarray = self.mean[:, None, None] + self.std[:, None, None] * noise
+        return pixels
+
+
+@dataclass
+class Differences:
+    """How the outputs of two computations differ.
+
+    Attributes:
+        largest: difference of any output.
+        compared: number of pixels compared.
+        changed: number of pixels whose most probable class differs.
+        unit: what is compared, in words.
+        inputs: shape of each input, with what is special about it, and its largest difference.
+    """
+
+    largest: float = 0.0
+    compared: int = 0
+    unit: str = "pixels"
+    changed: int = 0
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def share(self) -> float:
+        """Share of pixels whose class differs."""
+        return self.changed / max(self.compared, 1)
+
+    def add(self, name: str, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
+        """Compare the outputs of an input, by name."""
+        largest = max(_difference(expected[key], found[key]) for key in expected)
+        classes = [values["probabilities"].argmax(axis=1) for values in (expected, found)]
+        changed = int((classes[0] != classes[1]).sum())
+        self.largest, self.changed = max(self.largest, largest), self.changed + changed
+        self.compared += classes[0].size
+        self.inputs.append({"input": name, "difference": largest, "changed": changed})
+
+
+def _difference(expected: np.ndarray, found: np.ndarray) -> float:
+    if expected.shape != found.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(expected.astype(np.float64) - found).max(initial=0))
+
+
+def inputs_of(pixels: Pixels, side: int | None) -> list[tuple[str, np.ndarray]]:
+    """Inputs that are compared: of several sizes and numbers of images, with areas without data, and mirrored.
+
+    Args:
+        pixels: of the images.
+        side: height and width of the file's input; None: any.
+    """
+    sizes: Sequence[tuple[int, int, int]] = _SIZES if side is None else ((1, side, side), (3, side, side))
+    made = []
+    for number, height, width in sizes:
+        images, name = pixels(number, height, width), f"{number} x {height} x {width}"
+        made.append((name, images))
+        if height >= 97:
+            hole = images.copy()
+            hole[..., height // 4 : height // 2, : width // 2] = np.nan
+            hole[:, 0, : height // 8] = np.inf
+            made.append((f"{name}, parts without data", hole))
+            made.append((f"{name}, mirrored", np.ascontiguousarray(images[..., ::-1, ::-1])))
+    if side is None:
+        made.append(("1 x 64 x 64, all without data", np.full_like(pixels(1, 64, 64), np.nan)))
+    return made
+
+
+def differences(source: Source, run: Runner, inputs: Sequence[tuple[str, np.ndarray]]) -> Differences:
+    """Compare an exported file with the network it was made of."""
+    result = Differences()
+    for name, images in inputs:
+        result.add(name, eager(source.graph, images), run(images))
+    return result
+
+
+def latencies(source: Source, run: Runner, images: np.ndarray) -> dict[str, Any]:
+    """Median milliseconds of the network and of the exported file, in turn, for the same input."""
+    times: dict[str, list[float]] = {"eager": [], "exported": []}
+    for _ in range(_ROUNDS + 1):
+        for name, compute in (("eager", lambda x: eager(source.graph, x)), ("exported", run)):
+            start = time.perf_counter()
+            compute(images)
+            times[name].append((time.perf_counter() - start) * 1000)
+    # the first round fills caches
+    return {name: float(np.median(values[1:])) for name, values in times.items()} | {
+        "threads": torch.get_num_threads(),
+        "machine": machine_name(torch.device("cpu")),
+    }
+
+
+def score(
+    model: SegmentationModel,
+    data: PreparedData,
+    regions: pd.DataFrame,
+    settings: Evaluate,
+    description: dict[str, Any],
+    metric: str,
+) -> float:
+    """A pooled score of a network on test regions, mean of the foreground classes.
+
+    Args:
+        model: the network of a bundle, or an exported file as one.
+        data: prepared data.
+        regions: rows of the region table.
+        settings: tile, overlap, and how objects are found.
+        description: model.json.
+        metric: a metric of pixels or objects.
+
+    Raises:
+        ModelError: an instance network without operating score.
+    """
+    finding = find_settings(description, settings.objects, data)
+    used = fitted(settings, model, description).model_copy(update={"flips": False})
+    found = evaluate(model, data, used, "fp32", objects=finding, regions=regions)
+    least = finding.score if finding else 0.0
+    return scores(found.counts, data.foreground, found.objects, least)[f"{metric}/dataset/foreground_mean"]

@@ -1,0 +1,53 @@
+"""The comparison of an exported model with its network, as text."""
+
+from typing import Any
+
+from segcore.metrics import METRICS
+
+
+def line(facts: dict[str, Any]) -> str:
+    """One line for the terminal; `facts` is the content of export.json."""
+    found, parts = facts["parity"], []
+    parts.append(
+        f"largest difference {found['largest_difference']:.1e}, another class in {found['changed']:,} of "
+        f"{found['compared']:,} {found['unit']}"
+    )
+    if found["score"]:
+        parts.append(_scores(found["score"]))
+    latency = found["latency_ms"]
+    parts.append(
+        f"{latency['exported']:.1f} ms per tile of {latency['tile']} pixels, the model itself {latency['eager']:.1f} ms"
+    )
+    parts.append(f"{facts['size'] / 1e6:.1f} MB")
+    return "; ".join(parts)
+
+
+def _scores(score: dict[str, Any]) -> str:
+    metric = METRICS[score["metric"]]
+    factor, digits, unit = (100, 3, " %") if metric.unit == "%" else (1, 5, f" {metric.unit}")
+    values = [f"{factor * score[name]:.{digits}f}{unit}" for name in ("exported", "eager")]
+    return f"{metric.heading} {values[0]}, of the model itself {values[1]} ({score['regions']} test regions)"
+
+
+def markdown(facts: dict[str, Any]) -> str:
+    """Content of parity.md; `facts` is the content of export.json."""
+    found = facts["parity"]
+    rows = [f"| {row['input']} | {row['difference']:.1e} | {row['changed']:,} |" for row in found["inputs"]]
+    measured = [part.strip() for part in line(facts).split(";")]
+    return "\n".join(
+        [
+            f"# {facts['name']} as {facts['title']}",
+            "",
+            f"`{facts['file']}` computes what the model computes, within a tolerance of {facts['tolerance']:g}. "
+            f"Inputs are {found['pixels']}.",
+            "",
+            *(f"- {part[0].upper()}{part[1:]}" for part in measured),
+            f"- Weights {facts['weights_sha256'][:12]}; {found['latency_ms']['machine']}, "
+            f"{found['latency_ms']['threads']} threads",
+            "",
+            f"| input (images x rows x columns) | largest difference | {found['unit']} of another class |",
+            "|---|---:|---:|",
+            *rows,
+            "",
+        ]
+    )

@@ -1,0 +1,188 @@
+"""Exported models as networks: predictions and evaluations run them instead of the network of the bundle."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segcore import plugins
+from segcore.errors import DataError, ExportError, missing_package
+from segcore.files import read_json, sha256
+from segcore.models.base.bundle import Bundle
+from segcore.models.base.model import SegmentationModel
+from segcore.models.base.semantic import SemanticModel
+
+# what runs a format: raw pixels (N, C, H, W) float32 to the outputs by name
+Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+RECORD = "export.json"
+# the network of the bundle itself
+EAGER = "eager"
+# below it, a probability has no logarithm
+_SMALLEST = 1e-12
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A program that runs exported models.
+
+    Attributes:
+        title: printed name.
+        format: that it runs.
+        packages: that it needs.
+        extra: of this project that installs them.
+    """
+
+    title: str
+    format: str
+    packages: tuple[str, ...]
+    extra: str
+
+
+RUNTIMES = {
+    "onnx": Runtime("ONNX Runtime", "onnx", ("onnxruntime",), "export"),
+    "openvino": Runtime("OpenVINO", "onnx", ("openvino",), "openvino"),
+    "pt2": Runtime("torch.export", "pt2", (), "export"),
+}
+
+
+def require_packages(packages: tuple[str, ...], extra: str) -> None:
+    """Check that packages are installed, without importing them.
+
+    Raises:
+        ExportError: one is not; the remedy names the extra.
+    """
+    for name in packages:
+        if find_spec(name) is None:
+            raise missing_package(name, extra)
+
+
+class Exported(SemanticModel):
+    """A semantic network that is computed by an exported file; its logits are logarithms of probabilities.
+
+    Args:
+        model: of the bundle, whose facts it takes.
+        run: the file.
+        side: height and width of the file's input in pixels; None: any.
+    """
+
+    def __init__(self, model: SemanticModel, run: Runner, side: int | None = None) -> None:
+        super().__init__(model.in_channels, model.outputs, model.title, model.output_stride)
+        self.settings, self.touching, self.criterion = model.settings, model.touching, model.criterion
+        for name in ("mean", "std", "low", "high"):
+            getattr(self, name).copy_(getattr(model, name))
+        self.run, self.side = run, side
+        # the device of a network is that of its parameters
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def segment(self, x: Tensor) -> Tensor:
+        """The file contains the normalisation, so there are no logits of normalised pixels."""
+        raise NotImplementedError("an exported file takes raw pixels")
+
+    def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) raw pixels to (N, outputs, H, W) float32 logarithms of probabilities."""
+        if valid is not None:
+            images = images.masked_fill(~valid[:, None], torch.nan)
+        found = self._run(images.float().contiguous().cpu().numpy())
+        probabilities = found["probabilities"]
+        logs = torch.from_numpy(probabilities).to(images.device).clamp(min=_SMALLEST).log()
+        if not self.touching:
+            return logs
+        near = torch.from_numpy(found["touching"]).to(images.device)[:, None]
+        rest = (1 - near).clamp(min=_SMALLEST)
+        # the classes share what touching leaves
+        return torch.cat([logs + rest.log(), near.clamp(min=_SMALLEST).log()], dim=1)
+
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        if self.side is None:
+            return self.run(images)
+        height, width = images.shape[-2:]
+        pad = ((0, 0), (0, 0), (0, self.side - height), (0, self.side - width))
+        found = self.run(np.pad(images, pad, constant_values=np.nan))
+        return {name: np.ascontiguousarray(v[..., :height, :width]) for name, v in found.items()}
+
+
+def exported(model: SegmentationModel, run: Runner, side: int | None = None) -> SegmentationModel:
+    """The network of a bundle, computed by an exported file."""
+    assert isinstance(model, SemanticModel)
+    return Exported(model, run, side).eval()
+
+
+def load(folder: Path, bundle: Bundle, runtime: str) -> SegmentationModel:
+    """An exported model as a network.
+
+    Args:
+        folder: of the format, with export.json.
+        bundle: that was exported.
+        runtime: a key of `RUNTIMES`.
+
+    Raises:
+        ExportError: a package is missing, or the folder has no export of this bundle, or a damaged one.
+    """
+    how = RUNTIMES[runtime]
+    require_packages(how.packages, how.extra)
+    path = checked(folder, bundle)
+    run: Runner
+    try:
+        run = _openvino(path) if runtime == "openvino" else _format(how.format).runner(folder)
+    # runtimes raise errors of their own
+    except Exception as error:
+        raise ExportError(
+            f"{path}: {how.title} cannot read it: {str(error).splitlines()[0][:300]}",
+            "export the model again",
+        ) from error
+    return exported(bundle.model(), run, _format(how.format).side(bundle))
+
+
+def checked(folder: Path, bundle: Bundle) -> Path:
+    """The exported file of a folder, after checking its hash and that it is of this bundle.
+
+    Raises:
+        ExportError: it is missing, damaged, or of another bundle.
+    """
+    remedy = "export the model again"
+    try:
+        record: dict[str, Any] = read_json(folder / RECORD, remedy)
+    except FileNotFoundError as error:
+        raise ExportError(f"{folder}: there is no exported model", "export the model first") from error
+    except DataError as error:
+        raise ExportError(error.what, remedy) from error
+    if record.get("weights_sha256") != bundle.weights_sha256:
+        raise ExportError(f"{folder}: was exported from other weights than those of {bundle.folder}", remedy)
+    path = folder / str(record.get("file"))
+    if not path.is_file() or sha256(path) != record.get("sha256"):
+        raise ExportError(f"{path}: is missing or damaged, its sha256 is not that of {RECORD}", remedy)
+    return path
+
+
+def _format(name: str) -> ModuleType:
+    return plugins.load("segcore.export", name)
+
+
+def _openvino(path: Path) -> Runner:
+    """A function that runs an ONNX file by OpenVINO on the CPU, in float32."""
+    import openvino
+
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    names = [output.any_name for output in compiled.outputs]
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        # a request of its own: calls of several threads must not share one
+        found = compiled.create_infer_request().infer({0: images})
+        return {name: np.array(found[index]) for index, name in enumerate(names)}
+
+    return run
+
+
+def write_record(folder: Path, facts: dict[str, Any]) -> None:
+    """Write export.json into a folder."""
+    (folder / RECORD).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,279 @@
+"""Write a trained model as files of other formats, and check that they compute what the model computes.
+
+`python -m tasks export --model champion --format onnx` writes exports/NAME/onnx/ with the file, export.json and
+parity.md. Both are compared on held-out regions of the prepared data; where they differ by more than the tolerance,
+nothing is written.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from segcore import params, plugins
+from segcore.data.prepared import PreparedData, test_regions
+from segcore.errors import ExportError, ParamsError
+from segcore.files import atomic_folder, digest, sha256
+from segcore.metrics import METRICS
+from segcore.models.base.bundle import Bundle
+from segcore.params import Params
+from tasks import console
+from tasks.output_folder import require_writable
+from tasks.project import EXPORTS, PREPARED, data_fingerprint
+from tasks.tracking.fetch import CHAMPION, Found, find_model, folder_name
+
+# torch takes seconds to import, and wrong arguments are reported at once
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from segcore.models.base.model import SegmentationModel
+
+_PACKAGE = "segcore.export"
+# largest difference of probabilities; float32 networks of this library differ by some 1e-5
+TOLERANCE = 1e-4
+# largest share of pixels whose class differs
+_CHANGED = 1e-3
+# test regions whose score is compared
+_REGIONS = 20
+
+
+def run_export(
+    p: Params,
+    address: str,
+    formats: Sequence[str],
+    output: Path = EXPORTS,
+    tolerance: float = TOLERANCE,
+    root: Path = Path(),
+) -> list[Path]:
+    """Export a model; each format is a folder `<output>/<name>/<format>` that appears complete or not at all.
+
+    Args:
+        p: parameters; `data.name`, `tracking`, `evaluate` and `compare.metric` are used.
+        address: of the model, as for `find_model`.
+        formats: names of modules of segcore/export.
+        output: folder.
+        tolerance: largest difference of an output between file and model.
+        root: the project's folder.
+
+    Returns:
+        The folders, in the order of `formats`.
+
+    Raises:
+        ParamsError: an unknown format.
+        ExportError: a package is missing, or file and model differ.
+        ModelError: the model does not exist, is damaged, or cannot have the format.
+        DataError: the output folder cannot be written to.
+    """
+    if not formats:
+        raise ParamsError("--format: is empty", f"choose among {', '.join(plugins.names(_PACKAGE))}")
+    modules = {name: _module(name) for name in dict.fromkeys(formats)}
+    from segcore.export._runtime import require_packages
+
+    for module in modules.values():
+        require_packages(module.PACKAGES, "export")
+    require_writable(output)
+    found = find_model(p, address, root)
+    for module in modules.values():
+        module.check(found.bundle)
+    return _Export(p, found, address, output, tolerance, root).write(modules)
+
+
+def name_of(found: Found) -> str:
+    """Name of a model's folder below exports/: `unet-0`, or `<name>-<version>` of a registered version."""
+    if found.name is None or found.version is None:
+        return found.bundle.folder.resolve().name
+    return folder_name(found.name, found.version)
+
+
+def _module(name: str) -> ModuleType:
+    known = plugins.names(_PACKAGE)
+    if name not in known:
+        raise ParamsError(f"--format: {name!r} is unknown", f"choose among {', '.join(known)}")
+    return plugins.load(_PACKAGE, name)
+
+
+@dataclass
+class _Export:
+    """Export of one model; attributes as of `run_export`."""
+
+    p: Params
+    found: Found
+    address: str
+    output: Path
+    tolerance: float
+    root: Path
+
+    def __post_init__(self) -> None:
+        self.bundle, self.name = self.found.bundle, name_of(self.found)
+
+    def write(self, modules: dict[str, ModuleType]) -> list[Path]:
+        """Write all formats; what does not depend on the format is computed once."""
+        from segcore.export._graph import Source
+        from segcore.export._parity import HeldOut, Noise
+
+        self._say(f"{self.bundle.folder}, weights {self.bundle.weights_sha256[:12]}")
+        self.held_out, reason = _held_out(self.bundle, self.root / PREPARED)
+        if self.held_out is None:
+            self._say(f"{reason}; files are compared on random pixels, and have no score")
+        self.score = self._score(self.bundle.model()) if self.held_out else None
+        metadata = {f"{self._metric}/dataset/foreground_mean": self.score, "regions": self._regions}
+        self.source = Source.of(self.bundle, metadata if self.score is not None else None)
+        self.pixels = HeldOut(*self.held_out) if self.held_out else Noise(self.source)
+        return [self._format(name, module) for name, module in modules.items()]
+
+    def _format(self, name: str, module: ModuleType) -> Path:
+        from segcore.export._parity_text import line, markdown
+        from segcore.export._runtime import write_record
+
+        target = self.output / self.name / name
+        with atomic_folder(target) as part:
+            self._say(f"{name}: writing {module.FILE}")
+            module.write(self.source, part)
+            self._say(f"{name}: comparing it with the model")
+            facts = self._facts(name, module, part)
+            write_record(part, facts)
+            (part / "parity.md").write_text(markdown(facts), encoding="utf-8")
+        self._say(f"{name}: {line(facts)}")
+        self._say(f"{name}: {target / module.FILE}")
+        return target
+
+    def _facts(self, name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
+        """Content of export.json.
+
+        Raises:
+            ExportError: file and model differ by more than the tolerance.
+        """
+        file = folder / module.FILE
+        return {
+            "format": name,
+            "title": module.TITLE,
+            "file": module.FILE,
+            "sha256": sha256(file),
+            "size": file.stat().st_size,
+            "name": self.name,
+            "address": self.address,
+            "architecture": self.bundle.description["architecture"],
+            "weights_sha256": self.bundle.weights_sha256,
+            "description_sha256": self.bundle.description_sha256,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {package: version(package) for package in ("torch", *module.PACKAGES)},
+            "tolerance": self.tolerance,
+            "parity": self._parity(name, module, folder),
+        }
+
+    def _parity(self, name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
+        from segcore.export._parity import differences, inputs_of, latencies
+        from segcore.export._runtime import exported
+
+        run, side = module.runner(folder), module.side(self.bundle)
+        found = differences(self.source, run, inputs_of(self.pixels, side))
+        if not found.largest <= self.tolerance or found.share > _CHANGED:
+            raise ExportError(
+                f"{self.name} as {name}: outputs of file and model differ by up to {found.largest:.1e}, the class of "
+                f"{100 * found.share:.2g} % of {found.unit}; accepted are {self.tolerance:g} and {100 * _CHANGED:g} %",
+                "use another format, or the bundle itself; --tolerance accepts larger differences. Nothing was written",
+            )
+        score = None
+        if self.score is not None:
+            of_file = self._score(exported(self.source.model, run, side), side)
+            score = {
+                "metric": self._metric,
+                "regions": self._regions,
+                "eager": self.score,
+                "exported": of_file,
+            }
+        tile = side or self.p.evaluate.tile
+        return {
+            "pixels": self.pixels.title,
+            "largest_difference": found.largest,
+            "changed": found.changed,
+            "compared": found.compared,
+            "unit": found.unit,
+            "inputs": found.inputs,
+            "score": score,
+            "latency_ms": {"tile": tile, **latencies(self.source, run, self.pixels(1, tile, tile))},
+        }
+
+    @property
+    def _metric(self) -> str:
+        """That of the comparison; surfaces are of whole volumes, whose regions are planes."""
+        metric = self.p.compare.metric
+        return metric if {"counts", "objects"} & set(METRICS[metric].tables) else "iou"
+
+    @property
+    def _regions(self) -> int:
+        return len(self.held_out[1]) if self.held_out else 0
+
+    def _score(self, model: "SegmentationModel", side: int | None = None) -> float:
+        """Score of the model, or of a file whose input has a fixed side."""
+        from segcore.export._parity import score
+
+        assert self.held_out is not None
+        settings = self.p.evaluate
+        if side is not None:
+            settings = settings.model_copy(update={"tile": side, "overlap": min(settings.overlap, side // 2)})
+        return score(model, *self.held_out, settings, self.bundle.description, self._metric)
+
+    def _say(self, text: str) -> None:
+        print(f"export {self.name}: {text}", flush=True)
+
+
+def _held_out(bundle: Bundle, prepared: Path) -> "tuple[tuple[PreparedData, pd.DataFrame] | None, str]":
+    """Prepared data and some of its test regions, which the model was not trained with; else None and the reason."""
+    if not (prepared / "prepared.json").is_file():
+        return None, "there are no prepared data"
+    data = PreparedData(prepared)
+    if bundle.description.get("versions", {}).get("data") != data_fingerprint(prepared):
+        return None, "the model was trained on another version of the data"
+    regions = test_regions(data)
+    if regions.empty:
+        return None, "no region is in the test split"
+    chosen = sorted(regions["id"], key=digest)[:_REGIONS]
+    return (data, regions[regions["id"].isin(chosen)]), ""
+
+
+def _formats(text: str) -> list[str]:
+    return [word for word in text.replace(",", " ").split() if word]
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
+    return value
+
+
+def main() -> None:
+    """Command line."""
+    known = ", ".join(plugins.names(_PACKAGE))
+    parser = argparse.ArgumentParser(prog="python -m tasks export", description=__doc__)
+    parser.add_argument(
+        "--model",
+        default=CHAMPION,
+        metavar="ADDRESS",
+        help="folder of a bundle such as models/unet-0, models:/NAME@ALIAS, models:/NAME/3, "
+        "or champion: that of data.name (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--format",
+        type=_formats,
+        default=["onnx"],
+        metavar="LIST",
+        help=f"{known}, with commas between (default: onnx)",
+    )
+    parser.add_argument("--output", type=Path, default=EXPORTS, help="output folder (default: %(default)s)")
+    parser.add_argument(
+        "--tolerance",
+        type=_tolerance,
+        default=TOLERANCE,
+        help="largest difference of an output between file and model (default: %(default)s)",
+    )
+    parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
+    console.run(lambda a: run_export(params.load(a.params), a.model, a.format, a.output, a.tolerance), parser)
+
+
+console.refuse_as_script(__name__)
