@@ -27,10 +27,12 @@ from segcore.models.base.object_sizes import ObjectSizes, usable_ratio
 from segcore.models.instance.anchor_head import AnchorHead
 from segcore.models.instance.anchor_targets import AnchorLevels, Positives, class_loss, positives
 from segcore.models.instance.boxes import decode, encode, fast_nms
+from segcore.models.instance.exportable import at, by_score
 from segcore.models.instance.mask_rating import MaskRating, crops, rating_loss
 from segcore.models.instance.prototypes import (
     Protonet,
     detected_masks,
+    detected_planes,
     mask_loss,
     pooled,
     semantic_loss,
@@ -129,7 +131,7 @@ def fit(keywords: Mapping[str, Any], sizes: ObjectSizes) -> dict[str, Any]:
 
 
 class _Candidates(NamedTuple):
-    """Anchors of one image: place, class, score and box; R of each."""
+    """Anchors of an image (R,) or of each image of a batch (N, R): place, class, score and box."""
 
     anchor: Tensor
     classes: Tensor
@@ -210,31 +212,54 @@ class Yolact(InstanceModel):
 
     def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
         """Objects of each image."""
-        logits, offsets, coefficients, prototypes = (x.float() for x in outputs[:4])
-        anchors = self.levels.anchors([side * self.stride for side in prototypes.shape[-2:]], logits.device)
+        scores, classes, offsets, coefficients, prototypes = self._predicted(outputs)
         found = []
-        for index in range(len(logits)):
-            candidates = self._distinct(logits[index].softmax(dim=1)[:, :-1], offsets[index], anchors)
+        for index, count in enumerate((scores > _LOWEST_SCORE).sum(1).tolist()):
+            candidates, kept = self._candidates(
+                scores[index], classes[index], offsets[index], prototypes, min(count, self.candidates)
+            )
+            candidates = _Candidates(*(x[kept] for x in candidates))
             masks = (prototypes[index : index + 1], coefficients[index, candidates.anchor])
             found.append(self._objects(candidates, *masks, height, width))
         return found
 
-    def _distinct(self, scores: Tensor, offsets: Tensor, anchors: Tensor) -> _Candidates:
-        """What fast NMS leaves of one image, each anchor with its best class.
+    def detect_tensors(self, outputs: Outputs, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As of `InstanceModel`; D is `candidates`, or the number of anchors if that is less."""
+        scores, classes, offsets, coefficients, prototypes = self._predicted(outputs)
+        found, kept = self._candidates(scores, classes, offsets, prototypes, self.candidates)
+        kept = kept & (found.scores > _LOWEST_SCORE)
+        coefficients = at(coefficients, found.anchor)
+        masks = detected_planes(
+            prototypes, coefficients, found.boxes, self.stride, self.magnify, (height, width)
+        )
+        flat = _Candidates(*(x.flatten(0, 1) for x in found))
+        item = torch.arange(scores.shape[0], device=scores.device)[:, None].expand_as(found.anchor).flatten()
+        rated = self.scores(flat, prototypes, coefficients.flatten(0, 1), item).view_as(kept)
+        return rated * kept, found.classes, masks
+
+    def _predicted(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Score and place of the best class of each anchor (N, A), its offsets and coefficients, and prototypes."""
+        logits, offsets, coefficients, prototypes = (x.float() for x in outputs[:4])
+        scores, classes = logits.softmax(dim=-1)[..., :-1].max(dim=-1)
+        return scores, classes, offsets, coefficients, prototypes
+
+    def _candidates(
+        self, scores: Tensor, classes: Tensor, offsets: Tensor, prototypes: Tensor, count: int
+    ) -> tuple[_Candidates, Tensor]:
+        """The `count` anchors of the highest score, in its order, and whether fast NMS keeps each.
 
         Args:
-            scores: (A, classes).
-            offsets: (A, 4).
-            anchors: (A, 4).
+            scores: (..., A).
+            classes: (..., A).
+            offsets: (..., A, 4).
+            prototypes: (N, P, h, w), by whose size the anchors are placed.
+            count: anchors of an image.
         """
-        best, classes = scores.max(dim=1)
-        above = (best > _LOWEST_SCORE).nonzero()[:, 0]
-        order = best[above].argsort(descending=True, stable=True)
-        anchor = above[order[: self.candidates]]
-        boxes = decode(offsets[anchor], anchors[anchor], _OFFSETS)
-        kept = fast_nms(boxes, _SUPPRESSED)
-        anchor = anchor[kept]
-        return _Candidates(anchor, classes[anchor], best[anchor], boxes[kept])
+        anchors = self.levels.anchors([side * self.stride for side in prototypes.shape[-2:]], scores.device)
+        anchor = by_score(scores)[..., :count]
+        boxes = decode(at(offsets, anchor), anchors[anchor], _OFFSETS)
+        best, of_best = (x.gather(-1, anchor) for x in (scores, classes))
+        return _Candidates(anchor, of_best, best, boxes), fast_nms(boxes, _SUPPRESSED)
 
     def _objects(
         self, found: _Candidates, prototypes: Tensor, coefficients: Tensor, height: int, width: int
@@ -248,7 +273,8 @@ class Yolact(InstanceModel):
             height: of the image.
             width: of the image.
         """
-        scores = self.scores(found, prototypes, coefficients).cpu().numpy()
+        item = torch.zeros_like(found.anchor)
+        scores = self.scores(found, prototypes, coefficients, item).cpu().numpy()
         boxes, masks = detected_masks(
             prototypes, coefficients, found.boxes, self.stride, self.magnify, (height, width)
         )
@@ -256,8 +282,15 @@ class Yolact(InstanceModel):
         objects = Objects(height, width, classes, scores, boxes, masks)
         return objects.select(objects.areas > 0)
 
-    def scores(self, found: _Candidates, prototypes: Tensor, coefficients: Tensor) -> Tensor:
-        """(R,) scores of candidates; arguments as of `_objects`."""
+    def scores(self, found: _Candidates, prototypes: Tensor, coefficients: Tensor, item: Tensor) -> Tensor:
+        """(R,) scores of candidates.
+
+        Args:
+            found: R candidates.
+            prototypes: (N, P, h, w).
+            coefficients: (R, P).
+            item: (R,) int64 image of each candidate.
+        """
         return found.scores
 
 
@@ -286,9 +319,8 @@ class RatedYolact(Yolact):
         rated = rating_loss(self.rating, masks, boxes, place, truth)
         return {**super().terms(outputs, truth), "mask_iou": rated}
 
-    def scores(self, found: _Candidates, prototypes: Tensor, coefficients: Tensor) -> Tensor:
+    def scores(self, found: _Candidates, prototypes: Tensor, coefficients: Tensor, item: Tensor) -> Tensor:
         """As of `Yolact`, times the predicted IoU."""
-        item = torch.zeros_like(found.anchor)
         rated = self.rating(crops(prototypes, coefficients, found.boxes, item, self.stride))
         scores: Tensor = found.scores * rated.gather(1, found.classes[:, None])[:, 0]
         return scores

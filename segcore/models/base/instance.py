@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segcore.constants import IGNORE
 from segcore.errors import ModelError
+from segcore.models.base.detections import Detections, detections
 from segcore.models.base.model import SegmentationModel, padding
 from segcore.objects.found import Objects
 
@@ -169,6 +170,21 @@ class InstanceModel(SegmentationModel):
             width: as height.
         """
 
+    def detect_tensors(self, outputs: Outputs, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The objects of `detect` as tensors of fixed shapes, by operations that can be exported; arguments as there.
+
+        Returns:
+            Scores (N, D) float32, 0 for no object; places (N, D) of their classes in `foreground`, int64; masks
+            (N, D, height, width) bool. D depends on the network and the size of the image alone.
+
+        Raises:
+            ModelError: the network has no such form.
+        """
+        raise ModelError(
+            f"{self.title} does not give its objects as tensors, so that it cannot be exported",
+            "implement InstanceModel.detect_tensors in its file, or export another model",
+        )
+
     def unplaced(self, truth: Truth) -> Tensor | None:
         """Number of objects that are no target, or have no mask to learn; None: all are targets."""
         return None
@@ -235,6 +251,23 @@ class InstanceModel(SegmentationModel):
         finally:
             self.train(was_training)
         return found if valid is None else [_within(o, v) for o, v in zip(found, valid.cpu(), strict=True)]
+
+    def detections(self, images: Tensor, valid: Tensor | None = None) -> Detections:
+        """The objects of `predict` as tensors of fixed shapes, for export; the network is in evaluation mode.
+
+        Differs from `predict` by rounding alone.
+
+        Args:
+            images: (N, C, H, W) float32, raw pixel values.
+            valid: (N, H, W) bool, False where nodata: such pixels are in no object; None: all are valid.
+
+        Raises:
+            ModelError: as of `prepared` and `detect_tensors`.
+        """
+        scores, classes, masks = self.detect_tensors(self(images, valid), *images.shape[-2:])
+        if valid is not None:
+            masks = masks & valid[:, None]
+        return detections(scores, classes, masks, self.foreground)
 
 
 def _nearest(x: Tensor, height: int, width: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Parts of instance networks.
 
-all             pyramid
+all             pyramid, exportable
 anchors         boxes
 Mask R-CNN      proposals, regions, region_heads, roi_align, torchvision_detector
 YOLACT          anchor_head, anchor_targets, prototypes, mask_points, mask_rating

@@ -29,7 +29,7 @@ class AnchorHead(nn.Module):
         """Logits (N, A, classes), offsets (N, A, 4) and coefficients (N, A, prototypes) of (N, width, h, w)."""
         x = self.shared(x)
         logits, offsets, coefficients = (
-            layer(x).permute(0, 2, 3, 1).reshape(len(x), -1, channels)
+            layer(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, channels)
             for layer, channels in zip(self.outputs, self.channels, strict=True)
         )
         return [logits, offsets, torch.tanh(coefficients)]

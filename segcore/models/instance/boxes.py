@@ -114,12 +114,12 @@ def match(boxes: Tensor, truth: Tensor, high: float, low: float, *, keep_best: b
 
 
 def fast_nms(boxes: Tensor, most: float) -> Tensor:
-    """Whether to keep each of (R, 4) boxes, highest score first: (R,) bool.
+    """Whether to keep each of (..., R, 4) boxes, highest score first: (..., R) bool.
 
     A box is dropped if its IoU with any of higher score, kept or not, is above `most`.
     """
     overlap = iou(boxes, boxes).triu(diagonal=1)
-    return F.pad(overlap, (0, 0, 1, 0)).amax(dim=0) <= most
+    return F.pad(overlap, (0, 0, 1, 0)).amax(dim=-2) <= most
 
 
 def mixed(boxes: Tensor) -> Tensor:

@@ -28,20 +28,20 @@ class Points:
 
 
 def cells(boxes: Tensor, size: float, height: int, width: int, margin: int = 0) -> Tensor:
-    """Range of grid cells that boxes overlap, (R, 4) int64: first column, first row, end column, end row.
+    """Range of grid cells that boxes overlap, (..., 4) int64: first column, first row, end column, end row.
 
     Args:
-        boxes: (R, 4) float32 left, top, right, bottom.
+        boxes: (..., 4) float32 left, top, right, bottom.
         size: side of a cell in the unit of the boxes.
         height: rows of the grid, beyond which no range reaches.
         width: columns of the grid.
         margin: cells to add on each side.
     """
-    first = (boxes[:, :2] / size).floor().long() - margin
-    end = (boxes[:, 2:] / size).ceil().long() + margin
-    most = torch.tensor([width, height], device=boxes.device)
-    first, end = (x.clamp(min=torch.zeros_like(most), max=most) for x in (first, end))
-    return torch.cat([first, torch.maximum(first, end)], dim=1)
+    first = (boxes[..., :2] / size).floor().long() - margin
+    end = (boxes[..., 2:] / size).ceil().long() + margin
+    left, right = (x[..., 0].clamp(0, width) for x in (first, end))
+    top, bottom = (x[..., 1].clamp(0, height) for x in (first, end))
+    return torch.stack([left, top, torch.maximum(left, right), torch.maximum(top, bottom)], dim=-1)
 
 
 def areas(ranges: Tensor) -> Tensor:

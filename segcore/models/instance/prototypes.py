@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segcore.models.base.instance import Truth
 from segcore.models.instance.anchor_head import convolution, xavier
 from segcore.models.instance.anchor_targets import Positives
+from segcore.models.instance.exportable import interpolation, planes
 from segcore.models.instance.mask_points import Points, areas, cells, chunks, cropped, enlarged, points
 
 # points of an image at which masks are trained in a step; the last mask may exceed them
@@ -112,6 +113,48 @@ def detected_masks(
         mask = logits_at(low, item[part], prototypes, coefficients[part]).sigmoid()
         found += cropped(enlarged(mask, low, high, stride / magnify) > 0.5, high)
     return np.array([box for box, _ in found], np.int32).reshape(-1, 4), [mask for _, mask in found]
+
+
+def detected_planes(
+    prototypes: Tensor,
+    coefficients: Tensor,
+    boxes: Tensor,
+    stride: int,
+    magnify: float,
+    size: Sequence[int],
+) -> Tensor:
+    """The masks of `detected_masks` of all images of a batch as planes, (N, R, height, width) bool.
+
+    Arguments as there, but for each image: prototypes (N, P, h, w), coefficients (N, R, P), boxes (N, R, 4).
+    """
+    pixels = cells(boxes / magnify, 1, size[0], size[1])
+    height, width = prototypes.shape[-2:]
+    coarse = cells(pixels * magnify, stride, height, width, margin=1)
+    values = (coefficients @ prototypes.flatten(2)).sigmoid().unflatten(2, (height, width))
+    cols, rows = (
+        _weights(
+            pixels[..., axis::2, None], coarse[..., axis::2, None], stride / magnify, size[1 - axis], count
+        )
+        for axis, count in enumerate((width, height))
+    )
+    return planes(values, rows, cols)
+
+
+def _weights(fine: Tensor, coarse: Tensor, factor: float, size: int, count: int) -> Tensor:
+    """Weights (..., size, count) of the points of an axis at its pixels, as of `enlarged`; 0 for pixels outside.
+
+    Args:
+        fine: (..., 2, 1) first and end of the mask's pixels.
+        coarse: (..., 2, 1) those of its points, beyond which pixels get the value of the nearest one.
+        factor: pixels per point.
+        size: pixels of the axis.
+        count: points of the axis.
+    """
+    place = torch.arange(size, device=fine.device)
+    position = (place + 0.5) / factor - 0.5
+    position = position.clamp(min=coarse[..., 0, :], max=coarse[..., 1, :] - 1)
+    inside = (place >= fine[..., 0, :]) & (place < fine[..., 1, :])
+    return interpolation(position, count) * inside[..., None]
 
 
 def logits_at(points: Points, item: Tensor, prototypes: Tensor, coefficients: Tensor) -> Tensor:
