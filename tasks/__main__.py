@@ -46,9 +46,9 @@ def main() -> None:
         sys.exit(2)
     del sys.argv[1]
     # imported late, as the commands
-    from tasks.project import share_work
+    from tasks.project import enter_experiment
 
-    share_work()
+    enter_experiment()
     import_module(f"tasks.{name.replace('-', '_')}").main()
 
 

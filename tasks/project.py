@@ -1,11 +1,12 @@
 """Paths and names in a project that more than one module uses.
 
-Paths are relative to the project's folder. Import-light: standard library and segcore.files only.
+Paths are relative to the project's folder. Import-light: standard library, segcore.errors and segcore.files only.
 """
 
 import os
 from pathlib import Path
 
+from segcore.errors import StageError
 from segcore.files import digest, sha256
 
 # outputs of stages, tracked by DVC
@@ -53,12 +54,29 @@ def project_folder() -> Path:
     return Path(os.environ.get("DVC_ROOT", ""))
 
 
-def share_work() -> None:
-    """In the temporary folder of a DVC experiment, which DVC removes, make work/ a link to that of the project."""
-    shared = (project_folder() / WORK).absolute()
-    if shared != WORK.absolute() and not os.path.lexists(WORK):
-        shared.mkdir(exist_ok=True)
-        WORK.symlink_to(shared)
+def enter_experiment() -> None:
+    """In the temporary folder of a DVC experiment, let measurements of models be stored in the project's work/costs/.
+
+    DVC removes that folder, and the report reads them after `dvc exp apply`. Checkpoints and caches stay apart, since
+    several experiments may run the same stage at the same time.
+
+    Raises:
+        StageError: initial weights, which git ignores, were not copied: trainings would silently start without them.
+    """
+    project = project_folder().absolute()
+    if project == Path().absolute():
+        return
+    if not COSTS.exists():
+        (project / COSTS).mkdir(parents=True, exist_ok=True)
+        WORK.mkdir(exist_ok=True)
+        COSTS.symlink_to(project / COSTS)
+    weights = [path.relative_to(project) for path in project.glob(f"{START}/*/model.json")]
+    lacking = [str(path.parent) for path in weights if not path.exists()]
+    if lacking:
+        raise StageError(
+            f"the experiment runs in a temporary folder without the initial weights in {', '.join(lacking)}",
+            f"add {' '.join(f'`--copy-paths {path}`' for path in lacking)} to `dvc exp run`",
+        )
 
 
 def run_name(architecture: str, seed: int) -> str:
