@@ -20,9 +20,9 @@ _SECONDS = 1.0
 COUNTS, COUNTS_SUFFIX = "counts.csv", "_counts.csv"
 # suffixes of the outputs of a picture, by name in `predict.outputs`
 _KINDS = {
-    "classes": (".tif",),
-    "probabilities": ("_probabilities.tif",),
-    "confidence": ("_confidence.tif",),
+    "classes": (".tif", ".qml"),
+    "probabilities": ("_probabilities.tif", "_probabilities.qml"),
+    "confidence": ("_confidence.tif", "_confidence.qml"),
     "polygons": (".gpkg",),
     "dicomseg": (".dcm",),
     "objects": ("_objects.tif", ".gpkg"),
@@ -31,9 +31,11 @@ _KINDS = {
 }
 # words of `predict.outputs` that are made of objects
 OBJECT_OUTPUTS = ("objects", "coco", "counts")
-_SEMANTIC = (".tif", "_probabilities.tif", ".gpkg", ".nii.gz", ".ctbl")
+# beside any output
+_ITEM = ".stac.json"
+_SEMANTIC = (*_KINDS["classes"], *_KINDS["probabilities"], ".gpkg", ".nii.gz", ".ctbl", _ITEM)
 # those that take no names where their word is not among the outputs
-_ASKED_FOR = {"confidence": ("_confidence.tif", "_confidence.nii.gz"), "dicomseg": (".dcm",)}
+_ASKED_FOR = {"confidence": (*_KINDS["confidence"], "_confidence.nii.gz"), "dicomseg": (".dcm",)}
 _OF_OBJECTS = ("_objects.tif", "_objects.nii.gz", ".json", *_KINDS["counts"])
 
 
@@ -238,7 +240,9 @@ class Record:
         """Delete the files of these scenes that are no wanted output; returns their names."""
         deleted = []
         for entry in (self.scenes[str(s)] for s in scenes if "files" in self.scenes.get(str(s), {})):
+            item = entry["name"] + _ITEM
             wanted = [entry["name"] + end for kind in self.settings["outputs"] for end in _KINDS[kind]]
+            wanted += [item] if item in entry["files"] else []
             if entry["key"] == self.key:
                 # of a volume or stack, another file
                 wanted = entry["files"]
@@ -248,6 +252,10 @@ class Record:
             entry["key"] = self.key
             for file in others:
                 (self.path.parent / file).unlink(missing_ok=True)
+            if others and item in entry["files"]:
+                from segcore.prediction.stac import remove_assets
+
+                remove_assets(self.path.parent / item, others)
             deleted += others
         return deleted
 

@@ -144,7 +144,7 @@ def check_name(scene: Path, name: str, outputs: Sequence[str]) -> None:
             "rename it",
             kind="bad-name",
         )
-    longest = "_objects.nii.gz" if {"objects", "coco", "counts"} & set(outputs) else ".nii.gz"
+    longest = "_objects.nii.gz" if {"objects", "coco", "counts"} & set(outputs) else ".stac.json"
     longest = "_probabilities.tif" if "probabilities" in outputs else longest
     longest = "_confidence.nii.gz" if "confidence" in outputs else longest
     if len(os.fsencode(name + longest)) > _LONGEST_NAME:

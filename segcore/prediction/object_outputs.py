@@ -16,9 +16,8 @@ from segcore.prediction.class_store import ClassStore
 from segcore.prediction.counts import FIELDS, Validation, tallied, write_table
 from segcore.prediction.ground import HECTARE, PixelAreas, pixel_areas
 from segcore.prediction.writers.coco import write_coco
-from segcore.prediction.writers.geopackage import add_style, class_style
 from segcore.prediction.writers.nifti import write_prediction
-from segcore.prediction.writers.objects import LAYER, write_object_layer, write_object_raster
+from segcore.prediction.writers.objects import write_object_layer, write_object_raster
 from segcore.prediction.writers.stack import write_object_stack
 from segcore.prediction.zone_counts import count_in, write_zones
 from segcore.prediction.zone_shapes import in_pixels
@@ -95,7 +94,8 @@ class ObjectOutputs:
         if "objects" in outputs:
             made += [f"{self._name}_objects.tif", f"{self._name}.gpkg"]
             write_object_raster(objects, self._folder / made[0], self._info, tags)
-            self._write_layer(objects, self._folder / made[1], areas)
+            target = self._folder / made[1]
+            write_object_layer(objects, target, self._info, self._names, areas, self._settings.simplify)
         if "coco" in outputs:
             made.append(f"{self._name}.json")
             target = self._folder / made[-1]
@@ -103,12 +103,6 @@ class ObjectOutputs:
         if "counts" in outputs:
             made += self._write_counts(objects, areas, of_pixels)
         return made
-
-    def _write_layer(self, objects: SceneObjects, target: Path, areas: np.ndarray | None) -> None:
-        write_object_layer(objects, target, self._info, self._names, areas, self._settings.simplify)
-        style = class_style(self._names, self._description["colors"], self.store.foreground)
-        for layer in (LAYER, *(["classes"] if "polygons" in self._settings.outputs else [])):
-            add_style(target, layer, style)
 
     def _write_counts(
         self, objects: SceneObjects, areas: np.ndarray | None, of_pixels: PixelAreas | None

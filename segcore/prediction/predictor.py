@@ -60,6 +60,7 @@ from segcore.prediction.scene_objects import ObjectStore
 from segcore.prediction.scene_reader import opened
 from segcore.prediction.scene_windows import BlockWriter, blend_windows, panel_columns, reader_of
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
+from segcore.prediction.stac import write_item
 from segcore.prediction.writers.cog import writing
 from segcore.prediction.zones import read_zones
 
@@ -121,7 +122,7 @@ class Predictor:
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(bundle)
         bundle.require(*_REQUIRED)
-        self.description = bundle.description
+        self.description, self._name = bundle.description, bundle.folder.name
         self.classes: list[str] = self.description["classes"]
         self.settings = resolved(settings or Predict(), bundle)
         self.find = find_settings(self.settings, bundle)
@@ -221,9 +222,10 @@ class Predictor:
 
         Returns:
             Names of the files: NAME.tif (uint8, 255 is nodata), NAME_probabilities.tif and NAME_confidence.tif (uint8,
-            0..254 for 0..1), NAME.gpkg, NAME_objects.tif (uint32, 0 is none), NAME.json, NAME_counts.csv,
-            NAME_zones.csv and NAME_zones.gpkg; for a volume NAME.nii.gz with NAME.ctbl, NAME_confidence.nii.gz,
-            NAME.dcm, NAME_objects.nii.gz and NAME_counts.csv.
+            0..254 for 0..1), each with a QGIS style (.qml), NAME.gpkg, NAME_objects.tif (uint32, 0 is none), NAME.json,
+            NAME_counts.csv, NAME_zones.csv, NAME_zones.gpkg, and for a scene with a position on the earth
+            NAME.stac.json; for a volume NAME.nii.gz with NAME.ctbl, NAME_confidence.nii.gz, NAME.dcm,
+            NAME_objects.nii.gz and NAME_counts.csv.
 
         Raises:
             DataError: the scene cannot be read, does not fit the model, or the outputs cannot be written.
@@ -250,6 +252,7 @@ class Predictor:
                         self._blend(declared, writer, grid, part, progress)
             with writing(folder / name):
                 files = writer.finish(lambda: progress(total, total))
+                files += write_item(part, name, files, writer.info, scene, self._name, self.description)
                 notes(writer.notes)
                 for file in files:
                     fsync(part / file)

@@ -4,8 +4,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from segcore.io.layouts._item import Item
 from segcore.params import Data
 
 T = TypeVar("T")
+# of ACQUISITIONDATETIME, which is as in ISO 8601, and of the date of a TIFF
+_TIME_FORMATS = (None, "%Y:%m:%d %H:%M:%S")
 # words of the ingest that have no meaning for a scene, which has no labels
 _PAIR, _OF_LABELS = "remove the pair", "; labels of the same size"
 
@@ -150,6 +153,40 @@ def stamp_of(scene: Path, channels: Sequence[Path] = ()) -> str:
         return limited.call(lambda: _stamp(scene, channels))
     finally:
         limited.close()
+
+
+def acquisition_time(scene: Path) -> str | None:
+    """When a scene was taken, by its tags, such as "2024-05-06T10:20:30Z"; None: they do not say.
+
+    Read are ACQUISITIONDATETIME, where GDAL has the time of satellite images, and the date of a TIFF, which has no time
+    zone and is taken as UTC.
+
+    Raises:
+        DataError: its file system does not answer.
+    """
+    limited = Limited(scene.name)
+    try:
+        return limited.call(lambda: _tagged_time(scene))
+    finally:
+        limited.close()
+
+
+def _tagged_time(scene: Path) -> str | None:
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        with rasterio.open(scene) as file:
+            texts = [file.tags(ns="IMAGERY").get("ACQUISITIONDATETIME"), file.tags().get("TIFFTAG_DATETIME")]
+    except RasterioError:
+        # read by another library, or gone meanwhile
+        return None
+    for text, form in zip(texts, _TIME_FORMATS, strict=True):
+        with suppress(ValueError):
+            time = datetime.strptime(text or "", form) if form else datetime.fromisoformat(text or "")
+            time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+            return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None
 
 
 def _stamp(scene: Path, channels: Sequence[Path]) -> str:

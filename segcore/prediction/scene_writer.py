@@ -23,9 +23,10 @@ from segcore.prediction.scene_objects import BANDS, ObjectStore, as_steps
 from segcore.prediction.writers import cog, objects, polygons
 from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
 from segcore.prediction.writers.color_table import write_color_table
-from segcore.prediction.writers.geopackage import copy_others
+from segcore.prediction.writers.geopackage import add_style, copy_others
 from segcore.prediction.writers.nifti import write_prediction
 from segcore.prediction.writers.stack import write_stack
+from segcore.prediction.writers.styles import layer_style, probability_style, raster_style, write_style
 
 # layers of a GeoPackage, by name in `predict.outputs`
 _LAYERS = {"polygons": polygons.LAYER, "objects": objects.LAYER}
@@ -204,18 +205,30 @@ class SceneWriter:
         if self._objects is not None:
             made += self._objects.finish(tags, stop_if_asked)
             self.notes += self._objects.notes
+        self._style_layers()
         # files with several layers are named once
         return list(dict.fromkeys(made))
 
     def _keep_layers(self) -> None:
         """Start with the layers of an earlier prediction that are not written now."""
-        written = [layer for word, layer in _LAYERS.items() if word in self.outputs]
-        if self._planes is not None or not written:
+        if not self._layers:
             return
         name = f"{self.name}.gpkg"
-        kept = copy_others(self.folder.parent / name, self.folder / name, [*_LAYERS.values()], written)
+        kept = copy_others(self.folder.parent / name, self.folder / name, [*_LAYERS.values()], self._layers)
         if kept:
             self.notes.append(("layers", f"{name} keeps of an earlier prediction: {', '.join(kept)}"))
+
+    def _style_layers(self) -> None:
+        style = layer_style(self.class_names, self.description["colors"], self.description["foreground"])
+        for layer in self._layers:
+            add_style(self.folder / f"{self.name}.gpkg", layer, style)
+
+    @property
+    def _layers(self) -> list[str]:
+        """Layers of the GeoPackage that are written now; volumes have none."""
+        if self._planes is not None:
+            return []
+        return [layer for word, layer in _LAYERS.items() if word in self.outputs]
 
     def _of_volume(self) -> list[str]:
         assert self._planes is not None
@@ -233,12 +246,12 @@ class SceneWriter:
         return made
 
     def _of_picture(self, tags: dict[str, str]) -> list[str]:
-        made, plain = list[str](), self.folder / "classes"
+        made = list[str]()
         if "polygons" in self.outputs:
             made.append(f"{self.name}.gpkg")
             foreground, settings = self.description["foreground"], self.settings
             polygons.write_polygons(
-                plain,
+                self.folder / "classes",
                 self.folder / made[-1],
                 self.info,
                 self.class_names,
@@ -247,16 +260,21 @@ class SceneWriter:
                 settings.simplify,
             )
         if "probabilities" in self.outputs:
-            made.append(f"{self.name}_probabilities.tif")
-            cog.to_cog(self.folder / "probabilities", self.folder / made[-1], "AVERAGE", tags)
+            shown = min(self.description.get("foreground", []), default=0)
+            made += self._raster("probabilities", tags, probability_style(shown + 1))
         if "confidence" in self.outputs:
-            made.append(f"{self.name}_confidence.tif")
             of_confidence = {**tags, "TEMPERATURE": str(self.description["calibration"]["temperature"])}
-            cog.to_cog(self.folder / "confidence", self.folder / made[-1], "AVERAGE", of_confidence)
+            made += self._raster("confidence", of_confidence, probability_style(1))
         if "classes" in self.outputs:
-            made.append(f"{self.name}.tif")
-            cog.to_cog(plain, self.folder / made[-1], "NEAREST", tags)
+            made += self._raster("classes", tags, raster_style(self.class_names, self.description["colors"]))
         return made[::-1]
+
+    def _raster(self, kind: str, tags: dict[str, str], style: str) -> list[str]:
+        """Make a COG of a plain file, with its style beside it; returns the names of both, that of the style first."""
+        is_of_classes = kind == "classes"
+        target = self.folder / (f"{self.name}.tif" if is_of_classes else f"{self.name}_{kind}.tif")
+        cog.to_cog(self.folder / kind, target, "NEAREST" if is_of_classes else "AVERAGE", tags)
+        return [write_style(target, style), target.name]
 
 
 def _of_objects(block: mosaic.Block, blend: str, wants_all: bool) -> np.ndarray:

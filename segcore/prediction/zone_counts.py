@@ -17,7 +17,8 @@ from segcore.data.raster import Info
 from segcore.objects.canvas import SceneObjects, bands
 from segcore.prediction.counts import ALL, Validation, write_table
 from segcore.prediction.ground import HECTARE, PixelAreas
-from segcore.prediction.writers.geopackage import add_style, as_oserror, outline_style
+from segcore.prediction.writers.geopackage import add_style, as_oserror
+from segcore.prediction.writers.styles import outline_style
 from segcore.prediction.zones import Zones
 
 # columns of the table that are no fields of the zones

@@ -172,7 +172,7 @@ def describe_confidence(file: rasterio.io.DatasetWriter) -> None:
 
 
 def to_cog(plain: Path, target: Path, resampling: str, tags: Mapping[str, str]) -> None:
-    """Convert a plain file to a COG with overviews, and remove it.
+    """Convert a plain file to a COG with overviews and the statistics of each band, and remove it.
 
     Args:
         plain: from `create`, closed.
@@ -198,6 +198,7 @@ def to_cog(plain: Path, target: Path, resampling: str, tags: Mapping[str, str]) 
         compress="DEFLATE",
         overviews="IGNORE_EXISTING",
         overview_resampling=resampling,
+        statistics="YES",
         bigtiff="IF_SAFER",
         num_threads="ALL_CPUS",
     )

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import shapely
@@ -133,53 +132,3 @@ CREATE TABLE IF NOT EXISTS layer_styles (
     useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
     update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now'))
 )"""
-
-
-def class_style(names: Sequence[str], colors: Sequence[Sequence[int]], wanted: Sequence[int]) -> str:
-    """QML of polygons with a field `class`: filled half transparent in the colours of the classes.
-
-    Args:
-        names: of all classes.
-        colors: red, green and blue of each.
-        wanted: indices of the classes that have polygons.
-    """
-    categories = "".join(
-        f'<category value="{index}" symbol="{place}" label={quoteattr(names[index])} render="true" type="long"/>'
-        for place, index in enumerate(wanted)
-    )
-    symbols = "".join(_symbol(str(place), colors[index], 102) for place, index in enumerate(wanted))
-    return _qml(
-        f'<renderer-v2 type="categorizedSymbol" attr="class" symbollevels="0" forceraster="0">'
-        f"<categories>{categories}</categories><symbols>{symbols}</symbols></renderer-v2>"
-    )
-
-
-def outline_style() -> str:
-    """QML of polygons: black outlines."""
-    symbol = _symbol("0", (0, 0, 0), 0)
-    return _qml(
-        f'<renderer-v2 type="singleSymbol" symbollevels="0"><symbols>{symbol}</symbols></renderer-v2>'
-    )
-
-
-def _symbol(name: str, color: Sequence[int], opacity: int) -> str:
-    rgb = ",".join(map(str, color))
-    values = {
-        "color": f"{rgb},{opacity}",
-        "outline_color": f"{rgb},255",
-        "outline_style": "solid",
-        "outline_width": "0.4",
-        "outline_width_unit": "MM",
-        "style": "solid",
-    }
-    props = "".join(f'<prop k="{key}" v="{value}"/>' for key, value in values.items())
-    return (
-        f'<symbol type="fill" name="{name}" alpha="1" clip_to_extent="1">'
-        f'<layer class="SimpleFill" enabled="1" locked="0" pass="0">{props}</layer></symbol>'
-    )
-
-
-def _qml(renderer: str) -> str:
-    return (
-        f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'><qgis version=\"3.16\">{renderer}</qgis>"
-    )
