@@ -26,9 +26,10 @@ from segcore.files import atomic_folder, read_json
 from segcore.objects.components import components
 from segcore.objects.found import from_numbers
 from segcore.objects.pairs import pairs
-from segcore.params import Params
+from segcore.params import Evaluate, Params
 from segcore.tables.counts import count, counts_table, require_all
 from segcore.tables.objects import objects_table, require_images
+from segcore.tables.surfaces import Surfaces
 from tasks.console import refuse_as_script, run
 from tasks.project import COMPARISON, EVALUATIONS, PARAMS, PREPARED, run_name, stage_name
 
@@ -40,7 +41,7 @@ def read_model(folder: Path, architecture: str, seeds: list[int], regions: list[
         StageError: an evaluation is missing.
         DataError: an evaluation lacks a test region, or has a region that is not in the test split.
     """
-    tables, summaries, objects = [], [], []
+    tables, summaries, objects, surfaces = [], [], [], []
     for seed in seeds:
         name = run_name(architecture, seed)
         path = partial(_file_of, folder / name, architecture, seed)
@@ -50,13 +51,18 @@ def read_model(folder: Path, architecture: str, seeds: list[int], regions: list[
         summaries.append(read_json(path("summary.json"), remedy))
         if "objects" in summaries[-1]:
             objects.append(pd.read_parquet(path("objects.parquet")))
+        if "surfaces" in summaries[-1]:
+            surfaces.append(pd.read_parquet(path("surfaces.parquet")))
         require_all(table, regions)
         tables.append(table)
     for table in objects:
         require_images(table, regions)
     # an evaluation of an earlier version may have none
     with_objects = objects if len(objects) == len(tables) else []
-    return Contestant(architecture, summaries[0]["title"], "model", tables, summaries, with_objects)
+    with_surfaces = surfaces if len(surfaces) == len(tables) else []
+    return Contestant(
+        architecture, summaries[0]["title"], "model", tables, summaries, with_objects, with_surfaces
+    )
 
 
 def _file_of(folder: Path, architecture: str, seed: int, name: str) -> Path:
@@ -78,12 +84,13 @@ class _Masks:
 
     Args:
         prepared: prepared data.
-        boundary_tolerance: distance in pixels up to which boundary pixels match.
+        evaluate: settings; the tolerances of boundaries and surfaces are used.
         with_objects: whether objects are compared; an attribute too.
     """
 
-    def __init__(self, prepared: PreparedData, boundary_tolerance: int, with_objects: bool) -> None:
-        self._prepared, self._tolerance, self.with_objects = prepared, boundary_tolerance, with_objects
+    def __init__(self, prepared: PreparedData, evaluate: Evaluate, with_objects: bool) -> None:
+        self._prepared, self._settings, self.with_objects = prepared, evaluate, with_objects
+        self._tolerance = evaluate.boundary_tolerance
         self._of_item = dict(list(prepared.objects.groupby("item"))) if with_objects else {}
 
     def annotator(self, name: str) -> Contestant:
@@ -106,17 +113,21 @@ class _Masks:
         self, name: str, title: str, kind: str, mask_of: Callable[[str, np.ndarray], np.ndarray]
     ) -> Contestant:
         """A contestant whose (H, W) classes of a region `mask_of` returns, from its id and its true classes."""
-        images, objects = [], []
+        images, objects, surfaces = [], [], Surfaces(self._prepared, self._settings.surface_tolerance)
         for region, cluster in test_regions(self._prepared)[["id", "cluster"]].astype(str).to_numpy():
             label = self._prepared.read(region).label
             mask = mask_of(region, label)
             label = np.where(mask == IGNORE, np.uint8(IGNORE), label)
             images.append((region, cluster, count(mask, label, len(self._prepared.classes), self._tolerance)))
+            surfaces.add(region, mask, label)
             if self.with_objects:
                 objects.append(self._objects(region, cluster, mask, label))
         tables = [counts_table(images, self._prepared.classes)]
         of_objects = [objects_table(objects)] if self.with_objects else []
-        return Contestant(name, title, kind, tables, (), of_objects)
+        of_volumes = surfaces.table()
+        return Contestant(
+            name, title, kind, tables, (), of_objects, [] if of_volumes is None else [of_volumes]
+        )
 
     def _objects(self, region: str, cluster: str, mask: np.ndarray, label: np.ndarray) -> pd.DataFrame:
         """Rows of the object table of a region; the score of every component is 1."""
@@ -150,7 +161,7 @@ def build(root: Path, p: Params) -> Comparison:
     prepared = PreparedData(root / PREPARED)
     regions = test_regions(prepared)["id"].tolist()
     models = [read_model(root / EVALUATIONS, name, p.seeds, regions) for name in p.architectures]
-    masks = _Masks(prepared, p.evaluate.boundary_tolerance, all(model.objects for model in models))
+    masks = _Masks(prepared, p.evaluate, all(model.objects for model in models))
     humans = [masks.annotator(name) for name in prepared.baselines]
     # the components of true components are the truth
     limits = [masks.limit()] if masks.with_objects and prepared.truth_of_objects == "given" else []

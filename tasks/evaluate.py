@@ -116,6 +116,8 @@ def _write(part: Path, result: "Evaluated", summary: dict[str, Any], classes: li
     result.counts.to_parquet(part / "counts.parquet", index=False)
     if result.objects is not None:
         result.objects.to_parquet(part / "objects.parquet", index=False)
+    if result.surfaces is not None:
+        result.surfaces.to_parquet(part / "surfaces.parquet", index=False)
     matrix = pd.DataFrame(result.confusion, columns=classes)
     matrix.insert(0, "truth", classes)
     matrix.to_csv(part / "confusion.csv", index=False)
@@ -131,9 +133,9 @@ class _Volumes:
         self.planes: dict[str, dict[int, Any]] = {}
 
     def add(self, region: str, prediction: Any) -> None:
-        """Add a plane, (H, W) uint8; regions that are not planes of a volume are ignored."""
+        """Add a plane, (H, W) uint8; other regions are left out, such as blocks of planes."""
         place = self.data.volume_of(region)
-        if place is None:
+        if place is None or prediction.shape != (place[2].height, place[2].width):
             return
         volume, plane, info = place
         planes = self.planes.setdefault(volume, {})
@@ -151,7 +153,8 @@ def run_evaluation(
 
     Raises:
         ModelError: no such bundle, or one of an instance network without operating score.
-        DataError: no prepared data, a region without counts, or an instance network and data without objects.
+        DataError: no prepared data, a region without counts, a volume without some planes, or an instance network
+            and data without objects.
         ParamsError: flips with a model that was trained without, or that finds objects.
     """
     name = run_name(architecture, seed)
@@ -195,6 +198,8 @@ def run_evaluation(
         progress = partial(console.progress, label=f"evaluate {name}")
         temperature = description.get("calibration", {}).get("temperature")
         result = evaluate(model, data, settings, precision, keep, progress, finding, temperature)
+        if result.surfaces is not None:
+            summary |= {"surfaces": {"tolerance": p.evaluate.surface_tolerance}}
         _write(part, result, summary, data.classes)
     score = finding.score if finding else 0.0
     _log(p, architecture, seed, data, result, score, description["title"], root)
@@ -221,7 +226,7 @@ def _log(
     print(f"evaluate: measuring latency and memory with tiles of {p.evaluate.tile} pixels", flush=True)
     cost = measure_cost(architecture, seed, p.evaluate, root)
     memory = {"cost/peak_memory_mb": cost["peak_memory_mb"]}
-    found = scores(result.counts, data.foreground, result.objects, score)
+    found = scores(result.counts, data.foreground, result.objects, score, result.surfaces)
     metrics = {**found, **memory, "ece": result.calibration["ece"]}
     if after := result.calibration.get("after_temperature"):
         metrics["ece_after_temperature"] = after["ece"]

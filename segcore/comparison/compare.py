@@ -16,7 +16,7 @@ from segcore.comparison.settings import differing_settings
 from segcore.comparison.slices import ScoredModel, slices
 from segcore.comparison.statistics import bootstrap, holm, interval, permutation_test
 from segcore.errors import DataError
-from segcore.metrics import EMPTY_POLICY, EMPTY_POLICY_WITH_OBJECTS, METRICS, Metric, class_metrics
+from segcore.metrics import EMPTY_POLICY, EMPTY_POLICY_WITH_OBJECTS, METRICS, Metric
 from segcore.params import Params
 
 __all__ = ["Contestant", "compare"]
@@ -193,22 +193,12 @@ def _require_headline(scored: Sequence[_Scores], headline: str) -> None:
         if one.contestant.kind == "model" and headline not in one.estimates:
             metric = _metric_of(headline)
             if metric.of_surfaces:
-                raise no_surfaces(metric.name, one.contestant.title)
+                raise surfaces.no_surfaces(metric.name, one.contestant.title)
             raise DataError(
                 f"compare.metric is {metric.name}, but {one.contestant.title} has no objects",
                 "set data.instances, and evaluate.objects to components or watershed, in params.yaml and run again, "
                 "or choose a metric of pixels, such as iou",
             )
-
-
-def no_surfaces(metric: str, title: str) -> DataError:
-    """The error for a metric of surfaces where an evaluation has none."""
-    return DataError(
-        f"compare.metric is {metric}, a metric of surfaces, but the evaluation of {title} has no volumes with a spacing in "
-        "mm (NIfTI, MetaImage, NRRD or DICOM)",
-        f"choose a metric of pixels in params.yaml ({', '.join(class_metrics('counts'))}) and run again; nothing is "
-        "trained or evaluated anew",
-    )
 
 
 def _placed(s: _Scores, headline: str, p: Params) -> verdict.Placed:

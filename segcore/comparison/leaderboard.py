@@ -270,11 +270,12 @@ def _caption(comparison: Comparison) -> str:
     if kind != "block":
         held_out = f"{comparison.test_images} test images in {held_out}"
     pooled = "pixels" if comparison.objects is None else "pixels or objects"
-    surfaces = "" if comparison.surfaces is None else "; of HD95, NSD and ASSD means of groups or of volumes"
+    surfaces = "" if comparison.surfaces is None else " (HD95, NSD, ASSD: of groups or volumes)"
     return (
         f"{comparison.dataset}: {held_out}, {seeds} seed{'' if seeds == 1 else 's'}; "
         f"scores in %, [{100 * comparison.confidence:g} % interval].\n"
-        f"dataset: {pooled} of all images pooled; image: mean of images{surfaces}; foreground or all classes: their mean."
+        f"dataset: {pooled} of all images pooled; image: mean of images{surfaces}; foreground or all classes: their "
+        "mean."
     )
 
 

@@ -7,7 +7,18 @@ import numpy as np
 
 from segcore.comparison.cluster_sums import ClusterSums
 from segcore.comparison.results import Comparison, SurfacesSummary
-from segcore.metrics import SURFACE_POLICY
+from segcore.errors import DataError
+from segcore.metrics import SURFACE_POLICY, class_metrics
+
+
+def no_surfaces(metric: str, title: str) -> DataError:
+    """The error for a metric of surfaces where an evaluation has none."""
+    return DataError(
+        f"compare.metric is {metric}, a metric of surfaces, but the evaluation of {title} has no volumes with a "
+        "spacing in mm (NIfTI, MetaImage, NRRD or DICOM)",
+        f"choose a metric of pixels in params.yaml ({', '.join(class_metrics('counts'))}) and run again; nothing is "
+        "trained or evaluated anew",
+    )
 
 
 def summary(
@@ -43,9 +54,8 @@ def lines(comparison: Comparison) -> list[str]:
         return []
     text = [f"NSD: surfaces within {found.tolerance:g} mm (evaluate.surface_tolerance)."]
     for name, by_class in found.missed.items():
-        counted = ", ".join(f"{kind} in {number:.4g}" for kind, number in by_class.items())
+        counted = ", ".join(f"{kind} {number:.4g}" for kind, number in by_class.items())
         if counted:
-            text.append(
-                f"{comparison.titles[name]}: of {found.volumes} volumes, in only one of truth and prediction: {counted}."
-            )
+            start = f"{comparison.titles[name]}: volumes with a class in only one of truth and prediction"
+            text.append(f"{start}, of {found.volumes}: {counted}.")
     return [*text, f"Surfaces: {found.policy}"]

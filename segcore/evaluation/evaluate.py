@@ -24,6 +24,7 @@ from segcore.objects.found import Objects
 from segcore.params import Evaluate
 from segcore.tables.counts import confusion, count, counts_table, require_all
 from segcore.tables.slices import add_words
+from segcore.tables.surfaces import Surfaces
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Evaluated:
         calibration: curve and error, see `Calibration.result`; with a temperature also "after_temperature", the same
             after temperature scaling and the "temperature".
         objects: the object table; None where no objects were asked for.
+        surfaces: the surface table; None where no region is a plane of a volume with a spacing.
     """
 
     counts: pd.DataFrame
     confusion: np.ndarray
     calibration: dict[str, Any]
     objects: pd.DataFrame | None = None
+    surfaces: pd.DataFrame | None = None
 
 
 def _keep_nothing(region: str, prediction: np.ndarray, objects: Objects | None) -> None:
@@ -64,7 +67,8 @@ def evaluate(
     Args:
         model: model of a bundle, on its device.
         data: prepared data with the test regions.
-        settings: of `fitted`; tile, overlap, flips, boundary tolerance, and whether objects are compared.
+        settings: of `fitted`; tile, overlap, flips, tolerances of boundaries and surfaces, and whether objects are
+            compared.
         precision: "fp32" or "bf16".
         keep: called with each region's id, (H, W) uint8 prediction, and objects in the order of their numbers in the
             object table.
@@ -75,7 +79,7 @@ def evaluate(
         regions: rows of the region table that are predicted; None: all test regions.
 
     Raises:
-        DataError: a region has no counts.
+        DataError: a region has no counts, or a volume lacks planes.
         ParamsError: flips with an instance network.
     """
     regions = test_regions(data) if regions is None else regions
@@ -85,6 +89,7 @@ def evaluate(
     calibration, scaled = Calibration(), Calibration()
     with_objects = objects is not None and settings.objects != "none" and data.instances
     counts = ObjectCounts(data, settings.boundary_tolerance) if with_objects else None
+    surfaces = Surfaces(data, settings.surface_tolerance)
     for region in progress(list(regions.itertuples())):
         patch = data.read_input(region.id)
         predicted = _predicted(model, patch, settings, precision, data.foreground, objects, temperature)
@@ -99,13 +104,15 @@ def evaluate(
         found = None
         if counts is not None and predicted.objects is not None:
             found = counts.add(region.id, patch, predicted.objects)
+        surfaces.add(region.id, prediction, patch.label)
         keep(region.id, prediction, found)
     table = add_words(counts_table(images, data.classes), regions, data.items)
     require_all(table, regions["id"])
     curve = calibration.result()
     if temperature is not None:
         curve["after_temperature"] = {"temperature": temperature, **scaled.result()}
-    return Evaluated(table, matrix, curve, counts.table(regions) if counts else None)
+    objects_found = counts.table(regions) if counts else None
+    return Evaluated(table, matrix, curve, objects_found, surfaces.table())
 
 
 def fitted(settings: Evaluate, model: SegmentationModel, description: Mapping[str, Any]) -> Evaluate:

@@ -176,11 +176,12 @@ def class_bars(comparison: Comparison) -> Figure:
 
 
 def metric_bars(comparison: Comparison) -> Figure:
-    """Foreground mean of every metric of pixels, pooled over the test pixels."""
+    """Foreground mean of every metric of pixels, pooled over the test pixels, and of surfaces, mean of groups."""
     labels = {
         f"{metric.name}/dataset/foreground_mean": metric.heading
         + ("" if metric.higher_is_better else f"\n({metric.direction})")
-        for metric in class_metrics("counts").values()
+        for table in ("counts", "surfaces")
+        for metric in class_metrics(table).values()
     }
     return grouped_bars(comparison, labels)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, require_same, run_scores
-from segcore.comparison.compare import no_surfaces
+from segcore.comparison.surfaces import no_surfaces
 from segcore.errors import DataError
 from segcore.gate_rules import DIGITS, Costs, Gain
 from segcore.metrics import METRICS

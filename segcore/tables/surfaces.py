@@ -10,6 +10,7 @@ diagonal of the volume, and no voxel within the tolerance.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,6 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from segcore.constants import IGNORE
-from segcore.data.prepared import PreparedData
-from segcore.data.raster import Info
 from segcore.errors import DataError
 
 # sums of a class in a volume; mm where they are distances
@@ -67,11 +66,16 @@ def surface_sums(
     diagonal = float(np.linalg.norm(shape * steps))
     table = np.zeros((len(foreground), len(SUMS)))
     for row, index in zip(table, foreground, strict=True):
-        box = _enclosing([each[index] for each in boxes if each[index] is not None], shape)
+        box = _enclosing([one for each in boxes if (one := each[index]) is not None], shape)
         if box is None:
             continue
-        surfaces = [_surface(classes[box] == index, valid[box]) for classes in (true, predicted)]
-        of_truth, of_prediction = _distances(*surfaces, steps, diagonal)
+        of_truth, of_prediction = _distances(
+            _surface(true[box] == index, valid[box]),
+            _surface(predicted[box] == index, valid[box]),
+            steps,
+            diagonal,
+        )
+        # a class that is in only one of them matches nowhere, also in a volume smaller than the tolerance
         limit = -1.0 if min(len(of_truth), len(of_prediction)) == 0 else tolerance + _ROUNDING
         for start, distances in enumerate((of_truth, of_prediction)):
             if len(distances):
@@ -123,11 +127,11 @@ class Surfaces:
     Pictures, volumes without a spacing in mm, and those that are divided into blocks have no surfaces.
 
     Args:
-        data: prepared data.
+        data: prepared data (segcore.data.prepared.PreparedData).
         tolerance: distance in mm up to which a voxel is within the tolerance.
     """
 
-    def __init__(self, data: PreparedData, tolerance: float) -> None:
+    def __init__(self, data: Any, tolerance: float) -> None:
         self._data, self._tolerance = data, tolerance
         self._planes: dict[str, dict[int, tuple[str, np.ndarray, np.ndarray]]] = {}
         self._rows: list[pd.DataFrame] = []
@@ -160,14 +164,13 @@ class Surfaces:
         return pd.concat(self._rows, ignore_index=True) if self._rows else None
 
     def _compared(
-        self, volume: str, planes: dict[int, tuple[str, np.ndarray, np.ndarray]], info: Info
+        self, volume: str, planes: dict[int, tuple[str, np.ndarray, np.ndarray]], info: Any
     ) -> pd.DataFrame:
         data, foreground = self._data, list(self._data.foreground)
         regions, predictions, labels = zip(*(planes[number] for number in range(info.depth)), strict=True)
         # the plane by which a set of images contains this volume, or not
         scored = [region for region, label in zip(regions, labels, strict=True) if (label != IGNORE).any()]
         item = str(next(iter(scored), regions[0]))
-        assert info.spacing is not None
         sums = surface_sums(
             np.stack(predictions), np.stack(labels), foreground, info.spacing, self._tolerance
         )

@@ -42,6 +42,7 @@ class Model:
         calibrations: calibration curve of each batch; empty for challengers.
         objects: object table; None where the data have no objects, or `evaluate.objects` is none.
         both_kinds: whether networks of both kinds are compared.
+        surfaces: surface table; None where the data have no volumes with a spacing.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Model:
     calibrations: Mapping[str, Mapping[str, Any]]
     objects: pd.DataFrame | None = None
     both_kinds: bool = False
+    surfaces: pd.DataFrame | None = None
 
     @property
     def measure(self) -> str:
@@ -131,8 +133,9 @@ def challengers(context: PromotionContext) -> list[Model]:
             raise StageError(
                 f"{path}: is missing", f"run `dvc repro {stage_name('evaluate', best.name)}` first"
             )
-        counts, objects = _tables(path.parent, context.data)
-        chosen.append(Model(best, load_description(best), counts, validation_score(best), {}, objects))
+        counts, objects, surfaces = _tables(path.parent, context.data)
+        one = Model(best, load_description(best), counts, validation_score(best), {}, objects)
+        chosen.append(replace(one, surfaces=surfaces))
     return comparable(chosen, p.evaluate.objects)
 
 
@@ -157,8 +160,10 @@ def _object_f1(description: Mapping[str, Any], method: str) -> float:
     return float(found.get("f1", math.nan))
 
 
-def _tables(folder: Path, data: PreparedData) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Evaluation table and object table of an evaluation; None where it has no objects.
+def _tables(
+    folder: Path, data: PreparedData
+) -> tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame | None]:
+    """Evaluation, object and surface table of an evaluation; None where it has no objects or surfaces.
 
     Raises:
         DataError: the test regions differ from the present ones.
@@ -166,12 +171,13 @@ def _tables(folder: Path, data: PreparedData) -> tuple[pd.DataFrame, pd.DataFram
     ids = test_regions(data)["id"]
     counts = pd.read_parquet(folder / "counts.parquet")
     require_all(counts, ids)
-    path = folder / "objects.parquet"
-    if not path.exists():
-        return counts, None
-    objects = pd.read_parquet(path)
-    require_images(objects, ids)
-    return counts, objects
+    objects, surfaces = (
+        pd.read_parquet(path) if (path := folder / f"{name}.parquet").exists() else None
+        for name in ("objects", "surfaces")
+    )
+    if objects is not None:
+        require_images(objects, ids)
+    return counts, objects, surfaces
 
 
 def operating_score(context: PromotionContext, model: Model) -> tuple[float, str]:
@@ -213,17 +219,17 @@ def champion(context: PromotionContext, version: int) -> Model:
                 f"champion version {version}: its {what} ({of_champion}) differ from those of the data ({of_data})",
                 "set another data.name in params.yaml for the new task; it then has a separate registered model",
             )
-    counts, objects, calibrations = _evaluated(context, folder, description)
+    counts, objects, surfaces, calibrations = _evaluated(context, folder, description)
     validation = validation_score(folder) if (folder / "history.csv").exists() else 0.0
     # it decides nothing where there is a champion
     validation = validation if math.isfinite(validation) else 0.0
-    return Model(folder, description, counts, validation, calibrations, objects)
+    return Model(folder, description, counts, validation, calibrations, objects, surfaces=surfaces)
 
 
 def _evaluated(
     context: PromotionContext, folder: Path, description: dict[str, Any]
-) -> tuple[pd.DataFrame, pd.DataFrame | None, dict[str, Any]]:
-    """Both tables of all test regions and calibration curves by batch, cached by weights, data, settings and code."""
+) -> tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame | None, dict[str, Any]]:
+    """The tables of all test regions and calibration curves by batch, cached by weights, data, settings and code."""
     # imported here, since a rollback needs no torch
     from segcore.evaluation.evaluate import evaluate, fitted
     from segcore.evaluation.objects import find_settings
@@ -257,16 +263,17 @@ def _evaluated(
         model = read_bundle(folder, expected).model(default_device())
         finding = find_settings(description, p.evaluate.objects, data)
         settings = fitted(p.evaluate, model, description)
-        tables, objects, curves = [], [], {}
+        tables, objects, surfaces, curves = [], [], [], {}
         for batch, part in _by_batch(data):
             named = "data.source" if batch == FIRST else f"batch {batch}"
             progress = _bar(f"champion, {named}")
             evaluation = evaluate(model, part, settings, precision, progress=progress, objects=finding)
             tables.append(evaluation.counts)
             objects += [] if evaluation.objects is None else [evaluation.objects]
+            surfaces += [] if evaluation.surfaces is None else [evaluation.surfaces]
             curves[batch] = evaluation.calibration
         cache.start()
-        for table, frames in (("counts", tables), ("objects", objects)):
+        for table, frames in (("counts", tables), ("objects", objects), ("surfaces", surfaces)):
             if frames:
                 with atomic_write(cache.folder / f"{table}.parquet") as temporary:
                     pd.concat(frames, ignore_index=True).to_parquet(temporary, index=False)

@@ -71,7 +71,7 @@ def new_decision(
         if note and METRICS[p.compare.metric].of_objects:
             whose = "the champion, " if model is champion else ""
             notes.append(f"For {whose}{model.title}, {note}.")
-        tables = (frozen, new, cost, version, model.objects, score, model.measure)
+        tables = (frozen, new, cost, version, model.objects, score, model.measure, model.surfaces)
         judged[name] = Candidate(name, model.title, model.validation, *tables)
     incumbent = judged.pop("champion", None)
     decision = decide(

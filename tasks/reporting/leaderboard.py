@@ -1,13 +1,13 @@
 """The leaderboard of the report: its columns, its rows, and positions on the axis of whiskers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from segcore.comparison.leaderboard import Column, Leaderboard, Value, network_kind
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.timing import Timing
-from segcore.metrics import METRICS, Metric, is_of_objects
+from segcore.metrics import METRICS, Metric, is_of_objects, is_of_surfaces
 from segcore.plots.palette import HUMAN, MUTED, colours
 from tasks.formatting import interval, score
 
@@ -31,21 +31,33 @@ def score_columns(board: Leaderboard, comparison: Comparison) -> list[list[Colum
         "seeds",
         "network",
         comparison.headline,
-        *(c.key for c in board.columns if is_of_objects(c.key)),
+        *(c.key for c in board.columns if is_of_objects(c.key) or is_of_surfaces(c.key)),
     ]
     return _stacked(board, "scores", without=without)
 
 
 def object_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
     """Columns of scores of objects except the headline; they are a table of their own, so that all fit on the page."""
-    columns = [c for c in board.columns if c.part == "scores" and is_of_objects(c.key)]
+    return _columns_of(board, comparison, is_of_objects)
+
+
+def surface_columns(board: Leaderboard, comparison: Comparison) -> list[list[Column]]:
+    """Columns of scores of surfaces except the headline, as those of objects."""
+    return _columns_of(board, comparison, is_of_surfaces)
+
+
+def _columns_of(
+    board: Leaderboard, comparison: Comparison, chosen: Callable[[str], bool]
+) -> list[list[Column]]:
+    columns = [c for c in board.columns if c.part == "scores" and chosen(c.key)]
     return [[replace(c, short=_heading(c))] for c in columns if c.key != comparison.headline]
 
 
 def _heading(column: Column) -> str:
     """Metric, whether it is a mean of images, and a unit other than per cent."""
     name, aggregate, _ = column.key.split("/")
-    per_image = " per image" if aggregate == "image" else ""
+    one = "volume" if is_of_surfaces(column.key) else "image"
+    per_image = f" per {one}" if aggregate == "image" else ""
     return with_unit(METRICS[name].heading + per_image, column.unit)
 
 
@@ -63,10 +75,10 @@ def _cells(
 
 
 def _lines(column: Column, value: Value) -> list[str]:
-    """A value as text; the spread of a time and the interval of a score of objects are lines of their own."""
+    """A value as text; spreads of times and intervals of scores of objects and surfaces are lines of their own."""
     if isinstance(value, Timing):
         return [value.median, *([value.spread] if value.spread else [])]
-    if isinstance(value, Score) and is_of_objects(column.key):
+    if isinstance(value, Score) and (is_of_objects(column.key) or is_of_surfaces(column.key)):
         known = value.low is not None and value.high is not None
         reach = [interval(value.low, value.high, column.unit)] if known else []
         return [score(value.estimate, column.unit), *reach]
@@ -127,6 +139,7 @@ def leader_rows(comparison: Comparison, board: Leaderboard) -> list[dict[str, An
                 "has_pixels": row.kind != "limit" or is_of_objects(comparison.headline),
                 "cells": _cells(board, values, score_columns(board, comparison)),
                 "objects": _cells(board, values, object_columns(board, comparison)),
+                "surfaces": _cells(board, values, surface_columns(board, comparison)),
                 "measures": row.summary and _cells(board, values, measure_columns(board)),
             }
         )

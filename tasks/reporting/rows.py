@@ -7,6 +7,7 @@ import yaml
 
 from segcore.comparison.leaderboard import leaderboard, leaderboard_markdown
 from segcore.comparison.results import Comparison, PairTest
+from segcore.comparison.surfaces import lines as surface_lines
 from segcore.comparison.text import difference_unit, value_text
 from segcore.comparison.timing import fastest, finding_notes, milliseconds, timing, timing_notes
 from segcore.metrics import METRICS, Metric, is_of_objects, score_title, unit_of
@@ -19,6 +20,7 @@ from tasks.reporting.leaderboard import (
     object_columns,
     place,
     score_columns,
+    surface_columns,
     with_unit,
 )
 from tasks.reporting.networks import networks_view
@@ -76,7 +78,9 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "axis": axis_of(headlines(comparison), metric),
         "columns": score_columns(board, comparison),
         "object_columns": object_columns(board, comparison) if comparison.objects else [],
-        "ranked_by_objects": is_of_objects(comparison.headline),
+        "surface_columns": surface_columns(board, comparison) if comparison.surfaces else [],
+        "surfaces": surface_lines(comparison),
+        "ranked_by": "Objects" if metric.of_objects else "Surfaces" if metric.of_surfaces else "",
         "measures": measure_columns(board),
         "in_turn": any((one := timing(cost)) and one.spread for cost in (costs or {}).values()),
         "metric": metric,

@@ -25,8 +25,12 @@ def log_lacking_scores(
         foreground: indices of the foreground classes.
         folder: of the evaluation.
     """
-    counts, objects = folder / "counts.parquet", folder / "objects.parquet"
-    known = [name for name, metric in METRICS.items() if objects.is_file() or not metric.of_objects]
+    counts, objects, surfaces = (folder / f"{name}.parquet" for name in ("counts", "objects", "surfaces"))
+    known = [
+        name
+        for name, metric in METRICS.items()
+        if all((folder / f"{table}.parquet").is_file() for table in metric.tables)
+    ]
     complete = all(any(key.startswith(f"test/{name}.") for key in logged) for name in known)
     if complete or not counts.is_file():
         return
@@ -39,5 +43,6 @@ def log_lacking_scores(
         remedy = f"run `dvc repro --force {stage_name('evaluate', folder.name)}`"
         table = pd.read_parquet(objects)
         score = read_json(folder / "summary.json", remedy)["objects"]["score"]
-    found = scores(pd.read_parquet(counts), foreground, table, score)
+    of_volumes = pd.read_parquet(surfaces) if surfaces.is_file() else None
+    found = scores(pd.read_parquet(counts), foreground, table, score, of_volumes)
     run.log_step({key: value for name, value in found.items() if (key := flat_key(name)) not in logged})
