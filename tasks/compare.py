@@ -26,7 +26,7 @@ from segcore.files import atomic_folder, read_json
 from segcore.objects.components import components
 from segcore.objects.found import from_numbers
 from segcore.objects.pairs import pairs
-from segcore.params import Evaluate, Params
+from segcore.params import Params
 from segcore.tables.counts import count, counts_table, require_all
 from segcore.tables.objects import objects_table, require_images
 from segcore.tables.surfaces import Surfaces
@@ -84,13 +84,20 @@ class _Masks:
 
     Args:
         prepared: prepared data.
-        evaluate: settings; the tolerances of boundaries and surfaces are used.
+        boundary_tolerance: distance in pixels up to which boundary pixels match.
         with_objects: whether objects are compared; an attribute too.
+        surface_tolerance: distance in mm up to which surfaces of annotators match; None: they are not compared.
     """
 
-    def __init__(self, prepared: PreparedData, evaluate: Evaluate, with_objects: bool) -> None:
-        self._prepared, self._settings, self.with_objects = prepared, evaluate, with_objects
-        self._tolerance = evaluate.boundary_tolerance
+    def __init__(
+        self,
+        prepared: PreparedData,
+        boundary_tolerance: int,
+        with_objects: bool,
+        surface_tolerance: float | None = None,
+    ) -> None:
+        self._prepared, self._tolerance, self.with_objects = prepared, boundary_tolerance, with_objects
+        self._surface_tolerance = surface_tolerance
         self._of_item = dict(list(prepared.objects.groupby("item"))) if with_objects else {}
 
     def annotator(self, name: str) -> Contestant:
@@ -113,21 +120,22 @@ class _Masks:
         self, name: str, title: str, kind: str, mask_of: Callable[[str, np.ndarray], np.ndarray]
     ) -> Contestant:
         """A contestant whose (H, W) classes of a region `mask_of` returns, from its id and its true classes."""
-        images, objects, surfaces = [], [], Surfaces(self._prepared, self._settings.surface_tolerance)
+        images, objects, tolerance = [], [], self._surface_tolerance if kind == "human" else None
+        surfaces = None if tolerance is None else Surfaces(self._prepared, tolerance)
         for region, cluster in test_regions(self._prepared)[["id", "cluster"]].astype(str).to_numpy():
             label = self._prepared.read(region).label
             mask = mask_of(region, label)
             label = np.where(mask == IGNORE, np.uint8(IGNORE), label)
             images.append((region, cluster, count(mask, label, len(self._prepared.classes), self._tolerance)))
-            surfaces.add(region, mask, label)
+            if surfaces is not None:
+                surfaces.add(region, mask, label)
             if self.with_objects:
                 objects.append(self._objects(region, cluster, mask, label))
         tables = [counts_table(images, self._prepared.classes)]
         of_objects = [objects_table(objects)] if self.with_objects else []
-        of_volumes = surfaces.table()
-        return Contestant(
-            name, title, kind, tables, (), of_objects, [] if of_volumes is None else [of_volumes]
-        )
+        of_volumes = None if surfaces is None else surfaces.table()
+        of_surfaces = [] if of_volumes is None else [of_volumes]
+        return Contestant(name, title, kind, tables, (), of_objects, of_surfaces)
 
     def _objects(self, region: str, cluster: str, mask: np.ndarray, label: np.ndarray) -> pd.DataFrame:
         """Rows of the object table of a region; the score of every component is 1."""
@@ -161,7 +169,9 @@ def build(root: Path, p: Params) -> Comparison:
     prepared = PreparedData(root / PREPARED)
     regions = test_regions(prepared)["id"].tolist()
     models = [read_model(root / EVALUATIONS, name, p.seeds, regions) for name in p.architectures]
-    masks = _Masks(prepared, p.evaluate, all(model.objects for model in models))
+    tolerance = p.evaluate.surface_tolerance if all(model.surfaces for model in models) else None
+    with_objects = all(model.objects for model in models)
+    masks = _Masks(prepared, p.evaluate.boundary_tolerance, with_objects, tolerance)
     humans = [masks.annotator(name) for name in prepared.baselines]
     # the components of true components are the truth
     limits = [masks.limit()] if masks.with_objects and prepared.truth_of_objects == "given" else []

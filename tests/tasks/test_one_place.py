@@ -298,8 +298,11 @@ def test_metrics_have_consistent_fields() -> None:
     counts |= {f"boundary_{n}_matched": np.zeros((2, 3)) for n in ("predicted", "true")}
     sums = defaultdict(lambda: np.zeros((2, 3)))
     for name, metric in METRICS.items():
-        assert metric.name == name and metric.tables == (("objects",) if metric.of_objects else ("counts",))
-        values = metric.function(sums if metric.of_objects else counts)
+        table = "objects" if metric.of_objects else "surfaces" if metric.of_surfaces else "counts"
+        assert metric.name == name and metric.tables == (table,)
+        values = metric.function(sums if metric.of_foreground else counts)
         assert values.shape == ((2, 3) if metric.per_class else (2,))
-        assert metric.per_class and metric.function.__doc__ if metric.of_objects else metric.higher_is_better
+        assert (
+            metric.per_class and metric.function.__doc__ if metric.of_foreground else metric.higher_is_better
+        )
         assert dataclasses.replace(metric, higher_is_better=False).sign == -1

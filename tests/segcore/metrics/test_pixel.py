@@ -85,7 +85,7 @@ def test_hallucination_of_an_absent_class_lowers_scores() -> None:
 
 def test_both_empty_has_one_policy_for_every_metric() -> None:
     nothing = {name: np.zeros(1, dtype=np.int64) for name in COUNTS}
-    pixel_metrics = {name: metric for name, metric in METRICS.items() if not metric.of_objects}
+    pixel_metrics = {name: metric for name, metric in METRICS.items() if metric.tables == ("counts",)}
     assert {name: metric.function(nothing).item() for name, metric in pixel_metrics.items()} == dict.fromkeys(
         pixel_metrics, 1.0
     )
