@@ -17,6 +17,7 @@ from segcore.comparison.slices import worst_slice
 from segcore.files import atomic_write
 from segcore.params import Params, load
 from segcore.plots import charts, gallery, object_gallery, style
+from segcore.plots.calibration import calibration_curves
 from tasks import console, formatting
 from tasks.project import PARAMS, PREPARED, report_folder
 from tasks.reporting import pictures
@@ -42,7 +43,7 @@ def all_charts(inputs: Inputs) -> dict[str, Figure]:
         "metrics": charts.metric_bars(inputs.comparison),
         "classes": charts.class_bars(inputs.comparison),
         "learning": charts.learning_curves({run.name: run.history for run in inputs.runs}, titles),
-        "calibration": charts.calibration_curves(calibrations, titles),
+        "calibration": calibration_curves(calibrations, titles),
         "confusion": charts.confusion_matrices(confusions, titles),
         **object_figures(inputs, object_runs(inputs)),
     }

@@ -247,34 +247,9 @@ def _draw_history(
     of_losses.plot(seen["step"], seen["val_loss"], color=colour, linewidth=1.8, marker=dot)
 
 
-def _width(panels: int) -> float:
+def row_width(panels: int) -> float:
     """Width in inches of a row of panels; one or two are as wide as each of three."""
     return 10.4 * min(3, panels) / 3
-
-
-def calibration_curves(calibrations: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
-    """Reliability diagrams: accuracy against confidence, one panel per architecture; bars count the pixels."""
-    palette = colours(calibrations)
-    with mpl.rc_context(RC):
-        panel_count = max(1, len(calibrations))
-        figure, panels = new_figure(_width(panel_count), 3.1, panel_count, sharex=True, sharey=True)
-        for axes, (name, table) in zip(panels, calibrations.items(), strict=False):
-            count = np.asarray(table["count"], dtype=float)
-            keep = count > 0
-            confidence = np.asarray(table["confidence"], dtype=float)[keep]
-            accuracy = np.asarray(table["accuracy"], dtype=float)[keep]
-            share = count[keep] / count.sum()
-            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-            axes.bar(confidence, share, width=0.6 / len(count), color=palette[name], alpha=0.22)
-            axes.plot(confidence, accuracy, "o-", color=palette[name], linewidth=1.8, markersize=4.5)
-            axes.set_title(f"{titles.get(name, name)} · ECE {table['ece'] * 100:.1f} %")
-            axes.set_xlabel("confidence (%)")
-            axes.set_xlim(0, 1)
-            axes.set_ylim(0, 1.02)
-            axes.xaxis.set_major_formatter(PERCENT)
-            axes.yaxis.set_major_formatter(PERCENT)
-        panels[0].set_ylabel("accuracy (%)")
-    return figure
 
 
 def confusion_matrices(confusions: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
@@ -289,7 +264,7 @@ def confusion_matrices(confusions: Mapping[str, pd.DataFrame], titles: Mapping[s
     with mpl.rc_context(RC | {"axes.grid": False}):
         side = 2.6 if classes <= 3 else 3.6
         panel_count = max(1, len(confusions))
-        figure, panels = new_figure(_width(panel_count), side, panel_count)
+        figure, panels = new_figure(row_width(panel_count), side, panel_count)
         for axes, (name, table) in zip(panels, confusions.items(), strict=False):
             counts = table.to_numpy(dtype=float)
             share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from segcore.data.prepared import neighbouring_planes
-from segcore.errors import ModelError, ParamsError
+from segcore.errors import DataError, ModelError, ParamsError
 from segcore.inference.objects import windows_of
 from segcore.models.base.bundle import Bundle
 from segcore.models.base.instance import InstanceModel
@@ -58,16 +58,30 @@ def resolved(settings: Predict, bundle: Bundle) -> Predict:
     """Settings with all None resolved.
 
     Raises:
-        ModelError: the bundle has no tile, or no classes that count as foreground, which polygons are made of.
+        ModelError: the bundle has no tile, or no classes that count as foreground, which polygons and DICOM
+            segmentations are made of.
+        DataError: a package of the output `dicomseg` is not installed.
     """
     tile, overlap = settings.tile, settings.overlap
-    if "polygons" in settings.outputs:
+    if {"polygons", "dicomseg"} & set(settings.outputs):
         bundle.require("foreground")
+    if "dicomseg" in settings.outputs:
+        _require_highdicom()
     if tile is None:
         bundle.require("tile")
         tile = int(bundle.description["tile"])
         overlap = min(overlap, tile // 2)
     return settings.model_copy(update={"tile": tile, "overlap": overlap, "flips": bool(settings.flips)})
+
+
+def _require_highdicom() -> None:
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise DataError(
+            "predict.outputs: dicomseg needs the package highdicom, which is not installed",
+            "install segflow with the extra `export`, or choose other predict.outputs",
+        ) from error
 
 
 def in_windows(settings: Predict, bundle: Bundle, model: "SegmentationModel") -> tuple[Predict, int]:

@@ -57,11 +57,12 @@ from segcore.prediction.instance_windows import find_objects, grid_of
 from segcore.prediction.object_outputs import ObjectOutputs
 from segcore.prediction.resampling import Resampled, ScoreStore
 from segcore.prediction.scene_objects import ObjectStore
-from segcore.prediction.scene_reader import opened
+from segcore.prediction.scene_reader import opened, within_limit
 from segcore.prediction.scene_windows import BlockWriter, blend_windows, panel_columns, reader_of
 from segcore.prediction.scene_writer import SceneWriter, scratch_folder
 from segcore.prediction.stac import write_item
 from segcore.prediction.writers.cog import writing
+from segcore.prediction.writers.dicom_segmentation import SegmentationWriter
 from segcore.prediction.zones import read_zones
 
 # entries of model.json that every prediction needs, besides those of the network
@@ -241,7 +242,10 @@ class Predictor:
                 with writing(folder / name):
                     store = self._store(source.info, part)
                     objects = self._objects(store, source.info, scene.name, name, part, noted)
-                writer = SceneWriter(self.description, self.settings, source.info, name, part, objects)
+                segmentation = self._segmentation(scene, source.info)
+                writer = SceneWriter(
+                    self.description, self.settings, source.info, name, part, objects, segmentation
+                )
                 with writer:
                     if isinstance(store, InstanceStore):
                         self._find(declared, store, grid, progress)
@@ -259,6 +263,11 @@ class Predictor:
                     (part / file).replace(folder / file)
                 fsync(folder)
         return files
+
+    def _segmentation(self, scene: Path, info: Info) -> SegmentationWriter | None:
+        if "dicomseg" not in self.settings.outputs:
+            return None
+        return within_limit(scene, lambda: SegmentationWriter(scene, info, self.description))
 
     def _store(self, info: Info, folder: Path | None) -> ClassStore | None:
         """What has the objects; None if a semantic network is not asked for any."""

@@ -148,9 +148,14 @@ def stamp_of(scene: Path, channels: Sequence[Path] = ()) -> str:
     Raises:
         DataError: a file is missing, empty or not readable, or its file system does not answer.
     """
+    return within_limit(scene, lambda: _stamp(scene, channels))
+
+
+def within_limit(scene: Path, function: Callable[[], T]) -> T:
+    """Result of a function that reads a scene, within the time limit; errors as of `Limited.call`."""
     limited = Limited(scene.name)
     try:
-        return limited.call(lambda: _stamp(scene, channels))
+        return limited.call(function)
     finally:
         limited.close()
 

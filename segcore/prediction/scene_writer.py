@@ -23,6 +23,7 @@ from segcore.prediction.scene_objects import BANDS, ObjectStore, as_steps
 from segcore.prediction.writers import cog, objects, polygons
 from segcore.prediction.writers.cog import PROBABILITY_STEPS, writing
 from segcore.prediction.writers.color_table import write_color_table
+from segcore.prediction.writers.dicom_segmentation import SegmentationWriter
 from segcore.prediction.writers.geopackage import add_style, copy_others
 from segcore.prediction.writers.nifti import write_prediction
 from segcore.prediction.writers.stack import write_stack
@@ -59,6 +60,7 @@ class SceneWriter:
         name: prefix of the outputs' names.
         folder: scratch folder.
         found: outputs that are made of objects; None: none.
+        segmentation: writes the DICOM segmentation; None: none.
 
     Attributes:
         notes: what was done that differs from what one may expect.
@@ -75,8 +77,9 @@ class SceneWriter:
         name: str,
         folder: Path,
         found: ObjectOutputs | None = None,
+        segmentation: SegmentationWriter | None = None,
     ) -> None:
-        self.settings, self._objects = settings, found
+        self.settings, self._objects, self._segmentation = settings, found, segmentation
         self.notes: list[Note] = []
         self.description, self.info, self.name, self.folder = description, info, name, folder
         self._shown = folder.parent / name
@@ -236,10 +239,15 @@ class SceneWriter:
             path = self.folder / f"{self.name}.tif"
             write_stack(path, self._planes, self.info, self.class_names, self.description["colors"])
             return [path.name]
-        made = [f"{self.name}.nii.gz", f"{self.name}.ctbl"]
-        write_prediction(self.folder / made[0], self._planes, self.info)
-        shown = self.description.get("foreground", range(1, len(self.class_names)))
-        write_color_table(self.folder / made[1], self.class_names, self.description["colors"], shown)
+        made = list[str]()
+        if self._segmentation is None or "classes" in self.outputs:
+            made = [f"{self.name}.nii.gz", f"{self.name}.ctbl"]
+            write_prediction(self.folder / made[0], self._planes, self.info)
+            shown = self.description.get("foreground", range(1, len(self.class_names)))
+            write_color_table(self.folder / made[1], self.class_names, self.description["colors"], shown)
+        if self._segmentation is not None:
+            made.append(f"{self.name}.dcm")
+            self._segmentation.write(self.folder / made[-1], self._planes)
         if self._confidence is not None:
             made.append(f"{self.name}_confidence.nii.gz")
             write_prediction(self.folder / made[-1], self._confidence, self.info, 1 / PROBABILITY_STEPS)

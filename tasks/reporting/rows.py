@@ -12,6 +12,7 @@ from segcore.comparison.text import difference_unit, value_text
 from segcore.comparison.timing import fastest, finding_notes, milliseconds, timing, timing_notes
 from segcore.metrics import METRICS, Metric, is_of_objects, score_title, unit_of
 from tasks.formatting import chance, interval, points, score
+from tasks.reporting.calibration import calibration_view
 from tasks.reporting.leaderboard import (
     axis_of,
     headlines,
@@ -242,6 +243,7 @@ def page_view(inputs: "Inputs") -> dict[str, Any]:
         },
         "titles": inputs.titles,
         **networks_view(inputs),
+        "calibration": calibration_view(inputs),
         "unmeasured": UNMEASURED,
         "captions": _captions(inputs),
         "facts": inputs.facts,

@@ -13,6 +13,7 @@ from segcore.comparison.results import Score
 from segcore.data.prepared import PreparedData
 from segcore.files import read_json
 from segcore.plots import charts, gallery, object_charts, object_gallery, style
+from segcore.plots.calibration import calibration_curves
 from segcore.plots.object_status import EvaluatedObjects
 from tasks.project import run_name
 
@@ -62,7 +63,7 @@ def write_pictures(
     calibration = read_json(source / "calibration.json", remedy)
     figures = {
         "learning": charts.learning_curves({run: pd.read_csv(models / run / "history.csv")}, titles),
-        "calibration": charts.calibration_curves({architecture: calibration}, titles),
+        "calibration": calibration_curves({architecture: calibration}, titles),
         "confusion": charts.confusion_matrices(
             {architecture: pd.read_csv(source / "confusion.csv", index_col="truth")}, titles
         ),

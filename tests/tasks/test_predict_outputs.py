@@ -17,9 +17,11 @@ from segcore.errors import DataError, ParamsError, StageError
 from segcore.params import Params, load
 from tasks.predict import Batch, run_prediction
 from tasks.prediction_arguments import chosen
+from tasks.prediction_record import suffixes
 from tasks.scenes import find_scenes
 from tests.support.bundles import OBJECTS, make_bundle, make_project, noise
 from tests.support.tiny import params_for, values_for
+from tests.support.volumes import write_nifti, write_series
 from tests.system.bad_inputs import unprivileged
 from tests.system.damage.environments import IN_NAMESPACE, can_mount
 
@@ -289,3 +291,52 @@ def test_a_full_disk_ends_the_prediction_in_one_sentence_and_keeps_the_scenes_th
     files = done.stdout.partition("status 1")[2].split()
     last = "s{}_counts.csv" if "counts" in outputs else "s{}.tif"
     assert last.format(0) in files and last.format(1) not in files, output
+
+
+def test_confidence_is_an_output_as_others(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_bundle(project / "calibrated", calibration={"temperature": 1.5})
+    assert "s0_confidence.tif" not in suffixes_of("s0", "classes")
+    run_prediction(with_outputs("classes", "confidence"), ["scenes"], "calibrated", Path("out"))
+    before = inodes(project)
+    assert len(before) == 6 and record(project)[str(project / "scenes/s0.tif")]["files"] == [
+        "s0.tif",
+        "s0_confidence.tif",
+    ]
+    for outputs in (["classes"], ["confidence"], ["confidence", "classes"]):
+        counts = run_prediction(with_outputs(*outputs), ["scenes"], "calibrated", Path("out"))
+        assert counts["predicted"] == 0 and inodes(project) == before
+    run_prediction(with_outputs("classes"), ["scenes"], "calibrated", Path("out"), delete_others=True)
+    assert {name for name in inodes(project) if "confidence" in name} == set()
+    assert "deleted outputs that were not asked for: s0_confidence.tif" in capsys.readouterr().out
+
+
+def test_series_get_segmentations_and_other_scenes_an_error(project: Path) -> None:
+    make_bundle(project / "grey", bands=1)
+    values = np.random.default_rng(0).integers(0, 255, (3, 24, 20), dtype=np.uint16)
+    write_series(project / "volumes/ct", values, Rows=24, Columns=20)
+    write_nifti(project / "volumes/mr.nii.gz", noise(24, 20, 3).transpose(1, 2, 0))
+    p = with_outputs("classes", "dicomseg")
+    with pytest.raises(
+        StageError, match=r"1 of 2 scenes failed(.|\n)*mr\.nii\.gz: is no DICOM series"
+    ) as caught:
+        run_prediction(p, ["volumes"], "grey", Path("out"))
+    assert caught.value.remedy == "choose other predict.outputs for it, such as classes"
+    entry = record(project)[str(project / "volumes/ct")]
+    assert entry["files"] == ["ct.nii.gz", "ct.ctbl", "ct.dcm"]
+    first = inodes_of(project, "ct.*")
+    assert run_prediction(p, ["volumes/ct"], "grey", Path("out")) == {"predicted": 0, "done before": 1}
+    assert inodes_of(project, "ct.*") == first
+    # a single file of the same name would be overwritten
+    (project / "single").mkdir()
+    (project / "volumes/ct/a.dcm").rename(project / "single/x.dcm")
+    with pytest.raises(ParamsError, match=r"x\.dcm: the prediction of x\.dcm would overwrite a scene"):
+        run_prediction(p, ["single/x.dcm"], "grey", Path("single"))
+    assert run_prediction(with_outputs("classes"), ["single/x.dcm"], "grey", Path("single"))["predicted"] == 1
+
+
+def suffixes_of(name: str, *outputs: str) -> list[str]:
+    return [name + suffix for suffix in suffixes(outputs)]
+
+
+def inodes_of(folder: Path, pattern: str) -> dict[str, int]:
+    return {p.name: p.stat().st_ino for p in (folder / "out").glob(pattern)}

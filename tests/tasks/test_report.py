@@ -365,3 +365,32 @@ def test_help_names_what_the_stage_writes(
     with pytest.raises(SystemExit, match="0"):
         stage.main()
     assert "scores.md" in capsys.readouterr().out
+
+
+def test_calibration_is_shown_before_and_after_the_temperature_of_networks_that_have_one(
+    project, tmp_path: Path
+) -> None:
+    root, params, prepared = project
+    before = {name: (root / "reports/buildings" / name).read_text() for name in ("index.html", "report.md")}
+    assert "temperature" not in before["index.html"] and "Calibration" not in before["report.md"]
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    for name, temperature, ece in (("unet-0", 1.834, 0.011), ("fcn-0", 0.7, 0.02)):
+        file = copy / "evaluations" / name / "calibration.json"
+        curve = json.loads(file.read_text())
+        after = {**curve, "accuracy": curve["confidence"], "ece": ece, "temperature": temperature}
+        file.write_text(json.dumps({**curve, "ece": 0.0632, "after_temperature": after}))
+    folder = stage.report(copy, params, prepared)
+    page, text = (folder / "index.html").read_text(), (folder / "report.md").read_text()
+    assert "ECE 6.3 → 1.1 %" in page and "after temperature" in page
+    row = re.search(r'<tr><th scope="row">U-Net</th><td class="words">overconf.*?</tr>', page, re.DOTALL)
+    assert row and all(f"<td>{cell}</td>" in row[0] for cell in ("1.83", "6.3", "1.1"))
+    assert "not confident enough on validation data" in page
+    # an older bundle
+    assert not re.search(r"Calibration of DeepLab", text)
+    assert (
+        "Calibration of U-Net: overconfident on validation data, temperature 1.83; expected calibration error of "
+        "test pixels 6.3 %, after temperature scaling 1.1 %." in text
+    )
+    # scores.md is the same on every machine, and of the comparison alone
+    assert (folder / "scores.md").read_text() == (root / "reports/buildings/scores.md").read_text()

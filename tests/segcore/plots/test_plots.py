@@ -12,6 +12,7 @@ from PIL import Image
 
 from segcore.constants import IGNORE
 from segcore.plots import charts, gallery, style
+from segcore.plots.calibration import calibration_curves
 from segcore.plots.gallery import (
     FALSE_ALARM,
     HIT,
@@ -150,7 +151,7 @@ def test_a_row_of_few_panels_has_no_empty_ones(count: int) -> None:
 
 def test_save_png_draws_on_paper(tmp_path) -> None:
     table = {"confidence": [0.6, 0.9], "accuracy": [0.5, 0.9], "count": [0, 10], "ece": 0.02}
-    style.save_png(charts.calibration_curves({"unet": table}, {}), tmp_path / "c.png")
+    style.save_png(calibration_curves({"unet": table}, {}), tmp_path / "c.png")
     corner = Image.open(tmp_path / "c.png").convert("RGB").getpixel((0, 0))
     assert "#{:02x}{:02x}{:02x}".format(*corner) == PAPER
 

@@ -168,12 +168,12 @@ def test_volumes_of_another_spacing_are_refused(tmp_path, out, spacing, message)
     write_nifti(tmp_path / "v.nii.gz", values, np.diag([*spacing, 1]))
     predictor = Predictor(bundle, Predict(tile=32, overlap=8))
     if message is None:
-        assert predictor.predict_file(tmp_path / "v.nii.gz", out) == ["v.nii.gz"]
+        assert predictor.predict_file(tmp_path / "v.nii.gz", out) == ["v.nii.gz", "v.ctbl"]
         return
     with pytest.raises(DataError, match=message):
         predictor.predict_file(tmp_path / "v.nii.gz", out)
     resampled = Predictor(bundle, Predict(tile=32, overlap=8, resample=True))
-    assert resampled.predict_file(tmp_path / "v.nii.gz", out) == ["v.nii.gz"]
+    assert resampled.predict_file(tmp_path / "v.nii.gz", out) == ["v.nii.gz", "v.ctbl"]
     assert np.array_equal(
         resampled.predict(tmp_path / "v.nii.gz").classes.shape, (6, 24, 32)[0:0] or (6, 32, 24)
     )

@@ -266,7 +266,7 @@ def test_planes_of_a_volume_are_linked(tmp_path, out, codes):
     network.encoder.weight.data[:], network.encoder.bias.data[:] = 0.01, -1.28
     predictor = Predictor(bundle_of(network), settings(outputs=["classes", "objects", "counts"]))
     files = predictor.predict_file(tmp_path / "v.nii.gz", out, "v")
-    assert files == ["v.nii.gz", "v_objects.nii.gz", "v_counts.csv"]
+    assert files == ["v.nii.gz", "v.ctbl", "v_objects.nii.gz", "v_counts.csv"]
     found, numbers = (np.asarray(nibabel.load(out / f"v{end}.nii.gz").dataobj) for end in ("", "_objects"))
     assert np.array_equal(found, values > 128) and np.array_equal(numbers > 0, values > 128)
     first = numbers == numbers[numbers > 0][0]

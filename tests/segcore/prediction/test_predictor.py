@@ -188,7 +188,8 @@ def test_volumes_keep_affine_and_orientation(tmp_path, out, codes):
     values = np.random.default_rng(0).integers(0, 255, (20, 24, 9), dtype=np.uint8)
     write_nifti(tmp_path / "v.nii.gz", values, affine_for(codes))
     assert Predictor(bundle, Predict(tile=32, overlap=8)).predict_file(tmp_path / "v.nii.gz", out, "v") == [
-        "v.nii.gz"
+        "v.nii.gz",
+        "v.ctbl",
     ]
     source, made = nibabel.load(tmp_path / "v.nii.gz"), nibabel.load(out / "v.nii.gz")
     assert np.array_equal(made.affine, source.affine) and made.shape == source.shape
@@ -211,7 +212,7 @@ def test_a_dicom_series_becomes_nifti(tmp_path, out):
     write_series(tmp_path / "series", values, Rows=24, Columns=20)
     assert Predictor(bundle, Predict(tile=32, overlap=8)).predict_file(
         tmp_path / "series", out, "series"
-    ) == ["series.nii.gz"]
+    ) == ["series.nii.gz", "series.ctbl"]
     assert nibabel.load(out / "series.nii.gz").shape == (20, 24, 3)
 
 
