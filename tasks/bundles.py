@@ -1,10 +1,18 @@
 """Model bundles in folders of the project."""
 
 import io
+import shutil
 from pathlib import Path
 
 from segcore.errors import ModelError
-from segcore.models.base.bundle import DESCRIPTION, Bundle, read_bundle, verified_file
+from segcore.models.base.bundle import (
+    DESCRIPTION,
+    WEIGHTS,
+    Bundle,
+    load_description,
+    read_bundle,
+    verified_file,
+)
 from tasks.project import MODELS
 
 
@@ -30,6 +38,19 @@ def read_history(folder: Path) -> io.BytesIO:
         return io.BytesIO(verified_file(folder, "history.csv"))
     except ModelError as error:
         raise ModelError(error.what, _remedy(folder, error.remedy)) from error
+
+
+def copy_bundle(bundle: Path, target: Path) -> None:
+    """Copy the files of a bundle into an existing folder; other files beside them are no part of it.
+
+    Raises:
+        ModelError: there is no bundle.
+    """
+    # history.csv: bundles of older versions do not name it
+    names = {DESCRIPTION, WEIGHTS, "history.csv", *load_description(bundle).get("files", {})}
+    for name in sorted(names):
+        if (bundle / name).is_file():
+            shutil.copyfile(bundle / name, target / name)
 
 
 def _remedy(folder: Path, otherwise: str) -> str:

@@ -29,6 +29,7 @@ from tasks.costs import merge_cost
 from tasks.initial_weights import initial_weights, load_initial_weights, new_model
 from tasks.project import CHECKPOINTS, MODELS, PREPARED, START, data_fingerprint, run_name
 from tasks.tracking import runs
+from tasks.tracking.logged_models import log_model
 from tasks.tracking.tracker import Run, Tracker
 from tasks.versioning import stages
 
@@ -240,7 +241,7 @@ def _save(
     cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
     merge_cost(root, target.name, {**cost, "train_machine": machine_name(default_device())})
     run.log_step({f"cost/{name}": value for name, value in cost.items()})
-    run.log_files(target, "model")
+    log_model(run, target)
 
 
 def _divide() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from tasks.tracking.logged_models import models_of
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker, is_running
 
@@ -67,29 +68,42 @@ def old_runs(tracker: Tracker, keep: int, used: Collection[str]) -> OldRuns:
 
 
 def delete_runs(tracker: Tracker, ids: Sequence[str]) -> None:
-    """Delete runs: artifacts, then rows. A server keeps the rows, marked as deleted, until `mlflow gc` runs there.
+    """Delete runs and their logged models: artifacts, then rows.
+
+    A server keeps the rows, marked as deleted, until `mlflow gc` runs there.
 
     Raises:
         StageError: the store does not answer.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     hard_delete = _hard_delete(tracker)
     for run_id in ids:
         run = tracker.client.get_run(run_id)
         if run.info.lifecycle_stage != "deleted":
             tracker.client.set_tag(run_id, _CLEANED, "true")
             tracker.client.delete_run(run_id)
-        # removed by an earlier call that was killed
-        with suppress(FileNotFoundError):
-            get_artifact_repository(run.info.artifact_uri, tracker.address).delete_artifacts()
-        folder = _local_folder(run)
-        if folder is not None:
-            # MLflow leaves the empty folder of the run; one with other files is kept
-            with suppress(OSError):
-                folder.parent.rmdir()
+        for model in models_of(tracker.client, run_id):
+            _delete_artifacts(tracker, model.artifact_location)
+            if hard_delete is not None:
+                tracker.client._tracking_client.store._hard_delete_logged_model(model.model_id)
+            else:
+                tracker.client.delete_logged_model(model.model_id)
+        _delete_artifacts(tracker, run.info.artifact_uri)
         if hard_delete is not None:
             hard_delete(run_id)
+
+
+def _delete_artifacts(tracker: Tracker, address: str) -> None:
+    """Delete the files at an artifact address, and the folder around it if it is then empty."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    # removed by an earlier call that was killed
+    with suppress(FileNotFoundError):
+        get_artifact_repository(address, tracker.address).delete_artifacts()
+    folder = _local_folder(address)
+    if folder is not None:
+        # MLflow leaves the folder of a run or model; one with other files is kept
+        with suppress(OSError):
+            folder.parent.rmdir()
 
 
 def _runs(tracker: Tracker, deleted: bool) -> Iterator["MlflowRun"]:
@@ -125,21 +139,28 @@ def _hard_delete(tracker: Tracker) -> Callable[[str], object] | None:
 
 
 def _size(tracker: Tracker, run: "MlflowRun") -> int:
-    folder = _local_folder(run)
+    """Bytes of the artifacts of a run and its logged models."""
+    models = models_of(tracker.client, run.info.run_id)
+    addresses = [run.info.artifact_uri, *(model.artifact_location for model in models)]
+    return sum(_size_at(tracker, address) for address in addresses)
+
+
+def _size_at(tracker: Tracker, address: str) -> int:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    folder = _local_folder(address)
     if folder is not None:
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return _remote_size(tracker, run.info.run_id, None)
+    repository = get_artifact_repository(address, tracker.address)
+
+    def size_of(place: str | None) -> int:
+        entries = repository.list_artifacts(place)
+        return sum(size_of(entry.path) if entry.is_dir else entry.file_size or 0 for entry in entries)
+
+    return size_of(None)
 
 
-def _remote_size(tracker: Tracker, run_id: str, place: str | None) -> int:
-    entries = tracker.client.list_artifacts(run_id, place)
-    return sum(
-        _remote_size(tracker, run_id, entry.path) if entry.is_dir else entry.file_size or 0
-        for entry in entries
-    )
-
-
-def _local_folder(run: "MlflowRun") -> Path | None:
-    """Folder of a run's artifacts on this machine; None if they are elsewhere."""
-    address = urlparse(run.info.artifact_uri)
-    return Path(url2pathname(address.path)) if address.scheme in ("", "file") else None
+def _local_folder(address: str) -> Path | None:
+    """Folder of an artifact address on this machine; None if it is elsewhere."""
+    parts = urlparse(address)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlparse
 
 from segcore.errors import ModelError
-from segcore.files import atomic_folder, copy_files, digest, locked
+from segcore.files import atomic_folder, digest, locked
 from segcore.models.base.bundle import Bundle, Hashes, read_bundle, verified
 from segcore.params import Params
-from tasks.bundles import read_local
+from tasks.bundles import copy_bundle, read_local
 from tasks.project import CHAMPIONS, FETCHED
 from tasks.tracking.tracker import Tracker
 
@@ -142,7 +142,7 @@ def _fetched(client: "MlflowClient", version: "ModelVersion", target: Path, root
         except ModelError as error:
             raise ModelError(error.what, _REBUILD) from error
         with atomic_folder(target) as part:
-            copy_files(bundle, part)
+            copy_bundle(bundle, part)
     return target
 
 

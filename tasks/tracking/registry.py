@@ -118,11 +118,10 @@ class Registry:
         facts = {"weights_sha256": weights, "description_sha256": sha256(bundle / "model.json")}
         facts |= {k: description.get(k) for k in ("architecture", "seed", "title")}
         hashes = Hashes(weights, facts["description_sha256"])
-        source = calls.bundle_source(self.tracker, run_id, hashes) if run_id else None
-        if source is None:
-            run_id = calls.log_bundle(self.tracker, bundle, facts)
-            source = calls.source_of(self.tracker.client, run_id)
-        return self.create(source, run_id, facts | {k: v for k, v in tags.items() if v is not None})
+        model = calls.stored_model(self.tracker, run_id, bundle, hashes) if run_id else None
+        model = model or calls.log_bundle(self.tracker, bundle, facts)
+        all_tags = facts | {k: v for k, v in tags.items() if v is not None}
+        return self.create(model.artifact_location, model.source_run_id, all_tags, model.model_id)
 
     def add_without_files(self, tags: Mapping[str, object]) -> int:
         """Create a version that has a number and tags, but no files; returns its number."""
@@ -130,7 +129,9 @@ class Registry:
         self.tracker.client.set_terminated(run.id, "FINISHED")
         return self.create(calls.source_of(self.tracker.client, run.id), run.id, tags)
 
-    def create(self, source: str, run_id: str | None, tags: Mapping[str, object]) -> int:
+    def create(
+        self, source: str, run_id: str | None, tags: Mapping[str, object], model_id: str | None = None
+    ) -> int:
         """Create a version of the files at an artifact address; returns its number, one above the highest so far.
 
         Version and tags are created in one call, so that no version is without tags.
@@ -138,7 +139,8 @@ class Registry:
         client = self.tracker.client
         all_tags = {k: str(v) for k, v in tags.items() if v is not None}
         calls.ensure_model(client, self.name)
-        return int(client.create_model_version(self.name, source, run_id, tags=all_tags).version)
+        version = client.create_model_version(self.name, source, run_id, tags=all_tags, model_id=model_id)
+        return int(version.version)
 
     def promote(self, version: int, decision: DecisionTags) -> None:
         """Make a version the champion, and the old champion `previous`; a repeated call changes nothing.
@@ -255,7 +257,9 @@ class Registry:
 
     def restore_files(self, version: int, bundle: Path) -> None:
         """Store a bundle again at the address of a version."""
-        calls.upload(self.tracker.client, self.source(version), bundle)
+        calls.upload(
+            self.tracker.client, calls.require_version(self.tracker.client, self.name, version), bundle
+        )
 
     def copies_of(self, weights: str) -> Generator[Path]:
         """Download what versions of this store, also of other registered models, have as bundle with these weights.

@@ -3,7 +3,7 @@
     tracker = Tracker.open(params)
     with training_run(tracker, params, "unet", 0, title="U-Net") as run:
         run.log_step({"train/loss": 0.7, "val/iou": 0.4}, step)
-        run.log_files(Path("models/unet-0"), "model")
+        log_model(run, Path("models/unet-0"))
     log_evaluation(tracker, "unet", 0, {"iou/dataset/building": 0.6}, [figure], {"test_gallery": [prediction]})
     log_comparison(tracker, params, comparison, files=[Path("reports/buildings/index.html")])
 
@@ -116,7 +116,7 @@ def log_evaluation(
     if training is None:
         _warn(f"no run of {stage} in {tracker.address}, so its evaluation is not logged")
         return None
-    run = Run(tracker.client, training.info.run_id)
+    run = Run.of_model(tracker.client, training)
     run.log_step({flat_key(key): value for key, value in scores.items()})
     run.tag({"evaluation_run_key": stages.run_key()})
     for path in files:
@@ -142,7 +142,7 @@ def log_latencies(tracker: Tracker, costs: Mapping[str, Mapping[str, Any]]) -> N
         if training is not None:
             keys = ("latency_ms", "latency_low_ms", "latency_high_ms", "ms_per_megapixel")
             numbers = {f"cost/{key}": float(cost[key]) for key in keys if key in cost}
-            Run(tracker.client, training.info.run_id).log_step(numbers)
+            Run.of_model(tracker.client, training).log_step(numbers)
 
 
 def fetch_costs(tracker: Tracker, architecture: str, seed: int, root: Path = Path()) -> bool:
@@ -205,7 +205,7 @@ def log_comparison(
     run.tag({"mlflow.note.content": comparison.verdict})
     for stage, training in trainings.items():
         if training is not None:
-            logged = Run(tracker.client, training.info.run_id)
+            logged = Run.of_model(tracker.client, training)
             logged.tag({"comparison": mark})
             folder = EVALUATIONS / stage.partition("@")[2]
             log_lacking_scores(logged, training.data.metrics, params.data.foreground, folder)

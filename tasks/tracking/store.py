@@ -123,6 +123,7 @@ def preload() -> None:
     for name, value in _quiet().items():
         os.environ.setdefault(name, value)
     import mlflow.data.code_dataset_source
+    import mlflow.pyfunc
     import mlflow.store.artifact.local_artifact_repo
     import mlflow.store.tracking.sqlalchemy_store
     import mlflow.system_metrics.system_metrics_monitor

@@ -13,6 +13,7 @@ from tasks.tracking import store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Dataset
     from mlflow.entities import Run as MlflowRun
 
 
@@ -118,17 +119,36 @@ def _experiment(client: "MlflowClient", name: str) -> str:
 
 
 class Run(NamedTuple):
-    """An MLflow run to log to."""
+    """An MLflow run to log to.
+
+    Attributes:
+        client: MLflow client of the store.
+        id: of the run.
+        model_id: of the logged model whose metrics are those of the run as well; None: there is none.
+        dataset: on which they are measured.
+    """
 
     client: "MlflowClient"
     id: str
+    model_id: str | None = None
+    dataset: "Dataset | None" = None
+
+    @classmethod
+    def of_model(cls, client: "MlflowClient", training: "MlflowRun") -> "Run":
+        """The run of a training, to log the scores and costs of its model; earlier versions logged no model."""
+        models, inputs = training.outputs.model_outputs, training.inputs.dataset_inputs
+        model_id = models[0].model_id if models else None
+        return cls(client, training.info.run_id, model_id, inputs[0].dataset if inputs else None)
 
     def log_step(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log values by name, such as `train/loss` and `val/iou`, at an optimiser step."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        logged = [Metric(key_of(k), float(v), now, step) for k, v in metrics.items()]
+        of_model: dict[str, str | None] = {"model_id": self.model_id}
+        if self.model_id and self.dataset:
+            of_model |= {"dataset_name": self.dataset.name, "dataset_digest": self.dataset.digest}
+        logged = [Metric(key_of(k), float(v), now, step, **of_model) for k, v in metrics.items()]
         for first in range(0, len(logged), _METRICS_AT_ONCE):
             self.client.log_batch(self.id, logged[first : first + _METRICS_AT_ONCE])
 

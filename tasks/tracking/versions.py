@@ -8,18 +8,20 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from segcore.errors import ModelError, StageError
-from segcore.files import copy_files, sha256
+from segcore.files import sha256
 from segcore.models.base.bundle import Hashes, verified
 from tasks.promotion.history import CHAMPION, PREVIOUS, RegisteredVersion, iso, now
+from tasks.tracking import logged_models
 from tasks.tracking.tracker import Run, Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 # tag of the registered model during a rollback: "restored,demoted", two version numbers
 EXCHANGE = "gate.exchange"
-# artifact folder in which tasks/train.py logs the bundle
+# artifact folder of a run in which earlier versions logged the bundle
 FOLDER = "model"
 _BUNDLE = {"model.json", "model.safetensors"}
 
@@ -175,24 +177,31 @@ def is_stored(tracker: Tracker, source: str, hashes: Hashes) -> bool:
 
 @contextmanager
 def downloaded(client: "MlflowClient", source: str) -> Iterator[Path]:
-    """The files at an artifact address, in a temporary folder."""
-    from mlflow.artifacts import download_artifacts
-
+    """The files of a bundle at an artifact address, in a temporary folder."""
     with TemporaryDirectory() as folder:
-        yield Path(download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=client.tracking_uri))
+        download_bundle(client, source, Path(folder))
+        yield Path(folder)
 
 
-def upload(client: "MlflowClient", source: str, bundle: Path) -> None:
-    """Store the files of a bundle at an artifact address; the run that it belongs to need not exist any more.
+def download_bundle(client: "MlflowClient", source: str, folder: Path) -> None:
+    """Download the files at an artifact address, but not its subfolders: that of an MLflow model has segcore in one."""
+    repository = _repository(client, source)
+    for file in repository.list_artifacts():
+        if not file.is_dir:
+            repository.download_artifacts(file.path, str(folder))
+
+
+def upload(client: "MlflowClient", version: "ModelVersion", bundle: Path) -> None:
+    """Store the files of a version again, as an MLflow model; the run that it belongs to need not exist any more.
 
     Raises:
         StageError: they cannot be written there.
     """
     from mlflow.exceptions import MlflowException
 
+    source = client.get_model_version_download_uri(version.name, version.version)
     with TemporaryDirectory() as folder:
-        # subfolders, such as cached evaluations, are no part of the bundle
-        copy_files(bundle, Path(folder))
+        logged_models.write_model(Path(folder), bundle, version.model_id, version.run_id)
         try:
             _repository(client, source).log_artifacts(folder)
         except (MlflowException, OSError) as error:
@@ -202,8 +211,8 @@ def upload(client: "MlflowClient", source: str, bundle: Path) -> None:
             ) from error
 
 
-def log_bundle(tracker: Tracker, bundle: Path, facts: Mapping[str, Any]) -> str:
-    """Id of a run with a bundle as artifact; a run that an interrupted call left behind is used again.
+def log_bundle(tracker: Tracker, bundle: Path, facts: Mapping[str, Any]) -> "LoggedModel":
+    """A bundle as the logged model of a run of its own; a run that an interrupted call left behind is used again.
 
     Args:
         tracker: tracker of the data set.
@@ -220,19 +229,18 @@ def log_bundle(tracker: Tracker, bundle: Path, facts: Mapping[str, Any]) -> str:
     else:
         title = f"{facts.get('title')} · seed {facts.get('seed')} · registered"
         run = tracker.create(title, "registration", {"weights_sha256": weights})
-    source = source_of(tracker.client, run.id)
-    upload(tracker.client, source, bundle)
-    if not is_stored(tracker, source, hashes_of(bundle, weights)):
+    model = logged_models.log_model(run, bundle)
+    if not is_stored(tracker, model.artifact_location, hashes_of(bundle, weights)):
         raise StageError(
-            f"{source}: the store does not return the files of {bundle} that were written to it",
+            f"{model.artifact_location}: the store does not return the files of {bundle} that were written to it",
             "check the disk or bucket of the MLflow store, then run again",
         )
     tracker.client.set_terminated(run.id, "FINISHED")
-    return run.id
+    return model
 
 
 def source_of(client: "MlflowClient", run_id: str) -> str:
-    """Artifact address of a run's bundle."""
+    """Artifact address of the bundle of a run without a logged model, as earlier versions made them."""
     return f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}"
 
 
@@ -241,12 +249,18 @@ def hashes_of(bundle: Path, weights: str) -> Hashes:
     return Hashes(weights, sha256(bundle / "model.json"))
 
 
-def bundle_source(tracker: Tracker, run_id: str, hashes: Hashes) -> str | None:
-    """Artifact address of a run's bundle; None if this store has no such run, or its bundle is another one."""
+def stored_model(tracker: Tracker, run_id: str, bundle: Path, hashes: Hashes) -> "LoggedModel | None":
+    """The logged model of a run; None if this store has no such run, or the run has another bundle.
+
+    A run of an earlier version of segflow has the bundle, but no logged model, and gets one.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        source = source_of(tracker.client, run_id)
+        model = logged_models.model_of(tracker.client, run_id)
+        source = model.artifact_location if model else source_of(tracker.client, run_id)
     except MlflowException:
         return None
-    return source if is_stored(tracker, source, hashes) else None
+    if not is_stored(tracker, source, hashes):
+        return None
+    return model or logged_models.log_model(Run(tracker.client, run_id), bundle)

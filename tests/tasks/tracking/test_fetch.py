@@ -36,7 +36,7 @@ def project(registered: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.rmtree(folder / "work", ignore_errors=True)
-    kept = {path: path.read_bytes() for path in [*stored(folder).iterdir(), *folder.glob("models/*/*")]}
+    kept = {path: path.read_bytes() for path in [*stored(folder).glob("model.*"), *folder.glob("models/*/*")]}
     yield folder
     for path, content in kept.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,10 +117,10 @@ def test_a_copy_of_the_registered_files_is_used_if_those_of_the_store_are_gone(
 
 def test_a_single_file_that_is_gone_is_named(project: Path, p: Params) -> None:
     (stored(project) / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"artifacts/model/model\.safetensors: is not the file.*missing"):
+    with pytest.raises(ModelError, match=r"artifacts/model\.safetensors: is not the file.*missing"):
         find_model(p, ADDRESS)
     (stored(project) / "model.json").unlink()
-    with pytest.raises(ModelError, match=r"artifacts/model/model\.json is gone"):
+    with pytest.raises(ModelError, match=r"artifacts/model\.json is gone"):
         find_model(p, ADDRESS)
 
 
