@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import command, server
 from segcore import params as parameters
+from tasks.exported import EAGER
 from tasks.predict import Batch
 from tasks.prediction_arguments import chosen, parser
 from tasks.project import PREDICTIONS
@@ -60,6 +61,7 @@ def predict(
     accept: Sequence[str] | None = None,
     delete_others: bool = False,
     count_by: str | None = None,
+    runtime: str = EAGER,
 ) -> dict[str, int]:
     """Predict all scenes that are not done yet.
 
@@ -72,6 +74,7 @@ def predict(
         accept: in what scenes may be unlike the training images; None: `predict.accept`.
         delete_others: delete files of earlier predictions of these scenes that are no wanted output.
         count_by: file of polygons in which objects are counted; None: `predict.count_by`.
+        runtime: "eager", or what runs an exported file of the model, such as "onnx".
 
     Returns:
         Numbers of scenes "predicted" and "done before".
@@ -82,7 +85,7 @@ def predict(
     """
     server.bind_embedded()
     p = chosen(parameters.load(params), outputs, accept, count_by)
-    with Batch(p, scenes, model, Path(output)) as batch:
+    with Batch(p, scenes, model, Path(output), runtime) as batch:
         for scene in batch.todo:
             state = predict_scene(batch, scene, batch.names[scene], return_state=True)
             if scene not in batch.failed:
@@ -101,9 +104,8 @@ def main() -> None:
         find_model(p, a.model)
     with command.as_command("Interrupted; finished scenes are kept."):
         output = str(a.output)
-        counts = predict(
-            list(a.scenes), a.model, output, str(a.params), a.outputs, a.accept, a.delete_others, a.count_by
-        )
+        settings = (a.outputs, a.accept, a.delete_others, a.count_by, a.runtime)
+        counts = predict(list(a.scenes), a.model, output, str(a.params), *settings)
         print(", ".join(f"{number} {what}" for what, number in counts.items()) + f": {output}")
 
 

@@ -4,6 +4,7 @@
 memory depend on the machine and are written to work/costs/, so that dvc.lock is the same everywhere.
 """
 
+import argparse
 import json
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from segcore.prediction.writers.nifti import stack_predictions, write_prediction
 from tasks import console
 from tasks.bundles import read_local
 from tasks.costs import cost_file, merge_cost
+from tasks.evaluate_exported import evaluate_exported
+from tasks.exported import EAGER, add_runtime
 from tasks.measure import measure
 from tasks.project import EVALUATIONS, MODELS, PREPARED, run_name
 from tasks.tracking import runs
@@ -244,10 +247,17 @@ def _log(
 
 def main() -> None:
     """Command line."""
-    console.run(
-        lambda a: run_evaluation(params.load(a.params), a.architecture, a.seed),
-        console.parse_run(__doc__, "evaluate"),
-    )
+
+    def work(a: argparse.Namespace) -> None:
+        p = params.load(a.params)
+        if a.runtime == EAGER:
+            run_evaluation(p, a.architecture, a.seed)
+        else:
+            evaluate_exported(p, run_name(a.architecture, a.seed), a.runtime)
+
+    parser = console.parse_run(__doc__, "evaluate")
+    add_runtime(parser)
+    console.run(work, parser)
 
 
 console.refuse_as_script(__name__)

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 from segcore import params, plugins
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import ExportError, ParamsError
+from segcore.export import require_packages
 from segcore.files import atomic_folder, digest, sha256
 from segcore.metrics import METRICS
 from segcore.models.base.bundle import Bundle
 from segcore.params import Params
 from tasks import console
+from tasks.exported import name_of
 from tasks.output_folder import require_writable
 from tasks.project import EXPORTS, PREPARED, data_fingerprint
-from tasks.tracking.fetch import CHAMPION, Found, find_model, folder_name
+from tasks.tracking.fetch import CHAMPION, Found, find_model
 
 # torch takes seconds to import, and wrong arguments are reported at once
 if TYPE_CHECKING:
@@ -71,8 +73,6 @@ def run_export(
     if not formats:
         raise ParamsError("--format: is empty", f"choose among {', '.join(plugins.names(_PACKAGE))}")
     modules = {name: _module(name) for name in dict.fromkeys(formats)}
-    from segcore.export._runtime import require_packages
-
     for module in modules.values():
         require_packages(module.PACKAGES, "export")
     require_writable(output)
@@ -80,13 +80,6 @@ def run_export(
     for module in modules.values():
         module.check(found.bundle)
     return _Export(p, found, address, output, tolerance, root).write(modules)
-
-
-def name_of(found: Found) -> str:
-    """Name of a model's folder below exports/: `unet-0`, or `<name>-<version>` of a registered version."""
-    if found.name is None or found.version is None:
-        return found.bundle.folder.resolve().name
-    return folder_name(found.name, found.version)
 
 
 def _module(name: str) -> ModuleType:

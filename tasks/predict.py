@@ -25,6 +25,7 @@ from segcore.params import Params, Predict
 from segcore.prediction.fit import TRAINING_IMAGES
 from segcore.prediction.scene_reader import stamp_of
 from tasks import console
+from tasks.exported import EAGER, exported_model, file_sha256
 from tasks.output_folder import OutputFolder, require_writable
 from tasks.prediction_arguments import chosen, parser, windows_note
 from tasks.prediction_counts import count_text, write_counts
@@ -59,6 +60,7 @@ class Batch:
         scenes: files, folders and glob patterns.
         address: of the model, as for `find_model`.
         output: folder of the files and of predictions.json; checked before the model is loaded.
+        runtime: what computes: the network of the bundle, or an exported file of it (`tasks.exported`).
 
     Attributes:
         todo: scenes that are not predicted yet.
@@ -69,7 +71,14 @@ class Batch:
         SegflowError: a scene, the model or a setting is wrong.
     """
 
-    def __init__(self, p: Params, scenes: Sequence[str | Path], address: str, output: Path) -> None:
+    def __init__(
+        self,
+        p: Params,
+        scenes: Sequence[str | Path],
+        address: str,
+        output: Path,
+        runtime: str = EAGER,
+    ) -> None:
         require_writable(output)
         skipped: Counter[str] = Counter()
         self.output, paths = output, find_scenes(scenes, output, skipped)
@@ -78,7 +87,9 @@ class Batch:
         found = find_model(p, address)
         from segcore.prediction.predictor import Predictor
 
-        self.predictor = Predictor(found.bundle, settings_of(p))
+        self._runtime = [] if runtime == EAGER else [runtime, file_sha256(found, runtime)]
+        model = None if runtime == EAGER else exported_model(found, runtime, address)
+        self.predictor = Predictor(found.bundle, settings_of(p), model=model)
         self._windows_note = windows_note(p, self.predictor.description, self.predictor.tile)
         self._channels = scenes_of(paths, self.predictor.data)
         self.scenes = list(self._channels)
@@ -100,6 +111,8 @@ class Batch:
         with ExitStack() as stack:
             self._folder = stack.enter_context(OutputFolder(self.output))
             settings = {**self.predictor.settings.model_dump(), "precision": self.predictor.precision}
+            if self._runtime:
+                settings["runtime"] = self._runtime
             if self.predictor.zones is not None:
                 settings["count_by"] = [settings["count_by"], self.predictor.zones.sha256]
             self.record = Record.open(self.output, self.model, settings)
@@ -118,7 +131,8 @@ class Batch:
             model["address"] if model["name"] is None else f"version {model['version']} of {model['name']}"
         )
         alias = f" ({model['alias']})" if model["alias"] else ""
-        print(f"predict: {model['architecture']}, {place}{alias}, weights {model['weights_sha256'][:12]}")
+        by = f", by {self._runtime[0]}" if self._runtime else ""
+        print(f"predict: {model['architecture']}, {place}{alias}, weights {model['weights_sha256'][:12]}{by}")
         values = ", ".join(f"{value} {name}" for value, name in enumerate(self.predictor.classes))
         print(f"predict: in class rasters {values}, {IGNORE} nodata", flush=True)
         for note in (self.predictor.warning, self._windows_note):
@@ -276,6 +290,7 @@ def run_prediction(
     address: str = CHAMPION,
     output: Path = PREDICTIONS,
     delete_others: bool = False,
+    runtime: str = EAGER,
 ) -> dict[str, int]:
     """Predict all scenes that are not predicted yet, one after the other.
 
@@ -285,6 +300,7 @@ def run_prediction(
         address: of the model, as for `find_model`.
         output: folder of the files and of predictions.json.
         delete_others: delete files of earlier predictions of these scenes that are no wanted output.
+        runtime: as of `Batch`.
 
     Returns:
         Numbers of scenes "predicted" and "done before".
@@ -294,7 +310,7 @@ def run_prediction(
             kept. SegflowError: nothing was predicted.
     """
     with (
-        Batch(p, scenes, address, output) as batch,
+        Batch(p, scenes, address, output, runtime) as batch,
         console.progress(batch.todo, "predict", unit="scene") as bar,
     ):
         # not over the bar, whose own count is wrong beside calls of `update`
@@ -323,7 +339,7 @@ def main() -> None:
 
     def work(a: argparse.Namespace) -> None:
         p = chosen(params.load(a.params), a.outputs, a.accept, a.count_by)
-        counts = run_prediction(p, a.scenes, a.model, a.output, a.delete_others)
+        counts = run_prediction(p, a.scenes, a.model, a.output, a.delete_others, a.runtime)
         print(", ".join(f"{n} {what}" for what, n in counts.items()) + f": {a.output}")
 
     console.run(work, parser("python -m tasks predict", __doc__))

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from segcore.errors import ParamsError
 from segcore.params import Params, Predict
+from tasks.exported import add_runtime
 from tasks.prediction_record import OBJECT_OUTPUTS
 from tasks.project import PREDICTIONS
 from tasks.tracking.fetch import CHAMPION
@@ -58,6 +59,7 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
         action="store_true",
         help="delete files of earlier predictions of these scenes that are no wanted output",
     )
+    add_runtime(arguments)
     arguments.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
     return arguments
 

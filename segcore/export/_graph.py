@@ -69,7 +69,7 @@ class Graph(nn.Module):
         # of the plane in the middle
         valid = valid[:, self.planes // 2]
         if isinstance(self.model, InstanceModel):
-            return tuple(self.model.detections(images, valid))  # type: ignore[operator]
+            return tuple(self.model.detections(images, valid))
         logits: Tensor = self.model(images, valid)
         probabilities = logits.float().softmax(dim=1)
         if not self.model.touching:

@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from segcore import plugins
-from segcore.errors import DataError, ExportError, missing_package
+from segcore.errors import DataError, ExportError
+from segcore.export import RECORD, RUNTIMES, require_packages
 from segcore.files import read_json, sha256
 from segcore.models.base.bundle import Bundle
 from segcore.models.base.model import SegmentationModel
@@ -22,46 +21,8 @@ from segcore.models.base.semantic import SemanticModel
 # what runs a format: raw pixels (N, C, H, W) float32 to the outputs by name
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
-RECORD = "export.json"
-# the network of the bundle itself
-EAGER = "eager"
 # below it, a probability has no logarithm
 _SMALLEST = 1e-12
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """A program that runs exported models.
-
-    Attributes:
-        title: printed name.
-        format: that it runs.
-        packages: that it needs.
-        extra: of this project that installs them.
-    """
-
-    title: str
-    format: str
-    packages: tuple[str, ...]
-    extra: str
-
-
-RUNTIMES = {
-    "onnx": Runtime("ONNX Runtime", "onnx", ("onnxruntime",), "export"),
-    "openvino": Runtime("OpenVINO", "onnx", ("openvino",), "openvino"),
-    "pt2": Runtime("torch.export", "pt2", (), "export"),
-}
-
-
-def require_packages(packages: tuple[str, ...], extra: str) -> None:
-    """Check that packages are installed, without importing them.
-
-    Raises:
-        ExportError: one is not; the remedy names the extra.
-    """
-    for name in packages:
-        if find_spec(name) is None:
-            raise missing_package(name, extra)
 
 
 class Exported(SemanticModel):

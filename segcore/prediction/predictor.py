@@ -28,6 +28,7 @@ from segcore.io.bands import Declared
 from segcore.io.layouts._patterns import stem_of
 from segcore.models.base.bundle import Bundle, read_bundle
 from segcore.models.base.instance import InstanceModel
+from segcore.models.base.model import SegmentationModel
 from segcore.params import Predict, error_texts
 from segcore.prediction import mosaic
 from segcore.prediction.arrays import ArraySource, ArrayWriter, Prediction, with_confidence, with_objects
@@ -102,6 +103,7 @@ class Predictor:
         bundle: folder of model.json and model.safetensors, which are read once and verified, or a bundle read before.
         settings: tile None: the bundle's tile, with an overlap of at most half of it; flips None: False.
         device: None for CUDA where available, else the CPU.
+        model: what computes instead of the bundle's network, in float32, such as an exported file of it.
 
     Attributes:
         classes: names, in the order of the class indices.
@@ -119,6 +121,7 @@ class Predictor:
         bundle: Path | str | Bundle,
         settings: Predict | None = None,
         device: torch.device | str | None = None,
+        model: SegmentationModel | None = None,
     ) -> None:
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(bundle)
@@ -139,15 +142,17 @@ class Predictor:
         flips = bool(self.settings.flips)
         if flips:
             require_trained(parameters, bundle.folder.name, PREDICTED)
-        model = bundle.model(device)
+        is_own = model is None
+        model = bundle.model(device) if model is None else model.to(device)
         if flips:
             require_no_objects(model, PREDICTED)
         require_finite(model, bundle)
         self.settings, self.tile = in_windows(self.settings, bundle, model)
         self.warning = overlap_note(self.settings, bundle, model)
-        model = fused(model).to(memory_format=torch.channels_last)
+        if is_own:
+            model = fused(model).to(memory_format=torch.channels_last)
         self.model = with_flips(model, flips)
-        self.precision = choose_precision(parameters.get("precision", "auto"), device)
+        self.precision = choose_precision(parameters.get("precision", "auto") if is_own else "fp32", device)
 
     def predict(
         self, image: np.ndarray | Path | str, valid: np.ndarray | None = None, channels: Sequence[Path] = ()
