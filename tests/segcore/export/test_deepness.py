@@ -170,7 +170,7 @@ def test_models_that_the_plugin_cannot_run_are_refused_with_the_reason(
 
 def test_an_instance_network_is_refused_with_the_reason(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "b", architecture="solo", input={"dtype": "uint8"})
-    with pytest.raises(ModelError, match="its detectors are YOLO networks"):
+    with pytest.raises(ModelError, match="draw the convex hull of an object"):
         deepness.check(read_bundle(folder))
 
 
