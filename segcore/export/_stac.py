@@ -1,4 +1,4 @@
-"""A STAC item that describes an exported file by the machine learning model extension (MLM), so that catalogues list it.
+"""A STAC item that describes an exported file by the machine learning model extension (MLM), for catalogues.
 
 It has no geometry and is of all times, because a bundle does not record where and when its images were taken.
 """

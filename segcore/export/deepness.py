@@ -37,7 +37,8 @@ def check(bundle: Bundle) -> None:
     given = description.get("input", {})
     sizes = description.get("training_images", {}).get("pixel_sizes", {})
     if description.get("kind") == "instance":
-        raise _refused(bundle, "its detectors are YOLO networks, and this is an instance network", remedy)
+        reason = "its detectors read outputs of YOLO networks, and draw the convex hull of an object, not its outline"
+        raise _refused(bundle, reason, "choose the format onnx, or open objects that were predicted here in QGIS")
     if given.get("neighbours") or any(name.startswith("mm") for name in sizes):
         raise _refused(bundle, "it reads maps, and this model was trained on planes of volumes", remedy)
     if "dtype" not in given:
@@ -56,7 +57,7 @@ def _refused(bundle: Bundle, reason: str, remedy: str) -> ModelError:
     return ModelError(f"{bundle.folder}: Deepness cannot run this model: {reason}", remedy)
 
 
-def side(bundle: Bundle) -> int | None:
+def side(bundle: Bundle) -> int:
     """Height and width of the input: the tile in which the model predicts."""
     return int(bundle.description["tile"])
 
@@ -72,17 +73,15 @@ def write(source: "Source", folder: Path) -> None:
     from segcore.export.onnx import proto
 
     model: ModelProto = proto(source)
-    tile = side(source.bundle)
-    assert tile is not None
     _take_bytes(model.graph)
-    _fix_sides(model.graph, tile)
-    onnx.helper.set_model_props(model, {**source.metadata, **_metadata(source, tile)})
+    _fix_sides(model.graph, side(source.bundle))
+    onnx.helper.set_model_props(model, _metadata(source))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / FILE)
 
 
 def _take_bytes(graph: "GraphProto") -> None:
-    """Multiply the input, values of 0 to 1, by 255 and round it: pixels are whole numbers again, as is the nodata value."""
+    """Multiply the input, values of 0 to 1, by 255 and round it, so that pixels equal the nodata value again."""
     from onnx import helper
 
     name = graph.input[0].name
@@ -110,31 +109,40 @@ def _fix_sides(graph: "GraphProto", tile: int) -> None:
             axis.dim_value = tile
 
 
-def _metadata(source: "Source", tile: int) -> dict[str, str]:
-    """Entries that the plug-in reads; it has no value for the ground resolution where that is not known."""
-    description, bands = source.bundle.description, source.model.in_channels
+def entries(bundle: Bundle) -> dict[str, Any]:
+    """What the plug-in sets by itself; without a ground resolution where none is known, which its user then sets."""
+    description, tile = bundle.description, side(bundle)
     overlap = min(Predict.model_fields["overlap"].default, tile // 2)
-    entries: dict[str, Any] = {
+    found: dict[str, Any] = {
         "model_type": "Segmentor",
         "class_names": {str(index): name for index, name in enumerate(description["classes"])},
         # named so in its manual, and in its code
         "tiles_size": tile,
         "tile_size": tile,
+        # per cent
         "tiles_overlap": round(100 * overlap / tile),
-        # none: the model normalises
-        "standardization_mean": [0.0] * bands,
-        "standardization_std": [1.0] * bands,
+        # no change: the model normalises
+        "standardization_mean": [0.0] * description["in_channels"],
+        "standardization_std": [1.0] * description["in_channels"],
         # the most probable class, of however low a probability, and no smoothing of its outline
         "seg_thresh": 0.0,
         "seg_small_segment": 0,
-        "input": f"{source.metadata['input']}; here 8-bit pixels divided by {_LARGEST}, in tiles of {tile} x {tile}",
-        "outputs": {"probabilities": json.loads(source.metadata["outputs"])["probabilities"]},
     }
-    resolution = description.get("training_images", {}).get("pixel_sizes", {}).get("m")
-    if resolution:
+    if resolution := description.get("training_images", {}).get("pixel_sizes", {}).get("m"):
         # centimetres per pixel, the median of the training images
-        entries["resolution"] = round(100 * resolution[1], 2)
-    return {name: v if name == "input" else json.dumps(v, ensure_ascii=False) for name, v in entries.items()}
+        found["resolution"] = round(100 * resolution[1], 2)
+    return found
+
+
+def _metadata(source: "Source") -> dict[str, str]:
+    """All entries: those of any format, with what is different here, and those of the plug-in."""
+    tile, outputs = side(source.bundle), json.loads(source.metadata["outputs"])
+    return {
+        **source.metadata,
+        "input": f"{source.metadata['input']}; here 8-bit pixels divided by {_LARGEST}, in tiles of {tile} x {tile}",
+        "outputs": json.dumps({"probabilities": outputs["probabilities"]}),
+        **{name: json.dumps(v, ensure_ascii=False) for name, v in entries(source.bundle).items()},
+    }
 
 
 def runner(folder: Path, threads: int | None = None) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
