@@ -30,7 +30,7 @@ from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.keywords import require_list, require_pairs, require_share, require_whole
 from segcore.models.base.model import choose, upsample
 from segcore.models.base.object_sizes import ObjectSizes
-from segcore.models.instance.block_masks import BLOCK, around, block_targets, dice, enlarged
+from segcore.models.instance.block_masks import BLOCK, around, block_targets, dice, enlarged, in_planes
 from segcore.models.instance.branches import (
     MaskFeatures,
     branch,
@@ -40,6 +40,7 @@ from segcore.models.instance.branches import (
     with_coordinates,
 )
 from segcore.models.instance.cells import assign, by_level, ignored, levels, matrix_nms, peaks, places, shapes
+from segcore.models.instance.exportable import at, by_score
 from segcore.models.instance.pyramid import Pyramid
 from segcore.objects.found import Objects
 
@@ -209,19 +210,24 @@ class SOLO(InstanceModel):
         ]
         return category, torch.cat(axes, dim=1)
 
-    def masks(self, outputs: Outputs, index: int, chosen: Tensor) -> Tensor:
-        """(R, h / 4 * w / 4) float32 probability of each block to be of the object of cells (R,) of an image."""
+    def masks(self, outputs: Outputs, chosen: Tensor) -> Tensor:
+        """(..., R, h / 4 * w / 4) float32 probability of each block to be of the object of cells (..., R).
+
+        Args:
+            outputs: of an image, without the first axis, or of a batch.
+            chosen: (R,) int64 cells of the image, or (N, R) of each image.
+        """
         with torch.autocast(chosen.device.type, enabled=False):
             if self.is_v2:
                 _, kernels, features = outputs
-                (weights, place), blocks = self._split(kernels[index, chosen].float()), features.shape[-2:]
+                (weights, place), blocks = self._split(at(kernels, chosen).float()), features.shape[-2:]
                 height, width = (length * BLOCK for length in blocks)
                 centre, side = (x[chosen] for x in places(height, width, self.cells, chosen.device))
-                logits = weights @ features[index].flatten(1).float()
+                logits = weights @ features.flatten(-2).float()
                 return (logits + around(place, centre, side, *blocks)).sigmoid()
-            maps = outputs[1][index].flatten(1)
+            maps = outputs[1].flatten(-2)
             columns, rows = self._axes(outputs)
-            return maps[columns[chosen]].float().sigmoid() * maps[rows[chosen]].float().sigmoid()
+            return at(maps, columns[chosen]).float().sigmoid() * at(maps, rows[chosen]).float().sigmoid()
 
     def _split(self, kernels: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of the mask features, and arguments of `around`."""
@@ -233,8 +239,8 @@ class SOLO(InstanceModel):
         first, columns, rows = 0, [], []
         for (down, across), side in zip(shapes(height, width, self.cells), self.sides, strict=True):
             x, y = (torch.arange(length, device=outputs[0].device) % side for length in (across, down))
-            columns.append((first + x).repeat(down))
-            rows.append((first + side + y).repeat_interleave(across))
+            columns.append((first + x).expand(down, across).flatten())
+            rows.append((first + side + y)[:, None].expand(down, across).flatten())
             first += 2 * side
         return torch.cat(columns), torch.cat(rows)
 
@@ -283,7 +289,7 @@ class SOLO(InstanceModel):
         return total
 
     def _dice(self, outputs: Outputs, index: int, chosen: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        return dice(self.masks(outputs, index, chosen), target, weight).sum()
+        return dice(self.masks(tuple(x[index] for x in outputs), chosen), target, weight).sum()
 
     def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
         """Objects of the cells of the highest scores, which Matrix NMS lowers where masks overlap."""
@@ -291,45 +297,88 @@ class SOLO(InstanceModel):
             return [self._detect(outputs, index, height, width) for index in range(len(outputs[0]))]
 
     def _detect(self, outputs: Outputs, index: int, height: int, width: int) -> Objects:
-        blocks = outputs[-1].shape[-2:]
-        grids = shapes(blocks[0] * BLOCK, blocks[1] * BLOCK, self.cells)
-        scores = outputs[0][index].float().sigmoid()
-        peak = torch.cat([peaks(level).flatten(1).T for level in by_level(scores, grids)])
-        # sorted by score, and equal ones by cell
-        limit = math.ceil(self.candidates * max(1, blocks.numel() * BLOCK**2 / self.window**2))
-        order = (scores * peak).flatten().argsort(descending=True, stable=True)[:limit]
-        order = order[(scores * peak).flatten()[order] >= self.threshold]
-        cell, place = order // scores.shape[1], order % scores.shape[1]
-        score = scores[cell, place]
-
-        # only blocks that have pixels of the image
-        scale = [round(side * self.magnify) / side / BLOCK for side in (height, width)]
-        rows, cols = math.ceil(height * scale[0]), math.ceil(width * scale[1])
-        probability = self.masks(outputs, index, cell).unflatten(1, blocks)[:, :rows, :cols].flatten(1)
-        above = probability > 0.5
-        score = score * (probability * above).sum(1) / above.sum(1).clamp(min=1)
-        order = score.argsort(descending=True, stable=True)
+        outputs, scale = tuple(x[index] for x in outputs), self._scale(height, width)
+        cell, place, score, real = self._candidates(outputs)
+        cell, place, score = cell[real], place[real], score[real]
+        probability, score = self._scored(outputs, cell, score, self._blocks(height, width))
+        above = probability.flatten(1) > 0.5
+        order = by_score(score)
         order = order[above.any(1)[order]]
         score = matrix_nms(above[order], score[order])
         kept = score >= self.threshold
         order, score = order[kept], score[kept]
         return self._objects(
-            probability[order].view(-1, rows, cols).cpu().numpy(),
+            probability[order].cpu().numpy(),
             np.array(self.foreground, np.uint8)[place[order].cpu().numpy()],
             score.cpu().numpy(),
             (height, width, scale),
         )
+
+    def detect_tensors(self, outputs: Outputs, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As of `InstanceModel`; D is `candidates` for an image of the size of the window."""
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            cell, place, score, real = self._candidates(outputs)
+            probability, score = self._scored(outputs, cell, score, self._blocks(height, width))
+            above = probability.flatten(-2) > 0.5
+            # those that are none come last, so that they lower no score
+            score = score.where(real & above.any(-1), -1)
+            order = by_score(score)
+            score, place = score.gather(1, order), place.gather(1, order)
+            lowered = matrix_nms(at(above, order), score)
+            kept = (lowered >= self.threshold) & (score >= 0)
+            probability = at(probability.flatten(-2), order).unflatten(-1, probability.shape[-2:])
+            masks = in_planes(probability, height, width, self._scale(height, width))
+            kept = kept & (masks.sum((-2, -1)) >= self.min_area)
+            return lowered * kept, place, masks
+
+    def _scale(self, height: int, width: int) -> tuple[float, float]:
+        """Blocks per pixel of an image, by rows and columns."""
+        rows, cols = (round(side * self.magnify) / side / BLOCK for side in (height, width))
+        return rows, cols
+
+    def _blocks(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the blocks that have pixels of the image."""
+        rows, cols = self._scale(height, width)
+        return math.ceil(height * rows), math.ceil(width * cols)
+
+    def _candidates(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cell, place of the class and score of the highest peaks (..., R), and which reach the threshold, in order.
+
+        Args:
+            outputs: of an image or a batch, as of `masks`.
+        """
+        blocks = outputs[-1].shape[-2:]
+        grids = shapes(blocks[0] * BLOCK, blocks[1] * BLOCK, self.cells)
+        scores = outputs[0].float().sigmoid()
+        peak = torch.cat([peaks(level).flatten(-2).mT for level in by_level(scores, grids)], dim=-2)
+        of_peaks = (scores * peak).flatten(-2)
+        # sorted by score, and equal ones by cell
+        limit = math.ceil(self.candidates * max(1, blocks.numel() * BLOCK**2 / self.window**2))
+        order = by_score(of_peaks)[..., :limit]
+        real = of_peaks.gather(-1, order) >= self.threshold
+        classes = scores.shape[-1]
+        return order // classes, order % classes, scores.flatten(-2).gather(-1, order), real
+
+    def _scored(
+        self, outputs: Outputs, cell: Tensor, score: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Masks (..., R, *size) of cells in blocks of the image, and scores times the mean probability in the masks."""
+        blocks = outputs[-1].shape[-2:]
+        probability = self.masks(outputs, cell).unflatten(-1, blocks)[..., : size[0], : size[1]]
+        above = probability > 0.5
+        inside = (probability * above).flatten(-2).sum(-1)
+        return probability, score * inside / above.flatten(-2).sum(-1).clamp(min=1)
 
     def _objects(
         self,
         probability: np.ndarray,
         classes: np.ndarray,
         scores: np.ndarray,
-        size: tuple[int, int, list[float]],
+        size: tuple[int, int, tuple[float, float]],
     ) -> Objects:
         """Objects of masks in blocks, at the pixels of the image."""
         height, width, scale = size
-        found = [enlarged(mask, height, width, (scale[0], scale[1])) for mask in probability]
+        found = [enlarged(mask, height, width, scale) for mask in probability]
         boxes = np.array([box for box, _ in found], np.int32).reshape(-1, 4)
         objects = Objects(height, width, classes, scores, boxes, [mask for _, mask in found])
         return objects.select(objects.areas >= self.min_area)

@@ -36,14 +36,14 @@ def detections(scores: Tensor, classes: Tensor, masks: Tensor, foreground: Seque
     """
     kept = masks.flatten(2).any(2) & (scores > 0)
     masks = masks & kept[..., None, None]
-    (left, right), (top, bottom) = (_limits(masks.any(axis)) for axis in (2, 3))
+    (left, right), (top, bottom) = (limits(masks.any(axis)) for axis in (2, 3))
     boxes = torch.stack([left, top, right, bottom], dim=-1)
     indices = torch.tensor(list(foreground), device=classes.device)[classes]
     return Detections(scores.float() * kept, indices * kept, boxes.float(), masks)
 
 
-def _limits(inside: Tensor) -> tuple[Tensor, Tensor]:
-    """First place and end (N, D) of those that are True in (N, D, L); 0 if none is."""
+def limits(inside: Tensor) -> tuple[Tensor, Tensor]:
+    """First place and end (...) of those that are True in (..., L), int64; 0 if none is."""
     place = torch.arange(inside.shape[-1], device=inside.device)
     end = torch.where(inside, place + 1, 0).amax(-1)
     first = torch.where(inside, place, inside.shape[-1]).amin(-1)

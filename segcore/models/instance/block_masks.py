@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segcore.models.base.detections import limits
 from segcore.models.base.instance import Truth
+from segcore.models.instance.exportable import in_image, interpolation
 
 BLOCK = 4
 # of the Dice loss, in blocks
@@ -49,23 +51,24 @@ def around(position: Tensor, centre: Tensor, unit: Tensor, height: int, width: i
     arXiv 2003.05664; squares make a closed outline of a linear function of them.
 
     Args:
-        position: (R, 4) value at the centre, slopes to the right and down, and curvature before softplus.
-        centre: (R, 2) x and y in pixels.
-        unit: (R,) pixels of a distance of 1.
+        position: (..., R, 4) value at the centre, slopes to the right and down, and curvature before softplus.
+        centre: (..., R, 2) x and y in pixels.
+        unit: (..., R) pixels of a distance of 1.
         height: in blocks.
         width: in blocks.
 
     Returns:
-        (R, height * width) logits.
+        (..., R, height * width) logits.
     """
-    top, right, down, curve = position[..., None].unbind(1)
+    top, right, down, curve = position[..., None].unbind(-2)
     curve = F.softplus(curve)
     x, y = (
-        ((torch.arange(side, device=unit.device) + 0.5) * BLOCK - centre[:, axis : axis + 1]) / unit[:, None]
+        ((torch.arange(side, device=unit.device) + 0.5) * BLOCK - centre[..., axis : axis + 1])
+        / unit[..., None]
         for axis, side in enumerate((width, height))
     )
     rows, columns = top + down * y - curve * y**2, right * x - curve * x**2
-    return (rows[:, :, None] + columns[:, None]).flatten(1)
+    return (rows[..., :, None] + columns[..., None, :]).flatten(-2)
 
 
 def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -108,6 +111,32 @@ def enlarged(
     rows, cols = (np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1))
     mask = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
     return (int(rows[0]) + starts[0], int(cols[0]) + starts[1], *mask.shape), mask
+
+
+def in_planes(probability: Tensor, height: int, width: int, scale: tuple[float, float]) -> Tensor:
+    """The masks of `enlarged` as planes, (..., height, width) bool.
+
+    Args:
+        probability: (..., h, w) of blocks; where none is above 0.5 there is no mask.
+        height: of the image in original pixels.
+        width: as height.
+        scale: blocks per original pixel, by rows and columns.
+    """
+    above, weights = probability > 0.5, []
+    for axis, side in enumerate((height, width)):
+        first, end = limits(above.any(-1 - axis))
+        first, end = (
+            ((first - 1).double() / scale[axis]).long().clamp(min=0),
+            ((end + 1).double() / scale[axis]).ceil().long(),
+        )
+        blocks = probability.shape[axis - 2]
+        position = (torch.arange(side, device=above.device).double() + 0.5) * scale[axis] - 0.5
+        weights.append(interpolation(position.clamp(0, blocks - 1), blocks, first, end))
+    value = in_image(probability, *weights)
+    mask = value > 0.5
+    is_lost = above.flatten(-2).any(-1) & ~mask.flatten(-2).any(-1)
+    most = value.flatten(-2).amax(-1)[..., None, None]
+    return mask | (is_lost[..., None, None] & (value == most))
 
 
 def _interpolation(first: int, end: int, scale: float, blocks: int) -> np.ndarray:

@@ -65,7 +65,7 @@ def with_coordinates(x: Tensor, stride: int, window: int) -> Tensor:
         ((torch.arange(side, device=x.device) + 0.5) * (2 * stride / window) - 1).to(x.dtype)
         for side in (x.shape[3], x.shape[2])
     )
-    shape = (len(x), 1, *x.shape[-2:])
+    shape = (x.shape[0], 1, *x.shape[-2:])
     return torch.cat([x, across.expand(shape), down[:, None].expand(shape)], dim=1)
 
 

@@ -67,15 +67,16 @@ def places(height: int, width: int, cells: Sequence[int], device: torch.device) 
     centres, sides = [], []
     for (rows, cols), cell in zip(shapes(height, width, cells), cells, strict=True):
         y, x = (torch.arange(count, device=device).float() + 0.5 for count in (rows, cols))
-        centres.append(torch.stack([x.repeat(rows), y.repeat_interleave(cols)], dim=1) * cell)
+        pairs = [x.expand(rows, cols), y[:, None].expand(rows, cols)]
+        centres.append(torch.stack(pairs, dim=-1).flatten(0, 1) * cell)
         sides.append(torch.full((rows * cols,), float(cell), device=device))
     return torch.cat(centres), torch.cat(sides)
 
 
 def by_level(x: Tensor, grids: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
-    """(cells, K) of an image as one (K, rows, columns) per level."""
-    parts = x.split([rows * cols for rows, cols in grids])
-    return (part.T.unflatten(1, grid) for part, grid in zip(parts, grids, strict=True))
+    """(..., cells, K) as one (..., K, rows, columns) per level."""
+    parts = x.split([rows * cols for rows, cols in grids], dim=-2)
+    return (part.mT.unflatten(-1, grid) for part, grid in zip(parts, grids, strict=True))
 
 
 def assign(truth: Truth, cells: Sequence[int], ranges: Sequence[Sequence[float]]) -> Tensor:
@@ -161,12 +162,14 @@ def _assign(truth: Truth, centre: Tensor, size: Tensor, of_level: Tensor, cell: 
 
 
 def peaks(scores: Tensor) -> Tensor:
-    """Whether each score (K, rows, columns) is the highest of its 3 x 3 neighbours; of equal ones the first is.
+    """Whether each score (..., rows, columns) is the highest of its 3 x 3 neighbours; of equal ones the first is.
 
-    The symmetric form of the papers' suppression of points.
+    The symmetric form of the papers' suppression of points. Scores are not below 0.
     """
-    around = F.unfold(scores[:, None], 3, padding=1).unflatten(2, scores.shape[1:])
-    before, after = around[:, :4].amax(1), around[:, 5:].amax(1)
+    rows, cols = scores.shape[-2:]
+    padded = F.pad(scores, (1, 1, 1, 1))
+    around = [padded[..., y : y + rows, x : x + cols] for y in range(3) for x in range(3)]
+    before, after = (torch.stack(part).amax(0) for part in (around[:4], around[5:]))
     return torch.logical_and(scores > before, scores >= after)
 
 
@@ -177,19 +180,19 @@ def matrix_nms(masks: Tensor, scores: Tensor, sigma: float = 2.0) -> Tensor:
     Not only of one class as there, since a pixel has one class.
 
     Args:
-        masks: (R, P) bool, pixels of each object; each has one.
-        scores: (R,) descending.
+        masks: (..., R, P) bool, pixels of each object.
+        scores: (..., R) descending.
         sigma: of the Gaussian.
 
     Returns:
-        (R,) scores.
+        (..., R) scores.
     """
-    if not len(scores):
+    if not scores.shape[-1]:
         return scores
     pixels = masks.float()
-    overlap, area = pixels @ pixels.T, pixels.sum(1)
+    overlap, area = pixels @ pixels.mT, pixels.sum(-1)
     # [i, j]: of a better i on j
-    iou = (overlap / (area + area[:, None] - overlap)).triu(1)
-    most = iou.amax(0)
-    decay: Tensor = (sigma * (most[:, None] ** 2 - iou**2)).exp().amin(0)
+    iou = (overlap / (area[..., None, :] + area[..., None] - overlap).clamp(min=1)).triu(1)
+    most = iou.amax(-2)
+    decay: Tensor = (sigma * (most[..., None] ** 2 - iou**2)).exp().amin(-2)
     return scores * decay

@@ -17,21 +17,31 @@ def by_score(scores: Tensor) -> Tensor:
 
 def at(x: Tensor, index: Tensor) -> Tensor:
     """Rows (..., R, C) of x (..., A, C) at places (..., R)."""
-    return x.gather(-2, index[..., None].expand(*index.shape, x.shape[-1]))
+    # of one image by indexing, whose gradient has a fixed order of sums
+    return x[index] if index.ndim == 1 else x.gather(-2, index[..., None].expand(*index.shape, x.shape[-1]))
 
 
-def interpolation(position: Tensor, count: int) -> Tensor:
-    """Weights (..., L, count) of `count` values by linear interpolation at positions (..., L), 0 at the first value."""
-    distance = position[..., None] - torch.arange(count, device=position.device, dtype=position.dtype)
-    return (1 - distance.abs()).clamp(min=0)
-
-
-def planes(values: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """Whether values (..., h, w) are above 0.5 at pixels (..., H, W).
+def in_image(values: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    """Values (..., h, w) of a grid at the pixels (..., H, W) of an image.
 
     Args:
-        values: of a coarser grid.
-        rows: (..., H, h) weights as of `interpolation`, 0 for rows outside the mask.
+        values: of the grid.
+        rows: (..., H, h) weights as of `interpolation`.
         cols: (..., W, w) those of columns.
     """
-    return rows @ values @ cols.mT > 0.5
+    return rows @ values @ cols.mT
+
+
+def interpolation(position: Tensor, count: int, first: Tensor, end: Tensor) -> Tensor:
+    """Weights (..., L, count) float32 of `count` values at the pixels of an axis by linear interpolation.
+
+    Args:
+        position: (..., L) of each pixel, 0 at the first value and `count` - 1 at the last one.
+        count: of the values.
+        first: (...) int64 first pixel of a range outside of which weights are 0.
+        end: (...) int64 end of the range.
+    """
+    distance = position[..., None] - torch.arange(count, device=position.device, dtype=position.dtype)
+    pixel = torch.arange(position.shape[-1], device=position.device)
+    inside = (pixel >= first[..., None]) & (pixel < end[..., None])
+    return (1 - distance.abs()).clamp(min=0).float() * inside[..., None]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segcore.models.base.instance import Truth
 from segcore.models.instance.anchor_head import convolution, xavier
 from segcore.models.instance.anchor_targets import Positives
-from segcore.models.instance.exportable import interpolation, planes
+from segcore.models.instance.exportable import in_image, interpolation
 from segcore.models.instance.mask_points import Points, areas, cells, chunks, cropped, enlarged, points
 
 # points of an image at which masks are trained in a step; the last mask may exceed them
@@ -131,30 +131,14 @@ def detected_planes(
     height, width = prototypes.shape[-2:]
     coarse = cells(pixels * magnify, stride, height, width, margin=1)
     values = (coefficients @ prototypes.flatten(2)).sigmoid().unflatten(2, (height, width))
-    cols, rows = (
-        _weights(
-            pixels[..., axis::2, None], coarse[..., axis::2, None], stride / magnify, size[1 - axis], count
-        )
-        for axis, count in enumerate((width, height))
-    )
-    return planes(values, rows, cols)
-
-
-def _weights(fine: Tensor, coarse: Tensor, factor: float, size: int, count: int) -> Tensor:
-    """Weights (..., size, count) of the points of an axis at its pixels, as of `enlarged`; 0 for pixels outside.
-
-    Args:
-        fine: (..., 2, 1) first and end of the mask's pixels.
-        coarse: (..., 2, 1) those of its points, beyond which pixels get the value of the nearest one.
-        factor: pixels per point.
-        size: pixels of the axis.
-        count: points of the axis.
-    """
-    place = torch.arange(size, device=fine.device)
-    position = (place + 0.5) / factor - 0.5
-    position = position.clamp(min=coarse[..., 0, :], max=coarse[..., 1, :] - 1)
-    inside = (place >= fine[..., 0, :]) & (place < fine[..., 1, :])
-    return interpolation(position, count) * inside[..., None]
+    weights = []
+    for axis, (side, count) in enumerate(zip(size, (height, width), strict=True)):
+        # y is the second of each pair
+        (first, end), (low, high) = (x[..., 1 - axis :: 2].unbind(-1) for x in (pixels, coarse))
+        position = (torch.arange(side, device=boxes.device) + 0.5) / (stride / magnify) - 0.5
+        position = position.clamp(min=low[..., None], max=high[..., None] - 1)
+        weights.append(interpolation(position, count, first, end))
+    return in_image(values, *weights) > 0.5
 
 
 def logits_at(points: Points, item: Tensor, prototypes: Tensor, coefficients: Tensor) -> Tensor:
