@@ -1,7 +1,8 @@
 """Write the report of a comparison.
 
 Files in reports/<data.name>: index.html (one self-contained file), report.md (short form) and scores.md (verdict and
-leaderboard without timings and dates: identical on every machine, hence the one that DVC tracks).
+leaderboard without timings and dates: identical on every machine, hence one that DVC tracks). The folder plots/ has the
+tables of `dvc plots`.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from tasks.reporting import rows as views
 from tasks.reporting.champion import retrain_view
 from tasks.reporting.inputs import Inputs, gallery_cases, read_inputs
 from tasks.reporting.objects import object_cases, object_figures, object_runs, objects_text, objects_view
+from tasks.reporting.plot_tables import write_plot_tables
 from tasks.reporting.slices import slices_markdown, slices_view
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -129,7 +131,7 @@ def measure_costs(params: Params, root: Path, again: bool = False) -> None:
 
 
 def report(root: Path, params: Params, prepared: Any) -> Path:
-    """Write the three files of reports/<data.name> under `root`; returns the folder.
+    """Write the files of reports/<data.name> under `root`; returns the folder.
 
     Args:
         root: the project's folder, with the outputs of the earlier stages.
@@ -149,6 +151,7 @@ def report(root: Path, params: Params, prepared: Any) -> Path:
     for name, text in texts.items():
         with atomic_write(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    write_plot_tables(inputs, folder / "plots")
     return folder
 
 
