@@ -15,6 +15,8 @@ from segcore.files import atomic_write, cached_json, read_json
 from tasks.project import COSTS, MODELS, run_name
 
 SIDE_BY_SIDE = "side_by_side"
+# latencies of exported models (tasks/runtime_speed.py)
+RUNTIME_SPEED = "runtimes"
 # what the latency of a measurement consists of
 _LATENCY = (
     *("latency_ms", "latency_low_ms", "latency_high_ms", "latency_rounds", "latency_tile", "latency_batch"),

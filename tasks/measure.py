@@ -59,7 +59,7 @@ def measure(
         StageError: a bundle could not be loaded or run.
     """
     here = str(Path(__file__).parents[1])
-    pixels = _pixels_of_objects(bundles, prepared, tile)
+    pixels = pixels_of_objects(bundles, prepared, tile)
     if not fresh:
         return _measured(bundles, tile, overlap, flips, rounds, pixels)
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -81,10 +81,15 @@ def measure(
     return costs
 
 
-def _pixels_of_objects(bundles: Sequence[Path], prepared: Path, tile: int) -> np.ndarray | None:
+def pixels_of_objects(bundles: Sequence[Path], prepared: Path, tile: int) -> np.ndarray | None:
     """(H, W, C) pixels of a tile, with an object of the test regions if there is one.
 
     None without an instance network or prepared data.
+
+    Args:
+        bundles: folders of those that are measured.
+        prepared: folder of prepared data.
+        tile: side of the tile in pixels.
     """
     has_instance = any(load_description(bundle).get("kind") == "instance" for bundle in bundles)
     if not has_instance or not prepared.exists():

@@ -109,7 +109,7 @@ def report_html(inputs: Inputs, root: Path) -> str:
 
 
 def measure_costs(params: Params, root: Path, again: bool = False) -> None:
-    """Measure the latency of all architectures in turn, unless that was done before, and log it to their runs.
+    """Measure latencies of all architectures in turn and of their exports, unless done before; log the former to runs.
 
     Args:
         params: params.yaml.
@@ -120,6 +120,7 @@ def measure_costs(params: Params, root: Path, again: bool = False) -> None:
         StageError: a model could not be loaded or run.
     """
     # imported late: it loads torch, which the page alone does not need
+    from tasks.runtime_speed import measure_runtimes
     from tasks.side_by_side import measure_side_by_side
 
     costs = measure_side_by_side(params, root, again)
@@ -128,6 +129,7 @@ def measure_costs(params: Params, root: Path, again: bool = False) -> None:
         from tasks.tracking.tracker import Tracker
 
         log_latencies(Tracker.open(params), costs)
+    measure_runtimes(params, root, again)
 
 
 def report(root: Path, params: Params, prepared: Any) -> Path:

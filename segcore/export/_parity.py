@@ -13,10 +13,11 @@ from segcore.data.prepared import PreparedData
 from segcore.evaluation.evaluate import evaluate, fitted
 from segcore.evaluation.objects import find_settings
 from segcore.export._graph import Source, eager
-from segcore.export._runtime import Runner
+from segcore.export._runtime import Runner, objects_of
 from segcore.inference.device import machine_name
 from segcore.metrics.scores import scores
 from segcore.models.base.model import SegmentationModel
+from segcore.objects.found import Objects
 from segcore.params import Evaluate
 
 # sides that are no multiple of a network's stride, smaller than it, and far from square
@@ -81,32 +82,88 @@ class Differences:
     """How the outputs of two computations differ.
 
     Attributes:
-        largest: difference of any output.
-        compared: number of pixels compared.
-        changed: number of pixels whose most probable class differs.
-        unit: what is compared, in words.
-        inputs: shape of each input, with what is special about it, and its largest difference.
+        largest: difference of a probability or of the score of an object that both found.
+        compared: number of pixels; of an instance network, of objects that either found.
+        changed: number of pixels whose most probable class differs; of objects that only one found.
+        unit: "pixels" or "objects".
+        least_iou: of the masks of an object that both found; None for pixels.
+        inputs: shape of each input, with what is special about it, and its differences.
     """
 
     largest: float = 0.0
     compared: int = 0
-    unit: str = "pixels"
     changed: int = 0
+    unit: str = "pixels"
+    least_iou: float | None = None
     inputs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def share(self) -> float:
-        """Share of pixels whose class differs."""
+        """Share of what is compared that differs."""
         return self.changed / max(self.compared, 1)
 
     def add(self, name: str, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
         """Compare the outputs of an input, by name."""
+        of_input = self._objects(expected, found) if "masks" in expected else self._pixels(expected, found)
+        largest, compared, changed = of_input
+        self.largest, self.compared = max(self.largest, largest), self.compared + compared
+        self.changed += changed
+        self.inputs.append({"input": name, "difference": largest, "changed": changed})
+
+    def _pixels(
+        self, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]
+    ) -> tuple[float, int, int]:
         largest = max(_difference(expected[key], found[key]) for key in expected)
         classes = [values["probabilities"].argmax(axis=1) for values in (expected, found)]
-        changed = int((classes[0] != classes[1]).sum())
-        self.largest, self.changed = max(self.largest, largest), self.changed + changed
-        self.compared += classes[0].size
-        self.inputs.append({"input": name, "difference": largest, "changed": changed})
+        return largest, classes[0].size, int((classes[0] != classes[1]).sum())
+
+    def _objects(
+        self, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]
+    ) -> tuple[float, int, int]:
+        self.unit, largest, compared, changed = "objects", 0.0, 0, 0
+        if not all(np.isfinite(found[key]).all() for key in ("scores", "boxes")):
+            return float("inf"), 0, 0
+        for one, other in zip(objects_of(expected), objects_of(found), strict=True):
+            matched = _matched(one, other)
+            for i, j, iou in matched:
+                largest = max(largest, abs(float(one.scores[i]) - float(other.scores[j])))
+                self.least_iou = min(1.0 if self.least_iou is None else self.least_iou, iou)
+            compared += len(one) + len(other) - len(matched)
+            changed += len(one) + len(other) - 2 * len(matched)
+        return largest, compared, changed
+
+
+def _matched(one: Objects, other: Objects) -> list[tuple[int, int, float]]:
+    """Places of objects of one class with an IoU above .5, the most similar first, and the IoU."""
+    pairs = []
+    for i, (row, col, height, width) in enumerate(one.boxes.tolist()):
+        meets = (
+            (other.boxes[:, 0] < row + height)
+            & (other.boxes[:, 0] + other.boxes[:, 2] > row)
+            & (other.boxes[:, 1] < col + width)
+            & (other.boxes[:, 1] + other.boxes[:, 3] > col)
+            & (other.classes == one.classes[i])
+        )
+        for j in np.flatnonzero(meets).tolist():
+            iou = _iou(one, i, other, j)
+            if iou > 0.5:
+                # of equal masks, as of two classes of score, the ones of similar score
+                pairs.append((-iou, abs(float(one.scores[i] - other.scores[j])), i, j))
+    chosen: list[tuple[int, int, float]] = []
+    for negative, _, i, j in sorted(pairs):
+        if all(i != a and j != b for a, b, _ in chosen):
+            chosen.append((i, j, -negative))
+    return chosen
+
+
+def _iou(one: Objects, i: int, other: Objects, j: int) -> float:
+    planes = []
+    for objects, index in ((one, i), (other, j)):
+        row, col, height, width = objects.boxes[index]
+        plane = np.zeros((objects.height, objects.width), bool)
+        plane[row : row + height, col : col + width] = objects.masks[index]
+        planes.append(plane)
+    return float((planes[0] & planes[1]).sum() / (planes[0] | planes[1]).sum())
 
 
 def _difference(expected: np.ndarray, found: np.ndarray) -> float:

@@ -8,10 +8,13 @@ from segcore.metrics import METRICS
 def line(facts: dict[str, Any]) -> str:
     """One line for the terminal; `facts` is the content of export.json."""
     found, parts = facts["parity"], []
-    parts.append(
-        f"largest difference {found['largest_difference']:.1e}, another class in {found['changed']:,} of "
-        f"{found['compared']:,} {found['unit']}"
-    )
+    largest = f"largest difference {found['largest_difference']:.1e}"
+    number = f"{found['changed']:,} of {found['compared']:,} {found['unit']}"
+    if found["unit"] == "objects":
+        least = "" if found["least_iou"] is None else f", IoU of masks at least {found['least_iou']:.3f}"
+        parts.append(f"{largest} in scores{least}, {number} found by only one")
+    else:
+        parts.append(f"{largest}, another class in {number}")
     if found["score"]:
         parts.append(_scores(found["score"]))
     latency = found["latency_ms"]
@@ -45,7 +48,7 @@ def markdown(facts: dict[str, Any]) -> str:
             f"- Weights {facts['weights_sha256'][:12]}; {found['latency_ms']['machine']}, "
             f"{found['latency_ms']['threads']} threads",
             "",
-            f"| input (images x rows x columns) | largest difference | {found['unit']} of another class |",
+            f"| input (images x rows x columns) | largest difference | {found['unit']} that differ |",
             "|---|---:|---:|",
             *rows,
             "",

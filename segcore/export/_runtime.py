@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segcore import plugins
 from segcore.errors import DataError, ExportError
 from segcore.export import RECORD, RUNTIMES, require_packages
+from segcore.export._graph import INSTANCE
 from segcore.files import read_json, sha256
 from segcore.models.base.bundle import Bundle
+from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.semantic import SemanticModel
+from segcore.objects.found import Objects
 
 # what runs a format: raw pixels (N, C, H, W) float32 to the outputs by name
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -29,29 +32,24 @@ class Exported(SemanticModel):
     """A semantic network that is computed by an exported file; its logits are logarithms of probabilities.
 
     Args:
-        model: of the bundle, whose facts it takes.
+        model: of the bundle.
         run: the file.
         side: height and width of the file's input in pixels; None: any.
     """
 
     def __init__(self, model: SemanticModel, run: Runner, side: int | None = None) -> None:
         super().__init__(model.in_channels, model.outputs, model.title, model.output_stride)
-        self.settings, self.touching, self.criterion = model.settings, model.touching, model.criterion
-        for name in ("mean", "std", "low", "high"):
-            getattr(self, name).copy_(getattr(model, name))
-        self.run, self.side = run, side
-        # the device of a network is that of its parameters
-        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+        self.model, self.run, self.side = model, run, side
+        _take_facts(self, model)
+        self.criterion = model.criterion
 
     def segment(self, x: Tensor) -> Tensor:
-        """The file contains the normalisation, so there are no logits of normalised pixels."""
-        raise NotImplementedError("an exported file takes raw pixels")
+        """Logits (N, K, H, W) of the bundle's network: the file takes raw pixels."""
+        return self.model.segment(x)
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
         """(N, C, H, W) raw pixels to (N, outputs, H, W) float32 logarithms of probabilities."""
-        if valid is not None:
-            images = images.masked_fill(~valid[:, None], torch.nan)
-        found = self._run(images.float().contiguous().cpu().numpy())
+        found = self._run(_pixels(images, valid))
         probabilities = found["probabilities"]
         logs = torch.from_numpy(probabilities).to(images.device).clamp(min=_SMALLEST).log()
         if not self.touching:
@@ -70,8 +68,81 @@ class Exported(SemanticModel):
         return {name: np.ascontiguousarray(v[..., :height, :width]) for name, v in found.items()}
 
 
+class ExportedObjects(InstanceModel):
+    """An instance network whose objects are computed by an exported file.
+
+    Args:
+        model: of the bundle, which computes everything else.
+        run: the file.
+    """
+
+    def __init__(self, model: InstanceModel, run: Runner) -> None:
+        super().__init__(model.in_channels, model.outputs, model.title, model.output_stride, model.foreground)
+        self.model, self.run = model, run
+        _take_facts(self, model)
+        # an attribute of the class of a network
+        self.is_position_dependent = model.is_position_dependent  # type: ignore[misc]
+
+    def heads(self, x: Tensor) -> Outputs:
+        """See `InstanceModel`."""
+        return self.model.heads(x)
+
+    def weights(self, truth: Truth) -> dict[str, Tensor]:
+        """See `InstanceModel`."""
+        return self.model.weights(truth)
+
+    def terms(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
+        """See `InstanceModel`."""
+        return self.model.terms(outputs, truth)
+
+    def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
+        """See `InstanceModel`."""
+        return self.model.detect(outputs, height, width)
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor, valid: Tensor | None = None) -> list[Objects]:
+        """Objects of each image, by the file."""
+        return objects_of(self.run(_pixels(images, valid)))
+
+
+def objects_of(found: dict[str, np.ndarray]) -> list[Objects]:
+    """Objects of each image, of the outputs of an instance network's graph."""
+    made = []
+    for scores, classes, boxes, masks in zip(*(found[name] for name in INSTANCE), strict=True):
+        kept = np.flatnonzero(scores > 0)
+        left, top, right, bottom = boxes[kept].round().astype(np.int32).T
+        places = np.stack([top, left, bottom - top, right - left], axis=1)
+        crops = [masks[i, r : r + h, c : c + w] for i, (r, c, h, w) in zip(kept, places, strict=True)]
+        height, width = masks.shape[-2:]
+        made.append(Objects(height, width, classes[kept].astype(np.uint8), scores[kept], places, crops))
+    return made
+
+
+def _take_facts(new: SegmentationModel, model: SegmentationModel) -> None:
+    new.settings, new.touching, new.magnify = model.settings, model.touching, model.magnify
+    for name in ("mean", "std", "low", "high"):
+        getattr(new, name).copy_(getattr(model, name))
+
+
+def _pixels(images: Tensor, valid: Tensor | None) -> np.ndarray:
+    """Raw pixels (N, C, H, W) as a file takes them, NaN where they are not valid."""
+    if valid is not None:
+        images = images.masked_fill(~valid[:, None], torch.nan)
+    pixels: np.ndarray = images.float().contiguous().cpu().numpy()
+    return pixels
+
+
 def exported(model: SegmentationModel, run: Runner, side: int | None = None) -> SegmentationModel:
-    """The network of a bundle, computed by an exported file."""
+    """The network of a bundle, computed by an exported file.
+
+    Args:
+        model: of the bundle.
+        run: the file.
+        side: height and width of the file's input in pixels; None: any.
+    """
+    if isinstance(model, InstanceModel):
+        assert side is None
+        return ExportedObjects(model, run).eval()
     assert isinstance(model, SemanticModel)
     return Exported(model, run, side).eval()
 

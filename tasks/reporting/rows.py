@@ -25,6 +25,7 @@ from tasks.reporting.leaderboard import (
     with_unit,
 )
 from tasks.reporting.networks import networks_view
+from tasks.reporting.runtimes import runtimes_view
 
 if TYPE_CHECKING:
     # slow: imports charts and pictures, which the data card does not need
@@ -237,6 +238,7 @@ def page_view(inputs: "Inputs") -> dict[str, Any]:
         "title": inputs.params.report.title or inputs.params.data.name.capitalize(),
         "tiles": _tiles(inputs),
         "costs": inputs.costs,
+        "runtimes": runtimes_view(inputs.costs, inputs.titles),
         "summaries": {name: run.summary for name, run in inputs.first_runs.items()},
         "best_steps": {
             n: [r.summary["best_step"] for r in inputs.runs if r.architecture == n] for n in inputs.titles

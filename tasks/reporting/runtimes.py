@@ -1,0 +1,49 @@
+"""Latencies of exported models for the report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from segcore.comparison.timing import milliseconds
+from segcore.export import EAGER, RUNTIMES
+from tasks.costs import RUNTIME_SPEED
+
+
+def runtimes_view(
+    costs: Mapping[str, Mapping[str, Any] | None], titles: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Table of milliseconds per tile, one row per architecture, one column per runtime; None without any.
+
+    Args:
+        costs: architecture -> costs.
+        titles: architecture -> printed name.
+    """
+    measured = {name: cost[RUNTIME_SPEED] for name, cost in costs.items() if cost and RUNTIME_SPEED in cost}
+    if not measured:
+        return None
+    columns = [
+        EAGER,
+        *(name for name in RUNTIMES if any(name in one["figures"] for one in measured.values())),
+    ]
+    first = next(iter(measured.values()))
+    own = first["figures"][EAGER]
+    threads = f", {own['threads']} threads" if own.get("threads") else ""
+    return {
+        "columns": ["PyTorch", *(RUNTIMES[name].title for name in columns[1:])],
+        "rows": [
+            {"title": titles.get(name, name), "cells": [_cell(one["figures"].get(key)) for key in columns]}
+            for name, one in measured.items()
+        ],
+        "note": (
+            f"Milliseconds per tile of {own['latency_tile']} pixels a side: median and middle half of "
+            f"{own['latency_rounds']} rounds in which the columns of a row take turns; rows are of different moments. "
+            f"PyTorch computes in {own['precision']}, exported files in fp32; {first['machine']}{threads}."
+        ),
+    }
+
+
+def _cell(figure: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Median and middle half as texts."""
+    if figure is None:
+        return "–", ""
+    low, high = (milliseconds(figure[key]) for key in ("latency_low_ms", "latency_high_ms"))
+    return milliseconds(figure["latency_ms"]), f"{low} to {high}"

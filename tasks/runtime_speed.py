@@ -1,0 +1,108 @@
+"""Latency of exported models beside that of the networks themselves, measured in turn, for the report."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from segcore.cache import CODE, code_digest
+from segcore.errors import ExportError
+from segcore.export import EAGER, RECORD, RUNTIMES
+from segcore.files import cached_json, digest
+from segcore.inference.device import choose_precision, default_device, machine_name
+from segcore.inference.objects import windows_of
+from segcore.models.base.bundle import Bundle, load_description
+from segcore.params import Params
+from tasks import console
+from tasks.bundles import read_local
+from tasks.costs import RUNTIME_SPEED, merge_cost, read_cost
+from tasks.exported import exported_model, folder_of
+from tasks.measure import pixels_of_objects
+from tasks.project import MODELS, PREPARED, run_name
+from tasks.tracking.fetch import Found
+
+# of a measurement, what the report prints
+_SHOWN = (
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "latency_tile",
+    "latency_rounds",
+    "precision",
+    "threads",
+)
+_ROUNDS = 9
+
+
+def measure_runtimes(p: Params, root: Path = Path(), again: bool = False) -> list[str]:
+    """Measure the first seed of each architecture that has an export, by all installed runtimes; see work/costs/.
+
+    Args:
+        p: architectures, seeds and the tile.
+        root: the project's folder.
+        again: measure also if nothing has changed.
+
+    Returns:
+        Names of the bundles that were measured.
+    """
+    measured = []
+    for architecture in p.architectures:
+        name = run_name(architecture, p.seeds[0])
+        files = _exports(name, root)
+        if not files:
+            continue
+        key = _key(p, files)
+        if not again and (read_cost(root, name) or {}).get(RUNTIME_SPEED, {}).get("key") == key:
+            continue
+        print(f"report: measuring latency of exported models, {name}", flush=True)
+        merge_cost(root, name, {RUNTIME_SPEED: {"key": key, **_measured(p, name, list(files), root)}})
+        measured.append(name)
+    return measured
+
+
+def _exports(name: str, root: Path) -> dict[str, str]:
+    """Hashes of the files that runtimes can run, by runtime; those of earlier weights are left out."""
+    folder = root / MODELS / name
+    if not (folder / "model.json").exists():
+        return {}
+    weights, found = load_description(folder)["weights_sha256"], {}
+    for runtime, how in RUNTIMES.items():
+        record = cached_json(folder_of(name, runtime, root) / RECORD) or {}
+        if record.get("weights_sha256") == weights and all(map(find_spec, how.packages)):
+            found[runtime] = str(record.get("sha256"))
+    return found
+
+
+def _measured(p: Params, name: str, runtimes: list[str], root: Path) -> dict[str, Any]:
+    from segcore.prediction.speed import Measured, measure_speed
+
+    folder, device = root / MODELS / name, default_device()
+    bundle = read_local(folder)
+    pixels = pixels_of_objects([folder], root / PREPARED, p.evaluate.tile)
+    own = bundle.model(device)
+    windows = windows_of(own, bundle.description, p.evaluate.tile, p.evaluate.overlap)
+    precision = choose_precision(bundle.description.get("parameters", {}).get("precision", "auto"), device)
+    models = {EAGER: Measured(own, precision, *windows, pixels)}
+    for runtime in runtimes:
+        model = _loaded(bundle, runtime, folder, root)
+        if model is not None:
+            models[runtime] = Measured(model, "fp32", *windows, pixels)
+    figures = measure_speed(list(models.values()), p.evaluate.tile, _ROUNDS, p.evaluate.flips)
+    shown = [{entry: figure[entry] for entry in _SHOWN} for figure in figures]
+    return {"machine": machine_name(device), "figures": dict(zip(models, shown, strict=True))}
+
+
+def _loaded(bundle: Bundle, runtime: str, folder: Path, root: Path) -> Any:
+    """An exported model; None with a note if its file is damaged."""
+    try:
+        return exported_model(Found(bundle, None), runtime, str(folder), root)
+    except ExportError as error:
+        console.note(f"report: not measured: {error}")
+        return None
+
+
+def _key(p: Params, files: dict[str, str]) -> str:
+    """Digest of what the latencies depend on, except the load of the machine."""
+    settings = f"{p.evaluate.tile} {p.evaluate.overlap} {p.evaluate.flips}"
+    code = code_digest(*CODE["speed"], "export")
+    parts = [f"{runtime} {sha}" for runtime, sha in sorted(files.items())]
+    return digest(settings, code, machine_name(default_device()), *parts)[:16]
