@@ -12,7 +12,7 @@ weight; the numbers of proposals and objects follow from those of the training d
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -42,11 +42,16 @@ from segcore.models.instance.proposals import (
 )
 from segcore.models.instance.pyramid import Pyramid
 from segcore.models.instance.region_heads import BoxHead, MaskHead, initialise
+from segcore.models.instance.region_tensors import best_regions, distinct, planes_of_regions, pool_of_all
 from segcore.models.instance.regions import Regions, best, mask_term, objects_in_image, pool, sample
 from segcore.models.instance.torchvision_detector import load_torchvision
 from segcore.objects.found import Objects
 
 KIND = "instance"
+
+# image by image, or in fixed shapes
+Suppression = Callable[[Tensor, Tensor, float, int], tuple[Tensor, Tensor]]
+Pooling = Callable[[Sequence[Tensor], Sequence[int], Tensor, Tensor, int], Tensor]
 
 # pixels that `proposals` and `detections` are numbers per
 _AREA = 256 * 256
@@ -221,21 +226,28 @@ class MaskRCNN(InstanceModel):
 
     def _count(self, name: str, height: float, width: float) -> int:
         """Proposals or detections of an image of the network's size."""
-        return math.ceil(int(self.counts[name]) * max(height * width / _AREA, 1))
+        return math.ceil(int(self.counts[name]) * torch.sym_max(height * width / _AREA, 1))
 
     def _proposals(
-        self, reference: list[Tensor], maps: Sequence[Tensor], scores: Tensor, offsets: Tensor
+        self,
+        reference: list[Tensor],
+        maps: Sequence[Tensor],
+        scores: Tensor,
+        offsets: Tensor,
+        suppress: Suppression = without_duplicates,
     ) -> tuple[Tensor, Tensor]:
         """Boxes (N, P, 4) from anchors of each map, and whether each is one (N, P)."""
         height, width = self._size(maps)
         count = self._count("proposals", height, width)
         boxes = clip(decode(offsets, torch.cat(reference)), height, width)
-        scores, boxes = highest(scores.float(), boxes, [len(part) for part in reference], 2 * count)
-        return without_duplicates(scores, boxes, _PROPOSAL_OVERLAP, count)
+        scores, boxes = highest(scores.float(), boxes, [part.shape[0] for part in reference], 2 * count)
+        return suppress(scores, boxes, _PROPOSAL_OVERLAP, count)
 
-    def _pool(self, maps: Sequence[Tensor], item: Tensor, boxes: Tensor, size: int) -> Tensor:
+    def _pool(
+        self, maps: Sequence[Tensor], item: Tensor, boxes: Tensor, size: int, by: Pooling = pool
+    ) -> Tensor:
         strides = [stride for stride in self.levels.strides if stride < _STRIDES[-1]]
-        return pool(maps[: len(strides)], strides, item, boxes, size)
+        return by(maps[: len(strides)], strides, item, boxes, size)
 
     def _region_terms(
         self, maps: Sequence[Tensor], boxes: Tensor, real: Tensor, truth: Truth, true: TrueBoxes
@@ -282,9 +294,8 @@ class MaskRCNN(InstanceModel):
     def _objects(self, maps: Sequence[Tensor], boxes: Tensor, height: int, width: int) -> Objects:
         """Objects of an image from its proposals (P, 4)."""
         sides = height * self.magnify, width * self.magnify
-        logits, offsets = self.box_head(self._pool(maps, boxes.new_zeros(len(boxes)).long(), boxes, 7))
-        probabilities = logits.softmax(dim=1)[:, 1:]
-        boxes = clip(decode(offsets, boxes[:, None], _BOX_WEIGHTS), *sides)
+        pooled = self._pool(maps, boxes.new_zeros(len(boxes)).long(), boxes, 7)
+        probabilities, boxes = self._classified(pooled, boxes, sides)
         place, classes = best(
             boxes, probabilities, _LOWEST_SCORE, _OVERLAP, self._count("detections", *sides)
         )
@@ -298,6 +309,29 @@ class MaskRCNN(InstanceModel):
         )
         foreground = np.array(self.foreground, np.uint8)[of_class]
         return objects_in_image(masks, edges, foreground, scores, height, width)
+
+    def detect_tensors(self, outputs: Outputs, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As of `InstanceModel`; D is `detections` for an image of 256 x 256 pixels of the network."""
+        *maps, logits, offsets = outputs
+        sides = height * self.magnify, width * self.magnify
+        proposed, real = self._proposals(self._anchors(maps), maps, logits, offsets, distinct)
+        item = torch.arange(real.shape[0], device=real.device)[:, None].expand_as(real).flatten()
+        regions = proposed.flatten(0, 1)
+        pooled = self._pool(maps, item, regions, 7, pool_of_all)
+        probabilities, boxes = (x.unflatten(0, real.shape) for x in self._classified(pooled, regions, sides))
+        count = self._count("detections", *sides)
+        boxes, classes, scores = best_regions(
+            boxes, probabilities * real[..., None], _LOWEST_SCORE, _OVERLAP, count
+        )
+        item = torch.arange(scores.shape[0], device=real.device)[:, None].expand_as(scores).flatten()
+        pooled = self._pool(maps, item, boxes.flatten(0, 1), 14, pool_of_all)
+        masks = self.mask_head(pooled, classes.flatten()).sigmoid().unflatten(0, scores.shape)
+        return scores, classes, planes_of_regions(masks, boxes / self.magnify, height, width)
+
+    def _classified(self, pooled: Tensor, boxes: Tensor, sides: tuple[float, float]) -> tuple[Tensor, Tensor]:
+        """Probability (R, K) and box (R, K, 4) of each class, of regions (R, 4) in an image of these sides."""
+        logits, offsets = self.box_head(pooled)
+        return logits.softmax(dim=1)[:, 1:], clip(decode(offsets, boxes[:, None], _BOX_WEIGHTS), *sides)
 
     def costed(self, images: Tensor) -> dict[str, int]:
         """As of `InstanceModel`, with all proposals and half of the detections that the settings allow."""

@@ -28,7 +28,7 @@ from torchvision.ops import sigmoid_focal_loss
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.keywords import require_list, require_pairs, require_share, require_whole
-from segcore.models.base.model import choose, upsample
+from segcore.models.base.model import choose, cropped, upsample
 from segcore.models.base.object_sizes import ObjectSizes
 from segcore.models.instance.block_masks import BLOCK, around, block_targets, dice, enlarged, in_planes
 from segcore.models.instance.branches import (
@@ -40,7 +40,7 @@ from segcore.models.instance.branches import (
     with_coordinates,
 )
 from segcore.models.instance.cells import assign, by_level, ignored, levels, matrix_nms, peaks, places, shapes
-from segcore.models.instance.exportable import at, by_score
+from segcore.models.instance.exportable import at, by_score, ceil_div
 from segcore.models.instance.pyramid import Pyramid
 from segcore.objects.found import Objects
 
@@ -338,8 +338,8 @@ class SOLO(InstanceModel):
 
     def _blocks(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the blocks that have pixels of the image."""
-        rows, cols = self._scale(height, width)
-        return math.ceil(height * rows), math.ceil(width * cols)
+        rows, cols = (ceil_div(round(side * self.magnify), BLOCK) for side in (height, width))
+        return rows, cols
 
     def _candidates(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cell, place of the class and score of the highest peaks (..., R), and which reach the threshold, in order.
@@ -353,7 +353,9 @@ class SOLO(InstanceModel):
         peak = torch.cat([peaks(level).flatten(-2).mT for level in by_level(scores, grids)], dim=-2)
         of_peaks = (scores * peak).flatten(-2)
         # sorted by score, and equal ones by cell
-        limit = math.ceil(self.candidates * max(1, blocks.numel() * BLOCK**2 / self.window**2))
+        window = self.window**2
+        area = torch.sym_max(blocks[0] * blocks[1] * BLOCK**2, window)
+        limit = ceil_div(self.candidates * area, window)
         order = by_score(of_peaks)[..., :limit]
         real = of_peaks.gather(-1, order) >= self.threshold
         classes = scores.shape[-1]
@@ -364,7 +366,7 @@ class SOLO(InstanceModel):
     ) -> tuple[Tensor, Tensor]:
         """Masks (..., R, *size) of cells in blocks of the image, and scores times the mean probability in the masks."""
         blocks = outputs[-1].shape[-2:]
-        probability = self.masks(outputs, cell).unflatten(-1, blocks)[..., : size[0], : size[1]]
+        probability = cropped(self.masks(outputs, cell).unflatten(-1, blocks), *size)
         above = probability > 0.5
         inside = (probability * above).flatten(-2).sum(-1)
         return probability, score * inside / above.flatten(-2).sum(-1).clamp(min=1)

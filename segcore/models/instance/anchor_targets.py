@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segcore.models.base.instance import Truth
 from segcore.models.instance import boxes as of_boxes
+from segcore.models.instance.exportable import ceil_div
 
 # anchors of background that count in an image, at least
 _NEGATIVES = 60
@@ -37,7 +38,7 @@ class AnchorLevels:
         """(A, 4) float32 anchors of each level for an input of the network, whose height and width are `size`."""
         found = []
         for stride, side in zip(self.strides, self.sides, strict=True):
-            rows, cols = (-(-length // stride) for length in size)
+            rows, cols = (ceil_div(length, stride) for length in size)
             found.append(of_boxes.anchors(rows, cols, stride, [side], self.ratios, device))
         return found
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from segcore.errors import ModelError
 from segcore.models.base.instance import Truth
 from segcore.models.base.object_sizes import ObjectSizes
+from segcore.models.instance.exportable import ceil_div
 
 # pixels, the end of the last range
 _LARGEST = 4096
@@ -59,7 +60,7 @@ def levels(
 
 def shapes(height: int, width: int, cells: Sequence[int]) -> list[tuple[int, int]]:
     """Rows and columns of the grid of each level; the last ones may reach beyond the image."""
-    return [(-(-height // cell), -(-width // cell)) for cell in cells]
+    return [(ceil_div(height, cell), ceil_div(width, cell)) for cell in cells]
 
 
 def places(height: int, width: int, cells: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,12 @@ import torch
 from torch import Tensor
 
 
+def ceil_div(value: int, divisor: int) -> int:
+    """A number from 0 divided by one above 0, rounded up."""
+    # not -(-value // divisor): ONNX rounds a negative quotient to 0 instead of down
+    return (value + divisor - 1) // divisor
+
+
 def by_score(scores: Tensor) -> Tensor:
     """Places (..., R) of scores (..., R), highest first; of equal ones the first comes first."""
     if torch.compiler.is_exporting():

@@ -13,6 +13,7 @@ from torchvision.ops import nms
 
 from segcore.models.base.instance import Truth
 from segcore.models.instance.boxes import encode, match
+from segcore.models.instance.exportable import by_score
 
 # elements of an array of overlaps, which limits its memory to some 100 MB
 _OVERLAPS = 1 << 24
@@ -126,7 +127,7 @@ def highest(scores: Tensor, boxes: Tensor, lengths: Sequence[int], count: int) -
     """
     chosen, first = [], 0
     for length in lengths:
-        order = scores[:, first : first + length].sort(dim=1, descending=True, stable=True).indices[:, :count]
+        order = by_score(scores[:, first : first + length])[:, :count]
         chosen.append(order + first)
         first += length
     index = torch.cat(chosen, dim=1)

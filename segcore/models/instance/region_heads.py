@@ -56,4 +56,4 @@ class MaskHead(nn.Module):
     def forward(self, x: Tensor, classes: Tensor) -> Tensor:
         """(R, C, 14, 14) and the class of each region (R,) to logits (R, 28, 28), float32."""
         x = self.score(F.relu(self.enlarge(self.layers(x))))
-        return x[torch.arange(len(x), device=x.device), classes].float()
+        return x[torch.arange(x.shape[0], device=x.device), classes].float()

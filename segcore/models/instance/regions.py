@@ -69,6 +69,13 @@ def sample(
     return chosen, group.gather(1, chosen)
 
 
+def pyramid_level(boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    """Place in `strides` of the map that suits the size of each box, (R,) int64; arguments as of `pool`."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+    steps = (sides / (_POOLED_AT_4 * strides[0] / 4)).clamp(min=1).log2()
+    return (steps + 1e-6).long().clamp(max=len(strides) - 1)
+
+
 def pool(maps: Sequence[Tensor], strides: Sequence[int], item: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Features of regions, each from the map whose stride suits its size, by RoIAlign; waits for the device.
 
@@ -82,9 +89,7 @@ def pool(maps: Sequence[Tensor], strides: Sequence[int], item: Tensor, boxes: Te
     Returns:
         (R, C, size, size) float32.
     """
-    sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    steps = (sides / (_POOLED_AT_4 * strides[0] / 4)).clamp(min=1).log2()
-    level = (steps + 1e-6).long().clamp(max=len(strides) - 1)
+    level = pyramid_level(boxes, strides)
     order = level.argsort(stable=True)
     regions = torch.cat([item[:, None].float(), boxes], dim=1)[order]
     counts = torch.bincount(level, minlength=len(strides)).tolist()
