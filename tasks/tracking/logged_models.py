@@ -5,6 +5,7 @@ registered version. Its folder is the bundle with the file MLmodel, a copy of `s
 segcore in `code/`: the model runs with the code that trained it, and also where this project is not.
 """
 
+import json
 import logging
 from importlib.metadata import version
 from pathlib import Path
@@ -97,6 +98,16 @@ def models_of(client: "MlflowClient", run_id: str) -> list["LoggedModel"]:
     """All logged models of a run, latest first."""
     experiment = client.get_run(run_id).info.experiment_id
     return list(client.search_logged_models([experiment], f"source_run_id = '{run_id}'"))
+
+
+def name_version(client: "MlflowClient", model_id: str, name: str, version: int) -> None:
+    """Name a registered version in its logged model, as MLflow's server does, and the embedded store does not."""
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+    named = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    new = {"name": name, "version": str(version)}
+    if new not in named:
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*named, new])})
 
 
 def write_model(folder: Path, bundle: Path, model_id: str | None, run_id: str | None) -> None:

@@ -16,6 +16,7 @@ from tasks.promotion.history import CHALLENGER, CHAMPION, PREVIOUS, RegisteredVe
 from tasks.promotion.record import DecisionTags
 from tasks.tracking import versions as calls
 from tasks.tracking.fetch import fetch_model
+from tasks.tracking.logged_models import name_version
 from tasks.tracking.tracker import Tracker
 
 __all__ = ["DecisionTags", "Registry"]
@@ -139,8 +140,11 @@ class Registry:
         client = self.tracker.client
         all_tags = {k: str(v) for k, v in tags.items() if v is not None}
         calls.ensure_model(client, self.name)
-        version = client.create_model_version(self.name, source, run_id, tags=all_tags, model_id=model_id)
-        return int(version.version)
+        created = client.create_model_version(self.name, source, run_id, tags=all_tags, model_id=model_id)
+        version = int(created.version)
+        if model_id is not None:
+            name_version(client, model_id, self.name, version)
+        return version
 
     def promote(self, version: int, decision: DecisionTags) -> None:
         """Make a version the champion, and the old champion `previous`; a repeated call changes nothing.

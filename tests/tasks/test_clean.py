@@ -19,6 +19,7 @@ from segcore.params import Params
 from tasks.clean import clean
 from tasks.project import RETRAIN_LOCK
 from tasks.promotion.history import write_history
+from tasks.tracking.logged_models import log_model, models_of
 from tasks.tracking.registry import DecisionTags, Registry
 from tasks.tracking.tracker import Tracker
 from tasks.versioning import git, stages
@@ -63,7 +64,7 @@ def train(name: str, content: str) -> None:
     tracker = Tracker.open(params(name))
     mark = {"comparison": content}
     run = tracker.create(content, "training", {"run_key": stages.run_keys()["train@unet-0"], **mark})
-    run.log_files(Path("models/unet-0"), "model")
+    log_model(run, Path("models/unet-0"))
     tracker.client.set_terminated(run.id, "FINISHED")
     comparison = tracker.create(f"comparison {content}", "comparison", mark)
     tracker.client.set_terminated(comparison.id, "FINISHED")
@@ -129,6 +130,12 @@ def runs(name: str = "tiny") -> set[str]:
     return {str(run.info.run_name) for run in Tracker.open(params(name)).find("")}
 
 
+def logged(name: str = "tiny") -> set[str]:
+    """Ids of the logged models."""
+    tracker = Tracker.open(params(name))
+    return {model.model_id for model in tracker.client.search_logged_models([tracker.experiment()])}
+
+
 def files() -> dict[Path, int]:
     """Files of the project, without those that each process that uses DVC or SQLite writes."""
     ignored = (".dvc/tmp", "mlflow.db")
@@ -142,8 +149,9 @@ def test_old_rounds_are_freed_and_what_is_needed_is_kept(
 ) -> None:
     before, weights = files(), {"o1", "o2", "w1", "w2", "w3", "w4", "w5"}
     # trained, but neither the last nor ever champion
-    artifacts = Path("mlruns").rglob(f"{run_named('w4')}/artifacts/model/model.safetensors")
-    (artifact,) = artifacts
+    (unused,) = models_of(Tracker.open(params()).client, run_named("w4"))
+    place = Path(unused.artifact_location)
+    assert (place / "model.safetensors").read_text() == "w4" and unused.model_id in logged()
     assert weights <= cached()
     clean(params(), 1, dry_run=True)
     assert files() == before
@@ -153,7 +161,7 @@ def test_old_rounds_are_freed_and_what_is_needed_is_kept(
     assert "MLflow runs" in shown and "DVC objects" in shown and "DVC run cache entries" in shown
     assert runs() == {"w1", "w2", "w3", "w5", "comparison w5"}
     assert runs("other") == {"o1", "o2", "comparison o1", "comparison o2"}
-    assert not artifact.parents[2].exists()
+    assert not place.parent.exists() and unused.model_id not in logged() and len(logged()) == 4
     # bundles of those that are or were champion, of the last round, and all of the other data set
     assert weights - cached() == {"w4"}
     assert {f"tiny batch-w{number}" for number in range(1, 6)} <= cached()
@@ -179,7 +187,10 @@ def test_with_as_many_rounds_as_are_kept_nothing_is_freed(project: Path) -> None
 
 
 @pytest.mark.slow
-def test_after_a_kill_the_next_call_completes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["_hard_delete_run", "_hard_delete_logged_model"])
+def test_after_a_kill_the_next_call_completes(
+    call: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     class Killed(BaseException):
@@ -189,13 +200,13 @@ def test_after_a_kill_the_next_call_completes(project: Path, monkeypatch: pytest
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqlAlchemyStore, "_hard_delete_run", killed)
+        patch.setattr(SqlAlchemyStore, call, killed)
         with pytest.raises(Killed):
             clean(params(), 1)
     clean(params(), 1)
     assert runs() == {"w1", "w2", "w3", "w5", "comparison w5"} and "w4" not in cached()
     experiment = Tracker.open(params()).experiment()
-    assert len(list(Path("mlruns", experiment).iterdir())) <= 5
+    assert len(list(Path("mlruns", experiment, "models").iterdir())) == len(logged()) == 4
 
 
 @pytest.mark.slow

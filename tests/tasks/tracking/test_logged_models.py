@@ -2,9 +2,13 @@
 
 import ast
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -14,6 +18,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
@@ -180,23 +185,27 @@ def test_the_requirements_are_the_imports_of_the_rooms_that_predict() -> None:
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
     third_party = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"segcore"}
     # pydantic brings it
-    distributions = {packages_distributions()[name][0].lower() for name in third_party} - {"pydantic_core"}
+    providers = packages_distributions()
+    distributions = {providers[name][0].lower() for name in third_party} - {"pydantic_core"}
     assert distributions == set(logged_models.REQUIREMENTS)
 
 
 def test_the_files_of_a_model_are_stored_once_with_the_registered_hashes(project: Path) -> None:
-    (weights,) = project.glob("mlruns/**/model.safetensors")
-    tags = Tracker.open(params()).client.get_model_version("tiny", "1").tags
+    version = Tracker.open(params()).client.get_model_version("tiny", "1")
+    weights, tags = stored(project) / "model.safetensors", version.tags
+    assert not list(project.glob(f"mlruns/*/{version.run_id}/**/*.safetensors"))
     assert sha256(weights) == tags["weights_sha256"]
     assert sha256(weights.with_name("model.json")) == tags["description_sha256"]
     found = find_model(params(), ADDRESS, project)
+    logged = Tracker.open(params()).client.get_logged_model(version.model_id)
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "tiny", "version": "1"}]
     names = {path.name for path in found.bundle.folder.iterdir()}
     assert names == {"model.json", "model.safetensors"}, "the bundle alone is fetched"
 
 
 def stored(project: Path) -> Path:
-    (path,) = project.glob("mlruns/**/model.json")
-    return path.parent
+    """Folder of the champion in the store."""
+    return Path(Registry(Tracker.open(params())).source(1))
 
 
 def test_scores_of_an_evaluation_are_metrics_of_the_model_on_its_data(
@@ -306,8 +315,6 @@ def test_a_model_is_loaded_where_this_project_is_not(project: Path, tmp_path: Pa
         "print(json.dumps([classes.tolist(), segcore.__file__, 'tasks' in sys.modules]))\n"
     )
     np.save(tmp_path / "images.npy", batch())
-    import os
-
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
@@ -321,3 +328,87 @@ def test_a_run_of_an_earlier_version_gets_no_metrics_of_a_model(project: Path) -
     tracker = Tracker.open(params())
     run = tracker.create("old", "training")
     assert Run.of_model(tracker.client, tracker.client.get_run(run.id)).model_id is None
+
+
+@pytest.fixture(scope="module")
+def server(project: Path) -> Iterator[str]:
+    """Address of `mlflow models serve`, started outside of the project."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # MLflow starts uvicorn by its name
+    env |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    command = ["mlflow", "models", "serve", "-m", ADDRESS, "--env-manager", "local", "-p", str(port)]
+    folder = project / "elsewhere"
+    folder.mkdir()
+    with (folder / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=folder,
+            env=env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 180
+        while not is_ready(address):
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "serve.log").read_text()
+            time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def is_ready(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/ping", timeout=5).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def answer(server: str, **content: Any) -> Any:
+    response = requests.post(f"{server}/invocations", json=content, timeout=60)
+    assert response.status_code == 200, response.text
+    return response.json()["predictions"]
+
+
+@pytest.mark.slow
+def test_a_server_answers_images_and_paths_with_the_predictions_of_the_bundle(
+    server: str, project: Path, predictor: Any
+) -> None:
+    images = batch()
+    expected = [predictor.predict(image) for image in images]
+    classes = [one.classes.tolist() for one in expected]
+    assert answer(server, inputs=images.tolist()) == classes
+    assert answer(server, instances=images.tolist()) == classes
+    assert answer(server, inputs=images[0].tolist()) == classes[0]
+    table = answer(server, inputs=images.tolist(), params={"output": "objects"})
+    assert sum(row["image"] == 1 for row in table) == len(expected[1].objects)
+    path = write_tif(project / "elsewhere/a.tif", noise(40, 50))
+    column = {"columns": ["path"], "data": [[str(path)]]}
+    probabilities = answer(server, dataframe_split=column, params={"output": "probabilities"})
+    np.testing.assert_allclose(probabilities[0], np.moveaxis(expected[0].probabilities, 0, -1), atol=1e-6)
+    assert answer(server, inputs=[str(path)]) == classes[:1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"inputs": [[[[1, 2]]]]}, "has 2 bands, the model takes 3"),
+        ({"inputs": ["missing.tif"]}, "missing.tif"),
+        ({"inputs": [[[1], [1, 2]], 3]}, "rows of unequal length"),
+        ({"inputs": [[[[1, 2, 3]]]], "params": {"output": "mask"}}, "'mask' is unknown"),
+    ],
+)
+def test_a_server_names_what_is_wrong_with_a_request(server: str, content: Any, message: str) -> None:
+    response = requests.post(f"{server}/invocations", json=content, timeout=60)
+    assert response.status_code == 400 and message in response.json()["message"]
+    assert "Traceback" not in response.text

@@ -47,6 +47,10 @@ def place(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
             "storage_location = replace(storage_location, ?, ?)",
             (str(template), str(folder)) * 2,
         )
+        database.execute(
+            "UPDATE logged_models SET artifact_location = replace(artifact_location, ?, ?)",
+            (str(template), str(folder)),
+        )
     tracker._client.cache_clear()
     return folder
 
@@ -59,7 +63,8 @@ def addresses(folder: Path) -> set[str]:
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         rows = database.execute(
             "SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs "
-            "UNION SELECT source FROM model_versions UNION SELECT storage_location FROM model_versions"
+            "UNION SELECT source FROM model_versions UNION SELECT storage_location FROM model_versions "
+            "UNION SELECT artifact_location FROM logged_models"
         )
         return {row[0] for row in rows}
 
