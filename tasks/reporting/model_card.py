@@ -20,7 +20,6 @@ from tasks.formatting import amount, hexcolour, interval, percent, score
 from tasks.project import EVALUATIONS, MODELS, comparison_file, run_name
 from tasks.reporting.slices import escaped, slices_markdown
 
-FILE = "MODEL_CARD.md"
 _NOT_STATED = "not stated"
 _NOT_MEASURED = "not measured"
 Rows = Iterable[tuple[str, str]]
@@ -85,13 +84,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _purpose(description: Mapping[str, Any], p: Params) -> str:
     classes = ", ".join(_line(name) for name in description.get("classes", p.data.classes))
     kind = description.get("kind", "semantic")
-    what = (
-        "each pixel gets one of the classes"
-        if kind == "semantic"
-        else "each object gets a class and a mask of"
-    )
+    what = "each pixel" if kind == "semantic" else "each object, with its mask,"
+    images = f"images like those of the data set {_line(p.data.name)}"
     return (
-        f"{kind.capitalize()} segmentation of images like those of the data set {_line(p.data.name)}: {what} {classes}. "
+        f"{kind.capitalize()} segmentation of {images}: {what} gets one of the classes {classes}. "
         "Other uses were not evaluated."
     )
 
@@ -104,20 +100,16 @@ def _network(description: Mapping[str, Any], summary: Mapping[str, Any]) -> Rows
     yield "Architecture", f"{description.get('title', '')} ({description['architecture']})"
     yield "Kind", str(description.get("kind", "semantic"))
     yield "Encoder", f"{encoder}, initial weights: {weights}" if encoder else _NOT_STATED
-    yield (
-        "Receptive field",
-        f"{summary['receptive_field']} px" if "receptive_field" in summary else _NOT_STATED,
-    )
-    taken = (
-        ", ".join(map(str, bands))
-        if bands
-        else f"all; the network has {description['in_channels']} input channels"
-    )
+    field = summary.get("receptive_field")
+    yield "Receptive field", f"{field} px" if field else _NOT_STATED
+    every = f"all; input channels: {description.get('in_channels', _NOT_STATED)}"
+    taken = ", ".join(map(str, bands)) if bands else every
     yield "Bands", taken + (", grey repeated to red, green and blue" if read.get("grey_to_rgb") else "")
     if read.get("neighbours"):
         yield "Neighbouring planes", f"{read['neighbours']} on each side"
     yield "Values", f"raw pixels, {read['dtype']}" if "dtype" in read else _NOT_STATED
-    yield "No data", str(read["nodata"]) if read.get("nodata") is not None else "as the file declares"
+    declared = "as the file declares" if "nodata" in read else _NOT_STATED
+    yield "No data", declared if read.get("nodata") is None else str(read["nodata"])
     yield "Pixel size", _pixel_size(description)
     yield "Tile", f"{description['tile']} px" if "tile" in description else _NOT_STATED
 
