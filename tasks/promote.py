@@ -41,6 +41,7 @@ from tasks.promotion.record import (
     record_text,
     write_record,
 )
+from tasks.reporting.model_card import model_card
 from tasks.tracking import runs
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Run, Tracker
@@ -174,6 +175,7 @@ def _register(
     version = registry.register(
         model.folder, ids.get(record.best), {"batch": ", ".join(record.batches) or None}
     )
+    registry.describe(version, model_card(model.folder, context.params, version, context.root))
     if record.winner is not None:
         registry.promote(version, record.tags())
         return {CHAMPION: version}

@@ -36,7 +36,12 @@ def learning_table(inputs: Inputs) -> pd.DataFrame:
         title = inputs.titles[run.architecture]
         network = title if score == _USUAL_SCORE else f"{title} ({score.removeprefix('val_').upper()})"
         history = run.history.dropna(subset=[score])
-        columns = {"step": "step", score: "score", "val_loss": "validation_loss", "train_loss": "training_loss"}
+        columns = {
+            "step": "step",
+            score: "score",
+            "val_loss": "validation_loss",
+            "train_loss": "training_loss",
+        }
         parts.append(history[list(columns)].rename(columns=columns).assign(network=network))
     return pd.concat(parts).groupby(["network", "step"], sort=False, as_index=False).mean()
 
@@ -59,9 +64,12 @@ def confusion_table(inputs: Inputs) -> pd.DataFrame:
 
 def calibration_table(inputs: Inputs) -> pd.DataFrame:
     """Per network and bin of confidence: mean confidence, accuracy and pixels; of the first seed, as in the report."""
-    parts = [pd.DataFrame({"network": "perfect calibration", "confidence": [0.0, 1.0], "accuracy": [0.0, 1.0]})]
+    parts = []
     for architecture, run in inputs.first_runs.items():
         table = pd.DataFrame({key: run.calibration[key] for key in ("confidence", "accuracy", "count")})
         parts.append(table[table["count"] > 0].assign(network=inputs.titles[architecture]))
+    # last, so that a network has the same colour in all plots
+    perfect = {"network": "perfect calibration", "confidence": [0.0, 1.0], "accuracy": [0.0, 1.0]}
+    parts.append(pd.DataFrame(perfect))
     joined = pd.concat(parts).rename(columns={"count": "pixels"})
     return joined[["network", "confidence", "accuracy", "pixels"]].astype({"pixels": "Int64"})

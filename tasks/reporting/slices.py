@@ -85,7 +85,7 @@ def slices_markdown(comparison: Comparison) -> str:
         for row in table["rows"]:
             size = "; ".join(filter(None, [row["size"], row["note"]]))
             lines.append([row["name"], size, *(_text(cell["score"], unit) for cell in row["cells"])])
-        parts.append("\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines))
+        parts.append("\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in lines))
     return "\n\n".join(parts)
 
 
@@ -96,5 +96,6 @@ def _text(one: Score | None, unit: str) -> str:
     return score(one.estimate, unit) + reach
 
 
-def _escaped(cell: str) -> str:
+def escaped(cell: str) -> str:
+    """Text as it is printed in a cell of a Markdown table."""
     return escape(cell, quote=False).replace("\\", "\\\\").replace("|", "\\|")

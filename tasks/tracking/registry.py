@@ -281,6 +281,14 @@ class Registry:
         """Set tags of a version, except those with the value None."""
         calls.tag_version(self.tracker.client, self.name, version, tags)
 
+    def describe(self, version: int, card: str) -> None:
+        """Store a model card, Markdown, beside the files of a version and as its description.
+
+        Raises:
+            StageError: the file cannot be written.
+        """
+        calls.describe(self.tracker.client, self.name, version, card)
+
     def delete(self, version: int) -> None:
         """Delete a version; its number is not used again."""
         self.tracker.client.delete_model_version(self.name, str(version))

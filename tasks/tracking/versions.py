@@ -24,6 +24,9 @@ EXCHANGE = "gate.exchange"
 # artifact folder of a run in which earlier versions logged the bundle
 FOLDER = "model"
 _BUNDLE = {"model.json", "model.safetensors"}
+# model card beside the files of a version, and the longest description that MLflow's tables take
+CARD = "MODEL_CARD.md"
+_LONGEST_DESCRIPTION = 5000
 
 
 def model_of(client: "MlflowClient", name: str) -> "RegisteredModel | None":
@@ -197,18 +200,45 @@ def upload(client: "MlflowClient", version: "ModelVersion", bundle: Path) -> Non
     Raises:
         StageError: they cannot be written there.
     """
-    from mlflow.exceptions import MlflowException
-
     source = client.get_model_version_download_uri(version.name, version.version)
     with TemporaryDirectory() as folder:
         logged_models.write_model(Path(folder), bundle, version.model_id, version.run_id)
-        try:
-            _repository(client, source).log_artifacts(folder)
-        except (MlflowException, OSError) as error:
-            raise StageError(
-                f"{source}: the files of a model cannot be stored there ({error})",
-                "free disk space, or let this user write to the files of the MLflow store, then run again",
-            ) from error
+        _store(client, source, folder)
+
+
+def _store(client: "MlflowClient", source: str, folder: str) -> None:
+    """Add the files of a folder to those at an artifact address."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        _repository(client, source).log_artifacts(folder)
+    except (MlflowException, OSError) as error:
+        raise StageError(
+            f"{source}: the files of a model cannot be stored there ({error})",
+            "free disk space, or let this user write to the files of the MLflow store, then run again",
+        ) from error
+
+
+def describe(client: "MlflowClient", name: str, version: int, card: str) -> None:
+    """Store a model card beside the files of a version, and as its description, of which a long one loses its end.
+
+    Args:
+        client: client of the store.
+        name: of the registered model.
+        version: its number.
+        card: Markdown, with headings of level 2.
+
+    Raises:
+        StageError: the file cannot be written.
+    """
+    with TemporaryDirectory() as folder:
+        (Path(folder) / CARD).write_text(card, encoding="utf-8")
+        _store(client, client.get_model_version_download_uri(name, str(version)), folder)
+    if len(card) > _LONGEST_DESCRIPTION:
+        rest = f"\n\nThe other sections are in {CARD}, among the files of this version.\n"
+        end = card.rfind("\n\n## ", 0, _LONGEST_DESCRIPTION - len(rest))
+        card = card[: max(end, 0)] + rest
+    client.update_model_version(name, str(version), description=card)
 
 
 def log_bundle(tracker: Tracker, bundle: Path, facts: Mapping[str, Any]) -> "LoggedModel":

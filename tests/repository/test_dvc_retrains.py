@@ -22,7 +22,7 @@ def recorded(tmp_path: Path) -> Path:
     values["evaluate"]["boundary_tolerance"] = 1
     values["report"] = {"title": "Tiny"}
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    outputs = ["data/ingested", "data/packed", "data/prepared", "comparison"]
+    outputs = ["data/ingested", "data/packed", "data/prepared", "comparison", "reports/tiny/plots"]
     outputs += [f"{kind}/{name}-0" for kind in ("models", "evaluations") for name in ("unet", "fcn")]
     for name in outputs:
         (folder / name).mkdir(parents=True)

@@ -21,6 +21,7 @@ CODE = (
     "data/batches/.gitkeep",
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
     ".dvcignore",
     ".gitignore",
 )
@@ -138,10 +139,16 @@ def copy_code(folder: Path) -> Path:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    commit(folder, "start")
+    return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit all changes that git does not ignore."""
+    for command in (["add", "-A"], ["commit", "-qm", message]):
         identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
         subprocess.run(["git", *identity, *command], cwd=folder, check=True)
-    return folder
 
 
 def remove_preload(folder: Path) -> None:

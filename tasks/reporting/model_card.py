@@ -1,0 +1,285 @@
+"""The model card of a registered version, in Markdown: what it is for, data, scores, limits, costs, licences and use.
+
+All facts are read from the bundle, its evaluation, the comparison and measurements; a missing one is named as missing.
+Evaluation, comparison and measurements are of models/<run>: they are left out where that has other weights.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from segcore.comparison.results import Comparison, LeaderboardRow, read_comparison
+from segcore.files import cached_json
+from segcore.ingest.samples import load_manifest
+from segcore.metrics import EMPTY_RATE, METRICS, score_title, unit_of
+from segcore.models.base.bundle import load_description
+from segcore.params import Params
+from tasks.costs import SIDE_BY_SIDE, read_cost
+from tasks.formatting import amount, hexcolour, interval, percent, score
+from tasks.project import EVALUATIONS, MODELS, comparison_file, run_name
+from tasks.reporting.slices import escaped, slices_markdown
+
+_NOT_STATED = "not stated"
+_NOT_MEASURED = "not measured"
+Rows = Iterable[tuple[str, str]]
+
+
+def model_card(folder: Path, p: Params, version: int, root: Path = Path()) -> str:
+    """The card of a bundle that is registered as a version.
+
+    Args:
+        folder: the bundle.
+        p: parameters of the project that it was trained in.
+        version: number of the registered version of the model `data.name`.
+        root: the project's folder.
+
+    Raises:
+        ModelError: there is no bundle, or its model.json is damaged.
+        DataError: the comparison cannot be read.
+    """
+    description = load_description(folder)
+    run = run_name(str(description["architecture"]), int(description.get("seed") or 0))
+    here = cached_json(root / MODELS / run / "model.json") or {}
+    is_evaluated = here.get("weights_sha256") == description["weights_sha256"]
+    summary = (cached_json(root / EVALUATIONS / run / "summary.json") if is_evaluated else None) or {}
+    cost = (read_cost(root, run) if is_evaluated else None) or {}
+    compared = is_evaluated and (root / comparison_file()).is_file()
+    comparison = read_comparison(root / comparison_file()) if compared else None
+    title = str(description.get("title", description["architecture"]))
+    parts = [
+        f"# {_line(title)} for {_line(p.data.name)}, version {version}",
+        _purpose(description, p),
+        "## Network and input",
+        _table(("fact", "value"), _network(description, summary)),
+        "## Classes",
+        _classes(description),
+        "## Data and training",
+        _table(("fact", "value"), _training(description, p)),
+        "## Scores",
+        *_scores(comparison, description),
+        "## Operating point and calibration",
+        *_operating(description, summary),
+        "## Limits",
+        _limits(comparison, description),
+        "## Costs",
+        _table(("fact", "value"), _costs(summary, cost)),
+        "## Licences",
+        _table(("of", "licence"), _licences(description, p, root)),
+        "## Use",
+        _use(p, version),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(text: object) -> str:
+    return escaped(" ".join(str(text).split()))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, [":---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_line, line)) + " |" for line in lines)
+
+
+def _purpose(description: Mapping[str, Any], p: Params) -> str:
+    classes = ", ".join(_line(name) for name in description.get("classes", p.data.classes))
+    kind = description.get("kind", "semantic")
+    what = "each pixel" if kind == "semantic" else "each object, with its mask,"
+    images = f"images like those of the data set {_line(p.data.name)}"
+    return (
+        f"{kind.capitalize()} segmentation of {images}: {what} gets one of the classes {classes}. "
+        "Other uses were not evaluated."
+    )
+
+
+def _network(description: Mapping[str, Any], summary: Mapping[str, Any]) -> Rows:
+    """What the network is, and which images it takes."""
+    settings, read = description.get("settings", {}), description.get("input", {})
+    encoder, weights = settings.get("encoder"), settings.get("weights")
+    bands = read.get("bands")
+    yield "Architecture", f"{description.get('title', '')} ({description['architecture']})"
+    yield "Kind", str(description.get("kind", "semantic"))
+    yield "Encoder", f"{encoder}, initial weights: {weights}" if encoder else _NOT_STATED
+    field = summary.get("receptive_field")
+    yield "Receptive field", f"{field} px" if field else _NOT_STATED
+    every = f"all; input channels: {description.get('in_channels', _NOT_STATED)}"
+    taken = ", ".join(map(str, bands)) if bands else every
+    yield "Bands", taken + (", grey repeated to red, green and blue" if read.get("grey_to_rgb") else "")
+    if read.get("neighbours"):
+        yield "Neighbouring planes", f"{read['neighbours']} on each side"
+    yield "Values", f"raw pixels, {read['dtype']}" if "dtype" in read else _NOT_STATED
+    declared = "as the file declares" if "nodata" in read else _NOT_STATED
+    yield "No data", declared if read.get("nodata") is None else str(read["nodata"])
+    yield "Pixel size", _pixel_size(description)
+    yield "Tile", f"{description['tile']} px" if "tile" in description else _NOT_STATED
+
+
+def _pixel_size(description: Mapping[str, Any]) -> str:
+    """Ground resolution or voxel spacing of the training images: median, and range where they differ."""
+    parts = []
+    for name, (low, median, high) in description.get("training_images", {}).get("pixel_sizes", {}).items():
+        unit, _, axis = name.partition(": ")
+        what = f"voxel spacing of {axis}" if axis else "ground resolution"
+        spread = "" if low == high else f" ({low:g} to {high:g})"
+        parts.append(f"{what} {median:g} {unit}{spread}")
+    return "; ".join(parts) or _NOT_STATED
+
+
+def _classes(description: Mapping[str, Any]) -> str:
+    names = description.get("classes", [])
+    colors = description.get("colors") or [None] * len(names)
+    foreground = description.get("foreground", [])
+    rows = [
+        (str(index), name, hexcolour(color) if color else _NOT_STATED, "yes" if index in foreground else "no")
+        for index, (name, color) in enumerate(zip(names, colors, strict=True))
+    ]
+    return _table(("index", "class", "colour", "foreground"), rows)
+
+
+def _training(description: Mapping[str, Any], p: Params) -> Rows:
+    training, versions = description.get("training", {}), description.get("versions", {})
+    images = description.get("training_images", {}).get("images")
+    yield "Data set", p.data.name
+    yield "Data version", str(versions.get("data", _NOT_STATED))[:12]
+    yield "Training images", str(images) if images is not None else _NOT_STATED
+    steps, best = training.get("steps"), training.get("best_step")
+    yield (
+        "Steps",
+        f"{steps}; weights of step {best}, the best on the validation split" if steps else _NOT_STATED,
+    )
+    yield "Seed", str(description.get("seed", _NOT_STATED))
+    yield "Started from", str(description.get("initial_weights", "new weights, with the encoder as above"))
+    yield "Determinism", str(training.get("determinism", _NOT_STATED))
+    yield "torch", str(versions.get("torch", _NOT_STATED))
+    yield "sha256 of the weights", str(description["weights_sha256"])
+
+
+def _scores(comparison: Comparison | None, description: Mapping[str, Any]) -> Iterable[str]:
+    """Scores of the architecture on the test split with intervals, and by slice."""
+    row = _row(comparison, description)
+    if comparison is None or row is None:
+        return ["Not evaluated in this project with these weights."]
+    level = f"{100 * comparison.confidence:g} % interval"
+    seeds = f"mean of {row.seeds} seeds, of which this model is one" if row.seeds > 1 else "one seed"
+    text = (
+        f"On {comparison.test_images} test images in {comparison.clusters} {comparison.cluster_kind}s, which were not "
+        f"trained on; {seeds}. Rank {row.rank} of {len(comparison.models)} compared networks. "
+        f"{_line(comparison.empty_policy)}"
+    )
+    rows = []
+    for key in _keys(row, comparison):
+        one, unit = row.scores[key], unit_of(key)
+        printed = f"{score(one.estimate, unit)} {unit}".strip()
+        rows.append((score_title(key), printed, interval(one.low, one.high, unit)))
+    own = replace(comparison, leaderboard=[row])
+    slices = slices_markdown(own)
+    note = f"{METRICS[comparison.metric].heading} by slice of the test images:" if slices else ""
+    tables = [text, _table(("score", "value", level), rows), note, slices]
+    return [part for part in tables if part]
+
+
+def _row(comparison: Comparison | None, description: Mapping[str, Any]) -> LeaderboardRow | None:
+    rows = comparison.models if comparison else []
+    return next((row for row in rows if row.architecture == description["architecture"]), None)
+
+
+def _keys(row: LeaderboardRow, comparison: Comparison) -> list[str]:
+    """The score that determines the ranks, that of each class, pooled foreground means of the other metrics."""
+    of_classes = [f"{comparison.metric}/dataset/{name}" for name in comparison.classes]
+    means = [f"{name}/dataset/foreground_mean" for name in METRICS]
+    keys = dict.fromkeys([comparison.headline, *of_classes, *means, EMPTY_RATE])
+    return [key for key in keys if key in row.scores]
+
+
+def _operating(description: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterable[str]:
+    objects, calibration = summary.get("objects"), description.get("calibration")
+    if objects is None:
+        chosen = description.get("objects")
+        yield (
+            "Objects are found as on the validation split, with the settings in model.json; they were not evaluated."
+            if chosen
+            else "Each pixel gets its most probable class; there is no threshold."
+        )
+    else:
+        measured = [
+            f"{name} {percent(objects[name])} %"
+            for name in ("precision", "recall")
+            if objects.get(name) is not None
+        ]
+        on = f" On the validation split: {', '.join(measured)}." if measured else ""
+        yield f"Objects, found by the method {objects['method']}, count from score {objects['score']:.3g}.{on}"
+    if calibration:
+        yield (
+            f"Confidence is calibrated with the temperature {calibration['temperature']:.3g}, fitted on the validation "
+            f"split (expected calibration error there {percent(calibration.get('ece_before'))} % before, "
+            f"{percent(calibration.get('ece_after'))} % after)."
+        )
+    else:
+        yield "Confidence: no calibration temperature."
+
+
+def _limits(comparison: Comparison | None, description: Mapping[str, Any]) -> str:
+    recorded = description.get("training_images", {})
+    checked = [
+        name for key, name in (("values", "values"), ("pixel_sizes", "pixel size")) if recorded.get(key)
+    ]
+    notes = [
+        "Scores hold for images like those of the test split; for other sensors, places or devices they are unknown.",
+        f"Scenes whose {' or '.join(checked)} differ from those of the training images are refused by default."
+        if checked
+        else "Values and pixel size of the training images are not recorded, so that unlike scenes are not refused.",
+    ]
+    row = _row(comparison, description)
+    notes += (
+        [comparison.verdict, *comparison.notes]
+        if comparison and row
+        else ["There is no comparison with other networks."]
+    )
+    return "\n".join(f"- {_line(note)}" for note in notes)
+
+
+def _costs(summary: Mapping[str, Any], cost: Mapping[str, Any]) -> Rows:
+    parameters, macs = summary.get("parameters"), summary.get("macs")
+    yield "Parameters", amount(parameters) if parameters else _NOT_MEASURED
+    yield "Multiply-accumulates at 256 x 256 px", amount(macs) if macs else _NOT_MEASURED
+    timed = cost.get(SIDE_BY_SIDE, cost)
+    latency = "latency_ms" in timed
+    where = f"{timed.get('device')} {timed.get('machine')}, {timed.get('precision')}" if latency else ""
+    tile = f"tile of {timed.get('latency_tile')} px, batch {timed.get('latency_batch')}"
+    yield "Latency", f"{timed['latency_ms']:.3g} ms ({tile}, {where})" if latency else _NOT_MEASURED
+    memory = cost.get("peak_memory_mb")
+    yield "Peak memory", f"{memory:.0f} MiB ({cost.get('device')})" if memory else _NOT_MEASURED
+    seconds = cost.get("train_seconds")
+    yield "Training", f"{seconds:.0f} s ({cost.get('train_machine')})" if seconds else _NOT_MEASURED
+
+
+def _licences(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
+    sample = root / p.data.source
+    stated = sample.suffix in (".yaml", ".yml") and sample.is_file()
+    yield "data", load_manifest(sample).licence if stated else _NOT_STATED
+    yield "initial weights of the encoder", _weights_licence(description)
+    yield "weights of this model", _NOT_STATED
+
+
+def _weights_licence(description: Mapping[str, Any]) -> str:
+    weights = description.get("settings", {}).get("weights")
+    return "none were used" if weights == "none" else _NOT_STATED
+
+
+def _use(p: Params, version: int) -> str:
+    address = f"models:/{p.data.name}/{version}"
+    return f"""```sh
+make predict SCENES=/path/to/folder MODEL={address}
+```
+
+```python
+import segcore
+
+prediction = segcore.load("FOLDER_OF_THIS_BUNDLE").predict(image)  # image: (H, W, C), raw pixels
+```
+
+```python
+import mlflow
+
+classes = mlflow.pyfunc.load_model("{address}").predict(images)  # images: (N, H, W, C), raw pixels
+```"""

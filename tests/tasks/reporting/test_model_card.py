@@ -1,0 +1,123 @@
+"""The model card of a registered version: facts of files that exist, and no others."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from segcore.comparison.results import read_comparison
+from segcore.files import sha256
+from segcore.params import Params
+from tasks.project import comparison_file
+from tasks.reporting.model_card import model_card
+from tasks.tracking import versions
+from tests.support.bundles import make_bundle, rewrite
+from tests.support.fake_project import build_project, scene_patches
+from tests.support.promotions import promoted, registry_of
+from tests.support.tiny import params_for
+from tests.tasks.test_report import WORDS, _params
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> tuple[Path, Params]:
+    """A compared project with slices and measured costs, in which models/unet-0 is a real bundle."""
+    prepared = scene_patches(3, blocks=6)
+    params = _params(prepared)
+    build_project(tmp_path, prepared, params, words=WORDS)
+    facts = {
+        "seed": 0,
+        "classes": ["background", "a|b", "water"],
+        "training_images": {"images": 7, "values": {"low": [[0]]}, "pixel_sizes": {"m": [0.3, 0.3, 0.5]}},
+        "calibration": {"temperature": 1.25, "ece_before": 0.08, "ece_after": 0.02},
+    }
+    old = tmp_path / "models/unet-0"
+    bundle = make_bundle(tmp_path / "new", **facts)
+    for file in bundle.iterdir():
+        file.replace(old / file.name)
+    weights = json.loads((old / "model.json").read_text())["weights_sha256"]
+    (cost,) = (tmp_path / "work/costs").glob("unet-0-*.json")
+    cost.replace(cost.with_name(f"unet-0-{weights[:12]}.json"))
+    return tmp_path, params
+
+
+def test_a_card_has_scores_with_intervals_slices_and_costs(project: tuple[Path, Params]) -> None:
+    root, params = project
+    card = model_card(root / "models/unet-0", params, 3, root)
+    comparison = read_comparison(root / comparison_file())
+    row = next(row for row in comparison.models if row.architecture == "unet")
+    one = row.scores[comparison.headline]
+    assert f"| {100 * one.estimate:.1f} % | {100 * one.low:.1f} to {100 * one.high:.1f} |" in card
+    assert "| site | test images | U-Net |" in card and "DeepLab" not in card.partition("## Limits")[0]
+    assert "ground resolution 0.3 m (0.3 to 0.5)" in card and "temperature 1.25" in card
+    assert "| 1 | a\\|b | #ffb300 | yes |" in card
+    assert "models:/buildings/3" in card and comparison.verdict.split(".")[0] in card
+    assert "not measured" not in card.partition("## Costs")[2].partition("| Training")[0]
+    assert all(
+        weights in card
+        for weights in [json.loads((root / "models/unet-0/model.json").read_text())["weights_sha256"]]
+    )
+
+
+def test_facts_of_other_weights_are_left_out(project: tuple[Path, Params], tmp_path: Path) -> None:
+    root, params = project
+    other = make_bundle(tmp_path / "other", seed=1)
+    rewrite(other, lambda description: description.update(seed=0))
+    card = model_card(other, params, 1, root)
+    assert "Not evaluated in this project with these weights." in card
+    assert "| Latency | not measured |" in card and "interval |" not in card
+
+
+def test_what_an_old_bundle_does_not_state_is_named_and_not_invented(tmp_path: Path) -> None:
+    weights = hashlib.sha256(b"weights").hexdigest()
+    facts = {"format": 2, "architecture": "unet", "weights_sha256": weights}
+    (tmp_path / "model.json").write_text(json.dumps(facts))
+    card = model_card(tmp_path, params_for("source"), 1, tmp_path)
+    stated = dict(line.strip("| ").split(" | ", 1) for line in card.splitlines() if line.startswith("| "))
+    for fact in ("Encoder", "Pixel size", "Data version", "Training images", "Steps", "data", "Values"):
+        assert stated[fact] == "not stated", fact
+    assert "are not recorded" in card and "no calibration temperature" in card
+
+
+def test_a_data_licence_is_that_of_the_samples_manifest(project: tuple[Path, Params]) -> None:
+    root, params = project
+    (root / "samples").mkdir()
+    sample = Path(__file__).parents[3] / "samples/buildings.yaml"
+    (root / "samples/buildings.yaml").write_bytes(sample.read_bytes())
+    card = model_card(root / "models/unet-0", params, 1, root)
+    assert "| data | package MIT; imagery and labels of the Inria Aerial Image Labeling Dataset |" in card
+
+
+def test_a_registered_version_has_its_card_as_description_and_as_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    params = params_for("source")
+    promoted(params, tmp_path, 1, None)
+    registry = registry_of(params)
+    (row,) = registry.history()
+    version = registry.tracker.client.get_model_version(params.data.name, "1")
+    assert version.description.startswith("# ") and "models:/tiny/1" in version.description
+    source = Path(registry.source(1))
+    assert (source / versions.CARD).read_text() == version.description
+    assert sha256(source / "model.json") == row.description_sha256 and registry.is_stored(row)
+
+
+def test_a_long_card_is_cut_before_a_section_in_the_description_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    params = params_for("source")
+    promoted(params, tmp_path, 1, None)
+    registry = registry_of(params)
+    card = "# Title\n\n" + "\n\n".join(f"## Part {number}\n\n{'x' * 900}" for number in range(9)) + "\n"
+    registry.describe(1, card)
+    client: MlflowClient = registry.tracker.client
+    description = client.get_model_version(params.data.name, "1").description
+    assert 4000 < len(description) <= 5000 and description.endswith(
+        "x\n\nThe other sections are in MODEL_CARD.md, among the files of this version.\n"
+    )
+    assert (Path(registry.source(1)) / versions.CARD).read_text() == card
