@@ -22,9 +22,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
+from flows import server
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.cpu import cores
@@ -33,9 +35,12 @@ from segcore.metrics import is_of_objects
 from segcore.params import Params
 from tasks.process_marks import is_alive, process_mark
 from tasks.project import INGESTED, comparison_file, report_folder
+from tasks.supervisor import die_with_parent
 from tasks.tracking import store
 
 LIMIT = "segflow-gpu"
+# environment variable, set by flows.serve for the runs that it starts
+SERVED = "SEGFLOW_SERVED"
 _BUSY = (StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING)
 _PROCESS = "process:"
 # upper limit; the server usually takes one or two seconds
@@ -90,6 +95,21 @@ def thread_variables(params: Params) -> dict[str, str]:
 def process_tag() -> str:
     """Tag of a flow run that identifies its process, to check later whether it is alive."""
     return _PROCESS + process_mark()
+
+
+def begin() -> None:
+    """Begin a flow: its process ends with that of `flows.serve` if that started it, and its run names the process."""
+    if os.environ.get(SERVED):
+        # a run started by hand may outlive its terminal
+        die_with_parent()
+    tag_process()
+    server.bind_embedded()
+
+
+def is_part() -> bool:
+    """Whether the present flow run is a part of another one."""
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.parent_task_run_id)
 
 
 def tag_process() -> None:
