@@ -22,7 +22,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import command, run_state, startup, workers
+from flows import artifacts, command, run_state, startup, workers
 from segcore import params as parameters
 from segcore.comparison.results import read_comparison
 from segcore.errors import SegflowError, StageError
@@ -172,8 +172,8 @@ def _compare(params: Params, retries: int) -> dict[str, str]:
     finally:
         startup.stop_fork_server()
     comparison = read_comparison(comparison_file())
-    runs.log_comparison(tracker, params, comparison, [page.parent, COMPARISON])
-    run_state.publish(comparison, page.parent)
+    run = runs.log_comparison(tracker, params, comparison, [page.parent, COMPARISON])
+    artifacts.publish(comparison, page.parent, tracker, run)
     run_state.wait_until_recorded(len(outcomes))
     return outcomes
 

@@ -2,8 +2,8 @@
 
 Starts Prefect's server (unless PREFECT_API_URL is set) and a deployment of the flow `retrain` with the schedule of
 params.yaml; with `schedule.on_arrival`, the inbox is checked every `schedule.watch_seconds`. At most one retraining
-runs; further triggers, also missed ones, are cancelled at once. The flows `compare` and `predict` have deployments too,
-without a schedule: Prefect's UI starts them, with a form for their parameters.
+runs; further triggers, also missed ones, are cancelled at once. The flows `compare`, `predict` and `export` have
+deployments too, without a schedule: Prefect's UI starts them, with a form for their parameters.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from prefect.schedules import Cron, Interval
 
 from flows import run_state, server, ui
 from flows.compare import compare
+from flows.export import export
 from flows.predict import predict
 from flows.retrain import retrain
 from segcore import params as parameters
@@ -43,7 +44,7 @@ from tasks.supervisor import die_with_parent, end_groups
 
 NAME = "retrain"
 # flows that are served without a schedule
-BY_HAND: tuple[Flow[..., Any], ...] = (compare, predict)
+BY_HAND: tuple[Flow[..., Any], ...] = (compare, predict, export)
 
 
 def retraining(params: Params) -> RunnerDeployment:

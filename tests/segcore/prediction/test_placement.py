@@ -173,7 +173,7 @@ def test_a_stack_is_predicted_page_by_page(tmp_path, out, placed):
     else:
         write_tiff(scene, [(page, {}) for page in pages])
     predictor = Predictor(bundle, Predict(tile=64, overlap=16, outputs=("classes",)))
-    assert predictor.predict_file(scene, out, "scene") == ["scene.tif"]
+    assert predictor.predict_file(scene, out, "scene")[0] == "scene.tif"
     with Image.open(out / "scene.tif") as made:
         assert made.n_frames == 3
     with images.open_source(out / "scene.tif", pages="planes") as made:
