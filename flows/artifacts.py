@@ -31,7 +31,7 @@ def publish(comparison: Comparison, folder: Path, tracker: Tracker, run: str) ->
     name = comparison.dataset
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     create_markdown_artifact(key=f"report-{name}", markdown=markdown, description=comparison.verdict)
-    _publish_leaderboard(comparison)
+    publish_leaderboard(comparison)
     is_server = tracker.address.startswith("http")
     address = masked(tracker.address).rstrip("/") if is_server else _OWN_UI
     create_link_artifact(
@@ -49,7 +49,8 @@ def publish(comparison: Comparison, folder: Path, tracker: Tracker, run: str) ->
         )
 
 
-def _publish_leaderboard(comparison: Comparison) -> None:
+def publish_leaderboard(comparison: Comparison) -> None:
+    """Show the leaderboard as a table."""
     board = leaderboard(comparison)
     # hundreds of columns
     details = {c.key for c in board.columns if c.part == "detail" and is_of_objects(c.key)}

@@ -59,7 +59,8 @@ def made(bundle, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene_objects, "_SIDE", 64)
         files = Predictor(bundle, settings()).predict_file(folder / "scene.tif", folder / "out")
-    assert files == ["scene.tif", "scene_objects.tif", "scene.gpkg", "scene.json", "scene_counts.csv"]
+    made = ["scene.tif", "scene.qml", "scene_objects.tif", "scene.gpkg", "scene.json", "scene_counts.csv"]
+    assert files == [*made, "scene.stac.json"]
     assert sorted(p.name for p in (folder / "out").iterdir()) == sorted(files), "nothing else is left"
     return folder
 
