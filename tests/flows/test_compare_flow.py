@@ -122,7 +122,8 @@ def test_the_flow_writes_the_report_and_one_flat_run_per_training(compared: Path
 
 def test_the_page_of_the_flow_run_has_two_pictures_and_links_to_mlflow(compared: Path, server: str) -> None:
     (comparison,) = workspaces.runs(compared, "comparison")
-    this = FlowRunFilterId(any_=[UUID(comparison.data.tags["prefect_flow_run_id"])])
+    training, *_ = workspaces.runs(compared, "training")
+    this = FlowRunFilterId(any_=[UUID(training.data.tags["prefect_flow_run_id"])])
     with SyncPrefectClient(server) as client:
         found = client.read_artifacts(flow_run_filter=FlowRunFilter(id=this))
     shown = {str(artifact.key): str(artifact.data) for artifact in found}

@@ -120,5 +120,6 @@ def test_the_work_pools_have_the_flows_that_make_serve_serves() -> None:
         assert entry["entrypoint"] == f"flows/{flow.name}.py:{flow.name}" and not entry.get("schedules")
         assert entry["work_pool"]["name"] == deployments[serve.NAME]["work_pool"]["name"]
         assert served.concurrency_limit == entry["concurrency_limit"]["limit"] == 1
-        strategy = served.concurrency_options["collision_strategy"]
+        assert served.concurrency_options
+        strategy = served.concurrency_options.collision_strategy.value
         assert strategy == entry["concurrency_limit"]["collision_strategy"] == "ENQUEUE"
