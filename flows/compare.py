@@ -9,6 +9,7 @@
 import argparse
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import command, run_state, server, startup, workers
+from flows import artifacts, command, run_state, startup, workers
 from segcore import params as parameters
 from segcore.comparison.results import read_comparison
 from segcore.errors import SegflowError, StageError
+from segcore.files import alone
+from segcore.params import Params
 from tasks import batches, sqlite
 from tasks.configure import configure
-from tasks.project import COMPARISON, comparison_file, report_folder
+from tasks.project import COMPARE_LOCK, COMPARISON, comparison_file, report_folder
 from tasks.reporting.age import is_current
 from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
@@ -127,12 +130,19 @@ def compare(retries: int = 0) -> dict[str, str]:
 
     Raises:
         ParamsError: params.yaml is invalid, or an architecture has no section in it.
-        StageError: a stage failed; stages that do not depend on it were finished first.
+        StageError: a stage failed; stages that do not depend on it were finished first. Or another comparison or a
+            retraining is running in this folder.
     """
     params = parameters.load()
     run_state.require_sections(params)
+    run_state.begin()
+    # a round of retraining, of which the comparison is a part, holds the lock itself
+    with nullcontext() if run_state.is_part() else alone(COMPARE_LOCK, "a comparison or a retraining"):
+        return _compare(params, retries)
+
+
+def _compare(params: Params, retries: int) -> dict[str, str]:
     slots, threads = run_state.slots_of(params), run_state.thread_variables(params)
-    server.bind_embedded()
     run_state.free_slots(slots)
     stages.init_if_needed()
     batches.pull_missing(params)
@@ -162,8 +172,8 @@ def compare(retries: int = 0) -> dict[str, str]:
     finally:
         startup.stop_fork_server()
     comparison = read_comparison(comparison_file())
-    runs.log_comparison(tracker, params, comparison, [page.parent, COMPARISON])
-    run_state.publish(comparison, page.parent)
+    run = runs.log_comparison(tracker, params, comparison, [page.parent, COMPARISON])
+    artifacts.publish(comparison, page.parent, tracker, run)
     run_state.wait_until_recorded(len(outcomes))
     return outcomes
 

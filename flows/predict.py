@@ -13,8 +13,9 @@ from flows import environment  # noqa: F401  isort: skip  (before prefect is imp
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import command, server
+from flows import command, run_state
 from segcore import params as parameters
+from segcore.params.operations import Output, Unlike
 from tasks.exported import EAGER
 from tasks.predict import Batch
 from tasks.prediction_arguments import chosen, parser
@@ -57,8 +58,8 @@ def predict(
     model: str = CHAMPION,
     output: str = str(PREDICTIONS),
     params: str = "params.yaml",
-    outputs: Sequence[str] | None = None,
-    accept: Sequence[str] | None = None,
+    outputs: Sequence[Output] | None = None,
+    accept: Sequence[Unlike] | None = None,
     delete_others: bool = False,
     count_by: str | None = None,
     runtime: str = EAGER,
@@ -66,7 +67,7 @@ def predict(
     """Predict all scenes that are not done yet.
 
     Args:
-        scenes: files, folders and glob patterns.
+        scenes: files, folders and glob patterns; relative to the project's folder, as all paths.
         model: a bundle folder, an address `models:/...`, or "champion".
         output: folder of the output files and of predictions.json.
         params: parameters file.
@@ -83,7 +84,7 @@ def predict(
         StageError: some scenes failed; the others are done.
         SegflowError: the prediction could not start.
     """
-    server.bind_embedded()
+    run_state.begin()
     p = chosen(parameters.load(params), outputs, accept, count_by)
     with Batch(p, scenes, model, Path(output), runtime) as batch:
         for scene in batch.todo:

@@ -12,7 +12,6 @@ short.
 """
 
 import argparse
-import os
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,22 +22,19 @@ from flows import environment  # noqa: F401  isort: skip  (before prefect is imp
 from prefect import flow, get_run_logger
 from prefect.states import Completed, State
 
-from flows import approval, command, run_state, server, steps
+from flows import approval, command, run_state, steps
 from segcore import params as parameters
 from segcore.errors import StageError
-from segcore.files import is_locked, try_locked
+from segcore.files import is_locked, locked, try_locked
 from segcore.params import Params
 from tasks import batches
-from tasks.project import RETRAIN_LOCK
+from tasks.project import COMPARE_LOCK, RETRAIN_LOCK
 from tasks.promotion.record import DecisionRecord, records
-from tasks.supervisor import die_with_parent
 from tasks.versioning import git
 
 if TYPE_CHECKING:
     from tasks.tracking.registry import Registry
 
-# environment variable, set by flows.serve for the runs that it starts
-SERVED = "SEGFLOW_SERVED"
 # in messages of states, before the reasons
 _NOT_PUSHED = "; not pushed: "
 
@@ -67,16 +63,16 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
         SegflowError: a step failed for a reason that a retry cannot remove; finished steps are kept, and the next run
             continues after them.
     """
-    if os.environ.get(SERVED):
-        # a run started by hand may outlive its terminal
-        die_with_parent()
-    run_state.tag_process()
-    server.bind_embedded()
+    run_state.begin()
     with nullcontext(not is_locked(RETRAIN_LOCK)) if dry_run else try_locked(RETRAIN_LOCK) as may_run:
         if not may_run:
             return Completed(name="Skipped", message="another retraining is running in this folder")
-        params = parameters.load()
-        return _dry_run(params) if dry_run else _round(params, retries)
+        if dry_run:
+            return _dry_run(parameters.load())
+        if is_locked(COMPARE_LOCK):
+            get_run_logger().info("waiting for the comparison that is running in this folder")
+        with locked(COMPARE_LOCK):
+            return _round(parameters.load(), retries)
 
 
 def _dry_run(params: Params) -> State[Any]:

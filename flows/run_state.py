@@ -10,7 +10,6 @@ from uuid import UUID
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect import runtime
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import (
@@ -22,20 +21,24 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
-from segcore.comparison.leaderboard import leaderboard, leaderboard_text
-from segcore.comparison.results import Comparison, read_comparison
+from flows import server
+from segcore.comparison.leaderboard import leaderboard_text
+from segcore.comparison.results import read_comparison
 from segcore.cpu import cores
 from segcore.errors import ParamsError, masked
-from segcore.metrics import is_of_objects
 from segcore.params import Params
 from tasks.process_marks import is_alive, process_mark
 from tasks.project import INGESTED, comparison_file, report_folder
+from tasks.supervisor import die_with_parent
 from tasks.tracking import store
 
 LIMIT = "segflow-gpu"
+# environment variable, set by flows.serve for the runs that it starts
+SERVED = "SEGFLOW_SERVED"
 _BUSY = (StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING)
 _PROCESS = "process:"
 # upper limit; the server usually takes one or two seconds
@@ -90,6 +93,21 @@ def thread_variables(params: Params) -> dict[str, str]:
 def process_tag() -> str:
     """Tag of a flow run that identifies its process, to check later whether it is alive."""
     return _PROCESS + process_mark()
+
+
+def begin() -> None:
+    """Begin a flow: its process ends with that of `flows.serve` if that started it, and its run names the process."""
+    if os.environ.get(SERVED):
+        # a run started by hand may outlive its terminal
+        die_with_parent()
+    tag_process()
+    server.bind_embedded()
+
+
+def is_part() -> bool:
+    """Whether the present flow run is a part of another one."""
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.parent_task_run_id)
 
 
 def tag_process() -> None:
@@ -182,25 +200,6 @@ def flow_variables() -> dict[str, str]:
     """Environment variables with the flow run, which a stage logs to MLflow."""
     values = {"SEGFLOW_FLOW_RUN_ID": runtime.flow_run.id, "SEGFLOW_FLOW_RUN_URL": runtime.flow_run.ui_url}
     return {name: str(value) for name, value in values.items() if value}
-
-
-def publish(comparison: Comparison, folder: Path) -> None:
-    """Show the report and the leaderboard on the flow run's page."""
-    name = comparison.dataset
-    markdown = (folder / "report.md").read_text(encoding="utf-8")
-    create_markdown_artifact(key=f"report-{name}", markdown=markdown, description=comparison.verdict)
-    board = leaderboard(comparison)
-    # hundreds of columns
-    details = {c.key for c in board.columns if c.part == "detail" and is_of_objects(c.key)}
-    rows = [
-        {
-            key: round(value, 4) if isinstance(value, float) else value
-            for key, value in record.items()
-            if key not in details
-        }
-        for record in board.records()
-    ]
-    create_table_artifact(key=f"leaderboard-{name}", table=rows, description=comparison.headline)
 
 
 def summary(params: Params, outcomes: Mapping[str, str]) -> str:

@@ -2,7 +2,8 @@
 
 Starts Prefect's server (unless PREFECT_API_URL is set) and a deployment of the flow `retrain` with the schedule of
 params.yaml; with `schedule.on_arrival`, the inbox is checked every `schedule.watch_seconds`. At most one retraining
-runs; further triggers, also missed ones, are cancelled at once.
+runs; further triggers, also missed ones, are cancelled at once. The flows `compare`, `predict` and `export` have
+deployments too, without a schedule: Prefect's UI starts them, with a form for their parameters.
 """
 
 import argparse
@@ -16,9 +17,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import Any
 
 from flows import environment  # noqa: F401  isort: skip  (before any server is started)
-from prefect import serve
+from prefect import Flow, serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.context import refresh_global_settings_context
@@ -27,7 +29,10 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron, Interval
 
 from flows import run_state, server, ui
-from flows.retrain import SERVED, retrain
+from flows.compare import compare
+from flows.export import export
+from flows.predict import predict
+from flows.retrain import retrain
 from segcore import params as parameters
 from segcore.errors import StageError, masked
 from segcore.ingest import inbox
@@ -38,22 +43,34 @@ from tasks.project import RECEIVED, SERVE_LOCK
 from tasks.supervisor import die_with_parent, end_groups
 
 NAME = "retrain"
+# flows that are served without a schedule
+BY_HAND: tuple[Flow[..., Any], ...] = (compare, predict, export)
 
 
-def deployment(params: Params) -> RunnerDeployment:
+def retraining(params: Params) -> RunnerDeployment:
     """The flow `retrain` with its schedule; a run that is triggered while another one runs is cancelled."""
     settings, schedule = params.schedule, None
     if settings.cron:
         schedule = Cron(settings.cron, timezone=settings.timezone)
     elif settings.interval_minutes:
         schedule = Interval(timedelta(minutes=settings.interval_minutes), timezone=settings.timezone)
-    limit = ConcurrencyLimitConfig(
+    limit = _one_at_a_time(ConcurrencyLimitStrategy.CANCEL_NEW)
+    return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=limit)
+
+
+def by_hand(flow: Flow[..., Any]) -> RunnerDeployment:
+    """A flow without schedule; a run that is triggered while another one runs waits for its end."""
+    limit = _one_at_a_time(ConcurrencyLimitStrategy.ENQUEUE)
+    return RunnerDeployment.from_flow(flow, flow.name, concurrency_limit=limit)
+
+
+def _one_at_a_time(strategy: ConcurrencyLimitStrategy) -> ConcurrencyLimitConfig:
+    return ConcurrencyLimitConfig(
         limit=1,
-        collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW,
+        collision_strategy=strategy,
         # how long a run that was killed before its process started counts for the limit; Prefect's minimum
         grace_period_seconds=60,
     )
-    return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=limit)
 
 
 def watch(params: Params, stop: threading.Event) -> None:
@@ -134,7 +151,7 @@ def _end_quietly() -> None:
 
 def _serve(port: int) -> None:
     params = parameters.load()
-    served = deployment(params)
+    served = [retraining(params), *map(by_hand, BY_HAND)]
     # before anything starts: an address without its package, or of an unknown kind
     inbox.Inbox(params.retrain.inbox)
     stop = threading.Event()
@@ -142,16 +159,17 @@ def _serve(port: int) -> None:
         server.check()
         try:
             _server(port)
-            os.environ[SERVED] = "1"
+            os.environ[run_state.SERVED] = "1"
             with get_client(sync_client=True) as client:
                 run_state.close_dead(client)
-                run_state.close_unserved(client, NAME)
+                for one in served:
+                    run_state.close_unserved(client, one.name)
             if params.schedule.on_arrival:
                 threading.Thread(target=watch, args=(params, stop), daemon=True).start()
             _end_quietly()
             with suppress(SystemExit):
                 # its end at SIGTERM
-                serve(served, pause_on_shutdown=False)
+                serve(*served, pause_on_shutdown=False)
             print("\nEnded.", file=sys.stderr, flush=True)
         finally:
             stop.set()

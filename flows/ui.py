@@ -103,8 +103,11 @@ def start(servers: Servers) -> dict[str, str]:
     """
     ended: dict[str, str] = {}
 
+    # Prefect's pages would ask port 4200
+    pages = {"PREFECT_UI_API_URL": f"{servers['Prefect'][0]}/api"} if "Prefect" in servers else {}
+
     def run(name: str, command: list[str]) -> None:
-        ended[name] = run_in_group(command, {**os.environ, **_LIGHT})[2]
+        ended[name] = run_in_group(command, {**pages, **os.environ, **_LIGHT})[2]
 
     for name, (_, command) in servers.items():
         if command:

@@ -38,6 +38,8 @@ RECEIVED = WORK / "receive"
 LR_RANGE = WORK / "lr-range"
 PROMOTE_LOCK = WORK / "promote.lock"
 RETRAIN_LOCK = WORK / "retrain.lock"
+# of a comparison, or of a round of retraining as a whole
+COMPARE_LOCK = WORK / "compare.lock"
 SERVE_LOCK = WORK / "serve.lock"
 STAGE_LOCK = WORK / "stage.lock"
 # digests of the batches that fit their .dvc files

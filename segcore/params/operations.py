@@ -170,6 +170,14 @@ class Schedule(Section):
         return self
 
 
+# words of `predict.outputs`
+Output = Literal[
+    "classes", "probabilities", "confidence", "polygons", "dicomseg", "objects", "coco", "counts"
+]
+# words of `predict.accept`
+Unlike = Literal["range", "resolution"]
+
+
 class Predict(Section):
     """Prediction of new scenes."""
 
@@ -192,18 +200,9 @@ class Predict(Section):
         default="probabilities",
         description="values that are averaged where windows overlap, before the argmax",
     )
-    outputs: list[
-        Literal[
-            "classes",
-            "probabilities",
-            "confidence",
-            "polygons",
-            "dicomseg",
-            "objects",
-            "coco",
-            "counts",
-        ]
-    ] = Field(default=["classes"], min_length=1, description="files to write per scene, at least one")
+    outputs: list[Output] = Field(
+        default=["classes"], min_length=1, description="files to write per scene, at least one"
+    )
     objects: Literal["components", "watershed"] | None = Field(
         default=None,
         description="how objects of a semantic network are found; null: `evaluate.objects`. Instance networks find "
@@ -223,7 +222,7 @@ class Predict(Section):
         default=None,
         description="file of polygons, such as GeoPackage: objects are counted in each; null: none",
     )
-    accept: list[Literal["range", "resolution"]] = Field(
+    accept: list[Unlike] = Field(
         default=[],
         description="scenes predicted although they do not fit the training images: with values in other units "
         "(`range`), with pixels of another size (`resolution`)",

@@ -30,7 +30,7 @@ from segcore.prediction.writers.styles import hex_color
 ITEM_SUFFIX = ".stac.json"
 _WGS84 = "EPSG:4326"
 _EXTENSION = "https://stac-extensions.github.io/{}/schema.json"
-_EXTENSIONS = ("projection/v2.0.0", "raster/v2.0.0", "classification/v2.0.0", "processing/v1.2.0")
+_EXTENSIONS = ("projection/v2.0.0", "raster/v2.0.0", "classification/v2.0.0", "processing/v1.1.0")
 # points along each side of the outline, since straight sides may be curves in degrees
 _POINTS = 20
 # nine decimals of a degree are a tenth of a millimetre

@@ -1,16 +1,24 @@
 """The real pipeline on six tiny images: which stages run, which are cached, and what MLflow and DVC record."""
 
+import base64
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
 from PIL import Image
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from ruamel.yaml import YAML
 
+from segcore.files import locked
+from tasks.project import COMPARE_LOCK
 from tests.support import workspaces
 
 PARAMS = """\
@@ -110,6 +118,38 @@ def test_the_flow_writes_the_report_and_one_flat_run_per_training(compared: Path
         assert run.data.tags["prefect_flow_run_id"] and run.inputs.dataset_inputs
         assert "test/iou.dataset.foreground_mean" in run.data.metrics
     assert trainings[0].data.metrics.keys() == trainings[1].data.metrics.keys()
+
+
+def test_the_page_of_the_flow_run_has_two_pictures_and_links_to_mlflow(compared: Path, server: str) -> None:
+    (comparison,) = workspaces.runs(compared, "comparison")
+    training, *_ = workspaces.runs(compared, "training")
+    this = FlowRunFilterId(any_=[UUID(training.data.tags["prefect_flow_run_id"])])
+    with SyncPrefectClient(server) as client:
+        found = client.read_artifacts(flow_run_filter=FlowRunFilter(id=this))
+    shown = {str(artifact.key): str(artifact.data) for artifact in found}
+    pictures = [text for key, text in shown.items() if key.startswith("gallery-tiny-")]
+    assert len(shown) == 5 and len(pictures) == 2, shown.keys()
+    for text in pictures:
+        head, _, row = text.splitlines()[-3:]
+        assert re.fullmatch(r"\| Image \| Truth \| \S+ [\d.]+ \| \S+ [\d.]+ \|", head), head
+        uris = re.findall(r"\((data:image/jpeg;base64,[^)]+)\)", row)
+        assert len(uris) == 4
+        for uri in uris:
+            with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
+                assert picture.size == (64, 64)
+    page = (
+        f"http://127.0.0.1:5000/#/experiments/{comparison.info.experiment_id}/runs/{comparison.info.run_id}"
+    )
+    assert page in shown["mlflow-tiny"]
+
+
+def test_of_two_comparisons_in_one_folder_the_second_stops_with_a_sentence(
+    compared: Path, server: str
+) -> None:
+    with locked(compared / COMPARE_LOCK):
+        status, output = workspaces.flow(compared, PREFECT_API_URL=server)
+    assert status == 1 and "Traceback" not in output
+    assert "a comparison or a retraining is running in this folder" in output
 
 
 def test_a_second_flow_runs_no_stage_and_creates_no_run(compared: Path, server: str) -> None:

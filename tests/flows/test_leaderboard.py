@@ -1,28 +1,23 @@
 """Prefect's table of the leaderboard, on a real server."""
 
-from pathlib import Path
-
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import run_state
+from flows import artifacts
 from segcore.comparison import leaderboard as board
 from segcore.comparison.results import read_comparison
 from tests.tasks.test_one_place import OLD
 
 
-def test_a_new_column_appears_in_prefects_table(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_column_appears_in_prefects_table(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     column = board.Column("toy", "toy", "", "sizes", lambda row, _: f"toy of {row.architecture}")
     monkeypatch.setattr(board, "COLUMNS", [*board.COLUMNS, column])
-    (tmp_path / "report.md").write_text("# report")
     comparison = read_comparison(OLD / "comparison.json")
     with temporary_settings({PREFECT_API_URL: server}):
-        flow(validate_parameters=False)(run_state.publish)(comparison, tmp_path)
+        flow(validate_parameters=False)(artifacts.publish_leaderboard)(comparison)
         with get_client(sync_client=True) as client:
             key = ArtifactFilterKey(any_=[f"leaderboard-{comparison.dataset}"])
             (artifact,) = client.read_artifacts(artifact_filter=ArtifactFilter(key=key))

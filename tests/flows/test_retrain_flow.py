@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from segcore.files import locked
+from tasks.project import COMPARE_LOCK
 from tests.support import retraining, workspaces
 
 
@@ -43,6 +45,18 @@ def test_a_round_without_new_data_stops_early_and_reports_it(first: Path, server
     status, output = retraining.retrain(first, PREFECT_API_URL=server)
     assert status == 0 and "Unchanged: Nothing new" in output
     assert "train@unet-0" not in output and git(first, "rev-parse", "HEAD") == before
+
+
+def test_a_round_waits_for_a_comparison_that_was_started_by_hand(first: Path, server: str) -> None:
+    with locked(first / COMPARE_LOCK):
+        process = retraining.start(first, PREFECT_API_URL=server)
+        assert process.stdout
+        for line in process.stdout:
+            if "waiting for the comparison that is running in this folder" in line:
+                break
+        assert process.poll() is None
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0 and "Unchanged: Nothing new" in output
 
 
 def test_a_dry_run_changes_no_file_and_reports_what_a_round_would_do(first: Path, server: str) -> None:

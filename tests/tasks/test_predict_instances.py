@@ -43,7 +43,8 @@ def test_scenes_are_predicted_counted_and_not_repeated(
     assert predict(p) == {"predicted": 2, "done before": 0}
     printed = capsys.readouterr().out
     assert "2 scenes: " in printed and "objects in all" in printed
-    ends = (".tif", "_probabilities.tif", ".gpkg", "_objects.tif", ".json", "_counts.csv")
+    ends = (".tif", "_probabilities.tif", ".gpkg", "_objects.tif", ".json", "_counts.csv", ".qml")
+    ends += ("_probabilities.qml", ".stac.json")
     made = {path.name for path in Path("out").iterdir()} - {".lock"}
     assert made == {f"s{n}{end}" for n in range(2) for end in ends} | {"counts.csv", "predictions.json"}
     total = 0

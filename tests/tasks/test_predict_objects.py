@@ -18,7 +18,7 @@ from tests.support.bundles import OBJECTS, make_bundle, make_project, noise
 from tests.support.tiny import params_for, values_for, write_tif
 
 SCENES = ["scenes"]
-FILES = ["_counts.csv", "_objects.tif", ".gpkg", ".json", ".tif"]
+FILES = ["_counts.csv", "_objects.tif", ".gpkg", ".json", ".tif", ".qml", ".stac.json"]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_outputs_of_objects_are_recorded_and_not_repeated(project: Path) -> None
 def test_files_of_objects_that_are_not_wanted_are_deleted_on_request(project: Path) -> None:
     predict(with_outputs("classes", "objects", "coco", "counts"))
     run_prediction(with_outputs("classes"), SCENES, "objects", Path("out"), delete_others=True)
-    assert sorted(inodes(project)) == [f"s{n}.tif" for n in range(3)]
+    assert set(inodes(project)) == {f"s{n}{end}" for n in range(3) for end in (".tif", ".qml", ".stac.json")}
 
 
 def test_counts_of_all_scenes_are_in_one_file(project: Path) -> None:
@@ -188,7 +188,7 @@ def test_no_output_of_objects_takes_the_name_of_another_file(project: Path) -> N
     predict(with_outputs("classes", "objects", "coco"))
     record = json.loads((project / "out/predictions.json").read_text())["scenes"]
     files = [file for entry in record.values() for file in entry["files"]]
-    assert len(files) == len(set(files)) == 5 * 4 and "predictions.json" not in files
+    assert len(files) == len(set(files)) == 5 * 6 and "predictions.json" not in files
     assert "scenes-predictions.json" in files
 
 

@@ -27,6 +27,8 @@ from tests.system.damage.environments import IN_NAMESPACE, can_mount
 
 ROOT = Path(__file__).parents[2]
 ALL = ["classes", "polygons", "probabilities"]
+# files of the output `classes`
+CLASSES = (".tif", ".qml", ".stac.json")
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +67,7 @@ def test_fewer_outputs_of_the_same_model_repeat_and_delete_nothing(
 ) -> None:
     run_prediction(with_outputs(*ALL), ["scenes"], "bundle", Path("out"))
     before = inodes(project)
-    assert len(before) == 9
+    assert len(before) == 3 * 6
     counts = run_prediction(with_outputs("classes"), ["scenes"], "bundle", Path("out"))
     assert counts == {"predicted": 0, "done before": 3}
     assert inodes(project) == before
@@ -81,7 +83,7 @@ def test_more_outputs_predict_again(project: Path) -> None:
         run_prediction(with_outputs("classes", "polygons"), ["scenes"], "bundle", Path("out"))["predicted"]
         == 3
     )
-    assert len(inodes(project)) == 6
+    assert len(inodes(project)) == 3 * 4
 
 
 def test_fewer_outputs_of_another_model_keep_the_old_files_and_list_them_with_their_model(
@@ -93,35 +95,61 @@ def test_fewer_outputs_of_another_model_keep_the_old_files_and_list_them_with_th
     run_prediction(with_outputs("classes"), ["scenes"], "other", Path("out"))
     after = inodes(project)
     assert after.keys() == before.keys()
-    assert {name for name in after if after[name] != before[name]} == {"s0.tif", "s1.tif", "s2.tif"}
+    written = {f"s{n}{ending}" for n in range(3) for ending in CLASSES}
+    assert {name for name in after if after[name] != before[name]} == written
     output = capsys.readouterr().out
     assert "left outputs of an earlier prediction" in output
-    assert "s0.gpkg, s0_probabilities.tif, s1.gpkg" in output
+    assert "s0.gpkg, s0_probabilities.qml, s0_probabilities.tif, s1.gpkg" in output
     assert "--delete-others" in output
     for scene, entry in record(project).items():
         name = Path(scene).stem
-        assert entry["files"] == [f"{name}.tif"]
-        assert set(entry["kept"]) == {f"{name}.gpkg", f"{name}_probabilities.tif"}
+        assert entry["files"] == [f"{name}{ending}" for ending in CLASSES]
+        kept = {f"{name}.gpkg", f"{name}_probabilities.tif", f"{name}_probabilities.qml"}
+        assert set(entry["kept"]) == kept
         assert entry["kept"][f"{name}.gpkg"] == first[scene]["model"]
         assert entry["model"]["weights_sha256"] != first[scene]["model"]["weights_sha256"]
     # they stay listed, until they are written again or deleted
     run_prediction(with_outputs("classes"), ["scenes"], "other", Path("out"))
     assert "s0.gpkg" in capsys.readouterr().out
     run_prediction(with_outputs("classes", "polygons"), ["scenes/s0.tif"], "other", Path("out"))
-    assert set(record(project)[str(project / "scenes/s0.tif")]["kept"]) == {"s0_probabilities.tif"}
+    assert set(record(project)[str(project / "scenes/s0.tif")]["kept"]) == {
+        "s0_probabilities.tif",
+        "s0_probabilities.qml",
+    }
     run_prediction(with_outputs("classes"), ["scenes"], "other", Path("out"), delete_others=True)
-    assert sorted(inodes(project)) == ["s0.tif", "s1.tif", "s2.tif"]
+    assert set(inodes(project)) == written
     assert "deleted outputs" in capsys.readouterr().out
     assert not any("kept" in entry for entry in record(project).values())
     counts = run_prediction(with_outputs("classes"), ["scenes"], "other", Path("out"))
     assert counts == {"predicted": 0, "done before": 3}
 
 
+def test_the_item_of_a_scene_does_not_list_files_that_were_deleted(project: Path) -> None:
+    def assets() -> set[str]:
+        item = json.loads((project / "out/s0.stac.json").read_text())
+        return {asset["href"].removeprefix("./s0") for asset in item["assets"].values()}
+
+    run_prediction(with_outputs(*ALL), ["scenes"], "bundle", Path("out"))
+    assert assets() == {".tif", ".qml", "_probabilities.tif", "_probabilities.qml", ".gpkg"}
+    run_prediction(with_outputs("polygons"), ["scenes"], "bundle", Path("out"), delete_others=True)
+    assert assets() == {".gpkg"}
+    assert set(inodes(project)) == {f"s{n}{ending}" for n in range(3) for ending in (".gpkg", ".stac.json")}
+    # a damaged item is named, with a remedy that works
+    run_prediction(with_outputs(*ALL), ["scenes"], "bundle", Path("out"))
+    (project / "out/s0.stac.json").write_text("[]")
+    with pytest.raises(DataError, match=r"s0\.stac\.json: is no STAC item .*") as caught:
+        run_prediction(with_outputs("polygons"), ["scenes"], "bundle", Path("out"), delete_others=True)
+    assert caught.value.remedy == "delete it, and run again"
+    (project / "out/s0.stac.json").unlink()
+    run_prediction(with_outputs("polygons"), ["scenes"], "bundle", Path("out"), delete_others=True)
+    assert assets() == {".gpkg"}
+
+
 def test_outputs_of_the_command_line_win(project: Path) -> None:
     arguments = ("-m", "tasks", "predict", "scenes", "--model", "bundle", "--output", "out")
     done = command(project, *arguments, "--outputs", "polygons,classes")
     assert done.returncode == 0, done.stderr
-    assert sorted(inodes(project)) == [f"s{n}{ending}" for n in range(3) for ending in (".gpkg", ".tif")]
+    assert set(inodes(project)) == {f"s{n}{ending}" for n in range(3) for ending in (".gpkg", *CLASSES)}
     p = load()
     assert chosen(p, ["probabilities"], ["range"]).predict.accept == ["range"]
     assert chosen(p, None, None).predict == p.predict

@@ -223,7 +223,7 @@ def test_a_file_has_the_classes_only_and_a_resampled_scene_is_the_same(folder, t
         settings = Predict(tile=64, overlap=16, resample=resample, outputs=["probabilities"])
         accept = settings.model_copy(update={"accept": ["resolution"]})
         predictor = Predictor(folder, settings if resample else accept)
-        assert predictor.predict_file(tmp_path / "scene.tif", tmp_path) == ["scene_probabilities.tif"]
+        assert predictor.predict_file(tmp_path / "scene.tif", tmp_path)[0] == "scene_probabilities.tif"
         with rasterio.open(tmp_path / "scene_probabilities.tif") as made:
             steps = made.read().astype(int)
         assert steps.shape == (3, 90, 80) and np.abs(steps.sum(0) - 254).max() <= 2

@@ -53,7 +53,7 @@ def test_an_array_gives_the_classes_that_are_written_to_a_file(bundle, tmp_path)
     pixels = noise(150, 233)
     write_tif(tmp_path / "scene.tif", pixels)
     predictor = load(bundle)
-    assert predictor.predict_file(tmp_path / "scene.tif", tmp_path / "out") == ["scene.tif"]
+    assert predictor.predict_file(tmp_path / "scene.tif", tmp_path / "out")[0] == "scene.tif"
     with rasterio.open(tmp_path / "out/scene.tif") as written:
         assert np.array_equal(written.read(1), predictor.predict(array_of(pixels)).classes)
 

@@ -34,7 +34,7 @@ def facts(bands: int = 3, factor: float = 1.0, **sizes: list[float]) -> dict[str
 def predicted(bundle: Path, scene: Path, out: Path, **settings: Any) -> tuple[np.ndarray, list[Any]]:
     notes: list[Any] = []
     predictor = Predictor(bundle, Predict(tile=64, overlap=16, **settings))
-    (name,) = predictor.predict_file(scene, out, notes=notes.extend)
+    name, *_ = predictor.predict_file(scene, out, notes=notes.extend)
     with rasterio.open(out / name) as made:
         return made.read(1), notes
 

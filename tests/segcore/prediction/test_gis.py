@@ -20,6 +20,7 @@ from rasterio.warp import transform
 from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
 from tests.support.bundles import OBJECTS, make_bundle, noise
+from tests.support.stac_validation import schemas
 from tests.support.tiny import write_tif
 
 ALL = ["classes", "probabilities", "polygons", "objects", "coco", "counts"]
@@ -112,9 +113,15 @@ def test_a_scene_without_data_has_outputs_too(bundle, tmp_path, out):
 
 
 def item_of(path):
-    """A STAC item that is valid by the schema of STAC 1.1."""
+    """A STAC item that is valid by the schemas of STAC 1.1 and of those extensions whose schema is stored."""
     item = json.loads(path.read_text(encoding="utf-8"))
-    JsonSchemaSTACValidator().validate_core(item, pystac.STACObjectType.ITEM, "1.1.0")
+    validator = JsonSchemaSTACValidator()
+    validator.validate_core(item, pystac.STACObjectType.ITEM, "1.1.0")
+    stored = [address for address in item["stac_extensions"] if address in schemas()]
+    assert len(stored) == 2, "classification and processing"
+    validator.schema_cache |= schemas()
+    for address in stored:
+        validator.validate_extension(item, pystac.STACObjectType.ITEM, "1.1.0", address)
     return item, pystac.Item.from_dict(item)
 
 

@@ -82,7 +82,8 @@ def made(tmp_path_factory):
         assert len(made._grid(info, made._columns(info)).panels) > 2
         files = made.predict_file(folder / "scene.tif", folder / "out")
     assert files == [
-        "scene.tif", "scene_probabilities.tif", "scene.gpkg", "scene_objects.tif", "scene.json", "scene_counts.csv",
+        "scene.tif", "scene.qml", "scene_probabilities.tif", "scene_probabilities.qml", "scene.gpkg",
+        "scene_objects.tif", "scene.json", "scene_counts.csv", "scene.stac.json",
     ]  # fmt: skip
     assert sorted(p.name for p in (folder / "out").iterdir()) == sorted(files), "nothing else is left"
     return folder / "out", np.where(pixels[0] == 0, 0, numbers), classes, pixels[0] > 0

@@ -62,9 +62,12 @@ def test_crs_transform_size_and_nodata_are_those_of_the_input(bundle, tmp_path, 
     files = Predictor(bundle, Predict(tile=96, overlap=32, outputs=ALL)).predict_file(
         tmp_path / "scene.tif", out, "scene"
     )
-    assert files == ["scene.tif", "scene_probabilities.tif", "scene.gpkg"]
+    rasters = ["scene.tif", "scene_probabilities.tif"]
+    assert files == [
+        "scene.tif", "scene.qml", "scene_probabilities.tif", "scene_probabilities.qml", "scene.gpkg", "scene.stac.json",
+    ]  # fmt: skip
     assert sorted(p.name for p in out.iterdir()) == sorted(files), "nothing else is left"
-    for name in files[:2]:
+    for name in rasters:
         with rasterio.open(tmp_path / "scene.tif") as source, rasterio.open(out / name) as made:
             assert (made.crs, made.transform, made.shape) == (source.crs, source.transform, source.shape)
             assert (made.nodata, made.dtypes[0]) == (255, "uint8")

@@ -59,7 +59,8 @@ def made(bundle, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene_objects, "_SIDE", 64)
         files = Predictor(bundle, settings()).predict_file(folder / "scene.tif", folder / "out")
-    assert files == ["scene.tif", "scene_objects.tif", "scene.gpkg", "scene.json", "scene_counts.csv"]
+    made = ["scene.tif", "scene.qml", "scene_objects.tif", "scene.gpkg", "scene.json", "scene_counts.csv"]
+    assert files == [*made, "scene.stac.json"]
     assert sorted(p.name for p in (folder / "out").iterdir()) == sorted(files), "nothing else is left"
     return folder
 
@@ -202,13 +203,11 @@ def test_with_another_score_than_that_of_the_validation_counts_have_no_interval(
 def test_a_geopackage_has_a_style_in_the_colours_of_the_classes(bundle, tmp_path, out):
     write_tif(tmp_path / "scene.tif", noise(60, 80))
     predictor = Predictor(bundle, settings(outputs=["polygons", "objects"]))
-    assert predictor.predict_file(tmp_path / "scene.tif", out) == ["scene.gpkg", "scene_objects.tif"]
+    files = predictor.predict_file(tmp_path / "scene.tif", out)
+    assert files == ["scene.gpkg", "scene_objects.tif", "scene.stac.json"]
     fields, _ = features(out / "scene.gpkg", "layer_styles")
-    assert fields["f_table_name"].tolist() == ["objects", "classes"] and fields["useAsDefault"].all()
+    assert fields["f_table_name"].tolist() == ["classes", "objects"] and fields["useAsDefault"].all()
     assert "255,179,0" in fields["styleQML"][0] and 'label="water"' in fields["styleQML"][0]
-    plain = make_bundle(tmp_path / "plain")
-    Predictor(plain, settings(outputs=["polygons"])).predict_file(tmp_path / "scene.tif", out, "plain")
-    assert pyogrio.list_layers(out / "plain.gpkg")[:, 0].tolist() == ["classes"], "without objects as before"
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS"])
