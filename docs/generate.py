@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from segcore.files import atomic_write
-from segcore.metrics import EMPTY_POLICY, OBJECT_POLICY, table
+from segcore.metrics import EMPTY_POLICY, OBJECT_POLICY, SURFACE_POLICY, table
 from segcore.params import Params, TrainSettings
 from tasks.__main__ import COMMANDS
 
@@ -127,7 +127,10 @@ def metrics_page() -> str:
         f"| `{m['name']}` | {m['title']} | {m['unit']} | {m['direction']} | {m['definition']} |"
         for m in table()
     )
-    return METRIC_ROWS + "\n".join(rows) + f"\n\nPixels: {EMPTY_POLICY}\n\nObjects: {OBJECT_POLICY}\n"
+    policies = {"Pixels": EMPTY_POLICY, "Objects": OBJECT_POLICY, "Surfaces": SURFACE_POLICY}
+    return (
+        METRIC_ROWS + "\n".join(rows) + "".join(f"\n\n{of}: {text}" for of, text in policies.items()) + "\n"
+    )
 
 
 def commands_page() -> str:

@@ -50,11 +50,11 @@ OBJECT_POLICY = (
     "predictions of at least the operating score."
 )
 SURFACE_POLICY = (
-    "Surfaces are the voxels of a class with a face neighbour outside it, and distances are in mm, with the spacing of "
-    "the volume (as MONAI and Metrics Reloaded). Pooled scores are means of groups, of which each is the mean of its "
-    "volumes. A class that is in only one of truth and prediction has the diagonal of the volume as distance, and no "
-    "voxel within the tolerance; a volume with a class in neither does not count for it. Voxels that are not scored "
-    "belong to no surface."
+    "The surface of a class is its voxels with a face neighbour outside it, and distances are in mm, with the spacing "
+    "of the volume (as MONAI and Metrics Reloaded). Scores of the dataset are means of groups, of which each is the "
+    "mean of its volumes. A class that is in only one of truth and prediction has the diagonal of the volume as "
+    "distance, and no voxel within the tolerance; a volume with a class in neither does not count for it. Voxels that "
+    "are not scored belong to no surface."
 )
 # A score key besides those of the metrics, because it counts images and not pixels.
 EMPTY_RATE = "empty_image_false_positive_rate"

@@ -258,6 +258,15 @@ def test_a_floor_of_objects_of_the_background_is_found_when_the_file_is_read(key
     params_for("x", gate={"floors": {"square": 0.5, "site=oslo": 0.5}}, **of_objects)
     with pytest.raises(ValueError, match=f"gate.floors: '{key}' is of the background, which has no objects"):
         params_for("x", gate={"floors": {key: 0.5}}, **of_objects)
+    with pytest.raises(ValueError, match=f"gate.floors: '{key}' is of the background, which has no score of"):
+        params_for("x", gate={"floors": {key: 5}}, compare={"metric": "hd95"})
+
+
+def test_a_file_without_a_tolerance_of_surfaces_has_the_default_and_a_wrong_one_is_refused():
+    assert params_for("x").evaluate.surface_tolerance == 2.0
+    for wrong in (0, -1, float("nan"), float("inf"), "2 mm"):
+        with pytest.raises(ValueError, match=r"evaluate.surface_tolerance"):
+            params_for("x", evaluate={"surface_tolerance": wrong})
 
 
 @pytest.mark.parametrize(
