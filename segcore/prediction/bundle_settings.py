@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from segcore.data.prepared import neighbouring_planes
-from segcore.errors import DataError, ModelError, ParamsError
+from segcore.errors import ModelError, ParamsError, missing_package
 from segcore.inference.objects import windows_of
 from segcore.models.base.bundle import Bundle
 from segcore.models.base.instance import InstanceModel
@@ -60,7 +60,7 @@ def resolved(settings: Predict, bundle: Bundle) -> Predict:
     Raises:
         ModelError: the bundle has no tile, or no classes that count as foreground, which polygons and DICOM
             segmentations are made of.
-        DataError: a package of the output `dicomseg` is not installed.
+        ExportError: the package of the output `dicomseg` is not installed.
     """
     tile, overlap = settings.tile, settings.overlap
     if {"polygons", "dicomseg"} & set(settings.outputs):
@@ -78,10 +78,7 @@ def _require_highdicom() -> None:
     try:
         import highdicom  # noqa: F401
     except ImportError as error:
-        raise DataError(
-            "predict.outputs: dicomseg needs the package highdicom, which is not installed",
-            "install segflow with the extra `export`, or choose other predict.outputs",
-        ) from error
+        raise missing_package("highdicom", "export") from error
 
 
 def in_windows(settings: Predict, bundle: Bundle, model: "SegmentationModel") -> tuple[Predict, int]:

@@ -13,7 +13,7 @@ from pydicom.uid import EnhancedCTImageStorage
 from segcore.constants import IGNORE
 from segcore.data.raster import Info
 from segcore.data.volumes import from_planes
-from segcore.errors import DataError
+from segcore.errors import DataError, ExportError
 from segcore.io.annotations import open_labels
 from segcore.io.images import open_source
 from segcore.prediction.predictor import load
@@ -269,6 +269,6 @@ def test_a_scene_that_is_no_series_is_an_error_and_leaves_nothing(tmp_path, out)
 
 def test_without_the_package_nothing_is_predicted_and_the_extra_is_named(bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(DataError, match="highdicom, which is not installed") as caught:
+    with pytest.raises(ExportError, match="highdicom is not installed") as caught:
         load(bundle, outputs=["dicomseg"])
-    assert "extra `export`" in caught.value.remedy
+    assert "install the extra export" in caught.value.remedy
