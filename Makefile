@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run report repro retrain serve promote rollback registry clean predict ui lint test test-all test-crash test-damage \
+.PHONY: help install demo check-data run report repro retrain serve promote rollback registry clean predict export ui lint test test-all test-crash test-damage \
   test-distributed docs hooks lock lr-range transfer bench bench-gpu
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -71,6 +71,10 @@ OUTPUT ?= predictions
 predict: install ## predict new scenes: SCENES=folder MODEL=champion|models/unet-0|models:/NAME/3 OUTPUT=predictions OUTPUTS=classes,polygons,objects,coco,counts ZONES=file
 	@test -n "$(SCENES)" || { echo "Error: no scenes. Remedy: make predict SCENES=/path/to/folder"; exit 1; }
 	@$(BIN)/python -m flows.predict $(SCENES) --model "$(MODEL)" --output "$(OUTPUT)" $(if $(OUTPUTS),--outputs "$(OUTPUTS)") $(if $(ZONES),--count-by "$(ZONES)") $(OPTIONS)
+
+FORMAT ?= onnx
+export: install ## write a model as other files, compared with it: MODEL=champion|models/unet-0|models:/NAME/3 FORMAT=onnx,pt2,deepness OPTIONS="--output folder"
+	@$(BIN)/python -m tasks export --model "$(MODEL)" --format "$(FORMAT)" $(OPTIONS)
 
 ui: install ## the MLflow and Prefect UIs on this machine
 	@$(BIN)/python -m flows.ui
