@@ -4,8 +4,13 @@ Input `images` (N, C, H, W) float32: raw pixels of the model's bands. A pixel th
 the declared nodata value in all bands, has no data. N, H and W are dynamic.
 """
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -147,7 +152,7 @@ class Source:
             ModelError: an operator of the network cannot be exported.
         """
         try:
-            with torch.no_grad():
+            with torch.no_grad(), quiet():
                 return torch.export.export(
                     self.graph, (self.example,), dynamic_shapes=self.dynamic_shapes, strict=False
                 )
@@ -156,12 +161,27 @@ class Source:
             raise not_exportable(self.model, error) from error
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what torch prints and logs while it translates a network: whole graphs, also of errors that it raises."""
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def not_exportable(model: SegmentationModel, error: Exception) -> ModelError:
-    """The error for a network that torch cannot export, with the first line of torch's own."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The error for a network that torch cannot export, with the first line of its first cause."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return ModelError(
-        f"{model.title} cannot be exported: {type(error).__name__}: {lines[0][:300] if lines else 'no text'}",
-        "change the layer that torch.export does not support, or use the bundle itself",
+        f"{model.title} cannot be exported: {type(cause).__name__}: {lines[0][:300] if lines else 'no text'}",
+        "change the layer that cannot be exported, or use the bundle itself",
     )
 
 

@@ -38,7 +38,9 @@ def check(bundle: Bundle) -> None:
     sizes = description.get("training_images", {}).get("pixel_sizes", {})
     if description.get("kind") == "instance":
         reason = "its detectors read outputs of YOLO networks, and draw the convex hull of an object, not its outline"
-        raise _refused(bundle, reason, "choose the format onnx, or open objects that were predicted here in QGIS")
+        raise _refused(
+            bundle, reason, "choose the format onnx, or open objects that were predicted here in QGIS"
+        )
     if given.get("neighbours") or any(name.startswith("mm") for name in sizes):
         raise _refused(bundle, "it reads maps, and this model was trained on planes of volumes", remedy)
     if "dtype" not in given:

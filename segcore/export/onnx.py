@@ -1,7 +1,6 @@
 """ONNX, which ONNX Runtime, OpenVINO and others run: raw pixels in, probabilities or objects out."""
 
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,13 +49,11 @@ def proto(source: "Source") -> Any:
     import onnx
     import torch
 
-    from segcore.export._graph import INPUT, not_exportable, output_names
+    from segcore.export._graph import INPUT, not_exportable, output_names, quiet
 
     program = source.program
     try:
-        with warnings.catch_warnings():
-            # of torch's own translation, about its own code
-            warnings.simplefilter("ignore")
+        with quiet():
             made = torch.onnx.export(
                 program,
                 input_names=[INPUT],

@@ -1,6 +1,7 @@
 """torch.export: a graph with its weights that PyTorch runs without this library, and a STAC item that describes it."""
 
 import copy
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -44,9 +45,12 @@ def write(source: "Source", folder: Path) -> None:
     program = copy.copy(source.program)
     # the only part that would be a pickle
     program.example_inputs = None
+    # on a full disk, torch's own writer of files ends the process
+    content = io.BytesIO()
     torch.export.save(
-        program, folder / FILE, extra_files={_METADATA: json.dumps(source.metadata, ensure_ascii=False)}
+        program, content, extra_files={_METADATA: json.dumps(source.metadata, ensure_ascii=False)}
     )
+    (folder / FILE).write_bytes(content.getbuffer())
     described = item(source, folder / FILE, "torch.export.save")
     (folder / ITEM).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
