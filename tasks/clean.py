@@ -23,6 +23,7 @@ from tasks.project import (
     CHECKPOINTS,
     DECISIONS,
     EVALUATIONS,
+    EXPORTS,
     FETCHED,
     GATE_COSTS,
     INGESTED,
@@ -210,7 +211,7 @@ def _left_parts(p: Params) -> list[Path]:
     """Unfinished outputs of killed commands, in the folders that this project writes to."""
     outputs = (INGESTED.parent, SPLITS, MODELS, EVALUATIONS, REPORTS, DECISIONS, START, WORK)
     places = {Path(), *outputs, batches.folder_of(p)}
-    places.update(*(top.glob("*") for top in (REPORTS, DECISIONS, WORK)), WORK.glob("*/*"))
+    places.update(*(top.glob("*") for top in (REPORTS, DECISIONS, WORK, EXPORTS)), WORK.glob("*/*"))
     found = [part for place in sorted(places) if place.is_dir() for part in left_parts(place)]
     # the others are previous content, which the next write puts back or removes
     return [part for part in found if part.suffix == ".part"]

@@ -6,7 +6,8 @@ nothing is written.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -123,7 +124,7 @@ class _Export:
         from segcore.export._runtime import write_record
 
         target = self.output / self.name / name
-        with atomic_folder(target) as part:
+        with _without_empty_folder(target.parent), atomic_folder(target) as part:
             self._say(f"{name}: writing {module.FILE}")
             module.write(self.source, part)
             self._say(f"{name}: comparing it with the model")
@@ -216,6 +217,18 @@ class _Export:
 
     def _say(self, text: str) -> None:
         print(f"export {self.name}: {text}", flush=True)
+
+
+@contextmanager
+def _without_empty_folder(folder: Path) -> Iterator[None]:
+    """After an error, remove a folder in which nothing was written."""
+    try:
+        yield
+    except BaseException:
+        # not empty, or never created
+        with suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def _held_out(bundle: Bundle, prepared: Path) -> "tuple[tuple[PreparedData, pd.DataFrame] | None, str]":
