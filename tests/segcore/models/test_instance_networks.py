@@ -266,7 +266,7 @@ def check_same(detections, objects):
 
 
 def check_detections(model, images, valid=None):
-    """Compare with `predict`; the number of objects."""
+    """Detections, compared with `predict`."""
     with torch.no_grad():
         found = model.detections(images, valid)
     number, depth = found.scores.shape
@@ -284,10 +284,10 @@ def check_detections(model, images, valid=None):
     ):
         rows, cols = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
         assert (left, top, right, bottom) == (cols[0], rows[0], cols[-1] + 1, rows[-1] + 1)
-    return sum(map(len, predicted))
+    return found
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (37, 53), (7, 100), (129, 65)])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (37, 53), (129, 65)])
 def test_detections_are_the_objects_of_predict(finder, height, width):
     case, model = finder
     if case[0] == "toy":
@@ -296,10 +296,8 @@ def test_detections_are_the_objects_of_predict(finder, height, width):
     images = images[..., :height, :width]
     valid = torch.ones(3, height, width, dtype=torch.bool)
     valid[1, height // 2 :, : width // 2] = False
-    assert check_detections(model, images) > 0 or height < 129
-    check_detections(model, images, valid)
-    with torch.no_grad():
-        assert not (model.detections(images, valid).masks & ~valid[:, None]).any()
+    assert check_detections(model, images).scores.any() or height < 129
+    assert not (check_detections(model, images, valid).masks & ~valid[:, None]).any()
 
 
 def test_where_no_pixel_has_data_there_are_no_detections(finder):
