@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from segcore.constants import IGNORE
+from segcore.errors import ModelError
 from segcore.models.base.bundle import load_bundle, save_bundle
 from segcore.models.base.factory import rebuild_model
 from segcore.models.base.instance import InstanceModel
@@ -247,6 +248,81 @@ def test_pixels_without_data_are_in_no_object(finder):
     for found in model.predict(batch["image"], valid):
         check(model, found, 64, 64)
         assert not (found.numbers()[:, 30:] > 0).any()
+
+
+def check_same(detections, objects):
+    """Check that the detections of an image are the objects of `predict`, but for their order."""
+    scores, classes, _, masks = (x.numpy() for x in detections)
+    left = list(np.flatnonzero(scores))
+    for index, ((row, col, tall, wide), mask) in enumerate(zip(objects.boxes, objects.masks, strict=True)):
+        plane = np.zeros(masks.shape[1:], bool)
+        plane[row : row + tall, col : col + wide] = mask
+        of_class = [p for p in left if classes[p] == objects.classes[index]]
+        same = [p for p in of_class if abs(scores[p] - objects.scores[index]) < 1e-5]
+        # a pixel of which the probability is .5 but for rounding
+        place, *_ = [p for p in same if (masks[p] != plane).sum() <= 1]
+        left.remove(place)
+    assert not left
+
+
+def check_detections(model, images, valid=None):
+    """Detections, compared with `predict`."""
+    with torch.no_grad():
+        found = model.detections(images, valid)
+    number, depth = found.scores.shape
+    assert found.classes.shape == (number, depth) and found.boxes.shape == (number, depth, 4)
+    assert found.masks.shape == (number, depth, *images.shape[-2:])
+    types = [found.scores.dtype, found.classes.dtype, found.boxes.dtype, found.masks.dtype]
+    assert types == [torch.float32, torch.int64, torch.float32, torch.bool]
+    predicted = model.predict(images, valid)
+    for image, objects in enumerate(predicted):
+        check_same([x[image] for x in found], objects)
+    none = found.scores == 0
+    assert not found.classes[none].any() and not found.boxes[none].any() and not found.masks[none].any()
+    for (left, top, right, bottom), mask in zip(
+        found.boxes[~none].long().tolist(), found.masks[~none].numpy(), strict=True
+    ):
+        rows, cols = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+        assert (left, top, right, bottom) == (cols[0], rows[0], cols[-1] + 1, rows[-1] + 1)
+    return found
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (37, 53), (129, 65)])
+def test_detections_are_the_objects_of_predict(finder, height, width):
+    case, model = finder
+    if case[0] == "toy":
+        pytest.skip("it has no detections as tensors")
+    images = stacked([scene(seed, 136, 40) for seed in (5, 6)] + [scene(7, 136, 0)])["image"]
+    images = images[..., :height, :width]
+    valid = torch.ones(3, height, width, dtype=torch.bool)
+    valid[1, height // 2 :, : width // 2] = False
+    assert check_detections(model, images).scores.any() or height < 129
+    assert not (check_detections(model, images, valid).masks & ~valid[:, None]).any()
+
+
+def test_where_no_pixel_has_data_there_are_no_detections(finder):
+    case, model = finder
+    if case[0] == "toy":
+        pytest.skip("it has no detections as tensors")
+    images = torch.full((2, 3, 64, 64), torch.nan)
+    with torch.no_grad():
+        found = model.detections(images, torch.zeros(2, 64, 64, dtype=torch.bool))
+    assert found.scores.shape[1] > 0 and not any(x.any() for x in found)
+
+
+@every_architecture
+@pytest.mark.parametrize("changes", [{"magnify": 2}, {"magnify": 0.5}, {"foreground": (1, 3, 4)}], ids=str)
+def test_detections_of_enlarged_images_and_of_other_classes_are_the_objects_of_predict(case, changes):
+    model = able(network(case, num_classes=5, **changes))
+    images = stacked([scene(1, 63), scene(2, 63, 40)])["image"]
+    check_detections(model, images[..., :61, :47])
+
+
+def test_a_network_without_detections_as_tensors_says_how_it_gets_them():
+    model = network(("toy", {}))
+    with pytest.raises(ModelError, match="cannot be exported") as error:
+        model.detections(torch.zeros(1, 3, 64, 64))
+    assert "detect_tensors" in str(error.value)
 
 
 def test_a_network_of_saved_settings_and_a_bundle_give_the_same_objects(finder, tmp_path):

@@ -227,7 +227,7 @@ def test_masks_of_v2_begin_around_their_cells():
     with torch.no_grad():
         outputs = model(stacked([scene(1)])["image"])
     centre, side = places(64, 64, model.cells, torch.device("cpu"))
-    masks = model.masks(outputs, 0, torch.arange(len(side))).view(-1, 16, 16)
+    masks = model.masks(tuple(x[0] for x in outputs), torch.arange(len(side))).view(-1, 16, 16)
     rows, cols = (masks > 0.5).nonzero()[:, 1:].T
     cell = (masks > 0.5).nonzero()[:, 0]
     assert cell.unique().tolist() == list(range(len(side)))
