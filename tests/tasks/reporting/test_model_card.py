@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from segcore.comparison.results import read_comparison
 from segcore.files import sha256
@@ -13,6 +13,7 @@ from segcore.params import Params
 from tasks.project import comparison_file
 from tasks.reporting.model_card import model_card
 from tasks.tracking import versions
+from tasks.tracking.registry import Registry
 from tests.support.bundles import make_bundle, rewrite
 from tests.support.fake_project import build_project, scene_patches
 from tests.support.promotions import promoted, registry_of
@@ -29,7 +30,7 @@ def project(tmp_path: Path) -> tuple[Path, Params]:
     facts = {
         "seed": 0,
         "classes": ["background", "a|b", "water"],
-        "training_images": {"images": 7, "values": {"low": [[0]]}, "pixel_sizes": {"m": [0.3, 0.3, 0.5]}},
+        "training_images": {"images": 7, "pixel_sizes": {"m": [0.3, 0.3, 0.5]}},
         "calibration": {"temperature": 1.25, "ece_before": 0.08, "ece_after": 0.02},
     }
     old = tmp_path / "models/unet-0"
@@ -54,10 +55,8 @@ def test_a_card_has_scores_with_intervals_slices_and_costs(project: tuple[Path, 
     assert "| 1 | a\\|b | #ffb300 | yes |" in card
     assert "models:/buildings/3" in card and comparison.verdict.split(".")[0] in card
     assert "not measured" not in card.partition("## Costs")[2].partition("| Training")[0]
-    assert all(
-        weights in card
-        for weights in [json.loads((root / "models/unet-0/model.json").read_text())["weights_sha256"]]
-    )
+    weights = json.loads((root / "models/unet-0/model.json").read_text())["weights_sha256"]
+    assert f"| sha256 of the weights | {weights} |" in card
 
 
 def test_facts_of_other_weights_are_left_out(project: tuple[Path, Params], tmp_path: Path) -> None:
@@ -89,35 +88,33 @@ def test_a_data_licence_is_that_of_the_samples_manifest(project: tuple[Path, Par
     assert "| data | package MIT; imagery and labels of the Inria Aerial Image Labeling Dataset |" in card
 
 
-def test_a_registered_version_has_its_card_as_description_and_as_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    params = params_for("source")
-    promoted(params, tmp_path, 1, None)
-    registry = registry_of(params)
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry with one version, which was promoted."""
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        params = params_for("source")
+        promoted(params, folder, 1, None)
+        yield registry_of(params)
+
+
+def test_a_registered_version_has_its_card_as_description_and_as_a_file(registry: Registry) -> None:
     (row,) = registry.history()
-    version = registry.tracker.client.get_model_version(params.data.name, "1")
-    assert version.description.startswith("# ") and "models:/tiny/1" in version.description
+    description = registry.tracker.client.get_model_version(registry.name, "1").description
+    assert description.startswith("# U-Net for tiny, version 1\n") and "models:/tiny/1" in description
     source = Path(registry.source(1))
-    assert (source / versions.CARD).read_text() == version.description
+    assert (source / versions.CARD).read_text() == description
     assert sha256(source / "model.json") == row.description_sha256 and registry.is_stored(row)
 
 
-def test_a_long_card_is_cut_before_a_section_in_the_description_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    params = params_for("source")
-    promoted(params, tmp_path, 1, None)
-    registry = registry_of(params)
+def test_a_long_card_is_cut_before_a_section_in_the_description_alone(registry: Registry) -> None:
     card = "# Title\n\n" + "\n\n".join(f"## Part {number}\n\n{'x' * 900}" for number in range(9)) + "\n"
     registry.describe(1, card)
-    client: MlflowClient = registry.tracker.client
-    description = client.get_model_version(params.data.name, "1").description
-    assert 4000 < len(description) <= 5000 and description.endswith(
+    description = registry.tracker.client.get_model_version(registry.name, "1").description
+    assert 4000 < len(description) <= 5000
+    assert description.endswith(
         "x\n\nThe other sections are in MODEL_CARD.md, among the files of this version.\n"
     )
     assert (Path(registry.source(1)) / versions.CARD).read_text() == card
