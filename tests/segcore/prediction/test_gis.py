@@ -23,7 +23,7 @@ from tests.support.bundles import OBJECTS, make_bundle, noise
 from tests.support.stac_validation import schemas
 from tests.support.tiny import write_tif
 
-ALL = ["classes", "probabilities", "polygons", "objects", "coco", "counts"]
+ALL = ["classes", "probabilities", "confidence", "polygons", "objects", "coco", "counts"]
 COLORS = ["#000000", "#ffb300", "#0000ff"]
 
 
@@ -31,7 +31,12 @@ COLORS = ["#000000", "#ffb300", "#0000ff"]
 def bundle(tmp_path_factory):
     # of names that XML and STAC do not take as they are
     names = ["background", 'field & "meadow" <1>', "Gewässer"]
-    return make_bundle(tmp_path_factory.mktemp("gis") / "unet-0", objects=OBJECTS, classes=names)
+    return make_bundle(
+        tmp_path_factory.mktemp("gis") / "unet-0",
+        objects=OBJECTS,
+        classes=names,
+        calibration={"temperature": 2.0},
+    )
 
 
 def predict(bundle, scene, out, outputs):
@@ -67,13 +72,14 @@ def test_the_style_of_a_class_raster_has_its_colours_and_names(made, bundle):
     assert ["#{:02x}{:02x}{:02x}".format(*table[index][:3]) for index in range(3)] == COLORS
 
 
-def test_the_style_of_probabilities_is_a_ramp_over_the_scaled_values(made):
-    style = renderer(made / "scene_probabilities.qml")
-    assert (style.get("type"), style.get("band")) == ("singlebandpseudocolor", "2"), "the first foreground"
+@pytest.mark.parametrize(("name", "band"), [("probabilities", "2"), ("confidence", "1")])
+def test_the_style_of_probabilities_is_a_ramp_over_the_scaled_values(made, name, band):
+    style = renderer(made / f"scene_{name}.qml")
+    assert (style.get("type"), style.get("band")) == ("singlebandpseudocolor", band), "the first foreground"
     items = style.findall("rastershader/colorrampshader/item")
     assert [float(item.get("value")) for item in items] == [0, 0.25, 0.5, 0.75, 1]
-    with rasterio.open(made / "scene_probabilities.tif") as file:
-        assert np.isclose(file.scales[1] * 254, 1) and file.nodata == 255
+    with rasterio.open(made / f"scene_{name}.tif") as file:
+        assert np.isclose(file.scales[int(band) - 1] * 254, 1) and file.nodata == 255
 
 
 def test_each_layer_of_a_geopackage_has_a_style_by_class(made, tmp_path, out):

@@ -67,7 +67,7 @@ def as_numbers(gcps):
 
 def polygons(path):
     """Polygons of class 1 of a GeoPackage, joined."""
-    _, _, geometries, (classes, _) = pyogrio.raw.read(path)
+    _, _, geometries, (classes, _) = pyogrio.raw.read(path, layer="classes")
     return shapely.union_all(shapely.from_wkb(geometries[classes == 1]))
 
 
@@ -87,7 +87,7 @@ def test_control_points_are_kept_and_place_the_polygons(bundle, tmp_path, out):
         with rasterio.open(out / name) as made:
             assert np.allclose(as_numbers(made.gcps[0]), as_numbers(points()))
             assert made.gcps[1].to_epsg() == 4326 and made.crs is None and made.transform.is_identity
-    layer = pyogrio.read_info(out / "scene.gpkg")
+    layer = pyogrio.read_info(out / "scene.gpkg", layer="classes")
     assert layer["crs"] == "EPSG:4326" and "control points" in layer["layer_metadata"]["coordinates"]
     found = polygons(out / "scene.gpkg")
     pixels = shapely.transform(
@@ -107,7 +107,7 @@ def test_polygons_of_control_points_that_do_not_fit_are_in_pixels_and_say_so(bun
     predict(bundle, tmp_path / "s.tif", out)
     with rasterio.open(out / "scene.tif") as made:
         assert len(made.gcps[0]) == len(gcps)
-    layer = pyogrio.read_info(out / "scene.gpkg")
+    layer = pyogrio.read_info(out / "scene.gpkg", layer="classes")
     assert layer["crs"] is None and layer["layer_metadata"]["coordinates"].startswith("pixels (column, row)")
     found = polygons(out / "scene.gpkg")
     assert found.equals(foreground(out / "scene.tif"))

@@ -218,7 +218,7 @@ def test_volumes_have_linked_objects_on_the_grid_of_their_source(tmp_path, out, 
     write_nifti(tmp_path / "v.nii.gz", values, affine_for(codes))
     predictor = Predictor(bundle, settings())
     files = predictor.predict_file(tmp_path / "v.nii.gz", out, "v")
-    assert files == ["v.nii.gz", "v_objects.nii.gz", "v_counts.csv"]
+    assert files == ["v.nii.gz", "v.ctbl", "v_objects.nii.gz", "v_counts.csv"]
     classes, numbers = (nibabel.load(out / f"v{end}.nii.gz") for end in ("", "_objects"))
     assert np.array_equal(classes.affine, numbers.affine) and numbers.get_data_dtype() == np.uint32
     classes, numbers = np.asarray(classes.dataobj), np.asarray(numbers.dataobj)
