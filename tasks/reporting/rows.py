@@ -233,7 +233,9 @@ def _captions(inputs: "Inputs") -> dict[str, str]:
 
 def page_view(inputs: "Inputs") -> dict[str, Any]:
     """Values of the page and its short form besides the scores: costs, facts, settings."""
-    params = inputs.params.model_dump(mode="json")
+    # of data without volumes it affects nothing, and their pages stay as they were
+    unused = {} if inputs.comparison.surfaces else {"evaluate": {"surface_tolerance"}}
+    params = inputs.params.model_dump(mode="json", exclude=unused)
     return {
         "title": inputs.params.report.title or inputs.params.data.name.capitalize(),
         "tiles": _tiles(inputs),
