@@ -16,6 +16,7 @@ from segcore.models.base.bundle import load_description
 from tasks.tracking import runs
 from tasks.tracking.scores import log_lacking_scores
 from tasks.tracking.tracker import Tracker
+from tests.support.bundles import rewrite
 from tests.support.numbered_project import evaluated, trained
 
 PLAIN = {"counts.parquet", "confusion.csv", "calibration.json", "summary.json", "predictions"}
@@ -87,7 +88,11 @@ def test_scores_of_objects_are_logged_and_those_that_a_run_lacks_are_added(proje
     p = params.load()
     tracker = Tracker.open(p)
     evaluated = runs.training_of(tracker, "train@unet-0", None)
-    logged = {k: v for k, v in evaluated.data.metrics.items() if k.startswith("test/") and k != "test/ece"}
+    logged = {
+        k: v
+        for k, v in evaluated.data.metrics.items()
+        if k.startswith("test/") and not k.startswith("test/ece")
+    }
     assert {"test/iou.dataset.square", "test/pq.dataset.square", "test/ap.image.foreground_mean"} <= set(
         logged
     )
@@ -98,3 +103,20 @@ def test_scores_of_objects_are_logged_and_those_that_a_run_lacks_are_added(proje
     completed = tracker.client.get_run(other.id).data.metrics
     assert completed.pop("test/pq.dataset.square") == 0.25, "earlier values are kept"
     assert completed == {k: v for k, v in logged.items() if k != "test/pq.dataset.square"}
+
+
+def test_calibration_is_measured_before_and_after_the_temperature_of_the_bundle(project, monkeypatch, capsys):
+    entry = load_description(project / "models/unet-0")["calibration"]
+    assert entry["temperature"] > 0 and entry["nll_after"] <= entry["nll_before"]
+    with_it = contents(run(project, monkeypatch))
+    curve = json.loads(with_it.pop("calibration.json"))
+    after = curve.pop("after_temperature")
+    assert after["temperature"] == entry["temperature"]
+    assert sum(after["count"]) == sum(curve["count"]) and after["confidence"] != curve["confidence"]
+
+    content = (project / "models/unet-0/model.json").read_bytes()
+    rewrite(project / "models/unet-0", lambda description: description.pop("calibration"))
+    without = contents(run(project, monkeypatch))
+    (project / "models/unet-0/model.json").write_bytes(content)
+    assert json.loads(without.pop("calibration.json")) == curve
+    assert without == with_it
