@@ -19,6 +19,7 @@ TITLE = "torch.export"
 FILE = "model.pt2"
 ITEM = f"{FILE}.stac.json"
 PACKAGES: tuple[str, ...] = ()
+IS_LOSSY = False
 # within model.pt2
 _METADATA = "metadata.json"
 
