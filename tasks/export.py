@@ -119,6 +119,11 @@ class _Export:
         self.held_out, reason = _held_out(self.bundle, self.root / PREPARED)
         if self.held_out is None:
             self._say(f"{reason}; files are compared on random pixels, and have no score")
+            for name in (name for name, module in modules.items() if module.IS_LOSSY):
+                raise ExportError(
+                    f"{self.name} as {name}: {reason}, so that what rounded weights lose is unknown",
+                    "run the steps ingest and prepare with the data of this model, or choose the format onnx",
+                )
         self.score = self._score(self.bundle.model()) if self.held_out else None
         metadata = {f"{self._metric}/dataset/foreground_mean": self.score, "regions": self._regions}
         self.source = Source.of(self.bundle, metadata if self.score is not None else None)
@@ -180,7 +185,7 @@ class _Export:
                 "use another format, or the bundle itself; --tolerance accepts larger differences. Nothing was written",
             )
         score = self._scores(run, side)
-        if module.IS_LOSSY:
+        if module.IS_LOSSY and score is not None:
             self._require_score(name, score)
         tile = side or self.p.evaluate.tile
         return {
@@ -207,13 +212,8 @@ class _Export:
         facts = {"metric": self._metric, "regions": self._regions, "eager": eager, "exported": of_file}
         return {**facts, "loss": loss(self._metric, eager, of_file)}
 
-    def _require_score(self, name: str, score: dict[str, Any] | None) -> None:
+    def _require_score(self, name: str, score: dict[str, Any]) -> None:
         """Check that a file of rounded weights has nearly the score of the model."""
-        if score is None:
-            raise ExportError(
-                f"{self.name} as {name}: weights are rounded, and without held-out data the loss of score is unknown",
-                "run the steps ingest and prepare with the data of this model, or choose the format onnx",
-            )
         if score["loss"] > self.max_loss:
             raise ExportError(
                 f"{self.name} as {name}: rounded weights lower {score['metric']} from {score['eager']:.4f} to "
