@@ -181,7 +181,8 @@ def resized(x: Tensor, factor: float) -> Tensor:
     Sides that are not a multiple of 1 / factor are padded by repeating their last pixels, so that no pixel is lost.
     """
     if factor >= 1:
-        size = [round(side * factor) for side in x.shape[-2:]]
+        # a whole number: torch.export has no form of round() that can be stored
+        size = [side * round(factor) for side in x.shape[-2:]]
         return x if factor == 1 else upsample(x, size)
     step = round(1 / factor)
     right, below = ((side + step - 1) // step * step - side for side in (x.shape[-1], x.shape[-2]))
