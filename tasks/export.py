@@ -33,11 +33,14 @@ from tasks.tracking.fetch import CHAMPION, Found, find_model
 if TYPE_CHECKING:
     import pandas as pd
 
+    from segcore.export._runtime import Runner
     from segcore.models.base.model import SegmentationModel
 
 _PACKAGE = "segcore.export"
 # largest difference of probabilities; float32 networks of this library differ by some 1e-5
 TOLERANCE = 1e-4
+# largest loss of score of a format that rounds weights
+MAX_LOSS = 0.01
 # largest share of pixels whose class differs, and of objects that only one finds
 _CHANGED = {"pixels": 1e-3, "objects": 1e-2}
 # test regions whose score is compared
@@ -50,6 +53,7 @@ def run_export(
     formats: Sequence[str],
     output: Path = EXPORTS,
     tolerance: float = TOLERANCE,
+    max_loss: float = MAX_LOSS,
     root: Path = Path(),
 ) -> list[Path]:
     """Export a model; each format is a folder `<output>/<name>/<format>` that appears complete or not at all.
@@ -60,6 +64,7 @@ def run_export(
         formats: names of modules of segcore/export.
         output: folder.
         tolerance: largest difference of an output between file and model.
+        max_loss: largest loss of score of a format that rounds weights.
         root: the project's folder.
 
     Returns:
@@ -67,7 +72,7 @@ def run_export(
 
     Raises:
         ParamsError: an unknown format.
-        ExportError: a package is missing, or file and model differ.
+        ExportError: a package is missing, or file and model differ, or their scores.
         ModelError: the model does not exist, is damaged, or cannot have the format.
         DataError: the output folder cannot be written to.
     """
@@ -80,7 +85,7 @@ def run_export(
     found = find_model(p, address, root)
     for module in modules.values():
         module.check(found.bundle)
-    return _Export(p, found, address, output, tolerance, root).write(modules)
+    return _Export(p, found, address, output, tolerance, max_loss, root).write(modules)
 
 
 def _module(name: str) -> ModuleType:
@@ -99,6 +104,7 @@ class _Export:
     address: str
     output: Path
     tolerance: float
+    max_loss: float
     root: Path
 
     def __post_init__(self) -> None:
@@ -113,6 +119,11 @@ class _Export:
         self.held_out, reason = _held_out(self.bundle, self.root / PREPARED)
         if self.held_out is None:
             self._say(f"{reason}; files are compared on random pixels, and have no score")
+            for name in (name for name, module in modules.items() if module.IS_LOSSY):
+                raise ExportError(
+                    f"{self.name} as {name}: {reason}, so that what rounded weights lose is unknown",
+                    "run the steps ingest and prepare with the data of this model, or choose the format onnx",
+                )
         self.score = self._score(self.bundle.model()) if self.held_out else None
         metadata = {f"{self._metric}/dataset/foreground_mean": self.score, "regions": self._regions}
         self.source = Source.of(self.bundle, metadata if self.score is not None else None)
@@ -139,7 +150,7 @@ class _Export:
         """Content of export.json.
 
         Raises:
-            ExportError: file and model differ by more than the tolerance.
+            ExportError: file and model, or their scores, differ by more than is accepted.
         """
         file = folder / module.FILE
         return {
@@ -155,33 +166,27 @@ class _Export:
             "description_sha256": self.bundle.description_sha256,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {package: version(package) for package in ("torch", *module.PACKAGES)},
-            "tolerance": self.tolerance,
+            "tolerance": None if module.IS_LOSSY else self.tolerance,
+            "max_loss": self.max_loss if module.IS_LOSSY else None,
             "parity": self._parity(name, module, folder),
         }
 
     def _parity(self, name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
         from segcore.export._parity import differences, inputs_of, latencies
-        from segcore.export._runtime import exported
 
         run, side = module.runner(folder), module.side(self.bundle)
         found = differences(self.source, run, inputs_of(self.pixels, side))
         accepted = _CHANGED[found.unit]
-        if not found.largest <= self.tolerance or found.share > accepted:
+        if not module.IS_LOSSY and (not found.largest <= self.tolerance or found.share > accepted):
             raise ExportError(
                 f"{self.name} as {name}: outputs of file and model differ by up to {found.largest:.1e}, and "
                 f"{100 * found.share:.2g} % of the {found.unit} by class; accepted are {self.tolerance:g} and "
                 f"{100 * accepted:g} %",
                 "use another format, or the bundle itself; --tolerance accepts larger differences. Nothing was written",
             )
-        score = None
-        if self.score is not None:
-            of_file = self._score(exported(self.source.model, run, side), side)
-            score = {
-                "metric": self._metric,
-                "regions": self._regions,
-                "eager": self.score,
-                "exported": of_file,
-            }
+        score = self._scores(run, side)
+        if module.IS_LOSSY and score is not None:
+            self._require_score(name, score)
         tile = side or self.p.evaluate.tile
         return {
             "pixels": self.pixels.title,
@@ -194,6 +199,27 @@ class _Export:
             "score": score,
             "latency_ms": {"tile": tile, **latencies(self.source, run, self.pixels(1, tile, tile))},
         }
+
+    def _scores(self, run: "Runner", side: int | None) -> dict[str, Any] | None:
+        """Scores of the model and of a file, in the same windows; None without held-out data."""
+        from segcore.export._parity import loss
+        from segcore.export._runtime import exported
+
+        if self.score is None:
+            return None
+        eager = self.score if side is None else self._score(self.source.model, side)
+        of_file = self._score(exported(self.source.model, run, side), side)
+        facts = {"metric": self._metric, "regions": self._regions, "eager": eager, "exported": of_file}
+        return {**facts, "loss": loss(self._metric, eager, of_file)}
+
+    def _require_score(self, name: str, score: dict[str, Any]) -> None:
+        """Check that a file of rounded weights has nearly the score of the model."""
+        if score["loss"] > self.max_loss:
+            raise ExportError(
+                f"{self.name} as {name}: rounded weights lower {score['metric']} from {score['eager']:.4f} to "
+                f"{score['exported']:.4f}; a loss of {self.max_loss:g} is accepted",
+                "choose the format onnx; --max-loss accepts a larger loss. Nothing was written",
+            )
 
     @property
     def _metric(self) -> str:
@@ -281,8 +307,17 @@ def main() -> None:
         default=TOLERANCE,
         help="largest difference of an output between file and model (default: %(default)s)",
     )
+    parser.add_argument(
+        "--max-loss",
+        type=_tolerance,
+        default=MAX_LOSS,
+        help="largest loss of score of a format that rounds weights, 0.01: one percentage point (default: %(default)s)",
+    )
     parser.add_argument("--params", default="params.yaml", help="parameters file (default: %(default)s)")
-    console.run(lambda a: run_export(params.load(a.params), a.model, a.format, a.output, a.tolerance), parser)
+    console.run(
+        lambda a: run_export(params.load(a.params), a.model, a.format, a.output, a.tolerance, a.max_loss),
+        parser,
+    )
 
 
 console.refuse_as_script(__name__)

@@ -5,9 +5,10 @@ A format is a module with these names:
     TITLE                          printed name
     FILE                           main file in the format's folder
     PACKAGES                       imported packages, which the extra `export` installs
+    IS_LOSSY                       whether it rounds weights: its score is compared with the model's, not its outputs
     check(bundle)                  raises ModelError if the model cannot have this format
     write(source, folder)          writes FILE, and further files, into a folder
-    runner(folder)                 function of raw pixels (N, C, H, W) float32, which returns the outputs by name
+    runner(folder)                 function of raw pixels (N, C, H, W) float32, which returns its outputs by name
     side(bundle)                   height and width of the input in pixels; None: any
 
 All begin with the graph of `_graph`, which takes raw pixels and returns probabilities or objects.
@@ -43,6 +44,7 @@ class Runtime:
 
 RUNTIMES = {
     "onnx": Runtime("ONNX Runtime", "onnx", ("onnxruntime",), "export"),
+    "onnx_int8": Runtime("ONNX Runtime, 8-bit weights", "onnx_int8", ("onnxruntime",), "export"),
     "openvino": Runtime("OpenVINO", "onnx", ("openvino",), "openvino"),
     "pt2": Runtime("torch.export", "pt2", (), "export"),
 }

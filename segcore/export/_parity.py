@@ -15,6 +15,7 @@ from segcore.evaluation.objects import find_settings
 from segcore.export._graph import Source, eager
 from segcore.export._runtime import Runner, objects_of
 from segcore.inference.device import machine_name
+from segcore.metrics import METRICS
 from segcore.metrics.scores import scores
 from segcore.models.base.model import SegmentationModel
 from segcore.objects.found import Objects
@@ -62,19 +63,20 @@ class HeldOut:
 
 
 class Noise:
-    """Random pixels with the mean and standard deviation of the training images."""
+    """Random pixels with the mean and standard deviation of the training images, of bytes if these are of bytes."""
 
     title = "random pixels"
 
     def __init__(self, source: Source) -> None:
         self.random = np.random.default_rng(0)
         self.mean, self.std = source.model.mean.numpy(), source.model.std.numpy()
+        self.is_of_bytes = source.bundle.description.get("input", {}).get("dtype") == "uint8"
 
     def __call__(self, number: int, height: int, width: int) -> np.ndarray:
         """See `Pixels`."""
         noise = self.random.standard_normal((number, len(self.mean), height, width), np.float32)
         pixels: np.ndarray = self.mean[:, None, None] + self.std[:, None, None] * noise
-        return pixels
+        return pixels.round().clip(0, 255) if self.is_of_bytes else pixels
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Differences:
         return self.changed / max(self.compared, 1)
 
     def add(self, name: str, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
-        """Compare the outputs of an input, by name."""
+        """Compare the outputs of an input, by name; a format may leave out some."""
         of_input = self._objects(expected, found) if "masks" in expected else self._pixels(expected, found)
         largest, compared, changed = of_input
         self.largest, self.compared = max(self.largest, largest), self.compared + compared
@@ -113,7 +115,7 @@ class Differences:
     def _pixels(
         self, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]
     ) -> tuple[float, int, int]:
-        largest = max(_difference(expected[key], found[key]) for key in expected)
+        largest = max(_difference(expected[key], found[key]) for key in found)
         classes = [values["probabilities"].argmax(axis=1) for values in (expected, found)]
         return largest, classes[0].size, int((classes[0] != classes[1]).sum())
 
@@ -201,6 +203,13 @@ def differences(source: Source, run: Runner, inputs: Sequence[tuple[str, np.ndar
     for name, images in inputs:
         result.add(name, eager(source.graph, images), run(images))
     return result
+
+
+def loss(metric: str, eager: float, exported: float) -> float:
+    """How much worse the score of an exported file is than that of its network; below 0: better."""
+    row = METRICS[metric]
+    difference: float = row.compared(eager) - row.compared(exported)
+    return difference if row.higher_is_better else -difference
 
 
 def latencies(source: Source, run: Runner, images: np.ndarray) -> dict[str, Any]:

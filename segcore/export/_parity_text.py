@@ -32,6 +32,13 @@ def _scores(score: dict[str, Any]) -> str:
     return f"{metric.heading} {values[0]}, of the model itself {values[1]} ({score['regions']} test regions)"
 
 
+def _summary(facts: dict[str, Any]) -> str:
+    if facts["max_loss"] is None:
+        return f"computes what the model computes, within a tolerance of {facts['tolerance']:g}"
+    loss = facts["parity"]["score"]["loss"]
+    return f"has rounded weights: its score is lower by {max(loss, 0):.4f}, accepted is {facts['max_loss']:g}"
+
+
 def markdown(facts: dict[str, Any]) -> str:
     """Content of parity.md; `facts` is the content of export.json."""
     found = facts["parity"]
@@ -41,8 +48,7 @@ def markdown(facts: dict[str, Any]) -> str:
         [
             f"# {facts['name']} as {facts['title']}",
             "",
-            f"`{facts['file']}` computes what the model computes, within a tolerance of {facts['tolerance']:g}. "
-            f"Inputs are {found['pixels']}.",
+            f"`{facts['file']}` {_summary(facts)}. Inputs are {found['pixels']}.",
             "",
             *(f"- {part[0].upper()}{part[1:]}" for part in measured),
             f"- Weights {facts['weights_sha256'][:12]}; {found['latency_ms']['machine']}, "

@@ -54,7 +54,10 @@ class Exported(SemanticModel):
         logs = torch.from_numpy(probabilities).to(images.device).clamp(min=_SMALLEST).log()
         if not self.touching:
             return logs
-        near = torch.from_numpy(found["touching"]).to(images.device)[:, None]
+        # a format may leave this output out
+        near = torch.from_numpy(found.get("touching", np.zeros_like(probabilities[:, 0]))).to(images.device)[
+            :, None
+        ]
         rest = (1 - near).clamp(min=_SMALLEST)
         # the classes share what touching leaves
         return torch.cat([logs + rest.log(), near.clamp(min=_SMALLEST).log()], dim=1)

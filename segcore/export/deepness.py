@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TITLE = "ONNX for Deepness (QGIS)"
 FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+IS_LOSSY = False
 _LARGEST = 255
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TITLE = "ONNX"
 FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+IS_LOSSY = False
 # the first in which the operators of all architectures are; what runs models today reads it
 OPSET = 18
 

@@ -19,6 +19,7 @@ TITLE = "torch.export"
 FILE = "model.pt2"
 ITEM = f"{FILE}.stac.json"
 PACKAGES: tuple[str, ...] = ()
+IS_LOSSY = False
 # within model.pt2
 _METADATA = "metadata.json"
 
@@ -39,17 +40,20 @@ def write(source: "Source", folder: Path) -> None:
         ModelError: an operator of the network cannot be exported.
     """
     import torch
+    from torch._export.serde.serialize import SerializeError
 
+    from segcore.export._graph import not_exportable
     from segcore.export._stac import item
 
-    program = copy.copy(source.program)
+    program, content = copy.copy(source.program), io.BytesIO()
     # the only part that would be a pickle
     program.example_inputs = None
+    extra = {_METADATA: json.dumps(source.metadata, ensure_ascii=False)}
+    try:
+        torch.export.save(program, content, extra_files=extra)
+    except SerializeError as error:
+        raise not_exportable(source.model, error) from error
     # on a full disk, torch's own writer of files ends the process
-    content = io.BytesIO()
-    torch.export.save(
-        program, content, extra_files={_METADATA: json.dumps(source.metadata, ensure_ascii=False)}
-    )
     (folder / FILE).write_bytes(content.getbuffer())
     described = item(source, folder / FILE, "torch.export.save")
     (folder / ITEM).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,6 @@ loss is the mean over objects, of many in an image over a part that differs betw
 weight; the numbers of proposals and objects follow from those of the training data.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +28,7 @@ from segcore.models.base.object_sizes import ObjectSizes, anchor_sides, distinct
 from segcore.models.base.pretrained import load_detector_weights
 from segcore.models.instance.anchor_targets import AnchorLevels
 from segcore.models.instance.boxes import clip, decode, encode
+from segcore.models.instance.exportable import ceil_div
 from segcore.models.instance.proposals import (
     BETA,
     SAMPLE,
@@ -224,9 +224,12 @@ class MaskRCNN(InstanceModel):
         height, width = maps[0].shape[-2:]
         return height * self.levels.finest, width * self.levels.finest
 
-    def _count(self, name: str, height: float, width: float) -> int:
-        """Proposals or detections of an image of the network's size."""
-        return math.ceil(int(self.counts[name]) * torch.sym_max(height * width / _AREA, 1))
+    def _count(self, name: str, height: int, width: int, magnify: float = 1) -> int:
+        """Proposals or detections of an image of this size that the network sees enlarged by `magnify`."""
+        least, whole, part = int(self.counts[name]), round(max(magnify, 1)), round(max(1 / magnify, 1))
+        # of whole numbers, because torch.export cannot store math.ceil
+        count: int = torch.sym_max(ceil_div(least * height * width * whole**2, _AREA * part**2), least)
+        return count
 
     def _proposals(
         self,
@@ -297,7 +300,11 @@ class MaskRCNN(InstanceModel):
         pooled = self._pool(maps, boxes.new_zeros(len(boxes)).long(), boxes, 7)
         probabilities, boxes = self._classified(pooled, boxes, sides)
         place, classes = best(
-            boxes, probabilities, _LOWEST_SCORE, _OVERLAP, self._count("detections", *sides)
+            boxes,
+            probabilities,
+            _LOWEST_SCORE,
+            _OVERLAP,
+            self._count("detections", height, width, self.magnify),
         )
         if not len(place):
             return Objects(height, width)
@@ -319,7 +326,7 @@ class MaskRCNN(InstanceModel):
         regions = proposed.flatten(0, 1)
         pooled = self._pool(maps, item, regions, 7, pool_of_all)
         probabilities, boxes = (x.unflatten(0, real.shape) for x in self._classified(pooled, regions, sides))
-        count = self._count("detections", *sides)
+        count = self._count("detections", height, width, self.magnify)
         boxes, classes, scores = best_regions(
             boxes, probabilities * real[..., None], _LOWEST_SCORE, _OVERLAP, count
         )
@@ -336,8 +343,8 @@ class MaskRCNN(InstanceModel):
     def costed(self, images: Tensor) -> dict[str, int]:
         """As of `InstanceModel`, with all proposals and half of the detections that the settings allow."""
         maps = self(images)[:-2]
-        height, width = (side * self.magnify for side in images.shape[-2:])
-        proposals, detections = (self._count(name, height, width) for name in ("proposals", "detections"))
+        size = (*images.shape[-2:], self.magnify)
+        proposals, detections = (self._count(name, *size) for name in ("proposals", "detections"))
         features = maps[0].new_zeros(1, maps[0].shape[1], 1, 1)
         self.box_head(features.expand(len(images) * proposals, -1, 7, 7))
         masks = max(detections // 2, 1)

@@ -171,3 +171,25 @@ def test_the_item_of_a_model_of_an_older_version_is_valid(tmp_path: Path) -> Non
     pt2.write(Source.of(read_bundle(folder)), tmp_path)
     item = validate_item(tmp_path / pt2.ITEM)
     assert [band["name"] for band in item.properties["bands"]] == ["band 1", "band 2", "band 3"]
+
+
+@pytest.mark.slow
+def test_an_instance_network_gives_its_objects_and_a_valid_item(tmp_path: Path) -> None:
+    source = Source.of(read_bundle(make_bundle(tmp_path / "b", architecture="mask_rcnn")))
+    pt2.write(source, tmp_path)
+    images = noise(70, 90)[None].astype(np.float32)
+    expected, found = eager(source.graph, images), pt2.runner(tmp_path)(images)
+    assert (expected["scores"] > 0).any()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    item = validate_item(tmp_path / pt2.ITEM)
+    assert item.properties["mlm:tasks"] == ["instance-segmentation"]
+    detections = expected["scores"].shape[1]
+    results = {output["name"]: output["result"] for output in item.properties["mlm:output"]}
+    assert results["scores"]["shape"] == [-1, detections]
+    assert results["boxes"]["shape"] == [-1, detections, 4]
+    assert results["masks"] == {
+        "shape": [-1, detections, -1, -1],
+        "dim_order": ["batch", "detection", "height", "width"],
+        "data_type": "other",
+    }
