@@ -39,7 +39,7 @@ from segcore.models.instance.branches import (
     on_grid,
     with_coordinates,
 )
-from segcore.models.instance.cells import assign, by_level, ignored, levels, matrix_nms, peaks, places, shapes
+from segcore.models.instance.cells import assign, highest_peaks, ignored, levels, matrix_nms, places, shapes
 from segcore.models.instance.exportable import at, by_score, ceil_div
 from segcore.models.instance.pyramid import Pyramid
 from segcore.objects.found import Objects
@@ -342,24 +342,12 @@ class SOLO(InstanceModel):
         return rows, cols
 
     def _candidates(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cell, place of the class and score of the highest peaks (..., R), and which reach the threshold, in order.
-
-        Args:
-            outputs: of an image or a batch, as of `masks`.
-        """
-        blocks = outputs[-1].shape[-2:]
-        grids = shapes(blocks[0] * BLOCK, blocks[1] * BLOCK, self.cells)
-        scores = outputs[0].float().sigmoid()
-        peak = torch.cat([peaks(level).flatten(-2).mT for level in by_level(scores, grids)], dim=-2)
-        of_peaks = (scores * peak).flatten(-2)
-        # sorted by score, and equal ones by cell
+        """`highest_peaks` of an image or a batch, `candidates` of an image of the size of the window."""
+        height, width = (side * BLOCK for side in outputs[-1].shape[-2:])
         window = self.window**2
-        area = torch.sym_max(blocks[0] * blocks[1] * BLOCK**2, window)
-        limit = ceil_div(self.candidates * area, window)
-        order = by_score(of_peaks)[..., :limit]
-        real = of_peaks.gather(-1, order) >= self.threshold
-        classes = scores.shape[-1]
-        return order // classes, order % classes, scores.flatten(-2).gather(-1, order), real
+        count = ceil_div(self.candidates * torch.sym_max(height * width, window), window)
+        grids = shapes(height, width, self.cells)
+        return highest_peaks(outputs[0].float().sigmoid(), grids, count, self.threshold)
 
     def _scored(
         self, outputs: Outputs, cell: Tensor, score: Tensor, size: tuple[int, int]

@@ -17,7 +17,7 @@ from torch import Tensor
 from segcore.errors import ModelError
 from segcore.models.base.instance import Truth
 from segcore.models.base.object_sizes import ObjectSizes
-from segcore.models.instance.exportable import ceil_div
+from segcore.models.instance.exportable import by_score, ceil_div
 
 # pixels, the end of the last range
 _LARGEST = 4096
@@ -172,6 +172,28 @@ def peaks(scores: Tensor) -> Tensor:
     around = [padded[..., y : y + rows, x : x + cols] for y in range(3) for x in range(3)]
     before, after = (torch.stack(part).amax(0) for part in (around[:4], around[5:]))
     return torch.logical_and(scores > before, scores >= after)
+
+
+def highest_peaks(
+    scores: Tensor, grids: Sequence[tuple[int, int]], count: int, threshold: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cells and classes that are `peaks` of their level, by score, and equal ones by cell.
+
+    Args:
+        scores: (..., cells, K).
+        grids: rows and columns of each level.
+        count: peaks of an image at most.
+        threshold: score from which a peak is taken.
+
+    Returns:
+        Cell, class and score (..., R), and whether each is such a peak; those that are none come last.
+    """
+    peak = torch.cat([peaks(level).flatten(-2).mT for level in by_level(scores, grids)], dim=-2)
+    of_peaks = (scores * peak).flatten(-2)
+    order = by_score(of_peaks)[..., :count]
+    real = of_peaks.gather(-1, order) >= threshold
+    classes = scores.shape[-1]
+    return order // classes, order % classes, scores.flatten(-2).gather(-1, order), real
 
 
 def matrix_nms(masks: Tensor, scores: Tensor, sigma: float = 2.0) -> Tensor:

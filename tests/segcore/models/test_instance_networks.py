@@ -250,6 +250,12 @@ def test_pixels_without_data_are_in_no_object(finder):
         assert not (found.numbers()[:, 30:] > 0).any()
 
 
+def needs_tensors(model):
+    """Skip a network without the method that only exports need."""
+    if type(model).detect_tensors is InstanceModel.detect_tensors:
+        pytest.skip("it has no detections as tensors")
+
+
 def check_same(detections, objects):
     """Check that the detections of an image are the objects of `predict`, but for their order."""
     scores, classes, _, masks = (x.numpy() for x in detections)
@@ -289,9 +295,8 @@ def check_detections(model, images, valid=None):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (37, 53), (129, 65)])
 def test_detections_are_the_objects_of_predict(finder, height, width):
-    case, model = finder
-    if case[0] == "toy":
-        pytest.skip("it has no detections as tensors")
+    _, model = finder
+    needs_tensors(model)
     images = stacked([scene(seed, 136, 40) for seed in (5, 6)] + [scene(7, 136, 0)])["image"]
     images = images[..., :height, :width]
     valid = torch.ones(3, height, width, dtype=torch.bool)
@@ -301,9 +306,8 @@ def test_detections_are_the_objects_of_predict(finder, height, width):
 
 
 def test_where_no_pixel_has_data_there_are_no_detections(finder):
-    case, model = finder
-    if case[0] == "toy":
-        pytest.skip("it has no detections as tensors")
+    _, model = finder
+    needs_tensors(model)
     images = torch.full((2, 3, 64, 64), torch.nan)
     with torch.no_grad():
         found = model.detections(images, torch.zeros(2, 64, 64, dtype=torch.bool))
@@ -314,6 +318,7 @@ def test_where_no_pixel_has_data_there_are_no_detections(finder):
 @pytest.mark.parametrize("changes", [{"magnify": 2}, {"magnify": 0.5}, {"foreground": (1, 3, 4)}], ids=str)
 def test_detections_of_enlarged_images_and_of_other_classes_are_the_objects_of_predict(case, changes):
     model = able(network(case, num_classes=5, **changes))
+    needs_tensors(model)
     images = stacked([scene(1, 63), scene(2, 63, 40)])["image"]
     check_detections(model, images[..., :61, :47])
 
