@@ -14,11 +14,12 @@ from urllib.parse import quote, unquote, urlparse
 
 from segcore.errors import ModelError
 from segcore.files import atomic_folder, digest, locked
-from segcore.models.base.bundle import Bundle, Hashes, read_bundle, verified
+from segcore.models.base.bundle import DESCRIPTION, Bundle, Hashes, read_bundle, verified
 from segcore.params import Params
 from tasks.bundles import copy_bundle, read_local
 from tasks.project import CHAMPIONS, FETCHED
 from tasks.tracking.tracker import Tracker
+from tasks.tracking.versions import download_bundle
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -200,9 +201,15 @@ def _downloaded(client: "MlflowClient", version: "ModelVersion", folder: Path) -
         shown = _place(source)
         if shown.startswith("/") and not Path(shown).exists():
             raise ModelError(f"{title} cannot be downloaded: {shown} is gone", _REBUILD)
-        files = download_artifacts(
-            artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
-        )
+        files = folder
+        download_bundle(client, source, folder)
+        if not (folder / DESCRIPTION).exists():
+            # registered by hand, it may be in a subfolder
+            files = Path(
+                download_artifacts(
+                    artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
+                )
+            )
     # ImportError: the package for an address of this kind is not installed
     except (MlflowException, OSError, ImportError) as error:
         raise ModelError(
@@ -210,7 +217,7 @@ def _downloaded(client: "MlflowClient", version: "ModelVersion", folder: Path) -
             "check that this machine can read the store's files, or install the package that is missing, or name a "
             "bundle folder",
         ) from error
-    descriptions = sorted(Path(files).rglob("model.json"))
+    descriptions = sorted(files.rglob(DESCRIPTION))
     if not descriptions:
         raise ModelError(f"{title} cannot be downloaded: {shown}/model.json is gone", _REBUILD)
     bundle = descriptions[0].parent

@@ -69,18 +69,18 @@ def log_model(run: Run, bundle: Path) -> "LoggedModel":
     from mlflow.entities import LoggedModelOutput
 
     client, description = run.client, load_description(bundle)
-    model = model_of(client, run.id)
+    model, made_by = model_of(client, run.id), client.get_run(run.id)
     if model is None:
         facts = {name: str(description.get(name)) for name in ("architecture", "seed", "title")}
         model = client.create_logged_model(
-            client.get_run(run.id).info.experiment_id,
+            made_by.info.experiment_id,
             name=f"{facts['architecture']}-{facts['seed']}",
             source_run_id=run.id,
             params=facts,
             tags={"weights_sha256": description["weights_sha256"]},
             model_type=description.get("kind", "semantic"),
         )
-    if not client.get_run(run.id).outputs.model_outputs:
+    if not (made_by.outputs and made_by.outputs.model_outputs):
         client.log_outputs(run.id, [LoggedModelOutput(model.model_id, step=0)])
     with TemporaryDirectory() as folder:
         write_model(Path(folder), bundle, model.model_id, run.id)

@@ -122,10 +122,10 @@ def _images(values: np.ndarray, trained: str | None) -> tuple[list[np.ndarray | 
             return [Path(item) for item in items], list
         whole = _numbers(items, trained)
         if whole is None:
-            images = [_numbers(item, trained) for item in items]
-            if any(image is None for image in images):
+            images = [image for item in items if (image := _numbers(item, trained)) is not None]
+            if len(images) < len(items):
                 raise DataError("input: has rows of unequal length", "give images (H, W, C) as nested lists")
-            return list(images), list
+            return [*images], list
         values = whole
     if values.ndim in (4, 5) and len(values):
         return list(values), np.stack

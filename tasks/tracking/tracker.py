@@ -136,7 +136,8 @@ class Run(NamedTuple):
     @classmethod
     def of_model(cls, client: "MlflowClient", training: "MlflowRun") -> "Run":
         """The run of a training, to log the scores and costs of its model; earlier versions logged no model."""
-        models, inputs = training.outputs.model_outputs, training.inputs.dataset_inputs
+        models = training.outputs.model_outputs if training.outputs else []
+        inputs = training.inputs.dataset_inputs if training.inputs else []
         model_id = models[0].model_id if models else None
         return cls(client, training.info.run_id, model_id, inputs[0].dataset if inputs else None)
 

@@ -202,7 +202,7 @@ def upload(client: "MlflowClient", version: "ModelVersion", bundle: Path) -> Non
     """
     source = client.get_model_version_download_uri(version.name, version.version)
     with TemporaryDirectory() as folder:
-        logged_models.write_model(Path(folder), bundle, version.model_id, version.run_id)
+        logged_models.write_model(Path(folder), bundle, None, version.run_id)
         _store(client, source, folder)
 
 
