@@ -43,7 +43,7 @@ repro: install ## the same comparison by DVC alone
 retrain: install ## accept new images from the inbox, compare, decide on the champion; OPTIONS=--dry-run
 	@$(BIN)/python -m flows.retrain $(OPTIONS)
 
-serve: install ## retrain by the schedule of params.yaml, until Ctrl-C
+serve: install ## retrain by the schedule of params.yaml, and what Prefect's UI starts, until Ctrl-C
 	@$(BIN)/python -m flows.serve $(OPTIONS)
 
 promote: install ## compare the models with the champion by the gate of params.yaml, and promote; BATCH= OPTIONS=--dry-run

@@ -21,6 +21,7 @@ from tasks import batches, console
 from tasks.project import (
     CHAMPIONS,
     CHECKPOINTS,
+    COMPARE_LOCK,
     DECISIONS,
     EVALUATIONS,
     EXPORTS,
@@ -73,12 +74,13 @@ def clean(p: Params, keep: int, dry_run: bool = False) -> None:
         dry_run: print only.
 
     Raises:
-        StageError: a round, a promotion or a DVC command runs, or MLflow, DVC or git failed.
+        StageError: a round, a comparison, a promotion or a DVC command runs, or MLflow, DVC or git failed.
         DataError: a decision or history.json cannot be read, so that the champions are not known.
     """
     with ExitStack() as stack:
         if not dry_run:
             stack.enter_context(alone(RETRAIN_LOCK, "a round of retraining"))
+            stack.enter_context(alone(COMPARE_LOCK, "a comparison"))
             stack.enter_context(alone(PROMOTE_LOCK, "a promotion"))
             stack.enter_context(alone(RECEIVED / p.data.name / "lock", "receiving"))
         found = survey(p, keep)

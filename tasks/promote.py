@@ -20,7 +20,7 @@ from segcore.params import Params
 from tasks import console
 from tasks.batches import undecided
 from tasks.links import require_folders
-from tasks.project import PROMOTE_LOCK, RETRAIN_LOCK, stage_name
+from tasks.project import COMPARE_LOCK, PROMOTE_LOCK, RETRAIN_LOCK, stage_name
 from tasks.promotion import agreement, approvals, candidates, decision, frozen_groups, publish
 from tasks.promotion.candidates import Model
 from tasks.promotion.context import PromotionContext
@@ -212,8 +212,8 @@ def _renew_report(p: Params) -> None:
 
 
 def _main(arguments: argparse.Namespace) -> None:
-    # a round has results of its own half written, and promotes at its end
-    with alone(RETRAIN_LOCK, "a round of retraining"):
+    # a round, and a comparison, have results half written; a round promotes at its end
+    with alone(RETRAIN_LOCK, "a round of retraining"), alone(COMPARE_LOCK, "a comparison"):
         _promote_or_roll_back(arguments)
 
 

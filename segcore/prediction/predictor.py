@@ -126,7 +126,7 @@ class Predictor:
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(bundle)
         bundle.require(*_REQUIRED)
-        self.description, self._name = bundle.description, bundle.folder.name
+        self.description, self._name = bundle.description, bundle.folder.resolve().name
         self.classes: list[str] = self.description["classes"]
         self.settings = resolved(settings or Predict(), bundle)
         self.find = find_settings(self.settings, bundle)

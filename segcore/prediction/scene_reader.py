@@ -161,7 +161,7 @@ def within_limit(scene: Path, function: Callable[[], T]) -> T:
 
 
 def acquisition_time(scene: Path) -> str | None:
-    """When a scene was taken, by its tags, such as "2024-05-06T10:20:30Z"; None: they do not say.
+    """When a GeoTIFF was taken, by its tags, such as "2024-05-06T10:20:30Z"; None: they do not say, or another format.
 
     Read are ACQUISITIONDATETIME, where GDAL has the time of satellite images, and the date of a TIFF, which has no time
     zone and is taken as UTC.
@@ -169,22 +169,24 @@ def acquisition_time(scene: Path) -> str | None:
     Raises:
         DataError: its file system does not answer.
     """
-    limited = Limited(scene.name)
-    try:
-        return limited.call(lambda: _tagged_time(scene))
-    finally:
-        limited.close()
+    return within_limit(scene, lambda: _tagged_time(scene))
 
 
 def _tagged_time(scene: Path) -> str | None:
     import rasterio
-    from rasterio.errors import RasterioError
+
+    from segcore.io.images._gdal import environment, failures, quiet
 
     try:
-        with rasterio.open(scene) as file:
+        with (
+            environment(),
+            failures(scene),
+            quiet(),
+            rasterio.open(str(scene.absolute()), driver="GTiff") as file,
+        ):
             texts = [file.tags(ns="IMAGERY").get("ACQUISITIONDATETIME"), file.tags().get("TIFFTAG_DATETIME")]
-    except RasterioError:
-        # read by another library, or gone meanwhile
+    except DataError:
+        # of another format, or gone meanwhile
         return None
     for text, form in zip(texts, _TIME_FORMATS, strict=True):
         with suppress(ValueError):

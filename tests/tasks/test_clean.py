@@ -17,7 +17,7 @@ from segcore.errors import StageError
 from segcore.files import locked
 from segcore.params import Params
 from tasks.clean import clean
-from tasks.project import RETRAIN_LOCK
+from tasks.project import COMPARE_LOCK, RETRAIN_LOCK
 from tasks.promotion.history import write_history
 from tasks.tracking.logged_models import log_model, models_of
 from tasks.tracking.registry import DecisionTags, Registry
@@ -239,6 +239,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_refuses_while_a_round_runs_and_wrong_arguments(bare: Path) -> None:
+    with locked(COMPARE_LOCK), pytest.raises(StageError, match="a comparison is running"):
+        clean(params(), 1)
     with locked(RETRAIN_LOCK):
         with pytest.raises(StageError, match="a round of retraining is running"):
             clean(params(), 1)
