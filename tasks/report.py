@@ -48,7 +48,13 @@ def all_charts(inputs: Inputs) -> dict[str, Figure]:
         "calibration": calibration_curves(calibrations, titles),
         "confusion": charts.confusion_matrices(confusions, titles),
         **object_figures(inputs, object_runs(inputs)),
+        **_of_surfaces(inputs.comparison),
     }
+
+
+def _of_surfaces(comparison: Comparison) -> dict[str, Figure]:
+    """The chart of surfaces; empty for data without volumes."""
+    return {"surfaces": charts.metric_bars(comparison, "surfaces")} if comparison.surfaces else {}
 
 
 def figures(inputs: Inputs) -> dict[str, Figure]:

@@ -175,12 +175,11 @@ def class_bars(comparison: Comparison) -> Figure:
     )
 
 
-def metric_bars(comparison: Comparison) -> Figure:
-    """Foreground mean of every metric of pixels, pooled over the test pixels, and of surfaces, mean of groups."""
+def metric_bars(comparison: Comparison, table: str = "counts") -> Figure:
+    """Foreground mean of every metric of an evaluation table: of pixels, pooled, or of "surfaces", means of groups."""
     labels = {
         f"{metric.name}/dataset/foreground_mean": metric.heading
         + ("" if metric.higher_is_better else f"\n({metric.direction})")
-        for table in ("counts", "surfaces")
         for metric in class_metrics(table).values()
     }
     return grouped_bars(comparison, labels)

@@ -214,6 +214,7 @@ def _captions(inputs: "Inputs") -> dict[str, str]:
     policy = comparison.empty_policy.rstrip(".") + (
         "; 0.0 in errors of objects" if comparison.objects else ""
     )
+    policy += "; 0 mm in distances of surfaces" if comparison.surfaces else ""
     tolerance = inputs.params.evaluate.boundary_tolerance
     drawn = (
         f"Intervals: {comparison.confidence * 100:.0f} %, {comparison.bootstrap} bootstrap draws "

@@ -70,7 +70,7 @@ def test_the_champion_is_evaluated_again_when_code_changes_that_its_scores_depen
     monkeypatch.setattr(evaluation, "evaluate", counted)
     description = load_description(bundle)
     context = _context(p, data)
-    first, objects, _ = candidates._evaluated(context, bundle, description)
+    first, objects, *_ = candidates._evaluated(context, bundle, description)
     assert objects is None
     candidates._evaluated(context, bundle, description)
     assert len(done) == 1
@@ -80,7 +80,7 @@ def test_the_champion_is_evaluated_again_when_code_changes_that_its_scores_depen
     candidates._evaluated(context, bundle, description)
     assert len(done) == 1
     code.change(name)
-    again, _, _ = candidates._evaluated(context, bundle, description)
+    again, *_ = candidates._evaluated(context, bundle, description)
     assert len(done) == 2 and again.equals(first)
     assert len(list((bundle / "evaluation").iterdir())) == 1
 
@@ -89,7 +89,7 @@ def test_the_objects_of_the_champion_are_cached_beside_its_counts(tmp_path: Path
     p, data, _ = object_scene(tmp_path / "objects")
     description = load_description(bundle)
     context = _context(p, data)
-    counts, objects, _ = candidates._evaluated(context, bundle, description)
+    counts, objects, *_ = candidates._evaluated(context, bundle, description)
     assert objects is not None and set(objects.loc[objects["kind"] == "image", "item"]) == set(counts["item"])
     assert (objects["kind"] == "truth").any()
     again = candidates._evaluated(context, bundle, description)[1]
@@ -101,7 +101,7 @@ def test_the_objects_of_the_champion_are_cached_beside_its_counts(tmp_path: Path
 def test_a_decision_states_where_objects_count_from_a_default_score(tmp_path: Path, bundle: Path) -> None:
     p, data, _ = object_scene(tmp_path / "objects")
     description = load_description(bundle)
-    counts, objects, _ = candidates._evaluated(_context(p, data), bundle, description)
+    counts, objects, *_ = candidates._evaluated(_context(p, data), bundle, description)
     chosen = description | {"objects": {"components": {"score": 0.3}}}
     reasons = {}
     for metric, model in (("pq", description), ("pq", chosen), ("iou", description)):
@@ -228,7 +228,7 @@ def test_champion_and_challenger_may_be_networks_of_either_kind(
     models = {}
     for name, folder in both.items():
         description = load_description(folder)
-        counts, objects, curves = candidates._evaluated(context, folder, description)
+        counts, objects, _, curves = candidates._evaluated(context, folder, description)
         assert objects is not None and set(counts["item"]) == set(objects["item"])
         models[name] = candidates.Model(folder, description, counts, 0.5, curves, objects)
     champion = models.pop(kind)
@@ -258,5 +258,5 @@ def test_a_champion_that_finds_objects_is_scored_by_pixels_where_no_objects_are_
     folder = both["instance"]
     description = load_description(folder)
     with_objects = candidates._evaluated(_context(p, data), folder, description)
-    counts, objects, _ = candidates._evaluated(_context(plain, data), folder, description)
+    counts, objects, *_ = candidates._evaluated(_context(plain, data), folder, description)
     assert objects is None and counts.equals(with_objects[0])
