@@ -55,6 +55,6 @@ def _filled_bins(table: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.n
 def _plot_after(axes: Axes, table: Mapping[str, Any], colour: str) -> None:
     """The curve after temperature scaling, and a legend."""
     confidence, accuracy, _ = _filled_bins(table)
-    look = {"color": colour, "linewidth": 1.4, "linestyle": (0, (2, 1.5)), "markersize": 5.5}
+    look: dict[str, Any] = {"color": colour, "linewidth": 1.4, "linestyle": (0, (2, 1.5)), "markersize": 5.5}
     axes.plot(confidence, accuracy, "s", markerfacecolor="none", label="after temperature", **look)
     axes.legend(loc="upper left", fontsize=8)

@@ -114,7 +114,7 @@ class SegmentationWriter:
                 segment_descriptions=[self._segment(n, title, weights) for n in range(len(self._foreground))],
                 series_instance_uid=self._uid("series"),
                 series_number=_SERIES_NUMBER,
-                sop_instance_uid=self._uid("instance", sha256(np.ascontiguousarray(pixels)).hexdigest()),
+                sop_instance_uid=self._uid("instance", sha256(np.ascontiguousarray(pixels).data).hexdigest()),
                 instance_number=1,
                 manufacturer="segflow",
                 manufacturer_model_name=title[:_LONGEST],

@@ -1,5 +1,6 @@
 """DICOM segmentations of predictions: the voxels are those of the class map, at their place, by two readers."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -211,6 +212,50 @@ def test_elements_of_patient_and_study_may_be_absent(tmp_path):
     made = pydicom.dcmread(tmp_path / "s.dcm")
     # of type 2: there, but empty
     assert all(key in made and not made[key].value for key in (*absent, "StudyDate", "StudyTime"))
+
+
+GROUPS = [["SharedFunctionalGroupsSequence"], ["PerFrameFunctionalGroupsSequence"]]
+
+
+def lacking(made: pydicom.Dataset) -> list[str]:
+    """Elements that the standard requires of a segmentation (PS3.3, tables that highdicom has) and that it lacks."""
+    tables = Path(highdicom.__file__).parent / "_standard"
+    modules, elements = (
+        json.loads((tables / f"{name}_map.json").read_text()) for name in ("iod_module", "module_attribute")
+    )
+    wrong = []
+    for module in [module["key"] for module in modules["segmentation"] if module["usage"] == "M"]:
+        for element in elements[module]:
+            items = [made]
+            for sequence in element["path"]:
+                items = [inner for item in items for inner in item.get(sequence) or []]
+            of_type = element["type"]
+            for item in items:
+                value = item.get(element["keyword"])
+                is_there = element["keyword"] in item and (of_type == "2" or value not in (None, "", []))
+                # a functional group may be of all frames, or of each
+                is_shared = element["path"] in GROUPS and any(
+                    all(element["keyword"] in of for of in made[group]) for (group,) in GROUPS
+                )
+                # only of slides
+                is_of_slides = element["keyword"] == "PlanePositionSlideSequence"
+                if of_type in ("1", "2") and not (is_there or is_shared or is_of_slides):
+                    wrong.append(".".join([*element["path"], element["keyword"]]))
+    return sorted(set(wrong))
+
+
+@pytest.mark.parametrize("name", ["axial", "oblique", "without thickness"])
+@pytest.mark.parametrize("is_anonymous", [False, True])
+def test_no_element_that_the_standard_requires_is_absent(tmp_path, name, is_anonymous):
+    scene = series(tmp_path / "ct", name)
+    if is_anonymous:
+        for file in scene.iterdir():
+            edit(file, PatientName=None, PatientID=None, StudyID=None, ReferringPhysicianName=None)
+    written(scene, tmp_path / "s.dcm")
+    made = pydicom.dcmread(tmp_path / "s.dcm")
+    assert lacking(made) == []
+    del made.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
+    assert lacking(made) == ["SegmentSequence.SegmentedPropertyTypeCodeSequence"]
 
 
 @pytest.mark.parametrize(
