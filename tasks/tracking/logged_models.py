@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import segcore
+from segcore import errors
 from segcore.data.prepared import neighbouring_planes
 from segcore.models.base.bundle import load_description
 from tasks.bundles import copy_bundle
@@ -131,7 +131,7 @@ def write_model(folder: Path, bundle: Path, model_id: str | None, run_id: str | 
     pyfunc.save_model(
         folder,
         python_model=str(_CODE),
-        code_paths=[str(Path(segcore.__file__).parent)],
+        code_paths=[str(Path(errors.__file__).parent)],
         signature=_signature(),
         input_example=_example(load_description(bundle)),
         pip_requirements=requirements(),
