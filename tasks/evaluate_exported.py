@@ -53,9 +53,11 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
         result.counts.to_parquet(part / "counts.parquet", index=False)
         if result.objects is not None:
             result.objects.to_parquet(part / "objects.parquet", index=False)
+        if result.surfaces is not None:
+            result.surfaces.to_parquet(part / "surfaces.parquet", index=False)
         (part / "calibration.json").write_text(json.dumps(result.calibration, indent=2) + "\n")
     least = finding.score if finding else 0.0
-    of_file = scores(result.counts, data.foreground, result.objects, least)
+    of_file = scores(result.counts, data.foreground, result.objects, least, result.surfaces)
     _print(p, name, runtime, of_file, _of_model(root / EVALUATIONS / name, data.foreground))
     print(f"evaluate {name}: {target}", flush=True)
     return target
@@ -69,7 +71,9 @@ def _of_model(folder: Path, foreground: list[int]) -> dict[str, float]:
     if (folder / "objects.parquet").is_file():
         objects = pd.read_parquet(folder / "objects.parquet")
         least = read_json(folder / "summary.json", "evaluate the model again")["objects"]["score"]
-    return scores(pd.read_parquet(folder / "counts.parquet"), foreground, objects, least)
+    path = folder / "surfaces.parquet"
+    surfaces = pd.read_parquet(path) if path.is_file() else None
+    return scores(pd.read_parquet(folder / "counts.parquet"), foreground, objects, least, surfaces)
 
 
 def _print(p: Params, name: str, runtime: str, of_file: dict[str, float], of_model: dict[str, float]) -> None:

@@ -1,7 +1,10 @@
 """Surfaces of tiny NIfTI volumes from the files to the table, the scores, the comparison and the pages."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -16,17 +19,21 @@ from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.data.prepared import test_regions as regions_of_test
 from segcore.errors import DataError
+from segcore.models.base.bundle import load_description
 from segcore.tables.surfaces import SUMS, Surfaces, surface_sums
 from tasks import compare, evaluate
 from tasks.ingest import ingest
 from tasks.prepare import prepare
+from tasks.promotion import candidates, decision
 from tasks.report import report, scores_markdown
 from tasks.tracking import runs
 from tasks.tracking.scores import log_lacking_scores
 from tasks.tracking.tracker import Tracker
 from tasks.train import train
+from tests.support.numbered_project import COST
 from tests.support.tiny import blobs, values_for
 from tests.support.volumes import affine_for, write_nifti
+from tests.tasks.promotion.test_candidates import _context
 
 pytestmark = pytest.mark.slow
 
@@ -200,3 +207,28 @@ def save_pages(path: Path, pages: list[np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *others = [Image.fromarray(page) for page in pages]
     first.save(path, save_all=True, append_images=others)
+
+
+def test_the_gate_decides_by_distances_of_a_champion_that_is_evaluated_once(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    p, data, folder = params.load(), PreparedData(project / "data/prepared"), tmp_path / "unet-0"
+    shutil.copytree(project / "models/unet-0", folder)
+    p = p.model_copy(update={"compare": p.compare.model_copy(update={"metric": "hd95"})})
+    context, description = _context(p, data, tmp_path), load_description(folder)
+    counts, objects, surfaces, curves = candidates._evaluated(context, folder, description)
+    stored = pd.read_parquet(project / "evaluations/unet-0/surfaces.parquet")
+    for found in (surfaces, candidates._evaluated(context, folder, description)[2]):
+        pd.testing.assert_frame_equal(found.reset_index(drop=True), stored)
+    champion = candidates.Model(folder, description, counts, 0.5, curves, objects, surfaces=surfaces)
+    distances = [name for name in SUMS if name.endswith(("_distance", "_p95"))]
+    exact = surfaces.assign(**dict.fromkeys(distances, 0.0))
+    other = description | {"weights_sha256": "0" * 64, "title": "Other"}
+    challenger = replace(champion, description=other, surfaces=exact)
+    monkeypatch.setattr(candidates, "champion", lambda *_: champion)
+    monkeypatch.setattr(candidates, "measure", lambda folders, *_: [dict(COST) for _ in folders])
+    holder: Any = SimpleNamespace(version=1, run_id="run")
+    record = decision.new_decision(context, [challenger], holder, [], "inputs", "key")
+    assert record.challengers[0].scores["frozen"] == 0 < record.champion.scores["frozen"]
+    assert record.outcome == "refused" and "Other scores 0 mm (+" in record.reason
