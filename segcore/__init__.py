@@ -11,10 +11,10 @@ names of metrics and the parameters of the gate's rules:
     splits      divides groups among training, validation and test, and prepares the data
     models      the architectures, one per file; `base` has what they share and the bundle, `instance` the parts of
                 instance networks
-    inference   device, tiling, and test-time augmentation
+    inference   device, tiling, test-time augmentation, and calibration
     training    the training loop
     tables      evaluation tables
-    evaluation  predicts the test regions and counts their pixels; calibration, and complexity of networks
+    evaluation  predicts the test regions and counts their pixels; complexity of networks
     metrics     scores from evaluation tables
     comparison  intervals, paired tests, verdict and leaderboard
     prediction  new images, as arrays or files
