@@ -87,8 +87,15 @@ def _measured(p: Params, name: str, runtimes: list[str], root: Path) -> dict[str
         if model is not None:
             models[runtime] = Measured(model, "fp32", *windows, pixels)
     figures = measure_speed(list(models.values()), p.evaluate.tile, _ROUNDS, p.evaluate.flips)
-    shown = [{entry: figure[entry] for entry in _SHOWN} for figure in figures]
-    return {"machine": machine_name(device), "figures": dict(zip(models, shown, strict=True))}
+    shown = {
+        runtime: {"title": _title(runtime), **{entry: figure[entry] for entry in _SHOWN}}
+        for runtime, figure in zip(models, figures, strict=True)
+    }
+    return {"machine": machine_name(device), "figures": shown}
+
+
+def _title(runtime: str) -> str:
+    return "PyTorch" if runtime == EAGER else RUNTIMES[runtime].title
 
 
 def _loaded(bundle: Bundle, runtime: str, folder: Path, root: Path) -> Any:

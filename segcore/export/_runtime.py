@@ -26,6 +26,8 @@ Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 # below it, a probability has no logarithm
 _SMALLEST = 1e-12
+# half of the smallest difference of a float32 from 1
+_ROUNDED = 2**-25
 
 
 class Exported(SemanticModel):
@@ -55,10 +57,10 @@ class Exported(SemanticModel):
         if not self.touching:
             return logs
         # a format may leave this output out
-        near = torch.from_numpy(found.get("touching", np.zeros_like(probabilities[:, 0]))).to(images.device)[
-            :, None
-        ]
-        rest = (1 - near).clamp(min=_SMALLEST)
+        touching = found.get("touching", np.zeros_like(probabilities[:, 0]))
+        near = torch.from_numpy(touching).to(images.device)[:, None]
+        # where 1 - near rounds to 0, the classes keep their order
+        rest = (1 - near).clamp(min=_ROUNDED)
         # the classes share what touching leaves
         return torch.cat([logs + rest.log(), near.clamp(min=_SMALLEST).log()], dim=1)
 
@@ -191,7 +193,10 @@ def checked(folder: Path, bundle: Bundle) -> Path:
         raise ExportError(error.what, remedy) from error
     if record.get("weights_sha256") != bundle.weights_sha256:
         raise ExportError(f"{folder}: was exported from other weights than those of {bundle.folder}", remedy)
-    path = folder / str(record.get("file"))
+    name = str(record.get("file"))
+    if Path(name).name != name:
+        raise ExportError(f"{folder / RECORD}: is damaged: file is {name[:80]!r}", remedy)
+    path = folder / name
     if not path.is_file() or sha256(path) != record.get("sha256"):
         raise ExportError(f"{path}: is missing or damaged, its sha256 is not that of {RECORD}", remedy)
     return path

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from segcore.comparison.timing import milliseconds
-from segcore.export import EAGER, RUNTIMES
 from tasks.costs import RUNTIME_SPEED
 
 
@@ -20,15 +19,13 @@ def runtimes_view(
     measured = {name: cost[RUNTIME_SPEED] for name, cost in costs.items() if cost and RUNTIME_SPEED in cost}
     if not measured:
         return None
-    columns = [
-        EAGER,
-        *(name for name in RUNTIMES if any(name in one["figures"] for one in measured.values())),
-    ]
+    # the network itself is the first
+    columns = {name: figure["title"] for one in measured.values() for name, figure in one["figures"].items()}
     first = next(iter(measured.values()))
-    own = first["figures"][EAGER]
+    own = next(iter(first["figures"].values()))
     threads = f", {own['threads']} threads" if own.get("threads") else ""
     return {
-        "columns": ["PyTorch", *(RUNTIMES[name].title for name in columns[1:])],
+        "columns": list(columns.values()),
         "rows": [
             {"title": titles.get(name, name), "cells": [_cell(one["figures"].get(key)) for key in columns]}
             for name, one in measured.items()

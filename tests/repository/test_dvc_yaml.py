@@ -65,6 +65,9 @@ def test_plug_ins_that_are_loaded_by_name_are_in_a_folder_that_the_stage_names()
     }
     folders = {"segcore/io/annotations", "segcore/io/images", "segcore/io/layouts"}
     loading = {name for name, text in sources.items() if re.search(r"plugins\.load(_all)?\(", text)}
+    # no stage exports
+    assert not any("segcore/export" in code(stage) for stage in STAGES)
+    loading -= {"segcore/export/_runtime.py"}
     assert loading == {f"{folder}/__init__.py" for folder in folders} | {"segcore/models/base/factory.py"}
     for name in loading:
         for package in re.findall(r"plugins\.load(?:_all)?\((\w+(?:\.__name__)?)", sources[name]):
