@@ -4,21 +4,26 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pystac
 import pytest
+import torch
 from pystac.extensions.file import FileExtension
 from pystac.extensions.mlm import MLMExtension
+from torch import nn
 
 from segcore.errors import ModelError
 from segcore.export import pt2
 from segcore.export._graph import Source, eager
+from segcore.export._stac import item, pretrained
 from segcore.files import sha256
-from segcore.models.base.bundle import read_bundle
-from tests.support.bundles import make_bundle, noise, rewrite
+from segcore.models.base.bundle import read_bundle, save_bundle
+from segcore.models.base.factory import build_model
+from tests.support.bundles import FACTS, make_bundle, noise, rewrite
 from tests.support.stac_validation import validate_item
 
 _FACTS: dict[str, Any] = {
@@ -94,22 +99,22 @@ def test_a_damaged_file_is_an_error_that_names_it(written: Path, tmp_path: Path,
 
 
 def test_the_item_is_valid_and_describes_the_model(source: Source, written: Path) -> None:
-    item = validate_item(written / pt2.ITEM)
-    described, asset = MLMExtension.ext(item), item.assets["model"]
+    found = validate_item(written / pt2.ITEM)
+    described, asset = MLMExtension.ext(found), found.assets["model"]
     assert described.architecture == "U-Net"
     assert described.tasks == ["semantic-segmentation"]
     assert described.framework == "PyTorch"
     assert described.total_parameters == sum(p.numel() for p in source.model.parameters())
     assert described.pretrained is False and described.pretrained_source is None
-    assert item.common_metadata.gsd == 0.5
-    assert item.properties["segflow:data_version"] == "d" * 64
+    assert found.common_metadata.gsd == 0.5
+    assert found.properties["segflow:data_version"] == "d" * 64
 
     (given,) = described.input
     assert given.input.shape == [-1, 3, -1, -1]
     # a client must not normalise: the model does
     assert given.value_scaling is None
     assert given.bands == ["band 4", "band 1", "band 2"]
-    assert item.properties["bands"][0] == {"name": "band 4", "data_type": "uint8", "nodata": 0.0}
+    assert found.properties["bands"][0] == {"name": "band 4", "data_type": "uint8", "nodata": 0.0}
 
     probabilities, touching = described.output
     assert (probabilities.name, probabilities.result.shape) == ("probabilities", [-1, 3, -1, -1])
@@ -122,16 +127,16 @@ def test_the_item_is_valid_and_describes_the_model(source: Source, written: Path
     assert (touching.name, touching.result.shape) == ("touching", [-1, -1, -1])
 
     assert asset.extra_fields["mlm:artifact_type"] == "torch.export.save"
-    assert Path(item.get_self_href() or "").parent / asset.href == written / pt2.FILE
+    assert Path(found.get_self_href() or "").parent / asset.href == written / pt2.FILE
     file = FileExtension.ext(asset)
     assert file.size == (written / pt2.FILE).stat().st_size
     assert file.checksum == f"1220{sha256(written / pt2.FILE)}"
 
 
 def test_an_item_that_breaks_a_rule_of_the_extension_is_not_valid(written: Path, tmp_path: Path) -> None:
-    item = json.loads((written / pt2.ITEM).read_text())
-    item["assets"]["model"]["roles"].remove("mlm:model")
-    (tmp_path / "item.json").write_text(json.dumps(item))
+    broken = json.loads((written / pt2.ITEM).read_text())
+    broken["assets"]["model"]["roles"].remove("mlm:model")
+    (tmp_path / "item.json").write_text(json.dumps(broken))
     with pytest.raises(pystac.STACValidationError):
         validate_item(tmp_path / "item.json")
 
@@ -158,8 +163,6 @@ def test_an_item_that_breaks_a_rule_of_the_extension_is_not_valid(written: Path,
     ],
 )
 def test_the_item_names_the_weights_that_a_training_began_with(change: Any, source_of_weights: str) -> None:
-    from segcore.export._stac import pretrained
-
     description: dict[str, Any] = {"settings": {}}
     change(description)
     assert pretrained(description) == {"mlm:pretrained": True, "mlm:pretrained_source": source_of_weights}
@@ -169,27 +172,44 @@ def test_the_item_of_a_model_of_an_older_version_is_valid(tmp_path: Path) -> Non
     folder = make_bundle(tmp_path / "old")
     rewrite(folder, lambda d: [d.pop(name, None) for name in ("input", "training_images", "parameters")])
     pt2.write(Source.of(read_bundle(folder)), tmp_path)
-    item = validate_item(tmp_path / pt2.ITEM)
-    assert [band["name"] for band in item.properties["bands"]] == ["band 1", "band 2", "band 3"]
+    found = validate_item(tmp_path / pt2.ITEM)
+    assert [band["name"] for band in found.properties["bands"]] == ["band 1", "band 2", "band 3"]
+
+
+class _Detections(nn.Module):
+    """Outputs of the shapes and types of an instance network, of five detections per image."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scores = images.flatten(1)[:, :5]
+        masks = (images[:, :1] > 0).repeat(1, 5, 1, 1)
+        return scores, scores.long(), scores[..., None].repeat(1, 1, 4), masks
+
+
+def test_the_item_of_an_instance_network_is_valid(tmp_path: Path) -> None:
+    source = Source.of(read_bundle(make_bundle(tmp_path / "b", architecture="solo")))
+    (tmp_path / pt2.FILE).write_bytes(b"any")
+    described = item(replace(source, graph=_Detections()), tmp_path / pt2.FILE, "torch.export.save")  # type: ignore[arg-type]
+    (tmp_path / pt2.ITEM).write_text(json.dumps(described))
+    properties = validate_item(tmp_path / pt2.ITEM).properties
+    assert properties["mlm:tasks"] == ["instance-segmentation"]
+    results = {output["name"]: output["result"] for output in properties["mlm:output"]}
+    assert {name: result["shape"] for name, result in results.items()} == {
+        "scores": [-1, 5],
+        "classes": [-1, 5],
+        "boxes": [-1, 5, 4],
+        "masks": [-1, 5, -1, -1],
+    }
+    assert results["masks"]["dim_order"] == ["batch", "detection", "height", "width"]
+    assert results["masks"]["data_type"] == "other"
 
 
 @pytest.mark.slow
-def test_an_instance_network_gives_its_objects_and_a_valid_item(tmp_path: Path) -> None:
-    source = Source.of(read_bundle(make_bundle(tmp_path / "b", architecture="mask_rcnn")))
+@pytest.mark.parametrize("magnify", [2, 0.5])
+def test_a_network_that_magnifies_can_be_stored(tmp_path: Path, magnify: float) -> None:
+    model = build_model("unet", 3, 3, encoder="plain", width=4, magnify=magnify)
+    save_bundle(tmp_path, model.eval(), "unet", FACTS)
+    source = Source.of(read_bundle(tmp_path))
     pt2.write(source, tmp_path)
-    images = noise(70, 90)[None].astype(np.float32)
-    expected, found = eager(source.graph, images), pt2.runner(tmp_path)(images)
-    assert (expected["scores"] > 0).any()
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
-    item = validate_item(tmp_path / pt2.ITEM)
-    assert item.properties["mlm:tasks"] == ["instance-segmentation"]
-    detections = expected["scores"].shape[1]
-    results = {output["name"]: output["result"] for output in item.properties["mlm:output"]}
-    assert results["scores"]["shape"] == [-1, detections]
-    assert results["boxes"]["shape"] == [-1, detections, 4]
-    assert results["masks"] == {
-        "shape": [-1, detections, -1, -1],
-        "dim_order": ["batch", "detection", "height", "width"],
-        "data_type": "other",
-    }
+    images = noise(37, 90)[None].astype(np.float32)
+    expected = eager(source.graph, images)["probabilities"]
+    np.testing.assert_array_equal(pt2.runner(tmp_path)(images)["probabilities"], expected)
