@@ -33,6 +33,7 @@ from tasks.promotion.history import (
     write_history,
 )
 from tasks.promotion.json_files import write_json
+from tasks.promotion.model_card import model_card
 from tasks.promotion.record import (
     Approval,
     DecisionRecord,
@@ -41,7 +42,6 @@ from tasks.promotion.record import (
     record_text,
     write_record,
 )
-from tasks.reporting.model_card import model_card
 from tasks.tracking import runs
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Run, Tracker

@@ -158,8 +158,9 @@ def test_a_workers_measurements_are_copied_to_the_client_and_its_dead_run_is_clo
 
 @pytest.mark.usefixtures("project", "sigterm")
 def test_evaluation_and_comparison_find_the_original_run(
-    tmp_path: Path, params: Params, keys: dict[str | None, str]
+    tmp_path: Path, params: Params, keys: dict[str | None, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tracking.stages, "data_version", lambda: "f" * 32)
     params = params.model_copy(update={"architectures": ["unet", "fcn"], "seeds": [40]})
     keys |= {None: "b" * 64, "train@unet-40": "b" * 64, "train@fcn-40": "c" * 64, "report": "d" * 64}
     with tracking.training_run(Tracker.open(params), params, "unet", 40, "U-Net"):
@@ -180,10 +181,28 @@ def test_evaluation_and_comparison_find_the_original_run(
     again = tracking.log_comparison(Tracker.open(params), params, comparison, [tmp_path])
     assert again == first, "nothing has changed, so there is no new run"
     created = client.get_run(first)
+    (dataset,) = created.inputs.dataset_inputs
+    assert dataset.dataset.digest == "f" * 12 and dataset.tags[0].value == "evaluation"
     assert created.info.status == "FINISHED" and created.data.tags["runs_elsewhere"] == "train@fcn-40"
     assert runs(params, 40)[0].data.tags["comparison"] == created.data.tags["comparison"]
     keys["report"] = "e" * 64
     assert tracking.log_comparison(Tracker.open(params), params, comparison) != first
+
+
+@pytest.mark.usefixtures("project")
+def test_experiments_are_of_model_trainings_unless_another_kind_was_chosen(params: Params) -> None:
+    client, kind = Tracker.open(params).client, "mlflow.experimentKind"
+    # of an earlier version of segflow
+    client.create_experiment("earlier")
+    client.create_experiment("chosen", tags={kind: "classification"})
+    wanted = {
+        "earlier": "custom_model_development",
+        "chosen": "classification",
+        "new": "custom_model_development",
+    }
+    for name, value in wanted.items():
+        tracker = Tracker.open(params)._replace(dataset=name)
+        assert client.get_experiment(tracker.experiment()).tags[kind] == value
 
 
 @pytest.mark.usefixtures("project")

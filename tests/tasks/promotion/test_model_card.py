@@ -11,7 +11,7 @@ from segcore.comparison.results import read_comparison
 from segcore.files import sha256
 from segcore.params import Params
 from tasks.project import comparison_file
-from tasks.reporting.model_card import model_card
+from tasks.promotion.model_card import model_card
 from tasks.tracking import versions
 from tasks.tracking.registry import Registry
 from tests.support.bundles import make_bundle, rewrite
