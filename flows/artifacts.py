@@ -17,6 +17,8 @@ _KINDS = ("typical", "worst", "best")
 _SHOWN = 2
 # of `make ui`
 _OWN_UI = "http://127.0.0.1:5000"
+# MLflow otherwise opens in its view of language models
+_VIEW = "?workflowType=machine_learning"
 
 
 def publish(comparison: Comparison, folder: Path, tracker: Tracker, run: str) -> None:
@@ -35,7 +37,7 @@ def publish(comparison: Comparison, folder: Path, tracker: Tracker, run: str) ->
     is_server = tracker.address.startswith("http")
     address = masked(tracker.address).rstrip("/") if is_server else _OWN_UI
     create_link_artifact(
-        link=f"{address}/#/experiments/{tracker.experiment()}/runs/{run}",
+        link=f"{address}/#/experiments/{tracker.experiment()}/runs/{run}{_VIEW}",
         link_text=f"Comparison {name} in MLflow",
         key=f"mlflow-{name}",
         description=comparison.verdict if is_server else "Answers while `make ui` runs",

@@ -137,10 +137,8 @@ def test_the_page_of_the_flow_run_has_two_pictures_and_links_to_mlflow(compared:
         for uri in uris:
             with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
                 assert picture.size == (64, 64)
-    page = (
-        f"http://127.0.0.1:5000/#/experiments/{comparison.info.experiment_id}/runs/{comparison.info.run_id}"
-    )
-    assert page in shown["mlflow-tiny"]
+    page = f"/#/experiments/{comparison.info.experiment_id}/runs/{comparison.info.run_id}"
+    assert f"http://127.0.0.1:5000{page}?workflowType=machine_learning" in shown["mlflow-tiny"]
 
 
 def test_of_two_comparisons_in_one_folder_the_second_stops_with_a_sentence(

@@ -231,3 +231,10 @@ def runs(folder: Path, kind: str) -> list[Run]:
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiments = [e.experiment_id for e in client.search_experiments()]
     return list(client.search_runs(experiments, f"tags.kind = '{kind}'", order_by=["start_time DESC"]))
+
+
+def models(folder: Path, run: Run) -> list[str]:
+    """Folders of a run's logged models, relative to a workspace where they are in its store."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    assert run.outputs is not None
+    return [client.get_logged_model(one.model_id).artifact_location for one in run.outputs.model_outputs]

@@ -94,7 +94,8 @@ def test_a_queued_experiment_is_logged_shown_plotted_and_applied(folder: Path) -
     assert "Ran experiment" in workspaces.dvc(folder, "exp", "run", "--run-all")
     runs = [run for run in workspaces.runs(folder, "training") if run.data.tags.get("dvc_experiment")]
     assert [(run.data.tags["dvc_experiment"], run.data.params["steps"]) for run in runs] == [("longer", "6")]
-    assert (folder / runs[0].info.artifact_uri / "model/model.json").is_file()
+    (model,) = workspaces.models(folder, runs[0])
+    assert (folder / model / "model.json").is_file()
     assert [path.parent for path in folder.rglob("mlflow.db")] == [folder]
     shown = json.loads(workspaces.dvc(folder, "exp", "show", "--json"))
     ((name, values),) = [
