@@ -94,12 +94,13 @@ def runner(folder: Path, threads: int | None = None) -> Callable[[np.ndarray], d
 
     Args:
         folder: with the file.
-        threads: that share the work of one operator; None: all cores.
+        threads: that share the work of one operator; None: as many as of torch.
     """
     import onnxruntime
+    import torch
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     session = onnxruntime.InferenceSession(folder / FILE, options, providers)
