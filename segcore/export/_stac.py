@@ -21,10 +21,7 @@ _EXTENSIONS = [
 ]
 # of the extension
 _ANY_SIZE = -1
-_FRAMEWORK_TYPES = {
-    "torch.export.save": "application/octet-stream; framework=pytorch",
-    "onnx": "application/octet-stream; framework=onnx",
-}
+_ARTIFACT = "torch.export.save"
 # names of the axes of a graph's outputs
 _AXES = {
     "probabilities": ("batch", "class", "height", "width"),
@@ -36,13 +33,12 @@ _AXES = {
 }
 
 
-def item(source: "Source", file: Path, artifact_type: str) -> dict[str, Any]:
-    """The STAC item of an exported file, for JSON.
+def item(source: "Source", file: Path) -> dict[str, Any]:
+    """The STAC item of a file of torch.export, for JSON.
 
     Args:
         source: that was exported.
         file: the exported file, which is to be beside the item.
-        artifact_type: "torch.export.save" or "onnx".
     """
     bands = _bands(source)
     return {
@@ -57,9 +53,9 @@ def item(source: "Source", file: Path, artifact_type: str) -> dict[str, Any]:
             "model": {
                 "href": f"./{file.name}",
                 "title": f"{source.model.title}, weights included",
-                "type": _FRAMEWORK_TYPES[artifact_type],
+                "type": "application/octet-stream; framework=pytorch",
                 "roles": ["mlm:model", "mlm:weights", "model"],
-                "mlm:artifact_type": artifact_type,
+                "mlm:artifact_type": _ARTIFACT,
                 # without them here, the core forbids them in the properties, where the extension looks for them
                 "bands": [{"name": band["name"]} for band in bands],
                 "file:size": file.stat().st_size,

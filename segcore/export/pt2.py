@@ -55,7 +55,7 @@ def write(source: "Source", folder: Path) -> None:
         raise not_exportable(source.model, error) from error
     # on a full disk, torch's own writer of files ends the process
     (folder / FILE).write_bytes(content.getbuffer())
-    described = item(source, folder / FILE, "torch.export.save")
+    described = item(source, folder / FILE)
     (folder / ITEM).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 

@@ -228,7 +228,7 @@ class MaskRCNN(InstanceModel):
         """Proposals or detections of an image of this size that the network sees enlarged by `magnify`."""
         least, whole, part = int(self.counts[name]), round(max(magnify, 1)), round(max(1 / magnify, 1))
         # of whole numbers, because torch.export cannot store math.ceil
-        count: int = torch.sym_max(ceil_div(least * height * width * whole**2, _AREA * part**2), least)
+        count: int = torch.sym_max(ceil_div(least * height * width * whole**2, _AREA * part**2), least)  # type: ignore[assignment]
         return count
 
     def _proposals(

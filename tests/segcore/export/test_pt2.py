@@ -188,7 +188,7 @@ class _Detections(nn.Module):
 def test_the_item_of_an_instance_network_is_valid(tmp_path: Path) -> None:
     source = Source.of(read_bundle(make_bundle(tmp_path / "b", architecture="solo")))
     (tmp_path / pt2.FILE).write_bytes(b"any")
-    described = item(replace(source, graph=_Detections()), tmp_path / pt2.FILE, "torch.export.save")  # type: ignore[arg-type]
+    described = item(replace(source, graph=_Detections()), tmp_path / pt2.FILE)  # type: ignore[arg-type]
     (tmp_path / pt2.ITEM).write_text(json.dumps(described))
     properties = validate_item(tmp_path / pt2.ITEM).properties
     assert properties["mlm:tasks"] == ["instance-segmentation"]
