@@ -225,11 +225,10 @@ class MaskRCNN(InstanceModel):
         return height * self.levels.finest, width * self.levels.finest
 
     def _count(self, name: str, height: int, width: int, magnify: float = 1) -> int:
-        """Proposals or detections of an image of this size that the network sees enlarged by `magnify`."""
-        least, whole, part = int(self.counts[name]), round(max(magnify, 1)), round(max(1 / magnify, 1))
-        # of whole numbers, because torch.export cannot store math.ceil
-        count: int = torch.sym_max(ceil_div(least * height * width * whole**2, _AREA * part**2), least)  # type: ignore[assignment]
-        return count
+        """Proposals or detections of an image that is enlarged by `magnify` for the network."""
+        # in whole numbers, which every export format has
+        area, unit = height * width * max(round(magnify), 1) ** 2, _AREA * max(round(1 / magnify), 1) ** 2
+        return ceil_div(int(self.counts[name]) * torch.sym_max(area, unit), unit)
 
     def _proposals(
         self,
@@ -343,8 +342,10 @@ class MaskRCNN(InstanceModel):
     def costed(self, images: Tensor) -> dict[str, int]:
         """As of `InstanceModel`, with all proposals and half of the detections that the settings allow."""
         maps = self(images)[:-2]
-        size = (*images.shape[-2:], self.magnify)
-        proposals, detections = (self._count(name, *size) for name in ("proposals", "detections"))
+        height, width = images.shape[-2:]
+        proposals, detections = (
+            self._count(name, height, width, self.magnify) for name in ("proposals", "detections")
+        )
         features = maps[0].new_zeros(1, maps[0].shape[1], 1, 1)
         self.box_head(features.expand(len(images) * proposals, -1, 7, 7))
         masks = max(detections // 2, 1)

@@ -28,9 +28,17 @@ from torchvision.ops import sigmoid_focal_loss
 from segcore.models.base.encoders import Encoder, build_encoder
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.keywords import require_list, require_pairs, require_share, require_whole
-from segcore.models.base.model import choose, cropped, upsample
+from segcore.models.base.model import choose, upsample
 from segcore.models.base.object_sizes import ObjectSizes
-from segcore.models.instance.block_masks import BLOCK, around, block_targets, dice, enlarged, in_planes
+from segcore.models.instance.block_masks import (
+    BLOCK,
+    around,
+    block_targets,
+    dice,
+    enlarged,
+    in_planes,
+    maskness,
+)
 from segcore.models.instance.branches import (
     MaskFeatures,
     branch,
@@ -300,8 +308,9 @@ class SOLO(InstanceModel):
         outputs, scale = tuple(x[index] for x in outputs), self._scale(height, width)
         cell, place, score, real = self._candidates(outputs)
         cell, place, score = cell[real], place[real], score[real]
-        probability, score = self._scored(outputs, cell, score, self._blocks(height, width))
-        above = probability.flatten(1) > 0.5
+        (rows, cols), blocks = self._blocks(height, width), outputs[-1].shape[-2:]
+        probability = self.masks(outputs, cell).unflatten(-1, blocks)[:, :rows, :cols]
+        score, above = score * maskness(probability), probability.flatten(1) > 0.5
         order = by_score(score)
         order = order[above.any(1)[order]]
         score = matrix_nms(above[order], score[order])
@@ -318,8 +327,12 @@ class SOLO(InstanceModel):
         """As of `InstanceModel`; D is `candidates` for an image of the size of the window."""
         with torch.autocast(outputs[0].device.type, enabled=False):
             cell, place, score, real = self._candidates(outputs)
-            probability, score = self._scored(outputs, cell, score, self._blocks(height, width))
-            above = probability.flatten(-2) > 0.5
+            size, blocks = self._blocks(height, width), outputs[-1].shape[-2:]
+            rows, cols = (
+                torch.arange(n, device=cell.device) < end for n, end in zip(blocks, size, strict=True)
+            )
+            probability = self.masks(outputs, cell).unflatten(-1, blocks) * (rows[:, None] & cols)
+            score, above = score * maskness(probability), probability.flatten(-2) > 0.5
             # those that are none come last, so that they lower no score
             score = score.where(real & above.any(-1), -1)
             order = by_score(score)
@@ -327,18 +340,24 @@ class SOLO(InstanceModel):
             lowered = matrix_nms(at(above, order), score)
             kept = (lowered >= self.threshold) & (score >= 0)
             probability = at(probability.flatten(-2), order).unflatten(-1, probability.shape[-2:])
-            masks = in_planes(probability, height, width, self._scale(height, width))
+            masks = in_planes(probability, size, (height, width), self._scale(height, width))
             kept = kept & (masks.sum((-2, -1)) >= self.min_area)
             return lowered * kept, place, masks
 
     def _scale(self, height: int, width: int) -> tuple[float, float]:
         """Blocks per pixel of an image, by rows and columns."""
+        if self.magnify >= 1:
+            return self.magnify / BLOCK, self.magnify / BLOCK
         rows, cols = (round(side * self.magnify) / side / BLOCK for side in (height, width))
         return rows, cols
 
     def _blocks(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the blocks that have pixels of the image."""
-        rows, cols = (ceil_div(round(side * self.magnify), BLOCK) for side in (height, width))
+        sides = (
+            side * round(self.magnify) if self.magnify >= 1 else round(side * self.magnify)
+            for side in (height, width)
+        )
+        rows, cols = (ceil_div(side, BLOCK) for side in sides)
         return rows, cols
 
     def _candidates(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -348,16 +367,6 @@ class SOLO(InstanceModel):
         count = ceil_div(self.candidates * torch.sym_max(height * width, window), window)
         grids = shapes(height, width, self.cells)
         return highest_peaks(outputs[0].float().sigmoid(), grids, count, self.threshold)
-
-    def _scored(
-        self, outputs: Outputs, cell: Tensor, score: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Masks (..., R, *size) of cells in blocks of the image, and scores times the mean probability in the masks."""
-        blocks = outputs[-1].shape[-2:]
-        probability = cropped(self.masks(outputs, cell).unflatten(-1, blocks), *size)
-        above = probability > 0.5
-        inside = (probability * above).flatten(-2).sum(-1)
-        return probability, score * inside / above.flatten(-2).sum(-1).clamp(min=1)
 
     def _objects(
         self,

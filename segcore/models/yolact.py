@@ -212,11 +212,11 @@ class Yolact(InstanceModel):
 
     def detect(self, outputs: Outputs, height: int, width: int) -> list[Objects]:
         """Objects of each image."""
-        scores, classes, offsets, coefficients, prototypes = self._predicted(outputs)
+        scores, classes, offsets, coefficients, prototypes, anchors = self._predicted(outputs)
         found = []
         for index, count in enumerate((scores > _LOWEST_SCORE).sum(1).tolist()):
             candidates, kept = self._candidates(
-                scores[index], classes[index], offsets[index], prototypes, min(count, self.candidates)
+                scores[index], classes[index], offsets[index], anchors, min(count, self.candidates)
             )
             candidates = _Candidates(*(x[kept] for x in candidates))
             masks = (prototypes[index : index + 1], coefficients[index, candidates.anchor])
@@ -225,8 +225,8 @@ class Yolact(InstanceModel):
 
     def detect_tensors(self, outputs: Outputs, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
         """As of `InstanceModel`; D is `candidates`, or the number of anchors if that is less."""
-        scores, classes, offsets, coefficients, prototypes = self._predicted(outputs)
-        found, kept = self._candidates(scores, classes, offsets, prototypes, self.candidates)
+        scores, classes, offsets, coefficients, prototypes, anchors = self._predicted(outputs)
+        found, kept = self._candidates(scores, classes, offsets, anchors, self.candidates)
         kept = kept & (found.scores > _LOWEST_SCORE)
         coefficients = at(coefficients, found.anchor)
         masks = detected_planes(
@@ -237,14 +237,15 @@ class Yolact(InstanceModel):
         rated = self.scores(flat, prototypes, coefficients.flatten(0, 1), item).view_as(kept)
         return rated * kept, found.classes, masks
 
-    def _predicted(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Score and place of the best class of each anchor (N, A), its offsets and coefficients, and prototypes."""
+    def _predicted(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Score and place of the best class of each anchor (N, A), offsets, coefficients, prototypes, and anchors."""
         logits, offsets, coefficients, prototypes = (x.float() for x in outputs[:4])
         scores, classes = logits.softmax(dim=-1)[..., :-1].max(dim=-1)
-        return scores, classes, offsets, coefficients, prototypes
+        anchors = self.levels.anchors([side * self.stride for side in prototypes.shape[-2:]], scores.device)
+        return scores, classes, offsets, coefficients, prototypes, anchors
 
     def _candidates(
-        self, scores: Tensor, classes: Tensor, offsets: Tensor, prototypes: Tensor, count: int
+        self, scores: Tensor, classes: Tensor, offsets: Tensor, anchors: Tensor, count: int
     ) -> tuple[_Candidates, Tensor]:
         """The `count` anchors of the highest score, in its order, and whether fast NMS keeps each.
 
@@ -252,10 +253,9 @@ class Yolact(InstanceModel):
             scores: (..., A).
             classes: (..., A).
             offsets: (..., A, 4).
-            prototypes: (N, P, h, w), by whose size the anchors are placed.
+            anchors: (A, 4).
             count: anchors of an image.
         """
-        anchors = self.levels.anchors([side * self.stride for side in prototypes.shape[-2:]], scores.device)
         anchor = by_score(scores)[..., :count]
         boxes = decode(at(offsets, anchor), anchors[anchor], _OFFSETS)
         best, of_best = (x.gather(-1, anchor) for x in (scores, classes))

@@ -113,25 +113,33 @@ def enlarged(
     return (int(rows[0]) + starts[0], int(cols[0]) + starts[1], *mask.shape), mask
 
 
-def in_planes(probability: Tensor, height: int, width: int, scale: tuple[float, float]) -> Tensor:
-    """The masks of `enlarged` as planes, (..., height, width) bool.
+def maskness(probability: Tensor) -> Tensor:
+    """Mean probability (...) of the blocks above 0.5 of masks (..., h, w), as in the papers; 0 if there are none."""
+    above = probability > 0.5
+    return (probability * above).flatten(-2).sum(-1) / above.flatten(-2).sum(-1).clamp(min=1)
+
+
+def in_planes(
+    probability: Tensor, blocks: tuple[int, int], size: tuple[int, int], scale: tuple[float, float]
+) -> Tensor:
+    """The masks of `enlarged` as planes, (..., *size) bool.
 
     Args:
         probability: (..., h, w) of blocks; where none is above 0.5 there is no mask.
-        height: of the image in original pixels.
-        width: as height.
+        blocks: rows and columns of the blocks that have pixels of the image; the others are 0.
+        size: height and width of the image in original pixels.
         scale: blocks per original pixel, by rows and columns.
     """
     above, weights = probability > 0.5, []
-    for axis, side in enumerate((height, width)):
+    for axis, side in enumerate(size):
         first, end = limits(above.any(-1 - axis))
         first, end = (
             ((first - 1).double() / scale[axis]).long().clamp(min=0),
             ((end + 1).double() / scale[axis]).ceil().long(),
         )
-        blocks = probability.shape[axis - 2]
         position = (torch.arange(side, device=above.device).double() + 0.5) * scale[axis] - 0.5
-        weights.append(interpolation(position.clamp(0, blocks - 1), blocks, first, end))
+        position = position.clamp(0, blocks[axis] - 1)
+        weights.append(interpolation(position, probability.shape[axis - 2], first, end))
     value = in_image(probability, *weights)
     mask = value > 0.5
     is_lost = above.flatten(-2).any(-1) & ~mask.flatten(-2).any(-1)

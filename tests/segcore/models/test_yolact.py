@@ -101,10 +101,10 @@ def test_fast_nms_equals_the_rule_of_the_paper() -> None:
 def test_what_looks_like_two_classes_is_found_once() -> None:
     model = network()
     anchors = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]])
-    scores = torch.tensor([[0.6, 0.3], [0.3, 0.5], [0.02, 0.1]])
-    found = model._distinct(scores, torch.zeros(3, 4), anchors)
-    assert found.anchor.tolist() == [0, 2]
-    assert found.classes.tolist() == [0, 1]
+    scores, classes = torch.tensor([[0.6, 0.3], [0.3, 0.5], [0.02, 0.1]]).max(dim=1)
+    found, kept = model._candidates(scores, classes, torch.zeros(3, 4), anchors, 3)
+    assert found.anchor[kept].tolist() == [0, 2]
+    assert found.classes[kept].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("magnify", [1, 2, 0.5])
