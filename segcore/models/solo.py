@@ -37,7 +37,7 @@ from segcore.models.instance.block_masks import (
     dice,
     enlarged,
     in_planes,
-    maskness,
+    rated,
 )
 from segcore.models.instance.branches import (
     MaskFeatures,
@@ -310,7 +310,7 @@ class SOLO(InstanceModel):
         cell, place, score = cell[real], place[real], score[real]
         (rows, cols), blocks = self._blocks(height, width), outputs[-1].shape[-2:]
         probability = self.masks(outputs, cell).unflatten(-1, blocks)[:, :rows, :cols]
-        score, above = score * maskness(probability), probability.flatten(1) > 0.5
+        score, above = rated(score, probability), probability.flatten(1) > 0.5
         order = by_score(score)
         order = order[above.any(1)[order]]
         score = matrix_nms(above[order], score[order])
@@ -332,7 +332,7 @@ class SOLO(InstanceModel):
                 torch.arange(n, device=cell.device) < end for n, end in zip(blocks, size, strict=True)
             )
             probability = self.masks(outputs, cell).unflatten(-1, blocks) * (rows[:, None] & cols)
-            score, above = score * maskness(probability), probability.flatten(-2) > 0.5
+            score, above = rated(score, probability), probability.flatten(-2) > 0.5
             # those that are none come last, so that they lower no score
             score = score.where(real & above.any(-1), -1)
             order = by_score(score)

@@ -113,10 +113,11 @@ def enlarged(
     return (int(rows[0]) + starts[0], int(cols[0]) + starts[1], *mask.shape), mask
 
 
-def maskness(probability: Tensor) -> Tensor:
-    """Mean probability (...) of the blocks above 0.5 of masks (..., h, w), as in the papers; 0 if there are none."""
+def rated(scores: Tensor, probability: Tensor) -> Tensor:
+    """Scores (...) times the mean probability of the blocks above 0.5 of masks (..., h, w), as in the papers."""
     above = probability > 0.5
-    return (probability * above).flatten(-2).sum(-1) / above.flatten(-2).sum(-1).clamp(min=1)
+    inside = (probability * above).flatten(-2).sum(-1)
+    return scores * inside / above.flatten(-2).sum(-1).clamp(min=1)
 
 
 def in_planes(

@@ -23,8 +23,11 @@ def by_score(scores: Tensor) -> Tensor:
 
 def at(x: Tensor, index: Tensor) -> Tensor:
     """Rows (..., R, C) of x (..., A, C) at places (..., R)."""
-    # of one image by indexing, whose gradient has a fixed order of sums
-    return x[index] if index.ndim == 1 else x.gather(-2, index[..., None].expand(*index.shape, x.shape[-1]))
+    if index.ndim == 1:
+        # of one image by indexing, whose gradient has a fixed order of sums
+        return x[index]
+    # sides of -1, because the number of rows may depend on the size of the image in a way that an exported graph lacks
+    return x.gather(-2, index[..., None].expand(*[-1] * index.ndim, x.shape[-1]))
 
 
 def in_image(values: Tensor, rows: Tensor, cols: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ CASES = [case for case in cases() if case[0] != "toy"]
 @pytest.fixture(scope="module", params=CASES, ids=case_id)
 def source(request: pytest.FixtureRequest) -> Source:
     case: tuple[str, dict[str, Any]] = request.param
-    return Source.of(bundle_of(able(network(case)), architecture=case[0]))
+    return Source.of(bundle_of(able(network(case)), architecture=case[0], settings={}))
 
 
 def plane(objects: Objects, index: int) -> np.ndarray:
