@@ -256,7 +256,7 @@ class Yolact(InstanceModel):
             anchors: (A, 4).
             count: anchors of an image.
         """
-        anchor = by_score(scores)[..., :count]
+        anchor = by_score(scores, count)
         boxes = decode(at(offsets, anchor), anchors[anchor], _OFFSETS)
         best, of_best = (x.gather(-1, anchor) for x in (scores, classes))
         return _Candidates(anchor, of_best, best, boxes), fast_nms(boxes, _SUPPRESSED)

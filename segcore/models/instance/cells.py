@@ -190,7 +190,7 @@ def highest_peaks(
     """
     peak = torch.cat([peaks(level).flatten(-2).mT for level in by_level(scores, grids)], dim=-2)
     of_peaks = (scores * peak).flatten(-2)
-    order = by_score(of_peaks)[..., :count]
+    order = by_score(of_peaks, count)
     real = of_peaks.gather(-1, order) >= threshold
     classes = scores.shape[-1]
     return order // classes, order % classes, scores.flatten(-2).gather(-1, order), real

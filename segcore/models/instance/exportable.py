@@ -3,22 +3,33 @@
 Masks are planes of all pixels of an image, which need more memory than the crops of `Objects`.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
-def ceil_div(value: int, divisor: int) -> int:
+def ceil_div(value: "int | torch.SymInt", divisor: int) -> int:
     """A number from 0 divided by one above 0, rounded up."""
     # not -(-value // divisor): ONNX rounds a negative quotient to 0 instead of down
-    return (value + divisor - 1) // divisor
+    quotient: Any = (value + divisor - 1) // divisor
+    return quotient  # type: ignore[no-any-return]
 
 
-def by_score(scores: Tensor) -> Tensor:
-    """Places (..., R) of scores (..., R), highest first; of equal ones the first comes first."""
+def by_score(scores: Tensor, count: int | None = None) -> Tensor:
+    """Places of the `count` highest of scores (..., R), highest first; of equal ones the first comes first.
+
+    Args:
+        scores: values.
+        count: at most; None: all.
+    """
     if torch.compiler.is_exporting():
         # ONNX has no operator named stable, but its sorting is; so is that of PyTorch on a CPU
-        return scores.sort(dim=-1, descending=True).indices
-    return scores.sort(dim=-1, descending=True, stable=True).indices
+        order = scores.sort(dim=-1, descending=True).indices
+    else:
+        order = scores.sort(dim=-1, descending=True, stable=True).indices
+    # a graph would take either number as the smaller one for images of any size
+    return order if count is None else order[..., : torch.sym_min(count, scores.shape[-1])]
 
 
 def at(x: Tensor, index: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def highest(scores: Tensor, boxes: Tensor, lengths: Sequence[int], count: int) -
     """
     chosen, first = [], 0
     for length in lengths:
-        order = by_score(scores[:, first : first + length])[:, :count]
+        order = by_score(scores[:, first : first + length], count)
         chosen.append(order + first)
         first += length
     index = torch.cat(chosen, dim=1)

@@ -49,7 +49,7 @@ def distinct(scores: Tensor, boxes: Tensor, overlap: float, count: int) -> tuple
     boxes = at(boxes, order)
     has_area = ((boxes[..., 2:] - boxes[..., :2]) > 1e-2).all(dim=-1)
     real = kept(boxes, has_area, overlap)
-    first = by_score(real.float())[:, :count]
+    first = by_score(real.float(), count)
     return at(boxes, first), real.gather(1, first)
 
 
@@ -73,7 +73,7 @@ def best_regions(
     scores, boxes = scores.gather(2, order), at(boxes, order)
     scores = (scores * kept(boxes, scores >= lowest, overlap)).flatten(1)
     classes = torch.arange(order.shape[1], device=order.device)[:, None].expand(order.shape[1:]).flatten()
-    chosen = by_score(scores)[:, :count]
+    chosen = by_score(scores, count)
     return at(boxes.flatten(1, 2), chosen), classes[chosen], scores.gather(1, chosen)
 
 
