@@ -16,23 +16,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from segcore import params, plugins
-from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import ExportError, ParamsError
 from segcore.export import require_packages
-from segcore.files import atomic_folder, digest, sha256
+from segcore.files import atomic_folder, sha256
 from segcore.metrics import METRICS
-from segcore.models.base.bundle import Bundle
 from segcore.params import Params
 from tasks import console
 from tasks.exported import name_of
+from tasks.held_out import held_out
 from tasks.output_folder import require_writable
-from tasks.project import EXPORTS, PREPARED, data_fingerprint
+from tasks.project import EXPORTS, PREPARED
 from tasks.tracking.fetch import CHAMPION, Found, find_model
 
 # torch takes seconds to import, and wrong arguments are reported at once
 if TYPE_CHECKING:
-    import pandas as pd
-
     from segcore.export._runtime import Runner
     from segcore.models.base.model import SegmentationModel
 
@@ -43,8 +40,6 @@ TOLERANCE = 1e-4
 MAX_LOSS = 0.01
 # largest share of pixels whose class differs, and of objects that only one finds
 _CHANGED = {"pixels": 1e-3, "objects": 1e-2}
-# test regions whose score is compared
-_REGIONS = 20
 
 
 def run_export(
@@ -116,7 +111,7 @@ class _Export:
         from segcore.export._parity import HeldOut, Noise
 
         self._say(f"{self.bundle.folder}, weights {self.bundle.weights_sha256[:12]}")
-        self.held_out, reason = _held_out(self.bundle, self.root / PREPARED)
+        self.held_out, reason = held_out(self.bundle, self.root / PREPARED)
         if self.held_out is None:
             self._say(f"{reason}; files are compared on random pixels, and have no score")
             for name in (name for name, module in modules.items() if module.IS_LOSSY):
@@ -255,20 +250,6 @@ def _without_empty_folder(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             folder.rmdir()
         raise
-
-
-def _held_out(bundle: Bundle, prepared: Path) -> "tuple[tuple[PreparedData, pd.DataFrame] | None, str]":
-    """Prepared data and some of its test regions, which the model was not trained with; else None and the reason."""
-    if not (prepared / "prepared.json").is_file():
-        return None, "there are no prepared data"
-    data = PreparedData(prepared)
-    if bundle.description.get("versions", {}).get("data") != data_fingerprint(prepared):
-        return None, "the model was trained on another version of the data"
-    regions = test_regions(data)
-    if regions.empty:
-        return None, "no region is in the test split"
-    chosen = sorted(regions["id"], key=digest)[:_REGIONS]
-    return (data, regions[regions["id"].isin(chosen)]), ""
 
 
 def _formats(text: str) -> list[str]:
