@@ -39,24 +39,24 @@ def check(bundle: Bundle) -> None:
     sizes = description.get("training_images", {}).get("pixel_sizes", {})
     if description.get("kind") == "instance":
         reason = "its detectors read outputs of YOLO networks, and draw the convex hull of an object, not its outline"
-        raise _refused(
+        raise _unsuited(
             bundle, reason, "choose the format onnx, or open objects that were predicted here in QGIS"
         )
     if given.get("neighbours") or any(name.startswith("mm") for name in sizes):
-        raise _refused(bundle, "it reads maps, and this model was trained on planes of volumes", remedy)
+        raise _unsuited(bundle, "it reads maps, and this model was trained on planes of volumes", remedy)
     if "dtype" not in given:
         remedy = "train again, because older versions did not record the data type of the images"
-        raise _refused(
+        raise _unsuited(
             bundle, f"it reads 8-bit images, and {DESCRIPTION} does not say of which type these were", remedy
         )
     if given["dtype"] != "uint8":
         remedy = "choose the format onnx, or train on images that were converted to 8 bits"
-        raise _refused(
+        raise _unsuited(
             bundle, f"it reads 8-bit images, and this model was trained on {given['dtype']}", remedy
         )
 
 
-def _refused(bundle: Bundle, reason: str, remedy: str) -> ModelError:
+def _unsuited(bundle: Bundle, reason: str, remedy: str) -> ModelError:
     return ModelError(f"{bundle.folder}: Deepness cannot run this model: {reason}", remedy)
 
 

@@ -15,6 +15,9 @@ TOOLS = re.compile(
     re.IGNORECASE,
 )
 
+# a field of STAC items of models
+ALLOWED = {"export/_stac.py": {"tasks"}}
+
 
 def texts(source: str) -> list[str]:
     """String constants and docstrings, those within f-strings too."""
@@ -27,7 +30,8 @@ def texts(source: str) -> list[str]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_segcore_names_no_tool_of_the_pipeline(name: str) -> None:
-    found = [text for text in texts((SEGCORE / name).read_text(encoding="utf-8")) if TOOLS.search(text)]
+    found = {text for text in texts((SEGCORE / name).read_text(encoding="utf-8")) if TOOLS.search(text)}
+    found -= ALLOWED.get(name, set())
     assert not found
 
 
