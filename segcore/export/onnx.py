@@ -60,6 +60,7 @@ def proto(source: "Source") -> Any:
                 input_names=[INPUT],
                 output_names=output_names(source.model),
                 opset_version=OPSET,
+                custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
                 dynamo=True,
                 verbose=False,
             )
@@ -71,6 +72,13 @@ def proto(source: "Source") -> Any:
     except Exception as error:
         raise not_exportable(source.model, error) from error
     return model
+
+
+def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """Values and places by TopK, which gives equal values in their order; torch translates the unstable sort only."""
+    from onnxscript import opset18
+
+    return opset18.TopK(values, opset18.Shape(values, start=dim), axis=dim, largest=descending)
 
 
 def _bare(model: Any) -> Any:

@@ -23,13 +23,12 @@ def by_score(scores: Tensor, count: int | None = None) -> Tensor:
         scores: values.
         count: at most; None: all.
     """
-    if torch.compiler.is_exporting():
-        # ONNX has no operator named stable, but its sorting is; so is that of PyTorch on a CPU
-        order = scores.sort(dim=-1, descending=True).indices
-    else:
-        order = scores.sort(dim=-1, descending=True, stable=True).indices
-    # a graph would take either number as the smaller one for images of any size
-    return order if count is None else order[..., : torch.sym_min(count, scores.shape[-1])]
+    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    if count is None or not torch.compiler.is_exporting():
+        return order[..., :count]
+    # the length of a slice is compared with that of the axis, and the graph keeps the outcome for images of any size
+    first = torch.arange(torch.sym_min(count, scores.shape[-1]), device=scores.device)
+    return order.index_select(-1, first)
 
 
 def at(x: Tensor, index: Tensor) -> Tensor:
