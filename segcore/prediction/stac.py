@@ -22,6 +22,7 @@ from segcore.constants import IGNORE
 from segcore.data.raster import Info
 from segcore.errors import DataError
 from segcore.files import atomic_write
+from segcore.names import short_names
 from segcore.prediction.scene_reader import acquisition_time
 from segcore.prediction.writers.cog import PROBABILITY_STEPS
 from segcore.prediction.writers.placement import Placement, placement
@@ -211,16 +212,14 @@ def _raster(key: str, description: Mapping[str, Any]) -> dict[str, Any]:
     """Facts on the values of a raster."""
     if key == "classes":
         named = enumerate(zip(description["classes"], description["colors"], strict=True))
-        classes = [_class(value, title, color) for value, (title, color) in named]
+        names = short_names(description["classes"])
+        classes = [
+            {"value": value, "name": names[value], "title": title, "color_hint": hex_color(color)[1:].upper()}
+            for value, (title, color) in named
+        ]
         return {"data_type": "uint8", "nodata": IGNORE, "classification:classes": classes}
     if key in ("probabilities", "confidence"):
         names = description["classes"] if key == "probabilities" else [key]
         scale = {"raster:scale": 1 / PROBABILITY_STEPS, "raster:offset": 0}
         return {"data_type": "uint8", "nodata": IGNORE, **scale, "bands": [{"name": name} for name in names]}
     return {"data_type": "uint32", "nodata": 0} if key == "objects" else {}
-
-
-def _class(value: int, title: str, color: Sequence[int]) -> dict[str, Any]:
-    # the characters that the extension allows
-    name = re.sub(r"[^0-9A-Za-z_-]+", "-", title).strip("-") or "class"
-    return {"value": value, "name": name, "title": title, "color_hint": hex_color(color)[1:].upper()}
