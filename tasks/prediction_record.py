@@ -147,7 +147,7 @@ class Record:
         """A name for each scene: that in the record, else a new one. No two scenes share an output file.
 
         Raises:
-            ParamsError: a name in the record, of a prediction without objects, would be that of another file now.
+            ParamsError: a name in the record, of a prediction with other outputs, would be that of another file now.
         """
         used = {RECORD, COUNTS} if self._has_objects else set()
         used |= {file for entry in self.scenes.values() for file in self._output_files(entry["name"])}
@@ -161,8 +161,6 @@ class Record:
         return names
 
     def _refuse_same(self, names: dict[Path, str]) -> None:
-        if not self._has_objects:
-            return
         taken = {RECORD: RECORD, COUNTS: COUNTS}
         for other in self.scenes.keys() - set(map(str, names)):
             taken |= dict.fromkeys(self._output_files(self.scenes[other]["name"]), Path(other).name)

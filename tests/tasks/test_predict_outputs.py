@@ -20,7 +20,7 @@ from tasks.prediction_arguments import chosen
 from tasks.prediction_record import suffixes
 from tasks.scenes import find_scenes
 from tests.support.bundles import OBJECTS, make_bundle, make_project, noise
-from tests.support.tiny import params_for, values_for
+from tests.support.tiny import params_for, values_for, write_tif
 from tests.support.volumes import write_nifti, write_series
 from tests.system.bad_inputs import unprivileged
 from tests.system.damage.environments import IN_NAMESPACE, can_mount
@@ -334,6 +334,25 @@ def test_confidence_is_an_output_as_others(project: Path, capsys: pytest.Capture
     run_prediction(with_outputs("classes"), ["scenes"], "calibrated", Path("out"), delete_others=True)
     assert {name for name in inodes(project) if "confidence" in name} == set()
     assert "deleted outputs that were not asked for: s0_confidence.tif" in capsys.readouterr().out
+
+
+def test_no_output_that_is_added_takes_the_name_of_another_file(project: Path) -> None:
+    make_bundle(project / "calibrated", calibration={"temperature": 1.5})
+    write_tif(project / "more/s0_confidence.tif", noise(40, 50))
+    run_prediction(with_outputs("classes"), ["scenes", "more"], "calibrated", Path("out"))
+    before = inodes(project)
+    for scenes in (["scenes", "more"], ["scenes"]):
+        with pytest.raises(
+            ParamsError,
+            match=r"s0_confidence\.\S+ would be an output of s0",
+        ):
+            run_prediction(with_outputs("classes", "confidence"), scenes, "calibrated", Path("out"))
+    assert inodes(project) == before
+    # in a new folder, each scene has names of its own
+    run_prediction(with_outputs("classes", "confidence"), ["scenes", "more"], "calibrated", Path("new"))
+    entries = json.loads((project / "new/predictions.json").read_text())["scenes"].values()
+    files = [file for entry in entries for file in entry["files"]]
+    assert len(files) == len(set(files)) == 4 * 5
 
 
 def test_series_get_segmentations_and_other_scenes_an_error(project: Path) -> None:
