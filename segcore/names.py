@@ -1,8 +1,8 @@
-"""Names that users choose, such as those of classes, as keys of recorded values."""
+"""Names that users choose, such as those of classes, as keys of recorded values and names of formats."""
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # longest key of a recorded value is 250 characters, of which metric and aggregate take some 40
 LONGEST = 200
@@ -30,3 +30,15 @@ def same_key(names: Iterable[str]) -> tuple[str, str] | None:
             return first[key], name
         first[key] = name
     return None
+
+
+def short_names(titles: Sequence[str]) -> list[str]:
+    """A different name for each title, of letters and digits of ASCII, `_` and `-`, as STAC demands for classes."""
+    names = list[str]()
+    for index, title in enumerate(titles):
+        name = re.sub(r"[^0-9A-Za-z_-]+", "_", title).strip("_") or f"class_{index}"
+        # titles may differ in other characters alone
+        while name in names:
+            name += f"_{index}"
+        names.append(name)
+    return names

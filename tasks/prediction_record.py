@@ -18,14 +18,14 @@ RECORD = "predictions.json"
 _SECONDS = 1.0
 # counts of all scenes, and end of the name of those of a scene
 COUNTS, COUNTS_SUFFIX = "counts.csv", "_counts.csv"
-# suffixes of the outputs of a picture, by name in `predict.outputs`
+# suffixes of the outputs of pictures and volumes, by name in `predict.outputs`
 _KINDS = {
-    "classes": (".tif", ".qml"),
+    "classes": (".tif", ".qml", ".nii.gz", ".ctbl"),
     "probabilities": ("_probabilities.tif", "_probabilities.qml"),
-    "confidence": ("_confidence.tif", "_confidence.qml"),
+    "confidence": ("_confidence.tif", "_confidence.qml", "_confidence.nii.gz"),
     "polygons": (".gpkg",),
     "dicomseg": (".dcm",),
-    "objects": ("_objects.tif", ".gpkg"),
+    "objects": ("_objects.tif", ".gpkg", "_objects.nii.gz"),
     "coco": (".json",),
     "counts": (COUNTS_SUFFIX, "_zones.csv", "_zones.gpkg"),
 }
@@ -33,9 +33,9 @@ _KINDS = {
 OBJECT_OUTPUTS = ("objects", "coco", "counts")
 # beside any output
 _ITEM = ".stac.json"
-_SEMANTIC = (*_KINDS["classes"], *_KINDS["probabilities"], ".gpkg", ".nii.gz", ".ctbl", _ITEM)
+_SEMANTIC = (*_KINDS["classes"], *_KINDS["probabilities"], ".gpkg", _ITEM)
 # those that take no names where their word is not among the outputs
-_ASKED_FOR = {"confidence": (*_KINDS["confidence"], "_confidence.nii.gz"), "dicomseg": (".dcm",)}
+_ASKED_FOR = {word: _KINDS[word] for word in ("confidence", "dicomseg")}
 _OF_OBJECTS = ("_objects.tif", "_objects.nii.gz", ".json", *_KINDS["counts"])
 
 
@@ -86,9 +86,9 @@ class Record:
         path: of the file.
         model: address, version, architecture, kind of an instance network, and sha256 of weights and description.
         settings: of the prediction.
-        scenes: absolute path -> name, model, stamp, key (of model and settings), notes and files, or error; `kept`:
-            files of an earlier prediction that this one did not replace, each with its model. Scenes of older
-            versions have another key, because it is not certain which model they were predicted with.
+        scenes: absolute path -> name, model, stamp, key (of model and settings), outputs, notes and files, or error;
+            `kept`: files of an earlier prediction that this one did not replace, each with its model. Scenes of older
+            versions have no outputs, and are predicted again: those versions wrote fewer files for the same outputs.
     """
 
     path: Path
@@ -147,7 +147,7 @@ class Record:
         """A name for each scene: that in the record, else a new one. No two scenes share an output file.
 
         Raises:
-            ParamsError: a name in the record, of a prediction without objects, would be that of another file now.
+            ParamsError: a name in the record, of a prediction with other outputs, would be that of another file now.
         """
         used = {RECORD, COUNTS} if self._has_objects else set()
         used |= {file for entry in self.scenes.values() for file in self._output_files(entry["name"])}
@@ -161,8 +161,6 @@ class Record:
         return names
 
     def _refuse_same(self, names: dict[Path, str]) -> None:
-        if not self._has_objects:
-            return
         taken = {RECORD: RECORD, COUNTS: COUNTS}
         for other in self.scenes.keys() - set(map(str, names)):
             taken |= dict.fromkeys(self._output_files(self.scenes[other]["name"]), Path(other).name)
@@ -185,21 +183,15 @@ class Record:
             channels: files of its further bands.
         """
         entry = self.scenes.get(str(scene), {})
-        if "files" not in entry:
+        if "files" not in entry or "outputs" not in entry:
             return False
-        if entry.get("key") not in (self.key, *map(self._key, self._possible_outputs(entry))):
+        if not set(self.settings.get("outputs", [])) <= set(entry["outputs"]):
+            return False
+        if entry.get("key") != self._key(entry["outputs"]):
             return False
         return entry["stamp"] == stamp_of(scene, channels) and all(
             (self.path.parent / f).is_file() for f in entry["files"]
         )
-
-    def _possible_outputs(self, entry: dict[str, Any]) -> list[list[str]]:
-        """Outputs that a scene's files may be of, if all wanted ones are among them."""
-        there = {k for k, ends in _KINDS.items() if entry["name"] + ends[0] in entry["files"]}
-        wanted = set(self.settings.get("outputs", []))
-        # polygons and objects share a file
-        possible = [there, *([there - {"polygons"}] if "objects" in there else [])]
-        return [sorted(outputs) for outputs in possible if wanted <= outputs]
 
     def expect(self, scenes: Sequence[Path]) -> None:
         """Record that files of these scenes are about to be replaced: after a kill they may be of either model.
@@ -228,7 +220,14 @@ class Record:
             if file not in facts.get("files", []) and (self.path.parent / file).is_file()
         }
         facts |= {"kept": kept} if kept else {}
-        self.scenes[str(scene)] = {"name": name, "key": self.key, "model": self.model, **facts}
+        outputs = list(self.settings.get("outputs", []))
+        self.scenes[str(scene)] = {
+            "name": name,
+            "key": self.key,
+            "model": self.model,
+            "outputs": outputs,
+            **facts,
+        }
         if time.monotonic() - self._written > _SECONDS:
             self.save()
 
@@ -240,16 +239,11 @@ class Record:
         """Delete the files of these scenes that are no wanted output; returns their names."""
         deleted = []
         for entry in (self.scenes[str(s)] for s in scenes if "files" in self.scenes.get(str(s), {})):
-            item = entry["name"] + _ITEM
-            wanted = [entry["name"] + end for kind in self.settings["outputs"] for end in _KINDS[kind]]
-            wanted += [item] if item in entry["files"] else []
-            if entry["key"] == self.key:
-                # of a volume or stack, another file
-                wanted = entry["files"]
+            item, wanted = entry["name"] + _ITEM, self._wanted(entry)
             others = [file for file in [*entry["files"], *entry.pop("kept", {})] if file not in wanted]
             entry["files"] = [file for file in entry["files"] if file in wanted]
-            # that of a prediction with fewer outputs
-            entry["key"] = self.key
+            # those of a prediction with fewer outputs
+            entry |= {"key": self.key, "outputs": list(self.settings["outputs"])}
             for file in others:
                 (self.path.parent / file).unlink(missing_ok=True)
             if others and item in entry["files"]:
@@ -258,6 +252,20 @@ class Record:
                 remove_assets(self.path.parent / item, others)
             deleted += others
         return deleted
+
+    def _wanted(self, entry: dict[str, Any]) -> list[str]:
+        """Files of a scene that a prediction with the wanted outputs would have written."""
+        if entry["key"] == self.key:
+            return list(entry["files"])
+        name, words = entry["name"], set(self.settings["outputs"])
+        is_volume = f"{name}.nii.gz" in entry["files"] or (
+            f"{name}.tif" in entry["files"] and f"{name}.qml" not in entry["files"]
+        )
+        if is_volume and "dicomseg" not in words:
+            # whatever else is asked for
+            words.add("classes")
+        possible = [name + end for end in (*(end for word in words for end in _KINDS[word]), _ITEM)]
+        return [file for file in entry["files"] if file in possible]
 
     def removed(self) -> dict[str, Path]:
         """Scenes of which a file is gone, each with the first such file."""
@@ -289,5 +297,7 @@ def _check_entry(scene: str, entry: dict[str, Any]) -> None:
     os.fsencode(name)
     outputs = [name + suffix for suffix in suffixes([*_KINDS])]
     is_typed = isinstance(files, list) and isinstance(kept, dict)
+    if not set(entry.get("outputs", [])) <= _KINDS.keys():
+        raise ValueError(f"{entry['outputs']!r} of {scene} are no outputs")
     if not is_typed or any(file not in outputs for file in [*files, *kept]):
         raise ValueError(f"{files!r} of {scene} are not its outputs")

@@ -4,11 +4,11 @@ It has no geometry and is of all times, because a bundle does not record where a
 """
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segcore.files import sha256
+from segcore.names import short_names
 
 if TYPE_CHECKING:
     import torch
@@ -172,10 +172,11 @@ def _structure(source: "Source", node: str, axes: tuple[str, ...]) -> dict[str, 
 def _classes(source: "Source") -> list[dict[str, Any]]:
     """Classes with names of the characters that the extension allows, and their own names as titles."""
     description = source.bundle.description
+    names = short_names(description["classes"])
     return [
         {
             "value": value,
-            "name": re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_") or f"class_{value}",
+            "name": names[value],
             "title": name,
             "description": name,
             "color_hint": "{:02X}{:02X}{:02X}".format(*color),

@@ -225,5 +225,5 @@ def _parsed(text: str) -> float:
         if text[:14].isdecimal():
             return datetime.strptime(text[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
         return parsedate_to_datetime(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 # score keys have these in place of a class
 _MEANS = ("foreground_mean", "all_mean")
-# Unicode categories: control characters, line and paragraph breaks
-_UNPRINTABLE = ("Cc", "Zl", "Zp")
+# Unicode categories: control characters, line and paragraph breaks, halves of a surrogate pair
+_UNPRINTABLE = ("Cc", "Zl", "Zp", "Cs")
+# no characters, which XML does not allow
+_NONE = "\ufffe\uffff"
 # Annotations of objects, whose keys of label_values are words.
 _OBJECTS = (".json", ".xml", ".geojson", ".gpkg", ".shp", ".fgb", ".dcm")
 # how to let the ground truth have objects, for errors
@@ -36,7 +38,7 @@ def require_distinct(setting: str, names: Iterable[str]) -> None:
     """Raise a ValueError for a name that cannot be a key of recorded scores, or for two that would share one."""
     names = list(names)
     for name in names:
-        if any(category(character) in _UNPRINTABLE for character in name):
+        if any(category(character) in _UNPRINTABLE or character in _NONE for character in name):
             raise ValueError(f"{setting}: {name[:60]!r} has a line break or control character; remove it")
         if not name.strip() or len(name) > LONGEST or name in _MEANS:
             raise ValueError(

@@ -189,10 +189,11 @@ def _tagged_time(scene: Path) -> str | None:
         # of another format, or gone meanwhile
         return None
     for text, form in zip(texts, _TIME_FORMATS, strict=True):
-        with suppress(ValueError):
+        # OverflowError: a time zone leads beyond the years 1 to 9999
+        with suppress(ValueError, OverflowError):
             time = datetime.strptime(text or "", form) if form else datetime.fromisoformat(text or "")
             time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-            return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+            return time.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
     return None
 
 

@@ -5,36 +5,28 @@ on the earth get none, because catalogues of items are searched by place.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.warp import transform_geom
 
 from segcore.constants import IGNORE
 from segcore.data.raster import Info
 from segcore.errors import DataError
 from segcore.files import atomic_write
+from segcore.names import short_names
+from segcore.prediction.footprint import footprint
 from segcore.prediction.scene_reader import acquisition_time
 from segcore.prediction.writers.cog import PROBABILITY_STEPS
-from segcore.prediction.writers.placement import Placement, placement
+from segcore.prediction.writers.placement import placement
 from segcore.prediction.writers.styles import hex_color
 
 ITEM_SUFFIX = ".stac.json"
-_WGS84 = "EPSG:4326"
 _EXTENSION = "https://stac-extensions.github.io/{}/schema.json"
 _EXTENSIONS = ("projection/v2.0.0", "raster/v2.0.0", "classification/v2.0.0", "processing/v1.1.0")
-# points along each side of the outline, since straight sides may be curves in degrees
-_POINTS = 20
-# nine decimals of a degree are a tenth of a millimetre
-_DECIMALS = 9
 # key and title of an asset by the end of its file's name, without that of the scene
 _ASSETS = {
     ".tif": ("classes", "Class of each pixel"),
@@ -89,8 +81,8 @@ def write_item(
     place = placement(info)
     if place.crs is None or info.affine is not None or info.depth > 1:
         return []
-    geometry = _geometry(place, info)
-    if geometry is None:
+    outline = footprint(place, info)
+    if outline is None:
         return []
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     item = {
@@ -98,8 +90,8 @@ def write_item(
         "stac_version": "1.1.0",
         "stac_extensions": [_EXTENSION.format(extension) for extension in _EXTENSIONS],
         "id": name,
-        "geometry": geometry,
-        "bbox": _bounds(geometry),
+        "geometry": outline.geometry,
+        "bbox": outline.bounds,
         "properties": {
             "datetime": acquisition_time(scene) or created,
             "created": created,
@@ -141,46 +133,6 @@ def _text(item: Mapping[str, Any]) -> str:
     return json.dumps(item, indent=1, ensure_ascii=False) + "\n"
 
 
-def _geometry(place: Placement, info: Info) -> dict[str, Any] | None:
-    """Outline of a scene in degrees, divided at the antimeridian; None if it cannot be converted."""
-    corners = np.array([(0, 0), (0, info.height), (info.width, info.height), (info.width, 0)], float)
-    shares = np.linspace(0, 1, _POINTS, endpoint=False)[:, None]
-    sides = zip(corners, np.roll(corners, -1, axis=0), strict=True)
-    outline = place.place(np.concatenate([start + (end - start) * shares for start, end in sides]))
-    # counterclockwise, as GeoJSON has it
-    x, y = outline.T
-    if np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)) < 0:
-        outline = outline[::-1]
-    ring = [*outline.tolist(), outline[0].tolist()]
-    try:
-        found = transform_geom(place.crs, _WGS84, {"type": "Polygon", "coordinates": [ring]})
-    except (RasterioError, CPLE_BaseError):
-        return None
-    if not all(math.isfinite(value) for point in _points(found) for value in point):
-        return None
-    return {"type": found["type"], "coordinates": _rounded(found["coordinates"])}
-
-
-def _points(geometry: Mapping[str, Any]) -> list[tuple[float, float]]:
-    parts = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
-    return [(point[0], point[1]) for part in parts for ring in part for point in ring]
-
-
-def _rounded(coordinates: Any) -> Any:
-    if isinstance(coordinates, float | int):
-        return round(coordinates, _DECIMALS)
-    return [_rounded(part) for part in coordinates]
-
-
-def _bounds(geometry: Mapping[str, Any]) -> list[float]:
-    """West, south, east, north; west is larger than east if the geometry crosses the antimeridian."""
-    longitudes, latitudes = np.array(_points(geometry)).T
-    west, east = longitudes.min(), longitudes.max()
-    if geometry["type"] == "MultiPolygon" and west == -180 and east == 180:
-        west, east = longitudes[longitudes > 0].min(), longitudes[longitudes < 0].max()
-    return [float(value) for value in (west, latitudes.min(), east, latitudes.max())]
-
-
 def _projection(crs: str, info: Info) -> dict[str, Any]:
     known = re.fullmatch(r"[A-Za-z]+:\w+", crs)
     system = {"proj:code": crs} if known else {"proj:code": None, "proj:wkt2": _wkt2(crs)}
@@ -211,16 +163,14 @@ def _raster(key: str, description: Mapping[str, Any]) -> dict[str, Any]:
     """Facts on the values of a raster."""
     if key == "classes":
         named = enumerate(zip(description["classes"], description["colors"], strict=True))
-        classes = [_class(value, title, color) for value, (title, color) in named]
+        names = short_names(description["classes"])
+        classes = [
+            {"value": value, "name": names[value], "title": title, "color_hint": hex_color(color)[1:].upper()}
+            for value, (title, color) in named
+        ]
         return {"data_type": "uint8", "nodata": IGNORE, "classification:classes": classes}
     if key in ("probabilities", "confidence"):
         names = description["classes"] if key == "probabilities" else [key]
         scale = {"raster:scale": 1 / PROBABILITY_STEPS, "raster:offset": 0}
         return {"data_type": "uint8", "nodata": IGNORE, **scale, "bands": [{"name": name} for name in names]}
     return {"data_type": "uint32", "nodata": 0} if key == "objects" else {}
-
-
-def _class(value: int, title: str, color: Sequence[int]) -> dict[str, Any]:
-    # the characters that the extension allows
-    name = re.sub(r"[^0-9A-Za-z_-]+", "-", title).strip("-") or "class"
-    return {"value": value, "name": name, "title": title, "color_hint": hex_color(color)[1:].upper()}

@@ -14,6 +14,7 @@ import shapely
 from rasterio.features import rasterize
 
 from segcore.data.raster import Info
+from segcore.io.polygon_files import as_file
 from segcore.objects.canvas import SceneObjects, bands
 from segcore.prediction.counts import ALL, Validation, write_table
 from segcore.prediction.ground import HECTARE, PixelAreas
@@ -241,11 +242,11 @@ def _write_features(path: Path, zones: Zones, columns: Mapping[str, Any]) -> Non
 
     shapes = [s if isinstance(s, shapely.MultiPolygon) else shapely.MultiPolygon([s]) for s in zones.shapes]
     table = pa.table({**columns, _GEOMETRY: pa.array(shapely.to_wkb(shapes), pa.binary())})
-    with warnings.catch_warnings(), as_oserror(DataSourceError):
+    with warnings.catch_warnings(), as_oserror(DataSourceError), as_file(path) as target:
         warnings.filterwarnings("ignore", "'crs' was not provided")
         pyogrio.raw.write_arrow(
             table,
-            path,
+            target,
             layer=_LAYER,
             driver="GPKG",
             geometry_name=_GEOMETRY,

@@ -12,6 +12,7 @@ import pyarrow as pa
 import shapely
 
 from segcore.errors import ParamsError
+from segcore.io.polygon_files import as_file
 
 _REMEDY = "name a file of polygons, such as a GeoPackage, a shapefile or GeoJSON, or set it to null"
 
@@ -55,8 +56,9 @@ def read_zones(path: Path) -> Zones:
     from pyogrio.errors import DataLayerError, DataSourceError
 
     try:
-        layer = pyogrio.list_layers(path)[0][0]
-        meta, table = pyogrio.raw.read_arrow(path, layer=layer)
+        with as_file(path) as file:
+            layer = pyogrio.list_layers(file)[0][0]
+            meta, table = pyogrio.raw.read_arrow(file, layer=layer)
         geometry = meta["geometry_name"] or "wkb_geometry"
         blobs = table[geometry].to_pylist() if geometry in table.column_names else []
     except (DataSourceError, DataLayerError, IndexError, OSError, pa.ArrowException) as error:

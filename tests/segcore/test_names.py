@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from segcore.names import key_of, same_key
+from segcore.names import key_of, same_key, short_names
 
 WORDS = (
     "水体",
@@ -56,3 +56,10 @@ def test_names_that_would_share_a_key_are_found(first: str, second: str) -> None
 
 def test_names_that_differ_in_case_or_accent_are_different() -> None:
     assert same_key(["Tree", "tree", "e", unicodedata.normalize("NFD", "é"), "ё", "е"]) is None
+
+
+def test_short_names_are_of_ascii_and_differ() -> None:
+    titles = ["水体", "林地", "field & meadow", "field, meadow", "wald ä", "wald", "wald_5"]
+    names = short_names(titles)
+    assert names[:4] == ["class_0", "class_1", "field_meadow", "field_meadow_3"] and names[4] == "wald"
+    assert len(set(names)) == len(names) and all(re.fullmatch(r"[0-9A-Za-z_-]+", name) for name in names)

@@ -208,6 +208,8 @@ def test_files_folders_and_patterns_are_found(project: Path) -> None:
         '{"scenes": {"/x": {"name": "x", "files": ["predictions.json"]}}}',
         '{"scenes": {"/x": {"name": "x", "files": "x.tif"}}}',
         '{"scenes": {"/x": {"name": ""}}}',
+        '{"scenes": {"/x": {"name": "x", "outputs": 3}}}',
+        '{"scenes": {"/x": {"name": "x", "outputs": ["shapes"]}}}',
         '{"scenes": {"/x": {"name": "a\\u0000b"}}}',
         '{"scenes": {"/x": {"name": "\\ud800"}}}',
     ],

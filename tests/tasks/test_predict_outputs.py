@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 
 from segcore.data.value_facts import value_facts, value_ranges
@@ -20,7 +21,7 @@ from tasks.prediction_arguments import chosen
 from tasks.prediction_record import suffixes
 from tasks.scenes import find_scenes
 from tests.support.bundles import OBJECTS, make_bundle, make_project, noise
-from tests.support.tiny import params_for, values_for
+from tests.support.tiny import params_for, values_for, write_tif
 from tests.support.volumes import write_nifti, write_series
 from tests.system.bad_inputs import unprivileged
 from tests.system.damage.environments import IN_NAMESPACE, can_mount
@@ -334,6 +335,78 @@ def test_confidence_is_an_output_as_others(project: Path, capsys: pytest.Capture
     run_prediction(with_outputs("classes"), ["scenes"], "calibrated", Path("out"), delete_others=True)
     assert {name for name in inodes(project) if "confidence" in name} == set()
     assert "deleted outputs that were not asked for: s0_confidence.tif" in capsys.readouterr().out
+
+
+def test_scenes_of_an_older_version_are_predicted_again_once(project: Path) -> None:
+    run_prediction(with_outputs("classes"), ["scenes"], "bundle", Path("out"))
+    path = project / "out/predictions.json"
+    content = json.loads(path.read_text())
+    for entry in content["scenes"].values():
+        # that version wrote neither styles nor items
+        del entry["outputs"]
+        entry["files"] = entry["files"][:1]
+    path.write_text(json.dumps(content))
+    for ending in (".qml", ".stac.json"):
+        for file in (project / "out").glob(f"*{ending}"):
+            file.unlink()
+    for again in (3, 0):
+        counts = run_prediction(with_outputs("classes"), ["scenes"], "bundle", Path("out"))
+        assert counts["predicted"] == again
+    assert set(inodes(project)) == {f"s{n}{ending}" for n in range(3) for ending in CLASSES}
+    assert not any("kept" in entry for entry in record(project).values())
+
+
+def test_fewer_outputs_of_volumes_repeat_nothing_and_delete_the_right_files(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_bundle(project / "grey", bands=1, calibration={"temperature": 1.5}, input={"pages": "planes"})
+    values = np.random.default_rng(0).integers(0, 255, (3, 24, 20), dtype=np.uint16)
+    write_series(project / "ct", values, Rows=24, Columns=20)
+    write_nifti(project / "mr.nii.gz", noise(24, 20, 3).transpose(1, 2, 0))
+    tifffile.imwrite(project / "st.tif", noise(24, 20, 3), photometric="minisblack")
+    maps = {"ct": ["nii.gz", "ctbl"], "mr.nii.gz": ["nii.gz", "ctbl"], "st.tif": ["tif"]}
+    for scene, first, then, left in (
+        ("ct", ["classes", "dicomseg"], ["dicomseg"], ["dcm"]),
+        ("ct", ["classes", "dicomseg"], ["classes"], maps["ct"]),
+        ("mr.nii.gz", ["classes", "confidence"], ["classes"], maps["mr.nii.gz"]),
+        ("mr.nii.gz", ["classes", "confidence"], ["confidence"], [*maps["mr.nii.gz"], "confidence.nii.gz"]),
+        ("mr.nii.gz", ["classes", "polygons"], ["polygons"], maps["mr.nii.gz"]),
+        ("st.tif", ["classes", "polygons"], ["polygons"], maps["st.tif"]),
+    ):
+        out = Path(f"out-{scene}-{'-'.join(first)}-{'-'.join(then)}")
+        run_prediction(with_outputs(*first), [scene], "grey", out)
+        before = {path.name: path.stat().st_ino for path in out.iterdir()}
+        for delete in (False, True):
+            counts = run_prediction(with_outputs(*then), [scene], "grey", out, delete_others=delete)
+            assert counts == {"predicted": 0, "done before": 1}
+            (entry,) = json.loads((out / "predictions.json").read_text())["scenes"].values()
+            assert "kept" not in entry and all((out / file).is_file() for file in entry["files"])
+        name = scene.partition(".")[0]
+        after = {path.name: path.stat().st_ino for path in out.iterdir() if path.name[0] in name}
+        assert {file.removeprefix(name).lstrip("._") for file in after} == set(left)
+        assert after.items() <= before.items()
+        # the record is that of a prediction with these outputs
+        assert run_prediction(with_outputs(*then), [scene], "grey", out)["predicted"] == 0
+    assert "left outputs" not in capsys.readouterr().out
+
+
+def test_no_output_that_is_added_takes_the_name_of_another_file(project: Path) -> None:
+    make_bundle(project / "calibrated", calibration={"temperature": 1.5})
+    write_tif(project / "more/s0_confidence.tif", noise(40, 50))
+    run_prediction(with_outputs("classes"), ["scenes", "more"], "calibrated", Path("out"))
+    before = inodes(project)
+    for scenes in (["scenes", "more"], ["scenes"]):
+        with pytest.raises(
+            ParamsError,
+            match=r"s0_confidence\.\S+ would be an output of s0",
+        ):
+            run_prediction(with_outputs("classes", "confidence"), scenes, "calibrated", Path("out"))
+    assert inodes(project) == before
+    # in a new folder, each scene has names of its own
+    run_prediction(with_outputs("classes", "confidence"), ["scenes", "more"], "calibrated", Path("new"))
+    entries = json.loads((project / "new/predictions.json").read_text())["scenes"].values()
+    files = [file for entry in entries for file in entry["files"]]
+    assert len(files) == len(set(files)) == 4 * 5
 
 
 def test_series_get_segmentations_and_other_scenes_an_error(project: Path) -> None:

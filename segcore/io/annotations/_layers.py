@@ -17,6 +17,7 @@ from segcore.errors import DataError
 from segcore.io.annotations._placement import Box, jumps
 from segcore.io.annotations._shared import ids
 from segcore.io.images._checks import check_file, is_about_proj, proj_is_broken
+from segcore.io.polygon_files import as_file
 
 DRIVERS = {
     ".geojson": "GeoJSON",
@@ -106,21 +107,21 @@ def _layer_of(path: Path, stamp: tuple[tuple[int, int], ...]) -> Layer:
     import pyogrio
 
     _check_start(path)
-    with reading(path):
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    with reading(path), as_file(path) as file:
+        layers = [str(name) for name, kind in pyogrio.list_layers(file) if kind is not None]
         if len(layers) != 1:
             raise unreadable(
                 path,
                 f"has {len(layers)} layers with geometry{': ' if layers else ''}{ids(layers)}",
                 "export the layer with your polygons to a separate file",
             )
-        info = pyogrio.read_info(path, layer=layers[0])
+        info = pyogrio.read_info(file, layer=layers[0])
         driver, expected = info["driver"].removesuffix("Seq"), DRIVERS[path.suffix.lower()]
         if driver != expected:
             raise unreadable(path, f"its content is {driver}, not {expected}", f"export it as {expected}")
-        geometries = _first(path, layers[0])
+        geometries = _first(file, layers[0])
         kinds = {g.geom_type if g is not None else "nothing" for g in geometries}
-        bounds, crossing = _extent(path, layers[0], info["total_bounds"], geometries)
+        bounds, crossing = _extent(file, layers[0], info["total_bounds"], geometries)
     if kinds and not kinds & {"Polygon", "MultiPolygon", "GeometryCollection"}:
         raise unreadable(
             path,
@@ -229,10 +230,10 @@ def read(path: Path, layer: Layer, boxes: Iterable[Box], field: str | None) -> t
     import shapely
 
     columns = [field] if field else []
-    with reading(path):
+    with reading(path), as_file(path) as file:
         found = [
             pyogrio.raw.read(
-                path, layer=layer.name, columns=columns, bbox=box, force_2d=True, return_fids=True
+                file, layer=layer.name, columns=columns, bbox=box, force_2d=True, return_fids=True
             )
             for box in dict.fromkeys(boxes)
         ]

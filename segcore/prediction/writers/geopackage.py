@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import shapely
 
+from segcore.io.polygon_files import as_file
 from segcore.prediction.writers.placement import Placement
 
 _STYLES = "layer_styles"
@@ -54,10 +55,10 @@ class Layer:
         if len(shapes) == 0 and self._is_there:
             return
         placed = shapely.transform(shapes, self._placement.place)
-        with warnings.catch_warnings(), as_oserror(DataSourceError):
+        with warnings.catch_warnings(), as_oserror(DataSourceError), as_file(self.path) as path:
             warnings.filterwarnings("ignore", "'crs' was not provided")
             pyogrio.raw.write(
-                self.path,
+                path,
                 shapely.to_wkb(placed),
                 list(fields.values()),
                 list(fields),
@@ -91,8 +92,11 @@ def copy_others(earlier: Path, target: Path, own: Sequence[str], written: Sequen
     import pyogrio
     from pyogrio.errors import DataSourceError
 
+    if not earlier.is_file():
+        return []
     try:
-        layers = pyogrio.list_layers(earlier)[:, 0].tolist() if earlier.is_file() else []
+        with as_file(earlier) as path:
+            layers = pyogrio.list_layers(path)[:, 0].tolist()
     except DataSourceError:
         return []
     kept = [layer for layer in layers if layer not in (*written, _STYLES)]
@@ -111,9 +115,11 @@ def add_style(path: Path, layer: str, style: str) -> None:
         style: QML.
 
     Raises:
-        OSError: the disk is full or not writable.
+        OSError: there is no such file, or the disk is full or not writable.
     """
-    with as_oserror(sqlite3.Error), closing(sqlite3.connect(path)) as file, file:
+    # never a new file, which would have no layer
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    with as_oserror(sqlite3.Error), closing(sqlite3.connect(address, uri=True)) as file, file:
         file.execute(_TABLE)
         # that of an earlier layer
         file.execute("DELETE FROM layer_styles WHERE f_table_name = ?", (layer,))

@@ -250,6 +250,7 @@ def test_a_store_without_times_settles_since_it_was_first_seen(tmp_path, monkeyp
     [
         ({"modify": "20260228174500.123"}, 1772300700.0),
         ({"Last-Modified": "Sat, 28 Feb 2026 17:45:00 GMT"}, 1772300700.0),
+        ({"Last-Modified": "Sat, 28 Feb 99999999999999999999 17:45:00 GMT"}, 0.0),
         ({"mtime": 5}, 5.0),
         ({"modificationTime": 5000}, 5.0),
         ({"modify": "Feb 28 17:45"}, 0.0),

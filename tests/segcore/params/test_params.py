@@ -138,6 +138,7 @@ def test_mistakes_are_named_with_what_is_known(tmp_path, over, expected):
         ),
         ({"data": {"classes": ["ignore", "square"]}}, "'ignore' cannot be the name of a class"),
         ({"data": {"classes": ["background", "a\nb"]}}, "'a.nb' has a line break or control character"),
+        ({"data": {"classes": ["background", "a\ufffe"]}}, "'a.ufffe' has a line break or control character"),
     ],
 )
 def test_a_wrong_value_is_named_in_plain_words(tmp_path, over, expected):

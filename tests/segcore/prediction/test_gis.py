@@ -151,8 +151,8 @@ def test_the_item_of_a_scene_has_its_place_its_model_and_all_its_files(made, bun
     classes = ClassificationExtension.ext(read.assets["classes"]).classes
     assert [(each.value, each.name, each.color_hint) for each in classes] == [
         (0, "background", "000000"),
-        (1, "field-meadow-1", "FFB300"),
-        (2, "Gew-sser", "0000FF"),
+        (1, "field_meadow_1", "FFB300"),
+        (2, "Gew_sser", "0000FF"),
     ]
     assert [each["title"] for each in item["assets"]["classes"]["classification:classes"]] == (
         Predictor(bundle).classes
@@ -169,6 +169,9 @@ def test_the_item_of_a_scene_has_its_place_its_model_and_all_its_files(made, bun
     [
         ({"TIFFTAG_DATETIME": "2024:05:06 10:20:30"}, "2024-05-06T10:20:30Z"),
         ({"TIFFTAG_DATETIME": "yesterday"}, None),
+        ({"ACQUISITIONDATETIME": "0001-01-01T00:00:00+01:00"}, None),
+        ({"ACQUISITIONDATETIME": "9999-12-31T23:59:59-12:00"}, None),
+        ({"ACQUISITIONDATETIME": "0800-01-02T03:04:05.678"}, "0800-01-02T03:04:05Z"),
         ({"ACQUISITIONDATETIME": "2024-05-06T10:20:30+02:00"}, "2024-05-06T08:20:30Z"),
     ],
 )
@@ -216,5 +219,7 @@ def test_scenes_without_a_place_on_the_earth_have_no_item(bundle, tmp_path, out)
     # a system of a building site, which cannot be converted
     local = 'LOCAL_CS["site",UNIT["metre",1]]'
     write_tif(tmp_path / "local.tif", noise(60, 80), crs=local, transform=rasterio.Affine(1, 0, 0, 0, -1, 0))
-    for name in ("photo", "local"):
+    place = rasterio.Affine(1, 0, 4e6, 0, -1, 1e6)
+    write_tif(tmp_path / "geocentric.tif", noise(60, 80), crs="EPSG:4978", transform=place)
+    for name in ("photo", "local", "geocentric"):
         assert predict(bundle, tmp_path / f"{name}.tif", out, ["classes"]) == [f"{name}.tif", f"{name}.qml"]
