@@ -11,6 +11,7 @@ from typing import Any
 
 from segcore.comparison.results import Comparison, LeaderboardRow, read_comparison
 from segcore.files import cached_json
+from segcore.inference.calibration import limit_text
 from segcore.ingest.samples import load_manifest
 from segcore.metrics import EMPTY_RATE, METRICS, score_title, unit_of
 from segcore.models.base.bundle import load_description
@@ -209,8 +210,10 @@ def _operating(description: Mapping[str, Any], summary: Mapping[str, Any]) -> It
         on = f" On the validation split: {', '.join(measured)}." if measured else ""
         yield f"Objects, found by the method {objects['method']}, count from score {objects['score']:.3g}.{on}"
     if calibration:
+        limit = limit_text(calibration["temperature"])
         yield (
-            f"Confidence is calibrated with the temperature {calibration['temperature']:.3g}, fitted on the validation "
+            f"Confidence is calibrated with the temperature {calibration['temperature']:.3g}"
+            f"{f' ({limit})' if limit else ''}, fitted on the validation "
             f"split (expected calibration error there {percent(calibration.get('ece_before'))} % before, "
             f"{percent(calibration.get('ece_after'))} % after)."
         )
