@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.comparison.results import Comparison, LeaderboardRow, read_comparison
+from segcore.comparison.surfaces import empty_policy
 from segcore.files import cached_json
 from segcore.inference.calibration import limit_text
 from segcore.ingest.samples import load_manifest
@@ -165,7 +166,7 @@ def _scores(comparison: Comparison | None, description: Mapping[str, Any]) -> It
     text = (
         f"On {comparison.test_images} test images in {comparison.clusters} {comparison.cluster_kind}s, which were not "
         f"trained on; {seeds}. Rank {row.rank} of {len(comparison.models)} compared networks. "
-        f"{_line(comparison.empty_policy)}"
+        f"{_line(empty_policy(comparison))}"
     )
     rows = []
     for key in _keys(row, comparison):
