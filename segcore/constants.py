@@ -7,3 +7,5 @@ IGNORED_SHARE = 0.5
 # A true object with at most this share of its pixels inside the scored region may be found or not: of two test regions
 # that divide an object, at most one requires it.
 REQUIRED_SHARE = 0.5
+# Probabilities are at least this before their logarithm is taken: the smallest normal float32.
+SMALLEST_PROBABILITY = 2.0**-126

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.errors import DataError
-from segcore.metrics import EMPTY_RATE
+from segcore.metrics import EMPTY_RATE, is_of_surfaces
 from segcore.metrics.object_sums import ObjectRun
 from segcore.metrics.pooled import Pooled
 from segcore.metrics.scores import empty_images, keyed, object_image_means
@@ -143,8 +143,31 @@ def _surface_scores(
         name: np.sum([each @ sums[name] for sums, each in zip(all_sums, weights, strict=True)], axis=0)
         for name in all_sums[0]
     }
+    whole = {name: np.sum([sums[name].sum(0) for sums in all_sums], axis=0) for name in total}
     only = None if keys is None else {key.partition("/")[0] for key in keys}
-    return surface_scores(total, like.classes, like.foreground, only)
+    return surface_scores(total, like.classes, like.foreground, only, whole)
+
+
+def informative(run: ClusterSums, key: str) -> int:
+    """Number of clusters that an interval of a score is of: all, or for a metric of surfaces those with its class.
+
+    For the mean of several classes, the number of the class that most clusters have.
+
+    Args:
+        run: sums over clusters.
+        key: a score key.
+    """
+    if run.surfaces is None or not is_of_surfaces(key):
+        return len(run.clusters)
+    _, aggregate, target = key.split("/", 2)
+    indices = list(run.foreground) if target == "foreground_mean" else [run.classes.index(target)]
+    sums = run.surfaces.sums
+    has_truth = sums["true"][:, indices].any(0)
+    counted = (sums[f"counted/{aggregate}"][:, indices] > 0).sum(0)
+    if not has_truth.any():
+        return len(run.clusters)
+    # clusters that do not have a class without truth show that it is rarely predicted
+    return int(np.where(has_truth | (counted == 0), counted, len(run.clusters)).max())
 
 
 def weighted_scores(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.comparison import objects, surfaces, verdict
-from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, require_same, seed_scores
+from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, informative, require_same, seed_scores
 from segcore.comparison.results import Comparison, Difference, LeaderboardRow, PairTest, Score
 from segcore.comparison.settings import differing_settings
 from segcore.comparison.slices import ScoredModel, slices
@@ -232,9 +232,10 @@ def _interval(
 ) -> tuple[float | None, float | None]:
     """Interval of bootstrap draws.
 
-    With one cluster nothing is known about others: the whole range, `least` to 1, of bounded scores, else None.
+    With one cluster, or one that has the class, nothing is known about others: the whole range, `least` to 1, of
+    bounded scores, else None.
     """
-    if len(scores.runs[0].clusters) > 1:
+    if max(informative(run, key) for run in scores.runs) > 1:
         return interval(draws, p.compare.confidence)
     metric = METRICS.get(key.partition("/")[0])
     return (least, 1.0) if metric is None or metric.is_bounded else (None, None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, seed_scores
+from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, informative, seed_scores
 from segcore.comparison.results import Comparison, LeaderboardRow, Score, Slice
 from segcore.comparison.statistics import bootstrap, interval
 from segcore.comparison.text import interval_text, value_text
@@ -134,7 +134,7 @@ def _score(model: ScoredModel, images: set[str], foreground: Sequence[int], p: P
     runs, key = model.runs(images, foreground, p), f"{p.compare.metric}/dataset/foreground_mean"
     values = seed_scores(runs, [key])[key]
     low = high = None
-    if len(runs[0].clusters) > 1:
+    if max(informative(run, key) for run in runs) > 1:
         draws = bootstrap(runs, p.compare.bootstrap, p.compare.seed, [key])[key]
         low, high = interval(draws, p.compare.confidence)
     return Score(float(values.mean()), low, high, float(values.std(ddof=1)) if len(values) > 1 else None)

@@ -41,6 +41,12 @@ def summary(
     )
 
 
+def empty_policy(comparison: Comparison) -> str:
+    """What a class without a pixel scores, in the metrics of surfaces too where there are any."""
+    policy = comparison.empty_policy
+    return policy if comparison.surfaces is None else f"{policy.rstrip('.')}; 0 mm in distances of surfaces."
+
+
 def _missed(runs: Sequence[ClusterSums]) -> dict[str, float]:
     """Volumes with a class in only one of truth and prediction, mean of the seeds; only classes with any."""
     numbers = np.mean([run.surfaces.sums["missed"].sum(0) for run in runs if run.surfaces], axis=0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from segcore import plugins
+from segcore.constants import SMALLEST_PROBABILITY
 from segcore.errors import DataError, ExportError
 from segcore.export import RECORD, RUNTIMES, require_packages
 from segcore.export._graph import INSTANCE
@@ -24,8 +25,6 @@ from segcore.objects.found import Objects
 # what runs a format: raw pixels (N, C, H, W) float32 to the outputs by name
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
-# below it, a probability has no logarithm
-_SMALLEST = 1e-12
 # half of the smallest difference of a float32 from 1
 _ROUNDED = 2**-25
 
@@ -53,7 +52,7 @@ class Exported(SemanticModel):
         """(N, C, H, W) raw pixels to (N, outputs, H, W) float32 logarithms of probabilities."""
         found = self._run(_pixels(images, valid))
         probabilities = found["probabilities"]
-        logs = torch.from_numpy(probabilities).to(images.device).clamp(min=_SMALLEST).log()
+        logs = torch.from_numpy(probabilities).to(images.device).clamp(min=SMALLEST_PROBABILITY).log()
         if not self.touching:
             return logs
         # a format may leave this output out
@@ -62,7 +61,7 @@ class Exported(SemanticModel):
         # where 1 - near rounds to 0, the classes keep their order
         rest = (1 - near).clamp(min=_ROUNDED)
         # the classes share what touching leaves
-        return torch.cat([logs + rest.log(), near.clamp(min=_SMALLEST).log()], dim=1)
+        return torch.cat([logs + rest.log(), near.clamp(min=SMALLEST_PROBABILITY).log()], dim=1)
 
     def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         if self.side is None:

@@ -5,13 +5,13 @@ Four forward passes instead of one; the measured costs of a model include them (
 
 from torch import Tensor
 
+from segcore.constants import SMALLEST_PROBABILITY
 from segcore.errors import ParamsError
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.semantic import SemanticModel
 
 # axes that are flipped in each pass
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-_SMALLEST = 1e-12
 # settings that ask for flips, as errors name them
 EVALUATED, PREDICTED = "evaluate.flips", "predict.flips (null: as evaluate.flips)"
 
@@ -41,7 +41,7 @@ class FlipAveraged(SemanticModel):
             probabilities = self.model(images.flip(axes), flipped).float().softmax(dim=1).flip(axes)
             total = probabilities if total is None else total.add_(probabilities)
         assert total is not None
-        return total.div_(len(FLIPS)).clamp_min_(_SMALLEST).log_()
+        return total.div_(len(FLIPS)).clamp_min_(SMALLEST_PROBABILITY).log_()
 
 
 def with_flips(model: SegmentationModel, flips: bool) -> SegmentationModel:

@@ -70,16 +70,19 @@ def surface_scores(
     classes: Sequence[str],
     foreground: Sequence[int],
     only: Collection[str] | None = None,
+    whole: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Every score of surfaces, each (...), by score key.
 
-    A class that no volume counts for is absent everywhere: 0 mm and 100 %.
+    A class that no volume counts for is absent everywhere: 0 mm and 100 %. Resampled clusters without a class that
+    others have say nothing about it: its score is that of all clusters.
 
     Args:
         sums: of `VolumeRun`, weighted and summed over clusters, each (..., K).
         classes: K names.
         foreground: class indices.
         only: names of metrics; None: all of surfaces.
+        whole: the sums over all clusters, each (K,), of which `sums` are resampled; None: `sums` are of all.
     """
     result = {}
     for name, metric in METRICS.items():
@@ -88,7 +91,11 @@ def surface_scores(
         for aggregate in _AGGREGATES:
             number = sums[f"counted/{aggregate}"]
             mean = sums[f"{name}/{aggregate}"] / np.where(number > 0, number, 1.0)
-            values = np.where(number > 0, mean, float(metric.higher_is_better))
+            absent = np.asarray(float(metric.higher_is_better))
+            if whole is not None:
+                of_all = whole[f"{name}/{aggregate}"] / np.maximum(whole[f"counted/{aggregate}"], 1)
+                absent = np.where(whole["true"] > 0, of_all, absent)
+            values = np.where(number > 0, mean, absent)
             for index in foreground:
                 result[f"{name}/{aggregate}/{classes[index]}"] = values[..., index]
             result[f"{name}/{aggregate}/foreground_mean"] = metric.mean(values[..., list(foreground)])

@@ -8,7 +8,14 @@ import torch
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.files import digest
-from segcore.inference.calibration import Calibration, confidence, log_probabilities
+from segcore.inference.calibration import (
+    HIGHEST,
+    LOWEST,
+    Calibration,
+    confidence,
+    limit_text,
+    log_probabilities,
+)
 from segcore.inference.device import Precision
 from segcore.inference.tiling import predict_patch
 from segcore.models.base.model import SegmentationModel
@@ -16,8 +23,8 @@ from segcore.models.base.semantic import SemanticModel
 
 # Probabilities that are kept to fit by, 16 MB. With more pixels times classes, a sample of each region is kept.
 _MOST = 2**22
-# A network that is always right has no best temperature.
-_LOWEST, _HIGHEST = 0.05, 20.0
+# A mean log-likelihood that is higher by less than this shows no temperature.
+_SAME = 1e-5
 # of the stored numbers, which the last digits of predictions then do not change
 _DIGITS = 4
 
@@ -55,14 +62,18 @@ def fit_temperature(
 
 def text(entry: dict[str, Any]) -> str:
     """One line about an entry `calibration`."""
+    limit = limit_text(entry["temperature"])
+    where = f" ({limit})" if limit else ""
     return (
-        f"calibration: temperature {entry['temperature']:.3g}, expected calibration error on validation pixels "
+        f"calibration: temperature {entry['temperature']:.3g}{where}, expected calibration error on validation pixels "
         f"{entry['ece_before']:.2%} before, {entry['ece_after']:.2%} after"
     )
 
 
 def fitted(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Temperature of the lowest NLL, to four digits.
+    """Temperature of the lowest NLL, to four digits; 1 where no other one changes the NLL noticeably.
+
+    It is within `LOWEST` to `HIGHEST`, and exactly one of them where the NLL is lowest there.
 
     Args:
         probabilities: (K, n) float32.
@@ -72,11 +83,14 @@ def fitted(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
     found = minimize_scalar(
         lambda log: nll(probabilities, labels, float(np.exp(log))),
-        bounds=(np.log(_LOWEST), np.log(_HIGHEST)),
+        bounds=(np.log(LOWEST), np.log(HIGHEST)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return _rounded(float(np.exp(found.x)))
+    # the search does not reach its bounds
+    tried = [_rounded(float(np.exp(found.x))), LOWEST, HIGHEST]
+    best, temperature = min((nll(probabilities, labels, value), value) for value in tried)
+    return temperature if nll(probabilities, labels, 1.0) - best > _SAME else 1.0
 
 
 def nll(probabilities: np.ndarray, labels: np.ndarray, temperature: float) -> float:

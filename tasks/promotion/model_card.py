@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from segcore.comparison.results import Comparison, LeaderboardRow, read_comparison
+from segcore.comparison.surfaces import empty_policy
 from segcore.files import cached_json
+from segcore.inference.calibration import limit_text
 from segcore.ingest.samples import load_manifest
 from segcore.metrics import EMPTY_RATE, METRICS, score_title, unit_of
 from segcore.models.base.bundle import load_description
@@ -164,7 +166,7 @@ def _scores(comparison: Comparison | None, description: Mapping[str, Any]) -> It
     text = (
         f"On {comparison.test_images} test images in {comparison.clusters} {comparison.cluster_kind}s, which were not "
         f"trained on; {seeds}. Rank {row.rank} of {len(comparison.models)} compared networks. "
-        f"{_line(comparison.empty_policy)}"
+        f"{_line(empty_policy(comparison))}"
     )
     rows = []
     for key in _keys(row, comparison):
@@ -209,8 +211,10 @@ def _operating(description: Mapping[str, Any], summary: Mapping[str, Any]) -> It
         on = f" On the validation split: {', '.join(measured)}." if measured else ""
         yield f"Objects, found by the method {objects['method']}, count from score {objects['score']:.3g}.{on}"
     if calibration:
+        limit = limit_text(calibration["temperature"])
         yield (
-            f"Confidence is calibrated with the temperature {calibration['temperature']:.3g}, fitted on the validation "
+            f"Confidence is calibrated with the temperature {calibration['temperature']:.3g}"
+            f"{f' ({limit})' if limit else ''}, fitted on the validation "
             f"split (expected calibration error there {percent(calibration.get('ece_before'))} % before, "
             f"{percent(calibration.get('ece_after'))} % after)."
         )

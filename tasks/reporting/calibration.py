@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from segcore.inference.calibration import limit_text
+
 if TYPE_CHECKING:
     # slow: imports charts and pictures
     from tasks.reporting.inputs import Inputs
@@ -15,7 +17,7 @@ def calibration_view(inputs: "Inputs") -> list[dict[str, Any]]:
 
     Returns:
         title, temperature, ece (expected calibration error, as a fraction) and after, that after temperature scaling;
-        verdict, on the probabilities as predicted.
+        verdict, on the probabilities as predicted; limit, what a temperature at its limit means, else empty.
     """
     rows = []
     for name, run in inputs.first_runs.items():
@@ -28,6 +30,7 @@ def calibration_view(inputs: "Inputs") -> list[dict[str, Any]]:
                     "ece": run.calibration["ece"],
                     "after": after["ece"],
                     "verdict": _verdict(after["temperature"]),
+                    "limit": limit_text(after["temperature"]),
                 }
             )
     return rows

@@ -7,6 +7,7 @@ import yaml
 
 from segcore.comparison.leaderboard import leaderboard, leaderboard_markdown
 from segcore.comparison.results import Comparison, PairTest
+from segcore.comparison.surfaces import empty_policy
 from segcore.comparison.surfaces import lines as surface_lines
 from segcore.comparison.text import difference_unit, value_text
 from segcore.comparison.timing import fastest, finding_notes, milliseconds, timing, timing_notes
@@ -82,6 +83,7 @@ def scores_view(comparison: Comparison, costs: Mapping[str, Any] | None = None) 
         "object_columns": object_columns(board, comparison) if comparison.objects else [],
         "surface_columns": surface_columns(board, comparison) if comparison.surfaces else [],
         "surfaces": surface_lines(comparison),
+        "empty_policy": empty_policy(comparison),
         "ranked_by": "Objects" if metric.of_objects else "Surfaces" if metric.of_surfaces else "",
         "measures": measure_columns(board),
         "in_turn": any((one := timing(cost)) and one.spread for cost in (costs or {}).values()),
@@ -211,10 +213,9 @@ def _speed_note(inputs: "Inputs") -> str:
 
 def _captions(inputs: "Inputs") -> dict[str, str]:
     comparison = inputs.comparison
-    policy = comparison.empty_policy.rstrip(".") + (
+    policy = empty_policy(comparison).rstrip(".") + (
         "; 0.0 in errors of objects" if comparison.objects else ""
     )
-    policy += "; 0 mm in distances of surfaces" if comparison.surfaces else ""
     tolerance = inputs.params.evaluate.boundary_tolerance
     drawn = (
         f"Intervals: {comparison.confidence * 100:.0f} %, {comparison.bootstrap} bootstrap draws "

@@ -375,7 +375,7 @@ def test_calibration_is_shown_before_and_after_the_temperature_of_networks_that_
     assert "temperature" not in before["index.html"] and "Calibration" not in before["report.md"]
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
-    for name, temperature, ece in (("unet-0", 1.834, 0.011), ("fcn-0", 0.7, 0.02)):
+    for name, temperature, ece in (("unet-0", 1.834, 0.011), ("fcn-0", 0.05, 0.02)):
         file = copy / "evaluations" / name / "calibration.json"
         curve = json.loads(file.read_text())
         after = {**curve, "accuracy": curve["confidence"], "ece": ece, "temperature": temperature}
@@ -386,6 +386,8 @@ def test_calibration_is_shown_before_and_after_the_temperature_of_networks_that_
     row = re.search(r'<tr><th scope="row">U-Net</th><td class="words">overconf.*?</tr>', page, re.DOTALL)
     assert row and all(f"<td>{cell}</td>" in row[0] for cell in ("1.83", "6.3", "1.1"))
     assert "not confident enough on validation data" in page
+    limit = "the lowest that is allowed, so confidence may still be too low"
+    assert page.count(limit) == 1 and f"temperature 0.05 ({limit}); expected" in text
     # an older bundle
     assert not re.search(r"Calibration of DeepLab", text)
     assert (

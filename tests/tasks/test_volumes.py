@@ -154,7 +154,11 @@ def test_the_pages_show_surfaces_also_as_ranking(
     others = [name for name in ("HD95 (mm)", "NSD (%)", "ASSD (mm)") if not name.startswith(metric.upper())]
     assert all(f">{name}</span>" in page for name in others)
     assert ('<th class="group" colspan="2">Surfaces (mm)</th>' in page) == (metric == "hd95")
+    pooled = f"scores of pixels pool those of all {comparison.test_images} test images"
+    assert f"Scores of surfaces are means of the {comparison.clusters} groups" in page and pooled in page
+    assert "Scores pool the pixels" not in page and "0 mm in distances of surfaces" in page
     for text in ((folder / "report.md").read_text(), scores_markdown(comparison)):
+        assert "0 mm in distances of surfaces." in text
         assert "NSD: surfaces within 1.5 mm" in text and "HD95 dataset, foreground (mm)" in text
     if metric == "hd95":
         assert " mm" in comparison.verdict and "(dataset HD95 " in comparison.verdict

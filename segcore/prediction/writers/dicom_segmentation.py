@@ -26,6 +26,16 @@ _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
 )
+_DATES = ("PatientBirthDate", "StudyDate")
+_SEXES = ("M", "F", "O")
+# Elements of each file that a segmentation needs, and whether all files have the same one, or each its own.
+_UIDS = {
+    "StudyInstanceUID": "same",
+    "SeriesInstanceUID": "same",
+    "FrameOfReferenceUID": "same",
+    "SOPClassUID": "any",
+    "SOPInstanceUID": "own",
+}
 # LO, the type of labels and names, has at most 64 characters
 _LONGEST = 64
 # as dcmqi numbers series of segmentations
@@ -67,6 +77,8 @@ class SegmentationWriter:
         if self._series.frame_of_reference is None:
             raise self._error("has no frame of reference (FrameOfReferenceUID), which a segmentation needs")
         self._sources = [_read(file) for file in files]
+        self._check_uids()
+        _set_orientation(self._sources)
         if not is_of_frames and not self._sources[0].get("SliceThickness"):
             # highdicom needs one: the distance of slices, as viewers assume
             step = np.reshape(info.affine, (4, 4))[:3, 2]
@@ -81,6 +93,21 @@ class SegmentationWriter:
 
     def _error(self, what: str) -> DataError:
         return DataError(f"{self._scene.name}: {what}", _OTHER_OUTPUTS)
+
+    def _check_uids(self) -> None:
+        count = len(self._sources)
+        for key, kind in _UIDS.items():
+            found = [str(source.get(key) or "") for source in self._sources]
+            absent, different = found.count(""), len(set(found))
+            if absent:
+                where = f" in {absent} of {count} files" if absent < count else ""
+                raise self._error(f"lacks {key}{where}, which a DICOM segmentation needs")
+            if kind == "same" and different > 1:
+                raise self._error(
+                    f"has {different} different values of {key}, and one segmentation can only have one"
+                )
+            if kind == "own" and different < count:
+                raise self._error(f"has the same {key} in several files, so that none can be referenced")
 
     def write(self, path: Path, planes: np.ndarray) -> None:
         """Write a file.
@@ -174,21 +201,70 @@ class SegmentationWriter:
             raise
         # highdicom raises nearly any exception where an element of the series is missing or wrong
         except Exception as error:  # noqa: BLE001
-            raise self._error(
-                f"lacks elements that a DICOM segmentation needs, or has wrong ones ({type(error).__name__})"
-            ) from None
+            raise self._error(self._reason(error)) from None
+
+    def _reason(self, error: Exception) -> str:
+        """What is wrong, without texts of the exception except for the keyword of an element."""
+        from pydicom.datadict import tag_for_keyword
+
+        keyword = error.name if isinstance(error, AttributeError) else None
+        if keyword and tag_for_keyword(keyword) is not None:
+            return f"lacks {keyword}, which a DICOM segmentation needs"
+        if isinstance(error, KeyError) and error.args == (self._sources[0].SOPClassUID,):
+            return "has an SOPClassUID of images that highdicom does not know"
+        return f"has elements that highdicom does not accept ({type(error).__name__})"
 
 
 def _read(file: Path) -> Any:
-    """Header of a file, as a pydicom data set with all elements that highdicom reads."""
+    """Header of a file, as a pydicom data set with all elements that highdicom reads.
+
+    Values of patient and study that the standard does not allow, as of anonymised series, are empty.
+    """
     import pydicom
 
     with parsing(file):
         elements = pydicom.dcmread(file, stop_before_pixels=True)
         for key in _MAY_BE_EMPTY:
-            if key not in elements:
+            if key not in elements or not _is_allowed(key, elements[key].value):
                 setattr(elements, key, None)
         return elements
+
+
+def _is_allowed(key: str, value: Any) -> bool:
+    """Whether a value of an element that may be empty has the form that highdicom checks."""
+    from pydicom.valuerep import DA, TM
+
+    if key == "PatientSex":
+        return value in _SEXES
+    form = DA if key in _DATES else TM if key == "StudyTime" else None
+    if form is None or not value:
+        return True
+    try:
+        form(value)
+    # such as of several values
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def _set_orientation(sources: list[Any]) -> None:
+    """Give all slices the orientation of the first, and the frames of a file that of its first frame.
+
+    The series was read, so that they differ by rounding only, but highdicom needs equal ones.
+    """
+    from pydicom import Dataset
+
+    first = sources[0]
+    if "PerFrameFunctionalGroupsSequence" not in first:
+        for other in sources[1:]:
+            other.ImageOrientationPatient = first.ImageOrientationPatient
+        return
+    shared = first.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    for key in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        of_frame = first.PerFrameFunctionalGroupsSequence[0]
+        if key not in shared[0] and key in of_frame:
+            setattr(shared[0], key, of_frame[key].value)
+    first.SharedFunctionalGroupsSequence = shared
 
 
 def _text(name: str) -> str:

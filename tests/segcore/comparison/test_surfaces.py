@@ -108,6 +108,38 @@ def test_the_interval_is_that_of_resampled_patients():
     assert interval(draws, 0.95) == pytest.approx(np.quantile(own, [0.025, 0.975]), abs=0.15)
 
 
+def test_resamples_without_a_class_are_no_perfect_score_of_it():
+    # 6 and 8 mm in two patients of five; the others have neither the organ nor a prediction of it
+    moved = patients(3, 4, None, None, None)
+    counts, surfaces = tables(moved, absent=["p02", "p03", "p04"])
+    draws = bootstrap([cluster_sums(counts, [1], surface_table=surfaces)], 2000, 0)
+    assert (draws[HD95].min(), draws[HD95].max()) == (6, 8)
+    assert draws["nsd/dataset/building"].max() < 1 and draws["assd/image/building"].min() > 0
+    keywords = {"absent": ["p02", "p03", "p04"]}
+    worse = patients(4, 6, None, None, None)
+    found = compared([model("fcn", worse, **keywords), model("unet", moved, **keywords)])
+    (test,) = found.tests
+    assert (test.low, test.high) == (-4, -2)
+
+
+def test_of_a_class_that_one_patient_has_nothing_is_known_about_others():
+    moved, keywords = patients(3, None, None), {"absent": ["p01", "p02"]}
+    found = compared([model("fcn", patients(4, None, None), **keywords), model("unet", moved, **keywords)])
+    best = found.models[0].scores
+    assert (best[HD95].estimate, best[HD95].low, best[HD95].high) == (6, None, None)
+    share = best["nsd/dataset/building"]
+    assert (share.low, share.high) == (0, 1)
+    assert (found.tests[0].low, found.tests[0].high, found.tests[0].significant) == (None, None, False)
+    assert best["iou/dataset/building"].low is not None
+
+
+def test_a_class_without_truth_is_perfect_where_it_is_not_predicted():
+    moved = patients(0, None, None, None)
+    counts, surfaces = tables(moved, absent=list(moved))
+    draws = bootstrap([cluster_sums(counts, [1], surface_table=surfaces)], 500, 0)[HD95]
+    assert set(draws) == {0.0, DIAGONAL}
+
+
 def test_the_permutation_test_is_that_of_signs_of_the_differences_of_patients():
     a, b = [0, 1, 2, 3, 1, 0], [1, 2, 2, 4, 3, 0]
     runs = [cluster_sums(t, [1], surface_table=s) for t, s in (tables(patients(*each)) for each in (a, b))]

@@ -214,6 +214,49 @@ def test_elements_of_patient_and_study_may_be_absent(tmp_path):
     assert all(key in made and not made[key].value for key in (*absent, "StudyDate", "StudyTime"))
 
 
+@pytest.mark.parametrize(
+    ("element", "value"),
+    [
+        ("PatientBirthDate", "anonymised"),
+        ("PatientSex", "unknown"),
+        ("StudyDate", "2024-05-06"),
+        ("StudyDate", ["20240506", "20240507"]),
+        ("StudyTime", "noon"),
+    ],
+)
+def test_values_of_patient_and_study_that_are_not_allowed_are_empty(tmp_path, element, value):
+    scene = series(tmp_path / "ct", "axial")
+    with pydicom.config.disable_value_validation():
+        for file in scene.iterdir():
+            edit(file, **{element: value})
+    written(scene, tmp_path / "s.dcm")
+    made = pydicom.dcmread(tmp_path / "s.dcm")
+    assert element in made and not made[element].value and made.PatientName == NAME
+
+
+def test_orientations_that_differ_by_rounding_are_one(tmp_path):
+    scene = series(tmp_path / "ct", "axial")
+    for number, file in enumerate(sorted(scene.iterdir())):
+        edit(file, ImageOrientationPatient=[1, 1e-5 * number, 0, 0, 1, 0])
+    planes, info = written(scene, tmp_path / "s.dcm")
+    np.testing.assert_array_equal(
+        read_back(tmp_path / "s.dcm", scene, info), np.where(planes == IGNORE, 0, planes)
+    )
+
+
+def test_the_orientation_may_be_one_of_each_frame(tmp_path):
+    scene = tmp_path / "ct.dcm"
+    multiframe(scene, stack(5), SOPClassUID=EnhancedCTImageStorage)
+    elements = pydicom.dcmread(scene)
+    shared = elements.SharedFunctionalGroupsSequence[0]
+    for frame in elements.PerFrameFunctionalGroupsSequence:
+        for key in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+            setattr(frame, key, shared[key].value)
+    del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
+    elements.save_as(scene)
+    check(tmp_path / "s.dcm", scene, *written(scene, tmp_path / "s.dcm"))
+
+
 GROUPS = [["SharedFunctionalGroupsSequence"], ["PerFrameFunctionalGroupsSequence"]]
 
 
@@ -262,7 +305,9 @@ def test_no_element_that_the_standard_requires_is_absent(tmp_path, name, is_anon
     ("change", "words"),
     [
         ({"FrameOfReferenceUID": None}, "has no frame of reference"),
-        ({"StudyInstanceUID": None}, "lacks elements that a DICOM segmentation needs"),
+        ({"StudyInstanceUID": None}, "ct: lacks StudyInstanceUID, which"),
+        ({"SOPClassUID": "1.2.3"}, "has an SOPClassUID of images that highdicom does not know"),
+        ({"SOPInstanceUID": "1.2.3"}, "has the same SOPInstanceUID in several files"),
         ({"ImagePositionPatient": None, "ImageOrientationPatient": None}, "has no position in space"),
     ],
 )
@@ -273,6 +318,20 @@ def test_a_series_that_lacks_what_a_segmentation_needs_is_refused_before_it_is_p
     for file in scene.iterdir():
         edit(file, **change)
     with pytest.raises(DataError, match=words) as caught:
+        SegmentationWriter(scene, header(scene), DESCRIPTION)
+    assert "such as classes" in caught.value.remedy and NAME not in str(caught.value)
+
+
+@pytest.mark.parametrize("element", ["StudyInstanceUID", "FrameOfReferenceUID"])
+@pytest.mark.parametrize(
+    ("value", "words"), [("1.2.3456", "has 2 different values of {}"), (None, "lacks {} in 1 of 4 files")]
+)
+def test_a_series_of_two_studies_or_places_is_refused_by_the_name_of_the_element(
+    tmp_path, element, value, words
+):
+    scene = series(tmp_path / "ct", "axial")
+    edit(sorted(scene.iterdir())[-1], **{element: value})
+    with pytest.raises(DataError, match=words.format(element)) as caught:
         SegmentationWriter(scene, header(scene), DESCRIPTION)
     assert "such as classes" in caught.value.remedy and NAME not in str(caught.value)
 

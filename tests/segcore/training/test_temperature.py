@@ -26,7 +26,7 @@ def overconfident(by: float, pixels: int = 200_000, classes: int = 3) -> tuple[n
     return (logits * by).softmax(0).numpy(), labels.numpy().astype(np.uint8)
 
 
-@pytest.mark.parametrize("by", [0.5, 1.0, 2.5])
+@pytest.mark.parametrize("by", [0.5, 1.0, 2.5, 15.0])
 def test_the_temperature_of_an_overconfident_network_is_found(by):
     probabilities, labels = overconfident(by)
     found = fitted(probabilities, labels)
@@ -34,6 +34,23 @@ def test_the_temperature_of_an_overconfident_network_is_found(by):
     # no temperature beside it is better
     best = nll(probabilities, labels, found)
     assert all(best <= nll(probabilities, labels, found * factor) for factor in (0.97, 0.99, 1.01, 1.03))
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "right", "expected"),
+    [
+        ([1 / 3, 1 / 3, 1 / 3], 1, 1.0),
+        ([0.0, 1.0, 0.0], 1, 1.0),
+        ([0.1, 0.8, 0.1], 1, temperature.LOWEST),
+        ([0.1, 0.8, 0.1], 0, temperature.HIGHEST),
+    ],
+)
+def test_a_temperature_is_at_its_limit_or_1_where_none_is_best(probabilities, right, expected):
+    values = np.repeat(np.array(probabilities, np.float32)[:, None], 500, axis=1)
+    found = fitted(values, np.full(500, right, np.uint8))
+    assert found == expected
+    line = temperature.text({"temperature": found, "ece_before": 0.2, "ece_after": 0.1})
+    assert ("that is allowed" in line) == (expected != 1)
 
 
 def test_likelihood_and_error_are_those_of_torch_and_torchmetrics():
@@ -56,6 +73,10 @@ def test_confidence_is_the_softmax_of_scaled_logits(classes):
         expected = (logits / value).softmax(0).amax(0)
         assert torch.allclose(confidence(probabilities, value), expected, atol=1e-5)
     assert confidence(torch.tensor([1.0, 0.0]), 2.0).isfinite()
+    # also of a network that is very sure
+    far = torch.zeros(classes, 1)
+    far[0] = 80
+    assert torch.allclose(confidence(far.softmax(0), 40.0), (far / 40).softmax(0).amax(0), atol=1e-5)
 
 
 @pytest.mark.parametrize("touching", [False, True])
