@@ -71,7 +71,7 @@ class SegmentationModel(PythonModel):
         with _mlflow_errors():
             predictor = self._predictor(output, [str(word) for word in params.get("accept", [])])
             trained = self.bundle.description.get("input", {}).get("dtype")
-            images, assemble = _images(np.asarray(model_input), trained)
+            images, assemble = _images(_array(model_input), trained)
             _require_planes(images, predictor)
             made = [predictor.predict(image) for image in images]
         if output == "objects":
@@ -104,6 +104,17 @@ def _mlflow_errors() -> Iterator[None]:
         yield
     except SegflowError as error:
         raise MlflowException.invalid_parameter_value(f"{error.what}; {error.remedy}") from error
+
+
+def _array(given: Any) -> np.ndarray:
+    """The input as an array, whose mask, if it has one, must not get lost.
+
+    Raises:
+        DataError: a masked array.
+    """
+    if isinstance(given, np.ma.MaskedArray):
+        raise DataError("input: is a masked array", "fill it with the model's nodata value, or with NaN")
+    return np.asarray(given)
 
 
 def _images(values: np.ndarray, trained: str | None) -> tuple[list[np.ndarray | Path], Assemble]:
