@@ -140,6 +140,7 @@ def test_values_of_json_get_the_data_type_of_the_training_images(model: PyFuncMo
         (np.zeros((1, 8, 8, 3), bool), {}, "has bool values"),
         (np.zeros((0, 8, 8, 3), np.uint8), {}, "has shape"),
         (np.zeros(3), {}, "has shape"),
+        (np.ma.masked_equal(np.zeros((1, 8, 8, 3), np.uint8), 0), {}, "is a masked array; fill it with"),
         (np.array(["missing.tif"]), {}, "missing.tif: No such file"),
         (np.array([["a.tif", 3]], object), {}, "neither images nor paths"),
         (np.array([[[1], [2, 3]], [[4], []]], object), {}, "rows of unequal length"),
