@@ -40,7 +40,9 @@ def follow(file: Path, restore: str) -> None:
         with closing(sqlite3.connect(file, timeout=sqlite.wait_seconds(), isolation_level=None)) as database:
             for old in _former_folders(database, here, file.name):
                 _rewrite(database, f"{old}/{FOLDER}/", f"{here}/{FOLDER}/")
-                what = f"is a copy of {old / file.name}" if _exists(old / file.name) else f"was moved from {old}"
+                what = (
+                    f"is a copy of {old / file.name}" if _exists(old / file.name) else f"was moved from {old}"
+                )
                 line = f"tracking: {file} {what}; its artifacts are now those in {here / FOLDER}"
                 print(line, file=sys.stderr, flush=True)
     except sqlite3.Error as error:
