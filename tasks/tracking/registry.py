@@ -13,6 +13,7 @@ from segcore.files import sha256
 from segcore.models.base.bundle import Hashes, verified
 from tasks.promotion import agreement
 from tasks.promotion.history import CHALLENGER, CHAMPION, PREVIOUS, RegisteredVersion, holder, now
+from tasks.promotion.model_card import CARD
 from tasks.promotion.record import DecisionTags
 from tasks.tracking import versions as calls
 from tasks.tracking.fetch import fetch_model
@@ -309,7 +310,7 @@ class Registry:
     def is_described(self, version: int) -> bool:
         """Whether a version has a model card."""
         described = calls.require_version(self.tracker.client, self.name, version).description
-        return bool(described) and calls.has_files(self.tracker.client, self.source(version), [calls.CARD])
+        return bool(described) and calls.has_files(self.tracker.client, self.source(version), [CARD])
 
     def delete(self, version: int) -> None:
         """Delete a version; its number is not used again."""

@@ -11,6 +11,7 @@ from segcore.errors import ModelError, StageError
 from segcore.files import sha256
 from segcore.models.base.bundle import Hashes, verified
 from tasks.promotion.history import CHAMPION, PREVIOUS, RegisteredVersion, iso, now
+from tasks.promotion.model_card import CARD
 from tasks.tracking import logged_models
 from tasks.tracking.tracker import Run, Tracker
 
@@ -24,8 +25,7 @@ EXCHANGE = "gate.exchange"
 # artifact folder of a run in which earlier versions logged the bundle
 FOLDER = "model"
 _BUNDLE = frozenset({"model.json", "model.safetensors"})
-# model card beside the files of a version, and the longest description that MLflow's tables take
-CARD = "MODEL_CARD.md"
+# characters that MLflow's tables take
 _LONGEST_DESCRIPTION = 5000
 
 
