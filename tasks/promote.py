@@ -21,7 +21,7 @@ from tasks import console
 from tasks.batches import undecided
 from tasks.links import require_folders
 from tasks.project import COMPARE_LOCK, PROMOTE_LOCK, RETRAIN_LOCK, stage_name
-from tasks.promotion import agreement, approvals, candidates, decision, frozen_groups, publish
+from tasks.promotion import agreement, approvals, candidates, decision, frozen_groups, publish, renewal
 from tasks.promotion.candidates import Model
 from tasks.promotion.context import PromotionContext
 from tasks.promotion.history import (
@@ -85,6 +85,8 @@ def promote(
         new = undecided(p, root) if batches is None else list(batches)
         _require_batches(context, new)
         models = candidates.challengers(context)
+        if not dry_run:
+            renewal.renew(context, models)
         mark = decision.inputs_hash(context, models, new)
         path = record_path(root, p.data.name, new[-1] if new else (stages.run_key("compare") or mark)[:16])
         holder, record = context.registry.champion(), read_record(path)

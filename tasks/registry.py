@@ -63,7 +63,7 @@ def _main(arguments: argparse.Namespace) -> None:
     if arguments.accept:
         lines = rebuild.accept(registry, Path())
     elif arguments.rebuild:
-        lines, problem = rebuild.rebuild(registry, Path())
+        lines, problem = rebuild.rebuild(registry, Path(), p)
     else:
         _show(registry)
         return

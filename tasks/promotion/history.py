@@ -153,13 +153,13 @@ def _write(path: Path, before: Sequence[RegisteredVersion], versions: Sequence[R
 
 
 def write_copy(root: Path, name: str, versions: Sequence[RegisteredVersion], change: str) -> None:
-    """Write a copy of the history after a change of the champion that has no decision.
+    """Write a copy of the history after a change that has no decision.
 
     Args:
         root: the project's folder.
         name: of the dataset.
         versions: the registry's versions after the change.
-        change: "rollback", "accepted" or "recovered"; part of the file's name.
+        change: "rollback", "accepted", "recovered" or "renewed"; part of the file's name.
     """
     content = _content(versions)
     written = str(content["written"]).translate(str.maketrans("", "", ":-"))

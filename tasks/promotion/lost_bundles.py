@@ -5,6 +5,7 @@ earlier store), and DVC's cache.
 """
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from shutil import copyfile
@@ -17,7 +18,8 @@ from tasks.project import CHAMPIONS, FETCHED, MODELS, REBUILT
 from tasks.promotion.history import RegisteredVersion
 from tasks.versioning.cached_bundles import cached_bundles
 
-_PLACES = (f"{MODELS}/*", f"{CHAMPIONS}/*", f"{FETCHED}/**", "mlruns/**")
+_PLACES = (f"{MODELS}/*", f"{CHAMPIONS}/*", f"{FETCHED}/**")
+_STORED = "mlruns/**"
 
 
 def find_bundle(root: Path, row: RegisteredVersion) -> Path | None:
@@ -29,16 +31,26 @@ def find_bundle(root: Path, row: RegisteredVersion) -> Path | None:
     """
     if row.weights_sha256 is None:
         return None
-    for pattern in _PLACES:
-        for file in sorted(root.glob(f"{pattern}/model.json")):
-            if _is_of(file, row) and is_bundle(file.parent, row):
-                return file.parent
+    for pattern in (*_PLACES, _STORED):
+        for folder in _bundles(root, pattern, row):
+            return folder
     for files in cached_bundles():
         if _is_of(files["model.json"], row) and all(file.is_file() for file in files.values()):
             folder = _copied(root / REBUILT / str(row.version), files)
             if is_bundle(folder, row):
                 return folder
     return None
+
+
+def stored_bundles(root: Path, row: RegisteredVersion) -> Iterator[Path]:
+    """Folders of MLflow stores on this machine that have the bundle of a version, as `find_bundle`."""
+    return _bundles(root, _STORED, row)
+
+
+def _bundles(root: Path, pattern: str, row: RegisteredVersion) -> Iterator[Path]:
+    for file in sorted(root.glob(f"{pattern}/model.json")):
+        if _is_of(file, row) and is_bundle(file.parent, row):
+            yield file.parent
 
 
 def is_bundle(folder: Path, row: RegisteredVersion) -> bool:

@@ -22,6 +22,8 @@ from tasks.formatting import amount, hexcolour, interval, percent, score
 from tasks.project import EVALUATIONS, MODELS, comparison_file, run_name
 from tasks.reporting.slices import escaped, slices_markdown
 
+# file of the card, beside the files of a version
+CARD = "MODEL_CARD.md"
 _NOT_STATED = "not stated"
 _NOT_MEASURED = "not measured"
 Rows = Iterable[tuple[str, str]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from segcore.errors import StageError
 from segcore.files import locked
 from segcore.models.base.bundle import load_description
+from segcore.params import Params
 from tasks.project import CHAMPIONS, DECISIONS, PROMOTE_LOCK, REBUILT
 from tasks.promotion import agreement
 from tasks.promotion.history import (
@@ -23,7 +24,8 @@ from tasks.promotion.history import (
     with_deleted,
     write_copy,
 )
-from tasks.promotion.lost_bundles import find_bundle, is_bundle
+from tasks.promotion.lost_bundles import find_bundle, is_bundle, stored_bundles
+from tasks.promotion.model_card import CARD, model_card
 from tasks.promotion.recorded import Recorded, recorded_and_damaged
 
 if TYPE_CHECKING:
@@ -49,8 +51,8 @@ class Rebuilt:
     damaged: list[str] = field(default_factory=list)
 
 
-def rebuild(registry: "Registry", root: Path) -> tuple[list[str], StageError | None]:
-    """Make the registry as the records say: versions with their numbers, files, tags and aliases, and history.json.
+def rebuild(registry: "Registry", root: Path, p: Params) -> tuple[list[str], StageError | None]:
+    """Make the registry as the records say: versions with numbers, files, cards, tags and aliases, and history.json.
 
     Versions that only the registry has are kept. Where a number is taken by other weights or cannot be given again, the
     registered model is renamed, with all its versions, and a new one is made. A repeated call changes nothing.
@@ -58,6 +60,7 @@ def rebuild(registry: "Registry", root: Path) -> tuple[list[str], StageError | N
     Args:
         registry: registry of the data set.
         root: the project's folder, which must be the current folder.
+        p: parameters of the project, for the model cards.
 
     Returns:
         Lines on what was done, and an error if files of the champion or the previous champion were not found.
@@ -75,6 +78,8 @@ def rebuild(registry: "Registry", root: Path) -> tuple[list[str], StageError | N
         for row in _present(known):
             _restore_files(registry, root, row, done)
             registry.tag(row.version, _tags(row))
+            if row.version not in done.lost and not registry.is_described(row.version):
+                _describe(registry, root, p, row)
         registry.set_aliases({alias: row.version for row in _present(known) for alias in row.aliases})
         replace_history(root, name, with_deleted(list(known.versions.values()), registry.history()))
         # copies of files in DVC's cache
@@ -182,7 +187,7 @@ def _create(registry: "Registry", root: Path, row: RegisteredVersion | None) -> 
 
 
 def _restore_files(registry: "Registry", root: Path, row: RegisteredVersion, done: Rebuilt) -> None:
-    if registry.is_stored(row):
+    if registry.is_stored(row) and registry.is_model(row.version):
         return
     with _bundle(registry, root, row) as bundle:
         if bundle is not None:
@@ -191,6 +196,17 @@ def _restore_files(registry: "Registry", root: Path, row: RegisteredVersion, don
         done.restored.append(row.version)
     else:
         done.lost.append(row.version)
+
+
+def _describe(registry: "Registry", root: Path, p: Params, row: RegisteredVersion) -> None:
+    """Give a version its card: that of an earlier store where this machine has it, otherwise a new one."""
+    card = next((folder / CARD for folder in stored_bundles(root, row) if (folder / CARD).is_file()), None)
+    if card is not None:
+        registry.describe(row.version, card.read_text(encoding="utf-8"))
+        return
+    with _bundle(registry, root, row) as bundle:
+        if bundle is not None:
+            registry.describe(row.version, model_card(bundle, p, row.version, root))
 
 
 @contextmanager

@@ -25,8 +25,8 @@ _COLUMNS = (
 def follow(file: Path, restore: str) -> None:
     """Rewrite the artifact addresses of a store whose folder has another path than before; print one line if so.
 
-    Folders of other projects that use the same store are left alone: the former folder must be gone, or contain a store
-    of the same name, of which this one is a copy.
+    Folders of other projects that use the same store are left alone: the former folder must be gone, contain a store
+    of the same name, of which this one is a copy, or lack files that are here.
 
     Args:
         file: an existing database of the present version of MLflow.
@@ -40,7 +40,9 @@ def follow(file: Path, restore: str) -> None:
         with closing(sqlite3.connect(file, timeout=sqlite.wait_seconds(), isolation_level=None)) as database:
             for old in _former_folders(database, here, file.name):
                 _rewrite(database, f"{old}/{FOLDER}/", f"{here}/{FOLDER}/")
-                what = f"is a copy of {old / file.name}" if _exists(old) else f"was moved from {old}"
+                what = (
+                    f"is a copy of {old / file.name}" if _exists(old / file.name) else f"was moved from {old}"
+                )
                 line = f"tracking: {file} {what}; its artifacts are now those in {here / FOLDER}"
                 print(line, file=sys.stderr, flush=True)
     except sqlite3.Error as error:
@@ -60,11 +62,29 @@ def _former_folders(database: sqlite3.Connection, here: Path, name: str) -> list
     ]
     folders = {place.parents[1] for place in places if place.parent.name == FOLDER}
     is_own = (here / FOLDER).is_dir() or here == Path.cwd()
-    return sorted(old for old in folders if is_own and _is_former(old, here, name))
+    return sorted(old for old in folders if is_own and _is_former(database, old, here, name))
 
 
-def _is_former(old: Path, here: Path, name: str) -> bool:
-    return not _exists(old) or (not old.samefile(here) and _exists(old / name))
+def _is_former(database: sqlite3.Connection, old: Path, here: Path, name: str) -> bool:
+    if not _exists(old):
+        return True
+    if old.samefile(here):
+        return False
+    # another project may be there by now
+    is_left = here == Path.cwd() and not _exists(old / FOLDER)
+    return _exists(old / name) or is_left or _has_files_of(database, old, here)
+
+
+def _has_files_of(database: sqlite3.Connection, old: Path, here: Path) -> bool:
+    """Whether files with addresses in the former folder are not there, but here."""
+    start = f"{old}/{FOLDER}/"
+    query = " UNION ".join(
+        f"SELECT {column} FROM {table} WHERE substr({column}, 1, {len(start)}) = ?"
+        # those of experiments are named by a number that other stores have too
+        for table, column in _COLUMNS[1:]
+    )
+    places = (Path(place) for (place,) in database.execute(query, [start] * len(_COLUMNS[1:])))
+    return any(_exists(here / place.relative_to(old)) and not _exists(place) for place in places)
 
 
 def _exists(path: Path) -> bool:

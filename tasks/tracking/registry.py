@@ -13,6 +13,7 @@ from segcore.files import sha256
 from segcore.models.base.bundle import Hashes, verified
 from tasks.promotion import agreement
 from tasks.promotion.history import CHALLENGER, CHAMPION, PREVIOUS, RegisteredVersion, holder, now
+from tasks.promotion.model_card import CARD
 from tasks.promotion.record import DecisionTags
 from tasks.tracking import versions as calls
 from tasks.tracking.fetch import fetch_model
@@ -78,7 +79,8 @@ class Registry:
     def register(self, bundle: Path, run_id: str | None, tags: Mapping[str, object]) -> int:
         """Register a bundle, and return its version; the same weights always have the same version.
 
-        The stored files are read back and verified before the version is created.
+        A version whose files are damaged, have another description or are no MLflow model gets those of the bundle. The
+        stored files are read back and verified before the version is created.
 
         Args:
             bundle: folder with model.json and model.safetensors.
@@ -95,9 +97,8 @@ class Registry:
         same_weights = [v for v in self.history() if v.weights_sha256 == weights]
         if same_weights:
             row = min(same_weights, key=lambda row: row.version)
-            if not self.is_stored(row):
-                self.restore_files(row.version, bundle)
-                self.tag(row.version, {"description_sha256": sha256(bundle / "model.json")})
+            if not (self.is_current(row, bundle) and self.is_stored(row)):
+                self.renew(row.version, bundle)
             return row.version
         return self.add(bundle, description, run_id, tags)
 
@@ -265,6 +266,23 @@ class Registry:
             self.tracker.client, calls.require_version(self.tracker.client, self.name, version), bundle
         )
 
+    def is_current(self, row: RegisteredVersion, bundle: Path) -> bool:
+        """Whether a version has the description of a bundle and is an MLflow model; its files are not read."""
+        return row.description_sha256 == sha256(bundle / "model.json") and self.is_model(row.version)
+
+    def is_model(self, version: int) -> bool:
+        """Whether MLflow can load the files of a version; those of earlier versions of segflow are bundles alone."""
+        return calls.has_files(self.tracker.client, self.source(version), ["MLmodel"])
+
+    def renew(self, version: int, bundle: Path) -> None:
+        """Replace the files of a version by a bundle with the same weights, and the hash of its description.
+
+        After a kill in between, a repeated call completes it.
+        """
+        self._fetched.pop(version, None)
+        self.restore_files(version, bundle)
+        self.tag(version, {"description_sha256": sha256(bundle / "model.json")})
+
     def copies_of(self, weights: str) -> Generator[Path]:
         """Download what versions of this store, also of other registered models, have as bundle with these weights.
 
@@ -288,6 +306,11 @@ class Registry:
             StageError: the file cannot be written.
         """
         calls.describe(self.tracker.client, self.name, version, card)
+
+    def is_described(self, version: int) -> bool:
+        """Whether a version has a model card."""
+        described = calls.require_version(self.tracker.client, self.name, version).description
+        return bool(described) and calls.has_files(self.tracker.client, self.source(version), [CARD])
 
     def delete(self, version: int) -> None:
         """Delete a version; its number is not used again."""

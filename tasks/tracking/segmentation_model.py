@@ -3,6 +3,7 @@
 The copy has the package segcore beside it, and nothing of tasks, so this file must not import from tasks.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import itemgetter
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 OUTPUTS = ("classes", "probabilities", "objects")
 # of the table of objects; boxes in pixels, right and bottom exclusive
 COLUMNS = ("image", "plane", "class", "score", "area", "left", "top", "right", "bottom")
+# words in remedies of segcore, which name settings that a model here does not have, and their replacement
+_REMEDIES = (
+    (r"set predict\.resample: true to resample it for the prediction, or (?=predict)", "resample it, or "),
+    (r"(?:set )?predict\.accept: \[(\w+)\]", r'give params={"accept": ["\1"]}'),
+    (r"correct data\.images and data\.masks", "give the path of an image"),
+)
+_MASKED = ("input: is a masked array", "fill it with the nodata value of the training images, or with NaN")
 # makes the result of the arrays of all images
 Assemble = Callable[[list[np.ndarray]], Any]
 
@@ -71,9 +79,10 @@ class SegmentationModel(PythonModel):
         with _mlflow_errors():
             predictor = self._predictor(output, [str(word) for word in params.get("accept", [])])
             trained = self.bundle.description.get("input", {}).get("dtype")
-            images, assemble = _images(np.asarray(model_input), trained)
+            images, assemble = _images(_array(model_input), trained)
             _require_planes(images, predictor)
-            made = [predictor.predict(image) for image in images]
+            names = ["input"] if len(images) == 1 else [f"image {index}" for index in range(len(images))]
+            made = [_predicted(predictor, image, name) for image, name in zip(images, names, strict=True)]
         if output == "objects":
             return _table(made, predictor.classes)
         if output == "probabilities":
@@ -106,6 +115,40 @@ def _mlflow_errors() -> Iterator[None]:
         raise MlflowException.invalid_parameter_value(f"{error.what}; {error.remedy}") from error
 
 
+def _predicted(predictor: "Predictor", image: np.ndarray | Path, name: str) -> "Prediction":
+    """The prediction of an image.
+
+    Args:
+        predictor: that predicts it.
+        image: array or path.
+        name: of an array in errors; a file has its path.
+
+    Raises:
+        SegflowError: as that of the predictor, in words of the input and of `params`.
+    """
+    try:
+        return predictor.predict(image)
+    except SegflowError as error:
+        short, whole = (image.name, str(image)) if isinstance(image, Path) else ("array", name)
+        what, remedy = error.what, error.remedy
+        if what.startswith(f"{short}:"):
+            what = whole + what.removeprefix(short)
+        for words, own in _REMEDIES:
+            remedy = re.sub(words, own, remedy)
+        raise DataError(what, remedy) from error
+
+
+def _array(given: Any) -> np.ndarray:
+    """The input as an array, whose mask, if it has one, must not get lost.
+
+    Raises:
+        DataError: a masked array.
+    """
+    if isinstance(given, np.ma.MaskedArray):
+        raise DataError(*_MASKED)
+    return np.asarray(given)
+
+
 def _images(values: np.ndarray, trained: str | None) -> tuple[list[np.ndarray | Path], Assemble]:
     """Images of the input, and how their results are put together.
 
@@ -116,10 +159,12 @@ def _images(values: np.ndarray, trained: str | None) -> tuple[list[np.ndarray | 
     Raises:
         DataError: neither images nor paths.
     """
-    if values.dtype.kind in "OU":
+    if values.dtype.kind in "OSU":
         items = np.atleast_1d(values).tolist()
-        if items and all(isinstance(item, str) for item in items):
-            return [Path(item) for item in items], list
+        if items and all(isinstance(item, str | Path) for item in items):
+            return [_path(item) for item in items], list
+        if any(isinstance(item, np.ma.MaskedArray) for item in items):
+            raise DataError(*_MASKED)
         whole = _numbers(items, trained)
         if whole is None:
             images = [image for item in items if (image := _numbers(item, trained)) is not None]
@@ -137,6 +182,19 @@ def _images(values: np.ndarray, trained: str | None) -> tuple[list[np.ndarray | 
     )
 
 
+def _path(given: str | Path) -> Path:
+    """A path of the input.
+
+    Raises:
+        DataError: it is empty, which would be the working folder, or has a character that no path has.
+    """
+    text = str(given)
+    if not text.strip() or text == "." or "\0" in text:
+        what = "no path is" if "\0" in text else "empty path"
+        raise DataError(f"input: {what} {text!r}", "give the path of a file")
+    return Path(given)
+
+
 def _numbers(items: Any, trained: str | None) -> np.ndarray | None:
     """Nested lists as an array of the training images' data type, where that can represent all numbers.
 
@@ -151,7 +209,10 @@ def _numbers(items: Any, trained: str | None) -> np.ndarray | None:
     except ValueError:
         return None
     if values.dtype.kind not in "uif":
-        raise DataError("input: is neither images nor paths", "give numbers, or paths of files alone")
+        raise DataError(
+            "input: is neither images nor paths",
+            "give numbers alone, or paths of files alone, as text or pathlib.Path and not bytes",
+        )
     if trained is None:
         return values
     with np.errstate(invalid="ignore"):

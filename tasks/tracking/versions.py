@@ -1,7 +1,7 @@
 """Registered versions in MLflow: single calls of the client, without decisions."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from segcore.errors import ModelError, StageError
 from segcore.files import sha256
 from segcore.models.base.bundle import Hashes, verified
 from tasks.promotion.history import CHAMPION, PREVIOUS, RegisteredVersion, iso, now
+from tasks.promotion.model_card import CARD
 from tasks.tracking import logged_models
 from tasks.tracking.tracker import Run, Tracker
 
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
 EXCHANGE = "gate.exchange"
 # artifact folder of a run in which earlier versions logged the bundle
 FOLDER = "model"
-_BUNDLE = {"model.json", "model.safetensors"}
-# model card beside the files of a version, and the longest description that MLflow's tables take
-CARD = "MODEL_CARD.md"
+_BUNDLE = frozenset({"model.json", "model.safetensors"})
+# characters that MLflow's tables take
 _LONGEST_DESCRIPTION = 5000
 
 
@@ -138,8 +138,8 @@ def finish_exchange(client: "MlflowClient", name: str) -> tuple[int, int] | None
     return restored, demoted
 
 
-def has_files(client: "MlflowClient", source: str) -> bool:
-    """Whether there are a model.json and a model.safetensors at an artifact address; they are not read.
+def has_files(client: "MlflowClient", source: str, names: Collection[str] = _BUNDLE) -> bool:
+    """Whether there are files with these names, by default a bundle's, at an artifact address; they are not read.
 
     Raises:
         StageError: the store of the files does not answer.
@@ -155,7 +155,7 @@ def has_files(client: "MlflowClient", source: str) -> bool:
             "check that this machine can read the store's files, or install the package that is missing; "
             "then run again",
         ) from error
-    return {Path(file.path).name for file in files} >= _BUNDLE
+    return {Path(file.path).name for file in files} >= set(names)
 
 
 def _repository(client: "MlflowClient", source: str) -> Any:

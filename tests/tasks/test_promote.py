@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
 import pytest
 import yaml
@@ -18,6 +19,7 @@ import yaml
 from segcore import params
 from segcore.errors import DataError, ParamsError, StageError
 from segcore.evaluation import evaluate
+from segcore.files import sha256
 from segcore.params import Params
 from segcore.tables.slices import add_words
 from tasks import evaluate as evaluation
@@ -30,9 +32,11 @@ from tasks.promotion.context import PromotionContext
 from tasks.promotion.history import now, read_history
 from tasks.promotion.record import Approval, latest, record_text, records
 from tasks.tracking import runs
+from tasks.tracking.fetch import find_model
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
 from tasks.train import train
+from tests.support import bundles
 from tests.support.tiny import make_pairs, values_for
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +170,53 @@ def test_first_champion_is_the_best_by_validation_and_a_repeated_call_changes_no
     (row,) = read_history(project, "tiny")
     assert row.aliases == ["champion"] and row.promoted == record.decided
     assert row.decision == record.reason and row.scores["validation"] > 0
+
+
+def test_a_champion_of_an_earlier_version_that_was_trained_again_is_renewed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, registry = load(), registry_of(load())
+    champion = registry.champion()
+    assert champion is not None and champion.run_id is not None
+    folder, source = (
+        project / "models" / latest(project, "tiny").winner,
+        Path(registry.source(champion.version)),
+    )
+    assert json.loads((folder / "model.json").read_text())["weights_sha256"] == champion.weights_sha256
+    # an earlier version stored the bundle alone, without a description
+    for path in source.iterdir():
+        if path.name not in ("model.json", "model.safetensors", "history.csv"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    registry.tracker.client.update_model_version(p.data.name, str(champion.version), description="")
+    calibration = {"temperature": 1.75, "ece_before": 0.08, "ece_after": 0.02}
+    bundles.rewrite(folder, lambda description: description.update(calibration=calibration))
+    before = contents("decisions")
+    stage.promote(p, dry_run=True)
+    assert contents("decisions") == before and registry.champion() == champion
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: Any) -> None:
+        raise Killed
+
+    for name in ("tag", "describe"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Registry, name, die)
+            with pytest.raises(Killed):
+                stage.promote(p)
+    decided = stage.promote(p)
+    assert decided == stage.promote(p) and registry_of(p).champion() == replace(
+        champion, description_sha256=sha256(folder / "model.json")
+    )
+    registry_of(p).require_agreement(project)
+    assert "temperature 1.75" in (source / "MODEL_CARD.md").read_text()
+    bundle = find_model(p, f"models:/{p.data.name}@champion", project).bundle
+    assert bundle.description["calibration"] == calibration
+    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
+    assert mlflow.pyfunc.load_model(f"models:/{p.data.name}@champion").metadata.signature is not None
+    (copy,) = [path for path in (project / "decisions").rglob("*.json") if "renewed" in path.name]
+    assert json.loads(copy.read_text())["change"] == "renewed"
 
 
 def better_challenger(batch: str | None = None) -> str:

@@ -11,8 +11,7 @@ from segcore.comparison.results import read_comparison
 from segcore.files import sha256
 from segcore.params import Params
 from tasks.project import comparison_file
-from tasks.promotion.model_card import model_card
-from tasks.tracking import versions
+from tasks.promotion.model_card import CARD, model_card
 from tasks.tracking.registry import Registry
 from tests.support.bundles import make_bundle, rewrite
 from tests.support.fake_project import build_project, scene_patches
@@ -105,7 +104,7 @@ def test_a_registered_version_has_its_card_as_description_and_as_a_file(registry
     description = registry.tracker.client.get_model_version(registry.name, "1").description
     assert description.startswith("# U-Net for tiny, version 1\n") and "models:/tiny/1" in description
     source = Path(registry.source(1))
-    assert (source / versions.CARD).read_text() == description
+    assert (source / CARD).read_text() == description
     assert sha256(source / "model.json") == row.description_sha256 and registry.is_stored(row)
 
 
@@ -117,4 +116,4 @@ def test_a_long_card_is_cut_before_a_section_in_the_description_alone(registry: 
     assert description.endswith(
         "x\n\nThe other sections are in MODEL_CARD.md, among the files of this version.\n"
     )
-    assert (Path(registry.source(1)) / versions.CARD).read_text() == card
+    assert (Path(registry.source(1)) / CARD).read_text() == card

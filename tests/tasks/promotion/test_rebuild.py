@@ -17,6 +17,7 @@ from segcore.params import Params
 from tasks import promote
 from tasks.promotion import history, rebuild
 from tasks.promotion.history import RegisteredVersion, read_history
+from tasks.promotion.model_card import CARD
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
 from tests.support.promotions import aliases, bundle, promoted, registry_of, use_store
@@ -35,7 +36,7 @@ def project(p: Params) -> Params:
 
 
 def run(p: Params) -> list[str]:
-    lines, problem = rebuild.rebuild(registry_of(p), Path())
+    lines, problem = rebuild.rebuild(registry_of(p), Path(), p)
     assert problem is None, problem
     registry_of(p).require_agreement()
     return lines
@@ -74,6 +75,32 @@ def test_a_lost_registry_is_restored_with_numbers_tags_aliases_and_files(
         fetched = registry_of(project).fetch(row.version, Path(f"fetched/{row.version}"))
         assert sha256(fetched / "model.safetensors") == row.weights_sha256
     assert "nothing was missing" in run(project)[0]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_lost_store_gets_its_model_cards_back(
+    is_kept: bool, project: Params, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 3):
+        registry_of(project).describe(number, f"# Card {number}\n")
+    if not is_kept:
+        shutil.rmtree("mlruns")
+    lose_store(monkeypatch, empty_store)
+    run(project)
+    registry = registry_of(project)
+    for number in (1, 2, 3):
+        text = registry.tracker.client.get_model_version("x", str(number)).description
+        assert text.startswith(f"# Card {number}\n" if is_kept else f"# U-Net for x, version {number}\n")
+        assert registry.is_described(number) and (Path(registry.source(number)) / CARD).read_text() == text
+
+
+def test_a_version_of_an_earlier_segflow_becomes_a_model_with_a_card(project: Params) -> None:
+    registry = registry_of(project)
+    source = Path(registry.source(2))
+    for name in ("MLmodel", CARD):
+        (source / name).unlink()
+    assert "stored the files of version 2 again" in run(project)[0]
+    assert registry.is_model(2) and registry.is_described(2) and "nothing was missing" in run(project)[0]
 
 
 def test_bundles_are_found_in_the_cache_of_dvc(
@@ -125,14 +152,14 @@ def test_a_decision_cut_short_is_named_and_the_others_are_used(
 ) -> None:
     Path("decisions/x/b1.json").write_text('{"format": 1, "act')
     lose_store(monkeypatch, empty_store)
-    lines, problem = rebuild.rebuild(registry_of(project), Path())
+    lines, problem = rebuild.rebuild(registry_of(project), Path(), project)
     assert problem is None and aliases(project) == EXPECTED
     assert any("b1.json: not a readable decision" in line and "git" in line for line in lines)
     # without the history, the damaged decision may be the one on the champion
     history.history_path(Path(), "x").unlink()
     shutil.rmtree("decisions/x/history")
     with pytest.raises(StageError, match=r"b1\.json"):
-        rebuild.rebuild(registry_of(project), Path())
+        rebuild.rebuild(registry_of(project), Path(), project)
 
 
 def test_a_version_without_weights_keeps_its_number(
@@ -154,7 +181,7 @@ def test_lost_weights_of_the_champion_are_an_error_whose_remedy_works(
     lose_store(monkeypatch, empty_store)
     shutil.rmtree("mlruns")
     kept = shutil.move("models/unet-0", "elsewhere")
-    _, problem = rebuild.rebuild(registry_of(project), Path())
+    _, problem = rebuild.rebuild(registry_of(project), Path(), project)
     assert problem and "version 1, the champion" in problem.what and "work/champion/1" in problem.remedy
     with pytest.raises(StageError, match="files of version 1, the champion, are gone"):
         registry_of(project).require_agreement()
@@ -250,7 +277,7 @@ def test_a_rebuild_that_is_killed_anywhere_is_completed_by_the_next(
         registry_of(project).register(bundle(Path("other"), "other"), None, {})
         state["left"] = done
         try:
-            rebuild.rebuild(registry_of(project), Path())
+            rebuild.rebuild(registry_of(project), Path(), project)
             break
         except Killed:
             state["left"] = -1
@@ -301,4 +328,4 @@ def test_accept_names_the_weights_of_a_version_registered_by_hand(project: Param
 
 def test_without_records_there_is_nothing_to_restore(p: Params) -> None:
     with pytest.raises(StageError, match="no record of a registered version"):
-        rebuild.rebuild(registry_of(p), Path())
+        rebuild.rebuild(registry_of(p), Path(), p)

@@ -105,7 +105,7 @@ def test_the_table_of_objects_is_that_of_the_bundle(model: PyFuncModel, predicto
     np.testing.assert_array_equal(boxes[:, 2:], found.boxes[:, :2] + found.boxes[:, 2:])
 
 
-@pytest.mark.parametrize("kind", ["array", "series", "column"])
+@pytest.mark.parametrize("kind", ["array", "series", "column", "Path"])
 def test_paths_give_a_list_of_class_maps(
     kind: str, model: PyFuncModel, predictor: Any, tmp_path: Path
 ) -> None:
@@ -114,6 +114,7 @@ def test_paths_give_a_list_of_class_maps(
     for path, size in zip(paths, sizes, strict=True):
         write_tif(Path(path), noise(*size))
     given = {"array": np.array(paths), "series": pd.Series(paths), "column": pd.DataFrame({"path": paths})}
+    given["Path"] = np.array([Path(path) for path in paths])
     classes = model.predict(given[kind])
     assert [one.shape for one in classes] == list(sizes)
     np.testing.assert_array_equal(classes[1], predictor.predict(paths[1]).classes)
@@ -133,6 +134,14 @@ def test_values_of_json_get_the_data_type_of_the_training_images(model: PyFuncMo
     assert accepted.shape == expected.shape
 
 
+def objects(*items: Any) -> np.ndarray:
+    """An array of objects, of which none is unpacked."""
+    made = np.empty(len(items), object)
+    for index, item in enumerate(items):
+        made[index] = item
+    return made
+
+
 @pytest.mark.parametrize(
     ("given", "settings", "message"),
     [
@@ -140,7 +149,20 @@ def test_values_of_json_get_the_data_type_of_the_training_images(model: PyFuncMo
         (np.zeros((1, 8, 8, 3), bool), {}, "has bool values"),
         (np.zeros((0, 8, 8, 3), np.uint8), {}, "has shape"),
         (np.zeros(3), {}, "has shape"),
-        (np.array(["missing.tif"]), {}, "missing.tif: No such file"),
+        (np.ma.masked_equal(np.zeros((1, 8, 8, 3), np.uint8), 0), {}, "is a masked array; fill it with"),
+        (
+            objects(*[np.ma.masked_equal(np.zeros((side, 8, 3)), 0) for side in (8, 9)]),
+            {},
+            "is a masked array",
+        ),
+        (np.array(["a/missing.tif", "b/missing.tif"]), {}, "a/missing.tif: No such file"),
+        (np.array(["models"]), {}, "models: .*; if not, give the path of an image"),
+        (np.array([""]), {}, "empty path ''"),
+        (np.array(["a.tif", " "]), {}, "empty path ' '"),
+        (np.array(["a\0b.tif"]), {}, "no path is"),
+        (np.array([b"a.tif"]), {}, "neither images nor paths; .* and not bytes"),
+        (objects(b"a.tif"), {}, "neither images nor paths; .* and not bytes"),
+        (np.zeros((2, 8, 8, 3), np.uint16), {}, 'image 0: has uint16 .* or give params=.*"range"'),
         (np.array([["a.tif", 3]], object), {}, "neither images nor paths"),
         (np.array([[[1], [2, 3]], [[4], []]], object), {}, "rows of unequal length"),
         (np.zeros((1, 8, 8, 3), np.uint8), {"output": "masks"}, "'masks' is unknown; choose one of classes"),
@@ -411,6 +433,7 @@ def test_a_server_answers_images_and_paths_with_the_predictions_of_the_bundle(
     [
         ({"inputs": [[[[1, 2]]]]}, "has 2 bands, the model takes 3"),
         ({"inputs": ["missing.tif"]}, "missing.tif"),
+        ({"inputs": [""]}, "empty path"),
         ({"inputs": [[[1], [1, 2]], 3]}, "rows of unequal length"),
         ({"inputs": [[[[1, 2, 3]]]], "params": {"output": "mask"}}, "'mask' is unknown"),
     ],

@@ -90,6 +90,22 @@ def test_a_moved_project_has_its_models_and_runs(
     assert read_at(new, monkeypatch) == 1 and "moved" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("what", ["empty", "mlruns", "without files"])
+def test_a_moved_project_does_not_use_another_one_at_its_former_place(
+    what: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = place.with_name("new")
+    place.rename(new)
+    (place / "mlruns/1" if what == "mlruns" else place).mkdir(parents=True)
+    if what == "without files":
+        shutil.rmtree(new / "mlruns")
+    monkeypatch.chdir(new)
+    tracker._client.cache_clear()
+    Registry(Tracker.open(params())).register(make_bundle(new / "models/unet-1", seed=1), None, {})
+    assert all(address.startswith(f"{new}/mlruns/") for address in addresses(new))
+    assert capsys.readouterr().err.count("was moved from") == 1 and not list(place.rglob("*.json"))
+
+
 def test_a_copy_neither_reads_nor_changes_the_project_that_it_was_copied_from(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,4 +144,9 @@ def test_a_store_that_projects_share_and_one_behind_a_link_are_left_alone(
     link = place.with_name("link")
     link.symlink_to(place)
     assert read_at(link, monkeypatch) == 1
+    # another project that has used this store has its own files
+    (place / "mlflow.db").rename(shared / "mlflow.db")
+    shutil.copytree(place / "mlruns", shared / "mlruns", dirs_exist_ok=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shared}/mlflow.db")
+    assert read_at(place, monkeypatch) == 1
     assert "tracking:" not in capsys.readouterr().err
