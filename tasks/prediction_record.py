@@ -220,14 +220,8 @@ class Record:
             if file not in facts.get("files", []) and (self.path.parent / file).is_file()
         }
         facts |= {"kept": kept} if kept else {}
-        outputs = list(self.settings.get("outputs", []))
-        self.scenes[str(scene)] = {
-            "name": name,
-            "key": self.key,
-            "model": self.model,
-            "outputs": outputs,
-            **facts,
-        }
+        facts |= {"outputs": list(self.settings.get("outputs", []))}
+        self.scenes[str(scene)] = {"name": name, "key": self.key, "model": self.model, **facts}
         if time.monotonic() - self._written > _SECONDS:
             self.save()
 
