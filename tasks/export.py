@@ -7,6 +7,7 @@ nothing is written.
 
 import argparse
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,16 +18,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from segcore import params, plugins
-from segcore.errors import ExportError, ParamsError
-from segcore.export import require_packages
-from segcore.files import atomic_folder, sha256
+from segcore.errors import ExportError, ModelError, ParamsError
+from segcore.export import RECORD, require_packages
+from segcore.files import atomic_folder, cached_json, digest, locked, sha256
 from segcore.metrics import METRICS
+from segcore.models.base.bundle import Bundle
 from segcore.params import Params
 from tasks import console
 from tasks.exported import name_of
 from tasks.held_out import held_out
 from tasks.output_folder import require_writable
-from tasks.project import EXPORTS, PREPARED
+from tasks.project import EXPORTS, PREPARED, WORK
 from tasks.tracking.fetch import CHAMPION, Found, find_model
 
 # torch takes seconds to import, and wrong arguments are reported at once
@@ -79,8 +81,8 @@ def run_export(
         require_packages(module.PACKAGES, "export")
     require_writable(output)
     found = find_model(p, address, root)
-    for module in modules.values():
-        module.check(found.bundle)
+    found.bundle.require("classes", "colors")
+    _check(found.bundle, modules)
     return _Export(p, found, address, output, tolerance, max_loss, root).write(modules)
 
 
@@ -89,6 +91,25 @@ def _module(name: str) -> ModuleType:
     if name not in known:
         raise ParamsError(f"--format: {name!r} is unknown", f"choose among {', '.join(known)}")
     return plugins.load(_PACKAGE, name)
+
+
+def _check(bundle: Bundle, modules: dict[str, ModuleType]) -> None:
+    """Check that a model can have each format; with several of them, the remedy names the others."""
+    refused: dict[str, ModelError] = {}
+    for name, module in modules.items():
+        try:
+            module.check(bundle)
+        except ModelError as error:
+            refused[name] = error
+    if not refused:
+        return
+    (name, error), others = next(iter(refused.items())), [name for name in modules if name not in refused]
+    if not others:
+        raise error
+    raise ModelError(
+        f"{error.what}; nothing was written",
+        f"leave out {', '.join(refused)}: --format {','.join(others)}; or {error.remedy}",
+    ) from error
 
 
 @dataclass
@@ -129,7 +150,10 @@ class _Export:
         from segcore.export._runtime import write_record
 
         target = self.output / self.name / name
-        with _without_empty_folder(target.parent), atomic_folder(target) as part:
+        # not beside the target, whose folder disappears after an error
+        lock = self.root / WORK / f"export-{digest(os.path.realpath(target))[:16]}.lock"
+        with locked(lock), _without_empty_folder(target.parent), atomic_folder(target) as part:
+            self._require_own(target)
             self._say(f"{name}: writing {module.FILE}")
             module.write(self.source, part)
             self._say(f"{name}: comparing it with the model")
@@ -139,6 +163,17 @@ class _Export:
         self._say(f"{name}: {line(facts)}")
         self._say(f"{name}: {target / module.FILE}")
         return target
+
+    def _require_own(self, target: Path) -> None:
+        """Check that a folder has no export of other weights at another address: two models may have one name."""
+        record = cached_json(target / RECORD) or {}
+        weights, address = record.get("weights_sha256"), str(record.get("address"))
+        if weights in (None, self.bundle.weights_sha256) or _place(address) == _place(self.address):
+            return
+        raise ExportError(
+            f"{target}: has an export of another model, that at the address {address}",
+            "choose another --output, or remove this folder, then run again",
+        )
 
     def _facts(self, name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
         """Content of export.json.
@@ -251,6 +286,12 @@ class _Export:
         print(f"export {self.name}: {text}", flush=True)
 
 
+def _place(address: str) -> str:
+    """An address in the form in which two of one model are equal."""
+    is_folder = address != CHAMPION and not address.startswith("models:/")
+    return os.path.realpath(address) if is_folder else address
+
+
 @contextmanager
 def _without_empty_folder(folder: Path) -> Iterator[None]:
     """After an error, remove a folder in which nothing was written."""
@@ -267,10 +308,13 @@ def _formats(text: str) -> list[str]:
     return [word for word in text.replace(",", " ").split() if word]
 
 
-def _tolerance(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
     return value
 
 
@@ -295,13 +339,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=EXPORTS, help="output folder (default: %(default)s)")
     parser.add_argument(
         "--tolerance",
-        type=_tolerance,
+        type=_number,
         default=TOLERANCE,
         help="largest difference of an output between file and model (default: %(default)s)",
     )
     parser.add_argument(
         "--max-loss",
-        type=_tolerance,
+        type=_number,
         default=MAX_LOSS,
         help="largest loss of score of a format that rounds weights, 0.01: one percentage point (default: %(default)s)",
     )

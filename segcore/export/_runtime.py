@@ -210,14 +210,6 @@ def load(folder: Path, bundle: Bundle, runtime: str) -> SegmentationModel:
     return exported(bundle.model(), guarded(run), module.side(bundle))
 
 
-def is_of(record: dict[str, Any], weights: str, description: str) -> bool:
-    """Whether export.json is of a bundle with these hashes.
-
-    The description has classes and the nodata value, which change without the weights.
-    """
-    return (record.get("weights_sha256"), record.get("description_sha256")) == (weights, description)
-
-
 def checked(folder: Path, bundle: Bundle, name: str) -> Path:
     """The exported file of a folder, after checking its hash and that it is of this bundle.
 
@@ -238,7 +230,8 @@ def checked(folder: Path, bundle: Bundle, name: str) -> Path:
         raise ExportError(error.what, remedy) from error
     if record.get("weights_sha256") != bundle.weights_sha256:
         raise ExportError(f"{folder}: was exported from other weights than those of {bundle.folder}", remedy)
-    if not is_of(record, bundle.weights_sha256, bundle.description_sha256):
+    # classes and the nodata value may change without the weights
+    if record.get("description_sha256") != bundle.description_sha256:
         raise ExportError(
             f"{folder}: was exported with another {DESCRIPTION} than that of {bundle.folder}", remedy
         )
