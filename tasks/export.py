@@ -15,34 +15,27 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segcore import params, plugins
 from segcore.errors import ExportError, ModelError, ParamsError
 from segcore.export import RECORD, require_packages
 from segcore.files import atomic_folder, cached_json, digest, locked, sha256
-from segcore.metrics import METRICS
 from segcore.models.base.bundle import Bundle
 from segcore.params import Params
 from tasks import console
+from tasks.export_comparison import Comparison
 from tasks.exported import name_of
 from tasks.held_out import held_out
 from tasks.output_folder import require_writable
 from tasks.project import EXPORTS, PREPARED, WORK
 from tasks.tracking.fetch import CHAMPION, Found, find_model
 
-# torch takes seconds to import, and wrong arguments are reported at once
-if TYPE_CHECKING:
-    from segcore.export._runtime import Runner
-    from segcore.models.base.model import SegmentationModel
-
 _PACKAGE = "segcore.export"
 # largest difference of probabilities; float32 networks of this library differ by some 1e-5
 TOLERANCE = 1e-4
 # largest loss of score of a format that rounds weights
 MAX_LOSS = 0.01
-# largest share of pixels whose class differs, and of objects that only one finds
-_CHANGED = {"pixels": 1e-3, "objects": 1e-2}
 
 
 def run_export(
@@ -103,13 +96,13 @@ def _check(bundle: Bundle, modules: dict[str, ModuleType]) -> None:
             refused[name] = error
     if not refused:
         return
-    (name, error), others = next(iter(refused.items())), [name for name in modules if name not in refused]
+    first, others = next(iter(refused.values())), [name for name in modules if name not in refused]
     if not others:
-        raise error
+        raise first
     raise ModelError(
-        f"{error.what}; nothing was written",
-        f"leave out {', '.join(refused)}: --format {','.join(others)}; or {error.remedy}",
-    ) from error
+        f"{first.what}; nothing was written",
+        f"leave out {', '.join(refused)}: --format {','.join(others)}; or {first.remedy}",
+    ) from first
 
 
 @dataclass
@@ -132,17 +125,16 @@ class _Export:
         from segcore.export._graph import Source
 
         self._say(f"{self.bundle.folder}, weights {self.bundle.weights_sha256[:12]}")
-        self.held_out, reason = held_out(self.bundle, self.root / PREPARED)
-        if self.held_out is None:
+        regions, reason = held_out(self.bundle, self.root / PREPARED)
+        if regions is None:
             self._say(f"{reason}; files are compared on random pixels, and have no score")
             for name in (name for name, module in modules.items() if module.IS_LOSSY):
                 raise ExportError(
                     f"{self.name} as {name}: {reason}, so that what rounded weights lose is unknown",
                     "run the steps ingest and prepare with the data of this model, or choose the format onnx",
                 )
-        self.score = self._score(self.bundle.model()) if self.held_out else None
-        metadata = {f"{self._metric}/dataset/foreground_mean": self.score, "regions": self._regions}
-        self.source = Source.of(self.bundle, metadata if self.score is not None else None)
+        self.comparison = Comparison(self.p, self.bundle, regions, self.tolerance, self.max_loss)
+        self.source = Source.of(self.bundle, self.comparison.scores)
         return [self._format(name, module) for name, module in modules.items()]
 
     def _format(self, name: str, module: ModuleType) -> Path:
@@ -197,90 +189,8 @@ class _Export:
             "versions": {package: version(package) for package in ("torch", *module.PACKAGES)},
             "tolerance": None if module.IS_LOSSY else self.tolerance,
             "max_loss": self.max_loss if module.IS_LOSSY else None,
-            "parity": self._parity(name, module, folder),
+            "parity": self.comparison.of_file(self.source, f"{self.name} as {name}", module, folder),
         }
-
-    def _parity(self, name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
-        import torch
-
-        from segcore.export._parity import HeldOut, Noise, differences, inputs_of, latencies
-        from segcore.export._runtime import guarded
-        from segcore.inference.device import choose_precision
-
-        run, side = guarded(module.runner(folder)), module.side(self.bundle)
-        # for each format from the first region on: figures do not depend on which other formats are written
-        pixels = HeldOut(*self.held_out) if self.held_out else Noise(self.source)
-        found = differences(self.source, run, inputs_of(pixels, side))
-        accepted = _CHANGED[found.unit]
-        is_same = math.isfinite(found.largest) and found.largest <= self.tolerance and found.share <= accepted
-        if not module.IS_LOSSY and not is_same:
-            raise ExportError(
-                f"{self.name} as {name}: outputs of file and model differ by up to {found.largest:.1e}, and "
-                f"{100 * found.share:.2g} % of the {found.unit} in class, mask or box; accepted are "
-                f"{self.tolerance:g} and {100 * accepted:g} %",
-                "use another format, or the bundle itself; --tolerance accepts larger differences. Nothing was written",
-            )
-        score = self._scores(run, side)
-        if module.IS_LOSSY and score is not None:
-            self._require_score(name, score)
-        tile = side or self.p.evaluate.tile
-        chosen = self.bundle.description.get("parameters", {}).get("precision", "auto")
-        precision = choose_precision(chosen, torch.device("cpu"))
-        return {
-            "pixels": pixels.title,
-            "largest_difference": found.largest,
-            "changed": found.changed,
-            "compared": found.compared,
-            "unit": found.unit,
-            "least_iou": found.least_iou,
-            "inputs": found.inputs,
-            "score": score,
-            "latency_ms": {
-                "tile": tile,
-                **latencies(self.source, run, pixels(1, tile, tile), precision, side),
-            },
-        }
-
-    def _scores(self, run: "Runner", side: int | None) -> dict[str, Any] | None:
-        """Scores of the model and of a file, in the same windows; None without held-out data."""
-        from segcore.export._parity import loss
-        from segcore.export._runtime import exported
-
-        if self.score is None:
-            return None
-        eager = self.score if side is None else self._score(self.source.model, side)
-        of_file = self._score(exported(self.source.model, run, side), side)
-        facts = {"metric": self._metric, "regions": self._regions, "eager": eager, "exported": of_file}
-        return {**facts, "loss": loss(self._metric, eager, of_file)}
-
-    def _require_score(self, name: str, score: dict[str, Any]) -> None:
-        """Check that a file of rounded weights has nearly the score of the model."""
-        if score["loss"] > self.max_loss:
-            raise ExportError(
-                f"{self.name} as {name}: rounded weights lower {score['metric']} from {score['eager']:.4f} to "
-                f"{score['exported']:.4f}; a loss of {self.max_loss:g} is accepted",
-                "choose the format onnx; --max-loss accepts a larger loss. Nothing was written",
-            )
-
-    @property
-    def _metric(self) -> str:
-        """That of the comparison; surfaces are of whole volumes, whose regions are planes."""
-        metric = self.p.compare.metric
-        return metric if {"counts", "objects"} & set(METRICS[metric].tables) else "iou"
-
-    @property
-    def _regions(self) -> int:
-        return len(self.held_out[1]) if self.held_out else 0
-
-    def _score(self, model: "SegmentationModel", side: int | None = None) -> float:
-        """Score of the model, or of a file whose input has a fixed side."""
-        from segcore.export._parity import score
-
-        assert self.held_out is not None
-        settings = self.p.evaluate
-        if side is not None:
-            settings = settings.model_copy(update={"tile": side, "overlap": min(settings.overlap, side // 2)})
-        return score(model, *self.held_out, settings, self.bundle.description, self._metric)
 
     def _say(self, text: str) -> None:
         print(f"export {self.name}: {text}", flush=True)

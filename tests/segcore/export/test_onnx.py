@@ -161,6 +161,7 @@ def test_the_metadata_describe_the_model_and_name_no_file_of_this_machine(source
     assert facts["weights_sha256"] == source.bundle.weights_sha256
     assert json.loads(facts["scores"]) == {"iou/dataset/foreground_mean": 0.5}
     assert json.loads(facts["model_json"]) == source.bundle.description
+    assert "nodata values that image files declare themselves" in facts["input"]
     assert "0 in all bands" in facts["input"] and set(json.loads(facts["outputs"])) == {
         "probabilities",
         "touching",
