@@ -64,7 +64,7 @@ def _unsuited(bundle: Bundle, reason: str, remedy: str) -> ModelError:
 
 
 def side(bundle: Bundle) -> int:
-    """Height and width of the input: the tile in which the model predicts."""
+    """Height and width of the input: the side of the training crops."""
     return int(bundle.description["tile"])
 
 

@@ -212,7 +212,7 @@ def test_a_choice_of_regions_has_no_surfaces(project: Path) -> None:
     data, bundle = PreparedData(project / "data/prepared"), read_bundle(project / "models/unet-0")
     chosen = regions_of_test(data).iloc[1:4]
     found = evaluate_model(bundle.model(), data, params.load().evaluate, "fp32", regions=chosen)
-    assert found.surfaces is None and set(found.counts["image"]) == set(chosen["id"])
+    assert found.surfaces is None and set(found.counts["item"]) == set(chosen["id"])
 
 
 def save_pages(path: Path, pages: list[np.ndarray]) -> None:
