@@ -30,3 +30,8 @@ def doubt(lower: Latency, other: Latency) -> str:
     if lower.high is not None and other.low is not None and lower.high >= other.low:
         return "intervals of the rounds overlap"
     return ""
+
+
+def threads_text(count: float) -> str:
+    """Number of threads as text, such as "1 thread"."""
+    return f"{count:.0f} thread{'s' * (count != 1)}"

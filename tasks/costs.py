@@ -57,6 +57,15 @@ def merge_cost(root: Path, name: str, facts: dict[str, Any]) -> None:
         part.write_text(json.dumps({**(read_cost(root, name) or {}), **facts}, indent=2) + "\n")
 
 
+def drop_cost(root: Path, name: str, entry: str) -> None:
+    """Remove an entry from the measurements of the bundle models/<name>, if it is there."""
+    cost = read_cost(root, name) or {}
+    if entry in cost:
+        with atomic_write(cost_file(root, name)) as part:
+            left = {key: value for key, value in cost.items() if key != entry}
+            part.write_text(json.dumps(left, indent=2) + "\n")
+
+
 def mean_cost(costs: list[dict[str, Any] | None]) -> dict[str, Any] | None:
     """Mean of the numbers over all measured runs; of texts the first value. None if no run was measured."""
     measured = [cost for cost in costs if cost]

@@ -3,12 +3,11 @@
 import json
 from functools import partial
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from segcore.data.prepared import PreparedData
-from segcore.export import RUNTIMES
-from segcore.files import atomic_folder, read_json
+from segcore.export import EAGER, RUNTIMES
+from segcore.files import atomic_folder
 from segcore.metrics import METRICS, score_title
 from segcore.metrics.scores import scores
 from segcore.params import Params
@@ -16,8 +15,11 @@ from tasks import console
 from tasks.bundles import read_local
 from tasks.exported import exported_model, folder_of
 from tasks.formatting import score
-from tasks.project import EVALUATIONS, MODELS, PREPARED
+from tasks.project import MODELS, PREPARED
 from tasks.tracking.fetch import Found
+
+if TYPE_CHECKING:
+    from segcore.models.base.model import SegmentationModel
 
 
 def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -> Path:
@@ -39,47 +41,42 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
     """
     data = PreparedData(root / PREPARED)
     found = Found(read_local(root / MODELS / name), None)
-    from segcore.evaluation.evaluate import evaluate, fitted
+    from segcore.evaluation.evaluate import Evaluated, evaluate, fitted
     from segcore.evaluation.objects import find_settings
+    from segcore.inference.device import choose_precision, default_device
 
     description = found.bundle.description
-    model = exported_model(found, runtime, str(MODELS / name), root)
+    of_file = exported_model(found, runtime, str(MODELS / name), root)
     finding = find_settings(description, p.evaluate.objects, data)
-    settings = fitted(p.evaluate, model, description)
+    settings, least = fitted(p.evaluate, of_file, description), finding.score if finding else 0.0
+
+    def evaluated(
+        model: "SegmentationModel", precision: str, label: str
+    ) -> tuple[Evaluated, dict[str, float]]:
+        progress = partial(console.progress, label=f"evaluate {name} by {label}")
+        made = evaluate(model, data, settings, precision, progress=progress, objects=finding)
+        return made, scores(made.counts, data.foreground, made.objects, least, made.surfaces)
+
     target = folder_of(name, runtime, root) / f"evaluation-{runtime}"
     with atomic_folder(target) as part:
-        progress = partial(console.progress, label=f"evaluate {name}")
-        result = evaluate(model, data, settings, "fp32", progress=progress, objects=finding)
+        result, by_file = evaluated(of_file, "fp32", runtime)
         result.counts.to_parquet(part / "counts.parquet", index=False)
         if result.objects is not None:
             result.objects.to_parquet(part / "objects.parquet", index=False)
         if result.surfaces is not None:
             result.surfaces.to_parquet(part / "surfaces.parquet", index=False)
         (part / "calibration.json").write_text(json.dumps(result.calibration, indent=2) + "\n")
-    least = finding.score if finding else 0.0
-    of_file = scores(result.counts, data.foreground, result.objects, least, result.surfaces)
-    _print(p, name, runtime, of_file, _of_model(root / EVALUATIONS / name, data.foreground))
+    # not from evaluations/, which may be of earlier weights or settings
+    device = default_device()
+    precision = choose_precision(description.get("parameters", {}).get("precision", "auto"), device)
+    _, by_model = evaluated(found.bundle.model(device), precision, EAGER)
+    _print(p, name, runtime, by_file, by_model)
     print(f"evaluate {name}: {target}", flush=True)
     return target
 
 
-def _of_model(folder: Path, foreground: list[int]) -> dict[str, float]:
-    """Scores of the evaluation of the model itself; empty if there is none."""
-    if not (folder / "counts.parquet").is_file():
-        return {}
-    objects, least = None, 0.0
-    if (folder / "objects.parquet").is_file():
-        objects = pd.read_parquet(folder / "objects.parquet")
-        least = read_json(folder / "summary.json", "evaluate the model again")["objects"]["score"]
-    path = folder / "surfaces.parquet"
-    surfaces = pd.read_parquet(path) if path.is_file() else None
-    return scores(pd.read_parquet(folder / "counts.parquet"), foreground, objects, least, surfaces)
-
-
-def _print(p: Params, name: str, runtime: str, of_file: dict[str, float], of_model: dict[str, float]) -> None:
-    metric = p.compare.metric if f"{p.compare.metric}/dataset/foreground_mean" in of_file else "iou"
+def _print(p: Params, name: str, runtime: str, by_file: dict[str, float], by_model: dict[str, float]) -> None:
+    metric = p.compare.metric if f"{p.compare.metric}/dataset/foreground_mean" in by_file else "iou"
     key, unit = f"{metric}/dataset/foreground_mean", METRICS[metric].unit
-    beside = f", of the model itself {score(of_model[key], unit)}" if key in of_model else ""
-    without = "" if beside else f" (the model itself is not evaluated in {EVALUATIONS / name})"
-    title, how = score_title(key), RUNTIMES[runtime].title
-    print(f"evaluate {name}: {title}: by {how} {score(of_file[key], unit)}{beside}{without}", flush=True)
+    values = f"{score(by_file[key], unit)}, of the model itself {score(by_model[key], unit)}"
+    print(f"evaluate {name}: {score_title(key)}: by {RUNTIMES[runtime].title} {values}", flush=True)

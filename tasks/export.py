@@ -6,6 +6,8 @@ nothing is written.
 """
 
 import argparse
+import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,33 +15,27 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segcore import params, plugins
-from segcore.errors import ExportError, ParamsError
-from segcore.export import require_packages
-from segcore.files import atomic_folder, sha256
-from segcore.metrics import METRICS
+from segcore.errors import ExportError, ModelError, ParamsError
+from segcore.export import RECORD, require_packages
+from segcore.files import atomic_folder, cached_json, digest, locked, sha256
+from segcore.models.base.bundle import Bundle
 from segcore.params import Params
 from tasks import console
+from tasks.export_comparison import Comparison
 from tasks.exported import name_of
 from tasks.held_out import held_out
 from tasks.output_folder import require_writable
-from tasks.project import EXPORTS, PREPARED
+from tasks.project import EXPORTS, PREPARED, WORK
 from tasks.tracking.fetch import CHAMPION, Found, find_model
-
-# torch takes seconds to import, and wrong arguments are reported at once
-if TYPE_CHECKING:
-    from segcore.export._runtime import Runner
-    from segcore.models.base.model import SegmentationModel
 
 _PACKAGE = "segcore.export"
 # largest difference of probabilities; float32 networks of this library differ by some 1e-5
 TOLERANCE = 1e-4
 # largest loss of score of a format that rounds weights
 MAX_LOSS = 0.01
-# largest share of pixels whose class differs, and of objects that only one finds
-_CHANGED = {"pixels": 1e-3, "objects": 1e-2}
 
 
 def run_export(
@@ -78,8 +74,8 @@ def run_export(
         require_packages(module.PACKAGES, "export")
     require_writable(output)
     found = find_model(p, address, root)
-    for module in modules.values():
-        module.check(found.bundle)
+    found.bundle.require("classes", "colors")
+    _check(found.bundle, modules)
     return _Export(p, found, address, output, tolerance, max_loss, root).write(modules)
 
 
@@ -88,6 +84,25 @@ def _module(name: str) -> ModuleType:
     if name not in known:
         raise ParamsError(f"--format: {name!r} is unknown", f"choose among {', '.join(known)}")
     return plugins.load(_PACKAGE, name)
+
+
+def _check(bundle: Bundle, modules: dict[str, ModuleType]) -> None:
+    """Check that a model can have each format; with several of them, the remedy names the others."""
+    refused: dict[str, ModelError] = {}
+    for name, module in modules.items():
+        try:
+            module.check(bundle)
+        except ModelError as error:
+            refused[name] = error
+    if not refused:
+        return
+    first, others = next(iter(refused.values())), [name for name in modules if name not in refused]
+    if not others:
+        raise first
+    raise ModelError(
+        f"{first.what}; nothing was written",
+        f"leave out {', '.join(refused)}: --format {','.join(others)}; or {first.remedy}",
+    ) from first
 
 
 @dataclass
@@ -108,21 +123,18 @@ class _Export:
     def write(self, modules: dict[str, ModuleType]) -> list[Path]:
         """Write all formats; what does not depend on the format is computed once."""
         from segcore.export._graph import Source
-        from segcore.export._parity import HeldOut, Noise
 
         self._say(f"{self.bundle.folder}, weights {self.bundle.weights_sha256[:12]}")
-        self.held_out, reason = held_out(self.bundle, self.root / PREPARED)
-        if self.held_out is None:
+        regions, reason = held_out(self.bundle, self.root / PREPARED)
+        if regions is None:
             self._say(f"{reason}; files are compared on random pixels, and have no score")
             for name in (name for name, module in modules.items() if module.IS_LOSSY):
                 raise ExportError(
                     f"{self.name} as {name}: {reason}, so that what rounded weights lose is unknown",
                     "run the steps ingest and prepare with the data of this model, or choose the format onnx",
                 )
-        self.score = self._score(self.bundle.model()) if self.held_out else None
-        metadata = {f"{self._metric}/dataset/foreground_mean": self.score, "regions": self._regions}
-        self.source = Source.of(self.bundle, metadata if self.score is not None else None)
-        self.pixels = HeldOut(*self.held_out) if self.held_out else Noise(self.source)
+        self.comparison = Comparison(self.p, self.bundle, regions, self.tolerance, self.max_loss)
+        self.source = Source.of(self.bundle, self.comparison.scores)
         return [self._format(name, module) for name, module in modules.items()]
 
     def _format(self, name: str, module: ModuleType) -> Path:
@@ -130,7 +142,10 @@ class _Export:
         from segcore.export._runtime import write_record
 
         target = self.output / self.name / name
-        with _without_empty_folder(target.parent), atomic_folder(target) as part:
+        # not beside the target, whose folder disappears after an error
+        lock = self.root / WORK / f"export-{digest(os.path.realpath(target))[:16]}.lock"
+        with locked(lock), _without_empty_folder(target.parent), atomic_folder(target) as part:
+            self._require_own(target)
             self._say(f"{name}: writing {module.FILE}")
             module.write(self.source, part)
             self._say(f"{name}: comparing it with the model")
@@ -140,6 +155,17 @@ class _Export:
         self._say(f"{name}: {line(facts)}")
         self._say(f"{name}: {target / module.FILE}")
         return target
+
+    def _require_own(self, target: Path) -> None:
+        """Check that a folder has no export of other weights at another address: two models may have one name."""
+        record = cached_json(target / RECORD) or {}
+        weights, address = record.get("weights_sha256"), str(record.get("address"))
+        if weights in (None, self.bundle.weights_sha256) or _place(address) == _place(self.address):
+            return
+        raise ExportError(
+            f"{target}: has an export of another model, that at the address {address}",
+            "choose another --output, or remove this folder, then run again",
+        )
 
     def _facts(self, name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
         """Content of export.json.
@@ -163,81 +189,17 @@ class _Export:
             "versions": {package: version(package) for package in ("torch", *module.PACKAGES)},
             "tolerance": None if module.IS_LOSSY else self.tolerance,
             "max_loss": self.max_loss if module.IS_LOSSY else None,
-            "parity": self._parity(name, module, folder),
+            "parity": self.comparison.of_file(self.source, f"{self.name} as {name}", module, folder),
         }
-
-    def _parity(self, name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
-        from segcore.export._parity import differences, inputs_of, latencies
-
-        run, side = module.runner(folder), module.side(self.bundle)
-        found = differences(self.source, run, inputs_of(self.pixels, side))
-        accepted = _CHANGED[found.unit]
-        if not module.IS_LOSSY and (not found.largest <= self.tolerance or found.share > accepted):
-            raise ExportError(
-                f"{self.name} as {name}: outputs of file and model differ by up to {found.largest:.1e}, and "
-                f"{100 * found.share:.2g} % of the {found.unit} by class; accepted are {self.tolerance:g} and "
-                f"{100 * accepted:g} %",
-                "use another format, or the bundle itself; --tolerance accepts larger differences. Nothing was written",
-            )
-        score = self._scores(run, side)
-        if module.IS_LOSSY and score is not None:
-            self._require_score(name, score)
-        tile = side or self.p.evaluate.tile
-        return {
-            "pixels": self.pixels.title,
-            "largest_difference": found.largest,
-            "changed": found.changed,
-            "compared": found.compared,
-            "unit": found.unit,
-            "least_iou": found.least_iou,
-            "inputs": found.inputs,
-            "score": score,
-            "latency_ms": {"tile": tile, **latencies(self.source, run, self.pixels(1, tile, tile))},
-        }
-
-    def _scores(self, run: "Runner", side: int | None) -> dict[str, Any] | None:
-        """Scores of the model and of a file, in the same windows; None without held-out data."""
-        from segcore.export._parity import loss
-        from segcore.export._runtime import exported
-
-        if self.score is None:
-            return None
-        eager = self.score if side is None else self._score(self.source.model, side)
-        of_file = self._score(exported(self.source.model, run, side), side)
-        facts = {"metric": self._metric, "regions": self._regions, "eager": eager, "exported": of_file}
-        return {**facts, "loss": loss(self._metric, eager, of_file)}
-
-    def _require_score(self, name: str, score: dict[str, Any]) -> None:
-        """Check that a file of rounded weights has nearly the score of the model."""
-        if score["loss"] > self.max_loss:
-            raise ExportError(
-                f"{self.name} as {name}: rounded weights lower {score['metric']} from {score['eager']:.4f} to "
-                f"{score['exported']:.4f}; a loss of {self.max_loss:g} is accepted",
-                "choose the format onnx; --max-loss accepts a larger loss. Nothing was written",
-            )
-
-    @property
-    def _metric(self) -> str:
-        """That of the comparison; surfaces are of whole volumes, whose regions are planes."""
-        metric = self.p.compare.metric
-        return metric if {"counts", "objects"} & set(METRICS[metric].tables) else "iou"
-
-    @property
-    def _regions(self) -> int:
-        return len(self.held_out[1]) if self.held_out else 0
-
-    def _score(self, model: "SegmentationModel", side: int | None = None) -> float:
-        """Score of the model, or of a file whose input has a fixed side."""
-        from segcore.export._parity import score
-
-        assert self.held_out is not None
-        settings = self.p.evaluate
-        if side is not None:
-            settings = settings.model_copy(update={"tile": side, "overlap": min(settings.overlap, side // 2)})
-        return score(model, *self.held_out, settings, self.bundle.description, self._metric)
 
     def _say(self, text: str) -> None:
         print(f"export {self.name}: {text}", flush=True)
+
+
+def _place(address: str) -> str:
+    """An address in the form in which two of one model are equal."""
+    is_folder = address != CHAMPION and not address.startswith("models:/")
+    return os.path.realpath(address) if is_folder else address
 
 
 @contextmanager
@@ -256,10 +218,13 @@ def _formats(text: str) -> list[str]:
     return [word for word in text.replace(",", " ").split() if word]
 
 
-def _tolerance(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
     return value
 
 
@@ -284,13 +249,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=EXPORTS, help="output folder (default: %(default)s)")
     parser.add_argument(
         "--tolerance",
-        type=_tolerance,
+        type=_number,
         default=TOLERANCE,
         help="largest difference of an output between file and model (default: %(default)s)",
     )
     parser.add_argument(
         "--max-loss",
-        type=_tolerance,
+        type=_number,
         default=MAX_LOSS,
         help="largest loss of score of a format that rounds weights, 0.01: one percentage point (default: %(default)s)",
     )

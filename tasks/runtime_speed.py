@@ -7,18 +7,16 @@ from typing import Any
 from segcore.cache import CODE, code_digest
 from segcore.errors import ExportError
 from segcore.export import EAGER, RECORD, RUNTIMES
-from segcore.files import cached_json, digest
+from segcore.files import cached_json, digest, sha256
 from segcore.inference.device import choose_precision, default_device, machine_name
 from segcore.inference.objects import windows_of
-from segcore.models.base.bundle import Bundle, load_description
+from segcore.models.base.bundle import DESCRIPTION, Bundle, load_description
 from segcore.params import Params
 from tasks import console
 from tasks.bundles import read_local
-from tasks.costs import RUNTIME_SPEED, merge_cost, read_cost
-from tasks.exported import exported_model, folder_of
+from tasks.costs import RUNTIME_SPEED, drop_cost, merge_cost, read_cost
 from tasks.measure import pixels_of_objects
-from tasks.project import MODELS, PREPARED, run_name
-from tasks.tracking.fetch import Found
+from tasks.project import EXPORTS, MODELS, PREPARED, run_name
 
 # of a measurement, what the report prints
 _SHOWN = (
@@ -36,6 +34,8 @@ _ROUNDS = 9
 def measure_runtimes(p: Params, root: Path = Path(), again: bool = False) -> list[str]:
     """Measure the first seed of each architecture that has an export, by all installed runtimes; see work/costs/.
 
+    An export belongs to the model whose hashes it has, whatever its name. Latencies of models without one are removed.
+
     Args:
         p: architectures, seeds and the tile.
         root: the project's folder.
@@ -46,33 +46,40 @@ def measure_runtimes(p: Params, root: Path = Path(), again: bool = False) -> lis
     """
     measured = []
     for architecture in p.architectures:
-        name = run_name(architecture, p.seeds[0])
-        files = _exports(name, root)
-        if not files:
+        found = {name: _exports(name, root) for name in (run_name(architecture, seed) for seed in p.seeds)}
+        name = next((name for name, files in found.items() if files), None)
+        for other in found:
+            if other != name:
+                drop_cost(root, other, RUNTIME_SPEED)
+        if name is None:
             continue
+        files = found[name]
         key = _key(p, files)
         if not again and (read_cost(root, name) or {}).get(RUNTIME_SPEED, {}).get("key") == key:
             continue
         print(f"report: measuring latency of exported models, {name}", flush=True)
-        merge_cost(root, name, {RUNTIME_SPEED: {"key": key, **_measured(p, name, list(files), root)}})
+        merge_cost(root, name, {RUNTIME_SPEED: {"key": key, **_measured(p, name, files, root)}})
         measured.append(name)
     return measured
 
 
-def _exports(name: str, root: Path) -> dict[str, str]:
-    """Hashes of the files that runtimes can run, by runtime; those of earlier weights are left out."""
-    folder = root / MODELS / name
-    if not (folder / "model.json").exists():
+def _exports(name: str, root: Path) -> dict[str, tuple[Path, str]]:
+    """Folders and hashes of the files of a model that runtimes can run, by runtime."""
+    path = root / MODELS / name / DESCRIPTION
+    if not path.exists():
         return {}
-    weights, found = load_description(folder)["weights_sha256"], {}
+    hashes = (load_description(path.parent)["weights_sha256"], sha256(path))
+    found = {}
     for runtime, how in RUNTIMES.items():
-        record = cached_json(folder_of(name, runtime, root) / RECORD) or {}
-        if record.get("weights_sha256") == weights and all(map(find_spec, how.packages)):
-            found[runtime] = str(record.get("sha256"))
+        for file in sorted((root / EXPORTS).glob(f"*/{how.format}/{RECORD}")):
+            record = cached_json(file) or {}
+            is_of = (record.get("weights_sha256"), record.get("description_sha256")) == hashes
+            if runtime not in found and is_of and all(map(find_spec, how.packages)):
+                found[runtime] = (file.parent, str(record.get("sha256")))
     return found
 
 
-def _measured(p: Params, name: str, runtimes: list[str], root: Path) -> dict[str, Any]:
+def _measured(p: Params, name: str, files: dict[str, tuple[Path, str]], root: Path) -> dict[str, Any]:
     from segcore.prediction.speed import Measured, measure_speed
 
     folder, device = root / MODELS / name, default_device()
@@ -82,8 +89,8 @@ def _measured(p: Params, name: str, runtimes: list[str], root: Path) -> dict[str
     windows = windows_of(own, bundle.description, p.evaluate.tile, p.evaluate.overlap)
     precision = choose_precision(bundle.description.get("parameters", {}).get("precision", "auto"), device)
     models = {EAGER: Measured(own, precision, *windows, pixels)}
-    for runtime in runtimes:
-        model = _loaded(bundle, runtime, folder, root)
+    for runtime, (exported, _) in files.items():
+        model = _loaded(bundle, runtime, exported)
         if model is not None:
             models[runtime] = Measured(model, "fp32", *windows, pixels)
     figures = measure_speed(list(models.values()), p.evaluate.tile, _ROUNDS, p.evaluate.flips)
@@ -98,18 +105,20 @@ def _title(runtime: str) -> str:
     return "PyTorch" if runtime == EAGER else RUNTIMES[runtime].title
 
 
-def _loaded(bundle: Bundle, runtime: str, folder: Path, root: Path) -> Any:
+def _loaded(bundle: Bundle, runtime: str, folder: Path) -> Any:
     """An exported model; None with a note if its file is damaged."""
+    from segcore.export._runtime import load
+
     try:
-        return exported_model(Found(bundle, None), runtime, str(folder), root)
+        return load(folder, bundle, runtime)
     except ExportError as error:
         console.note(f"report: not measured: {error}")
         return None
 
 
-def _key(p: Params, files: dict[str, str]) -> str:
+def _key(p: Params, files: dict[str, tuple[Path, str]]) -> str:
     """Digest of what the latencies depend on, except the load of the machine."""
     settings = f"{p.evaluate.tile} {p.evaluate.overlap} {p.evaluate.flips}"
     code = code_digest(*CODE["speed"], "export")
-    parts = [f"{runtime} {sha}" for runtime, sha in sorted(files.items())]
+    parts = [f"{runtime} {sha}" for runtime, (_, sha) in sorted(files.items())]
     return digest(settings, code, machine_name(default_device()), *parts)[:16]

@@ -37,7 +37,7 @@ class Evaluated:
         calibration: curve and error, see `Calibration.result`; with a temperature also "after_temperature", the same
             after temperature scaling and the "temperature".
         objects: the object table; None where no objects were asked for.
-        surfaces: the surface table; None where no region is a plane of a volume with a spacing.
+        surfaces: the surface table; None where no region is a plane of a volume with a spacing, or regions were chosen.
     """
 
     counts: pd.DataFrame
@@ -82,6 +82,7 @@ def evaluate(
         DataError: a region has no counts, or a volume lacks planes.
         ParamsError: flips with an instance network.
     """
+    all_regions = regions is None
     regions = test_regions(data) if regions is None else regions
     classes = len(data.classes)
     model = with_flips(model, settings.flips)
@@ -89,7 +90,8 @@ def evaluate(
     calibration, scaled = Calibration(), Calibration()
     with_objects = objects is not None and settings.objects != "none" and data.instances
     counts = ObjectCounts(data, settings.boundary_tolerance) if with_objects else None
-    surfaces = Surfaces(data, settings.surface_tolerance)
+    # surfaces are of whole volumes, of which a choice of regions may lack planes
+    surfaces = Surfaces(data, settings.surface_tolerance) if all_regions else None
     for region in progress(list(regions.itertuples())):
         patch = data.read_input(region.id)
         predicted = _predicted(model, patch, settings, precision, data.foreground, objects, temperature)
@@ -104,7 +106,8 @@ def evaluate(
         found = None
         if counts is not None and predicted.objects is not None:
             found = counts.add(region.id, patch, predicted.objects)
-        surfaces.add(region.id, prediction, patch.label)
+        if surfaces is not None:
+            surfaces.add(region.id, prediction, patch.label)
         keep(region.id, prediction, found)
     table = add_words(counts_table(images, data.classes), regions, data.items)
     require_all(table, regions["id"])
@@ -112,7 +115,7 @@ def evaluate(
     if temperature is not None:
         curve["after_temperature"] = {"temperature": temperature, **scaled.result()}
     objects_found = counts.table(regions) if counts else None
-    return Evaluated(table, matrix, curve, objects_found, surfaces.table())
+    return Evaluated(table, matrix, curve, objects_found, surfaces.table() if surfaces else None)
 
 
 def fitted(settings: Evaluate, model: SegmentationModel, description: Mapping[str, Any]) -> Evaluate:

@@ -40,6 +40,12 @@ def output_names(model: SegmentationModel) -> tuple[str, ...]:
     return TOUCHING if model.touching else SEMANTIC
 
 
+def least_side(model: SegmentationModel) -> int:
+    """Smallest height and width in pixels of an image that the graph takes."""
+    # an image that is reduced has two pixels in each direction then
+    return 1 if model.magnify >= 1 else round(1 / model.magnify) + 1
+
+
 class Graph(nn.Module):
     """A network with the validity of pixels before it and the softmax after it.
 
@@ -64,15 +70,19 @@ class Graph(nn.Module):
         is_nodata: Tensor = ((bands >= low) & (bands <= high)).all(dim=2)
         return valid & ~is_nodata
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Raw pixels (N, C, H, W) float32 to the outputs of `output_names`."""
+    def prepared(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw pixels (N, C, H, W) as the network takes them, and where they are valid, (N, H, W) bool."""
         valid = self.valid(images)
         if self.planes > 1:
             # as in training: neighbouring planes are 0 where they have no data
             bands = images.unflatten(1, (self.planes, -1))
             images = bands.masked_fill(~valid[:, :, None], 0).flatten(1, 2)
         # of the plane in the middle
-        valid = valid[:, self.planes // 2]
+        return images, valid[:, self.planes // 2]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Raw pixels (N, C, H, W) float32 to the outputs of `output_names`."""
+        images, valid = self.prepared(images)
         if isinstance(self.model, InstanceModel):
             return tuple(self.model.detections(images, valid))
         logits: Tensor = self.model(images, valid)
@@ -131,17 +141,11 @@ class Source:
         return pixels
 
     @property
-    def least_side(self) -> int:
-        """Smallest height and width of an image in pixels."""
-        # an image that is reduced has two pixels in each direction then
-        return 1 if self.model.magnify >= 1 else round(1 / self.model.magnify) + 1
-
-    @property
     def dynamic_shapes(self) -> dict[str, dict[int, Any]]:
         """Which axes of the input are dynamic, for `torch.export.export`."""
         from torch.export import Dim
 
-        sides = {axis: Dim(name, min=self.least_side) for axis, name in ((2, "height"), (3, "width"))}
+        sides = {axis: Dim(name, min=least_side(self.model)) for axis, name in ((2, "height"), (3, "width"))}
         return {INPUT: {0: Dim("batch", min=1), **sides}}
 
     @cached_property

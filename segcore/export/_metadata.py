@@ -83,8 +83,12 @@ def input_text(declared: dict[str, Any], channels: int) -> str:
             f"each band is clipped to its percentiles {low:g} and {high:g} over the whole image and scaled to 0..1"
         )
         if nodata is not None:
-            missing += f" (also for the file's nodata value {nodata:g})"
+            missing += f", to which pixels of {nodata:g} in all bands are set first"
     elif nodata is not None:
         missing += f", or {nodata:g} in all bands"
     parts.append(f"no data: {missing}")
+    parts.append(
+        "nodata values that image files declare themselves, which may differ from file to file, are set to NaN first: "
+        "of images that are not of 8 bits, where any band has such a value other than 0, else where all bands have it"
+    )
     return "; ".join(parts)

@@ -13,10 +13,11 @@ from segcore.data.prepared import PreparedData
 from segcore.evaluation.evaluate import evaluate, fitted
 from segcore.evaluation.objects import find_settings
 from segcore.export._graph import Source, eager
-from segcore.export._runtime import Runner, objects_of
-from segcore.inference.device import machine_name
+from segcore.export._runtime import Runner, exported, objects_of
+from segcore.inference.device import Precision, autocast, machine_name
 from segcore.metrics import METRICS
 from segcore.metrics.scores import scores
+from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
 from segcore.objects.found import Objects
 from segcore.params import Evaluate
@@ -24,6 +25,10 @@ from segcore.params import Evaluate
 # sides that are no multiple of a network's stride, smaller than it, and far from square
 _SIZES = ((1, 256, 256), (3, 97, 131), (1, 200, 260), (1, 31, 33), (2, 5, 70))
 _ROUNDS = 5
+# masks of an object that both found are the same but for this share of their pixels, or this number of pixels whose
+# probability is near .5
+_LEAST_IOU = 0.95
+_OTHER_PIXELS = 2
 
 
 class Pixels(Protocol):
@@ -86,7 +91,8 @@ class Differences:
     Attributes:
         largest: difference of a probability or of the score of an object that both found.
         compared: number of pixels; of an instance network, of objects that either found.
-        changed: number of pixels whose most probable class differs; of objects that only one found.
+        changed: number of pixels whose most probable class differs; of objects that only one found, or whose masks or
+            boxes differ.
         unit: "pixels" or "objects".
         least_iou: of the masks of an object that both found; None for pixels.
         inputs: shape of each input, with what is special about it, and its differences.
@@ -104,39 +110,43 @@ class Differences:
         """Share of what is compared that differs."""
         return self.changed / max(self.compared, 1)
 
-    def add(self, name: str, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
-        """Compare the outputs of an input, by name; a format may leave out some."""
-        of_input = self._objects(expected, found) if "masks" in expected else self._pixels(expected, found)
+    def add(self, name: str, of_input: tuple[float, int, int]) -> None:
+        """Add what `pixels` or `objects` returned for an input."""
         largest, compared, changed = of_input
         self.largest, self.compared = max(self.largest, largest), self.compared + compared
         self.changed += changed
         self.inputs.append({"input": name, "difference": largest, "changed": changed})
 
-    def _pixels(
-        self, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]
-    ) -> tuple[float, int, int]:
+    def pixels(self, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> tuple[float, int, int]:
+        """Compare probabilities, by name; a format may leave out some."""
         largest = max(_difference(expected[key], found[key]) for key in found)
         classes = [values["probabilities"].argmax(axis=1) for values in (expected, found)]
         return largest, classes[0].size, int((classes[0] != classes[1]).sum())
 
-    def _objects(
-        self, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]
-    ) -> tuple[float, int, int]:
+    def objects(self, expected: list[Objects], found: dict[str, np.ndarray]) -> tuple[float, int, int]:
+        """Compare the objects of each image with the outputs of a file."""
         self.unit, largest, compared, changed = "objects", 0.0, 0, 0
         if not all(np.isfinite(found[key]).all() for key in ("scores", "boxes")):
             return float("inf"), 0, 0
-        for one, other in zip(objects_of(expected), objects_of(found), strict=True):
+        for one, other in zip(expected, objects_of(found), strict=True):
             matched = _matched(one, other)
-            for i, j, iou in matched:
+            for i, j, iou, is_same in matched:
                 largest = max(largest, abs(float(one.scores[i]) - float(other.scores[j])))
                 self.least_iou = min(1.0 if self.least_iou is None else self.least_iou, iou)
+                changed += not (is_same and _fits(other, j))
             compared += len(one) + len(other) - len(matched)
             changed += len(one) + len(other) - 2 * len(matched)
         return largest, compared, changed
 
 
-def _matched(one: Objects, other: Objects) -> list[tuple[int, int, float]]:
-    """Places of objects of one class with an IoU above .5, the most similar first, and the IoU."""
+def _fits(objects: Objects, index: int) -> bool:
+    """Whether an object's box has its mask in the first and last row and column."""
+    mask = objects.masks[index]
+    return mask.size > 0 and all(edge.any() for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+
+
+def _matched(one: Objects, other: Objects) -> list[tuple[int, int, float, bool]]:
+    """Places of objects of one class with an IoU above .5, most similar first, the IoU, and if masks are the same."""
     pairs = []
     for i, (row, col, height, width) in enumerate(one.boxes.tolist()):
         meets = (
@@ -147,25 +157,27 @@ def _matched(one: Objects, other: Objects) -> list[tuple[int, int, float]]:
             & (other.classes == one.classes[i])
         )
         for j in np.flatnonzero(meets).tolist():
-            iou = _iou(one, i, other, j)
-            if iou > 0.5:
+            both, either = _pixels_of(one, i, other, j)
+            if both > 0.5 * either:
+                is_same = both >= _LEAST_IOU * either or either - both <= _OTHER_PIXELS
                 # of equal masks, as of two classes of score, the ones of similar score
-                pairs.append((-iou, abs(float(one.scores[i] - other.scores[j])), i, j))
-    chosen: list[tuple[int, int, float]] = []
-    for negative, _, i, j in sorted(pairs):
-        if all(i != a and j != b for a, b, _ in chosen):
-            chosen.append((i, j, -negative))
+                pairs.append((-both / either, abs(float(one.scores[i] - other.scores[j])), i, j, is_same))
+    chosen: list[tuple[int, int, float, bool]] = []
+    for negative, _, i, j, is_same in sorted(pairs):
+        if all(i != a and j != b for a, b, *_ in chosen):
+            chosen.append((i, j, -negative, is_same))
     return chosen
 
 
-def _iou(one: Objects, i: int, other: Objects, j: int) -> float:
+def _pixels_of(one: Objects, i: int, other: Objects, j: int) -> tuple[int, int]:
+    """Number of pixels in both of two objects, and in either."""
     planes = []
     for objects, index in ((one, i), (other, j)):
         row, col, height, width = objects.boxes[index]
         plane = np.zeros((objects.height, objects.width), bool)
         plane[row : row + height, col : col + width] = objects.masks[index]
         planes.append(plane)
-    return float((planes[0] & planes[1]).sum() / (planes[0] | planes[1]).sum())
+    return int((planes[0] & planes[1]).sum()), int((planes[0] | planes[1]).sum())
 
 
 def _difference(expected: np.ndarray, found: np.ndarray) -> float:
@@ -199,9 +211,14 @@ def inputs_of(pixels: Pixels, side: int | None) -> list[tuple[str, np.ndarray]]:
 
 def differences(source: Source, run: Runner, inputs: Sequence[tuple[str, np.ndarray]]) -> Differences:
     """Compare an exported file with the network it was made of."""
-    result = Differences()
+    result, model = Differences(), source.model
     for name, images in inputs:
-        result.add(name, eager(source.graph, images), run(images))
+        if isinstance(model, InstanceModel):
+            # not by the graph, whose form of the network is made for export
+            wanted = model.predict(*source.graph.prepared(torch.from_numpy(images)))
+            result.add(name, result.objects(wanted, run(images)))
+        else:
+            result.add(name, result.pixels(eager(source.graph, images), run(images)))
     return result
 
 
@@ -212,18 +229,32 @@ def loss(metric: str, eager: float, exported: float) -> float:
     return difference if row.higher_is_better else -difference
 
 
-def latencies(source: Source, run: Runner, images: np.ndarray) -> dict[str, Any]:
-    """Median milliseconds of the network and of the exported file, in turn, for the same input."""
-    times: dict[str, list[float]] = {"eager": [], "exported": []}
+def latencies(
+    source: Source, run: Runner, images: np.ndarray, precision: Precision, side: int | None
+) -> dict[str, Any]:
+    """Median milliseconds of predictions by the network and by the exported file, in turn, for the same input.
+
+    Args:
+        source: of the network.
+        run: the file.
+        images: (N, C, H, W) raw pixels.
+        precision: that the network predicts in; the file computes in float32.
+        side: height and width of the file's input; None: any.
+    """
+    device, given = torch.device("cpu"), source.graph.prepared(torch.from_numpy(images))
+    models = {"eager": (source.model, precision), "exported": (exported(source.model, run, side), "fp32")}
+    times: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(_ROUNDS + 1):
-        for name, compute in (("eager", lambda x: eager(source.graph, x)), ("exported", run)):
+        for name, (model, used) in models.items():
             start = time.perf_counter()
-            compute(images)
+            with autocast(device, used):
+                model.predict(*given)
             times[name].append((time.perf_counter() - start) * 1000)
     # the first round fills caches
     return {name: float(np.median(values[1:])) for name, values in times.items()} | {
+        "precision": precision,
         "threads": torch.get_num_threads(),
-        "machine": machine_name(torch.device("cpu")),
+        "machine": machine_name(device),
     }
 
 

@@ -2,24 +2,28 @@
 
 from typing import Any
 
+from segcore.latency import threads_text
 from segcore.metrics import METRICS
 
 
 def line(facts: dict[str, Any]) -> str:
     """One line for the terminal; `facts` is the content of export.json."""
     found, parts = facts["parity"], []
+    latency = found["latency_ms"]
     largest = f"largest difference {found['largest_difference']:.1e}"
     number = f"{found['changed']:,} of {found['compared']:,} {found['unit']}"
-    if found["unit"] == "objects":
+    if not found["compared"]:
+        parts.append("the model found no objects in these pixels, so that nothing was compared")
+    elif found["unit"] == "objects":
         least = "" if found["least_iou"] is None else f", IoU of masks at least {found['least_iou']:.3f}"
-        parts.append(f"{largest} in scores{least}, {number} found by only one")
+        parts.append(f"{largest} in scores{least}, {number} found by only one or with another mask or box")
     else:
         parts.append(f"{largest}, another class in {number}")
     if found["score"]:
         parts.append(_scores(found["score"]))
-    latency = found["latency_ms"]
     parts.append(
-        f"{latency['exported']:.1f} ms per tile of {latency['tile']} pixels, the model itself {latency['eager']:.1f} ms"
+        f"{latency['exported']:.1f} ms per tile of {latency['tile']} pixels in fp32, "
+        f"the model itself {latency['eager']:.1f} ms in {latency['precision']}"
     )
     parts.append(f"{facts['size'] / 1e6:.1f} MB")
     return "; ".join(parts)
@@ -33,6 +37,8 @@ def _scores(score: dict[str, Any]) -> str:
 
 
 def _summary(facts: dict[str, Any]) -> str:
+    if not facts["parity"]["compared"]:
+        return "was not compared with the model, which found no objects"
     if facts["max_loss"] is None:
         return f"computes what the model computes, within a tolerance of {facts['tolerance']:g}"
     loss = facts["parity"]["score"]["loss"]
@@ -52,7 +58,7 @@ def markdown(facts: dict[str, Any]) -> str:
             "",
             *(f"- {part[0].upper()}{part[1:]}" for part in measured),
             f"- Weights {facts['weights_sha256'][:12]}; {found['latency_ms']['machine']}, "
-            f"{found['latency_ms']['threads']} threads",
+            f"{threads_text(found['latency_ms']['threads'])}",
             "",
             f"| input (images x rows x columns) | largest difference | {found['unit']} that differ |",
             "|---|---:|---:|",

@@ -14,9 +14,9 @@ from segcore import plugins
 from segcore.constants import SMALLEST_PROBABILITY
 from segcore.errors import DataError, ExportError
 from segcore.export import RECORD, RUNTIMES, require_packages
-from segcore.export._graph import INSTANCE
+from segcore.export._graph import INSTANCE, TOUCHING, least_side
 from segcore.files import read_json, sha256
-from segcore.models.base.bundle import Bundle
+from segcore.models.base.bundle import DESCRIPTION, Bundle
 from segcore.models.base.instance import InstanceModel, Outputs, Truth
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.semantic import SemanticModel
@@ -25,6 +25,8 @@ from segcore.objects.found import Objects
 # what runs a format: raw pixels (N, C, H, W) float32 to the outputs by name
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
+# outputs with the height and width of the images
+_OF_PIXELS = (*TOUCHING, "masks")
 # half of the smallest difference of a float32 from 1
 _ROUNDED = 2**-25
 
@@ -65,11 +67,8 @@ class Exported(SemanticModel):
 
     def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         if self.side is None:
-            return self.run(images)
-        height, width = images.shape[-2:]
-        pad = ((0, 0), (0, 0), (0, self.side - height), (0, self.side - width))
-        found = self.run(np.pad(images, pad, constant_values=np.nan))
-        return {name: np.ascontiguousarray(v[..., :height, :width]) for name, v in found.items()}
+            return _at_least(self.run, images, least_side(self.model))
+        return _at_least(self.run, images, self.side)
 
 
 class ExportedObjects(InstanceModel):
@@ -106,7 +105,40 @@ class ExportedObjects(InstanceModel):
     @torch.inference_mode()
     def predict(self, images: Tensor, valid: Tensor | None = None) -> list[Objects]:
         """Objects of each image, by the file."""
-        return objects_of(self.run(_pixels(images, valid)))
+        return objects_of(_at_least(self.run, _pixels(images, valid), least_side(self.model)))
+
+
+def _at_least(run: Runner, images: np.ndarray, side: int) -> dict[str, np.ndarray]:
+    """Outputs for images that are smaller than the file takes: with pixels without data at the right and bottom."""
+    height, width = images.shape[-2:]
+    below, right = max(side - height, 0), max(side - width, 0)
+    if not below and not right:
+        return run(images)
+    found = run(np.pad(images, ((0, 0), (0, 0), (0, below), (0, right)), constant_values=np.nan))
+    return {
+        name: np.ascontiguousarray(v[..., :height, :width]) if name in _OF_PIXELS else v
+        for name, v in found.items()
+    }
+
+
+def guarded(run: Runner) -> Runner:
+    """The same with errors of a runtime as `DataError`, so that they end a scene and not a batch."""
+
+    def guard(images: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            return run(images)
+        # runtimes raise errors of their own
+        except Exception as error:
+            raise DataError(
+                f"the exported model cannot compute {' x '.join(map(str, images.shape))} pixels: {_first_line(error)}",
+                "use the network of the bundle itself for them",
+            ) from error
+
+    return guard
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
 def objects_of(found: dict[str, np.ndarray]) -> list[Objects]:
@@ -164,21 +196,27 @@ def load(folder: Path, bundle: Bundle, runtime: str) -> SegmentationModel:
     """
     how = RUNTIMES[runtime]
     require_packages(how.packages, how.extra)
-    path = checked(folder, bundle)
+    module = _format(how.format)
+    path = checked(folder, bundle, module.FILE)
     run: Runner
     try:
-        run = _openvino(path) if runtime == "openvino" else _format(how.format).runner(folder)
+        run = _openvino(path) if runtime == "openvino" else module.runner(folder)
     # runtimes raise errors of their own
     except Exception as error:
         raise ExportError(
-            f"{path}: {how.title} cannot read it: {str(error).splitlines()[0][:300]}",
+            f"{path}: {how.title} cannot read it: {_first_line(error)}",
             "export the model again",
         ) from error
-    return exported(bundle.model(), run, _format(how.format).side(bundle))
+    return exported(bundle.model(), guarded(run), module.side(bundle))
 
 
-def checked(folder: Path, bundle: Bundle) -> Path:
+def checked(folder: Path, bundle: Bundle, name: str) -> Path:
     """The exported file of a folder, after checking its hash and that it is of this bundle.
+
+    Args:
+        folder: of the format.
+        bundle: that was exported.
+        name: of the file.
 
     Raises:
         ExportError: it is missing, damaged, or of another bundle.
@@ -192,12 +230,18 @@ def checked(folder: Path, bundle: Bundle) -> Path:
         raise ExportError(error.what, remedy) from error
     if record.get("weights_sha256") != bundle.weights_sha256:
         raise ExportError(f"{folder}: was exported from other weights than those of {bundle.folder}", remedy)
-    name = str(record.get("file"))
-    if Path(name).name != name:
-        raise ExportError(f"{folder / RECORD}: is damaged: file is {name[:80]!r}", remedy)
+    # classes and the nodata value may change without the weights
+    if record.get("description_sha256") != bundle.description_sha256:
+        raise ExportError(
+            f"{folder}: was exported with another {DESCRIPTION} than that of {bundle.folder}", remedy
+        )
+    if record.get("file") != name:
+        raise ExportError(f"{folder / RECORD}: is damaged: file is not {name}", remedy)
     path = folder / name
     if not path.is_file() or sha256(path) != record.get("sha256"):
         raise ExportError(f"{path}: is missing or damaged, its sha256 is not that of {RECORD}", remedy)
+    if bundle.weights_sha256.encode() not in path.read_bytes():
+        raise ExportError(f"{path}: is a file of other weights than those of {bundle.folder}", remedy)
     return path
 
 

@@ -44,6 +44,9 @@ def check(bundle: Bundle) -> None:
         )
     if given.get("neighbours") or any(name.startswith("mm") for name in sizes):
         raise _unsuited(bundle, "it reads maps, and this model was trained on planes of volumes", remedy)
+    if given.get("scale") == "item":
+        reason = "it reads values as they are, and this model takes each image scaled by its own percentiles"
+        raise _unsuited(bundle, reason, "choose the format onnx, or train with data.scale none")
     if "dtype" not in given:
         remedy = "train again, because older versions did not record the data type of the images"
         raise _unsuited(
@@ -61,7 +64,7 @@ def _unsuited(bundle: Bundle, reason: str, remedy: str) -> ModelError:
 
 
 def side(bundle: Bundle) -> int:
-    """Height and width of the input: the tile in which the model predicts."""
+    """Height and width of the input: the side of the training crops."""
     return int(bundle.description["tile"])
 
 

@@ -17,6 +17,7 @@ from segcore.constants import IGNORE
 from segcore.cpu import processor
 from segcore.errors import StageError
 from segcore.files import cached_json, read_json
+from segcore.latency import threads_text
 from segcore.params import Params
 from segcore.plots.gallery import Case, image_iou, pick_cases, pixel_iou
 from segcore.plots.overlays import brightened
@@ -172,7 +173,7 @@ def machine_facts() -> dict[str, str]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores, threads = psutil.cpu_count(logical=False), psutil.cpu_count()
     return {
-        "Processor": f"{processor()}, {cores or threads} cores, {threads} threads",
+        "Processor": f"{processor()}, {cores or threads} cores, {threads_text(threads or 1)}",
         "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "Graphics": ", ".join(gpus) or "none",
         "PyTorch": torch.__version__,

@@ -11,6 +11,7 @@ from segcore.comparison.surfaces import empty_policy
 from segcore.comparison.surfaces import lines as surface_lines
 from segcore.comparison.text import difference_unit, value_text
 from segcore.comparison.timing import fastest, finding_notes, milliseconds, timing, timing_notes
+from segcore.latency import threads_text
 from segcore.metrics import METRICS, Metric, is_of_objects, score_title, unit_of
 from tasks.formatting import chance, interval, points, score
 from tasks.reporting.calibration import calibration_view
@@ -192,7 +193,7 @@ def _speed_note(inputs: "Inputs") -> str:
     if not measured:
         return f"Speed: {UNMEASURED}. GMACs are counted, not timed."
     c = measured[0]
-    threads = f", {c['threads']:.0f} threads" if c.get("threads") else ""
+    threads = f", {threads_text(c['threads'])}" if c.get("threads") else ""
     rounds = f" of {c['latency_rounds']:.0f} rounds" if c.get("latency_rounds") else ""
     how = (
         "median of the passes over a tile"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segcore.comparison.timing import milliseconds
+from segcore.latency import threads_text
 from tasks.costs import RUNTIME_SPEED
 
 
@@ -23,7 +24,7 @@ def runtimes_view(
     columns = {name: figure["title"] for one in measured.values() for name, figure in one["figures"].items()}
     first = next(iter(measured.values()))
     own = next(iter(first["figures"].values()))
-    threads = f", {own['threads']} threads" if own.get("threads") else ""
+    threads = f", {threads_text(own['threads'])}" if own.get("threads") else ""
     return {
         "columns": list(columns.values()),
         "rows": [

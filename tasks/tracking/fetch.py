@@ -97,6 +97,10 @@ def find_model(p: Params, address: str, root: Path = Path()) -> Found:
 
         Registry(Tracker.open(p)).require_champion(root)
         address = f"models:/{p.data.name}@{CHAMPION}"
+    if not address or "://" in address:
+        raise ModelError(
+            f"{address!r}: not a model address", "name the folder of a bundle, or models:/NAME/3"
+        )
     if not address.startswith("models:/"):
         return Found(read_local(Path(address)), None)
     client = Tracker.open(p).client

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,13 +20,14 @@ from segcore.models.base.factory import build_model
 from segcore.params import Params
 from tasks.costs import RUNTIME_SPEED, read_cost
 from tasks.evaluate_exported import evaluate_exported
-from tasks.export import run_export
+from tasks.export import main, run_export
 from tasks.ingest import ingest
 from tasks.predict import run_prediction
 from tasks.prepare import prepare
 from tasks.project import PREPARED, data_fingerprint
 from tasks.reporting.runtimes import runtimes_view
 from tasks.runtime_speed import measure_runtimes
+from tests.support.bundles import rewrite
 from tests.support.tiny import make_pairs, values_for
 
 MODEL = "models/unet-0"
@@ -108,6 +111,64 @@ def test_what_is_wrong_is_reported_before_anything_is_computed(project: Params):
         run_export(project, MODEL, ["onnx"], Path("file"))
 
 
+def test_formats_that_a_model_cannot_have_are_named_with_the_others(project: Params):
+    with pytest.raises(ModelError, match=r"Deepness cannot run .*; nothing was written") as caught:
+        run_export(project, MODEL, ["onnx", "deepness", "pt2"], Path("others"))
+    assert "leave out deepness: --format onnx,pt2" in caught.value.remedy
+    with pytest.raises(ModelError) as caught:
+        run_export(project, MODEL, ["deepness"], Path("others"))
+    assert "leave out" not in caught.value.remedy and not Path("others").exists()
+
+
+def test_a_bundle_without_colors_is_refused_at_once(project: Params, capsys: pytest.CaptureFixture[str]):
+    rewrite(Path(MODEL), lambda description: description.pop("colors"))
+    with pytest.raises(ModelError, match="colors"):
+        run_export(project, MODEL, ["onnx"])
+    assert capsys.readouterr().out == ""
+
+
+def other_model(folder: Path) -> str:
+    """A bundle of other weights."""
+    torch.manual_seed(1)
+    model = build_model("unet", 3, 2, encoder="plain", width=4).eval()
+    folder.mkdir(parents=True)
+    save_bundle(folder, model, "unet", {"classes": ["a", "b"], "colors": [[0, 0, 0], [1, 1, 1]]})
+    return str(folder)
+
+
+def test_a_model_of_the_same_name_does_not_replace_an_export(project: Params):
+    before = Path("exports/unet-0/onnx/model.onnx").read_bytes()
+    address = other_model(Path("elsewhere/unet-0"))
+    with pytest.raises(
+        ExportError, match=r"has an export of another model, that at the address models/unet-0\n"
+    ):
+        run_export(project, address, ["onnx"])
+    assert Path("exports/unet-0/onnx/model.onnx").read_bytes() == before
+    # trained again
+    shutil.rmtree(MODEL)
+    other_model(Path(MODEL))
+    run_export(project, f"./{MODEL}", ["onnx"])
+    assert Path("exports/unet-0/onnx/model.onnx").read_bytes() != before
+
+
+@pytest.mark.slow
+def test_an_export_waits_for_another_one_of_the_same_folder(project: Params):
+    command = [sys.executable, "-m", "tasks", "export", "--model", MODEL, "--output", "others"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [one.communicate()[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], errors
+
+
+@pytest.mark.parametrize("text", ["abc", "nan", "inf", "-1"])
+def test_a_tolerance_that_is_no_finite_number_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["export", "--tolerance", text])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"argument --tolerance: {text!r} is not a number from 0 on" in capsys.readouterr().err
+
+
 def test_scenes_are_predicted_by_the_file_and_again_by_another_runtime(project: Params):
     scenes = ["source/images/a0.png"]
     assert run_prediction(project, scenes, MODEL)["predicted"] == 1
@@ -132,11 +193,10 @@ def test_a_missing_or_damaged_export_is_refused_with_the_command_that_writes_it(
 def test_an_evaluation_by_the_file_is_written_beside_it(project: Params, capsys: pytest.CaptureFixture[str]):
     folder = evaluate_exported(project, "unet-0", "onnx")
     assert folder == Path("exports/unet-0/onnx/evaluation-onnx") and (folder / "counts.parquet").is_file()
-    assert not Path("evaluations").exists()
-    assert "by ONNX Runtime" in capsys.readouterr().out
-    shutil.copytree(folder, "evaluations/unet-0")
-    evaluate_exported(project, "unet-0", "onnx")
-    assert ", of the model itself " in capsys.readouterr().out
+    line = next(line for line in capsys.readouterr().out.splitlines() if "by ONNX Runtime" in line)
+    # the model is evaluated as well: an evaluation in evaluations/ may be of other weights
+    by_file, by_model = line.partition("by ONNX Runtime ")[2].split(", of the model itself ")
+    assert by_file == by_model and not Path("evaluations").exists()
 
 
 def test_latencies_are_measured_once_for_models_with_an_export(project: Params):
@@ -146,6 +206,27 @@ def test_latencies_are_measured_once_for_models_with_an_export(project: Params):
     view = runtimes_view({"unet": cost}, {"unet": "U-Net"})
     assert view is not None and view["columns"][:2] == ["PyTorch", "ONNX Runtime"]
     assert view["rows"][0]["title"] == "U-Net" and all(cell[0] != "–" for cell in view["rows"][0]["cells"])
+    # as of a registered version
+    Path("exports/unet-0").rename("exports/tiny-3")
+    assert measure_runtimes(project, again=True) == ["unet-0"]
     shutil.rmtree("exports")
-    assert measure_runtimes(project, again=True) == []
+    assert measure_runtimes(project) == []
+    assert RUNTIME_SPEED not in (read_cost(Path(), "unet-0") or {})
+
+
+def test_the_first_seed_with_an_export_is_measured(project: Params):
+    seeds = project.model_copy(update={"seeds": [4, 0]})
+    shutil.copytree(MODEL, "models/unet-4")
+    assert measure_runtimes(seeds) == ["unet-4"]
+    Path("models/unet-4/model.json").unlink()
+    assert measure_runtimes(seeds) == ["unet-0"]
+
+
+def test_latencies_are_not_of_a_file_with_another_description(project: Params):
+    record = Path("exports/unet-0/onnx/export.json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "description_sha256": "0" * 64}))
+    assert measure_runtimes(project) == []
+
+
+def test_views_without_measured_files_are_none():
     assert runtimes_view({"unet": {"latency_ms": 3.0}}, {"unet": "U-Net"}) is None

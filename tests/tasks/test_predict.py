@@ -285,6 +285,8 @@ def test_unknown_addresses_are_errors_that_list_the_known_ones(project: Path, re
         ("models:/tiny/7", "there is no version 7; existing versions: 1"),
         ("models:/tiny", "not a model address"),
         ("nowhere", "holds no model bundle"),
+        ("s3://bucket/unet-0", r"'s3://bucket/unet-0': not a model address"),
+        ("", "'': not a model address"),
     ):
         with pytest.raises(ModelError, match=message):
             run_prediction(registered, ["scenes/s0.tif"], address, Path("out"))

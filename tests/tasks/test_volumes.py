@@ -19,7 +19,8 @@ from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.data.prepared import test_regions as regions_of_test
 from segcore.errors import DataError
-from segcore.models.base.bundle import load_description
+from segcore.evaluation.evaluate import evaluate as evaluate_model
+from segcore.models.base.bundle import load_description, read_bundle
 from segcore.tables.surfaces import SUMS, Surfaces, surface_sums
 from tasks import compare, evaluate
 from tasks.ingest import ingest
@@ -205,6 +206,13 @@ def test_a_volume_without_some_of_its_planes_is_an_error(project: Path) -> None:
     surfaces.add(first, label[:10], label[:10])
     with pytest.raises(DataError, match="1 volumes lack planes"):
         surfaces.table()
+
+
+def test_a_choice_of_regions_has_no_surfaces(project: Path) -> None:
+    data, bundle = PreparedData(project / "data/prepared"), read_bundle(project / "models/unet-0")
+    chosen = regions_of_test(data).iloc[1:4]
+    found = evaluate_model(bundle.model(), data, params.load().evaluate, "fp32", regions=chosen)
+    assert found.surfaces is None and set(found.counts["item"]) == set(chosen["id"])
 
 
 def save_pages(path: Path, pages: list[np.ndarray]) -> None:

@@ -144,7 +144,9 @@ def test_without_a_ground_resolution_the_user_of_the_plugin_sets_it(source: Sour
     ("facts", "reason"),
     [
         ({"input": {"dtype": "uint16"}}, "it reads 8-bit images, and this model was trained on uint16"),
-        ({"input": {"dtype": "float32", "scale": "item"}}, "this model was trained on float32"),
+        ({"input": {"dtype": "float32", "scale": "none"}}, "this model was trained on float32"),
+        ({"input": {"dtype": "float32", "scale": "item"}}, "scaled by its own percentiles"),
+        ({"input": {"dtype": "uint8", "scale": "item"}}, "scaled by its own percentiles"),
         ({"input": {}}, "model.json does not say of which type these were"),
         ({"input": {"dtype": "uint8", "neighbours": 1}}, "was trained on planes of volumes"),
         (

@@ -12,7 +12,7 @@ import torch
 
 from segcore.errors import ModelError
 from segcore.export import onnx
-from segcore.export._graph import Source, eager
+from segcore.export._graph import Source, eager, least_side
 from segcore.models.base.bundle import read_bundle, save_bundle
 from segcore.models.base.factory import build_model
 from tests.support.bundles import FACTS, make_bundle, noise
@@ -125,7 +125,7 @@ def test_what_is_not_valid_has_no_influence_as_in_the_model(source: Source, writ
 @pytest.mark.parametrize("magnify", [2, 0.5, 0.25])
 def test_magnification_is_inside_the_file(tmp_path: Path, magnify: float):
     source = of(tmp_path / "unet-0", encoder="plain", width=4, magnify=magnify)
-    least = source.least_side
+    least = least_side(source.model)
     sizes = [(2, 37, 53), (1, 64, 64), (1, least, least + 1), (1, 130, 7)]
     assert largest_difference(source, tmp_path, sizes) < 2e-5
 
@@ -161,6 +161,7 @@ def test_the_metadata_describe_the_model_and_name_no_file_of_this_machine(source
     assert facts["weights_sha256"] == source.bundle.weights_sha256
     assert json.loads(facts["scores"]) == {"iou/dataset/foreground_mean": 0.5}
     assert json.loads(facts["model_json"]) == source.bundle.description
+    assert "nodata values that image files declare themselves" in facts["input"]
     assert "0 in all bands" in facts["input"] and set(json.loads(facts["outputs"])) == {
         "probabilities",
         "touching",

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from segcore.errors import ExportError
-from segcore.export import RECORD, Runtime, _runtime, onnx, require_packages
+from segcore.errors import DataError, ExportError
+from segcore.export import RECORD, Runtime, _runtime, onnx, pt2, require_packages
 from segcore.export._graph import Source
-from segcore.export._runtime import load
+from segcore.export._runtime import exported, guarded, load
 from segcore.files import sha256
-from segcore.models.base.bundle import Bundle, read_bundle
+from segcore.models.base.bundle import Bundle, read_bundle, save_bundle
+from segcore.models.base.factory import build_model
 from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
-from tests.support.bundles import OBJECTS, make_bundle, noise
+from tests.support.bundles import FACTS, OBJECTS, make_bundle, noise
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +27,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return read_bundle(make_bundle(tmp_path_factory.mktemp("bundle") / "unet-0", **facts))
 
 
+def record_of(bundle: Bundle, folder: Path) -> dict[str, str]:
+    hashes = {"weights_sha256": bundle.weights_sha256, "description_sha256": bundle.description_sha256}
+    return {"file": onnx.FILE, "sha256": sha256(folder / onnx.FILE), **hashes}
+
+
 @pytest.fixture(scope="module")
 def written(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx")
     onnx.write(Source.of(bundle), folder)
-    facts = {"file": onnx.FILE, "sha256": sha256(folder / onnx.FILE), "weights_sha256": bundle.weights_sha256}
-    _runtime.write_record(folder, facts)
+    _runtime.write_record(folder, record_of(bundle, folder))
     return folder
 
 
@@ -104,7 +109,7 @@ def test_a_damaged_file_is_refused(folder: Path, bundle: Bundle):
     with pytest.raises(ExportError, match=r"model.onnx: is missing or damaged"):
         load(folder, bundle, "onnx")
     # with the hash of the damaged file in the record
-    (folder / onnx.FILE).write_bytes(b"no graph")
+    (folder / onnx.FILE).write_bytes(b"no graph " + bundle.weights_sha256.encode())
     record = json.loads((folder / RECORD).read_text())
     _runtime.write_record(folder, {**record, "sha256": sha256(folder / onnx.FILE)})
     for runtime in ("onnx", "openvino"):
@@ -126,9 +131,47 @@ def test_a_file_of_other_weights_or_none_is_refused(folder: Path, bundle: Bundle
 def test_a_record_that_names_a_file_elsewhere_is_refused(folder: Path, bundle: Bundle, tmp_path: Path):
     shutil.copy(folder / onnx.FILE, tmp_path / "elsewhere.onnx")
     record = json.loads((folder / RECORD).read_text())
-    _runtime.write_record(folder, {**record, "file": "../elsewhere.onnx"})
-    with pytest.raises(ExportError, match="is damaged"):
-        load(folder, bundle, "onnx")
+    for name in ("../elsewhere.onnx", "x" * 5000, None, ["model.onnx"]):
+        _runtime.write_record(folder, {**record, "file": name})
+        with pytest.raises(ExportError, match=r"is damaged: file is not model.onnx\n"):
+            load(folder, bundle, "onnx")
+
+
+def test_a_file_with_other_class_names_or_of_another_model_is_refused(
+    folder: Path, bundle: Bundle, tmp_path: Path
+):
+    classes = ["sky", "land", "sea"]
+    renamed = read_bundle(make_bundle(tmp_path / "renamed", touching=True, classes=classes))
+    assert renamed.weights_sha256 == bundle.weights_sha256
+    with pytest.raises(ExportError, match=r"was exported with another model.json"):
+        load(folder, renamed, "onnx")
+    other = read_bundle(make_bundle(tmp_path / "other", seed=1))
+    # the record is that of the other model, the file is not
+    _runtime.write_record(folder, record_of(other, folder))
+    with pytest.raises(ExportError, match=r"model.onnx: is a file of other weights"):
+        load(folder, other, "onnx")
+
+
+@pytest.mark.parametrize("magnify", [0.5, 0.25])
+def test_images_of_few_pixels_are_computed_by_the_file(tmp_path: Path, magnify: float):
+    torch.manual_seed(0)
+    model = build_model("unet", 3, 3, encoder="plain", width=4, magnify=magnify).eval()
+    save_bundle(tmp_path, model, "unet", FACTS)
+    bundle = read_bundle(tmp_path)
+    pt2.write(Source.of(bundle), tmp_path)
+    made = exported(bundle.model(), pt2.runner(tmp_path))
+    for size in ((1, 1), (2, 7), (9, 1)):
+        image = np.moveaxis(noise(*size), 0, -1)
+        found = Predictor(bundle, Predict(), "cpu", made).predict(image)
+        assert found.classes.shape == size and np.isfinite(found.probabilities).all()
+
+
+def test_an_error_of_a_runtime_is_one_of_the_image():
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        raise RuntimeError("no memory\nstack")
+
+    with pytest.raises(DataError, match=r"cannot compute 1 x 3 x 8 x 9 pixels: no memory\n"):
+        guarded(run)(np.zeros((1, 3, 8, 9), np.float32))
 
 
 def test_a_runtime_that_is_not_installed_is_named_with_its_extra():
