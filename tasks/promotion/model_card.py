@@ -218,10 +218,16 @@ def _operating(description: Mapping[str, Any], summary: Mapping[str, Any]) -> It
             f"Confidence is calibrated with the temperature {calibration['temperature']:.3g}"
             f"{f' ({limit})' if limit else ''}, fitted on the validation "
             f"split (expected calibration error there {percent(calibration.get('ece_before'))} % before, "
-            f"{percent(calibration.get('ece_after'))} % after)."
+            f"{percent(calibration.get('ece_after'))} % after).{_worse(calibration)}"
         )
     else:
         yield "Confidence: no calibration temperature."
+
+
+def _worse(calibration: Mapping[str, Any]) -> str:
+    before, after = calibration.get("ece_before"), calibration.get("ece_after")
+    is_worse = before is not None and after is not None and after > before
+    return " The error became larger: do not read the confidence as a probability." * is_worse
 
 
 def _limits(comparison: Comparison | None, description: Mapping[str, Any]) -> str:

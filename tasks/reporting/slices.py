@@ -1,5 +1,6 @@
 """Values for the report's section on slices: one table per word of the data patterns."""
 
+import re
 from collections.abc import Mapping
 from html import escape
 from itertools import groupby
@@ -11,6 +12,9 @@ from segcore.metrics import METRICS
 from segcore.plots.palette import colours
 from tasks.formatting import interval, score
 from tasks.reporting.leaderboard import axis_of, place
+
+# characters that Markdown reads as markup: `_` at the edge of a word, `]` before the address of a link
+_MARKUP = re.compile(r"[\\`*|~]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])")
 
 
 def slices_view(comparison: Comparison) -> dict[str, Any]:
@@ -98,4 +102,4 @@ def _text(one: Score | None, unit: str) -> str:
 
 def escaped(cell: str) -> str:
     """Text as it is printed in a cell of a Markdown table."""
-    return escape(cell, quote=False).replace("\\", "\\\\").replace("|", "\\|")
+    return _MARKUP.sub(r"\\\g<0>", escape(cell, quote=False))

@@ -51,7 +51,7 @@ def old_runs(tracker: Tracker, keep: int, used: Collection[str]) -> OldRuns:
     comparisons = [run for run in runs if run.data.tags["kind"] == "comparison"]
     before = comparisons[keep - 1].info.start_time if len(comparisons) >= keep else None
     marks = {run.data.tags.get("comparison") for run in comparisons[:keep]} - {None}
-    registered = _registered(tracker)
+    registered, sources = _registered(tracker)
     old = [
         run
         for run in runs
@@ -61,6 +61,7 @@ def old_runs(tracker: Tracker, keep: int, used: Collection[str]) -> OldRuns:
         and run.data.tags.get("comparison") not in marks
         and run.data.tags.get("run_key") not in used
         and not is_running(run)
+        and not _is_source(tracker, run, sources)
     ]
     if _hard_delete(tracker) is not None:
         old += [run for run in _runs(tracker, deleted=True) if _CLEANED in run.data.tags]
@@ -123,11 +124,39 @@ def _runs(tracker: Tracker, deleted: bool) -> Iterator["MlflowRun"]:
         token = page.token or None
 
 
-def _registered(tracker: Tracker) -> set[str | None]:
-    """Runs of versions that are or were used, and of models that others registered."""
-    own = {row.run_id for row in Registry(tracker).history() if row.aliases or row.promoted or row.restored}
-    versions = tracker.client.search_model_versions()
-    return own | {version.run_id for version in versions if version.name != tracker.dataset}
+def _registered(tracker: Tracker) -> tuple[set[str | None], set[str]]:
+    """Versions that are or were used, and models that others registered: their runs, and addresses and model ids."""
+    own = {row.version for row in Registry(tracker).history() if row.aliases or row.promoted or row.restored}
+    used = [
+        version
+        for version in tracker.client.search_model_versions()
+        if version.name != tracker.dataset or int(version.version) in own
+    ]
+    # a version that was created by the address of its files alone has no run
+    sources = {place for one in used for place in (one.source, one.model_id) if place}
+    sources |= {tracker.client.get_model_version_download_uri(one.name, one.version) for one in used}
+    return {version.run_id for version in used}, sources
+
+
+def _is_source(tracker: Tracker, run: "MlflowRun", sources: Collection[str]) -> bool:
+    """Whether the files of a run or of its logged models are those of a version."""
+    models = models_of(tracker.client, run.info.run_id)
+    ids = {run.info.run_id, *(model.model_id for model in models)}
+    places = [run.info.artifact_uri, *(model.artifact_location for model in models)]
+    return any(
+        source in ids
+        or any(_is_below(source, place) for place in places)
+        or any(source.startswith((f"runs:/{one}", f"models:/{one}")) for one in ids)
+        for source in sources
+    )
+
+
+def _is_below(source: str, place: str) -> bool:
+    """Whether an artifact address is another one or below it; local ones may be written with `file://`."""
+    here, there = _local_folder(source), _local_folder(place)
+    if here is not None and there is not None:
+        return here.is_relative_to(there)
+    return f"{source}/".startswith(f"{place.rstrip('/')}/")
 
 
 def _hard_delete(tracker: Tracker) -> Callable[[str], object] | None:

@@ -105,9 +105,10 @@ def name_version(client: "MlflowClient", model_id: str, name: str, version: int)
     from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
     named = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
-    new = {"name": name, "version": str(version)}
-    if new not in named:
-        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*named, new])})
+    # a server writes the number without quotes
+    if all((one["name"], str(one["version"])) != (name, str(version)) for one in named):
+        named.append({"name": name, "version": str(version)})
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(named)})
 
 
 def write_model(folder: Path, bundle: Path, model_id: str | None, run_id: str | None) -> None:

@@ -99,6 +99,7 @@ class Registry:
             row = min(same_weights, key=lambda row: row.version)
             if not (self.is_current(row, bundle) and self.is_stored(row)):
                 self.renew(row.version, bundle)
+            calls.name_in_model(self.tracker.client, self.name, row.version)
             return row.version
         return self.add(bundle, description, run_id, tags)
 

@@ -279,6 +279,21 @@ def hashes_of(bundle: Path, weights: str) -> Hashes:
     return Hashes(weights, sha256(bundle / "model.json"))
 
 
+def name_in_model(client: "MlflowClient", name: str, version: int) -> None:
+    """Name a version in the logged model that has its files, if there is one; a kill may have kept it from that."""
+    from mlflow.exceptions import MlflowException
+
+    registered = require_version(client, name, version)
+    try:
+        models = logged_models.models_of(client, registered.run_id) if registered.run_id else []
+    except MlflowException:
+        # the run is deleted
+        return
+    for model in models:
+        if model.artifact_location == registered.source:
+            logged_models.name_version(client, model.model_id, name, version)
+
+
 def stored_model(tracker: Tracker, run_id: str, bundle: Path, hashes: Hashes) -> "LoggedModel | None":
     """The logged model of a run; None if this store has no such run, or the run has another bundle.
 

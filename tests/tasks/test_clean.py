@@ -19,12 +19,14 @@ from segcore.params import Params
 from tasks.clean import clean
 from tasks.project import COMPARE_LOCK, RETRAIN_LOCK
 from tasks.promotion.history import write_history
+from tasks.tracking.clean import old_runs
 from tasks.tracking.logged_models import log_model, models_of
 from tasks.tracking.registry import DecisionTags, Registry
 from tasks.tracking.tracker import Tracker
 from tasks.versioning import git, stages
 from tasks.versioning.dvc_command import run_dvc
 from tests.support import retraining
+from tests.support.bundles import make_bundle
 from tests.support.tiny import params_for, values_for
 
 ROOT = Path(__file__).parents[2]
@@ -250,6 +252,26 @@ def test_it_refuses_while_a_round_runs_and_wrong_arguments(bare: Path) -> None:
     assert done.returncode == 0 and "total" in done.stdout
     assert command("--keep", "0").returncode == 2 and command("--help").returncode == 0
     assert not Path("mlflow.db").exists()
+
+
+def test_runs_whose_files_others_registered_are_kept(bare: Path) -> None:
+    tracker = Tracker.open(params())
+    bundle = make_bundle(bare / "models/unet-0")
+    trainings = [tracker.create(f"training {number}", "training") for number in range(5)]
+    models = [log_model(run, bundle) for run in trainings]
+    places = [
+        models[0].artifact_location,
+        f"file://{models[1].artifact_location}",
+        f"models:/{models[2].model_id}",
+        f"{tracker.client.get_run(trainings[3].id).info.artifact_uri}/model",
+    ]
+    tracker.client.create_registered_model("prod")
+    for place in places:
+        tracker.client.create_model_version("prod", place)
+    assert [v.run_id for v in tracker.client.search_model_versions("name = 'prod'")].count(None) == 3
+    for run in [*trainings, tracker.create("comparison", "comparison")]:
+        tracker.client.set_terminated(run.id, "FINISHED")
+    assert old_runs(tracker, 1, ()).ids == [trainings[4].id]
 
 
 def touch(path: str, content: str = "x") -> Path:

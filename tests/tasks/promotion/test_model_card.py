@@ -58,6 +58,17 @@ def test_a_card_has_scores_with_intervals_slices_and_costs(project: tuple[Path, 
     assert f"| sha256 of the weights | {weights} |" in card
 
 
+def test_names_of_classes_are_no_markdown(tmp_path: Path) -> None:
+    names = ["__background__", "träe | *x* <b>", "a_b [c](d) `e`"]
+    calibration = {"temperature": 1.25, "ece_before": 0.1869, "ece_after": 0.282}
+    card = model_card(
+        make_bundle(tmp_path / "unet-0", classes=names, calibration=calibration), params_for("source"), 1
+    )
+    for index, shown in enumerate((r"\_\_background\_\_", r"träe \| \*x\* &lt;b&gt;", r"a_b [c\](d) \`e\`")):
+        assert f"| {index} | {shown} | #" in card
+    assert "28.2 % after). The error became larger" in card.replace("28.20", "28.2")
+
+
 def test_facts_of_other_weights_are_left_out(project: tuple[Path, Params], tmp_path: Path) -> None:
     root, params = project
     other = make_bundle(tmp_path / "other", seed=1)

@@ -230,6 +230,19 @@ def test_the_files_of_a_model_are_stored_once_with_the_registered_hashes(project
     assert names == {"model.json", "model.safetensors"}, "the bundle alone is fetched"
 
 
+def test_a_logged_model_names_its_version_once_also_after_a_kill_and_on_a_server(project: Path) -> None:
+    client, registry = Tracker.open(params()).client, Registry(Tracker.open(params()))
+    logged = model_of(client, client.get_model_version("tiny", "1").run_id)
+    assert logged is not None
+    model_id = logged.model_id
+    # as a server writes it, and as a kill before the name leaves it
+    for tag in ([{"name": "tiny", "version": 1}], []):
+        client.set_logged_model_tags(model_id, {"mlflow.modelVersions": json.dumps(tag)})
+        assert registry.register(project / "models/unet-0", None, {}) == 1
+        (named,) = json.loads(client.get_logged_model(model_id).tags["mlflow.modelVersions"])
+        assert (named["name"], str(named["version"])) == ("tiny", "1")
+
+
 def stored(project: Path) -> Path:
     """Folder of the champion in the store."""
     return Path(Registry(Tracker.open(params())).source(1))
