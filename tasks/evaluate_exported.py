@@ -4,16 +4,15 @@ import json
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from segcore.data.prepared import PreparedData
 from segcore.export import RUNTIMES
-from segcore.files import atomic_folder, read_json
+from segcore.files import atomic_folder
 from segcore.metrics import METRICS, score_title
 from segcore.metrics.scores import scores
 from segcore.params import Params
 from tasks import console
 from tasks.bundles import read_local
+from tasks.evaluation_scores import evaluation_scores
 from tasks.exported import exported_model, folder_of
 from tasks.formatting import score
 from tasks.project import EVALUATIONS, MODELS, PREPARED
@@ -58,22 +57,9 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
         (part / "calibration.json").write_text(json.dumps(result.calibration, indent=2) + "\n")
     least = finding.score if finding else 0.0
     of_file = scores(result.counts, data.foreground, result.objects, least, result.surfaces)
-    _print(p, name, runtime, of_file, _of_model(root / EVALUATIONS / name, data.foreground))
+    _print(p, name, runtime, of_file, evaluation_scores(root / EVALUATIONS / name, data.foreground))
     print(f"evaluate {name}: {target}", flush=True)
     return target
-
-
-def _of_model(folder: Path, foreground: list[int]) -> dict[str, float]:
-    """Scores of the evaluation of the model itself; empty if there is none."""
-    if not (folder / "counts.parquet").is_file():
-        return {}
-    objects, least = None, 0.0
-    if (folder / "objects.parquet").is_file():
-        objects = pd.read_parquet(folder / "objects.parquet")
-        least = read_json(folder / "summary.json", "evaluate the model again")["objects"]["score"]
-    path = folder / "surfaces.parquet"
-    surfaces = pd.read_parquet(path) if path.is_file() else None
-    return scores(pd.read_parquet(folder / "counts.parquet"), foreground, objects, least, surfaces)
 
 
 def _print(p: Params, name: str, runtime: str, of_file: dict[str, float], of_model: dict[str, float]) -> None:
