@@ -146,11 +146,13 @@ def _classes(description: Mapping[str, Any]) -> str:
 
 def _training(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
     training, versions = description.get("training", {}), description.get("versions", {})
-    images = description.get("training_images", {}).get("images")
+    recorded = description.get("training_images", {})
+    images, regions = recorded.get("images"), recorded.get("regions")
+    of_regions = f", in {regions} regions" if regions is not None else ""
     yield "Data set", p.data.name
     yield "Data version", _data_version(versions, root)
     yield "sha256 of the prepared data", str(versions.get("data", _NOT_STATED))
-    yield "Training images", str(images) if images is not None else _NOT_STATED
+    yield "Training images", f"{images}{of_regions}" if images is not None else _NOT_STATED
     steps, best = training.get("steps"), training.get("best_step")
     yield (
         "Steps",
@@ -290,8 +292,12 @@ def _licences(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
 
 
 def _weights_licence(description: Mapping[str, Any]) -> str:
-    weights = description.get("settings", {}).get("weights")
-    return "none were used" if weights == "none" else _NOT_STATED
+    weights = str(description.get("settings", {}).get("weights", ""))
+    if weights == "none":
+        return "none were used"
+    # torchvision states no licence for its weights
+    of_torchvision = weights == "imagenet" or weights.startswith("torchvision:")
+    return f"{_NOT_STATED} (weights of torchvision, trained on ImageNet)" if of_torchvision else _NOT_STATED
 
 
 def _use(p: Params, version: int) -> str:

@@ -30,7 +30,7 @@ def project(tmp_path: Path) -> tuple[Path, Params]:
     facts = {
         "seed": 0,
         "classes": ["background", "a|b", "water"],
-        "training_images": {"images": 7, "pixel_sizes": {"m": [0.3, 0.3, 0.5]}},
+        "training_images": {"images": 7, "regions": 38, "pixel_sizes": {"m": [0.3, 0.3, 0.5]}},
         "calibration": {"temperature": 1.25, "ece_before": 0.08, "ece_after": 0.02},
     }
     old = tmp_path / "models/unet-0"
@@ -53,6 +53,7 @@ def test_a_card_has_scores_with_intervals_slices_and_costs(project: tuple[Path, 
     assert "| site | test images | U-Net |" in card and "DeepLab" not in card.partition("## Limits")[0]
     assert "ground resolution 0.3 m (0.3 to 0.5)" in card and "temperature 1.25" in card
     assert "| 1 | a\\|b | #ffb300 | yes |" in card
+    assert "| Training images | 7, in 38 regions |" in card
     assert "models:/buildings/3" in card and comparison.verdict.split(".")[0] in card
     assert "not measured" not in card.partition("## Costs")[2].partition("| Training")[0]
     weights = json.loads((root / "models/unet-0/model.json").read_text())["weights_sha256"]
