@@ -5,42 +5,36 @@ from pathlib import Path
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from flows import mlflow_pages
 from segcore.comparison.leaderboard import leaderboard
 from segcore.comparison.results import Comparison
-from segcore.errors import masked
 from segcore.metrics import is_of_objects
+from segcore.params import Params
 from tasks.reporting.gallery_rows import GalleryRow, gallery_rows
-from tasks.tracking.tracker import Tracker
 
 # kinds of gallery pictures, those that say most first
 _KINDS = ("typical", "worst", "best")
 _SHOWN = 2
-# of `make ui`
-_OWN_UI = "http://127.0.0.1:5000"
-# MLflow otherwise opens in its view of language models
-_VIEW = "?workflowType=machine_learning"
 
 
-def publish(comparison: Comparison, folder: Path, tracker: Tracker, run: str) -> None:
+def publish(comparison: Comparison, folder: Path, params: Params, run: str) -> None:
     """Show a comparison on the page of the present flow run.
 
     Args:
         comparison: its results.
         folder: of the report.
-        tracker: tracker of the data set.
+        params: all of params.yaml.
         run: id of the comparison's run in MLflow.
     """
     name = comparison.dataset
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     create_markdown_artifact(key=f"report-{name}", markdown=markdown, description=comparison.verdict)
     publish_leaderboard(comparison)
-    is_server = tracker.address.startswith("http")
-    address = masked(tracker.address).rstrip("/") if is_server else _OWN_UI
     create_link_artifact(
-        link=f"{address}/#/experiments/{tracker.experiment()}/runs/{run}{_VIEW}",
+        link=mlflow_pages.page(params, run=run),
         link_text=f"Comparison {name} in MLflow",
         key=f"mlflow-{name}",
-        description=comparison.verdict if is_server else "Answers while `make ui` runs",
+        description=comparison.verdict if mlflow_pages.is_served(params) else "Answers while `make ui` runs",
     )
     for row in _shown(gallery_rows(folder / "index.html")):
         # a table: an image artifact also shows its address, which is the whole picture as text

@@ -173,7 +173,7 @@ def _compare(params: Params, retries: int) -> dict[str, str]:
         startup.stop_fork_server()
     comparison = read_comparison(comparison_file())
     run = runs.log_comparison(tracker, params, comparison, [page.parent, COMPARISON])
-    artifacts.publish(comparison, page.parent, tracker, run)
+    artifacts.publish(comparison, page.parent, params, run)
     run_state.wait_until_recorded(len(outcomes))
     return outcomes
 

@@ -50,7 +50,9 @@ def champion_bundle(registry: "Registry") -> Path | None:
 @flow(name="retrain")
 @command.with_sentences
 def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
-    """One retraining in the current folder; the message of the returned state is a sentence on the outcome.
+    """Run one round of retraining in the current folder.
+
+    The message of the returned state is a sentence on the outcome.
 
     Args:
         dry_run: print what a round would do, and change nothing.

@@ -25,7 +25,7 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
-from flows import server
+from flows import mlflow_pages, server
 from segcore.comparison.leaderboard import leaderboard_text
 from segcore.comparison.results import read_comparison
 from segcore.cpu import cores
@@ -34,13 +34,14 @@ from segcore.params import Params
 from tasks.process_marks import is_alive, process_mark
 from tasks.project import INGESTED, comparison_file, report_folder
 from tasks.supervisor import die_with_parent
-from tasks.tracking import store
 
 LIMIT = "segflow-gpu"
 # environment variable, set by flows.serve for the runs that it starts
 SERVED = "SEGFLOW_SERVED"
 _BUSY = (StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING)
 _PROCESS = "process:"
+# follows the address of a UI without a server
+_AFTER = " after `make ui`"
 # upper limit; the server usually takes one or two seconds
 _RECORDED_SECONDS = 10
 # largest number of task runs in one answer of the server
@@ -217,8 +218,9 @@ def summary(params: Params, outcomes: Mapping[str, str]) -> str:
             f"Stages: {len(ran)} ran, {len(outcomes) - len(ran)} cached",
             *_left_out(params),
             f"Report: {page.resolve().as_uri()}",
-            f"MLflow UI: {_address(store.uri(params), 5000)}, experiment {params.data.name}",
-            f"Prefect UI: {_address(os.environ.get('PREFECT_API_URL', ''), 4200)}, flow compare",
+            f"MLflow UI: {mlflow_pages.page(params)}{'' if mlflow_pages.is_served(params) else _AFTER}, "
+            f"experiment {params.data.name}",
+            f"Prefect UI: {_prefect_ui()}, flow compare",
         ]
     )
 
@@ -237,10 +239,9 @@ def _left_out(params: Params) -> list[str]:
     )
 
 
-def _address(server: str, port: int) -> str:
-    """Address of a server's UI; for stores in this folder, that of `make ui`."""
+def _prefect_ui() -> str:
+    """Address of the server's UI; without a server, that of `make ui`."""
+    server = os.environ.get("PREFECT_API_URL", "")
     return (
-        masked(server.removesuffix("/api"))
-        if server.startswith("http")
-        else f"http://127.0.0.1:{port} after `make ui`"
+        masked(server.removesuffix("/api")) if server.startswith("http") else f"http://127.0.0.1:4200{_AFTER}"
     )

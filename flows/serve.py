@@ -7,9 +7,11 @@ deployments too, without a schedule: Prefect's UI starts them, with a form for t
 """
 
 import argparse
+import asyncio
 import fcntl
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -20,12 +22,14 @@ from datetime import timedelta
 from typing import Any
 
 from flows import environment  # noqa: F401  isort: skip  (before any server is started)
-from prefect import Flow, serve
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.context import refresh_global_settings_context
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import TerminationSignal
+from prefect.runner import Runner
 from prefect.schedules import Cron, Interval
 
 from flows import run_state, server, ui
@@ -55,13 +59,34 @@ def retraining(params: Params) -> RunnerDeployment:
     elif settings.interval_minutes:
         schedule = Interval(timedelta(minutes=settings.interval_minutes), timezone=settings.timezone)
     limit = _one_at_a_time(ConcurrencyLimitStrategy.CANCEL_NEW)
-    return RunnerDeployment.from_flow(retrain, NAME, schedule=schedule, concurrency_limit=limit)
+    return RunnerDeployment.from_flow(
+        retrain, NAME, schedule=schedule, concurrency_limit=limit, description=_description(retrain)
+    )
 
 
 def by_hand(flow: Flow[..., Any]) -> RunnerDeployment:
     """A flow without schedule; a run that is triggered while another one runs waits for its end."""
     limit = _one_at_a_time(ConcurrencyLimitStrategy.ENQUEUE)
-    return RunnerDeployment.from_flow(flow, flow.name, concurrency_limit=limit)
+    return RunnerDeployment.from_flow(
+        flow, flow.name, concurrency_limit=limit, description=_description(flow)
+    )
+
+
+def _description(flow: Flow[..., Any]) -> str:
+    """First sentence of the flow's docstring; Prefect would show all of it, with its arguments."""
+    return " ".join((flow.description or "").partition("\n\n")[0].split())
+
+
+def hint(api: str) -> str:
+    """The lines that start a run from another shell."""
+    return "\n".join(
+        [
+            "These flows are being served. To start one from another shell:",
+            f"  export PREFECT_API_URL={masked(api)}",
+            f"  {shlex.quote(sys.executable)} -m prefect deployment run {retrain.name}/{NAME}",
+            f"The others: {', '.join(f'{flow.name}/{flow.name}' for flow in BY_HAND)}.",
+        ]
+    )
 
 
 def _one_at_a_time(strategy: ConcurrencyLimitStrategy) -> ConcurrencyLimitConfig:
@@ -136,7 +161,7 @@ def _only_one() -> Iterator[None]:
 
 
 def _end_quietly() -> None:
-    """Let Ctrl-C and SIGTERM end Prefect's `serve` without what it logs and warns of while it stops."""
+    """Let Ctrl-C and SIGTERM end Prefect's runner without what it logs and warns of while it stops."""
 
     def is_wanted(record: logging.LogRecord) -> bool:
         if record.getMessage().startswith("SIGTERM received"):
@@ -167,9 +192,14 @@ def _serve(port: int) -> None:
             if params.schedule.on_arrival:
                 threading.Thread(target=watch, args=(params, stop), daemon=True).start()
             _end_quietly()
-            with suppress(SystemExit):
-                # its end at SIGTERM
-                serve(*served, pause_on_shutdown=False)
+            # its end at SIGTERM
+            with suppress(SystemExit, KeyboardInterrupt, TerminationSignal):
+                runner = Runner(pause_on_shutdown=False)
+                for one in served:
+                    runner.add_deployment(one)
+                # Prefect's own hint fails in a shell without the address
+                print(hint(os.environ["PREFECT_API_URL"]), flush=True)
+                asyncio.run(runner.start())
             print("\nEnded.", file=sys.stderr, flush=True)
         finally:
             stop.set()

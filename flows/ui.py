@@ -14,7 +14,7 @@ from flows import environment  # noqa: F401  isort: skip  (before any server is 
 
 from prefect.settings import PREFECT_API_URL
 
-from flows import server
+from flows import mlflow_pages, server
 from segcore import params as parameters
 from segcore.errors import StageError, masked
 from tasks.failures import reported
@@ -115,7 +115,8 @@ def start(servers: Servers) -> dict[str, str]:
     for name, (address, command) in servers.items():
         if command:
             _wait(address, name, ended)
-        print(f"{name + ':':<9} {masked(address)}", flush=True)
+        shown = mlflow_pages.page(parameters.load(), address) if name == "MLflow" else masked(address)
+        print(f"{name + ':':<9} {shown}", flush=True)
     return ended
 
 

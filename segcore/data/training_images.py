@@ -24,13 +24,14 @@ def facts_of_training(data: PreparedData) -> dict[str, Any]:
     """Facts of the images that a model is trained on, for JSON.
 
     Returns:
-        images: their number. values: as `value_ranges`; missing without a valid pixel. pixel_sizes: smallest, median
+        images: their number; a volume is one. regions: number of training regions.
+        values: as `value_ranges`; missing without a valid pixel. pixel_sizes: smallest, median
         and largest of each entry of `segcore.data.resolution.pixel_sizes`, where all images have it.
     """
     regions = data.regions[data.regions["split"] == "train"]
     rows = data.items.loc[sorted(regions["item"].unique())]
     volumes = rows.groupby("volume", sort=True)
-    facts: dict[str, Any] = {"images": len(volumes)}
+    facts: dict[str, Any] = {"images": len(volumes), "regions": len(regions)}
     if values := [value_facts(v) for v in _values(data, regions, rows) if len(v)]:
         facts["values"] = value_ranges(values)
     sizes = pd.DataFrame([_pixel_sizes(part.iloc[0]) for _, part in volumes])

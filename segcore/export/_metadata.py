@@ -38,7 +38,7 @@ def metadata(
         "foreground": described.get("foreground", []),
         "bands": _bands(declared, model.in_channels),
         "ground_resolution": described.get("training_images", {}).get("pixel_sizes", {}),
-        "data_version": described.get("versions", {}).get("data", ""),
+        "prepared_data_sha256": described.get("versions", {}).get("data", ""),
         "scores": scores or {},
         "weights_sha256": bundle.weights_sha256,
         "input": input_text(declared, model.in_channels),

@@ -101,7 +101,7 @@ def _properties(source: "Source", bands: list[dict[str, Any]]) -> dict[str, Any]
         # median of the training images
         properties["gsd"] = resolution[1]
     if data := description.get("versions", {}).get("data"):
-        properties["segflow:data_version"] = data
+        properties["segflow:prepared_data_sha256"] = data
     return properties
 
 

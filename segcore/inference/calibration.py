@@ -1,20 +1,14 @@
 """Calibration: is a prediction of confidence 0.9 right nine times in ten (Guo et al. 2017, arXiv 1706.04599)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from segcore.constants import IGNORE, SMALLEST_PROBABILITY
 
-if TYPE_CHECKING:
-    # slow, and reports need the texts alone
-    from torch import Tensor
 
-# Limits of a temperature: a network that is always right, or no better than chance, has no best one.
-LOWEST, HIGHEST = 0.05, 20.0
-
-
-def confidence(probabilities: "Tensor", temperature: float) -> "Tensor":
+def confidence(probabilities: Tensor, temperature: float) -> Tensor:
     """Probability of the most probable class after temperature scaling; the class stays the same.
 
     Of the logits of one window, it is that of softmax(logits / temperature). Where windows or flips are averaged, it
@@ -31,18 +25,9 @@ def confidence(probabilities: "Tensor", temperature: float) -> "Tensor":
     return (log_probabilities(probabilities) / temperature).softmax(dim=0).amax(dim=0)
 
 
-def log_probabilities(probabilities: "Tensor") -> "Tensor":
+def log_probabilities(probabilities: Tensor) -> Tensor:
     """Logarithms of probabilities, finite also for 0."""
     return probabilities.clamp_min(SMALLEST_PROBABILITY).log()
-
-
-def limit_text(temperature: float) -> str:
-    """What a temperature at its limit means for confidence, as a clause; empty for others."""
-    if temperature >= HIGHEST:
-        return "the highest that is allowed, so confidence may still be too high"
-    if temperature <= LOWEST:
-        return "the lowest that is allowed, so confidence may still be too low"
-    return ""
 
 
 class Calibration:

@@ -100,7 +100,7 @@ KINDS: dict[str, Kind] = {
     "turned": Kind(
         "planes of a volume are turned or mirrored, so that all have the same orientation",
         "noted",
-        "if the orientation is wrong, correct the affine in the header of the volume",
+        "if the orientation is wrong, correct the position in the header (affine; of DICOM, patient orientation)",
     ),
     "orientation-tag": Kind(
         "a picture has an orientation tag (EXIF, TIFF): it is turned as viewers show it, unless it is georeferenced",

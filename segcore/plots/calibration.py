@@ -16,7 +16,7 @@ from segcore.plots.style import RC, new_figure
 def calibration_curves(calibrations: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
     """Reliability diagrams: accuracy against confidence, one panel per architecture; bars count the pixels.
 
-    Those that have the calibration after temperature scaling, too, have a dashed second curve.
+    Those that have the calibration after temperature scaling, too, have a second curve, dashed with open squares.
     """
     palette = colours(calibrations)
     with mpl.rc_context(RC):
@@ -24,7 +24,7 @@ def calibration_curves(calibrations: Mapping[str, Mapping[str, Any]], titles: Ma
         figure, panels = new_figure(row_width(panel_count), 3.1, panel_count, sharex=True, sharey=True)
         for axes, (name, table) in zip(panels, calibrations.items(), strict=False):
             confidence, accuracy, share = _filled_bins(table)
-            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
             axes.bar(confidence, share, width=0.6 / len(table["count"]), color=palette[name], alpha=0.22)
             (line,) = axes.plot(
                 confidence, accuracy, "o-", color=palette[name], linewidth=1.8, markersize=4.5

@@ -120,8 +120,9 @@ def find_settings(settings: Predict, bundle: Bundle) -> FindSettings | None:
     bundle.require("foreground")
     if "objects" not in bundle.description:
         raise ModelError(
-            f"{bundle.folder}: was trained on data without objects, so there is no {' or '.join(asked)}",
-            "set data.instances and train again, or choose other predict.outputs, such as polygons",
+            f"the model was trained on data without objects (data.instances), so it cannot give the outputs "
+            f"{', '.join(asked or OBJECT_OUTPUTS)} ({bundle.folder})",
+            "ask for classes or probabilities, or train a model with data.instances",
         )
     found = FindSettings.of(bundle.description, settings.objects or "components")
     return found if settings.score == "auto" else replace(found, score=settings.score)

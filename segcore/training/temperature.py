@@ -7,13 +7,11 @@ import torch
 
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
+from segcore.data.temperature_limits import HIGHEST, LOWEST, limit_text
 from segcore.files import digest
 from segcore.inference.calibration import (
-    HIGHEST,
-    LOWEST,
     Calibration,
     confidence,
-    limit_text,
     log_probabilities,
 )
 from segcore.inference.device import Precision

@@ -6,21 +6,24 @@ Evaluation, comparison and measurements are of models/<run>: they are left out w
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from segcore.comparison.results import Comparison, LeaderboardRow, read_comparison
 from segcore.comparison.surfaces import empty_policy
+from segcore.data.temperature_limits import limit_text
 from segcore.files import cached_json
-from segcore.inference.calibration import limit_text
 from segcore.ingest.samples import load_manifest
 from segcore.metrics import EMPTY_RATE, METRICS, score_title, unit_of
 from segcore.models.base.bundle import load_description
 from segcore.params import Params
 from tasks.costs import SIDE_BY_SIDE, read_cost
+from tasks.evaluation_scores import evaluation_scores
 from tasks.formatting import amount, hexcolour, interval, percent, score
-from tasks.project import EVALUATIONS, MODELS, comparison_file, run_name
+from tasks.project import EVALUATIONS, MODELS, PREPARED, comparison_file, data_fingerprint, run_name
 from tasks.reporting.slices import escaped, slices_markdown
+from tasks.versioning.stages import data_version
 
 # file of the card, beside the files of a version
 CARD = "MODEL_CARD.md"
@@ -50,6 +53,7 @@ def model_card(folder: Path, p: Params, version: int, root: Path = Path()) -> st
     cost = (read_cost(root, run) if is_evaluated else None) or {}
     compared = is_evaluated and (root / comparison_file()).is_file()
     comparison = read_comparison(root / comparison_file()) if compared else None
+    own = evaluation_scores(root / EVALUATIONS / run, p.data.foreground) if compared else {}
     title = str(description.get("title", description["architecture"]))
     parts = [
         f"# {_line(title)} for {_line(p.data.name)}, version {version}",
@@ -59,9 +63,9 @@ def model_card(folder: Path, p: Params, version: int, root: Path = Path()) -> st
         "## Classes",
         _classes(description),
         "## Data and training",
-        _table(("fact", "value"), _training(description, p)),
+        _table(("fact", "value"), _training(description, p, root)),
         "## Scores",
-        *_scores(comparison, description),
+        *_scores(comparison, description, own),
         "## Operating point and calibration",
         *_operating(description, summary),
         "## Limits",
@@ -140,12 +144,15 @@ def _classes(description: Mapping[str, Any]) -> str:
     return _table(("index", "class", "colour", "foreground"), rows)
 
 
-def _training(description: Mapping[str, Any], p: Params) -> Rows:
+def _training(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
     training, versions = description.get("training", {}), description.get("versions", {})
-    images = description.get("training_images", {}).get("images")
+    recorded = description.get("training_images", {})
+    images, regions = recorded.get("images"), recorded.get("regions")
+    of_regions = f", in {regions} regions" if regions is not None else ""
     yield "Data set", p.data.name
-    yield "Data version", str(versions.get("data", _NOT_STATED))[:12]
-    yield "Training images", str(images) if images is not None else _NOT_STATED
+    yield "Data version", _data_version(versions, root)
+    yield "sha256 of the prepared data", str(versions.get("data", _NOT_STATED))
+    yield "Training images", f"{images}{of_regions}" if images is not None else _NOT_STATED
     steps, best = training.get("steps"), training.get("best_step")
     yield (
         "Steps",
@@ -158,27 +165,44 @@ def _training(description: Mapping[str, Any], p: Params) -> Rows:
     yield "sha256 of the weights", str(description["weights_sha256"])
 
 
-def _scores(comparison: Comparison | None, description: Mapping[str, Any]) -> Iterable[str]:
-    """Scores of the architecture on the test split with intervals, and by slice."""
+def _data_version(versions: Mapping[str, Any], root: Path) -> str:
+    """The version that the report and MLflow name; it is known while the training's data are the prepared ones."""
+    prepared = root / PREPARED
+    is_present = (prepared / "prepared.json").is_file() and versions.get("data") == data_fingerprint(prepared)
+    md5 = data_version(root) if is_present else None
+    return f"md5 {md5} (data/prepared in dvc.lock)" if md5 else _NOT_STATED
+
+
+def _scores(
+    comparison: Comparison | None, description: Mapping[str, Any], own: Mapping[str, float]
+) -> Iterable[str]:
+    """Scores of the version, then of its architecture with intervals, on the test split; and by slice."""
     row = _row(comparison, description)
     if comparison is None or row is None:
         return ["Not evaluated in this project with these weights."]
-    level = f"{100 * comparison.confidence:g} % interval"
-    seeds = f"mean of {row.seeds} seeds, of which this model is one" if row.seeds > 1 else "one seed"
+    mean = f"mean of {row.seeds} seeds" if row.seeds > 1 else ""
+    level = " ".join(
+        [f"{100 * comparison.confidence:g} % interval", f"of the {mean}" if mean else ""]
+    ).strip()
+    seeds = f"The {mean} includes this version" if mean else "One seed"
     text = (
         f"On {comparison.test_images} test images in {comparison.clusters} {comparison.cluster_kind}s, which were not "
-        f"trained on; {seeds}. Rank {row.rank} of {len(comparison.models)} compared networks. "
+        f"trained on. {seeds}. Rank {row.rank} of {len(comparison.models)} compared networks. "
         f"{_line(empty_policy(comparison))}"
     )
     rows = []
     for key in _keys(row, comparison):
         one, unit = row.scores[key], unit_of(key)
-        printed = f"{score(one.estimate, unit)} {unit}".strip()
-        rows.append((score_title(key), printed, interval(one.low, one.high, unit)))
-    own = replace(comparison, leaderboard=[row])
-    slices = slices_markdown(own)
-    note = f"{METRICS[comparison.metric].heading} by slice of the test images:" if slices else ""
-    tables = [text, _table(("score", "value", level), rows), note, slices]
+        means = [f"{score(one.estimate, unit)} {unit}".strip()] if mean else []
+        # without the tables of an evaluation, the mean of one seed is the score of this version
+        value = own.get(key, one.estimate if not mean else None)
+        printed = f"{score(value, unit)} {unit}".strip() if value is not None and isfinite(value) else "–"
+        rows.append((score_title(key), printed, *means, interval(one.low, one.high, unit)))
+    head = ("score", "this version", *([mean] if mean else []), level)
+    slices = slices_markdown(replace(comparison, leaderboard=[row]))
+    heading = METRICS[comparison.metric].heading
+    note = f"{heading} by slice of the test images{f', {mean}' if mean else ''}:" if slices else ""
+    tables = [text, _table(head, rows), note, slices]
     return [part for part in tables if part]
 
 
@@ -274,8 +298,12 @@ def _licences(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
 
 
 def _weights_licence(description: Mapping[str, Any]) -> str:
-    weights = description.get("settings", {}).get("weights")
-    return "none were used" if weights == "none" else _NOT_STATED
+    weights = str(description.get("settings", {}).get("weights", ""))
+    if weights == "none":
+        return "none were used"
+    # torchvision states no licence for its weights
+    of_torchvision = weights == "imagenet" or weights.startswith("torchvision:")
+    return f"{_NOT_STATED} (weights of torchvision, trained on ImageNet)" if of_torchvision else _NOT_STATED
 
 
 def _use(p: Params, version: int) -> str:

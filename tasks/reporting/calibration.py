@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from segcore.inference.calibration import limit_text
+from segcore.data.temperature_limits import limit_text
 
 if TYPE_CHECKING:
     # slow: imports charts and pictures

@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from segcore.files import read_json
 from segcore.metrics import METRICS
-from tasks.project import stage_name
 from tasks.tracking.tracker import Run
 
 
@@ -25,24 +23,15 @@ def log_lacking_scores(
         foreground: indices of the foreground classes.
         folder: of the evaluation.
     """
-    counts, objects, surfaces = (folder / f"{name}.parquet" for name in ("counts", "objects", "surfaces"))
     known = [
         name
         for name, metric in METRICS.items()
         if all((folder / f"{table}.parquet").is_file() for table in metric.tables)
     ]
-    complete = all(any(key.startswith(f"test/{name}.") for key in logged) for name in known)
-    if complete or not counts.is_file():
+    if all(any(key.startswith(f"test/{name}.") for key in logged) for name in known):
         return
-    import pandas as pd
+    # needs pandas
+    from tasks.evaluation_scores import evaluation_scores
 
-    from segcore.metrics.scores import scores
-
-    table, score = None, 0.0
-    if objects.is_file():
-        remedy = f"run `dvc repro --force {stage_name('evaluate', folder.name)}`"
-        table = pd.read_parquet(objects)
-        score = read_json(folder / "summary.json", remedy)["objects"]["score"]
-    of_volumes = pd.read_parquet(surfaces) if surfaces.is_file() else None
-    found = scores(pd.read_parquet(counts), foreground, table, score, of_volumes)
+    found = evaluation_scores(folder, foreground)
     run.log_step({key: value for name, value in found.items() if (key := flat_key(name)) not in logged})

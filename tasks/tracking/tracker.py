@@ -50,12 +50,17 @@ class Tracker(NamedTuple):
         """Id of the data set's experiment, which is created or restored where needed."""
         return _experiment(self.client, self.dataset)
 
+    def experiment_if_any(self) -> str | None:
+        """Id of the data set's experiment; None if there is none."""
+        found = self.client.get_experiment_by_name(self.dataset)
+        return None if found is None else str(found.experiment_id)
+
     def find(self, condition: str) -> list["MlflowRun"]:
         """Runs of the data set that meet an MLflow filter, latest first."""
-        experiment = self.client.get_experiment_by_name(self.dataset)
+        experiment = self.experiment_if_any()
         if experiment is None:
             return []
-        runs = self.client.search_runs([experiment.experiment_id], condition, order_by=["start_time DESC"])
+        runs = self.client.search_runs([experiment], condition, order_by=["start_time DESC"])
         return list(runs)
 
     def create(self, name: str, kind: str, tags: Mapping[str, str] | None = None) -> "Run":

@@ -79,6 +79,7 @@ def test_a_run_of_each_deployment_starts_and_writes_its_result(
         for name, (parameters, _) in RUNS.items():
             deployment = client.read_deployment_by_name(f"{name}/{name}")
             require_form(deployment)
+            assert deployment.description and "Args" not in deployment.description
             client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
         # of two predictions, one waits for the other
         client.create_flow_run_from_deployment(

@@ -1,6 +1,8 @@
 """`make serve`: rounds by schedule, rounds on arrival, and never two at a time."""
 
+import os
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,6 +79,11 @@ def test_without_a_configured_server_serve_starts_one_and_rounds_run_on_it(proje
         assert found
         runs = served_runs(f"{found[1]}/api")
         wait_for(lambda: bool(ended(runs())), 120)
+        # in another shell, the printed lines work as they are
+        lines = [line for line in log.read_text().splitlines() if line.startswith("  ")][:2]
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        done = subprocess.run(["bash", "-ec", "\n".join(lines)], env=env, capture_output=True, text=True)
+        assert len(lines) == 2 and done.returncode == 0, (lines, done.stdout + done.stderr)
         assert "temporary server" not in log.read_text(), "two servers would not share their slots"
 
 

@@ -157,7 +157,7 @@ def test_the_metadata_describe_the_model_and_name_no_file_of_this_machine(source
     model = package.load(written / onnx.FILE)
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(facts["classes"]) == FACTS["classes"] and json.loads(facts["colors"]) == FACTS["colors"]
-    assert json.loads(facts["bands"]) == [1, 2, 3] and facts["data_version"] == "d" * 64
+    assert json.loads(facts["bands"]) == [1, 2, 3] and facts["prepared_data_sha256"] == "d" * 64
     assert facts["weights_sha256"] == source.bundle.weights_sha256
     assert json.loads(facts["scores"]) == {"iou/dataset/foreground_mean": 0.5}
     assert json.loads(facts["model_json"]) == source.bundle.description

@@ -107,7 +107,7 @@ def test_the_item_is_valid_and_describes_the_model(source: Source, written: Path
     assert described.total_parameters == sum(p.numel() for p in source.model.parameters())
     assert described.pretrained is False and described.pretrained_source is None
     assert found.common_metadata.gsd == 0.5
-    assert found.properties["segflow:data_version"] == "d" * 64
+    assert found.properties["segflow:prepared_data_sha256"] == "d" * 64
 
     (given,) = described.input
     assert given.input.shape == [-1, 3, -1, -1]

@@ -10,9 +10,10 @@ import pytest
 from segcore.comparison.results import read_comparison
 from segcore.files import sha256
 from segcore.params import Params
-from tasks.project import comparison_file
+from tasks.project import PREPARED, comparison_file, data_fingerprint
 from tasks.promotion.model_card import CARD, model_card
 from tasks.tracking.registry import Registry
+from tasks.versioning.stages import data_version
 from tests.support.bundles import make_bundle, rewrite
 from tests.support.fake_project import build_project, scene_patches
 from tests.support.promotions import promoted, registry_of
@@ -29,7 +30,7 @@ def project(tmp_path: Path) -> tuple[Path, Params]:
     facts = {
         "seed": 0,
         "classes": ["background", "a|b", "water"],
-        "training_images": {"images": 7, "pixel_sizes": {"m": [0.3, 0.3, 0.5]}},
+        "training_images": {"images": 7, "regions": 38, "pixel_sizes": {"m": [0.3, 0.3, 0.5]}},
         "calibration": {"temperature": 1.25, "ece_before": 0.08, "ece_after": 0.02},
     }
     old = tmp_path / "models/unet-0"
@@ -52,6 +53,7 @@ def test_a_card_has_scores_with_intervals_slices_and_costs(project: tuple[Path, 
     assert "| site | test images | U-Net |" in card and "DeepLab" not in card.partition("## Limits")[0]
     assert "ground resolution 0.3 m (0.3 to 0.5)" in card and "temperature 1.25" in card
     assert "| 1 | a\\|b | #ffb300 | yes |" in card
+    assert "| Training images | 7, in 38 regions |" in card
     assert "models:/buildings/3" in card and comparison.verdict.split(".")[0] in card
     assert "not measured" not in card.partition("## Costs")[2].partition("| Training")[0]
     weights = json.loads((root / "models/unet-0/model.json").read_text())["weights_sha256"]
@@ -67,6 +69,40 @@ def test_names_of_classes_are_no_markdown(tmp_path: Path) -> None:
     for index, shown in enumerate((r"\_\_background\_\_", r"träe \| \*x\* &lt;b&gt;", r"a_b [c\](d) \`e\`")):
         assert f"| {index} | {shown} | #" in card
     assert "28.2 % after). The error became larger" in card.replace("28.20", "28.2")
+
+
+def test_the_score_of_the_version_itself_comes_before_the_mean_of_seeds(project: tuple[Path, Params]) -> None:
+    root, params = project
+    content = json.loads((root / comparison_file()).read_text())
+    row = next(row for row in content["leaderboard"] if row["architecture"] == "unet")
+    own = row["scores"][content["headline"]]["estimate"]
+    row["seeds"], row["scores"][content["headline"]]["estimate"] = 2, own + 0.007
+    (root / comparison_file()).write_text(json.dumps(content))
+    card = model_card(root / "models/unet-0", params, 3, root)
+    scores = card.partition("## Scores")[2]
+    assert "The mean of 2 seeds includes this version." in scores
+    assert "| score | this version | mean of 2 seeds | 95 % interval of the mean of 2 seeds |" in scores
+    assert f"| {100 * own:.1f} % | {100 * own + 0.7:.1f} % |" in scores
+    assert "by slice of the test images, mean of 2 seeds:" in scores
+
+
+def test_the_data_version_is_that_of_report_and_runs_while_the_data_are_those_of_the_training(
+    project: tuple[Path, Params],
+) -> None:
+    root, params = project
+    prepared = root / PREPARED
+    prepared.mkdir(parents=True)
+    for name in ("items.parquet", "regions.parquet", "windows.parquet", "statistics.json", "prepared.json"):
+        (prepared / name).write_text(name)
+    content = data_fingerprint(prepared)
+    rewrite(root / "models/unet-0", lambda description: description.update(versions={"data": content}))
+    card = model_card(root / "models/unet-0", params, 3, root)
+    version = data_version(root)
+    assert version and f"| Data version | md5 {version} (data/prepared in dvc.lock) |" in card
+    assert f"| sha256 of the prepared data | {content} |" in card
+    (prepared / "prepared.json").write_text("of other data")
+    later = model_card(root / "models/unet-0", params, 3, root)
+    assert "| Data version | not stated |" in later and content in later
 
 
 def test_facts_of_other_weights_are_left_out(project: tuple[Path, Params], tmp_path: Path) -> None:

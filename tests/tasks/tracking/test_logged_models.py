@@ -331,7 +331,7 @@ def test_an_instance_network_gives_its_objects(tmp_path: Path) -> None:
 
 def test_a_model_without_objects_names_the_reason(tmp_path: Path) -> None:
     model = loaded_alone(make_bundle(tmp_path / "unet-0"), tmp_path / "model")
-    with pytest.raises(MlflowException, match="trained on data without objects"):
+    with pytest.raises(MlflowException, match="cannot give the outputs objects"):
         model.predict(batch(), params={"output": "objects"})
 
 
