@@ -131,7 +131,9 @@ def preload() -> None:
 
 
 def _quiet() -> dict[str, str]:
-    return {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    # MLflow otherwise prints two addresses at the end of each run on a server
+    quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    return quiet | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
 def _client(address: str) -> "MlflowClient":
