@@ -25,7 +25,10 @@ def title_text(finding: Finding, metric: Metric) -> str:
 
 def measures_text(finding: Finding, metric: Metric) -> str:
     """What was measured, such as "score of road"."""
-    measures = "value of {}" if _is_highest(finding, metric) else rule_of(finding.kind).measures
+    rule = rule_of(finding.kind)
+    measures = "value of {}" if _is_highest(finding, metric) else rule.measures
+    if rule.unit == "points" and metric.sign < 0:
+        measures = measures.replace("difference", "gain")
     return measures.format(_subject(finding))
 
 
@@ -91,6 +94,17 @@ def smallest_text(one: ChallengerFigures, basis: Basis) -> str:
         return f"{start}, no improvement can be shown: {too_few(gain.clusters or 0, basis.required)}."
     value = f"{100 * gain.smallest:.2g}" if metric.unit == "%" else f"{gain.smallest:.2g}"
     return f"{start}, an improvement must exceed about {value} {difference_unit(metric.unit)}."
+
+
+def tolerance_text(basis: Basis) -> str:
+    """A tolerance that was left at the default of scores in %; empty unless the metric has no upper limit."""
+    metric, tolerance = METRICS[basis.metric], basis.gate.get("not_worse")
+    if metric.is_bounded or tolerance != rule_of("not_worse").parameter.field.default:
+        return ""
+    return (
+        f"gate.not_worse is {tolerance:g} {difference_unit(metric.unit)}, the default: set it to a loss that does not "
+        "matter, because a cheaper model can hardly be shown to be that little worse."
+    )
 
 
 def looks_text(basis: Basis) -> str:

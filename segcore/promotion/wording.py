@@ -118,7 +118,9 @@ def _against(one: ChallengerFigures, basis: Basis) -> str:
         return f"{text}, but {'; '.join(others)}"
     less = _LESS.get(_cost(one), ("cheaper",))[0]
     required = f"required: above {_limit(gate['margin'], metric, unit=True)}"
-    required += f", or above {_limit(-gate['not_worse'], metric)} and {_percent(1 - gate['cheaper'])} {less}"
+    # points are named once
+    lowest = _limit(-gate["not_worse"], metric, unit=metric.unit != "%")
+    required += f", or above {lowest} and {_percent(1 - gate['cheaper'])} {less}"
     return "; ".join([text, required, *others])
 
 
@@ -127,7 +129,7 @@ def _new_batch(one: ChallengerFigures, batch: Gain, basis: Basis) -> str:
     metric, both = METRICS[basis.metric], one.difference.get("both")
     if batch.low is not None or both is None or both.low is None:
         return _gain(batch, basis, metric)
-    value = f"{value_text(batch.difference, metric.unit, signed=True)} {difference_unit(metric.unit)}"
+    value = _gap(batch.difference, metric)
     together = interval_text(both.low, both.high, metric.unit, signed=True)
     return f"{value} in {counted(batch.clusters or 0, 'cluster')}, and {together} with all test images"
 
@@ -163,14 +165,25 @@ def _score(one: CandidateFigures, metric: Metric) -> str:
 
 
 def _gain(gain: Gain | None, basis: Basis, metric: Metric) -> str:
-    """A difference with its interval, such as "-0.3 points, 95 % interval -1.2 to +0.5"."""
+    """A gain with its interval, such as "-0.3 points, 95 % interval -1.2 to +0.5"."""
     if gain is None:
         return "not scored"
-    text = f"{value_text(gain.difference, metric.unit, signed=True)} {difference_unit(metric.unit)}".strip()
+    text = _gap(gain.difference, metric)
     if gain.low is None:
         return f"{text}, no interval"
     interval = interval_text(gain.low, gain.high, metric.unit, signed=True)
-    return f"{text}, {100 * basis.confidence_each:.4g} % interval {interval}"
+    of_gain = "" if metric.sign > 0 else "of the gain "
+    return f"{text}, {100 * basis.confidence_each:.4g} % interval {of_gain}{interval}"
+
+
+def _gap(gain: float, metric: Metric) -> str:
+    """A gain; where lower is better its sign is opposite to that of the scores' difference, so words replace it."""
+    unit = difference_unit(metric.unit)
+    if metric.sign > 0:
+        return f"{value_text(gain, metric.unit, signed=True)} {unit}".strip()
+    if not gain:
+        return "no difference"
+    return f"{'better' if gain > 0 else 'worse'} by {value_text(abs(gain), metric.unit)} {unit}".strip()
 
 
 def _limit(value: float, metric: Metric, unit: bool = False) -> str:

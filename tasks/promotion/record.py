@@ -23,6 +23,7 @@ from segcore.promotion.rule_text import (
     passed_text,
     smallest_text,
     title_text,
+    tolerance_text,
 )
 from tasks.project import DECISIONS
 from tasks.promotion.history import FORMAT, HISTORY
@@ -260,9 +261,10 @@ def looks(root: Path, name: str, inputs: str) -> int:
 
 
 def evidence_text(record: DecisionRecord) -> list[str]:
-    """Sentences on the smallest improvement that the test set can show, and on how often it was used."""
+    """Sentences on what the test set can show: smallest improvement, tolerance; and on how often it was used."""
     best = next((one for one in record.challengers if one.name == record.best), None)
-    sentences = [smallest_text(best, record.basis) if best else "", looks_text(record.basis)]
+    sentences = [smallest_text(best, record.basis), tolerance_text(record.basis)] if best else []
+    sentences.append(looks_text(record.basis))
     return [text for text in sentences if text]
 
 

@@ -8,9 +8,11 @@ import pytest
 
 from segcore.comparison.cluster_sums import cluster_sums
 from segcore.errors import DataError
+from segcore.metrics import METRICS
 from segcore.params.operations import Gate
 from segcore.promotion.gate import Candidate, Costs, Decision, decide
 from segcore.promotion.interval import contributions, difference_interval, foreground_shares
+from segcore.promotion.rule_text import measures_text, tolerance_text
 from tests.segcore.comparison.test_surfaces import patients
 from tests.support.scored_volumes import CLASSES, tables
 
@@ -34,8 +36,25 @@ def test_a_smaller_distance_is_promoted_and_a_larger_one_is_not():
     near, far = candidate("near", NEAR), candidate("far", FAR)
     found = decided(as_champion(far), near)
     assert (found.outcome, found.winner) == ("promoted", "near")
-    assert "NEAR (1 mm) in place of FAR (version 1, 5.833 mm): +4.833 mm" in found.reason
-    assert decided(as_champion(near), far).outcome == "kept"
+    assert (
+        "NEAR (1 mm) in place of FAR (version 1, 5.833 mm): better by 4.833 mm, 95 % interval of the gain +"
+        in found.reason
+    )
+    kept = decided(as_champion(near), far)
+    assert kept.outcome == "kept" and "FAR scores 5.833 mm (worse by 4.833 mm, 95 % interval" in kept.reason
+    assert "required: above +0 mm, or above -0.01 mm and 20 % faster" in kept.reason
+    finding = next(rule for rule in kept.challengers[0].rules if rule.kind == "better")
+    assert measures_text(finding, METRICS["hd95"]) == "lower end of the gain's interval"
+
+
+@pytest.mark.parametrize(
+    ("metric", "tolerance", "expected"),
+    [("hd95", 0.01, True), ("assd", 0.01, True), ("hd95", 0.5, False), ("nsd", 0.01, False)],
+)
+def test_a_tolerance_left_at_the_default_of_scores_in_percent_is_named(metric, tolerance, expected):
+    near, far = candidate("near", NEAR), candidate("far", FAR)
+    text = tolerance_text(decided(as_champion(far), near, metric=metric, not_worse=tolerance).basis)
+    assert text.startswith("gate.not_worse is 0.01 mm, the default") if expected else text == ""
 
 
 def as_champion(one: Candidate) -> Candidate:
