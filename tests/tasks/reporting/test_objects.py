@@ -39,7 +39,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params, Fak
 @pytest.fixture(scope="module")
 def texts(project: tuple[Path, Params, FakePrepared]) -> dict[str, str]:
     return {
-        file.name: file.read_text(encoding="utf-8") for file in (project[0] / "reports/buildings").iterdir()
+        file.name: file.read_text(encoding="utf-8")
+        for file in (project[0] / "reports/buildings").iterdir()
+        if file.is_file()
     }
 
 
