@@ -78,8 +78,12 @@ def mlflow_server(tmp_path: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def test_a_promotion_calls_the_webhook_of_the_registry(
-    tmp_path: Path, mlflow_server: str, receiver: tuple[str, Received], monkeypatch: pytest.MonkeyPatch
+def test_a_promotion_calls_the_webhook_of_the_registry_and_prints_no_address(
+    tmp_path: Path,
+    mlflow_server: str,
+    receiver: tuple[str, Received],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
@@ -89,7 +93,10 @@ def test_a_promotion_calls_the_webhook_of_the_registry(
     webhook = client.create_webhook("promotions", address, events, secret=SECRET)
     assert client.test_webhook(webhook.webhook_id).success
     received.get(timeout=30)
+    capsys.readouterr()
     promoted(params, tmp_path, 1, None)
+    # those of MLflow
+    assert "http://" not in "".join(capsys.readouterr())
     bodies = {}
     for _ in events:
         headers, body = received.get(timeout=60)
