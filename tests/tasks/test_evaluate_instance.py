@@ -90,9 +90,9 @@ def test_an_instance_network_is_measured_on_pixels_with_an_object(project, monke
     monkeypatch.chdir(project)
     bundles = [Path("models/unet-0"), Path("models/solo-0")]
     prepared = Path("data/prepared")
-    assert measure._pixels_of_objects(bundles[:1], prepared, 40) is None
-    assert measure._pixels_of_objects(bundles, Path("nowhere"), 40) is None
-    pixels = measure._pixels_of_objects(bundles, prepared, 40)
+    assert measure.pixels_of_objects(bundles[:1], prepared, 40) is None
+    assert measure.pixels_of_objects(bundles, Path("nowhere"), 40) is None
+    pixels = measure.pixels_of_objects(bundles, prepared, 40)
     data = PreparedData(prepared)
     crops = [
         data.crop(row.item, row.row, row.col, *pixels.shape[:2], instances=True)

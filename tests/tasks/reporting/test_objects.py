@@ -196,7 +196,7 @@ def _report(folder: Path, prepared: FakePrepared, **settings: str) -> dict[str, 
     params = params.model_copy(update={"compare": compare})
     build_project(folder, prepared, params)
     out = stage.report(folder, params, prepared)
-    written = {file.name: file.read_text(encoding="utf-8") for file in out.iterdir()}
+    written = {file.name: file.read_text(encoding="utf-8") for file in out.iterdir() if file.is_file()}
     _check(written["index.html"])
     return written
 
