@@ -154,7 +154,8 @@ def test_a_model_of_the_same_name_does_not_replace_an_export(project: Params):
 @pytest.mark.slow
 def test_an_export_waits_for_another_one_of_the_same_folder(project: Params):
     command = [sys.executable, "-m", "tasks", "export", "--model", MODEL, "--output", "others"]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    both = [subprocess.Popen(command, env=here, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     errors = [one.communicate()[1] for one in both]
     assert [one.returncode for one in both] == [0, 0], errors
 

@@ -243,4 +243,4 @@ def test_the_gate_decides_by_distances_of_a_champion_that_is_evaluated_once(
     holder: Any = SimpleNamespace(version=1, run_id="run")
     record = decision.new_decision(context, [challenger], holder, [], "inputs", "key")
     assert record.challengers[0].scores["frozen"] == 0 < record.champion.scores["frozen"]
-    assert record.outcome == "refused" and "Other scores 0 mm (+" in record.reason
+    assert record.outcome == "refused" and "Other scores 0 mm (better by " in record.reason
