@@ -1,6 +1,7 @@
 """Default colours of classes."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from typing import Any
@@ -70,3 +71,8 @@ def _distance(a: Color, b: Color) -> float:
     red, green, blue = (x - y for x, y in zip(a, b, strict=True))
     light, yellow = 0.3 * red + 0.6 * green + 0.1 * blue, (red + green) / 2 - blue
     return 2 * light**2 + yellow**2 + 0.2 * (red - green) ** 2
+
+
+def hex_color(color: Sequence[int]) -> str:
+    """A colour such as "#ffb300"."""
+    return "#" + "".join(f"{int(value):02x}" for value in color)

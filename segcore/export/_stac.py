@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segcore.class_colors import hex_color
 from segcore.files import sha256
 from segcore.names import short_names
 
@@ -179,7 +180,7 @@ def _classes(source: "Source") -> list[dict[str, Any]]:
             "name": names[value],
             "title": name,
             "description": name,
-            "color_hint": "{:02X}{:02X}{:02X}".format(*color),
+            "color_hint": hex_color(color)[1:].upper(),
         }
         for value, (name, color) in enumerate(zip(description["classes"], description["colors"], strict=True))
     ]

@@ -3,14 +3,10 @@
 Activations are rounded to 8 bits too, by the range of each (dynamic quantisation), so that no calibration is needed.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from segcore.export import onnx
-from segcore.models.base.bundle import Bundle
 
 if TYPE_CHECKING:
     from segcore.export._graph import Source
@@ -19,15 +15,8 @@ TITLE = "ONNX, 8-bit weights"
 FILE = onnx.FILE
 PACKAGES = onnx.PACKAGES
 IS_LOSSY = True
-
-
-def check(bundle: Bundle) -> None:
-    """Every model can have this format."""
-
-
-def side(bundle: Bundle) -> int | None:
-    """None: the input has any height and width."""
-    return None
+# of the same file format
+check, side, runner = onnx.check, onnx.side, onnx.runner
 
 
 def write(source: "Source", folder: Path) -> None:
@@ -44,8 +33,3 @@ def write(source: "Source", folder: Path) -> None:
     add_pre_process_metadata(model)
     # signed weights are several times slower on x86 processors
     quantize_dynamic(model, folder / FILE, weight_type=QuantType.QUInt8)
-
-
-def runner(folder: Path, threads: int | None = None) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """As of the format onnx."""
-    return onnx.runner(folder, threads)

@@ -13,6 +13,7 @@ from typing import Any
 
 from rasterio.crs import CRS
 
+from segcore.class_colors import hex_color
 from segcore.constants import IGNORE
 from segcore.data.raster import Info
 from segcore.errors import DataError
@@ -22,7 +23,6 @@ from segcore.prediction.footprint import footprint
 from segcore.prediction.scene_reader import acquisition_time
 from segcore.prediction.writers.cog import PROBABILITY_STEPS
 from segcore.prediction.writers.placement import placement
-from segcore.prediction.writers.styles import hex_color
 
 ITEM_SUFFIX = ".stac.json"
 _EXTENSION = "https://stac-extensions.github.io/{}/schema.json"

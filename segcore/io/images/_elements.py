@@ -36,23 +36,25 @@ _SINGLE = tuple(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence warnings and logs of pydicom, because both quote values of elements."""
-    log = logging.getLogger("pydicom")
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
+def quiet(*libraries: str) -> Iterator[None]:
+    """Silence warnings, and logs of libraries, because both quote values of elements."""
+    logs = [logging.getLogger(name) for name in libraries]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 @contextmanager
 def parsing(path: Path) -> Iterator[None]:
     """Turn any exception of pydicom on a damaged file into a DataError without the exception's text."""
-    with reading(path), _quiet():
+    with reading(path), quiet("pydicom"):
         try:
             yield
         except (DataError, OSError, MemoryError):

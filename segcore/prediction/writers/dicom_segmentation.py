@@ -4,8 +4,6 @@ Texts of highdicom and pydicom may quote elements that identify a patient, so th
 """
 
 import json
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -17,7 +15,7 @@ import numpy as np
 from segcore.data.raster import Info
 from segcore.data.volumes import from_planes
 from segcore.errors import DataError
-from segcore.io.images._elements import parsing
+from segcore.io.images._elements import parsing, quiet
 from segcore.io.images._series import is_slice, read_series
 
 _OTHER_OUTPUTS = "choose other predict.outputs for it, such as classes"
@@ -120,7 +118,7 @@ class SegmentationWriter:
             DataError: highdicom cannot write it. OSError: the disk is full or not writable.
         """
         made = self._made(planes)
-        with _quiet():
+        with quiet("pydicom", "highdicom"):
             made.save_as(path, enforce_file_format=True)
 
     def _made(self, planes: np.ndarray) -> Any:
@@ -195,7 +193,7 @@ class SegmentationWriter:
     @contextmanager
     def _failures(self) -> Iterator[None]:
         try:
-            with _quiet():
+            with quiet("pydicom", "highdicom"):
                 yield
         except (OSError, MemoryError):
             raise
@@ -270,19 +268,3 @@ def _set_orientation(sources: list[Any]) -> None:
 def _text(name: str) -> str:
     """A name as LO: no control characters, and no backslash, which separates values."""
     return "".join(c if c.isprintable() and c != "\\" else " " for c in name).strip()[:_LONGEST]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence warnings and logs, because they may quote values of elements."""
-    logs = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
+from segcore.class_colors import hex_color
+
 # colours of probabilities, in equal steps from 0 to 1: viridis
 _RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 
@@ -78,11 +80,6 @@ def outline_style() -> str:
     return _qml(
         f'<renderer-v2 type="singleSymbol" symbollevels="0"><symbols>{symbol}</symbols></renderer-v2>'
     )
-
-
-def hex_color(color: Sequence[int]) -> str:
-    """A colour such as "#ffb300"."""
-    return "#" + "".join(f"{int(value):02x}" for value in color)
 
 
 def _symbol(name: str, color: Sequence[int], opacity: int) -> str:
