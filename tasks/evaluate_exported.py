@@ -43,7 +43,7 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
     found = Found(read_local(root / MODELS / name), None)
     from segcore.evaluation.evaluate import Evaluated, evaluate, fitted
     from segcore.evaluation.objects import find_settings
-    from segcore.inference.device import choose_precision, default_device
+    from segcore.inference.device import default_device, precision_of
 
     description = found.bundle.description
     of_file = exported_model(found, runtime, str(MODELS / name), root)
@@ -68,7 +68,7 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
         (part / "calibration.json").write_text(json.dumps(result.calibration, indent=2) + "\n")
     # not from evaluations/, which may be of earlier weights or settings
     device = default_device()
-    precision = choose_precision(description.get("parameters", {}).get("precision", "auto"), device)
+    precision = precision_of(description, device)
     _, by_model = evaluated(found.bundle.model(device), precision, EAGER)
     _print(p, name, runtime, by_file, by_model)
     print(f"evaluate {name}: {target}", flush=True)

@@ -72,7 +72,7 @@ class Comparison:
 
         from segcore.export._parity import HeldOut, Noise, differences, inputs_of, latencies
         from segcore.export._runtime import guarded
-        from segcore.inference.device import choose_precision
+        from segcore.inference.device import precision_of
 
         run, side = guarded(module.runner(folder)), module.side(self.bundle)
         # for each format from the first region on: figures do not depend on which other formats are written
@@ -91,8 +91,7 @@ class Comparison:
         if module.IS_LOSSY and score is not None:
             self._require_score(title, score)
         tile = side or self.p.evaluate.tile
-        chosen = self.bundle.description.get("parameters", {}).get("precision", "auto")
-        precision = choose_precision(chosen, torch.device("cpu"))
+        precision = precision_of(self.bundle.description, torch.device("cpu"))
         return {
             "pixels": pixels.title,
             "largest_difference": found.largest,

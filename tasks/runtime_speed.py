@@ -8,7 +8,7 @@ from segcore.cache import CODE, code_digest
 from segcore.errors import ExportError
 from segcore.export import EAGER, RECORD, RUNTIMES
 from segcore.files import cached_json, digest, sha256
-from segcore.inference.device import choose_precision, default_device, machine_name
+from segcore.inference.device import default_device, machine_name, precision_of
 from segcore.inference.objects import windows_of
 from segcore.models.base.bundle import DESCRIPTION, Bundle, load_description
 from segcore.params import Params
@@ -87,7 +87,7 @@ def _measured(p: Params, name: str, files: dict[str, tuple[Path, str]], root: Pa
     pixels = pixels_of_objects([folder], root / PREPARED, p.evaluate.tile)
     own = bundle.model(device)
     windows = windows_of(own, bundle.description, p.evaluate.tile, p.evaluate.overlap)
-    precision = choose_precision(bundle.description.get("parameters", {}).get("precision", "auto"), device)
+    precision = precision_of(bundle.description, device)
     models = {EAGER: Measured(own, precision, *windows, pixels)}
     for runtime, (exported, _) in files.items():
         model = _loaded(bundle, runtime, exported)

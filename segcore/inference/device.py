@@ -1,9 +1,10 @@
 """The device, the precision and the threads that a model runs in."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -33,6 +34,16 @@ def choose_precision(setting: str, device: torch.device) -> str:
         torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     )
     return "bf16" if fast else "fp32"
+
+
+def precision_of(description: Mapping[str, Any], device: torch.device) -> Precision:
+    """The precision in which a bundle's network predicts on a device.
+
+    Args:
+        description: model.json; without the entry, as "auto".
+        device: of the network.
+    """
+    return choose_precision(description.get("parameters", {}).get("precision", "auto"), device)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
