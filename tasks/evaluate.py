@@ -24,6 +24,7 @@ from tasks import console
 from tasks.bundles import read_local
 from tasks.costs import cost_file, merge_cost
 from tasks.evaluate_exported import evaluate_exported
+from tasks.evaluation_scores import write_tables
 from tasks.exported import EAGER, add_runtime
 from tasks.measure import measure
 from tasks.project import EVALUATIONS, MODELS, PREPARED, run_name
@@ -116,16 +117,11 @@ def _of_objects(
 
 
 def _write(part: Path, result: "Evaluated", summary: dict[str, Any], classes: list[str]) -> None:
-    result.counts.to_parquet(part / "counts.parquet", index=False)
-    if result.objects is not None:
-        result.objects.to_parquet(part / "objects.parquet", index=False)
-    if result.surfaces is not None:
-        result.surfaces.to_parquet(part / "surfaces.parquet", index=False)
+    write_tables(part, result)
     matrix = pd.DataFrame(result.confusion, columns=classes)
     matrix.insert(0, "truth", classes)
     matrix.to_csv(part / "confusion.csv", index=False)
-    for name, values in (("calibration", result.calibration), ("summary", summary)):
-        (part / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
+    (part / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 class _Volumes:

@@ -1,6 +1,5 @@
 """Evaluation of an exported model on all test regions, beside that of the model itself."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from segcore.metrics.scores import scores
 from segcore.params import Params
 from tasks import console
 from tasks.bundles import read_local
+from tasks.evaluation_scores import write_tables
 from tasks.exported import exported_model, folder_of
 from tasks.formatting import score
 from tasks.project import MODELS, PREPARED
@@ -60,12 +60,7 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
     target = folder_of(name, runtime, root) / f"evaluation-{runtime}"
     with atomic_folder(target) as part:
         result, by_file = evaluated(of_file, "fp32", runtime)
-        result.counts.to_parquet(part / "counts.parquet", index=False)
-        if result.objects is not None:
-            result.objects.to_parquet(part / "objects.parquet", index=False)
-        if result.surfaces is not None:
-            result.surfaces.to_parquet(part / "surfaces.parquet", index=False)
-        (part / "calibration.json").write_text(json.dumps(result.calibration, indent=2) + "\n")
+        write_tables(part, result)
     # not from evaluations/, which may be of earlier weights or settings
     device = default_device()
     precision = precision_of(description, device)

@@ -1,8 +1,8 @@
 """Numbers, times and colours as text, in the style of the report."""
 
 import re
-from typing import Any
 
+from segcore.class_colors import hex_color
 from segcore.comparison.text import duration_text, interval_text, value_text
 from segcore.plots.palette import DARK
 
@@ -67,11 +67,6 @@ def _sentences(text: str) -> list[str]:
     return re.split(r"(?<=\.) (?=[A-Z])", text, maxsplit=1)
 
 
-def hexcolour(rgb: Any) -> str:
-    """(r, g, b) as #rrggbb."""
-    return "#{:02x}{:02x}{:02x}".format(*rgb)
-
-
 FILTERS = {
     f.__name__: f
     for f in (
@@ -82,7 +77,7 @@ FILTERS = {
         amount,
         duration,
         chance,
-        hexcolour,
+        hex_color,
         unbroken,
         headline,
         details,

@@ -152,51 +152,36 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         progress.bar.close()
         facts = _facts(p, trained, seed, prepared, architecture)
         facts |= {"initial_weights": start} if start else {}
-        objects = _choose_objects(run, trained, data, settings, target.name)
-        facts |= {"objects": objects} if objects else {}
-        calibration = _fit_temperature(run, trained, data, settings, target.name)
-        facts |= {"calibration": calibration} if calibration else {}
+        facts |= _choose_on_validation(run, trained, data, settings, target.name)
         _save(run, trained, architecture, facts, target, root)
     shutil.rmtree(folder)
     return target
 
 
-def _choose_objects(
+def _choose_on_validation(
     run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings, name: str
-) -> dict[str, Any] | None:
-    """The entry `objects` of model.json, printed and logged; None where the data have no objects."""
-    from segcore.training import object_settings
+) -> dict[str, Any]:
+    """The entries `objects` and `calibration` of model.json that the data and the network have, printed and logged."""
+    from segcore.training import object_settings, temperature
     from segcore.training.determinism import Determinism
     from segcore.training.validate import tile_side
 
-    tile = tile_side(trained.model, settings.crop)
+    tile, precision = tile_side(trained.model, settings.crop), trained.facts["precision"]
+    chosen: dict[str, Any] = {}
     with Determinism(settings.deterministic):
-        entry = object_settings.choose_objects(trained.model, data, tile, trained.facts["precision"])
-    if entry is None:
-        return None
-    console.note(f"train {name}: {object_settings.text(entry)}")
-    for method, suffix in (("components", ""), ("watershed", "_watershed"), ("network", "")):
-        names = ("f1", "precision", "recall", "count_bias") if method in entry else ()
-        run.log_step({f"val/object_{name}{suffix}": entry[method][name] for name in names})
-    return entry
-
-
-def _fit_temperature(
-    run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings, name: str
-) -> dict[str, Any] | None:
-    """The entry `calibration` of model.json, printed and logged; None for an instance network."""
-    from segcore.training import temperature
-    from segcore.training.determinism import Determinism
-    from segcore.training.validate import tile_side
-
-    tile = tile_side(trained.model, settings.crop)
-    with Determinism(settings.deterministic):
-        entry = temperature.fit_temperature(trained.model, data, tile, trained.facts["precision"])
-    if entry is None:
-        return None
-    console.note(f"train {name}: {temperature.text(entry)}")
-    run.log_step({f"val/{key}": entry[key] for key in ("temperature", "ece_before", "ece_after")})
-    return entry
+        objects = object_settings.choose_objects(trained.model, data, tile, precision)
+        calibration = temperature.fit_temperature(trained.model, data, tile, precision)
+    if objects is not None:
+        chosen["objects"] = objects
+        console.note(f"train {name}: {object_settings.text(objects)}")
+        for method, suffix in (("components", ""), ("watershed", "_watershed"), ("network", "")):
+            names = ("f1", "precision", "recall", "count_bias") if method in objects else ()
+            run.log_step({f"val/object_{name}{suffix}": objects[method][name] for name in names})
+    if calibration is not None:
+        chosen["calibration"] = calibration
+        console.note(f"train {name}: {temperature.text(calibration)}")
+        run.log_step({f"val/{key}": calibration[key] for key in ("temperature", "ece_before", "ece_after")})
+    return chosen
 
 
 class _Progress:

@@ -43,7 +43,7 @@ class Exported(SemanticModel):
     def __init__(self, model: SemanticModel, run: Runner, side: int | None = None) -> None:
         super().__init__(model.in_channels, model.outputs, model.title, model.output_stride)
         self.model, self.run, self.side = model, run, side
-        _take_facts(self, model)
+        self.take_facts(model)
         self.criterion = model.criterion
 
     def segment(self, x: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class ExportedObjects(InstanceModel):
     def __init__(self, model: InstanceModel, run: Runner) -> None:
         super().__init__(model.in_channels, model.outputs, model.title, model.output_stride, model.foreground)
         self.model, self.run = model, run
-        _take_facts(self, model)
+        self.take_facts(model)
         # an attribute of the class of a network
         self.is_position_dependent = model.is_position_dependent  # type: ignore[misc]
 
@@ -152,12 +152,6 @@ def objects_of(found: dict[str, np.ndarray]) -> list[Objects]:
         height, width = masks.shape[-2:]
         made.append(Objects(height, width, classes[kept].astype(np.uint8), scores[kept], places, crops))
     return made
-
-
-def _take_facts(new: SegmentationModel, model: SegmentationModel) -> None:
-    new.settings, new.touching, new.magnify = model.settings, model.touching, model.magnify
-    for name in ("mean", "std", "low", "high"):
-        getattr(new, name).copy_(getattr(model, name))
 
 
 def _pixels(images: Tensor, valid: Tensor | None) -> np.ndarray:

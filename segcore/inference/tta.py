@@ -24,10 +24,8 @@ class FlipAveraged(SemanticModel):
 
     def __init__(self, model: SemanticModel) -> None:
         super().__init__(model.in_channels, model.outputs, model.title, model.output_stride)
-        self.model, self.settings, self.criterion = model, model.settings, model.criterion
-        self.touching = model.touching
-        for name in ("mean", "std", "low", "high"):
-            getattr(self, name).copy_(getattr(model, name))
+        self.model, self.criterion = model, model.criterion
+        self.take_facts(model)
 
     def segment(self, x: Tensor) -> Tensor:
         """Logits (N, K, H, W) of the wrapped model, without flips."""

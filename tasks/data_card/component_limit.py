@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from segcore.class_colors import hex_color
 from segcore.objects.ceiling import figures
 from segcore.params import Params
 from segcore.params.data import Data
 from segcore.params.root import instance_networks
-from tasks.formatting import hexcolour
 
 if TYPE_CHECKING:
     from tasks.data_card.objects import CardObjects
@@ -34,7 +34,7 @@ def scores(objects: pd.DataFrame, ceiling: pd.DataFrame, data: Data) -> dict[str
     rows = [
         {
             "name": data.classes[int(index)],
-            "colour": hexcolour(data.colors[int(index)]),
+            "colour": hex_color(data.colors[int(index)]),
             "true": int(sums["true"][index]),
             "predicted": int(sums["predicted"][index]),
             "merged": int(merged[index]),

@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segcore.class_colors import hex_color
 from segcore.data.packed import Packed
 from segcore.data.raster import Window
 from segcore.plots.overlays import marked_objects
 from tasks.data_card.facts import plural
 from tasks.data_card.item_pictures import BUDGET, SIDES, inlined
 from tasks.data_card.objects import CardObjects
-from tasks.formatting import hexcolour
 
 MOST_MERGES = 6
 # side in pixels of the part of a large image that is shown
 _SIDE = 384
 # merged objects, and all others
 MERGED, OTHER = (230, 97, 0), (66, 133, 244)
-LEGEND = (hexcolour(MERGED), hexcolour(OTHER))
+LEGEND = (hex_color(MERGED), hex_color(OTHER))
 
 
 def merge_pictures(found: CardObjects, store: Path) -> list[dict[str, Any]]:

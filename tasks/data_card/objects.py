@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from segcore.cache import Cache, code_digest
+from segcore.class_colors import hex_color
 from segcore.objects import planes
 from segcore.params import Params, TrainSettings
 from segcore.params.data import Data
@@ -17,7 +18,6 @@ from segcore.splits.blocks import block_edges, is_divided
 from tasks.data_card import component_limit, instance_advice
 from tasks.data_card.facts import plural
 from tasks.data_card.pictures import evenly, stacked_columns
-from tasks.formatting import hexcolour
 
 # bars of the histogram of sizes
 _BARS = 24
@@ -107,7 +107,7 @@ def _class_rows(found: CardObjects, counts: np.ndarray, data: Data) -> list[dict
         objects = found.objects[found.objects["class_index"] == index]
         row = {
             "name": data.classes[index],
-            "colour": hexcolour(data.colors[index]),
+            "colour": hex_color(data.colors[index]),
             "count": len(objects),
             "planes": int((counts[:, place] > 0).sum()),
             "density": [float(np.median(counts[:, place])), int(counts[:, place].max())],
@@ -152,7 +152,7 @@ def _sizes(objects: pd.DataFrame, data: Data) -> dict[str, Any] | None:
 
 
 def _colours(data: Data) -> list[str]:
-    return [hexcolour(data.colors[index]) for index in data.foreground]
+    return [hex_color(data.colors[index]) for index in data.foreground]
 
 
 def _cuts(found: CardObjects, p: Params) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segcore.class_colors import hex_color
 from segcore.constants import IGNORE
 from segcore.ingest.problems import KINDS
 from segcore.io.layouts import Stray
@@ -26,7 +27,7 @@ from tasks.data_card.facts import (
     some,
     spacings,
 )
-from tasks.formatting import amount, hexcolour
+from tasks.formatting import amount
 
 # problems listed in all; more would make the page too slow
 MOST_ROWS = 10_000
@@ -126,7 +127,7 @@ def class_rows(good: pd.DataFrame, data: Data) -> list[dict[str, Any]]:
     rows = [
         {
             "name": name,
-            "colour": hexcolour(data.colors[i]),
+            "colour": hex_color(data.colors[i]),
             "values": ", ".join(values.get(i, [])),
             "pixels": int(total[i]),
             "share": total[i] / every,

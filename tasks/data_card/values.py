@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from segcore.class_colors import hex_color
 from segcore.constants import IGNORE
 from segcore.io.annotations import is_raster
 from segcore.params.data import Data
 from tasks.data_card.facts import parsed, plural
-from tasks.formatting import hexcolour
 
 MOST_VALUES = 30
 _RANGE = re.compile(r"(-?\d+)-(-?\d+)")
@@ -84,7 +84,7 @@ def _named(index: int | None, data: Data) -> dict[str, str | None]:
         return {"class": "", "colour": None}
     if index == IGNORE:
         return {"class": "ignored", "colour": None}
-    return {"class": data.classes[index], "colour": hexcolour(data.colors[index])}
+    return {"class": data.classes[index], "colour": hex_color(data.colors[index])}
 
 
 def _class_of(value: str, data: Data) -> int | None:

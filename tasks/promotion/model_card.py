@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from segcore.class_colors import hex_color
 from segcore.comparison.results import Comparison, LeaderboardRow, read_comparison
 from segcore.comparison.surfaces import empty_policy
 from segcore.data.temperature_limits import limit_text
@@ -20,7 +21,7 @@ from segcore.models.base.bundle import load_description
 from segcore.params import Params
 from tasks.costs import SIDE_BY_SIDE, read_cost
 from tasks.evaluation_scores import evaluation_scores
-from tasks.formatting import amount, hexcolour, interval, percent, score
+from tasks.formatting import amount, interval, percent, score
 from tasks.project import EVALUATIONS, MODELS, PREPARED, comparison_file, data_fingerprint, run_name
 from tasks.reporting.slices import escaped, slices_markdown
 from tasks.versioning.stages import data_version
@@ -138,7 +139,7 @@ def _classes(description: Mapping[str, Any]) -> str:
     colors = description.get("colors") or [None] * len(names)
     foreground = description.get("foreground", [])
     rows = [
-        (str(index), name, hexcolour(color) if color else _NOT_STATED, "yes" if index in foreground else "no")
+        (str(index), name, hex_color(color) if color else _NOT_STATED, "yes" if index in foreground else "no")
         for index, (name, color) in enumerate(zip(names, colors, strict=True))
     ]
     return _table(("index", "class", "colour", "foreground"), rows)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from segcore.class_colors import hex_color
 from segcore.plots import gallery
 from segcore.plots.gallery import (
     FALSE_ALARM,
@@ -19,7 +20,7 @@ from segcore.plots.gallery import (
 )
 from segcore.plots.palette import SPLITS
 from segcore.plots.pictures import LEFT_OUT, data_uri
-from tasks.formatting import amount, hexcolour
+from tasks.formatting import amount
 from tasks.reporting.inputs import Inputs
 
 # label blocks read for the class balance of a split; more do not change its two digits
@@ -112,7 +113,7 @@ def data_view(inputs: Inputs) -> dict[str, Any]:
         "facts": _catalogue(inputs),
         "picture": data_uri(picture, 900),
         "is_map": scene is not None,
-        "classes": [(name, hexcolour(c)) for name, c in zip(data.classes, data.colors, strict=True)],
+        "classes": [(name, hex_color(c)) for name, c in zip(data.classes, data.colors, strict=True)],
     }
 
 

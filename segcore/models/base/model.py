@@ -96,6 +96,12 @@ class SegmentationModel(nn.Module, ABC):
         self.low.copy_(new[0])
         self.high.copy_(new[1])
 
+    def take_facts(self, other: "SegmentationModel") -> None:
+        """Take settings, normalisation and range of another network, which this one computes in another way."""
+        self.settings, self.touching, self.magnify = other.settings, other.touching, other.magnify
+        self.set_normalization(other.mean, other.std)
+        self.set_range(other.low, other.high)
+
     def normalize(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
         """Clip raw pixels (N, C, H, W) and scale them to zero mean and unit std; invalid pixels become 0, the mean."""
         x = images.clamp(self.low[:, None, None], self.high[:, None, None])

@@ -82,6 +82,15 @@ def pooled(mask: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(mask[:, None].float(), stride)[:, 0]
 
 
+def _box_cells(
+    prototypes: Tensor, boxes: Tensor, stride: int, magnify: float, size: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Original pixels and prototype pixels of boxes, as of `cells`; arguments as of `detected_masks`."""
+    pixels = cells(boxes / magnify, 1, size[0], size[1])
+    height, width = prototypes.shape[-2:]
+    return pixels, cells(pixels * magnify, stride, height, width, margin=1)
+
+
 def detected_masks(
     prototypes: Tensor,
     coefficients: Tensor,
@@ -103,9 +112,7 @@ def detected_masks(
     Returns:
         (R, 4) int32 first row, first column, height and width; and R masks.
     """
-    pixels = cells(boxes / magnify, 1, size[0], size[1])
-    height, width = prototypes.shape[-2:]
-    coarse = cells(pixels * magnify, stride, height, width, margin=1)
+    pixels, coarse = _box_cells(prototypes, boxes, stride, magnify, size)
     item = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     found: list[tuple[tuple[int, int, int, int], np.ndarray]] = []
     for part in chunks(areas(pixels), _CHUNK):
@@ -127,9 +134,8 @@ def detected_planes(
 
     Arguments as there, but for each image: prototypes (N, P, h, w), coefficients (N, R, P), boxes (N, R, 4).
     """
-    pixels = cells(boxes / magnify, 1, size[0], size[1])
+    pixels, coarse = _box_cells(prototypes, boxes, stride, magnify, size)
     height, width = prototypes.shape[-2:]
-    coarse = cells(pixels * magnify, stride, height, width, margin=1)
     values = (coefficients @ prototypes.flatten(2)).sigmoid().unflatten(2, (height, width))
     weights = []
     for axis, (side, count) in enumerate(zip(size, (height, width), strict=True)):
