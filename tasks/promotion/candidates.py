@@ -1,4 +1,4 @@
-"""Candidates of the gate: challengers and champion, scored on the same test regions and measured on this machine."""
+"""Candidates of the gate: challengers and champion, scored on the same test regions."""
 
 import copy
 import json
@@ -14,7 +14,6 @@ from segcore.cache import CODE, Cache, code_digest
 from segcore.data.prepared import PreparedData, test_regions
 from segcore.errors import ModelError, StageError
 from segcore.files import atomic_write, cached_json, sha256
-from segcore.gate_rules import Costs
 from segcore.ingest.catalog import FIRST
 from segcore.models.base.bundle import Hashes, load_description, read_bundle
 from segcore.promotion.drift import expected_calibration_error
@@ -22,8 +21,7 @@ from segcore.tables.counts import require_all
 from segcore.tables.objects import require_images
 from tasks import console
 from tasks.bundles import read_history
-from tasks.measure import measure
-from tasks.project import CHAMPIONS, EVALUATIONS, GATE_COSTS, MODELS, run_name, stage_name
+from tasks.project import CHAMPIONS, EVALUATIONS, MODELS, run_name, stage_name
 from tasks.promotion.context import PromotionContext
 from tasks.tracking.registry import Registry
 
@@ -327,55 +325,3 @@ def calibration_errors(model: Model, new_batches: Sequence[str]) -> dict[str, fl
         "frozen": expected_calibration_error(before or curves.values()),
         "new": expected_calibration_error(new),
     }
-
-
-def costs(context: PromotionContext, models: Sequence[Model]) -> list[Costs]:
-    """Latency, memory and size of each bundle, cached by bundles, tile, code and machine.
-
-    Memory is measured with one model per process, latency with all models in turn, so that other programs that run at
-    the same time affect all alike. Models that are the same network with other weights cost the same, so one of them
-    is measured: a difference between them would be noise.
-    """
-    import torch
-
-    from segcore.inference.device import default_device
-
-    p, root = context.params, context.root
-    machine = f"{default_device()} {torch.get_num_threads()}"
-    how = (p.evaluate.tile, p.evaluate.overlap, p.evaluate.flips)
-    networks = [_network(m) for m in models]
-    one_each = [models[networks.index(network)] for network in dict.fromkeys(networks)]
-    code = code_digest(*CODE["speed"], *(f"models/{m.architecture}.py" for m in one_each))
-    cache = Cache(root / GATE_COSTS, json.dumps(how), machine, code, *(m.weights for m in one_each))
-    path = cache.folder / "costs.json"
-    rows: list[dict[str, Any]] | None = cached_json(path, list)
-    if rows is None:
-        single = [measure([m.folder], *how)[0] for m in console.progress(one_each, "measure memory")]
-        timed = single
-        if len(one_each) > 1:
-            print("promote: measuring latency, the models in turn", flush=True)
-            timed = measure([m.folder for m in one_each], *how)
-        rows = [t | {"peak_memory_mb": s["peak_memory_mb"]} for t, s in zip(timed, single, strict=True)]
-        cache.start()
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(rows, indent=2) + "\n")
-    row_of = dict(zip(dict.fromkeys(networks), rows, strict=True))
-    return [
-        Costs(
-            row["latency_ms"],
-            row["peak_memory_mb"],
-            m.size_mb,
-            row.get("latency_low_ms"),
-            row.get("latency_high_ms"),
-        )
-        for row, m in ((row_of[network], m) for network, m in zip(networks, models, strict=True))
-    ]
-
-
-def _network(model: Model) -> str:
-    """The network without its weights, and the precision of its predictions; equal for models that cost the same."""
-    keys = ["architecture", "settings", "in_channels", "num_classes"]
-    # an instance network may predict in windows of this size
-    facts = [model.description.get(key) for key in keys + ["tile"] * (model.kind == "instance")]
-    precision = model.description.get("parameters", {}).get("precision")
-    return json.dumps([*facts, precision], sort_keys=True)

@@ -14,6 +14,7 @@ from segcore.tables.slices import known_texts
 from tasks.promotion import candidates
 from tasks.promotion.candidates import Model
 from tasks.promotion.context import PromotionContext
+from tasks.promotion.costs import costs
 from tasks.promotion.history import RegisteredVersion, now
 from tasks.promotion.record import DecisionRecord, JudgedModel, looks
 
@@ -111,7 +112,7 @@ def _costs(context: PromotionContext, champion: Model | None, rivals: list[Model
     """Costs of champion and rivals; they are measured, which takes minutes, only where a rule compares them."""
     models, limits = [*([champion] if champion else []), *rivals], context.params.gate.ceilings
     if rivals and (champion or limits.latency_ms is not None or limits.memory_mb is not None):
-        return candidates.costs(context, models)
+        return costs(context, models)
     return [Costs(size_mb=model.size_mb) for model in models]
 
 

@@ -27,7 +27,7 @@ from tasks import promote as stage
 from tasks.evaluate import run_evaluation
 from tasks.ingest import ingest
 from tasks.prepare import prepare
-from tasks.promotion import candidates, decision
+from tasks.promotion import candidates, costs, decision
 from tasks.promotion.context import PromotionContext
 from tasks.promotion.history import now, read_history
 from tasks.promotion.record import Approval, latest, record_text, records
@@ -53,7 +53,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr(candidates, "measure", lambda folders, *_: [dict(COST) for _ in folders])
+        patch.setattr(costs, "measure", lambda folders, *_: [dict(COST) for _ in folders])
         patch.setattr(evaluation, "measure", lambda folders, *_: [dict(COST) for _ in folders])
         p = params.load()
         ingest(p.data)
@@ -74,7 +74,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(folder)
     # MLflow keeps stores open by address, so each test needs its own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    monkeypatch.setattr(candidates, "measure", lambda folders, *_: [dict(COST) for _ in folders])
+    monkeypatch.setattr(costs, "measure", lambda folders, *_: [dict(COST) for _ in folders])
     return folder
 
 
@@ -305,7 +305,7 @@ def test_after_a_kill_anywhere_a_repeated_call_acts_once(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(candidates, "measure", lambda folders, *_: [dict(COST) for _ in folders])
+        patch.setattr(costs, "measure", lambda folders, *_: [dict(COST) for _ in folders])
         if where in ("register", "promote"):
             patch.setattr(Registry, where, die)
         elif where == "champion_set":
@@ -472,7 +472,7 @@ def test_a_first_champion_without_limits_of_latency_and_memory_is_not_measured(
     def measured(*_: Any) -> Any:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(candidates, "costs", measured)
+    monkeypatch.setattr(decision, "costs", measured)
     context = PromotionContext.open(load(), project)
     models = candidates.challengers(context)
     record = decision.new_decision(context, models, None, [], "0", "x")

@@ -25,7 +25,7 @@ from segcore.tables.surfaces import SUMS, Surfaces, surface_sums
 from tasks import compare, evaluate
 from tasks.ingest import ingest
 from tasks.prepare import prepare
-from tasks.promotion import candidates, decision
+from tasks.promotion import candidates, costs, decision
 from tasks.report import report, scores_markdown
 from tasks.tracking import runs
 from tasks.tracking.scores import log_lacking_scores
@@ -239,7 +239,7 @@ def test_the_gate_decides_by_distances_of_a_champion_that_is_evaluated_once(
     other = description | {"weights_sha256": "0" * 64, "title": "Other"}
     challenger = replace(champion, description=other, surfaces=exact)
     monkeypatch.setattr(candidates, "champion", lambda *_: champion)
-    monkeypatch.setattr(candidates, "measure", lambda folders, *_: [dict(COST) for _ in folders])
+    monkeypatch.setattr(costs, "measure", lambda folders, *_: [dict(COST) for _ in folders])
     holder: Any = SimpleNamespace(version=1, run_id="run")
     record = decision.new_decision(context, [challenger], holder, [], "inputs", "key")
     assert record.challengers[0].scores["frozen"] == 0 < record.champion.scores["frozen"]

@@ -14,7 +14,7 @@ from segcore.metrics.scores import scores
 from segcore.models.base.bundle import load_description, save_bundle
 from segcore.models.base.factory import build_model
 from tasks.project import data_fingerprint
-from tasks.promotion import candidates, decision
+from tasks.promotion import candidates, costs, decision
 from tasks.promotion.context import PromotionContext
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
@@ -127,12 +127,12 @@ def test_costs_are_measured_again_when_the_code_that_predicts_changes(
         measured.append(tile)
         return [{"latency_ms": 1.0, "peak_memory_mb": 2.0} for _ in folders]
 
-    monkeypatch.setattr(candidates, "measure", measure)
+    monkeypatch.setattr(costs, "measure", measure)
     model = candidates.Model(bundle, load_description(bundle), None, 0.0, {})  # type: ignore[arg-type]
     for changed in (None, None, "inference/tiling.py", "models/unet.py", "plots/charts.py"):
         if changed:
             code.change(changed)
-        assert candidates.costs(_context(p, data, tmp_path), [model])[0].latency_ms == 1.0
+        assert costs.costs(_context(p, data, tmp_path), [model])[0].latency_ms == 1.0
     assert len(measured) == 3
 
 
@@ -156,7 +156,7 @@ def test_models_of_the_same_network_are_measured_once_and_cost_the_same(
         measured.extend(folder.name for folder in folders)
         return [{"latency_ms": float(len(folder.name)), "peak_memory_mb": 1.0} for folder in folders]
 
-    monkeypatch.setattr(candidates, "measure", measure)
+    monkeypatch.setattr(costs, "measure", measure)
     models = []
     for name, settings in (("champion", {"width": 4}), ("same", {"width": 4}), ("wider", {"width": 8})):
         folder = tmp_path / name
@@ -168,7 +168,7 @@ def test_models_of_the_same_network_are_measured_once_and_cost_the_same(
         models.append(candidates.Model(folder, description, pd.DataFrame(), 0.5, {}))
     evaluate = SimpleNamespace(tile=64, overlap=16, flips=False)
     context = SimpleNamespace(params=SimpleNamespace(evaluate=evaluate), root=tmp_path)
-    champion, same, wider = candidates.costs(context, models)
+    champion, same, wider = costs.costs(context, models)
     assert champion == same != wider and set(measured) == {"champion", "wider"}
 
 
@@ -235,7 +235,7 @@ def test_champion_and_challenger_may_be_networks_of_either_kind(
     (challenger,) = models.values()
     cost = {"latency_ms": 1.0, "peak_memory_mb": 1.0}
     monkeypatch.setattr(candidates, "champion", lambda *_: champion)
-    monkeypatch.setattr(candidates, "measure", lambda folders, *_: [dict(cost) for _ in folders])
+    monkeypatch.setattr(costs, "measure", lambda folders, *_: [dict(cost) for _ in folders])
     holder: Any = SimpleNamespace(version=1, run_id="run")
     for metric in ("pq", "f1_50", "iou"):
         compare = p.compare.model_copy(update={"metric": metric})
