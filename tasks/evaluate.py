@@ -24,7 +24,6 @@ from tasks import console
 from tasks.bundles import read_local
 from tasks.costs import cost_file, merge_cost
 from tasks.evaluate_exported import evaluate_exported
-from tasks.evaluation_scores import write_tables
 from tasks.exported import EAGER, add_runtime
 from tasks.measure import measure
 from tasks.project import EVALUATIONS, MODELS, PREPARED, run_name
@@ -117,7 +116,7 @@ def _of_objects(
 
 
 def _write(part: Path, result: "Evaluated", summary: dict[str, Any], classes: list[str]) -> None:
-    write_tables(part, result)
+    result.write(part)
     matrix = pd.DataFrame(result.confusion, columns=classes)
     matrix.insert(0, "truth", classes)
     matrix.to_csv(part / "confusion.csv", index=False)

@@ -12,7 +12,6 @@ from segcore.metrics.scores import scores
 from segcore.params import Params
 from tasks import console
 from tasks.bundles import read_local
-from tasks.evaluation_scores import write_tables
 from tasks.exported import exported_model, folder_of
 from tasks.formatting import score
 from tasks.project import MODELS, PREPARED
@@ -60,7 +59,7 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
     target = folder_of(name, runtime, root) / f"evaluation-{runtime}"
     with atomic_folder(target) as part:
         result, by_file = evaluated(of_file, "fp32", runtime)
-        write_tables(part, result)
+        result.write(part)
     # not from evaluations/, which may be of earlier weights or settings
     device = default_device()
     precision = precision_of(description, device)

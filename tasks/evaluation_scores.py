@@ -1,27 +1,13 @@
-"""Tables of an evaluation, and its scores from them."""
+"""Scores of a finished evaluation, from its tables."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from segcore.files import read_json
 from segcore.metrics.scores import scores
 from tasks.project import stage_name
-
-if TYPE_CHECKING:
-    from segcore.evaluation.evaluate import Evaluated
-
-
-def write_tables(folder: Path, result: "Evaluated") -> None:
-    """Write counts, objects, surfaces and calibration of an evaluation into its folder; objects only if it has them."""
-    for name in ("counts", "objects", "surfaces"):
-        table = getattr(result, name)
-        if table is not None:
-            table.to_parquet(folder / f"{name}.parquet", index=False)
-    (folder / "calibration.json").write_text(json.dumps(result.calibration, indent=2) + "\n")
 
 
 def evaluation_scores(folder: Path, foreground: Sequence[int]) -> dict[str, float]:

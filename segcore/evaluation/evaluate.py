@@ -1,5 +1,6 @@
 """Evaluation of a model on the test regions."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,13 @@ class Evaluated:
     calibration: dict[str, Any]
     objects: pd.DataFrame | None = None
     surfaces: pd.DataFrame | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write counts.parquet, objects.parquet and surfaces.parquet, where there are such, and calibration.json."""
+        for name, table in (("counts", self.counts), ("objects", self.objects), ("surfaces", self.surfaces)):
+            if table is not None:
+                table.to_parquet(folder / f"{name}.parquet", index=False)
+        (folder / "calibration.json").write_text(json.dumps(self.calibration, indent=2) + "\n")
 
 
 def _keep_nothing(region: str, prediction: np.ndarray, objects: Objects | None) -> None:
