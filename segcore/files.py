@@ -37,15 +37,21 @@ def lost_link(path: Path) -> Path | None:
     return next((place for place in places if place.is_symlink() and not place.exists()), None)
 
 
+_IN_THE_WAY = (IsADirectoryError, NotADirectoryError, FileExistsError)
+_MOVE = "move away what has the name of this file or of its folder, then run again"
+
+
 def _unwritable(path: Path, error: OSError) -> DataError:
     # the error may be of another file that is used meanwhile, such as a cache
     other = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
     lost = lost_link(path) or lost_link(other)
     if lost:
         return DataError(f"{lost}: is a link to {lost.readlink()}, which leads nowhere", LOST)
+    remedy = "free disk space or choose another folder, then run again"
+    if isinstance(error, _IN_THE_WAY):
+        remedy = _MOVE
     return DataError(
-        f"{path}: could not be written ({error.strerror or error}); the previous content is unchanged",
-        "free disk space or choose another folder, then run again",
+        f"{path}: could not be written ({error.strerror or error}); the previous content is unchanged", remedy
     )
 
 
@@ -136,8 +142,8 @@ def locked(path: Path) -> Iterator[Path]:
         if lost_link(path):
             raise _unwritable(path, error) from error
         remedy = "free disk space, or give this user the right to write to this folder, then run again"
-        if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
-            remedy = "move away what has the name of this file or of its folder, then run again"
+        if isinstance(error, _IN_THE_WAY):
+            remedy = _MOVE
         raise DataError(f"{path}: could not be opened ({error.strerror or error})", remedy) from error
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

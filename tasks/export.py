@@ -138,26 +138,40 @@ class _Export:
         return [self._format(name, module) for name, module in modules.items()]
 
     def _format(self, name: str, module: ModuleType) -> Path:
-        from segcore.export._parity_text import line, markdown
-        from segcore.export._runtime import write_record
+        from segcore.export._parity_text import line
 
         target = self.output / self.name / name
         # not beside the target, whose folder disappears after an error
         lock = self.root / WORK / f"export-{digest(os.path.realpath(target))[:16]}.lock"
-        with locked(lock), _without_empty_folder(target.parent), atomic_folder(target) as part:
+        with locked(lock), _without_empty_folders(target.parent, self.output):
             self._require_own(target)
-            self._say(f"{name}: writing {module.FILE}")
-            module.write(self.source, part)
-            self._say(f"{name}: comparing it with the model")
-            facts = self._facts(name, module, part)
-            write_record(part, facts)
-            (part / "parity.md").write_text(markdown(facts), encoding="utf-8")
+            with atomic_folder(target) as part:
+                facts = self._write(name, module, part)
         self._say(f"{name}: {line(facts)}")
         self._say(f"{name}: {target / module.FILE}")
         return target
 
+    def _write(self, name: str, module: ModuleType, part: Path) -> dict[str, Any]:
+        """Write the files of a format into a folder; facts of export.json."""
+        from segcore.export._parity_text import markdown
+        from segcore.export._runtime import write_record
+
+        self._say(f"{name}: writing {module.FILE}")
+        module.write(self.source, part)
+        self._say(f"{name}: comparing it with the model")
+        facts = self._facts(name, module, part)
+        write_record(part, facts)
+        (part / "parity.md").write_text(markdown(facts), encoding="utf-8")
+        return facts
+
     def _require_own(self, target: Path) -> None:
-        """Check that a folder has no export of other weights at another address: two models may have one name."""
+        """Check that a new export replaces nothing but an earlier one of this model: two models may have one name."""
+        is_export = (target / RECORD).is_file() or (target.is_dir() and not any(target.iterdir()))
+        if os.path.lexists(target) and not is_export:
+            raise ExportError(
+                f"{target}: is in the way, and no export",
+                "choose another --output, or move it away, then run again",
+            )
         record = cached_json(target / RECORD) or {}
         weights, address = record.get("weights_sha256"), str(record.get("address"))
         if weights in (None, self.bundle.weights_sha256) or _place(address) == _place(self.address):
@@ -203,14 +217,16 @@ def _place(address: str) -> str:
 
 
 @contextmanager
-def _without_empty_folder(folder: Path) -> Iterator[None]:
-    """After an error, remove a folder in which nothing was written."""
+def _without_empty_folders(*folders: Path) -> Iterator[None]:
+    """After an error, remove those folders that did not exist before, and in which nothing was written."""
+    new = [folder for folder in folders if not folder.exists()]
     try:
         yield
     except BaseException:
-        # not empty, or never created
-        with suppress(OSError):
-            folder.rmdir()
+        for folder in new:
+            # not empty, or never created
+            with suppress(OSError):
+                folder.rmdir()
         raise
 
 

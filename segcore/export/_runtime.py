@@ -126,19 +126,27 @@ def guarded(run: Runner) -> Runner:
 
     def guard(images: np.ndarray) -> dict[str, np.ndarray]:
         try:
-            return run(images)
+            found = run(images)
+            # a runtime may compute images of another size as far as it can
+            for name, values in found.items():
+                size = images.shape[-2:] if name in _OF_PIXELS else values.shape[-2:]
+                if (len(values), values.shape[-2:]) != (len(images), size):
+                    raise ValueError(f"{name} has the shape {' x '.join(map(str, values.shape))}")
+            return found
         # runtimes raise errors of their own
         except Exception as error:
             raise DataError(
-                f"the exported model cannot compute {' x '.join(map(str, images.shape))} pixels: {_first_line(error)}",
+                f"the exported model cannot compute {' x '.join(map(str, images.shape))} pixels: {_reason(error)}",
                 "use the network of the bundle itself for them",
             ) from error
 
     return guard
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+def _reason(error: Exception) -> str:
+    """First line of an error that is not a place in the source of OpenVINO."""
+    lines = (line for line in str(error).splitlines() if not line.startswith("Exception from "))
+    return next(lines, type(error).__name__)[:300]
 
 
 def objects_of(found: dict[str, np.ndarray]) -> list[Objects]:
@@ -191,29 +199,30 @@ def load(folder: Path, bundle: Bundle, runtime: str) -> SegmentationModel:
     how = RUNTIMES[runtime]
     require_packages(how.packages, how.extra)
     module = _format(how.format)
-    path = checked(folder, bundle, module.FILE)
+    path = checked(folder, bundle, how.format, module.FILE)
     run: Runner
     try:
         run = _openvino(path) if runtime == "openvino" else module.runner(folder)
     # runtimes raise errors of their own
     except Exception as error:
         raise ExportError(
-            f"{path}: {how.title} cannot read it: {_first_line(error)}",
+            f"{path}: {how.title} cannot read it: {_reason(error)}",
             "export the model again",
         ) from error
     return exported(bundle.model(), guarded(run), module.side(bundle))
 
 
-def checked(folder: Path, bundle: Bundle, name: str) -> Path:
-    """The exported file of a folder, after checking its hash and that it is of this bundle.
+def checked(folder: Path, bundle: Bundle, form: str, name: str) -> Path:
+    """The exported file of a folder, after checking its hash and that it is of this bundle and format.
 
     Args:
         folder: of the format.
         bundle: that was exported.
+        form: the format.
         name: of the file.
 
     Raises:
-        ExportError: it is missing, damaged, or of another bundle.
+        ExportError: it is missing, damaged, or of another bundle or format.
     """
     remedy = "export the model again"
     try:
@@ -229,6 +238,8 @@ def checked(folder: Path, bundle: Bundle, name: str) -> Path:
         raise ExportError(
             f"{folder}: was exported with another {DESCRIPTION} than that of {bundle.folder}", remedy
         )
+    if record.get("format") != form:
+        raise ExportError(f"{folder}: has a file of the format {record.get('format')}, not {form}", remedy)
     if record.get("file") != name:
         raise ExportError(f"{folder / RECORD}: is damaged: file is not {name}", remedy)
     path = folder / name

@@ -151,6 +151,32 @@ def test_a_model_of_the_same_name_does_not_replace_an_export(project: Params):
     assert Path("exports/unet-0/onnx/model.onnx").read_bytes() != before
 
 
+def test_what_an_export_did_not_write_stays(project: Params):
+    folder = Path("mine/unet-0/onnx")
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match=r"mine/unet-0/onnx: is in the way, and no export"):
+        run_export(project, MODEL, ["onnx"], Path("mine"))
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    shutil.rmtree(folder)
+    folder.touch()
+    with pytest.raises(ExportError, match="is in the way"):
+        run_export(project, MODEL, ["onnx"], Path("mine"))
+    assert folder.is_file()
+    # in place of the model's folder
+    shutil.rmtree("mine/unet-0")
+    Path("mine/unet-0").touch()
+    with pytest.raises(DataError) as caught:
+        run_export(project, MODEL, ["onnx"], Path("mine"))
+    assert "move away" in caught.value.remedy
+
+
+def test_an_export_that_fails_leaves_no_folder(project: Params):
+    with pytest.raises(ExportError):
+        run_export(project, MODEL, ["onnx"], Path("fresh"), tolerance=0)
+    assert not Path("fresh").exists()
+
+
 @pytest.mark.slow
 def test_an_export_waits_for_another_one_of_the_same_folder(project: Params):
     command = [sys.executable, "-m", "tasks", "export", "--model", MODEL, "--output", "others"]

@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def record_of(bundle: Bundle, folder: Path) -> dict[str, str]:
     hashes = {"weights_sha256": bundle.weights_sha256, "description_sha256": bundle.description_sha256}
-    return {"file": onnx.FILE, "sha256": sha256(folder / onnx.FILE), **hashes}
+    return {"format": "onnx", "file": onnx.FILE, "sha256": sha256(folder / onnx.FILE), **hashes}
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,19 @@ def test_a_file_of_other_weights_or_none_is_refused(folder: Path, bundle: Bundle
     (folder / RECORD).write_text("{")
     with pytest.raises(ExportError, match=r"export.json: is damaged"):
         load(folder, bundle, "onnx")
+
+
+def test_a_file_of_another_format_is_refused(folder: Path, bundle: Bundle):
+    record = json.loads((folder / "export.json").read_text())
+    (folder / "export.json").write_text(json.dumps(record | {"format": "deepness"}))
+    with pytest.raises(ExportError, match=r"has a file of the format deepness, not onnx\n"):
+        load(folder, bundle, "onnx")
+
+
+def test_an_output_of_another_size_is_an_error_of_the_image():
+    run = guarded(lambda images: {"probabilities": images[:, :, 1:]})
+    with pytest.raises(DataError, match=r"1 x 3 x 8 x 8 pixels: probabilities has the shape 1 x 3 x 7 x 8"):
+        run(np.zeros((1, 3, 8, 8), np.float32))
 
 
 def test_a_record_that_names_a_file_elsewhere_is_refused(folder: Path, bundle: Bundle, tmp_path: Path):
