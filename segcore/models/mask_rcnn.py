@@ -171,6 +171,7 @@ class MaskRCNN(InstanceModel):
         self.encoder = encoder
         self.levels, self.counts = levels, dict(counts)
         self.pyramid = Pyramid(encoder, width, levels.strides)
+        self.least_multiple = self.pyramid.least_multiple
         self.proposal_head = ProposalHead(width, len(levels.ratios))
         self.box_head = BoxHead(width, len(foreground))
         self.mask_head = MaskHead(width, len(foreground))

@@ -162,6 +162,7 @@ class Yolact(InstanceModel):
         self.levels, self.candidates, self.stride = levels, candidates, levels.strides[0] // 2
         self.encoder = encoder
         self.pyramid = Pyramid(encoder, width, levels.strides, extra="conv")
+        self.least_multiple = self.pyramid.least_multiple
         self.head = AnchorHead(width, len(levels.ratios), classes + 1, prototypes)
         self.protonet = Protonet(width, prototypes)
         self.semantic = nn.Conv2d(width, classes, 1)

@@ -215,7 +215,7 @@ class InstanceModel(SegmentationModel):
             label = label.masked_fill(~batch["valid"], IGNORE)
         height, width = (round(side * self.magnify) for side in label.shape[-2:])
         label, instance = (_nearest(x, height, width) for x in (label, instance))
-        right, below = (padding(side, self.output_stride) for side in (width, height))
+        right, below = (padding(side, self.output_stride, self.least_multiple) for side in (width, height))
         label = F.pad(label, (0, right, 0, below), value=IGNORE)
         return truth_of(label, F.pad(instance, (0, right, 0, below)), self.foreground)
 

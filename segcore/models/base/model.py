@@ -24,6 +24,7 @@ class SegmentationModel(nn.Module, ABC):
         outputs: of a semantic network: logits per pixel, one per class and one more if `touching`; else the classes.
         touching: whether the last logit is that of pixels near two objects, which are no class of a result.
         output_stride: input pixels per pixel of the coarsest feature map; inputs are padded to multiples of it.
+        least_multiple: of the output stride that inputs are padded to at least.
         channels_last: whether activations have that memory format.
         settings: keywords of `segcore.models.base.factory.build_model`, defaults included; JSON-able.
         magnify: factor by which the image is enlarged for the network: 2 for objects of few pixels, 0.5 for large
@@ -48,6 +49,7 @@ class SegmentationModel(nn.Module, ABC):
         self.touching = False
         self.title = title
         self.output_stride = output_stride
+        self.least_multiple = 2
         self.channels_last = True
         self.settings: dict[str, Any] = {}
         self.magnify: float = 1
@@ -129,7 +131,7 @@ class SegmentationModel(nn.Module, ABC):
             )
         x = resized(self.normalize(images, valid), self.magnify)
         height, width = x.shape[-2:]
-        x = pad_to_multiple(x, self.output_stride)
+        x = pad_to_multiple(x, self.output_stride, self.least_multiple)
         if self.channels_last:
             # convolutions are twice as fast on CPUs
             x = x.contiguous(memory_format=torch.channels_last)
@@ -154,20 +156,20 @@ class SegmentationModel(nn.Module, ABC):
         """
 
 
-def pad_to_multiple(x: Tensor, stride: int) -> Tensor:
-    """Pad (N, C, H, W) at the right and bottom with 0 (the mean) to a multiple of `stride`, at least to 2 * stride.
+def pad_to_multiple(x: Tensor, stride: int, least: int = 2) -> Tensor:
+    """Pad (N, C, H, W) at the right and bottom with 0 (the mean) to a multiple of `stride`, at least to least * stride.
 
     The coarsest map of a single image then has at least four pixels, so that batch norm has a variance.
     """
-    right, below = padding(x.shape[-1], stride), padding(x.shape[-2], stride)
+    right, below = padding(x.shape[-1], stride, least), padding(x.shape[-2], stride, least)
     # an exported graph pads sides of any size, also by 0
     return F.pad(x, (0, right, 0, below)) if torch.compiler.is_exporting() or right or below else x
 
 
-def padding(size: int, stride: int) -> int:
+def padding(size: int, stride: int, least: int = 2) -> int:
     """Pixels that `pad_to_multiple` adds to a side of `size` pixels."""
     # an exported graph has to know that the padded side is a multiple of `stride`, for any size
-    multiples: Any = torch.sym_max((size + stride - 1) // stride, 2)
+    multiples: Any = torch.sym_max((size + stride - 1) // stride, least)
     added: int = multiples * stride - size
     return added
 

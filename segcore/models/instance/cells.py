@@ -77,7 +77,7 @@ def places(height: int, width: int, cells: Sequence[int], device: torch.device) 
 def by_level(x: Tensor, grids: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
     """(..., cells, K) as one (..., K, rows, columns) per level."""
     parts = x.split([rows * cols for rows, cols in grids], dim=-2)
-    return (part.mT.unflatten(-1, grid) for part, grid in zip(parts, grids, strict=True))
+    return (part.mT.contiguous().unflatten(-1, grid) for part, grid in zip(parts, grids, strict=True))
 
 
 def assign(truth: Truth, cells: Sequence[int], ranges: Sequence[Sequence[float]]) -> Tensor:

@@ -51,6 +51,8 @@ class Pyramid(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(encoder.channels[p], width, 1) for p in self.places)
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for s in strides if s <= coarsest)
         beyond = [s for s in strides if s > coarsest]
+        # an exported graph takes no map of one pixel where it takes larger ones
+        self.least_multiple = 1 + max(strides[-1], coarsest) // coarsest
         self.extra = nn.ModuleList(
             nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in beyond if extra == "conv"
         )
@@ -71,5 +73,5 @@ class Pyramid(nn.Module):
         for layer in self.extra:
             maps.append(layer(F.relu(maps[-1])))
         for _ in range(self.pooled):
-            maps.append(maps[-1][..., ::2, ::2])
+            maps.append(F.max_pool2d(maps[-1], 1, stride=2))
         return maps
