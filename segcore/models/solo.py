@@ -175,6 +175,8 @@ class SOLO(InstanceModel):
         self.strides = [min(max(cell // 2, 4), 32) for cell in cells]
         strides = [4, 8, 16, 32] if self.is_v2 else sorted(set(self.strides))
         self.pyramid = Pyramid(encoder, width, strides)
+        # as in the pyramid, of cells
+        self.least_multiple = 1 + max(cells[-1] // encoder.strides[-1], 1)
         self.category = branch(width, width, convs, len(foreground))
         self.class_layers = (f"category.{len(self.category) - 1}",)
         nn.init.constant_(self.category[-1].bias, -math.log(99))  # type: ignore[arg-type]
@@ -341,7 +343,8 @@ class SOLO(InstanceModel):
             kept = (lowered >= self.threshold) & (score >= 0)
             probability = at(probability.flatten(-2), order).unflatten(-1, probability.shape[-2:])
             masks = in_planes(probability, size, (height, width), self._scale(height, width))
-            kept = kept & (masks.sum((-2, -1)) >= self.min_area)
+            if self.min_area > 1:
+                kept = kept & (masks.sum((-2, -1)) >= self.min_area)
             return lowered * kept, place, masks
 
     def _scale(self, height: int, width: int) -> tuple[float, float]:

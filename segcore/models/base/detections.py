@@ -34,9 +34,10 @@ def detections(scores: Tensor, classes: Tensor, masks: Tensor, foreground: Seque
         masks: (N, D, H, W) bool.
         foreground: class indices.
     """
-    kept = masks.flatten(2).any(2) & (scores > 0)
-    masks = masks & kept[..., None, None]
-    (left, right), (top, bottom) = (limits(masks.any(axis)) for axis in (2, 3))
+    masks = masks & (scores > 0)[..., None, None]
+    columns, rows = masks.any(2), masks.any(3)
+    kept = rows.any(2)
+    (left, right), (top, bottom) = limits(columns), limits(rows)
     boxes = torch.stack([left, top, right, bottom], dim=-1)
     indices = torch.tensor(list(foreground), device=classes.device)[classes]
     return Detections(scores.float() * kept, indices * kept, boxes.float(), masks)

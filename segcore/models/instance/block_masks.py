@@ -13,6 +13,9 @@ BLOCK = 4
 # of the Dice loss, in blocks
 _EPS = 0.001
 
+# smallest float32 above 0.5
+_ABOVE = float(np.nextafter(np.float32(0.5), np.float32(1)))
+
 
 def block_targets(truth: Truth, index: int, objects: slice) -> tuple[Tensor, Tensor]:
     """Targets of all objects of an image.
@@ -142,10 +145,10 @@ def in_planes(
         position = position.clamp(0, blocks[axis] - 1)
         weights.append(interpolation(position, probability.shape[axis - 2], first, end))
     value = in_image(probability, *weights)
-    mask = value > 0.5
-    is_lost = above.flatten(-2).any(-1) & ~mask.flatten(-2).any(-1)
-    most = value.flatten(-2).amax(-1)[..., None, None]
-    return mask | (is_lost[..., None, None] & (value == most))
+    # planes are large: one pass for the most probable pixel of each, and one for the masks
+    most = value.flatten(-2).amax(-1)
+    least = most.clamp(max=_ABOVE).where(above.flatten(-2).any(-1), torch.inf)
+    return value >= least[..., None, None]
 
 
 def _interpolation(first: int, end: int, scale: float, blocks: int) -> np.ndarray:

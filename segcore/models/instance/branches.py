@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segcore.models.base.model import padding
+
 
 def conv_gn_relu(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
     """A convolution that keeps height and width, group norm with 8 channels per group as in the papers, and ReLU."""
@@ -71,7 +73,17 @@ def with_coordinates(x: Tensor, stride: int, window: int) -> Tensor:
 
 def on_grid(x: Tensor, stride: int, cell: int) -> Tensor:
     """A map of a stride averaged over cells; the last ones over what they have of the image."""
-    return x if cell == stride else F.avg_pool2d(x, cell // stride, ceil_mode=True)
+    if cell == stride:
+        return x
+    side = cell // stride
+    if not torch.compiler.is_exporting():
+        return F.avg_pool2d(x, side, ceil_mode=True)
+    # torch cannot prove for images of any size that the last cells are not empty
+    right, below = (padding(length, side, 1) for length in (x.shape[-1], x.shape[-2]))
+    total, share = (
+        F.avg_pool2d(F.pad(y, (0, right, 0, below)), side) for y in (x, torch.ones_like(x[:1, :1]))
+    )
+    return total / share
 
 
 def listed(levels: Sequence[Tensor]) -> Tensor:

@@ -8,14 +8,18 @@ import pytest
 import torch
 
 from segcore.export import onnx, pt2
-from segcore.export._graph import Source
+from segcore.export._graph import INSTANCE, Source
 from segcore.export._runtime import objects_of
+from segcore.models.base.object_sizes import ObjectSizes
 from segcore.objects.found import Objects
 from tests.support.instance_batches import able, case_id, cases, crowd, network, scene, stacked
 from tests.support.instance_bundle import bundle_of
 
 pytestmark = pytest.mark.slow
 CASES = [case for case in cases() if case[0] != "toy"]
+
+# objects for which networks have maps of stride 64 and more
+LARGE = ObjectSizes(sides=(60, 120, 250, 400, 600), ratios=(0.5, 1.0, 2.0), most=5, crop=512)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=case_id)
@@ -57,3 +61,22 @@ def test_an_exported_network_gives_the_objects_of_predict(source: Source, form: 
             check_same(one, other)
         some += sum(map(len, wanted))
     assert some > 0 and not any(map(len, objects_of(run(none.numpy()))))
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_a_network_for_large_objects_of_one_class_is_exported_for_any_size(
+    case: tuple[str, dict[str, Any]],
+) -> None:
+    model = able(network(case, num_classes=2, foreground=(1,), sizes=LARGE))
+    source = Source.of(bundle_of(model, architecture=case[0], settings={}))
+    program, some = source.program.module(), 0
+    for batch, height, width in ((1, 64, 64), (2, 37, 53), (1, 200, 300), (1, 3, 90)):
+        images = stacked([scene(index, 300, 9) for index in range(batch)])["image"][..., :height, :width]
+        with torch.inference_mode():
+            values = program(images)
+        found = objects_of({name: value.numpy() for name, value in zip(INSTANCE, values, strict=True)})
+        wanted = model.predict(images)
+        for one, other in zip(found, wanted, strict=True):
+            check_same(one, other)
+        some += sum(map(len, wanted))
+    assert some > 0
