@@ -74,6 +74,7 @@ def as_command(interrupted: str) -> Iterator[None]:
         with (
             tags(run_state.process_tag()),
             temporary_settings({} if is_set else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+            server.named(),
         ):
             yield
 
@@ -88,7 +89,7 @@ def with_sentences(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         shorten_logs()
         try:
-            with translated():
+            with translated(), server.named():
                 return function(*args, **kwargs)
         except Exception:
             raise

@@ -8,7 +8,8 @@ import re
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows import environment  # noqa: F401  isort: skip  (before prefect is imported)
@@ -71,6 +72,21 @@ def check() -> None:
         _check_schema(file)
     elif not database.startswith("sqlite"):
         require_answer(database, "Prefect's database", _SERVER_REMEDY)
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """Name Prefect's server where it is lost in the middle of a flow; its client says only that a connection failed."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        address = PREFECT_API_URL.value()
+        # without one, the server was of this process
+        start = f"{_REMEDY.format(setting=_setting())}, then " if address else ""
+        raise StageError(
+            f"{address or 'this flow'}: Prefect's server does not answer any more ({error})",
+            f"{start}run again; finished steps are kept",
+        ) from error
 
 
 def _check_schema(file: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from segcore.errors import ModelError
+from segcore.files import is_locked
 from segcore.models.base.bundle import (
     DESCRIPTION,
     WEIGHTS,
@@ -13,7 +14,12 @@ from segcore.models.base.bundle import (
     read_bundle,
     verified_file,
 )
-from tasks.project import MODELS
+from tasks.project import COMPARE_LOCK, MODELS
+
+_WAIT = (
+    "a comparison or a retraining is running in this folder and may train it again: wait until it ends, or use the "
+    "champion"
+)
 
 
 def read_local(folder: Path) -> Bundle:
@@ -56,8 +62,12 @@ def copy_bundle(bundle: Path, target: Path) -> None:
 def _remedy(folder: Path, otherwise: str) -> str:
     """What restores a bundle: its stage's output in the cache, if it is one of the trained models."""
     path = folder.absolute()
-    if path.parent.name != MODELS.name or not (path / DESCRIPTION).exists():
+    if path.parent.name != MODELS.name:
         return otherwise
+    if not (path / DESCRIPTION).exists():
+        # DVC removes a model before it is trained again
+        is_training = is_locked(path.parent.parent / COMPARE_LOCK)
+        return _WAIT if is_training else otherwise
     return (
         f"run `dvc checkout --force {MODELS / path.name}`, which restores the trained files, or train again"
     )

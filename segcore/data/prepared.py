@@ -20,6 +20,7 @@ from segcore.constants import IGNORE
 from segcore.data.object_columns import OBJECT_COLUMNS
 from segcore.data.packed import Packed
 from segcore.data.raster import Info, Window
+from segcore.data.volumes import canonical_affine
 from segcore.errors import DataError
 from segcore.files import read_json
 
@@ -233,16 +234,19 @@ class PreparedData:
         affine, spacing = json.loads(row["affine"]), json.loads(row["spacing"])
         if affine is None or spacing is None:
             return None
+        size = (int(row["depth"]), int(row["height"]), int(row["width"]))
+        axis = int(row["axis"])
         info = Info(
-            height=int(row["height"]),
-            width=int(row["width"]),
+            depth=size[0],
+            height=size[1],
+            width=size[2],
             bands=int(row["bands"]),
             dtype=row["dtype"],
-            depth=int(row["depth"]),
             spacing=tuple(spacing),
             affine=tuple(affine),
             orientation=row["orientation"],
-            axis=int(row["axis"]),
+            axis=axis,
+            canonical=canonical_affine(np.reshape(affine, (4, 4)), axis, size),
         )
         return row["volume"], int(row["plane"]), info
 

@@ -81,7 +81,7 @@ def describe(
     if affine is None:
         return Info(height=shape[1], width=shape[0], depth=shape[2], notes=notes, **common)
     from nibabel.affines import voxel_sizes
-    from nibabel.orientations import aff2axcodes, inv_ornt_aff, io_orientation
+    from nibabel.orientations import aff2axcodes, io_orientation
 
     # RAS axis of each stored axis
     axes = io_orientation(affine)[:, 0].astype(int)
@@ -90,7 +90,6 @@ def describe(
     axis = _axis(size, spacing) if slices == "auto" or 1 in size else int(slices)
     order = _stored_axes(affine, axis)
     depth, height, width = (int(shape[i]) for i in order)
-    back = inv_ornt_aff(_to_planes(affine, axis), shape)
     steps = voxel_sizes(affine)[order]
     codes, to = "".join(aff2axcodes(affine)), _order(affine, axis, backwards)
     if to != AS_STORED:
@@ -103,7 +102,7 @@ def describe(
         depth=depth,
         spacing=(float(steps[0]), float(steps[1]), float(steps[2])),
         affine=tuple(float(v) for v in np.ravel(affine)),
-        canonical=tuple(float(v) for v in np.ravel(affine @ back)),
+        canonical=canonical_affine(affine, axis, (depth, height, width)),
         orientation=codes,
         axis=axis,
         order=to,
@@ -142,6 +141,22 @@ def _stored_axes(affine: np.ndarray, axis: int) -> np.ndarray:
 def affine_of(info: Info) -> np.ndarray | None:
     """Affine (4, 4) of a volume as stored, voxel index to mm in RAS+; None if unknown."""
     return None if info.affine is None else np.reshape(info.affine, (4, 4))
+
+
+def canonical_affine(affine: np.ndarray, axis: int, size: tuple[int, int, int]) -> tuple[float, ...]:
+    """Affine of a volume as read, (plane, row, column) to mm in RAS+, 16 numbers row by row.
+
+    Args:
+        affine: (4, 4) of the volume as stored.
+        axis: RAS axis that planes are numbered along.
+        size: planes, rows and columns.
+    """
+    from nibabel.orientations import inv_ornt_aff
+
+    shape = np.empty(3, int)
+    shape[_stored_axes(affine, axis)] = size
+    back = inv_ornt_aff(_to_planes(affine, axis), tuple(shape))
+    return tuple(float(v) for v in np.ravel(affine @ back))
 
 
 def to_planes(stored: np.ndarray, info: Info) -> np.ndarray:

@@ -50,7 +50,7 @@ OBJECT_POLICY = (
     "predictions of at least the operating score."
 )
 SURFACE_POLICY = (
-    "The surface of a class is its voxels with a face neighbour outside it, and distances are in mm, with the spacing "
+    "The surface of a class is its voxels with a face neighbour outside it, and distances are in mm, by the affine "
     "of the volume (as MONAI and Metrics Reloaded). Scores of the dataset are means of groups, of which each is the "
     "mean of its volumes. A class that is in only one of truth and prediction has the diagonal of the volume as "
     "distance, and no voxel within the tolerance; a volume with a class in neither does not count for it. Voxels that "

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rasterio.crs import CRS
 
@@ -122,7 +123,8 @@ def remove_assets(path: Path, files: Sequence[str]) -> None:
     """
     try:
         item = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: asset for key, asset in item["assets"].items() if Path(asset["href"]).name not in files}
+        lost = [_reference(file) for file in files]
+        kept = {key: asset for key, asset in item["assets"].items() if asset["href"] not in lost}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is no STAC item ({error})", "delete it, and run again") from error
     with atomic_write(path) as temporary:
@@ -151,12 +153,17 @@ def _asset(name: str, file: str, description: Mapping[str, Any]) -> tuple[str, d
     key, title = _ASSETS[end]
     media_type, role = _TYPES[Path(file).suffix]
     return key, {
-        "href": f"./{file}",
+        "href": _reference(file),
         "title": title,
         "type": media_type,
         "roles": [role],
         **_raster(key, description),
     }
+
+
+def _reference(file: str) -> str:
+    """A file beside the item as IRI reference (RFC 3987); `;` is left out of paths by some readers."""
+    return "./" + re.sub(r'[\0-\x20\x7f"#%;<>?\[\\\]^`{|}]', lambda found: quote(found[0]), file)
 
 
 def _raster(key: str, description: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 The surface of a class is its voxels with a face neighbour outside it; those at the edge of the volume are part of it.
 So do MONAI, and Metrics Reloaded (Maier-Hein et al. 2024, Nature Methods 21:195). Distances are Euclidean between
-centres of voxels, with the spacing of the volume. Voxels that are not scored (IGNORE) belong to no surface, nor does a
-voxel that has no other neighbour outside its class.
+centres of voxels, also where axes are not at right angles, as of CT with a tilted gantry. Voxels that are not scored
+(IGNORE) belong to no surface, nor does a voxel that has no other neighbour outside its class.
 
 A class that is in only one of truth and prediction has at each voxel of its surface the largest possible distance, the
 diagonal of the volume, and no voxel within the tolerance.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def surface_sums(
     prediction: np.ndarray,
     label: np.ndarray,
     foreground: Sequence[int],
-    spacing: Sequence[float],
+    steps: np.ndarray,
     tolerance: float,
 ) -> np.ndarray:
     """Sums of one volume.
@@ -50,7 +51,7 @@ def surface_sums(
         prediction: (D, H, W) uint8 class indices; any value where the label is IGNORE.
         label: (D, H, W) uint8 class indices with IGNORE.
         foreground: class indices.
-        spacing: between planes, rows and columns in mm.
+        steps: (3, 3) in mm: from a plane to the next, from a row to the next, and from a column to the next.
         tolerance: distance in mm up to which a voxel is within the tolerance.
 
     Returns:
@@ -58,12 +59,14 @@ def surface_sums(
     """
     # along an axis of one voxel every voxel would be at the edge
     axes = [axis for axis, size in enumerate(label.shape) if size > 1] or [0]
-    shape, steps = [label.shape[axis] for axis in axes], np.array([spacing[axis] for axis in axes])
+    shape, steps = [label.shape[axis] for axis in axes], steps[axes]
     valid = (label != IGNORE).reshape(shape)
     true = label.reshape(shape)
     predicted = np.where(valid, prediction.reshape(shape), np.uint8(IGNORE))
     boxes = [_boxes(classes, max(foreground) + 1) for classes in (true, predicted)]
-    diagonal = float(np.linalg.norm(shape * steps))
+    # the longest of all
+    corners = np.array(list(product((-1, 1), repeat=len(axes)))) * shape
+    diagonal = float(np.linalg.norm(corners @ steps, axis=1).max())
     table = np.zeros((len(foreground), len(SUMS)))
     for row, index in zip(table, foreground, strict=True):
         box = _enclosing([one for each in boxes if (one := each[index]) is not None], shape)
@@ -117,8 +120,8 @@ def _distances(
 
 def _nearest(voxels: np.ndarray, others: np.ndarray, steps: np.ndarray) -> np.ndarray:
     # Distances are computed again from differences of indices, so that they do not depend on the place in the volume.
-    nearest = KDTree(others * steps, leafsize=32).query(voxels * steps)[1]
-    return np.asarray(np.linalg.norm((voxels - others[nearest]) * steps, axis=1))
+    nearest = KDTree(others @ steps, leafsize=32).query(voxels @ steps)[1]
+    return np.asarray(np.linalg.norm((voxels - others[nearest]) @ steps, axis=1))
 
 
 class Surfaces:
@@ -171,9 +174,8 @@ class Surfaces:
         # the plane by which a set of images contains this volume, or not
         scored = [region for region, label in zip(regions, labels, strict=True) if (label != IGNORE).any()]
         item = str(next(iter(scored), regions[0]))
-        sums = surface_sums(
-            np.stack(predictions), np.stack(labels), foreground, info.spacing, self._tolerance
-        )
+        steps = np.reshape(info.canonical, (4, 4))[:3, :3].T
+        sums = surface_sums(np.stack(predictions), np.stack(labels), foreground, steps, self._tolerance)
         names = {
             "volume": volume,
             "item": item,

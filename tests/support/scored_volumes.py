@@ -40,7 +40,7 @@ def tables(
                 (region, patient, count(p, t, 2))
                 for region, p, t in zip(regions, prediction, label, strict=True)
             ]
-            sums = surface_sums(prediction, label, [1], SPACING, tolerance)[0]
+            sums = surface_sums(prediction, label, [1], np.diag(SPACING), tolerance)[0]
             where = {
                 "volume": volume,
                 "item": regions[0],

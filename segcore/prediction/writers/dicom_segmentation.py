@@ -77,10 +77,10 @@ class SegmentationWriter:
         self._sources = [_read(file) for file in files]
         self._check_uids()
         _set_orientation(self._sources)
+        self._step = round(float(np.linalg.norm(np.reshape(info.affine, (4, 4))[:3, 2])), 6)
         if not is_of_frames and not self._sources[0].get("SliceThickness"):
             # highdicom needs one: the distance of slices, as viewers assume
-            step = np.reshape(info.affine, (4, 4))[:3, 2]
-            self._sources[0].SliceThickness = round(float(np.linalg.norm(step)), 6)
+            self._sources[0].SliceThickness = self._step
         # stored order of the frames of one file, else that of the files
         numbers = [frame.number for frame in self._series.frames]
         self._order = np.argsort(numbers) if is_of_frames else np.arange(len(numbers))
@@ -152,6 +152,10 @@ class SegmentationWriter:
             )
             # highdicom draws this one at random
             self._set_dimension_uid(made)
+            if len(self._series.frames) == 1:
+                # highdicom writes 1.0
+                (measures,) = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+                measures.SpacingBetweenSlices = self._step
         return made
 
     def _segment(self, index: int, title: str, weights: str) -> Any:

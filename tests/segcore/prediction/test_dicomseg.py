@@ -133,7 +133,9 @@ def test_voxels_are_read_back_whatever_the_grid_and_the_axis_of_the_planes(tmp_p
 
 def test_a_single_slice_is_read_back(tmp_path):
     scene = series(tmp_path / "ct", "axial", count=1)
-    check(tmp_path / "s.dcm", scene, *written(scene, tmp_path / "s.dcm"))
+    made = check(tmp_path / "s.dcm", scene, *written(scene, tmp_path / "s.dcm"))
+    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SpacingBetweenSlices == measures.SliceThickness == 2
     scene = next(iter(scene.iterdir()))
     check(tmp_path / "s.dcm", scene, *written(scene, tmp_path / "s.dcm"))
 

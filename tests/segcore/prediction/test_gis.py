@@ -4,6 +4,8 @@ import json
 import sqlite3
 import xml.etree.ElementTree as ET
 from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pystac
@@ -19,6 +21,7 @@ from rasterio.warp import transform
 
 from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
+from segcore.prediction.stac import remove_assets
 from tests.support.bundles import OBJECTS, make_bundle, noise
 from tests.support.stac_validation import schemas
 from tests.support.tiny import write_tif
@@ -162,6 +165,20 @@ def test_the_item_of_a_scene_has_its_place_its_model_and_all_its_files(made, bun
     with rasterio.open(made / "scene.tif") as file:
         assert facts["segflow:weights_sha256"] == file.tags()["MODEL_SHA256"]
     assert facts["datetime"] == facts["created"], "the scene has no time of its own"
+
+
+@pytest.mark.parametrize("name", ["süd 50%", "ha#sh", "a?b;c", "back\\slash", "plain_süd+(1)"])
+def test_files_of_any_name_are_found_by_readers_over_http(bundle, tmp_path, out, name):
+    write_tif(tmp_path / f"{name}.tif", noise(40, 50))
+    predict(bundle, tmp_path / f"{name}.tif", out, ["classes"])
+    item, _ = item_of(out / f"{name}.stac.json")
+    paths = [unquote(urlparse(f"http://host/{asset['href']}").path) for asset in item["assets"].values()]
+    assert set(paths) == {f"/./{name}.tif", f"/./{name}.qml"}
+    if name.startswith("plain"):
+        local = pystac.Item.from_file(out / f"{name}.stac.json").assets["classes"].get_absolute_href()
+        assert Path(local or "") == out / f"{name}.tif"
+    remove_assets(out / f"{name}.stac.json", [f"{name}.qml"])
+    assert list(item_of(out / f"{name}.stac.json")[0]["assets"]) == ["classes"]
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,15 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from segcore.constants import IGNORE
+from segcore.data.volumes import describe
 from segcore.metrics import surfaces as metrics
 from segcore.tables.surfaces import SUMS, surface_sums
 
 # planes are coarser than rows and columns, which differ too
 SPACING = (3.5, 0.8, 1.3)
+STEPS = np.diag(SPACING)
+# of a CT with a tilted gantry: rows shift from plane to plane
+SHEARED = np.array([[0, 1.2, 4.0], [0, 1.5, 0], [-1, 0, 0]])
 
 
 def blobs(shape: tuple[int, ...], seed: int, classes: int = 3) -> np.ndarray:
@@ -25,7 +29,11 @@ def blobs(shape: tuple[int, ...], seed: int, classes: int = 3) -> np.ndarray:
 
 def scored(prediction, label, spacing=SPACING, tolerance=2.0, foreground=(1, 2)):
     """HD95, NSD and ASSD of each class, (3, K), and the sums by name."""
-    table = surface_sums(prediction, label, foreground, spacing, tolerance)
+    return scored_by(np.diag(spacing), prediction, label, tolerance, foreground)
+
+
+def scored_by(steps, prediction, label, tolerance=2.0, foreground=(1,)):
+    table = surface_sums(prediction, label, foreground, steps, tolerance)
     sums = dict(zip(SUMS, table.T, strict=True))
     return np.stack([metrics.hd95(sums), metrics.nsd(sums), metrics.assd(sums)]), sums
 
@@ -74,16 +82,13 @@ def surface(mask: np.ndarray, valid: np.ndarray) -> list[tuple[int, ...]]:
     return found
 
 
-def by_loops(prediction, label, spacing, tolerance, index) -> list[float]:
+def by_loops(prediction, label, steps, tolerance, index) -> list[float]:
     """Sums of one class from the distances of all pairs of voxels."""
     valid = label != IGNORE
     both = [surface(m == index, valid) for m in (label, prediction)]
 
     def nearest(voxels, others):
-        return [
-            min(sum(((a - b) * s) ** 2 for a, b, s in zip(v, o, spacing, strict=True)) ** 0.5 for o in others)
-            for v in voxels
-        ]
+        return [min(float(np.linalg.norm((np.array(v) - o) @ steps)) for o in others) for v in voxels]
 
     distances = [nearest(*both), nearest(*both[::-1])]
     parts = [
@@ -93,14 +98,32 @@ def by_loops(prediction, label, spacing, tolerance, index) -> list[float]:
     return [value for pair in zip(*parts, strict=True) for value in pair]
 
 
+@pytest.mark.parametrize("steps", [STEPS, SHEARED], ids=["right angles", "sheared"])
 @pytest.mark.parametrize("seed", range(4))
-def test_sums_equal_loops_over_all_pairs_also_with_voxels_that_are_not_scored(seed):
+def test_sums_equal_loops_over_all_pairs_also_with_voxels_that_are_not_scored(seed, steps):
     rng, shape = np.random.default_rng(seed), (4, 6, 5)
     label, prediction = (rng.integers(0, 3, shape).astype(np.uint8) for _ in range(2))
     label[:, 2:4, 1:3] = IGNORE
-    table = surface_sums(prediction, label, [1, 2], SPACING, 2.6)
+    table = surface_sums(prediction, label, [1, 2], steps, 2.6)
     for row, index in zip(table, (1, 2), strict=True):
-        assert np.allclose(row, by_loops(prediction, label, SPACING, 2.6, index))
+        assert np.allclose(row, by_loops(prediction, label, steps, 2.6, index))
+
+
+def test_the_affine_of_a_sheared_volume_decides_on_distances_and_on_the_diagonal():
+    # stored as columns, rows from front to back, planes
+    affine = np.eye(4)
+    affine[:3, :3] = [[-1, 0, 0], [0, -1.5, 1.2], [0, 0, 4]]
+    shape = (20, 30, 8)
+    canonical = describe(shape, affine, 1, "int16", "auto").canonical
+    steps = np.reshape(canonical, (4, 4))[:3, :3].T
+    for shift in (8, -8):
+        label, prediction = np.zeros(shape[::-1], np.uint8), np.zeros(shape[::-1], np.uint8)
+        label[2, 15, 10] = prediction[6, 15 + shift, 10] = 1
+        values, _ = scored_by(steps, prediction, label)
+        true = np.linalg.norm(affine[:3, :3] @ [0, shift, 4])
+        assert values[[0, 2], 0] == pytest.approx([true] * 2)
+        missed, _ = scored_by(steps, np.zeros_like(label), label)
+        assert missed[0, 0] == pytest.approx(np.linalg.norm(affine[:3, :3] @ (20, -30, 8)))
 
 
 def test_predictions_where_nothing_is_scored_change_no_sum():
@@ -108,16 +131,16 @@ def test_predictions_where_nothing_is_scored_change_no_sum():
     label[2:4, 3:9] = IGNORE
     other = np.where(label == IGNORE, (prediction + 1) % 3, prediction).astype(np.uint8)
     other[label == IGNORE] = np.random.default_rng(0).integers(0, 250, int((label == IGNORE).sum()))
-    sums = [surface_sums(p, label, [1, 2], SPACING, 2.0) for p in (prediction, other)]
+    sums = [surface_sums(p, label, [1, 2], STEPS, 2.0) for p in (prediction, other)]
     assert (sums[0] == sums[1]).all() and sums[0].any()
 
 
 def test_an_edge_to_voxels_that_are_not_scored_is_no_surface():
     label = np.zeros((5, 5, 9), np.uint8)
     label[1:4, 1:4, 1:7] = 1
-    whole = surface_sums(label, label, [1], (1, 1, 1), 1.0)[0]
+    whole = surface_sums(label, label, [1], np.eye(3), 1.0)[0]
     label[:, :, 4:] = IGNORE
-    part = surface_sums(label, label, [1], (1, 1, 1), 1.0)[0]
+    part = surface_sums(label, label, [1], np.eye(3), 1.0)[0]
     # three layers of the object are left, of which the last would be whole if its edge were a surface
     assert (whole[0], part[0]) == (9 * 6 - 4, 9 + 8 + 8)
 
@@ -141,7 +164,7 @@ def test_a_class_that_is_missed_has_the_diagonal_of_the_volume_as_distance(missi
 
 def test_a_class_in_neither_adds_nothing():
     nothing = np.zeros((3, 4, 5), np.uint8)
-    assert not surface_sums(nothing, nothing, [1, 2], SPACING, 2.0).any()
+    assert not surface_sums(nothing, nothing, [1, 2], STEPS, 2.0).any()
 
 
 def test_a_distance_of_exactly_the_tolerance_is_within_it_wherever_the_object_is():
@@ -149,7 +172,7 @@ def test_a_distance_of_exactly_the_tolerance_is_within_it_wherever_the_object_is
     for shift in range(1, 40):
         label, prediction = np.zeros((2, 60, 60), np.uint8), np.zeros((2, 60, 60), np.uint8)
         label[0, shift, shift] = prediction[0, shift + 3, shift] = 1
-        sums = dict(zip(SUMS, surface_sums(prediction, label, [1], steps, 0.3)[0], strict=True))
+        sums = dict(zip(SUMS, surface_sums(prediction, label, [1], np.diag(steps), 0.3)[0], strict=True))
         assert (sums["true_within"], sums["predicted_within"]) == (1, 1)
 
 
@@ -167,7 +190,7 @@ def test_spacing_is_that_of_planes_rows_and_columns():
 def test_a_volume_of_one_plane_is_compared_in_its_plane():
     label = np.zeros((1, 20, 20), np.uint8)
     label[0, 5:15, 5:15] = 1
-    sums = surface_sums(label, label, [1], SPACING, 1.0)[0]
+    sums = surface_sums(label, label, [1], STEPS, 1.0)[0]
     assert sums[0] == 10 * 10 - 8 * 8
 
 
@@ -176,5 +199,5 @@ def test_far_voxels_of_one_class_do_not_change_those_of_another():
     label[2:4, 4:9, 4:9], label[1:3, 20:25, 20:25] = 1, 2
     prediction = label.copy()
     prediction[5, 29, 29] = 2
-    sums = surface_sums(prediction, label, [1, 2], SPACING, 1.0)
-    assert (sums[0] == surface_sums(label, label, [1, 2], SPACING, 1.0)[0]).all() and sums[1][3] > 10
+    sums = surface_sums(prediction, label, [1, 2], STEPS, 1.0)
+    assert (sums[0] == surface_sums(label, label, [1, 2], STEPS, 1.0)[0]).all() and sums[1][3] > 10

@@ -3,13 +3,16 @@
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from segcore.errors import DataError, ModelError
+from segcore.files import locked
 from segcore.params import Params
 from tasks.bundles import read_history, read_local
+from tasks.project import COMPARE_LOCK
 from tasks.tracking.fetch import fetch_model, find_model, folder_name
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
@@ -175,6 +178,17 @@ def test_an_altered_trained_model_is_refused_with_the_command_that_restores_it(
     with pytest.raises(ModelError) as caught:
         read_local(project / "elsewhere")
     assert "dvc" not in caught.value.remedy
+
+
+def test_a_model_that_a_running_comparison_may_train_again_is_no_model_to_train_first(tmp_path: Path) -> None:
+    folder = tmp_path / "models/unet-0"
+    for holder, remedy in (
+        (nullcontext(), "train it first"),
+        (locked(tmp_path / COMPARE_LOCK), "wait until"),
+    ):
+        with holder, pytest.raises(ModelError, match="holds no model bundle") as caught:
+            read_local(folder)
+        assert remedy in caught.value.remedy
 
 
 def test_a_history_that_was_altered_is_refused(tmp_path: Path) -> None:
