@@ -68,7 +68,7 @@ transfer: install ## start trainings from a model of other data: FROM=../nuclei/
 
 MODEL ?= champion
 OUTPUT ?= predictions
-predict: install ## predict new scenes: SCENES=folder MODEL=champion|models/unet-0|models:/NAME/3 OUTPUT=predictions OUTPUTS=classes,polygons,objects,coco,counts ZONES=file
+predict: install ## predict new scenes: SCENES=folder MODEL=champion|models/unet-0|models:/NAME/3 OUTPUT=predictions OUTPUTS=classes,polygons,confidence; of models with objects: OUTPUTS=objects,coco,counts ZONES=file
 	@test -n "$(SCENES)" || { echo "Error: no scenes. Remedy: make predict SCENES=/path/to/folder"; exit 1; }
 	@$(BIN)/python -m flows.predict $(SCENES) --model "$(MODEL)" --output "$(OUTPUT)" $(if $(OUTPUTS),--outputs "$(OUTPUTS)") $(if $(ZONES),--count-by "$(ZONES)") $(OPTIONS)
 

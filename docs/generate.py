@@ -39,7 +39,8 @@ Generated from `segcore/metrics`. `compare.metric` selects the one that ranks.
 
 COMMAND_LIST = """# Commands
 
-Generated from the commands' own help. `make` without arguments lists the targets that call them.
+Generated from the commands' own help. `make` without arguments lists the targets that call them. Run
+`. .venv/bin/activate` first, or write `.venv/bin/python` in place of `python`.
 """
 
 

@@ -36,7 +36,8 @@ def export(
         The folders that were written, one per format.
 
     Raises:
-        SegflowError: a format is unknown, its package is missing, or file and model differ; nothing was written.
+        SegflowError: a format is unknown, its package is missing, or file and model differ; what was written
+            before stays.
     """
     run_state.begin()
     folders = run_export(parameters.load(params), model, formats, Path(output), tolerance)

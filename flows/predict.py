@@ -17,7 +17,7 @@ from flows import command, run_state
 from segcore import params as parameters
 from segcore.params.operations import Output, Unlike
 from tasks.exported import EAGER
-from tasks.predict import Batch
+from tasks.predict import Batch, settings_of
 from tasks.prediction_arguments import chosen, parser
 from tasks.project import PREDICTIONS
 from tasks.scenes import find_scenes
@@ -99,10 +99,14 @@ def main() -> None:
     """Command line; exits with status 1 and prints a remedy on a SegflowError."""
     a: argparse.Namespace = parser("python -m flows.predict", __doc__).parse_args()
     with command.reported("Interrupted; finished scenes are kept."):
-        # errors that need no server
+        # errors that need no server, which takes up to a minute to start
         p = chosen(parameters.load(str(a.params)), a.outputs, a.accept, a.count_by)
         find_scenes(a.scenes, a.output)
-        find_model(p, a.model)
+        found = find_model(p, a.model)
+        # torch takes seconds to import
+        from segcore.prediction.bundle_settings import require_outputs
+
+        require_outputs(settings_of(p), found.bundle)
     with command.as_command("Interrupted; finished scenes are kept."):
         output = str(a.output)
         settings = (a.outputs, a.accept, a.delete_others, a.count_by, a.runtime)

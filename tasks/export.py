@@ -2,7 +2,7 @@
 
 `python -m tasks export --model champion --format onnx` writes exports/NAME/onnx/ with the file, export.json and
 parity.md. Both are compared on held-out regions of the prepared data; where they differ by more than the tolerance,
-nothing is written.
+that file is not written.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def run_export(
         DataError: the output folder cannot be written to.
     """
     if not formats:
-        raise ParamsError("--format: is empty", f"choose among {', '.join(plugins.names(_PACKAGE))}")
+        raise ParamsError("no format is named", f"choose among {', '.join(plugins.names(_PACKAGE))}")
     modules = {name: _module(name) for name in dict.fromkeys(formats)}
     for module in modules.values():
         require_packages(module.PACKAGES, "export")
@@ -82,7 +82,7 @@ def run_export(
 def _module(name: str) -> ModuleType:
     known = plugins.names(_PACKAGE)
     if name not in known:
-        raise ParamsError(f"--format: {name!r} is unknown", f"choose among {', '.join(known)}")
+        raise ParamsError(f"format {name!r} is unknown", f"choose among {', '.join(known)}")
     return plugins.load(_PACKAGE, name)
 
 
@@ -101,7 +101,7 @@ def _check(bundle: Bundle, modules: dict[str, ModuleType]) -> None:
         raise first
     raise ModelError(
         f"{first.what}; nothing was written",
-        f"leave out {', '.join(refused)}: --format {','.join(others)}; or {first.remedy}",
+        f"leave out {', '.join(refused)}, and ask for {','.join(others)}; or {first.remedy}",
     ) from first
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # largest share of pixels whose class differs, and of objects that only one finds or whose masks differ
 _CHANGED = {"pixels": 1e-3, "objects": 1e-2}
+# formats are written one after the other
+_UNWRITTEN = "This file was not written, nor those of formats after it"
 
 
 @dataclass
@@ -85,7 +87,8 @@ class Comparison:
                 f"{title}: outputs of file and model differ by up to {found.largest:.1e}, and "
                 f"{100 * found.share:.2g} % of the {found.unit} in class, mask or box; accepted are "
                 f"{self.tolerance:g} and {100 * accepted:g} %",
-                "use another format, or the bundle itself; --tolerance accepts larger differences. Nothing was written",
+                "use another format, or the bundle itself; --tolerance accepts larger differences. "
+                + _UNWRITTEN,
             )
         score = self._scores(source, run, side)
         if module.IS_LOSSY and score is not None:
@@ -121,11 +124,15 @@ class Comparison:
 
     def _require_score(self, title: str, score: dict[str, Any]) -> None:
         """Check that a file of rounded weights has nearly the score of the model."""
+        from segcore.export._parity_text import loss_text, score_text
+
         if score["loss"] > self.max_loss:
+            metric = score["metric"]
+            eager, exported = (score_text(metric, score[of]) for of in ("eager", "exported"))
             raise ExportError(
-                f"{title}: rounded weights lower {score['metric']} from {score['eager']:.4f} to "
-                f"{score['exported']:.4f}; a loss of {self.max_loss:g} is accepted",
-                "choose the format onnx; --max-loss accepts a larger loss. Nothing was written",
+                f"{title}: rounded weights change {METRICS[metric].heading} from {eager} to {exported}; a loss of "
+                f"{loss_text(metric, self.max_loss)} is accepted (--max-loss {self.max_loss:g})",
+                "choose the format onnx; --max-loss accepts a larger loss. " + _UNWRITTEN,
             )
 
     @property

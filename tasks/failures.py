@@ -63,6 +63,7 @@ _PACKAGES = {
 _UNREACHED = ("Failed to reach API at", "Found incompatible versions")
 # a module of this project that is missing is a defect
 _OWN = {"flows", "segcore", "tasks"}
+_PROJECT = Path(__file__).resolve().parents[1]
 _SENTENCE = re.compile(r"^Error: (.+?)\n  Remedy: (.+)$", re.MULTILINE | re.DOTALL)
 
 
@@ -78,11 +79,7 @@ def explained(error: BaseException) -> SegflowError | None:
     if isinstance(error, UnicodeDecodeError):
         return StageError(f"a file is not UTF-8 text ({error.reason} at byte {error.start})", _WHERE)
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in _OWN:
-        return StageError(
-            f"the Python package of the module {error.name} is not installed",
-            "install it with `.venv/bin/python -m pip install`, as addresses such as gs:// need it; if it is one of "
-            "pyproject.toml, install all with `rm .venv/.installed && make install`",
-        )
+        return _missing_module(error.name, _PROJECT)
     package = type(error).__module__.partition(".")[0]
     if isinstance(error, RuntimeError) and str(error).startswith(_UNREACHED):
         package = "prefect"
@@ -90,6 +87,27 @@ def explained(error: BaseException) -> SegflowError | None:
         if package in modules:
             return StageError(f"{name} failed ({_line(error)})", remedy)
     return _explained_os_error(error) if isinstance(error, OSError) else None
+
+
+def _missing_module(name: str, project: Path) -> StageError:
+    """The error for a module that is not installed; it may be where the project's packages are.
+
+    Args:
+        name: of the module.
+        project: folder of the environments, of which `.venv-cluster` and others have all packages of `.venv` too.
+    """
+    environments = {folder.resolve() for folder in project.glob(".venv*")}
+    if (project / ".venv").is_dir() and Path(sys.prefix).resolve() not in environments:
+        return StageError(
+            f"the Python package of the module {name} is not installed for {sys.executable}, which is not the Python "
+            "of this project",
+            "run `. .venv/bin/activate`, or use .venv/bin/python",
+        )
+    return StageError(
+        f"the Python package of the module {name} is not installed",
+        "install it with `.venv/bin/python -m pip install`, as addresses such as gs:// need it; if it is one of "
+        "pyproject.toml, install all with `rm .venv/.installed && make install`",
+    )
 
 
 def _explained_os_error(error: OSError) -> StageError:

@@ -53,7 +53,7 @@ def find_scenes(given: Sequence[str | Path], output: Path, skipped: Counter[str]
             ) from error
         if not scenes:
             raise DataError(
-                f"{text}: no scene found ({_content(text)})",
+                f"{text}: no scene found ({_content(text)}{_unsearched(text, output)})",
                 "name a file, a folder other than the output's, or a pattern in quotes; "
                 f"file extensions: {', '.join(sorted(images.extensions()))}, and DICOM files of any name",
                 kind="no-images",
@@ -74,6 +74,15 @@ def _content(text: str) -> str:
     found = counted(Counter(_ending(p) for p in islice(paths, _COUNTED)))
     place = "in the folder" if folder.is_dir() else "of that pattern"
     return f"files {place}: {found or 'none'}"
+
+
+def _unsearched(text: str, output: Path) -> str:
+    """That the output folder was left out, where it is at or below a path or what matches a pattern."""
+    place = output.absolute()
+    # a pattern is no parent of anything
+    paths = [text, *glob.glob(text, recursive=True)]  # noqa: PTH207
+    is_below = place.is_dir() and any(place.is_relative_to(Path(path).absolute()) for path in paths)
+    return f"; the output folder {output} is not searched" if is_below else ""
 
 
 def _ending(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from segcore.comparison.text import difference_unit
 from segcore.latency import threads_text
 from segcore.metrics import METRICS
 
@@ -29,11 +30,23 @@ def line(facts: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def score_text(metric: str, value: float) -> str:
+    """A score with its unit, with the digits that exports differ by."""
+    unit = METRICS[metric].unit
+    return f"{100 * value:.3f} %" if unit == "%" else f"{value:.5f} {unit}".rstrip()
+
+
+def loss_text(metric: str, value: float) -> str:
+    """A difference of scores with its unit, with the digits of `score_text`."""
+    return score_text(metric, value).replace("%", difference_unit("%"))
+
+
 def _scores(score: dict[str, Any]) -> str:
-    metric = METRICS[score["metric"]]
-    factor, digits, unit = (100, 3, " %") if metric.unit == "%" else (1, 5, f" {metric.unit}")
-    values = [f"{factor * score[name]:.{digits}f}{unit}" for name in ("exported", "eager")]
-    return f"{metric.heading} {values[0]}, of the model itself {values[1]} ({score['regions']} test regions)"
+    name = score["metric"]
+    exported, eager = (score_text(name, score[of]) for of in ("exported", "eager"))
+    return (
+        f"{METRICS[name].heading} {exported}, of the model itself {eager} ({score['regions']} test regions)"
+    )
 
 
 def _summary(facts: dict[str, Any]) -> str:
@@ -41,8 +54,11 @@ def _summary(facts: dict[str, Any]) -> str:
         return "was not compared with the model, which found no objects"
     if facts["max_loss"] is None:
         return f"computes what the model computes, within a tolerance of {facts['tolerance']:g}"
-    loss = facts["parity"]["score"]["loss"]
-    return f"has rounded weights: its score is lower by {max(loss, 0):.4f}, accepted is {facts['max_loss']:g}"
+    score = facts["parity"]["score"]
+    loss, accepted = (
+        loss_text(score["metric"], value) for value in (max(score["loss"], 0), facts["max_loss"])
+    )
+    return f"has rounded weights: its score is worse by {loss}, accepted are {accepted}"
 
 
 def markdown(facts: dict[str, Any]) -> str:

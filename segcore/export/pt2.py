@@ -71,9 +71,13 @@ def runner(folder: Path, threads: int | None = None) -> Callable[[np.ndarray], d
     """
     import torch
 
+    from segcore.export._graph import quiet
+
     path, extra = folder / FILE, {_METADATA: ""}
     try:
-        program = torch.export.load(path, extra_files=extra)
+        # of a damaged file, torch logs the traceback of each attempt
+        with quiet():
+            program = torch.export.load(path, extra_files=extra)
         names = tuple(json.loads(json.loads(extra[_METADATA])["outputs"]))
     # torch raises errors of many types, for each part of an archive
     except Exception as error:

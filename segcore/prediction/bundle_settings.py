@@ -1,7 +1,7 @@
 """Settings of a prediction that come from the bundle."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
@@ -12,6 +12,7 @@ from segcore.models.base.bundle import Bundle
 from segcore.models.base.instance import InstanceModel
 from segcore.objects.find import FindSettings
 from segcore.params import Data, Predict, error_texts
+from segcore.params.operations import Output
 from segcore.prediction.fit import TRAINING_IMAGES
 
 # words of `predict.outputs` that are made of objects
@@ -122,10 +123,28 @@ def find_settings(settings: Predict, bundle: Bundle) -> FindSettings | None:
         raise ModelError(
             f"the model was trained on data without objects (data.instances), so it cannot give the outputs "
             f"{', '.join(asked or OBJECT_OUTPUTS)} ({bundle.folder})",
-            "ask for classes or probabilities, or train a model with data.instances",
+            f"ask for {_without_objects(bundle)}, or train a model with data.instances",
         )
     found = FindSettings.of(bundle.description, settings.objects or "components")
     return found if settings.score == "auto" else replace(found, score=settings.score)
+
+
+def _without_objects(bundle: Bundle) -> str:
+    """The outputs that a model of data without objects can give, as words with commas between."""
+    refused = {*OBJECT_OUTPUTS, *(() if "calibration" in bundle.description else ("confidence",))}
+    return ", ".join(word for word in get_args(Output) if word not in refused)
+
+
+def require_outputs(settings: Predict, bundle: Bundle) -> None:
+    """Check that a model can give the outputs, without its network.
+
+    Raises:
+        ModelError: as of `resolved`, `find_settings` and `temperature_of`.
+        ExportError: as of `resolved`.
+    """
+    chosen = resolved(settings, bundle)
+    find_settings(chosen, bundle)
+    temperature_of(chosen, bundle)
 
 
 def temperature_of(settings: Predict, bundle: Bundle) -> float | None:

@@ -63,6 +63,7 @@ def test_each_scene_is_a_task_and_failures_are_reported(project: Path, server: s
         (["scenes", "--outputs", "foo"], "--outputs: 'foo' is unknown"),
         (["scenes", "--outputs", ""], "--outputs: is empty"),
         (["nowhere"], "nowhere: no scene found"),
+        (["scenes", "--model", "bundle", "--outputs", "objects"], "data without objects"),
         (["scenes"], "models:/tiny@champion: no registered model has that name"),
     ],
 )

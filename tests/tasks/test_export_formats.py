@@ -48,14 +48,14 @@ def test_rounded_weights_are_accepted_by_their_loss_of_score(capsys: pytest.Capt
     score = record["parity"]["score"]
     assert score["loss"] == score["eager"] - score["exported"]
     assert record["tolerance"] is None and record["max_loss"] == 1.0
-    assert "has rounded weights: its score is lower by" in (folder / "parity.md").read_text()
+    assert "has rounded weights: its score is worse by" in (folder / "parity.md").read_text()
     assert "of the model itself" in capsys.readouterr().out
 
 
 def test_a_larger_loss_of_score_than_accepted_leaves_nothing(tmp_path: Path) -> None:
     # of rounding that loses nothing, too
     with pytest.raises(
-        ExportError, match=r"rounded weights lower iou from .*; a loss of -1 is accepted"
+        ExportError, match=r"rounded weights change IoU from .* %; a loss of -100\.000 points is accepted"
     ) as error:
         run_export(params.load(), _MODEL, ["onnx_int8"], output=tmp_path, max_loss=-1.0)
     assert "--max-loss" in error.value.remedy

@@ -67,6 +67,27 @@ def test_a_known_failure_is_one_sentence_with_a_remedy(
         assert "work/x: " in err
 
 
+def test_another_python_than_that_of_the_project_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (".venv", ".venv-bench", "other"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(failures, "_PROJECT", tmp_path)
+    error = ModuleNotFoundError("No module named 'pydantic'", name="pydantic")
+    for name, remedy in (
+        ("other", "run `. .venv/bin/activate`"),
+        (".venv", "install"),
+        (".venv-bench", "install"),
+    ):
+        monkeypatch.setattr(sys, "prefix", str(tmp_path / name))
+        known = failures.explained(error)
+        assert known is not None and known.remedy.startswith(remedy)
+    (tmp_path / ".venv").rmdir()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "other"))
+    known = failures.explained(error)
+    assert known is not None and known.remedy.startswith("install")
+
+
 def test_a_defect_keeps_its_traceback_without_the_secret(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = ended(KeyError(ADDRESS), capsys)
     assert code == 1 and "Traceback" in err and "please report it" in err and SECRET not in err

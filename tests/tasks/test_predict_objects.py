@@ -14,7 +14,7 @@ from tasks.predict import Batch, run_prediction, settings_of
 from tasks.prediction_arguments import chosen
 from tasks.prediction_record import Record
 from tests.segcore.prediction.test_zones import write
-from tests.support.bundles import OBJECTS, make_bundle, make_project, noise
+from tests.support.bundles import OBJECTS, make_bundle, make_project, noise, rewrite
 from tests.support.tiny import params_for, values_for, write_tif
 
 SCENES = ["scenes"]
@@ -176,8 +176,16 @@ def test_without_objects_record_and_names_are_as_before(project: Path) -> None:
     # what the older version made the key of
     entry = next(iter(record["scenes"].values()))
     assert entry["key"] == Record(Path("x"), record["model"], record["settings"]).key
-    with pytest.raises(ModelError, match="data without objects"):
+    with pytest.raises(ModelError, match="data without objects") as caught:
         run_prediction(with_outputs("objects"), SCENES, "bundle", Path("out"))
+    # it has no temperature, which confidence needs
+    assert caught.value.remedy.startswith("ask for classes, probabilities, polygons, dicomseg, or")
+    rewrite(Path("bundle"), lambda description: description.update(calibration={"temperature": 1.0}))
+    with pytest.raises(ModelError, match="data without objects") as caught:
+        run_prediction(with_outputs("objects"), SCENES, "bundle", Path("out"))
+    assert caught.value.remedy.startswith(
+        "ask for classes, probabilities, confidence, polygons, dicomseg, or"
+    )
     with pytest.raises(ParamsError, match=r"predictions\.json would be an output of predictions\.tif"):
         predict(with_outputs("coco"))
 

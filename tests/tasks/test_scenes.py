@@ -85,3 +85,15 @@ def test_files_that_are_no_scenes_are_counted_by_kind_except_those_that_belong_t
     assert found("study") == (["study/photo.png"], expected)
     with pytest.raises(DataError, match=r"no scene found \(files in the folder: 1 \.docx\)"):
         found("study/deep")
+
+
+def test_an_output_folder_that_is_not_searched_is_named(study: Path) -> None:
+    Path("out").mkdir()
+    for name in ("out/a.tif", "out/b.tif"):
+        Path(name).touch()
+    for given in ("out", "ou*"):
+        with pytest.raises(DataError, match=r"no scene found \(.*; the output folder out is not searched\)"):
+            found(given)
+    study.mkdir()
+    with pytest.raises(DataError, match=r"no scene found \(files in the folder: none\)"):
+        found("study")

@@ -8,7 +8,7 @@ import torch
 
 from segcore.export._graph import Source
 from segcore.export._parity import Differences, differences, latencies
-from segcore.export._parity_text import line, markdown
+from segcore.export._parity_text import line, loss_text, markdown, score_text
 from segcore.objects.found import Objects
 from tests.support.instance_bundle import bundle_of
 from tests.support.toy_instance import Toy
@@ -106,3 +106,8 @@ def test_a_comparison_without_objects_states_that_nothing_was_compared():
     facts = facts_of(found, times)
     assert "found no objects in these pixels, so that nothing was compared" in line(facts)
     assert "computes what" not in markdown(facts) and ", 1 thread\n" in markdown(facts)
+
+
+def test_scores_and_losses_have_the_unit_of_their_metric():
+    assert score_text("iou", 0.55526) == "55.526 %" and loss_text("iou", 0.01) == "1.000 points"
+    assert score_text("hd95", 1.5) == "1.50000 mm" == loss_text("hd95", 1.5)
