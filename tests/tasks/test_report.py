@@ -216,6 +216,8 @@ def test_several_lines_of_one_colour_are_explained(project, page: str, tmp_path:
     copy = Path(shutil.copytree(root, tmp_path / "seeds"))
     path = copy / "comparison/comparison.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seeds": [0, 1]}))
+    for run in [*copy.glob("models/*-0"), *copy.glob("evaluations/*-0")]:
+        shutil.copytree(run, run.with_name(run.name.replace("-0", "-1")))
     assert words in (stage.report(copy, params, prepared) / "index.html").read_text()
 
 
