@@ -46,7 +46,7 @@ retrain: install ## accept new images from the inbox, compare, decide on the cha
 serve: install ## retrain by the schedule of params.yaml, and what Prefect's UI starts, until Ctrl-C
 	@$(BIN)/python -m flows.serve $(OPTIONS)
 
-promote: install ## compare the models with the champion by the gate of params.yaml, and promote; BATCH= OPTIONS=--dry-run
+promote: install ## compare the models with the champion by the gate of params.yaml, promote and commit; BATCH= OPTIONS=--dry-run
 	@$(BIN)/python -m tasks promote $(if $(BATCH),--batch "$(BATCH)") $(OPTIONS)
 
 rollback: install ## return to the previous champion, commit it, renew the report

@@ -29,17 +29,19 @@ from tasks.promotion.history import (
     CHAMPION,
     PREVIOUS,
     now,
+    read_history,
     write_copy,
     write_history,
 )
 from tasks.promotion.json_files import write_json
 from tasks.promotion.model_card import model_card
+from tasks.promotion.printed import record_text, registry_text, repeated_text
 from tasks.promotion.record import (
     Approval,
     DecisionRecord,
     read_record,
     record_path,
-    record_text,
+    records,
     write_record,
 )
 from tasks.tracking import runs
@@ -240,16 +242,18 @@ def _promote_or_roll_back(arguments: argparse.Namespace) -> None:
             ) from error
         _renew_report(p)
         return
+    carried_out = [one for one in records(Path(), name) if one.acted]
     record = promote(p, batches=arguments.batch, dry_run=arguments.dry_run)
-    if arguments.dry_run:
-        print(record_text(record))
-        if record.acted is None:
-            print("Nothing was changed (--dry-run).")
-        return
-    if record.acted is None:
+    if not arguments.dry_run and record.acted is None:
         approval = Approval(answer="approved", by=approvals.user_name(), when=now(), comment="make promote")
         record = promote(p, batches=arguments.batch, approval=approval)
-    print(record_text(record))
+    versions = read_history(Path(), name)
+    print(repeated_text(record, versions) if record in carried_out else record_text(record))
+    if text := registry_text(name, versions):
+        print(text)
+    if arguments.dry_run:
+        print("Nothing was changed (--dry-run).")
+        return
     subject = f"Decision of {name} on batch {publish.batch_names(record.batches)}"
     publish.commit_decision(p, subject, record.reason)
     _renew_report(p)

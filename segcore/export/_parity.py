@@ -238,7 +238,7 @@ def latencies(
         source: of the network.
         run: the file.
         images: (N, C, H, W) raw pixels.
-        precision: that the network predicts in; the file computes in float32.
+        precision: that the network predicts in; the file computes in float32, or with its 8-bit weights.
         side: height and width of the file's input; None: any.
     """
     device, given = torch.device("cpu"), source.graph.prepared(torch.from_numpy(images))

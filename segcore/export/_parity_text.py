@@ -22,8 +22,9 @@ def line(facts: dict[str, Any]) -> str:
         parts.append(f"{largest}, another class in {number}")
     if found["score"]:
         parts.append(_scores(found["score"]))
+    how = "in fp32" if facts["max_loss"] is None else "with 8-bit weights"
     parts.append(
-        f"{latency['exported']:.1f} ms per tile of {latency['tile']} pixels in fp32, "
+        f"{latency['exported']:.1f} ms per tile of {latency['tile']} pixels {how}, "
         f"the model itself {latency['eager']:.1f} ms in {latency['precision']}"
     )
     parts.append(f"{facts['size'] / 1e6:.1f} MB")

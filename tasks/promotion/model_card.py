@@ -13,6 +13,7 @@ from typing import Any
 from segcore.class_colors import hex_color
 from segcore.comparison.results import Comparison, LeaderboardRow, read_comparison
 from segcore.comparison.surfaces import empty_policy
+from segcore.comparison.timing import milliseconds, timing
 from segcore.data.temperature_limits import limit_text
 from segcore.files import cached_json
 from segcore.ingest.samples import load_manifest
@@ -120,7 +121,8 @@ def _network(description: Mapping[str, Any], summary: Mapping[str, Any]) -> Rows
     declared = "as the file declares" if "nodata" in read else _NOT_STATED
     yield "No data", declared if read.get("nodata") is None else str(read["nodata"])
     yield "Pixel size", _pixel_size(description)
-    yield "Tile", f"{description['tile']} px" if "tile" in description else _NOT_STATED
+    used = "in validation, and in predictions where no other is set"
+    yield "Tile", f"{description['tile']} px {used}" if "tile" in description else _NOT_STATED
 
 
 def _pixel_size(description: Mapping[str, Any]) -> str:
@@ -280,10 +282,11 @@ def _costs(summary: Mapping[str, Any], cost: Mapping[str, Any]) -> Rows:
     yield "Parameters", amount(parameters) if parameters else _NOT_MEASURED
     yield "Multiply-accumulates at 256 x 256 px", amount(macs) if macs else _NOT_MEASURED
     timed = cost.get(SIDE_BY_SIDE, cost)
-    latency = "latency_ms" in timed
-    where = f"{timed.get('device')} {timed.get('machine')}, {timed.get('precision')}" if latency else ""
-    tile = f"tile of {timed.get('latency_tile')} px, batch {timed.get('latency_batch')}"
-    yield "Latency", f"{timed['latency_ms']:.3g} ms ({tile}, {where})" if latency else _NOT_MEASURED
+    latency = timing(timed)
+    tile = f"tile of {timed.get('latency_tile')} px as in evaluation, batch {timed.get('latency_batch')}"
+    where = f"{tile}, {timed.get('device')} {timed.get('machine')}, {timed.get('precision')}"
+    printed = f"{milliseconds(latency.estimate)} ms per megapixel ({where})" if latency else _NOT_MEASURED
+    yield "Latency", printed
     memory = cost.get("peak_memory_mb")
     yield "Peak memory", f"{memory:.0f} MiB ({cost.get('device')})" if memory else _NOT_MEASURED
     seconds = cost.get("train_seconds")

@@ -12,8 +12,7 @@ from tasks.versioning import git
 
 def commit_records(p: Params, subject: str, sentence: str) -> None:
     """As `commit_decision`, but the decisions alone, for changes that use neither parameters nor results."""
-    if git.is_repository():
-        git.commit([DECISIONS / p.data.name], f"{subject}\n\n{sentence}")
+    _commit([DECISIONS / p.data.name], subject, sentence)
 
 
 def commit_decision(p: Params, subject: str, sentence: str) -> None:
@@ -27,11 +26,14 @@ def commit_decision(p: Params, subject: str, sentence: str) -> None:
     Raises:
         StageError: git cannot be used, or failed.
     """
-    if not git.is_repository():
-        return
     name = p.data.name
     paths = [PARAMS, DVC_LOCK, split_file(name), report_folder(name) / "scores.md", DECISIONS / name]
-    git.commit(paths, f"{subject}\n\n{sentence}")
+    _commit(paths, subject, sentence)
+
+
+def _commit(paths: Sequence[Path], subject: str, sentence: str) -> None:
+    if git.is_repository() and git.commit(paths, f"{subject}\n\n{sentence}"):
+        print(f"git: committed to {git.branch() or 'no branch (detached HEAD)'}: {subject}", flush=True)
 
 
 def batch_names(batches: Sequence[str]) -> str:

@@ -14,15 +14,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from segcore.errors import DataError
-from segcore.metrics import METRICS
 from segcore.promotion.figures import Basis, CandidateFigures, ChallengerFigures
 from segcore.promotion.rule_text import (
-    limit_text,
     looks_text,
-    measured_text,
-    passed_text,
     smallest_text,
-    title_text,
     tolerance_text,
 )
 from tasks.project import DECISIONS
@@ -266,18 +261,3 @@ def evidence_text(record: DecisionRecord) -> list[str]:
     sentences = [smallest_text(best, record.basis), tolerance_text(record.basis)] if best else []
     sentences.append(looks_text(record.basis))
     return [text for text in sentences if text]
-
-
-def record_text(record: DecisionRecord) -> str:
-    """The decision as text for a terminal: one line per rule and challenger, drift, test set, and the reason."""
-    metric, lines = METRICS[record.basis.metric], []
-    for one in record.challengers:
-        lines.append(f"{one.title} (seed {one.seed})")
-        for result in one.rules:
-            measured, limit = measured_text(result, metric), limit_text(result, metric)
-            why = f": {result.note}" if result.measured is None and result.note else ""
-            lines.append(
-                f"  {title_text(result, metric):<32} {measured:>14}   {limit:<22} {passed_text(result)}{why}"
-            )
-    drift = record.drift["verdicts"] if record.drift else []
-    return "\n".join([*lines, *([""] if lines else []), *drift, *evidence_text(record), record.reason])

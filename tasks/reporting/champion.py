@@ -64,6 +64,7 @@ def retrain_view(
         "metric": metric,
         "difference_unit": difference_unit(metric.unit),
         "candidates": _candidates(record),
+        "unmeasured": record.champion is None and all(c.costs.latency_ms is None for c in record.challengers),
         "rules": _rules(record.challengers, metric),
         "basis": _basis(record),
         "evidence": evidence_text(record),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from segcore.comparison.timing import milliseconds
+from segcore.comparison.timing import Timing, fastest, milliseconds
 from segcore.latency import threads_text
 from tasks.costs import RUNTIME_SPEED
 
@@ -11,7 +11,7 @@ from tasks.costs import RUNTIME_SPEED
 def runtimes_view(
     costs: Mapping[str, Mapping[str, Any] | None], titles: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """Table of milliseconds per tile, one row per architecture, one column per runtime; None without any.
+    """Table of milliseconds per megapixel, one row per architecture, one column per runtime; None without any.
 
     Args:
         costs: architecture -> costs.
@@ -25,6 +25,7 @@ def runtimes_view(
     first = next(iter(measured.values()))
     own = next(iter(first["figures"].values()))
     threads = f", {threads_text(own['threads'])}" if own.get("threads") else ""
+    rounded = ", those with 8-bit weights partly in integers of 8 bits" if "onnx_int8" in columns else ""
     return {
         "columns": list(columns.values()),
         "rows": [
@@ -32,16 +33,34 @@ def runtimes_view(
             for name, one in measured.items()
         ],
         "note": (
-            f"Milliseconds per tile of {own['latency_tile']} pixels a side: median and middle half of "
+            f"Milliseconds per megapixel, on a tile of {own['latency_tile']} pixels a side: median and middle half of "
             f"{own['latency_rounds']} rounds in which the columns of a row take turns; rows are of different moments. "
-            f"PyTorch computes in {own['precision']}, exported files in fp32; {first['machine']}{threads}."
+            f"PyTorch computes in {own['precision']}, exported files in fp32{rounded}; {first['machine']}{threads}."
+            + "".join(_order(titles.get(name, name), one["figures"]) for name, one in measured.items())
         ),
     }
+
+
+def _order(title: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """A sentence where the times of a row show no fastest column."""
+    best = fastest({name: Timing(*_per_megapixel(figure)) for name, figure in figures.items()})
+    return (
+        "" if len(figures) == 1 or best.name else f" No order of times is shown for {title}: {best.reason}."
+    )
+
+
+def _per_megapixel(figure: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Median and quartiles."""
+    megapixels = figure["latency_tile"] ** 2 / 1e6
+    median, low, high = (
+        figure[key] / megapixels for key in ("latency_ms", "latency_low_ms", "latency_high_ms")
+    )
+    return median, low, high
 
 
 def _cell(figure: Mapping[str, Any] | None) -> tuple[str, str]:
     """Median and middle half as texts."""
     if figure is None:
         return "–", ""
-    low, high = (milliseconds(figure[key]) for key in ("latency_low_ms", "latency_high_ms"))
-    return milliseconds(figure["latency_ms"]), f"{low} to {high}"
+    median, low, high = map(milliseconds, _per_megapixel(figure))
+    return median, f"{low} to {high}"

@@ -23,7 +23,8 @@ from segcore.splits.assignment import read_split_file
 from tasks import train as training
 from tasks.ingest import ingest
 from tasks.prepare import prepare
-from tasks.promotion.record import read_record, record_text
+from tasks.promotion.printed import record_text
+from tasks.promotion.record import read_record
 from tasks.tracking.fetch import fetch_model
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -253,6 +254,23 @@ def test_latencies_are_not_of_a_file_with_another_description(project: Params):
     record = Path("exports/unet-0/onnx/export.json")
     record.write_text(json.dumps({**json.loads(record.read_text()), "description_sha256": "0" * 64}))
     assert measure_runtimes(project) == []
+
+
+def test_latencies_of_files_are_per_megapixel_and_8_bit_weights_are_named():
+    def figure(title: str, *milliseconds: float) -> dict[str, Any]:
+        keys = ("latency_ms", "latency_low_ms", "latency_high_ms")
+        facts = {"title": title, "latency_tile": 500, "latency_rounds": 9, "precision": "bf16"}
+        return {**dict(zip(keys, milliseconds, strict=True)), **facts}
+
+    figures = {"eager": figure("PyTorch", 50, 48, 51), "onnx": figure("ONNX Runtime", 40, 39, 49)}
+    speed = {"machine": "CPU", "figures": figures}
+    view = runtimes_view({"unet": {RUNTIME_SPEED: speed}}, {"unet": "U-Net"})
+    assert view["rows"][0]["cells"] == [("200.0", "192.0 to 204.0"), ("160.0", "156.0 to 196.0")]
+    assert "exported files in fp32; CPU" in view["note"]
+    assert "No order of times is shown for U-Net: rounds disagree by 25 %." in view["note"]
+    figures |= {"onnx": figure("ONNX Runtime", 40, 39, 41), "onnx_int8": figure("8 bits", 60, 59, 61)}
+    note = runtimes_view({"unet": {RUNTIME_SPEED: speed}}, {"unet": "U-Net"})["note"]
+    assert "8-bit weights partly in integers of 8 bits" in note and "No order" not in note
 
 
 def test_views_without_measured_files_are_none():

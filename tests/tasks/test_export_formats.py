@@ -48,7 +48,9 @@ def test_rounded_weights_are_accepted_by_their_loss_of_score(capsys: pytest.Capt
     score = record["parity"]["score"]
     assert score["loss"] == score["eager"] - score["exported"]
     assert record["tolerance"] is None and record["max_loss"] == 1.0
-    assert "has rounded weights: its score is worse by" in (folder / "parity.md").read_text()
+    text = (folder / "parity.md").read_text()
+    assert "has rounded weights: its score is worse by" in text
+    assert " pixels with 8-bit weights, the model itself " in text and "pixels in fp32" not in text
     assert "of the model itself" in capsys.readouterr().out
 
 

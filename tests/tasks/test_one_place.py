@@ -27,7 +27,8 @@ from segcore.params import load, operations, root
 from segcore.promotion.gate import Candidate, Costs, decide
 from tasks import compare as compare_stage
 from tasks import report as report_stage
-from tasks.promotion.record import DecisionRecord, read_record, record_path, record_text, write_record
+from tasks.promotion.printed import record_text
+from tasks.promotion.record import DecisionRecord, read_record, record_path, write_record
 from tasks.reporting.inputs import read_inputs
 from tasks.tracking import runs as tracking
 from tasks.tracking.tracker import Tracker

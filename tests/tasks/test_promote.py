@@ -30,7 +30,8 @@ from tasks.prepare import prepare
 from tasks.promotion import candidates, costs, decision
 from tasks.promotion.context import PromotionContext
 from tasks.promotion.history import now, read_history
-from tasks.promotion.record import Approval, latest, record_text, records
+from tasks.promotion.printed import record_text
+from tasks.promotion.record import Approval, latest, records
 from tasks.tracking import runs
 from tasks.tracking.fetch import find_model
 from tasks.tracking.registry import Registry
@@ -170,6 +171,33 @@ def test_first_champion_is_the_best_by_validation_and_a_repeated_call_changes_no
     (row,) = read_history(project, "tiny")
     assert row.aliases == ["champion"] and row.promoted == record.decided
     assert row.decision == record.reason and row.scores["validation"] > 0
+
+
+def test_the_command_tells_scores_registry_and_commit_and_tells_a_champion_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["git", "init", "-q", "-b", "trunk"], check=True)
+    record = latest(project, "tiny")
+    assert record is not None and record.winner is not None
+    text, best = record_text(record), record.challenger(record.winner)
+    assert "on the validation split, and IoU on the frozen test set:" in text
+    assert f"{best.title} (seed {best.seed}): {100 * best.validation:.1f} %, " in text
+    monkeypatch.setattr("sys.argv", ["promote"])
+    stage.main()
+    printed = capsys.readouterr().out
+    assert "becomes the first champion" not in printed
+    assert (
+        f"{best.title} (seed {best.seed}) is champion already" in printed and "nothing was changed" in printed
+    )
+    assert f"Registry, tiny: version 1 ({best.title}, seed {best.seed}) is champion." in printed
+    assert "git: committed to trunk: Decision of tiny on batch" in printed
+    stage.main()
+    assert "git: committed" not in capsys.readouterr().out
+    better_challenger()
+    stage.main()
+    printed = capsys.readouterr().out
+    assert "Promoted " in printed and "already" not in printed and "is previous" in printed
+    assert "git: committed" in printed
 
 
 def test_a_champion_of_an_earlier_version_that_was_trained_again_is_renewed(

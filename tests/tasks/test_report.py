@@ -204,6 +204,23 @@ def test_what_is_corrected_for_all_pairs_is_named(project, page: str) -> None:
     assert "p after Holm" in rows._lead_tile(replace(comparison, tests=tests))["note"]
 
 
+def test_parts_of_divided_scenes_are_not_called_images(page: str) -> None:
+    splits = page.partition("<h3>Splits</h3>")[2].partition("</thead>")[0]
+    assert "<th>Regions</th><th>Blocks</th>" in splits and "Images" not in splits
+
+
+def test_several_lines_of_one_colour_are_explained(project, page: str, tmp_path: Path) -> None:
+    root, params, prepared = project
+    words = "One line per seed; those of a network have one colour."
+    assert words not in page
+    copy = Path(shutil.copytree(root, tmp_path / "seeds"))
+    path = copy / "comparison/comparison.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seeds": [0, 1]}))
+    for run in [*copy.glob("models/*-0"), *copy.glob("evaluations/*-0")]:
+        shutil.copytree(run, run.with_name(run.name.replace("-0", "-1")))
+    assert words in (stage.report(copy, params, prepared) / "index.html").read_text()
+
+
 def test_settings_that_differ_are_printed(page: str) -> None:
     assert "Settings that differ" in page and "learning_rate" in page and "0.002" in page
 

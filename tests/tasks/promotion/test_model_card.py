@@ -60,6 +60,19 @@ def test_a_card_has_scores_with_intervals_slices_and_costs(project: tuple[Path, 
     assert f"| sha256 of the weights | {weights} |" in card
 
 
+def test_latency_is_printed_as_in_the_report_and_its_tile_is_told_from_that_of_training(
+    project: tuple[Path, Params],
+) -> None:
+    root, params = project
+    weights = json.loads((root / "models/unet-0/model.json").read_text())["weights_sha256"]
+    path = root / f"work/costs/unet-0-{weights[:12]}.json"
+    costs = {"latency_ms": 787.2, "ms_per_megapixel": 1588.3, "latency_tile": 704, "latency_batch": 1}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **costs}))
+    card = model_card(root / "models/unet-0", params, 3, root)
+    assert "| Latency | 1,588 ms per megapixel (tile of 704 px as in evaluation, batch 1, " in card
+    assert "px in validation, and in predictions where no other is set |" in card
+
+
 def test_names_of_classes_are_no_markdown(tmp_path: Path) -> None:
     names = ["__background__", "träe | *x* <b>", "a_b [c](d) `e`"]
     calibration = {"temperature": 1.25, "ece_before": 0.1869, "ece_after": 0.282}

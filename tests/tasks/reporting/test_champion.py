@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,16 @@ def test_section_shows_sentence_rules_drift_and_history(root: Path, project) -> 
 def test_section_of_other_outcomes(over: dict[str, Any], words: str, root: Path, project) -> None:
     champion = over.pop("champion", "fcn")
     write_record(record_path(root, "buildings", "b2"), _record(root, champion, **over))
+    assert words in _page(root, project)
+
+
+def test_costs_that_were_not_measured_for_a_first_champion_are_explained(root: Path, project) -> None:
+    record = _record(root, None, drift=None, batches=[])
+    words = "Latency and memory are not measured for a first champion"
+    write_record(record_path(root, "buildings", "b2"), record)
+    assert words not in _page(root, project)
+    unmeasured = [replace(one, costs=Costs(size_mb=12.5)) for one in record.challengers]
+    write_record(record_path(root, "buildings", "b2"), replace(record, challengers=unmeasured))
     assert words in _page(root, project)
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
 from segcore.errors import StageError
 from tasks import project
 from tasks.tracking import store
 from tests.support import workspaces
 from tests.support.tiny import make_pairs, params_for, values_for
+
+EXAMPLES = sorted((workspaces.ROOT / "examples").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -69,6 +72,18 @@ def test_a_stage_in_the_projects_folder_changes_nothing(
     monkeypatch.delenv("DVC_ROOT")
     project.enter_experiment()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["params.yaml", *(f"examples/{path.name}" for path in EXAMPLES)])
+def test_comments_of_settings_stay_when_dvc_writes_them(name: str, tmp_path: Path) -> None:
+    source = workspaces.ROOT / name
+    copied = Path(shutil.copy(source, tmp_path / "params.yaml"))
+    apply_overrides(copied, ["++train.common.steps=7"])
+    assert comments(copied) == comments(source)
+
+
+def comments(path: Path) -> list[str]:
+    return [line.partition("# ")[2].strip() for line in path.read_text().splitlines() if "# " in line]
 
 
 @pytest.fixture(scope="module")
