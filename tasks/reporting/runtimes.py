@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from segcore.comparison.timing import Timing, fastest, milliseconds
+from segcore.comparison.timing import Timing, fastest, timing
 from segcore.latency import threads_text
 from tasks.costs import RUNTIME_SPEED
 
@@ -43,24 +43,22 @@ def runtimes_view(
 
 def _order(title: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
     """A sentence where the times of a row show no fastest column."""
-    best = fastest({name: Timing(*_per_megapixel(figure)) for name, figure in figures.items()})
+    best = fastest({name: _timing(figure) for name, figure in figures.items()})
     return (
         "" if len(figures) == 1 or best.name else f" No order of times is shown for {title}: {best.reason}."
     )
 
 
-def _per_megapixel(figure: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Median and quartiles."""
-    megapixels = figure["latency_tile"] ** 2 / 1e6
-    median, low, high = (
-        figure[key] / megapixels for key in ("latency_ms", "latency_low_ms", "latency_high_ms")
-    )
-    return median, low, high
+def _timing(figure: Mapping[str, Any]) -> Timing:
+    """Per megapixel, of a tile."""
+    found = timing({**figure, "ms_per_megapixel": figure["latency_ms"] / (figure["latency_tile"] ** 2 / 1e6)})
+    assert found is not None
+    return found
 
 
 def _cell(figure: Mapping[str, Any] | None) -> tuple[str, str]:
     """Median and middle half as texts."""
     if figure is None:
         return "–", ""
-    median, low, high = map(milliseconds, _per_megapixel(figure))
-    return median, f"{low} to {high}"
+    found = _timing(figure)
+    return found.median, found.spread
