@@ -76,7 +76,7 @@ def use_constant_costs(folder: Path) -> None:
         text.replace(line, f"    if rounds:\n        return [{each} for bundle in bundles]\n{line}")
     )
     # the same network costs the same, whatever is measured: here the champion counts as another one
-    path = folder / "tasks/promotion/candidates.py"
+    path = folder / "tasks/promotion/costs.py"
     text, last = path.read_text(), "json.dumps([*facts, precision], sort_keys=True)"
     assert text.count(last) == 1
     path.write_text(text.replace(last, "json.dumps([*facts, 'champion' in str(model.folder)])"))
