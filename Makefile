@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data run report repro retrain serve promote rollback registry clean predict export ui lint test test-all test-crash test-damage \
+.PHONY: help install demo check-data plan run report repro retrain serve promote rollback registry clean predict export ui lint test test-all test-crash test-damage \
   test-distributed docs hooks lock lr-range transfer bench bench-gpu
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ CONFIGURE = $(if $(filter command environment,$(firstword $(origin SAMPLE))),$(B
 check-data: install ## check images and masks, write the data card; SAMPLE= SOURCE= as for demo
 	@$(CONFIGURE)
 	@$(BIN)/python -m tasks ingest --check
+
+plan: install ## settings that are auto in params.yaml, with the reason of each; OPTIONS=--write puts them there
+	@$(BIN)/python -m tasks plan $(OPTIONS)
 
 run: install ## the whole comparison, through Prefect
 	@$(BIN)/python -m flows.compare

@@ -242,7 +242,7 @@ def report(folder: Path, plan: dict[str, Any]) -> None:
 
 def main() -> None:
     """Command line."""
-    plans = yaml.safe_load(PLAN.read_text())
+    plans = {name: plan for name, plan in yaml.safe_load(PLAN.read_text()).items() if "title" in plan}
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.published",
         description=__doc__,
@@ -257,11 +257,23 @@ def main() -> None:
         type=Path,
         help="folder of the results, which are kept; finished trainings are not repeated",
     )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="settings of the plan in the place of those tuned by hand, at equal steps",
+    )
     parser.add_argument("--quick", action="store_true", help="4 steps, one seed: only to check that it runs")
     parser.add_argument(
         "--only-report", action="store_true", help="only print the tables of the results in --folder"
     )
     console.run(lambda arguments: _measure(arguments, plans), parser)
+
+
+def _planned(changes: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a benchmark without those that a plan decides, but with its steps."""
+    common = changes["train"]["common"]
+    kept: dict[str, Any] = {key: changes[key] for key in ("data", "evaluate", "compare") if key in changes}
+    return {**kept, "train": {"common": {key: common[key] for key in ("steps", "validate_every")}}}
 
 
 def _of_steps(steps: int) -> dict[str, int]:
@@ -275,7 +287,8 @@ def _measure(arguments: argparse.Namespace, plans: dict[str, Any]) -> None:
     for name in arguments.data:
         folder = root / name
         plan = plans[name]
-        changes = params.merge(plan["params"], QUICK) if arguments.quick else plan["params"]
+        changes = _planned(plan["params"]) if arguments.plan else plan["params"]
+        changes = params.merge(changes, QUICK) if arguments.quick else changes
         if arguments.steps:
             changes = params.merge(changes, {"train": {"common": _of_steps(arguments.steps)}})
         if not arguments.only_report:

@@ -30,7 +30,7 @@ from segcore.files import alone
 from segcore.params import Params
 from tasks import batches, sqlite
 from tasks.configure import configure
-from tasks.project import COMPARE_LOCK, COMPARISON, comparison_file, report_folder
+from tasks.project import COMPARE_LOCK, COMPARISON, PLAN, comparison_file, report_folder
 from tasks.reporting.age import is_current
 from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
@@ -129,12 +129,11 @@ def compare(retries: int = 0) -> dict[str, str]:
         "ran" or "cached" by stage name.
 
     Raises:
-        ParamsError: params.yaml is invalid, or an architecture has no section in it.
+        ParamsError: params.yaml is invalid.
         StageError: a stage failed; stages that do not depend on it were finished first. Or another comparison or a
             retraining is running in this folder.
     """
-    params = parameters.load()
-    run_state.require_sections(params)
+    params = run_state.complete_params()
     run_state.begin()
     # a round of retraining, of which the comparison is a part, holds the lock itself
     with nullcontext() if run_state.is_part() else alone(COMPARE_LOCK, "a comparison or a retraining"):
@@ -171,8 +170,10 @@ def _compare(params: Params, retries: int) -> dict[str, str]:
         raise
     finally:
         startup.stop_fork_server()
+    # with the values of a plan that was made meanwhile
+    params = parameters.load()
     comparison = read_comparison(comparison_file())
-    run = runs.log_comparison(tracker, params, comparison, [page.parent, COMPARISON])
+    run = runs.log_comparison(tracker, params, comparison, [page.parent, COMPARISON, PLAN])
     artifacts.publish(comparison, page.parent, params, run)
     run_state.wait_until_recorded(len(outcomes))
     return outcomes
@@ -261,8 +262,7 @@ def main() -> None:
         # errors that need no server
         if arguments.params_overlay:
             configure(arguments.params_overlay.stem, examples=arguments.params_overlay.parent)
-        params = parameters.load()
-        run_state.require_sections(params)
+        params = run_state.complete_params()
     with command.as_command(_INTERRUPTED):
         outcomes = compare(arguments.retries)
         print(run_state.summary(params, outcomes))

@@ -74,7 +74,7 @@ def retrain(dry_run: bool = False, retries: int = 1) -> State[Any]:
         if is_locked(COMPARE_LOCK):
             get_run_logger().info("waiting for the comparison that is running in this folder")
         with locked(COMPARE_LOCK):
-            return _round(parameters.load(), retries)
+            return _round(run_state.complete_params(), retries)
 
 
 def _dry_run(params: Params) -> State[Any]:
@@ -88,7 +88,6 @@ def _dry_run(params: Params) -> State[Any]:
 
 def _round(params: Params, retries: int) -> State[Any]:
     # what would stop the round later stops it here, before the inbox changes
-    run_state.require_sections(params)
     git.require_usable(dataset=params.data.name)
     approval.require_server(params)
     batches.provide(params)
@@ -107,6 +106,8 @@ def _round(params: Params, retries: int) -> State[Any]:
         return _without_training(params, "Unchanged", f"Nothing new: {received.text}")
     new = batches.undecided(params)
     decision = _train_and_decide(params, registry, new, retries)
+    # with the values of a plan that was made meanwhile
+    params = parameters.load()
     steps.write_report(params)
     steps.commit_result(params, new, decision.reason)
     refused = steps.push_all(params)

@@ -26,13 +26,15 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
 from flows import mlflow_pages, server
+from segcore import params as parameters
 from segcore.comparison.leaderboard import leaderboard_text
 from segcore.comparison.results import read_comparison
 from segcore.cpu import cores
 from segcore.errors import ParamsError, masked
 from segcore.params import Params
+from tasks.complete import complete
 from tasks.process_marks import is_alive, process_mark
-from tasks.project import INGESTED, comparison_file, report_folder
+from tasks.project import INGESTED, PARAMS, comparison_file, report_folder
 from tasks.supervisor import die_with_parent
 
 LIMIT = "segflow-gpu"
@@ -72,6 +74,12 @@ def require_sections(params: Params) -> None:
             f"params.yaml: train has no section {missing[0]}, which `architectures` names",
             f"add it beside `common`, as in `train: {{{missing[0]}: {{}}}}`, and run again",
         )
+
+
+def complete_params() -> Params:
+    """Parameters of the current folder, after params.yaml was given the sections that stages need and it lacked."""
+    complete(PARAMS)
+    return parameters.load()
 
 
 def slots_of(params: Params) -> int:

@@ -9,3 +9,5 @@ IGNORED_SHARE = 0.5
 REQUIRED_SHARE = 0.5
 # Probabilities are at least this before their logarithm is taken: the smallest normal float32.
 SMALLEST_PROBABILITY = 2.0**-126
+# name of the batch of items that consists of data.source itself
+FIRST_BATCH = "0"

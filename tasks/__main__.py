@@ -11,6 +11,7 @@ from tasks.interruption import report_in_one_line
 
 COMMANDS = {
     "ingest": "check images and masks, pack them, write the data card",
+    "plan": "decide the settings that are auto in params.yaml from the data",
     "prepare": "assign splits, fit statistics, list the training windows",
     "train": "train one architecture with one seed",
     "evaluate": "score one trained model on the test regions",

@@ -103,7 +103,7 @@ def _located(values: Any, source: str | None, example: Path) -> str:
     return located
 
 
-def _keep(path: Path, name: str) -> Path:
+def keep(path: Path, name: str) -> Path:
     """Copy params.yaml to work/ without overwriting an earlier copy that differs; returns the copy's path."""
     folder = path.parent / WORK
     folder.mkdir(exist_ok=True)
@@ -113,7 +113,7 @@ def _keep(path: Path, name: str) -> Path:
     return kept
 
 
-def _yaml() -> YAML:
+def round_trip() -> YAML:
     """Reader and writer that keep comments and quotes, and write None as `null`."""
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 120
@@ -144,7 +144,7 @@ def configure(name: str, path: Path = PARAMS, examples: Path = EXAMPLES, source:
         names = ", ".join(sorted(p.stem for p in examples.glob("*.yaml")))
         raise ParamsError(f"{name}: no such example", f"choose one of {names}")
     before = params.load(path).data
-    yaml = _yaml()
+    yaml = round_trip()
     over = _read(example, yaml)
     if before.name == over["data"]["name"] and source in (None, before.source):
         return False
@@ -156,7 +156,7 @@ def configure(name: str, path: Path = PARAMS, examples: Path = EXAMPLES, source:
             _merge_section(document, section, values)
         _add_sections(document)
     document["data"]["source"] = located
-    kept = _keep(path, before.name)
+    kept = keep(path, before.name)
     with atomic_write(path) as part:
         yaml.dump(document, part)
         try:

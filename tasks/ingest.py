@@ -119,6 +119,8 @@ def write_card(
 
     target = root / report_folder(data.name) / "data.html"
     target.parent.mkdir(parents=True, exist_ok=True)
+    # crops and blocks are not known before the first plan
+    p = p if p and p.is_planned else None
     card.write_card(checked.table, checked.links, checked.strays, data, checked.store, target, p)
     if line := card.limit_line(checked.table, data, checked.store, p):
         print(line, flush=True)

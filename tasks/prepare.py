@@ -39,8 +39,10 @@ def prepare(
         work: folder of the cache; None: `work` beside `target`.
 
     Raises:
-        DataError: no catalogue, unreadable files or an empty split; LeakError: splits share pixels or groups.
+        DataError: no catalogue, unreadable files or an empty split; ParamsError: settings are `auto`, and there is no
+            plan; LeakError: splits share pixels or groups.
     """
+    p.require_plan()
     registry = registry or target.parent / f"splits-{p.data.name}.csv"
     work = work or target.parent / "work"
     try:

@@ -13,6 +13,7 @@ from segcore.files import digest, sha256
 INGESTED = Path("data/ingested")
 PREPARED = Path("data/prepared")
 SPLITS = Path("splits")
+PLAN = Path("plan")
 MODELS = Path("models")
 EVALUATIONS = Path("evaluations")
 COMPARISON = Path("comparison")
@@ -99,6 +100,11 @@ def split_file(dataset: str) -> Path:
 def report_folder(dataset: str) -> Path:
     """Folder of report, data card and scores of a dataset."""
     return REPORTS / dataset
+
+
+def plan_file() -> Path:
+    """JSON file with the values of settings that are `auto`."""
+    return PLAN / "plan.json"
 
 
 def comparison_file() -> Path:

@@ -118,6 +118,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         ModelError: unknown architecture or weights, or the loss is not finite; DataError: no prepared data;
             ParamsError: models are compared by objects, and the data have none.
     """
+    p.require_plan()
     settings, data = p.for_architecture(architecture), PreparedData(prepared)
     if problem := p.compare.lacks_objects(data.instances, p.evaluate):
         raise ParamsError(problem, "correct params.yaml and run again")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from segcore.constants import FIRST_BATCH
 from segcore.errors import DataError
 from segcore.ingest.item_reading import BatchItem, Outcome, read_all
 from segcore.io import layouts
@@ -31,8 +32,7 @@ COLUMNS = [
 ]
 # column of data sets with data.objects alone: path of the raster of object numbers
 NUMBERS = "numbers"
-# name of the batch that consists of data.source itself
-FIRST = "0"
+FIRST = FIRST_BATCH
 _WHOLE = ["bytes", "height", "width", "depth", "bands", "axis", "ignored_pixels", "objects"]
 _FRACTIONS = ["nodata", "valid_share"]
 # reasons and remedies in the error about too many unusable items

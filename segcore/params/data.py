@@ -60,6 +60,11 @@ class Data(Section):
         default=None,
         description="pattern of a mask of valid pixels (not 0), such as a field of view; null: none",
     )
+    view: Literal["nadir", "street", "volume", "microscope"] | None = Field(
+        default=None,
+        description="how images are taken, for flips and turns in training: from above, from a street, in slices of a "
+        "body, or through a microscope; null: `volume` of volumes, `nadir` of images with a position on the earth",
+    )
     group: str = Field(
         default="{stem}",
         description="pattern of the group of an image, which is never divided between splits: patient, scene, area",

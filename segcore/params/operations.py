@@ -54,6 +54,11 @@ class Retrain(Section):
     )
     at_least: AtLeast = Field(default=AtLeast(), description="rounds wait until enough has come")
     warm_start: WarmStart = Field(default=WarmStart(), description="start from the champion's weights")
+    replan: bool = Field(
+        default=False,
+        description="settings that are `auto` follow from batches too; false: from the source alone, so that "
+        "they stay",
+    )
     push_data: bool = Field(
         default=True, description="push data to the default remote storage, if one is configured"
     )

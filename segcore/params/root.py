@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from segcore import plugins
 from segcore.errors import ParamsError
-from segcore.params import yaml_file
+from segcore.params import planned, yaml_file
 from segcore.params._data_checks import OBJECTS_REMEDY, did_you_mean, require_distinct
 from segcore.params.data import Data, Section
 from segcore.params.error_texts import Location, by_location, in_yaml, sentence
@@ -45,10 +45,12 @@ class Params(Section):
     """All of params.yaml."""
 
     architectures: list[str] = Field(
-        min_length=1, description="networks to compare: modules of `segcore/models`"
+        default=["fcn", "unet", "deeplab"],
+        min_length=1,
+        description="networks to compare: modules of `segcore/models`",
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
-        min_length=1, description="each architecture is trained once per seed"
+        default=[0, 1], min_length=1, description="each architecture is trained once per seed"
     )
     data: Data = Field(description="images and masks")
     split: Split = Field(description="training, validation and test parts")
@@ -66,6 +68,30 @@ class Params(Section):
     gate: Gate = Field(default=Gate(), description="conditions of a promotion")
     schedule: Schedule = Field(default=Schedule(), description="times of unattended retraining")
     predict: Predict = Field(default=Predict(), description="prediction of new scenes")
+    # keys that are `auto` in params.yaml, and whether their values are those of a plan
+    _auto: tuple[str, ...] = ()
+    _has_plan: bool = False
+
+    @property
+    def auto(self) -> tuple[str, ...]:
+        """Dotted keys that are `auto` in params.yaml."""
+        return self._auto
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether no value is provisional: there is a plan, or nothing is `auto`."""
+        return self._has_plan or not self._auto
+
+    def require_plan(self) -> None:
+        """Check that no value is provisional.
+
+        Raises:
+            ParamsError: params.yaml has settings that are `auto`, and there is no plan.
+        """
+        if not self.is_planned:
+            raise ParamsError(
+                f"params.yaml: {self._auto[0]} is auto, but there is no plan", "run the step plan first"
+            )
 
     @field_validator("train", mode="before")
     @classmethod
@@ -336,5 +362,11 @@ def load(path: Path | str = "params.yaml") -> Params:
     values = yaml_file.read(path)
     if values is None:
         raise ParamsError(f"{path}: is empty", "restore it with git")
-    _require_quotes(path, values.get("data") if isinstance(values, dict) else None)
-    return _validated(Params, values, str(path))
+    if not isinstance(values, dict):
+        return _validated(Params, values, str(path))
+    _require_quotes(path, values.get("data"))
+    plan = planned.read_plan(path.parent / planned.PLAN, planned.get(values, "data.name"))
+    values, auto = planned.filled(values, plan)
+    p = _validated(Params, values, str(path))
+    p._auto, p._has_plan = auto, plan is not None
+    return p

@@ -10,7 +10,9 @@ from segcore.params.data import Section
 class Augment(Section):
     """Joint augmentation of image and mask; false, 0 or (for scale) 1 switches it off."""
 
-    flip: bool = Field(default=True, description="random mirror images")
+    flip: Literal["horizontal"] | bool = Field(
+        default=True, description="random mirror images; `horizontal`: left to right only"
+    )
     rotate90: bool = Field(default=True, description="random quarter turns")
     scale: float = Field(default=1.25, ge=1.0, le=4.0, description="largest random zoom in or out")
     brightness: float = Field(default=0.2, ge=0, lt=1, description="largest relative change")
@@ -100,6 +102,9 @@ class TrainSettings(Section):
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
         description="weights of the classes in the loss; `balanced`: by median frequency; semantic networks only",
+    )
+    budget: Literal["quick", "standard", "thorough"] = Field(
+        default="standard", description="how long networks are trained where `steps` is auto"
     )
     steps: int = Field(ge=1, description="training steps (batches)")
     batch: int = Field(ge=1, description="crops per training step")

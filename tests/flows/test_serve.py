@@ -29,7 +29,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, after_first_round: Path) -
 def scheduled(folder: Path, schedule: str) -> Iterator[None]:
     """Use this section `schedule` in params.yaml, and a settling time of one second."""
     text = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(f"{text}\nschedule: {schedule}\nretrain: {{settle_seconds: 1}}\n")
+    (folder / "params.yaml").write_text(
+        f"{text}\nschedule: {schedule}\nretrain: {{settle_seconds: 1, replan: false}}\n"
+    )
     try:
         yield
     finally:

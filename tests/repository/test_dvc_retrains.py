@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support import workspaces
+from segcore.params import load
+from tasks import plan
+from tests.support import plans, workspaces
 from tests.support.tiny import make_pairs, values_for
 
 
@@ -27,6 +29,7 @@ def recorded(tmp_path: Path) -> Path:
     for name in outputs:
         (folder / name).mkdir(parents=True)
         (folder / name / "content").write_text(name)
+    plan.write(load(folder / "params.yaml"), plans.facts(), folder / "plan")
     for name in ("splits/tiny.csv", "reports/tiny/scores.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)

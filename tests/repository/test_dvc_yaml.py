@@ -12,7 +12,9 @@ from ruamel.yaml import YAML
 
 from segcore.cache import CODE
 from segcore.params import Params, TrainSettings, load
+from tasks import plan
 from tasks.configure import configure
+from tests.support import plans
 
 ROOT = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
@@ -130,7 +132,8 @@ def test_a_writer_or_a_plot_re_evaluates_nothing() -> None:
 
 
 def test_training_depends_on_its_own_settings_alone() -> None:
-    assert STAGES["train"]["params"] == ["train.common", "train.${item.architecture}"]
+    plan = {"plan/plan.json": ["sections.train.common"]}
+    assert STAGES["train"]["params"] == ["train.common", "train.${item.architecture}", plan]
 
 
 def spelled(model: Any, values: dict[str, Any]) -> set[str]:
@@ -178,6 +181,9 @@ def test_dvc_finds_and_hashes_every_parameter_with_each_example(
         ROOT / "examples",
         str(tmp_path / "source") if needs_folder else None,
     )
+    p = load(tmp_path / "params.yaml")
+    shares = dict.fromkeys(p.data.classes, 1 / len(p.data.classes))
+    plan.write(p, plans.facts(class_shares=shares), tmp_path / "plan")
     Repo.init(str(tmp_path), no_scm=True).close()
     monkeypatch.chdir(tmp_path)
     with Repo() as repo:

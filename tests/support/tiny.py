@@ -93,6 +93,7 @@ def values_for(source: Path | str, scene: bool = False, **over: Any) -> dict[str
         "evaluate": {"tile": 64, "overlap": 16},
         "predict": {"overlap": 16},
         "compare": {"bootstrap": 50, "permutations": 50},
+        "retrain": {"replan": False},
         "tracking": {"system_metrics": False},
     }
     data = over.get("data") or {}

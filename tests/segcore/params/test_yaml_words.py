@@ -145,14 +145,17 @@ def test_dvc_can_set_each_setting_of_one_architecture(tmp_path: Path, architectu
         assert after.for_architecture(other) == before.for_architecture(other)
 
 
-def test_without_the_keys_of_an_architecture_the_common_settings_hold() -> None:
+def test_without_the_keys_of_an_architecture_the_common_settings_hold(tmp_path: Path) -> None:
     with_keys = params.load(ROOT / "params.yaml")
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["train"]["unet"] = {"model": values["train"]["unet"]["model"]}
-    assert params.Params(**values).for_architecture("unet") == with_keys.for_architecture("unet")
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert params.load(path).for_architecture("unet") == with_keys.for_architecture("unet")
     values["train"]["common"]["patience"] = 3
     values["train"]["unet"]["patience"] = None
-    assert params.Params(**values).for_architecture("unet").patience is None
+    path.write_text(yaml.safe_dump(values))
+    assert params.load(path).for_architecture("unet").patience is None
 
 
 @pytest.mark.parametrize(
