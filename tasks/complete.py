@@ -69,17 +69,19 @@ def _is_open(section: str) -> bool:
     return section in ("train", "retrain", "prepare")
 
 
-def write_plan(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace `auto` in params.yaml by the values of a plan; the previous version is kept in work/."""
+def write_plan(path: Path) -> None:
+    """Replace `auto` in params.yaml by the values of the plan; the previous version is kept in work/."""
+    p = params.load(path)
+    values = {**p.model_dump(mode="json", include={"split", "prepare"}), "train": p.train}
     yaml = round_trip()
     document: Any = yaml.load(path.read_text(encoding="utf-8"))
     written = [key for key in PLANNED if get(document, key) == AUTO]
     for key in written:
-        put(document, key, content["values"][key])
+        put(document, key, get(values, key))
     if not written:
         print("params.yaml: no setting is auto", flush=True)
         return
-    kept = keep(path, str(content["name"]))
+    kept = keep(path, p.data.name)
     with atomic_write(path) as part:
         yaml.dump(document, part)
         params.load(part)

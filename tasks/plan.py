@@ -15,13 +15,12 @@ import pandas as pd
 
 from segcore import params
 from segcore.errors import DataError
-from segcore.files import atomic_folder, read_json
+from segcore.files import atomic_folder
 from segcore.params.planned import AUTO, FORMAT, PLANNED, get, put
 from segcore.planning import fingerprint, rules
 from tasks import console
-from tasks.project import INGESTED, PARAMS, PLAN, plan_file
-
-_REMEDY = "run `make plan`"
+from tasks.project import INGESTED, PARAMS, PLAN
+from tasks.reporting.plan import plan_rows, plan_text
 
 
 def plan(p: params.Params, ingested: Path = INGESTED, target: Path = PLAN) -> Path:
@@ -85,25 +84,6 @@ def asked(p: params.Params) -> dict[str, Any]:
     }
 
 
-def table(content: dict[str, Any]) -> str:
-    """The decisions of a plan as text: setting, value, what was measured, and why."""
-    rows = [
-        (d["key"], _text(d["value"]), d["measured"] if d["by"] == "plan" else "by hand", d["sentence"])
-        for d in content["decisions"]
-    ]
-    rows = [("setting", "value", "measured", "reason"), *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
-    return "\n".join(lines)
-
-
-def _text(value: Any) -> str:
-    """A value as in params.yaml."""
-    if isinstance(value, dict):
-        return " ".join(f"{name} {number:g}" for name, number in value.items())
-    return json.dumps(value).strip('"')
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tasks plan", description=__doc__)
@@ -123,10 +103,9 @@ def main() -> None:
         stages.init_if_needed()
         for stage in ("ingest", "plan"):
             stages.reproduce(stage)
-        content = read_json(plan_file(), _REMEDY)
-        print(table(content), flush=True)
+        print(plan_text(plan_rows()), flush=True)
         if arguments.write:
-            write_plan(arguments.params, content)
+            write_plan(arguments.params)
 
     console.run(run, parser)
 

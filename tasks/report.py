@@ -26,6 +26,7 @@ from tasks.reporting import rows as views
 from tasks.reporting.champion import retrain_view
 from tasks.reporting.inputs import Inputs, gallery_cases, read_inputs
 from tasks.reporting.objects import object_cases, object_figures, object_runs, objects_text, objects_view
+from tasks.reporting.plan import plan_rows
 from tasks.reporting.plot_tables import write_plot_tables
 from tasks.reporting.slices import slices_markdown, slices_view
 
@@ -110,6 +111,7 @@ def report_html(inputs: Inputs, root: Path) -> str:
     view |= {"data": pictures.data_view(inputs), "theme": formatting.theme()}
     view |= {"objects": objects_view(inputs, object_cases(inputs, object_runs(inputs)))}
     view |= {"slices": slices_view(inputs.comparison)}
+    view |= {"plan": plan_rows(root)}
     view |= {"retrain": retrain_view(root, inputs.params.data.name, inputs.facts["weights"])}
     return _environment().get_template("page.html.j2").render(view)
 

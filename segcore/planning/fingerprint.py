@@ -197,8 +197,9 @@ def _distances(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _sides(numbers: np.ndarray) -> list[tuple[int, int]]:
     """(longer side of the box, area) of each structure of at least `_SPECK` pixels, in pixels."""
-    _, numbers = np.unique(numbers, return_inverse=True)
-    numbers = numbers.reshape(-1, numbers.shape[-1]) if numbers.ndim > 1 else numbers
+    # 0, no structure, need not occur
+    _, places = np.unique(np.append(0, numbers.ravel()), return_inverse=True)
+    numbers = places[1:].reshape(numbers.shape)
     areas = np.bincount(numbers.ravel())
     boxes = find_objects(numbers)
     return [

@@ -155,13 +155,12 @@ def _crop(facts: Facts, _: Data, chosen: Chosen) -> Found:
     measured = f"structures of up to {side:g} pixels, images of {short:g}"
     wanted = min((s for s in _SIDES if s >= _ACROSS * side * magnify), default=_SIDE) / magnify
     # a crop larger than most images would be filled with nothing
-    crop = int(max(16, min(wanted, -(-short // 16) * 16)))
-    how = (
-        "at most the images"
-        if crop < wanted
-        else f"{_ACROSS} structures, at most {_SIDE} pixels of the network"
-    )
-    return crop, measured, f"a crop holds {how}"
+    limit = -(-short // 16) * 16
+    if chosen["prepare.window"] != AUTO:
+        limit = min(limit, chosen["prepare.window"])
+    crop = int(max(16, min(wanted, limit)))
+    how = f"{_ACROSS} structures, at most {_SIDE} pixels of the network"
+    return crop, measured, f"a crop holds {'a whole image or window' if crop < wanted else how}"
 
 
 def _batch(_: Facts, __: Data, chosen: Chosen) -> Found:

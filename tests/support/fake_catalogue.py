@@ -29,16 +29,18 @@ def pack(
     labels: np.ndarray,
     valid: np.ndarray | None = None,
     instances: np.ndarray | None = None,
+    extra: dict[str, np.ndarray] | None = None,
 ) -> Path:
-    """Write pixels (D, H, W, C), labels, validity (default: all valid) and object numbers (D, H, W)."""
+    """Write pixels (D, H, W, C), labels, validity (default: all valid), object numbers (D, H, W) and other tensors."""
     valid = np.ones(labels.shape, np.uint8) if valid is None else valid.astype(np.uint8)
     tensors = {"pixels": pixels, "labels": labels.astype(np.uint8), "valid": valid}
     if instances is not None:
         tensors["instances"] = instances.astype(np.uint32)
+    tensors |= extra or {}
     with PackedWriter(path, {n: (t.dtype, t.shape) for n, t in tensors.items()}) as writer:
         for name, tensor in tensors.items():
             for plane, values in enumerate(tensor):
-                writer.write(name, (plane,), (0, 0, *labels.shape[1:]), values)
+                writer.write(name, (plane,), (0, 0, *tensor.shape[1:3]), values)
     return path
 
 

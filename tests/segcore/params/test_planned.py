@@ -1,0 +1,112 @@
+"""Settings that are `auto`: where their values come from, and what a params.yaml may leave out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from segcore import params
+from segcore.errors import ParamsError
+from segcore.params.planned import AUTO, FORMAT, PLANNED, get
+
+DATA = {"name": "x", "source": "x", "classes": ["background", "square"], "label_values": {0: 0, 1: 1}}
+
+
+def load(folder: Path, **values: Any) -> params.Params:
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump({"data": DATA, **values}))
+    return params.load(path)
+
+
+def plan(folder: Path, name: str = "x", **over: Any) -> Path:
+    path = folder / "plan/plan.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"format": FORMAT, "name": name, "values": PLANNED | over}))
+    return path
+
+
+def test_the_section_data_alone_is_enough(tmp_path: Path) -> None:
+    p = load(tmp_path)
+    assert p.architectures == ["fcn", "unet", "deeplab"] and set(p.auto) == set(PLANNED)
+    with pytest.raises(ParamsError, match="no plan"):
+        p.require_plan()
+    plan(tmp_path, **{"train.common.crop": 96, "prepare.window": 128, "split.block": 300})
+    p = load(tmp_path)
+    p.require_plan()
+    assert (p.prepare.window, p.for_architecture("unet").crop, p.split.block) == (128, 96, 300)
+
+
+def test_data_with_objects_compares_instance_networks_by_objects(tmp_path: Path) -> None:
+    p = load(tmp_path, data=DATA | {"instances": "components"})
+    assert "mask_rcnn" in p.architectures and p.compare.metric == "f1_50"
+
+
+def test_a_value_by_hand_is_kept(tmp_path: Path) -> None:
+    plan(tmp_path, **{"train.common.crop": 96})
+    p = load(
+        tmp_path, train={"common": {"crop": 64, "steps": "auto"}}, split={"fractions": AUTO, "block": None}
+    )
+    assert p.for_architecture("fcn").crop == 64
+    assert "train.common.crop" not in p.auto and "train.common.steps" in p.auto
+    # null is a value, and a key that a section leaves out has the default of the code
+    assert not {"split.block", "train.common.magnify"} & set(p.auto)
+
+
+def test_auto_of_an_architecture_means_as_in_common(tmp_path: Path) -> None:
+    plan(tmp_path, **{"train.common.batch": 5})
+    p = load(tmp_path, train={"common": {"batch": AUTO}, "unet": {"batch": AUTO}, "fcn": {"batch": 3}})
+    assert [p.for_architecture(name).batch for name in ("unet", "fcn")] == [5, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "window", "crop"),
+    [
+        ({"train": {"common": {"crop": 512}}}, 512, 512),
+        ({"prepare": {"window": 64, "stride": 16}}, 64, 64),
+    ],
+)
+def test_a_crop_or_window_by_hand_can_be_read_before_the_plan_knows_it(
+    tmp_path: Path, values: dict[str, Any], window: int, crop: int
+) -> None:
+    p = load(tmp_path, **values)
+    assert (p.prepare.window, p.for_architecture("unet").crop) == (window, crop)
+
+
+def test_the_plan_of_another_dataset_or_version_does_not_count(tmp_path: Path) -> None:
+    plan(tmp_path, name="other")
+    assert not load(tmp_path).is_planned
+    path = plan(tmp_path)
+    assert load(tmp_path).is_planned
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"format": FORMAT + 1}))
+    assert not load(tmp_path).is_planned
+    del content["values"]["train.common.crop"]
+    path.write_text(json.dumps(content))
+    assert not load(tmp_path).is_planned
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"format": 1}', "\x00"])
+def test_a_damaged_plan_is_named(tmp_path: Path, text: str) -> None:
+    plan(tmp_path).write_text(text)
+    with pytest.raises(ParamsError, match=r"plan\.json") as error:
+        load(tmp_path)
+    assert "delete it" in error.value.remedy
+
+
+def test_a_wrong_value_of_the_plan_is_an_error(tmp_path: Path) -> None:
+    plan(tmp_path, **{"train.common.crop": -3})
+    with pytest.raises(ParamsError, match="crop"):
+        load(tmp_path).for_architecture("unet")
+
+
+@pytest.mark.parametrize("section", ["split", "prepare", "train"])
+@pytest.mark.parametrize("value", [3, [1], "auto", None])
+def test_a_section_of_another_type_is_an_error_and_no_crash(tmp_path: Path, section: str, value: Any) -> None:
+    with pytest.raises(ParamsError):
+        load(tmp_path, **{section: value})
+
+
+def test_nested_keys() -> None:
+    assert get({"a": {"b": None}}, "a.b", 3) is None and get({"a": 1}, "a.b", 3) == 3

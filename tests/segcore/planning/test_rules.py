@@ -1,0 +1,132 @@
+"""The rules of the plan, on fingerprints written by hand."""
+
+from typing import Any
+
+import pytest
+
+from segcore.params.data import Data
+from segcore.params.planned import AUTO, PLANNED
+from segcore.planning.rules import RULES, plan
+from tests.support.plans import facts
+
+
+def data(**over: Any) -> Data:
+    values = {"name": "x", "source": "x", "classes": ["background", "square"], "label_values": {0: 0, 1: 1}}
+    return Data.model_validate(values | over)
+
+
+def values(
+    measured: dict[str, Any], over: dict[str, Any] | None = None, budget: str = "standard", **of: Any
+) -> Any:
+    """Values of the plan by the last part of their key."""
+    asked = dict.fromkeys(PLANNED, AUTO) | (over or {}) | {"train.common.budget": budget}
+    return {d.key.rpartition(".")[2]: d.value for d in plan(measured, data(**of), asked)}
+
+
+def structures(width: float, side: float) -> dict[str, dict[str, float]]:
+    return {"square": {"width": width, "side": side, "count": 9}}
+
+
+def test_every_setting_is_decided_with_measurement_source_and_sentence() -> None:
+    asked = dict.fromkeys(PLANNED, AUTO) | {"train.common.budget": "standard"}
+    decisions = plan(facts(), data(), asked)
+    assert {d.key for d in decisions} == set(PLANNED)
+    assert all(d.by == "plan" and d.source and d.sentence for d in decisions)
+
+
+def test_a_value_fixed_by_hand_wins_and_others_follow_it() -> None:
+    asked = dict.fromkeys(PLANNED, AUTO) | {"train.common.crop": 96, "train.common.budget": "standard"}
+    decisions = {d.key: d for d in plan(facts(), data(), asked)}
+    assert (decisions["train.common.crop"].value, decisions["train.common.crop"].by) == (96, "hand")
+    assert decisions["prepare.window"].value == 128
+    assert decisions["train.common.batch"].value == 16
+
+
+@pytest.mark.parametrize(
+    ("width", "side", "size", "magnify", "crop", "batch"),
+    [
+        (40, 60, 512, 1, 192, 14),
+        (18, 33, 256, 1, 128, 16),
+        (76, 210, 5000, 1, 256, 8),
+        (5, 475, 605, 2, 128, 8),
+        (4, 18, 35, 2, 48, 16),
+        (200, 900, 100, 1, 112, 16),
+    ],
+)
+def test_crop_and_batch_follow_structures_and_images(
+    width: float, side: float, size: int, magnify: int, crop: int, batch: int
+) -> None:
+    found = values(facts(structures=structures(width, side), height=[size] * 3, width=[size] * 3))
+    assert (found["magnify"], found["crop"], found["batch"]) == (magnify, crop, batch)
+    assert found["crop"] <= found["window"] and found["window"] % 16 == 0 and found["stride"] >= 16
+
+
+def test_a_window_fixed_by_hand_limits_the_crop() -> None:
+    found = values(facts(structures=structures(76, 210)), {"prepare.window": 100})
+    assert found["crop"] <= 100
+
+
+def test_without_foreground_there_is_a_plan_too() -> None:
+    found = values(facts(structures={}, class_shares={"background": 1.0, "square": 0.0}))
+    assert (found["magnify"], found["crop"]) == (1, 256)
+
+
+@pytest.mark.parametrize(
+    ("budget", "pixels", "steps"),
+    [
+        ("quick", 1e9, 60),
+        ("standard", 8e6 / 0.6, 400),
+        ("standard", 1e5, 300),
+        ("standard", 1e12, 1200),
+        ("thorough", 8e6 / 0.6, 1600),
+    ],
+)
+def test_steps_follow_budget_and_pixels(budget: str, pixels: float, steps: int) -> None:
+    found = values(facts(pixels=pixels), budget=budget)
+    assert found["steps"] == steps
+    assert 3 <= steps // found["validate_every"] <= 6
+
+
+def test_large_scenes_of_few_groups_are_divided() -> None:
+    size = {"height": [5000.0] * 3, "width": [5000.0] * 3}
+    found = values(facts(groups=1, **size))
+    assert (found["block"], found["buffer"]) == (625, 32)
+    assert values(facts(groups=30, **size))["block"] is None
+    small = values(facts(groups=1))
+    assert (small["block"], small["buffer"]) == (None, 0)
+
+
+def test_many_groups_leave_more_for_training() -> None:
+    assert values(facts(groups=260))["fractions"] == {"train": 0.7, "validation": 0.1, "test": 0.2}
+    assert values(facts(groups=12))["fractions"]["test"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("measured", "view", "flip", "turns"),
+    [
+        ({"positioned": True}, None, True, True),
+        ({"volumes": True}, None, False, False),
+        ({}, None, "horizontal", False),
+        ({}, "microscope", True, True),
+        ({}, "nadir", True, True),
+        ({"positioned": True}, "street", "horizontal", False),
+        ({}, "volume", False, False),
+    ],
+)
+def test_flips_and_turns_follow_the_view(
+    measured: dict[str, Any], view: str | None, flip: Any, turns: bool
+) -> None:
+    found = values(facts(**measured), view=view)
+    assert (found["flip"], found["rotate90"]) == (flip, turns)
+
+
+def test_rare_foreground_gets_more_crops() -> None:
+    rare = facts(class_shares={"background": 0.95, "square": 0.05})
+    assert values(rare)["foreground_share"] > values(facts())["foreground_share"] == 0.5
+
+
+def test_rules_are_in_the_order_in_which_they_depend_on_each_other() -> None:
+    keys = list(RULES)
+    for first, then in (("magnify", "crop"), ("crop", "batch"), ("steps", "validate_every")):
+        assert keys.index(f"train.common.{first}") < keys.index(f"train.common.{then}")
+    assert keys.index("train.common.crop") < keys.index("prepare.window") < keys.index("prepare.stride")
