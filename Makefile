@@ -41,7 +41,7 @@ report: install ## write the report of the last comparison again; OPTIONS=--meas
 	@$(BIN)/python -m tasks report $(OPTIONS)
 
 repro: install ## the same comparison by DVC alone
-	@$(BIN)/python -m tasks.versioning.lock_repair && $(BIN)/python -m dvc repro
+	@$(BIN)/python -m tasks.versioning.lock_repair && $(BIN)/python -m tasks complete && $(BIN)/python -m dvc repro
 
 retrain: install ## accept new images from the inbox, compare, decide on the champion; OPTIONS=--dry-run
 	@$(BIN)/python -m flows.retrain $(OPTIONS)

@@ -1,8 +1,10 @@
 """Complete params.yaml: sections that lack are added with their defaults, `auto` where the plan decides.
 
-DVC reads architectures, seeds and the parameters of its stages in params.yaml itself. Comments are kept.
+DVC reads architectures, seeds and the parameters of its stages in params.yaml itself. Comments are kept. Comparisons and
+`make repro` begin with it; `python -m tasks complete` does it alone.
 """
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 from segcore import params
 from segcore.files import atomic_write
 from segcore.params.planned import AUTO, PLANNED, get, put
+from tasks import console
 from tasks.configure import keep, round_trip
+from tasks.project import PARAMS
 
 # sections and keys that dvc.yaml names
 _OF_STAGES = ("split", "prepare", "evaluate", "compare", "report")
@@ -88,3 +92,13 @@ def write_plan(path: Path) -> None:
     print(
         f"params.yaml: {len(written)} values written; the previous version is in work/{kept.name}", flush=True
     )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m tasks complete", description=__doc__)
+    parser.add_argument("--params", type=Path, default=PARAMS, help="parameters file (default: %(default)s)")
+    console.run(lambda arguments: complete(arguments.params), parser)
+
+
+console.refuse_as_script(__name__)

@@ -43,10 +43,12 @@ evaluate: {tile: 64, overlap: 16, boundary_tolerance: 1, kept_predictions: 2}
 compare: {metric: iou, confidence: 0.95, bootstrap: 20, permutations: 20, seed: 0}
 report: {title: Tiny, cases: 1}
 tracking: {uri: null, system_metrics: false}
+retrain: {replan: false}
 machine: {slots: 2}
 """
 STAGES = {
     "ingest",
+    "plan",
     "prepare",
     "train@fcn-0",
     "train@unet-0",

@@ -124,7 +124,7 @@ def test_of_two_rounds_at_once_one_runs(first: Path, server: str) -> None:
 
 def test_wrong_params_are_reported_before_anything_starts(first: Path) -> None:
     text = (first / "params.yaml").read_text()
-    (first / "params.yaml").write_text(text + "\nretrain: {inboxx: 3}\n")
+    (first / "params.yaml").write_text(text.replace("replan:", "inboxx:"))
     status, output = retraining.retrain(first)
     (first / "params.yaml").write_text(text)
     assert status == 1 and "inboxx" in output and "Remedy:" in output and "Traceback" not in output
