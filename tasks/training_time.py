@@ -173,13 +173,14 @@ def of_earlier(root: Path, p: Params, trainings: Sequence[tuple[str, int]], slot
 
 def _earlier(root: Path, p: Params, architecture: str) -> float | None:
     """Seconds of a training, by the mean of the earlier ones of the architecture and the number of pixels."""
-    seconds, pixels = [], _pixels(p.for_architecture(architecture).model_dump())
+    seconds = []
     for seed in p.seeds:
         name = run_name(architecture, seed)
         facts = cached_json(root / MODELS / name / "model.json")
         whole = (read_cost(root, name) or {}).get(WHOLE) if facts else None
         if whole:
-            seconds.append(whole * pixels / _pixels(facts["parameters"]))
+            settings = p.for_architecture(architecture).model_dump()
+            seconds.append(whole * _pixels(settings) / _pixels(facts["parameters"]))
     return sum(seconds) / len(seconds) if seconds else None
 
 
