@@ -34,13 +34,13 @@ import torch
 from benchmarks import _halves
 from benchmarks.data import machine
 from segcore import params
+from segcore.comparison.progress import validation_score
 from segcore.data.prepared import PreparedData
 from segcore.evaluation.evaluate import evaluate
 from segcore.inference.device import choose_precision, default_device
 from segcore.metrics.scores import scores
 from segcore.models.base.bundle import load_bundle
 from segcore.params import Params
-from segcore.plots.charts import validation_score
 from segcore.training.validate import validate
 from tasks import configure, initial_weights
 from tasks.ingest import ingest

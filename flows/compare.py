@@ -9,6 +9,7 @@
 import argparse
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from segcore.comparison.results import read_comparison
 from segcore.errors import SegflowError, StageError
 from segcore.files import alone
 from segcore.params import Params
-from tasks import batches, sqlite
+from tasks import batches, sqlite, training_time
 from tasks.configure import configure
 from tasks.project import COMPARE_LOCK, COMPARISON, PLAN, comparison_file, report_folder
 from tasks.reporting.age import is_current
@@ -49,20 +50,29 @@ _INTERRUPTED = "Interrupted; finished stages are kept."
 
 
 class Tally:
-    """Thread-safe count of the finished stages.
+    """Thread-safe count of the finished stages, and of the trainings that have not ended.
 
     Args:
         total: number of all stages.
+        trainings: names of the trainings that run.
+        slots: number of stages that run at the same time.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, trainings: Iterable[str], slots: int) -> None:
         self.total, self._done, self._lock = total, 0, threading.Lock()
+        self._trainings, self._slots = set(trainings), slots
 
-    def add_one(self) -> str:
+    def add_one(self, stage: str) -> str:
         """Count a finished stage; returns text such as "3 of 16 stages done"."""
         with self._lock:
             self._done += 1
+            self._trainings.discard(stage)
             return f"{self._done} of {self.total} stages done"
+
+    def variables(self) -> dict[str, str]:
+        """Environment variable by which a training tells the time of all that are left."""
+        with self._lock:
+            return {training_time.LEFT: f"{max(1, len(self._trainings))} {self._slots}"}
 
 
 def _may_retry(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -98,7 +108,9 @@ def run_stage(
         StageError: the stage failed.
     """
     if unchanged and not force:
-        return Completed(name="Cached", message=f"cached, no dependency has changed · {tally.add_one()}")
+        return Completed(
+            name="Cached", message=f"cached, no dependency has changed · {tally.add_one(stage.name)}"
+        )
     env = run_state.flow_variables() | startup.variables() | threads
     if stage.kind in HEAVY and pool is not None:
         outcome = pool.run(stage)
@@ -106,10 +118,10 @@ def run_stage(
         with slots:
             time.sleep(_RECORD_SECONDS)
             with concurrency(run_state.LIMIT, lease_duration=60, strict=True):
-                outcome = stages.reproduce(stage.name, force, env)
+                outcome = stages.reproduce(stage.name, force, env | tally.variables())
     else:
         outcome = stages.reproduce(stage.name, force, env)
-    done = tally.add_one()
+    done = tally.add_one(stage.name)
     get_run_logger().info("%s %s · %s", stage.name, outcome, done)
     if outcome == "ran":
         return Completed(name="Ran", message=f"ran · {done}")
@@ -152,6 +164,9 @@ def _compare(params: Params, retries: int) -> dict[str, str]:
     current = is_current(page, Path(), params.data.name)
     if not current:
         pipeline = pipeline._replace(unchanged=pipeline.unchanged - {"report"})
+    trainings = list(_trainings(pipeline).values())
+    if line := training_time.of_earlier(Path(), params, trainings, slots):
+        get_run_logger().info("%s", line)
     tracker = Tracker.open(params)
     tracker.close_abandoned()
     try:
@@ -179,6 +194,16 @@ def _compare(params: Params, retries: int) -> dict[str, str]:
     return outcomes
 
 
+def _trainings(pipeline: Survey) -> dict[str, tuple[str, int]]:
+    """Architecture and seed of each training that will run, by name of its stage."""
+    return {
+        stage.name: (stage.architecture, stage.seed)
+        for stage in pipeline.graph
+        if stage.kind == "train" and stage.name not in pipeline.unchanged
+        if stage.architecture is not None and stage.seed is not None
+    }
+
+
 def _survey() -> Survey:
     """State of the pipeline, after results that are no longer in params.yaml are removed."""
     current = survey()
@@ -199,7 +224,8 @@ def _run_all(
     graph = pipeline.graph
     semaphore = threading.BoundedSemaphore(slots)
     futures: dict[str, PrefectFuture[Any]] = {}
-    stage_task, tally = run_stage.with_options(retries=retries + BUSY_RETRIES), Tally(len(graph))
+    stage_task = run_stage.with_options(retries=retries + BUSY_RETRIES)
+    tally = Tally(len(graph), _trainings(pipeline), slots)
     for stage in graph:
         upstream = [futures[name] for name in stage.upstream]
         future: Any = stage_task.submit(  # type: ignore[call-overload]

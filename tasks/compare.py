@@ -18,10 +18,11 @@ from segcore import params
 from segcore.comparison.compare import Contestant, compare
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
 from segcore.comparison.objects import VOLUME_NOTE
+from segcore.comparison.progress import validation_score
 from segcore.comparison.results import Comparison
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData, test_regions
-from segcore.errors import StageError
+from segcore.errors import DataError, StageError
 from segcore.files import atomic_folder, read_json
 from segcore.objects.components import components
 from segcore.objects.found import from_numbers
@@ -31,7 +32,7 @@ from segcore.tables.counts import count, counts_table, require_all
 from segcore.tables.objects import objects_table, require_images
 from segcore.tables.surfaces import Surfaces
 from tasks.console import refuse_as_script, run
-from tasks.project import COMPARISON, EVALUATIONS, PARAMS, PREPARED, run_name, stage_name
+from tasks.project import COMPARISON, EVALUATIONS, MODELS, PARAMS, PREPARED, run_name, stage_name
 
 
 def read_model(folder: Path, architecture: str, seeds: list[int], regions: list[str]) -> Contestant:
@@ -77,6 +78,29 @@ def _file_of(folder: Path, architecture: str, seed: int, name: str) -> Path:
             f"run `dvc repro {stage_name('evaluate', folder.name)}` first, or remove it from params.yaml",
         )
     return folder / name
+
+
+def _histories(folder: Path, architecture: str, seeds: list[int]) -> list[pd.DataFrame]:
+    """history.csv of each training; none where a bundle is not here, as in a folder with evaluations only."""
+    files = [folder / run_name(architecture, seed) / "history.csv" for seed in seeds]
+    return [_history(file) for file in files] if all(file.exists() for file in files) else []
+
+
+def _history(file: Path) -> pd.DataFrame:
+    """A history.csv.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        history = pd.read_csv(file)
+        return history[["step", validation_score(history)]].astype(float)
+    except (ValueError, KeyError, StopIteration) as error:
+        stage = stage_name("train", file.parent.name)
+        raise DataError(
+            f"{file}: is damaged: no table of steps and validation scores",
+            f"restore it with `dvc checkout {stage}`",
+        ) from error
 
 
 class _Masks:
@@ -168,7 +192,13 @@ def build(root: Path, p: Params) -> Comparison:
     """
     prepared = PreparedData(root / PREPARED)
     regions = test_regions(prepared)["id"].tolist()
-    models = [read_model(root / EVALUATIONS, name, p.seeds, regions) for name in p.architectures]
+    models = [
+        replace(
+            read_model(root / EVALUATIONS, name, p.seeds, regions),
+            histories=_histories(root / MODELS, name, p.seeds),
+        )
+        for name in p.architectures
+    ]
     tolerance = p.evaluate.surface_tolerance if all(model.surfaces for model in models) else None
     with_objects = all(model.objects for model in models)
     masks = _Masks(prepared, p.evaluate.boundary_tolerance, with_objects, tolerance)

@@ -1,7 +1,7 @@
 """Complete params.yaml: sections that lack are added with their defaults, `auto` where the plan decides.
 
-DVC reads architectures, seeds and the parameters of its stages in params.yaml itself. Comments are kept. Comparisons and
-`make repro` begin with it; `python -m tasks complete` does it alone.
+DVC reads architectures, seeds and the parameters of its stages in params.yaml itself. Comments are kept. Comparisons
+and `make repro` begin with it; `python -m tasks complete` does it alone.
 """
 
 import argparse

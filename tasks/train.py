@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,12 @@ from tasks.project import CHECKPOINTS, MODELS, PREPARED, START, data_fingerprint
 from tasks.tracking import runs
 from tasks.tracking.logged_models import log_model
 from tasks.tracking.tracker import Run, Tracker
+from tasks.training_time import WHOLE, TrainingTime
 from tasks.versioning import stages
 
 if TYPE_CHECKING:
     # torch takes seconds to import; --help and errors in the arguments must not wait for it
+    from segcore.models.base.model import SegmentationModel
     from segcore.training.loop import Trained
     from segcore.training.runtime import Runtime
 
@@ -137,7 +140,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     continued = start is not None and start.startswith("of the champion")
     training_notes.print_notes(p, architecture, model, data, settings, seed, continued=continued)
     with runs.training_run(Tracker.open(p), p, architecture, seed, title=model.title) as run:
-        progress = _Progress(run, f"train {target.name}", settings.steps, model.score_name)
+        progress = _Progress(run, target.name, model, data, settings)
         trained = loop.train(
             model,
             data,
@@ -154,7 +157,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
         facts = _facts(p, trained, seed, prepared, architecture)
         facts |= {"initial_weights": start} if start else {}
         facts |= _choose_on_validation(run, trained, data, settings, target.name)
-        _save(run, trained, architecture, facts, target, root)
+        _save(run, trained, architecture, facts, target, root, progress.time.whole())
     shutil.rmtree(folder)
     return target
 
@@ -186,14 +189,18 @@ def _choose_on_validation(
 
 
 class _Progress:
-    """Progress bar and MLflow run of a training."""
+    """Progress bar, expected time and MLflow run of a training."""
 
-    def __init__(self, run: Run, label: str, steps: int, score_name: str) -> None:
-        self.run, self.shown, self.score_name = run, dict[str, str](), score_name
-        self.bar: tqdm[int] = console.progress([], label, total=steps, unit="step")
+    def __init__(
+        self, run: Run, name: str, model: "SegmentationModel", data: PreparedData, settings: TrainSettings
+    ) -> None:
+        self.run, self.shown, self.score_name = run, dict[str, str](), model.score_name
+        self.bar: tqdm[int] = console.progress([], f"train {name}", total=settings.steps, unit="step")
+        self.time = TrainingTime(name, model, data, settings, partial(self.bar.write, file=sys.stderr))
 
     def on_start(self, runtime: "Runtime") -> None:
         self.bar.write(f"train: {runtime.text()}")
+        self.time.on_start(runtime)
         self.run.log_params({f"machine.{name}": value for name, value in runtime.as_dict().items()})
 
     def on_restart(self, line: str) -> None:
@@ -202,8 +209,10 @@ class _Progress:
     def on_step(self, step: int, loss: float) -> None:
         self.bar.update(step - self.bar.n)
         self.bar.set_postfix({"loss": f"{loss:.3f}", **self.shown}, refresh=False)
+        self.time.on_step(step)
 
     def on_validation(self, row: dict[str, Any]) -> None:
+        self.time.on_validation()
         named = {"train/loss": "train_loss", "train/learning_rate": "learning_rate"}
         named |= {"val/loss": "val_loss", f"val/{self.score_name}": f"val_{self.score_name}"}
         self.run.log_step({metric: row[column] for metric, column in named.items()}, row["step"])
@@ -212,9 +221,15 @@ class _Progress:
 
 
 def _save(
-    run: Run, trained: "Trained", architecture: str, facts: dict[str, Any], target: Path, root: Path
+    run: Run,
+    trained: "Trained",
+    architecture: str,
+    facts: dict[str, Any],
+    target: Path,
+    root: Path,
+    seconds: float,
 ) -> None:
-    """Write the bundle with its history, and log both and the training speed."""
+    """Write the bundle with its history, and log both and the training speed; `seconds` are of the whole training."""
     print(f"train: determinism of this run: {trained.facts['determinism']}", flush=True)
     run.tag({"determinism": trained.facts["determinism"]})
     with atomic_folder(target) as part:
@@ -225,7 +240,7 @@ def _save(
 
     speed = trained.images / max(trained.seconds, 1e-9)
     cost = {"train_seconds": trained.seconds, "train_images_per_second": speed}
-    merge_cost(root, target.name, {**cost, "train_machine": machine_name(default_device())})
+    merge_cost(root, target.name, {**cost, WHOLE: seconds, "train_machine": machine_name(default_device())})
     run.log_step({f"cost/{name}": value for name, value in cost.items()})
     log_model(run, target)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segcore.comparison import objects, surfaces, verdict
+from segcore.comparison import objects, progress, surfaces, verdict
 from segcore.comparison.cluster_sums import ClusterSums, cluster_sums, informative, require_same, seed_scores
 from segcore.comparison.results import Comparison, Difference, LeaderboardRow, PairTest, Score
 from segcore.comparison.settings import differing_settings
@@ -37,6 +37,7 @@ class Contestant:
         summaries: contents of summary.json, one per seed; none for a human or a limit.
         objects: object tables (segcore.tables.objects), one per seed; none where the data have no objects.
         surfaces: surface tables (segcore.tables.surfaces), one per seed; none where the data have no volumes.
+        histories: history.csv of each training; none where they are not known.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Contestant:
     summaries: Sequence[Mapping[str, Any]] = ()
     objects: Sequence[pd.DataFrame] = ()
     surfaces: Sequence[pd.DataFrame] = ()
+    histories: Sequence[pd.DataFrame] = ()
 
     @property
     def network(self) -> str:
@@ -136,6 +138,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         cluster_kind,
         differences,
         objects.method_note(board, of_objects),
+        _progress([s.contestant for s in models], p),
     )
     sentence = verdict.sentence(standing, p)
     # stated once
@@ -166,6 +169,14 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         surfaces=surfaces.summary({s.contestant.name: (s.runs, s.contestant.summaries) for s in models}),
     )
     return Comparison.from_json(comparison.to_json())
+
+
+def _progress(models: Sequence[Contestant], p: Params) -> str:
+    """Sentence on whether validation scores were still rising; empty where a history is not known."""
+    if not all(model.histories for model in models):
+        return ""
+    found = {model.name: progress.progress(model.histories) for model in models}
+    return progress.sentence(found, {model.name: model.title for model in models}, p)
 
 
 def _score(contestant: Contestant, p: Params, limits: tuple[float, float] | None) -> _Scores:

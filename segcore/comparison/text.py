@@ -1,5 +1,7 @@
 """Numbers of a comparison as text, formatted the same in terminal, report and decisions."""
 
+from collections.abc import Sequence
+
 
 def value_text(value: float, unit: str = "%", signed: bool = False) -> str:
     """A score or a difference in its unit, without the unit: 0.542 in "%" is "54.2"."""
@@ -26,3 +28,8 @@ def duration_text(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """Words as a list in a sentence, such as "a, b and c"."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -1,12 +1,12 @@
 """The verdict of a comparison as text, and notes on the limits of its numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from segcore.comparison.results import Difference, PairTest
 from segcore.comparison.statistics import smallest_p
-from segcore.comparison.text import difference_unit, interval_text, value_text
+from segcore.comparison.text import difference_unit, interval_text, listed, value_text
 from segcore.metrics import METRICS
 from segcore.params import Params
 
@@ -56,6 +56,7 @@ class Standing:
         clusters: number of test clusters; cluster_kind: "block" or "group".
         differences: training setting -> architecture -> value, only settings that differ.
         method: sentence that names a better method to find objects of semantic networks; "" where there is none.
+        progress: sentence on whether validation scores were still rising; "" where it is not known.
     """
 
     models: list[Placed]
@@ -65,16 +66,18 @@ class Standing:
     cluster_kind: str
     differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     method: str = ""
+    progress: str = ""
 
 
 def sentence(standing: Standing, p: Params) -> str:
     """The verdict; it names a winner only if its difference from every other model is shown.
 
     Where semantic and instance networks are compared, it says which kind the data need. Short trainings of instance
-    networks, and unequal budgets and settings, are part of it.
+    networks, scores that were still rising, and unequal budgets and settings, are part of it.
     """
     shown = none_possible(standing.clusters, standing.cluster_kind, len(standing.tests), p)
-    return _verdict(standing, p) + _kinds(standing, p) + _short(standing) + _unequal(standing) + shown
+    more = [_short(standing), standing.progress and f" {standing.progress}", _unequal(standing), shown]
+    return _verdict(standing, p) + _kinds(standing, p) + "".join(more)
 
 
 def notes(standing: Standing, p: Params) -> list[str]:
@@ -84,7 +87,7 @@ def notes(standing: Standing, p: Params) -> list[str]:
         *limits(standing.clusters, standing.cluster_kind, len(standing.tests), p),
     ]
     if standing.differences:
-        differing = _listed(list(standing.differences))
+        differing = listed(list(standing.differences))
         lines.append(f"Training settings are not the same: architectures differ in {differing}.")
     return lines
 
@@ -109,9 +112,9 @@ def _verdict(standing: Standing, p: Params) -> str:
     ]
     equals = [f"{m.title} ({_value(m.estimate, p)})" for m in others if not against[m.name].significant]
     if not equals:
-        return f"{top} is best: it leads {_listed(leads)}."
-    also = f", but {best.title} leads {_listed(leads)}" if leads else ""
-    return f"No difference shown between {top} and {_listed(equals, 'or')}{also}."
+        return f"{top} is best: it leads {listed(leads)}."
+    also = f", but {best.title} leads {listed(leads)}" if leads else ""
+    return f"No difference shown between {top} and {listed(equals, 'or')}{also}."
 
 
 def _kinds(standing: Standing, p: Params) -> str:
@@ -171,8 +174,8 @@ def _unequal(standing: Standing) -> str:
     if rows:
         names = list(rows)
         more = [f"{len(names) - _NAMED} more settings"] if len(names) > _NAMED else []
-        parts.append(f"{'other ' if parts else ''}settings ({_listed([*names[:_NAMED], *more])})")
-    return f" They were not trained alike: {_listed(parts)} differ." if parts else ""
+        parts.append(f"{'other ' if parts else ''}settings ({listed([*names[:_NAMED], *more])})")
+    return f" They were not trained alike: {listed(parts)} differ." if parts else ""
 
 
 def _values(setting: str, values: Mapping[str, Any], standing: Standing) -> str:
@@ -266,7 +269,3 @@ def _amount(gap: Difference, p: Params) -> str:
     if gap.low is not None:
         interval = f"{100 * p.compare.confidence:g} % interval {interval}"
     return f"{value_text(gap.difference, unit)} {difference_unit(unit)} ({interval})"
-
-
-def _listed(words: Sequence[str], last: str = "and") -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from segcore.comparison.progress import validation_score
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.text import value_text
 from segcore.comparison.timing import timing
@@ -218,11 +219,6 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], titles: Mapping[str, 
             axes.set_xlabel("training step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
-
-
-def validation_score(history: pd.DataFrame) -> str:
-    """Column of a history.csv with the score by which the best step was chosen."""
-    return next(name for name in _VALIDATION if name in history)
 
 
 def _draw_history(

@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from segcore.comparison.progress import progress
+from tasks.formatting import points
+
 if TYPE_CHECKING:
     # slow: imports charts and pictures
     from tasks.reporting.inputs import Inputs
 
+_PROGRESS = {"rising": "still rising", "level": "levelled off"}
 # keywords that the table of networks shows
 _ELSEWHERE = ("encoder", "weights", "foreground")
 
@@ -17,7 +21,8 @@ def networks_view(inputs: "Inputs") -> dict[str, Any]:
     Returns:
         "kinds": such as ["semantic", "instance"]; "instance_titles": names of the instance networks; "settings": per
         keyword its name and one (text, origin) per instance network, "" where it has no such keyword; "macs_with":
-        sentence on the numbers that multiply-accumulates are counted with, "" if they depend on none.
+        sentence on the numbers that multiply-accumulates are counted with, "" if they depend on none; "progress":
+        per network its printed name, and whether its validation score was still rising.
     """
     runs = inputs.first_runs
     found = {name: kind_of(run.summary) for name, run in runs.items()}
@@ -27,6 +32,7 @@ def networks_view(inputs: "Inputs") -> dict[str, Any]:
         "kinds": [kind for kind in ("semantic", "instance") if kind in found.values()],
         "instance_titles": [inputs.titles[name] for name in instance],
         "macs_with": _macs_with(inputs),
+        "progress": [(title, _progress(inputs, name)) for name, title in inputs.titles.items()],
         "settings": [(key, [_setting(inputs, name, key) for name in instance]) for key in keywords],
     }
 
@@ -38,6 +44,13 @@ def _setting(inputs: "Inputs", name: str, key: str) -> tuple[str, str]:
         return "", ""
     is_set = inputs.params.for_architecture(name).model.get(key, "auto") != "auto"
     return _text(settings[key]), "set" if is_set else ""
+
+
+def _progress(inputs: "Inputs", name: str) -> str:
+    """Such as "+4.1 points, still rising"."""
+    found = progress([run.history for run in inputs.runs if run.architecture == name])
+    gain = "" if found.why == "too few validations" else f"{points(found.gain)} points, "
+    return gain + _PROGRESS.get(found.state, found.why)
 
 
 def _macs_with(inputs: "Inputs") -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from segcore.comparison.progress import validation_score
 from segcore.files import atomic_folder
-from segcore.plots.charts import validation_score
 from tasks.reporting.inputs import Inputs
 
 # of a semantic network; others are named beside the network

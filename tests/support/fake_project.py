@@ -376,7 +376,10 @@ def build_project(
         if measured:
             merge_cost(root, folder.name, _cost(architecture, badness))
         contestants.append(
-            Contestant(architecture, _title(architecture), "model", [counts], [summary], objects)
+            Contestant(
+                *(architecture, _title(architecture), "model", [counts], [summary], objects),
+                histories=[history],
+            )
         )
     if prepared.instances:
         contestants.append(_limit(prepared))

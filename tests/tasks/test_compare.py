@@ -135,6 +135,26 @@ def test_human_baseline_is_scored_from_the_prepared_data(project: Path) -> None:
     )
 
 
+def test_the_histories_of_the_trainings_tell_whether_scores_were_still_rising(project: Path) -> None:
+    p = params.load(project / "params.yaml")
+    assert "Validation scores" not in compare.build(project, p).verdict
+    for name, last in (("fcn", 0.6), ("unet", 0.8)):
+        for seed in (0, 1):
+            folder = project / f"models/{name}-{seed}"
+            folder.mkdir(parents=True)
+            table = pd.DataFrame({"step": [4, 8, 10], "val_loss": 1.0, "val_iou": [0.5, 0.6, last]})
+            table.to_csv(folder / "history.csv", index=False)
+    # step 8 is in the last third of 10 too: .8 after .5, and .6 after .5
+    verdict = compare.build(project, p).verdict
+    assert (
+        "of the 10 steps: U-Net by 30.0 points of IoU and FCN-8s by 10.0 points of IoU; more steps" in verdict
+    )
+    path = project / "models/unet-1/history.csv"
+    path.write_text("step,val_loss\n4,1.0\n")
+    with pytest.raises(DataError, match=r"unet-1/history.csv: is damaged(.|\n)*dvc checkout train@unet-1"):
+        compare.build(project, p)
+
+
 @pytest.mark.parametrize("name", ["counts.parquet", "summary.json"])
 def test_missing_evaluation_is_named_with_the_remedy(project: Path, name: str) -> None:
     (project / "evaluations/unet-1" / name).unlink()

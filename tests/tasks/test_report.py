@@ -166,6 +166,22 @@ def test_page_opens_with_the_verdict_and_shows_every_architecture(page: str, pro
     assert "Second annotator" in page and "human, for comparison" in page
 
 
+def test_whether_scores_were_still_rising_stands_in_the_verdict_and_beside_the_curves(
+    page: str, project
+) -> None:
+    links = '<a href="#learning">Validation scores</a>'
+    verdict = page[page.index('<p class="verdict">') : page.index('<div class="tiles">')]
+    assert f"{links} were still rising in the last third of the 200 steps: " in verdict
+    assert page.count(links) == 1
+    learning = html.unescape(page[page.index('id="learning"') : page.index('id="trust"')])
+    for title in ("U-Net", "DeepLabV3+", "FCN-8s"):
+        pattern = rf"{re.escape(unbroken(title))} [+−]\d\.\d points, (still rising|levelled off)"
+        assert re.search(pattern, learning), title
+    for name in ("report.md", "scores.md"):
+        text = (project[0] / "reports/buildings" / name).read_text(encoding="utf-8")
+        assert text.splitlines()[2].count("Validation scores were still rising") == 1
+
+
 def test_both_empty_policy_is_printed(page: str) -> None:
     assert html.escape(EMPTY_POLICY.rstrip(".")) in page
 
