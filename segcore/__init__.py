@@ -11,7 +11,7 @@ names of metrics and the parameters of the gate's rules:
     splits      divides groups among training, validation and test, and prepares the data
     models      the architectures, one per file; `base` has what they share and the bundle, `instance` the parts of
                 instance networks
-    inference   device, tiling, test-time augmentation, and calibration
+    inference   device, tiling, test-time augmentation, calibration, and post-processing
     training    the training loop
     tables      evaluation tables
     evaluation  predicts the test regions and counts their pixels; complexity of networks

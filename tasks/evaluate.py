@@ -164,6 +164,7 @@ def run_evaluation(
     from segcore.evaluation.evaluate import evaluate, fitted, save_prediction
     from segcore.evaluation.objects import find_settings, save_objects
     from segcore.inference.device import choose_precision, default_device
+    from segcore.inference.postprocess import Postprocess
     from segcore.inference.tta import EVALUATED, require_no_objects, require_trained
 
     model = bundle.model(default_device())
@@ -176,6 +177,10 @@ def run_evaluation(
     summary = _summary(bundle, settings, finding) | _of_objects(
         description, asked, data, name, settings.flips
     )
+    postprocess = Postprocess.of(description)
+    if postprocess.steps:
+        summary["postprocess"] = postprocess.text(data.classes)
+        print(f"evaluate {name}: post-processing: {summary['postprocess']}", flush=True)
     # the files of a large model are not held in memory any longer
     del bundle
     precision = choose_precision(description["parameters"]["precision"], default_device())
@@ -195,7 +200,17 @@ def run_evaluation(
 
         progress = partial(console.progress, label=f"evaluate {name}")
         temperature = description.get("calibration", {}).get("temperature")
-        result = evaluate(model, data, settings, precision, keep, progress, finding, temperature)
+        result = evaluate(
+            model,
+            data,
+            settings,
+            precision,
+            keep,
+            progress,
+            finding,
+            temperature,
+            postprocess=postprocess,
+        )
         if result.surfaces is not None:
             summary |= {"surfaces": {"tolerance": p.evaluate.surface_tolerance}}
         _write(part, result, summary, data.classes)

@@ -43,8 +43,10 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
     from segcore.evaluation.evaluate import Evaluated, evaluate, fitted
     from segcore.evaluation.objects import find_settings
     from segcore.inference.device import default_device, precision_of
+    from segcore.inference.postprocess import Postprocess
 
     description = found.bundle.description
+    postprocess = Postprocess.of(description)
     of_file = exported_model(found, runtime, str(MODELS / name), root)
     finding = find_settings(description, p.evaluate.objects, data)
     settings, least = fitted(p.evaluate, of_file, description), finding.score if finding else 0.0
@@ -53,7 +55,9 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
         model: "SegmentationModel", precision: str, label: str
     ) -> tuple[Evaluated, dict[str, float]]:
         progress = partial(console.progress, label=f"evaluate {name} by {label}")
-        made = evaluate(model, data, settings, precision, progress=progress, objects=finding)
+        made = evaluate(
+            model, data, settings, precision, progress=progress, objects=finding, postprocess=postprocess
+        )
         return made, scores(made.counts, data.foreground, made.objects, least, made.surfaces)
 
     target = folder_of(name, runtime, root) / f"evaluation-{runtime}"

@@ -165,8 +165,11 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
 def _choose_on_validation(
     run: Run, trained: "Trained", data: PreparedData, settings: TrainSettings, name: str
 ) -> dict[str, Any]:
-    """The entries `objects` and `calibration` of model.json that the data and the network have, printed and logged."""
-    from segcore.training import object_settings, temperature
+    """What is chosen by predictions of the validation split, as entries of model.json, printed and logged.
+
+    `objects`, `calibration` and `postprocess`, as far as the data, the network and the settings have them.
+    """
+    from segcore.training import object_settings, postprocess_settings, temperature
     from segcore.training.determinism import Determinism
     from segcore.training.validate import tile_side
 
@@ -175,6 +178,9 @@ def _choose_on_validation(
     with Determinism(settings.deterministic):
         objects = object_settings.choose_objects(trained.model, data, tile, precision)
         calibration = temperature.fit_temperature(trained.model, data, tile, precision)
+        postprocess = None
+        if settings.postprocess == "auto":
+            postprocess = postprocess_settings.choose_postprocess(trained.model, data, tile, precision)
     if objects is not None:
         chosen["objects"] = objects
         console.note(f"train {name}: {object_settings.text(objects)}")
@@ -185,6 +191,9 @@ def _choose_on_validation(
         chosen["calibration"] = calibration
         console.note(f"train {name}: {temperature.text(calibration)}")
         run.log_step({f"val/{key}": calibration[key] for key in ("temperature", "ece_before", "ece_after")})
+    if postprocess is not None:
+        chosen["postprocess"] = postprocess
+        console.note(f"train {name}: {postprocess_settings.text(postprocess, data.foreground)}")
     return chosen
 
 

@@ -160,6 +160,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         notes=[
             *filter(None, [objects.limit_note(board, of_objects), method, objects.truth_note(of_objects)]),
             *verdict.notes(standing, p),
+            *_postprocess_notes([s.contestant for s in models]),
         ],
         leaderboard=board,
         tests=tests,
@@ -177,6 +178,20 @@ def _progress(models: Sequence[Contestant], p: Params) -> str:
         return ""
     found = {model.name: progress.progress(model.histories) for model in models}
     return progress.sentence(found, {model.name: model.title for model in models}, p)
+
+
+def _postprocess_notes(contestants: Sequence[Contestant]) -> list[str]:
+    """One sentence for each different post-processing that was chosen on the validation split."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for contestant in contestants:
+        for summary in contestant.summaries:
+            if text := summary.get("postprocess"):
+                seeds.setdefault((contestant.title, text), []).append(str(summary["seed"]))
+    return [
+        f"{title} ({'seed' if len(of) == 1 else 'seeds'} {', '.join(of)}) is scored after post-processing, chosen on "
+        f"the validation split: {text}."
+        for (title, text), of in seeds.items()
+    ]
 
 
 def _score(contestant: Contestant, p: Params, limits: tuple[float, float] | None) -> _Scores:

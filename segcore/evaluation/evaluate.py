@@ -16,6 +16,7 @@ from segcore.evaluation.predicted import Predicted, by_objects, by_pixels
 from segcore.inference.calibration import Calibration
 from segcore.inference.device import Precision
 from segcore.inference.objects import windows_of
+from segcore.inference.postprocess import Postprocess
 from segcore.inference.tta import with_flips
 from segcore.models.base.instance import InstanceModel
 from segcore.models.base.model import SegmentationModel
@@ -69,6 +70,7 @@ def evaluate(
     objects: FindSettings | None = None,
     temperature: float | None = None,
     regions: pd.DataFrame | None = None,
+    postprocess: Postprocess | None = None,
 ) -> Evaluated:
     """Predict every test region at full resolution and compare it with its original labels.
 
@@ -85,6 +87,7 @@ def evaluate(
             its class map has the objects of the operating score.
         temperature: of a semantic network; None: its model.json has none.
         regions: rows of the region table that are predicted; None: all test regions.
+        postprocess: of a semantic network's class maps. Objects and calibration are of the network's own classes.
 
     Raises:
         DataError: a region has no counts, or a volume lacks planes.
@@ -104,13 +107,15 @@ def evaluate(
         patch = data.read_input(region.id)
         predicted = _predicted(model, patch, settings, precision, data.foreground, objects, temperature)
         prediction = predicted.classes
+        calibration.add(predicted.confidence, prediction, patch.label)
+        if predicted.calibrated is not None:
+            scaled.add(predicted.calibrated, prediction, patch.label)
+        if postprocess is not None:
+            prediction = postprocess.applied(prediction, patch.valid)
         images.append(
             (region.id, region.cluster, count(prediction, patch.label, classes, settings.boundary_tolerance))
         )
         matrix += confusion(prediction, patch.label, classes)
-        calibration.add(predicted.confidence, prediction, patch.label)
-        if predicted.calibrated is not None:
-            scaled.add(predicted.calibrated, prediction, patch.label)
         found = None
         if counts is not None and predicted.objects is not None:
             found = counts.add(region.id, patch, predicted.objects)

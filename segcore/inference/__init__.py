@@ -1,1 +1,1 @@
-"""Inference: device, precision, tiling and test-time augmentation, as used in validation and evaluation."""
+"""Inference as in validation and evaluation: device, precision, tiling, test-time augmentation, post-processing."""

@@ -140,6 +140,11 @@ class TrainSettings(Section):
     patience: int | None = Field(
         default=None, ge=1, description="validations without improvement before training stops; null: never"
     )
+    postprocess: Literal["none", "auto"] = Field(
+        default="none",
+        description="post-processing of class maps: `auto`: what improves the validation split is chosen after the "
+        "training: small components removed, only the largest kept, holes filled; semantic networks only",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
         description="number format of the forward pass; `auto`: bf16 where the device supports it",

@@ -23,8 +23,8 @@ class Prediction:
     """Prediction for one image; for a volume, each array has an axis D before H.
 
     Attributes:
-        classes: (H, W) uint8 class indices, 255 where invalid.
-        probabilities: (K, H, W) float32 in 0..1, with sum 1 where valid; 0 elsewhere.
+        classes: (H, W) uint8 class indices, 255 where invalid; after the model's post-processing.
+        probabilities: (K, H, W) float32 in 0..1, with sum 1 where valid; 0 elsewhere. Of the network, as all others.
         valid: (H, W) bool, False where the image has no data.
         touching: (H, W) float32, probability that a pixel is near two objects; None for a network not trained for it.
         objects: of the image, or of each plane of a volume; None unless an output of objects is asked for.

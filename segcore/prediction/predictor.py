@@ -22,6 +22,7 @@ from segcore.data.raster import Info, Note
 from segcore.errors import DataError, ParamsError
 from segcore.files import fsync
 from segcore.inference.device import choose_precision, default_device
+from segcore.inference.postprocess import Postprocess
 from segcore.inference.tta import PREDICTED, require_no_objects, require_trained, with_flips
 from segcore.io import images
 from segcore.io.bands import Declared
@@ -131,6 +132,7 @@ class Predictor:
         self.settings = resolved(settings or Predict(), bundle)
         self.find = find_settings(self.settings, bundle)
         self.temperature = temperature_of(self.settings, bundle)
+        self._postprocess = Postprocess.of(self.description)
         is_counted = "counts" in self.settings.outputs and self.settings.count_by is not None
         self.zones = read_zones(Path(str(self.settings.count_by))) if is_counted else None
         self.data = declared_data(bundle)
@@ -201,9 +203,12 @@ class Predictor:
         made = collected.result(is_volume)
         if self.temperature is not None:
             made = with_confidence(made, self.temperature)
-        if self.find is None:
-            return made
-        return with_objects(made, self.description["foreground"], self.find, self.settings.min_area)
+        if self.find is not None:
+            made = with_objects(made, self.description["foreground"], self.find, self.settings.min_area)
+        # last, because objects are those of the network's own classes
+        for plane in made.classes if is_volume else [made.classes]:
+            self._postprocess.apply(plane)
+        return made
 
     def predict_file(
         self,
@@ -259,6 +264,7 @@ class Predictor:
                             writer.put_classes(block)
                     else:
                         self._blend(declared, writer, grid, part, progress)
+                        writer.postprocess(lambda: progress(total, total))
             with writing(folder / name):
                 files = writer.finish(lambda: progress(total, total))
                 files += write_item(part, name, files, writer.info, scene, self._name, self.description)

@@ -15,8 +15,10 @@ import torch
 from segcore.constants import IGNORE
 from segcore.data.raster import Info, Note
 from segcore.inference.calibration import confidence
+from segcore.inference.postprocess import Postprocess
 from segcore.params import Predict
 from segcore.prediction import mosaic
+from segcore.prediction.held_classes import HeldClasses
 from segcore.prediction.instance_store import ClassBlock
 from segcore.prediction.object_outputs import ObjectOutputs
 from segcore.prediction.scene_objects import BANDS, ObjectStore, as_steps
@@ -96,8 +98,12 @@ class SceneWriter:
         self._of_bytes = [name for name in possible if name in self.outputs]
         self._confidence = np.zeros(size, np.uint8) if volume and self._of_bytes else None
         self._files: dict[str, rasterio.io.DatasetWriter] = {}
+        self._postprocess = Postprocess.of(description)
+        self._held: HeldClasses | None = None
         if not volume:
             with writing(self._shown):
+                if self._postprocess.steps:
+                    self._held = HeldClasses(info.height, info.width, self._postprocess, folder)
                 bands = 1 + sum(self._bands(name) for name in self._of_bytes)
                 bands += BANDS if found is not None else 0
                 cog.check_room(folder, info, bands)
@@ -187,7 +193,11 @@ class SceneWriter:
         self, plane: int, row: int, col: int, classes: np.ndarray, steps: dict[str, np.ndarray]
     ) -> None:
         if self._planes is None:
-            for name, values in {"classes": classes[None], **steps}.items():
+            if self._held is not None:
+                self._held.put(row, col, classes)
+            else:
+                steps = {"classes": classes[None], **steps}
+            for name, values in steps.items():
                 cog.put(self._files[name], row, col, values)
             return
         height, width = classes.shape
@@ -195,6 +205,21 @@ class SceneWriter:
         self._planes[at] = classes
         if self._confidence is not None:
             self._confidence[at] = steps["confidence"][0]
+
+    def postprocess(self, stop_if_asked: Callable[[], object] = lambda: None) -> None:
+        """Apply the model's post-processing to all planes, after the last block of a semantic network.
+
+        Args:
+            stop_if_asked: called now and then; may raise to stop.
+        """
+        with writing(self._shown):
+            while self._queue:
+                self._queue.pop(0).result()
+            for plane in self._planes if self._planes is not None else ():
+                self._postprocess.apply(plane, stop_if_asked)
+            if self._held is not None:
+                for row, classes in self._held.finished(stop_if_asked):
+                    cog.put(self._files["classes"], row, 0, classes[None])
 
     def finish(self, stop_if_asked: Callable[[], object] = lambda: None) -> list[str]:
         """Make the outputs in the scratch folder, and return their names.

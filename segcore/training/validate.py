@@ -69,13 +69,30 @@ def _of_pixels(
         # softmax(log p) = p
         logits = torch.from_numpy(outputs).clamp_min(1e-12).log()[None]
         loss = model.criterion(logits, torch.from_numpy(label).long()[None])["loss"]
-        pair = patch.label[scored].astype(np.int64) * classes + probabilities.argmax(0)[scored]
-        counts = np.bincount(pair, minlength=classes**2).reshape(classes, classes)
+        counts = confusion(patch.label, probabilities.argmax(0), classes)
         rows.append((index, float(loss), int(scored.sum()), counts))
-    total, pixels, confusion = 0.0, 0, np.zeros((classes, classes), dtype=np.int64)
+    total, pixels, matrix = 0.0, 0, np.zeros((classes, classes), dtype=np.int64)
     for _, loss_mean, count, counts in sorted(processes.gathered(rows), key=lambda row: row[0]):
-        total, pixels, confusion = total + loss_mean * count, pixels + count, confusion + counts
-    hit = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - hit
-    iou = np.where(union > 0, hit / np.maximum(union, 1), 1.0)[data.foreground]
-    return total / max(pixels, 1), float(iou.mean())
+        total, pixels, matrix = total + loss_mean * count, pixels + count, matrix + counts
+    return total / max(pixels, 1), float(iou(matrix)[data.foreground].mean())
+
+
+def confusion(label: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
+    """(K, K) int64 pixels by true class (row) and predicted class (column).
+
+    Args:
+        label: (H, W) class indices, IGNORE where not scored.
+        classes: (H, W) predicted class indices; any value where the label is IGNORE.
+        count: K.
+    """
+    scored = label != IGNORE
+    pair = label[scored].astype(np.int64) * count + classes[scored]
+    return np.bincount(pair, minlength=count**2).reshape(count, count)
+
+
+def iou(matrix: np.ndarray) -> np.ndarray:
+    """(K,) IoU of each class of a confusion matrix, 1 where it is neither true nor predicted."""
+    hit = np.diag(matrix)
+    union = matrix.sum(0) + matrix.sum(1) - hit
+    of_classes: np.ndarray = np.where(union > 0, hit / np.maximum(union, 1), 1.0)
+    return of_classes

@@ -219,7 +219,8 @@ def output_stride(architecture: str, settings: TrainSettings) -> float | None:
     elif architecture == "fcn":
         stride = int(str(model.get("variant", "8s")).removesuffix("s"))
     elif architecture == "deeplab":
-        stride = 4 if model.get("version", "v3+") == "v3+" else int(model.get("output_stride", 16))
+        version = model.get("version", "v3+")
+        stride = 4 if version == "v3+" else int(model.get("output_stride") or (16 if version == "v3" else 8))
     else:
         return None
     return stride / settings.magnify

@@ -232,6 +232,7 @@ def _evaluated(
     from segcore.evaluation.evaluate import evaluate, fitted
     from segcore.evaluation.objects import find_settings
     from segcore.inference.device import choose_precision, default_device
+    from segcore.inference.postprocess import Postprocess
     from segcore.models.base.factory import defaults
 
     p, data = context.params, context.data
@@ -245,12 +246,14 @@ def _evaluated(
             "run `make registry OPTIONS=--accept`",
         ) from error
     precision = choose_precision(description["parameters"]["precision"], default_device())
+    postprocess = Postprocess.of(description)
     code = code_digest(*CODE["ingest"], *CODE["evaluate"], f"models/{architecture}.py")
     facts = [
         description["weights_sha256"],
         context.data_hash,
         p.evaluate.model_dump_json(),
         precision,
+        *([repr(postprocess)] if postprocess.steps else []),
     ]
     cache = Cache(folder / "evaluation", *facts, code, sha256(__file__))
     # written last, so the entry is complete if this file exists
@@ -265,7 +268,15 @@ def _evaluated(
         for batch, part in _by_batch(data):
             named = "data.source" if batch == FIRST else f"batch {batch}"
             progress = _bar(f"champion, {named}")
-            evaluation = evaluate(model, part, settings, precision, progress=progress, objects=finding)
+            evaluation = evaluate(
+                model,
+                part,
+                settings,
+                precision,
+                progress=progress,
+                objects=finding,
+                postprocess=postprocess,
+            )
             tables.append(evaluation.counts)
             objects += [] if evaluation.objects is None else [evaluation.objects]
             surfaces += [] if evaluation.surfaces is None else [evaluation.surfaces]

@@ -1,6 +1,7 @@
 """Files of an evaluation of data with objects."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from PIL import Image
 
 from segcore import params
 from segcore.data.prepared import PreparedData
 from segcore.data.prepared import test_regions as regions_of_test
+from segcore.inference.postprocess import Postprocess
 from segcore.models.base.bundle import load_description
 from tasks.tracking import runs
 from tasks.tracking.scores import log_lacking_scores
@@ -120,3 +123,35 @@ def test_calibration_is_measured_before_and_after_the_temperature_of_the_bundle(
     (project / "models/unet-0/model.json").write_bytes(content)
     assert json.loads(without.pop("calibration.json")) == curve
     assert without == with_it
+
+
+def test_class_maps_are_scored_after_post_processing_and_objects_and_calibration_are_not(
+    project, monkeypatch, capsys
+):
+    plain = contents(run(project, monkeypatch))
+    folder = project / "models/unet-0"
+    before = (folder / "model.json").read_bytes()
+    entry = {"background": 0, "steps": [{"operation": "min_area", "class_index": 1, "area": 60}]}
+    try:
+        rewrite(folder, lambda description: description.update(postprocess=entry))
+        changed = contents(run(project, monkeypatch))
+    finally:
+        (folder / "model.json").write_bytes(before)
+    words = f"{load_description(folder)['classes'][1]}: components under 60 pixels removed"
+    assert f"evaluate unet-0: post-processing: {words}" in capsys.readouterr().out
+    summaries = [json.loads(files.pop("summary.json")) for files in (plain, changed)]
+    assert summaries[1] == summaries[0] | {"postprocess": words}
+    differing = {Path(name).name for name in plain if plain[name] != changed[name]}
+    pictures = {name for name in differing if name.endswith(".png")}
+    assert pictures and differing - pictures == {"counts.parquet", "confusion.csv"}
+    steps, matrix = Postprocess.of({"postprocess": entry}), np.zeros((2, 2), int)
+    data = PreparedData(project / "data/prepared")
+    for region in regions_of_test(data)["id"]:
+        first, made = (
+            np.asarray(Image.open(BytesIO(files[f"predictions/{region}.png"]))) for files in (plain, changed)
+        )
+        patch = data.read_input(region)
+        np.testing.assert_array_equal(made, steps.applied(first, patch.valid))
+        np.add.at(matrix, (patch.label[patch.label != 255], made[patch.label != 255]), 1)
+    table = pd.read_csv(BytesIO(changed["confusion.csv"]))
+    np.testing.assert_array_equal(table.drop(columns="truth"), matrix)

@@ -17,7 +17,7 @@ from segcore.models.base.bundle import load_bundle, load_description, read_bundl
 from segcore.objects.find import FindSettings
 from segcore.params import Predict
 from segcore.prediction.predictor import Predictor
-from segcore.training import object_settings
+from segcore.training import object_settings, postprocess_settings
 from tasks import initial_weights, training_notes
 from tasks import train as training
 from tasks.ingest import ingest
@@ -54,6 +54,7 @@ def test_the_settings_are_those_of_the_trained_network_and_are_printed_and_logge
     entry, data = entry_of(bundle), PreparedData("data/prepared")
     precision = load_description(bundle)["training"]["precision"]
     assert entry["components"]["f1"] > 0
+    assert "postprocess" not in load_description(bundle)
     assert entry == object_settings.choose_objects(load_bundle(bundle), data, 64, precision)
     assert FindSettings.of({"objects": entry}, "watershed").method == "watershed"
     # a flow shows the standard error of its stages
@@ -64,6 +65,18 @@ def test_the_settings_are_those_of_the_trained_network_and_are_printed_and_logge
     for name in ("f1", "precision", "recall", "count_bias"):
         assert logged[f"val/object_{name}"] == entry["components"][name]
         assert logged[f"val/object_{name}_watershed"] == entry["watershed"][name]
+
+
+def test_post_processing_is_chosen_if_asked_for_and_printed(project, capsys):
+    common = {**project.train["common"], "postprocess": "auto"}
+    asked = project.model_copy(update={"train": {**project.train, "common": common}})
+    bundle = training.train(asked, "unet", 0)
+    description, data = load_description(bundle), PreparedData("data/prepared")
+    precision = description["training"]["precision"]
+    entry = description["postprocess"]
+    assert entry == postprocess_settings.choose_postprocess(load_bundle(bundle), data, 64, precision)
+    line = postprocess_settings.text(entry, data.foreground)
+    assert f"train unet-0: {line}" in capsys.readouterr().err.splitlines()
 
 
 class Killed(BaseException):

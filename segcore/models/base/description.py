@@ -103,6 +103,19 @@ class _Calibration(_Part):
     ece_after: _Share | None = None
 
 
+class _Step(_Part):
+    operation: Literal["largest", "min_area", "holes"]
+    class_index: Annotated[int, Field(ge=0)]
+    area: Annotated[int, Field(ge=0)] = 0
+
+
+class _Postprocess(_Part):
+    """As `segcore.training.postprocess_settings` makes it; absent where none was asked for."""
+
+    background: Annotated[int, Field(ge=0)]
+    steps: list[_Step]
+
+
 class _Description(_Part):
     """Types and limits of the entries that are used; only the hash of the weights is required everywhere."""
 
@@ -127,6 +140,7 @@ class _Description(_Part):
     training: dict[str, Any] = {}
     objects: _Objects | None = None
     calibration: _Calibration | None = None
+    postprocess: _Postprocess | None = None
     weights_sha256: _Sha256
     files: dict[str, _Sha256] = {}
 
@@ -150,6 +164,12 @@ class _Description(_Part):
             raise ValueError("objects: only an instance network has an entry network, and needs it")
         if self.kind and self.foreground and self.foreground != self.settings.get("foreground"):
             raise ValueError("foreground: is not as in settings")
+        if self.kind and self.postprocess:
+            raise ValueError("postprocess: is for semantic networks")
+        if self.num_classes and self.postprocess:
+            used = [self.postprocess.background, *(step.class_index for step in self.postprocess.steps)]
+            if max(used) >= self.num_classes:
+                raise ValueError(f"postprocess: there is no class {max(used)}")
         if any(Path(name).name != name for name in self.files):
             raise ValueError("files: names with a folder")
         return self

@@ -1,7 +1,8 @@
 """Architectures by name: each module of segcore/models defines one.
 
-Its function `build(in_channels, num_classes, *, ...)` makes a `SemanticModel`. A module with `KIND = "instance"` makes
-an `InstanceModel` by `build(in_channels, num_classes, foreground, *, ...)`, and its function `fit(keywords, sizes)`
+Its function `build(in_channels, num_classes, *, ...)` makes a `SemanticModel`; the optional `resolved(keywords)` first
+replaces keywords that are None by values that follow from others. A module with `KIND = "instance"` makes an
+`InstanceModel` by `build(in_channels, num_classes, foreground, *, ...)`, and its function `fit(keywords, sizes)`
 replaces each keyword "auto" by the value that fits the objects of the training data.
 """
 
@@ -120,8 +121,11 @@ def build_model(
         model = _module(name).build(in_channels, num_classes, chosen, **keywords)
         model.settings = {**keywords, "foreground": chosen}
     else:
-        model = _module(name).build(in_channels, num_classes + bool(touching), **keywords)
-        model.settings = default_keywords | keywords
+        settings, module = default_keywords | keywords, _module(name)
+        if hasattr(module, "resolved"):
+            settings = module.resolved(settings)
+        model = module.build(in_channels, num_classes + bool(touching), **settings)
+        model.settings = settings
     # left out at their defaults, as in the bundles of older versions
     if magnify != 1:
         model.magnify = model.settings["magnify"] = magnify

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segcore.comparison.compare import Contestant, compare
+from segcore.comparison.compare import Contestant, _postprocess_notes, compare
 from segcore.comparison.leaderboard import leaderboard_markdown, leaderboard_text
 from segcore.comparison.results import Comparison
 from segcore.errors import DataError
@@ -221,6 +221,17 @@ def test_initial_weights_of_one_architecture_stand_in_the_verdict() -> None:
     values = {"unet": "of the champion (0123abcd)", "fcn": "none"}
     assert result["differences"] == {"initial_weights": values}
     assert result["verdict"].endswith("They were not trained alike: settings (initial_weights) differ.")
+
+
+def test_post_processing_is_a_note_on_the_seeds_that_have_it() -> None:
+    words = ["building: holes filled", "", "building: holes filled"]
+    of = Contestant(
+        "unet", "U-Net", "model", [], [{"seed": s, "postprocess": t} for s, t in enumerate(words)]
+    )
+    (note,) = _postprocess_notes([of, Contestant("fcn", "FCN-8s", "model", [], [{"seed": 0}])])
+    assert note == (
+        "U-Net (seeds 0, 2) is scored after post-processing, chosen on the validation split: building: holes filled."
+    )
 
 
 def test_comparison_is_deterministic_and_plain_json() -> None:

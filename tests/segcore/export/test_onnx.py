@@ -137,6 +137,13 @@ def test_other_architectures_equal_their_files(tmp_path: Path, name: str):
     assert largest_difference(source, tmp_path, [(1, 97, 131), (3, 64, 64), (1, 1, 1)]) < 2e-5
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_first_versions_of_deeplab_equal_their_files(tmp_path: Path, version: str):
+    keywords = {"encoder": "resnet18", "version": version, "aspp_channels": 8}
+    source = of(tmp_path / version, "deeplab", **keywords)
+    assert largest_difference(source, tmp_path, [(1, 37, 53), (2, 64, 64)]) < 2e-5
+
+
 def test_neighbouring_planes_without_data_are_0_as_in_training(tmp_path: Path):
     folder = make_bundle(tmp_path / "unet-0", bands=6, input={"neighbours": 1, "bands": [2, 1]})
     source = Source.of(read_bundle(folder))

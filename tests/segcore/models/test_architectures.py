@@ -35,6 +35,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"version": "v3", "output_stride": 8},
         {"encoder": "resnet34", "separable": False, "aspp_channels": 16},
         {"encoder": "vgg16", "aspp_channels": 16},
+        {"version": "v1", "encoder": "vgg16", "aspp_channels": 16},
+        {"version": "v2"},
     ],
 }
 SEMANTIC = [name for name in names() if kind(name) == "semantic"]
