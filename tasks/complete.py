@@ -76,7 +76,7 @@ def _is_open(section: str) -> bool:
 def write_plan(path: Path) -> None:
     """Replace `auto` in params.yaml by the values of the plan; the previous version is kept in work/."""
     p = params.load(path)
-    values = {**p.model_dump(mode="json", include={"split", "prepare"}), "train": p.train}
+    values = {**p.model_dump(mode="json", include={"split", "prepare", "evaluate"}), "train": p.train}
     yaml = round_trip()
     document: Any = yaml.load(path.read_text(encoding="utf-8"))
     written = [key for key in PLANNED if get(document, key) == AUTO]

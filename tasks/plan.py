@@ -76,7 +76,7 @@ def write(p: params.Params, facts: dict[str, Any], target: Path = PLAN) -> Path:
 def asked(p: params.Params) -> dict[str, Any]:
     """By key of `PLANNED`: the value in params.yaml, or "auto"; and train.common.budget."""
     common = params.TrainSettings.model_validate(p.train["common"]).model_dump()
-    values = {**p.model_dump(include={"split", "prepare"}), "train": {"common": common}}
+    values = {**p.model_dump(include={"split", "prepare", "evaluate"}), "train": {"common": common}}
     by_hand = {key: get(values, key) for key in PLANNED}
     return {
         **{key: AUTO if key in p.auto else value for key, value in by_hand.items()},

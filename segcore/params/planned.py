@@ -23,6 +23,8 @@ PLANNED: dict[str, Any] = {
     "split.buffer": 0,
     "prepare.window": 320,
     "prepare.stride": 64,
+    "train.common.normalization": "imagenet",
+    "train.common.loss": "dice_cross_entropy",
     "train.common.magnify": 1,
     "train.common.crop": 256,
     "train.common.batch": 8,
@@ -32,6 +34,8 @@ PLANNED: dict[str, Any] = {
     "train.common.learning_rate": 0.002,
     "train.common.augment.flip": True,
     "train.common.augment.rotate90": True,
+    "evaluate.tile": 704,
+    "evaluate.overlap": 64,
 }
 # compared where the data have objects and params.yaml names no architectures
 OBJECT_NETWORKS = ("unet", "mask_rcnn", "yolact", "solo")
@@ -81,7 +85,7 @@ def filled(values: dict[str, Any], plan: Mapping[str, Any] | None) -> tuple[dict
         values.setdefault("architectures", list(OBJECT_NETWORKS))
         values.setdefault("compare", {"metric": "f1_50"})
     planned = PLANNED if plan is None else plan["values"]
-    for section in ("split", "prepare", "train"):
+    for section in ("split", "prepare", "train", "evaluate"):
         if section not in values:
             for key in PLANNED:
                 if key.startswith(f"{section}."):

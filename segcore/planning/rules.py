@@ -55,6 +55,8 @@ _PIXELS, _MOST = 8 * _SIDE**2, 16
 _NARROW = 10
 # a crop is at least this many structures wide
 _ACROSS = 3
+# side of a tile as the network sees it
+_TILE = 704
 # groups below which scenes are divided into blocks, and blocks along their side
 _FEW, _BLOCKS = 8, 8
 # groups from which a tenth is enough for validation
@@ -131,6 +133,26 @@ def _buffer(_: Facts, __: Data, chosen: Chosen) -> Found:
     if block is None:
         return 0, "no blocks", "no blocks, no buffer between them"
     return 32, f"blocks of {block} pixels", "pixels between blocks of different splits that are not used"
+
+
+def _normalization(facts: Facts, _: Data, __: Chosen) -> Found:
+    measured = f"{_count(facts['bands'], 'band')} of {facts['dtype']}"
+    if facts["bands"] == 3 and facts["dtype"] == "uint8":
+        return "imagenet", measured, "pretrained encoders expect the mean and deviation of their own images"
+    return (
+        "data",
+        measured,
+        "mean and deviation of the training split, since pretrained encoders know no such values",
+    )
+
+
+def _loss(facts: Facts, data: Data, _: Chosen) -> Found:
+    measured = f"{foreground_share(facts, data):.1%} of the pixels are foreground"
+    return (
+        "dice_cross_entropy",
+        measured,
+        "Dice keeps rare classes, cross-entropy calibrates; one sum for all data",
+    )
 
 
 def _magnify(facts: Facts, _: Data, __: Chosen) -> Found:
@@ -246,6 +268,17 @@ def _turns(facts: Facts, data: Data, _: Chosen) -> Found:
     )
 
 
+def _tile(_: Facts, __: Data, chosen: Chosen) -> Found:
+    magnify = chosen["train.common.magnify"]
+    tile = int(_TILE / max(1, magnify)) // 32 * 32
+    return tile, f"magnify {magnify}", f"at most {_TILE} pixels of the network, which need less than 2 GB"
+
+
+def _overlap(_: Facts, __: Data, chosen: Chosen) -> Found:
+    crop, tile = chosen["train.common.crop"], chosen["evaluate.tile"]
+    return min(max(16, crop // 4), tile // 2), f"crop {crop}", "a quarter of a crop, blended"
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
@@ -257,6 +290,8 @@ RULES: dict[str, Rule] = {
     "split.fractions": Rule(_fractions, "Holm's correction of three tests needs 8 test groups"),
     "split.block": Rule(_block, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
     "split.buffer": Rule(_buffer, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
+    "train.common.normalization": Rule(_normalization, "torchvision's and timm's encoders"),
+    "train.common.loss": Rule(_loss, f"{_NNUNET}: the sum of Dice and cross-entropy on 23 datasets"),
     "train.common.magnify": Rule(_magnify, f"{_LOG}: hippocampus and nuclei"),
     "train.common.crop": Rule(_crop, f"{_NNUNET}: patches as large as images or memory allow"),
     "train.common.batch": Rule(_batch, f"{_LOG}: more crops of fewer pixels on nuclei and Amazon"),
@@ -272,5 +307,7 @@ RULES: dict[str, Rule] = {
     "train.common.learning_rate": Rule(_rate, _LOG),
     "train.common.augment.flip": Rule(_flip, "symmetries of the view"),
     "train.common.augment.rotate90": Rule(_turns, "symmetries of the view"),
+    "evaluate.tile": Rule(_tile, "docs/guide/speed.md"),
+    "evaluate.overlap": Rule(_overlap, "half of nnU-Net's tile step"),
 }
 assert set(RULES) == set(PLANNED)
