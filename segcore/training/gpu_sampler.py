@@ -175,8 +175,8 @@ class GpuSampler:
         at, inside = _index(
             item.start, item.width, item.height, (along + item.row)[:, None], along + item.col
         )
-        pixels = self.pixels[at].permute(2, 0, 1).float().masked_fill(~inside, 0)
-        image = warped(pixels, self.valid[at] & inside, item.at)
+        planes = torch.cat([self.pixels[at].float(), self.valid[at][..., None].float()], dim=-1)
+        image = warped((planes * inside[..., None]).permute(2, 0, 1), item.at)
         return image.round_() if self.pixels.dtype == torch.uint8 else image
 
     def _maps(self, drawn: _Drawn) -> dict[str, Tensor]:
