@@ -17,6 +17,13 @@ class Augment(Section):
     scale: float = Field(default=1.25, ge=1.0, le=4.0, description="largest random zoom in or out")
     brightness: float = Field(default=0.2, ge=0, lt=1, description="largest relative change")
     contrast: float = Field(default=0.2, ge=0, lt=1, description="largest relative change")
+    strength: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="share of nnU-Net's probabilities of further changes: rotation, elastic deformation, noise, blur, "
+        "low resolution and gamma",
+    )
 
 
 class Speed(Section):

@@ -13,15 +13,31 @@ from torch import Tensor
 from torch.nn import functional
 
 from segcore.constants import IGNORE
+from segcore.training.augmentation import change_intensities, copied, nearest_pixels, positions, warped
 from segcore.training.cut_objects import CutObjects
-from segcore.training.sampler import Sampler, nearest
+from segcore.training.sampler import Augmentation, CropWindow, Sampler, nearest
 
 _WIDER = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype(np.float64): np.float32}
 
 
-class _Drawn(NamedTuple):
-    """For each item of a batch, (N,) each: where its crop window is among all pixels, and its augmentation."""
+class _Warped(NamedTuple):
+    """A warped item: where its training window is among all pixels, and (2, side, side) positions in it."""
 
+    start: int
+    width: int
+    height: int
+    row: int
+    col: int
+    at: Tensor
+
+
+class _Drawn(NamedTuple):
+    """For each item of a batch, (N,) each: where its crop window is among all pixels, and its augmentation.
+
+    `warped` has the warped items by their index in the batch.
+    """
+
+    warped: dict[int, _Warped]
     start: Tensor
     width: Tensor
     height: Tensor
@@ -49,10 +65,9 @@ class GpuSampler:
         self.most = min(round(self.crop * settings.augment.scale), window)
         self._copy_data()
         self.resize, self.nearest = (table.to(device) for table in _tables(self.least, self.most, self.crop))
-        std = (
-            np.asarray(sampler.data.of_channels(sampler.data.statistics["std"])) * settings.augment.brightness
-        )
-        self.brightness = torch.from_numpy(std).float().to(device)
+        std = np.asarray(sampler.data.of_channels(sampler.data.statistics["std"]))
+        self.std = torch.from_numpy(std).float().to(device)
+        self.brightness = torch.from_numpy(std * settings.augment.brightness).float().to(device)
         self.cut = CutObjects(sampler.data, settings.objects, device) if sampler.instances else None
 
     def _copy_data(self) -> None:
@@ -85,8 +100,9 @@ class GpuSampler:
                 (*place, window.row, window.col, window.height, changes.across, changes.down, changes.turns)
             )
             factors.append((changes.gain, changes.shift))
-        drawn = _Drawn(*self._copied(torch.tensor(rows, dtype=torch.int64)).unbind(1))
-        gain, shift = self._copied(torch.tensor(factors, dtype=torch.float32))[:, :, None].unbind(1)
+        where = copied(torch.tensor(rows, dtype=torch.int64), self.device).unbind(1)
+        drawn = _Drawn(self._warped(draws), *where)
+        gain, shift = copied(torch.tensor(factors, dtype=torch.float32), self.device)[:, :, None].unbind(1)
         maps = {name: _turned(values, drawn) for name, values in self._maps(drawn).items()}
         maps["label"] = maps["label"].long()
         if self.cut is not None:
@@ -98,33 +114,75 @@ class GpuSampler:
         centre = image.mean((2, 3), keepdim=True)
         moved = (shift * self.brightness)[:, :, None, None]
         image = (image - centre) * gain[:, :, None, None] + centre + moved
+        for index, (_, changes) in enumerate(draws):
+            if changes.strong is not None:
+                change_intensities(image[index], maps["valid"][index], self.std, changes.strong)
         return {"image": image, **maps}
 
-    def _copied(self, values: Tensor) -> Tensor:
-        pinned = values.pin_memory() if self.device.type == "cuda" else values
-        return pinned.to(self.device, non_blocking=True)
+    def _warped(self, draws: list[tuple[CropWindow, Augmentation]]) -> dict[int, _Warped]:
+        found = {}
+        for index, (window, changes) in enumerate(draws):
+            if changes.strong is not None and changes.strong.warp is not None:
+                warp = changes.strong.warp
+                corner = (window.row - warp.top, window.col - warp.left)
+                at = positions(warp, window.height, self.device)
+                found[index] = _Warped(*self.places[window.item], *corner, at)
+        return found
 
     def _at(self, drawn: _Drawn, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
-        """Index of each pixel and whether it is inside its item, (N, H, W) both, for rows (N, H) and columns (N, W)."""
-        inside = [(at >= 0) & (at < end[:, None]) for at, end in ((rows, drawn.height), (cols, drawn.width))]
-        row = torch.where(inside[0], rows, 0)[:, :, None] * drawn.width[:, None, None]
-        at = drawn.start[:, None, None] + row + torch.where(inside[1], cols, 0)[:, None]
-        return at, inside[0][:, :, None] & inside[1][:, None]
+        """Index of each pixel and whether it is inside its item, (N, H, W) both.
+
+        Args:
+            drawn: of the batch.
+            rows: (N, H) or (1, H) of the crop windows.
+            cols: (N, W) or (1, W) of them.
+        """
+        row, col = rows + drawn.row[:, None], cols + drawn.col[:, None]
+        at, inside = _index(
+            drawn.start[:, None, None],
+            drawn.width[:, None, None],
+            drawn.height[:, None, None],
+            row[:, :, None],
+            col[:, None],
+        )
+        for index, item in drawn.warped.items():
+            # beyond the side of the crop window, what is found is not used
+            last = item.at.shape[-1] - 1
+            r, c = (lines.expand(len(row), -1)[index].clamp(max=last) for lines in (rows, cols))
+            row_in, col_in, within = nearest_pixels(item.at[:, r[:, None], c], self.sampler.window)
+            at[index], found = _index(
+                item.start, item.width, item.height, row_in + item.row, col_in + item.col
+            )
+            inside[index] = found & within
+        return at, inside
 
     def _image(self, drawn: _Drawn) -> Tensor:
         """(N, C, crop, crop) float32, antialiased; 8-bit values stay whole numbers."""
         along = torch.arange(self.most, device=self.device)
-        at, inside = self._at(drawn, drawn.row[:, None] + along, drawn.col[:, None] + along)
+        at, inside = self._at(drawn, along[None], along[None])
         windows = self.pixels[at].permute(0, 3, 1, 2).float().masked_fill(~inside[:, None], 0)
+        for index, item in drawn.warped.items():
+            side = item.at.shape[-1]
+            windows[index, :, :side, :side] = self._warped_image(item)
         # (N, 1, crop, most), 0 beyond the window
         weights = self.resize[drawn.side - self.least][:, None]
         image = weights @ windows @ weights.mT
         return image.round_() if self.pixels.dtype == torch.uint8 else image
 
+    def _warped_image(self, item: _Warped) -> Tensor:
+        """(C, side, side) float32 of a warped crop window; 8-bit values stay whole numbers."""
+        along = torch.arange(self.sampler.window, device=self.device)
+        at, inside = _index(
+            item.start, item.width, item.height, (along + item.row)[:, None], along + item.col
+        )
+        planes = torch.cat([self.pixels[at].float(), self.valid[at][..., None].float()], dim=-1)
+        image = warped((planes * inside[..., None]).permute(2, 0, 1), item.at)
+        return image.round_() if self.pixels.dtype == torch.uint8 else image
+
     def _maps(self, drawn: _Drawn) -> dict[str, Tensor]:
         """Labels, validity and object numbers before turns, (N, crop, crop) each."""
         chosen = self.nearest[drawn.side - self.least]
-        at, inside = self._at(drawn, drawn.row[:, None] + chosen, drawn.col[:, None] + chosen)
+        at, inside = self._at(drawn, chosen, chosen)
         maps = {"label": self.labels[at].masked_fill(~inside, IGNORE), "valid": self.valid[at] & inside}
         if self.numbers is not None:
             maps["instance"] = (self.numbers[at].long() & 0xFFFFFFFF).masked_fill(~inside, 0)
@@ -134,10 +192,19 @@ class GpuSampler:
         """(N, most, most) object numbers of the windows before they are resized, 0 beyond them."""
         assert self.numbers is not None
         along = torch.arange(self.most, device=self.device)
-        at, inside = self._at(drawn, drawn.row[:, None] + along, drawn.col[:, None] + along)
+        at, inside = self._at(drawn, along[None], along[None])
         within = along < drawn.side[:, None]
         inside = inside & within[:, :, None] & within[:, None]
         return (self.numbers[at].long() & 0xFFFFFFFF).masked_fill(~inside, 0)
+
+
+def _index(
+    start: Tensor | int, width: Tensor | int, height: Tensor | int, row: Tensor, col: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Index among all pixels of rows and columns of items, and whether they are inside; all are broadcast."""
+    inside_rows, inside_cols = (row >= 0) & (row < height), (col >= 0) & (col < width)
+    at = start + torch.where(inside_rows, row, 0) * width + torch.where(inside_cols, col, 0)
+    return at, inside_rows & inside_cols
 
 
 def _tables(least: int, most: int, crop: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from segcore.data.prepared import LabelledImage, PreparedData
 from segcore.params import TrainSettings
+from segcore.training.augmentation import StrongAugmentation, change_intensities, warped_patch
 from segcore.training.cut_objects import CutObjects
 
 
@@ -69,7 +70,7 @@ class Sampler:
         std = np.asarray(self.data.of_channels(self.data.statistics["std"]))
         batch, present = _Crops.empty(0, 0, self.settings.crop, self.instances), []
         for index, (window, changes) in enumerate(drawn):
-            patch = self.data.crop(*window, instances=self.instances, touching=not self.instances)
+            patch = self._patch(window, changes.strong)
             if index == 0:
                 bands = patch.image.shape[-1]
                 batch = _Crops.empty(len(drawn), bands, self.settings.crop, self.instances)
@@ -82,17 +83,28 @@ class Sampler:
             batch = batch._replace(label=label, instance=instance)
         return {name: tensor for name, tensor in batch._asdict().items() if tensor is not None}
 
+    def _patch(self, window: "CropWindow", strong: StrongAugmentation | None) -> LabelledImage:
+        """Pixels of a crop window; rotated ones are taken from its whole training window, and nothing beyond it."""
+        warp, place = None if strong is None else strong.warp, window
+        if warp is not None:
+            corner = (window.row - warp.top, window.col - warp.left)
+            place = CropWindow(window.item, *corner, self.window, self.window)
+        patch = self.data.crop(*place, instances=self.instances, touching=not self.instances)
+        return patch if warp is None else warped_patch(patch, warp, window.height)
+
     def draws(self, step: int) -> list[tuple["CropWindow", "Augmentation"]]:
         """Crop window and augmentation of each item of a step's batch; no pixel is read."""
         rng = np.random.default_rng([self.seed, step])
+        # numbers of its own, so that crops are the same for every strength
+        strong = np.random.default_rng([self.seed, step, 1]) if self.settings.augment.strength else None
         batch = self.settings.batch
         by_class = round(batch * self.settings.foreground_share)
         # small batches have one too; rounded first, because 20 * 0.15 is a little above 3
         empty = math.ceil(round(batch * self.settings.objects.empty_share, 6)) if len(self.empty) else 0
-        return [self._draw(index < by_class, index >= batch - empty, rng) for index in range(batch)]
+        return [self._draw(index < by_class, index >= batch - empty, rng, strong) for index in range(batch)]
 
     def _draw(
-        self, foreground: bool, empty: bool, rng: np.random.Generator
+        self, foreground: bool, empty: bool, rng: np.random.Generator, strong: np.random.Generator | None
     ) -> tuple["CropWindow", "Augmentation"]:
         draw = rng.random()
         if foreground:
@@ -107,7 +119,11 @@ class Sampler:
         side = min(round(crop / zoom), self.window)
         down, right = (int(rng.integers(0, self.window - side + 1)) for _ in range(2))
         window = CropWindow(item, int(row) + down, int(col) + right, side, side)
-        return window, Augmentation.draw(self.settings, rng)
+        changes = Augmentation.draw(self.settings, rng)
+        if strong is not None:
+            drawn = StrongAugmentation.draw(self.settings.augment, (down, right), strong)
+            changes = changes._replace(strong=drawn)
+        return window, changes
 
 
 class CropWindow(NamedTuple):
@@ -129,6 +145,7 @@ class Augmentation(NamedTuple):
         turns: number of quarter turns, 0 to 3.
         gain: factor of contrast.
         shift: of brightness, in -1..1.
+        strong: further changes, where `strength` is above 0.
     """
 
     across: bool
@@ -136,6 +153,7 @@ class Augmentation(NamedTuple):
     turns: int
     gain: float
     shift: float
+    strong: StrongAugmentation | None = None
 
     @classmethod
     def draw(cls, settings: TrainSettings, rng: np.random.Generator) -> "Augmentation":
@@ -218,7 +236,7 @@ def _augment_into(
     out: _Crops, patch: LabelledImage, settings: TrainSettings, std: np.ndarray, changes: Augmentation
 ) -> None:
     """`augment` without copies; most of a loader's time is spent here."""
-    across, down, turns, gain, _ = changes
+    across, down, turns, gain, *_ = changes
     crop, side = settings.crop, patch.image.shape[1]
     shift = torch.from_numpy(std * settings.augment.brightness * changes.shift).float()[:, None, None]
 
@@ -239,3 +257,5 @@ def _augment_into(
     # band by band, which copies turned images twice as fast
     for target, band in zip(out.image, x, strict=True):
         target.copy_(band)
+    if changes.strong is not None:
+        change_intensities(out.image, out.valid, torch.from_numpy(std).float(), changes.strong)

@@ -83,8 +83,9 @@ def test_cut_objects_are_ignored_by_their_visible_part_and_the_rest_is_unchanged
     assert ignored > 0 and kept > 0
 
 
-def test_both_samplers_have_the_same_labels_and_numbers(discs):
-    host = sampler(discs)
+@pytest.mark.parametrize("strength", [0, 1])
+def test_both_samplers_have_the_same_labels_and_numbers(discs, strength):
+    host = sampler(discs, augment={"strength": strength})
     on_device = GpuSampler(host, CPU)
     for step in range(12):
         batch, other = host.batch(step), on_device.batch(step)

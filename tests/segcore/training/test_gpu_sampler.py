@@ -7,6 +7,7 @@ import torch
 from segcore.constants import IGNORE
 from segcore.data.prepared import PreparedData
 from segcore.params import TrainSettings
+from segcore.training import augmentation
 from segcore.training.gpu_sampler import GpuSampler
 from segcore.training.loader import Loader
 from segcore.training.runtime import choose_runtime
@@ -51,6 +52,24 @@ def test_resized_and_recoloured_pixels_are_within_a_level(prepared_scene):
         difference = (plain["image"] - other["image"]).abs()
         # one level times the gain of contrast
         assert difference.max() <= 1.3 and difference.mean() < 0.5
+
+
+ALL = dict.fromkeys(augmentation._PROBABILITIES, 1)
+WARPS = {name: float(name in ("rotation", "elastic")) for name in ALL}
+
+
+@pytest.mark.parametrize(("chances", "scale"), [(ALL, 1.0), (WARPS, 1.0), (WARPS, 1.25)])
+def test_strong_augmentation_is_that_of_the_sampler(prepared_scene, monkeypatch, chances, scale):
+    monkeypatch.setattr(augmentation, "_PROBABILITIES", chances)
+    host = sampler(prepared_scene, scale=scale, strength=1)
+    # beyond the item too
+    host.places = [(item, row - 6, col) for item, row, col in host.places]
+    for plain, other in batches(host):
+        difference = (plain["image"] - other["image"]).abs()
+        if scale == 1:
+            assert difference.max() < 0.01
+        else:
+            assert difference.max() <= 1.3 and difference.mean() < 0.5
 
 
 def test_a_part_of_a_batch_equals_that_of_the_whole_batch(prepared_scene):
@@ -115,12 +134,13 @@ def numbered_scene(tmp_path_factory):
     return p, PreparedData(prepare(p, folder / "ingested", folder / "prepared"))
 
 
-@pytest.mark.parametrize("scale", [1.0, 1.25])
-def test_object_numbers_move_as_labels_do_on_both_samplers(numbered_scene, scale):
+@pytest.mark.parametrize(("scale", "strength"), [(1.0, 0), (1.25, 0), (1.25, 1)])
+def test_object_numbers_move_as_labels_do_on_both_samplers(numbered_scene, scale, strength):
     p, data = numbered_scene
     # every object is larger than a crop
     rules = {"min_visible": 0, "min_area": 0}
-    options = {"steps": 3, "batch": 6, "crop": 32, "validate_every": 3, "augment": {"scale": scale}}
+    options = {"steps": 3, "batch": 6, "crop": 32, "validate_every": 3}
+    options["augment"] = {"scale": scale, "strength": strength}
     settings = TrainSettings(**options, objects=rules)
     host = Sampler(data, settings, p.prepare.window, seed=3, instances=True)
     plain = Sampler(data, settings, p.prepare.window, seed=3)

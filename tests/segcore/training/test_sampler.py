@@ -8,6 +8,7 @@ from PIL import Image
 from segcore.constants import IGNORE
 from segcore.data.prepared import LabelledImage
 from segcore.params import TrainSettings
+from segcore.params.training import Augment
 from segcore.training.sampler import Sampler, augment
 
 
@@ -88,9 +89,10 @@ def test_foreground_is_drawn_more_often_with_a_foreground_share(prepared_scene):
     assert fraction[1.0] > fraction[0.0] * 1.1
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_crops_stay_inside_training_pixels(prepared_scene, seed):
+@pytest.mark.parametrize(("seed", "strength"), [(0, 0), (1, 0), (2, 0), (3, 1)])
+def test_crops_stay_inside_training_pixels(prepared_scene, seed, strength):
     p, data = prepared_scene
+    augmented = {"augment": Augment(strength=strength)}
     held_out = np.zeros((256, 256), bool)
     for r in data.regions[data.regions["split"] != "train"].itertuples():
         held_out[r.row : r.row + r.height, r.col : r.col + r.width] = True
@@ -105,7 +107,8 @@ def test_crops_stay_inside_training_pixels(prepared_scene, seed):
             read.append((row, col, height, width))
             return original(item, row, col, height, width, **asked)
 
-    sampler = Sampler(Recorder(), p.for_architecture("fcn"), p.prepare.window, seed)
+    settings = p.for_architecture("fcn").model_copy(update=augmented)
+    sampler = Sampler(Recorder(), settings, p.prepare.window, seed)
     for step in range(20):
         sampler.batch(step)
     assert len(read) == 40
