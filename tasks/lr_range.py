@@ -23,6 +23,7 @@ def find_rates(p: Params, architecture: str, seed: int, steps: int, root: Path =
     Raises:
         ModelError: unknown architecture or weights; DataError: no prepared data.
     """
+    p.require_plan()
     settings, data = p.for_architecture(architecture), PreparedData(root / PREPARED)
     from segcore.planning import lr_range
     from segcore.plots.lr_range import lr_range as curve

@@ -23,6 +23,8 @@ from segcore.params.data import Data
 # structures are measured in at most this many planes, spread evenly over the items, and windows of this side
 _PLANES = 24
 _SIDE = 512
+# sizes of pixels are those of at most this many items, spread evenly
+_SIZED = 2000
 # significant digits
 _DIGITS = 4
 # structures of fewer pixels are noise of the labels
@@ -49,9 +51,9 @@ def fingerprint(catalogue: pd.DataFrame, packed: Path, data: Data, *, later: boo
     Returns:
         items, planes, groups: numbers. height, width, depth: [smallest, median, largest] in pixels; depth is the number
         of planes. volumes, positioned: whether all items are volumes, have a position on the earth. bands, dtype.
-        pixel_sizes: [smallest, median, largest] of each entry of `segcore.data.resolution.pixel_sizes` that all items
-        have. pixels: labelled ones. class_shares: of these, by class. values: by class and band, the 5 %, 50 % and 95 %
-        quantile. structures: by foreground class, see `_structures`.
+        pixel_sizes: [smallest, median, largest] of each entry of `segcore.data.resolution.pixel_sizes` that all of up
+        to 2,000 items have. pixels: labelled ones. class_shares: of these, by class. values: by class and band, the
+        5 %, 50 % and 95 % quantile. structures: by foreground class, see `_structures`.
 
     Raises:
         DataError: a packed item is missing or damaged.
@@ -62,7 +64,7 @@ def fingerprint(catalogue: pd.DataFrame, packed: Path, data: Data, *, later: boo
     counts = [json.loads(text) for text in rows["pixels_per_class"]]
     pixels = {name: sum(int(count.get(name, 0)) for count in counts) for name in data.classes}
     total = max(sum(pixels.values()), 1)
-    sizes = pd.DataFrame([_sizes(row) for _, row in rows.iterrows()])
+    sizes = pd.DataFrame([_sizes(row) for row in _chosen(rows, _SIZED).to_dict("records")])
     opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
     return {
         "items": len(rows),
@@ -90,7 +92,7 @@ def _spread(values: "pd.Series[Any]") -> list[float]:
     return [_round(float(f(values.to_numpy(float)))) for f in (np.min, np.median, np.max)]
 
 
-def _sizes(row: Any) -> dict[str, float]:
+def _sizes(row: Mapping[str, Any]) -> dict[str, float]:
     transform, spacing = json.loads(row["transform"]), json.loads(row["spacing"])
     return pixel_sizes(
         Info(
@@ -105,9 +107,9 @@ def _sizes(row: Any) -> dict[str, float]:
     )
 
 
-def _chosen(rows: pd.DataFrame) -> pd.DataFrame:
-    """At most `_PLANES` items, spread evenly in the order of their ids."""
-    return rows.iloc[:: -(-len(rows) // _PLANES)]
+def _chosen(rows: pd.DataFrame, most: int = _PLANES) -> pd.DataFrame:
+    """At most `most` items, spread evenly in the order of their ids."""
+    return rows.iloc[:: -(-len(rows) // most)]
 
 
 def _values(rows: pd.DataFrame, opened: Any, data: Data) -> dict[str, list[list[float]]]:
@@ -145,7 +147,8 @@ def _patches(rows: pd.DataFrame, opened: Any, foreground: list[int], numbered: b
 
 
 def _middle_plane(file: Packed, foreground: list[int]) -> int:
-    planes = np.flatnonzero(np.isin(file.array("labels"), foreground).any(axis=(1, 2)))
+    found = [np.isin(plane, foreground).any() for plane in file.array("labels")]
+    planes = np.flatnonzero(found)
     return int(planes[len(planes) // 2]) if len(planes) else 0
 
 
