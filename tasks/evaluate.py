@@ -166,6 +166,7 @@ def run_evaluation(
     from segcore.inference.device import choose_precision, default_device
     from segcore.inference.postprocess import Postprocess
     from segcore.inference.tta import EVALUATED, require_no_objects, require_trained
+    from segcore.models.base.crf import Crf
 
     model = bundle.model(default_device())
     if p.evaluate.flips:
@@ -178,8 +179,13 @@ def run_evaluation(
         description, asked, data, name, settings.flips
     )
     postprocess = Postprocess.of(description)
-    if postprocess.steps:
-        summary["postprocess"] = postprocess.text(data.classes)
+    crf = Crf.of(description.get("settings", {}).get("crf"))
+    if crf or postprocess.steps:
+        texts = [
+            *([crf.text()] if crf else []),
+            *([postprocess.text(data.classes)] if postprocess.steps else []),
+        ]
+        summary["postprocess"] = "; ".join(texts)
         print(f"evaluate {name}: post-processing: {summary['postprocess']}", flush=True)
     # the files of a large model are not held in memory any longer
     del bundle

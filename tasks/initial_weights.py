@@ -94,6 +94,10 @@ def _fits(facts: Mapping[str, Any], p: Params, architecture: str, model: "Segmen
     # as in JSON, which has no tuples
     settings = json.loads(json.dumps(model.settings))
     expected = (architecture, model.in_channels, model.num_classes, settings, p.data.classes)
+    # a CRF is chosen anew after each training
+    found = dict(facts.get("settings") or {})
+    found.pop("crf", None)
+    facts = {**facts, "settings": found}
     return tuple(facts.get(name) for name in _SAME) == expected
 
 

@@ -167,19 +167,25 @@ def _choose_on_validation(
 ) -> dict[str, Any]:
     """What is chosen by predictions of the validation split, as entries of model.json, printed and logged.
 
-    `objects`, `calibration` and `postprocess`, as far as the data, the network and the settings have them.
+    `objects`, `calibration` and `postprocess`, as far as the data, the network and the settings have them. A CRF is
+    part of the network and stands in its settings.
     """
-    from segcore.training import object_settings, postprocess_settings, temperature
+    from segcore.training import crf_settings, object_settings, postprocess_settings, temperature
     from segcore.training.determinism import Determinism
     from segcore.training.validate import tile_side
 
     tile, precision = tile_side(trained.model, settings.crop), trained.facts["precision"]
     chosen: dict[str, Any] = {}
     with Determinism(settings.deterministic):
+        if settings.postprocess == "crf":
+            # first, because it changes the probabilities that the others are chosen by
+            crf = crf_settings.choose_crf(trained.model, data, tile, precision)
+            if crf is not None:
+                console.note(f"train {name}: {crf_settings.text(crf, data.foreground)}")
         objects = object_settings.choose_objects(trained.model, data, tile, precision)
         calibration = temperature.fit_temperature(trained.model, data, tile, precision)
         postprocess = None
-        if settings.postprocess == "auto":
+        if settings.postprocess != "none":
             postprocess = postprocess_settings.choose_postprocess(trained.model, data, tile, precision)
     if objects is not None:
         chosen["objects"] = objects

@@ -95,7 +95,7 @@ def sentence(networks: Mapping[str, Progress], titles: Mapping[str, str], p: Par
     if rising:
         gains = [f"{titles[n]} by {value_text(one.gain)} points of {one.score}" for n, one in rising.items()]
         others = f"; {_named(level, titles)} had levelled off" if level else ""
-        keys = {f"train.{n if p.train.get(n, {}).get('steps') else 'common'}.steps": None for n in rising}
+        keys = {_key_of_steps(name, p): None for name in rising}
         effect = "change the ranking" if len(networks) > 1 else "raise them"
         sentences.append(
             f"Validation scores were still rising in {_last_third(rising)}: {listed(gains)}{others}; "
@@ -114,6 +114,14 @@ def sentence(networks: Mapping[str, Progress], titles: Mapping[str, str], p: Par
             f"Whether validation scores of {_named(unknown, titles)} were still rising cannot be told: {why}{remedy}."
         )
     return " ".join(sentences)
+
+
+def _key_of_steps(name: str, p: Params) -> str:
+    """The key by which a network gets more steps."""
+    if p.train.get(name, {}).get("steps"):
+        return f"train.{name}.steps"
+    is_auto = "train.common.steps" in p.auto and p.for_architecture(name).budget != "thorough"
+    return "train.common.budget" if is_auto else "train.common.steps"
 
 
 def _named(networks: Mapping[str, Progress], titles: Mapping[str, str]) -> str:

@@ -8,7 +8,8 @@ item, which never changes once written.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from segcore.files import read_json
 
 # largest number of files that are mapped at once; Linux allows about 65,000 maps per process
 _OPEN_FILES = 4096
+# folder of the training items that are resampled to one spacing
+RESAMPLED = "resampled"
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,27 @@ class LabelledImage:
             of pixels near two objects.
         valid: (H, W) bool, False where the image has no data.
         instances: (H, W) uint32 object numbers, 0 for none; None where they were not asked for.
+        steps: pixels per pixel that a network sees, along rows and columns; None: it sees these pixels.
     """
 
     image: np.ndarray
     label: np.ndarray
     valid: np.ndarray
     instances: np.ndarray | None = None
+    steps: tuple[float, float] | None = None
+
+
+def steps_to(spacing: tuple[float, float] | None, own: str) -> tuple[float, float] | None:
+    """Own pixels per pixel of a spacing, along rows and columns; None where one of the two is not known.
+
+    Args:
+        spacing: of the rows and of the columns in mm.
+        own: of the item: JSON of (planes, rows, columns) in mm, or null.
+    """
+    sizes = json.loads(own)
+    if spacing is None or sizes is None or min(sizes[1:]) <= 0:
+        return None
+    return spacing[0] / sizes[1], spacing[1] / sizes[2]
 
 
 def neighbouring_planes(plane: int, neighbours: int, depth: int, apart: float = 1.0) -> list[int]:
@@ -70,6 +88,7 @@ class PreparedData:
         instances: whether the ground truth has objects.
         truth_of_objects: "given", with numbers of their own; "components" of the classes; "none": there are no objects.
         touching: whether networks are trained with one more class, the pixels near two objects.
+        spacing: of the rows and of the columns, in mm, that a network sees volumes in; None: their own.
 
     Raises:
         DataError: the folder is missing or incomplete.
@@ -98,6 +117,7 @@ class PreparedData:
         self.instances = self.truth_of_objects != "none"
         self.touching: bool = meta.get("touching", False)
         self.neighbours: int = meta.get("neighbours", 0)
+        self.spacing: tuple[float, float] | None = tuple(meta["spacing"]) if "spacing" in meta else None
         self._planes_seen = len(neighbouring_planes(0, self.neighbours, 1))
         self._where = {
             row.item: (row.packed, int(row.plane), int(row.height), int(row.width))
@@ -105,6 +125,20 @@ class PreparedData:
         }
         self._regions: dict[str, dict[str, Any]] = {}
         self._file = lru_cache(maxsize=_OPEN_FILES)(lambda name: Packed(self.packed / name))
+
+    def for_training(self) -> "PreparedData":
+        """The same data for reading training windows: items that were resampled to one spacing are those copies."""
+        if self.spacing is None:
+            return self
+        data = copy(self)
+        data._where = {}
+        for item, (name, plane, height, width) in self._where.items():
+            path = (self.folder / RESAMPLED / name).resolve()
+            if path.is_file():
+                height, width = self._file(str(path)).shapes["labels"][1][1:]
+                name = str(path)
+            data._where[item] = (name, plane, height, width)
+        return data
 
     @property
     def bands(self) -> int:
@@ -159,8 +193,8 @@ class PreparedData:
 
     def training_bytes(self, instances: bool = False) -> int:
         """Bytes of all items with training windows: pixels, labels, validity and, if asked for, object numbers."""
-        rows = self.items.loc[self.windows["item"].unique()]
-        pixels = rows["height"].to_numpy(np.int64) * rows["width"].to_numpy(np.int64)
+        rows, where = self.items.loc[self.windows["item"].unique()], self.for_training()._where
+        pixels = np.array([where[item][2] * where[item][3] for item in rows["item"]], np.int64)
         value = np.array([np.dtype(kind).itemsize for kind in rows["dtype"]])
         return int((pixels * (value * self.channels + 2 + 4 * instances)).sum())
 
@@ -272,7 +306,10 @@ class PreparedData:
         """A region as network input, with the neighbours of its plane; further arguments as of `crop`."""
         r = self.region(region_id)
         place = (r["item"], r["row"], r["col"], r["height"], r["width"])
-        return self.crop(*place, instances=instances, touching=touching)
+        patch = self.crop(*place, instances=instances, touching=touching)
+        if self.spacing is None:
+            return patch
+        return replace(patch, steps=steps_to(self.spacing, self.items.loc[r["item"], "spacing"]))
 
     def _part(self, region_id: str, kind: str, index: int | None = None) -> np.ndarray:
         r = self.region(region_id)

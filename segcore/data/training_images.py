@@ -26,7 +26,8 @@ def facts_of_training(data: PreparedData) -> dict[str, Any]:
     Returns:
         images: their number; a volume is one. regions: number of training regions.
         values: as `value_ranges`; missing without a valid pixel. pixel_sizes: smallest, median
-        and largest of each entry of `segcore.data.resolution.pixel_sizes`, where all images have it.
+        and largest of each entry of `segcore.data.resolution.pixel_sizes`, where all images have it. spacing: of the
+        rows and of the columns in mm, to which volumes are resampled; missing if they are not.
     """
     regions = data.regions[data.regions["split"] == "train"]
     rows = data.items.loc[sorted(regions["item"].unique())]
@@ -40,6 +41,8 @@ def facts_of_training(data: PreparedData) -> dict[str, Any]:
         for name, column in sizes.items()
         if column.notna().all()
     }
+    if data.spacing is not None:
+        facts["spacing"] = list(data.spacing)
     return facts
 
 

@@ -118,9 +118,14 @@ class Source:
             scores: on the test regions, JSON-able, where known.
 
         Raises:
-            ModelError: model.json lacks an entry.
+            ModelError: model.json lacks an entry, or the network has a CRF.
         """
         bundle.require("classes", "colors")
+        if bundle.description.get("settings", {}).get("crf"):
+            raise ModelError(
+                f"{bundle.folder}: has a CRF, which is not exported",
+                "train with train.common.postprocess: auto, which has none",
+            )
         model = bundle.model()
         declared = bundle.description.get("input", {})
         # pixels that are scaled by the percentiles of their image no longer have the declared value

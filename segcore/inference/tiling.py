@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from segcore.data.prepared import LabelledImage
+from segcore.data.resampling import new_size, resized, resized_pixels
 from segcore.errors import ParamsError
 from segcore.inference.device import Precision, autocast
 from segcore.models.base.semantic import SemanticModel
@@ -127,12 +128,29 @@ def predict_with_touching(
 
     The latter is None for a model without that output.
     """
+    if patch.steps is not None:
+        return _resampled(model, patch, patch.steps, (tile, overlap), precision)
     height, width = patch.label.shape
     bands = predict_bands(model, patch_reader(patch), height, width, tile, overlap, precision)
     probabilities = np.concatenate([of_band for _, of_band in bands], axis=1)
     if not model.touching:
         return probabilities, None
     return of_classes(probabilities[:-1]), probabilities[-1]
+
+
+def _resampled(
+    model: SemanticModel,
+    patch: LabelledImage,
+    steps: tuple[float, float],
+    tiling: tuple[int, int],
+    precision: Precision,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`predict_with_touching` of a resampled patch, with probabilities on the patch's own grid."""
+    own = patch.valid.shape[0], patch.valid.shape[1]
+    image, valid = resized_pixels(patch.image, patch.valid, new_size(own, steps))
+    seen = LabelledImage(image, np.zeros(valid.shape, np.uint8), valid)
+    probabilities, touching = predict_with_touching(model, seen, *tiling, precision)
+    return resized(probabilities, own), None if touching is None else resized(touching, own)
 
 
 def of_classes(probabilities: Array) -> Array:

@@ -23,6 +23,7 @@ PLANNED: dict[str, Any] = {
     "split.buffer": 0,
     "prepare.window": 320,
     "prepare.stride": 64,
+    "prepare.spacing": None,
     "train.common.normalization": "imagenet",
     "train.common.loss": "dice_cross_entropy",
     "train.common.magnify": 1,

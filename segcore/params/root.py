@@ -129,6 +129,13 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _spacing_is_of_whole_classes(self) -> "Params":
+        if self.prepare.spacing and (self.data.has_objects or self.split.block):
+            what = "data with objects" if self.data.has_objects else "split.block"
+            raise ValueError(f"prepare.spacing is not possible with {what}: set it to null")
+        return self
+
+    @model_validator(mode="after")
     def _instance_networks_have_objects(self) -> "Params":
         found = [name for name in self.architectures if name in instance_networks()]
         if found and not self.data.has_objects:

@@ -1,6 +1,6 @@
 """Sections of params.yaml for the stages other than training, for tracking and for the machine."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -51,6 +51,11 @@ class Prepare(Section):
 
     window: int = Field(ge=16, description="side of a window; at least `train.*.crop`")
     stride: int = Field(ge=1, description="distance between the origins of neighbouring windows")
+    spacing: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
+        default=None,
+        description="of the rows and of the columns of volumes, in mm, to which they are resampled for networks; "
+        "predictions are on their own grid. null: their own",
+    )
 
 
 class Evaluate(Section):

@@ -147,10 +147,11 @@ class TrainSettings(Section):
     patience: int | None = Field(
         default=None, ge=1, description="validations without improvement before training stops; null: never"
     )
-    postprocess: Literal["none", "auto"] = Field(
+    postprocess: Literal["none", "auto", "crf"] = Field(
         default="none",
         description="post-processing of class maps: `auto`: what improves the validation split is chosen after the "
-        "training: small components removed, only the largest kept, holes filled; semantic networks only",
+        "training: small components removed, only the largest kept, holes filled; `crf`: also a fully connected CRF, "
+        "which takes longer than the network; semantic networks only",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",

@@ -57,6 +57,8 @@ _NARROW = 10
 _ACROSS = 3
 # side of a tile as the network sees it
 _TILE = 704
+# ratio of spacings from which volumes are resampled; augmentation changes sizes by more than less
+_ALIKE = 1.1
 # groups below which scenes are divided into blocks, and blocks along their side
 _FEW, _BLOCKS = 8, 8
 # groups from which a tenth is enough for validation
@@ -133,6 +135,22 @@ def _buffer(_: Facts, __: Data, chosen: Chosen) -> Found:
     if block is None:
         return 0, "no blocks", "no blocks, no buffer between them"
     return 32, f"blocks of {block} pixels", "pixels between blocks of different splits that are not used"
+
+
+def _spacing(facts: Facts, data: Data, chosen: Chosen) -> Found:
+    rows, columns = (facts["pixel_sizes"].get(f"mm: {axis}") for axis in ("rows", "columns"))
+    if not facts["volumes"] or not rows or not columns:
+        return None, "no volumes with a spacing", "images keep their own pixels"
+    measured = f"rows {rows[0]:g} to {rows[2]:g} mm, columns {columns[0]:g} to {columns[2]:g} mm"
+    if data.has_objects or chosen["split.block"] is not None:
+        return None, measured, "volumes with objects, or divided into blocks, keep their own pixels"
+    if max(rows[2] / rows[0], columns[2] / columns[0]) < _ALIKE:
+        return None, measured, "planes are alike, and keep their own pixels"
+    return (
+        [rows[1], columns[1]],
+        measured,
+        "planes are resampled to the median for the network; predictions are on their own grid",
+    )
 
 
 def _normalization(facts: Facts, _: Data, __: Chosen) -> Found:
@@ -290,6 +308,7 @@ RULES: dict[str, Rule] = {
     "split.fractions": Rule(_fractions, "Holm's correction of three tests needs 8 test groups"),
     "split.block": Rule(_block, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
     "split.buffer": Rule(_buffer, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
+    "prepare.spacing": Rule(_spacing, f"{_NNUNET}: volumes are resampled to the median spacing"),
     "train.common.normalization": Rule(_normalization, "torchvision's and timm's encoders"),
     "train.common.loss": Rule(_loss, f"{_NNUNET}: the sum of Dice and cross-entropy on 23 datasets"),
     "train.common.magnify": Rule(_magnify, f"{_LOG}: hippocampus and nuclei"),

@@ -149,31 +149,47 @@ def other_sizes(info: Info, description: dict[str, Any]) -> dict[str, tuple[floa
         By entry of `segcore.data.resolution.pixel_sizes`: that of the scene, and the median of the training images.
         Empty where either has none.
     """
-    trained = description.get(TRAINING_IMAGES, {}).get("pixel_sizes", {})
+    facts = description.get(TRAINING_IMAGES, {})
+    trained = facts.get("pixel_sizes", {})
+    # rows and columns are resampled as in the training, whatever their spacing
+    resampled = ("mm: rows", "mm: columns") if facts.get("spacing") else ()
+    sizes = {name: size for name, size in pixel_sizes(info).items() if name not in resampled}
     return {
         name: (size, trained[name][1])
-        for name, size in pixel_sizes(info).items()
+        for name, size in sizes.items()
         if name in trained and not trained[name][0] / _FACTOR <= size <= trained[name][2] * _FACTOR
     }
 
 
-def resampling_steps(info: Info, description: dict[str, Any]) -> tuple[float, float, float] | None:
-    """Pixels of a scene per pixel of the training images, along planes, rows and columns.
+def resampling_steps(
+    info: Info, description: dict[str, Any], resample: bool
+) -> tuple[float, float, float] | None:
+    """Pixels of a scene per pixel that the network sees, along planes, rows and columns.
+
+    Args:
+        info: header of the scene.
+        description: model.json of the model.
+        resample: whether a scene is resampled whose pixels have another size than those of the training images.
 
     Returns:
-        None if the sizes of their pixels differ by no more than a factor of 1.5.
+        None if the network sees the scene's own pixels.
     """
-    differing = other_sizes(info, description)
+    differing, sizes = other_sizes(info, description) if resample else {}, pixel_sizes(info)
+    trained = description.get(TRAINING_IMAGES, {}).get("pixel_sizes", {})
+    spacing = description.get(TRAINING_IMAGES, {}).get("spacing")
+    if spacing and "mm: rows" in sizes and "mm: columns" in sizes:
+        planes = trained["mm: planes"][1] / sizes["mm: planes"] if "mm: planes" in differing else 1.0
+        steps = (planes, spacing[0] / sizes["mm: rows"], spacing[1] / sizes["mm: columns"])
+        return None if steps == (1.0, 1.0, 1.0) else steps
     if not differing:
         return None
-    trained, sizes = description[TRAINING_IMAGES]["pixel_sizes"], pixel_sizes(info)
-    steps = {name: trained[name][1] / sizes[name] for name in sizes if name in trained}
-    if "m" in steps:
-        return 1.0, steps["m"], steps["m"]
-    planes = steps["mm: planes"] if "mm: planes" in differing else 1.0
+    of_axes = {name: trained[name][1] / sizes[name] for name in sizes if name in trained}
+    if "m" in of_axes:
+        return 1.0, of_axes["m"], of_axes["m"]
+    planes = of_axes["mm: planes"] if "mm: planes" in differing else 1.0
     if differing.keys() <= {"mm: planes"}:
         return planes, 1.0, 1.0
-    return planes, steps["mm: rows"], steps["mm: columns"]
+    return planes, of_axes["mm: rows"], of_axes["mm: columns"]
 
 
 def check_resolution(

@@ -333,7 +333,7 @@ class Predictor:
         notes = [*source.info.notes]
         notes += check_resolution(source.info, self.description, accept, resample, name)
         notes += check_values(declared, source.info.dtype, self.description, accept, name)
-        steps = resampling_steps(source.info, self.description) if resample else None
+        steps = resampling_steps(source.info, self.description, resample)
         return Resampled(declared, steps) if steps else declared, notes
 
     def _find(

@@ -1,7 +1,6 @@
 """Scenes resampled to the pixel size of the training images, and their scores resampled back to the scene's own grid.
 
-Both are done window by window. Towards larger pixels values are averaged with a triangular filter of two new pixels'
-width, towards smaller pixels they are interpolated linearly, as Pillow's filter BILINEAR does.
+Both are done window by window, with the filter of `segcore.data.resampling`.
 """
 
 import math
@@ -14,72 +13,21 @@ import numpy as np
 import torch
 
 from segcore.data.raster import Window
+from segcore.data.resampling import filtered_window, needed_window
 from segcore.data.scratch import ScratchArray
 from segcore.io.bands import Declared
 from segcore.prediction.mosaic import Block
 
 # pixels of the scene that are read at once
 _PIECE = 2**22
-# new pixels of an axis that are made at once
-_PART = 128
 # side in pixels of the blocks in which scores are resampled back
 _BLOCK = 512
 # share of a pixel that is in a mask, from which on the pixel is
 _LEAST_SHARE = 0.5
-# rows and columns
-Size = tuple[int, int]
 
 
 class _BlockWriter(Protocol):
     def put(self, block: Block) -> None: ...
-
-
-def needed(first: int, count: int, step: float, size: int) -> tuple[int, int]:
-    """Old pixels of one axis that new pixels are made of, as the first and the number of them.
-
-    Args:
-        first: of the new pixels, whose grid spans the same extent.
-        count: number of new pixels.
-        step: old pixels per new pixel.
-        size: old pixels of the axis.
-    """
-    radius, last = max(step, 1.0), first + count - 1
-    high = min(math.floor((last + 0.5) * step - 0.5 + radius), size - 1)
-    # the lower limit can be beyond the last pixel of a grid whose extent was rounded up
-    low = min(max(math.ceil((first + 0.5) * step - 0.5 - radius), 0), high)
-    return low, high - low + 1
-
-
-def filtered(values: np.ndarray, first: int, count: int, step: float, size: int) -> np.ndarray:
-    """New pixels along the last axis, from the old pixels that are `needed`; other arguments as there."""
-    start, _ = needed(first, count, step, size)
-    made = np.empty((*values.shape[:-1], count), np.float32)
-    # in parts, because the table of weights grows with their square
-    for part in range(first, first + count, _PART):
-        wide = min(_PART, first + count - part)
-        low, many = needed(part, wide, step, size)
-        centres = np.clip((np.arange(part, part + wide) + 0.5) * step - 0.5, 0, size - 1)
-        distances = np.abs(np.arange(low, low + many)[:, None] - centres)
-        weights = np.maximum(1 - distances / max(step, 1.0), 0)
-        weights /= weights.sum(axis=0)
-        old = values[..., low - start : low - start + many]
-        made[..., part - first : part - first + wide] = old @ weights.astype(np.float32)
-    return made
-
-
-def filtered_window(values: np.ndarray, window: Window, steps: tuple[float, float], size: Size) -> np.ndarray:
-    """A window (..., H, W) of the new grid, from the old pixels that are `needed` along both axes."""
-    row, col, height, width = window
-    across = filtered(np.ascontiguousarray(values, np.float32), col, width, steps[1], size[1])
-    down = filtered(np.ascontiguousarray(across.swapaxes(-1, -2)), row, height, steps[0], size[0])
-    return np.ascontiguousarray(down.swapaxes(-1, -2))
-
-
-def needed_window(window: Window, steps: tuple[float, float], size: Size) -> Window:
-    """The window of old pixels that a window of the new grid is made of."""
-    row, col, height, width = window
-    (top, tall), (left, wide) = needed(row, height, steps[0], size[0]), needed(col, width, steps[1], size[1])
-    return top, left, tall, wide
 
 
 class Resampled:

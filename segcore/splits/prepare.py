@@ -16,12 +16,14 @@ import pandas as pd
 
 from segcore.cache import CODE, Cache, code_digest
 from segcore.data.packed import Packed, PlaneRows
+from segcore.data.prepared import RESAMPLED
 from segcore.errors import DataError
 from segcore.files import atomic_write, cached_json
 from segcore.params import Data, Params
 from segcore.splits import assignment, leakage, normalization, windows
 from segcore.splits.objects import object_table
 from segcore.splits.regions import assign
+from segcore.splits.spacing import training_items
 
 # rows of the window table that are written at a time
 _ROWS = 4096
@@ -211,17 +213,20 @@ def prepare(
     used = accepted[~accepted["id"].isin(list(decision.aside))]
     _require_packed(used, packed)
     items = planes(used)
-    opened = lru_cache(maxsize=64)(lambda name: Packed(packed / name))
-    cache = PrepareCache(work, p)
     regions = assign(items, p.split, decision)
-    keys, windowed = _windows(items, opened, p, decision, cache, progress)
+    trained = training_items(items, regions, p.prepare.spacing, packed, target, _each)
+    opened = lru_cache(maxsize=64)(
+        lambda name: Packed((target if name.startswith(RESAMPLED) else packed) / name)
+    )
+    cache = PrepareCache(work, p)
+    keys, windowed = _windows(trained, opened, p, decision, cache, progress)
     index = windowed.drop(columns="key")
     if index.empty:
         raise DataError(
             "no training window fits between the blocks of other splits",
             "make prepare.window smaller, split.block larger, or split.buffer smaller",
         )
-    leakage.check(regions, index, items, p.split, links)
+    leakage.check(regions, _on_own_grid(index, items, p), items, p.split, links)
     sums = _sums(items, regions, opened, p, cache)
     statistics = _statistics(items, regions, sums, opened, p)
     cache.save(sums, keys, windowed)
@@ -237,6 +242,14 @@ def prepare(
     (target / "prepared.json").write_text(json.dumps(meta, indent=2))
     assignment.write_split_file(split_file, p.split, decision.entries)
     return decision
+
+
+def _on_own_grid(index: pd.DataFrame, items: pd.DataFrame, p: Params) -> pd.DataFrame:
+    """Windows in pixels of their items; those of resampled items count as the whole item."""
+    if p.prepare.spacing is None:
+        return index
+    sizes = items.set_index("id").loc[index["item"], ["height", "width"]].to_numpy()
+    return index.assign(row=0, col=0, height=sizes[:, 0], width=sizes[:, 1])
 
 
 def _require_packed(used: pd.DataFrame, packed: Path) -> None:
@@ -259,6 +272,7 @@ def _meta(p: Params, has_objects: bool, regions: pd.DataFrame) -> dict[str, Any]
         "instances": has_objects,
         "neighbours": p.data.neighbours,
         "cluster_kind": "block" if divided else "group",
+        **({"spacing": list(p.prepare.spacing)} if p.prepare.spacing else {}),
     }
 
 

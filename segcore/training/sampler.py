@@ -44,7 +44,7 @@ class Sampler:
         *,
         instances: bool = False,
     ) -> None:
-        self.data, self.settings, self.window, self.seed = data, settings, window, seed
+        self.data, self.settings, self.window, self.seed = data.for_training(), settings, window, seed
         self.instances = instances
         windows: pd.DataFrame = data.windows
         self.places = list(zip(windows["item"], windows["row"], windows["col"], strict=True))

@@ -63,6 +63,7 @@ class _TrainingImages(_Part):
 
     values: _Values | None = None
     pixel_sizes: dict[str, Annotated[list[_Positive], Field(min_length=3, max_length=3)]] = {}
+    spacing: Annotated[list[_Positive], Field(min_length=2, max_length=2)] | None = None
 
 
 class _Parameters(_Part):

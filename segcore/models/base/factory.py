@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from segcore import models, plugins
 from segcore.errors import ModelError
+from segcore.models.base.crf import Crf
 from segcore.models.base.model import SegmentationModel
 from segcore.models.base.object_sizes import ObjectSizes
+from segcore.models.base.semantic import SemanticModel
 
 __all__ = [
     "SegmentationModel",
@@ -96,6 +98,7 @@ def build_model(
     magnify: float = 1,
     touching: bool = False,
     foreground: Sequence[int] | None = None,
+    crf: Mapping[str, float] | None = None,
     **keywords: Any,
 ) -> SegmentationModel:
     """Build an architecture.
@@ -107,6 +110,7 @@ def build_model(
         magnify: see `SegmentationModel`.
         touching: see `SegmentationModel`; False for instance networks.
         foreground: of instance networks: indices of the classes that have objects; None: all but the first.
+        crf: of semantic networks: see `segcore.models.base.crf.Crf`; None: there is none.
         keywords: of the architecture's `build`; `defaults(name)` lists them.
 
     Raises:
@@ -129,6 +133,8 @@ def build_model(
     # left out at their defaults, as in the bundles of older versions
     if magnify != 1:
         model.magnify = model.settings["magnify"] = magnify
+    if crf is not None and isinstance(model, SemanticModel):
+        model.crf, model.settings["crf"] = Crf.of(crf), crf
     if touching:
         model.touching = model.settings["touching"] = True
     return model

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segcore.constants import IGNORE
+from segcore.models.base.crf import Crf
 from segcore.models.base.model import SegmentationModel, cropped, resized
 
 Criterion = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -36,6 +37,7 @@ class SemanticModel(SegmentationModel):
     Attributes:
         criterion: (logits (N, K, H, W), labels (N, H, W)) -> dict of scalars, of which "loss" is minimised. Can be
             replaced; by default cross-entropy without IGNORE pixels.
+        crf: applied to the logits in evaluation mode; None: logits are those of the network.
     """
 
     kind = "semantic"
@@ -44,6 +46,7 @@ class SemanticModel(SegmentationModel):
     def __init__(self, in_channels: int, num_classes: int, title: str, output_stride: int) -> None:
         super().__init__(in_channels, num_classes, title, output_stride)
         self.criterion: Criterion = cross_entropy
+        self.crf: Crf | None = None
 
     @abstractmethod
     def segment(self, x: Tensor) -> Tensor:
@@ -64,7 +67,10 @@ class SemanticModel(SegmentationModel):
         """
         x, sides = self.prepared(images, valid)
         logits = cropped(self.segment(x), *sides)
-        return cropped(resized(logits, 1 / self.magnify), *images.shape[-2:])
+        logits = cropped(resized(logits, 1 / self.magnify), *images.shape[-2:])
+        if self.crf is None or self.training:
+            return logits
+        return self.crf(logits, self.normalize(images, valid), valid)
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """As of `SegmentationModel`, by `criterion`."""

@@ -110,6 +110,13 @@ def test_the_sentence_names_gains_and_the_key_to_change() -> None:
     assert said({"unet": RISING}).endswith("may raise them.")
 
 
+def test_the_key_is_the_budget_where_the_plan_decides_the_steps() -> None:
+    for budget, key in (("quick", "budget"), ("thorough", "steps")):
+        p = parameters(["unet"], [0])
+        p.train["common"]["budget"], p._auto = budget, ("train.common.steps",)
+        assert f"more steps (train.common.{key}) may" in sentence({"unet": RISING}, TITLES, p)
+
+
 def test_the_sentence_says_what_levelled_off_and_what_cannot_be_told() -> None:
     level = (
         "Validation scores{} had levelled off: they gained at most 1 point in the last third of the 60 steps."

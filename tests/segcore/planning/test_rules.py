@@ -130,3 +130,14 @@ def test_rules_are_in_the_order_in_which_they_depend_on_each_other() -> None:
     for first, then in (("magnify", "crop"), ("crop", "batch"), ("steps", "validate_every")):
         assert keys.index(f"train.common.{first}") < keys.index(f"train.common.{then}")
     assert keys.index("train.common.crop") < keys.index("prepare.window") < keys.index("prepare.stride")
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "spacing"),
+    [([0.5, 0.8, 1.0], [0.5, 0.7, 1.0], [0.8, 0.7]), ([1.0, 1.0, 1.05], [1.0, 1.0, 1.0], None)],
+)
+def test_volumes_of_several_spacings_are_resampled_to_the_median(
+    rows: list[float], columns: list[float], spacing: list[float] | None
+) -> None:
+    sizes = {"mm: planes": [1.0, 3.0, 5.0], "mm: rows": rows, "mm: columns": columns}
+    assert values(facts(volumes=True, pixel_sizes=sizes))["spacing"] == spacing

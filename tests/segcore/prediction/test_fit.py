@@ -11,6 +11,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from segcore.data.raster import Info
+from segcore.data.resampling import filtered_window, needed_window
 from segcore.data.resolution import ground_resolution
 from segcore.data.value_facts import value_facts, value_ranges
 from segcore.errors import DataError, ModelError
@@ -18,7 +19,7 @@ from segcore.io.bands import Declared
 from segcore.io.images import open_source
 from segcore.params import Data, Predict
 from segcore.prediction.predictor import Predictor
-from segcore.prediction.resampling import Resampled, filtered_window, needed_window
+from segcore.prediction.resampling import Resampled
 from tests.support.bundles import make_bundle, noise
 from tests.support.tiny import write_tif
 from tests.support.volumes import write_nifti
