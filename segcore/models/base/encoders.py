@@ -91,27 +91,30 @@ def build_encoder(name: str, in_channels: int, weights: str = "none", output_str
     """
     require_encoder(name)
     choose("output_stride", output_stride, (32, 16, 8))
-    trunk, encoder = _built(name, output_stride)
+    if name.startswith(TIMM):
+        return _of_timm(name, in_channels, weights, output_stride)
+    trunk = _trunk(name)
     state = load_encoder_weights(name, weights)
     if state is not None:
-        if name.startswith(TIMM):
-            from segcore.models.base.timm_encoder import with_own_keys
-
-            state = with_own_keys(trunk, state)
         apply_encoder_weights(trunk, state, weights)
     if in_channels != 3:
-        _adapt_first_convolution(encoder, in_channels, pretrained=state is not None)
+        _adapt_first_convolution(trunk, in_channels, pretrained=state is not None)
+    return _cut(name, trunk, output_stride)
+
+
+def _of_timm(name: str, in_channels: int, weights: str, output_stride: int) -> Encoder:
+    # imported here: an optional package
+    from segcore.models.base import timm_encoder
+
+    encoder = timm_encoder.build(name, in_channels, output_stride)
+    state = load_encoder_weights(name, weights)
+    if state is not None:
+        apply_encoder_weights(encoder, timm_encoder.with_own_keys(encoder, state, in_channels), weights)
     return encoder
 
 
-def _built(name: str, output_stride: int) -> tuple[nn.Module, Encoder]:
-    """An encoder of 3 bands, and the network with the key names of its weights, which shares its layers."""
-    if name.startswith(TIMM):
-        from segcore.models.base import timm_encoder
-
-        encoder: Encoder = timm_encoder.build(name, output_stride)
-        return encoder, encoder
-    trunk = _trunk(name)
+def _cut(name: str, trunk: nn.Module, output_stride: int) -> Encoder:
+    """The stages of a network, those beyond the output stride dilated."""
     stages = _stages(trunk)
     nominal = [1, 2, 4, 8, 16, 32][-len(stages) :]
     for stage, stride in zip(stages, nominal, strict=True):
@@ -121,8 +124,8 @@ def _built(name: str, output_stride: int) -> tuple[nn.Module, Encoder]:
     if name == "xception":
         from segcore.models.base.xception import XceptionEncoder
 
-        return trunk, XceptionEncoder(stages, strides)
-    return trunk, Encoder(stages, _channels(stages), strides)
+        return XceptionEncoder(stages, strides)
+    return Encoder(stages, _channels(stages), strides)
 
 
 def _trunk(name: str) -> nn.Module:
@@ -194,19 +197,26 @@ def _channels(stages: list[nn.Module]) -> list[int]:
     return channels
 
 
-def _adapt_first_convolution(encoder: nn.Module, in_channels: int, pretrained: bool) -> None:
-    """Exchange the weights in place, since classes derived from nn.Conv2d may pad in a way of their own."""
-    first = next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
-    # (out, 3, k, k)
-    old = first.weight.detach()
-    first.in_channels = in_channels
-    first.weight = nn.Parameter(old.new_empty(old.shape[0], in_channels, *old.shape[2:]))
+def _adapt_first_convolution(trunk: nn.Module, in_channels: int, pretrained: bool) -> None:
+    name, old = next((n, m) for n, m in trunk.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
     with torch.no_grad():
         if pretrained:
-            mean = old.mean(dim=1, keepdim=True)
-            first.weight.copy_(mean.expand_as(first.weight) * (3 / in_channels))
+            # (out, 1, k, k)
+            mean = old.weight.mean(dim=1, keepdim=True)
+            new.weight.copy_(mean.expand_as(new.weight) * (3 / in_channels))
         else:
-            nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        if new.bias is not None and old.bias is not None:
+            new.bias.copy_(old.bias)
+    trunk.set_submodule(name, new)
 
 
 def _dilate(stage: nn.Module, rate: int) -> None:

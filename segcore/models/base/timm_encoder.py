@@ -27,11 +27,12 @@ class TimmEncoder(Encoder):
         return list(self.stages[0](x))
 
 
-def build(name: str, output_stride: int) -> TimmEncoder:
-    """An encoder of 3 bands with new weights.
+def build(name: str, in_channels: int, output_stride: int) -> TimmEncoder:
+    """An encoder with new weights.
 
     Args:
         name: "timm:NAME".
+        in_channels: bands.
         output_stride: 32, or 16 or 8 where timm's network can be dilated.
 
     Raises:
@@ -39,24 +40,26 @@ def build(name: str, output_stride: int) -> TimmEncoder:
             feature maps or the output stride.
     """
     timm, short = _timm(name)
-    options = {} if output_stride == 32 else {"output_stride": output_stride}
+    dilated = {} if output_stride == 32 else {"output_stride": output_stride}
     # networks of all kinds refuse options by exceptions of all kinds
     try:
-        network = timm.create_model(short, pretrained=False, features_only=True, **options)
+        network = timm.create_model(
+            short, pretrained=False, features_only=True, in_chans=in_channels, **dilated
+        )
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error)[:200]}"
-        if options:
+        if dilated:
             raise ModelError(
                 f"{name} has no output stride {output_stride} ({reason})",
                 f"set another encoder, such as {_WORKING}, or an architecture that needs no output stride below 32",
             ) from error
         raise _unfit(name, reason) from error
     encoder = TimmEncoder([network], network.feature_info.channels(), network.feature_info.reduction())
-    _check(name, encoder, output_stride)
+    _check(name, encoder, in_channels, output_stride)
     return encoder
 
 
-def _check(name: str, encoder: TimmEncoder, output_stride: int) -> None:
+def _check(name: str, encoder: TimmEncoder, in_channels: int, output_stride: int) -> None:
     """Check strides and shapes of the feature maps, with an image that is not a square."""
     nominal = [min(stride, output_stride) for stride in (1, 2, 4, 8, 16, 32)]
     if len(encoder.strides) < 4 or encoder.strides != nominal[-len(encoder.strides) :]:
@@ -64,7 +67,7 @@ def _check(name: str, encoder: TimmEncoder, output_stride: int) -> None:
     encoder.eval()
     try:
         with torch.no_grad():
-            maps = encoder(torch.zeros(1, 3, 64, 96))
+            maps = encoder(torch.zeros(1, in_channels, 64, 96))
     except Exception as error:
         raise _unfit(name, f"{type(error).__name__}: {str(error)[:200]}") from error
     encoder.train()
@@ -73,11 +76,22 @@ def _check(name: str, encoder: TimmEncoder, output_stride: int) -> None:
         raise _unfit(name, f"its feature maps have shapes {found} for 64 x 96 pixels instead of {wanted}")
 
 
-def with_own_keys(encoder: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a whole network of timm under the keys of its feature network, which joins words by "_" for "."."""
-    stored = {key.replace(".", "_"): value for key, value in state.items()}
-    pairs = {key: re.sub(r"^stages_0_(model_)?", "", key.replace(".", "_")) for key in encoder.state_dict()}
-    return {key: stored[flat] for key, flat in pairs.items() if flat in stored}
+def with_own_keys(encoder: nn.Module, state: dict[str, Tensor], in_channels: int) -> dict[str, Tensor]:
+    """Tensors of a whole network of timm under the keys of its feature network.
+
+    Feature networks replace some dots by "_". Filters of red, green and blue become those of `in_channels` bands as in
+    `segcore.models.base.encoders.build_encoder`.
+    """
+    stored, own = {key.replace(".", "_"): value for key, value in state.items()}, {}
+    for key, wanted in encoder.state_dict().items():
+        flat = re.sub(r"^stages_0_(model_)?", "", key.replace(".", "_"))
+        if flat not in stored:
+            continue
+        value = stored[flat]
+        if value.ndim == 4 and value.shape[1] == 3 and wanted.shape[1] == in_channels != 3:
+            value = value.mean(1, keepdim=True).expand_as(wanted) * (3 / in_channels)
+        own[key] = value
+    return own
 
 
 def pretrained_file(name: str) -> Path:
