@@ -86,7 +86,9 @@ class Block(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, K, H / stride, W / stride)."""
-        out: Tensor = super().forward(x)
+        out = x
+        for layer in self:
+            out = layer(out)
         return x + out if self.is_residual else out
 
 

@@ -172,8 +172,8 @@ def _initialized(trunk: nn.Module) -> nn.Module:
 def _stages(trunk: nn.Module) -> list[nn.Module]:
     from torchvision import models
 
-    if hasattr(trunk, "stages"):
-        stages: list[nn.Module] = trunk.stages()
+    if callable(cut := getattr(trunk, "stages", None)):
+        stages: list[nn.Module] = cut()
         return stages
     if isinstance(trunk, models.ResNet):
         stem = nn.Sequential(trunk.conv1, trunk.bn1, trunk.relu)
