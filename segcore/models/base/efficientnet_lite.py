@@ -55,6 +55,11 @@ class EfficientNetLite(nn.Module):
                 channels = stage.channels
             groups.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*groups)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                # He et al. 2015, arXiv 1502.01852, by the outputs that an input of a depthwise convolution has
+                fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
+                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
 
     def stages(self) -> list[nn.Module]:
         """Stages that end at strides 2, 4, 8, 16 and 32."""

@@ -5,7 +5,6 @@ MobileNetV2: Sandler et al. 2018, arXiv 1801.04381.  EfficientNet-Lite, Xception
 Smaller output strides by dilation: Chen et al. 2015, arXiv 1412.7062 (the "hole algorithm").
 """
 
-import math
 from itertools import pairwise
 from typing import Any
 
@@ -131,11 +130,11 @@ def _cut(name: str, trunk: nn.Module, output_stride: int) -> Encoder:
 def _trunk(name: str) -> nn.Module:
     """The network with torchvision's or timm's key names, without the layers after the last feature map."""
     if name in efficientnet_lite.NAMES:
-        return _initialized(efficientnet_lite.EfficientNetLite(name))
+        return efficientnet_lite.EfficientNetLite(name)
     if name == "xception":
         from segcore.models.base.xception import Xception
 
-        return _initialized(Xception())
+        return Xception()
     # imported here: slower to import than torch itself, and not needed for U-Net's plain encoder
     from torchvision import models
     from torchvision.models import vgg
@@ -158,15 +157,6 @@ def _trunk(name: str) -> nn.Module:
         network.features = network.features[:-1]
         network.classifier = nn.Identity()
     return network
-
-
-def _initialized(trunk: nn.Module) -> nn.Module:
-    """The network with convolutions after He et al. 2015, arXiv 1502.01852, by the outputs of one channel."""
-    for module in trunk.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-    return trunk
 
 
 def _stages(trunk: nn.Module) -> list[nn.Module]:
