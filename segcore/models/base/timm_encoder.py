@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segcore.errors import ModelError, missing_package
@@ -25,6 +26,23 @@ class TimmEncoder(Encoder):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, C, H, W) to the list of (N, channels[i], H / strides[i], W / strides[i])."""
         return list(self.stages[0](x))
+
+
+class _SamePadded(nn.Conv2d):
+    """timm's Conv2dSame (TensorFlow's padding) for sides that are multiples of the stride, as here.
+
+    Its padding does not depend on the size: with timm's own, exporting a network for all sizes takes very long.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, K, H / stride, W / stride)."""
+        pads: list[int] = []
+        for kernel, stride, rate in zip(
+            self.kernel_size[::-1], self.stride[::-1], self.dilation[::-1], strict=True
+        ):
+            total = max((kernel - 1) * rate + 1 - stride, 0)
+            pads += [total // 2, total - total // 2]
+        return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 def build(name: str, in_channels: int, output_stride: int) -> TimmEncoder:
@@ -54,6 +72,9 @@ def build(name: str, in_channels: int, output_stride: int) -> TimmEncoder:
                 f"set another encoder, such as {_WORKING}, or an architecture that needs no output stride below 32",
             ) from error
         raise _unfit(name, reason) from error
+    for module in network.modules():
+        if type(module) is timm.layers.Conv2dSame:
+            module.__class__ = _SamePadded
     encoder = TimmEncoder([network], network.feature_info.channels(), network.feature_info.reduction())
     _check(name, encoder, in_channels, output_stride)
     return encoder
