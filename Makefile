@@ -121,7 +121,7 @@ hooks: $(VENV)-dev/.installed ## run ruff and mypy before each commit in this cl
 
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q
 lock: ## pin the newest packages that pyproject.toml allows
-	@$(COMPILE) pyproject.toml --extra test --extra export --extra openvino --upgrade -o requirements/base.lock
+	@$(COMPILE) pyproject.toml --extra test --extra export --extra openvino --extra timm --upgrade -o requirements/base.lock
 	@$(COMPILE) pyproject.toml --extra bench -c requirements/base.lock -o requirements/bench.lock
 	@$(COMPILE) pyproject.toml --extra cluster -c requirements/base.lock -o requirements/cluster.lock
 	@$(COMPILE) --group dev -c requirements/base.lock -o requirements/dev.lock

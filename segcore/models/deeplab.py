@@ -62,7 +62,7 @@ def build(
     Args:
         in_channels: bands of the image.
         num_classes: classes, background included.
-        encoder: one of `ENCODERS`.
+        encoder: one of `ENCODERS` or "timm:NAME".
         weights: of the encoder, see `load_encoder_weights`; those of VGG's classifier start fc6 and fc7 of v1 and v2.
         output_stride: of the encoder, 16 or 8.
         version: "v1", "v2", "v3" or "v3+".

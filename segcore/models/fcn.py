@@ -41,7 +41,7 @@ def build(
     Args:
         in_channels: bands of the image.
         num_classes: classes, background included.
-        encoder: one of `ENCODERS`.
+        encoder: one of `ENCODERS` or "timm:NAME".
         weights: of the encoder, see `load_encoder_weights`.
         variant: "32s", "16s" or "8s", the stride of the finest map that is scored.
         output_stride: of the encoder: 32 as in the paper; 16 or 8 by dilation.

@@ -86,7 +86,7 @@ def build(
         in_channels: bands of the image.
         num_classes: classes, background included.
         foreground: indices of the classes that have objects.
-        encoder: one of `ENCODERS`.
+        encoder: one of `ENCODERS` or "timm:NAME".
         weights: of the encoder, see `load_encoder_weights`; those of torchvision's Mask R-CNN are loaded as far as they
             fit, which is at width 256 with resnet50, and the log names the rest.
         width: channels of the pyramid and of the mask's layers; the box's layers have four times as many. The paper's

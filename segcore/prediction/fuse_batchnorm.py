@@ -25,6 +25,13 @@ def fused(model: M) -> M:
 def _fuse(part: nn.Sequential) -> None:
     for index in range(1, len(part)):
         before, norm = part[index - 1], part[index]
+        # timm's batch norms contain an activation, and some of its convolutions pad or change their weights
+        if _is_of_timm(before) or _is_of_timm(norm):
+            continue
         if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             part[index - 1] = fuse_conv_bn_eval(before, norm)
             part[index] = nn.Identity()
+
+
+def _is_of_timm(layer: nn.Module) -> bool:
+    return type(layer).__module__.startswith("timm.")

@@ -28,21 +28,26 @@ def class_weights(settings: TrainSettings, data: PreparedData) -> list[float] | 
 
 
 def normalization(
-    weights: str, data: PreparedData, choice: str = "imagenet"
+    encoder: str, weights: str, data: PreparedData, choice: str = "imagenet"
 ) -> tuple[list[float], list[float]]:
     """Mean and std per channel: of the training split, or for 8-bit RGB those that pretrained encoders expect.
 
     Args:
+        encoder: name.
         weights: of the encoder; "none" has no expected normalisation.
         data: prepared data.
-        choice: "data" for the training split; "imagenet" for ImageNet's values where they apply, else as "data".
+        choice: "data" for the training split; "imagenet" for what ImageNet weights of the encoder expect, where that
+            applies, else as "data".
+
+    Raises:
+        ModelError: the encoder is one of timm, which is not installed.
     """
     if choice == "data":
         return data.of_channels(data.statistics["mean"]), data.of_channels(data.statistics["std"])
     whole_range = data.statistics["range"] is None and (data.items["dtype"] == "uint8").all()
     if weights != "none" and data.channels == 3 and whole_range:
-        return imagenet_normalization()
-    return normalization(weights, data, "data")
+        return imagenet_normalization(encoder)
+    return normalization(encoder, weights, data, "data")
 
 
 def new_model(
@@ -80,7 +85,9 @@ def new_model(
     else:
         keywords["touching"] = data.training_classes > len(data.classes)
     model = build_model(architecture, data.channels, len(data.classes), **keywords)
-    model.set_normalization(*normalization(settings.weights, data, settings.normalization))
+    model.set_normalization(
+        *normalization(keywords["encoder"], keywords["weights"], data, settings.normalization)
+    )
     if data.statistics["range"] is not None:
         model.set_range(*(data.of_channels(limit) for limit in data.statistics["range"]))
     if not isinstance(model, SemanticModel):

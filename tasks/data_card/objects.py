@@ -214,6 +214,8 @@ def _cut_by_blocks(objects: pd.DataFrame, sizes: np.ndarray, divided: np.ndarray
 def output_stride(architecture: str, settings: TrainSettings) -> float | None:
     """Distance in pixels of the image between the points that a network scores; None if it is not known."""
     model = settings.model
+    if architecture == "unet" and settings.encoder.startswith("timm:"):
+        return None
     if architecture == "unet":
         stride = 1 if settings.encoder in _FINE or model.get("full_resolution") else 2
     elif architecture == "fcn":

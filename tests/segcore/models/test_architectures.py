@@ -37,6 +37,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"encoder": "vgg16", "aspp_channels": 16},
         {"version": "v1", "encoder": "vgg16", "aspp_channels": 16},
         {"version": "v2"},
+        {"encoder": "efficientnet_lite0", "output_stride": 8},
     ],
 }
 SEMANTIC = [name for name in names() if kind(name) == "semantic"]

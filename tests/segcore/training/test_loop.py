@@ -106,11 +106,12 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(prepared_scene, tmp_path)
 
 def test_normalisation_is_what_pretrained_weights_expect_else_of_the_training_split(prepared_scene):
     _, data = prepared_scene
-    mean, std = normalization("imagenet", data)
+    mean, std = normalization("mobilenet_v2", "imagenet", data)
     assert np.allclose(np.array(mean) / 255, (0.485, 0.456, 0.406)) and np.allclose(
         np.array(std) / 255, (0.229, 0.224, 0.225)
     )
-    assert normalization("none", data)[0] == data.statistics["mean"]
+    assert normalization("mobilenet_v2", "none", data)[0] == data.statistics["mean"]
+    assert normalization("efficientnet_lite0", "file:weights", data) == ([127.0] * 3, [128.0] * 3)
 
 
 def test_schedules_start_low_reach_the_peak_and_end_near_zero():

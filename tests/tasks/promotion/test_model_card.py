@@ -11,7 +11,7 @@ from segcore.comparison.results import read_comparison
 from segcore.files import sha256
 from segcore.params import Params
 from tasks.project import PREPARED, comparison_file, data_fingerprint
-from tasks.promotion.model_card import CARD, model_card
+from tasks.promotion.model_card import CARD, _weights_licence, model_card
 from tasks.tracking.registry import Registry
 from tasks.versioning.stages import data_version
 from tests.support.bundles import make_bundle, rewrite
@@ -145,6 +145,20 @@ def test_a_data_licence_is_that_of_the_samples_manifest(project: tuple[Path, Par
     (root / "samples/buildings.yaml").write_bytes(sample.read_bytes())
     card = model_card(root / "models/unet-0", params, 1, root)
     assert "| data | package MIT; imagery and labels of the Inria Aerial Image Labeling Dataset |" in card
+
+
+@pytest.mark.parametrize(
+    ("settings", "licence"),
+    [
+        ({"encoder": "efficientnet_lite0", "weights": "imagenet"}, "Apache-2.0 (EfficientNet-Lite"),
+        ({"encoder": "timm:resnet18", "weights": "imagenet"}, "not stated (weights of timm, resnet18)"),
+        ({"encoder": "mobilenet_v2", "weights": "imagenet"}, "not stated (weights of torchvision"),
+    ],
+)
+def test_the_licence_of_initial_weights_is_that_of_the_encoder(
+    settings: dict[str, str], licence: str
+) -> None:
+    assert _weights_licence({"settings": settings}).startswith(licence)
 
 
 @pytest.fixture(scope="module")

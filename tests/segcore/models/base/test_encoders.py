@@ -1,5 +1,7 @@
 """Encoders: strides, channels, dilation, and weights of torchvision."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segcore.models.base.encoders import ENCODERS, Encoder, build_encoder
+
+GUIDE = Path(__file__).parents[4] / "docs/guide/encoders.md"
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +33,9 @@ def test_features_have_the_strides_and_channels_of_the_attributes(name: str, out
 
 
 @pytest.mark.parametrize("output_stride", [16, 8])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50", "vgg16"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v2", "resnet18", "resnet50", "vgg16", "efficientnet_lite0", "xception"]
+)
 def test_dilation_computes_the_same_values_on_a_finer_grid(name: str, output_stride: int) -> None:
     strided = build_encoder(name, 3).eval()
     dilated = build_encoder(name, 3, output_stride=output_stride).eval()
@@ -71,3 +77,10 @@ def test_first_convolution_gives_grey_images_the_same_activation_for_any_number_
         torch.testing.assert_close(
             other(grey.expand(-1, channels, -1, -1))[-1], expected, atol=1e-4, rtol=1e-3
         )
+
+
+def test_the_guide_lists_every_encoder_with_its_parameters() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+    with torch.device("meta"):
+        counted = {name: sum(p.numel() for p in build_encoder(name, 3).parameters()) for name in ENCODERS}
+    assert dict(rows) == {name: f"{parameters / 1e6:.2f}" for name, parameters in counted.items()}

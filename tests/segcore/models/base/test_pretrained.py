@@ -29,6 +29,12 @@ def put_sample(cache: Path, content: object) -> Path:
     return path
 
 
+def expect(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a file for the published one."""
+    published = pretrained._IMAGENET["mobilenet_v2"]._replace(sha256=sha256(path))
+    monkeypatch.setitem(pretrained._IMAGENET, "mobilenet_v2", published)
+
+
 def test_none_and_unknown_specifications() -> None:
     assert load_encoder_weights("resnet18", "none") is None
     for spec in ("sample", "file:", "torchvision", ""):
@@ -74,7 +80,7 @@ def test_a_pickle_that_holds_code_runs_none_even_with_the_right_hash(
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
     path = put_sample(cache, {"x": Payload()})
-    monkeypatch.setattr(pretrained, "_IMAGENET_MEMBER_SHA256", sha256(path))
+    expect(path, monkeypatch)
     with pytest.raises(ModelError, match="holds more than tensors"):
         load_encoder_weights("mobilenet_v2", "imagenet")
     assert not (tmp_path / "ran").exists()
@@ -85,7 +91,7 @@ def test_imagenet_weights_are_converted_once_and_then_read_as_safetensors(
 ) -> None:
     state = torchvision.models.mobilenet_v2(weights=None).state_dict()
     path = put_sample(cache, state)
-    monkeypatch.setattr(pretrained, "_IMAGENET_MEMBER_SHA256", sha256(path))
+    expect(path, monkeypatch)
     first = load_encoder_weights("mobilenet_v2", "imagenet")
     # a second conversion would have to fetch it
     path.unlink()
@@ -98,16 +104,22 @@ def test_imagenet_weights_are_converted_once_and_then_read_as_safetensors(
 
 def test_a_damaged_conversion_is_repeated(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put_sample(cache, torchvision.models.mobilenet_v2(weights=None).state_dict())
-    monkeypatch.setattr(pretrained, "_IMAGENET_MEMBER_SHA256", sha256(path))
+    expect(path, monkeypatch)
     load_encoder_weights("mobilenet_v2", "imagenet")
     (converted,) = cache.rglob("*.safetensors")
     converted.write_bytes(converted.read_bytes()[:1000])
     assert load_encoder_weights("mobilenet_v2", "imagenet") is not None
 
 
-def test_imagenet_weights_exist_for_one_encoder_only() -> None:
-    with pytest.raises(ModelError, match=r'no weights "imagenet" for encoder resnet18'):
+def test_imagenet_weights_exist_for_some_encoders_only() -> None:
+    with pytest.raises(
+        ModelError, match=r'no weights "imagenet" for encoder resnet18, only for mobilenet_v2, eff'
+    ):
         load_encoder_weights("resnet18", "imagenet")
+    with pytest.raises(
+        ModelError, match=r'torchvision has no weights for encoder xception[\s\S]*"file:PATH"'
+    ):
+        load_encoder_weights("xception", "torchvision:IMAGENET1K_V1")
 
 
 def test_torchvision_offline_is_an_error_with_a_remedy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +135,11 @@ def test_torchvision_offline_is_an_error_with_a_remedy(cache: Path, monkeypatch:
 
 def test_normalisation_is_what_torchvision_applies_to_raw_pixels() -> None:
     preset = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
-    mean, std = imagenet_normalization()
+    mean, std = imagenet_normalization("mobilenet_v2")
     assert mean == pytest.approx([m * 255 for m in preset.mean])
     assert std == pytest.approx([s * 255 for s in preset.std])
-    assert imagenet_normalization(max_value=1.0)[0] == pytest.approx(preset.mean)
+    assert imagenet_normalization("efficientnet_lite2") == ([127.0] * 3, [128.0] * 3)
+    assert imagenet_normalization("xception") == ([127.5] * 3, [127.5] * 3)
 
 
 def test_imagenet_weights_from_the_package_index_are_torchvisions_mobilenet() -> None:
