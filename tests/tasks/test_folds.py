@@ -50,6 +50,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_each_image_is_tested_once_by_a_model_that_was_not_trained_on_it(project: Path) -> None:
     tested = []
     for seed in range(3):
@@ -63,6 +64,7 @@ def test_each_image_is_tested_once_by_a_model_that_was_not_trained_on_it(project
     assert sorted(tested) == [f"a{number}" for number in range(9)]
 
 
+@pytest.mark.slow
 def test_the_comparison_pools_the_folds(project: Path) -> None:
     comparison = json.loads((project / "comparison/comparison.json").read_text())
     counts = pd.concat(pd.read_parquet(file) for file in (project / "evaluations").glob("*/counts.parquet"))
@@ -74,6 +76,7 @@ def test_the_comparison_pools_the_folds(project: Path) -> None:
     assert any("Bengio and Grandvalet" in note for note in comparison["notes"])
 
 
+@pytest.mark.slow
 def test_objects_count_by_the_operating_score_of_their_own_fold(project: Path) -> None:
     contestant = compare.read_model(
         project / "evaluations", "unet", [0, 1, 2], [f"a{number}" for number in range(9)], 3
@@ -87,6 +90,7 @@ def test_objects_count_by_the_operating_score_of_their_own_fold(project: Path) -
     assert required_classes(contestant.objects[0], set(least)) == {1}
 
 
+@pytest.mark.slow
 def test_report_and_its_plots_are_of_all_folds(project: Path) -> None:
     page = (project / "reports/tiny/index.html").read_text()
     for text in ("each tested once, in 3 folds", "One training per fold of each architecture", "fold 2"):
@@ -96,6 +100,7 @@ def test_report_and_its_plots_are_of_all_folds(project: Path) -> None:
     assert calibration["pixels"].sum() == sum(np.sum(part["count"]) for part in parts) == 9 * 48 * 56
 
 
+@pytest.mark.slow
 def test_runs_of_the_tracker_name_their_fold(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
@@ -105,6 +110,7 @@ def test_runs_of_the_tracker_name_their_fold(project: Path, monkeypatch: pytest.
     ]
 
 
+@pytest.mark.slow
 def test_a_model_of_another_fold_is_not_scored(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setattr(evaluate, "of_seed", lambda folder, seed: of_seed(folder, seed + 1))
@@ -112,6 +118,7 @@ def test_a_model_of_another_fold_is_not_scored(project: Path, monkeypatch: pytes
         evaluate.run_evaluation(params.load(), "unet", 0)
 
 
+@pytest.mark.slow
 def test_a_promotion_needs_one_split(project: Path) -> None:
     with pytest.raises(ParamsError, match=r"split\.folds: 3: retraining and promotion"):
         promote(params.load(project / "params.yaml"), project)
