@@ -70,6 +70,7 @@ def plan_of(p: Params) -> Plan:
     plan = Plan()
     folder = batches.folder_of(p)
     plan.attempt(lambda: run_state.require_sections(p))
+    plan.attempt(p.require_one_split)
     plan.attempt(lambda: git.require_usable(read_only=True, dataset=p.data.name))
     plan.attempt(lambda: approval.require_server(p))
     plan.attempt(lambda: batches.require_complete(p))

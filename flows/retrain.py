@@ -88,6 +88,7 @@ def _dry_run(params: Params) -> State[Any]:
 
 def _round(params: Params, retries: int) -> State[Any]:
     # what would stop the round later stops it here, before the inbox changes
+    params.require_one_split()
     git.require_usable(dataset=params.data.name)
     approval.require_server(params)
     batches.provide(params)

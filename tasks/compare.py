@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from segcore import params
 from segcore.comparison.compare import Contestant, compare
+from segcore.comparison.folds import pooled, rounds
 from segcore.comparison.leaderboard import leaderboard, leaderboard_text
 from segcore.comparison.objects import VOLUME_NOTE
 from segcore.comparison.progress import validation_score
@@ -35,35 +37,61 @@ from tasks.console import refuse_as_script, run
 from tasks.project import COMPARISON, EVALUATIONS, MODELS, PARAMS, PREPARED, run_name, stage_name
 
 
-def read_model(folder: Path, architecture: str, seeds: list[int], regions: list[str]) -> Contestant:
-    """An architecture's evaluations, one per seed, from `folder`/<architecture>-<seed>.
+def read_model(
+    folder: Path, architecture: str, seeds: list[int], regions: list[str], folds: int | None = None
+) -> Contestant:
+    """An architecture's evaluations, one per seed, from `folder`/<architecture>-<seed>; those of a round are pooled.
 
     Raises:
         StageError: an evaluation is missing.
         DataError: an evaluation lacks a test region, or has a region that is not in the test split.
     """
-    tables, summaries, objects, surfaces = [], [], [], []
-    for seed in seeds:
-        name = run_name(architecture, seed)
-        path = partial(_file_of, folder / name, architecture, seed)
-        table = pd.read_parquet(path("counts.parquet"))
-        stage = stage_name("evaluate", name)
-        remedy = f"restore it with `dvc checkout {stage}`, or run `dvc repro --force {stage}`"
-        summaries.append(read_json(path("summary.json"), remedy))
-        if "objects" in summaries[-1]:
-            objects.append(pd.read_parquet(path("objects.parquet")))
-        if "surfaces" in summaries[-1]:
-            surfaces.append(pd.read_parquet(path("surfaces.parquet")))
+    tables, summaries, objects, surfaces, least = [], [], [], [], []
+    for seeds_of_round in rounds(seeds, folds):
+        parts = [_read(folder, architecture, seed) for seed in seeds_of_round]
+        table = pooled([part.counts for part in parts])
         require_all(table, regions)
         tables.append(table)
-    for table in objects:
-        require_images(table, regions)
-    # an evaluation of an earlier version may have none
-    with_objects = objects if len(objects) == len(tables) else []
-    with_surfaces = surfaces if len(surfaces) == len(tables) else []
+        summaries += [part.summary for part in parts]
+        # an evaluation of an earlier version may have none
+        if of_objects := [part.objects for part in parts if part.objects is not None]:
+            objects.append(pooled(of_objects))
+            require_images(objects[-1], regions)
+        if of_surfaces := [part.surfaces for part in parts if part.surfaces is not None]:
+            surfaces.append(pooled(of_surfaces))
+        scores = ((part.summary.get("objects", {}).get("score", 0.0), part.counts["item"]) for part in parts)
+        least.append({item: score for score, items in scores for item in items})
     return Contestant(
-        architecture, summaries[0]["title"], "model", tables, summaries, with_objects, with_surfaces
+        architecture,
+        summaries[0]["title"],
+        "model",
+        tables,
+        summaries,
+        objects if len(objects) == len(tables) else [],
+        surfaces if len(surfaces) == len(tables) else [],
+        least=least if folds else (),
     )
+
+
+class _Part(NamedTuple):
+    """The evaluation of a training; None: it has no objects or surfaces."""
+
+    counts: pd.DataFrame
+    summary: dict[str, Any]
+    objects: pd.DataFrame | None
+    surfaces: pd.DataFrame | None
+
+
+def _read(folder: Path, architecture: str, seed: int) -> _Part:
+    name = run_name(architecture, seed)
+    path = partial(_file_of, folder / name, architecture, seed)
+    counts = pd.read_parquet(path("counts.parquet"))
+    stage = stage_name("evaluate", name)
+    remedy = f"restore it with `dvc checkout {stage}`, or run `dvc repro --force {stage}`"
+    summary = read_json(path("summary.json"), remedy)
+    objects = pd.read_parquet(path("objects.parquet")) if "objects" in summary else None
+    surfaces = pd.read_parquet(path("surfaces.parquet")) if "surfaces" in summary else None
+    return _Part(counts, summary, objects, surfaces)
 
 
 def _file_of(folder: Path, architecture: str, seed: int, name: str) -> Path:
@@ -194,7 +222,7 @@ def build(root: Path, p: Params) -> Comparison:
     regions = test_regions(prepared)["id"].tolist()
     models = [
         replace(
-            read_model(root / EVALUATIONS, name, p.seeds, regions),
+            read_model(root / EVALUATIONS, name, p.seeds, regions, prepared.folds),
             histories=_histories(root / MODELS, name, p.seeds),
         )
         for name in p.architectures
@@ -206,7 +234,7 @@ def build(root: Path, p: Params) -> Comparison:
     # the components of true components are the truth
     limits = [masks.limit()] if masks.with_objects and prepared.truth_of_objects == "given" else []
     cluster_kind = "block" if (prepared.regions["id"] != prepared.regions["item"]).any() else "group"
-    comparison = compare([*models, *limits, *humans], p, cluster_kind)
+    comparison = compare([*models, *limits, *humans], p, cluster_kind, prepared.folds)
     if comparison.objects is not None and _has_volumes(prepared):
         return replace(comparison, notes=[*comparison.notes, VOLUME_NOTE])
     return comparison

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from segcore import params
-from segcore.data.prepared import PreparedData, test_regions
+from segcore.data.prepared import PreparedData, of_seed, test_regions
+from segcore.errors import DataError
 from segcore.files import atomic_folder, digest
 from segcore.metrics.scores import scores
 from segcore.models.base.bundle import Bundle
@@ -26,7 +27,7 @@ from tasks.costs import cost_file, merge_cost
 from tasks.evaluate_exported import evaluate_exported
 from tasks.exported import EAGER, add_runtime
 from tasks.measure import measure
-from tasks.project import EVALUATIONS, MODELS, PREPARED, run_name
+from tasks.project import EVALUATIONS, MODELS, PREPARED, run_name, stage_name
 from tasks.tracking import runs
 from tasks.tracking.tracker import Tracker
 
@@ -75,6 +76,7 @@ def _summary(bundle: Bundle, settings: Evaluate, finding: "FindSettings | None")
         "architecture": d["architecture"],
         "title": d["title"],
         "seed": d["seed"],
+        **({"fold": d["fold"]} if "fold" in d else {}),
         "parameters": cost.parameters,
         "macs": cost.macs * passes(flips),
         "passes": passes(flips),
@@ -144,6 +146,19 @@ class _Volumes:
             del self.planes[volume]
 
 
+def _require_fold(description: dict[str, Any], data: PreparedData, folder: Path) -> None:
+    """Check that a model was trained on the fold that it is scored on; the test regions of others trained it."""
+    if description.get("fold") != data.fold:
+        raise DataError(
+            f"{folder}: was trained {_of_fold(description.get('fold'))}, but is to be scored {_of_fold(data.fold)}",
+            f"train it again: `dvc repro --force {stage_name('train', folder.name)}`",
+        )
+
+
+def _of_fold(fold: int | None) -> str:
+    return "without folds" if fold is None else f"on fold {fold}"
+
+
 def run_evaluation(
     p: Params, architecture: str, seed: int, prepared: Path = PREPARED, root: Path = Path()
 ) -> Path:
@@ -151,15 +166,16 @@ def run_evaluation(
 
     Raises:
         ModelError: no such bundle, or one of an instance network without operating score.
-        DataError: no prepared data, a region without counts, a volume without some planes, or an instance network
-            and data without objects.
+        DataError: no prepared data, a model of another fold, a region without counts, a volume without some planes, or
+            an instance network and data without objects.
         ParamsError: flips with a model that was trained without, or that finds objects.
     """
     name = run_name(architecture, seed)
-    data, folder = PreparedData(prepared), root / MODELS / name
+    data, folder = of_seed(prepared, seed), root / MODELS / name
     bundle = read_local(folder)
     bundle.require(*_REQUIRED)
     description = bundle.description
+    _require_fold(description, data, folder)
     # imported late: wrong arguments are reported at once
     from segcore.evaluation.evaluate import evaluate, fitted, save_prediction
     from segcore.evaluation.objects import find_settings, save_objects

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segcore.data.prepared import PreparedData
+from segcore.data.prepared import of_seed
 from segcore.export import EAGER, RUNTIMES
 from segcore.files import atomic_folder
 from segcore.metrics import METRICS, score_title
@@ -38,8 +38,8 @@ def evaluate_exported(p: Params, name: str, runtime: str, root: Path = Path()) -
         ModelError: no such bundle.
         DataError: no prepared data.
     """
-    data = PreparedData(root / PREPARED)
     found = Found(read_local(root / MODELS / name), None)
+    data = of_seed(root / PREPARED, found.bundle.description.get("seed", 0))
     from segcore.evaluation.evaluate import Evaluated, evaluate, fitted
     from segcore.evaluation.objects import find_settings
     from segcore.inference.device import default_device, precision_of

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from segcore import params
-from segcore.data.prepared import PreparedData
+from segcore.data.prepared import of_seed
 from segcore.files import atomic_write
 from segcore.params import Params
 from tasks import console
@@ -24,7 +24,7 @@ def find_rates(p: Params, architecture: str, seed: int, steps: int, root: Path =
         ModelError: unknown architecture or weights; DataError: no prepared data.
     """
     p.require_plan()
-    settings, data = p.for_architecture(architecture), PreparedData(root / PREPARED)
+    settings, data = p.for_architecture(architecture), of_seed(root / PREPARED, seed)
     from segcore.planning import lr_range
     from segcore.plots.lr_range import lr_range as curve
     from segcore.plots.style import save_png

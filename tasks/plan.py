@@ -36,11 +36,14 @@ def plan(p: params.Params, ingested: Path = INGESTED, target: Path = PLAN) -> Pa
     """
     try:
         catalogue = pd.read_parquet(ingested / "catalog.parquet")
+        links = pd.read_parquet(ingested / "links.parquet")
     except FileNotFoundError as error:
         raise DataError(f"{ingested}: contains no catalogue", "run `dvc repro ingest` first") from error
     if not (catalogue["status"] == "accepted").any():
         raise DataError(f"{ingested}: has no accepted item", "see quarantine.csv there, and correct the data")
-    facts = fingerprint.fingerprint(catalogue, ingested.parent / "packed", p.data, later=p.retrain.replan)
+    links = links[links["kind"].isin(p.split.links)]
+    packed = ingested.parent / "packed"
+    facts = fingerprint.fingerprint(catalogue, packed, p.data, later=p.retrain.replan, links=links)
     return write(p, facts, target)
 
 
@@ -74,13 +77,15 @@ def write(p: params.Params, facts: dict[str, Any], target: Path = PLAN) -> Path:
 
 
 def asked(p: params.Params) -> dict[str, Any]:
-    """By key of `PLANNED`: the value in params.yaml, or "auto"; and train.common.budget."""
+    """By key of `PLANNED`: the value in params.yaml, or "auto"; also train.common.budget, split.given and seeds."""
     common = params.TrainSettings.model_validate(p.train["common"]).model_dump()
     values = {**p.model_dump(include={"split", "prepare", "evaluate"}), "train": {"common": common}}
     by_hand = {key: get(values, key) for key in PLANNED}
     return {
         **{key: AUTO if key in p.auto else value for key, value in by_hand.items()},
         "train.common.budget": common["budget"],
+        "split.given": p.split.given,
+        "seeds": p.seeds,
     }
 
 

@@ -78,12 +78,20 @@ def prepare(
 
 def _print_summary(data: PreparedData) -> None:
     clusters = data.regions.loc[data.regions["split"] == "test", "cluster"].nunique()
-    if clusters < _FEW:
+    if clusters < _FEW and data.folds is None:
         print(
             f"prepare: only {clusters} groups or blocks in the test split: differences between architectures can "
-            "hardly be shown; add groups, use a finer data.group or a larger test fraction",
+            "hardly be shown; add groups, use a finer data.group or a larger test fraction, or test all groups by "
+            "cross-validation (split.folds)",
             flush=True,
         )
+    if data.folds is not None:
+        print(
+            f"prepare: {data.folds} folds; {len(data.regions)} regions of {clusters} groups or blocks, each tested "
+            "once; no leak found",
+            flush=True,
+        )
+        return
     counts = data.regions["split"].value_counts()
     described = ", ".join(f"{counts.get(name, 0)} {name}" for name in params.SPLITS)
     print(f"prepare: regions {described}; {len(data.windows)} training windows; no leak found", flush=True)

@@ -78,7 +78,9 @@ def promote(
         StageError: an evaluation is missing, the registry does not respond or disagrees with the records, the test
             set is no longer the one of earlier decisions, or the batch has no item.
         ModelError: the champion's bundle is damaged; DataError: no prepared data, or a damaged record.
+        ParamsError: split.folds is set.
     """
+    p.require_one_split()
     # a second process waits, then reads the decision of the first
     with locked(root / PROMOTE_LOCK):
         context = PromotionContext.open(p, root, registry)

@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from segcore import params
-from segcore.data.prepared import PreparedData
+from segcore.data.prepared import PreparedData, of_seed
 from segcore.data.training_images import facts_of_training
 from segcore.errors import ParamsError
 from segcore.files import atomic_folder, digest, sha256
@@ -61,16 +61,17 @@ def _files_of(p: Params) -> set[str]:
     return {"images"} if len(p.data.image_patterns) > 1 else set()
 
 
-def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architecture: str) -> dict[str, Any]:
+def _facts(p: Params, trained: "Trained", seed: int, data: PreparedData, architecture: str) -> dict[str, Any]:
     import torch
     import torchvision
 
     from segcore.training.validate import tile_side
 
-    settings, data = p.for_architecture(architecture), PreparedData(prepared)
+    settings = p.for_architecture(architecture)
     dtype = str(data.items["dtype"].iloc[0])
     return {
         "seed": seed,
+        **({} if data.fold is None else {"fold": data.fold}),
         "classes": p.data.classes,
         "colors": [list(c) for c in p.data.colors],
         "foreground": p.data.foreground,
@@ -84,7 +85,7 @@ def _facts(p: Params, trained: "Trained", seed: int, prepared: Path, architectur
         "training": trained.facts,
         "parameters": settings.model_dump(mode="json"),
         "versions": {
-            "data": data_fingerprint(prepared),
+            "data": data_fingerprint(data.folder),
             "stage": stages.run_key() or "untracked by dvc",
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
@@ -110,7 +111,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     Args:
         p: parameters.
         architecture: file name in segcore/models without extension.
-        seed: of initialisation, crops, augmentation and dropout.
+        seed: of initialisation, crops, augmentation and dropout; with folds, seed s trains fold s mod K.
         prepared: folder of the prepared data.
         root: the project's folder.
 
@@ -122,7 +123,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             ParamsError: models are compared by objects, and the data have none.
     """
     p.require_plan()
-    settings, data = p.for_architecture(architecture), PreparedData(prepared)
+    settings, data = p.for_architecture(architecture), of_seed(prepared, seed)
     if problem := p.compare.lacks_objects(data.instances, p.evaluate):
         raise ParamsError(problem, "correct params.yaml and run again")
     # imported late: wrong arguments are reported at once
@@ -130,7 +131,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
 
     model = new_model(p, architecture, data, seed, root)
     settings = load_initial_weights(p, architecture, model, root)
-    folder = _checkpoints(p, settings, architecture, seed, prepared, root)
+    folder = _checkpoints(p, settings, architecture, seed, data.folder, root)
     folder.mkdir(parents=True, exist_ok=True)
     target = root / MODELS / run_name(architecture, seed)
     if not distributed.accelerator().is_main_process:
@@ -139,7 +140,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
     start = initial_weights(p, architecture, model, root)
     continued = start is not None and start.startswith("of the champion")
     training_notes.print_notes(p, architecture, model, data, settings, seed, continued=continued)
-    with runs.training_run(Tracker.open(p), p, architecture, seed, title=model.title) as run:
+    with runs.training_run(Tracker.open(p), p, architecture, seed, model.title, data.fold) as run:
         progress = _Progress(run, target.name, model, data, settings)
         trained = loop.train(
             model,
@@ -154,7 +155,7 @@ def train(p: Params, architecture: str, seed: int, prepared: Path = PREPARED, ro
             progress.on_restart,
         )
         progress.bar.close()
-        facts = _facts(p, trained, seed, prepared, architecture)
+        facts = _facts(p, trained, seed, data, architecture)
         facts |= {"initial_weights": start} if start else {}
         facts |= _choose_on_validation(run, trained, data, settings, target.name)
         _save(run, trained, architecture, facts, target, root, progress.time.whole())

@@ -12,6 +12,7 @@ import pandas as pd
 
 from segcore.errors import DataError
 from segcore.metrics import EMPTY_RATE, is_of_surfaces
+from segcore.metrics.matching import LeastScore
 from segcore.metrics.object_sums import ObjectRun
 from segcore.metrics.pooled import Pooled
 from segcore.metrics.scores import empty_images, keyed, object_image_means
@@ -50,7 +51,7 @@ def cluster_sums(
     table: pd.DataFrame,
     foreground: Sequence[int],
     object_table: pd.DataFrame | None = None,
-    score: float = 0.0,
+    score: LeastScore = 0.0,
     limits: tuple[float, float] | None = None,
     surface_table: pd.DataFrame | None = None,
 ) -> ClusterSums:
@@ -60,7 +61,7 @@ def cluster_sums(
         table: evaluation table (segcore.tables.counts).
         foreground: class indices.
         object_table: object table (segcore.tables.objects) of the same images; None or empty: no scores of objects.
-        score: least score of a predicted object.
+        score: least score of a predicted object, or one per image.
         limits: areas that divide small, medium and large objects; by default of thirds of the true ones in the table.
         surface_table: surface table (segcore.tables.surfaces); volumes of other images are left out. None or none of
             these images: no scores of surfaces.

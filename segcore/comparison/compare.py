@@ -17,6 +17,7 @@ from segcore.comparison.slices import ScoredModel, slices
 from segcore.comparison.statistics import bootstrap, holm, interval, permutation_test
 from segcore.errors import DataError
 from segcore.metrics import EMPTY_POLICY, EMPTY_POLICY_WITH_OBJECTS, METRICS, Metric
+from segcore.metrics.matching import LeastScore
 from segcore.params import Params
 
 __all__ = ["Contestant", "compare"]
@@ -33,11 +34,12 @@ class Contestant:
         name: key of the architecture or annotator.
         title: printed name.
         kind: "model", "human", or "limit": the most that a method can reach, from perfect masks.
-        tables: evaluation tables (segcore.tables.counts), one per seed.
-        summaries: contents of summary.json, one per seed; none for a human or a limit.
+        tables: evaluation tables (segcore.tables.counts), one per seed; with folds, one per round of folds, pooled.
+        summaries: contents of summary.json, one per training; none for a human or a limit.
         objects: object tables (segcore.tables.objects), one per seed; none where the data have no objects.
         surfaces: surface tables (segcore.tables.surfaces), one per seed; none where the data have no volumes.
         histories: history.csv of each training; none where they are not known.
+        least: least score of a predicted object, one per table; none: those of the summaries.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Contestant:
     objects: Sequence[pd.DataFrame] = ()
     surfaces: Sequence[pd.DataFrame] = ()
     histories: Sequence[pd.DataFrame] = ()
+    least: Sequence[LeastScore] = ()
 
     @property
     def network(self) -> str:
@@ -55,10 +58,10 @@ class Contestant:
         return str(self.summaries[0].get("kind", "semantic")) if self.summaries else "semantic"
 
     @property
-    def object_tables(self) -> list[tuple[pd.DataFrame | None, float]]:
+    def object_tables(self) -> list[tuple[pd.DataFrame | None, LeastScore]]:
         """Per seed, the object table, or None, and the least score of a predicted object."""
         found = [summary.get("objects", {}).get("score", 0.0) for summary in self.summaries]
-        scores = found or [0.0] * len(self.tables)
+        scores = self.least or found or [0.0] * len(self.tables)
         return list(zip(self.objects or [None] * len(self.tables), scores, strict=True))
 
     @property
@@ -94,13 +97,16 @@ class _Scores:
         return float(metric.sign * metric.compared(self.estimate(key)))
 
 
-def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> Comparison:
+def compare(
+    contestants: Sequence[Contestant], p: Params, cluster_kind: str, folds: int | None = None
+) -> Comparison:
     """Rank models on pooled foreground scores, test all pairs, and word the verdict.
 
     Args:
         contestants: models, limits and humans, the models first, all on the same test images.
         p: parameters; `compare`, `data`, `seeds` and the training settings are used.
         cluster_kind: "block" or "group", the unit that intervals and tests resample.
+        folds: of a cross-validation, with tables pooled over the folds; None: one test split.
 
     Returns:
         The comparison, numbers rounded to 6 decimals; scores in "%" are in [0, 1].
@@ -139,6 +145,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         differences,
         objects.method_note(board, of_objects),
         _progress([s.contestant for s in models], p),
+        folds,
     )
     sentence = verdict.sentence(standing, p)
     # stated once
@@ -168,6 +175,7 @@ def compare(contestants: Sequence[Contestant], p: Params, cluster_kind: str) -> 
         slices=slices({s.contestant.name: _scored_model(s) for s in models}, first.items, p),
         objects=of_objects,
         surfaces=surfaces.summary({s.contestant.name: (s.runs, s.contestant.summaries) for s in models}),
+        folds=folds,
     )
     return Comparison.from_json(comparison.to_json())
 

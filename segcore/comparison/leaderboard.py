@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from segcore.comparison.folds import words
 from segcore.comparison.objects import lines
 from segcore.comparison.results import Comparison, LeaderboardRow, Score
 from segcore.comparison.slices import worst_slice
@@ -122,7 +123,7 @@ def _columns(comparison: Comparison) -> list[Column]:
         Column("kind", "kind", "", "detail", lambda row, _: row.kind),
         *([_NETWORK] if _has_instance_networks(comparison) else []),
         *shown,
-        Column("seeds", "seeds", "", "scores", lambda row, _: row.seeds),
+        Column("seeds", "rounds" if comparison.folds else "seeds", "", "scores", lambda row, _: row.seeds),
         *COLUMNS,
         *(_score_column(key) for key in score_keys if key not in {column.key for column in shown}),
     ]
@@ -265,14 +266,17 @@ def _tables(board: Leaderboard) -> list[list[list[str]]]:
 
 
 def _caption(comparison: Comparison) -> str:
-    kind, clusters, seeds = comparison.cluster_kind, comparison.clusters, len(comparison.seeds)
+    kind, clusters, seeds = comparison.cluster_kind, comparison.clusters, comparison.rounds
+    trained = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    if comparison.folds:
+        trained = words(comparison.folds, seeds)
     held_out = f"{clusters} {'test ' * (kind == 'block')}{kind}{'s' * (clusters != 1)}"
     if kind != "block":
         held_out = f"{comparison.test_images} test images in {held_out}"
     pooled = "pixels" if comparison.objects is None else "pixels or objects"
     surfaces = "" if comparison.surfaces is None else " (HD95, NSD, ASSD: of groups or volumes)"
     return (
-        f"{comparison.dataset}: {held_out}, {seeds} seed{'' if seeds == 1 else 's'}; "
+        f"{comparison.dataset}: {held_out}, {trained}; "
         f"scores in %, [{100 * comparison.confidence:g} % interval].\n"
         f"dataset: {pooled} of all images pooled; image: mean of images{surfaces}; foreground or all classes: their "
         "mean."

@@ -98,9 +98,11 @@ def counts(
 
     Args:
         runs: one run per seed, all with objects, on the same images.
-        chosen: entry `objects` of summary.json, one per seed.
+        chosen: entry `objects` of summary.json, one per training.
     """
     of_runs, found = [_numbers(run) for run in runs], {}
+    # a round of folds has several validation splits, which share images
+    chosen = chosen if len(chosen) == len(runs) else [{}] * len(runs)
     for k in runs[0].foreground:
         name = runs[0].classes[k]
         predicted = [int(numbers[k]) for _, numbers in of_runs]

@@ -174,6 +174,7 @@ class Comparison:
         slices: empty where the data patterns have no words that divide the test images.
         objects: None where the data have no objects.
         surfaces: None where the data have no volumes with a spacing.
+        folds: of a cross-validation, in which every image is tested once per round of seeds; None: one test split.
     """
 
     dataset: str
@@ -196,6 +197,12 @@ class Comparison:
     slices: list[Slice] = field(default_factory=list)
     objects: ObjectsSummary | None = None
     surfaces: SurfacesSummary | None = None
+    folds: int | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Number of evaluations of each test image: of seeds, or with folds of rounds of folds."""
+        return len(self.seeds) // (self.folds or 1)
 
     @property
     def models(self) -> list[LeaderboardRow]:
@@ -210,10 +217,10 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """As JSON-able values, numbers rounded to 6 decimals: the same on every machine.
 
-        Without slices, objects or surfaces there are no such keys.
+        Without slices, objects, surfaces or folds there are no such keys.
         """
         rounded: dict[str, Any] = _rounded(asdict(self))
-        for key in ("slices", "objects", "surfaces"):
+        for key in ("slices", "objects", "surfaces", "folds"):
             if not rounded[key]:
                 del rounded[key]
         return rounded

@@ -16,6 +16,7 @@ from segcore.comparison.statistics import bootstrap, interval
 from segcore.comparison.text import interval_text, value_text
 from segcore.comparison.verdict import FEW_CLUSTERS
 from segcore.metrics import METRICS, Metric
+from segcore.metrics.matching import LeastScore
 from segcore.params import Params
 from segcore.tables.objects import required_classes
 from segcore.tables.slices import slices_of
@@ -41,7 +42,7 @@ class ScoredModel:
 
     tables: Sequence[pd.DataFrame]
     estimates: Mapping[str, np.ndarray]
-    objects: Sequence[tuple[pd.DataFrame | None, float]]
+    objects: Sequence[tuple[pd.DataFrame | None, LeastScore]]
     limits: tuple[float, float] | None = None
     surfaces: Sequence[pd.DataFrame | None] = ()
 

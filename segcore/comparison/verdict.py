@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from segcore.comparison import folds
 from segcore.comparison.results import Difference, PairTest
 from segcore.comparison.statistics import smallest_p
 from segcore.comparison.text import difference_unit, interval_text, listed, value_text
@@ -57,6 +58,7 @@ class Standing:
         differences: training setting -> architecture -> value, only settings that differ.
         method: sentence that names a better method to find objects of semantic networks; "" where there is none.
         progress: sentence on whether validation scores were still rising; "" where it is not known.
+        folds: of a cross-validation; None: one test split.
     """
 
     models: list[Placed]
@@ -67,6 +69,7 @@ class Standing:
     differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     method: str = ""
     progress: str = ""
+    folds: int | None = None
 
 
 def sentence(standing: Standing, p: Params) -> str:
@@ -84,7 +87,7 @@ def notes(standing: Standing, p: Params) -> list[str]:
     """Notes on humans, on the limits of the numbers, and on settings that differ."""
     lines = [
         *_human_notes(standing, p),
-        *limits(standing.clusters, standing.cluster_kind, len(standing.tests), p),
+        *limits(standing.clusters, standing.cluster_kind, len(standing.tests), p, standing.folds),
     ]
     if standing.differences:
         differing = listed(list(standing.differences))
@@ -100,8 +103,10 @@ def level(p: Params) -> float:
 def _verdict(standing: Standing, p: Params) -> str:
     best, others = standing.models[0], standing.models[1:]
     metric = METRICS[p.compare.metric]
-    one_seed = ", one seed" if best.seeds == 1 else ""
-    top = f"{best.title} (dataset {metric.title} {_value(best.estimate, p)}{one_seed})"
+    how = ", one seed" if best.seeds == 1 else ""
+    if standing.folds:
+        how = f", {folds.words(standing.folds, best.seeds)}"
+    top = f"{best.title} (dataset {metric.title} {_value(best.estimate, p)}{how})"
     if not others:
         return f"{top} was the only architecture trained, so there is nothing to compare it with."
     against = {test.b: test for test in standing.tests if test.a == best.name}
@@ -201,11 +206,13 @@ def _human_notes(standing: Standing, p: Params) -> list[str]:
     return lines
 
 
-def limits(clusters: int, cluster_kind: str, tests: int, p: Params) -> list[str]:
-    """Notes on the limits of the numbers."""
+def limits(clusters: int, cluster_kind: str, tests: int, p: Params, of_folds: int | None = None) -> list[str]:
+    """Notes on the limits of the numbers; `of_folds` is the number of folds of a cross-validation."""
     seeds, notes = len(p.seeds), []
     is_compared = len(p.architectures) > 1
-    if seeds == 1 and not is_compared:
+    if of_folds:
+        notes.append(folds.note(of_folds, seeds // of_folds, cluster_kind, is_compared))
+    elif seeds == 1 and not is_compared:
         notes.append(
             "The architecture was trained with one seed only: the variation between seeds is not measured."
         )

@@ -4,6 +4,9 @@
 their splits), `windows.parquet` (training windows), `statistics.json` and `prepared.json` (classes, colours); also
 `objects.parquet` (one row per object), where the ground truth has objects. `packed/` beside it contains one file per
 item, which never changes once written.
+
+With the folds of a cross-validation, `prepared/fold-<k>/` is such a folder for each fold, and `prepared/` itself has
+the regions that are tested in any of them, with the column `fold`; it has no windows and no statistics.
 """
 
 import json
@@ -89,6 +92,8 @@ class PreparedData:
         truth_of_objects: "given", with numbers of their own; "components" of the classes; "none": there are no objects.
         touching: whether networks are trained with one more class, the pixels near two objects.
         spacing: of the rows and of the columns, in mm, that a network sees volumes in; None: their own.
+        folds: number of the folds of a cross-validation whose test regions these are; None elsewhere.
+        fold: index of the fold that these data are of; None without folds.
 
     Raises:
         DataError: the folder is missing or incomplete.
@@ -118,6 +123,8 @@ class PreparedData:
         self.touching: bool = meta.get("touching", False)
         self.neighbours: int = meta.get("neighbours", 0)
         self.spacing: tuple[float, float] | None = tuple(meta["spacing"]) if "spacing" in meta else None
+        self.folds: int | None = meta.get("folds")
+        self.fold: int | None = meta.get("fold")
         self._planes_seen = len(neighbouring_planes(0, self.neighbours, 1))
         self._where = {
             row.item: (row.packed, int(row.plane), int(row.height), int(row.width))
@@ -332,6 +339,23 @@ class PreparedData:
                 "set data.instances in params.yaml, then run the steps ingest and prepare again",
             )
         return self._part(region_id, "instances")
+
+
+def fold_name(fold: int) -> str:
+    """Name of a fold, also of its folder."""
+    return f"fold-{fold}"
+
+
+def of_seed(folder: Path | str, seed: int) -> PreparedData:
+    """The data that a training with this seed reads: those of the folder, or with folds those of fold seed mod K.
+
+    Raises:
+        DataError: the folder is missing or incomplete.
+    """
+    data = PreparedData(folder)
+    if data.folds is None:
+        return data
+    return PreparedData(data.folder / fold_name(seed % data.folds), data.packed)
 
 
 def test_regions(data: PreparedData) -> pd.DataFrame:

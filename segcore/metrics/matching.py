@@ -13,6 +13,8 @@ from segcore.tables.objects import KINDS
 # the same numbers as in pycocotools; 0.65 is not among them, but the number below
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 COCO_DETECTIONS = 100
+# least score of a predicted object, of all images or by image, as where several networks have predicted them
+LeastScore = float | Mapping[str, float]
 _BOUNDARY = ["boundary_truth", "boundary_prediction", "boundary_truth_matched", "boundary_prediction_matched"]
 
 
@@ -72,10 +74,13 @@ class ObjectArrays:
     overlap: np.ndarray
     boundary: np.ndarray
 
-    def at_least(self, score: float) -> "ObjectArrays":
+    def at_least(self, score: LeastScore) -> "ObjectArrays":
         """The same with only the predictions of at least this score."""
+        by_item = (
+            score if isinstance(score, float | int) else np.array([score[i] for i in self.items])[self.item]
+        )
         # scores are float32, and compared as such wherever objects are found
-        kept = self.score.astype(np.float32) >= np.float32(score)
+        kept = self.score.astype(np.float32) >= np.asarray(by_item, np.float32)
         place = np.cumsum(kept) - 1
         pairs = kept[self.pair]
         names = ("item", "class_index", "number", "area", "score")

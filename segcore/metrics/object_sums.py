@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 
 from segcore.metrics.average_precision import Ranking, average_precision
-from segcore.metrics.matching import COCO_DETECTIONS, COCO_THRESHOLDS, Matches, ObjectArrays, object_arrays
+from segcore.metrics.matching import (
+    COCO_DETECTIONS,
+    COCO_THRESHOLDS,
+    LeastScore,
+    Matches,
+    ObjectArrays,
+    object_arrays,
+)
 from segcore.metrics.objects import SIZES, THRESHOLDS
 
 
@@ -29,7 +36,7 @@ class ObjectRun(Mapping[str, np.ndarray]):
         table: pd.DataFrame,
         items: Sequence[str],
         classes: int,
-        score: float = 0.0,
+        score: LeastScore = 0.0,
         limits: tuple[float, float] | None = None,
     ) -> None:
         """Read an object table.
@@ -38,7 +45,7 @@ class ObjectRun(Mapping[str, np.ndarray]):
             table: object table (segcore.tables.objects).
             items: images that are scored, sorted.
             classes: K.
-            score: least score of a predicted object; average precision counts all.
+            score: least score of a predicted object, or one per image; average precision counts all.
             limits: areas that divide the sizes; by default of thirds of the true objects in the table.
 
         Raises:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segcore.errors import ParamsError
+from segcore.params.folds import fill
 
 AUTO = "auto"
 # relative to the folder of params.yaml
@@ -21,6 +22,7 @@ PLANNED: dict[str, Any] = {
     "split.fractions": {"train": 0.6, "validation": 0.15, "test": 0.25},
     "split.block": None,
     "split.buffer": 0,
+    "split.folds": None,
     "prepare.window": 320,
     "prepare.stride": 64,
     "prepare.spacing": None,
@@ -117,13 +119,23 @@ def _has_sections(values: Any, key: str) -> bool:
 
 
 def _fit(values: dict[str, Any], auto: list[str]) -> None:
-    """Let window and crop fit each other where one is fixed by hand and the plan does not know it yet."""
+    """Let window and crop, and folds and seeds, fit where one is fixed by hand and the plan does not know it yet."""
     window, crop = get(values, "prepare.window"), get(values, "train.common.crop")
     if isinstance(window, int) and isinstance(crop, int) and crop > window:
         if "prepare.window" in auto:
             put(values, "prepare.window", crop)
         elif "train.common.crop" in auto:
             put(values, "train.common.crop", window)
+    folds, seeds = get(values, "split.folds"), get(values, "seeds")
+    # as the next plan will decide
+    if "split.folds" in auto and folds and not _is_filled(seeds, folds):
+        put(values, "split.folds", None)
+
+
+def _is_filled(seeds: Any, folds: int) -> bool:
+    """Whether seeds, as read from params.yaml, train each fold equally often."""
+    is_list = isinstance(seeds, list) and all(type(seed) is int for seed in seeds)
+    return is_list and fill(seeds, folds)
 
 
 def get(values: Any, key: str, default: Any = None) -> Any:

@@ -14,6 +14,7 @@ from segcore.params import planned, yaml_file
 from segcore.params._data_checks import OBJECTS_REMEDY, did_you_mean, require_distinct
 from segcore.params.data import Data, Section
 from segcore.params.error_texts import Location, by_location, in_yaml, sentence
+from segcore.params.folds import fill
 from segcore.params.operations import Gate, Predict, Retrain, Schedule
 from segcore.params.stages import Compare, Evaluate, Machine, Prepare, Report, Split, Tracking
 from segcore.params.training import TrainSettings
@@ -93,6 +94,19 @@ class Params(Section):
                 f"params.yaml: {self._auto[0]} is auto, but there is no plan", "run the step plan first"
             )
 
+    def require_one_split(self) -> None:
+        """Check that there is one test split, which retraining and promotion compare models on.
+
+        Raises:
+            ParamsError: split.folds is set.
+        """
+        if self.split.folds:
+            raise ParamsError(
+                f"split.folds: {self.split.folds}: retraining and promotion compare models on one test split, and with "
+                "folds each model has another one",
+                "set split.folds: null in params.yaml, remove the split file of the folds, and compare again",
+            )
+
     @field_validator("train", mode="before")
     @classmethod
     def _sections_of_training(cls, train: Any) -> Any:
@@ -133,6 +147,16 @@ class Params(Section):
         if self.prepare.spacing and (self.data.has_objects or self.split.block):
             what = "data with objects" if self.data.has_objects else "split.block"
             raise ValueError(f"prepare.spacing is not possible with {what}: set it to null")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_fill_the_folds(self) -> "Params":
+        folds = self.split.folds
+        if folds and not fill(self.seeds, folds):
+            raise ValueError(
+                f"seeds: {self.seeds} do not train each of the {folds} folds of split.folds equally often (seed s "
+                f"trains fold s mod {folds}): set seeds: {list(range(folds))}, or split.folds: null"
+            )
         return self
 
     @model_validator(mode="after")

@@ -38,11 +38,27 @@ class Split(Section):
     given: dict[Literal["train", "validation", "test"], list[str]] = Field(
         default={}, description="groups assigned by hand, by split"
     )
+    folds: int | None = Field(
+        default=None,
+        ge=2,
+        description="cross-validation: groups are divided into this many test parts, the seeds s train without the "
+        "part s mod folds, and each item is tested once per round of seeds; null: one split",
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> "Split":
         if set(self.fractions) != set(SPLITS) or abs(sum(self.fractions.values()) - 1) > 1e-6:
             raise ValueError(f"fractions needs {', '.join(SPLITS)} that sum to 1, not {self.fractions}")
+        return self
+
+    @model_validator(mode="after")
+    def _folds_test_all(self) -> "Split":
+        if self.folds and self.given:
+            raise ValueError(
+                "folds test every group once, so that given is not possible: remove one of the two"
+            )
+        if self.folds and min(self.fractions["train"], self.fractions["validation"]) <= 0:
+            raise ValueError("fractions: with folds, train and validation must be above 0; test is 1 / folds")
         return self
 
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt, find_objects, label
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from segcore.constants import FIRST_BATCH, IGNORE
 from segcore.data.packed import Packed, sample_step
@@ -38,7 +40,14 @@ class Patch(NamedTuple):
     numbers: np.ndarray | None
 
 
-def fingerprint(catalogue: pd.DataFrame, packed: Path, data: Data, *, later: bool = False) -> dict[str, Any]:
+def fingerprint(
+    catalogue: pd.DataFrame,
+    packed: Path,
+    data: Data,
+    *,
+    later: bool = False,
+    links: pd.DataFrame | None = None,
+) -> dict[str, Any]:
     """Facts of the accepted items.
 
     Args:
@@ -47,13 +56,15 @@ def fingerprint(catalogue: pd.DataFrame, packed: Path, data: Data, *, later: boo
         data: settings.
         later: also of batches that were received after the source; without it they count only where the source is
             empty, so that a retraining keeps its plan.
+        links: pairs of items that are in one split: a, b; None: there are none.
 
     Returns:
-        items, planes, groups: numbers. height, width, depth: [smallest, median, largest] in pixels; depth is the number
-        of planes. volumes, positioned: whether all items are volumes, have a position on the earth. bands, dtype.
-        pixel_sizes: [smallest, median, largest] of each entry of `segcore.data.resolution.pixel_sizes` that all of up
-        to 2,000 items have. pixels: labelled ones. class_shares: of these, by class. values: by class and band, the
-        5 %, 50 % and 95 % quantile. structures: by foreground class, see `_structures`.
+        items, planes, groups: numbers. independent: number of groups after linked ones are joined. has_splits: whether
+        the data set has splits of its own. height, width, depth: [smallest, median, largest] in pixels; depth is the
+        number of planes. volumes, positioned: whether all items are volumes, have a position on the earth. bands,
+        dtype. pixel_sizes: [smallest, median, largest] of each entry of `segcore.data.resolution.pixel_sizes` that all
+        of up to 2,000 items have. pixels: labelled ones. class_shares: of these, by class. values: by class and band,
+        the 5 %, 50 % and 95 % quantile. structures: by foreground class, see `_structures`.
 
     Raises:
         DataError: a packed item is missing or damaged.
@@ -70,6 +81,8 @@ def fingerprint(catalogue: pd.DataFrame, packed: Path, data: Data, *, later: boo
         "items": len(rows),
         "planes": int(rows["depth"].sum()),
         "groups": int(rows["group"].nunique()),
+        "independent": _independent(rows, links),
+        "has_splits": bool(rows["split"].notna().any()),
         **{name: _spread(rows[name]) for name in ("height", "width", "depth")},
         "volumes": bool(rows["affine"].map(json.loads).notna().all()),
         "positioned": "m" in sizes and bool(sizes["m"].notna().all()),
@@ -81,6 +94,17 @@ def fingerprint(catalogue: pd.DataFrame, packed: Path, data: Data, *, later: boo
         "values": _values(rows, opened, data),
         "structures": _structures(rows, opened, data),
     }
+
+
+def _independent(rows: pd.DataFrame, links: pd.DataFrame | None) -> int:
+    """Number of groups after those with linked items, or items of equal content, are joined."""
+    codes, names = pd.factorize(rows["group"])
+    of_item = dict(zip(rows["id"], codes, strict=True))
+    pairs = [] if links is None else links[["a", "b"]].itertuples(index=False, name=None)
+    joined = [(of_item[a], of_item[b]) for a, b in pairs if a in of_item and b in of_item]
+    ends = np.array(joined, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(ends.shape[1]), (ends[0], ends[1])), shape=(len(names), len(names)))
+    return int(connected_components(graph, directed=False)[0])
 
 
 def _round(value: float) -> float:

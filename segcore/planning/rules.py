@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from segcore.params.data import Data
+from segcore.params.folds import fill
 from segcore.params.planned import AUTO, PLANNED
 from segcore.planning.fingerprint import foreground_share
 
@@ -61,6 +62,9 @@ _TILE = 704
 _ALIKE = 1.1
 # groups below which scenes are divided into blocks, and blocks along their side
 _FEW, _BLOCKS = 8, 8
+# test groups from which one split is enough; folds where fewer would be tested, and the fewest
+_FEW_TESTED, _FOLDS, _LEAST_FOLDS = 5, 5, 3
+_PROPOSED = "proposed: "
 # groups from which a tenth is enough for validation
 _MANY = 100
 # steps of the budget `quick`; of `standard` for a dataset of _REFERENCE training pixels, and the limits of its growth
@@ -74,17 +78,26 @@ def plan(facts: Facts, data: Data, asked: Mapping[str, Any]) -> list[Decision]:
     Args:
         facts: of `segcore.planning.fingerprint.fingerprint`.
         data: settings.
-        asked: by key: the value in params.yaml, or "auto"; and "train.common.budget".
+        asked: by key: the value in params.yaml, or "auto"; also "train.common.budget", "split.given" and "seeds".
     """
     chosen, decisions = dict(asked), []
     for key, rule in RULES.items():
         if asked[key] != AUTO:
-            decisions.append(Decision(key, asked[key], "hand", "", "", "set in params.yaml"))
+            decisions.append(Decision(key, asked[key], "hand", "", "", _by_hand(key, facts, data, chosen)))
             continue
         value, measured, sentence = rule.find(facts, data, chosen)
         chosen[key] = value
         decisions.append(Decision(key, value, "plan", rule.source, measured, sentence))
     return decisions
+
+
+def _by_hand(key: str, facts: Facts, data: Data, chosen: Chosen) -> str:
+    """Why a setting has a value that the plan did not choose; small data say so even then."""
+    if key == "split.folds" and chosen[key] is None:
+        sentence = RULES[key].find(facts, data, {**chosen, "seeds": []})[2]
+        if sentence.startswith(_PROPOSED):
+            return f"set in params.yaml; {sentence}"
+    return "set in params.yaml"
 
 
 def view(facts: Facts, data: Data) -> tuple[str | None, str]:
@@ -151,6 +164,36 @@ def _spacing(facts: Facts, data: Data, chosen: Chosen) -> Found:
         measured,
         "planes are resampled to the median for the network; predictions are on their own grid",
     )
+
+
+def _folds(facts: Facts, data: Data, chosen: Chosen) -> Found:
+    """Cross-validation where few groups would be tested; null, with the proposal, where the seeds do not train it."""
+    units, kind = _units(facts, chosen["split.block"])
+    tested = round(units * chosen["split.fractions"]["test"])
+    measured = f"{_count(units, kind)}, about {tested} of them in a test split"
+    if tested >= _FEW_TESTED:
+        return None, measured, f"at least {_FEW_TESTED} are tested by one split"
+    if facts["has_splits"] or chosen["split.given"]:
+        return None, measured, "few are tested, but their splits are given"
+    folds = min(_FOLDS, units)
+    if folds < _LEAST_FOLDS:
+        return (
+            None,
+            measured,
+            f"with fewer than {_LEAST_FOLDS} {kind}s no fold has training, validation and test",
+        )
+    if fill(chosen["seeds"], folds):
+        return folds, measured, f"few are tested by one split; in {folds} folds each is tested once"
+    settings = f"{_PROPOSED}split.folds: {folds} and seeds: {list(range(folds))}"
+    return None, measured, f"{settings} test each {kind} once, by {folds} trainings per architecture"
+
+
+def _units(facts: Facts, block: int | None) -> tuple[int, str]:
+    """Number of what is divided between splits, and whether it is a block or a group."""
+    height, width = facts["height"][1], facts["width"][1]
+    if block is None or max(height, width) < 2 * block:
+        return facts["independent"], "group"
+    return facts["items"] * max(1, round(height / block)) * max(1, round(width / block)), "block"
 
 
 def _normalization(facts: Facts, _: Data, __: Chosen) -> Found:
@@ -309,6 +352,9 @@ RULES: dict[str, Rule] = {
     "split.block": Rule(_block, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
     "split.buffer": Rule(_buffer, "spatial blocks: Roberts et al. 2017, Ecography 40:913"),
     "prepare.spacing": Rule(_spacing, f"{_NNUNET}: volumes are resampled to the median spacing"),
+    "split.folds": Rule(
+        _folds, "5 or 10 folds: Kohavi 1995, IJCAI; of 4 groups no p-value of a permutation test is below .12"
+    ),
     "train.common.normalization": Rule(_normalization, "torchvision's and timm's encoders"),
     "train.common.loss": Rule(_loss, f"{_NNUNET}: the sum of Dice and cross-entropy on 23 datasets"),
     "train.common.magnify": Rule(_magnify, f"{_LOG}: hippocampus and nuclei"),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageOps
 
 from segcore.constants import IGNORE
-from segcore.plots.palette import SPLITS
+from segcore.plots.palette import FOLDS, SPLITS
 from segcore.plots.pictures import LEFT_OUT, to_rgb
 from segcore.plots.style import RC, new_figure
 
@@ -20,6 +20,8 @@ HIT, FALSE_ALARM, MISS = (255, 255, 255), (255, 145, 20), (45, 140, 255)
 # With several foreground classes; class colours should differ from these.
 WRONG_CLASS, OVERLOOKED = (255, 70, 170), (70, 215, 255)
 SCENE_SIDE = 720
+# of regions in no known part
+_GREY = "#888888"
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,20 @@ def _thumbnail(patch: Any, factor: int) -> np.ndarray:
     return np.asarray(picture.resize(size, Image.Resampling.BOX))
 
 
-def _tinted(picture: np.ndarray, split: str, tint: float, width: int = 3) -> np.ndarray:
-    colour = np.array(ImageColor.getrgb(SPLITS.get(split, "#888888")), np.uint8)
+def parts_of(regions: pd.DataFrame) -> tuple[pd.Series, dict[str, str]]:
+    """The part of each region, its split or with folds the fold that tests it, and a colour per part.
+
+    Args:
+        regions: the region table.
+    """
+    if "fold" not in regions:
+        return regions["split"], SPLITS
+    folds = range(int(regions["fold"].max()) + 1)
+    return "fold " + regions["fold"].astype(str), {f"fold {k}": FOLDS[k % len(FOLDS)] for k in folds}
+
+
+def _tinted(picture: np.ndarray, colour_name: str, tint: float, width: int = 3) -> np.ndarray:
+    colour = np.array(ImageColor.getrgb(colour_name), np.uint8)
     shown = (picture * (1 - tint) + colour * tint).astype(np.uint8)
     shown[:width], shown[-width:] = colour, colour
     shown[:, :width], shown[:, -width:] = colour, colour
@@ -210,7 +224,8 @@ def split_map(prepared: Any) -> np.ndarray | None:
 
     The gaps between blocks are the buffer, which belongs to no split.
     """
-    regions = prepared.regions
+    part, colours = parts_of(prepared.regions)
+    regions = prepared.regions.assign(part=part)
     if len(regions) == 0 or regions.groupby("item").size().max() < 2:
         return None
     blocks = regions[regions["item"] == regions.groupby("item").size().idxmax()]
@@ -218,7 +233,7 @@ def split_map(prepared: Any) -> np.ndarray | None:
     factor = max(1, int(np.ceil(max(height, width) / SCENE_SIDE)))
     scene = np.full((int(height) // factor + 1, int(width) // factor + 1, 3), LEFT_OUT, np.uint8)
     for block in blocks.itertuples():
-        tile = _tinted(_thumbnail(prepared.read(block.id), factor), block.split, 0.28)
+        tile = _tinted(_thumbnail(prepared.read(block.id), factor), colours.get(block.part, _GREY), 0.28)
         top, left = int(block.row) // factor, int(block.col) // factor
         space = scene[top : top + tile.shape[0], left : left + tile.shape[1]]
         space[:] = tile[: space.shape[0], : space.shape[1]]
@@ -227,8 +242,9 @@ def split_map(prepared: Any) -> np.ndarray | None:
 
 def contact_sheet(prepared: Any, most: int = 20, columns: int = 5, side: int = 180) -> np.ndarray:
     """Small pictures of up to `most` regions, framed in the colour of their split, (H, W, 4) uint8."""
-    order = {split: i for i, split in enumerate(SPLITS)}
-    regions = prepared.regions.assign(order=prepared.regions["split"].map(order).fillna(len(order)))
+    part, colours = parts_of(prepared.regions)
+    order = {name: i for i, name in enumerate(colours)}
+    regions = prepared.regions.assign(part=part, order=part.map(order).fillna(len(order)))
     regions = regions.sort_values(["order", "id"], kind="stable")
     spread = np.linspace(0, len(regions) - 1, min(most, len(regions))).round().astype(int)
     columns = max(1, min(columns, len(spread)))
@@ -239,6 +255,8 @@ def contact_sheet(prepared: Any, most: int = 20, columns: int = 5, side: int = 1
         picture = Image.fromarray(to_rgb(patch.image, patch.valid))
         small = np.asarray(ImageOps.fit(picture, (inner, inner), Image.Resampling.BOX))
         top, left = i // columns * side, i % columns * side
-        sheet[top : top + inner, left : left + inner, :3] = _tinted(small, region.split, 0, width=6)
+        sheet[top : top + inner, left : left + inner, :3] = _tinted(
+            small, colours.get(region.part, _GREY), 0, width=6
+        )
         sheet[top : top + inner, left : left + inner, 3] = 255
     return sheet

@@ -11,6 +11,7 @@ A status belongs to one operating score. Only objects of the same class are comp
 - false: any other predicted object that was not matched.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,19 +19,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from segcore.metrics.matching import ObjectArrays, object_arrays
+from segcore.metrics.matching import LeastScore, ObjectArrays, object_arrays
 
 STATUSES = ("found", "missed", "false", "merged", "split")
 # end of the names of kept predictions
 _KEPT = "_objects.tif"
 
 
-def object_status(table: pd.DataFrame, score: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+def object_status(table: pd.DataFrame, score: LeastScore) -> tuple[pd.DataFrame, pd.DataFrame]:
     """True objects, and predicted ones of at least the operating score.
 
     Args:
         table: object table (segcore.tables.objects).
-        score: operating score.
+        score: operating score, or one per image.
 
     Returns:
         Per object: item, cluster, class_index, number, area in pixels (of a true one in the whole item), and status,
@@ -90,13 +91,13 @@ class EvaluatedObjects:
 
     Attributes:
         table: object table.
-        score: operating score.
-        folder: of the kept predictions.
+        score: operating score, or one per image.
+        folders: of the kept predictions; with folds, one per fold.
     """
 
     table: pd.DataFrame
-    score: float
-    folder: Path
+    score: LeastScore
+    folders: Sequence[Path]
 
     @cached_property
     def status(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -130,11 +131,16 @@ class EvaluatedObjects:
     @property
     def kept(self) -> set[str]:
         """Ids of the regions whose predicted objects were kept."""
-        return {path.name.removesuffix(_KEPT) for path in self.folder.glob(f"*{_KEPT}")}
+        return set(self._files)
 
     def kept_file(self, region: str) -> Path:
         """Raster of the numbers of the predicted objects of a kept region."""
-        return self.folder / f"{region}{_KEPT}"
+        return self._files[region]
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        files = (path for folder in self.folders for path in folder.glob(f"*{_KEPT}"))
+        return {path.name.removesuffix(_KEPT): path for path in files}
 
 
 def size_bins(areas: np.ndarray, most: int = 6, least: int = 10) -> np.ndarray:

@@ -16,6 +16,7 @@ KNOWN = {
 FALLBACK = ("#8a4b2f", "#4d5b8c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 SPLITS = {"train": "#4477aa", "validation": "#c9a227", "test": "#d1495b"}
+FOLDS = ("#4477aa", "#c9a227", "#d1495b", "#00866f", "#7058c8", "#a06a00", "#6a6151", "#77b4ea")
 
 # Each chart colour with its counterpart on a dark page; `svg` replaces the first by a CSS variable.
 DARK = {

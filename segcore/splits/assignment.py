@@ -59,6 +59,7 @@ class Assignment:
             the groups that it is linked to. Of an item that is missing here, each block is a case.
         entries: entries of the split file, old and new.
         joined: links that join groups, as text, by their kind; only links that `split.links` can leave out.
+        fold: index of the fold of a cross-validation; None without folds.
     """
 
     groups: dict[str, str | None]
@@ -67,6 +68,7 @@ class Assignment:
     clusters: dict[str, str]
     entries: dict[str, GroupSplit]
     joined: dict[str, list[str]] = field(default_factory=dict)
+    fold: int | None = None
 
 
 def _check_given(items: pd.DataFrame, split: Split, earlier: Mapping[str, GroupSplit]) -> None:
@@ -123,7 +125,7 @@ def _late(
     return late
 
 
-def _vectors(items: pd.DataFrame) -> dict[str, np.ndarray]:
+def vectors_of(items: pd.DataFrame) -> dict[str, np.ndarray]:
     """Vector of each group: pixels per class and, last, 1 (to count groups)."""
     counts = [json.loads(c) if isinstance(c, str) else {} for c in items.get("pixels_per_class", [])]
     names = sorted({name for c in counts for name in c})
@@ -134,7 +136,7 @@ def _vectors(items: pd.DataFrame) -> dict[str, np.ndarray]:
     return vectors
 
 
-def _choose(
+def choose(
     units: list[list[str]],
     allowed: tuple[str, ...],
     held: Mapping[str, str],
@@ -168,7 +170,7 @@ def _spread(state: State, units: list[list[str]], vectors: Mapping[str, np.ndarr
             # balanced only among the groups that the data set gives to train
             assigned = {n: v for n, v in assigned.items() if state.groups[n].from_given_train}
         for unit, value in zip(
-            members, _choose(members, allowed, assigned, vectors, state.split), strict=True
+            members, choose(members, allowed, assigned, vectors, state.split), strict=True
         ):
             how = "stratified" if state.split.stratify else "hash"
             for name in unit:
@@ -178,7 +180,7 @@ def _spread(state: State, units: list[list[str]], vectors: Mapping[str, np.ndarr
                 state.fix(name, value, reason)
 
 
-def _clusters(
+def clusters_of(
     state: State, items: pd.DataFrame, links: pd.DataFrame, frame: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Anchors and clusters of items; see Assignment."""
@@ -238,8 +240,8 @@ def decide(
     open_given_train(state.groups, split, earlier)
     honour(state, earlier)
     propagate(state)
-    _spread(state, divide(state, units_of(state)), _vectors(items))
-    anchors, clusters = _clusters(state, items, links, frame)
+    _spread(state, divide(state, units_of(state)), vectors_of(items))
+    anchors, clusters = clusters_of(state, items, links, frame)
     groups, entries = {}, dict(earlier)
     for name, value in state.values.items():
         groups[name] = BLOCKS if value and value.startswith(BLOCKS_OF) else value
@@ -247,10 +249,11 @@ def decide(
         if value is None:
             reason = state.reasons[name].removeprefix(ASIDE)
             aside.update(dict.fromkeys(state.groups[name].items, reason))
-    return Assignment(groups, aside, anchors, clusters, entries, _joined(state))
+    return Assignment(groups, aside, anchors, clusters, entries, joined_of(state))
 
 
-def _joined(state: State) -> dict[str, list[str]]:
+def joined_of(state: State) -> dict[str, list[str]]:
+    """Links that join groups, as `Assignment.joined`."""
     joined: dict[str, list[str]] = {}
     for edge in state.edges:
         kind, _, detail = edge.why.partition(": ")

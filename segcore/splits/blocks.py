@@ -32,23 +32,44 @@ def bucket(position: float, fractions: Mapping[Any, float]) -> str:
     return "train"
 
 
-def block_splits(anchor: str, rows: int, cols: int, split: Split) -> np.ndarray:
+def block_splits(anchor: str, rows: int, cols: int, split: Split, fold: int | None = None) -> np.ndarray:
     """(rows, cols) array of split names: in the order of a hash, the first blocks are test, the next validation.
+
+    With folds, the order is divided into as many test parts; the blocks after the part of the fold are validation.
 
     Args:
         anchor: item that the blocks are named after; all dates of a grid have the same anchor.
         rows: number of rows of blocks.
         cols: number of columns of blocks.
         split: settings.
+        fold: index of the fold; None without folds.
     """
     order = sorted(
         ((r, c) for r in range(rows) for c in range(cols)),
         key=lambda b: fraction(split.seed, anchor, b[0], b[1]),
     )
     grid = np.empty((rows, cols), dtype=object)
+    if fold is not None and split.folds:
+        start, stop = (len(order) * (fold + i) // split.folds for i in (0, 1))
+        rest = order[stop:] + order[:start]
+        for rank, (row, col) in enumerate(rest):
+            grid[row, col] = bucket((rank + 0.5) / len(rest), without_test(split))
+        for row, col in order[start:stop]:
+            grid[row, col] = "test"
+        return grid
     for rank, (row, col) in enumerate(order):
         grid[row, col] = bucket((rank + 0.5) / len(order), split.fractions)
     return grid
+
+
+def without_test(split: Split) -> dict[str, float]:
+    """Fractions of the part that is not tested: those of train and validation, which sum to 1."""
+    held = split.fractions["train"] + split.fractions["validation"]
+    return {
+        "train": split.fractions["train"] / held,
+        "validation": split.fractions["validation"] / held,
+        "test": 0.0,
+    }
 
 
 def block_edges(length: int, block: int) -> np.ndarray:

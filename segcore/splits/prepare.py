@@ -16,24 +16,18 @@ import pandas as pd
 
 from segcore.cache import CODE, Cache, code_digest
 from segcore.data.packed import Packed, PlaneRows
-from segcore.data.prepared import RESAMPLED
+from segcore.data.prepared import RESAMPLED, fold_name
 from segcore.errors import DataError
 from segcore.files import atomic_write, cached_json
-from segcore.params import Data, Params
+from segcore.params import Params
 from segcore.splits import assignment, leakage, normalization, windows
-from segcore.splits.objects import object_table
+from segcore.splits.files import Written, meta_of, write_tables, write_tested, write_windows
+from segcore.splits.folds import decide_folds
 from segcore.splits.regions import assign
 from segcore.splits.spacing import training_items
 
-# rows of the window table that are written at a time
-_ROWS = 4096
 # each thread needs about 20 MB
 _THREADS = 8
-
-
-def _write(windows: pd.DataFrame, path: Path) -> None:
-    """Write the window table, which grows with the area of scenes, in parts, because the writer copies them."""
-    windows.to_parquet(path, index=False, row_group_size=_ROWS, use_dictionary=["item"])
 
 
 class PrepareCache(Cache):
@@ -67,7 +61,7 @@ class PrepareCache(Cache):
         self.start()
         (self.folder / "sums.json").unlink(missing_ok=True)
         with atomic_write(self.folder / "windows.parquet") as part:
-            _write(windows, part)
+            write_windows(windows, part)
         with atomic_write(self.folder / "sums.json") as part:
             part.write_text(json.dumps({"sums": sums, "keys": keys}))
 
@@ -193,13 +187,13 @@ def prepare(
         links: pairs that must share a split.
         p: parameters; `data`, `split` and `prepare` are used.
         packed: folder of the packed items.
-        target: an existing empty folder.
+        target: an existing empty folder; with folds, it gets a folder for each, and all tested regions.
         split_file: splits of earlier runs; written last.
         work: folder of the cache.
         progress: wraps the list of futures of the items whose windows are computed.
 
     Returns:
-        Splits of all groups, and the items that were set aside.
+        Splits of all groups, and the items that were set aside; with folds, those of the first.
 
     Raises:
         DataError: a packed item is missing, a group would leave its recorded split, a split is empty, or no window
@@ -209,7 +203,34 @@ def prepare(
     accepted = _plain(catalogue[catalogue["status"] == "accepted"].reset_index(drop=True))
     links = links[links["kind"].isin(p.split.links)]
     earlier = assignment.read_split_file(split_file, p.split)
-    decision = assignment.decide(accepted, links, p.split, earlier, split_file)
+    if p.split.folds is None:
+        decision = assignment.decide(accepted, links, p.split, earlier, split_file)
+        _write_split(accepted, links, p, packed, target, decision, work, progress)
+    else:
+        decisions = decide_folds(accepted, links, p.split)
+        parts = []
+        for fold, decision in enumerate(decisions):
+            folder = target / fold_name(fold)
+            folder.mkdir()
+            own_work = work / folder.name
+            parts.append(_write_split(accepted, links, p, packed, folder, decision, own_work, progress))
+        write_tested(parts, p, packed, target)
+        decision = decisions[0]
+    assignment.write_split_file(split_file, p.split, decision.entries)
+    return decision
+
+
+def _write_split(
+    accepted: pd.DataFrame,
+    links: pd.DataFrame,
+    p: Params,
+    packed: Path,
+    target: Path,
+    decision: assignment.Assignment,
+    work: Path,
+    progress: Callable[[list[Any]], Iterable[Any]],
+) -> Written:
+    """Write the prepared data of a split assignment to the folder `target`; arguments and errors as of `prepare`."""
     used = accepted[~accepted["id"].isin(list(decision.aside))]
     _require_packed(used, packed)
     items = planes(used)
@@ -230,18 +251,11 @@ def prepare(
     sums = _sums(items, regions, opened, p, cache)
     statistics = _statistics(items, regions, sums, opened, p)
     cache.save(sums, keys, windowed)
-    items.rename(columns={"id": "item"}).to_parquet(target / "items.parquet", index=False)
-    regions.to_parquet(target / "regions.parquet", index=False)
-    _write(index, target / "windows.parquet")
-    (target / "statistics.json").write_text(json.dumps(statistics, indent=2))
-    meta = _meta(p, bool(used["objects"].notna().all()), regions)
-    if p.data.has_objects and meta["instances"]:
-        objects = object_table(items, regions, packed, p.data.foreground, cache.folder / "objects")
-        objects.to_parquet(target / "objects.parquet", index=False)
-        meta |= _of_objects(p.data)
-    (target / "prepared.json").write_text(json.dumps(meta, indent=2))
-    assignment.write_split_file(split_file, p.split, decision.entries)
-    return decision
+    meta = meta_of(p, bool(used["objects"].notna().all()), regions)
+    meta |= {} if decision.fold is None else {"fold": decision.fold}
+    written = Written(items, regions, index, meta, cache.folder)
+    write_tables(written, statistics, p, packed, target)
+    return written
 
 
 def _on_own_grid(index: pd.DataFrame, items: pd.DataFrame, p: Params) -> pd.DataFrame:
@@ -260,23 +274,3 @@ def _require_packed(used: pd.DataFrame, packed: Path) -> None:
             f"{missing[0]}: is missing from {packed} (and {len(missing) - 1} more)",
             "restore it, or run the step ingest again",
         )
-
-
-def _meta(p: Params, has_objects: bool, regions: pd.DataFrame) -> dict[str, Any]:
-    divided = (regions["id"] != regions["item"]).any()
-    return {
-        "classes": p.data.classes,
-        "colors": [list(c) for c in p.data.colors],
-        "foreground": p.data.foreground,
-        "baselines": list(p.data.baselines),
-        "instances": has_objects,
-        "neighbours": p.data.neighbours,
-        "cluster_kind": "block" if divided else "group",
-        **({"spacing": list(p.prepare.spacing)} if p.prepare.spacing else {}),
-    }
-
-
-def _of_objects(data: Data) -> dict[str, Any]:
-    """Keys of prepared.json that only data with objects have."""
-    truth = {"truth_of_objects": "components" if data.instances == "components" else "given"}
-    return truth | ({"touching": True} if data.touching else {})

@@ -63,7 +63,11 @@ def _regions_of_item(row: Any, split: Split, decision: "Assignment") -> list[dic
     assert split.block is not None
     rows, cols = block_edges(height, split.block), block_edges(width, split.block)
     shape = (len(rows) - 1, len(cols) - 1)
-    grid = block_splits(anchor, *shape, split) if name == BLOCKS else np.full(shape, name, dtype=object)
+    grid = (
+        block_splits(anchor, *shape, split, decision.fold)
+        if name == BLOCKS
+        else np.full(shape, name, dtype=object)
+    )
     table = []
     for r, c in np.ndindex(*shape):
         area = _trimmed(grid, r, c, rows, cols, split.buffer)

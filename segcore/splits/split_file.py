@@ -2,7 +2,8 @@
 
 Its first line records the settings of the splits. With other settings, reading it is an error until the user deletes
 the file and thereby allows groups to change their split. It has one row per group: group, split (one of SPLITS,
-"blocks", or empty if the group is set aside), reason.
+"blocks", or empty if the group is set aside), reason. With folds it names the fold that tests each group, such as
+"fold-2"; then it is a record, by which nothing is decided, since every group is tested in any case.
 """
 
 import csv
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from segcore.data.prepared import fold_name
 from segcore.errors import DataError
 from segcore.files import atomic_write
 from segcore.params import SPLITS, Split
@@ -31,7 +33,10 @@ class GroupSplit(NamedTuple):
 
 def _settings(split: Split) -> dict[str, object]:
     named = {"fractions": {name: split.fractions[name] for name in SPLITS}}  # type: ignore[index]
-    return {"version": VERSION, **split.model_dump(include={"seed", "stratify", "block", "buffer"}), **named}
+    # as in files of earlier versions, where there are no folds
+    folds = {"folds": split.folds} if split.folds else {}
+    keys = {"seed", "stratify", "block", "buffer"}
+    return {"version": VERSION, **split.model_dump(include=keys), **named, **folds}
 
 
 def read_split_file(path: Path | str, split: Split) -> dict[str, GroupSplit]:
@@ -54,15 +59,18 @@ def read_split_file(path: Path | str, split: Split) -> dict[str, GroupSplit]:
     if not isinstance(settings, dict) or not rows or rows[0] != _HEADER:
         raise DataError(f"{path.name}: the first two lines of the split file are missing or damaged", damaged)
     entries: dict[str, GroupSplit] = {}
+    folds = settings.get("folds")
+    known = {*SPLITS, BLOCKS, "", *map(fold_name, range(folds if isinstance(folds, int) else 0))}
     for number, row in enumerate(rows[1:], start=3):
-        if len(row) != 3 or not row[0] or row[1] not in (*SPLITS, BLOCKS, ""):
+        if len(row) != 3 or not row[0] or row[1] not in known:
             raise DataError(f"{path.name}: line {number} of the split file is not valid: {row}", damaged)
         if row[0] in entries:
             raise DataError(f"{path.name}: group {row[0]!r} is in the split file twice", damaged)
         entries[row[0]] = GroupSplit(row[1] or None, row[2])
     now = json.loads(json.dumps(_settings(split)))
     if settings != now:
-        changed = [f"{k} {settings.get(k)} -> {now[k]}" for k in now if settings.get(k) != now[k]]
+        keys = [*now, *(key for key in settings if key not in now)]
+        changed = [f"{k} {settings.get(k)} -> {now.get(k)}" for k in keys if settings.get(k) != now.get(k)]
         raise DataError(
             f"{path}: {len(entries)} groups were given their split with other settings: {', '.join(changed)}",
             "restore the old settings under split in params.yaml, so that no test image is ever used for training, or "

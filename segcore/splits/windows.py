@@ -72,12 +72,18 @@ def class_counts(label: Any, rows: np.ndarray, cols: np.ndarray, window: int, cl
 
 
 def _inside_training(
-    rows: np.ndarray, cols: np.ndarray, anchor: str, shape: tuple[int, int], window: int, split: Split
+    rows: np.ndarray,
+    cols: np.ndarray,
+    anchor: str,
+    shape: tuple[int, int],
+    window: int,
+    split: Split,
+    fold: int | None,
 ) -> np.ndarray:
     """(len(rows), len(cols)) bool, True if the window and its buffer are in training blocks only."""
     assert split.block is not None
     row_edges, col_edges = block_edges(shape[0], split.block), block_edges(shape[1], split.block)
-    grid = block_splits(anchor, len(row_edges) - 1, len(col_edges) - 1, split)
+    grid = block_splits(anchor, len(row_edges) - 1, len(col_edges) - 1, split, fold)
     other = np.pad(np.cumsum(np.cumsum(grid != "train", axis=0), axis=1), ((1, 0), (1, 0)))
 
     def span(starts: np.ndarray, edges: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +121,7 @@ def index_item(
     place = None if catalogued in decision.aside else decision.groups[row.group]
     if place == BLOCKS:
         anchor = decision.anchors[catalogued]
-        keep = _inside_training(rows, cols, anchor, (height, width), prepare.window, split)
+        keep = _inside_training(rows, cols, anchor, (height, width), prepare.window, split, decision.fold)
     else:
         keep = np.full((len(rows), len(cols)), place == "train")
     parts: list[np.ndarray] = []

@@ -1,9 +1,10 @@
 """Inputs of the report, read and checked once; code version, data version and machine."""
 
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import psutil
 from PIL import Image
 
+from segcore.comparison.folds import pooled, rounds
 from segcore.comparison.results import Comparison, read_comparison
 from segcore.constants import IGNORE
 from segcore.cpu import processor
@@ -25,6 +27,7 @@ from segcore.plots.pictures import to_rgb
 from tasks.costs import combined, read_cost
 from tasks.project import EVALUATIONS, INGESTED, MODELS, comparison_file, run_name, stage_name
 from tasks.reporting.age import state_of
+from tasks.reporting.calibration import pooled_calibration
 from tasks.versioning import git
 from tasks.versioning.reproduction import lacking, outdated, uses_remote
 from tasks.versioning.stages import data_version
@@ -34,6 +37,7 @@ from tasks.versioning.stages import data_version
 class TrainedRun:
     """Results of one architecture trained with one seed; `objects` is None for data without objects.
 
+    `predictions` are folders: one, or one per fold where the results of a round of folds are pooled (`pooled_runs`).
     `settings` are the network's keywords as in model.json; empty where the bundle is not here.
     """
 
@@ -45,9 +49,14 @@ class TrainedRun:
     counts: pd.DataFrame
     history: pd.DataFrame
     cost: dict[str, Any] | None
-    predictions: Path
+    predictions: Sequence[Path]
     objects: pd.DataFrame | None
     settings: Mapping[str, Any]
+
+    @property
+    def predicted(self) -> dict[str, Path]:
+        """Files of the kept predictions by region."""
+        return {path.stem: path for folder in self.predictions for path in folder.glob("*.png")}
 
     @property
     def name(self) -> str:
@@ -76,10 +85,14 @@ class Inputs:
         """Printed names of all rows of the leaderboard, including human annotators."""
         return self.comparison.titles
 
-    @property
+    @cached_property
     def first_runs(self) -> dict[str, TrainedRun]:
-        """Run of the first seed of each architecture, in leaderboard order."""
-        return {name: next(run for run in self.runs if run.architecture == name) for name in self.titles}
+        """Run of the first seed of each architecture, in leaderboard order; with folds, the first round, pooled."""
+        first = rounds(self.comparison.seeds, self.comparison.folds)[0]
+        return {
+            name: pooled_runs([run for run in self.runs if run.architecture == name and run.seed in first])
+            for name in self.titles
+        }
 
     @property
     def costs(self) -> dict[str, dict[str, Any] | None]:
@@ -114,9 +127,33 @@ def _read_run(root: Path, architecture: str, seed: int) -> TrainedRun:
         counts=pd.read_parquet(_require(folder / "counts.parquet", stage)),
         history=pd.read_csv(history),
         cost=read_cost(root, name),
-        predictions=folder / "predictions",
+        predictions=[folder / "predictions"],
         objects=objects,
         settings=_model(root, name).get("settings", {}),
+    )
+
+
+def pooled_runs(runs: Sequence[TrainedRun]) -> TrainedRun:
+    """The results of a round of folds as those of one run on all test images; a single run stays as it is.
+
+    Network, history and costs are those of the first.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    tables = [run.objects for run in runs if run.objects is not None]
+    summary = dict(first.summary)
+    if tables:
+        scores = {item: run.summary["objects"]["score"] for run in runs for item in run.counts["item"]}
+        summary["objects"] = {**first.summary["objects"], "score": scores}
+    return replace(
+        first,
+        summary=summary,
+        calibration=pooled_calibration([run.calibration for run in runs]),
+        confusion=sum((run.confusion for run in runs[1:]), first.confusion),
+        counts=pooled([run.counts for run in runs]),
+        predictions=[folder for run in runs for folder in run.predictions],
+        objects=pooled(tables) if tables else None,
     )
 
 
@@ -183,7 +220,7 @@ def machine_facts() -> dict[str, str]:
 
 
 def _prediction(run: TrainedRun, item: str) -> np.ndarray:
-    with Image.open(run.predictions / f"{item}.png") as picture:
+    with Image.open(run.predicted[item]) as picture:
         return np.array(picture)
 
 
@@ -194,7 +231,7 @@ def gallery_cases(inputs: Inputs) -> list[Case]:
     """
     runs = inputs.first_runs
     scores = {name: image_iou(run.counts, inputs.params.data.foreground) for name, run in runs.items()}
-    kept = [{path.stem for path in run.predictions.glob("*.png")} for run in runs.values()]
+    kept = [set(run.predicted) for run in runs.values()]
     mean = pd.DataFrame(scores).mean(axis=1)
     mean = mean[mean.index.isin(set.intersection(*kept))]
     cases = []

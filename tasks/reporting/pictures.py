@@ -16,9 +16,9 @@ from segcore.plots.gallery import (
     contact_sheet,
     detail_window,
     framed,
+    parts_of,
     split_map,
 )
-from segcore.plots.palette import SPLITS
 from segcore.plots.pictures import LEFT_OUT, data_uri
 from tasks.formatting import amount
 from tasks.reporting.inputs import Inputs
@@ -81,14 +81,15 @@ def _balance(inputs: Inputs, regions: Any) -> tuple[list[float], int]:
 
 def _splits(inputs: Inputs) -> list[dict[str, Any]]:
     regions = inputs.prepared.regions
-    of_region = inputs.prepared.objects["region"].value_counts() if inputs.comparison.objects else None
+    found = inputs.prepared.objects["region"].value_counts() if inputs.comparison.objects else None
     splits = []
-    for name, colour in SPLITS.items():
-        part = regions[regions["split"] == name]
+    of_region, parts = parts_of(regions)
+    for name, colour in parts.items():
+        part = regions[of_region == name]
         shares, read = _balance(inputs, part)
         pixels = int((part["height"] * part["width"]).sum())
         size = {"regions": len(part), "clusters": part["cluster"].nunique(), "pixels": pixels}
-        objects = None if of_region is None else int(of_region.reindex(part["id"], fill_value=0).sum())
+        objects = None if found is None else int(found.reindex(part["id"], fill_value=0).sum())
         splits.append(
             {"name": name, "colour": colour, "shares": shares, "read": read, "objects": objects} | size
         )
@@ -124,6 +125,10 @@ def _some(values: list[str]) -> str:
 
 def _grouping(inputs: Inputs, groups: int) -> str:
     divided = inputs.prepared.regions.groupby("group")["split"].nunique().max() > 1
+    if folds := inputs.comparison.folds:
+        if inputs.comparison.cluster_kind == "block":
+            return f"{groups}, divided into blocks, each tested in one of {folds} folds"
+        return f"{groups}, each tested whole in one of {folds} folds"
     if divided:
         buffer = inputs.params.split.buffer
         return f"{groups}, divided into blocks with a buffer of {buffer} pixels between splits"

@@ -179,13 +179,21 @@ def _speed_tiles(inputs: "Inputs") -> list[dict[str, str]]:
 def _held_out(comparison: Comparison) -> dict[str, str]:
     """Tile of the test set; it counts blocks if scenes are divided, else images."""
     clusters, images = comparison.clusters, comparison.test_images
+    if comparison.folds:
+        what, where = (
+            ("blocks", "") if comparison.cluster_kind == "block" else ("images", _in_groups(clusters))
+        )
+        number = clusters if comparison.cluster_kind == "block" else images
+        return _tile(str(number), what, f"each tested once, in {comparison.folds} folds", where)
     if comparison.cluster_kind == "block":
         return _tile(
             str(clusters), "blocks", "of scenes held out for the test", "separate from the training area"
         )
-    return _tile(
-        str(images), "images", "held out for the test", f"in {clusters} group{'s' * (clusters != 1)}"
-    )
+    return _tile(str(images), "images", "held out for the test", _in_groups(clusters))
+
+
+def _in_groups(clusters: int) -> str:
+    return f"in {clusters} group{'s' * (clusters != 1)}"
 
 
 def _speed_note(inputs: "Inputs") -> str:
@@ -222,16 +230,23 @@ def _captions(inputs: "Inputs") -> dict[str, str]:
         f"Intervals: {comparison.confidence * 100:.0f} %, {comparison.bootstrap} bootstrap draws "
         f"of whole {comparison.cluster_kind}s ({comparison.clusters} of them)."
     )
-    seeds = len(comparison.seeds)
     return {
         "policy": f"Empty classes: {policy}.",
         "boundary": f"Boundary F1 counts boundary pixels found within {tolerance} px.",
         "interval": drawn,
         "speed": _speed_note(inputs),
-        "seeds": "One training of each architecture"
-        if seeds == 1
-        else f"{seeds} trainings of each architecture",
+        "seeds": _trainings(comparison),
+        # what the pictures and figures of a single evaluation are of
+        "first": "One training per fold" if comparison.folds else "First seed",
     }
+
+
+def _trainings(comparison: Comparison) -> str:
+    """Such as "3 trainings of each architecture"."""
+    seeds = len(comparison.seeds)
+    each = f"{comparison.rounds} per fold" if comparison.rounds > 1 else "one per fold"
+    text = "One training of each architecture" if seeds == 1 else f"{seeds} trainings of each architecture"
+    return f"{text}, {each}" if comparison.folds else text
 
 
 def page_view(inputs: "Inputs") -> dict[str, Any]:

@@ -72,7 +72,7 @@ def write_pictures(
     operating = read_json(source / "summary.json", remedy).get("objects")
     if operating is not None:
         table = pd.read_parquet(source / "objects.parquet")
-        objects = {architecture: EvaluatedObjects(table, operating["score"], source / "predictions")}
+        objects = {architecture: EvaluatedObjects(table, operating["score"], [source / "predictions"])}
         figures |= _object_figures(objects, scores, titles)
         pictures.objects.extend(_object_cases(data, objects, titles, folder))
     for name, figure in figures.items():

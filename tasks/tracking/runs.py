@@ -44,7 +44,9 @@ _COSTS = "costs"
 
 
 @contextmanager
-def training_run(tracker: Tracker, params: Params, architecture: str, seed: int, title: str) -> Iterator[Run]:
+def training_run(
+    tracker: Tracker, params: Params, architecture: str, seed: int, title: str, fold: int | None = None
+) -> Iterator[Run]:
     """The run of one training: FINISHED after the block, FAILED on an error, KILLED on SIGTERM or Ctrl-C.
 
     A training that resumes from its checkpoint, with the same run_key, continues its run as well.
@@ -55,6 +57,7 @@ def training_run(tracker: Tracker, params: Params, architecture: str, seed: int,
         architecture: its name, such as `unet`.
         seed: seed of this training.
         title: the model's title, such as `U-Net`.
+        fold: of a cross-validation, a tag and a parameter of the run; None without folds.
     """
     # SIGTERM now raises an exception, so that the run is closed
     die_with_parent()
@@ -67,7 +70,8 @@ def training_run(tracker: Tracker, params: Params, architecture: str, seed: int,
         tracker.client.update_run(run.id, status="RUNNING")
     else:
         run = tracker.create(f"{title} · seed {seed}", "training", _source(stage))
-    settings = {"architecture": architecture, "seed": seed}
+    settings: dict[str, Any] = {"architecture": architecture, "seed": seed}
+    settings |= {} if fold is None else {"fold": fold}
     run.tag({**_origin(key), **settings, "stage": stage, "mlflow.runColor": _color(architecture)})
     run.log_params({**settings, **flat(params.for_architecture(architecture).model_dump())})
     _log_data(run, params, "training")
@@ -202,7 +206,7 @@ def log_comparison(
     mark = (key or run.id)[:12]
     runs_elsewhere = ", ".join(missing) if missing else "none"
     run.tag({**_origin(key), "stage": "compare", "comparison": mark, "runs_elsewhere": runs_elsewhere})
-    run.tag({"mlflow.note.content": comparison.verdict})
+    run.tag({"mlflow.note.content": comparison.verdict, "folds": comparison.folds})
     for stage, training in trainings.items():
         if training is not None:
             logged = Run.of_model(tracker.client, training)

@@ -9,6 +9,8 @@ def facts(**over: Any) -> dict[str, Any]:
         "items": 40,
         "planes": 40,
         "groups": 40,
+        "independent": 40,
+        "has_splits": False,
         "height": [512.0, 512.0, 512.0],
         "width": [512.0, 512.0, 512.0],
         "depth": [1.0, 1.0, 1.0],

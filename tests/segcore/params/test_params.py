@@ -31,7 +31,7 @@ def test_the_projects_own_file_is_valid():
         ({"sedes": [1]}, r"unknown key 'sedes', did you mean seeds\? known keys there: architectures"),
         (
             {"split": {"bufer": 3}},
-            r"'split.bufer', did you mean buffer\? known keys there: block, buffer, fractions",
+            r"'split.bufer', did you mean buffer\? known keys there: block, buffer, folds",
         ),
         ({"train": {"common": {"magnify": 0.7}}}, r"magnify: must be a whole number or one divided by one"),
         (

@@ -74,6 +74,22 @@ def test_a_crop_or_window_by_hand_can_be_read_before_the_plan_knows_it(
     assert (p.prepare.window, p.for_architecture("unet").crop) == (window, crop)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "folds"), [([0, 1, 2], 3), ([0, 1, 2, 3, 4, 5], 3), ([0, 1], None), (["x"], None)]
+)
+def test_folds_of_the_plan_count_only_with_seeds_that_train_each(
+    tmp_path: Path, seeds: list[Any], folds: int | None
+) -> None:
+    plan(tmp_path, **{"split.folds": 3})
+    if seeds == ["x"]:
+        with pytest.raises(ParamsError, match="seeds"):
+            load(tmp_path, seeds=seeds)
+        return
+    assert load(tmp_path, seeds=seeds).split.folds == folds
+    # a section of its own that leaves folds out has none
+    assert load(tmp_path, seeds=seeds, split={"fractions": AUTO}).split.folds is None
+
+
 def test_the_plan_of_another_dataset_or_version_does_not_count(tmp_path: Path) -> None:
     plan(tmp_path, name="other")
     assert not load(tmp_path).is_planned

@@ -19,7 +19,11 @@ def values(
     measured: dict[str, Any], over: dict[str, Any] | None = None, budget: str = "standard", **of: Any
 ) -> Any:
     """Values of the plan by the last part of their key."""
-    asked = dict.fromkeys(PLANNED, AUTO) | (over or {}) | {"train.common.budget": budget}
+    asked = (
+        dict.fromkeys(PLANNED, AUTO)
+        | (over or {})
+        | {"train.common.budget": budget, "split.given": {}, "seeds": [0, 1]}
+    )
     return {d.key.rpartition(".")[2]: d.value for d in plan(measured, data(**of), asked)}
 
 
@@ -28,14 +32,23 @@ def structures(width: float, side: float) -> dict[str, dict[str, float]]:
 
 
 def test_every_setting_is_decided_with_measurement_source_and_sentence() -> None:
-    asked = dict.fromkeys(PLANNED, AUTO) | {"train.common.budget": "standard"}
+    asked = dict.fromkeys(PLANNED, AUTO) | {
+        "train.common.budget": "standard",
+        "split.given": {},
+        "seeds": [0, 1],
+    }
     decisions = plan(facts(), data(), asked)
     assert {d.key for d in decisions} == set(PLANNED)
     assert all(d.by == "plan" and d.source and d.sentence for d in decisions)
 
 
 def test_a_value_fixed_by_hand_wins_and_others_follow_it() -> None:
-    asked = dict.fromkeys(PLANNED, AUTO) | {"train.common.crop": 96, "train.common.budget": "standard"}
+    asked = dict.fromkeys(PLANNED, AUTO) | {
+        "train.common.crop": 96,
+        "train.common.budget": "standard",
+        "split.given": {},
+        "seeds": [0],
+    }
     decisions = {d.key: d for d in plan(facts(), data(), asked)}
     assert (decisions["train.common.crop"].value, decisions["train.common.crop"].by) == (96, "hand")
     assert decisions["prepare.window"].value == 128
@@ -141,3 +154,49 @@ def test_volumes_of_several_spacings_are_resampled_to_the_median(
 ) -> None:
     sizes = {"mm: planes": [1.0, 3.0, 5.0], "mm: rows": rows, "mm: columns": columns}
     assert values(facts(volumes=True, pixel_sizes=sizes))["spacing"] == spacing
+
+
+@pytest.mark.parametrize(
+    ("independent", "seeds", "folds", "text"),
+    [
+        (20, [0, 1], None, "at least 5 are tested"),
+        (8, [0, 1], None, "proposed: split.folds: 5 and seeds: [0, 1, 2, 3, 4]"),
+        (8, [0, 1, 2, 3, 4], 5, "in 5 folds each is tested once"),
+        (3, [0, 1, 2], 3, "in 3 folds"),
+        (4, [0, 1, 2], None, "proposed: split.folds: 4"),
+        (2, [0, 1], None, "fewer than 3 groups"),
+    ],
+)
+def test_folds_are_chosen_where_few_groups_are_tested_and_seeds_fit(
+    independent: int, seeds: list[int], folds: int | None, text: str
+) -> None:
+    small = {"height": [512.0] * 3, "width": [512.0] * 3, "groups": independent}
+    measured = facts(independent=independent, **small)
+    for value, by in ((AUTO, "plan"), (None, "hand")):
+        asked = dict.fromkeys(PLANNED, AUTO) | {
+            "train.common.budget": "quick",
+            "split.given": {},
+            "seeds": seeds,
+        }
+        (found,) = (
+            d for d in plan(measured, data(), asked | {"split.folds": value}) if d.key == "split.folds"
+        )
+        assert found.by == by
+        if by == "plan":
+            assert found.value == folds and text in found.sentence
+        else:
+            assert found.value is None and ("proposed" in found.sentence) == (3 <= independent < 20)
+
+
+def test_folds_count_blocks_and_leave_given_splits_alone() -> None:
+    large = facts(groups=2, independent=2, items=2, height=[4096.0] * 3, width=[4096.0] * 3)
+    assert values(large)["block"] == 512 and values(large)["folds"] is None
+    asked = {"train.common.budget": "quick", "split.given": {"test": ["a"]}, "seeds": [0, 1, 2]}
+    for few, over in (
+        (facts(independent=3), asked),
+        (facts(independent=3, has_splits=True), {**asked, "split.given": {}}),
+    ):
+        (found,) = (
+            d for d in plan(few, data(), dict.fromkeys(PLANNED, AUTO) | over) if d.key == "split.folds"
+        )
+        assert found.value is None and "splits are given" in found.sentence

@@ -48,7 +48,7 @@ def _run(true: int, predicted: int, clusters: int = 2) -> EvaluatedObjects:
         numbers[:3, 4 * n : 4 * n + 3] = n + 1
     given, found = np.where(numbers <= true, numbers, 0), np.where(numbers <= predicted, numbers, 0)
     images = [image(masks(given), masks(found), numbers.shape, f"i{k}", f"c{k}") for k in range(clusters)]
-    return EvaluatedObjects(table(*images), 0.5, Path())
+    return EvaluatedObjects(table(*images), 0.5, [Path()])
 
 
 @pytest.mark.parametrize("architectures", [1, 3, 8])

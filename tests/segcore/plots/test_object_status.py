@@ -52,7 +52,7 @@ def test_what_is_not_required_or_taken_out_is_not_counted() -> None:
     inside = [np.zeros(shape, bool) for _ in range(3)]
     inside[0][:, :3], inside[1][:, 5:8], inside[2][:, 11:18] = True, True, True
     true = [Mask(inside[0], area_full=90), Mask(inside[1], area_full=90)]
-    run = EvaluatedObjects(image(true, [Mask(inside[0]), Mask(inside[2])], shape, scored=scored), 0, Path())
+    run = EvaluatedObjects(image(true, [Mask(inside[0]), Mask(inside[2])], shape, scored=scored), 0, [Path()])
     truths, predictions = run.status
     assert _statuses(truths) == ["found", ""] and _statuses(predictions) == ["found"]
     assert not truths["counted"].any() and not predictions["counted"].any()
@@ -80,7 +80,7 @@ def test_figures_agree_with_the_scores(seed: int) -> None:
         pixels += [{"item": f"i{i}", "cluster": f"c{i % 2}", "class_index": k, "class_name": "ab"[k], **counts}
                    | {"pixels": 1600} for k in range(2)]  # fmt: skip
     objects = table(*parts)
-    run, found = EvaluatedObjects(objects, 0.3, Path()), scores(pd.DataFrame(pixels), [1], objects, 0.3)
+    run, found = EvaluatedObjects(objects, 0.3, [Path()]), scores(pd.DataFrame(pixels), [1], objects, 0.3)
     truths, predictions = run.status
     assert run.f1.mean() == pytest.approx(found["f1_50/image/b"])
     assert (truths["status"] == "found").mean() == pytest.approx(found["object_recall_50/dataset/b"])
