@@ -1,0 +1,124 @@
+"""Several masks per image: of valid pixels, of other annotators, of one class each, or of one object each."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segcore.errors import DataError
+from segcore.io import images
+from segcore.names import same_key
+from segcore.planning.guess_pairs import FOLDER, Pairing
+from segcore.planning.guess_patterns import patterns_of
+from segcore.planning.guess_values import read_masks, spread
+from segcore.planning.guess_words import VALID, tokens
+
+if TYPE_CHECKING:
+    from segcore.planning.guess import Guess
+
+# pairs whose overlap is measured, and mean overlap (of the smaller one) of two annotations of the same things
+_COMPARED, _SAME = 3, 0.3
+_MOST_CLASSES = 40
+
+
+def several(made: "Guess", folder: Path, best: Pairing, others: list[Pairing]) -> bool:
+    """Set keys for further masks of the images; returns whether they also decide the classes."""
+    valid = next((one for one in others if one.masks.role == VALID), None)
+    if valid:
+        made.put("valid", patterns_of(valid).masks, "by its name, pixels that count")
+    rest = [one for one in others if one.masks.role != VALID]
+    if best.has_several:
+        return _files_of_one_image(made, folder, best)
+    if not rest:
+        return False
+    pairings = [best, *rest]
+    labels = dict(zip(_labels([_title(one) for one in pairings]), pairings, strict=True))
+    if _agree(folder, best, rest[0]):
+        first, *further = labels
+        made.put("baselines", {name: patterns_of(labels[name]).masks for name in further})
+        made.reasons["baselines"] = f"they agree with {first}: other annotators"
+        return False
+    if all(_is_binary(folder, one) for one in pairings) and len(labels) == len(pairings):
+        _of_classes(made, {name: patterns_of(one).masks for name, one in labels.items()}, pairings)
+        return True
+    made.notes.append(f"other masks were left out: {', '.join(patterns_of(one).masks for one in rest)}")
+    return False
+
+
+def _title(pairing: Pairing) -> str:
+    family = pairing.masks
+    return f"{family.folder}/{family.lead}{family.tail}"
+
+
+def _labels(titles: list[str]) -> list[str]:
+    """What is different in some texts: "masks/road", "masks/water" are road and water."""
+    words = [[w for w in tokens(title) if w.isalnum()] for title in titles]
+    common = set.intersection(*map(set, words))
+    return [
+        "-".join(w for w in some if w not in common).lower() or title
+        for some, title in zip(words, titles, strict=True)
+    ]
+
+
+def _binary(path: Path) -> np.ndarray | None:
+    try:
+        return np.asarray(images.read(path).pixels[0] > 0)
+    except DataError:
+        return None
+
+
+def _agree(folder: Path, one: Pairing, other: Pairing) -> bool:
+    """Whether two masks of the same images mostly cover the same pixels."""
+    shares = []
+    for key in spread(sorted(set(one.pairs) & set(other.pairs)), _COMPARED):
+        first, second = (_binary(folder / pairing.pairs[key][1][0].path) for pairing in (one, other))
+        if (
+            first is not None
+            and second is not None
+            and first.shape == second.shape
+            and first.any()
+            and second.any()
+        ):
+            shares.append((first & second).sum() / min(first.sum(), second.sum()))
+    return bool(shares) and float(np.mean(shares)) >= _SAME
+
+
+def _is_binary(folder: Path, pairing: Pairing) -> bool:
+    paths = [mask.path for _, masks in spread(list(pairing.pairs.values()), _COMPARED) for mask in masks[:1]]
+    found = read_masks(folder, paths)
+    return found.read > 0 and not found.has_colors and len(set(found.values) | {0}) == 2
+
+
+def _of_classes(made: "Guess", masks: dict[str, str], pairings: list[Pairing]) -> None:
+    made.put("masks", masks, "a mask of its own for each class")
+    made.put("classes", ["background", *masks], "names of the masks")
+    made.counts = {}
+    made.without_image = []
+    made.read = f"{sum(len(p.pairs) for p in pairings)} masks by name"
+
+
+def _files_of_one_image(made: "Guess", folder: Path, best: Pairing) -> bool:
+    """Masks of one image: of one class each if their names recur, else of one object each."""
+    stems = Counter(mask.stem for _, masks in best.pairs.values() for mask in masks)
+    recurring = [stem for stem, count in stems.items() if count > 1]
+    pattern = made.keys["masks"]
+    if (
+        best.how == FOLDER
+        and len(recurring) > 0.5 * len(stems)
+        and len(stems) <= _MOST_CLASSES
+        and not same_key(stems)
+    ):
+        ending = next(iter(best.masks.members)).ending
+        place = pattern.rpartition("/")[0]
+        _of_classes(made, {stem: f"{place}/{stem}{ending}" for stem in sorted(stems)}, [best])
+        return True
+    made.put("classes", ["background", "object"], "name the objects")
+    made.put("label_values", {"0": "background", "others": "object"})
+    made.put(
+        "instances",
+        True,
+        f"{sum(stems.values())} files of masks for {len(best.pairs)} images: one object each",
+    )
+    made.read = f"{sum(stems.values())} masks by name"
+    return True
