@@ -24,7 +24,7 @@ from tasks.project import PARAMS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from segcore.planning.guess import Guess
+    from segcore.planning.guess.section import Guess
 
 # items that are read to check the section, and paths that are shown of a list
 _CHECKED, _SHOWN = 8, 3
@@ -50,7 +50,7 @@ def init(source: str, output: Path = PARAMS, force: bool = False, examples: Path
         DataError: no images, no masks, or no item that can be read.
         StageError: the file was kept; the section is printed.
     """
-    from segcore.planning.guess import guess
+    from segcore.planning.guess.section import guess
 
     folder = Path(source).expanduser()
     made = guess(folder, str(folder))
@@ -92,7 +92,7 @@ def init(source: str, output: Path = PARAMS, force: bool = False, examples: Path
 def text_of(made: "Guess") -> str:
     """params.yaml with the section `data` alone, and a comment with the reason at each guessed key."""
     lines = [
-        '# Written by `make init`. Lines with the comment "guessed" follow from names and from the masks that were read:',
+        '# Written by `make init`. Lines with the comment "guessed" follow from names and from masks:',
         "# correct what is wrong. More keys: docs/guide/data.md. All other settings follow from the data (make plan).",
         "data:",
     ]
@@ -132,7 +132,7 @@ def _read_some(data: params.Data, folder: Path, made: "Guess") -> "pd.DataFrame"
     from segcore.ingest.item_reading import BatchItem
     from segcore.io import layouts
     from segcore.io.layouts import pairs
-    from segcore.planning.guess_values import spread
+    from segcore.planning.guess.values import spread
 
     some = spread(sorted(made.images), _CHECKED)
     if data.layout == "pairs" and not data.listing:

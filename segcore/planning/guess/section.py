@@ -11,15 +11,15 @@ from segcore.io import annotations, images
 from segcore.io.annotations import LOSSY
 from segcore.io.layouts._builder import SPLIT_NAMES
 from segcore.io.layouts._names import is_archive
-from segcore.planning import guess_annotations, guess_classes, guess_files, guess_headers, guess_layouts
-from segcore.planning.guess_annotations import Shared
-from segcore.planning.guess_classes import Classes
-from segcore.planning.guess_files import OBJECTS, Family, Files
-from segcore.planning.guess_masks import several
-from segcore.planning.guess_names import names_in
-from segcore.planning.guess_pairs import Matcher, Pairing, by_fields
-from segcore.planning.guess_patterns import BY_FOLDER, Patterns, patterns_of
-from segcore.planning.guess_values import looks_like_mask, read_masks
+from segcore.planning.guess import annotation_files, class_values, families, image_headers, known_layouts
+from segcore.planning.guess.annotation_files import Shared
+from segcore.planning.guess.class_values import Classes
+from segcore.planning.guess.families import OBJECTS, Family, Files
+from segcore.planning.guess.masks import several
+from segcore.planning.guess.names import names_in
+from segcore.planning.guess.pairs import Matcher, Pairing, by_fields
+from segcore.planning.guess.patterns import BY_FOLDER, Patterns, patterns_of
+from segcore.planning.guess.values import looks_like_mask, read_masks
 
 _ORDER = (
     *(
@@ -104,12 +104,12 @@ def guess(folder: Path, source: str | None = None) -> Guess:
         raise DataError(
             f"{folder}: no such folder", "name the folder of your images and masks", kind="no-folder"
         )
-    files = guess_files.find(folder)
+    files = families.find(folder)
     made = Guess()
     made.put("name", _name(folder.resolve().name))
     made.put("source", source or str(folder))
-    if (layout := guess_layouts.layout_of(files.paths)) is not None:
-        guess_layouts.fill(made, layout, folder, files)
+    if (layout := known_layouts.layout_of(files.paths)) is not None:
+        known_layouts.fill(made, layout, folder, files)
     else:
         _fill(made, folder, files)
     return made
@@ -129,8 +129,8 @@ def _fill(made: Guess, folder: Path, files: Files) -> None:
         found = matcher.best(more)
         if found and (best is None or len(found.pairs) > len(best.pairs)):
             best, families = found, more
-    common = guess_annotations.shared(folder, files.families)
-    if common and (best is None or common.count > 1.1 * len(best.pairs)):
+    common = annotation_files.shared(folder, files.families)
+    if common and (best is None or common.covered > 1.1 * len(best.pairs)):
         _fill_shared(made, folder, files, common)
     elif best:
         _fill_pairs(made, folder, files, best, matcher, families)
@@ -140,7 +140,7 @@ def _fill(made: Guess, folder: Path, files: Files) -> None:
 
 def _has_objects(folder: Path, family: Family) -> bool:
     """Whether a family of annotations, by its first file, is one of images' own."""
-    return guess_annotations.format_of(folder / family.members[0].path) is not None
+    return annotation_files.format_of(folder / family.members[0].path) is not None
 
 
 def _fill_pairs(
@@ -150,7 +150,7 @@ def _fill_pairs(
     made.images = [image.path for image, _ in pairs]
     masks = [mask.path for _, found in pairs for mask in found]
     _unmatched(made, best.images, best.masks, masks)
-    headers = guess_headers.read(folder, made.images, f"{folder.resolve().name}/{best.images.folder}")
+    headers = image_headers.read(folder, made.images, f"{folder.resolve().name}/{best.images.folder}")
     patterns = _patterns(made, folder, best, headers.positioned)
     made.put("images", patterns.images)
     made.put("masks", patterns.masks, f"names correspond; {len(pairs)} images have a mask")
@@ -166,11 +166,11 @@ def _fill_pairs(
         return
     names = names_in(folder, files.paths, masks[0])
     if best.masks.kind == OBJECTS:
-        classes = guess_annotations.classes_of(folder, masks, names)
+        classes = annotation_files.classes_of(folder, masks, names)
         made.read = f"{len(masks)} files of annotations"
     else:
         found = read_masks(folder, masks, made.keys.get("pages"))
-        classes = guess_classes.classes_of(found, names)
+        classes = class_values.classes_of(found, names)
         made.read = f"{found.read} of {found.total} masks"
         made.notes += [f"{error.what}; {error.remedy}" for error in found.problems[:3]]
         made.reasons.setdefault("label_values", f"values of {made.read}")
@@ -183,11 +183,11 @@ def _fill_shared(made: Guess, folder: Path, files: Files, common: Shared) -> Non
     made.images = [member.path for member in members]
     itself = {image: (image, [image]) for image in members}
     pairing = Pairing(common.images, common.images, "stem", {(m.texts, m.stem): p for m, p in itself.items()})
-    made.put("masks", common.path, f"annotations of {common.count} of {len(members)} images")
-    headers = guess_headers.read(folder, made.images, f"{folder.resolve().name}/{common.images.folder}")
+    made.put("masks", common.path, f"annotations of {common.covered} of {len(members)} images")
+    headers = image_headers.read(folder, made.images, f"{folder.resolve().name}/{common.images.folder}")
     made.put("images", _patterns(made, folder, pairing, headers.positioned).images)
     made.take(headers.keys, headers.reasons)
-    _classes(made, guess_annotations.classes_of(folder, [common.path], names_in(folder, files.paths)))
+    _classes(made, annotation_files.classes_of(folder, [common.path], names_in(folder, files.paths)))
     made.read = "1 file of annotations"
 
 
@@ -210,12 +210,12 @@ def _patterns(made: Guess, folder: Path, pairing: Pairing, positioned: bool) -> 
     patterns = patterns_of(pairing)
     named, place = patterns.group, None
     if positioned and (named is None or named.why != BY_FOLDER):
-        place = guess_headers.by_place(folder, made.images)
+        place = image_headers.by_place(folder, made.images)
     if place:
         made.put("group", place[0], f"tiles that touch, two by two; {place[1]} groups")
         return patterns_of(pairing, with_fields=False)
     if named:
-        made.put("group", named.pattern, f"{named.why}; {named.count} groups of {len(made.images)} images")
+        made.put("group", named.pattern, f"{named.why}; {named.groups} groups of {len(made.images)} images")
     return patterns
 
 
@@ -235,7 +235,7 @@ def _splits(made: Guess, best: Pairing) -> None:
 def _nothing(folder: Path, files: Files) -> DataError:
     """The error for a folder without images or without masks that belong to them."""
     pictures = [f for f in files.families if f.kind != OBJECTS]
-    looked = f"looked through {files.count:,} files"
+    looked = f"looked through {files.total:,} files"
     if not pictures:
         packed = [path for path in files.paths if is_archive(path)]
         remedy = (

@@ -12,8 +12,8 @@ from segcore.data.raster import Info
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.io.layouts._patterns import cell_name
-from segcore.planning.guess_values import spread
-from segcore.planning.guess_words import VIEWS, tokens
+from segcore.planning.guess.values import spread
+from segcore.planning.guess.words import VIEWS, tokens
 
 # headers that are read to learn what images are, and to count groups by place
 _READ, _PLACES = 48, 2000

@@ -4,13 +4,14 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from segcore.io import annotations, images
 from segcore.io.layouts._names import is_data_of_header, is_junk
 from segcore.io.layouts._patterns import stem_of
-from segcore.planning.guess_words import MASK, VALID, affix, role, split_in
+from segcore.planning.guess.words import MASK, VALID, affix, role, split_in
 
 # kinds of files
 PICTURE, SERIES, OBJECTS = "picture", "series", "objects"
@@ -61,7 +62,7 @@ class Files(NamedTuple):
 
     families: list[Family]
     paths: list[str]
-    count: int
+    total: int
 
 
 def find(folder: Path) -> Files:
@@ -119,25 +120,23 @@ def _entries(folder: Path, relative: str, names: list[str]) -> Iterable[tuple[st
             yield OBJECTS, relative, name
 
 
-_forms: dict[str, tuple[str, tuple[str, ...]]] = {}
-
-
+@cache
 def _form(folder: str) -> tuple[str, tuple[str, ...]]:
     """A folder's path with words in place of what may differ, and their texts."""
-    if folder not in _forms:
-        parts, texts, split = [], [], []
-        for part in folder.split("/") if folder else []:
-            found = None if split else split_in(part)
-            if found:
-                parts.append(found[0])
-                split = [found[1]]
-            elif role(part):
-                parts.append(part)
-            else:
-                texts.append(part)
-                parts.append(f"{{{len(texts)}}}")
-        _forms[folder] = "/".join(parts), (*split, *texts)
-    return _forms[folder]
+    parts: list[str] = []
+    texts: list[str] = []
+    split: list[str] = []
+    for part in folder.split("/") if folder else []:
+        found = None if split else split_in(part)
+        if found:
+            parts.append(found[0])
+            split = [found[1]]
+        elif role(part):
+            parts.append(part)
+        else:
+            texts.append(part)
+            parts.append(f"{{{len(texts)}}}")
+    return "/".join(parts), (*split, *texts)
 
 
 def _words(form: str) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ from functools import cache
 from segcore.io.layouts._builder import SPLIT_NAMES
 
 IMAGE, MASK, VALID = "image", "mask", "valid"
-_IMAGES = "image images img imgs imgsat pic pics picture pictures photo photos rgb sat raw input inputs jpegimages orig original"
+_IMAGES = "image images img imgs imgsat pic pics picture pictures photo photos rgb sat raw input inputs orig original"
 # `mask` is the weakest: some data sets have masks of valid pixels beside ground truth of another name
 _MASKS = (
     "label labels labelids labelmap labelmaps lbl lab annotation annotations annot annots ann gt truth groundtruth "
-    "target targets seg segs segmentation segmentations segmentationclass manual contour contours roi rois mask masks msk"
+    "target targets seg segs segmentation segmentations manual contour contours roi rois mask masks msk"
 )
 _VALID = "fov valid validity view"
 ROLES = {
@@ -19,12 +19,16 @@ ROLES = {
     **dict.fromkeys(_VALID.split(), VALID),
 }
 # words of a folder's path by which its images are taken in one way (`data.view`)
+_MICROSCOPE = (
+    "cell cells nuclei nucleus micro microscopy histology pathology retina fundus vessel vessels stare"
+)
+_NADIR = "aerial satellite drone uav ortho orthophoto sentinel landsat landcover"
+_STREET = "street streets cityscapes camvid kitti driving dashcam"
 VIEWS = {
-    **dict.fromkeys("cell cells nuclei nucleus micro microscopy histology pathology retina fundus vessel vessels "
-                    "stare chase drive".split(), "microscope"),
-    **dict.fromkeys("aerial satellite drone uav ortho orthophoto sentinel landsat landcover".split(), "nadir"),
-    **dict.fromkeys("street streets cityscapes camvid kitti driving dashcam".split(), "street"),
-}  # fmt: skip
+    **dict.fromkeys(_MICROSCOPE.split(), "microscope"),
+    **dict.fromkeys(_NADIR.split(), "nadir"),
+    **dict.fromkeys(_STREET.split(), "street"),
+}
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|[^\W\d_]+|\d+|[\W_]")
 
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from segcore.planning.guess_files import Family, Member
-from segcore.planning.guess_pairs import FOLDER, Pairing, affix_of
-from segcore.planning.guess_words import common_affix, tokens
+from segcore.planning.guess.families import Family, Member
+from segcore.planning.guess.pairs import FOLDER, Pairing, affix_of
+from segcore.planning.guess.words import common_affix, tokens
 
 # groups that the three parts of a split need, and number from which the coarsest group is taken
 _FEWEST, _ENOUGH = 3, 5
@@ -18,7 +18,7 @@ class Group(NamedTuple):
     """A group that names suggest: pattern, number of groups, and the reason."""
 
     pattern: str
-    count: int
+    groups: int
     why: str
 
 

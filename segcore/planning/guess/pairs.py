@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from segcore.io.annotations import LOSSY
-from segcore.planning.guess_files import OBJECTS, Family, Member
-from segcore.planning.guess_words import IMAGE, MASK, VALID, common_affix, tokens
+from segcore.planning.guess.families import OBJECTS, Family, Member
+from segcore.planning.guess.words import IMAGE, MASK, VALID, common_affix, tokens
 
 # how names correspond: equal; without what says their role; without what all have in common; one image per folder
 STEM, ROLE, CORE, FOLDER = "stem", "role", "core", "folder"
@@ -192,7 +192,7 @@ def _by_field(family: Family, is_end: bool) -> list[Family]:
         bases.add((member.texts, base))
         if len(fields) > _MOST_FIELDS:
             return []
-    several = 1 < len(fields) and len(bases) > 1 and len(family.members) >= 0.5 * len(bases) * len(fields)
+    several = len(fields) > 1 and len(bases) > 1 and len(family.members) >= 0.5 * len(bases) * len(fields)
     if not several:
         return []
     return [

@@ -4,10 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from segcore.errors import DataError
-from segcore.planning.guess_names import Names
-from segcore.planning.guess_values import Found
+from segcore.planning.guess.names import Names
+from segcore.planning.guess.values import Found
 
-_IGNORED = "ignore ignored unlabeled unlabelled void unknown nodata undefined unclassified dontcare".split()
+_IGNORED = (
+    "ignore",
+    "ignored",
+    "unlabeled",
+    "unlabelled",
+    "void",
+    "unknown",
+    "nodata",
+    "undefined",
+    "unclassified",
+)
 _BACKGROUND = ("background", "bg", "back")
 # more values or colours than this are no classes
 _MOST = 64
@@ -60,8 +70,8 @@ def _smoothed(found: Found) -> Classes:
     low, high = (sum(n for v, n in found.values.items() if lo <= v <= hi) for lo, hi in ((0, 31), (224, 255)))
     if min(found.values) < 0 or max(found.values) > 255 or low + high < 0.6 * total or not low or not high:
         raise DataError(
-            f"masks have {len(found.values)} values, from {min(found.values)} to {max(found.values)}, which are neither "
-            "classes nor numbers of objects",
+            f"masks have {len(found.values)} values, from {min(found.values)} to {max(found.values)}, which are "
+            "neither classes nor numbers of objects",
             "write label_values and classes by hand (see the guide about data), or correct the masks",
             kind="label-values",
         )
@@ -88,8 +98,8 @@ def _values(found: Found, names: Names) -> Classes:
         labelled = sorted({*labelled, *(v for v, n in known.items() if n.lower() not in _IGNORED)})
     if len(labelled) < 2:
         raise DataError(
-            f"masks hold {', '.join(map(str, values))} alone ({found.read} of {found.total} were read): two classes are "
-            "needed",
+            f"masks hold {', '.join(map(str, values))} alone ({found.read} of {found.total} were read): two classes "
+            "are needed",
             "check that these are the masks, or write label_values by hand",
             kind="label-values",
         )

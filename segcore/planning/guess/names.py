@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 _LISTS = re.compile(
-    r"(dataset|class(es)?([-_ ]?(names?|dict|list|map))?|labels?([-_ ]?(names?|colou?rs?|map|list))?|codes|legend|colou?rs?"
-    r"|categories)\.(json|txt|csv)",
+    r"(dataset|class(es)?([-_ ]?(names?|dict|list|map))?|labels?([-_ ]?(names?|colou?rs?|map|list))?|codes|legend"
+    r"|colou?rs?|categories)\.(json|txt|csv)",
     re.IGNORECASE,
 )
 _MOST_BYTES, _MOST_DEPTH = 2**20, 2
@@ -105,14 +105,11 @@ def _add(names: Names, key: Any, value: Any) -> None:
     """Add name: value, value: name, name: colour or colour: name."""
     for name, other in ((key, value), (value, key)):
         if isinstance(name, str) and not name.isdecimal() and not _HEX.fullmatch(name):
-            if (
-                isinstance(other, list)
-                and len(other) == 3
-                or isinstance(other, str)
-                and _HEX.fullmatch(other)
+            if (isinstance(other, list) and len(other) == 3) or (
+                isinstance(other, str) and _HEX.fullmatch(other)
             ):
                 names.by_color[_hex(other)] = name
-            elif isinstance(other, int) or isinstance(other, str) and other.isdecimal():
+            elif isinstance(other, int) or (isinstance(other, str) and other.isdecimal()):
                 names.by_value[int(other)] = name
 
 

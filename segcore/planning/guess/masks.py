@@ -9,13 +9,13 @@ import numpy as np
 from segcore.errors import DataError
 from segcore.io import images
 from segcore.names import same_key
-from segcore.planning.guess_pairs import FOLDER, Pairing
-from segcore.planning.guess_patterns import patterns_of
-from segcore.planning.guess_values import read_masks, spread
-from segcore.planning.guess_words import VALID, tokens
+from segcore.planning.guess.pairs import FOLDER, Pairing
+from segcore.planning.guess.patterns import patterns_of
+from segcore.planning.guess.values import read_masks, spread
+from segcore.planning.guess.words import VALID, tokens
 
 if TYPE_CHECKING:
-    from segcore.planning.guess import Guess
+    from segcore.planning.guess.section import Guess
 
 # pairs whose overlap is measured, and mean overlap (of the smaller one) of two annotations of the same things
 _COMPARED, _SAME = 3, 0.3

@@ -10,13 +10,13 @@ from segcore.errors import DataError
 from segcore.io import layouts
 from segcore.io.layouts.nnunet import DESCRIPTION
 from segcore.params.data import Data
-from segcore.planning import guess_annotations, guess_classes, guess_headers
-from segcore.planning.guess_files import Files
-from segcore.planning.guess_names import Names, names_in
-from segcore.planning.guess_values import read_masks
+from segcore.planning.guess import annotation_files, class_values, image_headers
+from segcore.planning.guess.families import Files
+from segcore.planning.guess.names import Names, names_in
+from segcore.planning.guess.values import read_masks
 
 if TYPE_CHECKING:
-    from segcore.planning.guess import Guess
+    from segcore.planning.guess.section import Guess
 
 # folders and files that two patterns of paths must both have
 _FORMS = {
@@ -25,10 +25,10 @@ _FORMS = {
     "cityscapes": (r"leftImg8bit/.+_leftImg8bit\.png", r"gtFine/.+_gtFine_labelIds\.png"),
     "coco": (r"annotations/instances_[^/]+\.json|[^/]+/_annotations\.coco\.json", r".+\.(jpe?g|png|tiff?)"),
 }
-VOC = (
+_VOC = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
     "pottedplant sheep sofa train tvmonitor"
-).split()
+)
 
 
 def layout_of(paths: Sequence[str]) -> str | None:
@@ -62,7 +62,7 @@ def fill(made: "Guess", layout: str, folder: Path, files: Files) -> None:
     made.put("layout", layout, "by the names of folders")
     names = names_in(folder, files.paths)
     if layout == "voc" and not names.origin:
-        names = Names(in_order=list(VOC), origin="the names of Pascal VOC")
+        names = Names(in_order=_VOC.split(), origin="the names of Pascal VOC")
     if layout == "nnunet":
         # its reader compares the labels of dataset.json
         described = [p for p in files.paths if p.rpartition("/")[2] == DESCRIPTION]
@@ -89,14 +89,14 @@ def fill(made: "Guess", layout: str, folder: Path, files: Files) -> None:
             "add the masks",
             kind="missing-mask",
         )
-    headers = guess_headers.read(folder, made.images, folder.resolve().name)
+    headers = image_headers.read(folder, made.images, folder.resolve().name)
     made.take(headers.keys, headers.reasons)
     if layout == "coco":
-        classes = guess_annotations.classes_of(folder, masks, names)
+        classes = annotation_files.classes_of(folder, masks, names)
         made.read = f"{len(masks)} files of annotations"
     else:
         found = read_masks(folder, masks)
-        classes = guess_classes.classes_of(found, names)
+        classes = class_values.classes_of(found, names)
         made.read = f"{found.read} of {found.total} masks"
     made.take(classes.keys, classes.reasons)
     made.counts = classes.shares

@@ -4,17 +4,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segcore.errors import DataError
 from segcore.io.annotations import _json, polygons
 from segcore.io.annotations.cvat import EXTENSIONS as CVAT
-from segcore.planning.guess_classes import Classes
-from segcore.planning.guess_files import OBJECTS, PICTURE, Family
-from segcore.planning.guess_names import Names
-from segcore.planning.guess_values import spread
+from segcore.planning.guess.class_values import Classes
+from segcore.planning.guess.families import OBJECTS, PICTURE, Family
+from segcore.planning.guess.names import Names
+from segcore.planning.guess.values import spread
 
 # files of annotations that are read, and that are tried as annotations of many images
 _READ, _TRIED = 256, 24
@@ -31,7 +30,7 @@ class Shared(NamedTuple):
 
     path: str
     images: Family
-    count: int
+    covered: int
 
 
 def format_of(path: Path) -> str | None:
@@ -46,7 +45,7 @@ def format_of(path: Path) -> str | None:
         with path.open("rb") as file:
             head = file.read(2**12).decode("ascii", "replace").splitlines()
         numbers = r"\d+(\s+-?\d+(\.\d+)?([eE][-+]?\d+)?){6,}\s*"
-        return "yolo" if head and re.fullmatch(numbers, head[0] if len(head) < 2 else head[0]) else None
+        return "yolo" if head and re.fullmatch(numbers, head[0]) else None
     if lower.endswith(".json"):
         with suppress(DataError):
             for name, lists in (
@@ -70,7 +69,7 @@ def shared(folder: Path, families: Sequence[Family]) -> Shared | None:
             named = _images(folder / path, kind)
             found = [(sum(_is_named(m.path, named) for m in f.members), f) for f in pictures]
         elif kind == "polygons":
-            near = {f.folder: len(commonprefix([f.members[0].path, path])) for f in pictures}
+            near = {f.folder: _near(f.members[0].path, path) for f in pictures}
             top = max(near.values(), default=0)
             found = [
                 (len(f.members), f)
@@ -81,9 +80,15 @@ def shared(folder: Path, families: Sequence[Family]) -> Shared | None:
             continue
         for count, family in found:
             # of families with the same images, the one with fewer words
-            if count and (best is None or count > best.count):
+            if count and (best is None or count > best.covered):
                 best = Shared(path, family, count)
     return best
+
+
+def _near(one: str, other: str) -> int:
+    """Number of folders that two paths share."""
+    pairs = zip(one.split("/"), other.split("/"), strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
 
 
 def _images(path: Path, kind: str) -> set[str]:
@@ -93,12 +98,8 @@ def _images(path: Path, kind: str) -> set[str]:
         # boxes alone have no outlines
         has_outlines = any(annotation.get("segmentation") for annotation in content["annotations"])
         return {str(image.get("file_name")) for image in content["images"]} if has_outlines else set()
-    return {
-        name
-        for name in re.findall(
-            r'<image\b[^>]*?\bname="([^"]*)"', path.read_text(encoding="utf-8", errors="replace")
-        )
-    }
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return set(re.findall(r'<image\b[^>]*?\bname="([^"]*)"', text))
 
 
 def _is_named(path: str, named: set[str]) -> bool:
