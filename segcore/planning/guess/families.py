@@ -17,7 +17,7 @@ from segcore.planning.guess.words import MASK, VALID, affix, role, split_in
 PICTURE, SERIES, OBJECTS = "picture", "series", "objects"
 # a word of folders is also tried text by text up to this many texts
 _MOST_TEXTS = 16
-_SPLIT = "split"
+SPLIT = "split"
 
 
 class Member(NamedTuple):
@@ -141,7 +141,7 @@ def _form(folder: str) -> tuple[str, tuple[str, ...]]:
 
 def _words(form: str) -> tuple[str, ...]:
     numbers = [part[1:-1] for part in form.split("/") if part[1:-1].isdecimal() and part[0] == "{"]
-    return (*([_SPLIT] if "{split}" in form else []), *numbers)
+    return (*([SPLIT] if "{split}" in form else []), *numbers)
 
 
 def _families(form: str, kind: str, members: list[Member]) -> Iterable[Family]:
@@ -169,7 +169,7 @@ def variants(family: Family) -> Iterable[Family]:
     yield family
     for index, word in enumerate(family.words):
         texts = sorted({member.texts[index] for member in family.members})
-        if len(texts) == 1 and word != _SPLIT:
+        if len(texts) == 1 and word != SPLIT:
             yield _fixed(family, index, texts[0])
         elif 1 < len(texts) <= _MOST_TEXTS:
             yield from (_fixed(family, index, text) for text in texts)

@@ -1,5 +1,6 @@
 """Several masks per image: of valid pixels, of other annotators, of one class each, or of one object each."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from segcore.names import same_key
 from segcore.planning.guess.pairs import FOLDER, Pairing
 from segcore.planning.guess.patterns import patterns_of
 from segcore.planning.guess.values import read_masks, spread
-from segcore.planning.guess.words import VALID, tokens
+from segcore.planning.guess.words import VALID
 
 if TYPE_CHECKING:
     from segcore.planning.guess.section import Guess
@@ -33,7 +34,8 @@ def several(made: "Guess", folder: Path, best: Pairing, others: list[Pairing]) -
     if not rest:
         return False
     pairings = [best, *rest]
-    labels = dict(zip(_labels([_title(one) for one in pairings]), pairings, strict=True))
+    is_one_folder = len({one.masks.folder for one in pairings}) == 1
+    labels = dict(zip(_labels([_title(one, is_one_folder) for one in pairings]), pairings, strict=True))
     if _agree(folder, best, rest[0]):
         first, *further = labels
         made.put("baselines", {name: patterns_of(labels[name]).masks for name in further})
@@ -46,14 +48,14 @@ def several(made: "Guess", folder: Path, best: Pairing, others: list[Pairing]) -
     return False
 
 
-def _title(pairing: Pairing) -> str:
+def _title(pairing: Pairing, is_one_folder: bool) -> str:
     family = pairing.masks
-    return f"{family.folder}/{family.lead}{family.tail}"
+    return f"{family.lead}{family.tail}" if is_one_folder else family.folder
 
 
 def _labels(titles: list[str]) -> list[str]:
     """What is different in some texts: "masks/road", "masks/water" are road and water."""
-    words = [[w for w in tokens(title) if w.isalnum()] for title in titles]
+    words = [re.findall(r"[^\W_]+", title) for title in titles]
     common = set.intersection(*map(set, words))
     return [
         "-".join(w for w in some if w not in common).lower() or title

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from segcore.io.annotations import LOSSY
-from segcore.planning.guess.families import OBJECTS, Family, Member
+from segcore.planning.guess.families import OBJECTS, SPLIT, Family, Member
 from segcore.planning.guess.words import IMAGE, MASK, VALID, common_affix, tokens
 
 # how names correspond: equal; without what says their role; without what all have in common; one image per folder
@@ -85,7 +85,7 @@ class Matcher:
 
     def match(self, images: Family, masks: Family) -> Pairing | None:
         """The pairing with most pairs; None if no names correspond."""
-        if len(images.words) != len(masks.words) or images.words[:1] != masks.words[:1]:
+        if len(images.words) != len(masks.words) or (SPLIT in images.words) != (SPLIT in masks.words):
             return None
         best: Pairing | None = None
         for how in (STEM, ROLE, CORE, FOLDER):

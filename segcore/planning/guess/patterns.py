@@ -58,7 +58,9 @@ def patterns_of(pairing: Pairing, with_fields: bool = True) -> Patterns:
         last = stems.pop() if len(stems) == 1 else "*"
     else:
         last = mask_lead + ("{stem}" if is_whole else name) + mask_tail
-    mask = _path(pairing.masks.folder, names, last + _ending(masks))
+    # words stand in one order in both
+    named = dict(zip(pairing.masks.words, names.values(), strict=True))
+    mask = _path(pairing.masks.folder, named, last + _ending(masks))
     return Patterns(image, mask, group)
 
 

@@ -12,7 +12,7 @@ _MASKS = (
     "label labels labelids labelmap labelmaps lbl lab annotation annotations annot annots ann gt truth groundtruth "
     "target targets seg segs segmentation segmentations manual contour contours roi rois mask masks msk"
 )
-_VALID = "fov valid validity view"
+_VALID = "fov fieldofview validmask validmasks validpixels"
 ROLES = {
     **dict.fromkeys(_IMAGES.split(), IMAGE),
     **dict.fromkeys(_MASKS.split(), MASK),
