@@ -32,7 +32,7 @@ _VOC = (
 
 
 def layout_of(paths: Sequence[str]) -> str | None:
-    """Layout of a data set by its paths; `listing:FILE` for a list; None for others."""
+    """Layout of a data set by its paths; None for others."""
     for name, forms in _FORMS.items():
         patterns: list[Callable[[str], object]] = [
             re.compile(form, re.IGNORECASE).fullmatch for form in forms
@@ -53,13 +53,13 @@ def listing_of(folder: Path, paths: Sequence[str]) -> str | None:
     return None
 
 
-def fill(made: "Guess", layout: str, folder: Path, files: Files) -> None:
-    """Set the keys of a layout; its own reader finds the items.
+def fill(made: "Guess", folder: Path, files: Files) -> None:
+    """Set the keys of a data set whose layout or list is set; its own reader finds the items.
 
     Raises:
         DataError: it finds none, or no mask can be read.
     """
-    made.put("layout", layout, "by the names of folders")
+    layout = made.keys.get("layout", "listing")
     names = names_in(folder, files.paths)
     if layout == "voc" and not names.origin:
         names = Names(in_order=_VOC.split(), origin="the names of Pascal VOC")
@@ -85,7 +85,7 @@ def fill(made: "Guess", layout: str, folder: Path, files: Files) -> None:
     made.without_mask = [item.image.as_posix() for item in items if not item.mask]
     if not masks:
         raise DataError(
-            f"{folder}: has folders of {layout}, but no image with a mask",
+            f"{folder}: has the layout {layout}, but no image with a mask",
             "add the masks",
             kind="missing-mask",
         )

@@ -11,7 +11,7 @@ from segcore.errors import DataError
 from segcore.io import images
 from segcore.names import same_key
 from segcore.planning.guess.pairs import FOLDER, Pairing
-from segcore.planning.guess.patterns import patterns_of
+from segcore.planning.guess.patterns import Patterns, mask_pattern
 from segcore.planning.guess.values import read_masks, spread
 from segcore.planning.guess.words import VALID
 
@@ -23,28 +23,34 @@ _COMPARED, _SAME = 3, 0.3
 _MOST_CLASSES = 40
 
 
-def several(made: "Guess", folder: Path, best: Pairing, others: list[Pairing]) -> bool:
+def several(made: "Guess", folder: Path, like: Patterns, best: Pairing, others: list[Pairing]) -> bool:
     """Set keys for further masks of the images; returns whether they also decide the classes."""
+    patterns = {id(one): pattern for one in (best, *others) if (pattern := mask_pattern(one, like))}
+    others = [one for one in others if id(one) in patterns]
     valid = next((one for one in others if one.masks.role == VALID), None)
     if valid:
-        made.put("valid", patterns_of(valid).masks, "by its name, pixels that count")
+        made.put("valid", patterns[id(valid)], "by its name, pixels that count")
     rest = [one for one in others if one.masks.role != VALID]
     if best.has_several:
-        return _files_of_one_image(made, folder, best)
+        return _files_of_one_image(made, best)
     if not rest:
         return False
     pairings = [best, *rest]
     is_one_folder = len({one.masks.folder for one in pairings}) == 1
-    labels = dict(zip(_labels([_title(one, is_one_folder) for one in pairings]), pairings, strict=True))
+    named = zip(_labels([_title(one, is_one_folder) for one in pairings]), pairings, strict=True)
+    labels = {name: patterns[id(one)] for name, one in named}
     if _agree(folder, best, rest[0]):
         first, *further = labels
-        made.put("baselines", {name: patterns_of(labels[name]).masks for name in further})
-        made.reasons["baselines"] = f"they agree with {first}: other annotators"
+        made.put(
+            "baselines",
+            {name: labels[name] for name in further},
+            f"they agree with {first}: other annotators",
+        )
         return False
-    if all(_is_binary(folder, one) for one in pairings) and len(labels) == len(pairings):
-        _of_classes(made, {name: patterns_of(one).masks for name, one in labels.items()}, pairings)
+    if len(labels) == len(pairings) and all(_is_binary(folder, one) for one in pairings):
+        _of_classes(made, labels, pairings)
         return True
-    made.notes.append(f"other masks were left out: {', '.join(patterns_of(one).masks for one in rest)}")
+    made.notes.append(f"other masks were left out: {', '.join(patterns[id(one)] for one in rest)}")
     return False
 
 
@@ -73,8 +79,11 @@ def _binary(path: Path) -> np.ndarray | None:
 def _agree(folder: Path, one: Pairing, other: Pairing) -> bool:
     """Whether two masks of the same images mostly cover the same pixels."""
     shares = []
-    for key in spread(sorted(set(one.pairs) & set(other.pairs)), _COMPARED):
-        first, second = (_binary(folder / pairing.pairs[key][1][0].path) for pairing in (one, other))
+    ours, theirs = (
+        {image.path: found[0].path for image, found in pairs.pairs.values()} for pairs in (one, other)
+    )
+    for path in spread(sorted(set(ours) & set(theirs)), _COMPARED):
+        first, second = _binary(folder / ours[path]), _binary(folder / theirs[path])
         if (
             first is not None
             and second is not None
@@ -100,7 +109,7 @@ def _of_classes(made: "Guess", masks: dict[str, str], pairings: list[Pairing]) -
     made.read = f"{sum(len(p.pairs) for p in pairings)} masks by name"
 
 
-def _files_of_one_image(made: "Guess", folder: Path, best: Pairing) -> bool:
+def _files_of_one_image(made: "Guess", best: Pairing) -> bool:
     """Masks of one image: of one class each if their names recur, else of one object each."""
     stems = Counter(mask.stem for _, masks in best.pairs.values() for mask in masks)
     recurring = [stem for stem, count in stems.items() if count > 1]

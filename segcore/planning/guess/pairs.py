@@ -139,15 +139,14 @@ class Matcher:
         return best
 
     def others(self, best: Pairing, families: Iterable[Family], for_masks: bool) -> list[Pairing]:
-        """Pairings of the same images with other masks, or of other images with the same masks, by path."""
+        """Pairings of the same images with other masks or, as if they were masks, with images that may be channels."""
         taken, found = [best.images, best.masks], []
         for family in sorted(families, key=lambda f: (f.folder, f.lead, f.tail)):
             mine = best.masks if for_masks else best.images
-            pair = (best.images, family) if for_masks else (family, best.masks)
             is_alike = family.role == mine.role or (family.role == VALID and for_masks)
             if family.kind != mine.kind or not is_alike or any(_shared(family, one) for one in taken):
                 continue
-            pairing = self.match(*pair)
+            pairing = self.match(best.images, family)
             share = _ALL
             if for_masks:
                 parent = mine.folder.rpartition("/")[0]

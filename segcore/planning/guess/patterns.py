@@ -23,11 +23,25 @@ class Group(NamedTuple):
 
 
 class Patterns(NamedTuple):
-    """Patterns of images and masks, and the group; None: names suggest none."""
+    """Patterns of images and masks.
+
+    Attributes:
+        images: pattern of the images.
+        masks: pattern of their masks.
+        group: the group; None: names suggest none.
+        folders: what stands for the words of folders.
+        lead: what names of images begin with, before `name`.
+        name: what stands for the part of the names of images that differs.
+        tail: what follows it.
+    """
 
     images: str
     masks: str
     group: Group | None
+    folders: tuple[str, ...]
+    lead: str
+    name: str
+    tail: str
 
 
 def patterns_of(pairing: Pairing, with_fields: bool = True) -> Patterns:
@@ -38,10 +52,9 @@ def patterns_of(pairing: Pairing, with_fields: bool = True) -> Patterns:
         with_fields: whether fields of names may be a group.
     """
     images = [image for image, _ in pairing.pairs.values()]
-    masks = [mask for _, found in pairing.pairs.values() for mask in found]
     texts = _texts(pairing.images, images)
     names = _names(texts)
-    (lead, tail), (mask_lead, mask_tail) = _affixes(pairing)
+    lead, tail = _affixes(pairing)[0]
     cores = [image.stem[len(lead) : len(image.stem) - len(tail)] for image in images]
     is_constant = len(set(cores)) == 1 and len(cores) > 1
     group, name = _by_folder(texts, names, is_constant), "{stem}"
@@ -53,15 +66,27 @@ def patterns_of(pairing: Pairing, with_fields: bool = True) -> Patterns:
     # `*` reads more easily where nothing but the whole name is meant
     plain = "*" if is_whole and name == "{stem}" else name
     image = _path(pairing.images.folder, names, lead + plain + tail + _ending(images))
+    if is_whole:
+        name = "{stem}"
+    made = Patterns(image, "", group, tuple(names.values()), lead, name, tail)
+    return made._replace(masks=mask_pattern(pairing, made) or "")
+
+
+def mask_pattern(pairing: Pairing, like: Patterns) -> str | None:
+    """Pattern of masks, or of further channels, with the words of an image's pattern; None if it cannot have them."""
+    members = [mask for _, found in pairing.pairs.values() for mask in found]
+    (lead, tail), (mask_lead, mask_tail) = _affixes(pairing)
     if pairing.how == FOLDER:
-        stems = {mask.stem for mask in masks}
+        stems = {mask.stem for mask in members}
         last = stems.pop() if len(stems) == 1 else "*"
+    elif like.lead.startswith(lead) and like.tail.endswith(tail):
+        before, after = like.lead[len(lead) :], like.tail[: len(like.tail) - len(tail)]
+        last = mask_lead + before + like.name + after + mask_tail
     else:
-        last = mask_lead + ("{stem}" if is_whole else name) + mask_tail
+        return None
     # words stand in one order in both
-    named = dict(zip(pairing.masks.words, names.values(), strict=True))
-    mask = _path(pairing.masks.folder, named, last + _ending(masks))
-    return Patterns(image, mask, group)
+    named = dict(zip(pairing.masks.words, like.folders, strict=True))
+    return _path(pairing.masks.folder, named, last + _ending(members))
 
 
 def _affixes(pairing: Pairing) -> tuple[tuple[str, str], tuple[str, str]]:

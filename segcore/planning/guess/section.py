@@ -18,7 +18,7 @@ from segcore.planning.guess.families import OBJECTS, Family, Files
 from segcore.planning.guess.masks import several
 from segcore.planning.guess.names import names_in
 from segcore.planning.guess.pairs import Matcher, Pairing, by_fields
-from segcore.planning.guess.patterns import BY_FOLDER, Patterns, patterns_of
+from segcore.planning.guess.patterns import BY_FOLDER, Patterns, mask_pattern, patterns_of
 from segcore.planning.guess.values import looks_like_mask, read_masks
 
 _ORDER = (
@@ -108,8 +108,13 @@ def guess(folder: Path, source: str | None = None) -> Guess:
     made = Guess()
     made.put("name", _name(folder.resolve().name))
     made.put("source", source or str(folder))
-    if (layout := known_layouts.layout_of(files.paths)) is not None:
-        known_layouts.fill(made, layout, folder, files)
+    listing = known_layouts.listing_of(folder, files.paths)
+    if listing:
+        made.put("listing", listing, "it has the columns image and mask")
+        known_layouts.fill(made, folder, files)
+    elif layout := known_layouts.layout_of(files.paths):
+        made.put("layout", layout, "by the names of folders")
+        known_layouts.fill(made, folder, files)
     else:
         _fill(made, folder, files)
     return made
@@ -155,14 +160,15 @@ def _fill_pairs(
     made.put("images", patterns.images)
     made.put("masks", patterns.masks, f"names correspond; {len(pairs)} images have a mask")
     if headers.one_band:
-        channels = [patterns_of(one).images for one in matcher.others(best, families, for_masks=False)]
+        others = matcher.others(best, families, for_masks=False)
+        channels = [pattern for one in others if (pattern := mask_pattern(one, patterns))]
         if channels:
             made.put(
                 "images", [patterns.images, *channels], "files of one band each with the same masks: channels"
             )
     _splits(made, best)
     made.take(headers.keys, headers.reasons)
-    if several(made, folder, best, matcher.others(best, families, for_masks=True)):
+    if several(made, folder, patterns, best, matcher.others(best, families, for_masks=True)):
         return
     names = names_in(folder, files.paths, masks[0])
     if best.masks.kind == OBJECTS:

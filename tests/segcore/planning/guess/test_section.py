@@ -253,34 +253,88 @@ def series(folder: Path) -> None:
         write_nifti(folder / f"masks/P{p}/ST1/SE1.nii.gz", values)
 
 
+def listing(folder: Path) -> None:
+    for i in range(3):
+        picture(folder / f"some/{i}/photo.jpg", i)
+        mask(folder / f"else/m{i}.png", i)
+    rows = "".join(f"some/{i}/photo.jpg,else/m{i}.png\n" for i in range(3))
+    (folder / "items.csv").write_text("image,mask\n" + rows)
+
+
 FOREGROUND = {"classes": ["background", "foreground"]}
 # what a folder gives: number of items, and keys
 CASES: dict[Callable[[Path], None], tuple[int, dict[str, Any]]] = {
-    folders: (4, {"images": "images/*.jpg", "masks": "masks/{stem}.png", "label_values": {0: "background", 255: "foreground"}}),
+    folders: (
+        4,
+        {
+            "images": "images/*.jpg",
+            "masks": "masks/{stem}.png",
+            "label_values": {0: "background", 255: "foreground"},
+        },
+    ),
     side_by_side: (4, {"masks": "{stem}_mask.png", **FOREGROUND}),
-    same_names: (3, {"images": "*.jpg", "masks": "{stem}.png", "classes": ["background", "class_1", "class_2"]}),
-    other_words: (3, {"masks": "groundTruth/{stem}_gt.png", "label_values": {0: "background", 1: "class_1", 2: "class_2", 255: "ignore"}}),
+    same_names: (
+        3,
+        {"images": "*.jpg", "masks": "{stem}.png", "classes": ["background", "class_1", "class_2"]},
+    ),
+    other_words: (
+        3,
+        {
+            "masks": "groundTruth/{stem}_gt.png",
+            "label_values": {0: "background", 1: "class_1", 2: "class_2", 255: "ignore"},
+        },
+    ),
     prefixes: (3, {"images": "image_{stem}.png", "masks": "mask_{stem}.png"}),
-    splits: (6, {"images": "{split}/images/*.png", "splits": {"train": "train", "val": "validation", "test": "test"}}),
+    splits: (
+        6,
+        {"images": "{split}/images/*.png", "splits": {"train": "train", "val": "validation", "test": "test"}},
+    ),
     splits_inside: (6, {"masks": "masks/{split}/{stem}.png", "splits": {"train": "train", "val": "test"}}),
     unlabelled_test: (3, {"images": "train/*.jpg", "masks": "train_masks/{stem}_mask.gif"}),
     patients: (10, {"images": "images/patient_{patient}_{part}.png", "group": "{patient}"}),
-    case_folders: (4, {"images": "{case}/image.nii.gz", "masks": "{case}/seg.nii.gz", "group": "{case}", "scale": "item"}),
-    channels: (3, {"images": ["{folder}/{stem}_flair.nii.gz", "{folder}/{stem}_t1.nii.gz"], "masks": "{folder}/{stem}_seg.nii.gz"}),
+    case_folders: (
+        4,
+        {"images": "{case}/image.nii.gz", "masks": "{case}/seg.nii.gz", "group": "{case}", "scale": "item"},
+    ),
+    channels: (
+        3,
+        {
+            "images": ["{folder}/{stem}_flair.nii.gz", "{folder}/{stem}_t1.nii.gz"],
+            "masks": "{folder}/{stem}_seg.nii.gz",
+        },
+    ),
     class_folders: (3, {"masks": {"road": "masks/road/{stem}.png", "water": "masks/water/{stem}.png"}}),
     class_files: (3, {"images": "{folder}/ct.nii.gz", "classes": ["background", "liver", "spleen"]}),
     object_files: (3, {"masks": "{folder}/masks/*.png", "instances": True}),
     numbered: (4, {"instances": True, "label_values": {"0": "background", "others": "object"}}),
-    colored: (3, {"classes": ["grass", "roof"], "background": None, "label_values": {"#0AC81E": "grass", "#C80A1E": "roof", "#9B9B9B": "ignore"}}),
+    colored: (
+        3,
+        {
+            "classes": ["grass", "roof"],
+            "background": None,
+            "label_values": {"#0AC81E": "grass", "#C80A1E": "roof", "#9B9B9B": "ignore"},
+        },
+    ),
     palettes: (3, {"classes": ["background", "cat", "dog"], "colors": [[0, 0, 0], [200, 0, 0], [0, 200, 0]]}),
-    annotators: (3, {"masks": "1st_manual/{stem}_manual1.gif", "baselines": {"2nd": "2nd_manual/{stem}_manual2.gif"}, "valid": "fov/{stem}_fov.png"}),
+    annotators: (
+        3,
+        {
+            "masks": "1st_manual/{stem}_manual1.gif",
+            "baselines": {"2nd": "2nd_manual/{stem}_manual2.gif"},
+            "valid": "fov/{stem}_training_fov.png",
+        },
+    ),
     tiles: (16, {"images": "images/*.tif", "group": "{cell:48}"}),
     decathlon: (3, {"layout": "nnunet", "classes": ["background", "Anterior", "Posterior"]}),
     coco: (3, {"masks": "annotations.json", "classes": ["background", "car"], "instances": True}),
     labelme: (3, {"masks": "{stem}.json", "label_values": {"dog": "dog"}}),
     yolo: (4, {"masks": "{split}/labels/{stem}.txt", "label_values": {0: "class_0", 1: "class_1"}}),
-    series: (3, {"images": "dicom/{folder}/ST1/SE1", "masks": "masks/{folder}/ST1/SE1.nii.gz", "group": "{folder}"}),
-}  # fmt: skip
+    listing: (3, {"listing": "items.csv", **FOREGROUND}),
+    series: (
+        3,
+        {"images": "dicom/{folder}/ST1/SE1", "masks": "masks/{folder}/ST1/SE1.nii.gz", "group": "{folder}"},
+    ),
+}
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
@@ -294,3 +348,84 @@ def test_a_folder_gives_its_section(make: Callable[[Path], None], tmp_path: Path
     data = Data.model_validate(made.ordered)
     items = [item for item in layouts.find(data, tmp_path) if item.problem is None]
     assert sorted(item.image.as_posix() for item in items) == sorted(made.images)
+
+
+def test_the_same_folder_gives_the_same_section(tmp_path: Path) -> None:
+    patients(tmp_path)
+    assert guess(tmp_path) == guess(tmp_path)
+
+
+def test_what_has_no_partner_is_named(tmp_path: Path) -> None:
+    folders(tmp_path)
+    picture(tmp_path / "images/alone.jpg")
+    mask(tmp_path / "masks/other.png")
+    made = guess(tmp_path)
+    assert (made.without_mask, made.without_image) == (["images/alone.jpg"], ["masks/other.png"])
+
+
+def test_annotators_and_classes_are_told_apart_by_their_pixels(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    for i in range(3):
+        mask(tmp_path / f"masks/water/s{i}.png", i + 10, 255)
+    made = guess(tmp_path)
+    assert (
+        made.keys["baselines"] == {"water": "masks/water/{stem}.png"}
+        and made.keys["masks"] == "masks/road/{stem}.png"
+    )
+
+
+def test_smoothed_masks_get_ranges(tmp_path: Path) -> None:
+    folders(tmp_path)
+    for path in (tmp_path / "masks").iterdir():
+        with Image.open(path) as image:
+            image.resize((4 * SIDE, 4 * SIDE), Image.Resampling.BICUBIC).resize((SIDE * 2, SIDE * 2)).save(
+                path
+            )
+    assert guess(tmp_path).keys["label_values"] == {"0-127": "background", "128-255": "foreground"}
+
+
+def _only_text(folder: Path) -> None:
+    (folder / "notes.txt").write_text("nothing")
+
+
+def _archive(folder: Path) -> None:
+    (folder / "data.zip").write_bytes(b"PK")
+
+
+def _images_alone(folder: Path) -> None:
+    picture(folder / "images/a.png")
+
+
+def _jpeg_masks(folder: Path) -> None:
+    picture(folder / "images/a.jpg")
+    picture(folder / "masks/a.jpg")
+
+
+def _empty_masks(folder: Path) -> None:
+    for i in range(2):
+        picture(folder / f"images/a{i}.png", i)
+        save(folder / f"masks/a{i}.png", np.zeros((SIDE, SIDE), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_only_text, "no image found"),
+        (_archive, "unpack data.zip"),
+        (_images_alone, "no masks found"),
+        (_jpeg_masks, "JPEG"),
+        (_empty_masks, "masks hold 0 alone"),
+    ],
+)
+def test_a_folder_without_pairs_is_refused_with_what_was_looked_for(
+    make: Callable[[Path], None], words: str, tmp_path: Path
+) -> None:
+    make(tmp_path)
+    with pytest.raises(DataError, match=words) as caught:
+        guess(tmp_path)
+    assert caught.value.remedy
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        guess(tmp_path / "nowhere")
