@@ -23,6 +23,8 @@ _BACKGROUND = ("background", "bg", "back")
 _MOST = 64
 # share of black pixels below which they are the rest of a colour-coded mask
 _RARE = 0.01
+# smoothed masks: grey values up to this from black or white are near, share of such pixels, and values between
+_DARK, _NEAR, _GREYS = 31, 0.6, 8
 _MARKS = (255, 65535, 2**32 - 1)
 
 
@@ -46,8 +48,15 @@ def classes_of(found: Found, names: Names) -> Classes:
         return _numbers(found)
     if found.has_colors:
         return _colors(found, names)
+    if _is_smoothed(found):
+        return _ranges(found)
     if len(found.values) > _MOST:
-        return _smoothed(found)
+        raise DataError(
+            f"masks have {len(found.values)} values, from {min(found.values)} to {max(found.values)}, which are neither "
+            "classes nor numbers of objects",
+            "write label_values and classes by hand (see the guide about data), or correct the masks",
+            kind="label-values",
+        )
     return _values(found, names)
 
 
@@ -65,17 +74,18 @@ def _numbers(found: Found) -> Classes:
     return Classes(keys, reasons, {"background": found.values[0], "object": rest})
 
 
-def _smoothed(found: Found) -> Classes:
+def _is_smoothed(found: Found) -> bool:
+    """Whether most pixels are black or white, and the others have many values of grey between them."""
+    between = sum(_DARK < value < 255 - _DARK for value in found.values)
+    low = sum(n for value, n in found.values.items() if 0 <= value <= _DARK)
+    high = sum(n for value, n in found.values.items() if 255 - _DARK <= value <= 255)
+    is_grey = min(found.values) >= 0 and max(found.values) <= 255 and between >= _GREYS
+    return is_grey and low > 0 and high > 0 and low + high >= _NEAR * sum(found.values.values())
+
+
+def _ranges(found: Found) -> Classes:
     total = sum(found.values.values())
-    low, high = (sum(n for v, n in found.values.items() if lo <= v <= hi) for lo, hi in ((0, 31), (224, 255)))
-    if min(found.values) < 0 or max(found.values) > 255 or low + high < 0.6 * total or not low or not high:
-        raise DataError(
-            f"masks have {len(found.values)} values, from {min(found.values)} to {max(found.values)}, which are "
-            "neither classes nor numbers of objects",
-            "write label_values and classes by hand (see the guide about data), or correct the masks",
-            kind="label-values",
-        )
-    first = sum(n for v, n in found.values.items() if v < 128)
+    first = sum(n for value, n in found.values.items() if value < 128)
     return Classes(
         {
             "classes": ["background", "foreground"],
