@@ -52,7 +52,7 @@ def classes_of(found: Found, names: Names) -> Classes:
         return _ranges(found)
     if len(found.values) > _MOST:
         raise DataError(
-            f"masks have {len(found.values)} values, from {min(found.values)} to {max(found.values)}, which are neither "
+            f"masks have {len(found.values)} values, from {min(found.values)} to {max(found.values)}: neither "
             "classes nor numbers of objects",
             "write label_values and classes by hand (see the guide about data), or correct the masks",
             kind="label-values",

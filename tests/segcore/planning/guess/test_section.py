@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from rasterio.transform import from_origin
 
+from segcore.errors import DataError
 from segcore.io import layouts
 from segcore.params import Data
 from segcore.planning.guess.section import guess
