@@ -41,7 +41,7 @@ def tokens(text: str) -> tuple[str, ...]:
 @cache
 def role(text: str) -> str | None:
     """What a folder of this name holds: IMAGE, MASK, VALID or None."""
-    words = [word.lower() for word in tokens(text)]
+    words = [word.lower() for word in tokens(text) if word.isalnum()]
     joined = "".join(words)
     found = {ROLES[word] for word in (*words, joined) if word in ROLES}
     if joined.endswith("annot") or "groundtruth" in joined:
@@ -65,7 +65,7 @@ def affix(stem: str) -> tuple[str, str, str | None]:
     for count in (3, 2, 1):
         for at_end in (True, False):
             part = words[-count:] if at_end else words[:count]
-            what = ROLES.get("".join(part).lower()) if len(part) == count else None
+            what = ROLES.get("".join(filter(str.isalnum, part)).lower()) if len(part) == count else None
             if what is None:
                 continue
             rest = words[:-count] if at_end else words[count:]
