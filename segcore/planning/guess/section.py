@@ -203,12 +203,12 @@ def _classes(made: Guess, classes: Classes) -> None:
 
 
 def _unmatched(made: Guess, image: Family, mask: Family, masks: Sequence[str]) -> None:
-    used = set(made.images)
+    used, partners = set(made.images), set(masks)
     texts = {member.texts for member in image.members if member.path in used}
     paired = {text[:1] for text in texts} if image.words[:1] == ("split",) else None
-    alone = [m for m in image.members if m.path not in used and m.path not in set(masks)]
+    alone = [m for m in image.members if m.path not in used and m.path not in partners]
     made.without_mask = [m.path for m in alone if paired is None or m.texts[:1] in paired or len(paired) > 1]
-    made.without_image = [m.path for m in mask.members if m.path not in set(masks)]
+    made.without_image = [m.path for m in mask.members if m.path not in partners]
 
 
 def _patterns(made: Guess, folder: Path, pairing: Pairing, positioned: bool) -> Patterns:
