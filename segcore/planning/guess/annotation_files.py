@@ -34,13 +34,15 @@ class Shared(NamedTuple):
 
 
 def format_of(path: Path) -> str | None:
-    """`coco`, `labelme`, `cityscapes`, `cvat`, `yolo` or `polygons`; None if a file has no annotations."""
+    """`coco`, `labelme`, `cityscapes`, `cvat`, `dicomseg`, `yolo` or `polygons`; None if a file has no annotations."""
     lower = path.name.lower()
     if lower.endswith(polygons.EXTENSIONS):
         return "polygons"
     if lower.endswith(CVAT):
         with path.open("rb") as file:
             return "cvat" if re.search(rb"<annotations[\s>]", file.read(2**12)) else None
+    if lower.endswith(".dcm"):
+        return "dicomseg"
     if lower.endswith(".txt"):
         with path.open("rb") as file:
             head = file.read(2**12).decode("ascii", "replace").splitlines()
@@ -169,12 +171,25 @@ def _labels(path: Path, kind: str) -> Iterable[Any]:
         return [str(shape.get("label")) for shape in _json.content(path)["shapes"]]
     if kind == "cityscapes":
         return [str(thing.get("label")) for thing in _json.content(path)["objects"]]
+    if kind == "dicomseg":
+        return _segments(path)
     text = path.read_text(encoding="utf-8", errors="replace")
     if kind == "cvat":
         return re.findall(r'<(?:polygon|box|ellipse|mask)\b[^>]*?\blabel="([^"]*)"', text)
     return [
         int(line.split()[0]) for line in text.splitlines() if line.split()[:1] and line.split()[0].isdecimal()
     ]
+
+
+def _segments(path: Path) -> list[str]:
+    """Labels of the segments of a DICOM segmentation; empty for other files."""
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SegmentSequence"])
+    except (OSError, pydicom.errors.InvalidDicomError):
+        return []
+    return [str(segment.get("SegmentLabel", "object")) for segment in header.get("SegmentSequence", [])]
 
 
 def _of_polygons(path: Path) -> tuple[Counter[str], dict[str, Any]]:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from segcore.errors import DataError
 from segcore.io import annotations, images
 from segcore.io.layouts._names import is_data_of_header, is_junk
 from segcore.io.layouts._patterns import stem_of
@@ -89,15 +90,24 @@ def _walk(folder: Path) -> Iterable[tuple[str, list[str]]]:
     while waiting:
         relative = waiting.pop()
         names = []
-        with os.scandir(folder / relative) as entries:
-            for entry in sorted(entries, key=lambda e: e.name, reverse=True):
-                if is_junk(entry.name) or not entry.name.isprintable():
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{relative}/{entry.name}" if relative else entry.name)
-                elif entry.is_file():
-                    names.append(entry.name)
+        for entry in _listed(folder / relative):
+            if is_junk(entry.name) or not entry.name.isprintable():
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(f"{relative}/{entry.name}" if relative else entry.name)
+            elif entry.is_file():
+                names.append(entry.name)
         yield relative, names[::-1]
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name, reverse=True)
+    except PermissionError as error:
+        raise DataError(
+            f"{folder}: the folder may not be read", "give read permission: chmod u+rx on it", kind="no-permission"
+        ) from error
 
 
 def _entries(folder: Path, relative: str, names: list[str]) -> Iterable[tuple[str, str, str]]:

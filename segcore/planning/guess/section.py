@@ -45,7 +45,7 @@ _ORDER = (
         "instances",
         "scale",
     ),
-    *("grey_to_rgb", "pages"),
+    *("grey_to_rgb", "pages", "max_quarantined"),
 )
 
 
@@ -171,7 +171,7 @@ def _fill_pairs(
     if several(made, folder, patterns, best, matcher.others(best, families, for_masks=True)):
         return
     names = names_in(folder, files.paths, masks[0])
-    if best.masks.kind == OBJECTS:
+    if best.masks.kind == OBJECTS or best.masks.endings == {".dcm"}:
         classes = annotation_files.classes_of(folder, masks, names)
         made.read = f"{len(masks)} files of annotations"
     else:
@@ -209,6 +209,10 @@ def _unmatched(made: Guess, image: Family, mask: Family, masks: Sequence[str]) -
     alone = [m for m in image.members if m.path not in used and m.path not in partners]
     made.without_mask = [m.path for m in alone if paired is None or m.texts[:1] in paired or len(paired) > 1]
     made.without_image = [m.path for m in mask.members if m.path not in partners]
+    if len(made.without_mask) > len(used):
+        total = len(made.without_mask) + len(used)
+        share = min(1.0, round(len(made.without_mask) / total + 0.05, 2))
+        made.put("max_quarantined", share, f"{len(made.without_mask)} of {total} images have no mask")
 
 
 def _patterns(made: Guess, folder: Path, pairing: Pairing, positioned: bool) -> Patterns:
