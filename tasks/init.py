@@ -158,7 +158,7 @@ def summary(made: "Guess", table: "pd.DataFrame", data: params.Data) -> str:
     ):
         if paths:
             more = ", ..." if len(paths) > _SHOWN else ""
-            lines.append(f"  {len(paths):,} {what}, left out: {', '.join(paths[:_SHOWN])}{more}")
+            lines.append(f"  {what}, left out: {len(paths):,} ({', '.join(paths[:_SHOWN])}{more})")
     if not made.reasons.get("group"):
         lines.append(
             "  group: every image is a group of its own; set data.group if several are of one patient or scene"

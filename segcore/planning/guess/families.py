@@ -106,7 +106,9 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name, reverse=True)
     except PermissionError as error:
         raise DataError(
-            f"{folder}: the folder may not be read", "give read permission: chmod u+rx on it", kind="no-permission"
+            f"{folder}: the folder may not be read",
+            "give read permission: chmod u+rx on it",
+            kind="no-permission",
         ) from error
 
 
@@ -115,8 +117,9 @@ def _entries(folder: Path, relative: str, names: list[str]) -> Iterable[tuple[st
     from segcore.io.images._series import is_slice
 
     slices = [n for n in names if n.lower().endswith((".dcm", ".ima")) or "." not in n]
-    if relative and len(slices) > 1 and is_slice(folder / relative / slices[0]):
-        parent, _, name = relative.rpartition("/")
+    parent, _, name = relative.rpartition("/")
+    # a folder of segmentations is none of slices
+    if name and len(slices) > 1 and role(name) != MASK and is_slice(folder / relative / slices[0]):
         yield SERIES, parent, name
         names = [name for name in names if name not in set(slices)]
     extensions, objects = images.extensions(), tuple(set(annotations.extensions()) - set(images.extensions()))

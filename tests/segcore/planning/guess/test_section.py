@@ -15,7 +15,7 @@ from segcore.io import layouts
 from segcore.params import Data
 from segcore.planning.guess.section import guess
 from tests.support.tiny import blobs, write_tif
-from tests.support.volumes import write_nifti, write_series
+from tests.support.volumes import write_nifti, write_seg, write_series
 
 SIDE = 24
 
@@ -254,6 +254,16 @@ def series(folder: Path) -> None:
         write_nifti(folder / f"masks/P{p}/ST1/SE1.nii.gz", values)
 
 
+def segmentations(folder: Path) -> None:
+    for p in range(2):
+        at = folder / f"ct/P{p}"
+        write_series(at, np.random.default_rng(p).integers(0, 400, (3, 6, 5)).astype(np.uint16))
+        values = np.zeros((3, 6, 5), np.uint8)
+        values[1, 1:3, 1:4] = 1
+        (folder / "labels").mkdir(exist_ok=True)
+        write_seg(folder / f"labels/P{p}.dcm", at, values, ["tumour"])
+
+
 def listing(folder: Path) -> None:
     for i in range(3):
         picture(folder / f"some/{i}/photo.jpg", i)
@@ -330,6 +340,10 @@ CASES: dict[Callable[[Path], None], tuple[int, dict[str, Any]]] = {
     coco: (3, {"masks": "annotations.json", "classes": ["background", "car"], "instances": True}),
     labelme: (3, {"masks": "{stem}.json", "label_values": {"dog": "dog"}}),
     yolo: (4, {"masks": "{split}/labels/{stem}.txt", "label_values": {0: "class_0", 1: "class_1"}}),
+    segmentations: (
+        2,
+        {"images": "ct/*", "masks": "labels/{stem}.dcm", "label_values": {"tumour": "tumour"}},
+    ),
     listing: (3, {"listing": "items.csv", **FOREGROUND}),
     series: (
         3,
@@ -362,6 +376,10 @@ def test_what_has_no_partner_is_named(tmp_path: Path) -> None:
     mask(tmp_path / "masks/other.png")
     made = guess(tmp_path)
     assert (made.without_mask, made.without_image) == (["images/alone.jpg"], ["masks/other.png"])
+    for i in range(6):
+        picture(tmp_path / f"images/alone{i}.jpg")
+    # an ingest would refuse more than half
+    assert guess(tmp_path).keys["max_quarantined"] >= 7 / 11
 
 
 def test_annotators_and_classes_are_told_apart_by_their_pixels(tmp_path: Path) -> None:
