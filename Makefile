@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help install demo check-data plan run report repro retrain serve promote rollback registry clean predict export ui lint test test-all test-crash test-damage \
+.PHONY: help install demo init check-data plan run report repro retrain serve promote rollback registry clean predict export ui lint test test-all test-crash test-damage \
   test-distributed docs hooks lock lr-range transfer bench bench-gpu
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -26,6 +26,10 @@ demo: install ## train, compare and report on a sample: SAMPLE=buildings (defaul
 
 # an explicit SAMPLE merges that example into params.yaml first; `demo` has a default
 CONFIGURE = $(if $(filter command environment,$(firstword $(origin SAMPLE))),$(BIN)/python -m tasks configure $(SAMPLE) $(if $(SOURCE),--source "$(SOURCE)"))
+
+init: install ## look at a folder and write the section data of params.yaml: SOURCE=folder; OPTIONS=--force replaces your own
+	@test -n "$(SOURCE)" || { echo "Error: no folder. Remedy: make init SOURCE=/path/to/folder"; exit 1; }
+	@$(BIN)/python -m tasks init --source "$(SOURCE)" $(OPTIONS)
 
 check-data: install ## check images and masks, write the data card; SAMPLE= SOURCE= as for demo
 	@$(CONFIGURE)

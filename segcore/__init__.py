@@ -19,7 +19,7 @@ names of metrics and the parameters of the gate's rules:
     comparison  intervals, paired tests, verdict and leaderboard
     prediction  new images, as arrays or files
     export      trained models as files of other formats
-    planning    learning-rate range test
+    planning    section data guessed from a folder, settings from the data, learning-rate range test
     promotion   the gate between challenger and champion; drift of new data
     plots       figures
 

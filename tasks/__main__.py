@@ -10,6 +10,7 @@ from tasks.forkserver import client
 from tasks.interruption import report_in_one_line
 
 COMMANDS = {
+    "init": "look at a folder and write the section data of params.yaml",
     "ingest": "check images and masks, pack them, write the data card",
     "plan": "decide the settings that are auto in params.yaml from the data",
     "prepare": "assign splits, fit statistics, list the training windows",

@@ -4,6 +4,7 @@ For data sets with one folder per patient or area, use the folder as group: imag
 "{parent2}/masks/{stem}.png", group "{parent2}".
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -59,6 +60,20 @@ def find(data: Data, folder: Path) -> list[Item]:
             kind="bad-pattern",
         )
     return with_unique_ids(_noting_shared_masks(items))
+
+
+def find_some(data: Data, folder: Path, paths: Sequence[str]) -> list[Item]:
+    """Items of some images, by their paths relative to the folder, which is not searched for others.
+
+    Paths that data.images does not match are left out.
+
+    Raises:
+        DataError: a pattern cannot be used for any of them.
+    """
+    images = patterns.images_pattern(data.image_patterns[0])
+    source = Folder(folder, data.links_to)
+    matches = [m for path in paths if (m := images.match(path, (folder / path).is_dir()))]
+    return with_unique_ids(_built(data, source, matches)) if matches else []
 
 
 def _noting_shared_masks(items: list[Item]) -> list[Item]:
